@@ -1,0 +1,69 @@
+# exfm: `make demo` and `make test` set up .venv by themselves, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MOVIELENS := examples/movielens/data
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: $(VENV)/.installed $(MOVIELENS)/.fetched ## Train, distil, register, shard, serve and ask, on MovieLens-100K
+	@$(BIN)/exfm run -c examples/movielens/run.yaml
+
+.PHONY: serve
+serve: $(VENV)/.installed ## Serve the demo's first vertical model on 127.0.0.1:8080 (REST) and :8081 (gRPC)
+	@$(BIN)/exfm serve out/movielens/bundle/students --http-port 8080 --grpc-port 8081
+
+.PHONY: test
+test: $(VENV)/.installed ## Run all tests
+	@$(BIN)/pytest
+
+.PHONY: check
+check: lint types imports pipelines ## Check style, types, layers and that the pipelines compile
+
+.PHONY: lint
+lint: $(VENV)/.installed ## Check style and formatting
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+.PHONY: types
+types: $(VENV)/.installed ## Check types
+	@$(BIN)/mypy
+
+.PHONY: imports
+imports: $(VENV)/.installed ## Check that each layer imports only what lies below it
+	@$(BIN)/lint-imports
+
+.PHONY: pipelines
+pipelines: $(VENV)/.installed ## Compile the pipelines to build/pipelines/*.yaml, for a Kubeflow cluster
+	@$(BIN)/exfm pipelines compile --out build/pipelines
+
+.PHONY: lock
+lock: $(VENV)/.installed ## Resolve pyproject.toml again into requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --no-emit-index-url --no-emit-find-links \
+	  --extra cpu --extra train --extra pipelines --extra registry --extra serving --extra deploy --extra s3 --extra dev \
+	  pyproject.toml -o requirements.lock
+
+.PHONY: clean
+clean: ## Remove the environment and everything made
+	rm -rf $(VENV) out build dist
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "exfm needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) -V 2>&1); set PYTHON=..." >&2; exit 2; }
+	@echo "Installing exfm and its dependencies into $(VENV), once (about 6 GB on disk) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[0-9.]+' requirements.lock)"
+	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes --requirement requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+# MovieLens-100K by GroupLens, as it lies in the wheel of recbole 1.2.1; never committed.
+$(MOVIELENS)/.fetched: $(VENV)/.installed examples/movielens/fetch.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/movielens/fetch.sh $(MOVIELENS)
+	@touch $@

@@ -1,0 +1,111 @@
+"""A bundle: all that serving needs of one vertical model, as files whose digests make up its identity.
+
+manifest.json             BundleManifest
+ranker/dense.safetensors  the dense network's parameters
+shards/<i>/tables.safetensors
+                          one flat uint8 tensor per encoding, named by it, with slices at the plan's offsets, so
+                          that a shard can map it without copying
+golden/request.json       a request (OIP JSON) and the scores that the model gave it at export
+golden/response.json
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import StringConstraints
+
+from exfm.artifact.digests import FileDigest, Sha256, digest_of_json, digests_of_folder, verify_folder
+from exfm.artifact.manifest import write_json
+from exfm.artifact.plan import ShardPlan
+from exfm.artifact.storage import MANIFEST
+from exfm.config import Config, read_yaml
+from exfm.errors import BundleError, ConfigError, PlanError, StorageError
+from exfm.schema import Schema
+
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]{0,28}[a-z0-9])?$")]
+"""A DNS label of at most 30 characters that starts with a letter: Kubernetes objects are named by it."""
+
+DENSE_FILE = "ranker/dense.safetensors"
+GOLDEN_REQUEST = "golden/request.json"
+GOLDEN_RESPONSE = "golden/response.json"
+
+
+def tables_file(shard: int) -> str:
+    """Return the path of a shard's tables in a bundle."""
+    return f"shards/{shard}/tables.safetensors"
+
+
+class BundleManifest(Config):
+    """What a bundle is; its id is the digest of all the rest."""
+
+    format_version: Literal[1] = 1
+    bundle_id: Sha256
+    name: ModelName
+    tasks: tuple[str, ...]
+    """The outputs, in the order of the network's heads."""
+    feature_schema: Schema
+    """The part of the log's schema that this model uses."""
+    network: dict[str, Any]
+    """Sizes of the dense network, as exfm.models reads them."""
+    plan: ShardPlan
+    lineage: dict[str, str]
+    """Event windows, label revision, foundation-model snapshot and the like."""
+    files: dict[str, FileDigest]
+
+    @classmethod
+    def read(cls, folder: Path, *, verify: bool = True) -> Self:
+        """Return a bundle's manifest; with `verify`, after the digest of every file was checked.
+
+        Raises: BundleError, which names what is missing, malformed or damaged.
+        """
+        path = folder / MANIFEST
+        try:
+            data = read_yaml(path)
+            version = data.get("format_version") if isinstance(data, dict) else None
+            if version != 1:
+                raise BundleError(f"{path}: format_version is {version!r}, this version of exfm reads 1; export again")
+            manifest = cls.parse(data, source=str(path))
+            expected = _identity(manifest.to_dict())
+            if manifest.bundle_id != expected:
+                raise BundleError(f"{path}: bundle_id is {manifest.bundle_id}, but the content's is {expected}")
+            manifest.plan.check(manifest.feature_schema)
+            if verify:
+                verify_folder(folder, manifest.files)
+        except BundleError:
+            raise
+        except (ConfigError, PlanError, StorageError) as error:
+            raise BundleError(str(error)) from error
+        return manifest
+
+
+def seal_bundle(
+    folder: Path,
+    *,
+    name: str,
+    schema: Schema,
+    network: dict[str, Any],
+    plan: ShardPlan,
+    lineage: dict[str, str],
+) -> BundleManifest:
+    """Write the manifest of the bundle whose files are in `folder`, and return it.
+
+    Raises: PlanError if the plan is not one for the schema.
+    """
+    plan.check(schema)
+    content = BundleManifest(
+        bundle_id="0" * 64,
+        name=name,
+        tasks=tuple(label.name for label in schema.labels),
+        feature_schema=schema,
+        network=network,
+        plan=plan,
+        lineage=lineage,
+        files=digests_of_folder(folder),
+    )
+    manifest = content.model_copy(update={"bundle_id": _identity(content.to_dict())})
+    write_json(folder / MANIFEST, manifest.to_dict())
+    return manifest
+
+
+def _identity(manifest: dict[str, Any]) -> str:
+    return digest_of_json({key: value for key, value in manifest.items() if key != "bundle_id"})

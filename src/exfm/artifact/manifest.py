@@ -1,0 +1,77 @@
+"""The manifest of a stage's output folder: its files, the event windows it covers and what it was made from."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from exfm.artifact.digests import FileDigest, digests_of_folder, verify_folder
+from exfm.artifact.storage import MANIFEST, Ref
+from exfm.config import Config
+from exfm.errors import StorageError
+
+
+class Window(Config):
+    """A span of event time, [start, end), in the schema's time unit."""
+
+    index: int
+    start: int
+    end: int
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.end <= self.start:
+            raise ValueError(f"window {self.index} ends at {self.end}, which is not after its start {self.start}")
+        return self
+
+    @property
+    def folder(self) -> str:
+        """Return the window's partition folder: zero-padded, so that names sort as time does."""
+        return f"window={self.index:05d}"
+
+
+class Manifest(Config):
+    """What every stage's output says of itself; each stage adds its own fields."""
+
+    format_version: Literal[1] = 1
+    kind: str
+    """The stage's output: events, labels, foundation, pseudo, examples or vertical."""
+    windows: tuple[Window, ...]
+    """Consecutive, in order of time."""
+    label_revision: str = ""
+    """Digest of the feedback and label rules behind the labels used; empty where no label was used."""
+    inputs: dict[str, Ref] = {}
+    """The outputs of other stages that this one was made from."""
+    files: dict[str, FileDigest] = {}
+    """Every file of the folder but the manifest, by its path."""
+
+    @classmethod
+    def read(cls, folder: Path, *, verify: bool = False) -> Self:
+        """Return the manifest in a folder; with `verify`, check the digest of every file.
+
+        Raises: StorageError if it is missing, malformed or does not describe the folder.
+        """
+        path = folder / MANIFEST
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise StorageError(f"{path}: not JSON: {error}") from error
+        manifest = cls.parse(data, source=str(path))
+        if verify:
+            verify_folder(folder, manifest.files)
+        return manifest
+
+    def write(self, folder: Path) -> None:
+        """Write this manifest into its folder, with the digests of all files there: the last act of a stage."""
+        write_json(folder / MANIFEST, self.model_copy(update={"files": digests_of_folder(folder)}).to_dict())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON value as readable UTF-8 text.
+
+    NaN and infinities are refused: JSON has none, and other readers would choke on them.
+    """
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

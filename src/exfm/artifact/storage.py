@@ -1,0 +1,146 @@
+"""A store of stage outputs: folders under a root that is a local path or any fsspec URL, such as s3://bucket/prefix.
+
+A stage writes into a local folder that becomes visible as a whole, or not at all; it reads local folders. For a
+remote root the folder is uploaded with its manifest last, or downloaded, so no stage knows where its files live.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import fsspec
+from pydantic import StringConstraints
+
+from exfm.artifact.digests import Sha256, digest_of_file
+from exfm.config import Config
+from exfm.errors import StorageError
+
+MANIFEST = "manifest.json"
+"""The file whose presence makes a folder complete: written last, and digested by whoever refers to the folder."""
+
+
+class Ref(Config):
+    """A finished folder: where it is and what its manifest must be."""
+
+    uri: Annotated[str, StringConstraints(min_length=1)]
+    digest: Sha256
+    """SHA-256 of the folder's manifest.json, which holds the digests of all its files."""
+
+
+def is_local(uri: str) -> bool:
+    """Return whether a URI is a path on this machine."""
+    return "://" not in uri
+
+
+def join(uri: str, *parts: str) -> str:
+    """Return a URI below another one."""
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+@contextmanager
+def writing(uri: str) -> Iterator[Path]:
+    """Yield an empty local folder that takes the place of `uri` when the block ends, and vanishes if it fails."""
+    if is_local(uri):
+        target = Path(uri)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    else:
+        scratch = Path(tempfile.mkdtemp(prefix="exfm-"))
+    try:
+        folder = scratch / "new"
+        folder.mkdir()
+        yield folder
+        if is_local(uri):
+            _swap(folder, target, scratch)
+        else:
+            _upload(folder, uri)
+    finally:
+        shutil.rmtree(scratch)
+
+
+@contextmanager
+def reading(ref: Ref) -> Iterator[Path]:
+    """Yield a local folder with the files of `ref`.
+
+    Raises: StorageError if it is missing, or its manifest is another one than `ref` says.
+    """
+    if is_local(ref.uri):
+        folder = Path(ref.uri)
+        _check_manifest(folder, ref)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
+        folder = Path(scratch) / "copy"
+        filesystem, path = fsspec.core.url_to_fs(ref.uri)
+        if not filesystem.exists(f"{path}/{MANIFEST}"):
+            raise _missing(ref.uri)
+        filesystem.get(f"{path}/", str(folder), recursive=True)
+        _check_manifest(folder, ref)
+        yield folder
+
+
+def ref_to(uri: str) -> Ref:
+    """Return the reference to a finished folder.
+
+    Raises: StorageError if there is none.
+    """
+    if is_local(uri):
+        manifest = Path(uri) / MANIFEST
+        if not manifest.is_file():
+            raise _missing(uri)
+        return Ref(uri=uri, digest=digest_of_file(manifest).sha256)
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    if not filesystem.exists(f"{path}/{MANIFEST}"):
+        raise _missing(uri)
+    with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
+        copy = Path(scratch) / MANIFEST
+        filesystem.get_file(f"{path}/{MANIFEST}", str(copy))
+        return Ref(uri=uri, digest=digest_of_file(copy).sha256)
+
+
+def publish_file(local: Path, uri: str) -> None:
+    """Put one file at `uri`, whole."""
+    if is_local(uri):
+        target = Path(uri)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.copyfile(local, partial)
+        partial.replace(target)
+    else:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+        filesystem.put_file(str(local), path)
+
+
+def _swap(folder: Path, target: Path, scratch: Path) -> None:
+    folder.chmod(0o755)  # mkdtemp's is private
+    if target.exists():
+        target.rename(scratch / "old")
+    folder.rename(target)
+
+
+def _upload(folder: Path, uri: str) -> None:
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    if filesystem.exists(path):
+        filesystem.rm(path, recursive=True)
+    files = sorted((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f == folder / MANIFEST)
+    for file in files:  # the manifest last: until it is there the folder does not count as finished
+        filesystem.put_file(str(file), f"{path}/{file.relative_to(folder).as_posix()}")
+
+
+def _check_manifest(folder: Path, ref: Ref) -> None:
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise _missing(ref.uri)
+    found = digest_of_file(manifest).sha256
+    if found != ref.digest:
+        raise StorageError(
+            f"{ref.uri}: {MANIFEST} has SHA-256 {found}, expected {ref.digest}; "
+            "the folder was written again since: run the stages after it again"
+        )
+
+
+def _missing(uri: str) -> StorageError:
+    return StorageError(f"{uri}: no {MANIFEST} there; run the stage that writes it")

@@ -1,0 +1,59 @@
+"""The base of every value that comes from outside, and the one way to read it from a file."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from exfm.errors import ConfigError
+
+
+class Config(BaseModel):
+    """A frozen value whose unknown keys are errors; each field's docstring gives its unit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+    @classmethod
+    def parse(cls, data: Any, *, source: str) -> Self:
+        """Return `data` as a value of this type; `source` names where it came from.
+
+        Raises: ConfigError, which names every wrong key with what was found and expected.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise cls.error_type()(describe(error, source=source)) from error
+
+    @classmethod
+    def error_type(cls) -> type[ConfigError]:
+        """Return the error that this type's `parse` raises."""
+        return ConfigError
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return this value as what JSON can hold."""
+        return self.model_dump(mode="json")
+
+
+def describe(error: ValidationError, *, source: str) -> str:
+    """Return one line a mistake: its place, what was wrong and what was found."""
+    lines = []
+    for item in error.errors():
+        place = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        message = item["msg"].removeprefix("Value error, ")
+        found = "" if item["type"] in {"missing", "value_error"} else f" (found {item['input']!r:.80})"
+        lines.append(f"{place}: {message}{found}")
+    return f"{source}: " + "; ".join(lines)
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML (or JSON) file.
+
+    Raises: ConfigError if the file is missing or is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error

@@ -1,0 +1,74 @@
+"""Every error that exfm raises for its callers.
+
+    ExfmError                      exit code   gRPC status          HTTP
+    ├── ConfigError                2                                      a setting, or a file of settings
+    │   └── SchemaError            2                                      the schema of a log, a model or a bundle
+    ├── DataError                  2                                      rows or columns of events and examples
+    ├── StorageError               2                                      a file, folder or manifest of a stage
+    │   └── BundleError            2                                      a served bundle
+    ├── PlanError                  2                                      a placement of tables on shards
+    ├── RequestError               2           INVALID_ARGUMENT     400   what a client sent
+    │   ├── UnknownModelError      2           NOT_FOUND            404
+    │   └── VersionMismatchError   2           FAILED_PRECONDITION  412   ranker and shard hold different bundles
+    └── ServingError               3
+        ├── ShardUnavailableError  3           UNAVAILABLE          503
+        └── DeadlineError          3           DEADLINE_EXCEEDED    504
+
+A message names the thing, what was found, what was expected, and what to do.
+"""
+
+
+class ExfmError(Exception):
+    """The root: catching it catches all that a caller can mend."""
+
+    exit_code = 2
+
+
+class ConfigError(ExfmError):
+    """A setting is missing, unknown or out of its bounds."""
+
+
+class SchemaError(ConfigError):
+    """A schema contradicts itself, or the data or bundle that it is used with."""
+
+
+class DataError(ExfmError):
+    """Events or examples lack a column, or hold values that no rule of the schema allows."""
+
+
+class StorageError(ExfmError):
+    """A stage's file, folder or manifest is missing, damaged or already there."""
+
+
+class BundleError(StorageError):
+    """A bundle is incomplete, damaged, or of a format that this version cannot read."""
+
+
+class PlanError(ExfmError):
+    """Tables cannot be placed on shards as asked."""
+
+
+class RequestError(ExfmError):
+    """A client's request is not one that the schema allows."""
+
+
+class UnknownModelError(RequestError):
+    """A request names a model that is not served here."""
+
+
+class VersionMismatchError(RequestError):
+    """A request is meant for another bundle than the one served here."""
+
+
+class ServingError(ExfmError):
+    """A server could not answer, through no fault of the request."""
+
+    exit_code = 3
+
+
+class ShardUnavailableError(ServingError):
+    """A shard that the answer needs cannot be reached."""
+
+
+class DeadlineError(ServingError):
+    """The time that the caller allowed is used up."""

@@ -1,0 +1,162 @@
+"""A batch of encoded examples, and how raw columns become one.
+
+Legend: B rows, D dense features.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from exfm.artifact.rows import Keys
+from exfm.errors import DataError
+from exfm.features.keys import keys_of_integers, keys_of_strings
+from exfm.schema import NETS, DenseFeature, Net, Schema, SparseFeature
+
+
+@dataclass(frozen=True)
+class RawIds:
+    """One sparse feature as it comes: distinct or repeated ids, and which of them each row has."""
+
+    values: npt.NDArray[Any]
+    """Ids: int64, or objects that are str or bytes."""
+    lengths: npt.NDArray[np.int64]
+    """Ids of each row; shape [B]."""
+    codes: npt.NDArray[np.int64] | None = None
+    """Positions in `values`, one for each id of each row; None: `values` has them in order already."""
+
+
+@dataclass(frozen=True)
+class RawColumns:
+    """Features as they come, whole columns each."""
+
+    num_rows: int
+    dense: Mapping[str, npt.NDArray[np.float32]]
+    """Shape [B] each; NaN where a value is missing."""
+    sparse: Mapping[str, RawIds]
+
+
+@dataclass(frozen=True)
+class Bags:
+    """One sparse feature's keys, row after row."""
+
+    keys: Keys
+    offsets: npt.NDArray[np.int64]
+    """Where each row's keys start, and where the last ends; shape [B + 1]."""
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Return the number of keys of each row; shape [B]."""
+        return np.diff(self.offsets)
+
+    def rows(self, start: int, stop: int) -> "Bags":
+        """Return the bags of rows `start` to `stop`, without copying a key."""
+        offsets = self.offsets[start : stop + 1]
+        return Bags(keys=self.keys[offsets[0] : offsets[-1]], offsets=offsets - offsets[0])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One net's encoded features."""
+
+    num_rows: int
+    dense_BD: npt.NDArray[np.float32]
+    """Normalised; columns in the schema's order."""
+    bags: Mapping[str, Bags]
+    """By feature, in the schema's order."""
+
+    def rows(self, start: int, stop: int) -> "Batch":
+        """Return rows `start` to `stop`, without copying a key."""
+        return Batch(
+            num_rows=stop - start,
+            dense_BD=self.dense_BD[start:stop],
+            bags={name: bags.rows(start, stop) for name, bags in self.bags.items()},
+        )
+
+
+@dataclass(frozen=True)
+class NetBatches:
+    """Examples to score: users, the items ranked for them, and which items belong to which user."""
+
+    user: Batch
+    item: Batch
+    num_candidates: npt.NDArray[np.int64]
+    """Items of each user, in order; sums to the items. In training every example has a user and an item of its own."""
+
+    def of(self, net: Net) -> Batch:
+        """Return one net's batch."""
+        return self.user if net == "user" else self.item
+
+    def rows(self, start: int, stop: int) -> "NetBatches":
+        """Return examples `start` to `stop` of a batch in which each user has one item."""
+        return NetBatches(
+            user=self.user.rows(start, stop),
+            item=self.item.rows(start, stop),
+            num_candidates=self.num_candidates[start:stop],
+        )
+
+
+def encode(raw: Mapping[Net, RawColumns], schema: Schema, *, num_candidates: npt.NDArray[np.int64]) -> NetBatches:
+    """Return a model's inputs from raw columns: ids hashed and truncated, numbers normalised.
+
+    Raises: DataError if a dense value is missing whose feature refuses that, or lies outside its transform.
+    """
+    user, item = (_encode_net(raw[net], schema.dense_of(net), schema.sparse_of(net)) for net in NETS)
+    return NetBatches(user=user, item=item, num_candidates=num_candidates)
+
+
+def encode_examples(raw: RawColumns, schema: Schema) -> NetBatches:
+    """Return a model's inputs from columns that hold one user and one item in every row.
+
+    Raises: DataError, as `encode`.
+    """
+    return encode(dict.fromkeys(NETS, raw), schema, num_candidates=np.ones(raw.num_rows, dtype=np.int64))
+
+
+def _encode_net(raw: RawColumns, dense: Sequence[DenseFeature], sparse: Sequence[SparseFeature]) -> Batch:
+    dense_BD = np.empty((raw.num_rows, len(dense)), dtype=np.float32)
+    for column, feature in enumerate(dense):
+        dense_BD[:, column] = _normalise(raw.dense[feature.name], feature)
+    bags = {feature.name: _truncate(_hash(raw.sparse[feature.name], feature), feature) for feature in sparse}
+    return Batch(num_rows=raw.num_rows, dense_BD=dense_BD, bags=bags)
+
+
+def _normalise(values_B: npt.NDArray[np.float32], feature: DenseFeature) -> npt.NDArray[np.float32]:
+    rule = feature.normalisation
+    missing_B = np.isnan(values_B)
+    if feature.missing == "refuse" and missing_B.any():
+        row = int(missing_B.argmax())
+        raise DataError(
+            f"feature {feature.name!r}: row {row} is missing; give a number, or set `missing: mean` in the schema"
+        )
+    if rule.transform == "log1p":
+        if (values_B < 0).any():
+            row = int((values_B < 0).argmax())
+            raise DataError(f"feature {feature.name!r}: row {row} is {values_B[row]}, but log1p wants 0 or more")
+        values_B = np.log1p(values_B)
+    normalised_B = (values_B - np.float32(rule.mean)) / np.float32(rule.std)
+    return np.where(missing_B, np.float32(0), normalised_B)
+
+
+def _hash(raw: RawIds, feature: SparseFeature) -> Bags:
+    keys = keys_of_integers(raw.values) if feature.id_type == "int64" else keys_of_strings(raw.values.tolist())
+    offsets = np.zeros(len(raw.lengths) + 1, dtype=np.int64)
+    np.cumsum(raw.lengths, out=offsets[1:])
+    return Bags(keys=keys if raw.codes is None else keys[raw.codes], offsets=offsets)
+
+
+def _truncate(bags: Bags, feature: SparseFeature) -> Bags:
+    lengths_B = bags.lengths
+    limit = 1 if feature.kind == "single" else feature.max_length
+    if not (lengths_B > limit).any():
+        return bags
+    position = np.arange(len(bags.keys)) - np.repeat(bags.offsets[:-1], lengths_B)
+    if feature.kind == "sequence":  # keeps the latest
+        kept = position >= np.repeat(lengths_B - limit, lengths_B)
+    else:
+        kept = position < limit
+    offsets = np.zeros_like(bags.offsets)
+    np.cumsum(np.minimum(lengths_B, limit), out=offsets[1:])
+    return Bags(keys=bags.keys[kept], offsets=offsets)

@@ -1,0 +1,1 @@
+"""Networks and embedding tables: what is trained, and what is served."""

@@ -1,0 +1,28 @@
+"""Sums of embedding rows to pooled embeddings: the same in training, offline scoring and the ranker.
+
+Legend: B rows of one net, F sparse features of that net, E their dims side by side.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from exfm.features.batch import Batch
+from exfm.schema import Schema, SparseFeature
+
+
+def pool_sums(sums_BE: Tensor, batch: Batch, features: Sequence[SparseFeature], schema: Schema) -> Tensor:
+    """Return the pooled embeddings: sums as they are, or divided by the bag's length where the table pools by mean.
+
+    An empty bag pools to zeros either way.
+    """
+    if all(schema.table(feature.table).pooling == "sum" for feature in features):
+        return sums_BE
+    dims = [schema.table(feature.table).dim for feature in features]
+    parts = list(torch.split(sums_BE, dims, dim=1))
+    for index, feature in enumerate(features):
+        if schema.table(feature.table).pooling == "mean":
+            lengths_B = torch.from_numpy(batch.bags[feature.name].lengths).clamp(min=1)
+            parts[index] = parts[index] / lengths_B.unsqueeze(1)
+    return torch.cat(parts, dim=1)

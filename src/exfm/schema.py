@@ -1,0 +1,221 @@
+"""The schema: the one place that names columns, features, embedding tables and labels.
+
+One schema serves the event log, the foundation model, the vertical models, the shards and the query. A model with
+features and tasks of its own uses a part of it (`Schema.select`); a foundation model a wider one (`Schema.widen`).
+docs/contracts.md states the format.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from exfm.config import Config, read_yaml
+from exfm.errors import ConfigError, SchemaError
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$")]
+"""Of a feature, a table or a label: letters, digits and underscores, because inputs and outputs are named by it."""
+
+Net = Literal["user", "item"]
+"""Which side of an example a feature describes: who asks, or what is ranked."""
+
+NETS: tuple[Net, ...] = ("user", "item")
+
+
+class EventTime(Config):
+    """The column that orders impressions, and feedback."""
+
+    column: str
+    """Column of int64 in both impressions and feedback."""
+    kind: Literal["absolute", "ordinal"] = "absolute"
+    """`absolute`: seconds since 1970-01-01 UTC. `ordinal`: only order and distance have a meaning."""
+
+
+class Normalisation(Config):
+    """How a dense feature's raw value becomes what a model sees: (f(x) - mean) / std."""
+
+    transform: Literal["none", "log1p"] = "none"
+    """f: the identity, or log(1 + x), which wants x >= 0."""
+    mean: float = 0.0
+    """Of f(x), in its unit."""
+    std: Annotated[float, Field(gt=0)] = 1.0
+    """Of f(x), in its unit; more than 0."""
+
+
+class DenseFeature(Config):
+    """A number."""
+
+    name: Name
+    net: Net
+    normalisation: Normalisation = Normalisation()
+    missing: Literal["refuse", "mean"] = "refuse"
+    """`refuse` makes a missing value (null, NaN) an error; `mean` reads it as the normalisation's mean, hence as 0."""
+
+
+class SparseFeature(Config):
+    """Ids that look rows up in an embedding table."""
+
+    name: Name
+    net: Net
+    kind: Literal["single", "bag", "sequence"] = "single"
+    """`single`: at most one id. `bag`: any number, order without meaning. `sequence`: the same, oldest first."""
+    id_type: Literal["int64", "string"] = "int64"
+    table: Name
+    """The embedding table; features may share one."""
+    max_length: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Ids used of a bag (the first) or a sequence (the last); 1 to 10,000. A single has one."""
+
+
+class Table(Config):
+    """An embedding table."""
+
+    name: Name
+    rows: Annotated[int, Field(ge=1, le=2**32)]
+    """Rows that keys are spread over; 1 to 2**32."""
+    dim: Annotated[int, Field(ge=4, le=4096, multiple_of=4)]
+    """Numbers a row; a multiple of 4 (FBGEMM's granularity), 4 to 4096."""
+    pooling: Literal["sum", "mean"] = "sum"
+    """How the rows of one bag become one vector."""
+    policy: Literal["hash"] = "hash"
+    """How a key becomes a row: `hash` spreads all keys over the rows, so distinct keys may share one."""
+
+
+class Label(Config):
+    """A task's truth: which feedback makes an impression positive, and how long it may take to arrive."""
+
+    name: Name
+    feedback: str
+    """The feedback's kind, as the column `kind` of the feedback log names it."""
+    attribution_window: Annotated[int, Field(ge=0)]
+    """Feedback later than this after its impression no longer counts; in seconds (ordinal time: in its steps)."""
+    reduction: Literal["any", "max", "min", "last", "sum"] = "any"
+    """How several feedbacks of one impression become one value; `any` is 1 if there is one at all."""
+    positive_from: float = 1.0
+    """The impression is positive if the reduced value is at least this (in the feedback's unit)."""
+    truth: str = ""
+    """Impression column with the planted probability of a positive (synthetic logs); empty: not known."""
+
+
+class Schema(Config):
+    """What an impression is made of, and what a model may use of it."""
+
+    version: Literal[1] = 1
+    impression_key: str
+    """Column that identifies an impression (int64 or string), in impressions and feedback."""
+    event_time: EventTime
+    domain: str
+    """Column (string) that verticals choose their examples by."""
+    weight: str = ""
+    """Column (float, > 0) that weighs an example; empty: every example weighs 1."""
+    negative_sampling_rate: str = ""
+    """Column (float, > 0 and <= 1) with the share of negatives that was kept; negatives weigh 1 / rate. Empty: 1."""
+    dense: tuple[DenseFeature, ...] = ()
+    sparse: tuple[SparseFeature, ...]
+    tables: tuple[Table, ...]
+    labels: tuple[Label, ...]
+
+    @classmethod
+    def error_type(cls) -> type[ConfigError]:
+        """Return SchemaError."""
+        return SchemaError
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return the schema in a YAML file.
+
+        Raises: ConfigError if the file cannot be read; SchemaError, which names each wrong key.
+        """
+        return cls.parse(read_yaml(path), source=str(path))
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _require_some(self.sparse, "sparse")
+        _require_some(self.labels, "labels")
+        _require_unique("feature", [*(f.name for f in self.dense), *(f.name for f in self.sparse)])
+        _require_unique("table", [table.name for table in self.tables])
+        _require_unique("label", [label.name for label in self.labels])
+        tables = {table.name for table in self.tables}
+        for feature in self.sparse:
+            if feature.table not in tables:
+                raise ValueError(f"feature {feature.name!r} uses table {feature.table!r}; tables are {sorted(tables)}")
+        unused = tables - {feature.table for feature in self.sparse}
+        if unused:
+            raise ValueError(f"no feature uses table {', '.join(sorted(unused))}; remove it or name it in a feature")
+        names = set(self.feature_names())
+        clashes = names & self.context_columns()
+        if clashes:
+            raise ValueError(f"{sorted(clashes)} are feature names and also key, time, domain or weight columns")
+        return self
+
+    def context_columns(self) -> set[str]:
+        """Return the columns of an impression that are not features."""
+        optional = {self.weight, self.negative_sampling_rate, *(label.truth for label in self.labels)} - {""}
+        return {self.impression_key, self.event_time.column, self.domain} | optional
+
+    def feature_names(self) -> tuple[str, ...]:
+        """Return all features' names: dense ones, then sparse ones."""
+        return (*(feature.name for feature in self.dense), *(feature.name for feature in self.sparse))
+
+    def dense_of(self, net: Net) -> tuple[DenseFeature, ...]:
+        """Return one net's dense features, in the schema's order."""
+        return tuple(feature for feature in self.dense if feature.net == net)
+
+    def sparse_of(self, net: Net) -> tuple[SparseFeature, ...]:
+        """Return one net's sparse features, in the schema's order."""
+        return tuple(feature for feature in self.sparse if feature.net == net)
+
+    def table(self, name: str) -> Table:
+        """Return the table of that name."""
+        return next(table for table in self.tables if table.name == name)
+
+    def label(self, name: str) -> Label:
+        """Return the label of that name."""
+        return next(label for label in self.labels if label.name == name)
+
+    def select(self, *, features: Sequence[str] = (), tasks: Sequence[str] = ()) -> Self:
+        """Return the part of this schema that a model with these features and tasks needs; empty means all.
+
+        Raises: SchemaError if a name is not in this schema.
+        """
+        known_labels = [label.name for label in self.labels]
+        chosen = set(_require_known("feature", features, self.feature_names()) or self.feature_names())
+        tasks = _require_known("task", tasks, known_labels) or known_labels
+        sparse = tuple(feature for feature in self.sparse if feature.name in chosen)
+        used = {feature.table for feature in sparse}
+        part = self.to_dict() | {
+            "dense": [feature.to_dict() for feature in self.dense if feature.name in chosen],
+            "sparse": [feature.to_dict() for feature in sparse],
+            "tables": [table.to_dict() for table in self.tables if table.name in used],
+            "labels": [self.label(task).to_dict() for task in tasks],
+        }
+        return self.parse(part, source="the selected part of the schema")
+
+    def widen(self, factor: int) -> Self:
+        """Return this schema with every table's dim times `factor` (a foundation model's is wider than a VM's)."""
+        tables = tuple(table.model_copy(update={"dim": table.dim * factor}) for table in self.tables)
+        return self.parse(self.to_dict() | {"tables": [table.to_dict() for table in tables]}, source="the wider schema")
+
+
+def pseudo_label_column(fm: str, task: str) -> str:
+    """Return the examples' column that holds a foundation model's probability for a task."""
+    return f"pseudo.{fm}.{task}"
+
+
+def _require_some(values: Iterable[object], key: str) -> None:
+    if not tuple(values):
+        raise ValueError(f"{key} is empty; name at least one")
+
+
+def _require_unique(kind: str, names: Sequence[str]) -> None:
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise ValueError(f"{kind} {', '.join(map(repr, twice))} is named more than once")
+
+
+def _require_known(kind: str, wanted: Sequence[str], known: Sequence[str]) -> Sequence[str]:
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise SchemaError(f"unknown {kind} {', '.join(map(repr, unknown))}; the schema has {', '.join(known)}")
+    return wanted

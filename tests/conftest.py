@@ -1,0 +1,88 @@
+"""Real objects that many tests share: a schema, a bundle with known tables, a request for it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from exfm.artifact.bundle import DENSE_FILE, BundleManifest, seal_bundle, tables_file
+from exfm.artifact.plan import Assignment, ShardPlan, assign
+from exfm.models.lookup import flatten_tables
+from exfm.models.network import DenseNetwork, NetworkConfig
+from exfm.schema import Schema
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def schema() -> Schema:
+    """Return the demo's schema: both nets, dense features, singles, a bag, sequences, shared and mean-pooled tables."""
+    return Schema.read(REPOSITORY / "examples/movielens/schema.yaml")
+
+
+@pytest.fixture(scope="session")
+def tables(schema: Schema) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {table.name: torch.randn(table.rows, table.dim, generator=generator) for table in schema.tables}
+
+
+@pytest.fixture(scope="session")
+def network(schema: Schema) -> DenseNetwork:
+    torch.manual_seed(0)
+    return DenseNetwork(schema, NetworkConfig()).eval()
+
+
+@pytest.fixture(scope="session")
+def plan(schema: Schema) -> ShardPlan:
+    """Return a plan for two shards that splits table `item` between them by rows."""
+    assignments = [Assignment("item", 0, 0, 1000), Assignment("item", 1, 1000, schema.table("item").rows - 1000)]
+    others = [table for table in schema.tables if table.name != "item"]
+    assignments += [Assignment(table.name, index % 2, 0, table.rows) for index, table in enumerate(others)]
+    return ShardPlan(strategy="by-hand", num_shards=2, replicas=(1, 1), slices=assign(schema, assignments, 2))
+
+
+@pytest.fixture
+def make_bundle(
+    schema: Schema, tables: dict[str, torch.Tensor], network: DenseNetwork, plan: ShardPlan
+) -> Callable[[Path], BundleManifest]:
+    """Return what writes a bundle named `students` into a folder that it makes."""
+
+    def make(folder: Path) -> BundleManifest:
+        (folder / DENSE_FILE).parent.mkdir(parents=True)
+        safetensors.torch.save_file(network.state_dict(), folder / DENSE_FILE)
+        for shard in range(plan.num_shards):
+            file = folder / tables_file(shard)
+            file.parent.mkdir(parents=True)
+            safetensors.torch.save_file({"fp32": flatten_tables(tables, plan, shard=shard)}, file)
+        return seal_bundle(
+            folder, name="students", schema=schema, network=NetworkConfig().to_dict(), plan=plan, lineage={}
+        )
+
+    return make
+
+
+@pytest.fixture
+def request_body() -> dict[str, Any]:
+    """Return a request in JSON form: one user, three movies."""
+    columns: list[tuple[str, str, list[Any]]] = [
+        ("age", "FP32", [30.0]),
+        ("user_id", "INT64", [7]),
+        ("gender", "BYTES", ["F"]),
+        ("occupation", "BYTES", ["student"]),
+        ("liked_items", "INT64", [7, 9]),
+        ("liked_items.lengths", "INT32", [2]),
+        ("disliked_items", "INT64", []),
+        ("disliked_items.lengths", "INT32", [0]),
+        ("release_year", "FP32", [1990.0, 1991.0, 1980.0]),
+        ("item_id", "INT64", [7, 9, 10]),
+        ("genres", "BYTES", ["Drama", "Comedy", "Drama", "Children's"]),
+        ("genres.lengths", "INT32", [2, 1, 1]),
+    ]
+    return {
+        "inputs": [
+            {"name": name, "datatype": datatype, "shape": [len(data)], "data": data} for name, datatype, data in columns
+        ]
+    }
