@@ -10,6 +10,7 @@
     ├── RequestError               2           INVALID_ARGUMENT     400   what a client sent
     │   ├── UnknownModelError      2           NOT_FOUND            404
     │   └── VersionMismatchError   2           FAILED_PRECONDITION  412   ranker and shard hold different bundles
+    ├── StageError                 3                                      a step of a pipeline, for a reason not ours
     └── ServingError               3
         ├── ShardUnavailableError  3           UNAVAILABLE          503
         └── DeadlineError          3           DEADLINE_EXCEEDED    504
@@ -58,6 +59,12 @@ class UnknownModelError(RequestError):
 
 class VersionMismatchError(RequestError):
     """A request is meant for another bundle than the one served here."""
+
+
+class StageError(ExfmError):
+    """A step of a pipeline ended without telling why in our words."""
+
+    exit_code = 3
 
 
 class ServingError(ExfmError):

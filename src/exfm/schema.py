@@ -154,9 +154,10 @@ class Schema(Config):
         optional = {self.weight, self.negative_sampling_rate, *(label.truth for label in self.labels)} - {""}
         return {self.impression_key, self.event_time.column, self.domain} | optional
 
-    def feature_names(self) -> tuple[str, ...]:
-        """Return all features' names: dense ones, then sparse ones."""
-        return (*(feature.name for feature in self.dense), *(feature.name for feature in self.sparse))
+    def feature_names(self, nets: Sequence[Net] = NETS) -> tuple[str, ...]:
+        """Return the names of these nets' features: dense ones, then sparse ones."""
+        dense = (feature.name for feature in self.dense if feature.net in nets)
+        return (*dense, *(feature.name for feature in self.sparse if feature.net in nets))
 
     def dense_of(self, net: Net) -> tuple[DenseFeature, ...]:
         """Return one net's dense features, in the schema's order."""

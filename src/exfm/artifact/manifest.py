@@ -64,9 +64,11 @@ class Manifest(Config):
             verify_folder(folder, manifest.files)
         return manifest
 
-    def write(self, folder: Path) -> None:
-        """Write this manifest into its folder, with the digests of all files there: the last act of a stage."""
-        write_json(folder / MANIFEST, self.model_copy(update={"files": digests_of_folder(folder)}).to_dict())
+    def write(self, folder: Path) -> Self:
+        """Write this manifest into its folder, with the digests of all files there, and return it with them."""
+        manifest = self.model_copy(update={"files": digests_of_folder(folder)})
+        write_json(folder / MANIFEST, manifest.to_dict())
+        return manifest
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -3,7 +3,7 @@
 A request in this form means the same to a ranker (REST), to `exfm score` and to a bundle's golden request.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,8 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from exfm.errors import RequestError
+from exfm.features.batch import RawColumns
+from exfm.schema import NETS, Net, Schema
 
 Datatype = Literal["INT64", "INT32", "FP32", "BYTES"]
+
+LENGTHS_SUFFIX = ".lengths"
+"""Of the input that says how many ids each row of a bag has."""
 
 NUMPY_TYPES: dict[Datatype, npt.DTypeLike] = {
     "INT64": np.int64, "INT32": np.int32, "FP32": np.float32, "BYTES": np.object_,
@@ -40,29 +45,53 @@ def tensors_from_json(body: Any) -> dict[str, Tensor]:
         missing = {"name", "datatype", "shape", "data"} - set(item if isinstance(item, dict) else ())
         if missing:
             raise RequestError(f"an input lacks {', '.join(sorted(missing))}; each has name, datatype, shape and data")
+        if not isinstance(item["name"], str):
+            raise RequestError(f"an input is named {item['name']!r:.40}, expected a string")
         if item["name"] in tensors:
             raise RequestError(f"input {item['name']!r} is given twice")
         tensors[item["name"]] = _tensor_from_json(item)
     return tensors
 
 
+def request_to_json(raw: Mapping[Net, RawColumns], schema: Schema) -> dict[str, Any]:
+    """Return a request for one user in OIP's JSON form: the inverse of `tensors_from_json` and what follows it."""
+    inputs = []
+    for net in NETS:
+        for feature in schema.dense_of(net):
+            inputs.append(_input(feature.name, "FP32", raw[net].dense[feature.name].tolist()))
+        for sparse in schema.sparse_of(net):
+            ids = raw[net].sparse[sparse.name]
+            values = ids.values if ids.codes is None else ids.values[ids.codes]
+            inputs.append(_input(sparse.name, "INT64" if sparse.id_type == "int64" else "BYTES", values.tolist()))
+            if sparse.kind != "single" or (ids.lengths != 1).any():
+                inputs.append(_input(sparse.name + LENGTHS_SUFFIX, "INT32", ids.lengths.tolist()))
+    return {"inputs": inputs}
+
+
 def answer_to_json(
     *, model_name: str, model_version: str, tasks: Sequence[str], scores_NT: npt.NDArray[np.float32]
 ) -> dict[str, Any]:
-    """Return an answer in OIP's JSON form: one FP32 output [N] for each task, named by it."""
-    return {
-        "model_name": model_name,
-        "model_version": model_version,
-        "outputs": [
-            {"name": task, "datatype": "FP32", "shape": [len(scores_NT)], "data": scores_NT[:, column].tolist()}
-            for column, task in enumerate(tasks)
-        ],
-    }
+    """Return an answer in OIP's JSON form."""
+    outputs = outputs_to_json(tasks, scores_NT)
+    return {"model_name": model_name, "model_version": model_version, "outputs": outputs}
+
+
+def outputs_to_json(tasks: Sequence[str], scores_NT: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
+    """Return an answer's outputs: one FP32 [N] for each task, named by it."""
+    return [_output(task, scores_NT[:, column]) for column, task in enumerate(tasks)]
+
+
+def _output(task: str, scores_N: npt.NDArray[np.float32]) -> dict[str, Any]:
+    return {"name": task, "datatype": "FP32", "shape": [len(scores_N)], "data": scores_N.tolist()}
+
+
+def _input(name: str, datatype: Datatype, data: list[Any]) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": [len(data)], "data": data}
 
 
 def _tensor_from_json(item: dict[str, Any]) -> Tensor:
     name, datatype, data, shape = item["name"], item["datatype"], item["data"], item["shape"]
-    if datatype not in NUMPY_TYPES:
+    if not isinstance(datatype, str) or datatype not in NUMPY_TYPES:
         raise RequestError(f"input {name!r} has datatype {datatype!r}; expected one of {', '.join(NUMPY_TYPES)}")
     if not isinstance(data, list) or shape != [len(data)]:
         found = len(data) if isinstance(data, list) else type(data).__name__
@@ -72,6 +101,10 @@ def _tensor_from_json(item: dict[str, Any]) -> Tensor:
         if not isinstance(value, accepted) or isinstance(value, bool):
             raise RequestError(f"input {name!r} holds {value!r:.40}, which is no {datatype}")
     try:
+        if datatype == "BYTES":
+            data = [value.encode() for value in data]
         return Tensor(datatype=datatype, values=np.array(data, dtype=NUMPY_TYPES[datatype]))
+    except UnicodeEncodeError as error:
+        raise RequestError(f"input {name!r} holds half of a surrogate pair, which is no text: {error}") from error
     except OverflowError as error:
         raise RequestError(f"input {name!r} holds a number too large for {datatype}") from error

@@ -12,11 +12,10 @@ import numpy as np
 
 from exfm.errors import RequestError
 from exfm.features.batch import NetBatches, RawColumns, RawIds, encode
-from exfm.features.oip import Datatype, Tensor
+from exfm.features.oip import LENGTHS_SUFFIX, Datatype, Tensor
 from exfm.schema import NETS, Net, Schema, SparseFeature
 
 NUM_CANDIDATES = "num_candidates"
-LENGTHS_SUFFIX = ".lengths"
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,8 @@ def encode_request(tensors: Mapping[str, Tensor], schema: Schema) -> NetBatches:
             f"the user inputs have {num_users} rows, but {NUM_CANDIDATES} has {len(num_candidates)} "
             "(without it there is one user)"
         )
-    if (num_candidates < 0).any() or num_candidates.sum() != num_items:
+    # No single number may exceed the sum: int64 would wrap around, and a false sum could match.
+    if ((num_candidates < 0) | (num_candidates > num_items)).any() or num_candidates.sum() != num_items:
         raise RequestError(
             f"{NUM_CANDIDATES} sums to {num_candidates.sum()} (least {num_candidates.min(initial=0)}), "
             f"but the item inputs have {num_items} rows"
@@ -111,7 +111,7 @@ def _raw_ids(tensors: Mapping[str, Tensor], feature: SparseFeature) -> RawIds:
     lengths = lengths_tensor.values.astype(np.int64)
     if (lengths < 0).any():
         raise RequestError(f"input {feature.name + LENGTHS_SUFFIX!r} has a negative length, {lengths.min()}")
-    if lengths.sum() != len(values):
+    if (lengths > len(values)).any() or lengths.sum() != len(values):  # int64 sums wrap around
         name = feature.name + LENGTHS_SUFFIX
         raise RequestError(f"input {name!r} sums to {lengths.sum()}, but {feature.name!r} has {len(values)} ids")
     if feature.kind == "single" and (lengths > 1).any():

@@ -1,5 +1,7 @@
 """Raw columns from an Arrow table: the offline way in, for the trainer's reader and the DAS scorer."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -7,32 +9,32 @@ import pyarrow.compute as pc
 
 from exfm.errors import DataError
 from exfm.features.batch import RawColumns, RawIds
-from exfm.schema import Schema, SparseFeature
+from exfm.schema import NETS, Net, Schema, SparseFeature
 
 
-def raw_columns(table: pa.Table, schema: Schema) -> RawColumns:
-    """Return a schema's features from a table with one example a row.
+def raw_columns(table: pa.Table, schema: Schema, *, nets: Sequence[Net] = NETS) -> RawColumns:
+    """Return the features of these nets from a table with one example a row.
 
     Nulls are missing values: NaN for a dense feature, no id for a sparse one.
 
     Raises: DataError if a column is missing, or is of a type that its feature cannot take.
     """
-    for feature in schema.feature_names():
-        require_column(table, feature)
+    for name in schema.feature_names(nets):
+        require_column(table.column_names, name)
     return RawColumns(
         num_rows=table.num_rows,
-        dense={feature.name: _numbers(table, feature.name) for feature in schema.dense},
-        sparse={feature.name: _ids(table, feature) for feature in schema.sparse},
+        dense={feature.name: _numbers(table, feature.name) for net in nets for feature in schema.dense_of(net)},
+        sparse={feature.name: _ids(table, feature) for net in nets for feature in schema.sparse_of(net)},
     )
 
 
-def require_column(table: pa.Table, name: str) -> None:
-    """Check that a table has a column.
+def require_column(columns: Sequence[str], name: str) -> None:
+    """Check that a column is there.
 
     Raises: DataError, which names the column and those that are there.
     """
-    if name not in table.column_names:
-        raise DataError(f"column {name!r} is missing; the columns are {', '.join(table.column_names)}")
+    if name not in columns:
+        raise DataError(f"column {name!r} is missing; the columns are {', '.join(columns)}")
 
 
 def _numbers(table: pa.Table, name: str) -> npt.NDArray[np.float32]:

@@ -37,6 +37,15 @@ def lookups_of(plan: ShardPlan, schema: Schema, *, shard: int, net: Net) -> tupl
     )
 
 
+class KeysOutsideSliceError(RequestError):
+    """A shard was asked for keys that it does not hold; says how many, and of which table, so that they are counted."""
+
+    def __init__(self, message: str, *, table: str, num_keys: int) -> None:
+        super().__init__(message)
+        self.table = table
+        self.num_keys = num_keys
+
+
 class ShardTables:
     """The slices on one shard, as views into its flat tensor; nothing is copied."""
 
@@ -63,7 +72,7 @@ class ShardTables:
     def sums(self, lookups: Sequence[Lookup], bags: Sequence[Bags], *, num_rows: int) -> Tensor:
         """Return the sum of each bag's rows; float32 [B, E], columns in the order of `lookups`.
 
-        Raises: RequestError if a key falls on a row that this shard does not hold.
+        Raises: KeysOutsideSliceError if a key falls on a row that this shard does not hold.
         """
         sums = [torch.empty((num_rows, 0))]
         sums += [self._sums_of(lookup, bag) for lookup, bag in zip(lookups, bags, strict=True)]
@@ -74,10 +83,12 @@ class ShardTables:
         rows = rows_of_keys(bags.keys, self._num_rows[slice_.table]) - slice_.first_row
         outside = (rows < 0) | (rows >= slice_.num_rows)
         if outside.any():
-            raise RequestError(
+            raise KeysOutsideSliceError(
                 f"feature {lookup.feature.name!r}: {int(outside.sum())} of {len(rows)} keys are outside "
                 f"{slice_.first_key} to {slice_.last_key}, which this shard holds of table {slice_.table!r}; "
-                f"the first is 0x{int(bags.keys[outside.argmax()]):016x}"
+                f"the first is 0x{int(bags.keys[outside.argmax()]):016x}",
+                table=slice_.table,
+                num_keys=int(outside.sum()),
             )
         weights = self._weights[slice_.table, slice_.first_row]
         offsets = torch.from_numpy(bags.offsets)

@@ -1,0 +1,1 @@
+"""Kubeflow Pipelines components, one a stage: each turns parameters into values and calls the stage in exfm."""

@@ -1,0 +1,203 @@
+"""The components: each runs one stage of exfm and returns a reference to its output ({uri, digest}).
+
+KFP copies a component's source into the pipeline, so each imports what it needs inside; it only turns parameters
+into values, calls the stage and says what came out. Configurations are structs, so that a UI can set them.
+"""
+
+import os
+
+from kfp import dsl
+
+IMAGE = os.environ.get("EXFM_IMAGE", "exfm-pipelines:0.1.0")
+"""What the components run in on a cluster; read when pipelines are compiled."""
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def ingest(root: str, source: dict, feature_schema: dict, window_length: int) -> dict:
+    """Cut a source's impressions and feedback into the windows of an event log."""
+    from exfm.artifact.storage import ref_to
+    from exfm.events.sources import SourceConfig
+    from exfm.events.stage import ingest
+    from exfm.schema import Schema
+    from exfm_components import layout
+    from exfm_components.progress import say
+
+    say("started", "ingest")
+    manifest = ingest(
+        SourceConfig.parse({"source": source}, source="source").source,
+        schema=Schema.parse(feature_schema, source="feature_schema"),
+        window_length=window_length,
+        out=layout.events(root),
+    )
+    say("done", "ingest", manifest.headline())
+    return ref_to(layout.events(root)).to_dict()
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def make_labels(root: str, events: dict) -> dict:
+    """Attribute feedback to impressions."""
+    from exfm.artifact.storage import Ref, ref_to
+    from exfm.das.labels import make_labels
+    from exfm_components import layout
+    from exfm_components.progress import say
+
+    say("started", "label")
+    manifest = make_labels(Ref.parse(events, source="events"), out=layout.labels(root))
+    say("done", "label", manifest.headline())
+    return ref_to(layout.labels(root)).to_dict()
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def train_foundation(root: str, config: dict, events: dict, labels: dict) -> dict:
+    """Train the foundation model on all domains' stream."""
+    from exfm.artifact.storage import Ref, ref_to
+    from exfm.foundation.config import FoundationConfig
+    from exfm.foundation.stage import train_foundation
+    from exfm_components import layout
+    from exfm_components.progress import say
+
+    say("started", "train-fm")
+    manifest = train_foundation(
+        FoundationConfig.parse(config, source="foundation"),
+        events=Ref.parse(events, source="events"),
+        labels=Ref.parse(labels, source="labels"),
+        out=layout.foundation(root),
+        on_window=lambda quality: say("window", "train-fm", f"window {quality.window}"),
+    )
+    say("done", "train-fm", manifest.headline())
+    return ref_to(layout.foundation(root)).to_dict()
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def make_pseudo_labels(root: str, events: dict, foundation: dict) -> dict:
+    """Score each impression once, by a foundation model old enough."""
+    from exfm.artifact.storage import Ref, ref_to
+    from exfm.das.pseudo_labels import make_pseudo_labels
+    from exfm_components import layout
+    from exfm_components.progress import say
+
+    say("started", "pseudo-label")
+    manifest = make_pseudo_labels(
+        events=Ref.parse(events, source="events"),
+        foundation=Ref.parse(foundation, source="foundation"),
+        out=layout.pseudo_labels(root),
+    )
+    say("done", "pseudo-label", manifest.headline())
+    return ref_to(layout.pseudo_labels(root)).to_dict()
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def join_examples(root: str, events: dict, labels: dict, pseudo_labels: dict) -> dict:
+    """Join features, labels and pseudo-labels into one dataset."""
+    from exfm.artifact.storage import Ref, ref_to
+    from exfm.das.join import join_examples
+    from exfm_components import layout
+    from exfm_components.progress import say
+
+    say("started", "join")
+    manifest = join_examples(
+        events=Ref.parse(events, source="events"),
+        labels=Ref.parse(labels, source="labels"),
+        pseudo_labels=Ref.parse(pseudo_labels, source="pseudo_labels"),
+        out=layout.examples(root),
+    )
+    say("done", "join", manifest.headline())
+    return ref_to(layout.examples(root)).to_dict()
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def train_vertical(root: str, config: dict, teacher: str, examples: dict) -> dict:
+    """Train one vertical model with the teacher's pseudo-labels."""
+    from exfm.artifact.storage import Ref, ref_to
+    from exfm.distill.config import VerticalConfig
+    from exfm.distill.stage import train_vertical
+    from exfm_components import layout
+    from exfm_components.progress import say
+
+    vertical = VerticalConfig.parse(config, source="vertical_models")
+    stage = f"train-vm {vertical.name}"
+    say("started", stage)
+    manifest = train_vertical(
+        vertical,
+        teacher=teacher,
+        examples=Ref.parse(examples, source="examples"),
+        out=layout.vertical(root, vertical.name),
+        on_window=lambda quality: say("window", stage, f"window {quality.window}"),
+    )
+    say("done", stage, manifest.headline())
+    return ref_to(layout.vertical(root, vertical.name)).to_dict()
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def make_bundle(root: str, config: dict, vertical_model: dict, vertical: dict, examples: dict) -> dict:
+    """Plan one vertical model's shards and write its bundle."""
+    from exfm.artifact.storage import Ref, ref_to
+    from exfm.distill.config import VerticalConfig
+    from exfm.sharding.stage import BundleConfig, headline, make_bundle
+    from exfm_components import layout
+    from exfm_components.progress import say
+
+    name = VerticalConfig.parse(vertical_model, source="vertical_models").name
+    say("started", f"bundle {name}")
+    manifest = make_bundle(
+        BundleConfig.parse(config, source="bundle"),
+        vertical=Ref.parse(vertical, source="vertical"),
+        examples=Ref.parse(examples, source="examples"),
+        out=layout.bundle(root, name),
+    )
+    say("done", f"bundle {name}", headline(manifest))
+    return ref_to(layout.bundle(root, name)).to_dict()
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def register(root: str, verticals: list, bundles: list) -> list:
+    """Add every vertical model to the registry, with its bundle."""
+    from exfm.artifact.storage import Ref
+    from exfm.registry.mlflow_registry import headline, register_all
+    from exfm_components.progress import say
+
+    say("started", "register")
+    registrations = register_all(
+        root=root,
+        models=[Ref.parse(item, source="verticals") for item in verticals],
+        bundles=[Ref.parse(item, source="bundles") for item in bundles],
+    )
+    say("done", "register", headline(registrations))
+    return [registration.to_dict() for registration in registrations]
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def ask(root: str, bundles: list) -> dict:
+    """Serve the first bundle by its shards and ranker, and ask it its golden query."""
+    from exfm.serving.rehearsal import rehearse
+
+    from exfm.artifact.storage import Ref
+    from exfm_components.progress import say
+
+    say("started", "serve and ask")
+    rehearsal = rehearse(Ref.parse(bundles[0], source="bundles"), root=root)
+    say("done", "serve and ask", rehearsal.headline())
+    return rehearsal.to_dict()
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def report(
+    root: str, name: str, foundation: dict, verticals: list, bundles: list, registrations: list, rehearsal: dict
+) -> None:
+    """Draw the run's figures into report.html, and put them into summary.json."""
+    from exfm.report.stage import make_report
+
+    from exfm.artifact.storage import Ref
+    from exfm_components.progress import say
+
+    say("started", "report")
+    summary = make_report(
+        root=root,
+        name=name,
+        foundation=Ref.parse(foundation, source="foundation"),
+        verticals=[Ref.parse(item, source="verticals") for item in verticals],
+        bundles=[Ref.parse(item, source="bundles") for item in bundles],
+        registrations=registrations,
+        rehearsal=rehearsal,
+    )
+    say("done", "report", summary.headline())

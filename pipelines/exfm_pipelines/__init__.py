@@ -1,0 +1,1 @@
+"""Kubeflow pipelines: they alone know the order of exfm's stages."""

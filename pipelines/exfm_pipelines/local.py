@@ -1,0 +1,98 @@
+"""Pipelines on this machine: KFP's own local runner, each step a process, one line a step on the screen."""
+
+import os
+import re
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import TextIOBase
+from pathlib import Path
+from typing import TextIO
+
+from kfp import local
+from rich.console import Console
+from rich.status import Status
+
+from exfm import errors
+from exfm.allocator import MALLOC_ENVIRONMENT
+from exfm.artifact.storage import is_local
+from exfm_components.progress import Progress, parse
+from exfm_pipelines.run_config import RunConfig
+from exfm_pipelines.teach_distil_serve import teach_distil_serve
+
+LOG = "pipeline.log"
+
+_ERROR = re.compile(r"exfm\.errors\.(\w+): (.*)")
+
+
+def run_locally(config: RunConfig) -> None:
+    """Run the whole pipeline, with all that its steps print in `<root>/pipeline.log`.
+
+    Raises: whatever a step raised, or StageError for what was no ExfmError.
+    """
+    arguments = config.arguments()
+    os.environ.update(MALLOC_ENVIRONMENT)
+    with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
+        log_folder = Path(config.root) if is_local(config.root) else Path(scratch)
+        log_folder.mkdir(parents=True, exist_ok=True)
+        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=scratch, raise_on_error=True)
+        with _screen(log_folder / LOG) as screen, warnings.catch_warnings():
+            # It is about the image's name, which only a cluster uses.
+            warnings.filterwarnings("ignore", message="You may be attemping to run a task", category=RuntimeWarning)
+            try:
+                teach_distil_serve(**arguments)
+            except RuntimeError as error:  # KFP's word for a failed step, whose own error went to its output
+                raise screen.failure(log_folder / LOG) from error
+
+
+class _Screen(TextIOBase):
+    """Takes KFP's output: all of it to the log, and of it only the steps' own progress to the screen."""
+
+    def __init__(self, log: TextIO, console: Console, status: Status) -> None:
+        self._log, self._console, self._status = log, console, status
+        self._line = ""
+        self._stage, self._started = "", 0.0
+        self._error: tuple[str, str] | None = None
+
+    def write(self, text: str) -> int:
+        self._log.write(text)
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            if progress := parse(line):
+                self._show(progress)
+            elif found := _ERROR.search(line):
+                self._error = (found[1], found[2])
+        return len(text)
+
+    def failure(self, log: Path) -> errors.ExfmError:
+        """Return the error that the failed step ended with."""
+        if self._error is None:
+            return errors.StageError(f"stage {self._stage!r} failed; what it printed is in {log}")
+        name, message = self._error
+        kind: type[errors.ExfmError] = getattr(errors, name)
+        return kind(message)
+
+    def _show(self, progress: Progress) -> None:
+        match progress.event:
+            case "started":
+                self._stage, self._started = progress.stage, time.monotonic()
+                self._status.update(progress.stage)
+            case "window":
+                self._status.update(f"{progress.stage}: {progress.text}")
+            case "done":
+                seconds = time.monotonic() - self._started
+                self._console.print(
+                    f"[green]✓[/] {progress.stage:<22} {seconds:5.1f} s  [dim]{progress.text}[/]", highlight=False
+                )
+
+
+@contextmanager
+def _screen(log: Path) -> Iterator[_Screen]:
+    console = Console(file=sys.stdout)
+    with log.open("w", encoding="utf-8") as file, console.status("starting") as status:
+        screen = _Screen(file, console, status)
+        with redirect_stdout(screen):
+            yield screen

@@ -1,0 +1,76 @@
+"""What one run of the pipeline is made of, as a YAML file."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from exfm.artifact.storage import is_local
+from exfm.config import Config, read_yaml
+from exfm.distill.config import VerticalConfig
+from exfm.events.sources import Source, resolve
+from exfm.foundation.config import FoundationConfig
+from exfm.schema import Schema
+from exfm.sharding.stage import BundleConfig
+
+
+class RunConfig(Config):
+    """A run: its data, its models, and where its outputs go. Relative paths start at the file's own folder."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][-a-z0-9]{0,39}$")]
+    """In titles; lower-case letters, digits and dashes."""
+    root: str
+    """Where outputs go: a folder, or s3://bucket/prefix."""
+    feature_schema: str
+    """Path of the schema's YAML file."""
+    source: Source
+    """Where the events come from."""
+    window_length: Annotated[int, Field(ge=1)]
+    """Event time from one window to the next: seconds, or steps of ordinal time; at least 1."""
+    foundation: FoundationConfig = FoundationConfig()
+    vertical_models: Annotated[tuple[VerticalConfig, ...], Field(min_length=1)]
+    bundle: BundleConfig = BundleConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        twice = [name for name, count in Counter(vm.name for vm in self.vertical_models).items() if count > 1]
+        if twice:
+            raise ValueError(f"vertical model {', '.join(twice)} is named more than once")
+        return self
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the pipeline's arguments.
+
+        Raises: SchemaError, before anything runs, if the schema is wrong or a model asks for what it does not have.
+        """
+        schema = Schema.read(Path(self.feature_schema))
+        for model in (self.foundation, *self.vertical_models):
+            schema.select(features=model.features, tasks=model.tasks)
+        return {
+            "root": self.root,
+            "name": self.name,
+            "source": self.source.to_dict(),
+            "feature_schema": schema.to_dict(),
+            "window_length": self.window_length,
+            "foundation": self.foundation.to_dict(),
+            "teacher": self.foundation.name,
+            "vertical_models": [model.to_dict() for model in self.vertical_models],
+            "bundle": self.bundle.to_dict(),
+        }
+
+
+def read_run_config(path: Path, *, root: str = "") -> RunConfig:
+    """Return the run in a YAML file, with paths made absolute; `root`, where given, takes the place of the file's.
+
+    Raises: ConfigError, which names every wrong key.
+    """
+    config = RunConfig.parse(read_yaml(path), source=str(path))
+    base = path.parent.resolve()
+    return config.model_copy(
+        update={
+            "root": root or (str((base / config.root).resolve()) if is_local(config.root) else config.root),
+            "feature_schema": str(base / config.feature_schema),
+            "source": resolve(config.source, base=base),
+        }
+    )

@@ -1,0 +1,50 @@
+"""The whole path: events, labels, teacher, pseudo-labels, vertical models, bundles, registry, a rehearsal, a report."""
+
+from kfp import dsl
+
+from exfm_components import stages
+
+
+@dsl.pipeline(
+    name="exfm-teach-distil-serve",
+    description="Teach once, distil many, serve sharded: see docs/architecture.md of exfm.",
+)
+def teach_distil_serve(
+    root: str,
+    name: str,
+    source: dict,
+    feature_schema: dict,
+    window_length: int,
+    foundation: dict,
+    teacher: str,
+    vertical_models: list,
+    bundle: dict,
+) -> None:
+    """Run every stage in order.
+
+    `root` is a folder or s3://bucket/prefix that all steps see; `teacher` is the foundation model's name; the structs
+    are the configurations of src/exfm.
+    """
+    events = stages.ingest(root=root, source=source, feature_schema=feature_schema, window_length=window_length)
+    labels = stages.make_labels(root=root, events=events.output)
+    model = stages.train_foundation(root=root, config=foundation, events=events.output, labels=labels.output)
+    pseudo = stages.make_pseudo_labels(root=root, events=events.output, foundation=model.output)
+    examples = stages.join_examples(root=root, events=events.output, labels=labels.output, pseudo_labels=pseudo.output)
+    with dsl.ParallelFor(vertical_models, parallelism=1) as config:
+        vertical = stages.train_vertical(root=root, config=config, teacher=teacher, examples=examples.output)
+        sharded = stages.make_bundle(
+            root=root, config=bundle, vertical_model=config, vertical=vertical.output, examples=examples.output
+        )
+    registered = stages.register(
+        root=root, verticals=dsl.Collected(vertical.output), bundles=dsl.Collected(sharded.output)
+    )
+    rehearsal = stages.ask(root=root, bundles=dsl.Collected(sharded.output))
+    stages.report(
+        root=root,
+        name=name,
+        foundation=model.output,
+        verticals=dsl.Collected(vertical.output),
+        bundles=dsl.Collected(sharded.output),
+        registrations=registered.output,
+        rehearsal=rehearsal.output,
+    )

@@ -1,0 +1,128 @@
+"""Labels: each impression's feedback within its attribution window, reduced to one value.
+
+Output: for each window a partition with the impression key and `label.<task>`: 0 or 1, null while the attribution
+window was not over at the end of the log.
+"""
+
+import polars as pl
+
+from exfm.artifact.digests import digest_of_json
+from exfm.artifact.storage import Ref, reading, writing
+from exfm.errors import DataError
+from exfm.events.examples import label_column
+from exfm.events.labels import FeedbackCounts, LabelsManifest
+from exfm.events.log import EventLogManifest, read_feedback, read_impressions
+from exfm.events.partitions import write_partition
+from exfm.events.validation import FEEDBACK_KIND as KIND
+from exfm.events.validation import FEEDBACK_VALUE as VALUE
+from exfm.schema import Label, Schema
+
+
+def make_labels(events: Ref, *, out: str) -> LabelsManifest:
+    """Write the labels of an event log; return their manifest.
+
+    Raises: DataError if no feedback is of the kind that a label asks for.
+    """
+    with reading(events) as log, writing(out) as folder:
+        manifest = EventLogManifest.read(log)
+        schema, windows = manifest.feature_schema, manifest.windows
+        impressions = pl.concat([read_impressions(log, window) for window in windows]).select(
+            schema.impression_key, schema.event_time.column
+        )
+        feedback = pl.concat([read_feedback(log, window) for window in windows])
+        _require_kinds(feedback, schema)
+        known_until = windows[-1].end
+        matched, counts = match_feedback(impressions, feedback, schema)
+        labels = reduce_labels(impressions, matched, schema, known_until=known_until)
+        for window in windows:
+            time = pl.col(schema.event_time.column)
+            part = labels.filter((time >= window.start) & (time < window.end)).drop(schema.event_time.column)
+            write_partition(part, folder, window)
+        return LabelsManifest(
+            windows=windows,
+            label_revision=digest_of_json(
+                {
+                    "feedback": {n: d.sha256 for n, d in manifest.files.items() if n.startswith("feedback/")},
+                    "labels": [label.to_dict() for label in schema.labels],
+                }
+            ),
+            inputs={"events": events},
+            feature_schema=schema,
+            known_until=known_until,
+            feedback=counts,
+            num_impressions=len(labels),
+            num_immature=labels.select(pl.any_horizontal(pl.col("^label\\..*$").is_null()).sum()).item(),
+        ).write(folder)
+
+
+def match_feedback(
+    impressions: pl.DataFrame, feedback: pl.DataFrame, schema: Schema
+) -> tuple[pl.DataFrame, FeedbackCounts]:
+    """Return the feedback that counts, with its `delay` after its impression, and what became of the rest."""
+    key, time = schema.impression_key, schema.event_time.column
+    unique = feedback.unique(subset=[key, time, KIND, VALUE], maintain_order=True)
+    joined = unique.join(
+        impressions.select(key, pl.col(time).alias("shown")), on=key, how="left", maintain_order="left"
+    ).with_columns((pl.col(time) - pl.col("shown")).alias("delay"))
+    longest = {
+        label.feedback: max(other.attribution_window for other in schema.labels if other.feedback == label.feedback)
+        for label in schema.labels
+    }
+    limit = pl.col(KIND).replace_strict(longest, default=None, return_dtype=pl.Int64)
+    state = (
+        pl.when(pl.col("delay").is_null()).then(pl.lit("orphan"))
+        .when(limit.is_null()).then(pl.lit("other_kinds"))
+        .when(pl.col("delay") > limit).then(pl.lit("late"))
+        .otherwise(pl.lit("used"))
+    )  # fmt: skip
+    joined = joined.with_columns(state.alias("state"))
+    sizes = dict(joined.group_by("state").len().iter_rows())
+    counts = {name: sizes.get(name, 0) for name in ("orphan", "other_kinds", "late", "used")}
+    return (
+        joined.filter(pl.col("state") == "used"),
+        FeedbackCounts(total=len(feedback), duplicate=len(feedback) - len(unique), **counts),
+    )
+
+
+def reduce_labels(
+    impressions: pl.DataFrame, matched: pl.DataFrame, schema: Schema, *, known_until: int
+) -> pl.DataFrame:
+    """Return each impression with its event time and labels; `matched` is as `match_feedback` returns it."""
+    key, time = schema.impression_key, schema.event_time.column
+    labels = impressions.select(key, time)
+    for label in schema.labels:
+        counted = matched.filter((pl.col(KIND) == label.feedback) & (pl.col("delay") <= label.attribution_window))
+        values = counted.sort("delay", maintain_order=True).group_by(key).agg(_reduced(label).alias("reduced"))
+        positive = (pl.col("reduced") >= label.positive_from).fill_null(value=False).cast(pl.Int8)
+        mature = pl.col(time) + label.attribution_window <= known_until
+        labels = (
+            labels.join(values, on=key, how="left", maintain_order="left")
+            .with_columns(pl.when(mature).then(positive).alias(label_column(label.name)))
+            .drop("reduced")
+        )
+    return labels
+
+
+def _require_kinds(feedback: pl.DataFrame, schema: Schema) -> None:
+    kinds = set(feedback[KIND].unique())
+    for label in schema.labels:
+        if label.feedback not in kinds:
+            raise DataError(
+                f"label {label.name!r}: no feedback is of kind {label.feedback!r}; the log's kinds are "
+                f"{', '.join(sorted(kinds)) or '(none)'}: correct the schema, or leave the label out"
+            )
+
+
+def _reduced(label: Label) -> pl.Expr:
+    value = pl.col(VALUE)
+    match label.reduction:
+        case "any":
+            return pl.lit(1.0)
+        case "max":
+            return value.max()
+        case "min":
+            return value.min()
+        case "last":
+            return value.last()
+        case "sum":
+            return value.sum()

@@ -1,0 +1,89 @@
+"""Pseudo-labels: each impression scored once by a foundation model that could have existed when it was shown.
+
+Output: for each window a partition with the impression key and, for foundation model <fm>, `pseudo.<fm>.<task>` (a
+probability, null where no snapshot was old enough), `pseudo.<fm>.snapshot` (its version) and `pseudo.<fm>.age`
+(event time between what the snapshot last knew and the impression).
+"""
+
+from typing import Literal
+
+import polars as pl
+
+from exfm.artifact.manifest import Manifest
+from exfm.artifact.storage import Ref, reading, writing
+from exfm.events.log import read_impressions
+from exfm.events.partitions import write_partition
+from exfm.features.batch import encode_examples
+from exfm.features.table import raw_columns
+from exfm.models.ranking import RankingModel
+from exfm.schema import pseudo_label_column
+from exfm.training.checkpoint import load_weights
+from exfm.training.manifest import ModelManifest, Snapshot
+
+
+class PseudoLabelsManifest(Manifest):
+    """Pseudo-labels of all impressions."""
+
+    kind: Literal["pseudo"] = "pseudo"
+    fm: str
+    """The foundation model's name."""
+    tasks: tuple[str, ...]
+    snapshots: dict[int, str]
+    """The version that scored a window, by the window's index; windows without an eligible one are not there."""
+    num_scored: int
+    num_unscored: int
+    """Impressions of windows that came before the first eligible snapshot."""
+
+    def headline(self) -> str:
+        """Return one line about this stage's output."""
+        return (
+            f"{self.num_scored:,} impressions scored by {len(set(self.snapshots.values()))} snapshots of {self.fm}, "
+            f"{self.num_unscored:,} came before the first"
+        )
+
+
+def make_pseudo_labels(*, events: Ref, foundation: Ref, out: str) -> PseudoLabelsManifest:
+    """Score every impression of a log; return their manifest."""
+    with reading(events) as log, reading(foundation) as model_folder, writing(out) as folder:
+        model = ModelManifest.read(model_folder)
+        teacher = RankingModel(model.feature_schema, model.model)
+        loaded: Snapshot | None = None
+        snapshots: dict[int, str] = {}
+        counts = {True: 0, False: 0}
+        for window in model.windows:
+            impressions = read_impressions(log, window)
+            snapshot = model.snapshot_for(window.start)
+            if snapshot is not None and snapshot != loaded:
+                load_weights(teacher, model_folder / snapshot.folder)
+                loaded = snapshot
+            if snapshot is not None:
+                snapshots[window.index] = snapshot.version
+            counts[snapshot is not None] += len(impressions)
+            write_partition(_scored(impressions, teacher, snapshot, model), folder, window)
+        return PseudoLabelsManifest(
+            windows=model.windows,
+            inputs={"events": events, "foundation": foundation},
+            fm=model.name,
+            tasks=tuple(label.name for label in model.feature_schema.labels),
+            snapshots=snapshots,
+            num_scored=counts[True],
+            num_unscored=counts[False],
+        ).write(folder)
+
+
+def _scored(
+    impressions: pl.DataFrame, teacher: RankingModel, snapshot: Snapshot | None, model: ModelManifest
+) -> pl.DataFrame:
+    schema = model.feature_schema
+    scores = impressions.select(schema.impression_key, schema.event_time.column)
+    columns = [pseudo_label_column(model.name, label.name) for label in schema.labels]
+    if snapshot is None:
+        probabilities = [pl.lit(None, dtype=pl.Float32).alias(column) for column in columns]
+        version, age = pl.lit(None, dtype=pl.String), pl.lit(None, dtype=pl.Int64)
+    else:
+        probabilities_BT = teacher.probabilities(encode_examples(raw_columns(impressions.to_arrow(), schema), schema))
+        probabilities = [pl.lit(pl.Series(column, probabilities_BT[:, t])) for t, column in enumerate(columns)]
+        version, age = pl.lit(snapshot.version), pl.col(schema.event_time.column) - snapshot.known_until
+    return scores.with_columns(
+        *probabilities, version.alias(f"pseudo.{model.name}.snapshot"), age.alias(f"pseudo.{model.name}.age")
+    ).drop(schema.event_time.column)

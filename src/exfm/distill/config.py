@@ -1,0 +1,28 @@
+"""Settings of a vertical model."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from exfm.artifact.bundle import ModelName
+from exfm.config import Config
+from exfm.models.ranking import ModelConfig
+from exfm.training.loop import TrainingConfig
+
+
+class VerticalConfig(Config):
+    """A vertical model (VM) and how it is trained."""
+
+    name: ModelName
+    domains: tuple[str, ...] = ()
+    """Values of the schema's domain column whose examples it learns from and serves; empty: all."""
+    features: tuple[str, ...] = ()
+    """Of the schema; empty: all."""
+    tasks: tuple[str, ...] = ()
+    """Of the schema's labels, in the order of its outputs; empty: all."""
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    teacher_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Of the pseudo-labels' loss beside the labels' loss, 0 to 100; 0 learns from labels alone."""
+    compare_alone: bool = True
+    """Whether a twin without a teacher is trained too, for the report; doubles the time."""

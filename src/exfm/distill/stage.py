@@ -1,0 +1,80 @@
+"""The stage that trains a vertical model on its domains' examples."""
+
+from collections.abc import Callable
+
+from exfm.artifact.storage import Ref, reading, writing
+from exfm.distill.config import VerticalConfig
+from exfm.distill.learner import DistillationLearner
+from exfm.errors import ConfigError
+from exfm.events.examples import ExamplesManifest
+from exfm.models.ranking import RankingModel
+from exfm.training.evaluation import WindowQuality
+from exfm.training.learner import LabelLearner
+from exfm.training.manifest import ModelManifest
+from exfm.training.run import Data, run_training
+
+ALONE = "alone"
+"""The folder of the twin without a teacher, in a vertical model's output."""
+
+
+def train_vertical(
+    config: VerticalConfig,
+    *,
+    teacher: str,
+    examples: Ref,
+    out: str,
+    on_window: Callable[[WindowQuality], None] = lambda quality: None,
+) -> ModelManifest:
+    """Train a vertical model with the pseudo-labels of foundation model `teacher`; return its manifest.
+
+    Raises: ConfigError if the examples have no pseudo-labels of that teacher for one of the tasks; SchemaError for an
+    unknown feature or task; DataError for unusable examples.
+    """
+    with reading(examples) as dataset, writing(out) as folder:
+        manifest = ExamplesManifest.read(dataset)
+        if teacher not in manifest.fm_snapshots:
+            raise ConfigError(
+                f"vertical model {config.name!r}: no pseudo-labels of {teacher!r} in {examples.uri}; "
+                f"there are those of {', '.join(manifest.fm_snapshots)}"
+            )
+        schema = manifest.feature_schema.select(features=config.features, tasks=config.tasks)
+        data = Data(
+            datasets=(dataset,),
+            log_schema=manifest.feature_schema,
+            schema=schema,
+            windows=manifest.windows,
+            known_until=manifest.known_until,
+            domains=config.domains,
+            teacher=teacher,
+        )
+        learner = DistillationLearner(RankingModel(schema, config.model), teacher_weight=config.teacher_weight)
+        outcome = run_training(
+            learner, data, config.training, folder=folder, name=config.name, snapshot_every=0, on_window=on_window
+        )
+        alone = {}
+        if config.compare_alone:
+            alone = run_training(
+                LabelLearner(RankingModel(schema, config.model)),
+                data,
+                config.training,
+                folder=folder / ALONE,
+                name=config.name,
+                snapshot_every=0,
+            ).overall
+        return ModelManifest(
+            kind="vertical",
+            name=config.name,
+            windows=manifest.windows,
+            label_revision=manifest.label_revision,
+            inputs={"examples": examples},
+            feature_schema=schema,
+            domains=config.domains,
+            teacher=teacher,
+            model=config.model,
+            training=config.training,
+            num_parameters=learner.model.num_parameters(),
+            snapshots=outcome.snapshots,
+            qualities=outcome.qualities,
+            overall=outcome.overall,
+            alone=alone,
+        ).write(folder)

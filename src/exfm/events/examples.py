@@ -1,0 +1,132 @@
+"""Examples of one window as tensors: features encoded, labels, pseudo-labels and weights beside them.
+
+Legend: B examples, T tasks.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from exfm.artifact.manifest import Manifest, Window
+from exfm.errors import DataError
+from exfm.events.partitions import partition, read_partition
+from exfm.features.batch import NetBatches, encode_examples
+from exfm.features.table import raw_columns, require_column
+from exfm.schema import Schema, pseudo_label_column
+
+Floats = npt.NDArray[np.float32]
+
+
+class ExamplesManifest(Manifest):
+    """A dataset of examples; exfm.das makes it, every vertical model reads it."""
+
+    kind: Literal["examples"] = "examples"
+    feature_schema: Schema
+    known_until: int
+    """End of what the labels saw, in event time."""
+    fm_snapshots: dict[str, str]
+    """By foundation model whose pseudo-labels are there: the newest snapshot that made some; empty: none was ready."""
+    num_examples: int
+
+    def headline(self) -> str:
+        """Return one line about this stage's output."""
+        fms = ", ".join(self.fm_snapshots)
+        return f"{self.num_examples:,} examples in {len(self.windows)} windows, pseudo-labels of {fms}"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples in order of event time."""
+
+    keys: pl.Series
+    """Of the impressions; length B."""
+    domains: pl.Series
+    """Length B."""
+    batches: NetBatches
+    labels_BT: Floats
+    """0 or 1; NaN where the attribution window was not over when labels were made."""
+    pseudo_BT: Floats
+    """The foundation model's probabilities; NaN where it had none."""
+    weights_BT: Floats
+    """The example's weight, and for a negative of a sampled log its share of those that were dropped."""
+
+    def __len__(self) -> int:
+        """Return B."""
+        return len(self.labels_BT)
+
+    def minibatches(self, size: int) -> Iterator["Examples"]:
+        """Yield these examples `size` at a time, in order; the last may be shorter."""
+        for start in range(0, len(self), size):
+            stop = min(start + size, len(self))
+            yield Examples(
+                keys=self.keys[start:stop],
+                domains=self.domains[start:stop],
+                batches=self.batches.rows(start, stop),
+                labels_BT=self.labels_BT[start:stop],
+                pseudo_BT=self.pseudo_BT[start:stop],
+                weights_BT=self.weights_BT[start:stop],
+            )
+
+
+def label_column(task: str) -> str:
+    """Return the examples' column that holds a task's label."""
+    return f"label.{task}"
+
+
+def read_frame(datasets: Sequence[Path], window: Window, schema: Schema) -> pl.DataFrame:
+    """Return one window's rows of the first dataset, with the columns of the others joined by impression key.
+
+    Raises: StorageError if a partition is missing or damaged; DataError if another dataset does not have exactly one
+    row for an impression.
+    """
+    frame = read_partition(datasets[0], window)
+    for dataset in datasets[1:]:
+        other = read_partition(dataset, window)
+        joined = frame.join(other, on=schema.impression_key, how="inner", maintain_order="left", validate="1:1")
+        if len(joined) != len(frame):
+            raise DataError(
+                f"{partition(dataset, window)} has rows for {len(joined)} of {len(frame)} impressions of "
+                f"{partition(datasets[0], window)}; run the stage that writes it again"
+            )
+        frame = joined
+    return frame
+
+
+def examples_of(frame: pl.DataFrame, schema: Schema, *, fm: str = "") -> Examples:
+    """Return a frame's rows as tensors, with the pseudo-labels of foundation model `fm` (empty: none).
+
+    Raises: DataError if a column is missing or of a wrong type.
+    """
+    table = frame.to_arrow()
+    labels_BT = _columns(frame, [label_column(label.name) for label in schema.labels])
+    pseudo_BT = np.full_like(labels_BT, np.nan)
+    if fm:
+        pseudo_BT = _columns(frame, [pseudo_label_column(fm, label.name) for label in schema.labels])
+    return Examples(
+        keys=frame[schema.impression_key],
+        domains=frame[schema.domain],
+        batches=encode_examples(raw_columns(table, schema), schema),
+        labels_BT=labels_BT,
+        pseudo_BT=pseudo_BT,
+        weights_BT=_weights(frame, schema, labels_BT),
+    )
+
+
+def _weights(frame: pl.DataFrame, schema: Schema, labels_BT: Floats) -> Floats:
+    weights_BT = np.ones_like(labels_BT)
+    if schema.weight:
+        weights_BT *= _columns(frame, [schema.weight])
+    if schema.negative_sampling_rate:  # so that predictions are calibrated on the log before sampling
+        weights_BT /= np.where(labels_BT == 0, _columns(frame, [schema.negative_sampling_rate]), np.float32(1))
+    return weights_BT
+
+
+def _columns(frame: pl.DataFrame, names: Sequence[str]) -> Floats:
+    for name in names:
+        require_column(frame.columns, name)
+    return frame.select(pl.col(names).cast(pl.Float32).fill_null(np.nan)).to_numpy()

@@ -1,0 +1,43 @@
+"""What the labels of an event log say of themselves; exfm.das makes them, every trainer reads them."""
+
+from typing import Literal
+
+from exfm.artifact.manifest import Manifest
+from exfm.config import Config
+from exfm.schema import Schema
+
+
+class FeedbackCounts(Config):
+    """What became of the feedback."""
+
+    total: int
+    duplicate: int
+    """Said the same of the same impression at the same time as another; dropped."""
+    orphan: int
+    """Of an impression that the log does not hold; dropped."""
+    late: int
+    """After the attribution window of every label it could count for; dropped."""
+    other_kinds: int
+    """Of a kind that no label asks for; dropped."""
+    used: int
+
+
+class LabelsManifest(Manifest):
+    """Labels of all impressions."""
+
+    kind: Literal["labels"] = "labels"
+    feature_schema: Schema
+    known_until: int
+    """End of the log: feedback after it was not seen; in event time."""
+    feedback: FeedbackCounts
+    num_impressions: int
+    num_immature: int
+    """Impressions with a label that was not known yet at the end of the log."""
+
+    def headline(self) -> str:
+        """Return one line about this stage's output."""
+        counts = self.feedback
+        return (
+            f"{self.num_impressions:,} impressions labelled; of {counts.total:,} feedbacks {counts.late:,} late, "
+            f"{counts.duplicate:,} duplicate, {counts.orphan:,} orphan"
+        )

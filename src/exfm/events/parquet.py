@@ -1,0 +1,46 @@
+"""A user's own log: impressions and feedback in Parquet files."""
+
+from typing import Annotated, Literal
+
+import polars as pl
+from pydantic import StringConstraints
+
+from exfm.config import Config
+from exfm.errors import DataError
+from exfm.events.log import RawLog
+
+Files = Annotated[str, StringConstraints(min_length=1)]
+"""A Parquet file, a folder of them, or a glob such as `impressions/*.parquet`."""
+
+
+class LogSource(Config):
+    """Events of your own, with the columns that the schema names."""
+
+    kind: Literal["log"] = "log"
+    impressions: Files
+    """One row for each item that was shown to a user, with its features as they were known then."""
+    feedback: Files
+    """One row for each reaction: impression key, event time, `kind` (string) and, if not 1.0, `value` (number)."""
+
+
+def load_parquet(source: LogSource) -> RawLog:
+    """Return the events in a user's Parquet files.
+
+    Raises: DataError if there are no such files, or they are not Parquet files of the same columns.
+    """
+    return RawLog(
+        impressions=_read(source.impressions, of="impressions"),
+        feedback=_read(source.feedback, of="feedback"),
+        source=f"Parquet files {source.impressions} and {source.feedback}",
+        notes=(),
+        names={},
+    )
+
+
+def _read(files: str, *, of: str) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(files)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(
+            f"{of}: {files} cannot be read ({error}); name a Parquet file, a folder of them or a glob that matches some"
+        ) from error

@@ -1,0 +1,46 @@
+"""Where events come from: a config chooses one source by its `kind`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from exfm.config import Config
+from exfm.events.log import RawLog
+from exfm.events.movielens import MovieLensSource, load_movielens
+from exfm.events.parquet import LogSource, load_parquet
+from exfm.events.synthetic import SyntheticSource, load_synthetic
+
+Source = Annotated[MovieLensSource | SyntheticSource | LogSource, Field(discriminator="kind")]
+
+
+class SourceConfig(Config):
+    """A source by itself."""
+
+    source: Source
+
+
+def load(source: Source) -> RawLog:
+    """Return a source's events. Paths are taken as they are: whoever reads a config file resolves them.
+
+    Raises: DataError if a file or folder is missing, or its rows are malformed.
+    """
+    match source:
+        case MovieLensSource():
+            return load_movielens(source)
+        case SyntheticSource():
+            return load_synthetic(source)
+        case LogSource():
+            return load_parquet(source)
+
+
+def resolve(source: Source, *, base: Path) -> Source:
+    """Return a source whose relative paths start at `base`."""
+    match source:
+        case MovieLensSource():
+            return source.model_copy(update={"folder": str(base / source.folder)})
+        case LogSource():
+            paths = {"impressions": str(base / source.impressions), "feedback": str(base / source.feedback)}
+            return source.model_copy(update=paths)
+        case SyntheticSource():
+            return source

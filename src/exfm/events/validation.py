@@ -1,0 +1,142 @@
+"""The rules that a log's rows must keep, checked once, before any is written."""
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from exfm.errors import DataError
+from exfm.features.table import raw_columns
+from exfm.schema import Schema
+
+FEEDBACK_KIND = "kind"
+FEEDBACK_VALUE = "value"
+
+
+def checked_impressions(impressions: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """Return the schema's columns of impressions that keep its rules.
+
+    Values of features are not looked at: `exfm.features` does that whenever it reads them.
+
+    Raises: DataError, which names the column, what was found and what was expected.
+    """
+    key, time = schema.impression_key, schema.event_time.column
+    columns = [key, time, schema.domain, *sorted(schema.context_columns()), *schema.feature_names()]
+    rows = _select(impressions, list(dict.fromkeys(columns)), of="impressions")
+    if rows.is_empty():
+        raise DataError("impressions: there are no rows; a log needs at least one")
+    _require_key(rows, key, of="impressions")
+    _require_time(rows, schema, of="impressions")
+    _require_type(rows, schema.domain, [pl.String()], of="impressions")
+    _require_no_null(rows, schema.domain, of="impressions")
+    if schema.weight:
+        _require_number(rows, schema.weight, ~pl.col(schema.weight).is_between(0, float("inf"), closed="none"), "> 0")
+    if schema.negative_sampling_rate:
+        rate = schema.negative_sampling_rate
+        _require_number(rows, rate, ~pl.col(rate).is_between(0, 1, closed="right"), "> 0 and <= 1")
+    for truth in sorted({label.truth for label in schema.labels} - {""}):
+        _require_number(rows, truth, ~pl.col(truth).is_between(0, 1), "a probability, 0 to 1")
+    raw_columns(rows.clear().to_arrow(), schema)  # of no rows: it checks the types
+    repeated = rows[key].is_duplicated()
+    if repeated.any():
+        raise DataError(
+            f"impressions: column {key!r} identifies an impression, but {repeated.sum()} of {rows.height} rows share "
+            f"their key with another (for example {rows.filter(repeated)[key][0]!r}); keep one row of each"
+        )
+    return rows
+
+
+def checked_feedback(feedback: pl.DataFrame, *, impressions: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """Return feedback that keeps the schema's rules: impression key, event time, kind and value (1.0 where not given).
+
+    Feedback whose impression the log lacks is kept: whoever joins the two counts it.
+
+    Raises: DataError, which names the column, what was found and what was expected.
+    """
+    key, time = schema.impression_key, schema.event_time.column
+    if FEEDBACK_VALUE not in feedback.columns:
+        feedback = feedback.with_columns(pl.lit(1.0).alias(FEEDBACK_VALUE))
+    rows = _select(feedback, [key, time, FEEDBACK_KIND, FEEDBACK_VALUE], of="feedback")
+    _require_type(rows, key, [impressions.schema[key]], of="feedback")
+    _require_no_null(rows, key, of="feedback")
+    _require_time(rows, schema, of="feedback")
+    _require_type(rows, FEEDBACK_KIND, [pl.String()], of="feedback")
+    _require_no_null(rows, FEEDBACK_KIND, of="feedback")
+    _require_number(rows, FEEDBACK_VALUE, ~pl.col(FEEDBACK_VALUE).is_finite(), "finite", of="feedback")
+    shown = impressions.select(key, pl.col(time).alias("shown"))
+    early = rows.join(shown, on=key, how="inner").filter(pl.col(time) < pl.col("shown"))
+    if not early.is_empty():
+        row = early.row(0, named=True)
+        raise DataError(
+            f"feedback: {early.height} of {rows.height} rows are earlier than their impression (for example "
+            f"{row[FEEDBACK_KIND]!r} of impression {row[key]!r} at {row[time]}, shown at {row['shown']}); "
+            "feedback follows its impression: correct the clocks or drop these rows"
+        )
+    return rows.with_columns(pl.col(FEEDBACK_VALUE).cast(pl.Float64))
+
+
+def checked_names(names: Mapping[str, pl.DataFrame], schema: Schema) -> dict[str, pl.DataFrame]:
+    """Return the names of those id features that the schema has.
+
+    Raises: DataError if a table of names lacks a column, or names an id twice.
+    """
+    known = {feature.name for feature in schema.sparse}
+    checked = {}
+    for feature, table in names.items():
+        if feature in known:
+            of = f"names of {feature!r}"
+            rows = _select(table, ["id", "name"], of=of)
+            _require_no_null(rows, "id", of=of)
+            _require_no_null(rows, "name", of=of)
+            if rows["id"].n_unique() < rows.height:
+                raise DataError(
+                    f"{of}: {rows.height - rows['id'].n_unique()} ids are named more than once; name each once"
+                )
+            checked[feature] = rows
+    return checked
+
+
+def _select(rows: pl.DataFrame, columns: Sequence[str], *, of: str) -> pl.DataFrame:
+    missing = [column for column in columns if column not in rows.columns]
+    if missing:
+        raise DataError(
+            f"{of}: column {', '.join(map(repr, missing))} is missing; the columns are {', '.join(rows.columns)}"
+        )
+    return rows.select(columns)
+
+
+def _require_key(rows: pl.DataFrame, key: str, *, of: str) -> None:
+    _require_type(rows, key, [pl.Int64(), pl.String()], of=of)
+    _require_no_null(rows, key, of=of)
+
+
+def _require_time(rows: pl.DataFrame, schema: Schema, *, of: str) -> None:
+    unit = "seconds since 1970-01-01 UTC" if schema.event_time.kind == "absolute" else "ordinal steps"
+    _require_type(rows, schema.event_time.column, [pl.Int64()], of=of, meaning=f" ({unit})")
+    _require_no_null(rows, schema.event_time.column, of=of)
+
+
+def _require_type(rows: pl.DataFrame, column: str, types: Sequence[pl.DataType], *, of: str, meaning: str = "") -> None:
+    found = rows.schema[column]
+    if found not in types:
+        expected = " or ".join(map(str, types))
+        raise DataError(f"{of}: column {column!r} is {found}, expected {expected}{meaning}; convert it")
+
+
+def _require_no_null(rows: pl.DataFrame, column: str, *, of: str) -> None:
+    count = rows[column].null_count()
+    if count:
+        raise DataError(f"{of}: column {column!r} is null in {count} of {rows.height} rows; fill it or drop these rows")
+
+
+def _require_number(
+    rows: pl.DataFrame, column: str, is_wrong: pl.Expr, expected: str, *, of: str = "impressions"
+) -> None:
+    if not rows.schema[column].is_numeric():
+        raise DataError(f"{of}: column {column!r} is {rows.schema[column]}, expected a number, {expected}; convert it")
+    _require_no_null(rows, column, of=of)
+    wrong = rows[column].filter(rows.select(is_wrong).to_series())
+    if len(wrong):
+        raise DataError(
+            f"{of}: column {column!r} is out of bounds in {len(wrong)} of {rows.height} rows (for example {wrong[0]}), "
+            f"expected {expected}; correct or drop these rows"
+        )

@@ -1,0 +1,1 @@
+"""The foundation model: trained on all domains' stream, it teaches and never serves."""

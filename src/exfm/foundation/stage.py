@@ -1,0 +1,84 @@
+"""The stage that trains a foundation model on all domains' labelled impressions."""
+
+from collections.abc import Callable
+
+from exfm.artifact.storage import Ref, reading, writing
+from exfm.errors import ConfigError
+from exfm.events.labels import LabelsManifest
+from exfm.foundation.config import FoundationConfig
+from exfm.models.ranking import RankingModel
+from exfm.schema import Schema
+from exfm.training.evaluation import WindowQuality
+from exfm.training.learner import LabelLearner
+from exfm.training.manifest import ModelManifest
+from exfm.training.run import Data, Outcome, Start, run_training
+
+
+def train_foundation(
+    config: FoundationConfig,
+    *,
+    events: Ref,
+    labels: Ref,
+    out: str,
+    warm_start: Ref | None = None,
+    on_window: Callable[[WindowQuality], None] = lambda quality: None,
+) -> ModelManifest:
+    """Train a foundation model in one pass over a log; return its manifest.
+
+    With `warm_start`, an earlier foundation model of the same sizes, only windows after its last one are learned.
+
+    Raises: SchemaError for an unknown feature or task; ConfigError if `warm_start` was made with other settings;
+    DataError for unusable examples.
+    """
+    with reading(events) as log, reading(labels) as labels_folder, writing(out) as folder:
+        known = LabelsManifest.read(labels_folder)
+        schema = known.feature_schema.select(features=config.features, tasks=config.tasks)
+        data = Data(
+            datasets=(log / "impressions", labels_folder),
+            log_schema=known.feature_schema,
+            schema=schema,
+            windows=known.windows,
+            known_until=known.known_until,
+        )
+        learner = LabelLearner(RankingModel(schema, config.model))
+
+        def train(start: Start | None) -> Outcome:
+            return run_training(
+                learner,
+                data,
+                config.training,
+                folder=folder,
+                name=config.name,
+                snapshot_every=config.snapshot_every,
+                start=start,
+                on_window=on_window,
+            )
+
+        if warm_start is None:
+            outcome = train(None)
+        else:
+            with reading(warm_start) as earlier:
+                outcome = train(Start(earlier, _checked(ModelManifest.read(earlier), config, schema)))
+        return ModelManifest(
+            kind="foundation",
+            name=config.name,
+            windows=known.windows,
+            label_revision=known.label_revision,
+            inputs={"events": events, "labels": labels} | ({"warm_start": warm_start} if warm_start else {}),
+            feature_schema=schema,
+            model=config.model,
+            training=config.training,
+            num_parameters=learner.model.num_parameters(),
+            snapshots=outcome.snapshots,
+            qualities=outcome.qualities,
+            overall=outcome.overall,
+        ).write(folder)
+
+
+def _checked(earlier: ModelManifest, config: FoundationConfig, schema: Schema) -> ModelManifest:
+    if (earlier.name, earlier.model, earlier.feature_schema) != (config.name, config.model, schema):
+        raise ConfigError(
+            f"warm start: model {earlier.name!r} has other sizes, features or tasks than configured for "
+            f"{config.name!r}; train from the first window, or restore its settings"
+        )
+    return earlier

@@ -1,0 +1,55 @@
+"""How good predicted probabilities are."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import log_loss, roc_auc_score
+
+from exfm.config import Config
+
+Floats = npt.NDArray[np.float32]
+
+
+class Quality(Config):
+    """Of one task's predictions on one set of examples; None where the set does not define a figure."""
+
+    num_examples: int
+    """With a known label."""
+    base_rate: float | None = None
+    """Weighted share of positives; 0 to 1."""
+    normalized_entropy: float | None = None
+    """Log loss over the entropy of the base rate: 1 is what always answering the base rate gives; lower is better."""
+    auc: float | None = None
+    """Chance that a positive is scored above a negative; 0 to 1."""
+    calibration: float | None = None
+    """Sum of predictions over number of positives; 1 is right."""
+
+
+def quality(probabilities_B: Floats, labels_B: Floats, weights_B: Floats) -> Quality:
+    """Return the quality of predictions; examples whose label is NaN do not count.
+
+    Shapes: [B] each.
+    Source: normalized entropy as in He et al., "Practical lessons from predicting clicks on ads at Facebook"
+    (doi:10.1145/2648584.2648589).
+    """
+    known_B = ~np.isnan(labels_B)
+    probabilities, labels, weights = (
+        values[known_B].astype(np.float64) for values in (probabilities_B, labels_B, weights_B)
+    )
+    if not len(labels):
+        return Quality(num_examples=0)
+    base_rate = float(np.average(labels, weights=weights))
+    if base_rate == 0:
+        return Quality(num_examples=len(labels), base_rate=base_rate)
+    calibration = float(np.average(probabilities, weights=weights)) / base_rate
+    if base_rate == 1:  # one class only: neither entropy nor order is defined
+        return Quality(num_examples=len(labels), base_rate=base_rate, calibration=calibration)
+    entropy = -(base_rate * math.log(base_rate) + (1 - base_rate) * math.log(1 - base_rate))
+    return Quality(
+        num_examples=len(labels),
+        base_rate=base_rate,
+        normalized_entropy=float(log_loss(labels, probabilities, sample_weight=weights)) / entropy,
+        auc=float(roc_auc_score(labels, probabilities, sample_weight=weights)),
+        calibration=calibration,
+    )

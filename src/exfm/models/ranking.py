@@ -1,0 +1,78 @@
+"""A whole ranking model: embedding tables and dense network, as it is trained and as it scores offline.
+
+Legend: B examples, H hidden units, T tasks.
+"""
+
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from exfm.config import Config
+from exfm.features.batch import NetBatches
+from exfm.models.network import DenseNetwork, NetworkConfig, dense_inputs
+from exfm.models.pooling import pool_sums
+from exfm.models.tables import EmbeddingTables, TablesConfig
+from exfm.schema import NETS, Schema
+
+SCORING_ROWS = 8192
+"""Examples scored at a time: bounds memory without costing time."""
+
+
+class ModelConfig(Config):
+    """A model's sizes, and how it starts and learns."""
+
+    network: NetworkConfig = NetworkConfig()
+    tables: TablesConfig = TablesConfig()
+    dim_factor: Annotated[int, Field(ge=1, le=64)] = 1
+    """Times the schema's dim of every table; 1 to 64."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of all first parameters."""
+
+
+class RankingModel(nn.Module):
+    """Embedding tables, trunk and serving head."""
+
+    def __init__(self, schema: Schema, config: ModelConfig) -> None:
+        super().__init__()
+        self.schema = schema.widen(config.dim_factor)
+        self.config = config
+        torch.manual_seed(config.seed)
+        self.network = DenseNetwork(self.schema, config.network)
+        self.tables = EmbeddingTables(self.schema, config.tables, seed=config.seed)
+        self._net_dims = [
+            sum(self.schema.table(feature.table).dim for feature in self.schema.sparse_of(net)) for net in NETS
+        ]
+
+    def hidden(self, batches: NetBatches) -> Tensor:
+        """Return the trunk's state for examples of one user and one item each; [B, H]."""
+        sums = torch.split(self.tables(batches), self._net_dims, dim=1)
+        pooled = [
+            pool_sums(sums_BE, batches.of(net), self.schema.sparse_of(net), self.schema)
+            for net, sums_BE in zip(NETS, sums, strict=True)
+        ]
+        hidden_BH: Tensor = self.network.trunk(torch.cat(pooled, dim=1), dense_inputs(batches))
+        return hidden_BH
+
+    def serve(self, hidden_BH: Tensor) -> Tensor:
+        """Return the serving head's logits; [B, T]."""
+        logits_BT: Tensor = self.network.serving_head(hidden_BH)
+        return logits_BT
+
+    @torch.no_grad()  # not inference_mode: FBGEMM has its lookup on the autograd key only
+    def probabilities(self, batches: NetBatches) -> npt.NDArray[np.float32]:
+        """Return the served probability of each task; [B, T]."""
+        num_rows = batches.item.num_rows
+        parts = [np.empty((0, len(self.schema.labels)), dtype=np.float32)]
+        for start in range(0, num_rows, SCORING_ROWS):
+            part = batches.rows(start, min(start + SCORING_ROWS, num_rows))
+            parts.append(self.serve(self.hidden(part)).sigmoid().numpy())
+        return np.concatenate(parts)
+
+    def num_parameters(self) -> int:
+        """Return how many numbers serving needs: tables, trunk and serving head."""
+        tables = sum(weight.numel() for weight in self.tables.weights().values())
+        return tables + sum(parameter.numel() for parameter in self.network.parameters())

@@ -1,0 +1,1 @@
+"""The model registry: MLflow, embedded (SQLite) unless the environment names a tracking server."""

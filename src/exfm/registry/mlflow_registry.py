@@ -1,0 +1,190 @@
+"""Vertical models as MLflow model versions, whose artifact is the bundle itself: no pickle, and nothing to convert."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read once, at the import below
+
+import mlflow
+import numpy as np
+from mlflow.entities import Metric, Param
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema as TensorSchema
+from mlflow.types import TensorSpec
+
+from exfm.artifact.bundle import GOLDEN_REQUEST, BundleManifest
+from exfm.artifact.storage import Ref, is_local, join, reading, ref_to
+from exfm.config import Config
+from exfm.errors import ConfigError, StorageError
+from exfm.features.oip import NUMPY_TYPES
+from exfm.features.request import input_specs
+from exfm.training.manifest import ModelManifest
+
+EXPERIMENT = "exfm"
+CANDIDATE, CHAMPION = "candidate", "champion"
+ARTIFACT = "bundle"
+
+
+class Registration(Config):
+    """A model version in the registry."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    bundle: Ref
+    """The registry's own copy."""
+    bundle_id: str
+
+
+class Registry:
+    """The registry that the environment's MLFLOW_TRACKING_URI names, or an embedded one below a root."""
+
+    def __init__(self, root: str) -> None:
+        """Open the registry, and make the embedded one where it is not there yet.
+
+        Raises: ConfigError if the root is remote and no tracking server is named.
+        """
+        uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+        artifacts = None
+        if not uri:
+            if not is_local(root):
+                raise ConfigError(
+                    f"the embedded registry needs a local root, not {root}; set MLFLOW_TRACKING_URI to a server"
+                )
+            folder = Path(join(root, "registry")).resolve()
+            folder.mkdir(parents=True, exist_ok=True)
+            uri, artifacts = f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts")
+        self._client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        self._experiment_id = (
+            experiment.experiment_id
+            if experiment
+            else self._client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+        )
+
+    def register(self, *, model: Ref, bundle: Ref) -> Registration:
+        """Add a version of a vertical model with its metrics, signature, input example and lineage.
+
+        The version becomes `candidate`, and `champion` if the model has none yet.
+        """
+        with reading(model) as model_folder, reading(bundle) as bundle_folder:
+            trained = ModelManifest.read(model_folder)
+            manifest = BundleManifest.read(bundle_folder)
+            run = self._client.create_run(self._experiment_id, run_name=manifest.name)
+            run_id = run.info.run_id
+            self._client.log_batch(run_id, metrics=_metrics(trained), params=_params(trained))
+            with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
+                folder = Path(scratch) / ARTIFACT
+                shutil.copytree(bundle_folder, folder)
+                _write_mlmodel(folder, manifest, run_id=run_id)
+                self._client.log_artifacts(run_id, str(folder), ARTIFACT)
+            self._client.set_terminated(run_id)
+        source = f"{run.info.artifact_uri}/{ARTIFACT}"
+        if not self._client.search_registered_models(f"name = '{manifest.name}'"):
+            self._client.create_registered_model(manifest.name)
+        tags = manifest.lineage | {"bundle_id": manifest.bundle_id, "git_commit": _git_commit()}
+        version = self._client.create_model_version(manifest.name, source=source, run_id=run_id, tags=tags).version
+        aliases = self._move_aliases(manifest.name, version)
+        return Registration(
+            name=manifest.name,
+            version=str(version),
+            aliases=aliases,
+            bundle=ref_to(source),
+            bundle_id=manifest.bundle_id,
+        )
+
+    def resolve(self, name: str, alias: str) -> Ref:
+        """Return the bundle that an alias of a model names now.
+
+        Raises: StorageError if there is no such model or alias.
+        """
+        try:
+            version = self._client.get_model_version_by_alias(name, alias)
+        except mlflow.exceptions.MlflowException as error:
+            raise StorageError(f"the registry has no model {name!r} with alias {alias!r}: {error.message}") from error
+        return ref_to(self._client.get_model_version_download_uri(name, version.version))
+
+    def _move_aliases(self, name: str, version: str) -> tuple[str, ...]:
+        aliases = [CANDIDATE]
+        if CHAMPION not in self._client.get_registered_model(name).aliases:
+            aliases.append(CHAMPION)
+        for alias in aliases:
+            self._client.set_registered_model_alias(name, alias, version)
+        return tuple(aliases)
+
+
+def register_all(*, root: str, models: Sequence[Ref], bundles: Sequence[Ref]) -> list[Registration]:
+    """Register vertical models with their bundles, in pairs."""
+    registry = Registry(root)
+    return [registry.register(model=model, bundle=bundle) for model, bundle in zip(models, bundles, strict=True)]
+
+
+def headline(registrations: Sequence[Registration]) -> str:
+    """Return one line about what was registered."""
+    return ", ".join(f"{item.name} v{item.version} ({', '.join(item.aliases)})" for item in registrations)
+
+
+def _metrics(trained: ModelManifest) -> list[Metric]:
+    now_ms = int(time.time() * 1000)
+    figures = ("normalized_entropy", "auc", "calibration")
+    per_window = [
+        Metric(f"{task}.{figure}", value, now_ms, window.window)
+        for window in trained.qualities
+        for task, quality in window.tasks.items()
+        for figure in figures
+        if (value := getattr(quality, figure)) is not None
+    ]
+    overall = [
+        Metric(f"overall.{task}.{figure}", value, now_ms, 0)
+        for task, quality in trained.overall.items()
+        for figure in figures
+        if (value := getattr(quality, figure)) is not None
+    ]
+    return per_window + overall
+
+
+def _params(trained: ModelManifest) -> list[Param]:
+    settings = {"model": trained.model.to_dict(), "training": trained.training.to_dict()}
+    flat = _flatten(settings) | {"num_parameters": trained.num_parameters, "teacher": trained.teacher}
+    return [Param(key, str(value)) for key, value in flat.items()]
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flatten(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
+    return flat
+
+
+def _write_mlmodel(folder: Path, manifest: BundleManifest, *, run_id: str) -> None:
+    inputs = [
+        TensorSpec(np.dtype(NUMPY_TYPES[spec.datatype]), (-1,), spec.name)
+        for spec in input_specs(manifest.feature_schema)
+        if spec.required
+    ]
+    outputs = [TensorSpec(np.dtype(np.float32), (-1,), task) for task in manifest.tasks]
+    model = Model(
+        artifact_path=ARTIFACT,
+        run_id=run_id,
+        signature=ModelSignature(inputs=TensorSchema(inputs), outputs=TensorSchema(outputs)),
+        saved_input_example_info={"artifact_path": GOLDEN_REQUEST, "type": "json_object"},
+    )
+    model.add_flavor("exfm", format_version=manifest.format_version, bundle_id=manifest.bundle_id)
+    model.save(str(folder / "MLmodel"))
+
+
+def _git_commit() -> str:
+    """Return the commit of the working folder, or what EXFM_GIT_COMMIT says where there is no checkout (in a pod)."""
+    if commit := os.environ.get("EXFM_GIT_COMMIT", ""):
+        return commit
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,1 @@
+"""Where tables go, and the bundle that says so."""

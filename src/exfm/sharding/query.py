@@ -1,0 +1,45 @@
+"""A request made of a log's latest examples: the last user to come, and the items last shown."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from exfm.artifact.manifest import Window
+from exfm.errors import DataError
+from exfm.events.partitions import read_partition
+from exfm.features.batch import RawColumns
+from exfm.features.oip import request_to_json
+from exfm.features.table import raw_columns
+from exfm.schema import Net, Schema
+
+
+def latest_query(
+    dataset: Path, windows: Sequence[Window], schema: Schema, *, domains: Sequence[str], num_candidates: int
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Return a query as examples, one a candidate with the same user in each, and as a request in OIP's JSON form.
+
+    The user is the one of the last example of the domains, the candidates are the last items that differ. Examples
+    with a missing number are passed over: JSON has no word for it.
+
+    Raises: DataError if no example of the domains is complete.
+    """
+    users, items = [], pl.DataFrame()
+    for window in reversed(windows):
+        frame = read_partition(dataset, window).reverse()
+        frame = frame.drop_nulls([feature.name for feature in schema.dense])
+        own = frame.filter(pl.col(schema.domain).is_in(list(domains))) if domains else frame
+        users += [own.head(1)] if len(own) else []
+        shown = frame.select(schema.feature_names(["item"]))
+        items = (pl.concat([items, shown]) if len(items) else shown).unique(maintain_order=True).head(num_candidates)
+        if users and len(items) == num_candidates:
+            break
+    if not users:
+        raise DataError(f"no complete example of domain {', '.join(domains) or '(any)'}: no query can be made of them")
+    user = users[0].drop(schema.feature_names(["item"]))
+    raw: dict[Net, RawColumns] = {
+        "user": raw_columns(user.to_arrow(), schema, nets=["user"]),
+        "item": raw_columns(items.to_arrow(), schema, nets=["item"]),
+    }
+    return user.join(items, how="cross"), request_to_json(raw, schema)

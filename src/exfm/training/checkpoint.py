@@ -1,0 +1,100 @@
+"""A model's weights, and what its training needs to go on, as safetensors.
+
+weights.safetensors, all that scoring needs:
+
+    table.<name>            rows of a table
+    dense.<name>            a parameter of the dense network
+
+training.safetensors:
+
+    adagrad.<table>         the state of a table's optimizer
+    adam.<name>.<key>       the state of a dense parameter's optimizer
+    head.<name>             a parameter that only training has
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from exfm.errors import StorageError
+from exfm.models.ranking import RankingModel
+from exfm.training.learner import Learner
+
+WEIGHTS = "weights.safetensors"
+TRAINING_STATE = "training.safetensors"
+
+_ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
+
+
+def save_weights(model: RankingModel, folder: Path) -> None:
+    """Write all that scoring needs into a snapshot's folder."""
+    _save(_weights(model), folder / WEIGHTS)
+
+
+def load_weights(model: RankingModel, folder: Path) -> None:
+    """Fill a model with the weights of a snapshot.
+
+    Raises: StorageError if the file is missing, damaged or another model's.
+    """
+    _fill(_weights(model), folder / WEIGHTS)
+
+
+def save_training_state(learner: Learner, optimizer: torch.optim.Adam, folder: Path) -> None:
+    """Write what training needs, besides the weights, to go on as if it had never stopped."""
+    _save(_training_state(learner, optimizer), folder / TRAINING_STATE)
+
+
+def load_training_state(learner: Learner, optimizer: torch.optim.Adam, folder: Path) -> None:
+    """Fill a learner and its optimizers with the state in a snapshot's folder.
+
+    Raises: StorageError if the file is missing, damaged or another model's.
+    """
+    for _, parameter in learner.dense_parameters():  # Adam makes its state at its first step only
+        moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
+    _fill(_training_state(learner, optimizer), folder / TRAINING_STATE)
+
+
+def _weights(model: RankingModel) -> dict[str, Tensor]:
+    tables = {f"table.{name}": value for name, value in model.tables.weights().items()}
+    return tables | {f"dense.{name}": value for name, value in model.network.state_dict().items()}
+
+
+def _training_state(learner: Learner, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+    state = {f"adagrad.{name}": value for name, value in learner.model.tables.optimizer_state().items()}
+    for name, parameter in learner.dense_parameters():
+        state |= {f"adam.{name}.{key}": optimizer.state[parameter][key] for key in _ADAM_KEYS}
+        if not name.startswith("model."):
+            state[f"head.{name}"] = parameter
+    return state
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file({name: value.detach().contiguous() for name, value in tensors.items()}, path)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise StorageError(f"{path}: {error}") from error
+
+
+@torch.no_grad()
+def _fill(targets: Mapping[str, Tensor], path: Path) -> None:
+    tensors = _load(path)
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    expected = {name: tuple(value.shape) for name, value in targets.items()}
+    if found != expected:
+        name = min(name for name in found | expected if found.get(name) != expected.get(name))
+        raise StorageError(
+            f"{path}: tensor {name!r} has shape {found.get(name)}, expected {expected.get(name)}; "
+            "it was made with another schema or other sizes: train again"
+        )
+    for name, target in targets.items():
+        target.copy_(tensors[name])

@@ -1,0 +1,70 @@
+"""Predictions made before training, kept so that quality can be told for any part of the examples.
+
+A dataset of predictions has, besides impression key and domain, `label.<task>`, `weight.<task>` and `score.<task>`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from exfm.artifact.manifest import Window
+from exfm.config import Config
+from exfm.events.examples import Examples, Floats
+from exfm.events.partitions import read_partition, write_partition
+from exfm.metrics import Quality, quality
+from exfm.schema import Schema
+
+
+class WindowQuality(Config):
+    """A model's quality on one window, by task, before it learned from it."""
+
+    window: int
+    tasks: dict[str, Quality]
+
+
+def record_predictions(
+    folder: Path, window: Window, *, examples: Examples, scores_BT: Floats, schema: Schema
+) -> WindowQuality:
+    """Write one window's predictions below `folder`, and return their quality."""
+    predictions = pl.DataFrame([examples.keys, examples.domains]).with_columns(
+        pl.Series(f"{kind}.{label.name}", values_BT[:, task])
+        for task, label in enumerate(schema.labels)
+        for kind, values_BT in (
+            ("label", examples.labels_BT), ("weight", examples.weights_BT), ("score", scores_BT),
+        )
+    )  # fmt: skip
+    write_partition(predictions, folder, window)
+    return WindowQuality(window=window.index, tasks=quality_of(predictions, [label.name for label in schema.labels]))
+
+
+def quality_of(predictions: pl.DataFrame, tasks: Sequence[str]) -> dict[str, Quality]:
+    """Return the quality of recorded predictions, by task."""
+    return {
+        task: quality(*(predictions[f"{kind}.{task}"].to_numpy() for kind in ("score", "label", "weight")))
+        for task in tasks
+    }
+
+
+def read_predictions(
+    folder: Path, windows: Sequence[Window], *, domain_column: str, domains: Sequence[str] = ()
+) -> pl.DataFrame:
+    """Return the predictions of these windows, of all domains or of some."""
+    predictions = pl.concat([read_partition(folder, window) for window in windows])
+    return predictions.filter(pl.col(domain_column).is_in(list(domains))) if domains else predictions
+
+
+def overall_quality(
+    folder: Path,
+    windows: Sequence[Window],
+    *,
+    schema: Schema,
+    warmup_windows: int,
+    domains: Sequence[str] = (),
+) -> dict[str, Quality]:
+    """Return the quality over all windows after the first `warmup_windows`, by task; none counted gives no figure."""
+    tasks = [label.name for label in schema.labels]
+    if len(windows) <= warmup_windows:
+        return {task: Quality(num_examples=0) for task in tasks}
+    counted = read_predictions(folder, windows[warmup_windows:], domain_column=schema.domain, domains=domains)
+    return quality_of(counted, tasks)

@@ -1,0 +1,54 @@
+"""A ranking model together with the loss it learns by.
+
+Legend: B examples, T tasks.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from exfm.events.examples import Examples, Floats
+from exfm.models.ranking import RankingModel
+
+_TABLES_PREFIX = "model.tables."
+"""Of the parameters that FBGEMM updates by itself inside backward()."""
+
+
+class Learner(nn.Module):
+    """A model, and what it learns from."""
+
+    def __init__(self, model: RankingModel) -> None:
+        super().__init__()
+        self.model = model
+
+    @abstractmethod
+    def loss(self, examples: Examples) -> Tensor:
+        """Return the loss of a minibatch, a scalar whose gradient trains everything."""
+
+    def dense_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the names and parameters that the dense optimizer updates."""
+        return ((name, value) for name, value in self.named_parameters() if not name.startswith(_TABLES_PREFIX))
+
+
+class LabelLearner(Learner):
+    """Learns from labels alone: a foundation model, or a vertical model without a teacher."""
+
+    def loss(self, examples: Examples) -> Tensor:
+        """Return the labels' loss, averaged over examples and tasks."""
+        logits_BT = self.model.serve(self.model.hidden(examples.batches))
+        return weighted_loss(logits_BT, examples.labels_BT, examples.weights_BT)
+
+
+def weighted_loss(logits_BT: Tensor, targets_BT: Floats, weights_BT: Floats) -> Tensor:
+    """Return the mean binary cross-entropy against targets in [0, 1]; unknown targets (NaN) count as no loss.
+
+    The mean is over B x T, known or not, so that a minibatch with few known targets does not pull harder at them.
+    """
+    known_BT = ~np.isnan(targets_BT)
+    targets = torch.from_numpy(np.where(known_BT, targets_BT, np.float32(0)))
+    weights = torch.from_numpy(np.where(known_BT, weights_BT, np.float32(0)))
+    return functional.binary_cross_entropy_with_logits(logits_BT, targets, weights)

@@ -1,0 +1,169 @@
+"""One model's walk over a log: predictions, qualities and snapshots, written as it goes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from exfm.artifact.manifest import Window
+from exfm.errors import DataError
+from exfm.events.examples import Examples, Floats, examples_of, read_frame
+from exfm.metrics import Quality
+from exfm.schema import Schema
+from exfm.training.checkpoint import load_training_state, load_weights, save_training_state, save_weights
+from exfm.training.evaluation import WindowQuality, overall_quality, record_predictions
+from exfm.training.learner import Learner
+from exfm.training.loop import TrainingConfig, dense_optimizer, walk_windows
+from exfm.training.manifest import PREDICTIONS, ModelManifest, Snapshot
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a model learns from."""
+
+    datasets: Sequence[Path]
+    """Joined by impression key; the first one gives the rows and their order."""
+    log_schema: Schema
+    schema: Schema
+    """The part that the model uses."""
+    windows: Sequence[Window]
+    known_until: int
+    """End of what the labels saw, in event time."""
+    domains: Sequence[str] = ()
+    """Empty: all."""
+    teacher: str = ""
+    """Foundation model whose pseudo-labels are read; empty: none."""
+
+    def frame(self, window: Window) -> pl.DataFrame:
+        """Return one window's rows.
+
+        Raises: DataError if a partition is missing or does not fit the others.
+        """
+        frame = read_frame(self.datasets, window, self.log_schema)
+        return frame.filter(pl.col(self.schema.domain).is_in(list(self.domains))) if self.domains else frame
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where an earlier run stopped."""
+
+    folder: Path
+    manifest: ModelManifest
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return the state to go on from."""
+        return self.manifest.snapshots[-1]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found and kept."""
+
+    snapshots: tuple[Snapshot, ...]
+    qualities: tuple[WindowQuality, ...]
+    overall: dict[str, Quality]
+
+
+class _Journal:
+    """Keeps what a walk finds, as it finds it."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        data: Data,
+        *,
+        folder: Path,
+        name: str,
+        snapshot_every: int,
+        on_window: Callable[[WindowQuality], None],
+    ) -> None:
+        self._learner, self._data, self._folder = learner, data, folder
+        self._name, self._snapshot_every, self._on_window = name, snapshot_every, on_window
+        self._label_delay = max(label.attribution_window for label in data.schema.labels)
+        self._num_learned = 0
+        self.last: Snapshot | None = None
+        self.snapshots: list[Snapshot] = []
+        self.tested: list[Window] = []
+        self.qualities: list[WindowQuality] = []
+
+    def keep_predictions(self, window: Window, examples: Examples, scores_BT: Floats) -> None:
+        quality = record_predictions(
+            self._folder / PREDICTIONS, window, examples=examples, scores_BT=scores_BT, schema=self._data.schema
+        )
+        self.tested.append(window)
+        self.qualities.append(quality)
+        self._on_window(quality)
+
+    def note_learned(self, window: Window) -> None:
+        version = f"{self._name}-{window.index:05d}"
+        self.last = Snapshot(
+            version=version,
+            folder=f"snapshots/{version}",
+            window=window.index,
+            known_until=window.end + self._label_delay,
+        )
+        self._num_learned += 1
+        if self._snapshot_every and self._num_learned % self._snapshot_every == 0:
+            self.keep_snapshot(self.last)
+
+    def keep_snapshot(self, snapshot: Snapshot) -> None:
+        save_weights(self._learner.model, self._folder / snapshot.folder)
+        self.snapshots.append(snapshot)
+
+
+def run_training(
+    learner: Learner,
+    data: Data,
+    config: TrainingConfig,
+    *,
+    folder: Path,
+    name: str,
+    snapshot_every: int,
+    start: Start | None = None,
+    on_window: Callable[[WindowQuality], None] = lambda quality: None,
+) -> Outcome:
+    """Walk a learner over its data, and write predictions/ and snapshots/ into `folder`.
+
+    `snapshot_every` windows give a snapshot; 0 keeps the last only. `on_window` gets each window's quality as soon as
+    it is tested. With `start` the walk goes on after the last window that was learned there, and the snapshot that it
+    starts from is the first one here.
+
+    Raises: DataError for unusable examples, or if no window's labels are known; StorageError if `start` holds another
+    model.
+    """
+    optimizer = dense_optimizer(learner, config)
+    journal = _Journal(learner, data, folder=folder, name=name, snapshot_every=snapshot_every, on_window=on_window)
+    windows, tested_until = data.windows, data.windows[0].start
+    if start is not None:
+        load_weights(learner.model, start.folder / start.snapshot.folder)
+        load_training_state(learner, optimizer, start.folder / start.snapshot.folder)
+        windows = [window for window in windows if window.index > start.snapshot.window]
+        tested_until = start.manifest.windows[-1].end
+        journal.last = start.snapshot
+        journal.keep_snapshot(start.snapshot)
+    walk_windows(
+        learner,
+        optimizer,
+        windows,
+        read=lambda window: examples_of(data.frame(window), data.schema, fm=data.teacher),
+        label_delay=max(label.attribution_window for label in data.schema.labels),
+        known_until=data.known_until,
+        tested_until=tested_until,
+        batch_size=config.batch_size,
+        on_tested=journal.keep_predictions,
+        on_trained=journal.note_learned,
+    )
+    if journal.last is None:
+        raise DataError(
+            f"{name}: no window's labels are all known at the log's end, {data.known_until}; the log needs at least "
+            f"one window and the longest attribution window after it: take shorter windows or a longer log"
+        )
+    if journal.last not in journal.snapshots:
+        journal.keep_snapshot(journal.last)
+    save_training_state(learner, optimizer, folder / journal.last.folder)
+    overall = overall_quality(
+        folder / PREDICTIONS, journal.tested, schema=data.schema, warmup_windows=config.warmup_windows
+    )
+    return Outcome(snapshots=tuple(journal.snapshots), qualities=tuple(journal.qualities), overall=overall)

@@ -1,0 +1,246 @@
+import tempfile
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exfm.artifact.manifest import Window
+from exfm.errors import ConfigError, DataError, StorageError
+from exfm.events.log import EventLogManifest, RawLog, read_feedback, read_impressions, read_names, write_event_log
+from exfm.events.parquet import LogSource
+from exfm.events.sources import load
+from exfm.schema import Schema
+
+SCHEMA = Schema.parse(
+    {
+        "impression_key": "id",
+        "event_time": {"column": "time_s"},
+        "domain": "domain",
+        "weight": "weight",
+        "negative_sampling_rate": "rate",
+        "dense": [{"name": "age", "net": "user"}],
+        "sparse": [{"name": "item", "net": "item", "table": "item"}],
+        "tables": [{"name": "item", "rows": 8, "dim": 4}],
+        "labels": [{"name": "click", "feedback": "click", "attribution_window": 100, "truth": "truth"}],
+    },
+    source="test",
+)
+
+
+def impressions_at(times: list[int]) -> pl.DataFrame:
+    columns = {"id": list(range(len(times))), "time_s": times, "item": [7] * len(times)}
+    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.Int64)).with_columns(
+        pl.lit("a").alias("domain"),
+        pl.lit(1.0).alias("weight"),
+        pl.lit(0.5).alias("rate"),
+        pl.lit(0.1).alias("truth"),
+        pl.lit(30.0).alias("age"),
+    )
+
+
+def feedback_at(times: list[int], *, ids: list[int]) -> pl.DataFrame:
+    columns = {"id": ids, "time_s": times}
+    rows = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.Int64))
+    return rows.with_columns(pl.lit("click").alias("kind"), pl.lit(2.0).alias("value"))
+
+
+def raw_log(impressions: pl.DataFrame, feedback: pl.DataFrame) -> RawLog:
+    names = {
+        "item": pl.DataFrame({"id": [7, 8], "name": ["Seven", "Eight"]}),
+        "not_in_the_schema": pl.DataFrame({"id": [1], "name": ["One"]}),
+    }
+    return RawLog(impressions=impressions, feedback=feedback, source="a test", notes=("Not real.",), names=names)
+
+
+IMPRESSIONS = impressions_at([1000, 1005, 1031])
+FEEDBACK = feedback_at([1006, 1090], ids=[1, 0])
+
+
+def refusal(folder: Path, *, impressions: pl.DataFrame = IMPRESSIONS, feedback: pl.DataFrame = FEEDBACK) -> str:
+    with pytest.raises(DataError) as caught:
+        write_event_log(raw_log(impressions, feedback), schema=SCHEMA, window_length=10, folder=folder)
+    assert not list(folder.iterdir()), "something was written before the check"
+    return str(caught.value)
+
+
+def test_a_log_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    written = write_event_log(raw_log(IMPRESSIONS, FEEDBACK), schema=SCHEMA, window_length=1000, folder=tmp_path)
+    manifest = EventLogManifest.read(tmp_path, verify=True)
+    assert manifest == written
+    assert (manifest.source, manifest.notes) == ("a test", ("Not real.",))
+    assert (manifest.num_impressions, manifest.num_feedback) == (3, 2)
+    [window] = manifest.windows
+    impressions = read_impressions(tmp_path, window)
+    assert impressions.sort("id").equals(IMPRESSIONS.select(impressions.columns))
+    assert read_feedback(tmp_path, window).equals(FEEDBACK.select("id", "time_s", "kind", "value"))
+    assert read_names(tmp_path, manifest, "item") == {7: "Seven", 8: "Eight"}
+    assert read_names(tmp_path, manifest, "user") == {}
+
+
+def test_windows_follow_each_other_until_the_last_feedback(tmp_path: Path) -> None:
+    manifest = write_event_log(raw_log(IMPRESSIONS, FEEDBACK), schema=SCHEMA, window_length=10, folder=tmp_path)
+    assert [(window.start, window.end) for window in manifest.windows] == [(t, t + 10) for t in range(1000, 1100, 10)]
+    impression_counts = [read_impressions(tmp_path, window).height for window in manifest.windows]
+    feedback_counts = [read_feedback(tmp_path, window).height for window in manifest.windows]
+    assert impression_counts == [2, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+    assert feedback_counts == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+
+
+def test_a_window_without_rows_has_the_columns_of_the_others(tmp_path: Path) -> None:
+    manifest = write_event_log(raw_log(IMPRESSIONS, FEEDBACK.clear()), schema=SCHEMA, window_length=10, folder=tmp_path)
+    empty = manifest.windows[1]
+    assert read_impressions(tmp_path, empty).schema == read_impressions(tmp_path, manifest.windows[0]).schema
+    assert read_feedback(tmp_path, empty).columns == ["id", "time_s", "kind", "value"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    times=st.lists(st.integers(0, 500), min_size=1, max_size=30),
+    delays=st.lists(st.integers(-50, 300), max_size=30),
+    length=st.integers(1, 200),
+)
+def test_windows_hold_every_row_exactly_once(times: list[int], delays: list[int], length: int) -> None:
+    orphans = feedback_at([250 + delay for delay in delays], ids=[-1 - i for i in range(len(delays))])
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        manifest = write_event_log(
+            raw_log(impressions_at(times), orphans), schema=SCHEMA, window_length=length, folder=folder
+        )
+        for window in manifest.windows:
+            assert read_impressions(folder, window)["time_s"].is_between(window.start, window.end, closed="left").all()
+            arrived = read_feedback(folder, window)["time_s"]
+            assert (arrived < window.end).all()
+            assert window.index == 0 or (arrived >= window.start).all()
+        impressions = pl.concat([read_impressions(folder, window) for window in manifest.windows])
+        feedback = pl.concat([read_feedback(folder, window) for window in manifest.windows])
+    assert impressions["id"].sort().to_list() == list(range(len(times)))
+    assert impressions["time_s"].is_sorted()
+    assert sorted(feedback["id"]) == sorted(orphans["id"])
+    assert feedback["time_s"].is_sorted()
+
+
+def test_feedback_without_a_value_counts_as_one(tmp_path: Path) -> None:
+    log = raw_log(IMPRESSIONS, FEEDBACK.drop("value"))
+    manifest = write_event_log(log, schema=SCHEMA, window_length=1000, folder=tmp_path)
+    assert read_feedback(tmp_path, manifest.windows[0])["value"].to_list() == [1.0, 1.0]
+
+
+def test_columns_that_the_schema_does_not_name_are_left_out(tmp_path: Path) -> None:
+    log = raw_log(IMPRESSIONS.with_columns(pl.lit(1).alias("more")), FEEDBACK)
+    manifest = write_event_log(log, schema=SCHEMA, window_length=1000, folder=tmp_path)
+    assert "more" not in read_impressions(tmp_path, manifest.windows[0]).columns
+
+
+@pytest.mark.parametrize("column", ["id", "time_s", "domain", "weight", "rate", "truth", "age", "item"])
+def test_a_missing_column_is_named(tmp_path: Path, column: str) -> None:
+    assert f"impressions: column '{column}' is missing" in refusal(tmp_path, impressions=IMPRESSIONS.drop(column))
+
+
+@pytest.mark.parametrize("column", ["id", "time_s", "domain", "weight", "rate", "truth"])
+def test_a_null_is_refused_where_a_value_must_be(tmp_path: Path, column: str) -> None:
+    is_first = pl.int_range(pl.len()) == 0
+    holed = IMPRESSIONS.with_columns(pl.when(~is_first).then(column).alias(column))
+    assert f"impressions: column '{column}' is null in 1 of 3 rows" in refusal(tmp_path, impressions=holed)
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong", "expected"),
+    [
+        ("weight", 0.0, "expected > 0"),
+        ("weight", float("nan"), "expected > 0"),
+        ("rate", 1.5, "expected > 0 and <= 1"),
+        ("rate", 0.0, "expected > 0 and <= 1"),
+        ("truth", -0.1, "expected a probability, 0 to 1"),
+    ],
+)
+def test_a_number_out_of_bounds_is_refused(tmp_path: Path, column: str, wrong: float, expected: str) -> None:
+    message = refusal(tmp_path, impressions=IMPRESSIONS.with_columns(pl.lit(wrong).alias(column)))
+    assert f"column '{column}' is out of bounds in 3 of 3 rows (for example {wrong})" in message
+    assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("column", "dtype", "found"),
+    [
+        ("id", pl.Float64, "column 'id' is Float64, expected Int64 or String"),
+        ("time_s", pl.Datetime("us"), "column 'time_s' is Datetime"),
+        ("domain", pl.Categorical, "column 'domain' is Categorical, expected String"),
+        ("weight", pl.String, "column 'weight' is String, expected a number"),
+        ("age", pl.String, "column 'age' is"),
+        ("item", pl.String, "column 'item' holds"),
+    ],
+)
+def test_a_column_of_another_type_is_refused(tmp_path: Path, column: str, dtype: pl.DataType, found: str) -> None:
+    assert found in refusal(tmp_path, impressions=IMPRESSIONS.with_columns(pl.col(column).cast(dtype)))
+
+
+def test_a_repeated_impression_key_is_refused(tmp_path: Path) -> None:
+    repeated = IMPRESSIONS.with_columns(pl.Series("id", [0, 4, 4]))
+    assert "2 of 3 rows share their key with another (for example 4)" in refusal(tmp_path, impressions=repeated)
+
+
+def test_a_log_without_impressions_is_refused(tmp_path: Path) -> None:
+    assert "impressions: there are no rows" in refusal(tmp_path, impressions=IMPRESSIONS.clear())
+
+
+def test_feedback_before_its_impression_is_refused(tmp_path: Path) -> None:
+    message = refusal(tmp_path, feedback=feedback_at([1006, 1030], ids=[1, 2]))
+    assert "1 of 2 rows are earlier than their impression (for example 'click' of impression 2 at 1030" in message
+
+
+def test_feedback_with_another_key_type_is_refused(tmp_path: Path) -> None:
+    message = refusal(tmp_path, feedback=FEEDBACK.with_columns(pl.col("id").cast(pl.String)))
+    assert message == "feedback: column 'id' is String, expected Int64; convert it"
+
+
+@pytest.mark.parametrize("column", ["id", "time_s", "kind"])
+def test_feedback_without_a_needed_column_is_refused(tmp_path: Path, column: str) -> None:
+    assert f"feedback: column '{column}' is missing" in refusal(tmp_path, feedback=FEEDBACK.drop(column))
+
+
+def test_feedback_with_a_value_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    message = refusal(tmp_path, feedback=FEEDBACK.with_columns(pl.lit(float("nan")).alias("value")))
+    assert "feedback: column 'value' is out of bounds in 2 of 2 rows (for example nan), expected finite" in message
+
+
+def test_more_windows_than_allowed_are_refused(tmp_path: Path) -> None:
+    in_milliseconds = feedback_at([1_006_000], ids=[1])
+    message = refusal(tmp_path, feedback=in_milliseconds)
+    assert message.startswith("100501 windows of 10 lie between the first impression (1000)")
+    assert "at most 10000 are allowed" in message
+
+
+def test_a_name_given_twice_is_refused(tmp_path: Path) -> None:
+    twice = {"item": pl.DataFrame({"id": [7, 7], "name": ["Seven", "Sept"]})}
+    log = RawLog(impressions=IMPRESSIONS, feedback=FEEDBACK, source="a test", notes=(), names=twice)
+    with pytest.raises(DataError, match="1 ids are named more than once"):
+        write_event_log(log, schema=SCHEMA, window_length=10, folder=tmp_path)
+
+
+def test_a_window_has_a_length(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="window_length is 0; give at least 1"):
+        write_event_log(raw_log(IMPRESSIONS, FEEDBACK), schema=SCHEMA, window_length=0, folder=tmp_path)
+
+
+def test_a_folder_that_is_no_event_log_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"part-0.parquet is missing; run the stage that writes it"):
+        read_impressions(tmp_path, Window(index=3, start=0, end=1))
+
+
+def test_parquet_files_of_ones_own_become_a_log(tmp_path: Path) -> None:
+    IMPRESSIONS.head(1).write_parquet(tmp_path / "impressions-0.parquet")
+    IMPRESSIONS.tail(2).write_parquet(tmp_path / "impressions-1.parquet")
+    FEEDBACK.write_parquet(tmp_path / "feedback.parquet")
+    source = LogSource(impressions=f"{tmp_path}/impressions-*.parquet", feedback=f"{tmp_path}/feedback.parquet")
+    log = load(source)
+    assert log.impressions.equals(IMPRESSIONS)
+    assert log.feedback.equals(FEEDBACK)
+
+
+@pytest.mark.parametrize("files", ["none/impressions.parquet", "none-*.parquet", "text.parquet"])
+def test_files_that_are_not_there_or_not_parquet_are_named(tmp_path: Path, files: str) -> None:
+    (tmp_path / "text.parquet").write_text("not Parquet")
+    with pytest.raises(DataError, match=f"impressions: {tmp_path}/{files} cannot be read".replace("*", r"\*")):
+        load(LogSource(impressions=f"{tmp_path}/{files}", feedback=f"{tmp_path}/{files}"))

@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import pytest
+
+from exfm.config import Config
+from exfm.errors import ConfigError
+from exfm.events.movielens import MovieLensSource
+from exfm.events.parquet import LogSource
+from exfm.events.sources import Source, load
+from exfm.events.synthetic import SyntheticSource
+
+
+class Run(Config):
+    source: Source
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"kind": "movielens", "folder": "ml"}, MovieLensSource(folder=Path("ml"))),
+        ({"kind": "synthetic", "seed": 3}, SyntheticSource(seed=3)),
+        ({"kind": "log", "impressions": "i", "feedback": "f"}, LogSource(impressions="i", feedback="f")),
+    ],
+)
+def test_kind_chooses_the_source(data: dict[str, object], expected: Source) -> None:
+    run = Run.parse({"source": data}, source="run.yaml")
+    assert run.source == expected
+    assert Run.parse(run.to_dict(), source="run.yaml") == run
+
+
+def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"run\.yaml: source: .*'movielens', 'synthetic', 'log'"):
+        Run.parse({"source": {"kind": "criteo"}}, source="run.yaml")
+
+
+def test_a_source_loads_by_its_config() -> None:
+    assert load(SyntheticSource(num_impressions=1_000)).impressions.height == 1_000
