@@ -4,17 +4,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import safetensors.torch
 import torch
 
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, seal_bundle, tables_file
 from exfm.artifact.plan import Assignment, ShardPlan, assign
+from exfm.models.config import NetworkConfig
 from exfm.models.lookup import flatten_tables
-from exfm.models.network import DenseNetwork, NetworkConfig
+from exfm.models.network import DenseNetwork
 from exfm.schema import Schema
 
 REPOSITORY = Path(__file__).parent.parent
+
+# No deadline: cores are shared, and a slow minute is no failure.
+hypothesis.settings.register_profile("exfm", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("exfm")
 
 
 @pytest.fixture(scope="session")

@@ -6,17 +6,19 @@ from typing import Literal
 
 PREFIX = "exfm-progress "
 
+Event = Literal["started", "window", "done"]
+
 
 @dataclass(frozen=True)
 class Progress:
     """Something a stage has to say."""
 
-    event: Literal["started", "window", "done"]
+    event: Event
     stage: str
     text: str = ""
 
 
-def say(event: Literal["started", "window", "done"], stage: str, text: str = "") -> None:
+def say(event: Event, stage: str, text: str = "") -> None:
     """Print one line of progress."""
     print(PREFIX + json.dumps(asdict(Progress(event=event, stage=stage, text=text))), flush=True)
 

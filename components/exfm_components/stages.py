@@ -133,7 +133,8 @@ def make_bundle(root: str, config: dict, vertical_model: dict, vertical: dict, e
     """Plan one vertical model's shards and write its bundle."""
     from exfm.artifact.storage import Ref, ref_to
     from exfm.distill.config import VerticalConfig
-    from exfm.sharding.stage import BundleConfig, headline, make_bundle
+    from exfm.sharding.config import BundleConfig
+    from exfm.sharding.stage import headline, make_bundle
     from exfm_components import layout
     from exfm_components.progress import say
 
@@ -167,15 +168,14 @@ def register(root: str, verticals: list, bundles: list) -> list:
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def ask(root: str, bundles: list) -> dict:
+def ask(bundles: list) -> dict:
     """Serve the first bundle by its shards and ranker, and ask it its golden query."""
-    from exfm.serving.rehearsal import rehearse
-
     from exfm.artifact.storage import Ref
+    from exfm.serving.rehearsal import rehearse
     from exfm_components.progress import say
 
     say("started", "serve and ask")
-    rehearsal = rehearse(Ref.parse(bundles[0], source="bundles"), root=root)
+    rehearsal = rehearse(Ref.parse(bundles[0], source="bundles"))
     say("done", "serve and ask", rehearsal.headline())
     return rehearsal.to_dict()
 
@@ -185,9 +185,8 @@ def report(
     root: str, name: str, foundation: dict, verticals: list, bundles: list, registrations: list, rehearsal: dict
 ) -> None:
     """Draw the run's figures into report.html, and put them into summary.json."""
-    from exfm.report.stage import make_report
-
     from exfm.artifact.storage import Ref
+    from exfm.report.stage import make_report
     from exfm_components.progress import say
 
     say("started", "report")

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import TextIOBase
 from pathlib import Path
@@ -46,6 +46,15 @@ def run_locally(config: RunConfig) -> None:
                 teach_distil_serve(**arguments)
             except RuntimeError as error:  # KFP's word for a failed step, whose own error went to its output
                 raise screen.failure(log_folder / LOG) from error
+
+
+def run_step(step: Callable[[RunConfig], None], config: RunConfig) -> None:
+    """Run one step in this process, with its progress on the screen.
+
+    Raises: whatever the step raises.
+    """
+    with _screen(Path(os.devnull)):
+        step(config)
 
 
 class _Screen(TextIOBase):

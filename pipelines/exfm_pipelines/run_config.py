@@ -12,7 +12,7 @@ from exfm.distill.config import VerticalConfig
 from exfm.events.sources import Source, resolve
 from exfm.foundation.config import FoundationConfig
 from exfm.schema import Schema
-from exfm.sharding.stage import BundleConfig
+from exfm.sharding.config import BundleConfig
 
 
 class RunConfig(Config):
@@ -45,7 +45,8 @@ class RunConfig(Config):
         Raises: SchemaError, before anything runs, if the schema is wrong or a model asks for what it does not have.
         """
         schema = Schema.read(Path(self.feature_schema))
-        for model in (self.foundation, *self.vertical_models):
+        schema.select(features=self.foundation.features, tasks=self.foundation.tasks)
+        for model in self.vertical_models:
             schema.select(features=model.features, tasks=model.tasks)
         return {
             "root": self.root,

@@ -38,7 +38,7 @@ def teach_distil_serve(
     registered = stages.register(
         root=root, verticals=dsl.Collected(vertical.output), bundles=dsl.Collected(sharded.output)
     )
-    rehearsal = stages.ask(root=root, bundles=dsl.Collected(sharded.output))
+    rehearsal = stages.ask(bundles=dsl.Collected(sharded.output))
     stages.report(
         root=root,
         name=name,

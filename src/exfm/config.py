@@ -10,9 +10,11 @@ from exfm.errors import ConfigError
 
 
 class Config(BaseModel):
-    """A frozen value whose unknown keys are errors; each field's docstring gives its unit."""
+    """A frozen value whose unknown keys, NaN and infinities are errors; each field's docstring gives its unit."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
+    )
 
     @classmethod
     def parse(cls, data: Any, *, source: str) -> Self:
@@ -55,5 +57,5 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2020-13-45
         raise ConfigError(f"{path}: not YAML: {error}") from error

@@ -3,7 +3,7 @@
     ExfmError                      exit code   gRPC status          HTTP
     ├── ConfigError                2                                      a setting, or a file of settings
     │   └── SchemaError            2                                      the schema of a log, a model or a bundle
-    ├── DataError                  2                                      rows or columns of events and examples
+    ├── DataError                  2           INVALID_ARGUMENT     400   rows or columns of events and examples
     ├── StorageError               2                                      a file, folder or manifest of a stage
     │   └── BundleError            2                                      a served bundle
     ├── PlanError                  2                                      a placement of tables on shards

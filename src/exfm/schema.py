@@ -23,6 +23,9 @@ Net = Literal["user", "item"]
 
 NETS: tuple[Net, ...] = ("user", "item")
 
+NUM_CANDIDATES = "num_candidates"
+"""The input of a request that says how many items each user has, so no feature may have this name."""
+
 
 class EventTime(Config):
     """The column that orders impressions, and feedback."""
@@ -144,6 +147,8 @@ class Schema(Config):
         if unused:
             raise ValueError(f"no feature uses table {', '.join(sorted(unused))}; remove it or name it in a feature")
         names = set(self.feature_names())
+        if NUM_CANDIDATES in names:
+            raise ValueError(f"feature {NUM_CANDIDATES!r} has the name of a request's own input; rename it")
         clashes = names & self.context_columns()
         if clashes:
             raise ValueError(f"{sorted(clashes)} are feature names and also key, time, domain or weight columns")

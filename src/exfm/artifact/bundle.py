@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import StringConstraints
 
 from exfm.artifact.digests import FileDigest, Sha256, digest_of_json, digests_of_folder, verify_folder
-from exfm.artifact.manifest import write_json
+from exfm.artifact.manifest import read_json, write_json
 from exfm.artifact.plan import ShardPlan
 from exfm.artifact.storage import MANIFEST
-from exfm.config import Config, read_yaml
+from exfm.config import Config
 from exfm.errors import BundleError, ConfigError, PlanError, StorageError
 from exfm.schema import Schema
 
@@ -60,7 +60,7 @@ class BundleManifest(Config):
         """
         path = folder / MANIFEST
         try:
-            data = read_yaml(path)
+            data = read_json(path)
             version = data.get("format_version") if isinstance(data, dict) else None
             if version != 1:
                 raise BundleError(f"{path}: format_version is {version!r}, this version of exfm reads 1; export again")
@@ -92,6 +92,7 @@ def seal_bundle(
     Raises: PlanError if the plan is not one for the schema.
     """
     plan.check(schema)
+    (folder / MANIFEST).unlink(missing_ok=True)  # one of before is no part of this bundle
     content = BundleManifest(
         bundle_id="0" * 64,
         name=name,

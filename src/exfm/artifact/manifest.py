@@ -9,7 +9,7 @@ from pydantic import model_validator
 from exfm.artifact.digests import FileDigest, digests_of_folder, verify_folder
 from exfm.artifact.storage import MANIFEST, Ref
 from exfm.config import Config
-from exfm.errors import StorageError
+from exfm.errors import ConfigError, StorageError
 
 
 class Window(Config):
@@ -54,21 +54,32 @@ class Manifest(Config):
         """
         path = folder / MANIFEST
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be read ({error.strerror})") from error
-        except ValueError as error:
-            raise StorageError(f"{path}: not JSON: {error}") from error
-        manifest = cls.parse(data, source=str(path))
+            manifest = cls.parse(read_json(path), source=str(path))
+        except ConfigError as error:
+            raise StorageError(str(error)) from error
         if verify:
             verify_folder(folder, manifest.files)
         return manifest
 
     def write(self, folder: Path) -> Self:
         """Write this manifest into its folder, with the digests of all files there, and return it with them."""
+        (folder / MANIFEST).unlink(missing_ok=True)  # one of before is no file of this manifest
         manifest = self.model_copy(update={"files": digests_of_folder(folder)})
         write_json(folder / MANIFEST, manifest.to_dict())
         return manifest
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON value in a file.
+
+    Raises: StorageError if the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise StorageError(f"{path}: not JSON: {error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:

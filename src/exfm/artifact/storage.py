@@ -114,6 +114,19 @@ def publish_file(local: Path, uri: str) -> None:
         filesystem.put_file(str(local), path)
 
 
+def read_file(uri: str) -> bytes:
+    """Return the content of one file.
+
+    Raises: StorageError if there is none.
+    """
+    try:
+        with fsspec.open(uri, "rb") as file:
+            content: bytes = file.read()
+    except FileNotFoundError as error:
+        raise StorageError(f"{uri}: no such file; run the stage that writes it") from error
+    return content
+
+
 def _swap(folder: Path, target: Path, scratch: Path) -> None:
     folder.chmod(0o755)  # mkdtemp's is private
     if target.exists():

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from exfm.artifact.bundle import ModelName
 from exfm.config import Config
-from exfm.models.ranking import ModelConfig
-from exfm.training.loop import TrainingConfig
+from exfm.models.config import ModelConfig
+from exfm.training.config import TrainingConfig
 
 
 class VerticalConfig(Config):

@@ -101,7 +101,7 @@ class NetBatches:
 def encode(raw: Mapping[Net, RawColumns], schema: Schema, *, num_candidates: npt.NDArray[np.int64]) -> NetBatches:
     """Return a model's inputs from raw columns: ids hashed and truncated, numbers normalised.
 
-    Raises: DataError if a dense value is missing whose feature refuses that, or lies outside its transform.
+    Raises: DataError if a dense value is missing whose feature refuses that, lies outside its transform or is infinite.
     """
     user, item = (_encode_net(raw[net], schema.dense_of(net), schema.sparse_of(net)) for net in NETS)
     return NetBatches(user=user, item=item, num_candidates=num_candidates)
@@ -136,8 +136,13 @@ def _normalise(values_B: npt.NDArray[np.float32], feature: DenseFeature) -> npt.
             row = int((values_B < 0).argmax())
             raise DataError(f"feature {feature.name!r}: row {row} is {values_B[row]}, but log1p wants 0 or more")
         values_B = np.log1p(values_B)
-    normalised_B = (values_B - np.float32(rule.mean)) / np.float32(rule.std)
-    return np.where(missing_B, np.float32(0), normalised_B)
+    with np.errstate(over="ignore"):  # an infinity, refused below
+        normalised_B = (values_B - np.float32(rule.mean)) / np.float32(rule.std)
+    normalised_B = np.where(missing_B, np.float32(0), normalised_B)
+    if not np.isfinite(normalised_B).all():
+        row = int((~np.isfinite(normalised_B)).argmax())
+        raise DataError(f"feature {feature.name!r}: row {row} is {normalised_B[row]} as float32; give a finite number")
+    return normalised_B
 
 
 def _hash(raw: RawIds, feature: SparseFeature) -> Bags:

@@ -103,8 +103,9 @@ def _tensor_from_json(item: dict[str, Any]) -> Tensor:
     try:
         if datatype == "BYTES":
             data = [value.encode() for value in data]
-        return Tensor(datatype=datatype, values=np.array(data, dtype=NUMPY_TYPES[datatype]))
+        with np.errstate(over="raise"):  # or 1e39 would become an infinity
+            return Tensor(datatype=datatype, values=np.array(data, dtype=NUMPY_TYPES[datatype]))
     except UnicodeEncodeError as error:
         raise RequestError(f"input {name!r} holds half of a surrogate pair, which is no text: {error}") from error
-    except OverflowError as error:
+    except (OverflowError, FloatingPointError) as error:
         raise RequestError(f"input {name!r} holds a number too large for {datatype}") from error

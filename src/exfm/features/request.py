@@ -13,9 +13,7 @@ import numpy as np
 from exfm.errors import RequestError
 from exfm.features.batch import NetBatches, RawColumns, RawIds, encode
 from exfm.features.oip import LENGTHS_SUFFIX, Datatype, Tensor
-from exfm.schema import NETS, Net, Schema, SparseFeature
-
-NUM_CANDIDATES = "num_candidates"
+from exfm.schema import NETS, NUM_CANDIDATES, Net, Schema, SparseFeature
 
 
 @dataclass(frozen=True)

@@ -49,13 +49,14 @@ def _ids(table: pa.Table, feature: SparseFeature) -> RawIds:
     column = table.column(feature.name).combine_chunks()
     if isinstance(column, pa.ChunkedArray):  # no chunk at all
         column = pa.array([], type=column.type)
+    column = _without_dictionary(column)
     is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
     if is_list != (feature.kind != "single"):
         wanted = "one id a row" if feature.kind == "single" else "a list of ids a row"
         raise DataError(f"column {feature.name!r} is {column.type}; a {feature.kind} feature wants {wanted}")
     if is_list:
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-        ids = column.flatten()  # skips null lists
+        ids = _without_dictionary(column.flatten())  # skips null lists
         if ids.null_count:
             raise DataError(f"column {feature.name!r} has {ids.null_count} nulls inside its lists; remove them")
     else:
@@ -65,9 +66,10 @@ def _ids(table: pa.Table, feature: SparseFeature) -> RawIds:
     if feature.id_type == "int64":
         if not pa.types.is_integer(ids.type):
             raise DataError(f"column {feature.name!r} holds {ids.type}; its id type is int64")
-        return RawIds(values=ids.cast(pa.int64()).to_numpy(zero_copy_only=False), lengths=lengths)
-    if pa.types.is_dictionary(ids.type):
-        ids = ids.dictionary_decode()
+        try:
+            return RawIds(values=ids.cast(pa.int64()).to_numpy(zero_copy_only=False), lengths=lengths)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"column {feature.name!r} holds an id beyond int64: {error}") from error
     if not (pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type) or ids.type == pa.string_view()):
         raise DataError(f"column {feature.name!r} holds {ids.type}; its id type is string")
     coded = ids.cast(pa.large_string()).dictionary_encode()
@@ -76,3 +78,8 @@ def _ids(table: pa.Table, feature: SparseFeature) -> RawIds:
         lengths=lengths,
         codes=coded.indices.to_numpy(zero_copy_only=False).astype(np.int64),
     )
+
+
+def _without_dictionary(array: pa.Array) -> pa.Array:
+    """Return an array with its values in place: a dictionary may hold a null that its indices do not show."""
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array

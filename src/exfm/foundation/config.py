@@ -5,9 +5,8 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from exfm.config import Config
-from exfm.models.network import NetworkConfig
-from exfm.models.ranking import ModelConfig
-from exfm.training.loop import TrainingConfig
+from exfm.models.config import ModelConfig, NetworkConfig
+from exfm.training.config import TrainingConfig
 
 
 class FoundationConfig(Config):

@@ -5,30 +5,13 @@ T tasks. In training every example has a user and an item of its own, so U = N =
 """
 
 from collections.abc import Mapping
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from exfm.config import Config
 from exfm.features.batch import NetBatches
+from exfm.models.config import NetworkConfig
 from exfm.schema import NETS, Net, Schema
-
-Units = Annotated[int, Field(ge=1, le=16_384)]
-
-
-class NetworkConfig(Config):
-    """Sizes of a dense network."""
-
-    bottom_units: tuple[Units, ...] = (32,)
-    """Hidden units of each layer over the dense features; 1 to 16,384. Empty: they enter as they are."""
-    num_cross_layers: Annotated[int, Field(ge=0, le=8)] = 2
-    """Cross layers, each of which multiplies in one more order of interaction; 0 to 8."""
-    cross_rank: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Rank of a cross layer's matrix; 1 to 4096."""
-    top_units: tuple[Units, ...] = (64, 32)
-    """Hidden units of each layer over embeddings and dense features; 1 to 16,384."""
 
 
 class LowRankCrossLayer(nn.Module):

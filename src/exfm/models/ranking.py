@@ -3,34 +3,20 @@
 Legend: B examples, H hidden units, T tasks.
 """
 
-from typing import Annotated
-
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from exfm.config import Config
 from exfm.features.batch import NetBatches
-from exfm.models.network import DenseNetwork, NetworkConfig, dense_inputs
+from exfm.models.config import ModelConfig
+from exfm.models.network import DenseNetwork, dense_inputs
 from exfm.models.pooling import pool_sums
-from exfm.models.tables import EmbeddingTables, TablesConfig
+from exfm.models.tables import EmbeddingTables
 from exfm.schema import NETS, Schema
 
 SCORING_ROWS = 8192
 """Examples scored at a time: bounds memory without costing time."""
-
-
-class ModelConfig(Config):
-    """A model's sizes, and how it starts and learns."""
-
-    network: NetworkConfig = NetworkConfig()
-    tables: TablesConfig = TablesConfig()
-    dim_factor: Annotated[int, Field(ge=1, le=64)] = 1
-    """Times the schema's dim of every table; 1 to 64."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of all first parameters."""
 
 
 class RankingModel(nn.Module):

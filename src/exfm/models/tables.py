@@ -3,29 +3,17 @@
 Legend: B examples, E dims of all looked-up features side by side: the user's, then the item's.
 """
 
-from typing import Annotated
-
 import fbgemm_gpu.split_table_batched_embeddings_ops_training as fbgemm
 import numpy as np
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation, PoolingMode
-from pydantic import Field
 from torch import Tensor, nn
 
 from exfm.artifact.rows import rows_of_keys
-from exfm.config import Config
 from exfm.features.batch import NetBatches
+from exfm.models.config import TablesConfig
 from exfm.schema import NETS, Schema
-
-
-class TablesConfig(Config):
-    """How embedding tables learn."""
-
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.05
-    """Of row-wise Adagrad, per step; more than 0, at most 10."""
-    init_scale: Annotated[float, Field(ge=0, le=10)] = 0.05
-    """Rows start uniform in [-init_scale, init_scale]; 0 to 10."""
 
 
 class EmbeddingTables(nn.Module):

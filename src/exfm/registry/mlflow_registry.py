@@ -1,6 +1,7 @@
 """Vertical models as MLflow model versions, whose artifact is the bundle itself: no pickle, and nothing to convert."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -99,11 +100,15 @@ class Registry:
             bundle_id=manifest.bundle_id,
         )
 
-    def resolve(self, name: str, alias: str) -> Ref:
-        """Return the bundle that an alias of a model names now.
+    def resolve(self, uri: str) -> Ref:
+        """Return the bundle that `models:/NAME@ALIAS` names now.
 
-        Raises: StorageError if there is no such model or alias.
+        Raises: ConfigError if `uri` is not of that form; StorageError if there is no such model or alias.
         """
+        found = re.fullmatch(r"models:/([^/@]+)@([^/@]+)", uri)
+        if not found:
+            raise ConfigError(f"{uri!r} names no model; expected models:/NAME@ALIAS")
+        name, alias = found.groups()
         try:
             version = self._client.get_model_version_by_alias(name, alias)
         except mlflow.exceptions.MlflowException as error:

@@ -1,23 +1,11 @@
 """Placing tables on shards."""
 
 from heapq import heapreplace
-from typing import Annotated
-
-from pydantic import Field
 
 from exfm.artifact.plan import BYTES_PER_NUMBER, Assignment, ShardPlan, assign
-from exfm.config import Config
 from exfm.errors import PlanError
 from exfm.schema import Schema
-
-
-class ShardingConfig(Config):
-    """How many shards, and how large."""
-
-    num_shards: Annotated[int, Field(ge=1, le=1024)] = 2
-    """Embedding-shard servers, 1 to 1024."""
-    shard_memory_gib: Annotated[float, Field(gt=0, le=4096)] = 4.0
-    """Table bytes that one shard may hold, in GiB (2**30 bytes); more than 0, at most 4096."""
+from exfm.sharding.config import ShardingConfig
 
 
 def plan_by_size(schema: Schema, config: ShardingConfig) -> ShardPlan:

@@ -2,34 +2,25 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import safetensors.torch
-from pydantic import Field
 from torch import Tensor
 
 from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle, tables_file
 from exfm.artifact.manifest import write_json
 from exfm.artifact.storage import Ref, reading, writing
-from exfm.config import Config
 from exfm.events.examples import ExamplesManifest
 from exfm.features.batch import encode_examples
 from exfm.features.oip import outputs_to_json
 from exfm.features.table import raw_columns
 from exfm.models.lookup import flatten_tables
 from exfm.models.ranking import RankingModel
-from exfm.sharding.planner import ShardingConfig, plan_by_size
+from exfm.sharding.config import BundleConfig
+from exfm.sharding.planner import plan_by_size
 from exfm.sharding.query import latest_query
 from exfm.training.checkpoint import load_weights
 from exfm.training.manifest import ModelManifest
-
-
-class BundleConfig(Config):
-    """How a vertical model is made ready for serving."""
-
-    sharding: ShardingConfig = ShardingConfig()
-    golden_candidates: Annotated[int, Field(ge=1, le=10_000)] = 100
-    """Items in the golden query, 1 to 10,000; a ranker is ready only when it scores them as the model did."""
 
 
 def make_bundle(config: BundleConfig, *, vertical: Ref, examples: Ref, out: str) -> BundleManifest:

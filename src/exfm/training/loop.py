@@ -2,26 +2,13 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Annotated
 
 import torch
-from pydantic import Field
 
 from exfm.artifact.manifest import Window
-from exfm.config import Config
 from exfm.events.examples import Examples, Floats
+from exfm.training.config import TrainingConfig
 from exfm.training.learner import Learner
-
-
-class TrainingConfig(Config):
-    """How a model walks through its examples."""
-
-    batch_size: Annotated[int, Field(ge=1, le=1_048_576)] = 256
-    """Examples a step; 1 to 1,048,576."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.002
-    """Of Adam on the dense network, per step; more than 0, at most 1."""
-    warmup_windows: Annotated[int, Field(ge=0)] = 4
-    """First windows that are tested but not counted in a model's overall quality; 0 counts all."""
 
 
 def dense_optimizer(learner: Learner, config: TrainingConfig) -> torch.optim.Adam:
@@ -70,6 +57,8 @@ def _train(
     on_trained: Callable[[Window], None],
 ) -> None:
     window, examples = due
+    if not len(examples):  # feedback alone came in it
+        return
     for part in examples.minibatches(batch_size):
         optimizer.zero_grad()
         learner.loss(part).backward()  # type: ignore[no-untyped-call]

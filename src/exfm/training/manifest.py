@@ -7,10 +7,10 @@ from pydantic import Field
 from exfm.artifact.manifest import Manifest
 from exfm.config import Config
 from exfm.metrics import Quality
-from exfm.models.ranking import ModelConfig
+from exfm.models.config import ModelConfig
 from exfm.schema import Schema
+from exfm.training.config import TrainingConfig
 from exfm.training.evaluation import WindowQuality
-from exfm.training.loop import TrainingConfig
 
 PREDICTIONS = "predictions"
 """The folder of the predictions made before training, in a model's output."""

@@ -1,0 +1,85 @@
+"""`exfm ingest`: an event log out of files that users have."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from exfm.events.sources import Source
+
+OutOption = Annotated[str, typer.Option("--out", help="The event log's folder, or s3://bucket/prefix.")]
+SchemaOption = Annotated[Path, typer.Option("--schema", help="The schema's YAML file.")]
+WindowOption = Annotated[int, typer.Option("--window-length", min=1, help="Event time from one window to the next.")]
+
+WEEK_S = 7 * 86_400
+DAY_S = 86_400
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the subcommand, which has one subcommand a kind of source."""
+    group = typer.Typer(help="Make an event log out of files that you have.", no_args_is_help=True)
+    group.command("movielens")(movielens)
+    group.command("synthetic")(synthetic)
+    group.command("log")(log)
+    group.command("run")(of_run)
+    app.add_typer(group, name="ingest", rich_help_panel="One stage of a run")
+
+
+def movielens(
+    src: Annotated[Path, typer.Argument(help="Folder with MovieLens files (100K, 1M, 10M, or the CSV releases).")],
+    out: OutOption,
+    window_length: WindowOption = WEEK_S,
+) -> None:
+    """Ratings as impressions and feedback, with a simulated delay between the two."""
+    from exfm.events.movielens import MovieLensSource
+    from exfm.events.schemas import MOVIELENS
+
+    _ingest(MovieLensSource(kind="movielens", folder=str(src)), MOVIELENS, window_length, out)
+
+
+def synthetic(
+    out: OutOption,
+    num_impressions: Annotated[int, typer.Option(min=1, help="Impressions to draw.")] = 100_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything drawn.")] = 0,
+    window_length: WindowOption = DAY_S,
+) -> None:
+    """A seeded stream of ads whose true probabilities are known."""
+    from exfm.events.schemas import SYNTHETIC
+    from exfm.events.synthetic import SyntheticSource
+
+    source = SyntheticSource(kind="synthetic", num_impressions=num_impressions, seed=seed)
+    _ingest(source, SYNTHETIC, window_length, out)
+
+
+def log(
+    impressions: Annotated[str, typer.Argument(help="Parquet file, folder or glob.")],
+    feedback: Annotated[str, typer.Argument(help="Parquet file, folder or glob.")],
+    schema: SchemaOption,
+    out: OutOption,
+    window_length: WindowOption = DAY_S,
+) -> None:
+    """Your own impressions and feedback, as docs/contracts.md describes them."""
+    from exfm.events.parquet import LogSource
+
+    _ingest(LogSource(kind="log", impressions=impressions, feedback=feedback), schema, window_length, out)
+
+
+def of_run(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The run's YAML file.")],
+    root: Annotated[str, typer.Option(help="Where outputs go, instead of the file's own root.")] = "",
+) -> None:
+    """The source of a run."""
+    from exfm_pipelines import steps
+    from exfm_pipelines.local import run_step
+    from exfm_pipelines.run_config import read_run_config
+
+    run_step(steps.ingest, read_run_config(config, root=root))
+
+
+def _ingest(source: "Source", schema: Path, window_length: int, out: str) -> None:
+    from exfm.events.stage import ingest
+    from exfm.schema import Schema
+
+    manifest = ingest(source, schema=Schema.read(schema), window_length=window_length, out=out)
+    print(f"{out}: {manifest.headline()}")

@@ -1,0 +1,55 @@
+"""`exfm`: parses, delegates, and turns an ExfmError into one line and an exit code.
+
+What a command needs is imported inside it: torch, KFP and MLflow take seconds, and `exfm --help` needs none of them.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exfm.cli import ingest, pipelines, serving, steps
+from exfm.errors import ExfmError
+
+app = typer.Typer(
+    help="Teach once, distil many, serve sharded.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Teach once, distil many, serve sharded."""
+
+
+@app.command(rich_help_panel="The whole path")
+def run(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The run's YAML file.")],
+    root: Annotated[str, typer.Option(help="Where outputs go, instead of the file's own root.")] = "",
+) -> None:
+    """Run every stage on a log: from events to an answer, with a report."""
+    from exfm_pipelines.local import run_locally
+    from exfm_pipelines.run_config import read_run_config
+    from exfm_pipelines.summary import show_summary
+
+    settings = read_run_config(config, root=root)
+    run_locally(settings)
+    show_summary(settings)
+
+
+steps.add_to(app)
+ingest.add_to(app)
+serving.add_to(app)
+pipelines.add_to(app)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except ExfmError as error:
+        print(f"exfm: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,74 @@
+"""Pseudo-labels come from a teacher that could have existed."""
+
+import numpy as np
+import polars as pl
+from stream import Stream
+
+from exfm.artifact.storage import Ref
+from exfm.das.pseudo_labels import PseudoLabelsManifest
+from exfm.events.examples import ExamplesManifest
+from exfm.events.log import read_impressions
+from exfm.events.partitions import read_partition
+from exfm.features.batch import encode_examples
+from exfm.features.table import raw_columns
+from exfm.models.ranking import RankingModel
+from exfm.training.checkpoint import load_weights
+from exfm.training.manifest import ModelManifest
+
+
+def test_a_pseudo_label_never_comes_from_a_snapshot_that_knew_something_later(
+    stream: Stream, foundation: Ref, examples: Ref
+) -> None:
+    model = ModelManifest.read(stream.folder(foundation))
+    known_until = {snapshot.version: snapshot.known_until for snapshot in model.snapshots}
+    scored = 0
+    for window in ExamplesManifest.read(stream.folder(examples)).windows:
+        rows = read_partition(stream.folder(examples), window).drop_nulls("pseudo.fm.snapshot")
+        for version in rows["pseudo.fm.snapshot"].unique():
+            assert known_until[version] <= window.start
+        expected_age = rows["event_time_s"] - rows["pseudo.fm.snapshot"].replace_strict(known_until)
+        assert rows["pseudo.fm.age"].equals(expected_age.alias("pseudo.fm.age"), null_equal=False)
+        scored += len(rows)
+    assert scored > 2000
+
+
+def test_the_newest_snapshot_that_may_teach_is_taken(stream: Stream, foundation: Ref, examples: Ref) -> None:
+    model = ModelManifest.read(stream.folder(foundation))
+    for window in model.windows:
+        eligible = [snapshot for snapshot in model.snapshots if snapshot.known_until <= window.start]
+        versions = read_partition(stream.folder(examples), window)["pseudo.fm.snapshot"].unique().to_list()
+        shown = not read_impressions(stream.folder(stream.events), window).is_empty()
+        assert versions == ([eligible[-1].version if eligible else None] if shown else [])
+
+
+def test_impressions_before_the_first_snapshot_have_no_pseudo_label(stream: Stream, examples: Ref) -> None:
+    manifest = PseudoLabelsManifest.read(stream.root / "pseudo")
+    first = read_partition(stream.folder(examples), manifest.windows[0])
+    assert first["pseudo.fm.click"].null_count() == len(first) > 0
+    assert manifest.num_scored + manifest.num_unscored == 4000
+
+
+def test_a_pseudo_label_is_its_snapshots_score(stream: Stream, foundation: Ref, examples: Ref) -> None:
+    manifest = ModelManifest.read(stream.folder(foundation))
+    window = manifest.windows[5]
+    snapshot = manifest.snapshot_for(window.start)
+    assert snapshot is not None
+    teacher = RankingModel(manifest.feature_schema, manifest.model)
+    load_weights(teacher, stream.folder(foundation) / snapshot.folder)
+    impressions = read_impressions(stream.folder(stream.events), window)
+    expected = teacher.probabilities(
+        encode_examples(raw_columns(impressions.to_arrow(), teacher.schema), teacher.schema)
+    )
+    found = read_partition(stream.folder(examples), window)
+    np.testing.assert_allclose(found["pseudo.fm.click"].to_numpy(), expected[:, 0], rtol=1e-6)
+    assert np.ptp(expected) > 0.01, "a constant teacher would pass for any other"
+
+
+def test_examples_hold_every_impression_once_with_its_own_label(stream: Stream, examples: Ref) -> None:
+    manifest = ExamplesManifest.read(stream.folder(examples))
+    joined = pl.concat([read_partition(stream.folder(examples), window) for window in manifest.windows])
+    labels = pl.concat([read_partition(stream.folder(stream.labels), window) for window in manifest.windows])
+    assert manifest.num_examples == len(joined) == joined["impression_id"].n_unique() == 4000
+    both = joined.join(labels, on="impression_id", suffix="_own")
+    assert both["label.click"].equals(both["label.click_own"].alias("label.click"))
+    assert manifest.fm_snapshots == {"fm": "fm-00009"}

@@ -1,0 +1,86 @@
+"""Bundles in MLflow."""
+
+from pathlib import Path
+
+import mlflow
+import pytest
+from stream import Stream
+
+from exfm.artifact.bundle import BundleManifest
+from exfm.artifact.storage import Ref
+from exfm.errors import ConfigError, StorageError
+from exfm.registry.mlflow_registry import Registration, Registry, register_all
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("root")
+
+
+@pytest.fixture(scope="module")
+def registration(root: Path, vertical: Ref, bundle: Ref) -> Registration:
+    [registered] = register_all(root=str(root), models=[vertical], bundles=[bundle])
+    return registered
+
+
+@pytest.fixture
+def client(root: Path) -> mlflow.MlflowClient:
+    uri = f"sqlite:///{root}/registry/mlflow.db"
+    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def test_the_first_version_is_candidate_and_champion(registration: Registration) -> None:
+    assert (registration.name, registration.version) == ("search-ads", "1")
+    assert registration.aliases == ("candidate", "champion")
+
+
+def test_an_alias_resolves_to_the_bundle_and_its_digest(root: Path, registration: Registration, bundle: Ref) -> None:
+    resolved = Registry(str(root)).resolve("models:/search-ads@champion")
+    assert resolved == registration.bundle
+    assert BundleManifest.read(Path(resolved.uri)).bundle_id == registration.bundle_id
+    assert resolved.digest == bundle.digest
+
+
+def test_a_later_version_is_candidate_and_leaves_the_champion(
+    root: Path, registration: Registration, vertical: Ref, bundle: Ref
+) -> None:
+    later = Registry(str(root)).register(model=vertical, bundle=bundle)
+    assert (later.version, later.aliases) == ("2", ("candidate",))
+    assert Registry(str(root)).resolve("models:/search-ads@champion") == registration.bundle
+
+
+def test_a_version_has_lineage_metrics_and_signature(
+    client: mlflow.MlflowClient, registration: Registration, stream: Stream
+) -> None:
+    version = client.get_model_version("search-ads", "1")
+    assert version.tags["bundle_id"] == registration.bundle_id
+    assert version.tags.keys() >= {"event_windows", "label_revision", "fm_snapshot", "git_commit"}
+    run = client.get_run(version.run_id)
+    assert 0 < run.data.metrics["overall.click.normalized_entropy"] < 2
+    assert len(client.get_metric_history(version.run_id, "click.normalized_entropy")) > 5
+    model = mlflow.models.Model.load(str(Path(registration.bundle.uri) / "MLmodel"))
+    assert [output.name for output in model.signature.outputs] == ["click"]
+    assert "interests.lengths" in [item.name for item in model.signature.inputs]
+    assert (Path(registration.bundle.uri) / model.saved_input_example_info["artifact_path"]).is_file()
+
+
+def test_nothing_in_the_registry_is_pickled(root: Path, registration: Registration) -> None:
+    suffixes = {path.suffix for path in (root / "registry").rglob("*") if path.is_file()}
+    assert suffixes == {".db", ".json", ".safetensors", ""}  # "" is MLmodel
+
+
+@pytest.mark.parametrize("alias", ["models:/search-ads@other", "models:/nobody@champion"])
+def test_a_name_that_is_not_registered_is_refused(root: Path, registration: Registration, alias: str) -> None:
+    with pytest.raises(StorageError, match="the registry has no model"):
+        Registry(str(root)).resolve(alias)
+
+
+def test_a_uri_without_an_alias_is_refused(root: Path) -> None:
+    with pytest.raises(ConfigError, match="expected models:/NAME@ALIAS"):
+        Registry(str(root)).resolve("models:/search-ads")
+
+
+def test_the_embedded_registry_wants_a_local_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(ConfigError, match="needs a local root, not s3://bucket/run; set MLFLOW_TRACKING_URI"):
+        Registry("s3://bucket/run")

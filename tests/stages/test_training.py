@@ -1,0 +1,226 @@
+"""Test, then train: in order of time, with labels used only once they are known."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import safetensors.torch
+import torch
+from stream import Stream
+
+from exfm.artifact.manifest import Window
+from exfm.artifact.storage import Ref, ref_to
+from exfm.das.labels import make_labels
+from exfm.errors import ConfigError, DataError, StorageError
+from exfm.events.examples import Examples, examples_of, read_frame
+from exfm.events.log import write_event_log
+from exfm.events.schemas import SYNTHETIC
+from exfm.events.sources import load
+from exfm.events.synthetic import SyntheticSource
+from exfm.foundation.config import FoundationConfig
+from exfm.foundation.stage import train_foundation
+from exfm.metrics import quality
+from exfm.models.ranking import RankingModel
+from exfm.schema import Schema
+from exfm.training.checkpoint import load_weights, save_weights
+from exfm.training.evaluation import WindowQuality, read_predictions
+from exfm.training.learner import LabelLearner, weighted_loss
+from exfm.training.loop import dense_optimizer, walk_windows
+from exfm.training.manifest import ModelManifest
+
+WINDOW_S = 43_200
+
+
+def windows(count: int, *, length: int = 10) -> list[Window]:
+    return [Window(index=i, start=i * length, end=(i + 1) * length) for i in range(count)]
+
+
+@pytest.fixture
+def learner(stream: Stream, foundation_config: FoundationConfig) -> LabelLearner:
+    schema = stream.schema.select(tasks=foundation_config.tasks)
+    return LabelLearner(RankingModel(schema, foundation_config.model))
+
+
+@pytest.fixture
+def one_window(stream: Stream, learner: LabelLearner) -> Examples:
+    window = Window(index=1, start=0, end=1)
+    datasets = (stream.folder(stream.events) / "impressions", stream.folder(stream.labels))
+    return examples_of(read_frame(datasets, window, stream.schema), stream.schema.select(tasks=("click",)))
+
+
+def walk(
+    learner: LabelLearner, examples: Examples, *, delay: int, known_until: int = 1000, tested_until: int = 0
+) -> list[tuple[str, int]]:
+    """Return what was done to five windows of ten steps each, in order."""
+    done: list[tuple[str, int]] = []
+    walk_windows(
+        learner,
+        torch.optim.SGD(learner.model.network.parameters(), lr=0.0),
+        windows(5),
+        read=lambda window: examples,
+        label_delay=delay,
+        known_until=known_until,
+        tested_until=tested_until,
+        batch_size=1000,
+        on_tested=lambda window, examples, scores: done.append(("test", window.index)),
+        on_trained=lambda window: done.append(("train", window.index)),
+    )
+    return done
+
+
+def test_a_window_is_tested_before_it_is_learned(learner: LabelLearner, one_window: Examples) -> None:
+    steps = [(step, index) for index in range(5) for step in ("test", "train")]
+    assert walk(learner, one_window, delay=0) == steps
+
+
+def test_a_window_is_learned_only_when_its_labels_are_known(learner: LabelLearner, one_window: Examples) -> None:
+    done = walk(learner, one_window, delay=11)
+    for index in range(3):  # known at 10 * (index + 1) + 11, which is before the start of window index + 3 only
+        assert done.index(("train", index)) > done.index(("test", index + 2))
+        if index < 2:
+            assert done.index(("train", index)) < done.index(("test", index + 3))
+
+
+def test_windows_with_labels_still_unknown_at_the_end_are_left(learner: LabelLearner, one_window: Examples) -> None:
+    done = walk(learner, one_window, delay=11, known_until=50)
+    assert [index for step, index in done if step == "train"] == [0, 1, 2]
+    assert [index for step, index in done if step == "test"] == [0, 1, 2, 3, 4]
+
+
+def test_windows_that_an_earlier_walk_tested_are_only_learned(learner: LabelLearner, one_window: Examples) -> None:
+    done = walk(learner, one_window, delay=0, tested_until=20)
+    assert [index for step, index in done if step == "test"] == [2, 3, 4]
+    assert [index for step, index in done if step == "train"] == [0, 1, 2, 3, 4]
+
+
+def test_one_pass_over_a_fixed_window_lowers_its_loss_as_it_did_before(
+    learner: LabelLearner, one_window: Examples
+) -> None:
+    with torch.no_grad():
+        before = float(learner.loss(one_window))
+    optimizer = dense_optimizer(learner, FoundationConfig().training)
+    for part in one_window.minibatches(32):
+        optimizer.zero_grad()
+        learner.loss(part).backward()
+        optimizer.step()
+    with torch.no_grad():
+        after = float(learner.loss(one_window))
+    assert (before, after) == pytest.approx((0.6661, 0.4666), abs=2e-3)
+
+
+def test_an_unknown_target_is_no_loss_and_no_gradient() -> None:
+    logits_BT = torch.tensor([[0.3], [5.0]], requires_grad=True)
+    targets_BT = np.array([[1.0], [np.nan]], dtype=np.float32)
+    loss = weighted_loss(logits_BT, targets_BT, np.ones_like(targets_BT))
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(np.log1p(np.exp(-0.3)) / 2)
+    assert logits_BT.grad is not None
+    assert logits_BT.grad[1].item() == 0
+
+
+def test_a_snapshot_holds_what_its_windows_taught_and_scores_the_same_when_loaded(
+    stream: Stream, foundation: Ref, one_window: Examples
+) -> None:
+    manifest = ModelManifest.read(stream.folder(foundation))
+    scores = []
+    for snapshot in (manifest.snapshots[0], manifest.snapshots[0], manifest.snapshots[-1]):
+        model = RankingModel(manifest.feature_schema, manifest.model)
+        load_weights(model, stream.folder(foundation) / snapshot.folder)
+        scores.append(model.probabilities(one_window.batches))
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert np.abs(scores[0] - scores[2]).max() > 1e-3
+
+
+def test_weights_of_other_sizes_are_refused_by_name(
+    foundation_config: FoundationConfig, tmp_path: Path, learner: LabelLearner
+) -> None:
+    save_weights(learner.model, tmp_path)
+    wider = foundation_config.model.model_copy(update={"dim_factor": 4})
+    with pytest.raises(StorageError, match=r"tensor 'dense.* has shape .*, expected .* train again"):
+        load_weights(RankingModel(learner.model.schema.select(), wider), tmp_path)
+
+
+def test_every_windows_quality_is_handed_out_as_soon_as_it_is_tested(
+    stream: Stream, foundation_config: FoundationConfig, tmp_path: Path
+) -> None:
+    seen: list[WindowQuality] = []
+    manifest = train_foundation(
+        foundation_config, events=stream.events, labels=stream.labels, out=str(tmp_path / "fm"), on_window=seen.append
+    )
+    assert tuple(seen) == manifest.qualities
+    assert [quality.window for quality in seen] == [window.index for window in manifest.windows]
+
+
+def test_overall_quality_is_that_of_all_predictions_after_the_warm_up(stream: Stream, foundation: Ref) -> None:
+    folder = stream.folder(foundation)
+    manifest = ModelManifest.read(folder)
+    counted = read_predictions(folder / "predictions", manifest.windows[2:], domain_column=stream.schema.domain)
+    columns = (counted[f"{kind}.click"].to_numpy() for kind in ("score", "label", "weight"))
+    assert manifest.overall["click"] == quality(*columns)
+    assert manifest.overall["click"].num_examples > 2000
+
+
+def test_a_foundation_model_learns_something(stream: Stream, foundation: Ref) -> None:
+    overall = ModelManifest.read(stream.folder(foundation)).overall["click"]
+    assert overall.auc is not None
+    assert overall.auc > 0.55
+
+
+def test_a_warm_start_goes_on_as_if_training_had_never_stopped(
+    foundation_config: FoundationConfig, tmp_path: Path
+) -> None:
+    whole = first_windows(tmp_path / "whole", num_windows=8)
+    half = first_windows(tmp_path / "half", num_windows=5)
+    at_once = train_on(whole, foundation_config, tmp_path / "at-once")
+    first = train_on(half, foundation_config, tmp_path / "first")
+    second = train_on(whole, foundation_config, tmp_path / "second", warm_start=ref_to(str(tmp_path / "first")))
+    assert first.snapshots[-1].version != second.snapshots[-1].version == at_once.snapshots[-1].version
+    assert [q.window for q in first.qualities + second.qualities] == [q.window for q in at_once.qualities]
+    last = at_once.snapshots[-1].folder
+    for file in ("weights.safetensors", "training.safetensors"):
+        one = safetensors.torch.load_file(tmp_path / "at-once" / last / file)
+        two = safetensors.torch.load_file(tmp_path / "second" / last / file)
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            torch.testing.assert_close(
+                two[name], value, rtol=1e-5, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+
+def test_a_warm_start_from_other_sizes_is_refused(
+    stream: Stream, foundation: Ref, foundation_config: FoundationConfig, tmp_path: Path
+) -> None:
+    wider = foundation_config.model_copy(update={"model": foundation_config.model.model_copy(update={"dim_factor": 3})})
+    with pytest.raises(ConfigError, match="warm start: model 'fm' has other sizes"):
+        train_foundation(
+            wider, events=stream.events, labels=stream.labels, out=str(tmp_path / "fm"), warm_start=foundation
+        )
+    assert not (tmp_path / "fm").exists()
+
+
+def test_a_log_too_short_to_know_any_label_is_refused(tmp_path: Path) -> None:
+    log = first_windows(tmp_path, num_windows=2)
+    with pytest.raises(DataError, match="no window's labels are all known at the log's end"):
+        train_on(log, FoundationConfig(tasks=("conversion",)), tmp_path / "fm")
+
+
+def first_windows(folder: Path, *, num_windows: int) -> tuple[Ref, Ref]:
+    """Return events and labels of the first windows of one and the same stream of eight."""
+    source = SyntheticSource(kind="synthetic", num_impressions=1000, num_users=50, num_ads=40, duration_s=8 * WINDOW_S)
+    log, schema = load(source), Schema.read(SYNTHETIC)
+    end = int(log.impressions["event_time_s"].min()) + num_windows * WINDOW_S
+    known = {
+        "impressions": log.impressions.filter(pl.col("event_time_s") < end),
+        "feedback": log.feedback.filter(pl.col("event_time_s") < end),
+    }
+    (folder / "events").mkdir(parents=True)
+    write_event_log(replace(log, **known), schema=schema, window_length=WINDOW_S, folder=folder / "events")
+    events = ref_to(str(folder / "events"))
+    make_labels(events, out=str(folder / "labels"))
+    return events, ref_to(str(folder / "labels"))
+
+
+def train_on(log: tuple[Ref, Ref], config: FoundationConfig, out: Path, **start: Ref) -> ModelManifest:
+    return train_foundation(config, events=log[0], labels=log[1], out=str(out), **start)
