@@ -36,3 +36,8 @@ def vertical(root: str, name: str) -> str:
 def bundle(root: str, name: str) -> str:
     """Return where a vertical model's bundle is."""
     return join(root, "bundle", name)
+
+
+def rehearsal(root: str) -> str:
+    """Return where what the rehearsal asked, and was answered, is."""
+    return join(root, "rehearsal.json")

@@ -87,11 +87,18 @@ def make_pseudo_labels(root: str, events: dict, foundation: dict) -> dict:
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def join_examples(root: str, events: dict, labels: dict, pseudo_labels: dict) -> dict:
-    """Join features, labels and pseudo-labels into one dataset."""
+def join_examples(
+    root: str, events: dict, labels: dict, pseudo_labels: dict, examples: dsl.Output[dsl.Dataset]
+) -> None:
+    """Join features, labels and pseudo-labels into one dataset.
+
+    Its reference is an artifact: KFP 2.17's local runner hands an iteration's item to every *parameter* that a loop
+    takes from a task outside of it.
+    """
     from exfm.artifact.storage import Ref, ref_to
     from exfm.das.join import join_examples
     from exfm_components import layout
+    from exfm_components.artifacts import write_ref
     from exfm_components.progress import say
 
     say("started", "join")
@@ -102,16 +109,17 @@ def join_examples(root: str, events: dict, labels: dict, pseudo_labels: dict) ->
         out=layout.examples(root),
     )
     say("done", "join", manifest.headline())
-    return ref_to(layout.examples(root)).to_dict()
+    write_ref(ref_to(layout.examples(root)), examples.path)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def train_vertical(root: str, config: dict, teacher: str, examples: dict) -> dict:
+def train_vertical(root: str, config: dict, teacher: str, examples: dsl.Input[dsl.Dataset]) -> dict:
     """Train one vertical model with the teacher's pseudo-labels."""
-    from exfm.artifact.storage import Ref, ref_to
+    from exfm.artifact.storage import ref_to
     from exfm.distill.config import VerticalConfig
     from exfm.distill.stage import train_vertical
     from exfm_components import layout
+    from exfm_components.artifacts import read_ref
     from exfm_components.progress import say
 
     vertical = VerticalConfig.parse(config, source="vertical_models")
@@ -120,7 +128,7 @@ def train_vertical(root: str, config: dict, teacher: str, examples: dict) -> dic
     manifest = train_vertical(
         vertical,
         teacher=teacher,
-        examples=Ref.parse(examples, source="examples"),
+        examples=read_ref(examples.path),
         out=layout.vertical(root, vertical.name),
         on_window=lambda quality: say("window", stage, f"window {quality.window}"),
     )
@@ -129,7 +137,7 @@ def train_vertical(root: str, config: dict, teacher: str, examples: dict) -> dic
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def make_bundle(root: str, config: dict, vertical_model: dict, vertical: dict, examples: dict) -> dict:
+def make_bundle(root: str, config: dict, vertical_model: dict, vertical: dict) -> dict:
     """Plan one vertical model's shards and write its bundle."""
     from exfm.artifact.storage import Ref, ref_to
     from exfm.distill.config import VerticalConfig
@@ -143,7 +151,6 @@ def make_bundle(root: str, config: dict, vertical_model: dict, vertical: dict, e
     manifest = make_bundle(
         BundleConfig.parse(config, source="bundle"),
         vertical=Ref.parse(vertical, source="vertical"),
-        examples=Ref.parse(examples, source="examples"),
         out=layout.bundle(root, name),
     )
     say("done", f"bundle {name}", headline(manifest))
@@ -168,24 +175,32 @@ def register(root: str, verticals: list, bundles: list) -> list:
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def ask(bundles: list) -> dict:
-    """Serve the first bundle by its shards and ranker, and ask it its golden query."""
-    from exfm.artifact.storage import Ref
+def ask(root: str, bundles: list) -> str:
+    """Serve the first bundle by its shards and ranker, and ask it its golden query; return the answer's URI.
+
+    Request and answer are a file, because a struct would turn the request's ids into floats.
+    """
+    from exfm.artifact.manifest import json_bytes
+    from exfm.artifact.storage import Ref, write_file
     from exfm.serving.rehearsal import rehearse
+    from exfm_components import layout
     from exfm_components.progress import say
 
     say("started", "serve and ask")
     rehearsal = rehearse(Ref.parse(bundles[0], source="bundles"))
+    write_file(layout.rehearsal(root), json_bytes(rehearsal.to_dict()))
     say("done", "serve and ask", rehearsal.headline())
-    return rehearsal.to_dict()
+    return layout.rehearsal(root)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def report(
-    root: str, name: str, foundation: dict, verticals: list, bundles: list, registrations: list, rehearsal: dict
+    root: str, name: str, foundation: dict, verticals: list, bundles: list, registrations: list, rehearsal: str
 ) -> None:
     """Draw the run's figures into report.html, and put them into summary.json."""
-    from exfm.artifact.storage import Ref
+    import json
+
+    from exfm.artifact.storage import Ref, read_file
     from exfm.report.stage import make_report
     from exfm_components.progress import say
 
@@ -197,6 +212,6 @@ def report(
         verticals=[Ref.parse(item, source="verticals") for item in verticals],
         bundles=[Ref.parse(item, source="bundles") for item in bundles],
         registrations=registrations,
-        rehearsal=rehearsal,
+        rehearsal=json.loads(read_file(rehearsal)),
     )
     say("done", "report", summary.headline())

@@ -94,7 +94,9 @@ class _Screen(TextIOBase):
             case "done":
                 seconds = time.monotonic() - self._started
                 self._console.print(
-                    f"[green]✓[/] {progress.stage:<22} {seconds:5.1f} s  [dim]{progress.text}[/]", highlight=False
+                    f"[green]✓[/] {progress.stage:<22} {seconds:5.1f} s  [dim]{progress.text}[/]",
+                    highlight=False,
+                    soft_wrap=True,
                 )
 
 

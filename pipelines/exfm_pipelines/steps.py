@@ -1,11 +1,15 @@
 """The pipeline's steps one by one, on this machine: each takes what the steps before it left under the root."""
 
+import tempfile
 from typing import Any
+
+from kfp import dsl
 
 from exfm.artifact.storage import ref_to
 from exfm.distill.config import VerticalConfig
 from exfm.errors import ConfigError
 from exfm_components import layout, stages
+from exfm_components.artifacts import write_ref
 from exfm_pipelines.run_config import RunConfig
 
 
@@ -40,12 +44,14 @@ def pseudo_label(run: RunConfig) -> None:
 
 def join(run: RunConfig) -> None:
     """Make the examples."""
-    stages.join_examples.python_func(
-        root=run.root,
-        events=_ref(layout.events(run.root)),
-        labels=_ref(layout.labels(run.root)),
-        pseudo_labels=_ref(layout.pseudo_labels(run.root)),
-    )
+    with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
+        stages.join_examples.python_func(
+            root=run.root,
+            events=_ref(layout.events(run.root)),
+            labels=_ref(layout.labels(run.root)),
+            pseudo_labels=_ref(layout.pseudo_labels(run.root)),
+            examples=dsl.Dataset(uri=f"{scratch}/examples"),
+        )
 
 
 def train_vertical(run: RunConfig, *, name: str) -> None:
@@ -53,12 +59,12 @@ def train_vertical(run: RunConfig, *, name: str) -> None:
 
     Raises: ConfigError if the run has no such model.
     """
-    stages.train_vertical.python_func(
-        root=run.root,
-        config=_vertical(run, name).to_dict(),
-        teacher=run.foundation.name,
-        examples=_ref(layout.examples(run.root)),
-    )
+    with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
+        examples = dsl.Dataset(uri=f"{scratch}/examples")
+        write_ref(ref_to(layout.examples(run.root)), examples.path)
+        stages.train_vertical.python_func(
+            root=run.root, config=_vertical(run, name).to_dict(), teacher=run.foundation.name, examples=examples
+        )
 
 
 def make_bundle(run: RunConfig, *, name: str) -> None:
@@ -71,7 +77,6 @@ def make_bundle(run: RunConfig, *, name: str) -> None:
         config=run.bundle.to_dict(),
         vertical_model=_vertical(run, name).to_dict(),
         vertical=_ref(layout.vertical(run.root, name)),
-        examples=_ref(layout.examples(run.root)),
     )
 
 

@@ -20,10 +20,9 @@ def show_summary(config: RunConfig) -> None:
     console = Console(file=sys.stdout)
     print_summary(summary, console=console, report=_short(join(config.root, "report.html")))
     name = config.vertical_models[0].name
+    served = _short(layout.bundle(config.root, name))
     console.print(
-        f"\nTo ask again: [bold]make serve[/] (the demo) or [bold]exfm serve {_short(layout.bundle(config.root, name))}[/], "
-        "then",
-        highlight=False,
+        f"\nTo ask again: [bold]exfm serve {served}[/] (the demo's: [bold]make serve[/]), then", highlight=False
     )
     # One line to be copied: it must not be wrapped.
     print(

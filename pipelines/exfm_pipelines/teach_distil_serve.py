@@ -31,14 +31,14 @@ def teach_distil_serve(
     pseudo = stages.make_pseudo_labels(root=root, events=events.output, foundation=model.output)
     examples = stages.join_examples(root=root, events=events.output, labels=labels.output, pseudo_labels=pseudo.output)
     with dsl.ParallelFor(vertical_models, parallelism=1) as config:
-        vertical = stages.train_vertical(root=root, config=config, teacher=teacher, examples=examples.output)
-        sharded = stages.make_bundle(
-            root=root, config=bundle, vertical_model=config, vertical=vertical.output, examples=examples.output
+        vertical = stages.train_vertical(
+            root=root, config=config, teacher=teacher, examples=examples.outputs["examples"]
         )
+        sharded = stages.make_bundle(root=root, config=bundle, vertical_model=config, vertical=vertical.output)
     registered = stages.register(
         root=root, verticals=dsl.Collected(vertical.output), bundles=dsl.Collected(sharded.output)
     )
-    rehearsal = stages.ask(bundles=dsl.Collected(sharded.output))
+    rehearsal = stages.ask(root=root, bundles=dsl.Collected(sharded.output))
     stages.report(
         root=root,
         name=name,

@@ -8,6 +8,7 @@
     │   └── BundleError            2                                      a served bundle
     ├── PlanError                  2                                      a placement of tables on shards
     ├── RequestError               2           INVALID_ARGUMENT     400   what a client sent
+    │   ├── KeysOutsideSliceError  2           INVALID_ARGUMENT     400   keys that a shard does not hold
     │   ├── UnknownModelError      2           NOT_FOUND            404
     │   └── VersionMismatchError   2           FAILED_PRECONDITION  412   ranker and shard hold different bundles
     ├── StageError                 3                                      a step of a pipeline, for a reason not ours
@@ -51,6 +52,15 @@ class PlanError(ExfmError):
 
 class RequestError(ExfmError):
     """A client's request is not one that the schema allows."""
+
+
+class KeysOutsideSliceError(RequestError):
+    """A shard was asked for keys that it does not hold; says how many, and of which table, so that they are counted."""
+
+    def __init__(self, message: str, *, table: str, num_keys: int) -> None:
+        super().__init__(message)
+        self.table = table
+        self.num_keys = num_keys
 
 
 class UnknownModelError(RequestError):

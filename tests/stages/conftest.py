@@ -85,8 +85,8 @@ def vertical(stream: Stream, examples: Ref, vertical_config: VerticalConfig) -> 
 
 
 @pytest.fixture(scope="session")
-def bundle(stream: Stream, vertical: Ref, examples: Ref) -> Ref:
+def bundle(stream: Stream, vertical: Ref) -> Ref:
     """Return that vertical model's bundle on two shards."""
     out = str(stream.root / "bundle")
-    make_bundle(BundleConfig(golden_candidates=20), vertical=vertical, examples=examples, out=out)
+    make_bundle(BundleConfig(golden_candidates=20), vertical=vertical, out=out)
     return ref_to(out)

@@ -95,9 +95,7 @@ def test_a_bundle_tells_what_it_was_made_from(stream: Stream, bundle: Ref) -> No
     assert len(manifest.lineage["label_revision"]) == 64
 
 
-def test_the_same_model_gives_the_same_bundle(
-    stream: Stream, vertical: Ref, examples: Ref, bundle: Ref, tmp_path: Path
-) -> None:
+def test_the_same_model_gives_the_same_bundle(stream: Stream, vertical: Ref, bundle: Ref, tmp_path: Path) -> None:
     config = BundleConfig(golden_candidates=20)
-    again = make_bundle(config, vertical=vertical, examples=examples, out=str(tmp_path / "again"))
+    again = make_bundle(config, vertical=vertical, out=str(tmp_path / "again"))
     assert again.bundle_id == BundleManifest.read(stream.folder(bundle)).bundle_id

@@ -87,4 +87,9 @@ def write_json(path: Path, value: Any) -> None:
 
     NaN and infinities are refused: JSON has none, and other readers would choke on them.
     """
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_bytes(json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return a JSON value as readable UTF-8 text; NaN and infinities are refused."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

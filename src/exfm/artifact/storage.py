@@ -101,17 +101,17 @@ def ref_to(uri: str) -> Ref:
         return Ref(uri=uri, digest=digest_of_file(copy).sha256)
 
 
-def publish_file(local: Path, uri: str) -> None:
+def write_file(uri: str, content: bytes) -> None:
     """Put one file at `uri`, whole."""
     if is_local(uri):
         target = Path(uri)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.partial")
-        shutil.copyfile(local, partial)
+        partial.write_bytes(content)
         partial.replace(target)
     else:
         filesystem, path = fsspec.core.url_to_fs(uri)
-        filesystem.put_file(str(local), path)
+        filesystem.pipe_file(path, content)
 
 
 def read_file(uri: str) -> bytes:

@@ -49,14 +49,14 @@ def _ids(table: pa.Table, feature: SparseFeature) -> RawIds:
     column = table.column(feature.name).combine_chunks()
     if isinstance(column, pa.ChunkedArray):  # no chunk at all
         column = pa.array([], type=column.type)
-    column = _without_dictionary(column)
+    column = _plain(column)
     is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
     if is_list != (feature.kind != "single"):
         wanted = "one id a row" if feature.kind == "single" else "a list of ids a row"
         raise DataError(f"column {feature.name!r} is {column.type}; a {feature.kind} feature wants {wanted}")
     if is_list:
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-        ids = _without_dictionary(column.flatten())  # skips null lists
+        ids = _plain(column.flatten())  # skips null lists
         if ids.null_count:
             raise DataError(f"column {feature.name!r} has {ids.null_count} nulls inside its lists; remove them")
     else:
@@ -70,7 +70,7 @@ def _ids(table: pa.Table, feature: SparseFeature) -> RawIds:
             return RawIds(values=ids.cast(pa.int64()).to_numpy(zero_copy_only=False), lengths=lengths)
         except pa.ArrowInvalid as error:
             raise DataError(f"column {feature.name!r} holds an id beyond int64: {error}") from error
-    if not (pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type) or ids.type == pa.string_view()):
+    if not (pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type)):
         raise DataError(f"column {feature.name!r} holds {ids.type}; its id type is string")
     coded = ids.cast(pa.large_string()).dictionary_encode()
     return RawIds(
@@ -80,6 +80,8 @@ def _ids(table: pa.Table, feature: SparseFeature) -> RawIds:
     )
 
 
-def _without_dictionary(array: pa.Array) -> pa.Array:
-    """Return an array with its values in place: a dictionary may hold a null that its indices do not show."""
-    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+def _plain(array: pa.Array) -> pa.Array:
+    """Return an array with its values in place, as a type that every Arrow function takes."""
+    if pa.types.is_dictionary(array.type):  # which may hold a null that its indices do not show
+        array = array.dictionary_decode()
+    return array.cast(pa.large_string()) if array.type == pa.string_view() else array

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from exfm.artifact.plan import ShardPlan, TableSlice
 from exfm.artifact.rows import rows_of_keys
-from exfm.errors import BundleError, RequestError
+from exfm.errors import BundleError, KeysOutsideSliceError
 from exfm.features.batch import Bags
 from exfm.schema import Net, Schema, SparseFeature
 
@@ -35,15 +35,6 @@ def lookups_of(plan: ShardPlan, schema: Schema, *, shard: int, net: Net) -> tupl
         for slice_ in plan.slices_of(feature.table)
         if slice_.shard == shard
     )
-
-
-class KeysOutsideSliceError(RequestError):
-    """A shard was asked for keys that it does not hold; says how many, and of which table, so that they are counted."""
-
-    def __init__(self, message: str, *, table: str, num_keys: int) -> None:
-        super().__init__(message)
-        self.table = table
-        self.num_keys = num_keys
 
 
 class ShardTables:

@@ -23,12 +23,12 @@ from exfm.training.checkpoint import load_weights
 from exfm.training.manifest import ModelManifest
 
 
-def make_bundle(config: BundleConfig, *, vertical: Ref, examples: Ref, out: str) -> BundleManifest:
+def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManifest:
     """Write the bundle of a vertical model's last snapshot; return its manifest.
 
     Raises: PlanError if its tables do not fit the shards.
     """
-    with reading(vertical) as model_folder, reading(examples) as dataset, writing(out) as folder:
+    with reading(vertical) as model_folder, writing(out) as folder:
         model = ModelManifest.read(model_folder)
         trained = RankingModel(model.feature_schema, model.model)
         schema = trained.schema
@@ -39,9 +39,11 @@ def make_bundle(config: BundleConfig, *, vertical: Ref, examples: Ref, out: str)
         for shard in range(plan.num_shards):
             flat = flatten_tables(trained.tables.weights(), plan, shard=shard)
             _save_tensors({"fp32": flat}, folder / tables_file(shard))
-        rows, request = latest_query(
-            dataset, model.windows, schema, domains=model.domains, num_candidates=config.golden_candidates
-        )
+        with reading(model.inputs["examples"]) as dataset:
+            examples = ExamplesManifest.read(dataset)
+            rows, request = latest_query(
+                dataset, model.windows, schema, domains=model.domains, num_candidates=config.golden_candidates
+            )
         scores_NT = trained.probabilities(encode_examples(raw_columns(rows.to_arrow(), schema), schema))
         _save_golden(folder, request, outputs_to_json([label.name for label in schema.labels], scores_NT))
         return seal_bundle(
@@ -50,7 +52,7 @@ def make_bundle(config: BundleConfig, *, vertical: Ref, examples: Ref, out: str)
             schema=schema,
             network=model.model.network.to_dict(),
             plan=plan,
-            lineage=_lineage(model, ExamplesManifest.read(dataset)),
+            lineage=_lineage(model, examples),
         )
 
 

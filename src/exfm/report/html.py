@@ -1,0 +1,86 @@
+"""The report as one page that needs nothing else: plots lie in it, and it runs no script."""
+
+import base64
+import math
+from datetime import UTC, datetime
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from exfm.report.plots import age_by_window, bytes_by_shard, entropy_by_window, reliability_curves
+from exfm.report.summary import PROMISED_TIMES, Summary
+
+DASH = "–"  # noqa: RUF001 - an undefined figure
+
+
+def render_html(summary: Summary) -> str:
+    """Return the page."""
+    environment = Environment(
+        loader=PackageLoader("exfm.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "figure": figure, "percent": percent, "duration": duration, "embedded": embedded, "size": size, "span": span,
+        "times": times,
+    }  # fmt: skip
+    environment.globals["time"] = lambda time: event_time(time, kind=summary.data.time_kind)
+    return environment.get_template("report.html.jinja").render(
+        summary=summary,
+        promised_times=PROMISED_TIMES,
+        has_truth=any(task.truth for vertical in summary.verticals for task in vertical.tasks.values()),
+        plots={
+            vertical.name: (entropy_by_window(vertical), reliability_curves(vertical)) for vertical in summary.verticals
+        },
+        age_plot=age_by_window(summary.pseudo_labels.timeliness),
+        shard_plot=bytes_by_shard(summary.bundles),
+    )
+
+
+def figure(value: float | None, digits: int = 4) -> str:
+    """Return a number as text; a dash if there is none."""
+    return DASH if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    """Return a signed change as text; a dash if there is none."""
+    return DASH if value is None else f"{value:+.2f} %".replace("-", "−")  # noqa: RUF001
+
+
+def duration(value: float, unit: str) -> str:
+    """Return an age as text, in days too where it is longer than two."""
+    text = f"{value:,.1f} {unit}"
+    return f"{text} ({value / 24:,.1f} days)" if unit == "hours" and value >= 48 else text
+
+
+def size(size_bytes: int) -> str:
+    """Return a size as text, in the largest unit that leaves at least 1."""
+    for exponent, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size_bytes >= 2**exponent:
+            return f"{size_bytes / 2**exponent:,.1f} {unit}"
+    return f"{size_bytes} B"
+
+
+def span(indices: tuple[int, ...]) -> str:
+    """Return ordered window indices in short."""
+    if not indices:
+        return "none"
+    gapless = indices[-1] - indices[0] == len(indices) - 1
+    count = f"{len(indices)} window{'s' if len(indices) > 1 else ''}"
+    return f"{indices[0]} to {indices[-1]} ({count}{'' if gapless else ', those with examples'})"
+
+
+def times(ratio: float) -> str:
+    """Return a ratio as text, rounded down: one that only just misses a bound does not look as if it met it."""
+    return f"{math.floor(100 * ratio) / 100:.2f}"
+
+
+def event_time(time: int, *, kind: str) -> str:
+    """Return an event time as text."""
+    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M} UTC" if kind == "absolute" else f"{time:,}"
+
+
+def embedded(svg: bytes) -> str:
+    """Return a picture as the address of itself."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"

@@ -1,0 +1,152 @@
+"""What a run left behind, read once: manifests, and every vertical model's predictions beside its rivals'."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from exfm.artifact.bundle import BundleManifest
+from exfm.artifact.manifest import Window
+from exfm.artifact.storage import Ref, reading
+from exfm.das.pseudo_labels import PseudoLabelsManifest
+from exfm.distill.stage import ALONE
+from exfm.errors import DataError, StorageError
+from exfm.events.examples import ExamplesManifest
+from exfm.events.labels import LabelsManifest
+from exfm.events.log import EventLogManifest, read_names
+from exfm.events.partitions import partition, read_parquet, read_partition
+from exfm.training.manifest import PREDICTIONS, ModelManifest
+
+WINDOW = "window.index"
+"""The column of the window that a row is of; with a dot, so that no column of a schema can have its name."""
+
+
+@dataclass(frozen=True)
+class VerticalOutputs:
+    """A vertical model and what was predicted on its examples."""
+
+    manifest: ModelManifest
+    predictions: pl.DataFrame
+    """One row for each example of a window that both it and the foundation model were tested on: WINDOW,
+    `label.<task>`, `weight.<task>`, and a probability from each source there is, `foundation.<task>`,
+    `distilled.<task>`, `alone.<task>` and `truth.<task>`."""
+
+
+@dataclass(frozen=True)
+class RunOutputs:
+    """A finished run."""
+
+    refs: Mapping[str, Ref]
+    """Every folder of the run, by what it holds."""
+    events: EventLogManifest
+    labels: LabelsManifest
+    pseudo_labels: PseudoLabelsManifest
+    examples: ExamplesManifest
+    foundation: ModelManifest
+    verticals: tuple[VerticalOutputs, ...]
+    bundles: tuple[BundleManifest, ...]
+    ages: pl.DataFrame
+    """One row for each scored impression: WINDOW and `age`, in event time."""
+    names: Mapping[str, Mapping[Any, str]]
+    """What to show a person instead of an id, by feature."""
+
+
+def read_outputs(*, foundation: Ref, verticals: Sequence[Ref], bundles: Sequence[Ref]) -> RunOutputs:
+    """Return a run's outputs; those of the stages before the models are found by the references in the manifests.
+
+    Raises: StorageError if a folder is missing or was written again since, or the vertical models are not of one run;
+    DataError if two models' predictions are not for the same impressions.
+    """
+    with ExitStack() as stack:
+
+        def open_folder(ref: Ref) -> Path:
+            return stack.enter_context(reading(ref))
+
+        model_folders = [open_folder(ref) for ref in verticals]
+        models = [ModelManifest.read(folder) for folder in model_folders]
+        examples_ref = _common_examples(models)
+        dataset = open_folder(examples_ref)
+        examples = ExamplesManifest.read(dataset)
+        log = open_folder(examples.inputs["events"])
+        events = EventLogManifest.read(log)
+        pseudo_folder = open_folder(examples.inputs["pseudo_labels"])
+        pseudo = PseudoLabelsManifest.read(pseudo_folder)
+        fm_folder = open_folder(foundation)
+        fm = ModelManifest.read(fm_folder)
+        manifests = [BundleManifest.read(open_folder(ref), verify=False) for ref in bundles]
+        return RunOutputs(
+            refs=examples.inputs
+            | {"examples": examples_ref, f"foundation model {fm.name}": foundation}
+            | {f"vertical model {model.name}": ref for model, ref in zip(models, verticals, strict=True)}
+            | {f"bundle {manifest.name}": ref for manifest, ref in zip(manifests, bundles, strict=True)},
+            events=events,
+            labels=LabelsManifest.read(open_folder(examples.inputs["labels"])),
+            pseudo_labels=pseudo,
+            examples=examples,
+            foundation=fm,
+            verticals=tuple(
+                VerticalOutputs(model, _predictions(model, folder, fm=fm, fm_folder=fm_folder, dataset=dataset))
+                for model, folder in zip(models, model_folders, strict=True)
+            ),
+            bundles=tuple(manifests),
+            ages=pl.concat([_ages(pseudo_folder, window, fm=pseudo.fm) for window in pseudo.windows]),
+            names={feature: read_names(log, events, feature) for feature in events.names},
+        )
+
+
+def _common_examples(models: Sequence[ModelManifest]) -> Ref:
+    refs = {model.inputs["examples"].digest: model.inputs["examples"] for model in models}
+    if len(refs) != 1:
+        found = ", ".join(ref.uri for ref in refs.values()) or "none"
+        raise StorageError(f"a report is on vertical models of one run's examples; found {found}")
+    return next(iter(refs.values()))
+
+
+def _predictions(
+    model: ModelManifest, folder: Path, *, fm: ModelManifest, fm_folder: Path, dataset: Path
+) -> pl.DataFrame:
+    key = model.feature_schema.impression_key
+    tasks = [label.name for label in model.feature_schema.labels]
+    truths = {label.name: label.truth for label in model.feature_schema.labels if label.truth}
+    rivals = {"foundation": fm_folder / PREDICTIONS}
+    if model.alone:
+        rivals["alone"] = folder / ALONE / PREDICTIONS
+    tested_by_fm = {quality.window for quality in fm.qualities}
+    tested = {quality.window for quality in model.qualities} & tested_by_fm
+    frames = []
+    for window in model.windows:
+        if window.index not in tested:
+            continue
+        rows = read_partition(folder / PREDICTIONS, window)
+        rows = rows.rename({f"score.{task}": f"distilled.{task}" for task in tasks})
+        for rival, predictions in rivals.items():
+            scores = {f"{rival}.{task}": f"score.{task}" for task in tasks}
+            rows = _join(rows, partition(predictions, window), columns=scores, key=key)
+        truth = {f"truth.{task}": column for task, column in truths.items()}
+        rows = _join(rows, partition(dataset, window), columns=truth, key=key)
+        frames.append(rows.with_columns(pl.lit(window.index).alias(WINDOW)))
+    if not frames:
+        raise DataError(f"{model.name} and {fm.name} were tested on no window in common; train both on one log")
+    return pl.concat(frames)
+
+
+def _join(rows: pl.DataFrame, file: Path, *, columns: Mapping[str, str], key: str) -> pl.DataFrame:
+    """Return the rows with columns of a file, under new names, beside them."""
+    if not columns:
+        return rows
+    other = read_parquet(file).select(key, *(pl.col(old).cast(pl.Float32).alias(new) for new, old in columns.items()))
+    joined = rows.join(other, on=key, how="inner", maintain_order="left", validate="1:1")
+    if len(joined) != len(rows):
+        raise DataError(
+            f"{file} has {len(joined)} of the {len(rows)} impressions that a vertical model was tested on there; "
+            "run the stage that writes it again"
+        )
+    return joined
+
+
+def _ages(folder: Path, window: Window, *, fm: str) -> pl.DataFrame:
+    ages = read_partition(folder, window).select(pl.col(f"pseudo.{fm}.age").alias("age")).drop_nulls()
+    return ages.with_columns(pl.lit(window.index).alias(WINDOW))

@@ -1,0 +1,167 @@
+"""A run's plots as SVG: drawn without a screen, and the same bytes for the same figures."""
+
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from matplotlib.typing import RcKeyType
+
+from exfm.report.comparison import ReliabilityBin, TaskComparison
+from exfm.report.summary import BundleSummary, VerticalSummary
+from exfm.report.timeliness import Timeliness
+
+# Okabe and Ito's palette: people with any colour vision can tell these apart.
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    "#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
+)  # fmt: skip
+
+FOUNDATION, ALONE, DISTILLED = "foundation model", "alone", "distilled"
+STYLES: dict[str, dict[str, Any]] = {
+    FOUNDATION: {"color": BLACK, "linestyle": ":", "marker": ""},
+    ALONE: {"color": ORANGE, "linestyle": "--", "marker": "s"},
+    DISTILLED: {"color": BLUE, "linestyle": "-", "marker": "o"},
+}
+
+SETTINGS: dict[RcKeyType, Any] = {
+    "svg.hashsalt": "exfm", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.alpha": 0.25, "axes.axisbelow": True, "legend.frameon": False,
+    "lines.linewidth": 1.6, "lines.markersize": 3.5,
+}  # fmt: skip
+
+
+def entropy_by_window(vertical: VerticalSummary) -> bytes:
+    """Return each task's normalized entropy over the windows, for the three models, with the warm-up shaded."""
+    with mpl.rc_context(SETTINGS):
+        figure, axes = _panels(len(vertical.tasks), width=6.4, height=2.3)
+        for axis, (task, comparison) in zip(axes, vertical.tasks.items(), strict=True):
+            _draw_entropy(axis, comparison, counted=vertical.counted_windows)
+            axis.set_ylabel(f"{task}\nnormalized entropy")
+        axes[-1].set_xlabel("window")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        return _svg(figure)
+
+
+def reliability_curves(vertical: VerticalSummary) -> bytes:
+    """Return each task's share of positives against the predictions, by deciles, alone and distilled."""
+    with mpl.rc_context(SETTINGS):
+        figure, axes = _panels(len(vertical.tasks), width=3.2, height=2.3)
+        for axis, (task, comparison) in zip(axes, vertical.tasks.items(), strict=True):
+            curves = {ALONE: comparison.reliability_alone, DISTILLED: comparison.reliability_distilled}
+            _draw_reliability(axis, curves)
+            axis.set_ylabel(f"{task}\nshare of positives")
+        axes[-1].set_xlabel("mean prediction of a decile")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        return _svg(figure)
+
+
+def age_by_window(timeliness: Timeliness) -> bytes:
+    """Return the mean age of each window's pseudo-labels, between the youngest and the oldest."""
+    with mpl.rc_context(SETTINGS):
+        figure, (axis,) = _panels(1, width=6.4, height=2.4)
+        windows, ages = list(timeliness.by_window), list(timeliness.by_window.values())
+        axis.vlines(
+            windows, [age.min for age in ages], [age.max for age in ages],
+            color=SKY, linewidth=3, label="youngest to oldest",
+        )  # fmt: skip
+        axis.plot(windows, [age.mean for age in ages], color=BLUE, linestyle="", marker="o", label="mean")
+        axis.set(xlabel="window", ylabel=f"age, {timeliness.unit}", ylim=(0, None))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+        return _svg(figure)
+
+
+def bytes_by_shard(bundles: Sequence[BundleSummary]) -> bytes:
+    """Return what each shard of each bundle holds, in KiB, a bar for each shard with a part for each table."""
+    colours = dict(zip(_tables(bundles), _repeat([BLUE, ORANGE, GREEN, SKY, PURPLE, YELLOW, VERMILION]), strict=False))
+    bars = [(f"{bundle.name}, shard {i}", shard) for bundle in bundles for i, shard in enumerate(bundle.shards)]
+    with mpl.rc_context(SETTINGS):
+        figure, (axis,) = _panels(1, width=6.4, height=0.9 + 0.28 * len(bars))
+        for position, (_, shard) in enumerate(bars):
+            left_kib = 0.0
+            for part in shard:
+                size_kib = part.size_bytes / 2**10
+                axis.barh(position, size_kib, left=left_kib, color=colours[part.table], height=0.7)
+                left_kib += size_kib
+        axis.set_yticks(range(len(bars)), [name for name, _ in bars])
+        axis.invert_yaxis()
+        axis.grid(visible=False, axis="y")
+        axis.set_xlabel("KiB of embedding rows")
+        handles = [Patch(color=colour, label=table) for table, colour in colours.items()]
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6))
+        return _svg(figure)
+
+
+def _draw_entropy(axis: Axes, comparison: TaskComparison, *, counted: Sequence[int]) -> None:
+    windows = [row.window for row in comparison.by_window]
+    series = {
+        FOUNDATION: [row.foundation for row in comparison.by_window],
+        ALONE: [row.alone for row in comparison.by_window],
+        DISTILLED: [row.distilled for row in comparison.by_window],
+    }
+    warmup = [window for window in windows if window not in counted]
+    if warmup:
+        axis.axvspan(min(warmup) - 0.5, max(warmup) + 0.5, color="#eeeeee", label="warm-up, not counted")
+    shown = [window for window in windows if window in counted] or windows
+    low, high = _limits([v for values in series.values() for w, v in zip(windows, values, strict=True) if w in shown])
+    for model, values in series.items():
+        if any(value is not None for value in values):
+            axis.plot(windows, _with_gaps(values), label=model, **STYLES[model])
+            above = [window for window, value in zip(windows, values, strict=True) if value and value > high]
+            below = [window for window, value in zip(windows, values, strict=True) if value and value < low]
+            for edge, outside, marker in ((high, above, "^"), (low, below, "v")):
+                axis.scatter(outside, [edge] * len(outside), color=STYLES[model]["color"], marker=marker, clip_on=False)
+    axis.set_ylim(low, high)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _draw_reliability(axis: Axes, curves: dict[str, tuple[ReliabilityBin, ...]]) -> None:
+    points = [
+        value for bins in curves.values() for part in bins for value in (part.mean_prediction, part.positive_share)
+    ]
+    limit = 1.05 * max(points, default=1)
+    axis.plot([0, limit], [0, limit], color="#999999", linewidth=1, label="calibrated")
+    for model, bins in curves.items():
+        if bins:
+            predictions, shares = [part.mean_prediction for part in bins], [part.positive_share for part in bins]
+            axis.plot(predictions, shares, label=model, **STYLES[model])
+    axis.set(xlim=(0, limit), ylim=(0, limit))
+
+
+def _limits(values: Iterable[float | None]) -> tuple[float, float]:
+    """Return the ends of an axis for most of the values: a few can be so far off that all others look flat."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return 0, 2
+    low, high = np.percentile(known, [5, 95])
+    margin = 0.3 * (high - low) or 0.01
+    return float(low - margin), float(high + margin)
+
+
+def _panels(count: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, 0.5 + height * count), layout="constrained")
+    return figure, list(figure.subplots(count, 1, squeeze=False)[:, 0])
+
+
+def _with_gaps(values: Iterable[float | None]) -> list[float]:
+    return [float("nan") if value is None else value for value in values]
+
+
+def _tables(bundles: Sequence[BundleSummary]) -> list[str]:
+    return list(dict.fromkeys(part.table for bundle in bundles for shard in bundle.shards for part in shard))
+
+
+def _repeat(colours: Sequence[str]) -> Iterable[str]:
+    while True:
+        yield from colours
+
+
+def _svg(figure: Figure) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()

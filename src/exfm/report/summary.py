@@ -1,0 +1,236 @@
+"""A run's figures: all that report.html draws and the terminal prints, and what summary.json holds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+from pydantic import FiniteFloat
+
+from exfm.artifact.bundle import BundleManifest
+from exfm.artifact.manifest import Window
+from exfm.artifact.storage import Ref
+from exfm.config import Config
+from exfm.events.labels import FeedbackCounts
+from exfm.metrics import Quality
+from exfm.report.answer import Answer, read_answer
+from exfm.report.comparison import TaskComparison, compare
+from exfm.report.outputs import WINDOW, RunOutputs, VerticalOutputs
+from exfm.report.timeliness import Timeliness, measure
+from exfm.serving.rehearsal import Rehearsal
+from exfm.training.manifest import ModelManifest
+
+PROMISED_TIMES = 10
+"""A foundation model has at least this many times the parameters of every vertical model that it teaches."""
+
+
+class DataSummary(Config):
+    """The events and their labels."""
+
+    source: str
+    notes: tuple[str, ...]
+    """Sentences that a report on these events must repeat."""
+    time_kind: Literal["absolute", "ordinal"]
+    windows: tuple[Window, ...]
+    num_impressions: int
+    num_immature: int
+    """Impressions with a label that was not known yet at the end of the log."""
+    feedback: FeedbackCounts
+    label_revision: str
+    known_until: int
+    """End of what the labels saw, in event time."""
+
+
+class PseudoLabelsSummary(Config):
+    """The foundation model's labels."""
+
+    num_scored: int
+    num_unscored: int
+    """Impressions of windows before the first snapshot that was old enough."""
+    num_snapshots: int
+    """Snapshots that scored an impression."""
+    newest_snapshot: str
+    """The version that scored the last window; empty: none was old enough."""
+    timeliness: Timeliness
+
+
+class FoundationSummary(Config):
+    """The foundation model."""
+
+    name: str
+    num_parameters: int
+    times_largest_vertical: FiniteFloat
+    """Its parameters over those of the largest vertical model."""
+    overall: dict[str, Quality]
+    """On all domains, after its own warm-up, by task."""
+
+    def keeps_promise(self) -> bool:
+        """Return whether it is as large as a foundation model has to be."""
+        return self.times_largest_vertical >= PROMISED_TIMES
+
+
+class VerticalSummary(Config):
+    """A vertical model."""
+
+    name: str
+    domains: tuple[str, ...]
+    """Empty: all."""
+    num_parameters: int
+    snapshot: str
+    """The version that its bundle serves."""
+    warmup_windows: int
+    counted_windows: tuple[int, ...]
+    """Indices of the windows that the comparisons are of."""
+    tasks: dict[str, TaskComparison]
+
+
+class TableBytes(Config):
+    """What one shard holds of one table."""
+
+    table: str
+    num_rows: int
+    size_bytes: int
+
+
+class BundleSummary(Config):
+    """A vertical model as it is served."""
+
+    name: str
+    bundle_id: str
+    strategy: str
+    shards: tuple[tuple[TableBytes, ...], ...]
+
+
+class RegisteredVersion(Config):
+    """A model version in the registry."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    bundle_id: str
+
+
+class Summary(Config):
+    """A run's figures."""
+
+    format_version: Literal[1] = 1
+    name: str
+    """The run's."""
+    data: DataSummary
+    pseudo_labels: PseudoLabelsSummary
+    foundation: FoundationSummary
+    verticals: tuple[VerticalSummary, ...]
+    bundles: tuple[BundleSummary, ...]
+    registered: tuple[RegisteredVersion, ...]
+    answer: Answer
+    provenance: dict[str, Ref]
+    """Every folder that the run made, by what it holds."""
+
+    @classmethod
+    def of(
+        cls,
+        outputs: RunOutputs,
+        *,
+        name: str,
+        registrations: Sequence[Mapping[str, Any]],
+        rehearsal: Rehearsal,
+    ) -> Self:
+        """Return the figures of a run.
+
+        Raises: StorageError if the rehearsal served another run's bundle; DataError if it answered with what is no
+        number.
+        """
+        return cls(
+            name=name,
+            data=_data(outputs),
+            pseudo_labels=_pseudo_labels(outputs),
+            foundation=_foundation(outputs.foundation, [vertical.manifest for vertical in outputs.verticals]),
+            verticals=tuple(_vertical(vertical) for vertical in outputs.verticals),
+            bundles=tuple(_bundle(bundle) for bundle in outputs.bundles),
+            registered=tuple(
+                RegisteredVersion(**{field: registration[field] for field in RegisteredVersion.model_fields})
+                for registration in registrations
+            ),
+            answer=read_answer(rehearsal, bundles=outputs.bundles, names=outputs.names),
+            provenance=dict(outputs.refs),
+        )
+
+    def headline(self) -> str:
+        """Return one line about the run."""
+        changes = [
+            comparison.change_percent
+            for vertical in self.verticals
+            for comparison in vertical.tasks.values()
+            if comparison.change_percent is not None
+        ]
+        models = f"{len(self.verticals)} vertical model{'s' if len(self.verticals) != 1 else ''}"
+        if not changes:
+            return f"{models}; no twin to compare with"
+        return f"{models}; NE distilled against alone {min(changes):+.2f} % to {max(changes):+.2f} %"
+
+
+def _data(outputs: RunOutputs) -> DataSummary:
+    return DataSummary(
+        source=outputs.events.source,
+        notes=outputs.events.notes,
+        time_kind=outputs.events.feature_schema.event_time.kind,
+        windows=outputs.events.windows,
+        num_impressions=outputs.events.num_impressions,
+        num_immature=outputs.labels.num_immature,
+        feedback=outputs.labels.feedback,
+        label_revision=outputs.labels.label_revision,
+        known_until=outputs.labels.known_until,
+    )
+
+
+def _pseudo_labels(outputs: RunOutputs) -> PseudoLabelsSummary:
+    pseudo = outputs.pseudo_labels
+    timeliness = measure(outputs.ages, kind=outputs.events.feature_schema.event_time.kind)
+    return PseudoLabelsSummary(
+        num_scored=pseudo.num_scored,
+        num_unscored=pseudo.num_unscored,
+        num_snapshots=len({pseudo.snapshots[window] for window in timeliness.by_window}),
+        newest_snapshot=outputs.examples.fm_snapshots[pseudo.fm],
+        timeliness=timeliness,
+    )
+
+
+def _foundation(model: ModelManifest, verticals: Sequence[ModelManifest]) -> FoundationSummary:
+    return FoundationSummary(
+        name=model.name,
+        num_parameters=model.num_parameters,
+        times_largest_vertical=model.num_parameters / max(vertical.num_parameters for vertical in verticals),
+        overall=model.overall,
+    )
+
+
+def _vertical(vertical: VerticalOutputs) -> VerticalSummary:
+    model, predictions = vertical.manifest, vertical.predictions
+    compared = set(predictions[WINDOW].to_list())
+    tested = [quality.window for quality in model.qualities]
+    counted = tuple(window for window in tested[model.training.warmup_windows :] if window in compared)
+    return VerticalSummary(
+        name=model.name,
+        domains=model.domains,
+        num_parameters=model.num_parameters,
+        snapshot=model.snapshots[-1].version,
+        warmup_windows=model.training.warmup_windows,
+        counted_windows=counted,
+        tasks={
+            label.name: compare(predictions, label.name, counted_windows=counted)
+            for label in model.feature_schema.labels
+        },
+    )
+
+
+def _bundle(bundle: BundleManifest) -> BundleSummary:
+    return BundleSummary(
+        name=bundle.name,
+        bundle_id=bundle.bundle_id,
+        strategy=bundle.plan.strategy,
+        shards=tuple(
+            tuple(
+                TableBytes(table=slice_.table, num_rows=slice_.num_rows, size_bytes=slice_.size_bytes)
+                for slice_ in bundle.plan.slices_on(shard)
+            )
+            for shard in range(bundle.plan.num_shards)
+        ),
+    )

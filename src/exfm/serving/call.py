@@ -1,0 +1,90 @@
+"""What a front door hands to a model and takes back: the same for gRPC and REST."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from exfm.errors import DeadlineError, RequestError
+from exfm.features.oip import Tensor
+
+Parameter = bool | int | str
+"""A parameter of a request or an answer: gRPC's form of the protocol has no other types."""
+
+TIMEOUT = "timeout"
+"""The request parameter in which Triton's clients send the time that they allow, in microseconds."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """The moment from which an answer is of no use."""
+
+    at_s: float
+    """On the clock of time.monotonic."""
+    allowed_ms: float
+    """The time there was at first."""
+
+    @classmethod
+    def after(cls, allowed_s: float) -> Self:
+        """Return the deadline `allowed_s` from now."""
+        return cls(at_s=time.monotonic() + allowed_s, allowed_ms=allowed_s * 1_000)
+
+    def remaining_s(self) -> float:
+        """Return the time left, 0 or more."""
+        return max(0.0, self.at_s - time.monotonic())
+
+    def check(self, doing: str) -> None:
+        """Return if there is time left.
+
+        Raises: DeadlineError, which says what was under way.
+        """
+        if self.remaining_s() == 0:
+            raise DeadlineError(f"the {self.allowed_ms:.0f} ms allowed passed while {doing}; allow more")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A decoded request to a model."""
+
+    tensors: Mapping[str, Tensor]
+    deadline: Deadline
+    model_version: str
+    """The bundle id that the request is for; empty leaves the choice to the server."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's answer."""
+
+    outputs: Mapping[str, npt.NDArray[np.float32]]
+    parameters: Mapping[str, Parameter]
+
+    def only(self, names: list[str]) -> "Answer":
+        """Return the answer with the outputs that a client asked for; none asked for means all.
+
+        Raises: RequestError if there is no such output.
+        """
+        unknown = [name for name in names if name not in self.outputs]
+        if unknown:
+            raise RequestError(f"unknown output {unknown[0]!r}; the model's outputs are {', '.join(self.outputs)}")
+        return Answer(outputs={name: self.outputs[name] for name in names or self.outputs}, parameters=self.parameters)
+
+
+def deadline_of(timeout_us: Any, *, transport_s: float | None, default_ms: int) -> Deadline:
+    """Return the earlier of a request's two deadlines, or the default if it has neither.
+
+    `timeout_us` is the parameter `timeout` as it came, None or 0 where there is none; `transport_s` the time that
+    gRPC leaves.
+
+    Raises: RequestError if `timeout_us` is not a number of microseconds.
+    """
+    limits_s = [] if transport_s is None else [max(0.0, transport_s)]
+    if timeout_us is not None:
+        if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or timeout_us < 0:
+            raise RequestError(f"parameter {TIMEOUT!r} is {timeout_us!r:.40}, expected whole microseconds, 0 or more")
+        if timeout_us > 0:
+            limits_s.append(timeout_us / 1e6)
+    return Deadline.after(min(limits_s, default=default_ms / 1_000))

@@ -1,0 +1,34 @@
+"""The options that both servers' command lines share."""
+
+import argparse
+from pathlib import Path
+from typing import TypeVar
+
+from exfm.config import read_yaml
+from exfm.serving.config import ServerConfig
+
+AnyConfig = TypeVar("AnyConfig", bound=ServerConfig)
+
+
+def server_parser(program: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser of the shared options; what is not given here or in the settings keeps its default."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description, allow_abbrev=False)
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="folder of the bundle to serve")
+    # Not --config: KServe parses every process's command line at import, and takes that for its --configure_logging.
+    parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML file of the server's settings")
+    parser.add_argument("--host", help="address to bind to, instead of the settings'")
+    parser.add_argument("--http-port", type=int, metavar="PORT", help="REST port, instead of the settings'")
+    parser.add_argument("--grpc-port", type=int, metavar="PORT", help="gRPC port, instead of the settings'")
+    return parser
+
+
+def config_from(arguments: argparse.Namespace, kind: type[AnyConfig]) -> AnyConfig:
+    """Return the settings: the file's, with those of the command line in their place.
+
+    Raises: ConfigError, which names each wrong setting.
+    """
+    values = {} if arguments.settings is None else read_yaml(arguments.settings)
+    overrides = {key: getattr(arguments, key) for key in ("host", "http_port", "grpc_port")}
+    if isinstance(values, dict):
+        values |= {key: value for key, value in overrides.items() if value is not None}
+    return kind.parse(values, source=str(arguments.settings or "command line"))

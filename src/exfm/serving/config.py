@@ -1,0 +1,44 @@
+"""Settings of the servers."""
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from exfm.config import Config
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
+
+Address = Annotated[str, StringConstraints(pattern=r"^[^\s:,]+:[0-9]{1,5}$")]
+"""host:port."""
+
+
+class ServerConfig(Config):
+    """Where a server listens, and how much a request may ask of it."""
+
+    host: Annotated[str, StringConstraints(min_length=1)] = "127.0.0.1"
+    """Address that REST and gRPC bind to. Nothing is encrypted or authenticated, so the default is loopback;
+    0.0.0.0 in a pod, behind a network policy."""
+    http_port: Port = 8080
+    """TCP port of REST, health and metrics; 0 takes a free one."""
+    grpc_port: Port = 8081
+    """TCP port of gRPC; 0 takes a free one."""
+    default_deadline_ms: Annotated[int, Field(ge=1, le=600_000)] = 1_000
+    """Time for a request that brings no deadline of its own, in milliseconds; 1 to 600,000."""
+    max_candidates: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Items, and users, of one request; 1 to 1,000,000."""
+    max_ids: Annotated[int, Field(ge=1, le=100_000_000)] = 262_144
+    """Values of all inputs of one request together; 1 to 100,000,000."""
+    max_message_bytes: Annotated[int, Field(ge=1_024, le=2**31 - 1)] = 64 * 2**20
+    """Size of one gRPC message or REST body, in bytes; 1 KiB to 2 GiB."""
+    torch_threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Threads of one tensor operation; 1 to 256."""
+    drain_s: Annotated[int, Field(ge=0, le=600)] = 10
+    """Time for requests under way to end after SIGTERM, in seconds; 0 to 600. 0 breaks them off."""
+
+
+class RankerConfig(ServerConfig):
+    """Settings of a ranker."""
+
+    max_reconnect_backoff_ms: Annotated[int, Field(ge=100, le=60_000)] = 500
+    """Longest pause between two attempts to reach a lost shard, in milliseconds; 100 to 60,000. gRPC's own is 120,000:
+    a ranker would miss a shard for two minutes after it is back."""

@@ -1,0 +1,62 @@
+"""The models of a server, by name and version: KServe's DataPlane with our errors and whole metadata."""
+
+from typing import Any, cast
+
+from kserve.protocol.dataplane import DataPlane
+
+from exfm.errors import UnknownModelError
+from exfm.serving.call import Answer, Call
+from exfm.serving.model import ServedModel
+
+PLATFORM = "exfm"
+
+
+class ServedModels(DataPlane):  # type: ignore[misc]  # kserve ships no types
+    """What both front doors ask."""
+
+    def find(self, name: str, *, version: str = "") -> ServedModel:
+        """Return the model of a name.
+
+        Raises: UnknownModelError; VersionMismatchError if it is not served in that version.
+        """
+        model = self.model_registry.get_model(name)
+        if model is None:
+            names = ", ".join(self.model_registry.get_models())
+            raise UnknownModelError(f"no model {name!r:.80} here; this server has {names}")
+        model = cast(ServedModel, model)
+        model.check_version(version)
+        return model
+
+    async def ask(self, model: ServedModel, call: Call) -> Answer:
+        """Return a model's answer, timed by KServe's metrics."""
+        answer, _ = await model(call)
+        return cast(Answer, answer)
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the server's metadata."""
+        return {**super().metadata(), "extensions": ["binary_tensor_data"]}
+
+    async def ready(self) -> bool:
+        """Return whether all models are ready."""
+        return all([await model.healthy() for model in self.model_registry.get_models().values()])
+
+    async def model_ready(self, model_name: str, disable_predictor_health_check: bool = True) -> bool:
+        """Return whether a model is ready; the arguments are KServe's.
+
+        Raises: UnknownModelError.
+        """
+        return cast(bool, await self.find(model_name).healthy())
+
+    async def model_metadata(self, model_name: str) -> dict[str, Any]:
+        """Return a model's metadata; KServe's own leaves version and platform empty.
+
+        Raises: UnknownModelError.
+        """
+        model = self.find(model_name)
+        return {
+            "name": model.name,
+            "versions": [model.bundle_id],
+            "platform": PLATFORM,
+            "inputs": model.get_input_types(),
+            "outputs": model.get_output_types(),
+        }

@@ -1,0 +1,212 @@
+"""A bundle served on this machine's loopback: its shards and its ranker, a process each."""
+
+import json
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
+from exfm.errors import BundleError, ServingError
+from exfm.serving.call import TIMEOUT
+from exfm.serving.client import ask
+from exfm.serving.processes import LOOPBACK, ServerProcess, claim_ports, start_process, stop_processes
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 15.0
+SCORE_TOLERANCE = 1e-3
+"""How far a served score may be from the model's own: sums of slices add up in another order."""
+
+_POLL_S = 0.05
+_WARM_UP_S = 8.0
+
+
+@dataclass(frozen=True)
+class LocalServing:
+    """A bundle that is being served."""
+
+    model_name: str
+    bundle_id: str
+    rest_url: str
+    grpc_address: str
+    shard_addresses: tuple[str, ...]
+    """gRPC's."""
+    shard_urls: tuple[str, ...]
+    """REST's, for health and metrics."""
+    servers: list[ServerProcess]
+    """The ranker, then the shards in order."""
+
+    def __str__(self) -> str:
+        """Return one line for whoever wants to ask it."""
+        return (
+            f"serving {self.model_name} (bundle {self.bundle_id[:12]}, {len(self.shard_addresses)} shards): "
+            f"REST {self.rest_url}/v2/models/{self.model_name}/infer, gRPC {self.grpc_address}"
+        )
+
+    def ask(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the ranker's answer to a request, both in the protocol's JSON form.
+
+        Raises: RequestError, ServingError.
+        """
+        return ask(self.rest_url, self.model_name, body)
+
+    def check(self) -> None:
+        """Return if all servers run.
+
+        Raises: ServingError, which says which one does not.
+        """
+        for server in self.servers:
+            server.check()
+
+
+@contextmanager
+def serve_local(bundle: Path, *, http_port: int = 0, grpc_port: int = 0) -> Iterator[LocalServing]:
+    """Yield a bundle's ranker and shards when all are ready, and stop them when the block ends.
+
+    The ports are the ranker's; 0 takes a free one. Ready: each server says so, and the ranker gives the bundle's
+    golden scores. The servers end with the thread that calls this.
+
+    Raises: BundleError, ConfigError if a port is in use, ServingError if a server does not become ready.
+    """
+    with _serve(bundle, http_port=http_port, grpc_port=grpc_port, stop=_StopFlag()) as serving:
+        yield serving
+
+
+@contextmanager
+def _serve(bundle: Path, *, http_port: int, grpc_port: int, stop: "_StopFlag") -> Iterator[LocalServing]:
+    manifest = BundleManifest.read(bundle)
+    golden = _golden(bundle)
+    num_shards = manifest.plan.num_shards
+    flat = claim_ports([http_port, grpc_port, *([0, 0] * num_shards)])
+    (http_port, grpc_port), *shard_ports = zip(flat[::2], flat[1::2], strict=True)
+    serving = LocalServing(
+        model_name=manifest.name,
+        bundle_id=manifest.bundle_id,
+        rest_url=f"http://{LOOPBACK}:{http_port}",
+        grpc_address=f"{LOOPBACK}:{grpc_port}",
+        shard_urls=tuple(f"http://{LOOPBACK}:{port}" for port, _ in shard_ports),
+        shard_addresses=tuple(f"{LOOPBACK}:{port}" for _, port in shard_ports),
+        servers=[],
+    )
+    with tempfile.TemporaryDirectory(prefix="exfm-serve-") as logs:
+        try:
+            for name, arguments in _commands(serving, bundle, [(http_port, grpc_port), *shard_ports]).items():
+                serving.servers.append(start_process(name, arguments, log=Path(logs) / f"{name}.log"))
+            _wait_until_ready(serving, stop=stop)
+            if golden is not None:
+                check_golden(serving, *golden)
+            yield serving
+        finally:
+            # The ranker first: its requests under way need the shards.
+            stop_processes(serving.servers[:1], timeout_s=STOP_TIMEOUT_S)
+            stop_processes(serving.servers[1:], timeout_s=STOP_TIMEOUT_S)
+
+
+def serve_until_stopped(bundle: Path, *, http_port: int, grpc_port: int, announce: Callable[[str], None]) -> None:
+    """Serve a bundle until SIGTERM or SIGINT; `announce` is given one line when it is ready. For the main thread.
+
+    Raises: as `serve_local`; ServingError if a server ends by itself.
+    """
+    stop = _StopFlag()
+    previous = {number: signal.signal(number, stop.set) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with _serve(bundle, http_port=http_port, grpc_port=grpc_port, stop=stop) as serving:
+            announce(str(serving))
+            while not stop.is_set:
+                serving.check()
+                time.sleep(_POLL_S)
+    except _Stopped:
+        return
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def check_golden(serving: LocalServing, request: dict[str, Any], response: dict[str, Any]) -> None:
+    """Ask a bundle's golden request; return if the scores are those of its golden response.
+
+    Raises: ServingError if they differ.
+    """
+    # The first request warms the servers up; on a busy machine that takes longer than a client would wait.
+    parameters = {**request.get("parameters", {}), TIMEOUT: int(_WARM_UP_S * 1e6)}
+    answer = serving.ask({**request, "parameters": parameters})
+    served = {output["name"]: output["data"] for output in answer["outputs"]}
+    for output in response["outputs"]:
+        expected, found = output["data"], served.get(output["name"], [])
+        agree = len(found) == len(expected) and all(
+            abs(one - other) <= SCORE_TOLERANCE for one, other in zip(found, expected, strict=True)
+        )
+        if not agree:
+            raise ServingError(
+                f"task {output['name']!r} of the golden request is scored {found}, expected {expected} "
+                f"to {SCORE_TOLERANCE}: the servers do not agree with the model that was exported"
+            )
+
+
+class _StopFlag:
+    """Whether a signal asked us to stop.
+
+    Loops look at it: an exception raised by a signal's handler is lost if it lands in a destructor or a callback.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+
+    def set(self, number: int, frame: object) -> None:
+        """Ask to stop; the arguments are a signal handler's."""
+        self.is_set = True
+
+
+class _Stopped(Exception):  # noqa: N818  # no error: it ends a start that nobody wants any more
+    """The start was broken off by a signal."""
+
+
+def _commands(serving: LocalServing, bundle: Path, ports: Sequence[tuple[int, int]]) -> dict[str, list[str]]:
+    """Return each server's command line by its name, the ranker's first; `ports` are REST's and gRPC's of each."""
+    options = [
+        ["--bundle", str(bundle), "--host", LOOPBACK, "--http-port", str(http_port), "--grpc-port", str(grpc_port)]
+        for http_port, grpc_port in ports
+    ]
+    commands = {"the ranker": ["exfm.serving.ranker", *options[0], "--shards", ",".join(serving.shard_addresses)]}
+    for shard, of_shard in enumerate(options[1:]):
+        commands[f"shard {shard}"] = ["exfm.serving.shard", *of_shard, "--shard", str(shard)]
+    return commands
+
+
+def _wait_until_ready(serving: LocalServing, *, stop: _StopFlag) -> None:
+    give_up_s = time.monotonic() + START_TIMEOUT_S
+    with httpx.Client(trust_env=False, timeout=1.0) as client:
+        for server, url in zip(serving.servers, (serving.rest_url, *serving.shard_urls), strict=True):
+            while not _is_ready(client, url):
+                if stop.is_set:
+                    raise _Stopped
+                serving.check()
+                if time.monotonic() > give_up_s:
+                    raise ServingError(f"{server.name} was not ready within {START_TIMEOUT_S:.0f} s")
+                time.sleep(_POLL_S)
+
+
+def _is_ready(client: httpx.Client, url: str) -> bool:
+    try:
+        return client.get(f"{url}/v2/health/ready").status_code == 200
+    except httpx.TransportError:  # it does not listen yet
+        return False
+
+
+def _golden(bundle: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Return the bundle's golden request and response, or None if it has none; their digests were checked."""
+    if not (bundle / GOLDEN_REQUEST).is_file():
+        return None
+    try:
+        request, response = (
+            json.loads((bundle / file).read_text(encoding="utf-8")) for file in (GOLDEN_REQUEST, GOLDEN_RESPONSE)
+        )
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{bundle}: the golden request or response cannot be read: {error}") from error
+    return request, response

@@ -1,0 +1,31 @@
+"""python -m exfm.serving.ranker: serve a bundle by shards that run elsewhere."""
+
+from pydantic import TypeAdapter, ValidationError
+
+from exfm.config import describe
+from exfm.errors import ConfigError
+from exfm.serving.command_line import config_from, server_parser
+from exfm.serving.config import Address, RankerConfig
+from exfm.serving.ranker.model import RankerModel
+from exfm.serving.server import exit_with_message, run
+
+
+def main() -> None:
+    """Serve the ranker that the command line names."""
+    parser = server_parser("exfm.serving.ranker", "Serve a bundle's ranker.")
+    parser.add_argument("--shards", required=True, metavar="HOST:PORT,...", help="the shards' gRPC addresses, in order")
+    arguments = parser.parse_args()
+    config = config_from(arguments, RankerConfig)
+    shards = _addresses(arguments.shards)
+    run(lambda: RankerModel.load(arguments.bundle, shards=shards, config=config), config=config)
+
+
+def _addresses(text: str) -> list[str]:
+    try:
+        return TypeAdapter(list[Address]).validate_python(text.split(","))
+    except ValidationError as error:
+        raise ConfigError(describe(error, source="--shards")) from error
+
+
+if __name__ == "__main__":
+    exit_with_message(main)

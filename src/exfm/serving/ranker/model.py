@@ -1,0 +1,130 @@
+"""The ranker's model: a request's features in, a score for each candidate and task out.
+
+Legend: N items, T tasks, E dims of the features that one shard looks up for one net, side by side.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from exfm.artifact.bundle import DENSE_FILE
+from exfm.errors import ConfigError
+from exfm.features.batch import NetBatches
+from exfm.features.request import encode_request, input_specs
+from exfm.models.scoring import Scorer
+from exfm.schema import NETS, Net
+from exfm.serving.bundle_part import read_part
+from exfm.serving.call import Answer, Call
+from exfm.serving.config import RankerConfig
+from exfm.serving.model import ServedModel
+from exfm.serving.ranker.shards import ShardChannel, ask_all, connect
+from exfm.serving.shard.protocol import shard_model_name, shard_request, sums_of
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is asked of the shards for one call."""
+
+    batches: NetBatches
+    requests: Sequence[Any]
+    """A ModelInferRequest a shard; None for a shard without lookups."""
+
+
+class RankerModel(ServedModel):
+    """Encodes a request, asks all shards at once, and scores."""
+
+    config: RankerConfig
+
+    def __init__(self, scorer: Scorer, *, shards: Sequence[str], config: RankerConfig) -> None:
+        """Serve with the shards at these addresses, in order.
+
+        Raises: ConfigError if they are not as many as the bundle's.
+        """
+        manifest = scorer.manifest
+        super().__init__(manifest.name, bundle_id=manifest.bundle_id, config=config)
+        if len(shards) != manifest.plan.num_shards:
+            raise ConfigError(
+                f"bundle {manifest.name!r} has {manifest.plan.num_shards} shards, but {len(shards)} addresses are given"
+            )
+        self._scorer = scorer
+        self._addresses = shards
+        self._channels: list[ShardChannel] = []
+
+    @classmethod
+    def load(cls, bundle: Path, *, shards: Sequence[str], config: RankerConfig) -> Self:
+        """Return a bundle's ranker, whose network was verified; no table is read.
+
+        Raises: ConfigError, BundleError.
+        """
+        manifest = read_part(bundle, DENSE_FILE)
+        return cls(Scorer.load(bundle, manifest), shards=shards, config=config)
+
+    async def open(self) -> None:
+        """Connect to the shards; they need not be there yet."""
+        self._channels = connect(self._addresses, config=self.config)
+
+    async def close(self) -> None:
+        """Disconnect from the shards."""
+        for shard in self._channels:
+            await shard.channel.close()
+
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """Return the schema's inputs."""
+        return [
+            {"name": spec.name, "datatype": spec.datatype, "shape": [-1]}
+            for spec in input_specs(self._scorer.manifest.feature_schema)
+        ]
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """Return an output for each task."""
+        return [{"name": task, "datatype": "FP32", "shape": [-1]} for task in self._scorer.manifest.tasks]
+
+    async def predict(
+        self,
+        payload: Call,
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """Return the scores of a call's candidates.
+
+        Raises: RequestError, DataError, ServingError.
+        """
+        deadline = payload.deadline
+        ask = self._encode(payload)
+        responses = await ask_all(self._channels, ask.requests, deadline=deadline)
+        answer = self._score(ask.batches, responses)
+        deadline.check("scores were computed")
+        return answer
+
+    def _encode(self, call: Call) -> Ask:
+        self.check_size(call.tensors.values())
+        manifest = self._scorer.manifest
+        batches = encode_request(call.tensors, manifest.feature_schema)
+        self.check_rows(batches.user.num_rows, kind="users")
+        self.check_rows(batches.item.num_rows, kind="candidates")
+        requests = []
+        for shard in range(manifest.plan.num_shards):
+            bags = {net: self._scorer.bags_for(batches, shard=shard, net=net) for net in self._nets_of(shard)}
+            name = shard_model_name(manifest.name, shard)
+            requests.append(shard_request(bags, model_name=name, bundle_id=manifest.bundle_id) if bags else None)
+        return Ask(batches=batches, requests=requests)
+
+    def _score(self, batches: NetBatches, responses: Sequence[Any]) -> Answer:
+        sums: list[Mapping[Net, torch.Tensor]] = []
+        for shard, response in enumerate(responses):
+            shapes = {
+                net: (batches.of(net).num_rows, sum(lookup.dim for lookup in self._scorer.lookups(shard, net)))
+                for net in self._nets_of(shard)
+            }
+            sums.append(sums_of(response, shapes) if response is not None else {})
+        scores_NT = self._scorer.scores(batches, sums)
+        return Answer(
+            outputs={task: scores_NT[:, column] for column, task in enumerate(self._scorer.manifest.tasks)},
+            parameters={"degraded": False, "degraded_tables": ""},
+        )
+
+    def _nets_of(self, shard: int) -> list[Net]:
+        return [net for net in NETS if self._scorer.lookups(shard, net)]

@@ -1,0 +1,62 @@
+"""A rehearsal: a bundle served for real by its shards and ranker, asked its golden query once, and stopped."""
+
+import json
+import time
+from typing import Any
+
+from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
+from exfm.artifact.storage import Ref, reading
+from exfm.config import Config
+from exfm.serving.local import serve_local
+
+
+class Rehearsal(Config):
+    """What was asked and answered."""
+
+    model_name: str
+    bundle_id: str
+    num_shards: int
+    max_abs_difference: float
+    """Largest difference of a served score from the model's own at export; a probability."""
+    latency_ms: float
+    """Of one REST request after the warm-up."""
+    request: dict[str, Any]
+    answer: dict[str, Any]
+    """Both in the Open Inference Protocol's JSON form."""
+
+    def headline(self) -> str:
+        """Return one line about the rehearsal."""
+        num_items = len(self.answer["outputs"][0]["data"])
+        return (
+            f"{self.model_name} on {self.num_shards} shards and a ranker: {num_items} items in "
+            f"{self.latency_ms:.1f} ms, scores within {self.max_abs_difference:.1e} of the model's"
+        )
+
+
+def rehearse(bundle: Ref) -> Rehearsal:
+    """Serve a bundle on loopback, ask its golden query, and return the answer.
+
+    Raises: BundleError if the bundle is damaged; ServingError if a server does not start or scores as the model did.
+    """
+    with reading(bundle) as folder:
+        manifest = BundleManifest.read(folder)
+        request = json.loads((folder / GOLDEN_REQUEST).read_text(encoding="utf-8"))
+        golden = json.loads((folder / GOLDEN_RESPONSE).read_text(encoding="utf-8"))
+        with serve_local(folder) as serving:
+            started = time.perf_counter()
+            answer = serving.ask(request)
+            latency_ms = (time.perf_counter() - started) * 1000
+    differences = [
+        abs(served - own)
+        for output, expected in zip(answer["outputs"], golden["outputs"], strict=True)
+        for served, own in zip(output["data"], expected["data"], strict=True)
+    ]
+    return Rehearsal(
+        model_name=manifest.name,
+        bundle_id=manifest.bundle_id,
+        num_shards=manifest.plan.num_shards,
+        max_abs_difference=max(differences),
+        latency_ms=latency_ms,
+        request=request,
+        answer=answer,
+    )

@@ -1,0 +1,144 @@
+"""The REST front door: the protocol's routes, with JSON and binary tensors, on an address of our choice.
+
+KServe's own REST server binds to 0.0.0.0, answers 500 to a short binary body, refuses model versions, and lets any
+client load and unload models; its endpoints for health and metadata are used as they are.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import fastapi
+import uvicorn
+from kserve.protocol.rest.server import metrics_handler
+from kserve.protocol.rest.v2_endpoints import V2Endpoints
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from exfm.errors import ConfigError, ExfmError, RequestError
+from exfm.serving.call import TIMEOUT, Call, deadline_of
+from exfm.serving.config import ServerConfig
+from exfm.serving.dataplane import ServedModels
+from exfm.serving.rest_body import JSON_LENGTH_HEADER, answer_body, read_body
+from exfm.serving.status import message_of, status_of
+
+
+class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
+    """The protocol's routes."""
+
+    def __init__(self, models: ServedModels, *, config: ServerConfig) -> None:
+        super().__init__(models)
+        self._models = models
+        self._config = config
+
+    async def model_metadata(self, model_name: str, model_version: str = "") -> JSONResponse:
+        """Return a model's metadata."""
+        self._models.find(model_name, version=model_version)
+        return JSONResponse(await self._models.model_metadata(model_name))
+
+    async def model_ready(self, model_name: str, model_version: str = "") -> JSONResponse:
+        """Return whether a model is ready: 200 if so, else 503."""
+        ready = await self._models.find(model_name, version=model_version).healthy()
+        return JSONResponse({"name": model_name, "ready": ready}, status_code=200 if ready else 503)
+
+    async def answer(self, request: fastapi.Request, model_name: str, model_version: str = "") -> Response:
+        """Return a model's answer, in the form that the request asks for."""
+        model = self._models.find(model_name, version=model_version)
+        body = await self._read(request)
+        query = read_body(body, json_length=request.headers.get(JSON_LENGTH_HEADER))
+        deadline = deadline_of(
+            query.parameters.get(TIMEOUT), transport_s=None, default_ms=self._config.default_deadline_ms
+        )
+        call = Call(tensors=query.tensors, deadline=deadline, model_version=model_version)
+        answer = await self._models.ask(model, call)
+        content, json_length = answer_body(answer, query, model_name=model.name, model_version=model.bundle_id)
+        if json_length is None:
+            return Response(content, media_type="application/json")
+        return Response(content, media_type="application/octet-stream", headers={JSON_LENGTH_HEADER: str(json_length)})
+
+    async def _read(self, request: fastapi.Request) -> bytes:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self._config.max_message_bytes:
+                raise RequestError(f"the body is larger than max_message_bytes, {self._config.max_message_bytes} B")
+        return bytes(body)
+
+
+def make_app(models: ServedModels, *, config: ServerConfig) -> fastapi.FastAPI:
+    """Return the REST application."""
+    endpoints = Endpoints(models, config=config)
+    app = fastapi.FastAPI(title="exfm", docs_url=None, redoc_url=None, openapi_url=None)
+    routes = {
+        "/": models.live, "/metrics": metrics_handler, "/v2": endpoints.metadata, "/v2/models": endpoints.models,
+        "/v2/health/live": endpoints.live, "/v2/health/ready": endpoints.ready,
+        "/v2/models/{model_name}": endpoints.model_metadata, "/v2/models/{model_name}/ready": endpoints.model_ready,
+        "/v2/models/{model_name}/versions/{model_version}": endpoints.model_metadata,
+        "/v2/models/{model_name}/versions/{model_version}/ready": endpoints.model_ready,
+    }  # fmt: skip
+    for path, endpoint in routes.items():
+        app.add_api_route(path, endpoint, methods=["GET"], response_model=None)
+    for path in ("/v2/models/{model_name}/infer", "/v2/models/{model_name}/versions/{model_version}/infer"):
+        app.add_api_route(path, endpoints.answer, methods=["POST"], response_model=None)
+    for kind in (ExfmError, Exception):
+        app.add_exception_handler(kind, _error_response)
+    app.add_exception_handler(HTTPException, _http_error_response)
+    return app
+
+
+class RestServer(uvicorn.Server):
+    """The REST server."""
+
+    def __init__(self, models: ServedModels, *, config: ServerConfig) -> None:
+        super().__init__(
+            uvicorn.Config(
+                make_app(models, config=config),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=config.drain_s,
+            )
+        )
+        self._address = (config.host, config.http_port)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> int:
+        """Start to serve, and return the port.
+
+        Raises: ConfigError if the address cannot be had.
+        """
+        host, port = self._address
+        try:
+            listener = socket.create_server(
+                self._address, family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"REST cannot listen on {host}:{port} ({error.strerror}); is another server there?"
+            ) from error
+        self._serving = asyncio.create_task(self.serve(sockets=[listener]))
+        bound_port: int = listener.getsockname()[1]
+        return bound_port
+
+    async def stop(self) -> None:
+        """Finish the requests under way, and stop."""
+        self.should_exit = True
+        if self._serving is not None:
+            await self._serving
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the server of both doors; uvicorn would stop this one alone."""
+        yield
+
+
+async def _error_response(request: fastapi.Request, error: Exception) -> Response:
+    return JSONResponse({"error": message_of(error)}, status_code=status_of(error).http)
+
+
+async def _http_error_response(request: fastapi.Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse(
+        {"error": f"{request.method} {request.url.path}: {error.detail}"}, status_code=error.status_code
+    )

@@ -1,0 +1,1 @@
+"""An embedding shard: sums of the rows of its slices."""

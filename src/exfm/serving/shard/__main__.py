@@ -1,0 +1,19 @@
+"""python -m exfm.serving.shard: serve one shard of a bundle."""
+
+from exfm.serving.command_line import config_from, server_parser
+from exfm.serving.config import ServerConfig
+from exfm.serving.server import exit_with_message, run
+from exfm.serving.shard.model import ShardModel
+
+
+def main() -> None:
+    """Serve the shard that the command line names."""
+    parser = server_parser("exfm.serving.shard", "Serve one shard of a bundle.")
+    parser.add_argument("--shard", type=int, required=True, metavar="N", help="which one, from 0")
+    arguments = parser.parse_args()
+    config = config_from(arguments, ServerConfig)
+    run(lambda: ShardModel.load(arguments.bundle, shard=arguments.shard, config=config), config=config)
+
+
+if __name__ == "__main__":
+    exit_with_message(main)

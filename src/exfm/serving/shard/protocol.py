@@ -1,0 +1,115 @@
+"""What a ranker and a shard say to each other: one ModelInfer a request, every tensor in raw form.
+
+Request, for each net that the shard has lookups for (in the order of exfm.models.lookup.lookups_of):
+
+    <net>.keys     UINT64 [K]     keys of the first lookup's bags, row after row, then of the next lookup's
+    <net>.lengths  INT32 [L, B]   keys of each of the L lookups' bags, B rows of the net
+
+Answer: <net>.sums, FP32 [B, E], the lookups' dims side by side. Request and answer name the bundle as model version.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+
+from exfm.errors import RequestError, ServingError
+from exfm.features.batch import Bags
+from exfm.features.oip import Tensor
+from exfm.models.lookup import Lookup
+from exfm.schema import Net
+from exfm.serving.messages import tensors_of
+from exfm.serving.wire import raw_numbers
+
+
+def shard_model_name(bundle: str, shard: int) -> str:
+    """Return the name of a shard's model."""
+    return f"{bundle}-shard-{shard}"
+
+
+def keys_input(net: Net) -> str:
+    """Return the name of the input with a net's keys."""
+    return f"{net}.keys"
+
+
+def lengths_input(net: Net) -> str:
+    """Return the name of the input with the lengths of a net's bags."""
+    return f"{net}.lengths"
+
+
+def sums_output(net: Net) -> str:
+    """Return the name of the output with a net's sums."""
+    return f"{net}.sums"
+
+
+def shard_request(bags: Mapping[Net, Sequence[Bags]], *, model_name: str, bundle_id: str) -> Any:
+    """Return the ModelInferRequest for these bags, a Bags for each lookup (at least one) of each net."""
+    request = pb.ModelInferRequest(model_name=model_name, model_version=bundle_id)
+    for net, of_net in bags.items():
+        keys = np.concatenate([one.keys for one in of_net])
+        lengths_LB = np.stack([one.lengths for one in of_net]).astype(np.int32)
+        request.inputs.add(name=keys_input(net), datatype="UINT64", shape=keys.shape)
+        request.raw_input_contents.append(raw_numbers(keys))
+        request.inputs.add(name=lengths_input(net), datatype="INT32", shape=lengths_LB.shape)
+        request.raw_input_contents.append(raw_numbers(lengths_LB))
+    return request
+
+
+def bags_of(tensors: Mapping[str, Tensor], net: Net, lookups: Sequence[Lookup]) -> list[Bags]:
+    """Return one net's bags out of a request's tensors, a Bags for each of the shard's lookups.
+
+    Raises: RequestError, which names the input, what was found and what was expected.
+    """
+    keys = _input(tensors, keys_input(net), datatype="UINT64", num_dimensions=1).values
+    lengths_LB = _input(tensors, lengths_input(net), datatype="INT32", num_dimensions=2).values.astype(np.int64)
+    if len(lengths_LB) != len(lookups):
+        raise RequestError(
+            f"input {lengths_input(net)!r} has lengths for {len(lengths_LB)} lookups; this shard has {len(lookups)}"
+        )
+    if (lengths_LB < 0).any() or lengths_LB.sum() != len(keys):
+        raise RequestError(
+            f"input {lengths_input(net)!r} sums to {lengths_LB.sum()} (least {lengths_LB.min(initial=0)}), "
+            f"but {keys_input(net)!r} has {len(keys)} keys"
+        )
+    ends = np.cumsum(lengths_LB.sum(axis=1))
+    offsets_LB = np.zeros((lengths_LB.shape[0], lengths_LB.shape[1] + 1), dtype=np.int64)
+    np.cumsum(lengths_LB, axis=1, out=offsets_LB[:, 1:])
+    return [
+        Bags(keys=keys[end - offsets_B[-1] : end], offsets=offsets_B)
+        for end, offsets_B in zip(ends, offsets_LB, strict=True)
+    ]
+
+
+def sums_of(response: Any, shapes: Mapping[Net, tuple[int, int]]) -> dict[Net, torch.Tensor]:
+    """Return each net's sums out of a ModelInferResponse; `shapes` are theirs.
+
+    Raises: ServingError if the answer is not of the form above.
+    """
+    try:
+        tensors = tensors_of(response)
+    except RequestError as error:
+        raise ServingError(f"{response.model_name} answered malformed tensors: {error}") from error
+    sums = {}
+    for net, shape in shapes.items():
+        tensor = tensors.get(sums_output(net))
+        if tensor is None or tensor.datatype != "FP32" or tensor.values.shape != shape:
+            found = "nothing" if tensor is None else f"{tensor.datatype} {list(tensor.values.shape)}"
+            raise ServingError(
+                f"{response.model_name} answered {found} for {sums_output(net)}, expected FP32 {list(shape)}"
+            )
+        sums[net] = torch.from_numpy(tensor.values.copy())  # torch warns of memory that it must not write to
+    return sums
+
+
+def _input(tensors: Mapping[str, Tensor], name: str, *, datatype: str, num_dimensions: int) -> Tensor:
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise RequestError(f"input {name!r} is missing; there are {', '.join(tensors) or 'none'}")
+    if tensor.datatype != datatype or tensor.values.ndim != num_dimensions:
+        raise RequestError(
+            f"input {name!r} is {tensor.datatype} {list(tensor.values.shape)}, "
+            f"expected {datatype} of {num_dimensions} dimensions"
+        )
+    return tensor

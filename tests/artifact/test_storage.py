@@ -1,0 +1,228 @@
+import uuid
+from pathlib import Path
+from typing import ClassVar
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from exfm.artifact.storage import MANIFEST, Ref, is_local, join, read_file, reading, ref_to, write_file, writing
+from exfm.errors import ConfigError, StorageError
+
+FILES = {"data.bin": b"\x00\x01", "deep/er/data.txt": b"text", "a file with spaces": b"", MANIFEST: b'{"a": 1}\n'}
+
+
+class CrashError(Exception):
+    """What goes wrong in a stage."""
+
+
+@pytest.fixture(params=["folder", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return a root of a store: a local folder, and a remote one."""
+    return str(tmp_path / "root") if request.param == "folder" else f"memory://{uuid.uuid4().hex}"
+
+
+def fill(folder: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def fill_and_crash(folder: Path, files: dict[str, bytes]) -> None:
+    fill(folder, files)
+    raise CrashError
+
+
+def put(uri: str, files: dict[str, bytes] = FILES) -> Ref:
+    with writing(uri) as folder:
+        fill(folder, files)
+    return ref_to(uri)
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_what_was_written_is_read(root: str) -> None:
+    ref = put(join(root, "stage", "out"))
+    with reading(ref) as folder:
+        assert content_of(folder) == FILES
+
+
+def test_writing_replaces_the_folder_as_a_whole(root: str) -> None:
+    uri = join(root, "out")
+    put(uri)
+    new = {"other": b"new", MANIFEST: b"{}"}
+    ref = put(uri, new)
+    with reading(ref) as folder:
+        assert content_of(folder) == new
+
+
+def test_writing_starts_from_an_empty_folder(root: str) -> None:
+    uri = join(root, "out")
+    put(uri)
+    with writing(uri) as folder:
+        assert list(folder.iterdir()) == []
+        fill(folder, FILES)
+
+
+def test_a_failure_leaves_nothing(root: str) -> None:
+    uri = join(root, "out")
+    with pytest.raises(CrashError), writing(uri) as folder:
+        fill_and_crash(folder, FILES)
+    with pytest.raises(StorageError, match=r"out: no manifest\.json there; run the stage that writes it"):
+        ref_to(uri)
+    assert not folder.parent.exists()
+    if is_local(uri):
+        assert list(Path(root).iterdir()) == []
+
+
+def test_a_failure_keeps_the_old_folder(root: str) -> None:
+    uri = join(root, "out")
+    ref = put(uri)
+    with pytest.raises(CrashError), writing(uri) as folder:
+        fill_and_crash(folder, {MANIFEST: b"half"})
+    with reading(ref) as kept:
+        assert content_of(kept) == FILES
+
+
+def test_the_old_folder_is_there_until_the_block_ends(root: str) -> None:
+    uri = join(root, "out")
+    ref = put(uri)
+    with writing(uri) as folder:
+        fill(folder, {MANIFEST: b"{}"})
+        with reading(ref) as old:
+            assert content_of(old) == FILES
+
+
+def test_nothing_but_the_folder_is_left_beside_it(tmp_path: Path) -> None:
+    put(str(tmp_path / "out"))
+    put(str(tmp_path / "out"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_written_folder_may_be_entered_by_others(tmp_path: Path) -> None:
+    put(str(tmp_path / "out"))
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
+
+
+def test_reading_a_folder_with_another_manifest_is_refused(root: str) -> None:
+    uri = join(root, "out")
+    old = put(uri)
+    new = put(uri, {MANIFEST: b"{}"})
+    with pytest.raises(StorageError) as raised, reading(old):
+        pass
+    assert uri in str(raised.value)
+    assert old.digest in str(raised.value)
+    assert new.digest in str(raised.value)
+
+
+def test_reading_a_missing_folder_is_refused(root: str) -> None:
+    ref = Ref(uri=join(root, "gone"), digest="0" * 64)
+    with pytest.raises(StorageError, match=r"gone: no manifest\.json there"), reading(ref):
+        pass
+
+
+def test_reading_an_unfinished_folder_is_refused(root: str) -> None:
+    write_file(join(root, "out", "data.bin"), b"1")
+    with (
+        pytest.raises(StorageError, match=r"out: no manifest\.json there"),
+        reading(Ref(uri=join(root, "out"), digest="0" * 64)),
+    ):
+        pass
+
+
+def test_the_same_manifest_has_the_same_reference_anywhere(tmp_path: Path) -> None:
+    local, remote = put(str(tmp_path / "out")), put(f"memory://{uuid.uuid4().hex}/out")
+    assert local.digest == remote.digest
+
+
+def test_a_copy_of_a_remote_folder_vanishes_after_use() -> None:
+    with reading(put(f"memory://{uuid.uuid4().hex}/out")) as folder:
+        assert folder.exists()
+    assert not folder.exists()
+
+
+class FullStore(MemoryFileSystem):  # type: ignore[misc]
+    """A remote store that has room for three files only."""
+
+    protocol = "full"
+    store: ClassVar[dict[str, object]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    def put_file(self, lpath: str, rpath: str, **kwargs: object) -> None:
+        if len(self.store) == 3:
+            raise CrashError(f"no room for {rpath}")
+        super().put_file(lpath, rpath, **kwargs)
+
+
+def test_the_manifest_is_uploaded_last() -> None:
+    fsspec.register_implementation("full", FullStore, clobber=True)
+    with pytest.raises(CrashError, match=r"no room for .*/manifest\.json"), writing("full://out") as folder:
+        fill(folder, {"a": b"", MANIFEST: b"{}", "zz": b"", "z/z": b""})
+    with pytest.raises(StorageError, match=r"no manifest\.json there"):
+        ref_to("full://out")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("uri", ["a/b/c.txt", "memory"])
+def test_a_file_is_written_whole(uri: str, tmp_path: Path) -> None:
+    target = f"memory://{uuid.uuid4().hex}/a/b" if uri == "memory" else str(tmp_path / uri)
+    for content in (b"old and long", b"new"):
+        write_file(target, content)
+        assert read_file(target) == content
+
+
+def test_writing_a_file_leaves_no_partial_file(tmp_path: Path) -> None:
+    write_file(str(tmp_path / "out" / "report.html"), b"1")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
+
+
+def test_a_missing_file_is_named(root: str) -> None:
+    with pytest.raises(StorageError, match="gone: no such file; run the stage that writes it"):
+        read_file(join(root, "gone"))
+
+
+@pytest.mark.parametrize(("uri", "local"), [("/a", True), ("a/b", True), ("s3://b/c", False), ("memory://x", False)])
+def test_a_uri_with_a_scheme_is_remote(uri: str, local: bool) -> None:
+    assert is_local(uri) is local
+
+
+@pytest.mark.parametrize(("uri", "joined"), [("/a", "/a/b/c"), ("/a/", "/a/b/c"), ("s3://x/y/", "s3://x/y/b/c")])
+def test_parts_are_joined_with_one_slash(uri: str, joined: str) -> None:
+    assert join(uri, "b", "c") == joined
+
+
+@pytest.mark.parametrize("digest", ["", "0" * 63, "A" * 64])
+def test_a_reference_without_a_digest_is_refused(digest: str) -> None:
+    with pytest.raises(ConfigError, match="digest"):
+        Ref.parse({"uri": "a", "digest": digest}, source="x")
+
+
+@pytest.mark.slow
+def test_an_s3_bucket_is_a_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("s3fs")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        fsspec.filesystem("s3").mkdir("bucket")
+        uri = "s3://bucket/run/out"
+        put(uri)
+        ref = put(uri, FILES | {"new": b"1"})
+        with reading(ref) as folder:
+            assert content_of(folder) == FILES | {"new": b"1"}
+        write_file("s3://bucket/run/report.html", b"1")
+        assert read_file("s3://bucket/run/report.html") == b"1"
+        with pytest.raises(StorageError, match="no such file"):
+            read_file("s3://bucket/run/gone")
+        with pytest.raises(StorageError, match=r"no manifest\.json there"):
+            ref_to("s3://bucket/run/gone")
+    finally:
+        server.stop()

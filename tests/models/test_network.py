@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from plain_model import random_batches
+
+from exfm.models.config import NetworkConfig
+from exfm.models.network import DenseNetwork, LowRankCrossLayer, dense_inputs, expand_users
+from exfm.models.pooling import pool_sums
+from exfm.schema import Schema
+
+
+def numbered(rows: int, columns: int, first: int = 0) -> torch.Tensor:
+    return torch.arange(first, first + rows * columns, dtype=torch.float32).view(rows, columns)
+
+
+def test_one_users_columns_stand_beside_every_item() -> None:
+    found = expand_users({"user": numbered(1, 2), "item": numbered(3, 1, 10)}, torch.tensor([3]))
+    assert found.tolist() == [[0, 1, 10], [0, 1, 11], [0, 1, 12]]
+
+
+def test_each_user_stands_beside_its_own_items() -> None:
+    found = expand_users({"user": numbered(3, 1), "item": numbered(3, 1, 10)}, torch.tensor([2, 0, 1]))
+    assert found.tolist() == [[0, 10], [0, 11], [2, 12]]
+
+
+@given(st.lists(st.integers(0, 4), max_size=5))
+def test_users_are_repeated_as_often_as_they_have_items(counts: list[int]) -> None:
+    users, items = numbered(len(counts), 2), numbered(sum(counts), 3, 100)
+    found = expand_users({"user": users, "item": items}, torch.tensor(counts, dtype=torch.int64))
+    owners = [user for user, count in enumerate(counts) for _ in range(count)]
+    assert found.tolist() == [[*users[o].tolist(), *row] for o, row in zip(owners, items.tolist(), strict=True)]
+
+
+def test_dense_inputs_are_the_users_then_the_items(schema: Schema) -> None:
+    batches = random_batches(schema, [1, 2], seed=1)
+    found = dense_inputs(batches)
+    np.testing.assert_array_equal(found[:, 0].numpy(), batches.user.dense_BD[[0, 1, 1], 0])
+    np.testing.assert_array_equal(found[:, 1].numpy(), batches.item.dense_BD[:, 0])
+
+
+def test_sums_become_means_where_the_table_says_so(schema: Schema) -> None:
+    batches = random_batches(schema, [12], seed=2)
+    features = schema.sparse_of("item")  # both tables pool by mean
+    lengths = batches.item.bags["genres"].lengths
+    assert 0 in lengths
+    assert max(lengths) > 1
+    pooled = pool_sums(torch.ones(12, 16), batches.item, features, schema)
+    np.testing.assert_allclose(pooled[:, 8:].numpy(), np.repeat(1 / np.maximum(lengths, 1)[:, None], 8, axis=1))
+
+
+def test_sums_stay_sums_where_the_table_says_so(schema: Schema) -> None:
+    batches = random_batches(schema, [1, 1, 1], seed=2)
+    features = [feature for feature in schema.sparse_of("user") if feature.table in {"user", "profile"}]
+    sums = numbered(3, 24)
+    assert pool_sums(sums, batches.user, features, schema) is sums
+
+
+def test_a_cross_layer_is_its_formula() -> None:
+    torch.manual_seed(0)
+    layer = LowRankCrossLayer(5, rank=2)
+    x0, x = torch.randn(3, 5), torch.randn(3, 5)
+    expected = x0 * (x @ layer.down.weight.T @ layer.up.weight.T + layer.up.bias) + x
+    torch.testing.assert_close(layer(x0, x), expected)
+
+
+@pytest.mark.parametrize("bottom_units", [(), (3,), (7, 5)])
+@pytest.mark.parametrize("top_units", [(), (6,)])
+@pytest.mark.parametrize("num_cross_layers", [0, 1, 3])
+def test_a_network_of_any_size_gives_a_logit_for_each_task(
+    bottom_units: tuple[int, ...], top_units: tuple[int, ...], num_cross_layers: int, schema: Schema
+) -> None:
+    config = NetworkConfig(
+        bottom_units=bottom_units, top_units=top_units, num_cross_layers=num_cross_layers, cross_rank=2
+    )
+    network = DenseNetwork(schema, config)
+    dims = sum(schema.table(feature.table).dim for feature in schema.sparse)
+    assert network(torch.randn(4, dims), torch.randn(4, 2)).shape == (4, 2)
+
+
+def test_every_parameter_of_a_network_moves_its_logits(schema: Schema) -> None:
+    torch.manual_seed(0)
+    network = DenseNetwork(schema, NetworkConfig())
+    dims = sum(schema.table(feature.table).dim for feature in schema.sparse)
+    network(torch.randn(64, dims), torch.randn(64, 2)).square().sum().backward()
+    assert [name for name, parameter in network.named_parameters() if not parameter.grad.abs().sum() > 0] == []  # type: ignore[union-attr]

@@ -1,0 +1,163 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from plain_model import plain_pooled, plain_rows, plain_scores, random_examples
+
+from exfm.artifact.bundle import DENSE_FILE, seal_bundle, tables_file
+from exfm.artifact.plan import Assignment, ShardPlan, assign
+from exfm.models import ranking
+from exfm.models.config import ModelConfig, TablesConfig
+from exfm.models.lookup import flatten_tables
+from exfm.models.ranking import RankingModel
+from exfm.models.scoring import UnshardedScorer
+from exfm.models.tables import EmbeddingTables
+from exfm.schema import NETS, Schema
+
+LEARNING_RATE = 0.1
+
+
+@pytest.fixture(scope="module")
+def sum_schema(schema: Schema) -> Schema:
+    """Return a schema whose tables all pool by sum and differ in dim; features of `item` are far apart."""
+    tables = [t.to_dict() | {"pooling": "sum", "dim": 4 * (i + 1)} for i, t in enumerate(schema.tables)]
+    return Schema.parse(schema.to_dict() | {"tables": tables}, source="x")
+
+
+def embedding_tables(schema: Schema) -> EmbeddingTables:
+    return EmbeddingTables(schema, TablesConfig(learning_rate=LEARNING_RATE, init_scale=0.5), seed=3)
+
+
+def test_sums_are_embedding_bags_in_the_schemas_order(sum_schema: Schema) -> None:
+    tables = embedding_tables(sum_schema)
+    batches = random_examples(sum_schema, 20, seed=1)
+    expected = torch.cat([plain_pooled(sum_schema, tables.weights(), batches, net) for net in NETS], dim=1)
+    torch.testing.assert_close(tables(batches), expected)
+
+
+def test_no_examples_give_no_sums(sum_schema: Schema) -> None:
+    dims = sum(sum_schema.table(feature.table).dim for feature in sum_schema.sparse)
+    assert embedding_tables(sum_schema)(random_examples(sum_schema, 0, seed=1)).shape == (0, dims)
+
+
+def test_rows_start_within_the_scale(sum_schema: Schema) -> None:
+    for weight in embedding_tables(sum_schema).weights().values():
+        assert weight.abs().max() <= 0.5
+        assert weight.abs().max() > 0.45
+        assert weight.mean().abs() < 0.1
+
+
+def test_the_same_seed_gives_the_same_rows(sum_schema: Schema) -> None:
+    one, other = embedding_tables(sum_schema).weights(), embedding_tables(sum_schema).weights()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_training_is_row_wise_adagrad(sum_schema: Schema) -> None:
+    tables = embedding_tables(sum_schema)
+    weights = {name: weight.clone() for name, weight in tables.weights().items()}
+    squares = {name: torch.zeros(len(weight)) for name, weight in weights.items()}
+    for step in range(3):
+        batches = random_examples(sum_schema, 8, seed=step)
+        sums_BE = tables(batches)
+        coefficients_BE = torch.randn(sums_BE.shape, generator=torch.Generator().manual_seed(step))
+        (sums_BE * coefficients_BE).sum().backward()
+        # By hand: a row's gradient is the sum over its uses, in all features that share its table.
+        gradients = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        column = 0
+        for net in NETS:
+            for feature in sum_schema.sparse_of(net):
+                table, bags = sum_schema.table(feature.table), batches.of(net).bags[feature.name]
+                part_BE = coefficients_BE[:, column : column + table.dim]
+                column += table.dim
+                owners = np.repeat(np.arange(batches.of(net).num_rows), bags.lengths)
+                gradients[table.name].index_add_(0, plain_rows(bags, table.rows), part_BE[owners])
+        for name, gradient in gradients.items():
+            squares[name] += gradient.square().mean(dim=1)
+            used = gradient.abs().sum(dim=1) > 0
+            rate = LEARNING_RATE / (squares[name][used].sqrt() + 1e-8)
+            weights[name][used] -= rate[:, None] * gradient[used]
+    for name, weight in weights.items():
+        torch.testing.assert_close(tables.weights()[name], weight, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(tables.optimizer_state()[name], squares[name], rtol=1e-5, atol=1e-6)
+
+
+def test_writing_to_weights_and_state_changes_what_is_trained(sum_schema: Schema) -> None:
+    tables = embedding_tables(sum_schema)
+    batches = random_examples(sum_schema, 8, seed=1)
+    for weight in tables.weights().values():
+        weight.fill_(1.0)
+    for state in tables.optimizer_state().values():
+        state.fill_(1e12)
+    sums_BE = tables(batches)
+    lengths = [batches.of(net).bags[f.name].lengths for net in NETS for f in sum_schema.sparse_of(net)]
+    assert sums_BE[:, 0].tolist() == lengths[0].tolist()
+    assert sums_BE[:, -1].tolist() == lengths[-1].tolist()
+    sums_BE.sum().backward()
+    assert all((weight - 1).abs().max() < 1e-5 for weight in tables.weights().values())
+
+
+@pytest.fixture(scope="module")
+def model(schema: Schema) -> RankingModel:
+    """Return a model whose embeddings are large enough to matter."""
+    return RankingModel(schema, ModelConfig(dim_factor=2, tables=TablesConfig(init_scale=1.0), seed=5)).eval()
+
+
+def test_probabilities_are_plain_torchs(model: RankingModel, schema: Schema) -> None:
+    batches = random_examples(schema, 30, seed=1)
+    expected = plain_scores(model.schema, model.tables.weights(), model.network, batches)
+    found = model.probabilities(batches)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
+    assert found.std(axis=0).min() > 0.01
+
+
+@pytest.mark.parametrize("rows", [1, 7, 10, 30, 31])
+def test_probabilities_do_not_depend_on_the_rows_scored_at_a_time(
+    rows: int, model: RankingModel, schema: Schema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = random_examples(schema, 30, seed=1)
+    whole = model.probabilities(batches)
+    monkeypatch.setattr(ranking, "SCORING_ROWS", rows)
+    np.testing.assert_allclose(model.probabilities(batches), whole, atol=1e-6)
+
+
+def test_no_examples_have_no_probabilities(model: RankingModel, schema: Schema) -> None:
+    assert model.probabilities(random_examples(schema, 0, seed=1)).shape == (0, 2)
+
+
+def test_a_model_scores_as_the_bundle_of_its_weights_does(
+    model: RankingModel, schema: Schema, plan: ShardPlan, tmp_path: Path
+) -> None:
+    assignments = [Assignment(s.table, s.shard, s.first_row, s.num_rows) for s in plan.slices]
+    wide = plan.model_copy(update={"slices": assign(model.schema, assignments, plan.num_shards)})
+    files = {DENSE_FILE: model.network.state_dict()}
+    for shard in range(wide.num_shards):
+        files[tables_file(shard)] = {"fp32": flatten_tables(model.tables.weights(), wide, shard=shard)}
+    for name, tensors in files.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        safetensors.torch.save_file(tensors, tmp_path / name)
+    network = model.config.network.to_dict()
+    seal_bundle(tmp_path, name="a", schema=model.schema, network=network, plan=wide, lineage={})
+    batches = random_examples(schema, 30, seed=2)
+    np.testing.assert_allclose(UnshardedScorer(tmp_path).scores(batches), model.probabilities(batches), atol=1e-6)
+
+
+def test_scoring_trains_nothing(model: RankingModel, schema: Schema) -> None:
+    before = {name: weight.clone() for name, weight in model.tables.weights().items()}
+    model.probabilities(random_examples(schema, 9, seed=3))
+    assert all(torch.equal(before[name], weight) for name, weight in model.tables.weights().items())
+
+
+def test_a_models_parameters_are_its_tables_and_its_network(schema: Schema) -> None:
+    model = RankingModel(schema, ModelConfig())
+    tables = sum(table.rows * table.dim for table in schema.tables)
+    assert model.num_parameters() == tables + sum(tensor.numel() for tensor in model.network.state_dict().values())
+
+
+def test_the_seed_alone_decides_how_a_model_starts(schema: Schema) -> None:
+    batches = random_examples(schema, 5, seed=1)
+    one, same, other = (RankingModel(schema, ModelConfig(seed=seed)).probabilities(batches) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert not np.allclose(one, other)

@@ -1,0 +1,97 @@
+"""A small run by the real stages: synthetic ads, a foundation model, two vertical models, a bundle of the first."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_run import WARMUP_WINDOWS, Run
+
+from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE
+from exfm.artifact.storage import ref_to
+from exfm.das.join import join_examples
+from exfm.das.labels import make_labels
+from exfm.das.pseudo_labels import make_pseudo_labels
+from exfm.distill.config import VerticalConfig
+from exfm.distill.stage import train_vertical
+from exfm.events.stage import ingest
+from exfm.events.synthetic import SyntheticSource
+from exfm.foundation.config import FoundationConfig
+from exfm.foundation.stage import train_foundation
+from exfm.models.network import NetworkConfig
+from exfm.models.ranking import ModelConfig
+from exfm.report.summary import Summary
+from exfm.schema import Schema
+from exfm.sharding.stage import BundleConfig, make_bundle
+from exfm.training.loop import TrainingConfig
+
+SCHEMA = Path(__file__).parents[2] / "examples" / "synthetic" / "schema.yaml"
+DAY_S = 86_400
+SMALL = NetworkConfig(bottom_units=(), num_cross_layers=1, cross_rank=4, top_units=(8,))
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a run; vertical model `video` has no twin, and so long a warm-up that none of its windows counts."""
+    root = tmp_path_factory.mktemp("run")
+
+    def at(folder: str) -> str:
+        return str(root / folder)
+
+    source = SyntheticSource(num_impressions=3_000, num_users=100, num_ads=50)
+    ingest(source, schema=Schema.read(SCHEMA), window_length=4 * DAY_S, out=at("events"))
+    events = ref_to(at("events"))
+    make_labels(events, out=at("labels"))
+    labels = ref_to(at("labels"))
+    fm = FoundationConfig(model=ModelConfig(network=SMALL, dim_factor=10))
+    train_foundation(fm, events=events, labels=labels, out=at("fm"))
+    foundation = ref_to(at("fm"))
+    make_pseudo_labels(events=events, foundation=foundation, out=at("pseudo"))
+    pseudo_labels = ref_to(at("pseudo"))
+    join_examples(events=events, labels=labels, pseudo_labels=pseudo_labels, out=at("joined"))
+    examples = ref_to(at("joined"))
+    for name, warmup_windows in (("search", WARMUP_WINDOWS), ("video", 99)):
+        vertical = VerticalConfig(
+            name=name,
+            domains=(name,),
+            model=ModelConfig(network=SMALL),
+            training=TrainingConfig(warmup_windows=warmup_windows),
+            compare_alone=name == "search",
+        )
+        train_vertical(vertical, teacher="fm", examples=examples, out=at(f"vm/{name}"))
+    verticals = (ref_to(at("vm/search")), ref_to(at("vm/video")))
+    bundle = make_bundle(BundleConfig(golden_candidates=30), vertical=verticals[0], out=at("bundle/search"))
+    return Run(
+        root=root,
+        foundation=foundation,
+        verticals=verticals,
+        bundles=(ref_to(at("bundle/search")),),
+        registrations=(
+            {
+                "name": "search",
+                "version": "7",
+                "aliases": ["candidate"],
+                "bundle": ref_to(at("bundle/search")).to_dict(),
+                "bundle_id": bundle.bundle_id,
+            },
+        ),
+        rehearsal={
+            "model_name": "search",
+            "bundle_id": bundle.bundle_id,
+            "num_shards": 2,
+            "max_abs_difference": 0.0,
+            "latency_ms": 3.5,
+            "request": _read(root / "bundle/search" / GOLDEN_REQUEST),
+            "answer": _read(root / "bundle/search" / GOLDEN_RESPONSE),
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def summary(run: Run) -> Summary:
+    """Return the summary of the run, whose report lies in the run's root."""
+    return run.report(run.root)
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

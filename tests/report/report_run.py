@@ -1,0 +1,36 @@
+"""A finished run, and the report's arguments for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exfm.artifact.storage import Ref
+from exfm.report.stage import make_report
+from exfm.report.summary import Summary
+
+WARMUP_WINDOWS = 2
+"""Of vertical model `search`."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the stages before the report made, and the report's arguments."""
+
+    root: Path
+    foundation: Ref
+    verticals: tuple[Ref, ...]
+    bundles: tuple[Ref, ...]
+    registrations: tuple[Mapping[str, Any], ...]
+    rehearsal: Mapping[str, Any]
+
+    def report(self, root: Path, **changes: Any) -> Summary:
+        """Make a report below another root, with some arguments changed."""
+        arguments = {
+            "foundation": self.foundation,
+            "verticals": self.verticals,
+            "bundles": self.bundles,
+            "registrations": self.registrations,
+            "rehearsal": self.rehearsal,
+        }
+        return make_report(root=str(root), name="tiny", **(arguments | changes))

@@ -1,0 +1,294 @@
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from report_run import WARMUP_WINDOWS, Run
+from rich.console import Console
+
+from exfm.das.pseudo_labels import PseudoLabelsManifest
+from exfm.errors import ConfigError, DataError, StorageError
+from exfm.events.log import EventLogManifest, read_names
+from exfm.metrics import quality
+from exfm.models.scoring import answer_request
+from exfm.report.comparison import NUM_BINS
+from exfm.report.console import print_summary
+from exfm.report.html import DASH, percent, render_html, size, span, times
+from exfm.report.summary import Summary
+from exfm.training.evaluation import overall_quality
+from exfm.training.manifest import PREDICTIONS, ModelManifest
+
+TASKS = ("click", "conversion")
+
+
+def test_the_foundation_models_quality_is_of_its_own_predictions_on_the_verticals_domains(
+    run: Run, summary: Summary
+) -> None:
+    predictions = pl.concat(
+        [
+            pl.read_parquet(file, hive_partitioning=False)
+            for file in sorted((run.root / "fm" / PREDICTIONS).glob("*/*.parquet"))[WARMUP_WINDOWS:]
+        ]
+    ).filter(pl.col("segment") == "search")
+    for task in TASKS:
+        columns = (predictions[f"{kind}.{task}"].to_numpy() for kind in ("score", "label", "weight"))
+        assert summary.verticals[0].tasks[task].foundation == quality(*columns)
+
+
+def test_the_foundation_models_quality_agrees_with_the_trainers_evaluation(run: Run, summary: Summary) -> None:
+    vertical = ModelManifest.read(run.root / "vm/search")
+    expected = overall_quality(
+        run.root / "fm" / PREDICTIONS,
+        vertical.windows,
+        schema=vertical.feature_schema,
+        warmup_windows=WARMUP_WINDOWS,
+        domains=["search"],
+    )
+    assert {task: comparison.foundation for task, comparison in summary.verticals[0].tasks.items()} == expected
+
+
+def test_a_verticals_quality_is_what_its_training_found(run: Run, summary: Summary) -> None:
+    manifest = ModelManifest.read(run.root / "vm/search")
+    for task, comparison in summary.verticals[0].tasks.items():
+        assert comparison.distilled == manifest.overall[task]
+        assert comparison.alone == manifest.alone[task]
+        assert comparison.foundation.num_examples == manifest.overall[task].num_examples
+        by_window = {row.window: row.distilled for row in comparison.by_window}
+        for window in manifest.qualities:
+            assert by_window.get(window.window) == window.tasks[task].normalized_entropy
+
+
+def test_no_model_beats_the_planted_truth(summary: Summary) -> None:
+    comparison = summary.verticals[0].tasks["click"]
+    assert comparison.truth is not None
+    assert comparison.truth.normalized_entropy is not None
+    for model in (comparison.foundation, comparison.alone, comparison.distilled):
+        assert model is not None
+        assert model.normalized_entropy is not None
+        assert comparison.truth.num_examples == model.num_examples
+        assert comparison.truth.normalized_entropy < model.normalized_entropy + 0.01
+
+
+def test_the_change_is_that_of_the_entropy_in_percent(summary: Summary) -> None:
+    comparison = summary.verticals[0].tasks["click"]
+    assert comparison.alone is not None
+    assert comparison.alone.normalized_entropy is not None
+    assert comparison.distilled.normalized_entropy is not None
+    assert comparison.change_percent == pytest.approx(
+        100 * (comparison.distilled.normalized_entropy - comparison.alone.normalized_entropy)
+        / comparison.alone.normalized_entropy
+    )  # fmt: skip
+
+
+def test_a_vertical_without_a_twin_has_no_change(summary: Summary) -> None:
+    for comparison in summary.verticals[1].tasks.values():
+        assert comparison.alone is None
+        assert comparison.change_percent is None
+        assert comparison.reliability_alone == ()
+
+
+def test_reliability_bins_split_all_known_examples_and_average_to_the_calibration(summary: Summary) -> None:
+    comparison = summary.verticals[0].tasks["click"]
+    bins, distilled = comparison.reliability_distilled, comparison.distilled
+    assert len(bins) == NUM_BINS
+    assert sum(part.num_examples for part in bins) == distilled.num_examples
+    predictions = [part.mean_prediction for part in bins]
+    assert predictions == sorted(predictions)
+    sizes = [part.num_examples for part in bins]  # the weights of this log are all 1
+    mean_prediction = np.average(predictions, weights=sizes)
+    base_rate = np.average([part.positive_share for part in bins], weights=sizes)
+    assert distilled.base_rate == pytest.approx(base_rate)
+    assert distilled.calibration == pytest.approx(mean_prediction / base_rate)
+
+
+def test_the_ratio_to_the_largest_vertical_is_stated(run: Run, summary: Summary) -> None:
+    sizes = [ModelManifest.read(run.root / f"vm/{name}").num_parameters for name in ("search", "video")]
+    assert summary.foundation.times_largest_vertical == summary.foundation.num_parameters / max(sizes)
+    assert summary.foundation.keeps_promise() == (summary.foundation.num_parameters >= 10 * max(sizes))
+
+
+def test_ages_are_in_hours_and_never_negative(run: Run, summary: Summary) -> None:
+    manifest = PseudoLabelsManifest.read(run.root / "pseudo")
+    ages = pl.concat(
+        [pl.read_parquet(file, hive_partitioning=False) for file in (run.root / "pseudo").glob("*/*.parquet")]
+    )["pseudo.fm.age"].drop_nulls()
+    timeliness = summary.pseudo_labels.timeliness
+    assert timeliness.unit == "hours"
+    assert timeliness.overall is not None
+    assert timeliness.overall.mean == pytest.approx(float(ages.to_numpy().mean()) / 3600)
+    assert timeliness.overall.max == pytest.approx(int(ages.to_numpy().max()) / 3600)
+    assert timeliness.overall.min >= 0
+    assert set(timeliness.by_window) <= set(manifest.snapshots)
+    assert len(ages) == summary.pseudo_labels.num_scored
+
+
+def test_shards_hold_what_the_plan_says(summary: Summary) -> None:
+    (bundle,) = summary.bundles
+    held = {part.table: part.size_bytes for shard in bundle.shards for part in shard}
+    assert held == {"user": 16384 * 32, "ad": 8192 * 32, "advertiser": 512 * 32, "topic": 128 * 32}
+
+
+def test_the_ranked_list_is_sorted_and_named(run: Run, summary: Summary) -> None:
+    names = read_names(run.root / "events", EventLogManifest.read(run.root / "events"), "ad_id")
+    request = {item["name"]: item["data"] for item in run.rehearsal["request"]["inputs"]}
+    answer = {item["name"]: item["data"] for item in run.rehearsal["answer"]["outputs"]}
+    best = sorted(zip(answer["click"], request["ad_id"], strict=True), key=lambda pair: -pair[0])[:10]
+    assert [(item.scores["click"], item.id) for item in summary.answer.ranked] == best
+    assert [item.rank for item in summary.answer.ranked] == list(range(1, 11))
+    assert [item.name for item in summary.answer.ranked] == [names[ad] for _, ad in best]
+
+
+def test_ids_of_a_feature_that_shares_a_table_are_named_too(summary: Summary, run: Run) -> None:
+    request = {item["name"]: item["data"] for item in run.rehearsal["request"]["inputs"]}
+    clicked = request["clicked_ads"]
+    assert summary.answer.user["user_id"] == str(request["user_id"][0])
+    assert summary.answer.user["clicked_ads"].startswith(f"Ad {clicked[-1]} " if clicked else "none")
+
+
+def test_summary_json_holds_the_summary(run: Run, summary: Summary) -> None:
+    def refuse(constant: str) -> None:
+        pytest.fail(f"JSON has no {constant}")
+
+    text = (run.root / "summary.json").read_text(encoding="utf-8")
+    assert Summary.parse(json.loads(text, parse_constant=refuse), source="summary.json") == summary
+
+
+def test_query_json_is_a_request_that_the_first_model_answers_as_the_report_says(run: Run, summary: Summary) -> None:
+    answer = answer_request(run.root / "bundle/search", run.root / "query.json")
+    assert sorted(answer["outputs"][0]["data"], reverse=True)[:10] == pytest.approx(
+        [item.scores["click"] for item in summary.answer.ranked], abs=1e-6
+    )
+
+
+class _Page(HTMLParser):
+    """Collects what a page would load, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.tags: set[str] = set()
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.loads += [value or "" for name, value in attrs if name in {"src", "href", "srcset", "data", "poster"}]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_loads_nothing_and_runs_no_script(run: Run, summary: Summary) -> None:
+    text = (run.root / "report.html").read_text(encoding="utf-8")
+    page = _Page(text)
+    assert text == render_html(summary)
+    assert page.loads
+    assert all(load.startswith("data:image/svg+xml;base64,") for load in page.loads)
+    assert page.tags.isdisjoint({"script", "link", "iframe", "object"})
+    assert not re.search(r"https?://|url\(|@import", text)
+
+
+def test_the_page_names_every_model_table_note_and_ranked_item(run: Run, summary: Summary) -> None:
+    page = _Page((run.root / "report.html").read_text(encoding="utf-8"))
+    text = re.sub(r"\s+", " ", page.text)
+    expected = [*(vertical.name for vertical in summary.verticals), *summary.data.notes, summary.data.source]
+    expected += [item.name for item in summary.answer.ranked]
+    expected += [summary.data.label_revision, summary.pseudo_labels.newest_snapshot, summary.answer.bundle_id]
+    for words in expected:
+        assert words in text
+
+
+def test_a_name_cannot_write_into_the_page(summary: Summary) -> None:
+    evil = summary.model_copy(update={"name": "<script>alert(1)</script>"})
+    assert "<script" not in render_html(evil)
+
+
+def test_an_undefined_figure_is_a_dash(run: Run, summary: Summary) -> None:
+    video = summary.verticals[1]
+    assert video.counted_windows == ()
+    assert video.tasks["click"].distilled.auc is None
+    page = (run.root / "report.html").read_text(encoding="utf-8")
+    row = page[page.index("<th>video</th>") :]
+    row = row[: row.index("</tr>")]
+    figures = re.findall(r'<td class="n[^>]*>\s*([^<]*?)\s*</td>', row)
+    assert figures == [DASH] * 11
+    assert "None" not in page
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_terminal_shows_quality_the_report_and_the_ranked_answer(summary: Summary, width: int) -> None:
+    file = io.StringIO()
+    path = "/a/rather/long/folder/that/would/be/broken/in/two/if/the/path/were/wrapped/at/eighty/report.html"
+    print_summary(summary, console=Console(file=file, width=width), report=path)
+    printed = file.getvalue()
+    assert path in printed
+    assert all(len(line) <= width for line in printed.splitlines() if path not in line)
+    click = summary.verticals[0].tasks["click"]
+    (row,) = (line for line in printed.splitlines() if line.startswith("search") and " click " in line)
+    assert f"{click.distilled.normalized_entropy:.4f}" in row
+    assert f"{click.distilled.auc:.4f}" in row
+    assert percent(click.change_percent) in row
+    ranking = printed[printed.index(" item ") :]
+    positions = [ranking.index(item.name) for item in summary.answer.ranked]
+    assert positions == sorted(positions)
+    assert "\x1b" not in printed  # a file gets no colours
+
+
+def test_the_headline_says_how_much_distillation_changed(summary: Summary) -> None:
+    changes = [task.change_percent for task in summary.verticals[0].tasks.values() if task.change_percent is not None]
+    assert summary.headline() == (
+        f"2 vertical models; NE distilled against alone {min(changes):+.2f} % to {max(changes):+.2f} %"
+    )
+
+
+def test_a_rehearsal_of_another_bundle_is_refused_and_nothing_written(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="served bundle other"):
+        run.report(tmp_path, rehearsal=run.rehearsal | {"bundle_id": "other"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_score_that_is_no_number_is_refused(run: Run, tmp_path: Path) -> None:
+    outputs = [output | {"data": [float("nan"), *output["data"][1:]]} for output in run.rehearsal["answer"]["outputs"]]
+    with pytest.raises(DataError, match="score 0 of task 'click' is nan"):
+        run.report(tmp_path, rehearsal=run.rehearsal | {"answer": {"outputs": outputs}})
+
+
+def test_an_incomplete_rehearsal_is_refused(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="latency_ms"):
+        run.report(tmp_path, rehearsal={key: value for key, value in run.rehearsal.items() if key != "latency_ms"})
+
+
+def test_a_run_without_vertical_models_is_refused(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="found none"):
+        run.report(tmp_path, verticals=())
+
+
+def test_an_output_that_was_written_again_is_refused(run: Run, tmp_path: Path) -> None:
+    stale = run.foundation.model_copy(update={"digest": "0" * 64})
+    with pytest.raises(StorageError, match="written again"):
+        run.report(tmp_path, foundation=stale)
+
+
+@pytest.mark.parametrize(
+    ("indices", "text"),
+    [
+        ((), "none"),
+        ((3,), "3 to 3 (1 window)"),
+        ((2, 3, 4), "2 to 4 (3 windows)"),
+        ((2, 4), "2 to 4 (2 windows, those with examples)"),
+    ],
+)
+def test_a_span_of_windows_says_if_it_has_gaps(indices: tuple[int, ...], text: str) -> None:
+    assert span(indices) == text
+
+
+def test_a_size_is_told_in_binary_units() -> None:
+    assert [size(12), size(1536), size(5 * 2**20), size(2**31)] == ["12 B", "1.5 KiB", "5.0 MiB", "2.0 GiB"]
+
+
+def test_a_ratio_that_misses_its_bound_does_not_look_as_if_it_met_it() -> None:
+    assert [times(9.998), times(10.0), times(10.0035)] == ["9.99", "10.00", "10.00"]

@@ -1,0 +1,200 @@
+"""What callers see when a server or a bundle breaks."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from serving_requests import ask_by_grpc, make_request
+from tritonclient.utils import InferenceServerException
+
+from exfm.artifact.bundle import BundleManifest, tables_file
+from exfm.errors import BundleError, ConfigError, DeadlineError, ServingError, ShardUnavailableError
+from exfm.serving.bundle_part import read_part
+from exfm.serving.client import ask
+from exfm.serving.local import LocalServing, check_golden, serve_local
+from exfm.serving.processes import claim_ports
+
+pytestmark = pytest.mark.slow
+
+SERVE = (
+    "import sys; from pathlib import Path; from exfm.serving.local import serve_until_stopped; "
+    "serve_until_stopped(Path(sys.argv[1]), http_port=0, grpc_port=0, announce=lambda line: print(line, flush=True))"
+)
+LONG_S = 60.0
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    give_up_s = time.monotonic() + LONG_S
+    while not condition():
+        assert time.monotonic() < give_up_s
+        time.sleep(0.05)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"  # orphans may have no one who reaps them
+
+
+def answers(served: LocalServing) -> bool:
+    try:
+        return bool(served.ask(make_request()))
+    except (ShardUnavailableError, DeadlineError):
+        return False
+
+
+@pytest.fixture
+def serve(bundle: Path) -> Iterator[subprocess.Popen[str]]:
+    """Return a process that does what `exfm serve` does, as soon as it has started its servers."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(bundle)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: len(children_of(process.pid)) == 3)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_stopped_shard_gives_deadline_exceeded_within_the_deadline(served: LocalServing) -> None:
+    shard = served.servers[2].process
+    shard.send_signal(signal.SIGSTOP)
+    try:
+        began_s = time.monotonic()
+        with pytest.raises(
+            DeadlineError, match=f"shard 1 at {served.shard_addresses[1]} did not answer within the 300 ms"
+        ):
+            served.ask(make_request() | {"parameters": {"timeout": 300_000}})
+        with pytest.raises(InferenceServerException) as caught:
+            ask_by_grpc(served.grpc_address, make_request(), client_timeout=0.3)
+        assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
+        assert time.monotonic() - began_s < 1.5
+    finally:
+        shard.send_signal(signal.SIGCONT)
+    assert answers(served)
+
+
+def test_a_killed_shard_gives_unavailable_within_the_deadline_and_is_found_again(
+    served: LocalServing, bundle: Path, replacements: list[subprocess.Popen[bytes]]
+) -> None:
+    served.servers[2].process.kill()
+    served.servers[2].process.wait()
+    began_s = time.monotonic()
+    with pytest.raises(ShardUnavailableError, match=f"shard 1 at {served.shard_addresses[1]} cannot be reached"):
+        served.ask(make_request())
+    with pytest.raises(InferenceServerException) as caught:
+        ask_by_grpc(served.grpc_address, make_request(), client_timeout=1.0)
+    assert caught.value.status() == "StatusCode.UNAVAILABLE"
+    assert time.monotonic() - began_s < 1.0
+
+    grpc_port, http_port = (where.rsplit(":", 1)[1] for where in (served.shard_addresses[1], served.shard_urls[1]))
+    command = [sys.executable, "-m", "exfm.serving.shard", "--bundle", str(bundle), "--shard", "1"]
+    replacements.append(
+        subprocess.Popen([*command, "--grpc-port", grpc_port, "--http-port", http_port], stderr=subprocess.DEVNULL)
+    )
+    wait_for(lambda: answers(served))
+
+
+def test_sigterm_lets_a_request_end_and_stops_all_servers(serve: subprocess.Popen[str], bundle: Path) -> None:
+    assert serve.stdout is not None
+    line = serve.stdout.readline()
+    assert line.startswith(f"serving students (bundle {BundleManifest.read(bundle).bundle_id[:12]}, 2 shards): REST ")
+    url = line.split("REST ")[1].split("/v2/")[0]
+    servers = children_of(serve.pid)
+    os.kill(servers[1], signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(ask, url, "students", make_request() | {"parameters": {"timeout": 5_000_000}})
+        time.sleep(0.5)  # it now waits for the shard that is stopped
+        serve.terminate()
+        time.sleep(0.5)
+        os.kill(servers[1], signal.SIGCONT)
+        assert under_way.result()["model_name"] == "students"
+    assert serve.wait(LONG_S) == 0
+    assert not any(is_running(pid) for pid in servers)
+
+
+def test_sigterm_breaks_off_a_start(serve: subprocess.Popen[str]) -> None:
+    servers = children_of(serve.pid)
+    serve.terminate()
+    assert serve.wait(LONG_S) == 0
+    assert not any(is_running(pid) for pid in servers)
+
+
+def test_kill_9_leaves_no_server(serve: subprocess.Popen[str]) -> None:
+    servers = children_of(serve.pid)
+    serve.kill()
+    serve.wait()
+    wait_for(lambda: not any(is_running(pid) for pid in servers))
+
+
+def test_a_server_that_dies_is_named_and_the_others_are_stopped(serve: subprocess.Popen[str]) -> None:
+    servers = children_of(serve.pid)
+    os.kill(servers[1], signal.SIGKILL)
+    _, stderr = serve.communicate(timeout=LONG_S)
+    assert "ServingError: shard 0 was ended by SIGKILL" in stderr
+    assert not any(is_running(pid) for pid in servers)
+
+
+@pytest.fixture
+def damaged(bundle: Path, tmp_path: Path) -> Path:
+    """Return a bundle with one bit of shard 1's tables flipped."""
+    copy = tmp_path / "damaged"
+    shutil.copytree(bundle, copy)
+    file = copy / tables_file(1)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    return copy
+
+
+def test_a_damaged_bundle_is_not_served(damaged: Path) -> None:
+    with pytest.raises(BundleError, match=r"shards/1/tables\.safetensors is damaged"), serve_local(damaged):
+        pass
+
+
+def test_a_server_checks_its_own_part_of_a_bundle_only(damaged: Path) -> None:
+    assert read_part(damaged, tables_file(0)).name == "students"
+    with pytest.raises(BundleError, match=r"shards/1/tables\.safetensors is damaged"):
+        read_part(damaged, tables_file(1))
+
+
+def test_servers_that_do_not_give_the_golden_scores_are_not_ready(served: LocalServing) -> None:
+    answer = served.ask(make_request())
+    check_golden(served, make_request(), answer)
+    answer["outputs"][1]["data"][0] += 0.002
+    with pytest.raises(ServingError, match="task 'love' of the golden request is scored"):
+        check_golden(served, make_request(), answer)
+
+
+def test_a_port_in_use_is_one_clear_error(served: LocalServing, bundle: Path) -> None:
+    port = int(served.rest_url.rsplit(":", 1)[1])
+    with (
+        pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 cannot be had"),
+        serve_local(bundle, http_port=port),
+    ):
+        pass
+
+
+def test_free_ports_differ() -> None:
+    assert len(set(claim_ports([0] * 8))) == 8
+
+
+def test_a_server_that_cannot_start_says_why_in_one_line(damaged: Path) -> None:
+    command = [sys.executable, "-m", "exfm.serving.shard", "--bundle", str(damaged), "--shard", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "shards/1/tables.safetensors is damaged" in done.stderr

@@ -1,0 +1,89 @@
+"""Bytes, bodies and deadlines, without a server."""
+
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exfm.errors import ConfigError, DeadlineError, RequestError
+from exfm.serving.call import Deadline, deadline_of
+from exfm.serving.config import RankerConfig, ServerConfig
+from exfm.serving.rest_body import read_body
+from exfm.serving.wire import raw_numbers, tensor_from_bytes
+
+
+def raw_bytes(elements: list[bytes]) -> bytes:
+    return b"".join(struct.pack("<I", len(one)) + one for one in elements)
+
+
+@given(st.lists(st.binary(max_size=20), max_size=20))
+def test_bytes_come_back_from_their_raw_form(elements: list[bytes]) -> None:
+    tensor = tensor_from_bytes("genres", datatype="BYTES", shape=[len(elements)], raw=raw_bytes(elements))
+    assert tensor.values.tolist() == elements
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=20), st.data())
+def test_raw_bytes_cut_short_are_refused(elements: list[bytes], data: st.DataObject) -> None:
+    raw = raw_bytes(elements)
+    cut = raw[: data.draw(st.integers(0, len(raw) - 1))]
+    with pytest.raises(RequestError, match="'genres' has shape"):
+        tensor_from_bytes("genres", datatype="BYTES", shape=[len(elements)], raw=cut)
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=20))
+def test_numbers_come_back_from_their_raw_form_without_a_copy(numbers: list[int]) -> None:
+    raw = raw_numbers(np.array(numbers, dtype=np.int64))
+    tensor = tensor_from_bytes("ids", datatype="INT64", shape=[len(numbers)], raw=raw)
+    assert tensor.values.tolist() == numbers
+    assert not tensor.values.flags.owndata
+
+
+@pytest.mark.parametrize("shape", [[-1], [2**62], [1, 1, 1], [0, 2**40]])
+def test_a_shape_that_no_input_has_is_refused(shape: list[int]) -> None:
+    with pytest.raises(RequestError, match="expected one dimension"):
+        tensor_from_bytes("age", datatype="FP32", shape=shape, raw=b"")
+
+
+@given(st.binary(max_size=60), st.one_of(st.none(), st.text(max_size=5), st.integers(0, 99).map(str)))
+def test_no_body_breaks_the_reader(body: bytes, json_length: str | None) -> None:
+    with pytest.raises(RequestError):
+        read_body(body, json_length=json_length)
+
+
+@pytest.mark.parametrize(
+    ("timeout_us", "transport_s", "expected_ms"),
+    [
+        (None, None, 1000),
+        (0, None, 1000),
+        (50_000, None, 50),
+        (50_000, 2.0, 50),
+        (5_000_000, 2.0, 2000),
+        (None, 3.0, 3000),
+    ],
+)
+def test_the_earlier_deadline_counts(timeout_us: int | None, transport_s: float | None, expected_ms: float) -> None:
+    assert deadline_of(timeout_us, transport_s=transport_s, default_ms=1000).allowed_ms == expected_ms
+
+
+@pytest.mark.parametrize("timeout_us", [-1, True, "100", 1.5])
+def test_a_timeout_that_is_no_number_of_microseconds_is_refused(timeout_us: Any) -> None:
+    with pytest.raises(RequestError, match="expected whole microseconds"):
+        deadline_of(timeout_us, transport_s=None, default_ms=1000)
+
+
+def test_a_deadline_that_has_passed_says_what_was_under_way() -> None:
+    with pytest.raises(DeadlineError, match="0 ms allowed passed while counting"):
+        Deadline.after(0).check("counting")
+
+
+def test_servers_bind_to_loopback_unless_told_otherwise() -> None:
+    assert ServerConfig().host == RankerConfig().host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("setting", [{"http_port": 65_536}, {"default_deadline_ms": 0}, {"max_candidate": 5}])
+def test_a_wrong_setting_is_named(setting: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(setting))):
+        ServerConfig.parse(setting, source="settings.yaml")

@@ -1,0 +1,97 @@
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from pydantic import Field
+
+from exfm.config import Config, read_yaml
+from exfm.errors import ConfigError
+
+
+class Oven(Config):
+    """What these tests bake with."""
+
+    name: str
+    num_trays: Annotated[int, Field(ge=1)] = 2
+    heat: float = 180.0
+
+
+class Kitchen(Config):
+    """A value within a value."""
+
+    oven: Oven
+    num_cooks: int
+
+
+def test_every_wrong_key_is_named_at_once() -> None:
+    with pytest.raises(ConfigError) as raised:
+        Kitchen.parse({"oven": {"num_trays": 0, "colour": "red"}, "num_cooks": "many"}, source="kitchen.yaml")
+    message = str(raised.value)
+    assert message.startswith("kitchen.yaml: ")
+    assert "oven.name: Field required" in message
+    assert "oven.num_trays: Input should be greater than or equal to 1 (found 0)" in message
+    assert "oven.colour: Extra inputs are not permitted (found 'red')" in message
+    assert "num_cooks: Input should be a valid integer" in message
+    assert "(found 'many')" in message
+
+
+@pytest.mark.parametrize("value", [3, 3.0])
+def test_an_integral_float_is_an_integer(value: float) -> None:
+    oven = Oven.parse({"name": "a", "num_trays": value}, source="a pipeline's struct")
+    assert oven.num_trays == 3
+    assert type(oven.num_trays) is int
+
+
+def test_a_fraction_is_no_integer() -> None:
+    with pytest.raises(ConfigError, match=r"num_trays: .*fractional part \(found 3\.5\)"):
+        Oven.parse({"name": "a", "num_trays": 3.5}, source="x")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(ConfigError, match=r"heat: Input should be a finite number \(found"):
+        Oven.parse({"name": "a", "heat": value}, source="x")
+
+
+def test_something_that_is_no_mapping_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"x: \(top level\): Input should be a valid dictionary.*\(found \[1, 2\]\)"):
+        Oven.parse([1, 2], source="x")
+
+
+def test_a_long_wrong_value_does_not_flood_the_message() -> None:
+    with pytest.raises(ConfigError) as raised:
+        Oven.parse({"name": "a", "num_trays": "x" * 10_000}, source="x")
+    assert len(str(raised.value)) < 300
+
+
+def test_a_value_cannot_be_changed() -> None:
+    oven = Oven(name="a")
+    with pytest.raises(ValueError, match="frozen"):
+        oven.num_trays = 3  # type: ignore[misc]
+
+
+def test_parsing_what_to_dict_returns_gives_the_same_value() -> None:
+    kitchen = Kitchen(oven=Oven(name="a", heat=1e-05), num_cooks=3)
+    assert Kitchen.parse(kitchen.to_dict(), source="x") == kitchen
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"/nowhere/a\.yaml: cannot be read \(No such file or directory\)"):
+        read_yaml(Path("/nowhere/a.yaml"))
+
+
+@pytest.mark.parametrize(
+    "content", [b"a: [1, 2", b"a: b: c", b"\xff\xfe\xff", b"a: 2020-13-45", b"a: \x00", b"- a\nb: c"]
+)
+def test_a_file_that_is_not_yaml_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"a\.yaml: not YAML: "):
+        read_yaml(path)
+
+
+def test_yaml_cannot_make_python_objects(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("!!python/object/apply:os.getcwd []")
+    with pytest.raises(ConfigError, match="not YAML"):
+        read_yaml(path)
