@@ -59,7 +59,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "Installing exfm and its dependencies into $(VENV), once (about 6 GB on disk) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[0-9.]+' requirements.lock)"
-	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes --requirement requirements.lock
+	@$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes --requirement requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.status import Status
 
 from exfm import errors
-from exfm.allocator import MALLOC_ENVIRONMENT
+from exfm.environment import COMPUTE_ENVIRONMENT
 from exfm.artifact.storage import is_local
 from exfm_components.progress import Progress, parse
 from exfm_pipelines.run_config import RunConfig
@@ -34,7 +34,7 @@ def run_locally(config: RunConfig) -> None:
     Raises: whatever a step raised, or StageError for what was no ExfmError.
     """
     arguments = config.arguments()
-    os.environ.update(MALLOC_ENVIRONMENT)
+    os.environ.update(COMPUTE_ENVIRONMENT)
     with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
         log_folder = Path(config.root) if is_local(config.root) else Path(scratch)
         log_folder.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from exfm.metrics import quality
 from exfm.models.ranking import RankingModel
 from exfm.schema import Schema
 from exfm.training.checkpoint import load_weights, save_weights
+from exfm.training.config import TrainingConfig
 from exfm.training.evaluation import WindowQuality, read_predictions
 from exfm.training.learner import LabelLearner, weighted_loss
 from exfm.training.loop import dense_optimizer, walk_windows
@@ -100,14 +101,14 @@ def test_one_pass_over_a_fixed_window_lowers_its_loss_as_it_did_before(
 ) -> None:
     with torch.no_grad():
         before = float(learner.loss(one_window))
-    optimizer = dense_optimizer(learner, FoundationConfig().training)
+    optimizer = dense_optimizer(learner, TrainingConfig(learning_rate=0.001))
     for part in one_window.minibatches(32):
         optimizer.zero_grad()
         learner.loss(part).backward()
         optimizer.step()
     with torch.no_grad():
         after = float(learner.loss(one_window))
-    assert (before, after) == pytest.approx((0.6661, 0.4666), abs=2e-3)
+    assert (before, after) == pytest.approx((0.6661, 0.4906), abs=2e-3)
 
 
 def test_an_unknown_target_is_no_loss_and_no_gradient() -> None:

@@ -66,9 +66,6 @@ class ShardPlan(Config):
         """
         if len(self.replicas) != self.num_shards:
             raise PlanError(f"the plan has {self.num_shards} shards, but replicas for {len(self.replicas)}")
-        unknown = {s.table for s in self.slices} - {table.name for table in schema.tables}
-        if unknown:
-            raise PlanError(f"the plan places table {', '.join(sorted(unknown))}, which the schema does not have")
         expected = assign(
             schema, [Assignment(s.table, s.shard, s.first_row, s.num_rows) for s in self.slices], self.num_shards
         )
@@ -94,6 +91,9 @@ def assign(schema: Schema, assignments: Iterable[Assignment], num_shards: int) -
     Raises: PlanError if a row of a table is placed twice or not at all, or a shard does not exist.
     """
     assignments = list(assignments)
+    unknown = {a.table for a in assignments} - {table.name for table in schema.tables}
+    if unknown:
+        raise PlanError(f"the plan places table {', '.join(sorted(unknown))}, which the schema does not have")
     for table in schema.tables:
         _check_rows(table.name, table.rows, [a for a in assignments if a.table == table.name])
     free_bytes = [0] * num_shards

@@ -74,7 +74,7 @@ def reading(ref: Ref) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
         folder = Path(scratch) / "copy"
-        filesystem, path = fsspec.core.url_to_fs(ref.uri)
+        filesystem, path = _remote(ref.uri)
         if not filesystem.exists(f"{path}/{MANIFEST}"):
             raise _missing(ref.uri)
         filesystem.get(f"{path}/", str(folder), recursive=True)
@@ -92,7 +92,7 @@ def ref_to(uri: str) -> Ref:
         if not manifest.is_file():
             raise _missing(uri)
         return Ref(uri=uri, digest=digest_of_file(manifest).sha256)
-    filesystem, path = fsspec.core.url_to_fs(uri)
+    filesystem, path = _remote(uri)
     if not filesystem.exists(f"{path}/{MANIFEST}"):
         raise _missing(uri)
     with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
@@ -110,7 +110,7 @@ def write_file(uri: str, content: bytes) -> None:
         partial.write_bytes(content)
         partial.replace(target)
     else:
-        filesystem, path = fsspec.core.url_to_fs(uri)
+        filesystem, path = _remote(uri)
         filesystem.pipe_file(path, content)
 
 
@@ -129,18 +129,30 @@ def read_file(uri: str) -> bytes:
 
 def _swap(folder: Path, target: Path, scratch: Path) -> None:
     folder.chmod(0o755)  # mkdtemp's is private
+    old = scratch / "old"
     if target.exists():
-        target.rename(scratch / "old")
-    folder.rename(target)
+        target.rename(old)
+    try:
+        folder.rename(target)
+    except OSError:
+        if old.exists():  # scratch is removed next: the old output must not go with it
+            old.rename(target)
+        raise
 
 
 def _upload(folder: Path, uri: str) -> None:
-    filesystem, path = fsspec.core.url_to_fs(uri)
+    filesystem, path = _remote(uri)
     if filesystem.exists(path):
         filesystem.rm(path, recursive=True)
     files = sorted((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f == folder / MANIFEST)
     for file in files:  # the manifest last: until it is there the folder does not count as finished
         filesystem.put_file(str(file), f"{path}/{file.relative_to(folder).as_posix()}")
+
+
+def _remote(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    filesystem.invalidate_cache()  # of listings: another process may have written since
+    return filesystem, path
 
 
 def _check_manifest(folder: Path, ref: Ref) -> None:

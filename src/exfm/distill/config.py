@@ -21,8 +21,8 @@ class VerticalConfig(Config):
     tasks: tuple[str, ...] = ()
     """Of the schema's labels, in the order of its outputs; empty: all."""
     model: ModelConfig = ModelConfig()
-    training: TrainingConfig = TrainingConfig()
-    teacher_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
+    training: TrainingConfig = TrainingConfig(batch_size=128)
+    teacher_weight: Annotated[float, Field(ge=0, le=100)] = 3.0
     """Of the pseudo-labels' loss beside the labels' loss, 0 to 100; 0 learns from labels alone."""
     compare_alone: bool = True
     """Whether a twin without a teacher is trained too, for the report; doubles the time."""

@@ -19,9 +19,9 @@ class FoundationConfig(Config):
     tasks: tuple[str, ...] = ()
     """Of the schema's labels; empty: all."""
     model: ModelConfig = ModelConfig(
-        network=NetworkConfig(bottom_units=(64,), num_cross_layers=3, cross_rank=64, top_units=(256, 128)),
-        dim_factor=8,
+        network=NetworkConfig(bottom_units=(32,), num_cross_layers=2, cross_rank=32, top_units=(128, 64)), dim_factor=12
     )
+    """Its defaults give over ten times the parameters of a vertical model's defaults."""
     training: TrainingConfig = TrainingConfig()
     snapshot_every: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Windows learned between two snapshots, 1 to 10,000: more saves space and makes pseudo-labels staler."""

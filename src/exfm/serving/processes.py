@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exfm.allocator import MALLOC_ENVIRONMENT
+from exfm.environment import COMPUTE_ENVIRONMENT
 from exfm.errors import ConfigError, ServingError
 
 LOOPBACK = "127.0.0.1"
@@ -49,7 +49,7 @@ def start_process(name: str, arguments: Sequence[str], *, log: Path) -> ServerPr
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **MALLOC_ENVIRONMENT},
+            env={**os.environ, **COMPUTE_ENVIRONMENT},
             start_new_session=True,  # a terminal's Ctrl-C reaches the parent alone, which then stops its servers
             preexec_fn=_end_with_parent(),
         )

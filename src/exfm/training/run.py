@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import torch
 
 from exfm.artifact.manifest import Window
 from exfm.errors import DataError
@@ -134,6 +135,7 @@ def run_training(
     Raises: DataError for unusable examples, or if no window's labels are known; StorageError if `start` holds another
     model.
     """
+    torch.set_num_threads(config.torch_threads)
     optimizer = dense_optimizer(learner, config)
     journal = _Journal(learner, data, folder=folder, name=name, snapshot_every=snapshot_every, on_window=on_window)
     windows, tested_until = data.windows, data.windows[0].start
