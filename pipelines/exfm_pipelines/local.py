@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.status import Status
 
 from exfm import errors
-from exfm.environment import COMPUTE_ENVIRONMENT
 from exfm.artifact.storage import is_local
+from exfm.environment import COMPUTE_ENVIRONMENT
 from exfm_components.progress import Progress, parse
 from exfm_pipelines.run_config import RunConfig
 from exfm_pipelines.teach_distil_serve import teach_distil_serve

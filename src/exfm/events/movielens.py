@@ -78,6 +78,7 @@ def load_movielens(source: MovieLensSource) -> RawLog:
             "item_id", "genres", "release_year",
         )
     )  # fmt: skip
+    titles = tables.items.select(pl.col("item_id").alias("id"), pl.col("title").alias("name"))
     return RawLog(
         impressions=impressions,
         feedback=faulty.rows,
@@ -86,7 +87,7 @@ def load_movielens(source: MovieLensSource) -> RawLog:
             *_describe(tables, source),
             *describe_faults(faulty, num_late=delays.num_late, simulation=source.feedback),
         ),
-        names={"item_id": tables.items.select(pl.col("item_id").alias("id"), pl.col("title").alias("name"))},
+        names=dict.fromkeys(("item_id", "liked_items", "disliked_items"), titles),
     )
 
 

@@ -1,0 +1,129 @@
+"""The pipeline by KFP's local runner, on a small synthetic stream, as a user starts it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from exfm.artifact.bundle import BundleManifest
+from exfm.artifact.storage import ref_to
+from exfm.events.schemas import SYNTHETIC
+
+pytestmark = pytest.mark.slow
+
+SMALL = {"network": {"bottom_units": [4], "num_cross_layers": 1, "cross_rank": 4, "top_units": [8]}}
+TRAINING = {"batch_size": 128, "warmup_windows": 2}
+
+
+def run_config(folder: Path, **changes: Any) -> Path:
+    """Write a small run's file, changed at its top level, and return its path."""
+    config = {
+        "name": "small",
+        "root": "out",
+        "feature_schema": str(SYNTHETIC),
+        "source": {
+            "kind": "synthetic",
+            "num_impressions": 3000,
+            "num_users": 100,
+            "num_ads": 60,
+            "duration_s": 432_000,
+        },
+        "window_length": 43_200,
+        "foundation": {"model": SMALL | {"dim_factor": 2}, "training": TRAINING, "tasks": ["click"]},
+        "vertical_models": [
+            {"name": "search", "domains": ["search"], "model": SMALL, "training": TRAINING, "tasks": ["click"]},
+            {"name": "rest", "domains": ["feed", "video"], "model": SMALL, "training": TRAINING, "tasks": ["click"]},
+        ],
+    }
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(config | changes), encoding="utf-8")
+    return path
+
+
+def exfm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from exfm.cli.main import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path) -> subprocess.CompletedProcess[str]:
+    return exfm("run", "-c", run_config(folder))
+
+
+@pytest.fixture(scope="module")
+def root(folder: Path, finished: subprocess.CompletedProcess[str]) -> Path:
+    assert finished.returncode == 0, finished.stderr
+    return folder / "out"
+
+
+def test_a_run_leaves_its_outputs_under_their_fixed_names(root: Path) -> None:
+    folders = ["bundle", "events", "examples", "fm", "registry", "vm"]
+    files = ["pipeline.log", "query.json", "rehearsal.json", "report.html", "summary.json"]
+    assert sorted(path.name for path in root.iterdir()) == sorted(folders + files)
+    for name in ("search", "rest"):
+        assert BundleManifest.read(root / "bundle" / name).plan.num_shards == 2
+        assert ref_to(str(root / "vm" / name)).digest
+
+
+def test_a_run_tells_one_line_a_stage_and_then_what_it_found(root: Path, finished: Any) -> None:
+    lines = finished.stdout.splitlines()
+    done = [line for line in lines if line.startswith("✓")]
+    stages = [line[2:25].strip() for line in done]
+    assert stages[:5] == ["ingest", "label", "train-fm", "pseudo-label", "join"]
+    assert sorted(stages[5:]) == sorted(
+        ["train-vm search", "bundle search", "train-vm rest", "bundle rest", "register", "serve and ask", "report"]
+    )
+    assert "KFP Executor" not in finished.stdout
+    assert [line for line in lines if line.strip().startswith("curl -s http://127.0.0.1:8080/v2/models/search/infer")]
+    assert "report.html" in finished.stdout
+
+
+def test_what_was_served_is_what_offline_scoring_says(root: Path) -> None:
+    rehearsal = json.loads((root / "rehearsal.json").read_text(encoding="utf-8"))
+    offline = exfm("score", root / "bundle/search", root / "query.json")
+    assert offline.returncode == 0, offline.stderr
+    [served], [scored] = rehearsal["answer"]["outputs"], json.loads(offline.stdout)["outputs"]
+    np.testing.assert_allclose(served["data"], scored["data"], atol=1e-3)
+    top = np.argsort(served["data"])[::-1][:10]
+    np.testing.assert_array_equal(top, np.argsort(scored["data"])[::-1][:10])
+    assert rehearsal["answer"]["model_version"] == json.loads(offline.stdout)["model_version"]
+
+
+def test_the_registry_resolves_to_the_bundle_that_was_made(root: Path) -> None:
+    offline = exfm("score", "models:/search@champion", root / "query.json", "--root", root)
+    assert offline.returncode == 0, offline.stderr
+    made = BundleManifest.read(root / "bundle/search")
+    assert json.loads(offline.stdout)["model_version"] == made.bundle_id
+
+
+def test_the_summary_is_of_this_run(root: Path) -> None:
+    summary = json.loads((root / "summary.json").read_text(encoding="utf-8"))
+    assert [model["name"] for model in summary["verticals"]] == ["search", "rest"]
+
+
+def test_one_stage_can_run_again_by_itself(root: Path, folder: Path) -> None:
+    before = ref_to(str(root / "vm/search"))
+    again = exfm("train-vm", "search", "-c", folder / "run.yaml")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("✓ train-vm search")
+    assert ref_to(str(root / "vm/search")) == before, "the same data and seed give the same model"
+
+
+def test_a_failing_stage_ends_the_run_with_its_own_error(tmp_path: Path) -> None:
+    source = {"kind": "movielens", "folder": "nowhere"}
+    failed = exfm("run", "-c", run_config(tmp_path, source=source))
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("exfm: ")
+    assert str(tmp_path / "nowhere") in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "out/events").exists()

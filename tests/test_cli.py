@@ -1,0 +1,141 @@
+"""The command line turns mistakes into one line and exit code 2."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exfm.artifact.bundle import BundleManifest, tables_file
+from exfm.cli.main import main
+
+Outcome = tuple[int, str, str]
+"""Exit code, stdout and stderr of a command."""
+
+
+def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Outcome:
+    monkeypatch.setattr(sys, "argv", ["exfm", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    captured = capsys.readouterr()
+    return int(caught.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    return lambda *arguments: run([str(argument) for argument in arguments], monkeypatch, capsys)
+
+
+def write_query(folder: Path, body: Any) -> Path:
+    path = folder / "query.json"
+    path.write_text(json.dumps(body), encoding="utf-8")
+    return path
+
+
+def test_help_names_every_stage(command: Callable[..., Outcome]) -> None:
+    code, out, _ = command("--help")
+    assert code == 0
+    stages = ["ingest", "label", "train-fm", "pseudo-label", "join", "train-vm", "bundle", "register"]
+    for name in ["run", "serve", "score", *stages]:
+        assert f" {name} " in out
+
+
+def test_help_loads_no_framework() -> None:
+    code = "import sys, exfm.cli.main; print(sorted({'torch', 'kfp', 'mlflow', 'kserve', 'polars'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_score_answers_in_the_protocols_json(
+    command: Callable[..., Outcome],
+    make_bundle: Callable[[Path], BundleManifest],
+    request_body: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    manifest = make_bundle(tmp_path / "bundle")
+    code, out, _ = command("score", tmp_path / "bundle", write_query(tmp_path, request_body))
+    answer = json.loads(out)
+    assert code == 0
+    assert (answer["model_name"], answer["model_version"]) == ("students", manifest.bundle_id)
+    assert [output["name"] for output in answer["outputs"]] == ["like", "love"]
+    assert [len(output["data"]) for output in answer["outputs"]] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "shoe_size"}, "unknown input 'shoe_size'"),
+        ({"datatype": "INT64"}, "input 'age' holds 30.0, which is no INT64"),
+        ({"shape": [2]}, "input 'age' has shape [2] and data of length 1"),
+    ],
+)
+def test_a_bad_request_is_one_line_and_exit_code_2(
+    command: Callable[..., Outcome],
+    make_bundle: Callable[[Path], BundleManifest],
+    request_body: dict[str, Any],
+    tmp_path: Path,
+    change: dict[str, Any],
+    message: str,
+) -> None:
+    make_bundle(tmp_path / "bundle")
+    request_body["inputs"][0] |= change
+    code, out, err = command("score", tmp_path / "bundle", write_query(tmp_path, request_body))
+    assert (code, out) == (2, "")
+    assert err.startswith("exfm: ")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_corrupt_bundle_is_one_line_and_exit_code_2(
+    command: Callable[..., Outcome],
+    make_bundle: Callable[[Path], BundleManifest],
+    request_body: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    make_bundle(tmp_path / "bundle")
+    file = tmp_path / "bundle" / tables_file(1)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    code, _, err = command("score", tmp_path / "bundle", write_query(tmp_path, request_body))
+    assert code == 2
+    assert "shards/1/tables.safetensors is damaged" in err
+
+
+def test_a_missing_bundle_or_query_is_named(
+    command: Callable[..., Outcome], make_bundle: Callable[[Path], BundleManifest], tmp_path: Path
+) -> None:
+    make_bundle(tmp_path / "bundle")
+    code, _, err = command("score", tmp_path / "nothing", tmp_path / "query.json")
+    assert code == 2
+    assert str(tmp_path / "nothing") in err
+    code, _, err = command("score", tmp_path / "bundle", tmp_path / "query.json")
+    assert code == 2
+    assert str(tmp_path / "query.json") in err
+
+
+def test_ingest_refuses_a_folder_without_ratings_and_leaves_nothing(
+    command: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    code, _, err = command("ingest", "movielens", tmp_path / "empty", "--out", tmp_path / "out")
+    assert code == 2
+    assert "ml-100k.inter" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_ingest_writes_a_synthetic_log(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    code, out, _ = command("ingest", "synthetic", "--out", tmp_path / "log", "--num-impressions", "2000")
+    assert code == 0
+    assert "2,000 impressions" in out
+    assert (tmp_path / "log/manifest.json").is_file()
+
+
+def test_a_stage_before_its_inputs_says_which_stage_is_missing(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    config = Path(__file__).parents[1] / "examples/movielens/run.yaml"
+    code, _, err = command("label", "-c", config, "--root", tmp_path)
+    assert code == 2
+    assert f"{tmp_path}/events: no manifest.json there; run the stage that writes it" in err
