@@ -327,6 +327,7 @@ def test_an_answer_has_one_output_for_each_task() -> None:
     assert answer == {
         "model_name": "m",
         "model_version": "v",
+        "parameters": {"degraded": False, "degraded_tables": ""},
         "outputs": [
             {"name": "like", "datatype": "FP32", "shape": [3], "data": [0.5, 1.0, 0.5]},
             {"name": "love", "datatype": "FP32", "shape": [3], "data": [0.25, 0.0, 0.5]},

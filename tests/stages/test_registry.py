@@ -1,7 +1,16 @@
 """Bundles in MLflow."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import mlflow
 import pytest
 from stream import Stream
@@ -67,6 +76,55 @@ def test_a_version_has_lineage_metrics_and_signature(
 def test_nothing_in_the_registry_is_pickled(root: Path, registration: Registration) -> None:
     suffixes = {path.suffix for path in (root / "registry").rglob("*") if path.is_file()}
     assert suffixes == {".db", ".json", ".safetensors", ""}  # "" is MLmodel
+
+
+@pytest.mark.slow
+def test_a_tracking_server_takes_the_embedded_registrys_place(
+    tmp_path: Path, vertical: Ref, bundle: Ref, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tracking_server(tmp_path) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        registry = Registry("s3://bucket/run")  # a root that could hold no embedded registry
+        registered = registry.register(model=vertical, bundle=bundle)
+        resolved = registry.resolve("models:/search-ads@champion")
+        assert resolved == registered.bundle
+        assert resolved.uri.startswith("mlflow-artifacts:")
+        with registry.fetching(resolved) as folder:
+            assert BundleManifest.read(folder) == BundleManifest.read(stream.folder(bundle))
+        with (
+            pytest.raises(StorageError, match="has SHA-256"),
+            registry.fetching(resolved.model_copy(update={"digest": "0" * 64})),
+        ):
+            pass
+
+
+@contextmanager
+def tracking_server(folder: Path) -> Iterator[str]:
+    """Yield the address of an MLflow server that keeps artifacts for its clients."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    store = ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "kept")]
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen([*command, *store], stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", server)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=20)
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        assert server.poll() is None, "the tracking server ended"
+        try:
+            if httpx.get(url, trust_env=False).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise TimeoutError(url)
 
 
 @pytest.mark.parametrize("alias", ["models:/search-ads@other", "models:/nobody@champion"])

@@ -4,6 +4,7 @@ A stage writes into a local folder that becomes visible as a whole, or not at al
 remote root the folder is uploaded with its manifest last, or downloaded, so no stage knows where its files live.
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ class Ref(Config):
 
 def is_local(uri: str) -> bool:
     """Return whether a URI is a path on this machine."""
-    return "://" not in uri
+    return re.match(r"[a-z][a-z0-9+.-]*:/", uri) is None
 
 
 def join(uri: str, *parts: str) -> str:

@@ -1,13 +1,17 @@
 """`exfm serve` and `exfm score`: a bundle online and offline."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from exfm.artifact.storage import is_local, reading, ref_to
+
 BundleArgument = Annotated[
-    str, typer.Argument(help="A bundle's folder, or models:/NAME@ALIAS of the registry under --root.")
+    str, typer.Argument(help="A bundle's folder or s3:// URL, or models:/NAME@ALIAS of the registry under --root.")
 ]
 RootOption = Annotated[str, typer.Option("--root", help="The root of the run whose embedded registry is meant.")]
 
@@ -29,7 +33,8 @@ def serve(
     """Start a bundle's shards and ranker on this machine, until SIGTERM or Ctrl-C."""
     from exfm.serving.local import serve_until_stopped
 
-    serve_until_stopped(_folder(bundle, root), http_port=http_port, grpc_port=grpc_port, announce=_say)
+    with _bundle(bundle, root) as folder:
+        serve_until_stopped(folder, http_port=http_port, grpc_port=grpc_port, announce=_say)
 
 
 def score(
@@ -40,16 +45,24 @@ def score(
     """Answer a request offline and unsharded, in the same JSON that a ranker answers with."""
     from exfm.models.scoring import answer_request
 
-    print(json.dumps(answer_request(_folder(bundle, root), query), indent=2))
+    with _bundle(bundle, root) as folder:
+        print(json.dumps(answer_request(folder, query), indent=2))
 
 
-def _folder(bundle: str, root: str) -> Path:
-    """Return a bundle's folder; an alias is resolved here, so that serving never asks the registry."""
-    if not bundle.startswith("models:/"):
-        return Path(bundle)
-    from exfm.registry.mlflow_registry import Registry
+@contextmanager
+def _bundle(bundle: str, root: str) -> Iterator[Path]:
+    """Yield a bundle's folder; an alias is resolved here, so that serving never asks the registry."""
+    if bundle.startswith("models:/"):
+        from exfm.registry.mlflow_registry import Registry
 
-    return Path(Registry(root).resolve(bundle).uri)
+        registry = Registry(root)
+        with registry.fetching(registry.resolve(bundle)) as folder:
+            yield folder
+    elif is_local(bundle):
+        yield Path(bundle)
+    else:
+        with reading(ref_to(bundle)) as folder:
+            yield folder
 
 
 def _say(line: str) -> None:

@@ -56,7 +56,7 @@ def make_pseudo_labels(*, events: Ref, foundation: Ref, out: str) -> PseudoLabel
             if snapshot is not None and snapshot != loaded:
                 load_weights(teacher, model_folder / snapshot.folder)
                 loaded = snapshot
-            if snapshot is not None:
+            if snapshot is not None and len(impressions):
                 snapshots[window.index] = snapshot.version
             counts[snapshot is not None] += len(impressions)
             write_partition(_scored(impressions, teacher, snapshot, model), folder, window)

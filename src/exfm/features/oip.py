@@ -16,6 +16,9 @@ from exfm.schema import NETS, Net, Schema
 
 Datatype = Literal["INT64", "INT32", "FP32", "BYTES"]
 
+COMPLETE: dict[str, bool | str] = {"degraded": False, "degraded_tables": ""}
+"""An answer's parameters when no table was missing."""
+
 LENGTHS_SUFFIX = ".lengths"
 """Of the input that says how many ids each row of a bag has."""
 
@@ -71,9 +74,13 @@ def request_to_json(raw: Mapping[Net, RawColumns], schema: Schema) -> dict[str, 
 def answer_to_json(
     *, model_name: str, model_version: str, tasks: Sequence[str], scores_NT: npt.NDArray[np.float32]
 ) -> dict[str, Any]:
-    """Return an answer in OIP's JSON form."""
-    outputs = outputs_to_json(tasks, scores_NT)
-    return {"model_name": model_name, "model_version": model_version, "outputs": outputs}
+    """Return an answer in OIP's JSON form, as a ranker gives it when no table is missing."""
+    return {
+        "model_name": model_name,
+        "model_version": model_version,
+        "parameters": COMPLETE,
+        "outputs": outputs_to_json(tasks, scores_NT),
+    }
 
 
 def outputs_to_json(tasks: Sequence[str], scores_NT: npt.NDArray[np.float32]) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mlflow.types import Schema as TensorSchema
 from mlflow.types import TensorSpec
 
 from exfm.artifact.bundle import GOLDEN_REQUEST, BundleManifest
-from exfm.artifact.storage import Ref, is_local, join, reading, ref_to
+from exfm.artifact.storage import Ref, is_local, join, reading
 from exfm.config import Config
 from exfm.errors import ConfigError, StorageError
 from exfm.features.oip import NUMPY_TYPES
@@ -30,6 +31,11 @@ from exfm.training.manifest import ModelManifest
 EXPERIMENT = "exfm"
 CANDIDATE, CHAMPION = "candidate", "champion"
 ARTIFACT = "bundle"
+DIGEST_TAG = "bundle_digest"
+"""Of a model version: the SHA-256 of the bundle's manifest.json."""
+
+MAX_METRICS = 1000
+"""MLflow's limit for one call."""
 
 
 class Registration(Config):
@@ -79,7 +85,10 @@ class Registry:
             manifest = BundleManifest.read(bundle_folder)
             run = self._client.create_run(self._experiment_id, run_name=manifest.name)
             run_id = run.info.run_id
-            self._client.log_batch(run_id, metrics=_metrics(trained), params=_params(trained))
+            metrics, params = _metrics(trained), _params(trained)
+            for start in range(0, len(metrics), MAX_METRICS):
+                self._client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS])
+            self._client.log_batch(run_id, params=params)
             with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
                 folder = Path(scratch) / ARTIFACT
                 shutil.copytree(bundle_folder, folder)
@@ -89,14 +98,18 @@ class Registry:
         source = f"{run.info.artifact_uri}/{ARTIFACT}"
         if not self._client.search_registered_models(f"name = '{manifest.name}'"):
             self._client.create_registered_model(manifest.name)
-        tags = manifest.lineage | {"bundle_id": manifest.bundle_id, "git_commit": _git_commit()}
+        tags = manifest.lineage | {
+            "bundle_id": manifest.bundle_id,
+            DIGEST_TAG: bundle.digest,
+            "git_commit": _git_commit(),
+        }
         version = self._client.create_model_version(manifest.name, source=source, run_id=run_id, tags=tags).version
         aliases = self._move_aliases(manifest.name, version)
         return Registration(
             name=manifest.name,
             version=str(version),
             aliases=aliases,
-            bundle=ref_to(source),
+            bundle=Ref(uri=source, digest=bundle.digest),
             bundle_id=manifest.bundle_id,
         )
 
@@ -113,7 +126,28 @@ class Registry:
             version = self._client.get_model_version_by_alias(name, alias)
         except mlflow.exceptions.MlflowException as error:
             raise StorageError(f"the registry has no model {name!r} with alias {alias!r}: {error.message}") from error
-        return ref_to(self._client.get_model_version_download_uri(name, version.version))
+        uri = self._client.get_model_version_download_uri(name, version.version)
+        return Ref(uri=uri, digest=version.tags[DIGEST_TAG])
+
+    @contextmanager
+    def fetching(self, ref: Ref) -> Iterator[Path]:
+        """Yield a local folder with a registered bundle, wherever the tracking server keeps its artifacts.
+
+        Raises: StorageError if it is missing or another one than `ref` says.
+        """
+        if is_local(ref.uri):
+            with reading(ref) as folder:
+                yield folder
+            return
+        with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
+            try:
+                copy = mlflow.artifacts.download_artifacts(
+                    artifact_uri=ref.uri, dst_path=scratch, tracking_uri=self._client.tracking_uri
+                )
+            except (mlflow.exceptions.MlflowException, OSError) as error:
+                raise StorageError(f"{ref.uri}: cannot be fetched from the registry: {error}") from error
+            with reading(Ref(uri=copy, digest=ref.digest)) as folder:
+                yield folder
 
     def _move_aliases(self, name: str, version: str) -> tuple[str, ...]:
         aliases = [CANDIDATE]

@@ -13,6 +13,7 @@ import torch
 from exfm.artifact.bundle import DENSE_FILE
 from exfm.errors import ConfigError
 from exfm.features.batch import NetBatches
+from exfm.features.oip import COMPLETE
 from exfm.features.request import encode_request, input_specs
 from exfm.models.scoring import Scorer
 from exfm.schema import NETS, Net
@@ -123,7 +124,7 @@ class RankerModel(ServedModel):
         scores_NT = self._scorer.scores(batches, sums)
         return Answer(
             outputs={task: scores_NT[:, column] for column, task in enumerate(self._scorer.manifest.tasks)},
-            parameters={"degraded": False, "degraded_tables": ""},
+            parameters=COMPLETE,
         )
 
     def _nets_of(self, shard: int) -> list[Net]:
