@@ -79,7 +79,12 @@ def test_the_name_of_a_requests_own_input_is_refused(schema: Schema) -> None:
     assert "feature 'num_candidates' has the name of a request's own input" in message
 
 
-@pytest.mark.parametrize("key", ["impression_key", "domain", "weight", "negative_sampling_rate"])
+def test_the_domain_may_be_a_feature_too(schema: Schema) -> None:
+    changed = Schema.parse(schema.to_dict() | {"domain": "gender"}, source="test")
+    assert "gender" in changed.feature_names()
+
+
+@pytest.mark.parametrize("key", ["impression_key", "weight", "negative_sampling_rate"])
 def test_a_feature_that_is_also_a_context_column_is_refused(key: str, schema: Schema) -> None:
     assert "['gender'] are feature names and also key" in refused(schema, **{key: "gender"})
 

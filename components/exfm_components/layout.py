@@ -41,3 +41,23 @@ def bundle(root: str, name: str) -> str:
 def rehearsal(root: str) -> str:
     """Return where what the rehearsal asked, and was answered, is."""
     return join(root, "rehearsal.json")
+
+
+def report(root: str) -> str:
+    """Return where the report is."""
+    return join(root, "report.html")
+
+
+def summary(root: str) -> str:
+    """Return where the report's figures are."""
+    return join(root, "summary.json")
+
+
+def query(root: str) -> str:
+    """Return where a request for the first vertical model is."""
+    return join(root, "query.json")
+
+
+def results(root: str) -> tuple[str, ...]:
+    """Return the files that tell what a run found."""
+    return rehearsal(root), report(root), summary(root), query(root)

@@ -20,17 +20,17 @@ def ingest(root: str, source: dict, feature_schema: dict, window_length: int) ->
     from exfm.events.stage import ingest
     from exfm.schema import Schema
     from exfm_components import layout
-    from exfm_components.progress import say
+    from exfm_components.progress import running
 
-    say("started", "ingest")
-    manifest = ingest(
-        SourceConfig.parse({"source": source}, source="source").source,
-        schema=Schema.parse(feature_schema, source="feature_schema"),
-        window_length=window_length,
-        out=layout.events(root),
-    )
-    say("done", "ingest", manifest.headline())
-    return ref_to(layout.events(root)).to_dict()
+    with running("ingest") as stage:
+        manifest = ingest(
+            SourceConfig.parse({"source": source}, source="source").source,
+            schema=Schema.parse(feature_schema, source="feature_schema"),
+            window_length=window_length,
+            out=layout.events(root),
+        )
+        stage.done(manifest.headline())
+        return ref_to(layout.events(root)).to_dict()
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -39,33 +39,34 @@ def make_labels(root: str, events: dict) -> dict:
     from exfm.artifact.storage import Ref, ref_to
     from exfm.das.labels import make_labels
     from exfm_components import layout
-    from exfm_components.progress import say
+    from exfm_components.progress import running
 
-    say("started", "label")
-    manifest = make_labels(Ref.parse(events, source="events"), out=layout.labels(root))
-    say("done", "label", manifest.headline())
-    return ref_to(layout.labels(root)).to_dict()
+    with running("label") as stage:
+        manifest = make_labels(Ref.parse(events, source="events"), out=layout.labels(root))
+        stage.done(manifest.headline())
+        return ref_to(layout.labels(root)).to_dict()
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def train_foundation(root: str, config: dict, events: dict, labels: dict) -> dict:
-    """Train the foundation model on all domains' stream."""
+def train_foundation(root: str, config: dict, events: dict, labels: dict, warm_start: str = "") -> dict:
+    """Train the foundation model on all domains' stream; `warm_start` is an earlier one's URI, empty for none."""
     from exfm.artifact.storage import Ref, ref_to
     from exfm.foundation.config import FoundationConfig
     from exfm.foundation.stage import train_foundation
     from exfm_components import layout
-    from exfm_components.progress import say
+    from exfm_components.progress import running
 
-    say("started", "train-fm")
-    manifest = train_foundation(
-        FoundationConfig.parse(config, source="foundation"),
-        events=Ref.parse(events, source="events"),
-        labels=Ref.parse(labels, source="labels"),
-        out=layout.foundation(root),
-        on_window=lambda quality: say("window", "train-fm", f"window {quality.window}"),
-    )
-    say("done", "train-fm", manifest.headline())
-    return ref_to(layout.foundation(root)).to_dict()
+    with running("train-fm") as stage:
+        manifest = train_foundation(
+            FoundationConfig.parse(config, source="foundation"),
+            events=Ref.parse(events, source="events"),
+            labels=Ref.parse(labels, source="labels"),
+            out=layout.foundation(root),
+            warm_start=ref_to(warm_start) if warm_start else None,
+            on_window=lambda quality: stage.window(quality.window),
+        )
+        stage.done(manifest.headline())
+        return ref_to(layout.foundation(root)).to_dict()
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -74,16 +75,16 @@ def make_pseudo_labels(root: str, events: dict, foundation: dict) -> dict:
     from exfm.artifact.storage import Ref, ref_to
     from exfm.das.pseudo_labels import make_pseudo_labels
     from exfm_components import layout
-    from exfm_components.progress import say
+    from exfm_components.progress import running
 
-    say("started", "pseudo-label")
-    manifest = make_pseudo_labels(
-        events=Ref.parse(events, source="events"),
-        foundation=Ref.parse(foundation, source="foundation"),
-        out=layout.pseudo_labels(root),
-    )
-    say("done", "pseudo-label", manifest.headline())
-    return ref_to(layout.pseudo_labels(root)).to_dict()
+    with running("pseudo-label") as stage:
+        manifest = make_pseudo_labels(
+            events=Ref.parse(events, source="events"),
+            foundation=Ref.parse(foundation, source="foundation"),
+            out=layout.pseudo_labels(root),
+        )
+        stage.done(manifest.headline())
+        return ref_to(layout.pseudo_labels(root)).to_dict()
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -99,17 +100,17 @@ def join_examples(
     from exfm.das.join import join_examples
     from exfm_components import layout
     from exfm_components.artifacts import write_ref
-    from exfm_components.progress import say
+    from exfm_components.progress import running
 
-    say("started", "join")
-    manifest = join_examples(
-        events=Ref.parse(events, source="events"),
-        labels=Ref.parse(labels, source="labels"),
-        pseudo_labels=Ref.parse(pseudo_labels, source="pseudo_labels"),
-        out=layout.examples(root),
-    )
-    say("done", "join", manifest.headline())
-    write_ref(ref_to(layout.examples(root)), examples.path)
+    with running("join") as stage:
+        manifest = join_examples(
+            events=Ref.parse(events, source="events"),
+            labels=Ref.parse(labels, source="labels"),
+            pseudo_labels=Ref.parse(pseudo_labels, source="pseudo_labels"),
+            out=layout.examples(root),
+        )
+        stage.done(manifest.headline())
+        write_ref(ref_to(layout.examples(root)), examples.path)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -120,20 +121,19 @@ def train_vertical(root: str, config: dict, teacher: str, examples: dsl.Input[ds
     from exfm.distill.stage import train_vertical
     from exfm_components import layout
     from exfm_components.artifacts import read_ref
-    from exfm_components.progress import say
+    from exfm_components.progress import running
 
     vertical = VerticalConfig.parse(config, source="vertical_models")
-    stage = f"train-vm {vertical.name}"
-    say("started", stage)
-    manifest = train_vertical(
-        vertical,
-        teacher=teacher,
-        examples=read_ref(examples.path),
-        out=layout.vertical(root, vertical.name),
-        on_window=lambda quality: say("window", stage, f"window {quality.window}"),
-    )
-    say("done", stage, manifest.headline())
-    return ref_to(layout.vertical(root, vertical.name)).to_dict()
+    with running(f"train-vm {vertical.name}") as stage:
+        manifest = train_vertical(
+            vertical,
+            teacher=teacher,
+            examples=read_ref(examples.path),
+            out=layout.vertical(root, vertical.name),
+            on_window=lambda quality: stage.window(quality.window),
+        )
+        stage.done(manifest.headline())
+        return ref_to(layout.vertical(root, vertical.name)).to_dict()
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -144,17 +144,17 @@ def make_bundle(root: str, config: dict, vertical_model: dict, vertical: dict) -
     from exfm.sharding.config import BundleConfig
     from exfm.sharding.stage import headline, make_bundle
     from exfm_components import layout
-    from exfm_components.progress import say
+    from exfm_components.progress import running
 
     name = VerticalConfig.parse(vertical_model, source="vertical_models").name
-    say("started", f"bundle {name}")
-    manifest = make_bundle(
-        BundleConfig.parse(config, source="bundle"),
-        vertical=Ref.parse(vertical, source="vertical"),
-        out=layout.bundle(root, name),
-    )
-    say("done", f"bundle {name}", headline(manifest))
-    return ref_to(layout.bundle(root, name)).to_dict()
+    with running(f"bundle {name}") as stage:
+        manifest = make_bundle(
+            BundleConfig.parse(config, source="bundle"),
+            vertical=Ref.parse(vertical, source="vertical"),
+            out=layout.bundle(root, name),
+        )
+        stage.done(headline(manifest))
+        return ref_to(layout.bundle(root, name)).to_dict()
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -162,16 +162,16 @@ def register(root: str, verticals: list, bundles: list) -> list:
     """Add every vertical model to the registry, with its bundle."""
     from exfm.artifact.storage import Ref
     from exfm.registry.mlflow_registry import headline, register_all
-    from exfm_components.progress import say
+    from exfm_components.progress import running
 
-    say("started", "register")
-    registrations = register_all(
-        root=root,
-        models=[Ref.parse(item, source="verticals") for item in verticals],
-        bundles=[Ref.parse(item, source="bundles") for item in bundles],
-    )
-    say("done", "register", headline(registrations))
-    return [registration.to_dict() for registration in registrations]
+    with running("register") as stage:
+        registrations = register_all(
+            root=root,
+            models=[Ref.parse(item, source="verticals") for item in verticals],
+            bundles=[Ref.parse(item, source="bundles") for item in bundles],
+        )
+        stage.done(headline(registrations))
+        return [registration.to_dict() for registration in registrations]
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -184,13 +184,13 @@ def ask(root: str, bundles: list) -> str:
     from exfm.artifact.storage import Ref, write_file
     from exfm.serving.rehearsal import rehearse
     from exfm_components import layout
-    from exfm_components.progress import say
+    from exfm_components.progress import running
 
-    say("started", "serve and ask")
-    rehearsal = rehearse(Ref.parse(bundles[0], source="bundles"))
-    write_file(layout.rehearsal(root), json_bytes(rehearsal.to_dict()))
-    say("done", "serve and ask", rehearsal.headline())
-    return layout.rehearsal(root)
+    with running("ask") as stage:
+        rehearsal = rehearse(Ref.parse(bundles[0], source="bundles"))
+        write_file(layout.rehearsal(root), json_bytes(rehearsal.to_dict()))
+        stage.done(rehearsal.headline())
+        return layout.rehearsal(root)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -202,16 +202,19 @@ def report(
 
     from exfm.artifact.storage import Ref, read_file
     from exfm.report.stage import make_report
-    from exfm_components.progress import say
+    from exfm_components import layout
+    from exfm_components.progress import running
 
-    say("started", "report")
-    summary = make_report(
-        root=root,
-        name=name,
-        foundation=Ref.parse(foundation, source="foundation"),
-        verticals=[Ref.parse(item, source="verticals") for item in verticals],
-        bundles=[Ref.parse(item, source="bundles") for item in bundles],
-        registrations=registrations,
-        rehearsal=json.loads(read_file(rehearsal)),
-    )
-    say("done", "report", summary.headline())
+    with running("report") as stage:
+        summary = make_report(
+            report=layout.report(root),
+            summary=layout.summary(root),
+            query=layout.query(root),
+            name=name,
+            foundation=Ref.parse(foundation, source="foundation"),
+            verticals=[Ref.parse(item, source="verticals") for item in verticals],
+            bundles=[Ref.parse(item, source="bundles") for item in bundles],
+            registrations=registrations,
+            rehearsal=json.loads(read_file(rehearsal)),
+        )
+        stage.done(summary.headline())

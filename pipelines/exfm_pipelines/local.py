@@ -1,7 +1,6 @@
 """Pipelines on this machine: KFP's own local runner, each step a process, one line a step on the screen."""
 
 import os
-import re
 import sys
 import tempfile
 import time
@@ -16,27 +15,26 @@ from kfp import local
 from rich.console import Console
 from rich.status import Status
 
-from exfm import errors
-from exfm.artifact.storage import is_local
-from exfm.environment import COMPUTE_ENVIRONMENT
+from exfm.artifact.storage import is_local, remove_file
+from exfm.errors import StageError
+from exfm_components import layout
 from exfm_components.progress import Progress, parse
 from exfm_pipelines.run_config import RunConfig
 from exfm_pipelines.teach_distil_serve import teach_distil_serve
 
 LOG = "pipeline.log"
 
-_ERROR = re.compile(r"exfm\.errors\.(\w+): (.*)")
-
 
 def run_locally(config: RunConfig) -> None:
-    """Run the whole pipeline, with all that its steps print in `<root>/pipeline.log`.
+    """Run the whole pipeline, with all that its steps print in `<root>/pipeline.log` (remote root: `./pipeline.log`).
 
-    Raises: whatever a step raised, or StageError for what was no ExfmError.
+    Raises: what RunConfig.arguments raises; StageError, with the step's own message and exit code.
     """
     arguments = config.arguments()
-    os.environ.update(COMPUTE_ENVIRONMENT)
+    for file in layout.results(config.root):  # an earlier run's results do not belong to these events
+        remove_file(file)
     with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
-        log_folder = Path(config.root) if is_local(config.root) else Path(scratch)
+        log_folder = Path(config.root) if is_local(config.root) else Path.cwd()
         log_folder.mkdir(parents=True, exist_ok=True)
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=scratch, raise_on_error=True)
         with _screen(log_folder / LOG) as screen, warnings.catch_warnings():
@@ -64,7 +62,7 @@ class _Screen(TextIOBase):
         self._log, self._console, self._status = log, console, status
         self._line = ""
         self._stage, self._started = "", 0.0
-        self._error: tuple[str, str] | None = None
+        self._failed: Progress | None = None
 
     def write(self, text: str) -> int:
         self._log.write(text)
@@ -72,17 +70,13 @@ class _Screen(TextIOBase):
         for line in lines:
             if progress := parse(line):
                 self._show(progress)
-            elif found := _ERROR.search(line):
-                self._error = (found[1], found[2])
         return len(text)
 
-    def failure(self, log: Path) -> errors.ExfmError:
+    def failure(self, log: Path) -> StageError:
         """Return the error that the failed step ended with."""
-        if self._error is None:
-            return errors.StageError(f"stage {self._stage!r} failed; what it printed is in {log}")
-        name, message = self._error
-        kind: type[errors.ExfmError] = getattr(errors, name)
-        return kind(message)
+        if self._failed is None:
+            return StageError(f"stage {self._stage!r} failed; what it printed is in {log}")
+        return StageError(self._failed.text, exit_code=self._failed.exit_code)
 
     def _show(self, progress: Progress) -> None:
         match progress.event:
@@ -91,6 +85,8 @@ class _Screen(TextIOBase):
                 self._status.update(progress.stage)
             case "window":
                 self._status.update(f"{progress.stage}: {progress.text}")
+            case "failed":
+                self._failed = progress
             case "done":
                 seconds = time.monotonic() - self._started
                 self._console.print(

@@ -1,18 +1,21 @@
 """What one run of the pipeline is made of, as a YAML file."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from exfm.artifact.storage import is_local
+from exfm.artifact.storage import is_local, resolve_path
 from exfm.config import Config, read_yaml
 from exfm.distill.config import VerticalConfig
+from exfm.errors import ConfigError
 from exfm.events.sources import Source, resolve
 from exfm.foundation.config import FoundationConfig
 from exfm.schema import Schema
 from exfm.sharding.config import BundleConfig
+from exfm.sharding.planner import plan_by_size
 
 
 class RunConfig(Config):
@@ -31,6 +34,8 @@ class RunConfig(Config):
     foundation: FoundationConfig = FoundationConfig()
     vertical_models: Annotated[tuple[VerticalConfig, ...], Field(min_length=1)]
     bundle: BundleConfig = BundleConfig()
+    warm_start: str = ""
+    """An earlier run's foundation model (its `fm` folder) to go on from; empty: train from the first window."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -42,12 +47,27 @@ class RunConfig(Config):
     def arguments(self) -> dict[str, Any]:
         """Return the pipeline's arguments.
 
-        Raises: SchemaError, before anything runs, if the schema is wrong or a model asks for what it does not have.
+        Raises: before anything runs, what would otherwise fail late: SchemaError if the schema is wrong or a model asks
+        for what it does not have; ConfigError if a vertical model's task has no teacher, or a remote root no registry;
+        PlanError if a model's tables do not fit the shards.
         """
         schema = Schema.read(Path(self.feature_schema))
-        schema.select(features=self.foundation.features, tasks=self.foundation.tasks)
+        taught = schema.select(features=self.foundation.features, tasks=self.foundation.tasks)
         for model in self.vertical_models:
-            schema.select(features=model.features, tasks=model.tasks)
+            own = schema.select(features=model.features, tasks=model.tasks)
+            if not own.feature_names(["item"]):
+                raise ConfigError(f"vertical model {model.name!r} has no feature of net `item`: it could rank nothing")
+            plan_by_size(own.widen(model.model.dim_factor), self.bundle.sharding)
+            untaught = {label.name for label in own.labels} - {label.name for label in taught.labels}
+            if untaught:
+                raise ConfigError(
+                    f"vertical model {model.name!r} has task {', '.join(sorted(untaught))}, which foundation model "
+                    f"{self.foundation.name!r} does not teach; add it to foundation.tasks, or leave it out"
+                )
+        if not is_local(self.root) and "MLFLOW_TRACKING_URI" not in os.environ:
+            raise ConfigError(
+                f"root {self.root} is remote; set MLFLOW_TRACKING_URI to an MLflow server for the registry"
+            )
         return {
             "root": self.root,
             "name": self.name,
@@ -58,6 +78,7 @@ class RunConfig(Config):
             "teacher": self.foundation.name,
             "vertical_models": [model.to_dict() for model in self.vertical_models],
             "bundle": self.bundle.to_dict(),
+            "warm_start": self.warm_start,
         }
 
 
@@ -70,8 +91,9 @@ def read_run_config(path: Path, *, root: str = "") -> RunConfig:
     base = path.parent.resolve()
     return config.model_copy(
         update={
-            "root": root or (str((base / config.root).resolve()) if is_local(config.root) else config.root),
+            "root": resolve_path(root, base=Path.cwd()) if root else resolve_path(config.root, base=base),
             "feature_schema": str(base / config.feature_schema),
             "source": resolve(config.source, base=base),
+            "warm_start": resolve_path(config.warm_start, base=base) if config.warm_start else "",
         }
     )

@@ -32,6 +32,7 @@ def train_foundation(run: RunConfig) -> None:
         config=run.foundation.to_dict(),
         events=_ref(layout.events(run.root)),
         labels=_ref(layout.labels(run.root)),
+        warm_start=run.warm_start,
     )
 
 
@@ -82,11 +83,33 @@ def make_bundle(run: RunConfig, *, name: str) -> None:
 
 def register(run: RunConfig) -> None:
     """Add all vertical models to the registry."""
-    stages.register.python_func(
+    stages.register.python_func(root=run.root, verticals=_verticals(run), bundles=_bundles(run))
+
+
+def ask(run: RunConfig) -> None:
+    """Serve the first vertical model and ask it."""
+    stages.ask.python_func(root=run.root, bundles=_bundles(run))
+
+
+def report(run: RunConfig) -> None:
+    """Report what the stages left; the registry is not asked."""
+    stages.report.python_func(
         root=run.root,
-        verticals=[_ref(layout.vertical(run.root, model.name)) for model in run.vertical_models],
-        bundles=[_ref(layout.bundle(run.root, model.name)) for model in run.vertical_models],
+        name=run.name,
+        foundation=_ref(layout.foundation(run.root)),
+        verticals=_verticals(run),
+        bundles=_bundles(run),
+        registrations=[],
+        rehearsal=layout.rehearsal(run.root),
     )
+
+
+def _verticals(run: RunConfig) -> list[dict[str, Any]]:
+    return [_ref(layout.vertical(run.root, model.name)) for model in run.vertical_models]
+
+
+def _bundles(run: RunConfig) -> list[dict[str, Any]]:
+    return [_ref(layout.bundle(run.root, model.name)) for model in run.vertical_models]
 
 
 def _ref(uri: str) -> dict[str, Any]:

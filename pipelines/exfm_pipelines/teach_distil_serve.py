@@ -2,7 +2,11 @@
 
 from kfp import dsl
 
+from exfm.environment import COMPUTE_ENVIRONMENT
 from exfm_components import stages
+
+MAX_PARALLEL = 1
+"""Vertical models trained at a time: on one machine more would only share its cores."""
 
 
 @dsl.pipeline(
@@ -19,18 +23,22 @@ def teach_distil_serve(
     teacher: str,
     vertical_models: list,
     bundle: dict,
+    warm_start: str = "",
 ) -> None:
     """Run every stage in order.
 
-    `root` is a folder or s3://bucket/prefix that all steps see; `teacher` is the foundation model's name; the structs
-    are the configurations of src/exfm.
+    `root` is a folder or s3://bucket/prefix that all steps see; `teacher` is the foundation model's name; `warm_start`
+    an earlier foundation model's URI (empty: none); the structs are the configurations of src/exfm. Nothing is cached:
+    what lies behind a path can change without the path.
     """
     events = stages.ingest(root=root, source=source, feature_schema=feature_schema, window_length=window_length)
     labels = stages.make_labels(root=root, events=events.output)
-    model = stages.train_foundation(root=root, config=foundation, events=events.output, labels=labels.output)
+    model = stages.train_foundation(
+        root=root, config=foundation, events=events.output, labels=labels.output, warm_start=warm_start
+    )
     pseudo = stages.make_pseudo_labels(root=root, events=events.output, foundation=model.output)
     examples = stages.join_examples(root=root, events=events.output, labels=labels.output, pseudo_labels=pseudo.output)
-    with dsl.ParallelFor(vertical_models, parallelism=1) as config:
+    with dsl.ParallelFor(vertical_models, parallelism=MAX_PARALLEL) as config:
         vertical = stages.train_vertical(
             root=root, config=config, teacher=teacher, examples=examples.outputs["examples"]
         )
@@ -39,7 +47,7 @@ def teach_distil_serve(
         root=root, verticals=dsl.Collected(vertical.output), bundles=dsl.Collected(sharded.output)
     )
     rehearsal = stages.ask(root=root, bundles=dsl.Collected(sharded.output))
-    stages.report(
+    report = stages.report(
         root=root,
         name=name,
         foundation=model.output,
@@ -48,3 +56,8 @@ def teach_distil_serve(
         registrations=registered.output,
         rehearsal=rehearsal.output,
     )
+    steps = (events, labels, model, pseudo, examples, vertical, sharded, registered, rehearsal, report)
+    for step in steps:
+        step.set_caching_options(enable_caching=False)
+        for variable, value in COMPUTE_ENVIRONMENT.items():
+            step.set_env_variable(variable, value)

@@ -11,7 +11,7 @@
     │   ├── KeysOutsideSliceError  2           INVALID_ARGUMENT     400   keys that a shard does not hold
     │   ├── UnknownModelError      2           NOT_FOUND            404
     │   └── VersionMismatchError   2           FAILED_PRECONDITION  412   ranker and shard hold different bundles
-    ├── StageError                 3                                      a step of a pipeline, for a reason not ours
+    ├── StageError                 3                                      a step of a pipeline; or its error's exit code
     └── ServingError               3
         ├── ShardUnavailableError  3           UNAVAILABLE          503
         └── DeadlineError          3           DEADLINE_EXCEEDED    504
@@ -72,9 +72,13 @@ class VersionMismatchError(RequestError):
 
 
 class StageError(ExfmError):
-    """A step of a pipeline ended without telling why in our words."""
+    """A step of a pipeline failed in its own process; the exit code is that of its error, if it was one of ours."""
 
     exit_code = 3
+
+    def __init__(self, message: str, *, exit_code: int = exit_code) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class ServingError(ExfmError):

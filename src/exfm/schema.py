@@ -113,7 +113,8 @@ class Schema(Config):
     weight: str = ""
     """Column (float, > 0) that weighs an example; empty: every example weighs 1."""
     negative_sampling_rate: str = ""
-    """Column (float, > 0 and <= 1) with the share of negatives that was kept; negatives weigh 1 / rate. Empty: 1."""
+    """Column (float, > 0 and <= 1) with the share that was kept of rows like this one (1 where all were, as for clicked
+    rows when only rows without a click were sampled). A task's negatives weigh 1 / rate. Empty: all were kept."""
     dense: tuple[DenseFeature, ...] = ()
     sparse: tuple[SparseFeature, ...]
     tables: tuple[Table, ...]
@@ -149,9 +150,9 @@ class Schema(Config):
         names = set(self.feature_names())
         if NUM_CANDIDATES in names:
             raise ValueError(f"feature {NUM_CANDIDATES!r} has the name of a request's own input; rename it")
-        clashes = names & self.context_columns()
+        clashes = names & (self.context_columns() - {self.domain})
         if clashes:
-            raise ValueError(f"{sorted(clashes)} are feature names and also key, time, domain or weight columns")
+            raise ValueError(f"{sorted(clashes)} are feature names and also key, time or weight columns")
         return self
 
     def context_columns(self) -> set[str]:
@@ -207,6 +208,16 @@ class Schema(Config):
 def pseudo_label_column(fm: str, task: str) -> str:
     """Return the examples' column that holds a foundation model's probability for a task."""
     return f"pseudo.{fm}.{task}"
+
+
+def pseudo_snapshot_column(fm: str) -> str:
+    """Return the examples' column that tells which snapshot of a foundation model scored a row."""
+    return f"pseudo_snapshot.{fm}"
+
+
+def pseudo_age_column(fm: str) -> str:
+    """Return the examples' column with the event time between what that snapshot last knew and the impression."""
+    return f"pseudo_age.{fm}"
 
 
 def _require_some(values: Iterable[object], key: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from exfm.artifact.manifest import Manifest, Window, read_json, write_json
-from exfm.artifact.storage import MANIFEST, Ref
+from exfm.artifact.storage import MANIFEST, Ref, reading, ref_to
 from exfm.errors import ConfigError, StorageError
 
 
@@ -22,8 +22,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def read_checked(folder: Path) -> None:
+    with reading(ref_to(str(folder))):
+        pass
+
+
 def test_what_was_written_is_read(folder: Path) -> None:
-    manifest = Manifest.read(folder, verify=True)
+    manifest = Manifest.read(folder)
     assert manifest.kind == "foundation"
     assert manifest.windows[0] == Window(index=1, start=-5, end=5)
     assert manifest.inputs["examples"].uri == "s3://bucket/ä"
@@ -36,14 +41,14 @@ def test_a_manifest_lists_every_file_but_itself(folder: Path) -> None:
 def test_a_manifest_written_again_lists_every_file_but_itself(folder: Path) -> None:
     first = Manifest.read(folder)
     assert first.write(folder) == first
-    assert Manifest.read(folder, verify=True) == first
+    assert Manifest.read(folder) == first
 
 
 @pytest.mark.parametrize("content", [b"weightS", b"weight", b""])
 def test_a_damaged_file_is_named(content: bytes, folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(StorageError) as raised:
-        Manifest.read(folder, verify=True)
+        read_checked(folder)
     assert f"{folder}: model.safetensors is damaged: expected 7 B with SHA-256" in str(raised.value)
     assert f"found {len(content)} B" in str(raised.value)
 
@@ -51,12 +56,7 @@ def test_a_damaged_file_is_named(content: bytes, folder: Path) -> None:
 def test_a_missing_file_is_named(folder: Path) -> None:
     (folder / "window=00001" / "part.parquet").unlink()
     with pytest.raises(StorageError, match=r"window=00001/part\.parquet is missing"):
-        Manifest.read(folder, verify=True)
-
-
-def test_without_verify_files_are_not_read(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(b"other")
-    Manifest.read(folder)
+        read_checked(folder)
 
 
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:

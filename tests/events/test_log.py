@@ -67,7 +67,7 @@ def refusal(folder: Path, *, impressions: pl.DataFrame = IMPRESSIONS, feedback: 
 
 def test_a_log_comes_back_as_it_was_written(tmp_path: Path) -> None:
     written = write_event_log(raw_log(IMPRESSIONS, FEEDBACK), schema=SCHEMA, window_length=1000, folder=tmp_path)
-    manifest = EventLogManifest.read(tmp_path, verify=True)
+    manifest = EventLogManifest.read(tmp_path)
     assert manifest == written
     assert (manifest.source, manifest.notes) == ("a test", ("Not real.",))
     assert (manifest.num_impressions, manifest.num_feedback) == (3, 2)

@@ -323,7 +323,7 @@ def test_an_input_without_values_has_its_datatypes_type(datatype: str) -> None:
 
 def test_an_answer_has_one_output_for_each_task() -> None:
     scores = np.array([[0.5, 0.25], [1.0, 0.0], [0.5, 0.5]], dtype=np.float32)
-    answer = answer_to_json(model_name="m", model_version="v", tasks=["like", "love"], scores_NT=scores)
+    answer = answer_to_json(model_name="m", model_version="v", request_id="", tasks=["like", "love"], scores_NT=scores)
     assert answer == {
         "model_name": "m",
         "model_version": "v",

@@ -20,7 +20,8 @@ from exfm.features.request import encode_request
 from exfm.models.config import NetworkConfig
 from exfm.models.lookup import ShardTables, flatten_tables
 from exfm.models.network import DenseNetwork
-from exfm.models.scoring import Scorer, UnshardedScorer, answer_request, load_shard_tables
+from exfm.models.offline import answer_request
+from exfm.models.scoring import Scorer, UnshardedScorer, load_shard_tables
 from exfm.schema import NETS, Schema
 
 Make = Callable[[Path], BundleManifest]

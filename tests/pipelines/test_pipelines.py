@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from exfm.errors import ConfigError, SchemaError
+from exfm.environment import COMPUTE_ENVIRONMENT
+from exfm.errors import ConfigError, DataError, PlanError, SchemaError, ServingError
 from exfm.events.schemas import MOVIELENS
-from exfm_components.progress import PREFIX, Progress, parse, say
+from exfm.events.sources import load
+from exfm_components.progress import PREFIX, Progress, parse, running
 from exfm_pipelines.compile import compile_pipelines
 from exfm_pipelines.run_config import read_run_config
 
@@ -41,6 +43,21 @@ def test_the_pipeline_compiles_with_a_step_for_each_stage(tmp_path: Path) -> Non
     assert parameters["foundation"]["parameterType"] == "STRUCT"
     for executor in spec["deploymentSpec"]["executors"].values():
         assert "pip install" not in " ".join(executor["container"]["command"])
+        assert {item["name"] for item in executor["container"]["env"]} == COMPUTE_ENVIRONMENT.keys()
+
+
+def test_no_step_is_cached(tmp_path: Path) -> None:
+    [file] = compile_pipelines(tmp_path)
+    spec = next(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
+    tasks = [
+        task
+        for dag in dags
+        for task in dag["tasks"].values()
+        if "executorLabel" in spec["components"][task["componentRef"]["name"]]
+    ]
+    assert len(tasks) == 10
+    assert not [task for task in tasks if task.get("cachingOptions", {}).get("enableCache")]
 
 
 def test_paths_of_a_run_start_at_its_file(tmp_path: Path) -> None:
@@ -94,11 +111,49 @@ def test_a_model_that_asks_for_an_unknown_feature_is_refused_before_anything_run
 
 
 def test_progress_is_read_back_from_an_indented_line(capsys: pytest.CaptureFixture[str]) -> None:
-    say("done", "label", 'with "quotes" and ✓')
-    line = capsys.readouterr().out
-    assert line.startswith(PREFIX)
-    assert parse("    " + line) == Progress(event="done", stage="label", text='with "quotes" and ✓')
+    with running("label") as stage:
+        stage.window(3)
+        stage.done('with "quotes" and ✓')
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith(PREFIX) for line in lines)
+    assert [parse("    " + line) for line in lines] == [
+        Progress(event="started", stage="label"),
+        Progress(event="window", stage="label", text="window 3"),
+        Progress(event="done", stage="label", text='with "quotes" and ✓'),
+    ]
+
+
+def test_a_failure_is_said_with_all_its_lines_and_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ServingError), running("ask"):
+        raise ServingError("the ranker ended; its last lines:\n  first\n  second")
+    failed = parse(capsys.readouterr().out.splitlines()[-1])
+    assert failed == Progress("failed", "ask", "the ranker ended; its last lines:\n  first\n  second", exit_code=3)
 
 
 def test_a_line_without_progress_is_not_progress() -> None:
     assert parse("Epoch 1") is None
+
+
+def test_what_would_fail_late_is_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    untaught = RUN + "foundation: {tasks: [like]}\n"
+    with pytest.raises(ConfigError, match="'one' has task love, which foundation model 'fm' does not teach"):
+        read_run_config(write_run(tmp_path, untaught)).arguments()
+    many = RUN + "bundle: {sharding: {num_shards: 9}}\n"
+    with pytest.raises(PlanError, match="9 shards for 5 tables"):
+        read_run_config(write_run(tmp_path, many)).arguments()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(ConfigError, match="root s3://bucket/run is remote; set MLFLOW_TRACKING_URI"):
+        read_run_config(write_run(tmp_path, RUN), root="s3://bucket/run").arguments()
+
+
+def test_a_logs_remote_paths_stay_and_its_local_ones_start_at_the_file(tmp_path: Path) -> None:
+    source = "{kind: log, impressions: s3://bucket/impressions/*.parquet, feedback: feedback.parquet}"
+    config = read_run_config(write_run(tmp_path, RUN.replace("{kind: movielens, folder: data}", source)))
+    assert config.source.to_dict()["impressions"] == "s3://bucket/impressions/*.parquet"
+    assert config.source.to_dict()["feedback"] == str(tmp_path / "feedback.parquet")
+
+
+def test_a_resolved_source_can_be_loaded(tmp_path: Path) -> None:
+    config = read_run_config(write_run(tmp_path, RUN))
+    with pytest.raises(DataError, match=str(tmp_path / "data")):
+        load(config.source)

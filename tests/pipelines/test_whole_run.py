@@ -81,7 +81,7 @@ def test_a_run_tells_one_line_a_stage_and_then_what_it_found(root: Path, finishe
     stages = [line[2:25].strip() for line in done]
     assert stages[:5] == ["ingest", "label", "train-fm", "pseudo-label", "join"]
     assert sorted(stages[5:]) == sorted(
-        ["train-vm search", "bundle search", "train-vm rest", "bundle rest", "register", "serve and ask", "report"]
+        ["train-vm search", "bundle search", "train-vm rest", "bundle rest", "register", "ask", "report"]
     )
     assert "KFP Executor" not in finished.stdout
     assert [line for line in lines if line.strip().startswith("curl -s http://127.0.0.1:8080/v2/models/search/infer")]

@@ -13,6 +13,9 @@ WARMUP_WINDOWS = 2
 """Of vertical model `search`."""
 
 
+FILES = {"report": "report.html", "summary": "summary.json", "query": "query.json"}
+
+
 @dataclass(frozen=True)
 class Run:
     """What the stages before the report made, and the report's arguments."""
@@ -33,4 +36,5 @@ class Run:
             "registrations": self.registrations,
             "rehearsal": self.rehearsal,
         }
-        return make_report(root=str(root), name="tiny", **(arguments | changes))
+        files = {name: str(root / file) for name, file in FILES.items()}
+        return make_report(name="tiny", **files, **(arguments | changes))

@@ -45,7 +45,9 @@ def bundle(
     write_json(folder / GOLDEN_REQUEST, make_request())
     write_json(
         folder / GOLDEN_RESPONSE,
-        answer_to_json(model_name="students", model_version="", tasks=manifest.tasks, scores_NT=scores_NT),
+        answer_to_json(
+            request_id="", model_name="students", model_version="", tasks=manifest.tasks, scores_NT=scores_NT
+        ),
     )
     (folder / MANIFEST).unlink()  # else the new one would list the old
     seal_bundle(folder, **seal)

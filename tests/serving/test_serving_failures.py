@@ -139,7 +139,22 @@ def test_kill_9_leaves_no_server(serve: subprocess.Popen[str]) -> None:
     wait_for(lambda: not any(is_running(pid) for pid in servers))
 
 
-def test_a_server_that_dies_is_named_and_the_others_are_stopped(serve: subprocess.Popen[str]) -> None:
+def test_a_shard_that_dies_is_announced_and_callers_are_told_until_the_end(serve: subprocess.Popen[str]) -> None:
+    assert serve.stdout is not None
+    url = serve.stdout.readline().split("REST ")[1].split("/v2/")[0]
+    servers = children_of(serve.pid)
+    os.kill(servers[1], signal.SIGKILL)
+    assert serve.stdout.readline().startswith("shard 0 has ended: requests fail (503, UNAVAILABLE)")
+    for _ in range(2):
+        with pytest.raises(ShardUnavailableError, match=r"shard 0 at .* cannot be reached"):
+            ask(url, "students", make_request())
+    os.kill(servers[0], signal.SIGKILL)
+    _, stderr = serve.communicate(timeout=LONG_S)
+    assert "ServingError: the ranker was ended by SIGKILL" in stderr
+    assert not any(is_running(pid) for pid in servers)
+
+
+def test_a_server_that_dies_at_the_start_is_named_and_the_others_are_stopped(serve: subprocess.Popen[str]) -> None:
     servers = children_of(serve.pid)
     os.kill(servers[1], signal.SIGKILL)
     _, stderr = serve.communicate(timeout=LONG_S)

@@ -100,7 +100,7 @@ def test_the_auxiliary_head_is_not_in_what_is_served(stream: Stream, vertical: R
 def test_a_vertical_model_learns_from_its_domains_and_tasks_only(stream: Stream, vertical: Ref) -> None:
     folder = stream.folder(vertical)
     manifest = ModelManifest.read(folder)
-    predictions = read_predictions(folder / "predictions", manifest.windows, domain_column=stream.schema.domain)
+    predictions = read_predictions(folder / "predictions", manifest.windows)
     assert predictions[stream.schema.domain].unique().to_list() == ["search"]
     assert "score.conversion" not in predictions.columns
     assert [label.name for label in manifest.feature_schema.labels] == ["click"]

@@ -108,8 +108,8 @@ def test_a_duplicate_does_not_count_twice_in_a_sum() -> None:
 
 
 def test_a_label_is_unknown_until_its_attribution_window_is_over() -> None:
-    labels = labels_of(impressions(89, 90, 91), feedback((2, 92, 1.0)), schema_with(label()), known_until=100)
-    assert labels["label.good"].to_list() == [0, 0, None]
+    labels = labels_of(impressions(88, 89, 90, 91), feedback((3, 92, 1.0)), schema_with(label()), known_until=100)
+    assert labels["label.good"].to_list() == [0, 0, None, None]
 
 
 def test_labels_keep_each_impression_in_its_order() -> None:
@@ -136,11 +136,17 @@ class TestStage:
         assert rows == [[(0, 0), (1, 1)], [(2, 1)], [(3, None)]]
         assert (manifest.num_impressions, manifest.num_immature) == (4, 1)
 
-    def test_the_label_revision_follows_feedback_and_rules(self, tmp_path) -> None:
+    def test_the_log_ends_with_its_last_event_not_with_its_last_window(self, tmp_path) -> None:
+        manifest = self.make(tmp_path, feedback((1, 6, 1.0)), schema_with(label(window=2)))
+        assert manifest.known_until == 26  # the last impression's time is 25, its window ends at 30
+        assert read_partition(tmp_path / "labels", manifest.windows[-1]).rows() == [(3, None)]
+
+    def test_the_label_revision_follows_labels_and_rules(self, tmp_path) -> None:
         said = feedback((1, 6, 1.0))
         first = self.make(tmp_path / "a", said).label_revision
         assert self.make(tmp_path / "b", said).label_revision == first
-        assert self.make(tmp_path / "c", feedback((1, 7, 1.0))).label_revision != first
+        assert self.make(tmp_path / "c", feedback((1, 7, 1.0))).label_revision == first
+        assert self.make(tmp_path / "e", feedback((2, 13, 1.0))).label_revision != first
         assert self.make(tmp_path / "d", said, schema_with(label(window=11))).label_revision != first
 
     def test_a_label_of_a_kind_that_never_occurs_is_refused(self, tmp_path) -> None:

@@ -44,7 +44,7 @@ def test_the_first_version_is_candidate_and_champion(registration: Registration)
 
 
 def test_an_alias_resolves_to_the_bundle_and_its_digest(root: Path, registration: Registration, bundle: Ref) -> None:
-    resolved = Registry(str(root)).resolve("models:/search-ads@champion")
+    resolved = Registry.at(str(root), create=False).resolve("models:/search-ads@champion")
     assert resolved == registration.bundle
     assert BundleManifest.read(Path(resolved.uri)).bundle_id == registration.bundle_id
     assert resolved.digest == bundle.digest
@@ -53,9 +53,9 @@ def test_an_alias_resolves_to_the_bundle_and_its_digest(root: Path, registration
 def test_a_later_version_is_candidate_and_leaves_the_champion(
     root: Path, registration: Registration, vertical: Ref, bundle: Ref
 ) -> None:
-    later = Registry(str(root)).register(model=vertical, bundle=bundle)
+    later = Registry.at(str(root), create=False).register(model=vertical, bundle=bundle)
     assert (later.version, later.aliases) == ("2", ("candidate",))
-    assert Registry(str(root)).resolve("models:/search-ads@champion") == registration.bundle
+    assert Registry.at(str(root), create=False).resolve("models:/search-ads@champion") == registration.bundle
 
 
 def test_a_version_has_lineage_metrics_and_signature(
@@ -84,7 +84,7 @@ def test_a_tracking_server_takes_the_embedded_registrys_place(
 ) -> None:
     with tracking_server(tmp_path) as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        registry = Registry("s3://bucket/run")  # a root that could hold no embedded registry
+        registry = Registry.at("s3://bucket/run", create=True)  # a root that could hold no embedded registry
         registered = registry.register(model=vertical, bundle=bundle)
         resolved = registry.resolve("models:/search-ads@champion")
         assert resolved == registered.bundle
@@ -130,15 +130,21 @@ def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
 @pytest.mark.parametrize("alias", ["models:/search-ads@other", "models:/nobody@champion"])
 def test_a_name_that_is_not_registered_is_refused(root: Path, registration: Registration, alias: str) -> None:
     with pytest.raises(StorageError, match="the registry has no model"):
-        Registry(str(root)).resolve(alias)
+        Registry.at(str(root), create=False).resolve(alias)
 
 
 def test_a_uri_without_an_alias_is_refused(root: Path) -> None:
     with pytest.raises(ConfigError, match="expected models:/NAME@ALIAS"):
-        Registry(str(root)).resolve("models:/search-ads")
+        Registry.at(str(root), create=False).resolve("models:/search-ads")
 
 
 def test_the_embedded_registry_wants_a_local_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ConfigError, match="needs a local root, not s3://bucket/run; set MLFLOW_TRACKING_URI"):
-        Registry("s3://bucket/run")
+        Registry.at("s3://bucket/run", create=True)
+
+
+def test_asking_for_a_model_where_there_is_no_registry_makes_none(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"mlflow.db: no registry there; name its run's root with --root"):
+        Registry.at(str(tmp_path), create=False)
+    assert not list(tmp_path.iterdir())

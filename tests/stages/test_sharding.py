@@ -12,7 +12,7 @@ from stream import Stream
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
 from exfm.artifact.storage import Ref
 from exfm.errors import PlanError
-from exfm.models.scoring import answer_request
+from exfm.models.offline import answer_request
 from exfm.schema import Schema
 from exfm.sharding.config import BundleConfig, ShardingConfig
 from exfm.sharding.planner import plan_by_size

@@ -48,6 +48,10 @@ class BundleManifest(Config):
     network: dict[str, Any]
     """Sizes of the dense network, as exfm.models reads them."""
     plan: ShardPlan
+    id_maps: dict[str, str] = {}
+    """By table whose policy looks keys up: the file that maps its keys to rows. Empty: all tables are hashed."""
+    fallback_rows: str = ""
+    """The file with a row for each table, to answer with while its shard is away. Empty: there is none."""
     lineage: dict[str, str]
     """Event windows, label revision, foundation-model snapshot and the like."""
     files: dict[str, FileDigest]

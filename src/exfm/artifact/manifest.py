@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from exfm.artifact.digests import FileDigest, digests_of_folder, verify_folder
+from exfm.artifact.digests import FileDigest, digests_of_folder
 from exfm.artifact.storage import MANIFEST, Ref
 from exfm.config import Config
 from exfm.errors import ConfigError, StorageError
@@ -47,8 +47,8 @@ class Manifest(Config):
     """Every file of the folder but the manifest, by its path."""
 
     @classmethod
-    def read(cls, folder: Path, *, verify: bool = False) -> Self:
-        """Return the manifest in a folder; with `verify`, check the digest of every file.
+    def read(cls, folder: Path) -> Self:
+        """Return the manifest in a folder; `storage.reading` has checked the files.
 
         Raises: StorageError if it is missing, malformed or does not describe the folder.
         """
@@ -57,8 +57,6 @@ class Manifest(Config):
             manifest = cls.parse(read_json(path), source=str(path))
         except ConfigError as error:
             raise StorageError(str(error)) from error
-        if verify:
-            verify_folder(folder, manifest.files)
         return manifest
 
     def write(self, folder: Path) -> Self:

@@ -4,6 +4,8 @@ A stage writes into a local folder that becomes visible as a whole, or not at al
 remote root the folder is uploaded with its manifest last, or downloaded, so no stage knows where its files live.
 """
 
+import hashlib
+import json
 import re
 import shutil
 import tempfile
@@ -15,7 +17,7 @@ from typing import Annotated
 import fsspec
 from pydantic import StringConstraints
 
-from exfm.artifact.digests import Sha256, digest_of_file
+from exfm.artifact.digests import FileDigest, Sha256, digest_of_file, verify_folder
 from exfm.config import Config
 from exfm.errors import StorageError
 
@@ -36,6 +38,21 @@ def is_local(uri: str) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]*:/", uri) is None
 
 
+def remove_file(uri: str) -> None:
+    """Remove one file, if it is there."""
+    if is_local(uri):
+        Path(uri).unlink(missing_ok=True)
+        return
+    filesystem, path = _remote(uri)
+    if filesystem.exists(path):
+        filesystem.rm_file(path)
+
+
+def resolve_path(uri: str, *, base: Path) -> str:
+    """Return a URI as it is, or a local path made to start at `base` if it is relative."""
+    return str(base / uri) if is_local(uri) else uri
+
+
 def join(uri: str, *parts: str) -> str:
     """Return a URI below another one."""
     return "/".join([uri.rstrip("/"), *parts])
@@ -43,43 +60,51 @@ def join(uri: str, *parts: str) -> str:
 
 @contextmanager
 def writing(uri: str) -> Iterator[Path]:
-    """Yield an empty local folder that takes the place of `uri` when the block ends, and vanishes if it fails."""
-    if is_local(uri):
-        target = Path(uri)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    else:
-        scratch = Path(tempfile.mkdtemp(prefix="exfm-"))
+    """Yield an empty local folder that takes the place of `uri` when the block ends, and vanishes if it fails.
+
+    Raises: StorageError if `uri` cannot be written.
+    """
+    with _telling(uri):
+        if is_local(uri):
+            target = Path(uri)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        else:
+            scratch = Path(tempfile.mkdtemp(prefix="exfm-"))
     try:
         folder = scratch / "new"
         folder.mkdir()
         yield folder
-        if is_local(uri):
-            _swap(folder, target, scratch)
-        else:
-            _upload(folder, uri)
+        with _telling(uri):
+            if is_local(uri):
+                _swap(folder, target, scratch)
+            else:
+                _upload(folder, uri)
     finally:
         shutil.rmtree(scratch)
 
 
 @contextmanager
 def reading(ref: Ref) -> Iterator[Path]:
-    """Yield a local folder with the files of `ref`.
+    """Yield a local folder with the files of `ref`, each checked against its digest.
 
-    Raises: StorageError if it is missing, or its manifest is another one than `ref` says.
+    Hashing costs about a second a GB; it is what makes a reference mean one content.
+
+    Raises: StorageError if it is missing, its manifest is another one than `ref` says, or a file is damaged.
     """
     if is_local(ref.uri):
         folder = Path(ref.uri)
-        _check_manifest(folder, ref)
+        _check(folder, ref)
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
         folder = Path(scratch) / "copy"
-        filesystem, path = _remote(ref.uri)
-        if not filesystem.exists(f"{path}/{MANIFEST}"):
-            raise _missing(ref.uri)
-        filesystem.get(f"{path}/", str(folder), recursive=True)
-        _check_manifest(folder, ref)
+        with _telling(ref.uri):
+            filesystem, path = _remote(ref.uri)
+            if not filesystem.exists(f"{path}/{MANIFEST}"):
+                raise _missing(ref.uri)
+            filesystem.get(f"{path}/", str(folder), recursive=True)
+        _check(folder, ref)
         yield folder
 
 
@@ -88,43 +113,38 @@ def ref_to(uri: str) -> Ref:
 
     Raises: StorageError if there is none.
     """
-    if is_local(uri):
-        manifest = Path(uri) / MANIFEST
-        if not manifest.is_file():
+    with _telling(uri):
+        filesystem, path = _remote(join(uri, MANIFEST))
+        if not filesystem.exists(path):
             raise _missing(uri)
-        return Ref(uri=uri, digest=digest_of_file(manifest).sha256)
-    filesystem, path = _remote(uri)
-    if not filesystem.exists(f"{path}/{MANIFEST}"):
-        raise _missing(uri)
-    with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
-        copy = Path(scratch) / MANIFEST
-        filesystem.get_file(f"{path}/{MANIFEST}", str(copy))
-        return Ref(uri=uri, digest=digest_of_file(copy).sha256)
+    return Ref(uri=uri, digest=hashlib.sha256(read_file(join(uri, MANIFEST))).hexdigest())
 
 
 def write_file(uri: str, content: bytes) -> None:
-    """Put one file at `uri`, whole."""
-    if is_local(uri):
-        target = Path(uri)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        partial.write_bytes(content)
-        partial.replace(target)
-    else:
-        filesystem, path = _remote(uri)
-        filesystem.pipe_file(path, content)
+    """Put one file at `uri`, whole.
+
+    Raises: StorageError if it cannot be written.
+    """
+    with _telling(uri):
+        if is_local(uri):
+            target = Path(uri)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f".{target.name}.partial")
+            partial.write_bytes(content)
+            partial.replace(target)
+        else:
+            filesystem, path = _remote(uri)
+            filesystem.pipe_file(path, content)
 
 
 def read_file(uri: str) -> bytes:
     """Return the content of one file.
 
-    Raises: StorageError if there is none.
+    Raises: StorageError if there is none, or it cannot be read.
     """
-    try:
-        with fsspec.open(uri, "rb") as file:
-            content: bytes = file.read()
-    except FileNotFoundError as error:
-        raise StorageError(f"{uri}: no such file; run the stage that writes it") from error
+    with _telling(uri):
+        filesystem, path = _remote(uri)
+        content: bytes = filesystem.cat_file(path)
     return content
 
 
@@ -150,13 +170,32 @@ def _upload(folder: Path, uri: str) -> None:
         filesystem.put_file(str(file), f"{path}/{file.relative_to(folder).as_posix()}")
 
 
+@contextmanager
+def _telling(uri: str) -> Iterator[None]:
+    """Turn what a file system or an object store raises into a StorageError that names the URI."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StorageError(f"{uri}: no such file; run the stage that writes it") from error
+    except _store_errors() as error:
+        raise StorageError(f"{uri}: {error}; check the path, the rights and the credentials") from error
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    try:
+        from botocore.exceptions import BotoCoreError  # an S3 client's own errors are no OSErrors
+    except ImportError:
+        return (OSError,)
+    return (OSError, BotoCoreError)
+
+
 def _remote(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     filesystem, path = fsspec.core.url_to_fs(uri)
     filesystem.invalidate_cache()  # of listings: another process may have written since
     return filesystem, path
 
 
-def _check_manifest(folder: Path, ref: Ref) -> None:
+def _check(folder: Path, ref: Ref) -> None:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise _missing(ref.uri)
@@ -166,6 +205,8 @@ def _check_manifest(folder: Path, ref: Ref) -> None:
             f"{ref.uri}: {MANIFEST} has SHA-256 {found}, expected {ref.digest}; "
             "the folder was written again since: run the stages after it again"
         )
+    files = json.loads(manifest.read_bytes()).get("files", {})
+    verify_folder(folder, {name: FileDigest.parse(digest, source=ref.uri) for name, digest in files.items()})
 
 
 def _missing(uri: str) -> StorageError:

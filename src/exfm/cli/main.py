@@ -3,6 +3,7 @@
 What a command needs is imported inside it: torch, KFP and MLflow take seconds, and `exfm --help` needs none of them.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from typing import Annotated
 import typer
 
 from exfm.cli import ingest, pipelines, serving, steps
+from exfm.environment import COMPUTE_ENVIRONMENT
 from exfm.errors import ExfmError
 
 app = typer.Typer(
@@ -44,6 +46,14 @@ steps.add_to(app)
 ingest.add_to(app)
 serving.add_to(app)
 pipelines.add_to(app)
+
+
+def launch() -> None:
+    """Run the command line in a process that started with the environment which tensors want."""
+    missing = {name: value for name, value in COMPUTE_ENVIRONMENT.items() if name not in os.environ}
+    if missing:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | missing)
+    main()
 
 
 def main() -> None:

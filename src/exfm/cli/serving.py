@@ -1,14 +1,10 @@
 """`exfm serve` and `exfm score`: a bundle online and offline."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from exfm.artifact.storage import is_local, reading, ref_to
 
 BundleArgument = Annotated[
     str, typer.Argument(help="A bundle's folder or s3:// URL, or models:/NAME@ALIAS of the registry under --root.")
@@ -31,9 +27,10 @@ def serve(
     root: RootOption = ".",
 ) -> None:
     """Start a bundle's shards and ranker on this machine, until SIGTERM or Ctrl-C."""
+    from exfm.registry.bundles import open_bundle
     from exfm.serving.local import serve_until_stopped
 
-    with _bundle(bundle, root) as folder:
+    with open_bundle(bundle, root=root) as folder:
         serve_until_stopped(folder, http_port=http_port, grpc_port=grpc_port, announce=_say)
 
 
@@ -43,26 +40,11 @@ def score(
     root: RootOption = ".",
 ) -> None:
     """Answer a request offline and unsharded, in the same JSON that a ranker answers with."""
-    from exfm.models.scoring import answer_request
+    from exfm.models.offline import answer_request
+    from exfm.registry.bundles import open_bundle
 
-    with _bundle(bundle, root) as folder:
+    with open_bundle(bundle, root=root) as folder:
         print(json.dumps(answer_request(folder, query), indent=2))
-
-
-@contextmanager
-def _bundle(bundle: str, root: str) -> Iterator[Path]:
-    """Yield a bundle's folder; an alias is resolved here, so that serving never asks the registry."""
-    if bundle.startswith("models:/"):
-        from exfm.registry.mlflow_registry import Registry
-
-        registry = Registry(root)
-        with registry.fetching(registry.resolve(bundle)) as folder:
-            yield folder
-    elif is_local(bundle):
-        yield Path(bundle)
-    else:
-        with reading(ref_to(bundle)) as folder:
-            yield folder
 
 
 def _say(line: str) -> None:

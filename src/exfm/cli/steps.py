@@ -23,6 +23,8 @@ def add_to(app: typer.Typer) -> None:
         ("train-vm", train_vm),
         ("bundle", bundle),
         ("register", register),
+        ("ask", ask),
+        ("report", report),
     )
     for name, command in commands:
         app.command(name, rich_help_panel=PANEL)(command)
@@ -75,6 +77,20 @@ def register(config: ConfigOption, root: RootOption = "") -> None:
     from exfm_pipelines import steps
 
     _run(steps.register, config, root)
+
+
+def ask(config: ConfigOption, root: RootOption = "") -> None:
+    """Serve the first vertical model by its shards and ranker, ask it once, and stop."""
+    from exfm_pipelines import steps
+
+    _run(steps.ask, config, root)
+
+
+def report(config: ConfigOption, root: RootOption = "") -> None:
+    """Draw what the stages found into report.html, with summary.json and query.json beside it."""
+    from exfm_pipelines import steps
+
+    _run(steps.report, config, root)
 
 
 def _run(step: Callable[..., None], config: Path, root: str) -> None:

@@ -4,9 +4,11 @@ Output: for each window a partition with the impression key and `label.<task>`: 
 window was not over at the end of the log.
 """
 
+from pathlib import Path
+
 import polars as pl
 
-from exfm.artifact.digests import digest_of_json
+from exfm.artifact.digests import digest_of_json, digests_of_folder
 from exfm.artifact.storage import Ref, reading, writing
 from exfm.errors import DataError
 from exfm.events.examples import label_column
@@ -31,24 +33,18 @@ def make_labels(events: Ref, *, out: str) -> LabelsManifest:
         )
         feedback = pl.concat([read_feedback(log, window) for window in windows])
         _require_kinds(feedback, schema)
-        known_until = windows[-1].end
         matched, counts = match_feedback(impressions, feedback, schema)
-        labels = reduce_labels(impressions, matched, schema, known_until=known_until)
+        labels = reduce_labels(impressions, matched, schema, known_until=manifest.known_until)
         for window in windows:
             time = pl.col(schema.event_time.column)
             part = labels.filter((time >= window.start) & (time < window.end)).drop(schema.event_time.column)
             write_partition(part, folder, window)
         return LabelsManifest(
             windows=windows,
-            label_revision=digest_of_json(
-                {
-                    "feedback": {n: d.sha256 for n, d in manifest.files.items() if n.startswith("feedback/")},
-                    "labels": [label.to_dict() for label in schema.labels],
-                }
-            ),
+            label_revision=_revision(folder, schema),
             inputs={"events": events},
             feature_schema=schema,
-            known_until=known_until,
+            known_until=manifest.known_until,
             feedback=counts,
             num_impressions=len(labels),
             num_immature=labels.select(pl.any_horizontal(pl.col("^label\\..*$").is_null()).sum()).item(),
@@ -94,13 +90,19 @@ def reduce_labels(
         counted = matched.filter((pl.col(KIND) == label.feedback) & (pl.col("delay") <= label.attribution_window))
         values = counted.sort("delay", maintain_order=True).group_by(key).agg(_reduced(label).alias("reduced"))
         positive = (pl.col("reduced") >= label.positive_from).fill_null(value=False).cast(pl.Int8)
-        mature = pl.col(time) + label.attribution_window <= known_until
+        mature = pl.col(time) + label.attribution_window < known_until
         labels = (
             labels.join(values, on=key, how="left", maintain_order="left")
             .with_columns(pl.when(mature).then(positive).alias(label_column(label.name)))
             .drop("reduced")
         )
     return labels
+
+
+def _revision(folder: Path, schema: Schema) -> str:
+    """Return the digest of the rules and of what came of them: equal revisions mean equal labels."""
+    files = {name: digest.sha256 for name, digest in digests_of_folder(folder).items()}
+    return digest_of_json({"rules": [label.to_dict() for label in schema.labels], "labels": files})
 
 
 def _require_kinds(feedback: pl.DataFrame, schema: Schema) -> None:

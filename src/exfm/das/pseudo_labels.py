@@ -1,7 +1,7 @@
 """Pseudo-labels: each impression scored once by a foundation model that could have existed when it was shown.
 
 Output: for each window a partition with the impression key and, for foundation model <fm>, `pseudo.<fm>.<task>` (a
-probability, null where no snapshot was old enough), `pseudo.<fm>.snapshot` (its version) and `pseudo.<fm>.age`
+probability, null where no snapshot was old enough), `pseudo_snapshot.<fm>` (its version) and `pseudo_age.<fm>`
 (event time between what the snapshot last knew and the impression).
 """
 
@@ -16,7 +16,7 @@ from exfm.events.partitions import write_partition
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
 from exfm.models.ranking import RankingModel
-from exfm.schema import pseudo_label_column
+from exfm.schema import pseudo_age_column, pseudo_label_column, pseudo_snapshot_column
 from exfm.training.checkpoint import load_weights
 from exfm.training.manifest import ModelManifest, Snapshot
 
@@ -85,5 +85,5 @@ def _scored(
         probabilities = [pl.lit(pl.Series(column, probabilities_BT[:, t])) for t, column in enumerate(columns)]
         version, age = pl.lit(snapshot.version), pl.col(schema.event_time.column) - snapshot.known_until
     return scores.with_columns(
-        *probabilities, version.alias(f"pseudo.{model.name}.snapshot"), age.alias(f"pseudo.{model.name}.age")
+        *probabilities, version.alias(pseudo_snapshot_column(model.name)), age.alias(pseudo_age_column(model.name))
     ).drop(schema.event_time.column)

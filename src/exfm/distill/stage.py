@@ -1,16 +1,17 @@
 """The stage that trains a vertical model on its domains' examples."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from exfm.artifact.storage import Ref, reading, writing
 from exfm.distill.config import VerticalConfig
 from exfm.distill.learner import DistillationLearner
 from exfm.errors import ConfigError
 from exfm.events.examples import ExamplesManifest
+from exfm.events.partitions import read_partition
 from exfm.models.ranking import RankingModel
-from exfm.training.evaluation import WindowQuality
 from exfm.training.learner import LabelLearner
-from exfm.training.manifest import ModelManifest
+from exfm.training.manifest import ModelManifest, WindowQuality
 from exfm.training.run import Data, run_training
 
 ALONE = "alone"
@@ -27,8 +28,8 @@ def train_vertical(
 ) -> ModelManifest:
     """Train a vertical model with the pseudo-labels of foundation model `teacher`; return its manifest.
 
-    Raises: ConfigError if the examples have no pseudo-labels of that teacher for one of the tasks; SchemaError for an
-    unknown feature or task; DataError for unusable examples.
+    Raises: ConfigError if the examples have no pseudo-labels of that teacher, or none of a domain; SchemaError for an
+    unknown feature or task; DataError for unusable examples, or if a task has no pseudo-labels.
     """
     with reading(examples) as dataset, writing(out) as folder:
         manifest = ExamplesManifest.read(dataset)
@@ -47,6 +48,7 @@ def train_vertical(
             domains=config.domains,
             teacher=teacher,
         )
+        _require_domains(config, dataset, manifest)
         learner = DistillationLearner(RankingModel(schema, config.model), teacher_weight=config.teacher_weight)
         outcome = run_training(
             learner, data, config.training, folder=folder, name=config.name, snapshot_every=0, on_window=on_window
@@ -78,3 +80,14 @@ def train_vertical(
             overall=outcome.overall,
             alone=alone,
         ).write(folder)
+
+
+def _require_domains(config: VerticalConfig, dataset: Path, examples: ExamplesManifest) -> None:
+    column = examples.feature_schema.domain
+    known = {domain for window in examples.windows for domain in read_partition(dataset, window)[column].unique()}
+    unknown = [domain for domain in config.domains if domain not in known]
+    if unknown:
+        raise ConfigError(
+            f"vertical model {config.name!r}: no example is of domain {', '.join(map(repr, unknown))}; "
+            f"the examples' domains are {', '.join(sorted(known))}"
+        )

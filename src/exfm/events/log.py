@@ -53,6 +53,8 @@ class EventLogManifest(Manifest):
     """Sentences that a report on these events must repeat."""
     num_impressions: int
     num_feedback: int
+    known_until: int
+    """Just after the last event: what happened later is not in the log; in event time."""
     names: dict[str, str]
     """By id feature: a Parquet file of the folder with the columns `id` and `name`."""
 
@@ -98,6 +100,7 @@ def write_event_log(log: RawLog, *, schema: Schema, window_length: int, folder: 
         notes=log.notes,
         num_impressions=impressions.height,
         num_feedback=feedback.height,
+        known_until=max(int(rows[time].max()) for rows in (impressions, feedback) if len(rows)) + 1,  # type: ignore[arg-type]
         names={feature: _names_path(feature) for feature in names},
     ).write(folder)
 

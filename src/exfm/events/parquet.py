@@ -21,6 +21,8 @@ class LogSource(Config):
     """One row for each item that was shown to a user, with its features as they were known then."""
     feedback: Files
     """One row for each reaction: impression key, event time, `kind` (string) and, if not 1.0, `value` (number)."""
+    names: dict[str, Files] = {}
+    """By id feature: columns `id` and `name`, to show a person a name instead of an id."""
 
 
 def load_parquet(source: LogSource) -> RawLog:
@@ -33,7 +35,7 @@ def load_parquet(source: LogSource) -> RawLog:
         feedback=_read(source.feedback, of="feedback"),
         source=f"Parquet files {source.impressions} and {source.feedback}",
         notes=(),
-        names={},
+        names={feature: _read(file, of=f"names of {feature!r}") for feature, file in source.names.items()},
     )
 
 

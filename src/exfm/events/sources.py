@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from exfm.artifact.storage import resolve_path
 from exfm.config import Config
 from exfm.events.log import RawLog
 from exfm.events.movielens import MovieLensSource, load_movielens
@@ -38,9 +39,13 @@ def resolve(source: Source, *, base: Path) -> Source:
     """Return a source whose relative paths start at `base`."""
     match source:
         case MovieLensSource():
-            return source.model_copy(update={"folder": str(base / source.folder)})
+            return source.model_copy(update={"folder": base / source.folder})
         case LogSource():
-            paths = {"impressions": str(base / source.impressions), "feedback": str(base / source.feedback)}
+            paths = {
+                "impressions": resolve_path(source.impressions, base=base),
+                "feedback": resolve_path(source.feedback, base=base),
+                "names": {feature: resolve_path(file, base=base) for feature, file in source.names.items()},
+            }
             return source.model_copy(update=paths)
         case SyntheticSource():
             return source

@@ -16,9 +16,6 @@ from exfm.schema import NETS, Net, Schema
 
 Datatype = Literal["INT64", "INT32", "FP32", "BYTES"]
 
-COMPLETE: dict[str, bool | str] = {"degraded": False, "degraded_tables": ""}
-"""An answer's parameters when no table was missing."""
-
 LENGTHS_SUFFIX = ".lengths"
 """Of the input that says how many ids each row of a bag has."""
 
@@ -72,15 +69,36 @@ def request_to_json(raw: Mapping[Net, RawColumns], schema: Schema) -> dict[str, 
 
 
 def answer_to_json(
-    *, model_name: str, model_version: str, tasks: Sequence[str], scores_NT: npt.NDArray[np.float32]
+    *, model_name: str, model_version: str, request_id: str, tasks: Sequence[str], scores_NT: npt.NDArray[np.float32]
 ) -> dict[str, Any]:
-    """Return an answer in OIP's JSON form, as a ranker gives it when no table is missing."""
+    """Return an answer in OIP's JSON form, as a ranker gives it when no table is missing; an empty id is left out."""
     return {
         "model_name": model_name,
         "model_version": model_version,
-        "parameters": COMPLETE,
+        **({"id": request_id} if request_id else {}),
+        "parameters": complete_answer(),
         "outputs": outputs_to_json(tasks, scores_NT),
     }
+
+
+def complete_answer() -> dict[str, bool | str]:
+    """Return an answer's parameters when no table was missing."""
+    return {"degraded": False, "degraded_tables": ""}
+
+
+def outputs_asked_for(body: dict[str, Any], tasks: Sequence[str]) -> list[str]:
+    """Return the outputs that a request in JSON form names, or all of them if it names none.
+
+    Raises: RequestError if there is no such output.
+    """
+    wanted = body.get("outputs", [])
+    if not isinstance(wanted, list) or not all(isinstance(item, dict) and "name" in item for item in wanted):
+        raise RequestError(f"`outputs` is {wanted!r:.80}; expected a list of {{name}}")
+    names = [item["name"] for item in wanted]
+    unknown = [name for name in names if name not in tasks]
+    if unknown:
+        raise RequestError(f"unknown output {unknown[0]!r:.80}; the model's outputs are {', '.join(tasks)}")
+    return names or list(tasks)
 
 
 def outputs_to_json(tasks: Sequence[str], scores_NT: npt.NDArray[np.float32]) -> list[dict[str, Any]]:

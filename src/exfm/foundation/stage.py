@@ -8,9 +8,8 @@ from exfm.events.labels import LabelsManifest
 from exfm.foundation.config import FoundationConfig
 from exfm.models.ranking import RankingModel
 from exfm.schema import Schema
-from exfm.training.evaluation import WindowQuality
 from exfm.training.learner import LabelLearner
-from exfm.training.manifest import ModelManifest
+from exfm.training.manifest import ModelManifest, WindowQuality
 from exfm.training.run import Data, Outcome, Start, run_training
 
 

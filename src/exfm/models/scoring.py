@@ -3,10 +3,9 @@
 Legend: B rows of one net, E dims of all looked-up features side by side, N items, T tasks.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +15,8 @@ import torch
 from torch import Tensor
 
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, tables_file
-from exfm.errors import BundleError, RequestError
+from exfm.errors import BundleError
 from exfm.features.batch import Bags, NetBatches
-from exfm.features.oip import answer_to_json, tensors_from_json
-from exfm.features.request import encode_request
 from exfm.models.config import NetworkConfig
 from exfm.models.lookup import Lookup, ShardTables, lookups_of, owned_bags
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
@@ -104,25 +101,6 @@ def load_shard_tables(folder: Path, manifest: BundleManifest, *, shard: int) -> 
     if set(tensors) != {"fp32"}:
         raise BundleError(f"{path}: holds tensors {sorted(tensors)}, expected one, fp32")
     return ShardTables(tensors["fp32"], manifest.plan, manifest.feature_schema, shard=shard)
-
-
-def answer_request(folder: Path, query: Path) -> dict[str, Any]:
-    """Return a bundle's answer to a request in a file, both in the Open Inference Protocol's JSON form.
-
-    Raises: BundleError; RequestError if the file is missing, is not JSON or is no request of this model.
-    """
-    scorer = UnshardedScorer(folder)
-    try:
-        body = json.loads(query.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{query}: cannot be read as JSON: {error}") from error
-    batches = encode_request(tensors_from_json(body), scorer.manifest.feature_schema)
-    return answer_to_json(
-        model_name=scorer.manifest.name,
-        model_version=scorer.manifest.bundle_id,
-        tasks=scorer.manifest.tasks,
-        scores_NT=scorer.scores(batches),
-    )
 
 
 class UnshardedScorer:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read once, at the import below
 
@@ -35,7 +35,7 @@ DIGEST_TAG = "bundle_digest"
 """Of a model version: the SHA-256 of the bundle's manifest.json."""
 
 MAX_METRICS = 1000
-"""MLflow's limit for one call."""
+"""Of one call: the limit of the REST API's log-batch."""
 
 
 class Registration(Config):
@@ -52,28 +52,30 @@ class Registration(Config):
 class Registry:
     """The registry that the environment's MLFLOW_TRACKING_URI names, or an embedded one below a root."""
 
-    def __init__(self, root: str) -> None:
-        """Open the registry, and make the embedded one where it is not there yet.
-
-        Raises: ConfigError if the root is remote and no tracking server is named.
-        """
-        uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-        artifacts = None
-        if not uri:
-            if not is_local(root):
-                raise ConfigError(
-                    f"the embedded registry needs a local root, not {root}; set MLFLOW_TRACKING_URI to a server"
-                )
-            folder = Path(join(root, "registry")).resolve()
-            folder.mkdir(parents=True, exist_ok=True)
-            uri, artifacts = f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts")
+    def __init__(self, uri: str, *, artifacts: str = "") -> None:
+        """Take a tracking URI; `artifacts` is where a new experiment keeps them, empty where the server says so."""
         self._client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-        experiment = self._client.get_experiment_by_name(EXPERIMENT)
-        self._experiment_id = (
-            experiment.experiment_id
-            if experiment
-            else self._client.create_experiment(EXPERIMENT, artifact_location=artifacts)
-        )
+        self._artifacts = artifacts
+
+    @classmethod
+    def at(cls, root: str, *, create: bool) -> Self:
+        """Return the registry for a root; with `create`, make the embedded one where it is not there yet.
+
+        Raises: ConfigError if the root is remote and no tracking server is named; StorageError if there is none.
+        """
+        if uri := os.environ.get("MLFLOW_TRACKING_URI", ""):
+            return cls(uri)
+        if not is_local(root):
+            raise ConfigError(
+                f"the embedded registry needs a local root, not {root}; set MLFLOW_TRACKING_URI to a server"
+            )
+        folder = Path(join(root, "registry")).resolve()
+        database = folder / "mlflow.db"
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+        elif not database.is_file():
+            raise StorageError(f"{database}: no registry there; name its run's root with --root, or register first")
+        return cls(f"sqlite:///{database}", artifacts=str(folder / "artifacts"))
 
     def register(self, *, model: Ref, bundle: Ref) -> Registration:
         """Add a version of a vertical model with its metrics, signature, input example and lineage.
@@ -83,7 +85,7 @@ class Registry:
         with reading(model) as model_folder, reading(bundle) as bundle_folder:
             trained = ModelManifest.read(model_folder)
             manifest = BundleManifest.read(bundle_folder)
-            run = self._client.create_run(self._experiment_id, run_name=manifest.name)
+            run = self._client.create_run(self._experiment(), run_name=manifest.name)
             run_id = run.info.run_id
             metrics, params = _metrics(trained), _params(trained)
             for start in range(0, len(metrics), MAX_METRICS):
@@ -127,6 +129,10 @@ class Registry:
         except mlflow.exceptions.MlflowException as error:
             raise StorageError(f"the registry has no model {name!r} with alias {alias!r}: {error.message}") from error
         uri = self._client.get_model_version_download_uri(name, version.version)
+        if DIGEST_TAG not in version.tags:
+            raise StorageError(
+                f"{name!r} version {version.version} has no tag {DIGEST_TAG!r}; register its bundle again"
+            )
         return Ref(uri=uri, digest=version.tags[DIGEST_TAG])
 
     @contextmanager
@@ -149,6 +155,12 @@ class Registry:
             with reading(Ref(uri=copy, digest=ref.digest)) as folder:
                 yield folder
 
+    def _experiment(self) -> str:
+        found = self._client.get_experiment_by_name(EXPERIMENT)
+        if found:
+            return str(found.experiment_id)
+        return str(self._client.create_experiment(EXPERIMENT, artifact_location=self._artifacts or None))
+
     def _move_aliases(self, name: str, version: str) -> tuple[str, ...]:
         aliases = [CANDIDATE]
         if CHAMPION not in self._client.get_registered_model(name).aliases:
@@ -160,7 +172,7 @@ class Registry:
 
 def register_all(*, root: str, models: Sequence[Ref], bundles: Sequence[Ref]) -> list[Registration]:
     """Register vertical models with their bundles, in pairs."""
-    registry = Registry(root)
+    registry = Registry.at(root, create=True)
     return [registry.register(model=model, bundle=bundle) for model, bundle in zip(models, bundles, strict=True)]
 
 

@@ -18,6 +18,7 @@ from exfm.events.examples import ExamplesManifest
 from exfm.events.labels import LabelsManifest
 from exfm.events.log import EventLogManifest, read_names
 from exfm.events.partitions import partition, read_parquet, read_partition
+from exfm.schema import pseudo_age_column
 from exfm.training.manifest import PREDICTIONS, ModelManifest
 
 WINDOW = "window.index"
@@ -148,5 +149,5 @@ def _join(rows: pl.DataFrame, file: Path, *, columns: Mapping[str, str], key: st
 
 
 def _ages(folder: Path, window: Window, *, fm: str) -> pl.DataFrame:
-    ages = read_partition(folder, window).select(pl.col(f"pseudo.{fm}.age").alias("age")).drop_nulls()
+    ages = read_partition(folder, window).select(pl.col(pseudo_age_column(fm)).alias("age")).drop_nulls()
     return ages.with_columns(pl.lit(window.index).alias(WINDOW))

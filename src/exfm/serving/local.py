@@ -111,15 +111,24 @@ def _serve(bundle: Path, *, http_port: int, grpc_port: int, stop: "_StopFlag") -
 def serve_until_stopped(bundle: Path, *, http_port: int, grpc_port: int, announce: Callable[[str], None]) -> None:
     """Serve a bundle until SIGTERM or SIGINT; `announce` is given one line when it is ready. For the main thread.
 
-    Raises: as `serve_local`; ServingError if a server ends by itself.
+    A shard that ends is announced, and the ranker goes on to tell its callers.
+
+    Raises: as `serve_local`; ServingError if the ranker ends by itself.
     """
     stop = _StopFlag()
     previous = {number: signal.signal(number, stop.set) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with _serve(bundle, http_port=http_port, grpc_port=grpc_port, stop=stop) as serving:
             announce(str(serving))
+            lost: set[str] = set()
             while not stop.is_set:
-                serving.check()
+                serving.servers[0].check()
+                for shard in serving.servers[1:]:
+                    if shard.name not in lost and shard.process.poll() is not None:
+                        lost.add(shard.name)
+                        announce(
+                            f"{shard.name} has ended: requests fail (503, UNAVAILABLE) until this is started again"
+                        )
                 time.sleep(_POLL_S)
     except _Stopped:
         return

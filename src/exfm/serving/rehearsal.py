@@ -36,7 +36,8 @@ class Rehearsal(Config):
 def rehearse(bundle: Ref) -> Rehearsal:
     """Serve a bundle on loopback, ask its golden query, and return the answer.
 
-    Raises: BundleError if the bundle is damaged; ServingError if a server does not start or scores as the model did.
+    Raises: BundleError if the bundle is damaged; ServingError if a server does not start, or scores otherwise
+    than the model did.
     """
     with reading(bundle) as folder:
         manifest = BundleManifest.read(folder)

@@ -21,4 +21,5 @@ class BundleConfig(Config):
 
     sharding: ShardingConfig = ShardingConfig()
     golden_candidates: Annotated[int, Field(ge=1, le=10_000)] = 100
-    """Items in the golden query, 1 to 10,000; a ranker is ready only when it scores them as the model did."""
+    """Items in the golden query, 1 to 10,000; `exfm serve` is ready only when the ranker scores
+    them as the model did."""

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from exfm.artifact.manifest import Window
-from exfm.errors import DataError
+from exfm.errors import DataError, SchemaError
 from exfm.events.partitions import read_partition
 from exfm.features.batch import RawColumns
 from exfm.features.oip import request_to_json
@@ -23,12 +23,14 @@ def latest_query(
     The user is the one of the last example of the domains, the candidates are the last items that differ. Examples
     with a missing number are passed over: JSON has no word for it.
 
-    Raises: DataError if no example of the domains is complete.
+    Raises: SchemaError if nothing tells items apart; DataError if no example of the domains is complete.
     """
+    if not schema.feature_names(["item"]):
+        raise SchemaError("the model has no feature of net `item`: all candidates would score the same; add one")
     users, items = [], pl.DataFrame()
     for window in reversed(windows):
         frame = read_partition(dataset, window).reverse()
-        frame = frame.drop_nulls([feature.name for feature in schema.dense])
+        frame = _complete(frame, schema)
         own = frame.filter(pl.col(schema.domain).is_in(list(domains))) if domains else frame
         users += [own.head(1)] if len(own) else []
         shown = frame.select(schema.feature_names(["item"]))
@@ -43,3 +45,8 @@ def latest_query(
         "item": raw_columns(items.to_arrow(), schema, nets=["item"]),
     }
     return user.join(items, how="cross"), request_to_json(raw, schema)
+
+
+def _complete(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    numbers = [feature.name for feature in schema.dense]
+    return frame.with_columns(pl.col(numbers).cast(pl.Float64).fill_nan(None)).drop_nulls(numbers)

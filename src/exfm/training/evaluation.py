@@ -9,18 +9,11 @@ from pathlib import Path
 import polars as pl
 
 from exfm.artifact.manifest import Window
-from exfm.config import Config
 from exfm.events.examples import Examples, Floats
 from exfm.events.partitions import read_partition, write_partition
 from exfm.metrics import Quality, quality
 from exfm.schema import Schema
-
-
-class WindowQuality(Config):
-    """A model's quality on one window, by task, before it learned from it."""
-
-    window: int
-    tasks: dict[str, Quality]
+from exfm.training.manifest import WindowQuality
 
 
 def record_predictions(
@@ -46,25 +39,19 @@ def quality_of(predictions: pl.DataFrame, tasks: Sequence[str]) -> dict[str, Qua
     }
 
 
-def read_predictions(
-    folder: Path, windows: Sequence[Window], *, domain_column: str, domains: Sequence[str] = ()
-) -> pl.DataFrame:
-    """Return the predictions of these windows, of all domains or of some."""
-    predictions = pl.concat([read_partition(folder, window) for window in windows])
-    return predictions.filter(pl.col(domain_column).is_in(list(domains))) if domains else predictions
+def read_predictions(folder: Path, windows: Sequence[Window]) -> pl.DataFrame:
+    """Return the predictions of these windows.
+
+    Raises: StorageError if a window's file is missing or damaged.
+    """
+    return pl.concat([read_partition(folder, window) for window in windows])
 
 
 def overall_quality(
-    folder: Path,
-    windows: Sequence[Window],
-    *,
-    schema: Schema,
-    warmup_windows: int,
-    domains: Sequence[str] = (),
+    folder: Path, windows: Sequence[Window], *, schema: Schema, warmup_windows: int
 ) -> dict[str, Quality]:
     """Return the quality over all windows after the first `warmup_windows`, by task; none counted gives no figure."""
     tasks = [label.name for label in schema.labels]
     if len(windows) <= warmup_windows:
         return {task: Quality(num_examples=0) for task in tasks}
-    counted = read_predictions(folder, windows[warmup_windows:], domain_column=schema.domain, domains=domains)
-    return quality_of(counted, tasks)
+    return quality_of(read_predictions(folder, windows[warmup_windows:]), tasks)

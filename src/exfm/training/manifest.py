@@ -10,10 +10,16 @@ from exfm.metrics import Quality
 from exfm.models.config import ModelConfig
 from exfm.schema import Schema
 from exfm.training.config import TrainingConfig
-from exfm.training.evaluation import WindowQuality
 
 PREDICTIONS = "predictions"
 """The folder of the predictions made before training, in a model's output."""
+
+
+class WindowQuality(Config):
+    """A model's quality on one window, by task, before it learned from it."""
+
+    window: int
+    tasks: dict[str, Quality]
 
 
 class Snapshot(Config):

@@ -14,10 +14,10 @@ from exfm.metrics import Quality
 from exfm.schema import Schema
 from exfm.training.checkpoint import load_training_state, load_weights, save_training_state, save_weights
 from exfm.training.config import TrainingConfig
-from exfm.training.evaluation import WindowQuality, overall_quality, record_predictions
+from exfm.training.evaluation import overall_quality, record_predictions
 from exfm.training.learner import Learner
 from exfm.training.loop import dense_optimizer, walk_windows
-from exfm.training.manifest import PREDICTIONS, ModelManifest, Snapshot
+from exfm.training.manifest import PREDICTIONS, ModelManifest, Snapshot, WindowQuality
 
 
 @dataclass(frozen=True)

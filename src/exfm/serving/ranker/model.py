@@ -13,7 +13,7 @@ import torch
 from exfm.artifact.bundle import DENSE_FILE
 from exfm.errors import ConfigError
 from exfm.features.batch import NetBatches
-from exfm.features.oip import COMPLETE
+from exfm.features.oip import complete_answer
 from exfm.features.request import encode_request, input_specs
 from exfm.models.scoring import Scorer
 from exfm.schema import NETS, Net
@@ -124,7 +124,7 @@ class RankerModel(ServedModel):
         scores_NT = self._scorer.scores(batches, sums)
         return Answer(
             outputs={task: scores_NT[:, column] for column, task in enumerate(self._scorer.manifest.tasks)},
-            parameters=COMPLETE,
+            parameters=complete_answer(),
         )
 
     def _nets_of(self, shard: int) -> list[Net]:

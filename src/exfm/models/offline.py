@@ -1,0 +1,33 @@
+"""A request in a file answered by a bundle in one process: the same JSON that a ranker answers with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from exfm.errors import RequestError
+from exfm.features.oip import answer_to_json, outputs_asked_for, tensors_from_json
+from exfm.features.request import encode_request
+from exfm.models.scoring import UnshardedScorer
+
+
+def answer_request(folder: Path, query: Path) -> dict[str, Any]:
+    """Return a bundle's answer to a request in a file, both in the Open Inference Protocol's JSON form.
+
+    Raises: BundleError; RequestError if the file is missing, is not JSON or is no request of this model.
+    """
+    scorer = UnshardedScorer(folder)
+    try:
+        body = json.loads(query.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(f"{query}: cannot be read as JSON: {error}") from error
+    tensors = tensors_from_json(body)
+    tasks = outputs_asked_for(body, scorer.manifest.tasks)
+    scores_NT = scorer.scores(encode_request(tensors, scorer.manifest.feature_schema))
+    columns = [scorer.manifest.tasks.index(task) for task in tasks]
+    return answer_to_json(
+        model_name=scorer.manifest.name,
+        model_version=scorer.manifest.bundle_id,
+        request_id=body.get("id", ""),
+        tasks=tasks,
+        scores_NT=scores_NT[:, columns],
+    )
