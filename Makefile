@@ -16,6 +16,7 @@ demo: $(VENV)/.installed $(MOVIELENS)/.fetched ## Train, distil, register, shard
 
 .PHONY: serve
 serve: $(VENV)/.installed ## Serve the demo's first vertical model on 127.0.0.1:8080 (REST) and :8081 (gRPC)
+	@test -f out/movielens/bundle/students/manifest.json || { echo "nothing to serve yet: run make demo first" >&2; exit 2; }
 	@$(BIN)/exfm serve out/movielens/bundle/students --http-port 8080 --grpc-port 8081
 
 .PHONY: test
