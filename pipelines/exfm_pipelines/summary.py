@@ -20,7 +20,8 @@ def show_summary(config: RunConfig) -> None:
     print_summary(summary, console=Console(file=sys.stdout), report=_short(layout.report(config.root)))
     name = config.vertical_models[0].name
     # Lines to be copied: they must not be wrapped.
-    print(f"\nTo ask again: exfm serve {_short(layout.bundle(config.root, name))} (the demo's: make serve), then")
+    served = _short(layout.bundle(config.root, name))
+    print(f"\nTo ask again: {sys.argv[0]} serve {served}   (the demo's: make serve), then")
     query = layout.query(config.root)
     body = _short(query) if is_local(query) else f"query.json   # which is {query}"
     print(f"  curl -s http://127.0.0.1:8080/v2/models/{name}/infer -H 'Content-Type: application/json' -d @{body}")

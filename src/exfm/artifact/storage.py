@@ -49,8 +49,8 @@ def remove_file(uri: str) -> None:
 
 
 def resolve_path(uri: str, *, base: Path) -> str:
-    """Return a URI as it is, or a local path made to start at `base` if it is relative."""
-    return str(base / uri) if is_local(uri) else uri
+    """Return a URI as it is, or a local path made absolute; a relative one starts at `base`."""
+    return str((base / uri).resolve()) if is_local(uri) else uri
 
 
 def join(uri: str, *parts: str) -> str:
