@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import log_loss, roc_auc_score
 
 from exfm.config import Config
 
@@ -33,6 +32,8 @@ def quality(probabilities_B: Floats, labels_B: Floats, weights_B: Floats) -> Qua
     Source: normalized entropy as in He et al., "Practical lessons from predicting clicks on ads at Facebook"
     (doi:10.1145/2648584.2648589).
     """
+    from sklearn.metrics import log_loss, roc_auc_score  # takes a second, and most importers want the type alone
+
     known_B = ~np.isnan(labels_B)
     probabilities, labels, weights = (
         values[known_B].astype(np.float64) for values in (probabilities_B, labels_B, weights_B)

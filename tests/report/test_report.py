@@ -10,8 +10,8 @@ import pytest
 from report_run import WARMUP_WINDOWS, Run
 from rich.console import Console
 
-from exfm.das.pseudo_labels import PseudoLabelsManifest
 from exfm.errors import ConfigError, DataError, StorageError
+from exfm.events.labels import PseudoLabelsManifest
 from exfm.events.log import EventLogManifest, read_names
 from exfm.metrics import quality
 from exfm.models.offline import answer_request

@@ -5,8 +5,8 @@ import polars as pl
 from stream import Stream
 
 from exfm.artifact.storage import Ref
-from exfm.das.pseudo_labels import PseudoLabelsManifest
 from exfm.events.examples import ExamplesManifest
+from exfm.events.labels import PseudoLabelsManifest
 from exfm.events.log import read_impressions
 from exfm.events.partitions import read_partition
 from exfm.features.batch import encode_examples

@@ -1,9 +1,8 @@
 """Examples: an impression's features, labels and pseudo-labels in one row of one dataset."""
 
 from exfm.artifact.storage import Ref, reading, writing
-from exfm.das.pseudo_labels import PseudoLabelsManifest
 from exfm.events.examples import ExamplesManifest, read_frame
-from exfm.events.labels import LabelsManifest
+from exfm.events.labels import LabelsManifest, PseudoLabelsManifest
 from exfm.events.partitions import write_partition
 
 

@@ -5,12 +5,10 @@ probability, null where no snapshot was old enough), `pseudo_snapshot.<fm>` (its
 (event time between what the snapshot last knew and the impression).
 """
 
-from typing import Literal
-
 import polars as pl
 
-from exfm.artifact.manifest import Manifest
 from exfm.artifact.storage import Ref, reading, writing
+from exfm.events.labels import PseudoLabelsManifest
 from exfm.events.log import read_impressions
 from exfm.events.partitions import write_partition
 from exfm.features.batch import encode_examples
@@ -19,27 +17,6 @@ from exfm.models.ranking import RankingModel
 from exfm.schema import pseudo_age_column, pseudo_label_column, pseudo_snapshot_column
 from exfm.training.checkpoint import load_weights
 from exfm.training.manifest import ModelManifest, Snapshot
-
-
-class PseudoLabelsManifest(Manifest):
-    """Pseudo-labels of all impressions."""
-
-    kind: Literal["pseudo"] = "pseudo"
-    fm: str
-    """The foundation model's name."""
-    tasks: tuple[str, ...]
-    snapshots: dict[int, str]
-    """The version that scored a window, by the window's index; windows without an eligible one are not there."""
-    num_scored: int
-    num_unscored: int
-    """Impressions of windows that came before the first eligible snapshot."""
-
-    def headline(self) -> str:
-        """Return one line about this stage's output."""
-        return (
-            f"{self.num_scored:,} impressions scored by {len(set(self.snapshots.values()))} snapshots of {self.fm}, "
-            f"{self.num_unscored:,} came before the first"
-        )
 
 
 def make_pseudo_labels(*, events: Ref, foundation: Ref, out: str) -> PseudoLabelsManifest:

@@ -11,11 +11,8 @@ from exfm.events.examples import ExamplesManifest
 from exfm.events.partitions import read_partition
 from exfm.models.ranking import RankingModel
 from exfm.training.learner import LabelLearner
-from exfm.training.manifest import ModelManifest, WindowQuality
+from exfm.training.manifest import ALONE, ModelManifest, WindowQuality
 from exfm.training.run import Data, run_training
-
-ALONE = "alone"
-"""The folder of the twin without a teacher, in a vertical model's output."""
 
 
 def train_vertical(

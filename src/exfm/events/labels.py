@@ -1,4 +1,4 @@
-"""What the labels of an event log say of themselves; exfm.das makes them, every trainer reads them."""
+"""What labels and pseudo-labels of an event log say of themselves; exfm.das makes them, others read them."""
 
 from typing import Literal
 
@@ -40,4 +40,25 @@ class LabelsManifest(Manifest):
         return (
             f"{self.num_impressions:,} impressions labelled; of {counts.total:,} feedbacks {counts.late:,} late, "
             f"{counts.duplicate:,} duplicate, {counts.orphan:,} orphan"
+        )
+
+
+class PseudoLabelsManifest(Manifest):
+    """Pseudo-labels of all impressions."""
+
+    kind: Literal["pseudo"] = "pseudo"
+    fm: str
+    """The foundation model's name."""
+    tasks: tuple[str, ...]
+    snapshots: dict[int, str]
+    """The version that scored a window, by the window's index; windows without an eligible one are not there."""
+    num_scored: int
+    num_unscored: int
+    """Impressions of windows that came before the first eligible snapshot."""
+
+    def headline(self) -> str:
+        """Return one line about this stage's output."""
+        return (
+            f"{self.num_scored:,} impressions scored by {len(set(self.snapshots.values()))} snapshots of {self.fm}, "
+            f"{self.num_unscored:,} came before the first"
         )

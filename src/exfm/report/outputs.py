@@ -11,15 +11,13 @@ import polars as pl
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.manifest import Window
 from exfm.artifact.storage import Ref, reading
-from exfm.das.pseudo_labels import PseudoLabelsManifest
-from exfm.distill.stage import ALONE
 from exfm.errors import DataError, StorageError
 from exfm.events.examples import ExamplesManifest
-from exfm.events.labels import LabelsManifest
+from exfm.events.labels import LabelsManifest, PseudoLabelsManifest
 from exfm.events.log import EventLogManifest, read_names
 from exfm.events.partitions import partition, read_parquet, read_partition
 from exfm.schema import pseudo_age_column
-from exfm.training.manifest import PREDICTIONS, ModelManifest
+from exfm.training.manifest import ALONE, PREDICTIONS, ModelManifest
 
 WINDOW = "window.index"
 """The column of the window that a row is of; with a dot, so that no column of a schema can have its name."""

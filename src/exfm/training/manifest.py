@@ -11,6 +11,9 @@ from exfm.models.config import ModelConfig
 from exfm.schema import Schema
 from exfm.training.config import TrainingConfig
 
+ALONE = "alone"
+"""The folder of the twin without a teacher, in a vertical model's output."""
+
 PREDICTIONS = "predictions"
 """The folder of the predictions made before training, in a model's output."""
 
