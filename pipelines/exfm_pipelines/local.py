@@ -41,7 +41,7 @@ def run_locally(config: RunConfig) -> None:
             # It is about the image's name, which only a cluster uses.
             warnings.filterwarnings("ignore", message="You may be attemping to run a task", category=RuntimeWarning)
             try:
-                teach_distil_serve(**arguments)
+                teach_distil_serve(max_parallel=1)(**arguments)  # more would only share this machine's cores
             except RuntimeError as error:  # KFP's word for a failed step, whose own error went to its output
                 raise screen.failure(log_folder / LOG) from error
 

@@ -34,20 +34,26 @@ vertical_models:
 
 
 def test_the_pipeline_compiles_with_a_step_for_each_stage(tmp_path: Path) -> None:
-    [file] = compile_pipelines(tmp_path)
-    spec = next(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    [file] = compile_pipelines(tmp_path, max_parallel=8)
+    spec, platform = yaml.safe_load_all(file.read_text(encoding="utf-8"))
     tasks = spec["root"]["dag"]["tasks"]
     before_the_loop = {"ingest", "make-labels", "train-foundation", "make-pseudo-labels", "join-examples"}
     assert set(tasks) == before_the_loop | {"for-loop-1", "register", "ask", "report"}
+    assert tasks["for-loop-1"]["iteratorPolicy"] == {"parallelismLimit": 8}
     parameters = spec["root"]["inputDefinitions"]["parameters"]
     assert parameters["foundation"]["parameterType"] == "STRUCT"
     for executor in spec["deploymentSpec"]["executors"].values():
         assert "pip install" not in " ".join(executor["container"]["command"])
         assert {item["name"] for item in executor["container"]["env"]} == COMPUTE_ENVIRONMENT.keys()
+    for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+        [endpoints], [credentials] = executor["configMapAsEnv"], executor["secretAsEnv"]
+        assert endpoints["optional"]
+        assert credentials["optional"]
+        assert {item["envVar"] for item in credentials["keyToEnv"]} == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
 
 def test_no_step_is_cached(tmp_path: Path) -> None:
-    [file] = compile_pipelines(tmp_path)
+    [file] = compile_pipelines(tmp_path, max_parallel=8)
     spec = next(yaml.safe_load_all(file.read_text(encoding="utf-8")))
     dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
     tasks = [

@@ -15,9 +15,10 @@ def add_to(app: typer.Typer) -> None:
 
 def compile_all(
     out: Annotated[Path, typer.Option("--out", help="Folder for the YAML files.")] = Path("build/pipelines"),
+    max_parallel: Annotated[int, typer.Option(min=1, max=1000, help="Vertical models trained at a time.")] = 8,
 ) -> None:
     """Compile every pipeline to YAML, to be uploaded to Kubeflow Pipelines."""
     from exfm_pipelines.compile import compile_pipelines
 
-    for file in compile_pipelines(out):
+    for file in compile_pipelines(out, max_parallel=max_parallel):
         print(file)
