@@ -99,7 +99,7 @@ def test_a_window_without_rows_has_the_columns_of_the_others(tmp_path: Path) -> 
 @given(
     times=st.lists(st.integers(0, 500), min_size=1, max_size=30),
     delays=st.lists(st.integers(-50, 300), max_size=30),
-    length=st.integers(1, 200),
+    length=st.integers(10, 200),
 )
 def test_windows_hold_every_row_exactly_once(times: list[int], delays: list[int], length: int) -> None:
     orphans = feedback_at([250 + delay for delay in delays], ids=[-1 - i for i in range(len(delays))])

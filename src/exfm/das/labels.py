@@ -28,9 +28,8 @@ def make_labels(events: Ref, *, out: str) -> LabelsManifest:
     with reading(events) as log, writing(out) as folder:
         manifest = EventLogManifest.read(log)
         schema, windows = manifest.feature_schema, manifest.windows
-        impressions = pl.concat([read_impressions(log, window) for window in windows]).select(
-            schema.impression_key, schema.event_time.column
-        )
+        columns = [schema.impression_key, schema.event_time.column]  # features stay on disk
+        impressions = pl.concat([read_impressions(log, window).select(columns) for window in windows])
         feedback = pl.concat([read_feedback(log, window) for window in windows])
         _require_kinds(feedback, schema)
         matched, counts = match_feedback(impressions, feedback, schema)
