@@ -87,7 +87,11 @@ def read_frame(datasets: Sequence[Path], window: Window, schema: Schema) -> pl.D
     frame = read_partition(datasets[0], window)
     for dataset in datasets[1:]:
         other = read_partition(dataset, window)
-        joined = frame.join(other, on=schema.impression_key, how="inner", maintain_order="left", validate="1:1")
+        if other[schema.impression_key].is_duplicated().any():
+            raise DataError(
+                f"{partition(dataset, window)} has several rows for an impression; run the stage that writes it again"
+            )
+        joined = frame.join(other, on=schema.impression_key, how="inner", maintain_order="left")
         if len(joined) != len(frame):
             raise DataError(
                 f"{partition(dataset, window)} has rows for {len(joined)} of {len(frame)} impressions of "

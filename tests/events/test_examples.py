@@ -1,0 +1,124 @@
+"""Rows of a window become tensors."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from exfm.artifact.manifest import Window
+from exfm.errors import DataError, StorageError
+from exfm.events.examples import examples_of, read_frame
+from exfm.events.partitions import write_partition
+from exfm.schema import Schema
+
+WINDOW = Window(index=3, start=0, end=10)
+
+
+def schema_with(**changes: Any) -> Schema:
+    schema = {
+        "impression_key": "id",
+        "event_time": {"column": "time"},
+        "domain": "domain",
+        "sparse": [{"name": "item", "net": "item", "table": "item"}],
+        "tables": [{"name": "item", "rows": 16, "dim": 4}],
+        "labels": [
+            {"name": "click", "feedback": "click", "attribution_window": 1},
+            {"name": "buy", "feedback": "buy", "attribution_window": 1},
+        ],
+    }
+    return Schema.parse(schema | changes, source="test")
+
+
+def frame(**columns: list[Any]) -> pl.DataFrame:
+    """Return three impressions: without a click, with one, and with a click and a purchase."""
+    return pl.DataFrame(
+        {
+            "id": [1, 2, 3],
+            "domain": ["a", "b", "a"],
+            "item": [7, 8, 9],
+            "label.click": [0, 1, 1],
+            "label.buy": [0, 0, 1],
+        }
+        | columns
+    )
+
+
+def test_every_example_weighs_one_by_default() -> None:
+    assert examples_of(frame(), schema_with()).weights_BT.tolist() == [[1, 1], [1, 1], [1, 1]]
+
+
+def test_a_sampled_negative_weighs_what_was_left_out() -> None:
+    schema = schema_with(negative_sampling_rate="rate")
+    examples = examples_of(frame(rate=[0.25, 1.0, 1.0]), schema)
+    assert examples.weights_BT.tolist() == [[4, 4], [1, 1], [1, 1]]
+
+
+def test_a_positive_weighs_one_whatever_its_row_says_of_sampling() -> None:
+    schema = schema_with(negative_sampling_rate="rate")
+    assert examples_of(frame(rate=[0.5, 0.5, 0.5]), schema).weights_BT.tolist() == [[2, 2], [1, 2], [1, 1]]
+
+
+def test_weight_and_sampling_rate_multiply() -> None:
+    schema = schema_with(negative_sampling_rate="rate", weight="weight")
+    examples = examples_of(frame(rate=[0.5, 1.0, 1.0], weight=[3.0, 2.0, 1.0]), schema)
+    assert examples.weights_BT.tolist() == [[6, 6], [2, 2], [1, 1]]
+
+
+def test_unknown_labels_and_pseudo_labels_are_nan() -> None:
+    rows = frame(**{"label.buy": [None, 0, 1], "pseudo.fm.click": [0.5, None, 0.25], "pseudo.fm.buy": [None] * 3})
+    examples = examples_of(rows, schema_with(), fm="fm")
+    np.testing.assert_array_equal(examples.labels_BT[:, 1], np.array([np.nan, 0, 1], dtype=np.float32))
+    np.testing.assert_array_equal(examples.pseudo_BT[:, 0], np.array([0.5, np.nan, 0.25], dtype=np.float32))
+    assert np.isnan(examples.pseudo_BT[:, 1]).all()
+
+
+def test_without_a_teacher_there_are_no_pseudo_labels() -> None:
+    assert np.isnan(examples_of(frame(), schema_with()).pseudo_BT).all()
+
+
+def test_a_missing_column_is_named() -> None:
+    with pytest.raises(DataError, match=r"column 'label.buy' is missing; the columns are id, domain, item"):
+        examples_of(frame().drop("label.buy"), schema_with())
+    with pytest.raises(DataError, match=r"column 'pseudo.other.click' is missing"):
+        examples_of(frame(), schema_with(), fm="other")
+
+
+def test_minibatches_are_the_examples_in_order() -> None:
+    parts = list(examples_of(frame(), schema_with()).minibatches(2))
+    assert [len(part) for part in parts] == [2, 1]
+    assert [key for part in parts for key in part.keys] == [1, 2, 3]
+    assert [domain for part in parts for domain in part.domains] == ["a", "b", "a"]
+    assert parts[1].labels_BT.tolist() == [[1, 1]]
+
+
+def test_datasets_are_joined_by_key_in_the_first_ones_order(tmp_path: Path) -> None:
+    write_partition(frame().select("id", "item"), tmp_path / "impressions", WINDOW)
+    write_partition(frame().select("id", "label.buy").reverse(), tmp_path / "labels", WINDOW)
+    joined = read_frame([tmp_path / "impressions", tmp_path / "labels"], WINDOW, schema_with())
+    assert joined.rows() == [(1, 7, 0), (2, 8, 0), (3, 9, 1)]
+
+
+def test_a_dataset_that_lacks_an_impression_is_named(tmp_path: Path) -> None:
+    write_partition(frame().select("id", "item"), tmp_path / "impressions", WINDOW)
+    write_partition(frame().select("id", "label.buy").head(2), tmp_path / "labels", WINDOW)
+    with pytest.raises(DataError, match=r"labels/window=00003/part-0.parquet has rows for 2 of 3 impressions of"):
+        read_frame([tmp_path / "impressions", tmp_path / "labels"], WINDOW, schema_with())
+
+
+def test_a_dataset_with_an_impression_twice_is_named(tmp_path: Path) -> None:
+    write_partition(frame().select("id", "item"), tmp_path / "impressions", WINDOW)
+    twice = frame().select("id", "label.buy")
+    write_partition(pl.concat([twice, twice.head(1)]), tmp_path / "labels", WINDOW)
+    with pytest.raises(DataError, match=r"labels/window=00003/part-0.parquet has several rows for an impression"):
+        read_frame([tmp_path / "impressions", tmp_path / "labels"], WINDOW, schema_with())
+
+
+def test_a_missing_or_damaged_partition_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"window=00003/part-0.parquet is missing; run the stage that writes it"):
+        read_frame([tmp_path], WINDOW, schema_with())
+    write_partition(frame(), tmp_path, WINDOW)
+    (tmp_path / "window=00003/part-0.parquet").write_bytes(b"PAR1")
+    with pytest.raises(StorageError, match=r"part-0.parquet is not a readable Parquet file"):
+        read_frame([tmp_path], WINDOW, schema_with())
