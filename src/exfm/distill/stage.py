@@ -60,21 +60,14 @@ def train_vertical(
                 name=config.name,
                 snapshot_every=0,
             ).overall
-        return ModelManifest(
+        return outcome.manifest(
+            learner.model,
+            data,
+            config.training,
             kind="vertical",
             name=config.name,
-            windows=manifest.windows,
             label_revision=manifest.label_revision,
             inputs={"examples": examples},
-            feature_schema=schema,
-            domains=config.domains,
-            teacher=teacher,
-            model=config.model,
-            training=config.training,
-            num_parameters=learner.model.num_parameters(),
-            snapshots=outcome.snapshots,
-            qualities=outcome.qualities,
-            overall=outcome.overall,
             alone=alone,
         ).write(folder)
 

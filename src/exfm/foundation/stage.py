@@ -58,19 +58,14 @@ def train_foundation(
         else:
             with reading(warm_start) as earlier:
                 outcome = train(Start(earlier, _checked(ModelManifest.read(earlier), config, schema)))
-        return ModelManifest(
+        return outcome.manifest(
+            learner.model,
+            data,
+            config.training,
             kind="foundation",
             name=config.name,
-            windows=known.windows,
             label_revision=known.label_revision,
             inputs={"events": events, "labels": labels} | ({"warm_start": warm_start} if warm_start else {}),
-            feature_schema=schema,
-            model=config.model,
-            training=config.training,
-            num_parameters=learner.model.num_parameters(),
-            snapshots=outcome.snapshots,
-            qualities=outcome.qualities,
-            overall=outcome.overall,
         ).write(folder)
 
 

@@ -1,16 +1,20 @@
 """One model's walk over a log: predictions, qualities and snapshots, written as it goes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 import polars as pl
 import torch
 
 from exfm.artifact.manifest import Window
+from exfm.artifact.storage import Ref
 from exfm.errors import DataError
 from exfm.events.examples import Examples, Floats, examples_of, read_frame
 from exfm.metrics import Quality
+from exfm.models.ranking import RankingModel
 from exfm.schema import Schema
 from exfm.training.checkpoint import load_training_state, load_weights, save_training_state, save_weights
 from exfm.training.config import TrainingConfig
@@ -66,6 +70,37 @@ class Outcome:
     snapshots: tuple[Snapshot, ...]
     qualities: tuple[WindowQuality, ...]
     overall: dict[str, Quality]
+
+    def manifest(
+        self,
+        model: RankingModel,
+        data: Data,
+        config: TrainingConfig,
+        *,
+        kind: Literal["foundation", "vertical"],
+        name: str,
+        label_revision: str,
+        inputs: dict[str, Ref],
+        alone: Mapping[str, Quality] = MappingProxyType({}),
+    ) -> ModelManifest:
+        """Return the manifest of the model that this run trained, not yet written."""
+        return ModelManifest(
+            kind=kind,
+            name=name,
+            windows=tuple(data.windows),
+            label_revision=label_revision,
+            inputs=inputs,
+            feature_schema=data.schema,
+            domains=tuple(data.domains),
+            teacher=data.teacher,
+            model=model.config,
+            training=config,
+            num_parameters=model.num_parameters(),
+            snapshots=self.snapshots,
+            qualities=self.qualities,
+            overall=self.overall,
+            alone=dict(alone),
+        )
 
 
 class _Journal:
