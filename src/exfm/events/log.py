@@ -100,7 +100,8 @@ def write_event_log(log: RawLog, *, schema: Schema, window_length: int, folder: 
         notes=log.notes,
         num_impressions=impressions.height,
         num_feedback=feedback.height,
-        known_until=max(int(rows[time].max()) for rows in (impressions, feedback) if len(rows)) + 1,  # type: ignore[arg-type]
+        known_until=int(pl.concat([rows[time] for rows in (impressions, feedback)]).cast(pl.Int64).to_numpy().max())
+        + 1,
         names={feature: _names_path(feature) for feature in names},
     ).write(folder)
 
