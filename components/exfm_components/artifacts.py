@@ -1,9 +1,8 @@
 """A reference to a stage's output as the content of a KFP artifact."""
 
-import json
 from pathlib import Path
 
-from exfm.artifact.manifest import write_json
+from exfm.artifact.manifest import read_json, write_json
 from exfm.artifact.storage import Ref
 
 
@@ -14,4 +13,4 @@ def write_ref(ref: Ref, path: str) -> None:
 
 def read_ref(path: str) -> Ref:
     """Return the reference in an artifact's file."""
-    return Ref.parse(json.loads(Path(path).read_text(encoding="utf-8")), source=path)
+    return Ref.parse(read_json(Path(path)), source=path)

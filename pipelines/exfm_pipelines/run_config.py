@@ -58,7 +58,7 @@ class RunConfig(Config):
             if not own.feature_names(["item"]):
                 raise ConfigError(f"vertical model {model.name!r} has no feature of net `item`: it could rank nothing")
             plan_by_size(own.widen(model.model.dim_factor), self.bundle.sharding)
-            untaught = {label.name for label in own.labels} - {label.name for label in taught.labels}
+            untaught = set(own.tasks()) - set(taught.tasks())
             if untaught:
                 raise ConfigError(
                     f"vertical model {model.name!r} has task {', '.join(sorted(untaught))}, which foundation model "

@@ -173,6 +173,10 @@ class Schema(Config):
         """Return one net's sparse features, in the schema's order."""
         return tuple(feature for feature in self.sparse if feature.net == net)
 
+    def tasks(self) -> tuple[str, ...]:
+        """Return the labels' names, in the schema's order."""
+        return tuple(label.name for label in self.labels)
+
     def table(self, name: str) -> Table:
         """Return the table of that name."""
         return next(table for table in self.tables if table.name == name)
@@ -186,9 +190,8 @@ class Schema(Config):
 
         Raises: SchemaError if a name is not in this schema.
         """
-        known_labels = [label.name for label in self.labels]
         chosen = set(_require_known("feature", features, self.feature_names()) or self.feature_names())
-        tasks = _require_known("task", tasks, known_labels) or known_labels
+        tasks = _require_known("task", tasks, self.tasks()) or self.tasks()
         sparse = tuple(feature for feature in self.sparse if feature.name in chosen)
         used = {feature.table for feature in sparse}
         part = self.to_dict() | {

@@ -100,7 +100,7 @@ def seal_bundle(
     content = BundleManifest(
         bundle_id="0" * 64,
         name=name,
-        tasks=tuple(label.name for label in schema.labels),
+        tasks=schema.tasks(),
         feature_schema=schema,
         network=network,
         plan=plan,

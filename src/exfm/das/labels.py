@@ -29,7 +29,7 @@ def make_labels(events: Ref, *, out: str) -> LabelsManifest:
         manifest = EventLogManifest.read(log)
         schema, windows = manifest.feature_schema, manifest.windows
         columns = [schema.impression_key, schema.event_time.column]  # features stay on disk
-        impressions = pl.concat([read_impressions(log, window).select(columns) for window in windows])
+        impressions = pl.concat([read_impressions(log, window, columns=columns) for window in windows])
         feedback = pl.concat([read_feedback(log, window) for window in windows])
         _require_kinds(feedback, schema)
         matched, counts = match_feedback(impressions, feedback, schema)

@@ -41,7 +41,7 @@ def make_pseudo_labels(*, events: Ref, foundation: Ref, out: str) -> PseudoLabel
             windows=model.windows,
             inputs={"events": events, "foundation": foundation},
             fm=model.name,
-            tasks=tuple(label.name for label in model.feature_schema.labels),
+            tasks=model.feature_schema.tasks(),
             snapshots=snapshots,
             num_scored=counts[True],
             num_unscored=counts[False],

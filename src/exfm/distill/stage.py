@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
+
 from exfm.artifact.storage import Ref, reading, writing
 from exfm.distill.config import VerticalConfig
 from exfm.distill.learner import DistillationLearner
@@ -74,7 +76,8 @@ def train_vertical(
 
 def _require_domains(config: VerticalConfig, dataset: Path, examples: ExamplesManifest) -> None:
     column = examples.feature_schema.domain
-    known = {domain for window in examples.windows for domain in read_partition(dataset, window)[column].unique()}
+    domains = pl.concat([read_partition(dataset, window, columns=[column]) for window in examples.windows])
+    known = set(domains[column].unique())
     unknown = [domain for domain in config.domains if domain not in known]
     if unknown:
         raise ConfigError(

@@ -13,8 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from exfm.artifact.manifest import Manifest, Window
-from exfm.errors import DataError
-from exfm.events.partitions import partition, read_partition
+from exfm.events.partitions import join_rows, partition, read_partition
 from exfm.features.batch import NetBatches, encode_examples
 from exfm.features.table import raw_columns, require_column
 from exfm.schema import Schema, pseudo_label_column
@@ -86,18 +85,13 @@ def read_frame(datasets: Sequence[Path], window: Window, schema: Schema) -> pl.D
     """
     frame = read_partition(datasets[0], window)
     for dataset in datasets[1:]:
-        other = read_partition(dataset, window)
-        if other[schema.impression_key].is_duplicated().any():
-            raise DataError(
-                f"{partition(dataset, window)} has several rows for an impression; run the stage that writes it again"
-            )
-        joined = frame.join(other, on=schema.impression_key, how="inner", maintain_order="left")
-        if len(joined) != len(frame):
-            raise DataError(
-                f"{partition(dataset, window)} has rows for {len(joined)} of {len(frame)} impressions of "
-                f"{partition(datasets[0], window)}; run the stage that writes it again"
-            )
-        frame = joined
+        frame = join_rows(
+            frame,
+            read_partition(dataset, window),
+            key=schema.impression_key,
+            of=partition(dataset, window),
+            onto=str(partition(datasets[0], window)),
+        )
     return frame
 
 

@@ -6,7 +6,7 @@ feedback/window=00003/part-0.parquet      impression key, event time, `kind` (st
 names/<feature>.parquet                   `id` and `name`: what to show a person instead of an id
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -106,12 +106,12 @@ def write_event_log(log: RawLog, *, schema: Schema, window_length: int, folder: 
     ).write(folder)
 
 
-def read_impressions(folder: Path, window: Window) -> pl.DataFrame:
-    """Return a window's impressions, in order of event time.
+def read_impressions(folder: Path, window: Window, *, columns: Sequence[str] = ()) -> pl.DataFrame:
+    """Return a window's impressions, in order of event time, with these columns; none named: all.
 
     Raises: StorageError if the folder holds no event log, or a file of it is damaged.
     """
-    return read_partition(folder / IMPRESSIONS, window)
+    return read_partition(folder / IMPRESSIONS, window, columns=columns)
 
 
 def read_feedback(folder: Path, window: Window) -> pl.DataFrame:

@@ -94,11 +94,18 @@ def outputs_asked_for(body: dict[str, Any], tasks: Sequence[str]) -> list[str]:
     wanted = body.get("outputs", [])
     if not isinstance(wanted, list) or not all(isinstance(item, dict) and "name" in item for item in wanted):
         raise RequestError(f"`outputs` is {wanted!r:.80}; expected a list of {{name}}")
-    names = [item["name"] for item in wanted]
-    unknown = [name for name in names if name not in tasks]
+    return chosen_outputs([item["name"] for item in wanted], tasks)
+
+
+def chosen_outputs(names: Sequence[str], outputs: Sequence[str]) -> list[str]:
+    """Return the outputs that a client asked for by name; none asked for means all.
+
+    Raises: RequestError if there is no such output.
+    """
+    unknown = [name for name in names if name not in outputs]
     if unknown:
-        raise RequestError(f"unknown output {unknown[0]!r:.80}; the model's outputs are {', '.join(tasks)}")
-    return names or list(tasks)
+        raise RequestError(f"unknown output {unknown[0]!r:.80}; the model's outputs are {', '.join(outputs)}")
+    return list(names or outputs)
 
 
 def outputs_to_json(tasks: Sequence[str], scores_NT: npt.NDArray[np.float32]) -> list[dict[str, Any]]:

@@ -84,7 +84,7 @@ class Registry:
         """
         with reading(model) as model_folder, reading(bundle) as bundle_folder:
             trained = ModelManifest.read(model_folder)
-            manifest = BundleManifest.read(bundle_folder)
+            manifest = BundleManifest.read(bundle_folder, verify=False)  # reading() has
             run = self._client.create_run(self._experiment(), run_name=manifest.name)
             run_id = run.info.run_id
             metrics, params = _metrics(trained), _params(trained)

@@ -15,7 +15,7 @@ from exfm.errors import DataError, StorageError
 from exfm.events.examples import ExamplesManifest
 from exfm.events.labels import LabelsManifest, PseudoLabelsManifest
 from exfm.events.log import EventLogManifest, read_names
-from exfm.events.partitions import partition, read_parquet, read_partition
+from exfm.events.partitions import join_rows, partition, read_parquet, read_partition
 from exfm.schema import pseudo_age_column
 from exfm.training.manifest import ALONE, PREDICTIONS, ModelManifest
 
@@ -108,7 +108,7 @@ def _predictions(
     model: ModelManifest, folder: Path, *, fm: ModelManifest, fm_folder: Path, dataset: Path
 ) -> pl.DataFrame:
     key = model.feature_schema.impression_key
-    tasks = [label.name for label in model.feature_schema.labels]
+    tasks = model.feature_schema.tasks()
     truths = {label.name: label.truth for label in model.feature_schema.labels if label.truth}
     rivals = {"foundation": fm_folder / PREDICTIONS}
     if model.alone:
@@ -136,16 +136,13 @@ def _join(rows: pl.DataFrame, file: Path, *, columns: Mapping[str, str], key: st
     """Return the rows with columns of a file, under new names, beside them."""
     if not columns:
         return rows
-    other = read_parquet(file).select(key, *(pl.col(old).cast(pl.Float32).alias(new) for new, old in columns.items()))
-    joined = rows.join(other, on=key, how="inner", maintain_order="left", validate="1:1")
-    if len(joined) != len(rows):
-        raise DataError(
-            f"{file} has {len(joined)} of the {len(rows)} impressions that a vertical model was tested on there; "
-            "run the stage that writes it again"
-        )
-    return joined
+    other = read_parquet(file, columns=[key, *columns.values()]).select(
+        key, *(pl.col(old).cast(pl.Float32).alias(new) for new, old in columns.items())
+    )
+    return join_rows(rows, other, key=key, of=file, onto="those that a vertical model was tested on there")
 
 
 def _ages(folder: Path, window: Window, *, fm: str) -> pl.DataFrame:
-    ages = read_partition(folder, window).select(pl.col(pseudo_age_column(fm)).alias("age")).drop_nulls()
+    column = pseudo_age_column(fm)
+    ages = read_partition(folder, window, columns=[column]).rename({column: "age"}).drop_nulls()
     return ages.with_columns(pl.lit(window.index).alias(WINDOW))

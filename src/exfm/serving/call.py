@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exfm.errors import DeadlineError, RequestError
-from exfm.features.oip import Tensor
+from exfm.features.oip import Tensor, chosen_outputs
 
 Parameter = bool | int | str
 """A parameter of a request or an answer: gRPC's form of the protocol has no other types."""
@@ -67,10 +67,8 @@ class Answer:
 
         Raises: RequestError if there is no such output.
         """
-        unknown = [name for name in names if name not in self.outputs]
-        if unknown:
-            raise RequestError(f"unknown output {unknown[0]!r}; the model's outputs are {', '.join(self.outputs)}")
-        return Answer(outputs={name: self.outputs[name] for name in names or self.outputs}, parameters=self.parameters)
+        chosen = chosen_outputs(names, list(self.outputs))
+        return Answer(outputs={name: self.outputs[name] for name in chosen}, parameters=self.parameters)
 
 
 def deadline_of(timeout_us: Any, *, transport_s: float | None, default_ms: int) -> Deadline:

@@ -1,6 +1,5 @@
 """A bundle served on this machine's loopback: its shards and its ranker, a process each."""
 
-import json
 import signal
 import tempfile
 import time
@@ -13,7 +12,8 @@ from typing import Any
 import httpx
 
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
-from exfm.errors import BundleError, ServingError
+from exfm.artifact.manifest import read_json
+from exfm.errors import BundleError, ServingError, StorageError
 from exfm.serving.call import TIMEOUT
 from exfm.serving.client import ask
 from exfm.serving.processes import LOOPBACK, ServerProcess, claim_ports, start_process, stop_processes
@@ -213,9 +213,6 @@ def _golden(bundle: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
     if not (bundle / GOLDEN_REQUEST).is_file():
         return None
     try:
-        request, response = (
-            json.loads((bundle / file).read_text(encoding="utf-8")) for file in (GOLDEN_REQUEST, GOLDEN_RESPONSE)
-        )
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{bundle}: the golden request or response cannot be read: {error}") from error
-    return request, response
+        return read_json(bundle / GOLDEN_REQUEST), read_json(bundle / GOLDEN_RESPONSE)
+    except StorageError as error:
+        raise BundleError(str(error)) from error

@@ -1,10 +1,10 @@
 """A rehearsal: a bundle served for real by its shards and ranker, asked its golden query once, and stopped."""
 
-import json
 import time
 from typing import Any
 
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
+from exfm.artifact.manifest import read_json
 from exfm.artifact.storage import Ref, reading
 from exfm.config import Config
 from exfm.serving.local import serve_local
@@ -40,9 +40,8 @@ def rehearse(bundle: Ref) -> Rehearsal:
     than the model did.
     """
     with reading(bundle) as folder:
-        manifest = BundleManifest.read(folder)
-        request = json.loads((folder / GOLDEN_REQUEST).read_text(encoding="utf-8"))
-        golden = json.loads((folder / GOLDEN_RESPONSE).read_text(encoding="utf-8"))
+        manifest = BundleManifest.read(folder, verify=False)  # reading() has
+        request, golden = read_json(folder / GOLDEN_REQUEST), read_json(folder / GOLDEN_RESPONSE)
         with serve_local(folder) as serving:
             started = time.perf_counter()
             answer = serving.ask(request)

@@ -45,7 +45,7 @@ def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManif
                 dataset, model.windows, schema, domains=model.domains, num_candidates=config.golden_candidates
             )
         scores_NT = trained.probabilities(encode_examples(raw_columns(rows.to_arrow(), schema), schema))
-        _save_golden(folder, request, outputs_to_json([label.name for label in schema.labels], scores_NT))
+        _save_golden(folder, request, outputs_to_json(schema.tasks(), scores_NT))
         return seal_bundle(
             folder,
             name=model.name,

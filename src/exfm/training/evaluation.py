@@ -28,7 +28,7 @@ def record_predictions(
         )
     )  # fmt: skip
     write_partition(predictions, folder, window)
-    return WindowQuality(window=window.index, tasks=quality_of(predictions, [label.name for label in schema.labels]))
+    return WindowQuality(window=window.index, tasks=quality_of(predictions, schema.tasks()))
 
 
 def quality_of(predictions: pl.DataFrame, tasks: Sequence[str]) -> dict[str, Quality]:
@@ -51,7 +51,7 @@ def overall_quality(
     folder: Path, windows: Sequence[Window], *, schema: Schema, warmup_windows: int
 ) -> dict[str, Quality]:
     """Return the quality over all windows after the first `warmup_windows`, by task; none counted gives no figure."""
-    tasks = [label.name for label in schema.labels]
+    tasks = schema.tasks()
     if len(windows) <= warmup_windows:
         return {task: Quality(num_examples=0) for task in tasks}
     return quality_of(read_predictions(folder, windows[warmup_windows:]), tasks)

@@ -41,6 +41,11 @@ class Data:
     teacher: str = ""
     """Foundation model whose pseudo-labels are read; empty: none."""
 
+    @property
+    def label_delay(self) -> int:
+        """Return how long after a window's end all its labels are known, in event time."""
+        return max(label.attribution_window for label in self.schema.labels)
+
     def frame(self, window: Window) -> pl.DataFrame:
         """Return one window's rows.
 
@@ -118,7 +123,6 @@ class _Journal:
     ) -> None:
         self._learner, self._data, self._folder = learner, data, folder
         self._name, self._snapshot_every, self._on_window = name, snapshot_every, on_window
-        self._label_delay = max(label.attribution_window for label in data.schema.labels)
         self._num_learned = 0
         self.last: Snapshot | None = None
         self.snapshots: list[Snapshot] = []
@@ -139,7 +143,7 @@ class _Journal:
             version=version,
             folder=f"snapshots/{version}",
             window=window.index,
-            known_until=window.end + self._label_delay,
+            known_until=window.end + self._data.label_delay,
         )
         self._num_learned += 1
         if self._snapshot_every and self._num_learned % self._snapshot_every == 0:
@@ -186,7 +190,7 @@ def run_training(
         optimizer,
         windows,
         read=lambda window: examples_of(data.frame(window), data.schema, fm=data.teacher),
-        label_delay=max(label.attribution_window for label in data.schema.labels),
+        label_delay=data.label_delay,
         known_until=data.known_until,
         tested_until=tested_until,
         batch_size=config.batch_size,
