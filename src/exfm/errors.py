@@ -12,6 +12,10 @@
     │   ├── UnknownModelError      2           NOT_FOUND            404
     │   └── VersionMismatchError   2           FAILED_PRECONDITION  412   ranker and shard hold different bundles
     ├── StageError                 3                                      a step of a pipeline; or its error's exit code
+    ├── DeployError                3                                      a version on a cluster
+    │   ├── ClusterError           3                                      an API server that refuses, or is not there
+    │   ├── CapacityError          3                                      quota or nodes too small for a rollout
+    │   └── RolloutError           3                                      servers that do not become ready
     └── ServingError               3
         ├── ShardUnavailableError  3           UNAVAILABLE          503
         └── DeadlineError          3           DEADLINE_EXCEEDED    504
@@ -79,6 +83,24 @@ class StageError(ExfmError):
     def __init__(self, message: str, *, exit_code: int = exit_code) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class DeployError(ExfmError):
+    """A version could not be brought onto a cluster, or off it; what served before serves on."""
+
+    exit_code = 3
+
+
+class ClusterError(DeployError):
+    """The API server cannot be reached, or refuses what was asked."""
+
+
+class CapacityError(DeployError):
+    """The namespace's quota or the nodes cannot hold the old and the new version together."""
+
+
+class RolloutError(DeployError):
+    """A version's servers did not become ready."""
 
 
 class ServingError(ExfmError):

@@ -9,6 +9,8 @@ golden/request.json       a request (OIP JSON) and the scores that the model gav
 golden/response.json
 """
 
+import tempfile
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,7 +19,7 @@ from pydantic import StringConstraints
 from exfm.artifact.digests import FileDigest, Sha256, digest_of_json, digests_of_folder, verify_folder
 from exfm.artifact.manifest import read_json, write_json
 from exfm.artifact.plan import ShardPlan
-from exfm.artifact.storage import MANIFEST
+from exfm.artifact.storage import MANIFEST, Ref, join, read_file
 from exfm.config import Config
 from exfm.errors import BundleError, ConfigError, PlanError, StorageError
 from exfm.schema import Schema
@@ -80,6 +82,23 @@ class BundleManifest(Config):
         except (ConfigError, PlanError, StorageError) as error:
             raise BundleError(str(error)) from error
         return manifest
+
+
+def read_manifest(bundle: Ref) -> BundleManifest:
+    """Return a bundle's manifest, whose digest was checked; its other files stay where they are.
+
+    Raises: BundleError, StorageError.
+    """
+    content = read_file(join(bundle.uri, MANIFEST))
+    found = sha256(content).hexdigest()
+    if found != bundle.digest:
+        raise BundleError(
+            f"{bundle.uri}: {MANIFEST} has SHA-256 {found}, expected {bundle.digest}; "
+            "the bundle was written again since: name the digest of what is there, or the bundle that is meant"
+        )
+    with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
+        (Path(scratch) / MANIFEST).write_bytes(content)
+        return BundleManifest.read(Path(scratch), verify=False)
 
 
 def seal_bundle(

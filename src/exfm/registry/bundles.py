@@ -2,9 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from exfm.artifact.storage import is_local, reading, ref_to
+from exfm.artifact.bundle import BundleManifest, read_manifest
+from exfm.artifact.storage import Ref, is_local, reading, ref_to
+from exfm.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class LocatedBundle:
+    """A bundle's manifest, and where the bundle is."""
+
+    manifest: BundleManifest
+    ref: Ref
+    version: int
+    """The registry's; 0 if it was not named by one."""
 
 
 @contextmanager
@@ -24,3 +37,27 @@ def open_bundle(uri: str, *, root: str) -> Iterator[Path]:
     else:
         with reading(ref_to(uri)) as folder:
             yield folder
+
+
+def locate_bundle(uri: str, *, root: str, digest: str = "") -> LocatedBundle:
+    """Return the manifest of the bundle at `uri`, as `open_bundle` takes it; its tables are not read.
+
+    `digest`, where given, is the SHA-256 that its manifest.json must have.
+
+    Raises: BundleError if it has another; StorageError if it is not there; ConfigError if nothing here can read it.
+    """
+    if uri.startswith("models:/"):
+        from exfm.registry.mlflow_registry import Registry  # MLflow takes seconds to import
+
+        registry = Registry.at(root, create=False)
+        ref, version = registry.resolve(uri), registry.version_of(uri)
+        if not is_local(ref.uri) and not ref.uri.startswith("s3://"):  # behind a tracking server
+            with registry.fetching(ref) as folder:
+                manifest = read_manifest(Ref(uri=str(folder), digest=digest or ref.digest))
+            return LocatedBundle(manifest=manifest, ref=ref, version=version)
+    elif uri.startswith("pvc://"):
+        raise ConfigError(f"{uri} can be read by pods only; name a copy of the bundle, and --serve-from {uri}")
+    else:
+        ref, version = ref_to(uri), 0
+    ref = Ref(uri=ref.uri, digest=digest or ref.digest)
+    return LocatedBundle(manifest=read_manifest(ref), ref=ref, version=version)

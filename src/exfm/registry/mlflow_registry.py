@@ -16,6 +16,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read once, at the i
 import mlflow
 import numpy as np
 from mlflow.entities import Metric, Param
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema as TensorSchema
 from mlflow.types import TensorSpec
@@ -120,20 +121,20 @@ class Registry:
 
         Raises: ConfigError if `uri` is not of that form; StorageError if there is no such model or alias.
         """
-        found = re.fullmatch(r"models:/([^/@]+)@([^/@]+)", uri)
-        if not found:
-            raise ConfigError(f"{uri!r} names no model; expected models:/NAME@ALIAS")
-        name, alias = found.groups()
-        try:
-            version = self._client.get_model_version_by_alias(name, alias)
-        except mlflow.exceptions.MlflowException as error:
-            raise StorageError(f"the registry has no model {name!r} with alias {alias!r}: {error.message}") from error
-        uri = self._client.get_model_version_download_uri(name, version.version)
+        version = self._version(uri)
         if DIGEST_TAG not in version.tags:
             raise StorageError(
-                f"{name!r} version {version.version} has no tag {DIGEST_TAG!r}; register its bundle again"
+                f"{version.name!r} version {version.version} has no tag {DIGEST_TAG!r}; register its bundle again"
             )
-        return Ref(uri=uri, digest=version.tags[DIGEST_TAG])
+        source = self._client.get_model_version_download_uri(version.name, version.version)
+        return Ref(uri=source, digest=version.tags[DIGEST_TAG])
+
+    def version_of(self, uri: str) -> int:
+        """Return the number of the version that `models:/NAME@ALIAS` names now.
+
+        Raises: as `resolve`.
+        """
+        return int(self._version(uri).version)
 
     @contextmanager
     def fetching(self, ref: Ref) -> Iterator[Path]:
@@ -154,6 +155,16 @@ class Registry:
                 raise StorageError(f"{ref.uri}: cannot be fetched from the registry: {error}") from error
             with reading(Ref(uri=copy, digest=ref.digest)) as folder:
                 yield folder
+
+    def _version(self, uri: str) -> ModelVersion:
+        found = re.fullmatch(r"models:/([^/@]+)@([^/@]+)", uri)
+        if not found:
+            raise ConfigError(f"{uri!r} names no model; expected models:/NAME@ALIAS")
+        name, alias = found.groups()
+        try:
+            return self._client.get_model_version_by_alias(name, alias)
+        except mlflow.exceptions.MlflowException as error:
+            raise StorageError(f"the registry has no model {name!r} with alias {alias!r}: {error.message}") from error
 
     def _experiment(self) -> str:
         found = self._client.get_experiment_by_name(EXPERIMENT)

@@ -1,0 +1,162 @@
+"""`exfm deploy`, `status`, `rollback`, `collect` and `undeploy`: versions on a Kubernetes cluster."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from exfm.deploy.config import DeployConfig
+
+NameArgument = Annotated[str, typer.Argument(help="A vertical model.")]
+SettingsOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of the deployment's settings.")]
+NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", help="Namespace, instead of the settings'.")]
+ContextOption = Annotated[str, typer.Option(help="Context of the kubeconfig, instead of its current one.")]
+RootOption = Annotated[str, typer.Option("--root", help="The root of the run whose embedded registry is meant.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+PANEL = "On a cluster"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the subcommands."""
+    for command in (deploy, status, rollback, collect, undeploy):
+        app.command(command.__name__, rich_help_panel=PANEL)(command)
+
+
+def deploy(
+    bundle: Annotated[
+        str, typer.Argument(help="A bundle's folder or s3:// URL, or models:/NAME@ALIAS of the registry under --root.")
+    ],
+    serve_from: Annotated[
+        str, typer.Option(help="Where pods take it from, if elsewhere: s3://BUCKET/PATH or pvc://CLAIM/PATH.")
+    ] = "",
+    digest: Annotated[str, typer.Option(help="SHA-256 that the bundle's manifest.json must have.")] = "",
+    version: Annotated[int, typer.Option(min=0, max=999_999, help="0: the registry's, or else the next free one.")] = 0,
+    config: SettingsOption = None,
+    namespace: NamespaceOption = "",
+    context: ContextOption = "",
+    root: RootOption = ".",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change, and change nothing.")] = False,
+    render: Annotated[
+        bool, typer.Option("--render", help="Print the objects as YAML, for GitOps; asks no cluster, needs a version.")
+    ] = False,
+) -> None:
+    """Roll a bundle out: shards first, then rankers that answered the golden queries; the old version serves on."""
+    from exfm.deploy.cluster import Cluster
+    from exfm.deploy.objects import release_objects
+    from exfm.deploy.observation import observe
+    from exfm.deploy.release import make_release, served_uri, switched
+    from exfm.deploy.render import difference, to_yaml
+    from exfm.deploy.stage import Deployable, desired_objects
+    from exfm.deploy.stage import deploy as deploy_bundle
+    from exfm.errors import ConfigError
+    from exfm.registry.bundles import locate_bundle
+
+    settings = _settings(config, namespace)
+    found = locate_bundle(bundle, root=root, digest=digest)
+    deployable = Deployable(
+        manifest=found.manifest,
+        digest=found.ref.digest,
+        uri=served_uri(found.ref.uri, serve_from=serve_from),
+        version=version or found.version,
+    )
+    if render:
+        if not deployable.version:
+            raise ConfigError("--render asks no cluster for the next free version; give --version")
+        release = make_release(found.manifest, uri=deployable.uri, digest=deployable.digest, version=deployable.version)
+        print(to_yaml(release_objects(release, switched(None, release, at_s=0, limit=settings.history), settings)))
+        return
+    cluster = Cluster.connect(namespace=settings.namespace, context=context)
+    if dry_run:
+        release = deployable.release(observe(cluster, found.manifest.name))
+        changes = difference(cluster, desired_objects(cluster, release, settings))
+        print(changes or f"{release.name}: nothing would change")
+        return
+    deploy_bundle(cluster, deployable, settings, say=_say)
+
+
+def status(
+    name: Annotated[str, typer.Argument(help="A vertical model; none: all of them.")] = "",
+    config: SettingsOption = None,
+    namespace: NamespaceOption = "",
+    context: ContextOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Show which versions serve, which stay hot for a rollback, and what ails them."""
+    from exfm.deploy.cluster import Cluster
+    from exfm.deploy.status import deployed
+
+    settings = _settings(config, namespace)
+    rows = deployed(Cluster.connect(namespace=settings.namespace, context=context), vm=name)
+    if as_json:
+        print(json.dumps([row.to_dict() for row in rows], indent=2))
+        return
+    if not rows:
+        print(f"nothing is deployed in namespace {settings.namespace}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "version", "state", "rankers", "shards", "tables MiB", "bundle", "from", box=None)
+    for row in rows:
+        table.add_row(
+            row.vm, f"v{row.version}", row.state, row.rankers, row.shards, f"{row.table_mib:,.1f}", row.bundle_id[:12],
+            row.uri,
+        )  # fmt: skip
+    Console(file=sys.stdout).print(table)
+    for row in rows:
+        for problem in row.problems:
+            print(f"{row.vm} v{row.version}: {problem}")
+
+
+def rollback(
+    name: NameArgument,
+    to: Annotated[int, typer.Option(min=0, help="A version that was served; 0: the one before the current one.")] = 0,
+    config: SettingsOption = None,
+    namespace: NamespaceOption = "",
+    context: ContextOption = "",
+) -> None:
+    """Serve an earlier version again: at once while its shards are still there, else from its bundle."""
+    from exfm.deploy.cluster import Cluster
+    from exfm.deploy.stage import roll_back
+
+    settings = _settings(config, namespace)
+    cluster = Cluster.connect(namespace=settings.namespace, context=context)
+    roll_back(cluster, name, settings, to=to, say=_say)
+
+
+def collect(
+    name: NameArgument, config: SettingsOption = None, namespace: NamespaceOption = "", context: ContextOption = ""
+) -> None:
+    """Remove the shards of earlier versions whose time to stay (hot_s) is over."""
+    from exfm.deploy.cluster import Cluster
+    from exfm.deploy.rollout import collect as collect_versions
+
+    settings = _settings(config, namespace)
+    collect_versions(Cluster.connect(namespace=settings.namespace, context=context), name, settings, say=_say)
+
+
+def undeploy(
+    name: NameArgument, config: SettingsOption = None, namespace: NamespaceOption = "", context: ContextOption = ""
+) -> None:
+    """Remove a vertical model with all its versions."""
+    from exfm.deploy.cluster import Cluster
+    from exfm.deploy.rollout import remove
+
+    settings = _settings(config, namespace)
+    remove(Cluster.connect(namespace=settings.namespace, context=context), name, settings, say=_say)
+
+
+def _settings(config: Path | None, namespace: str) -> "DeployConfig":
+    from exfm.config import read_yaml
+    from exfm.deploy.config import DeployConfig
+
+    settings = DeployConfig() if config is None else DeployConfig.parse(read_yaml(config), source=str(config))
+    return DeployConfig.parse(settings.to_dict() | {"namespace": namespace or settings.namespace}, source="--namespace")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

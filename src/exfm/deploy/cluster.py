@@ -1,0 +1,182 @@
+"""The cluster's API server, as little of it as a deployment needs: list, get, apply and delete objects.
+
+Plain paths instead of kubernetes' generated classes: objects stay the JSON that they are, so that a diff shows all of
+it, and no discovery is needed, which a narrow Role may not do.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+import kubernetes
+import urllib3
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+
+from exfm.deploy.objects import ISVC_API, ISVC_KIND, MANAGER, Object
+from exfm.errors import ClusterError
+
+_PATHS = {
+    ISVC_KIND: f"/apis/{ISVC_API}/namespaces/{{namespace}}/inferenceservices",
+    "Service": "/api/v1/namespaces/{namespace}/services",
+    "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
+    "Pod": "/api/v1/namespaces/{namespace}/pods",
+    "Event": "/api/v1/namespaces/{namespace}/events",
+    "ResourceQuota": "/api/v1/namespaces/{namespace}/resourcequotas",
+    "Node": "/api/v1/nodes",
+    "every Pod": "/api/v1/pods",
+}
+
+_RETRIES = urllib3.Retry(
+    total=8,
+    backoff_factor=0.5,
+    backoff_max=8,
+    allowed_methods=None,  # all of ours may be repeated: they read, apply the same again, or delete
+    status_forcelist=(429, 500, 502, 503, 504),
+    raise_on_status=False,
+)
+"""Half a minute: an API server's restart."""
+
+REQUEST_TIMEOUT_S = 30
+
+
+class Cluster:
+    """One namespace of a cluster."""
+
+    def __init__(self, client: kubernetes.client.ApiClient, *, namespace: str) -> None:
+        self._client = client
+        self.namespace = namespace
+
+    @classmethod
+    def connect(cls, *, namespace: str, context: str = "") -> Self:
+        """Return the cluster of a kubeconfig's context (empty: its current one), or the one that this pod runs in.
+
+        Raises: ClusterError if there is neither.
+        """
+        configuration = kubernetes.client.Configuration()
+        configuration.retries = _RETRIES
+        try:
+            if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+                kubernetes.config.load_incluster_config(client_configuration=configuration)
+            else:
+                kubernetes.config.load_kube_config(context=context or None, client_configuration=configuration)
+        except ConfigException as error:
+            raise ClusterError(f"no cluster to deploy to: {error}; set KUBECONFIG, or run in a pod") from error
+        return cls(kubernetes.client.ApiClient(configuration), namespace=namespace)
+
+    def find(self, kind: str, *, labels: Mapping[str, str] | None = None, fields: str = "") -> list[Object]:
+        """Return the namespace's objects of a kind with these labels.
+
+        Raises: ClusterError.
+        """
+        query = []
+        if labels:
+            query.append(("labelSelector", ",".join(f"{key}={value}" for key, value in labels.items())))
+        if fields:
+            query.append(("fieldSelector", fields))
+        found: list[Object] = []
+        page = ""
+        while True:
+            more = [("limit", 500), *([("continue", page)] if page else [])]
+            answer = self._call("GET", kind, query=[*query, *more])
+            found += answer["items"]
+            page = answer["metadata"].get("continue", "")
+            if not page:
+                return found
+
+    def get(self, kind: str, name: str) -> Object | None:
+        """Return an object, or None if there is none of that name.
+
+        Raises: ClusterError.
+        """
+        try:
+            return self._call("GET", kind, name=name)
+        except _NotFoundError:
+            return None
+
+    def apply(self, object_: Object, *, dry_run: bool = False) -> Object:
+        """Apply an object server-side, as the only manager of its fields, and return what it is then.
+
+        Raises: ClusterError.
+        """
+        query = [("fieldManager", MANAGER), ("force", "true"), *([("dryRun", "All")] if dry_run else [])]
+        return self._call(
+            "PATCH", object_["kind"], name=object_["metadata"]["name"], query=query, body=json.dumps(object_)
+        )
+
+    def delete(self, kind: str, name: str) -> None:
+        """Delete an object and, first, what it owns; one that is gone already is no error.
+
+        Raises: ClusterError.
+        """
+        try:
+            self._call("DELETE", kind, name=name, query=[("propagationPolicy", "Foreground")])
+        except _NotFoundError:
+            return
+
+    def _call(self, method: str, kind: str, *, name: str = "", query: Any = (), body: str | None = None) -> Object:
+        path = _PATHS[kind].format(namespace=self.namespace) + (f"/{name}" if name else "")
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/apply-patch+yaml"
+        with _telling(f"{method} {kind}" + (f" {name}" if name else ""), kind=kind, cluster=self._client):
+            answer: Object = self._client.call_api(
+                path,
+                method,
+                query_params=list(query),
+                header_params=headers,
+                body=body,
+                response_type="object",
+                auth_settings=["BearerToken"],
+                _return_http_data_only=True,
+                _request_timeout=REQUEST_TIMEOUT_S,
+            )
+            return answer
+
+
+class ForbiddenError(ClusterError):
+    """The caller's account has no right to it."""
+
+
+class _NotFoundError(ClusterError):
+    """There is no such object, or no such kind."""
+
+
+@contextmanager
+def _telling(doing: str, *, kind: str, cluster: kubernetes.client.ApiClient) -> Iterator[None]:
+    """Turn what the API server answers into an error that says what was asked and what to do."""
+    try:
+        yield
+    except ApiException as error:
+        said = _message(error)
+        if error.status == 403:
+            raise ForbiddenError(f"{doing} is refused: {said}; the account needs Role exfm-deployer") from error
+        if error.status == 401:
+            raise ClusterError(
+                f"{doing} is refused: {said}; the kubeconfig's credentials are no longer valid"
+            ) from error
+        if error.status == 404 and said == "404 page not found":
+            hint = "install KServe 0.20 or later" if "serving.kserve.io" in _PATHS[kind] else "is this a cluster?"
+            raise ClusterError(f"the cluster knows no {kind}: {hint}") from error
+        if error.status == 404:
+            raise _NotFoundError(f"{doing}: {said}") from error
+        raise ClusterError(f"{doing} failed: {said}") from error
+    except urllib3.exceptions.HTTPError as error:
+        host = cluster.configuration.host
+        reason = getattr(error, "reason", None) or error
+        raise ClusterError(
+            f"the API server at {host} cannot be reached ({reason}); run the same command again"
+        ) from error
+
+
+def _message(error: ApiException) -> str:
+    """Return what the API server said: a Status object's message, or the body's first line."""
+    body = error.body or ""
+    if isinstance(body, bytes):
+        body = body.decode("utf-8", "replace")
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return body.strip().partition("\n")[0] or f"{error.status} {error.reason}"

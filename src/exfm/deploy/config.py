@@ -1,0 +1,75 @@
+"""Settings of a deployment."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from exfm.config import Config
+
+KubernetesName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+"""A DNS label."""
+
+
+class ServerResources(Config):
+    """What one server of a kind asks of its node, and how many there may be."""
+
+    cpu_request_m: Annotated[int, Field(ge=1, le=256_000)]
+    """CPU that the scheduler sets aside, in thousandths of a core; 1 to 256,000. Autoscaling measures against it."""
+    cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)]
+    """CPU that a server may use, in thousandths of a core; 1 to 256,000, at least the request."""
+    overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)]
+    """Memory beside tables, requested and limited, in MiB; 128 to 1,048,576."""
+    max_replicas: Annotated[int, Field(ge=0, le=1_000)] = 0
+    """Servers that KServe's autoscaler may go up to; 0 leaves their number as it is."""
+    cpu_target_percent: Annotated[int, Field(ge=1, le=100)] = 60
+    """CPU use, of the request, that the autoscaler keeps to, in percent; 1 to 100. For max_replicas above 0."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.cpu_limit_m < self.cpu_request_m:
+            raise ValueError(f"cpu_limit_m {self.cpu_limit_m} is less than cpu_request_m {self.cpu_request_m}")
+        return self
+
+
+class RankerResources(ServerResources):
+    """Of rankers."""
+
+    cpu_request_m: Annotated[int, Field(ge=1, le=256_000)] = 1_000
+    cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)] = 2_000
+    overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)] = 1_024
+    replicas: Annotated[int, Field(ge=1, le=1_000)] = 2
+    """Rankers, or the least number of them where they are autoscaled; 1 to 1,000."""
+
+    @model_validator(mode="after")
+    def _check_replicas(self) -> Self:
+        if 0 < self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas {self.max_replicas} is less than replicas {self.replicas}")
+        return self
+
+
+class ShardResources(ServerResources):
+    """Of shards; the least number of servers of each is its plan's."""
+
+    cpu_request_m: Annotated[int, Field(ge=1, le=256_000)] = 500
+    cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)] = 2_000
+    overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)] = 1_024
+
+
+class DeployConfig(Config):
+    """How vertical models are deployed."""
+
+    namespace: KubernetesName = "exfm"
+    """Where the manifests were applied."""
+    ranker: RankerResources = RankerResources()
+    shard: ShardResources = ShardResources()
+    ready_timeout_s: Annotated[int, Field(ge=10, le=86_400)] = 900
+    """Time for a version's servers to become ready, in seconds; 10 to 86,400. A failure that no waiting mends (a
+    server that ends again and again, an image that cannot be had) ends the wait at once."""
+    hot_s: Annotated[int, Field(ge=0, le=2_592_000)] = 3_600
+    """Time that the last version's shards stay after another took over, in seconds; 0 to 2,592,000. While they stay
+    its memory is used, and a rollback takes no loading; they go with the first `exfm deploy`, `rollback` or `collect`
+    after it."""
+    nodes_must_fit: bool = True
+    """Refuse a rollout that the nodes which are there cannot hold; false where an autoscaler adds nodes."""
+    history: Annotated[int, Field(ge=2, le=50)] = 10
+    """Versions that a vertical model's ranker remembers, to roll back to; 2 to 50."""

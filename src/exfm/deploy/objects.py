@@ -1,0 +1,250 @@
+"""The objects of a release, by pure functions: an InferenceService and a headless Service a shard, one for the ranker.
+
+A shard's objects are named by their version and never change; the ranker's name is stable, and its pod template names
+the version whose shards it speaks to. So each ranker pod lives with one version for life.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from exfm.deploy.config import DeployConfig, RankerResources, ServerResources, ShardResources
+from exfm.deploy.release import History, Release
+
+Object = dict[str, Any]
+"""A Kubernetes object, as JSON has it."""
+
+MANAGER = "exfm"
+"""The field manager of all that we apply."""
+
+VM_LABEL, VERSION_LABEL, SHARD_LABEL = "exfm.dev/vm", "exfm.dev/version", "exfm.dev/shard"
+COMPONENT_LABEL = "app.kubernetes.io/component"
+RANKER, SHARD = "ranker", "shard"
+RELEASE_ANNOTATION, HISTORY_ANNOTATION = "exfm.dev/release", "exfm.dev/history"
+
+RANKER_RUNTIME, SHARD_RUNTIME = "exfm-ranker", "exfm-shard"
+SERVICE_ACCOUNT = "exfm-server"
+STORAGE_CONTAINER = "exfm"
+"""The ClusterStorageContainer whose init container the namespace's Pod Security admits."""
+
+MOUNT = "/mnt/models"
+GRPC_PORT = 8081
+USER = 10_001
+GRACE_PERIOD_S = 45
+"""For a pod to end: the servers' lame_duck_s and drain_s, and some seconds more."""
+
+ISVC_API, ISVC_KIND = "serving.kserve.io/v1beta1", "InferenceService"
+
+
+def shard_name(release: Release, shard: int) -> str:
+    """Return the name of a shard's InferenceService."""
+    return f"{release.vm}-v{release.version}-s{shard}"
+
+
+def shard_service_name(release: Release, shard: int) -> str:
+    """Return the name of the headless Service that resolves to a shard's ready pods."""
+    return f"{shard_name(release, shard)}-grpc"
+
+
+def shard_address(release: Release, shard: int, *, namespace: str) -> str:
+    """Return where a ranker finds a shard."""
+    return f"{shard_service_name(release, shard)}.{namespace}.svc:{GRPC_PORT}"
+
+
+def deployment_name(inference_service: str) -> str:
+    """Return the name of the Deployment that KServe makes of an InferenceService."""
+    return f"{inference_service}-predictor"
+
+
+def release_objects(release: Release, history: History, config: DeployConfig) -> list[Object]:
+    """Return all objects of a release, in the order in which they are applied."""
+    shards = [shard for index in range(release.num_shards) for shard in shard_objects(release, index, config)]
+    return [*shards, ranker_object(release, history, config)]
+
+
+def shard_objects(release: Release, shard: int, config: DeployConfig) -> tuple[Object, Object]:
+    """Return a shard's InferenceService, and its headless Service, which wants the former as its owner."""
+    resources = config.shard
+    labels = {**_labels(release, SHARD), SHARD_LABEL: str(shard)}
+    service = _inference_service(
+        shard_name(release, shard),
+        release,
+        config,
+        # KServe would give each InferenceService a way in from outside; a shard has none.
+        labels={**labels, "networking.kserve.io/visibility": "cluster-local"},
+        annotations={RELEASE_ANNOTATION: release.model_dump_json()},
+        predictor=_predictor(
+            release,
+            component=SHARD,
+            labels=labels,
+            runtime=SHARD_RUNTIME,
+            args=[f"--shard={shard}", f"--bundle-id={release.bundle_id}"],
+            parts=[f"shards/{shard}"],
+            resources=resources,
+            table_bytes=release.shard_bytes[shard],
+            replicas=release.replicas[shard],
+        ),
+    )
+    headless = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": shard_service_name(release, shard),
+            "namespace": config.namespace,
+            "labels": labels,
+        },
+        "spec": {
+            "clusterIP": "None",  # a cluster IP would pin a ranker's connection to one pod
+            "selector": {"app": f"isvc.{deployment_name(shard_name(release, shard))}"},
+            "ports": [{"name": "grpc", "port": GRPC_PORT, "targetPort": GRPC_PORT, "protocol": "TCP"}],
+        },
+    }
+    return service, headless
+
+
+def ranker_object(release: Release, history: History, config: DeployConfig) -> Object:
+    """Return the ranker's InferenceService, which serves `release` and remembers `history`."""
+    addresses = [shard_address(release, shard, namespace=config.namespace) for shard in range(release.num_shards)]
+    labels = _labels(release, RANKER)
+    return _inference_service(
+        release.vm,
+        release,
+        config,
+        labels=labels,
+        annotations={HISTORY_ANNOTATION: history.text()},
+        predictor=_predictor(
+            release,
+            component=RANKER,
+            labels=labels,
+            runtime=RANKER_RUNTIME,
+            args=[f"--shards={','.join(addresses)}", f"--bundle-id={release.bundle_id}"],
+            parts=["ranker", "golden"],
+            resources=config.ranker,
+            table_bytes=0,
+            replicas=config.ranker.replicas,
+        ),
+    )
+
+
+def with_owner(object_: Object, owner: Object) -> Object:
+    """Return an object that the cluster removes when `owner`, as the cluster knows it, is gone."""
+    reference = {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+    }
+    return {**object_, "metadata": {**object_["metadata"], "ownerReferences": [reference]}}
+
+
+def memory_bytes(resources: ServerResources, *, table_bytes: int) -> int:
+    """Return the memory of one server, requested and limited: a whole number of MiB."""
+    return (resources.overhead_mib + -(-table_bytes // 2**20)) * 2**20
+
+
+def _labels(release: Release, component: str) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": "exfm",
+        COMPONENT_LABEL: component,
+        "app.kubernetes.io/part-of": "exfm",
+        "app.kubernetes.io/managed-by": "exfm",
+        VM_LABEL: release.vm,
+        VERSION_LABEL: str(release.version),
+    }
+
+
+def _inference_service(
+    name: str,
+    release: Release,
+    config: DeployConfig,
+    *,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    predictor: Object,
+) -> Object:
+    scaled = "hpa" if predictor["maxReplicas"] > predictor["minReplicas"] else "none"
+    return {
+        "apiVersion": ISVC_API,
+        "kind": ISVC_KIND,
+        "metadata": {
+            "name": name,
+            "namespace": config.namespace,
+            "labels": dict(labels),
+            "annotations": {
+                "serving.kserve.io/deploymentMode": "Standard",
+                "serving.kserve.io/autoscalerClass": scaled,
+                "exfm.dev/bundle-id": release.bundle_id,
+                **{f"exfm.dev/{key.replace('_', '-')}": value for key, value in sorted(release.lineage.items())},
+                **annotations,
+            },
+        },
+        "spec": {"predictor": predictor},
+    }
+
+
+def _predictor(
+    release: Release,
+    *,
+    component: str,
+    labels: Mapping[str, str],
+    runtime: str,
+    args: Sequence[str],
+    parts: Sequence[str],
+    resources: RankerResources | ShardResources,
+    table_bytes: int,
+    replicas: int,
+) -> Object:
+    max_replicas = max(replicas, resources.max_replicas)
+    memory = f"{memory_bytes(resources, table_bytes=table_bytes) // 2**20}Mi"
+    model = {
+        "modelFormat": {"name": "exfm", "version": "1"},
+        "runtime": runtime,
+        "args": list(args),
+        "resources": {
+            "requests": {"cpu": f"{resources.cpu_request_m}m", "memory": memory},
+            "limits": {"cpu": f"{resources.cpu_limit_m}m", "memory": memory},
+        },
+    }
+    predictor: Object = {
+        "minReplicas": replicas,
+        "maxReplicas": max_replicas,
+        "labels": dict(labels),
+        # A new pod answers before an old one goes, and an old one stays if the new one never answers.
+        "deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "serviceAccountName": SERVICE_ACCOUNT,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "terminationGracePeriodSeconds": GRACE_PERIOD_S,
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": key,
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": {key_: labels[key_] for key_ in _spread_by(labels)}},
+            }
+            for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+        ],
+        "model": model,
+    }
+    if max_replicas > replicas:
+        predictor |= {"scaleMetric": "cpu", "scaleTarget": resources.cpu_target_percent}
+    if release.uri.startswith("pvc://"):
+        model["storageUri"] = release.uri  # mounted as it is, nothing is copied
+    else:
+        # A server copies its own part of the bundle alone. The slash keeps shards/1 from meaning shards/10 as well.
+        predictor["storageContainerName"] = STORAGE_CONTAINER
+        predictor["storageUris"] = [
+            {"uri": f"{release.uri}/manifest.json", "mountPath": MOUNT},
+            *({"uri": f"{release.uri}/{part}/", "mountPath": f"{MOUNT}/{part}"} for part in parts),
+        ]
+    return predictor
+
+
+def _spread_by(labels: Mapping[str, str]) -> list[str]:
+    return [key for key in (VM_LABEL, VERSION_LABEL, COMPONENT_LABEL, SHARD_LABEL) if key in labels]

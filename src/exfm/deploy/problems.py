@@ -1,0 +1,99 @@
+"""Why servers are not ready, in the words of the cluster: pods' reasons, Deployments' conditions, events."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from exfm.deploy.objects import Object
+
+_FATAL_WAITING = frozenset(
+    {
+        "CrashLoopBackOff",
+        "ImagePullBackOff",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+    }
+)
+"""A container's reasons to wait that no waiting mends."""
+
+_TELLING_EVENTS = frozenset({"FailedCreate", "FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"})
+"""Events that say what no status says."""
+
+_MAX_CHARACTERS = 400
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One reason."""
+
+    text: str
+    fatal: bool
+    """Whether no waiting mends it."""
+
+
+def problems_of(
+    service: Object, deployment: Object | None, pods: Sequence[Object], warnings: Sequence[Object]
+) -> tuple[Problem, ...]:
+    """Return what keeps an InferenceService from being ready, each reason once, those that no waiting mends first.
+
+    `pods` are its own; `warnings` the namespace's.
+    """
+    found = [*_of_service(service), *_of_deployment(deployment), *(p for pod in pods for p in _of_pod(pod))]
+    found += _of_events(warnings, names=_involved(service, deployment, pods))
+    unique = {problem.text: problem for problem in sorted(found, key=lambda problem: problem.fatal)}
+    return tuple(sorted(unique.values(), key=lambda problem: not problem.fatal))
+
+
+def _of_service(service: Object) -> Iterator[Problem]:
+    failure = service.get("status", {}).get("modelStatus", {}).get("lastFailureInfo", {})
+    if failure.get("reason") in {"NoSupportingRuntime", "RuntimeNotRecognized", "InvalidPredictorSpec"}:
+        yield Problem(_line(f"{failure['reason']}: {failure.get('message', '')}"), fatal=True)
+
+
+def _of_deployment(deployment: Object | None) -> Iterator[Problem]:
+    for condition in (deployment or {}).get("status", {}).get("conditions", []):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            # A quota, or Pod Security: the text says which and by how much.
+            yield Problem(_line(f"{condition['reason']}: {condition['message']}"), fatal=True)
+
+
+def _of_pod(pod: Object) -> Iterator[Problem]:
+    name, status = pod["metadata"]["name"], pod.get("status", {})
+    if "deletionTimestamp" in pod["metadata"]:
+        return
+    for condition in status.get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            yield Problem(_line(f"{condition.get('reason', '')}: {condition.get('message', '')}"), fatal=False)
+    for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        waiting = container.get("state", {}).get("waiting", {})
+        reason = waiting.get("reason", "")
+        last = container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated") or {}
+        if last.get("exitCode", 0) != 0:
+            said = (last.get("message") or "").strip().splitlines()
+            how = f"{container['name']} ended with exit code {last['exitCode']}, {last.get('reason', '')}"
+            yield Problem(
+                _line(f"{name}: {said[-1] if said else 'no last words'} ({how})"), fatal=reason == "CrashLoopBackOff"
+            )
+        elif reason in _FATAL_WAITING or reason == "ErrImagePull":
+            yield Problem(_line(f"{name}: {reason}: {waiting.get('message', '')}"), fatal=reason in _FATAL_WAITING)
+
+
+def _of_events(warnings: Sequence[Object], *, names: frozenset[str]) -> Iterator[Problem]:
+    for event in warnings:
+        involved = event.get("involvedObject", {}).get("name", "")
+        if involved in names and event.get("reason") in _TELLING_EVENTS:
+            yield Problem(_line(f"{involved}: {event['reason']}: {event.get('message', '')}"), fatal=False)
+
+
+def _involved(service: Object, deployment: Object | None, pods: Sequence[Object]) -> frozenset[str]:
+    owners = {owner["name"] for pod in pods for owner in pod["metadata"].get("ownerReferences", [])}
+    own = {service["metadata"]["name"], *(pod["metadata"]["name"] for pod in pods)}
+    return frozenset(owners | own | ({deployment["metadata"]["name"]} if deployment else set()))
+
+
+def _line(text: str) -> str:
+    text = re.sub(r"\s+", " ", text).strip(" :")
+    return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 3] + "..."

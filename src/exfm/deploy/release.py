@@ -1,0 +1,141 @@
+"""A release: one version of a vertical model as it is deployed, all that its objects are made from."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Annotated, Self
+
+from pydantic import Field, StringConstraints
+
+from exfm.artifact.bundle import BundleManifest, ModelName
+from exfm.artifact.digests import Sha256
+from exfm.artifact.storage import is_local
+from exfm.config import Config
+from exfm.errors import ConfigError
+
+Version = Annotated[int, Field(ge=1, le=999_999)]
+
+SERVED_SCHEMES = ("pvc", "s3")
+"""Where pods can take a bundle from: a mounted claim, or what KServe's storage initializer copies."""
+
+
+class Release(Config):
+    """A version of a vertical model: where its bundle is and how its shards are laid out."""
+
+    vm: ModelName
+    version: Version
+    bundle_id: Sha256
+    digest: Sha256
+    """SHA-256 of the bundle's manifest.json."""
+    uri: Annotated[str, StringConstraints(pattern=rf"^({'|'.join(SERVED_SCHEMES)})://[^/]+/.*$")]
+    """Where pods take the bundle from."""
+    shard_bytes: tuple[Annotated[int, Field(ge=0)], ...]
+    """Size of each shard's tables."""
+    replicas: tuple[Annotated[int, Field(ge=1)], ...]
+    """Servers of each shard."""
+    lineage: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """Return how people call it."""
+        return f"{self.vm} v{self.version}"
+
+    @property
+    def num_shards(self) -> int:
+        """Return the number of shards."""
+        return len(self.shard_bytes)
+
+    def same_content(self, other: "Release") -> bool:
+        """Return whether another release serves the same bundle under the same version."""
+        return (self.vm, self.version, self.bundle_id) == (other.vm, other.version, other.bundle_id)
+
+
+class Switch(Config):
+    """An entry of a ranker's history: a release, and when the ranker was switched to it."""
+
+    release: Release
+    at_s: Annotated[int, Field(ge=0)]
+    """Unix time."""
+
+
+class History(Config):
+    """The releases that a ranker was switched to, the newest first; the first one is what it serves."""
+
+    switches: tuple[Switch, ...]
+
+    @classmethod
+    def read(cls, text: str, *, source: str) -> Self:
+        """Return the history that an annotation holds.
+
+        Raises: ConfigError.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"{source}: not JSON: {error}") from error
+        return cls.parse(data, source=source)
+
+    def text(self) -> str:
+        """Return it as an annotation's value."""
+        return json.dumps(self.to_dict(), separators=(",", ":"), sort_keys=True)
+
+    @property
+    def current(self) -> Switch:
+        """Return what is served."""
+        return self.switches[0]
+
+    @property
+    def previous(self) -> Release | None:
+        """Return what was served before, if anything was."""
+        return self.switches[1].release if len(self.switches) > 1 else None
+
+    def find(self, version: int) -> Release | None:
+        """Return a version's release, if it is remembered."""
+        return next((switch.release for switch in self.switches if switch.release.version == version), None)
+
+
+def switched(history: History | None, release: Release, *, at_s: int, limit: int) -> History:
+    """Return the history after a switch to `release`; a switch to what is served already changes nothing."""
+    if history is None:
+        return History(switches=(Switch(release=release, at_s=at_s),))
+    if history.current.release.same_content(release):
+        return history
+    rest = tuple(s for s in history.switches if s.release.version != release.version)
+    return History(switches=(Switch(release=release, at_s=at_s), *rest)[:limit])
+
+
+def served_uri(bundle: str, *, serve_from: str) -> str:
+    """Return where pods take a bundle from: `serve_from`, or the bundle's own URI where that is empty.
+
+    Raises: ConfigError if pods cannot read it there.
+    """
+    uri = serve_from or bundle
+    if is_local(uri):
+        raise ConfigError(
+            f"{uri} is a folder of this machine, which pods cannot read; copy the bundle to s3://BUCKET/PATH, or say "
+            "where they find it by --serve-from s3://BUCKET/PATH or pvc://CLAIM/PATH"
+        )
+    if not re.match(rf"({'|'.join(SERVED_SCHEMES)})://[^/]+/.", uri):
+        raise ConfigError(f"pods cannot read {uri}; expected s3://BUCKET/PATH or pvc://CLAIM/PATH")
+    return uri.rstrip("/")
+
+
+def make_release(manifest: BundleManifest, *, uri: str, digest: str, version: int) -> Release:
+    """Return the release of a bundle under a version."""
+    plan = manifest.plan
+    return Release(
+        vm=manifest.name,
+        version=version,
+        bundle_id=manifest.bundle_id,
+        digest=digest,
+        uri=uri,
+        shard_bytes=tuple(plan.flat_size_bytes(shard) for shard in range(plan.num_shards)),
+        replicas=plan.replicas,
+        lineage=manifest.lineage,
+    )
+
+
+def choose_version(bundle_id: str, deployed: Sequence[Release]) -> int:
+    """Return the version that a bundle is deployed as already, or else the next free one."""
+    same = [release.version for release in deployed if release.bundle_id == bundle_id]
+    return max(same) if same else max((release.version for release in deployed), default=0) + 1
