@@ -15,7 +15,7 @@ PREFIX = "exfm-progress "
 class Progress:
     """Something a stage has to say."""
 
-    event: Literal["started", "window", "done", "failed"]
+    event: Literal["started", "under way", "done", "failed"]
     stage: str
     text: str = ""
     exit_code: int = 0
@@ -30,7 +30,11 @@ class Stage:
 
     def window(self, index: int) -> None:
         """Say which window was tested."""
-        _say(Progress(event="window", stage=self._name, text=f"window {index}"))
+        self.say(f"window {index}")
+
+    def say(self, text: str) -> None:
+        """Say what is under way."""
+        _say(Progress(event="under way", stage=self._name, text=text))
 
     def done(self, text: str) -> None:
         """Say what came out."""

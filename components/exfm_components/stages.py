@@ -218,3 +218,24 @@ def report(
             rehearsal=json.loads(read_file(rehearsal)),
         )
         stage.done(summary.headline())
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def deploy(root: str, registrations: list, bundles: list, config: dict) -> str:
+    """Roll out every vertical model that passes against its champion; an empty configuration asks for none."""
+    from exfm.artifact.storage import Ref
+    from exfm.registry.mlflow_registry import Registration
+    from exfm_components.deployment import deploy_models
+    from exfm_components.deployment_config import DeploymentConfig
+    from exfm_components.progress import running
+
+    with running("deploy") as stage:
+        text = deploy_models(
+            root=root,
+            registrations=[Registration.parse(item, source="registrations") for item in registrations],
+            bundles=[Ref.parse(item, source="bundles") for item in bundles],
+            config=DeploymentConfig.parse(config, source="deployment"),
+            say=stage.say,
+        )
+        stage.done(text)
+        return text

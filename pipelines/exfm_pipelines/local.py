@@ -83,7 +83,7 @@ class _Screen(TextIOBase):
             case "started":
                 self._stage, self._started = progress.stage, time.monotonic()
                 self._status.update(progress.stage)
-            case "window":
+            case "under way":
                 self._status.update(f"{progress.stage}: {progress.text}")
             case "failed":
                 self._failed = progress

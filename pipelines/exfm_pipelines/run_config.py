@@ -16,6 +16,7 @@ from exfm.foundation.config import FoundationConfig
 from exfm.schema import Schema
 from exfm.sharding.config import BundleConfig
 from exfm.sharding.planner import plan_by_size
+from exfm_components.deployment_config import DeploymentConfig
 
 
 class RunConfig(Config):
@@ -34,6 +35,9 @@ class RunConfig(Config):
     foundation: FoundationConfig = FoundationConfig()
     vertical_models: Annotated[tuple[VerticalConfig, ...], Field(min_length=1)]
     bundle: BundleConfig = BundleConfig()
+    deploy: bool = False
+    """Roll out, as the last step, what passes against its champion."""
+    deployment: DeploymentConfig = DeploymentConfig()
     warm_start: str = ""
     """An earlier run's foundation model (its `fm` folder) to go on from; empty: train from the first window."""
 
@@ -78,6 +82,8 @@ class RunConfig(Config):
             "teacher": self.foundation.name,
             "vertical_models": [model.to_dict() for model in self.vertical_models],
             "bundle": self.bundle.to_dict(),
+            "deploy": self.deploy,
+            "deployment": self.deployment.to_dict(),
             "warm_start": self.warm_start,
         }
 

@@ -30,13 +30,17 @@ def teach_distil_serve(*, max_parallel: int) -> Any:
         teacher: str,
         vertical_models: list,
         bundle: dict,
+        deploy: bool = False,
+        deployment: dict = {},  # noqa: B006  # KFP reads the default, and nothing changes it
         warm_start: str = "",
     ) -> None:
         """Run every stage in order; the structs are the configurations of src/exfm.
 
         `root` is a folder or s3://bucket/prefix that all steps see; `teacher` is the foundation model's name;
-        `warm_start` an earlier foundation model's URI (empty: none). Nothing is cached: what lies behind a path can
-        change without the path. Endpoints and credentials come from the namespace (see docs/architecture.md).
+        `warm_start` an earlier foundation model's URI (empty: none). With `deploy`, versions that pass against their
+        champions are rolled out in the cluster that the pipeline runs in, as `deployment` says. Nothing is cached:
+        what lies behind a path can change without the path. Endpoints and credentials come from the namespace (see
+        docs/architecture.md).
         """
         events = stages.ingest(root=root, source=source, feature_schema=feature_schema, window_length=window_length)
         labels = stages.make_labels(root=root, events=events.output)
@@ -65,7 +69,16 @@ def teach_distil_serve(*, max_parallel: int) -> Any:
             registrations=registered.output,
             rehearsal=rehearsal.output,
         )
-        for step in (events, labels, model, pseudo, examples, vertical, sharded, registered, rehearsal, report):
+        with dsl.If(deploy == True):  # noqa: E712  # KFP compiles the comparison
+            deployed = stages.deploy(
+                root=root,
+                registrations=registered.output,
+                bundles=dsl.Collected(sharded.output),
+                config=deployment,
+            ).after(report)
+        for step in (
+            events, labels, model, pseudo, examples, vertical, sharded, registered, rehearsal, report, deployed
+        ):  # fmt: skip
             _prepare(step)
 
     return pipeline

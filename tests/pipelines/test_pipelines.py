@@ -38,7 +38,7 @@ def test_the_pipeline_compiles_with_a_step_for_each_stage(tmp_path: Path) -> Non
     spec, platform = yaml.safe_load_all(file.read_text(encoding="utf-8"))
     tasks = spec["root"]["dag"]["tasks"]
     before_the_loop = {"ingest", "make-labels", "train-foundation", "make-pseudo-labels", "join-examples"}
-    assert set(tasks) == before_the_loop | {"for-loop-1", "register", "ask", "report"}
+    assert set(tasks) == before_the_loop | {"for-loop-1", "register", "ask", "report", "condition-2"}
     assert tasks["for-loop-1"]["iteratorPolicy"] == {"parallelismLimit": 8}
     parameters = spec["root"]["inputDefinitions"]["parameters"]
     assert parameters["foundation"]["parameterType"] == "STRUCT"
@@ -62,7 +62,7 @@ def test_no_step_is_cached(tmp_path: Path) -> None:
         for task in dag["tasks"].values()
         if "executorLabel" in spec["components"][task["componentRef"]["name"]]
     ]
-    assert len(tasks) == 10
+    assert len(tasks) == 11
     assert not [task for task in tasks if task.get("cachingOptions", {}).get("enableCache")]
 
 
@@ -124,7 +124,7 @@ def test_progress_is_read_back_from_an_indented_line(capsys: pytest.CaptureFixtu
     assert all(line.startswith(PREFIX) for line in lines)
     assert [parse("    " + line) for line in lines] == [
         Progress(event="started", stage="label"),
-        Progress(event="window", stage="label", text="window 3"),
+        Progress(event="under way", stage="label", text="window 3"),
         Progress(event="done", stage="label", text='with "quotes" and ✓'),
     ]
 

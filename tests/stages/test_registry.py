@@ -19,6 +19,7 @@ from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.storage import Ref
 from exfm.errors import ConfigError, StorageError
 from exfm.registry.mlflow_registry import Registration, Registry, register_all
+from exfm.registry.promotion import PromotionRule, TestedVersion, judge
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +149,61 @@ def test_asking_for_a_model_where_there_is_no_registry_makes_none(tmp_path: Path
     with pytest.raises(StorageError, match=r"mlflow.db: no registry there; name its run's root with --root"):
         Registry.at(str(tmp_path), create=False)
     assert not list(tmp_path.iterdir())
+
+
+def version_with(version: int, entropy: dict[int, float], *, calibration: float = 1.0) -> TestedVersion:
+    return TestedVersion(
+        version=version,
+        normalized_entropy={"click": entropy},
+        calibration={"click": dict.fromkeys(entropy, calibration)},
+    )
+
+
+CHAMPION = version_with(1, {3: 0.90, 4: 0.80})
+
+
+@pytest.mark.parametrize(
+    ("candidate", "passed", "reason"),
+    [
+        (version_with(2, {3: 0.89, 4: 0.80}), True, "click: NE 0.84500 against 0.85000 of v1 (windows 3 to 4)"),
+        (version_with(2, {3: 0.93, 4: 0.80}), False, "click: NE 0.86500 against 0.85000 of v1 (windows 3 to 4)"),
+        (version_with(2, {4: 0.80, 5: 9.0}), True, "click: NE 0.80000 against 0.80000 of v1 (windows 4 to 4)"),
+        (version_with(2, {9: 0.10}), False, "click: no window that both were tested on"),
+        (
+            version_with(2, {3: 0.80, 4: 0.80}, calibration=1.3),
+            False,
+            "click: calibration is off by 0.300, allowed 0.100",
+        ),
+    ],
+)
+def test_a_candidate_passes_only_if_it_is_no_worse_on_the_same_windows(
+    candidate: TestedVersion, passed: bool, reason: str
+) -> None:
+    verdict = judge(candidate, CHAMPION, PromotionRule())
+    assert verdict.passed is passed
+    assert reason in str(verdict)
+
+
+def test_a_candidate_without_a_calibration_figure_does_not_pass() -> None:
+    gap = TestedVersion(version=2, normalized_entropy={"click": {3: 0.1}}, calibration={})
+    assert not judge(gap, None, PromotionRule()).passed
+
+
+def test_a_candidate_no_worse_calibrated_than_a_badly_calibrated_champion_passes() -> None:
+    champion = version_with(1, {3: 0.9}, calibration=1.5)
+    assert judge(version_with(2, {3: 0.9}, calibration=1.4), champion, PromotionRule()).passed
+
+
+def test_only_a_version_that_passes_becomes_champion(root: Path, vertical: Ref, bundle: Ref) -> None:
+    registry = Registry.at(str(root), create=True)
+    version = int(registry.register(model=vertical, bundle=bundle).version)
+    lenient = PromotionRule(max_calibration_error=10)
+    assert registry.promote("search-ads", version, lenient, only_judge=True).passed
+    assert registry.version_of("models:/search-ads@champion") != version
+    assert registry.promote("search-ads", version, lenient).passed
+    assert registry.version_of("models:/search-ads@champion") == version
+
+
+def test_a_version_that_is_not_there_is_named(root: Path, registration: Registration) -> None:
+    with pytest.raises(StorageError, match="no version 99 of model 'search-ads'"):
+        Registry.at(str(root), create=False).promote("search-ads", 99, PromotionRule())

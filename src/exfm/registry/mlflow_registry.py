@@ -27,6 +27,7 @@ from exfm.config import Config
 from exfm.errors import ConfigError, StorageError
 from exfm.features.oip import NUMPY_TYPES
 from exfm.features.request import input_specs
+from exfm.registry.promotion import PromotionRule, TestedVersion, Verdict, judge
 from exfm.training.manifest import ModelManifest
 
 EXPERIMENT = "exfm"
@@ -34,6 +35,9 @@ CANDIDATE, CHAMPION = "candidate", "champion"
 ARTIFACT = "bundle"
 DIGEST_TAG = "bundle_digest"
 """Of a model version: the SHA-256 of the bundle's manifest.json."""
+
+OVERALL = "overall."
+"""Begins the names of metrics over all windows together."""
 
 MAX_METRICS = 1000
 """Of one call: the limit of the REST API's log-batch."""
@@ -136,6 +140,21 @@ class Registry:
         """
         return int(self._version(uri).version)
 
+    def promote(self, name: str, version: int, rule: PromotionRule, *, only_judge: bool = False) -> Verdict:
+        """Make a version the champion if it passes against the one that is, on the windows that both were tested on.
+
+        Returns the verdict; with `only_judge` no alias moves.
+
+        Raises: StorageError if there is no such version.
+        """
+        champion = self._client.get_registered_model(name).aliases.get(CHAMPION)
+        tested = self._tested(name, version)
+        before = self._tested(name, int(champion)) if champion and int(champion) != version else None
+        verdict = judge(tested, before, rule)
+        if verdict.passed and not only_judge:
+            self._client.set_registered_model_alias(name, CHAMPION, str(version))
+        return verdict
+
     @contextmanager
     def fetching(self, ref: Ref) -> Iterator[Path]:
         """Yield a local folder with a registered bundle, wherever the tracking server keeps its artifacts.
@@ -155,6 +174,20 @@ class Registry:
                 raise StorageError(f"{ref.uri}: cannot be fetched from the registry: {error}") from error
             with reading(Ref(uri=copy, digest=ref.digest)) as folder:
                 yield folder
+
+    def _tested(self, name: str, version: int) -> TestedVersion:
+        try:
+            run_id = self._client.get_model_version(name, str(version)).run_id
+            recorded = self._client.get_run(run_id).data.metrics
+        except mlflow.exceptions.MlflowException as error:
+            raise StorageError(f"the registry has no version {version} of model {name!r}: {error.message}") from error
+        figures: dict[str, dict[str, dict[int, float]]] = {"normalized_entropy": {}, "calibration": {}}
+        for key in recorded:
+            task, _, figure = key.rpartition(".")
+            if figure in figures and not task.startswith(OVERALL):
+                history = self._client.get_metric_history(run_id, key)
+                figures[figure][task] = {metric.step: metric.value for metric in history}
+        return TestedVersion(version=version, **figures)
 
     def _version(self, uri: str) -> ModelVersion:
         found = re.fullmatch(r"models:/([^/@]+)@([^/@]+)", uri)
@@ -203,7 +236,7 @@ def _metrics(trained: ModelManifest) -> list[Metric]:
         if (value := getattr(quality, figure)) is not None
     ]
     overall = [
-        Metric(f"overall.{task}.{figure}", value, now_ms, 0)
+        Metric(f"{OVERALL}{task}.{figure}", value, now_ms, 0)
         for task, quality in trained.overall.items()
         for figure in figures
         if (value := getattr(quality, figure)) is not None

@@ -1,0 +1,18 @@
+"""Settings of the pipeline's last step, apart from it: to check them loads neither MLflow nor kubernetes."""
+
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+from exfm.config import Config
+from exfm.deploy.config import DeployConfig
+from exfm.registry.promotion import PromotionRule
+
+
+class DeploymentConfig(Config):
+    """Whether and how a run's vertical models are deployed."""
+
+    settings: DeployConfig = DeployConfig()
+    promotion: PromotionRule = PromotionRule()
+    served_root: Annotated[str, StringConstraints(pattern=r"^$|^(pvc|s3)://[^/]+(/.*)?$")] = ""
+    """What serving pods call the run's root, where that is a folder: pvc://CLAIM/PATH. Empty: its own name."""

@@ -1,0 +1,152 @@
+import re
+from collections.abc import Callable
+
+import pytest
+
+from exfm.deploy.config import DeployConfig, RankerResources, ShardResources
+from exfm.deploy.objects import Object, ranker_object, release_objects, shard_objects, with_owner
+from exfm.deploy.release import History, Release, choose_version, served_uri, switched
+from exfm.deploy.render import to_yaml
+from exfm.errors import ConfigError
+
+Make = Callable[[int], Release]
+
+
+def history_of(release: Release) -> History:
+    return switched(None, release, at_s=0, limit=10)
+
+
+def predictor(object_: Object) -> Object:
+    found: Object = object_["spec"]["predictor"]
+    return found
+
+
+def test_names_are_dns_labels_with_kserves_suffixes(release: Make, config: DeployConfig) -> None:
+    longest = release(999_999).model_copy(update={"vm": "a" * 30, "shard_bytes": (1,) * 1024, "replicas": (1,) * 1024})
+    for item in release_objects(longest, history_of(longest), config):
+        assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", item["metadata"]["name"])
+        assert len(item["metadata"]["name"] + "-predictor") <= 63
+
+
+def test_a_ranker_names_the_shards_of_its_version_in_order(release: Make, config: DeployConfig) -> None:
+    model = predictor(ranker_object(release(12), history_of(release(12)), config))["model"]
+    assert model["args"] == [
+        "--shards=students-v12-s0-grpc.exfm.svc:8081,students-v12-s1-grpc.exfm.svc:8081",
+        f"--bundle-id={12:064x}",
+    ]
+
+
+def test_a_shards_service_resolves_to_its_pods(release: Make, config: DeployConfig) -> None:
+    service, headless = shard_objects(release(1), 1, config)
+    assert headless["spec"]["clusterIP"] == "None"
+    assert headless["spec"]["selector"] == {"app": f"isvc.{service['metadata']['name']}-predictor"}
+
+
+def test_a_shards_service_goes_with_its_inference_service(release: Make, config: DeployConfig) -> None:
+    service, headless = shard_objects(release(1), 0, config)
+    service["metadata"]["uid"] = "u"
+    [owner] = with_owner(headless, service)["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("InferenceService", "students-v1-s0", "u")
+
+
+def test_a_shard_has_the_replicas_of_its_plan_and_the_memory_of_its_tables(release: Make) -> None:
+    config = DeployConfig(shard=ShardResources(overhead_mib=500))
+    first, _ = shard_objects(release(1), 0, config)
+    assert (predictor(first)["minReplicas"], predictor(first)["maxReplicas"]) == (2, 2)
+    resources = predictor(first)["model"]["resources"]
+    assert resources["requests"]["memory"] == resources["limits"]["memory"] == "503Mi"
+
+
+def test_autoscaling_is_kserves_own(release: Make) -> None:
+    config = DeployConfig(ranker=RankerResources(replicas=2, max_replicas=5, cpu_target_percent=70))
+    ranker = ranker_object(release(1), history_of(release(1)), config)
+    assert ranker["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] == "hpa"
+    chosen = {key: predictor(ranker)[key] for key in ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")}
+    assert chosen == {"minReplicas": 2, "maxReplicas": 5, "scaleMetric": "cpu", "scaleTarget": 70}
+    fixed, _ = shard_objects(release(1), 0, config)
+    assert fixed["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] == "none"
+
+
+def test_a_server_copies_its_own_part_of_a_bundle_alone(release: Make, config: DeployConfig) -> None:
+    shard, _ = shard_objects(release(1), 1, config)
+    assert predictor(shard)["storageUris"] == [
+        {"uri": "s3://bucket/bundle/students-1/manifest.json", "mountPath": "/mnt/models"},
+        {"uri": "s3://bucket/bundle/students-1/shards/1/", "mountPath": "/mnt/models/shards/1"},
+    ]
+    assert predictor(shard)["storageContainerName"] == "exfm"
+
+
+def test_a_claim_is_mounted_and_nothing_is_copied(release: Make, config: DeployConfig) -> None:
+    mounted = release(1).model_copy(update={"uri": "pvc://models/students"})
+    shard, _ = shard_objects(mounted, 0, config)
+    assert predictor(shard)["model"]["storageUri"] == "pvc://models/students"
+    assert not {"storageUris", "storageContainerName"} & predictor(shard).keys()
+
+
+def test_every_object_says_what_it_was_made_from(release: Make, config: DeployConfig) -> None:
+    for item in release_objects(release(3), history_of(release(3)), config):
+        labels = item["metadata"]["labels"]
+        assert {"name", "component", "part-of", "managed-by"} == {
+            key.removeprefix("app.kubernetes.io/") for key in labels if key.startswith("app.kubernetes.io/")
+        }
+        assert (labels["exfm.dev/vm"], labels["exfm.dev/version"]) == ("students", "3")
+        if item["kind"] == "InferenceService":
+            annotations = item["metadata"]["annotations"]
+            assert annotations["exfm.dev/bundle-id"] == f"{3:064x}"
+            assert annotations["exfm.dev/fm-snapshot"] == "w00009"
+            assert annotations["exfm.dev/label-revision"] == "abc"
+
+
+def test_pods_fit_a_namespace_with_restricted_pod_security(release: Make, config: DeployConfig) -> None:
+    for item in release_objects(release(1), history_of(release(1)), config):
+        if item["kind"] == "InferenceService":
+            context = predictor(item)["securityContext"]
+            assert context["runAsNonRoot"] is True
+            assert context["runAsUser"] > 0
+            assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert predictor(item)["automountServiceAccountToken"] is False
+
+
+def test_rendered_objects_are_yaml_in_the_order_of_the_rollout(release: Make, config: DeployConfig) -> None:
+    text = to_yaml(release_objects(release(1), history_of(release(1)), config))
+    names = re.findall(r"^  name: (\S+)$", text, flags=re.MULTILINE)
+    assert names == ["students-v1-s0", "students-v1-s0-grpc", "students-v1-s1", "students-v1-s1-grpc", "students"]
+
+
+def test_a_switch_to_what_is_served_changes_no_history(release: Make) -> None:
+    history = history_of(release(1))
+    assert switched(history, release(1), at_s=99, limit=10) is history
+
+
+def test_a_history_forgets_the_oldest_beyond_its_limit(release: Make) -> None:
+    history = history_of(release(1))
+    for version in range(2, 6):
+        history = switched(history, release(version), at_s=version, limit=3)
+    assert [switch.release.version for switch in history.switches] == [5, 4, 3]
+    assert History.read(history.text(), source="annotation") == history
+
+
+def test_a_bundle_keeps_the_version_that_it_is_deployed_as(release: Make) -> None:
+    deployed = [release(1), release(2)]
+    assert choose_version(release(1).bundle_id, deployed) == 1
+    assert choose_version("f" * 64, deployed) == 3
+    assert choose_version("f" * 64, []) == 1
+
+
+@pytest.mark.parametrize(
+    ("bundle", "serve_from", "message"),
+    [
+        ("/home/me/bundle", "", "is a folder of this machine, which pods cannot read"),
+        ("gs://bucket/bundle", "", "pods cannot read gs://bucket/bundle"),
+        ("s3://bucket", "", "pods cannot read s3://bucket"),
+        ("/home/me/bundle", "pvc://claim", "pods cannot read pvc://claim"),
+    ],
+)
+def test_a_place_that_pods_cannot_read_is_refused(bundle: str, serve_from: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        served_uri(bundle, serve_from=serve_from)
+
+
+def test_pods_may_read_a_bundle_elsewhere_than_we_do() -> None:
+    assert served_uri("/home/me/bundle", serve_from="pvc://claim/bundle/") == "pvc://claim/bundle"
+    assert served_uri("s3://bucket/bundle", serve_from="") == "s3://bucket/bundle"

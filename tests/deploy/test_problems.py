@@ -1,0 +1,92 @@
+from typing import Any
+
+from exfm.deploy.problems import problems_of
+
+SERVICE: Any = {"metadata": {"name": "students-v2-s0"}}
+
+
+def pod(*, container: Any = None, init: Any = None, conditions: Any = (), deleted: bool = False) -> Any:
+    return {
+        "metadata": {"name": "p", **({"deletionTimestamp": "now"} if deleted else {})},
+        "status": {
+            "conditions": list(conditions),
+            "initContainerStatuses": [init] if init else [],
+            "containerStatuses": [container] if container else [],
+        },
+    }
+
+
+def texts(*, fatal: bool, **found: Any) -> list[str]:
+    arguments = {"deployment": None, "pods": [], "warnings": [], **found}
+    return [problem.text for problem in problems_of(SERVICE, **arguments) if problem.fatal is fatal]
+
+
+def test_a_server_that_ends_again_and_again_is_quoted_by_its_last_line() -> None:
+    ended = {
+        "name": "kserve-container",
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
+        "lastState": {
+            "terminated": {"exitCode": 2, "reason": "Error", "message": "warming up\nerror: tables are damaged\n"}
+        },
+    }
+    assert texts(fatal=True, pods=[pod(container=ended)]) == [
+        "p: error: tables are damaged (kserve-container ended with exit code 2, Error)"
+    ]
+
+
+def test_a_server_that_ended_once_may_come_back() -> None:
+    ended = {
+        "name": "kserve-container",
+        "state": {"running": {}},
+        "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+    }
+    assert texts(fatal=False, pods=[pod(container=ended)]) == [
+        "p: no last words (kserve-container ended with exit code 137, OOMKilled)"
+    ]
+
+
+def test_a_copy_that_fails_is_a_problem_of_its_init_container() -> None:
+    failed = {
+        "name": "storage-initializer",
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": "NoSuchBucket"}},
+    }
+    [text] = texts(fatal=True, pods=[pod(init=failed)])
+    assert "NoSuchBucket (storage-initializer ended with exit code 1" in text
+
+
+def test_an_image_that_cannot_be_had_ends_the_wait_once_the_kubelet_backs_off() -> None:
+    first = {"name": "c", "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}
+    later = {"name": "c", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling x"}}}
+    assert texts(fatal=False, pods=[pod(container=first)]) == ["p: ErrImagePull: not found"]
+    assert texts(fatal=True, pods=[pod(container=later)]) == ["p: ImagePullBackOff: Back-off pulling x"]
+
+
+def test_a_pod_that_no_node_takes_is_waited_for() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    assert texts(fatal=False, pods=[pod(conditions=[condition])]) == ["Unschedulable: 0/1 nodes"]
+
+
+def test_a_pod_that_is_ending_is_no_problem() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}
+    assert not problems_of(SERVICE, None, [pod(conditions=[condition], deleted=True)], [])
+
+
+def test_a_quota_that_refuses_pods_ends_the_wait() -> None:
+    condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: q"}
+    deployment = {"metadata": {"name": "d"}, "status": {"conditions": [condition]}}
+    assert texts(fatal=True, deployment=deployment) == ["FailedCreate: exceeded quota: q"]
+
+
+def test_a_volume_that_cannot_be_mounted_is_told_by_its_event_and_others_events_are_not() -> None:
+    own = {"reason": "FailedMount", "message": "no claim", "involvedObject": {"name": "p"}}
+    other = {"reason": "FailedMount", "message": "no claim", "involvedObject": {"name": "other"}}
+    noise = {"reason": "Unhealthy", "message": "probe", "involvedObject": {"name": "p"}}
+    assert texts(fatal=False, pods=[pod()], warnings=[own, other, noise]) == ["p: FailedMount: no claim"]
+
+
+def test_a_long_message_is_cut() -> None:
+    waiting = {"name": "c", "state": {"waiting": {"reason": "ErrImagePull", "message": "x" * 1_000}}}
+    [text] = texts(fatal=False, pods=[pod(container=waiting)])
+    assert len(text) == 400
+    assert text.endswith("...")
