@@ -6,6 +6,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from exfm.artifact.digests import FileDigest, verify_folder
 from exfm.artifact.storage import MANIFEST, Ref, is_local, join, read_file, reading, ref_to, write_file, writing
 from exfm.errors import ConfigError, StorageError
 
@@ -226,3 +227,9 @@ def test_an_s3_bucket_is_a_root(monkeypatch: pytest.MonkeyPatch) -> None:
             ref_to("s3://bucket/run/gone")
     finally:
         server.stop()
+
+
+def test_a_file_that_this_user_may_not_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/proc/self/mem")
+    with pytest.raises(StorageError, match=r"link cannot be read \(Input/output error\)"):
+        verify_folder(tmp_path, {"link": FileDigest(sha256="0" * 64, size_bytes=0)})

@@ -99,3 +99,9 @@ def test_the_same_model_gives_the_same_bundle(stream: Stream, vertical: Ref, bun
     config = BundleConfig(golden_candidates=20)
     again = make_bundle(config, vertical=vertical, out=str(tmp_path / "again"))
     assert again.bundle_id == BundleManifest.read(stream.folder(bundle)).bundle_id
+
+
+def test_servers_of_another_user_may_read_every_file_of_a_bundle(stream: Stream, bundle: Ref) -> None:
+    files = [path for path in stream.folder(bundle).rglob("*") if path.is_file()]
+    assert len(files) > 4
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in files)

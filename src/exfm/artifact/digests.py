@@ -47,7 +47,10 @@ def verify_folder(folder: Path, files: dict[str, FileDigest]) -> None:
         path = folder / name
         if not path.is_file():
             raise StorageError(f"{folder}: {name} is missing; copy the folder again from where it was made")
-        found = digest_of_file(path)
+        try:
+            found = digest_of_file(path)
+        except OSError as error:
+            raise StorageError(f"{folder}: {name} cannot be read ({error.strerror}); let this user read it") from error
         if found != expected:
             raise StorageError(
                 f"{folder}: {name} is damaged: expected {expected.size_bytes} B with SHA-256 {expected.sha256}, "

@@ -100,13 +100,13 @@ def status(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "version", "state", "rankers", "shards", "tables MiB", "bundle", "from", box=None)
+    table = Table(box=None)
+    for column in ("model", "version", "state", "rankers", "shards", "tables MiB", "bundle", "from"):
+        table.add_column(column, no_wrap=True)
     for row in rows:
-        table.add_row(
-            row.vm, f"v{row.version}", row.state, row.rankers, row.shards, f"{row.table_mib:,.1f}", row.bundle_id[:12],
-            row.uri,
-        )  # fmt: skip
-    Console(file=sys.stdout).print(table)
+        size, bundle = f"{row.table_mib:,.1f}", row.bundle_id[:12]
+        table.add_row(row.vm, f"v{row.version}", row.state, row.rankers, row.shards, size, bundle, row.uri)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)  # in a pipe nothing is cut off
     for row in rows:
         for problem in row.problems:
             print(f"{row.vm} v{row.version}: {problem}")

@@ -102,9 +102,7 @@ class Cluster:
         Raises: ClusterError.
         """
         query = [("fieldManager", MANAGER), ("force", "true"), *([("dryRun", "All")] if dry_run else [])]
-        return self._call(
-            "PATCH", object_["kind"], name=object_["metadata"]["name"], query=query, body=json.dumps(object_)
-        )
+        return self._call("PATCH", object_["kind"], name=object_["metadata"]["name"], query=query, body=object_)
 
     def delete(self, kind: str, name: str) -> None:
         """Delete an object and, first, what it owns; one that is gone already is no error.
@@ -116,7 +114,7 @@ class Cluster:
         except _NotFoundError:
             return
 
-    def _call(self, method: str, kind: str, *, name: str = "", query: Any = (), body: str | None = None) -> Object:
+    def _call(self, method: str, kind: str, *, name: str = "", query: Any = (), body: Object | None = None) -> Object:
         path = _PATHS[kind].format(namespace=self.namespace) + (f"/{name}" if name else "")
         headers = {"Accept": "application/json"}
         if body is not None:

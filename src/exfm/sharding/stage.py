@@ -77,6 +77,7 @@ def _lineage(model: ModelManifest, examples: ExamplesManifest) -> dict[str, str]
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(dict(tensors), path)
+    path.chmod(0o644)  # safetensors makes it private, but servers run as another user
 
 
 def _save_golden(folder: Path, request: dict[str, Any], outputs: list[dict[str, Any]]) -> None:

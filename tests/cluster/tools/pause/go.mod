@@ -1,0 +1,5 @@
+module exfm/tests/cluster/tools/pause
+
+go 1.24.0
+
+tool exfm/tests/cluster/tools/pause

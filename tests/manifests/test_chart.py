@@ -1,0 +1,118 @@
+"""The chart and the manifests, rendered by helm and kubectl. Marked `cluster`: they run where these two are."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from rendering import MANIFESTS, Objects, chart_tests, kustomized, overlay, templated
+
+pytestmark = pytest.mark.cluster
+
+STANDALONE = MANIFESTS / "overlays/standalone"
+
+
+def without_helms_own(objects: Objects) -> Objects:
+    """Return objects with the one label that Helm claims at installation, whatever the chart says, as ours."""
+    for object_ in objects.values():
+        assert object_["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
+        object_["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "exfm"
+    return objects
+
+
+def assert_same(chart: Objects, manifests: Objects) -> None:
+    chart = without_helms_own(chart)
+    assert chart.keys() == manifests.keys()
+    for key, object_ in chart.items():
+        assert object_ == manifests[key], f"the chart's {' '.join(key)} is not the manifests'"
+
+
+def test_chart_and_manifests_are_the_same_objects() -> None:
+    assert_same(templated(), kustomized(STANDALONE))
+
+
+def test_the_charts_gpu_switch_is_the_gpu_overlay() -> None:
+    assert_same(templated("gpu.enabled=true"), kustomized(MANIFESTS / "overlays/gpu"))
+
+
+@pytest.mark.parametrize(
+    ("values", "components"),
+    [
+        (["mtls.enabled=true", "mtls.certManager=false"], ["mtls"]),
+        (["mtls.enabled=true"], ["mtls", "certificates"]),
+        (["monitoring.enabled=true"], ["monitoring"]),
+        (["gpu.enabled=true", "mtls.enabled=true", "monitoring.enabled=true"],
+         ["gpu", "mtls", "certificates", "monitoring"]),
+    ],
+)  # fmt: skip
+def test_each_of_the_charts_switches_is_a_component(tmp_path: Path, values: list[str], components: list[str]) -> None:
+    assert_same(templated(*values), kustomized(overlay(tmp_path / "o", resources=STANDALONE, components=components)))
+
+
+def test_the_chart_without_s3_is_the_base() -> None:
+    assert_same(templated("s3.enabled=false"), kustomized(MANIFESTS / "base"))
+
+
+def test_dev_asks_for_little_and_is_otherwise_the_base() -> None:
+    base, dev = kustomized(MANIFESTS / "base"), kustomized(MANIFESTS / "overlays/dev")
+    for key, object_ in dev.items():
+        if key[0] == "ServingRuntime":
+            container = object_["spec"]["containers"][0]
+            assert container["resources"]["requests"] == {"cpu": "50m", "memory": "600Mi"}
+            container["resources"] = base[key]["spec"]["containers"][0]["resources"]
+    assert dev == base
+
+
+def test_an_overlay_changes_every_image(tmp_path: Path) -> None:
+    images = [
+        {"name": "exfm-serving", "newName": "registry.example/exfm-serving", "newTag": "9.9.9"},
+        {"name": "kserve/storage-initializer", "newName": "registry.example/initializer", "newTag": "v9"},
+    ]
+    mine = overlay(tmp_path / "o", resources=STANDALONE, components=[], images=images, configurations=["images.yaml"])
+    shutil.copy(STANDALONE / "images.yaml", mine)
+    objects = kustomized(mine)
+    found = [o["spec"]["containers"][0]["image"] for (kind, _, _), o in objects.items() if kind == "ServingRuntime"]
+    assert found == ["registry.example/exfm-serving:9.9.9"] * 2
+    container = objects["ClusterStorageContainer", "", "exfm"]["spec"]["container"]
+    assert container["image"] == "registry.example/initializer:v9"
+
+
+def test_the_chart_fits_another_namespace() -> None:
+    objects = templated("namespace.name=ranking", "mtls.enabled=true", "monitoring.enabled=true")
+    assert {namespace for _, namespace, _ in objects} == {"", "ranking"}
+    certificate = objects["Certificate", "ranking", "exfm-shard"]
+    assert certificate["spec"]["dnsNames"] == ["*.ranking.svc", "*.ranking.svc.cluster.local"]
+    assert ("Namespace", "", "ranking") in objects
+    assert ("Namespace", "", "ranking") not in templated("namespace.name=ranking", "namespace.create=false")
+
+
+def test_a_release_is_not_kept_in_the_namespace_that_it_makes() -> None:
+    with pytest.raises(AssertionError, match="keep it in another one"):
+        templated("namespace.name=default")
+    templated("namespace.name=default", "namespace.create=false")
+
+
+def test_helms_test_pod_is_restricted_and_may_only_list_runtimes() -> None:
+    objects = chart_tests()
+    pod = objects["Pod", "exfm", "exfm-test"]["spec"]
+    context = pod["containers"][0]["securityContext"]
+    runtime = templated()["ServingRuntime", "exfm", "exfm-shard"]["spec"]["containers"][0]
+    assert context == runtime["securityContext"]
+    assert pod["containers"][0]["image"] == runtime["image"]
+    assert objects["Role", "exfm", "exfm-test"]["rules"] == [
+        {"apiGroups": ["serving.kserve.io"], "resources": ["servingruntimes"], "verbs": ["list"]}
+    ]
+    assert all("helm.sh/hook" in o["metadata"]["annotations"] for o in objects.values())
+
+
+@pytest.mark.parametrize(
+    "value", ["image.tag=latest", "unknown=1", "ranker.resources.limits.cpu=two", "s3.port=0", "gpu.enabled=maybe"]
+)
+def test_the_schema_refuses(value: str) -> None:
+    with pytest.raises(AssertionError, match="values don't meet the specifications of the schema"):
+        templated(value)
+
+
+def test_the_front_door_cannot_be_taken_off_its_hinges() -> None:
+    # An empty selector lets every namespace in; Helm takes out a key that is null.
+    with pytest.raises(AssertionError, match="frontDoor"):
+        templated(r"network.frontDoor.exfm\.dev/front-door=null")

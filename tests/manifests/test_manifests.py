@@ -1,0 +1,199 @@
+"""What holds for every file under manifests/, as it is written: no cluster and no kustomize needed."""
+
+import re
+from collections.abc import Iterator
+
+import kserve.metrics  # noqa: F401  # and so does this
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+from rendering import CHART, MANIFESTS, Object
+
+import exfm.serving.shard.model  # noqa: F401  # registers the metrics
+from exfm.deploy import objects as deploy
+from exfm.deploy.config import DeployConfig
+from exfm.deploy.release import Release
+from exfm.environment import COMPUTE_ENVIRONMENT
+from exfm.serving.command_line import server_parser
+from exfm.serving.config import RankerConfig, ServerConfig
+
+WRITTEN = {
+    f"{path.relative_to(MANIFESTS)}: {document['kind']} {document['metadata']['name']}": document
+    for path in sorted(MANIFESTS.rglob("*.yaml"))
+    for document in yaml.safe_load_all(path.read_text())
+    if isinstance(document, dict) and "metadata" in document
+}
+"""Every object that we write, by file, kind and name."""
+
+RUNTIMES = {name: object_ for name, object_ in WRITTEN.items() if object_["kind"] == "ServingRuntime"}
+STORAGE = next(object_ for object_ in WRITTEN.values() if object_["kind"] == "ClusterStorageContainer")
+CONTAINERS = {
+    **{name: runtime["spec"]["containers"][0] for name, runtime in RUNTIMES.items()},
+    "storage initializer": STORAGE["spec"]["container"],
+}
+SETTINGS = next(object_ for object_ in WRITTEN.values() if object_["metadata"]["name"] == "exfm-servers")["data"]
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(WRITTEN) > 20
+    assert len(RUNTIMES) == 2
+    assert all(len(runtime["spec"]["containers"]) == 1 for runtime in RUNTIMES.values())
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_every_object_says_whose_it_is(name: str) -> None:
+    labels = WRITTEN[name]["metadata"]["labels"]
+    keys = [f"app.kubernetes.io/{key}" for key in ("name", "part-of", "managed-by")]
+    assert [labels[key] for key in keys] == ["exfm"] * 3
+    assert labels["app.kubernetes.io/component"]
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_every_container_is_restricted(name: str) -> None:
+    assert CONTAINERS[name]["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "runAsUser": deploy.USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_every_container_has_requests_and_limits(name: str) -> None:
+    resources = CONTAINERS[name]["resources"]
+    assert resources["requests"].keys() >= {"cpu", "memory"}
+    assert resources["limits"].keys() >= {"cpu", "memory"}
+
+
+def test_every_image_has_a_version() -> None:
+    paths = [path for folder in (MANIFESTS, CHART) for path in folder.rglob("*.yaml")]
+    text = "\n".join(path.read_text() for path in paths)
+    images = re.findall(r"^\s*image: ([^{\s]+)$", text, re.M)
+    assert {container["image"] for container in CONTAINERS.values()} <= set(images)
+    versions = [image.rpartition(":")[2] for image in images]
+    versions += re.findall(r"^\s*(?:tag|imageTag|newTag): (\S+)$", text, re.M)
+    assert len(versions) >= 6
+    assert [version for version in versions if not re.fullmatch(r"v?\d+\.\d+\.\d+(-\w+)?", version)] == []
+
+
+def test_roles_name_what_they_allow() -> None:
+    roles = [object_ for object_ in WRITTEN.values() if object_["kind"] in {"Role", "ClusterRole"}]
+    assert [(role["kind"], role["metadata"]["name"]) for role in roles] == [("Role", "exfm-deployer")]
+    allowed = {
+        (group, resource, verb)
+        for rule in roles[0]["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert not {word for words in allowed for word in words if "*" in word}
+    writes = {(resource, verb) for _, resource, verb in allowed if verb not in {"get", "list", "watch"}}
+    assert {resource for resource, _ in writes} == {"inferenceservices", "services"}
+    assert not {resource for _, resource, _ in allowed} & {"secrets", "configmaps", "pods/exec", "pods/portforward"}
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_every_runtime_has_all_three_probes_on_http(name: str) -> None:
+    container = CONTAINERS[name]
+    assert {port["name"]: port["containerPort"] for port in container["ports"]} == {"http1": 8080, "h2c": 8081}
+    paths = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "readiness", "liveness")}
+    assert paths == {"startup": "/v2/health/live", "readiness": "/v2/health/ready", "liveness": "/v2/health/live"}
+    startup = container["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] == 600
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_servers_start_in_the_environment_for_tensors(name: str) -> None:
+    environment = {variable["name"]: variable["value"] for variable in CONTAINERS[name]["env"]}
+    assert environment == {**COMPUTE_ENVIRONMENT, "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_servers_know_their_arguments(name: str) -> None:
+    parser = server_parser("", "")
+    component = RUNTIMES[name]["metadata"]["labels"]["app.kubernetes.io/component"]
+    patch = yaml.safe_load((MANIFESTS / f"components/mtls/{component}.yaml").read_text())
+    tls = [operation["value"] for operation in patch if operation["path"].endswith("/args/-")]
+    known, unknown = parser.parse_known_args([*CONTAINERS[name]["args"], *tls])
+    assert unknown == []
+    assert str(known.bundle) == deploy.MOUNT
+    assert SETTINGS.keys() >= {known.settings.name}
+    assert CONTAINERS[name]["command"] == ["python", "-m", f"exfm.serving.{component}"]
+
+
+def test_servers_know_their_settings_and_end_within_their_grace_period() -> None:
+    for kind, key in ((RankerConfig, "ranker.yaml"), (ServerConfig, "shard.yaml")):
+        config = kind.parse(yaml.safe_load(SETTINGS[key]), source=key)
+        assert config.lame_duck_s + config.drain_s < deploy.GRACE_PERIOD_S
+
+
+def test_deploy_and_manifests_mean_the_same_by_a_name() -> None:
+    names = {(object_["kind"], object_["metadata"]["name"]) for object_ in WRITTEN.values()}
+    assert {
+        ("ServingRuntime", deploy.RANKER_RUNTIME),
+        ("ServingRuntime", deploy.SHARD_RUNTIME),
+        ("ServiceAccount", deploy.SERVICE_ACCOUNT),
+        ("ClusterStorageContainer", deploy.STORAGE_CONTAINER),
+    } <= names
+
+
+def test_policies_and_budgets_select_pods_of_our_runtimes_alone() -> None:
+    ours = [runtime["spec"]["labels"] for runtime in RUNTIMES.values()]
+    selectors = [
+        object_["spec"].get("podSelector") or object_["spec"]["selector"]
+        for object_ in WRITTEN.values()
+        if object_["kind"] in {"PodDisruptionBudget", "NetworkPolicy", "PodMonitor"}
+        and object_["metadata"]["name"] not in {"exfm-default-deny", "exfm-dns"}
+    ]
+    assert len(selectors) >= 6
+    for selector in selectors:
+        assert any(_selects(selector, labels) for labels in ours)
+        assert not _selects(selector, {**ours[0], "app.kubernetes.io/component": "test"})
+
+
+def test_kserve_takes_our_storage_container_for_what_deploy_asks() -> None:
+    release = Release(
+        vm="students", version=1, bundle_id="0" * 64, digest="0" * 64, uri="s3://bucket/bundle/students",
+        shard_bytes=(1,), replicas=(1,),
+    )  # fmt: skip
+    predictor = deploy.shard_objects(release, 0, DeployConfig())[0]["spec"]["predictor"]
+    assert predictor["storageContainerName"] == STORAGE["metadata"]["name"]
+    (format_,) = STORAGE["spec"]["supportedUriFormats"]
+    assert re.search(format_["regex"], predictor["storageUris"][0]["uri"])  # KServe looks at the first one only
+
+
+@pytest.mark.parametrize(
+    ("uri", "supported"),
+    [
+        ("s3://bucket/bundle/students/manifest.json", True),
+        ("s3://bucket/a/b/manifest.json", True),
+        ("s3://bucket/model", False),
+        ("s3://bucket/manifest.json/model", False),
+        ("gs://bucket/bundle/manifest.json", False),
+    ],
+)
+def test_kserve_chooses_our_storage_container_for_bundles_alone(uri: str, supported: bool) -> None:
+    (format_,) = STORAGE["spec"]["supportedUriFormats"]
+    assert (re.search(format_["regex"], uri) is not None) == supported
+
+
+def test_alerts_speak_of_metrics_that_servers_have() -> None:
+    rules = next(object_ for object_ in WRITTEN.values() if object_["kind"] == "PrometheusRule")
+    expressions = [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]]
+    used = {name for expression in expressions for name in re.findall(r"([a-z_]+)\{", expression)}
+    assert "exfm_shard_refused_keys_total" in used
+    assert used - {"up"} <= set(_metric_names())  # `up` is Prometheus's own
+
+
+def _selects(selector: Object, labels: Object) -> bool:
+    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()) and all(
+        labels.get(term["key"]) in term["values"] for term in selector.get("matchExpressions", [])
+    )
+
+
+def _metric_names() -> Iterator[str]:
+    for family in REGISTRY.collect():
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
+        yield from (family.name + suffix for suffix in suffixes)
