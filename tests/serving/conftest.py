@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from dns_server import DnsServer
+from pods import Pods
 from serving_requests import make_request
 
 from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, seal_bundle, tables_file
@@ -69,3 +71,22 @@ def replacements() -> Iterator[list[subprocess.Popen[bytes]]]:
     for process in processes:
         process.terminate()
         assert process.wait() == 0
+
+
+@pytest.fixture
+def pods(tmp_path: Path) -> Iterator[Pods]:
+    """Return what starts servers one by one; those that still run at the end are killed."""
+    folder = tmp_path / "pods"
+    folder.mkdir()
+    pods = Pods(folder)
+    yield pods
+    for pod in pods.started:
+        pod.server.process.kill()
+        pod.server.process.wait()
+
+
+@pytest.fixture
+def dns() -> Iterator[DnsServer]:
+    """Return a DNS server that knows no names yet."""
+    with DnsServer() as server:
+        yield server

@@ -1,5 +1,6 @@
 """The part of a bundle that one server needs, verified: a shard never reads another shard's tables."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from exfm.artifact.bundle import BundleManifest
@@ -7,16 +8,29 @@ from exfm.artifact.digests import verify_folder
 from exfm.errors import BundleError, StorageError
 
 
-def read_part(folder: Path, file: str) -> BundleManifest:
-    """Return a bundle's manifest after one file's digest, and the manifest's own, were checked.
+def read_manifest(folder: Path, *, bundle_id: str = "") -> BundleManifest:
+    """Return a bundle's manifest, whose own digest was checked; an empty `bundle_id` takes any bundle.
+
+    Raises: BundleError if it is damaged, or is another bundle's.
+    """
+    manifest = BundleManifest.read(folder, verify=False)
+    if bundle_id not in {"", manifest.bundle_id}:
+        raise BundleError(
+            f"{folder} holds bundle {manifest.bundle_id}, expected {bundle_id}: the folder was written over, or is not "
+            "the one meant; put that bundle into a folder of its own, or ask for the one that is here"
+        )
+    return manifest
+
+
+def verify_files(folder: Path, manifest: BundleManifest, files: Sequence[str]) -> None:
+    """Return if these files of a bundle are what its manifest says.
 
     Raises: BundleError, which names what is missing or damaged.
     """
-    manifest = BundleManifest.read(folder, verify=False)
-    if file not in manifest.files:
-        raise BundleError(f"{folder}: the manifest lists no {file}; export the bundle again")
+    for file in files:
+        if file not in manifest.files:
+            raise BundleError(f"{folder}: the manifest lists no {file}; export the bundle again")
     try:
-        verify_folder(folder, {file: manifest.files[file]})
+        verify_folder(folder, {file: manifest.files[file] for file in files})
     except StorageError as error:
         raise BundleError(str(error)) from error
-    return manifest

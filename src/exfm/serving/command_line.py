@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from exfm.config import read_yaml
 from exfm.serving.config import ServerConfig
+from exfm.serving.tls import TlsFolder
 
 AnyConfig = TypeVar("AnyConfig", bound=ServerConfig)
 
@@ -14,12 +15,27 @@ def server_parser(program: str, description: str) -> argparse.ArgumentParser:
     """Return a parser of the shared options; what is not given here or in the settings keeps its default."""
     parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description, allow_abbrev=False)
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="folder of the bundle to serve")
+    parser.add_argument(
+        "--bundle-id", default="", metavar="ID", help="refuse to start if the folder holds another bundle than this one"
+    )
+    parser.add_argument(
+        "--tls", type=Path, metavar="DIR",
+        help="folder with tls.crt, tls.key and ca.crt, for the line from ranker to shards; else nothing is encrypted",
+    )  # fmt: skip
     # Not --config: KServe parses every process's command line at import, and takes that for its --configure_logging.
     parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML file of the server's settings")
     parser.add_argument("--host", help="address to bind to, instead of the settings'")
     parser.add_argument("--http-port", type=int, metavar="PORT", help="REST port, instead of the settings'")
     parser.add_argument("--grpc-port", type=int, metavar="PORT", help="gRPC port, instead of the settings'")
     return parser
+
+
+def tls_from(arguments: argparse.Namespace) -> TlsFolder | None:
+    """Return the folder of certificates that the command line names, or None.
+
+    Raises: ConfigError if its files are missing or do not fit.
+    """
+    return TlsFolder(arguments.tls) if arguments.tls is not None else None
 
 
 def config_from(arguments: argparse.Namespace, kind: type[AnyConfig]) -> AnyConfig:

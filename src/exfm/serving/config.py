@@ -8,16 +8,17 @@ from exfm.config import Config
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
-Address = Annotated[str, StringConstraints(pattern=r"^[^\s:,]+:[0-9]{1,5}$")]
-"""host:port."""
+Address = Annotated[str, StringConstraints(pattern=r"^(dns://[^\s,/]+/)?[^\s:,/]+:[0-9]{1,5}$")]
+"""host:port; all addresses that DNS has for the host are servers of one shard (a headless Service). In gRPC's form
+dns://SERVER:PORT/host:port, that DNS server is asked instead of the system's."""
 
 
 class ServerConfig(Config):
     """Where a server listens, and how much a request may ask of it."""
 
     host: Annotated[str, StringConstraints(min_length=1)] = "127.0.0.1"
-    """Address that REST and gRPC bind to. Nothing is encrypted or authenticated, so the default is loopback;
-    0.0.0.0 in a pod, behind a network policy."""
+    """Address that REST and gRPC bind to. Nothing but the line between ranker and shards (`--tls`) can be encrypted and
+    authenticated, so the default is loopback; 0.0.0.0 in a pod, behind a network policy."""
     http_port: Port = 8080
     """TCP port of REST, health and metrics; 0 takes a free one."""
     grpc_port: Port = 8081
@@ -33,7 +34,15 @@ class ServerConfig(Config):
     torch_threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads of one tensor operation; 1 to 256."""
     drain_s: Annotated[int, Field(ge=0, le=600)] = 10
-    """Time for requests under way to end after SIGTERM, in seconds; 0 to 600. 0 breaks them off."""
+    """Time for requests under way to end once a server takes no more, in seconds; 0 to 600. 0 breaks them off."""
+    lame_duck_s: Annotated[int, Field(ge=0, le=600)] = 0
+    """Time after SIGTERM in which a server says that it is not ready but still answers, in seconds; 0 to 600. In a pod,
+    the seconds until every client has heard of it: some 10. 0, the default, suits a machine where nobody balances
+    load: the server stops at once. A pod's grace period must be longer than this and `drain_s` together."""
+    max_connection_age_s: Annotated[int, Field(ge=1, le=86_400)] = 60
+    """Age at which a server asks a gRPC connection to be made anew, in seconds; 1 to 86,400. A client looks a name up
+    again only then, so this is how long an added replica may wait for its share, and a renewed certificate for its use.
+    Nothing is lost: calls under way end on the old connection."""
 
 
 class RankerConfig(ServerConfig):
@@ -42,3 +51,6 @@ class RankerConfig(ServerConfig):
     max_reconnect_backoff_ms: Annotated[int, Field(ge=100, le=60_000)] = 500
     """Longest pause between two attempts to reach a lost shard, in milliseconds; 100 to 60,000. gRPC's own is 120,000:
     a ranker would miss a shard for two minutes after it is back."""
+    lookup_attempts: Annotated[int, Field(ge=1, le=5)] = 3
+    """Times that a lookup is sent while its shard's servers cannot be reached, all within its deadline; 1 to 5. 1 never
+    sends it again."""

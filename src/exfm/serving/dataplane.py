@@ -14,6 +14,9 @@ PLATFORM = "exfm"
 class ServedModels(DataPlane):  # type: ignore[misc]  # kserve ships no types
     """What both front doors ask."""
 
+    is_leaving = False
+    """Whether the server is about to stop: it answers, but says that it is not ready."""
+
     def find(self, name: str, *, version: str = "") -> ServedModel:
         """Return the model of a name.
 
@@ -37,15 +40,15 @@ class ServedModels(DataPlane):  # type: ignore[misc]  # kserve ships no types
         return {**super().metadata(), "extensions": ["binary_tensor_data"]}
 
     async def ready(self) -> bool:
-        """Return whether all models are ready."""
-        return all([await model.healthy() for model in self.model_registry.get_models().values()])
+        """Return whether all models are ready, and stay so."""
+        return all([await self.model_ready(name) for name in self.model_registry.get_models()])
 
     async def model_ready(self, model_name: str, disable_predictor_health_check: bool = True) -> bool:
         """Return whether a model is ready; the arguments are KServe's.
 
         Raises: UnknownModelError.
         """
-        return cast(bool, await self.find(model_name).healthy())
+        return not self.is_leaving and await self.find(model_name).healthy()
 
     async def model_metadata(self, model_name: str) -> dict[str, Any]:
         """Return a model's metadata; KServe's own leaves version and platform empty.

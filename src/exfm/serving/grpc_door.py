@@ -12,9 +12,11 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 from exfm.errors import ConfigError
 from exfm.serving.call import TIMEOUT, Call, deadline_of
 from exfm.serving.config import ServerConfig
+from exfm.serving.connections import server_options
 from exfm.serving.dataplane import ServedModels
 from exfm.serving.messages import answer_message, parameters_of, tensors_of
 from exfm.serving.status import message_of, status_of
+from exfm.serving.tls import TlsFolder, server_credentials
 
 
 class StatusInterceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # kserve ships no types
@@ -50,7 +52,8 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Return whether a model is ready."""
-        return pb.ModelReadyResponse(ready=await self._models.find(request.name, version=request.version).healthy())
+        self._models.find(request.name, version=request.version)
+        return pb.ModelReadyResponse(ready=await self._models.model_ready(request.name))
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Return a model's metadata, with the version and platform that KServe's servicer leaves out."""
@@ -69,8 +72,10 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
 class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
     """The gRPC server; KServe's own binds to every address of the machine and cannot be told otherwise."""
 
-    def __init__(self, models: ServedModels, *, config: ServerConfig) -> None:
+    def __init__(self, models: ServedModels, *, config: ServerConfig, tls: TlsFolder | None) -> None:
+        """Serve models; with `tls`, clients with a certificate only."""
         super().__init__(config.grpc_port, models, None, kwargs={}, grace_period=config.drain_s)
+        self._tls = tls
         self._config = config
         self._models = models
 
@@ -79,19 +84,16 @@ class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
 
         Raises: ConfigError if the address cannot be had.
         """
-        self._server = grpc.aio.server(
-            interceptors=(StatusInterceptor(),),
-            options=[
-                ("grpc.max_send_message_length", self._config.max_message_bytes),
-                ("grpc.max_receive_message_length", self._config.max_message_bytes),
-                ("grpc.so_reuseport", 0),  # else two servers share a port, and each gets some of the requests
-            ],
-        )
+        self._server = grpc.aio.server(interceptors=(StatusInterceptor(),), options=server_options(self._config))
         grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(self._models), self._server)
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         address = f"{host}:{self._config.grpc_port}"
         try:
-            port: int = self._server.add_insecure_port(address)
+            port: int
+            if self._tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, server_credentials(self._tls))
         except RuntimeError as error:
             raise ConfigError(f"gRPC cannot listen on {address} ({error}); is another server there?") from error
         await self._server.start()

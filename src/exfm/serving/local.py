@@ -11,20 +11,15 @@ from typing import Any
 
 import httpx
 
-from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
-from exfm.artifact.manifest import read_json
-from exfm.errors import BundleError, ServingError, StorageError
-from exfm.serving.call import TIMEOUT
+from exfm.artifact.bundle import BundleManifest
+from exfm.errors import ServingError
 from exfm.serving.client import ask
 from exfm.serving.processes import LOOPBACK, ServerProcess, claim_ports, start_process, stop_processes
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
-SCORE_TOLERANCE = 1e-3
-"""How far a served score may be from the model's own: sums of slices add up in another order."""
 
 _POLL_S = 0.05
-_WARM_UP_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -69,8 +64,8 @@ class LocalServing:
 def serve_local(bundle: Path, *, http_port: int = 0, grpc_port: int = 0) -> Iterator[LocalServing]:
     """Yield a bundle's ranker and shards when all are ready, and stop them when the block ends.
 
-    The ports are the ranker's; 0 takes a free one. Ready: each server says so, and the ranker gives the bundle's
-    golden scores. The servers end with the thread that calls this.
+    The ports are the ranker's; 0 takes a free one. Ready: each server says so, the ranker once its shards gave the
+    bundle's golden scores. The servers end with the thread that calls this.
 
     Raises: BundleError, ConfigError if a port is in use, ServingError if a server does not become ready.
     """
@@ -81,7 +76,6 @@ def serve_local(bundle: Path, *, http_port: int = 0, grpc_port: int = 0) -> Iter
 @contextmanager
 def _serve(bundle: Path, *, http_port: int, grpc_port: int, stop: "_StopFlag") -> Iterator[LocalServing]:
     manifest = BundleManifest.read(bundle)
-    golden = _golden(bundle)
     num_shards = manifest.plan.num_shards
     flat = claim_ports([http_port, grpc_port, *([0, 0] * num_shards)])
     (http_port, grpc_port), *shard_ports = zip(flat[::2], flat[1::2], strict=True)
@@ -99,8 +93,6 @@ def _serve(bundle: Path, *, http_port: int, grpc_port: int, stop: "_StopFlag") -
             for name, arguments in _commands(serving, bundle, [(http_port, grpc_port), *shard_ports]).items():
                 serving.servers.append(start_process(name, arguments, log=Path(logs) / f"{name}.log"))
             _wait_until_ready(serving, stop=stop)
-            if golden is not None:
-                check_golden(serving, *golden)
             yield serving
         finally:
             # The ranker first: its requests under way need the shards.
@@ -137,27 +129,6 @@ def serve_until_stopped(bundle: Path, *, http_port: int, grpc_port: int, announc
             signal.signal(number, handler)
 
 
-def check_golden(serving: LocalServing, request: dict[str, Any], response: dict[str, Any]) -> None:
-    """Ask a bundle's golden request; return if the scores are those of its golden response.
-
-    Raises: ServingError if they differ.
-    """
-    # The first request warms the servers up; on a busy machine that takes longer than a client would wait.
-    parameters = {**request.get("parameters", {}), TIMEOUT: int(_WARM_UP_S * 1e6)}
-    answer = serving.ask({**request, "parameters": parameters})
-    served = {output["name"]: output["data"] for output in answer["outputs"]}
-    for output in response["outputs"]:
-        expected, found = output["data"], served.get(output["name"], [])
-        agree = len(found) == len(expected) and all(
-            abs(one - other) <= SCORE_TOLERANCE for one, other in zip(found, expected, strict=True)
-        )
-        if not agree:
-            raise ServingError(
-                f"task {output['name']!r} of the golden request is scored {found}, expected {expected} "
-                f"to {SCORE_TOLERANCE}: the servers do not agree with the model that was exported"
-            )
-
-
 class _StopFlag:
     """Whether a signal asked us to stop.
 
@@ -178,10 +149,8 @@ class _Stopped(Exception):  # noqa: N818  # no error: it ends a start that nobod
 
 def _commands(serving: LocalServing, bundle: Path, ports: Sequence[tuple[int, int]]) -> dict[str, list[str]]:
     """Return each server's command line by its name, the ranker's first; `ports` are REST's and gRPC's of each."""
-    options = [
-        ["--bundle", str(bundle), "--host", LOOPBACK, "--http-port", str(http_port), "--grpc-port", str(grpc_port)]
-        for http_port, grpc_port in ports
-    ]
+    same = ["--bundle", str(bundle), "--bundle-id", serving.bundle_id, "--host", LOOPBACK]
+    options = [[*same, "--http-port", str(http_port), "--grpc-port", str(grpc_port)] for http_port, grpc_port in ports]
     commands = {"the ranker": ["exfm.serving.ranker", *options[0], "--shards", ",".join(serving.shard_addresses)]}
     for shard, of_shard in enumerate(options[1:]):
         commands[f"shard {shard}"] = ["exfm.serving.shard", *of_shard, "--shard", str(shard)]
@@ -206,13 +175,3 @@ def _is_ready(client: httpx.Client, url: str) -> bool:
         return client.get(f"{url}/v2/health/ready").status_code == 200
     except httpx.TransportError:  # it does not listen yet
         return False
-
-
-def _golden(bundle: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Return the bundle's golden request and response, or None if it has none; their digests were checked."""
-    if not (bundle / GOLDEN_REQUEST).is_file():
-        return None
-    try:
-        return read_json(bundle / GOLDEN_REQUEST), read_json(bundle / GOLDEN_RESPONSE)
-    except StorageError as error:
-        raise BundleError(str(error)) from error

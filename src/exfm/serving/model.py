@@ -6,7 +6,7 @@ because the threads wait for each other's GIL. The limits on a request bound how
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
 import kserve
@@ -48,6 +48,10 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # kserve ships no types
 
     async def open(self) -> None:
         """Connect to what the model needs; called once, in the event loop."""
+
+    def background(self) -> Sequence[Coroutine[Any, Any, None]]:
+        """Return what runs beside the requests from `open` to `close`; an error of it ends the server."""
+        return ()
 
     async def close(self) -> None:
         """Let go of what `open` took."""

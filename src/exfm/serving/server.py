@@ -3,9 +3,11 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import kserve
 import torch
@@ -16,14 +18,16 @@ from exfm.serving.dataplane import ServedModels
 from exfm.serving.grpc_door import GrpcServer
 from exfm.serving.model import ServedModel
 from exfm.serving.rest_door import RestServer
+from exfm.serving.tls import TlsFolder
 
 logger = logging.getLogger(__name__)
 
 
 class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
-    """Serves models until SIGTERM or SIGINT, then lets requests under way end."""
+    """Serves models until SIGTERM or SIGINT, then says that it leaves, and at last lets requests under way end."""
 
-    def __init__(self, *, config: ServerConfig) -> None:
+    def __init__(self, *, config: ServerConfig, tls: TlsFolder | None) -> None:
+        """Make the two front doors; with `tls`, only gRPC's answers requests, those of clients with a certificate."""
         super().__init__(
             http_port=config.http_port,
             grpc_port=config.grpc_port,
@@ -31,15 +35,17 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
             grace_period=config.drain_s,
         )
         self.dataplane = ServedModels(self.registered_models)
-        self._grpc = GrpcServer(self.dataplane, config=config)
-        self._rest = RestServer(self.dataplane, config=config)
+        self._config = config
+        self._grpc = GrpcServer(self.dataplane, config=config, tls=tls)
+        self._rest = RestServer(self.dataplane, config=config, infers=tls is None)
 
     def start(self, models: list[ServedModel]) -> None:
         """Serve until a signal; KServe's own stops its two servers one after another, by two handlers.
 
-        Raises: ConfigError if an address cannot be had.
+        Raises: ConfigError if an address cannot be had; what a model's background work raises.
         """
-        self._register_and_check_atleast_one_model_is_ready(models)
+        for model in models:
+            self.register_model(model)
         asyncio.run(self._serve_until_signal(models))
 
     async def _serve_until_signal(self, models: list[ServedModel]) -> None:
@@ -48,25 +54,48 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         for model in models:
             await model.open()
+        background = [asyncio.create_task(work) for model in models for work in model.background()]
         try:
             grpc_port, http_port = await self._grpc.start(), await self._rest.start()
             names = ", ".join(model.name for model in models)
             logger.info("serving %s: REST on port %d, gRPC on port %d", names, http_port, grpc_port)
-            await stop.wait()
+            await _wait(stop, beside=background)
+            if await self.dataplane.ready():  # else nobody was sent here
+                logger.info("not ready any more, and stopping in %d s", self._config.lame_duck_s)
+                self.dataplane.is_leaving = True
+                await asyncio.sleep(self._config.lame_duck_s)
             logger.info("stopping")
         finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)  # what ended one of them is on its way already
             await asyncio.gather(self._grpc.stop(), self._rest.stop())
             for model in models:
                 await model.close()
 
 
-def run(load: Callable[[], ServedModel], *, config: ServerConfig) -> None:
-    """Load a model and serve it until a signal: what both entry points do."""
+async def _wait(stop: asyncio.Event, *, beside: Collection[asyncio.Task[Any]]) -> None:
+    """Return when `stop` is set.
+
+    Raises: what one of the tasks beside it raises.
+    """
+    stopped = asyncio.create_task(stop.wait())
+    waiting = {stopped, *beside}
+    while stopped in waiting:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+
+def run(load: Callable[[], ServedModel], *, config: ServerConfig, tls: TlsFolder | None = None) -> None:
+    """Load a model and serve it until a signal: what both entry points do; `tls` is the gRPC door's."""
+    # Nothing is served yet. A container's first process has no default action for signals: it would load, and stay.
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     torch.set_num_threads(config.torch_threads)
     model = load()
     gc.freeze()  # the collector need not look at what imports and the model left, in the midst of a request
-    Server(config=config).start([model])
+    Server(config=config, tls=tls).start([model])
 
 
 def exit_with_message(program: Callable[[], None]) -> None:

@@ -4,7 +4,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from exfm.config import describe
 from exfm.errors import ConfigError
-from exfm.serving.command_line import config_from, server_parser
+from exfm.serving.command_line import config_from, server_parser, tls_from
 from exfm.serving.config import Address, RankerConfig
 from exfm.serving.ranker.model import RankerModel
 from exfm.serving.server import exit_with_message, run
@@ -13,11 +13,21 @@ from exfm.serving.server import exit_with_message, run
 def main() -> None:
     """Serve the ranker that the command line names."""
     parser = server_parser("exfm.serving.ranker", "Serve a bundle's ranker.")
-    parser.add_argument("--shards", required=True, metavar="HOST:PORT,...", help="the shards' gRPC addresses, in order")
+    parser.add_argument(
+        "--shards",
+        required=True,
+        metavar="HOST:PORT,...",
+        help="the shards' gRPC addresses, in order; behind each name may be several servers of that shard",
+    )
     arguments = parser.parse_args()
     config = config_from(arguments, RankerConfig)
     shards = _addresses(arguments.shards)
-    run(lambda: RankerModel.load(arguments.bundle, shards=shards, config=config), config=config)
+    tls = tls_from(arguments)  # for the shards; this server's own doors are not encrypted
+
+    def load() -> RankerModel:
+        return RankerModel.load(arguments.bundle, bundle_id=arguments.bundle_id, shards=shards, tls=tls, config=config)
+
+    run(load, config=config)
 
 
 def _addresses(text: str) -> list[str]:

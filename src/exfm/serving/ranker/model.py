@@ -3,7 +3,8 @@
 Legend: N items, T tasks, E dims of the features that one shard looks up for one net, side by side.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,18 +12,24 @@ from typing import Any, Self
 import torch
 
 from exfm.artifact.bundle import DENSE_FILE
-from exfm.errors import ConfigError
+from exfm.errors import ConfigError, ServingError, VersionMismatchError
 from exfm.features.batch import NetBatches
 from exfm.features.oip import complete_answer
 from exfm.features.request import encode_request, input_specs
 from exfm.models.scoring import Scorer
 from exfm.schema import NETS, Net
-from exfm.serving.bundle_part import read_part
-from exfm.serving.call import Answer, Call
+from exfm.serving.bundle_part import read_manifest, verify_files
+from exfm.serving.call import Answer, Call, Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.model import ServedModel
-from exfm.serving.ranker.shards import ShardChannel, ask_all, connect
+from exfm.serving.ranker.channel import ShardChannel
+from exfm.serving.ranker.readiness import ATTEMPT_S, Golden, check_scores, read_golden, until_reached
+from exfm.serving.ranker.shards import ask_all, check_ready
+from exfm.serving.ranker.upkeep import keep_channels
 from exfm.serving.shard.protocol import shard_model_name, shard_request, sums_of
+from exfm.serving.tls import TlsFolder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,42 +42,64 @@ class Ask:
 
 
 class RankerModel(ServedModel):
-    """Encodes a request, asks all shards at once, and scores."""
+    """Encodes a request, asks all shards at once, and scores. Ready once its shards gave the golden scores."""
 
     config: RankerConfig
 
-    def __init__(self, scorer: Scorer, *, shards: Sequence[str], config: RankerConfig) -> None:
-        """Serve with the shards at these addresses, in order.
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        golden: Golden | None,
+        shards: Sequence[str],
+        tls: TlsFolder | None,
+        config: RankerConfig,
+    ) -> None:
+        """Serve with the shards at these addresses, in order; with `tls`, encrypted and under that certificate.
 
         Raises: ConfigError if they are not as many as the bundle's.
         """
         manifest = scorer.manifest
         super().__init__(manifest.name, bundle_id=manifest.bundle_id, config=config)
+        self.ready = False
         if len(shards) != manifest.plan.num_shards:
             raise ConfigError(
                 f"bundle {manifest.name!r} has {manifest.plan.num_shards} shards, but {len(shards)} addresses are given"
             )
         self._scorer = scorer
+        self._golden = golden
         self._addresses = shards
+        self._tls = tls
         self._channels: list[ShardChannel] = []
 
     @classmethod
-    def load(cls, bundle: Path, *, shards: Sequence[str], config: RankerConfig) -> Self:
-        """Return a bundle's ranker, whose network was verified; no table is read.
+    def load(
+        cls, bundle: Path, *, bundle_id: str, shards: Sequence[str], tls: TlsFolder | None, config: RankerConfig
+    ) -> Self:
+        """Return a bundle's ranker, whose network was verified; no table is read. An empty `bundle_id` takes any.
 
         Raises: ConfigError, BundleError.
         """
-        manifest = read_part(bundle, DENSE_FILE)
-        return cls(Scorer.load(bundle, manifest), shards=shards, config=config)
+        manifest = read_manifest(bundle, bundle_id=bundle_id)
+        verify_files(bundle, manifest, [DENSE_FILE])
+        golden = read_golden(bundle, manifest)
+        return cls(Scorer.load(bundle, manifest), golden=golden, shards=shards, tls=tls, config=config)
 
     async def open(self) -> None:
         """Connect to the shards; they need not be there yet."""
-        self._channels = connect(self._addresses, config=self.config)
+        files = self._tls.files() if self._tls is not None else None
+        self._channels = [
+            ShardChannel(shard, address, tls=files, config=self.config) for shard, address in enumerate(self._addresses)
+        ]
+
+    def background(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what becomes ready, and what keeps the channels good."""
+        return [self._become_ready(), keep_channels(self._channels, tls=self._tls)]
 
     async def close(self) -> None:
         """Disconnect from the shards."""
-        for shard in self._channels:
-            await shard.channel.close()
+        for channel in self._channels:
+            await channel.close()
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return the schema's inputs."""
@@ -99,6 +128,30 @@ class RankerModel(ServedModel):
         answer = self._score(ask.batches, responses)
         deadline.check("scores were computed")
         return answer
+
+    async def _become_ready(self) -> None:
+        """Return when the shards were reached and gave the golden scores; from then on the model is ready.
+
+        Raises: ServingError if they gave others, or serve another bundle.
+        """
+        try:
+            found = await until_reached(self._try_shards)
+        except VersionMismatchError as error:  # no client's mistake here
+            raise ServingError(str(error)) from error
+        logger.info("ready: %s", found)
+        self.ready = True
+
+    async def _try_shards(self) -> str:
+        """Return what was found of the shards."""
+        deadline = Deadline.after(ATTEMPT_S)
+        if self._golden is not None:
+            answer = await self.predict(Call(self._golden.tensors, deadline=deadline, model_version=self.bundle_id))
+            difference = check_scores(answer.outputs, expected=self._golden.scores)
+            return f"the golden request's scores differ by {difference:.1e} at most"
+        for channel in self._channels:
+            name = shard_model_name(self.name, channel.shard)
+            await check_ready(channel, model_name=name, bundle_id=self.bundle_id, deadline=deadline)
+        return "all shards answer, but the bundle has no golden request, so no score was compared"
 
     def _encode(self, call: Call) -> Ask:
         self.check_size(call.tensors.values())

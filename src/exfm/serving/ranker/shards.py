@@ -1,50 +1,15 @@
-"""The shards as a ranker sees them: one long-lived channel each, asked all at once."""
+"""The shards, asked all at once."""
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from exfm.errors import DeadlineError, ServingError, ShardUnavailableError, VersionMismatchError
 from exfm.serving.call import Deadline
-from exfm.serving.config import RankerConfig
-
-
-@dataclass(frozen=True)
-class ShardChannel:
-    """A shard's address and what speaks to it."""
-
-    shard: int
-    address: str
-    channel: Any
-    stub: Any
-
-    def __str__(self) -> str:
-        """Return how messages name it."""
-        return f"shard {self.shard} at {self.address}"
-
-
-def connect(addresses: Sequence[str], *, config: RankerConfig) -> list[ShardChannel]:
-    """Return a channel to each shard, in the event loop that runs; none is waited for.
-
-    A lost shard is tried again in the background, so a ranker finds it by itself when it is back.
-    """
-    options = [
-        ("grpc.max_send_message_length", config.max_message_bytes),
-        ("grpc.max_receive_message_length", config.max_message_bytes),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", config.max_reconnect_backoff_ms),
-        ("grpc.enable_http_proxy", 0),  # a proxy of the environment is meant for the world outside
-    ]
-    channels = []
-    for shard, address in enumerate(addresses):
-        channel = grpc.aio.insecure_channel(address, options=options)
-        channels.append(ShardChannel(shard, address, channel, GRPCInferenceServiceStub(channel)))
-    return channels
+from exfm.serving.ranker.channel import ShardChannel
 
 
 async def ask_all(channels: Sequence[ShardChannel], requests: Sequence[Any], *, deadline: Deadline) -> list[Any]:
@@ -63,6 +28,20 @@ async def ask_all(channels: Sequence[ShardChannel], requests: Sequence[Any], *, 
     finally:
         for task in tasks:
             task.cancel()
+
+
+async def check_ready(shard: ShardChannel, *, model_name: str, bundle_id: str, deadline: Deadline) -> None:
+    """Return if a shard says that it is ready to answer from this bundle.
+
+    Raises: as `ask_all`.
+    """
+    request = pb.ModelReadyRequest(name=model_name, version=bundle_id)
+    try:
+        response = await shard.stub.ModelReady(request, timeout=deadline.remaining_s())
+    except grpc.aio.AioRpcError as error:
+        raise _error(shard, error, deadline) from error
+    if not response.ready:
+        raise ShardUnavailableError(f"{shard} is not ready; try again when it is")
 
 
 async def _ask(shard: ShardChannel, request: Any, deadline: Deadline) -> Any:

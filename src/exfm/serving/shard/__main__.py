@@ -1,6 +1,6 @@
 """python -m exfm.serving.shard: serve one shard of a bundle."""
 
-from exfm.serving.command_line import config_from, server_parser
+from exfm.serving.command_line import config_from, server_parser, tls_from
 from exfm.serving.config import ServerConfig
 from exfm.serving.server import exit_with_message, run
 from exfm.serving.shard.model import ShardModel
@@ -12,7 +12,12 @@ def main() -> None:
     parser.add_argument("--shard", type=int, required=True, metavar="N", help="which one, from 0")
     arguments = parser.parse_args()
     config = config_from(arguments, ServerConfig)
-    run(lambda: ShardModel.load(arguments.bundle, shard=arguments.shard, config=config), config=config)
+    tls = tls_from(arguments)
+
+    def load() -> ShardModel:
+        return ShardModel.load(arguments.bundle, bundle_id=arguments.bundle_id, shard=arguments.shard, config=config)
+
+    run(load, config=config, tls=tls)
 
 
 if __name__ == "__main__":

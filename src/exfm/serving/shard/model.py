@@ -13,7 +13,7 @@ from exfm.errors import ConfigError, KeysOutsideSliceError, RequestError, Versio
 from exfm.models.lookup import ShardTables, lookups_of
 from exfm.models.scoring import load_shard_tables
 from exfm.schema import NETS
-from exfm.serving.bundle_part import read_part
+from exfm.serving.bundle_part import read_manifest, verify_files
 from exfm.serving.call import Answer, Call
 from exfm.serving.config import ServerConfig
 from exfm.serving.model import ServedModel
@@ -38,15 +38,18 @@ class ShardModel(ServedModel):
             REFUSED_KEYS.labels(table=slice_.table)  # shows 0 before the first
 
     @classmethod
-    def load(cls, bundle: Path, *, shard: int, config: ServerConfig) -> Self:
+    def load(cls, bundle: Path, *, bundle_id: str, shard: int, config: ServerConfig) -> Self:
         """Return one shard of a bundle, whose tables were verified; no other shard's are read.
+
+        An empty `bundle_id` takes any bundle.
 
         Raises: ConfigError if the bundle has no such shard; BundleError.
         """
-        num_shards = BundleManifest.read(bundle, verify=False).plan.num_shards
+        manifest = read_manifest(bundle, bundle_id=bundle_id)
+        num_shards = manifest.plan.num_shards
         if not 0 <= shard < num_shards:
             raise ConfigError(f"{bundle} has shards 0 to {num_shards - 1}; there is no shard {shard}")
-        manifest = read_part(bundle, tables_file(shard))
+        verify_files(bundle, manifest, [tables_file(shard)])
         return cls(load_shard_tables(bundle, manifest, shard=shard), manifest, shard=shard, config=config)
 
     def get_input_types(self) -> list[dict[str, Any]]:

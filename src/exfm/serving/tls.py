@@ -1,0 +1,126 @@
+"""Certificates of both ends of the line between rankers and shards, from files that may be replaced at any moment.
+
+A folder is laid out like a Secret of type kubernetes.io/tls: tls.crt (the own certificate, then those between it and
+the authority), tls.key, ca.crt (the authorities that the other end's certificate must come from).
+"""
+
+import logging
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from prometheus_client import Counter
+
+from exfm.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+REFUSED = Counter(
+    "exfm_tls_refused_reads",
+    "Reads of certificates that found them missing or not fitting; those of before stayed in use",
+)
+
+CERTIFICATE, KEY, AUTHORITIES = "tls.crt", "tls.key", "ca.crt"
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """The content of the three files."""
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+    authorities: bytes
+
+
+def read_tls(folder: Path) -> TlsFiles:
+    """Return the files in a folder, whose key was found to be the certificate's.
+
+    Raises: ConfigError, which names the file that is missing, unreadable, or does not fit.
+    """
+    # Kubernetes replaces all three at once, by turning this link: what it leads to never changes.
+    links = folder / "..data"
+    place = links.resolve() if links.is_symlink() else folder
+    before = _read(place)
+    _check(place)
+    if _read(place) != before:
+        raise ConfigError(f"{folder}: the files changed while they were read; try again")
+    return before
+
+
+class TlsFolder:
+    """A folder's files as they were last found whole, for a server that runs on while they are replaced."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the files.
+
+        Raises: ConfigError.
+        """
+        self._folder = folder
+        self._files = read_tls(folder)
+        self._complaint = ""
+
+    def files(self) -> TlsFiles:
+        """Return the files as they are now; those of before while they are being replaced, which is logged."""
+        try:
+            files = read_tls(self._folder)
+        except ConfigError as error:
+            REFUSED.inc()
+            if str(error) != self._complaint:
+                logger.warning("the certificate of before stays in use: %s", error)
+            self._complaint = str(error)
+            return self._files
+        if files != self._files:
+            logger.info("%s: another certificate is in use from now on", self._folder)
+        self._files, self._complaint = files, ""
+        return files
+
+
+def server_credentials(folder: TlsFolder) -> Any:
+    """Return gRPC's credentials of a server that asks clients for their certificate, and refuses those without.
+
+    Each handshake takes the files as they are then.
+    """
+
+    def current() -> Any:
+        files = folder.files()
+        own = [(files.key, files.certificate)]
+        return grpc.ssl_server_certificate_configuration(own, root_certificates=files.authorities)
+
+    return grpc.dynamic_ssl_server_credentials(current(), current, require_client_authentication=True)
+
+
+def channel_credentials(files: TlsFiles) -> Any:
+    """Return gRPC's credentials of a client; unlike a server's, they stay as they are as long as the channel does."""
+    return grpc.ssl_channel_credentials(files.authorities, files.key, files.certificate)
+
+
+def _read(place: Path) -> TlsFiles:
+    def content(name: str) -> bytes:
+        try:
+            return (place / name).read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                f"{place / name}: cannot be read ({error.strerror}); a folder for TLS holds {CERTIFICATE}, {KEY} and "
+                f"{AUTHORITIES}"
+            ) from error
+
+    return TlsFiles(certificate=content(CERTIFICATE), key=content(KEY), authorities=content(AUTHORITIES))
+
+
+def _check(place: Path) -> None:
+    def no_password() -> str:
+        raise ConfigError(f"{place / KEY}: is encrypted; a server needs a key without a password")
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(place / CERTIFICATE, place / KEY, password=no_password)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(
+            f"{place}: {CERTIFICATE} and {KEY} are no certificate and its own key ({error.strerror}); write both anew"
+        ) from error
+    try:
+        context.load_verify_locations(place / AUTHORITIES)
+    except OSError as error:
+        raise ConfigError(f"{place / AUTHORITIES}: holds no certificate in PEM form ({error.strerror})") from error

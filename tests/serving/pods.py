@@ -1,0 +1,143 @@
+"""Server processes as a cluster runs them: each with its own address and settings, started and ended one by one."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from serving_requests import make_request
+
+from exfm.errors import ExfmError
+from exfm.serving.client import ask
+from exfm.serving.processes import ServerProcess, claim_ports, start_process
+
+LONG_S = 60.0
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Return once the condition holds."""
+    give_up_s = time.monotonic() + LONG_S
+    while not condition():
+        assert time.monotonic() < give_up_s
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One server."""
+
+    server: ServerProcess
+    rest_url: str
+    grpc_address: str
+
+    def is_ready(self) -> bool:
+        """Return what a readiness probe would."""
+        try:
+            return httpx.get(f"{self.rest_url}/v2/health/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def wait_until_ready(self) -> None:
+        """Return once it is ready."""
+
+        def is_ready() -> bool:
+            self.server.check()
+            return self.is_ready()
+
+        wait_for(is_ready)
+
+    def lines(self) -> list[str]:
+        """Return what it has logged."""
+        return self.server.log.read_text().splitlines()
+
+    def exit_code(self) -> int:
+        """Return its exit code, once it has ended."""
+        return self.server.process.wait(LONG_S)
+
+    def ask(self) -> dict[str, Any]:
+        """Return its answer to a request."""
+        return ask(self.rest_url, "students", make_request())
+
+    def num_lookups(self) -> int:
+        """Return the number of requests that its model answered."""
+        text = httpx.get(f"{self.rest_url}/metrics").text
+        counts = re.findall(r'^request_predict_seconds_count{model_name="students[^"]*"} ([0-9.]+)', text, re.MULTILINE)
+        return sum(int(float(count)) for count in counts)
+
+
+@dataclass
+class Pods:
+    """All servers of a test."""
+
+    folder: Path
+    """For logs and settings."""
+    started: list[Pod] = field(default_factory=list)
+
+    def shard(self, bundle: Path, shard: int, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> Pod:
+        """Start a shard; `options` are as those of `ranker`."""
+        return self._start("shard", bundle, ["--shard", str(shard)], host=host, port=port, **options)
+
+    def ranker(self, bundle: Path, shards: Sequence[str], **options: Any) -> Pod:
+        """Start a ranker with these addresses; `options` are `settings` (of the file) and `arguments` (besides)."""
+        return self._start("ranker", bundle, ["--shards", ",".join(shards)], host="127.0.0.1", port=0, **options)
+
+    def _start(
+        self,
+        kind: str,
+        bundle: Path,
+        own: list[str],
+        *,
+        host: str,
+        port: int,
+        settings: dict[str, int] | None = None,
+        arguments: Sequence[str] = (),
+    ) -> Pod:
+        http_port, free_port = claim_ports([0, 0])
+        grpc_port = port or free_port
+        name = f"{kind}-{len(self.started)}"
+        file = self.folder / f"{name}.yaml"
+        file.write_text(json.dumps(settings or {}))
+        command = [
+            f"exfm.serving.{kind}", "--bundle", str(bundle), "--settings", str(file), "--host", host,
+            "--http-port", str(http_port), "--grpc-port", str(grpc_port), *own, *arguments,
+        ]  # fmt: skip
+        server = start_process(name, command, log=self.folder / f"{name}.log")
+        pod = Pod(server, rest_url=f"http://{host}:{http_port}", grpc_address=f"{host}:{grpc_port}")
+        self.started.append(pod)
+        return pod
+
+
+@dataclass
+class Load:
+    """Steady requests to a ranker, from a few threads, while a block runs."""
+
+    ranker: Pod
+    num_answered: int = 0
+    errors: list[ExfmError] = field(default_factory=list)
+
+    def during(self, block: Callable[[], None]) -> None:
+        """Ask until the block has ended."""
+        is_over = False
+
+        def keep_asking() -> None:
+            while not is_over:
+                try:
+                    self.ranker.ask()
+                    self.num_answered += 1
+                except ExfmError as error:
+                    self.errors.append(error)
+                time.sleep(0.02)
+
+        with ThreadPoolExecutor(4) as pool:
+            asking = [pool.submit(keep_asking) for _ in range(4)]
+            try:
+                block()
+            finally:
+                is_over = True
+            for one in asking:
+                one.result()

@@ -1,0 +1,204 @@
+"""When a server starts to say that it is ready, and when it stops to."""
+
+import json
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc
+from pods import Load, Pod, Pods, wait_for
+from serving_requests import make_request, offline_scores, scores_of
+
+from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle
+from exfm.artifact.manifest import read_json, write_json
+from exfm.errors import ServingError, ShardUnavailableError
+from exfm.serving.local import serve_local
+from exfm.serving.processes import claim_ports
+from exfm.serving.ranker.readiness import check_scores
+
+NOBODY = ["127.0.0.1:1", "127.0.0.1:1"]
+
+
+def sealed_again(bundle: Path, folder: Path, change: Callable[[Path], None]) -> Path:
+    """Return a copy of a bundle with something changed, as if it had been exported so."""
+    shutil.copytree(bundle, folder)
+    change(folder)
+    old = BundleManifest.read(folder, verify=False)
+    seal_bundle(
+        folder, name=old.name, schema=old.feature_schema, network=old.network, plan=old.plan, lineage={"copied": "once"}
+    )
+    return folder
+
+
+def move_a_score(folder: Path) -> None:
+    response = read_json(folder / GOLDEN_RESPONSE)
+    response["outputs"][1]["data"][2] += 0.002
+    write_json(folder / GOLDEN_RESPONSE, response)
+
+
+def start_shards(pods: Pods, bundle: Path, **options: Any) -> list[str]:
+    return [pods.shard(bundle, shard, **options).grpc_address for shard in range(2)]
+
+
+def test_the_scores_tolerance_is_a_thousandth() -> None:
+    found = {"like": np.array([0.5, 0.2], dtype=np.float32), "love": np.array([0.1, 0.9], dtype=np.float32)}
+    assert check_scores(found, expected={"like": [0.5, 0.2], "love": [0.1, 0.9009]}) == pytest.approx(9e-4, rel=1e-3)
+    with pytest.raises(ServingError, match=r"task 'love' .* candidate 1 is scored 0\.900000, expected 0\.902000"):
+        check_scores(found, expected={"like": [0.5, 0.2], "love": [0.1, 0.902]})
+
+
+@pytest.mark.parametrize("scores", [[0.5], [], [0.5, float("nan")]])
+def test_a_score_that_is_missing_or_nan_disagrees(scores: list[float]) -> None:
+    with pytest.raises(ServingError, match="task 'like'"):
+        check_scores({"like": np.array(scores, dtype=np.float32)}, expected={"like": [0.5, 0.2]})
+    with pytest.raises(ServingError, match="task 'like' of the golden request has 0 scores, expected 2"):
+        check_scores({}, expected={"like": [0.5, 0.2]})
+
+
+@pytest.mark.slow
+def test_a_ranker_is_ready_once_its_shards_gave_the_golden_scores_and_stays_so(bundle: Path, pods: Pods) -> None:
+    ports = claim_ports([0, 0])
+    ranker = pods.ranker(bundle, [f"127.0.0.1:{port}" for port in ports])
+    wait_for(lambda: any(re.search(r"not ready since \d+ s: shard 0 at", line) for line in ranker.lines()))
+    assert httpx.get(f"{ranker.rest_url}/v2/health/live").status_code == 200
+    response = httpx.get(f"{ranker.rest_url}/v2/health/ready")
+    assert (response.status_code, response.json()) == (503, {"ready": False})
+    assert httpx.get(f"{ranker.rest_url}/v2/models/students/ready").status_code == 503
+    with tritonclient.grpc.InferenceServerClient(ranker.grpc_address) as client:
+        assert not client.is_server_ready()
+        assert not client.is_model_ready("students")
+
+    shards = [pods.shard(bundle, shard, port=port) for shard, port in enumerate(ports)]
+    ranker.wait_until_ready()
+    for shard in shards:
+        assert shard.num_lookups() >= 1
+        shard.server.process.kill()
+        shard.server.process.wait()
+    with pytest.raises(ShardUnavailableError):
+        ranker.ask()
+    assert ranker.is_ready()
+    assert not any("Traceback" in line for line in ranker.lines())
+
+
+@pytest.mark.slow
+def test_waiting_for_shards_is_logged_a_few_times_only(bundle: Path, pods: Pods) -> None:
+    ranker = pods.ranker(bundle, NOBODY)
+    wait_for(lambda: any("not ready since" in line for line in ranker.lines()))
+    time.sleep(3)
+    assert sum("not ready since" in line for line in ranker.lines()) == 1
+
+
+@pytest.mark.slow
+def test_a_ranker_whose_shards_score_otherwise_ends_with_one_line_about_it(
+    bundle: Path, pods: Pods, tmp_path: Path
+) -> None:
+    moved = sealed_again(bundle, tmp_path / "moved", move_a_score)
+    ranker = pods.ranker(moved, start_shards(pods, moved))
+    assert ranker.exit_code() == 3
+    expected = read_json(moved / GOLDEN_RESPONSE)["outputs"][1]["data"][2]
+    assert ranker.lines()[-1].startswith(
+        f"error: task 'love' of the golden request: candidate 2 is scored {expected - 0.002:.6f}, "
+        f"expected {expected:.6f} to 0.001"
+    )
+
+
+@pytest.mark.slow
+def test_servers_that_score_otherwise_are_not_served_locally(bundle: Path, tmp_path: Path) -> None:
+    moved = sealed_again(bundle, tmp_path / "moved", move_a_score)
+    with pytest.raises(ServingError, match=r"the ranker ended with exit code 3(.|\n)*task 'love'"), serve_local(moved):
+        pass
+
+
+@pytest.mark.slow
+def test_a_ranker_whose_shards_hold_another_bundle_ends_with_one_line_about_it(
+    bundle: Path, pods: Pods, tmp_path: Path
+) -> None:
+    other = sealed_again(bundle, tmp_path / "other", lambda folder: None)
+    ranker = pods.ranker(bundle, start_shards(pods, other))
+    assert ranker.exit_code() == 3
+    last = ranker.lines()[-1]
+    assert last.startswith("error: shard ")
+    assert BundleManifest.read(bundle).bundle_id in last
+    assert BundleManifest.read(other).bundle_id in last
+
+
+@pytest.mark.slow
+def test_a_bundle_without_golden_scores_is_ready_once_all_shards_answer(
+    bundle: Path, pods: Pods, tmp_path: Path
+) -> None:
+    plain = sealed_again(bundle, tmp_path / "plain", lambda folder: shutil.rmtree(folder / "golden"))
+    ports = claim_ports([0, 0])
+    ranker = pods.ranker(plain, [f"127.0.0.1:{port}" for port in ports])
+    pods.shard(plain, 0, port=ports[0]).wait_until_ready()
+    wait_for(lambda: any("not ready since" in line for line in ranker.lines()))
+    assert not ranker.is_ready()
+    pods.shard(plain, 1, port=ports[1])
+    ranker.wait_until_ready()
+    assert any("no score was compared" in line for line in ranker.lines())
+    assert scores_of(ranker.ask())["like"] == pytest.approx(offline_scores(plain, make_request())["like"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_damaged_golden_scores_are_found_by_the_ranker_alone(bundle: Path, pods: Pods, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(bundle, damaged)
+    (damaged / GOLDEN_REQUEST).write_text(json.dumps(make_request()) + " ")
+    pods.shard(damaged, 0).wait_until_ready()
+    ranker = pods.ranker(damaged, NOBODY)
+    assert ranker.exit_code() == 2
+    assert ranker.lines()[-1].startswith(f"error: {damaged}: golden/request.json is damaged")
+
+
+@pytest.mark.slow
+def test_a_folder_that_holds_another_bundle_than_the_one_meant_is_not_served(bundle: Path, pods: Pods) -> None:
+    meant, found = "0" * 64, BundleManifest.read(bundle).bundle_id
+    wrong, right = ["--bundle-id", meant], ["--bundle-id", found]
+    for pod in (pods.ranker(bundle, NOBODY, arguments=wrong), pods.shard(bundle, 0, arguments=wrong)):
+        assert pod.exit_code() == 2
+        assert pod.lines()[-1].startswith(f"error: {bundle} holds bundle {found}, expected {meant}: ")
+    pods.shard(bundle, 0, arguments=right).wait_until_ready()
+
+
+def is_ready_by_grpc(pod: Pod) -> bool:
+    with tritonclient.grpc.InferenceServerClient(pod.grpc_address) as client:
+        return bool(client.is_server_ready())
+
+
+@pytest.mark.slow
+def test_a_server_that_leaves_says_so_first_and_answers_until_it_stops(bundle: Path, pods: Pods) -> None:
+    ranker = pods.ranker(bundle, start_shards(pods, bundle), settings={"lame_duck_s": 3})
+    ranker.wait_until_ready()
+    assert is_ready_by_grpc(ranker)
+    with httpx.Client() as client:
+        url = f"{ranker.rest_url}/v2/models/students/infer"
+        assert "connection" not in client.post(url, json=make_request()).headers
+
+        def leave() -> None:
+            ranker.server.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: not ranker.is_ready())
+
+        load = Load(ranker)
+        load.during(leave)
+        assert load.num_answered > 0
+        assert load.errors == []
+        assert not is_ready_by_grpc(ranker)
+        assert httpx.get(f"{ranker.rest_url}/v2/health/live").status_code == 200
+        response = client.post(url, json=make_request())
+        assert response.status_code == 200
+        assert response.headers["connection"] == "close"
+    assert ranker.exit_code() == 0
+
+
+@pytest.mark.slow
+def test_a_server_that_never_was_ready_stops_at_once(bundle: Path, pods: Pods) -> None:
+    ranker = pods.ranker(bundle, NOBODY, settings={"lame_duck_s": 600})
+    wait_for(lambda: any("not ready since" in line for line in ranker.lines()))
+    ranker.server.process.send_signal(signal.SIGTERM)
+    assert ranker.exit_code() == 0
