@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RIG := PYTHONPATH=tests/cluster $(BIN)/python -m rig
 MOVIELENS := examples/movielens/data
 
 .DEFAULT_GOAL := help
@@ -20,8 +21,20 @@ serve: $(VENV)/.installed ## Serve the demo's first vertical model on 127.0.0.1:
 	@$(BIN)/exfm serve out/movielens/bundle/students --http-port 8080 --grpc-port 8081
 
 .PHONY: test
-test: $(VENV)/.installed ## Run all tests
-	@$(BIN)/pytest
+test: $(VENV)/.installed ## Run all tests that need no cluster
+	@$(BIN)/pytest -m "not cluster"
+
+.PHONY: cluster
+cluster: $(VENV)/.installed ## Bring up a Kubernetes with KServe on this machine (Debian, root, Go); print its KUBECONFIG
+	@$(RIG) up
+
+.PHONY: cluster-down
+cluster-down: $(VENV)/.installed ## Take that cluster down and leave nothing of it behind
+	@$(RIG) down
+
+.PHONY: test-cluster
+test-cluster: $(VENV)/.installed ## Run the cluster's tests against KUBECONFIG, or against a cluster brought up for them
+	@$(RIG) run $(BIN)/pytest -m cluster tests
 
 .PHONY: check
 check: lint types imports pipelines ## Check style, types, layers and that the pipelines compile
@@ -42,6 +55,10 @@ imports: $(VENV)/.installed ## Check that each layer imports only what lies belo
 .PHONY: pipelines
 pipelines: $(VENV)/.installed ## Compile the pipelines to build/pipelines/*.yaml, for a Kubeflow cluster
 	@$(BIN)/exfm pipelines compile --out build/pipelines
+
+.PHONY: images
+images: ## Build exfm-serving and exfm-pipelines, with docker, podman or buildah
+	@sh images/build.sh $(OPTIONS)
 
 .PHONY: lock
 lock: $(VENV)/.installed ## Resolve pyproject.toml again into requirements.lock

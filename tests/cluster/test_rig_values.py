@@ -1,0 +1,128 @@
+"""What the rig works out before it acts."""
+
+import json
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rig.binaries import FAMILIES, TOOLS, family_key, linker_flags, required_version, unfetched_modules
+from rig.configuration import STORAGE_INITIALIZER_IMAGE, kubelet_config, packet_rules, rig_inference_config
+from rig.debian import require_machine
+from rig.errors import MissingError, RigError
+from rig.images import Image, built_images, pause_image
+from rig.layout import Layout, folders
+from rig.processes import members
+
+
+def test_every_family_of_binaries_has_pinned_modules() -> None:
+    assert sorted(FAMILIES) == sorted(folder.name for folder in TOOLS.iterdir())
+
+
+def test_kubernetes_is_told_the_version_that_its_go_mod_names() -> None:
+    go_mod = "require k8s.io/kubernetes v1.34.4\n"
+    assert "gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1" in linker_flags("kubernetes", go_mod)
+
+
+def test_a_module_that_is_only_part_of_another_name_is_not_taken_for_it() -> None:
+    assert (
+        required_version("\tk8s.io/kubernetes-fork v1.0.0\n\tk8s.io/kubernetes v1.34.4\n", "k8s.io/kubernetes")
+        == "v1.34.4"
+    )
+
+
+def test_a_changed_sum_changes_the_key_of_the_cached_binaries(tmp_path: Path) -> None:
+    (tmp_path / "go.mod").write_text("module m\n")
+    (tmp_path / "go.sum").write_text("a\n")
+    before = family_key(tmp_path)
+    (tmp_path / "go.sum").write_text("b\n")
+    assert family_key(tmp_path) != before
+
+
+def test_a_failed_fetch_names_its_modules() -> None:
+    output = "go: example.org/a/b@v1.2.3: not found\ngo: example.org/c@v0.1.0-rc.1: timeout\n"
+    assert unfetched_modules(output) == ["example.org/a/b@v1.2.3", "example.org/c@v0.1.0-rc.1"]
+
+
+def test_a_fetch_that_failed_without_a_reason_names_the_module_that_was_tried_last() -> None:
+    output = "go: downloading example.org/a v1.0.0\ngo: downloading example.org/b v2.0.0\nmodule lookup disabled\n"
+    assert unfetched_modules(output) == ["example.org/b@v2.0.0"]
+
+
+def test_a_machine_without_root_is_refused_in_one_line_with_exit_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(MissingError, match=r"^the rig needs root[^\n]*$") as refused:
+        require_machine()
+    assert refused.value.exit_code == 2
+
+
+def test_rigs_of_different_slots_share_no_address() -> None:
+    first, second = (Layout(Path("/a"), Path("/c"), slot) for slot in (0, 1))
+    for address in ("name", "node_address", "machine_address", "pod_range", "service_range", "dns_service_address"):
+        assert getattr(first, address) != getattr(second, address)
+
+
+@pytest.mark.parametrize("folder", ["rig", "/var/lib/rig", "/run/rig"])
+def test_a_folder_that_the_rig_would_hide_from_itself_is_refused(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    monkeypatch.setenv("EXFM_RIG_DIR", folder)
+    with pytest.raises(RigError, match="EXFM_RIG_DIR"):
+        folders()
+
+
+def test_pods_may_reach_pods_and_the_machine_and_nothing_else() -> None:
+    rules = [line.strip() for line in packet_rules(Layout(Path("/r"), Path("/c"))).splitlines()]
+    assert rules[rules.index('iifname "uplink" accept') + 1 :] == [
+        "ip daddr { 10.88.1.0/24, 10.88.0.2 } accept",
+        "counter name dropped drop",
+        "}",
+        "}",
+    ]
+
+
+def test_a_kubelet_keeps_pods_in_the_rigs_own_cgroup() -> None:
+    assert yaml.safe_load(kubelet_config(Layout(Path("/r"), Path("/c"), 2)))["cgroupRoot"] == "/exfm-rig2"
+
+
+def test_kserve_keeps_what_the_rig_does_not_change() -> None:
+    data = {
+        "deploy": '{"defaultDeploymentMode": "Serverless"}',
+        "ingress": '{"urlScheme": "http"}',
+        "storageInitializer": '{"image": "x", "cpuLimit": "1"}',
+        "router": "{}",
+    }
+    changed = rig_inference_config(data)
+    assert json.loads(changed["deploy"]) == {"defaultDeploymentMode": "Standard"}
+    assert json.loads(changed["ingress"])["urlScheme"] == "http"
+    assert json.loads(changed["storageInitializer"]) == {"image": STORAGE_INITIALIZER_IMAGE, "cpuLimit": "1"}
+    assert changed["router"] == "{}"
+
+
+def test_the_same_pause_binary_makes_the_same_image(tmp_path: Path) -> None:
+    (tmp_path / "pause").write_bytes(b"binary")
+    first = pause_image(tmp_path / "first.tar", tmp_path / "pause")
+    second = pause_image(tmp_path / "second.tar", tmp_path / "pause")
+    assert first.digest == second.digest
+    with tarfile.open(first.archive) as archive:
+        assert f"blobs/{first.digest.replace(':', '/')}" in archive.getnames()
+
+
+def test_images_are_imported_in_the_order_that_the_builder_tells() -> None:
+    printed = "IMAGE localhost/b:rig /c/b.tar sha256:1\nIMAGE localhost/a:rig /c/a.tar sha256:2\n"
+    assert built_images(printed) == [
+        Image("localhost/b:rig", Path("/c/b.tar"), "sha256:1"),
+        Image("localhost/a:rig", Path("/c/a.tar"), "sha256:2"),
+    ]
+
+
+def test_a_process_that_keeps_changing_its_program_is_found_every_time(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, tmp_path)
+    name, value = layout.marker.split("=")
+    script = 'exec sh -c "$0" "$0"'
+    with subprocess.Popen(["sh", "-c", script, script], env=os.environ | {name: value}) as process:
+        try:
+            assert all([found.pid for found in members(layout)] == [process.pid] for _ in range(100))
+        finally:
+            process.kill()
