@@ -60,6 +60,8 @@ def next_action(release: Release, seen: Observation, *, hot_s: int, now_s: int) 
     before = collectable(release, seen, hot_s=hot_s, now_s=now_s)
     if before:
         return Collect(before)
+    if seen.is_leaving(release):
+        return Wait("what was deleted before is ending")
     shards = seen.shards_of(release.version)
     foreign = [servers for servers in shards if not servers.release.same_content(release)]
     if foreign:

@@ -37,6 +37,8 @@ class Servers:
     wanted: int
     settled: bool
     """Whether all servers are of this version and ready, and KServe says so too."""
+    leaving: bool
+    """Whether it was deleted, and is there only until its pods are gone."""
     problems: tuple[Problem, ...]
     """Why some of them are not ready."""
 
@@ -54,6 +56,11 @@ class Observation:
     """By version: its pods, those that are ending included."""
     pods: int
     """All pods of the vertical model."""
+
+    def is_leaving(self, release: Release) -> bool:
+        """Return whether objects that a deployment of `release` would apply are still being removed."""
+        concerned = [*self.shards_of(release.version), *([self.ranker] if self.ranker else [])]
+        return any(servers.leaving for servers in concerned)
 
     def shards_of(self, version: int) -> Sequence[Servers]:
         """Return a version's shards, by number."""
@@ -151,5 +158,6 @@ def _servers(service: Object, release: Release, deployment: Object | None, probl
         ready=max(0, updated - unavailable),
         wanted=wanted,
         settled=settled,
+        leaving="deletionTimestamp" in service["metadata"],
         problems=() if settled else problems,
     )

@@ -90,7 +90,7 @@ def _roll_out(cluster: Cluster, release: Release, config: DeployConfig, *, say: 
     while True:
         seen = observe(cluster, release.vm)
         action = next_action(release, seen, hot_s=config.hot_s, now_s=int(time.time()))
-        if not applied and not isinstance(action, Collect | Fail):
+        if not applied and not isinstance(action, Collect | Fail) and not seen.is_leaving(release):
             # Settings may have changed since a version was applied; applying the same again changes nothing.
             for shard in range(release.num_shards):
                 _apply_shard(cluster, release, shard, config)
@@ -129,12 +129,14 @@ def _give_up(cluster: Cluster, release: Release, config: DeployConfig) -> str:
     elif goes and seen.ranker is not None:
         cluster.delete(ISVC_KIND, seen.ranker.name)
     give_up_s = time.monotonic() + UNDO_TIMEOUT_S
-    while goes:  # shards stay until no ranker of this version asks them
+    while time.monotonic() < give_up_s:
         seen = observe(cluster, release.vm)
-        if not seen.ranker_pods.get(release.version, 0) or time.monotonic() > give_up_s:
+        gone = leftovers(release, seen)
+        if not seen.ranker_pods.get(release.version, 0):  # shards stay until no ranker of this version asks them
+            _delete_shards(cluster, seen, gone)
+        if not gone and not (goes and seen.ranker_pods.get(release.version, 0)):
             break
         time.sleep(POLL_S)
-    _delete_shards(cluster, seen, leftovers(release, seen))
     if seen.history is None:
         return "nothing of it was left behind"
     return f"{seen.history.current.release.name} serves on"

@@ -1,0 +1,61 @@
+"""Versions of a bundle that differ in every table and in the network, so that a mixture of two shows in the scores."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+
+from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle, tables_file
+from exfm.models.offline import answer_request
+
+Scores = dict[str, list[float]]
+
+
+def derive_version(bundle: Path, out: Path, *, scale: float) -> BundleManifest:
+    """Write the bundle with its tables and its serving head scaled, and with its own golden scores."""
+    shutil.copytree(bundle, out)
+    manifest = BundleManifest.read(bundle)
+    _scale(out / DENSE_FILE, scale, only="serving_head")
+    for shard in range(manifest.plan.num_shards):
+        _scale_tables(out / tables_file(shard), scale)
+    seal(out, manifest)
+    outputs = answer_request(out, out / GOLDEN_REQUEST)["outputs"]
+    (out / GOLDEN_RESPONSE).write_text(json.dumps({"outputs": outputs}), encoding="utf-8")
+    return seal(out, manifest)
+
+
+def seal(folder: Path, like: BundleManifest) -> BundleManifest:
+    """Seal a folder as a bundle of the same model, schema and plan as another one."""
+    return seal_bundle(
+        folder,
+        name=like.name,
+        schema=like.feature_schema,
+        network=like.network,
+        plan=like.plan,
+        lineage=like.lineage,
+    )
+
+
+def golden(bundle: Path) -> tuple[dict[str, Any], Scores]:
+    """Return a bundle's golden request and the scores that the model gave it offline, by task."""
+    request = json.loads((bundle / GOLDEN_REQUEST).read_text(encoding="utf-8"))
+    answer = answer_request(bundle, bundle / GOLDEN_REQUEST)
+    return request, {output["name"]: output["data"] for output in answer["outputs"]}
+
+
+def _scale(file: Path, scale: float, *, only: str) -> None:
+    tensors = safetensors.torch.load_file(file)
+    scaled = {name: value * scale if name.startswith(only) else value for name, value in tensors.items()}
+    safetensors.torch.save_file(scaled, file)
+    file.chmod(0o644)
+
+
+def _scale_tables(file: Path, scale: float) -> None:
+    import torch
+
+    tensors = safetensors.torch.load_file(file)  # flat bytes, by encoding
+    scaled = {name: (flat.view(torch.float32) * scale).view(torch.uint8) for name, flat in tensors.items()}
+    safetensors.torch.save_file(scaled, file)
+    file.chmod(0o644)

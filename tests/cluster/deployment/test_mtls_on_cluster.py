@@ -1,0 +1,133 @@
+"""mTLS between rankers and shards: who has no certificate is refused, and renewed ones are taken without a restart."""
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trustme
+from operators import NAMESPACE, Operator, wait_for
+
+pytestmark = pytest.mark.cluster
+
+SHARD_NAME = f"*.{NAMESPACE}.svc"
+
+
+def secrets(authority: trustme.CA) -> list[Any]:
+    """Return the Secrets with certificates that this authority has just issued."""
+    issued = {
+        "exfm-shard-tls": authority.issue_cert(SHARD_NAME),
+        "exfm-ranker-tls": authority.issue_cert(f"ranker.{NAMESPACE}"),
+    }
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/tls",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "data": {
+                key: base64.b64encode(value).decode()
+                for key, value in {
+                    "tls.crt": b"".join(blob.bytes() for blob in leaf.cert_chain_pems),
+                    "tls.key": leaf.private_key_pem.bytes(),
+                    "ca.crt": authority.cert_pem.bytes(),
+                }.items()
+            },
+        }
+        for name, leaf in issued.items()
+    ]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def secured(operator: Operator, authority: trustme.CA) -> Iterator[Operator]:
+    """Version 1 served with mTLS."""
+    operator.undeploy()
+    operator.apply(*secrets(authority))
+    operator.install("mtls")
+    operator.deploy(1)
+    yield operator
+    operator.undeploy()
+    operator.install("base")
+
+
+PROBE = """
+import json, socket, ssl, sys
+from cryptography import x509
+
+given = json.loads(sys.stdin.read())
+context = ssl.create_default_context(cadata=given["ca"])
+context.set_alpn_protocols(["h2"])
+if given["cert"]:
+    open("/tmp/pair.pem", "w").write(given["cert"])
+    context.load_cert_chain("/tmp/pair.pem")
+with socket.create_connection((given["host"], 8081), timeout=5) as plain:
+    with context.wrap_socket(plain, server_hostname=given["host"]) as line:
+        line.sendall(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        heard = line.recv(9)
+        serial = x509.load_der_x509_certificate(line.getpeercert(True)).serial_number
+        print(json.dumps({"heard": len(heard), "serial": str(serial)}))
+"""
+
+
+def shard_host(operator: Operator) -> str:
+    return f"{operator.vm}-v1-s0-grpc.{NAMESPACE}.svc"
+
+
+def probe(operator: Operator, authority: trustme.CA, *, cert: str) -> Any:
+    given = {"host": shard_host(operator), "ca": authority.cert_pem.bytes().decode(), "cert": cert}
+    return json.loads(operator.in_client(PROBE, text=json.dumps(given)))
+
+
+def pair(authority: trustme.CA) -> str:
+    leaf = authority.issue_cert("client.test")
+    return (leaf.private_key_pem.bytes() + leaf.cert_chain_pems[0].bytes()).decode()
+
+
+def test_with_mtls_answers_are_right(secured: Operator) -> None:
+    with secured.load() as load:
+        time.sleep(3)
+    assert load.num > 50
+    assert (load.failures, load.wrong) == ({}, 0)
+
+
+def test_a_pod_of_another_namespace_without_the_certificate_is_refused_by_a_shard(
+    secured: Operator, authority: trustme.CA
+) -> None:
+    assert probe(secured, authority, cert=pair(authority))["heard"] > 0
+    with pytest.raises(AssertionError, match=r"(?i)certificate.required|bad.certificate|ConnectionReset|EOF"):
+        probe(secured, authority, cert="")
+    with pytest.raises(AssertionError, match=r"(?i)unknown.ca|bad.certificate|ConnectionReset|EOF"):
+        probe(secured, authority, cert=pair(trustme.CA()))
+
+
+def test_a_shards_plain_port_answers_health_and_refuses_inference(secured: Operator) -> None:
+    host = f"{secured.vm}-v1-s0-predictor.{NAMESPACE}.svc"
+    program = (
+        "import httpx; "
+        f"print(httpx.get('http://{host}/v2/health/ready').status_code, "
+        f"httpx.post('http://{host}/v2/models/{secured.vm}-shard-0/infer', json={{}}).status_code)"
+    )
+    assert secured.in_client(program).split() == ["200", "403"]
+
+
+def test_renewed_certificates_are_taken_without_a_restart_or_a_failed_request(
+    secured: Operator, authority: trustme.CA
+) -> None:
+    mine = pair(authority)
+    before = probe(secured, authority, cert=mine)["serial"]
+    pods = secured.names("pods")
+    with secured.load() as load:
+        secured.apply(*secrets(authority))
+        wait_for(
+            lambda: probe(secured, authority, cert=mine)["serial"] != before, seconds=150, what="a new certificate"
+        )
+        time.sleep(5)
+    assert (load.failures, load.wrong) == ({}, 0)
+    assert secured.names("pods") == pods

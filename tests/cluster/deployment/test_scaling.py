@@ -1,0 +1,87 @@
+"""Servers added under load, removed after it, and placed on nodes with GPUs."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from operators import NAMESPACE, Operator, wait_for
+
+pytestmark = pytest.mark.cluster
+
+
+def replicas(operator: Operator, deployment: str) -> int:
+    text = operator.kubectl(
+        "get", "deployment", f"--namespace={NAMESPACE}", deployment, "--output=jsonpath={.status.readyReplicas}"
+    )
+    return int(text or 0)
+
+
+def test_a_shards_server_is_added_under_load_and_removed_after_it(served: Operator, tmp_path: Path) -> None:
+    scaled = yaml.safe_load(served.settings.read_text())
+    scaled["shard"] |= {"max_replicas": 2, "cpu_target_percent": 100}
+    settings = tmp_path / "scaled.yaml"
+    settings.write_text(yaml.safe_dump(scaled))
+    arguments = served.deploy_arguments(1)
+    served.exfm(*arguments[:-1], str(settings))
+    shard = f"{served.vm}-v1-s0-predictor"
+    assert served.names("horizontalpodautoscalers") == [shard, f"{served.vm}-v1-s1-predictor"]
+    with served.load(rate=10) as steady:
+        with served.load(rate=60) as heavy:
+            wait_for(lambda: replicas(served, shard) == 2, seconds=120, what="a second server")
+        wait_for(lambda: replicas(served, shard) == 1, seconds=150, what="one server again")
+    assert (heavy.failures, heavy.wrong) == ({}, 0)
+    assert (steady.failures, steady.wrong) == ({}, 0)
+    served.deploy(1)
+    wait_for(lambda: not served.names("horizontalpodautoscalers"), seconds=30, what="no autoscaler")
+
+
+@pytest.fixture
+def gpu_manifests(operator: Operator) -> Iterator[Operator]:
+    """The GPU component applied, and nothing deployed."""
+    operator.undeploy()
+    operator.install("gpu")
+    yield operator
+    operator.undeploy()
+    operator.install("base")
+
+
+@pytest.fixture
+def node(operator: Operator) -> Iterator[str]:
+    """A node that is given GPUs, and loses them again."""
+    [name] = operator.names("nodes")
+    yield name
+    operator.kubectl("label", "node", name, "nvidia.com/gpu.present-")
+    operator.kubectl("taint", "node", name, "nvidia.com/gpu-")
+    gone = [{"op": "remove", "path": "/status/capacity/nvidia.com~1gpu"}]
+    operator.kubectl("patch", "node", name, "--subresource=status", "--type=json", f"--patch={json.dumps(gone)}")
+
+
+def test_gpu_servers_go_to_nodes_with_gpus_and_to_no_others(gpu_manifests: Operator, node: str, tmp_path: Path) -> None:
+    impatient = tmp_path / "impatient.yaml"
+    settings = yaml.safe_load(gpu_manifests.settings.read_text()) | {"ready_timeout_s": 10, "nodes_must_fit": False}
+    impatient.write_text(yaml.safe_dump(settings))
+    process = gpu_manifests.exfm(*gpu_manifests.deploy_arguments(1)[:-1], str(impatient), check=False)
+    assert process.returncode == 3
+    assert re.search(
+        r"Unschedulable: 0/1 nodes are available: .*didn't match.*node (affinity|selector)", process.stderr
+    )
+    assert gpu_manifests.names("inferenceservices") == []
+
+    gpu_manifests.kubectl("label", "node", node, "nvidia.com/gpu.present=true")
+    gpu_manifests.kubectl("taint", "node", node, "nvidia.com/gpu=present:NoSchedule")
+    gpus = [{"op": "add", "path": "/status/capacity/nvidia.com~1gpu", "value": "8"}]
+    gpu_manifests.kubectl("patch", "node", node, "--subresource=status", "--type=json", f"--patch={json.dumps(gpus)}")
+    settings |= {"ready_timeout_s": 150}
+    impatient.write_text(yaml.safe_dump(settings))
+    gpu_manifests.exfm(*gpu_manifests.deploy_arguments(1)[:-1], str(impatient))
+    pods: list[Any] = json.loads(gpu_manifests.kubectl("get", "pods", f"--namespace={NAMESPACE}", "--output=json"))[
+        "items"
+    ]
+    assert len(pods) == 4
+    for pod in pods:
+        assert pod["spec"]["nodeName"] == node
+        assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"

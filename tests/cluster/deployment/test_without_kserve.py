@@ -1,0 +1,33 @@
+"""The end: exfm taken off the cluster, and a cluster that has no KServe. Its name puts it last."""
+
+import os
+
+import pytest
+from operators import CLIENTS, MODELS_CLAIM, NAMESPACE, Operator
+
+pytestmark = pytest.mark.cluster
+
+
+def test_uninstalling_leaves_nothing_of_ours(served: Operator) -> None:
+    served.exfm("undeploy", served.vm, "-c", str(served.settings))
+    served.kubectl("delete", "persistentvolumeclaim", f"--namespace={NAMESPACE}", MODELS_CLAIM, "--wait=false")
+    served.uninstall("base")
+    kinds = served.kubectl("api-resources", "--verbs=list", "--output=name").split()
+    listed = ",".join(kind for kind in kinds if not kind.startswith("events"))
+    found = served.kubectl(
+        "get", listed, "--all-namespaces", "--selector=app.kubernetes.io/part-of=exfm", "--output=name"
+    )
+    assert found == ""
+    assert NAMESPACE not in served.names("namespaces")
+    assert CLIENTS in served.names("namespaces")
+
+
+def test_a_cluster_without_kserve_is_told_apart_from_one_without_models(operator: Operator) -> None:
+    if "EXFM_RIG_DIR" not in os.environ:
+        pytest.skip("KServe is taken off the rig only, never off a cluster of somebody's")
+    assert operator.exfm("status").stdout == f"nothing is deployed in namespace {NAMESPACE}\n"
+    operator.kubectl("delete", "customresourcedefinition", "inferenceservices.serving.kserve.io", "--timeout=60s")
+    for arguments in (["status"], operator.deploy_arguments(1)):
+        process = operator.exfm(*arguments, check=False)
+        assert process.returncode == 3
+        assert process.stderr == "exfm: the cluster knows no InferenceService: install KServe 0.20 or later\n"
