@@ -1,0 +1,134 @@
+"""What the images promise, as far as their sources tell it; tests/cluster runs the images themselves."""
+
+import json
+import re
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from exfm.environment import COMPUTE_ENVIRONMENT
+
+REPOSITORY = Path(__file__).parents[2]
+IMAGES = REPOSITORY / "images"
+INITIALIZER = REPOSITORY / "tests/cluster/images/storage-initializer"
+FINAL_STAGES = ("serving", "pipelines")
+
+
+def instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    """Return (keyword, rest) of each instruction, its continued lines joined."""
+    lines = [line for line in dockerfile.read_text().splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    return [(line.split()[0], line.partition(" ")[2].strip()) for line in joined.splitlines() if line.strip()]
+
+
+def stages() -> dict[str, list[tuple[str, str]]]:
+    """Return each stage's instructions by its name, those of the stages that it starts from before its own."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    current: list[tuple[str, str]] = []
+    for keyword, rest in instructions(IMAGES / "Dockerfile"):
+        if keyword == "FROM":
+            parent, _, name = rest.split()
+            current = found[name] = [*found.get(parent, [])]
+        else:
+            current.append((keyword, rest))
+    return found
+
+
+def last(stage: str, keyword: str) -> str:
+    return [rest for word, rest in stages()[stage] if word == keyword][-1]
+
+
+def pins(path: Path) -> dict[str, str]:
+    """Return the version of each package that a locked requirements file names."""
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", path.read_text(), flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("stage", FINAL_STAGES)
+def test_an_image_sets_the_environment_that_tensors_want(stage: str) -> None:
+    settings = dict(
+        setting.split("=", 1) for keyword, rest in stages()[stage] if keyword == "ENV" for setting in rest.split()
+    )
+    assert settings.items() >= COMPUTE_ENVIRONMENT.items()
+
+
+@pytest.mark.parametrize("stage", FINAL_STAGES)
+def test_an_image_runs_as_a_numeric_user_other_than_root(stage: str) -> None:
+    assert last(stage, "USER") == "10001:10001"
+
+
+@pytest.mark.parametrize("stage", FINAL_STAGES)
+def test_an_images_command_is_run_without_a_shell(stage: str) -> None:
+    assert json.loads(last(stage, "CMD"))
+    assert "ENTRYPOINT" not in dict(stages()[stage])
+
+
+@pytest.mark.parametrize("stage", FINAL_STAGES)
+def test_an_image_says_what_it_is(stage: str) -> None:
+    labels = " ".join(rest for keyword, rest in stages()[stage] if keyword == "LABEL")
+    assert f'title="exfm-{stage}"' in labels
+    for label in ("description", "version", "revision", "licenses"):
+        assert f"org.opencontainers.image.{label}=" in labels
+
+
+def test_the_images_share_the_layers_up_to_the_serving_dependencies() -> None:
+    shared = stages()["serving-dependencies"]
+    for stage in FINAL_STAGES:
+        assert stages()[stage][: len(shared)] == shared
+
+
+def test_everything_that_a_build_copies_passes_dockerignore() -> None:
+    allowed = [line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    copied = [
+        source
+        for keyword, rest in instructions(IMAGES / "Dockerfile")
+        if keyword == "COPY" and "--from" not in rest
+        for source in rest.split()[:-1]
+    ]
+    assert copied
+    for source in copied:
+        assert (REPOSITORY / source).exists()
+        assert any(fnmatch(source, pattern) or source.startswith(f"{pattern}/") for pattern in allowed), source
+
+
+def test_a_new_version_of_exfm_leaves_the_layers_of_its_dependencies(tmp_path: Path) -> None:
+    text = (REPOSITORY / "pyproject.toml").read_text()
+    changed = tmp_path / "pyproject.toml"
+    changed.write_text(re.sub(r'^version = ".*"', 'version = "9.9.9"', text, flags=re.MULTILINE))
+    assert changed.read_text() != text
+    assert dependencies_of(changed) == dependencies_of(REPOSITORY / "pyproject.toml")
+
+
+def test_a_new_dependency_of_exfm_reaches_its_layer(tmp_path: Path) -> None:
+    changed = tmp_path / "pyproject.toml"
+    text = (REPOSITORY / "pyproject.toml").read_text()
+    changed.write_text(text.replace('"numpy>=2.0,<3",', '"numpy>=2.0,<3", "attrs",'))
+    assert "attrs" in dependencies_of(changed)
+
+
+def dependencies_of(pyproject: Path) -> str:
+    return subprocess.run(
+        [sys.executable, str(IMAGES / "dependencies.py"), str(pyproject)], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_fbgemm_for_cuda_has_the_version_of_fbgemm_for_the_cpu() -> None:
+    lock = pins(REPOSITORY / "requirements.lock")
+    assert pins(IMAGES / "constraints.txt")["fbgemm-gpu"] == lock["fbgemm-gpu-cpu"]
+
+
+def test_the_build_backend_is_pinned_within_what_pyproject_asks_for() -> None:
+    (wanted,) = re.findall(r'^requires = \["(.+)"\]', (REPOSITORY / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    requirement = Requirement(wanted)
+    assert pins(IMAGES / "constraints.txt")[requirement.name] in requirement.specifier
+
+
+@pytest.mark.parametrize("requirements", [IMAGES / "constraints.txt", INITIALIZER / "requirements.txt"])
+def test_what_is_pinned_twice_is_pinned_to_one_version(requirements: Path) -> None:
+    lock, again = pins(REPOSITORY / "requirements.lock"), pins(requirements)
+    both = lock.keys() & again.keys()
+    assert both
+    assert {name: again[name] for name in both} == {name: lock[name] for name in both}
