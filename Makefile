@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RIG := PYTHONPATH=tests/cluster $(BIN)/python -m rig
 MOVIELENS := examples/movielens/data
+DEMO_BUNDLE := out/movielens/bundle/students/manifest.json
 
 .DEFAULT_GOAL := help
 
@@ -33,7 +34,7 @@ cluster-down: $(VENV)/.installed ## Take that cluster down and leave nothing of 
 	@$(RIG) down
 
 .PHONY: test-cluster
-test-cluster: $(VENV)/.installed ## Run the cluster's tests against KUBECONFIG, or against a cluster brought up for them
+test-cluster: $(VENV)/.installed $(DEMO_BUNDLE) ## Run the cluster's tests against KUBECONFIG, or against a cluster brought up for them
 	@$(RIG) run $(BIN)/pytest -m cluster tests
 
 .PHONY: check
@@ -80,6 +81,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes --requirement requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
+
+$(DEMO_BUNDLE): # what the cluster's tests deploy
+	@$(MAKE) --no-print-directory demo
 
 # MovieLens-100K by GroupLens, as it lies in the wheel of recbole 1.2.1; never committed.
 $(MOVIELENS)/.fetched: $(VENV)/.installed examples/movielens/fetch.sh

@@ -110,6 +110,17 @@ def test_a_failed_rollout_leaves_the_old_version_and_nothing_of_the_new_one(
     assert cluster.served == [1]
 
 
+def test_a_failed_cold_rollback_leaves_no_shard_of_its_version(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    deploy(cluster, release(2), config)
+    collect(as_cluster(cluster), "students", config.model_copy(update={"hot_s": 0}), say=lambda line: None)
+    cluster.broken[1, "shard"] = "error: no such file"
+    with pytest.raises(RolloutError, match="students v2 serves on"):
+        roll_back(as_cluster(cluster), "students", config, to=1, say=lambda line: None)
+    assert cluster.names() == ["students", "students-v2-s0", "students-v2-s1"]
+
+
 @pytest.mark.parametrize("component", ["shard", "ranker"])
 def test_a_failed_first_rollout_leaves_nothing(release: Make, config: DeployConfig, component: str) -> None:
     cluster = SimulatedCluster(broken={(1, component): "error: the bundle is damaged"})

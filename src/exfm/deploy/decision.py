@@ -119,13 +119,16 @@ def undo(release: Release, seen: Observation) -> tuple[Release | None, History |
 
 
 def leftovers(release: Release, seen: Observation) -> tuple[int, ...]:
-    """Return the versions to remove after `release` failed: its own, unless it serves or may be rolled back to."""
-    kept = _kept(seen.history)
-    return (release.version,) if release.version in seen.shards and release.version not in kept else ()
-
-
-def _kept(history: History | None) -> set[int]:
-    return set() if history is None else {switch.release.version for switch in history.switches[:2]}
+    """Return the versions to remove after `release` failed: its own, unless it serves, or is hot and well."""
+    shards = seen.shards_of(release.version)
+    if not shards:
+        return ()
+    if seen.history is not None:
+        serves = release.version == seen.history.current.release.version
+        hot = seen.history.previous is not None and release.version == seen.history.previous.version
+        if serves or (hot and all(servers.settled for servers in shards)):
+            return ()
+    return (release.version,)
 
 
 def _wait_or_fail(servers: Sequence[Servers], *, doing: str) -> Wait | Fail:

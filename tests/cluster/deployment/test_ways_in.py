@@ -31,10 +31,10 @@ def pipelines(operator: Operator) -> Iterator[Operator]:
     operator.kubectl("delete", "namespace", KUBEFLOW, "--timeout=60s")
 
 
-def may(operator: Operator, verb: str, what: str, namespace: str) -> bool:
+def may(operator: Operator, verb: str, what: str, namespace: str, *more: str) -> bool:
     process = subprocess.run(
         [operator.tool, f"--kubeconfig={operator.kubeconfig}", "auth", "can-i", verb, what,
-         f"--namespace={namespace}", f"--as={ACCOUNT}"],
+         f"--namespace={namespace}", f"--as={ACCOUNT}", *more],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return process.stdout.strip() == "yes"
@@ -47,12 +47,13 @@ def test_a_pipelines_step_may_manage_inference_services_here_and_nothing_elsewhe
     allowed |= {(verb, what) for verb in ("get", "list") for what in ("pods", "events", "resourcequotas")}
     allowed |= {(verb, "deployments.apps") for verb in ("get", "list")}
     kinds = {what for _, what in allowed} | {
-        "secrets", "configmaps", "pods/exec", "serviceaccounts", "servingruntimes.serving.kserve.io",
+        "secrets", "configmaps", "serviceaccounts", "servingruntimes.serving.kserve.io",
         "roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io", "persistentvolumeclaims",
     }  # fmt: skip
     verbs = (*manage, "update", "deletecollection")
     found = {(verb, what) for verb in verbs for what in sorted(kinds) if may(pipelines, verb, what, NAMESPACE)}
     assert found == allowed
+    assert not may(pipelines, "create", "pods", NAMESPACE, "--subresource=exec")
     assert not [what for what in sorted(kinds) if may(pipelines, "get", what, CLIENTS)]
 
 

@@ -1,11 +1,14 @@
 """The end: exfm taken off the cluster, and a cluster that has no KServe. Its name puts it last."""
 
+import json
 import os
 
 import pytest
 from operators import CLIENTS, MODELS_CLAIM, NAMESPACE, Operator
 
 pytestmark = pytest.mark.cluster
+
+DEFINITION = "inferenceservices.serving.kserve.io"
 
 
 def test_uninstalling_leaves_nothing_of_ours(served: Operator) -> None:
@@ -26,8 +29,14 @@ def test_a_cluster_without_kserve_is_told_apart_from_one_without_models(operator
     if "EXFM_RIG_DIR" not in os.environ:
         pytest.skip("KServe is taken off the rig only, never off a cluster of somebody's")
     assert operator.exfm("status").stdout == f"nothing is deployed in namespace {NAMESPACE}\n"
-    operator.kubectl("delete", "customresourcedefinition", "inferenceservices.serving.kserve.io", "--timeout=60s")
-    for arguments in (["status"], operator.deploy_arguments(1)):
-        process = operator.exfm(*arguments, check=False)
-        assert process.returncode == 3
-        assert process.stderr == "exfm: the cluster knows no InferenceService: install KServe 0.20 or later\n"
+    definition = json.loads(operator.kubectl("get", "customresourcedefinition", DEFINITION, "--output=json"))
+    operator.kubectl("delete", "customresourcedefinition", DEFINITION, "--timeout=60s")
+    try:
+        for arguments in (["status"], operator.deploy_arguments(1)):
+            process = operator.exfm(*arguments, check=False)
+            assert process.returncode == 3
+            assert process.stderr == "exfm: the cluster knows no InferenceService: install KServe 0.20 or later\n"
+    finally:
+        kept = ("name", "annotations", "labels")
+        metadata = {key: value for key, value in definition["metadata"].items() if key in kept}
+        operator.apply({**definition, "metadata": metadata, "status": None})
