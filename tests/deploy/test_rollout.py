@@ -110,6 +110,18 @@ def test_a_failed_rollout_leaves_the_old_version_and_nothing_of_the_new_one(
     assert cluster.served == [1]
 
 
+def test_a_failed_rollout_takes_no_hot_version_with_it(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    deploy(cluster, release(2), config)
+    cluster.broken[3, "ranker"] = "error: no"
+    with pytest.raises(RolloutError, match="students v2 serves on"):
+        deploy(cluster, release(3), config)
+    assert cluster.names() == [
+        "students", "students-v1-s0", "students-v1-s1", "students-v2-s0", "students-v2-s1"
+    ]  # fmt: skip
+
+
 def test_a_failed_cold_rollback_leaves_no_shard_of_its_version(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)

@@ -57,9 +57,12 @@ Action = ApplyShards | SwitchRanker | Collect | Wait | Fail | Done
 
 def next_action(release: Release, seen: Observation, *, hot_s: int, now_s: int) -> Action:
     """Return the next step towards `release` serving alone, its predecessor's shards kept for `hot_s`."""
-    before = collectable(release, seen, hot_s=hot_s, now_s=now_s)
-    if before:
-        return Collect(before)
+    serves = seen.history is not None and seen.history.current.release.same_content(release)
+    switching = serves and seen.ranker is not None and not seen.ranker.settled
+    # In the midst of a switch nothing goes: it may fail, and what was hot before is hot again.
+    gone = () if switching else collectable(release, seen, hot_s=hot_s, now_s=now_s)
+    if gone:
+        return Collect(gone)
     if seen.is_leaving(release):
         return Wait("what was deleted before is ending")
     shards = seen.shards_of(release.version)
@@ -74,8 +77,7 @@ def next_action(release: Release, seen: Observation, *, hot_s: int, now_s: int) 
     if missing:
         return ApplyShards(missing)
     unready = [servers for servers in shards if not servers.settled]
-    serves = seen.history is not None and seen.history.current.release.same_content(release)
-    if unready and not (serves and seen.ranker is not None and seen.ranker.settled):
+    if unready and not (serves and not switching):
         return _wait_or_fail(unready, doing=f"{len(shards) - len(unready)} of {len(shards)} shards ready")
     if not serves:
         return SwitchRanker()
