@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from exfm.artifact.bundle import BundleManifest, tables_file
 from exfm.cli.main import main
@@ -139,3 +140,41 @@ def test_a_stage_before_its_inputs_says_which_stage_is_missing(command: Callable
     code, _, err = command("label", "-c", config, "--root", tmp_path)
     assert code == 2
     assert f"{tmp_path}/events: no manifest.json there; run the stage that writes it" in err
+
+
+def test_deploy_renders_a_bundles_objects_without_a_cluster(
+    command: Callable[..., Outcome], make_bundle: Callable[[Path], BundleManifest], tmp_path: Path
+) -> None:
+    manifest = make_bundle(tmp_path / "bundle")
+    arguments = ("deploy", tmp_path / "bundle", "--serve-from", "pvc://models/one", "--render")
+    code, out, _ = command(*arguments, "--version", "7", "--namespace", "ranking")
+    assert code == 0
+    objects = list(yaml.safe_load_all(out))
+    assert [item["metadata"]["name"] for item in objects if item["kind"] == "InferenceService"] == [
+        *(f"{manifest.name}-v7-s{shard}" for shard in range(manifest.plan.num_shards)), manifest.name,
+    ]  # fmt: skip
+    assert {item["metadata"]["namespace"] for item in objects} == {"ranking"}
+    code, _, err = command(*arguments)
+    assert code == 2
+    assert "give --version" in err
+
+
+def test_deploy_refuses_a_bundle_that_pods_cannot_read_and_another_digest(
+    command: Callable[..., Outcome], make_bundle: Callable[[Path], BundleManifest], tmp_path: Path
+) -> None:
+    make_bundle(tmp_path / "bundle")
+    code, _, err = command("deploy", tmp_path / "bundle")
+    assert code == 2
+    assert "is a folder of this machine, which pods cannot read" in err
+    code, _, err = command("deploy", "pvc://models/one")
+    assert code == 2
+    assert "can be read by pods only" in err
+    code, _, err = command("deploy", tmp_path / "bundle", "--serve-from", "pvc://models/one", "--digest", "0" * 64)
+    assert code == 2
+    assert f"expected {'0' * 64}; the bundle was written again since" in err
+
+
+def test_promote_names_a_registry_that_is_not_there(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    code, _, err = command("promote", "students", "--root", tmp_path)
+    assert code == 2
+    assert "no registry there" in err

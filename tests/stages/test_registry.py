@@ -194,8 +194,10 @@ def test_a_candidate_no_worse_calibrated_than_a_badly_calibrated_champion_passes
     assert judge(version_with(2, {3: 0.9}, calibration=1.4), champion, PromotionRule()).passed
 
 
-def test_only_a_version_that_passes_becomes_champion(root: Path, vertical: Ref, bundle: Ref) -> None:
-    registry = Registry.at(str(root), create=True)
+def test_only_a_version_that_passes_becomes_champion(
+    root: Path, registration: Registration, vertical: Ref, bundle: Ref
+) -> None:
+    registry = Registry.at(str(root), create=False)
     version = int(registry.register(model=vertical, bundle=bundle).version)
     lenient = PromotionRule(max_calibration_error=10)
     assert registry.promote("search-ads", version, lenient, only_judge=True).passed

@@ -1,4 +1,4 @@
-"""`exfm deploy`, `status`, `rollback`, `collect` and `undeploy`: versions on a Kubernetes cluster."""
+"""`exfm promote`, `deploy`, `status`, `rollback`, `collect` and `undeploy`: versions on their way to serve and back."""
 
 import json
 import sys
@@ -22,8 +22,31 @@ PANEL = "On a cluster"
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommands."""
-    for command in (deploy, status, rollback, collect, undeploy):
+    for command in (promote, deploy, status, rollback, collect, undeploy):
         app.command(command.__name__, rich_help_panel=PANEL)(command)
+
+
+def promote(
+    name: NameArgument,
+    version: Annotated[int, typer.Option(min=0, help="0: the candidate.")] = 0,
+    rule: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML file of how much worse than the champion it may be.")
+    ] = None,
+    root: RootOption = ".",
+) -> None:
+    """Make a registered version the champion, if its quality passes against the one that is."""
+    from exfm.config import read_yaml
+    from exfm.registry.mlflow_registry import Registry
+    from exfm.registry.promotion import PromotionRule
+
+    registry = Registry.at(root, create=False)
+    wanted = version or registry.version_of(f"models:/{name}@candidate")
+    allowed = PromotionRule() if rule is None else PromotionRule.parse(read_yaml(rule), source=str(rule))
+    verdict = registry.promote(name, wanted, allowed)
+    if not verdict.passed:
+        print(f"exfm: {name} v{wanted} does not become champion: {verdict}", file=sys.stderr)
+        raise typer.Exit(code=3)
+    print(f"{name} v{wanted} is the champion ({verdict})")
 
 
 def deploy(

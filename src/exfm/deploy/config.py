@@ -18,7 +18,8 @@ class ServerResources(Config):
     cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)]
     """CPU that a server may use, in thousandths of a core; 1 to 256,000, at least the request."""
     overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)]
-    """Memory beside tables, requested and limited, in MiB; 128 to 1,048,576."""
+    """Memory beside tables, requested and limited, in MiB; 128 to 1,048,576. A server of the demo takes 690 MiB,
+    most of it torch's (2026-11)."""
     max_replicas: Annotated[int, Field(ge=0, le=1_000)] = 0
     """Servers that KServe's autoscaler may go up to; 0 leaves their number as it is."""
     cpu_target_percent: Annotated[int, Field(ge=1, le=100)] = 60

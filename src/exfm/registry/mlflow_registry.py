@@ -147,8 +147,8 @@ class Registry:
 
         Raises: StorageError if there is no such version.
         """
-        champion = self._client.get_registered_model(name).aliases.get(CHAMPION)
         tested = self._tested(name, version)
+        champion = self._client.get_registered_model(name).aliases.get(CHAMPION)
         before = self._tested(name, int(champion)) if champion and int(champion) != version else None
         verdict = judge(tested, before, rule)
         if verdict.passed and not only_judge:
