@@ -90,3 +90,20 @@ def test_a_long_message_is_cut() -> None:
     [text] = texts(fatal=False, pods=[pod(container=waiting)])
     assert len(text) == 400
     assert text.endswith("...")
+
+
+def test_a_webhook_that_cannot_be_called_may_come_back() -> None:
+    message = 'Internal error occurred: failed calling webhook "pod-mutator": connection refused'
+    condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+    deployment = {"metadata": {"name": "d"}, "status": {"conditions": [condition]}}
+    assert texts(fatal=False, deployment=deployment) == [f"FailedCreate: {message}"]
+
+
+def test_a_failure_that_kserve_has_left_behind_is_none() -> None:
+    status = {"transitionStatus": "UpToDate", "lastFailureInfo": {"reason": "RuntimeNotRecognized", "message": "m"}}
+    service = {**SERVICE, "status": {"modelStatus": status}}
+    assert problems_of(service, None, [], []) == ()
+    [now] = problems_of(
+        {**SERVICE, "status": {"modelStatus": {**status, "transitionStatus": "InvalidSpec"}}}, None, [], []
+    )
+    assert (now.text, now.fatal) == ("RuntimeNotRecognized: m", True)

@@ -122,6 +122,33 @@ def test_a_failed_rollout_takes_no_hot_version_with_it(release: Make, config: De
     ]  # fmt: skip
 
 
+def test_a_failed_hot_rollback_can_be_tried_again(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    deploy(cluster, release(2), config)
+    cluster.broken[1, "ranker"] = "error: for a moment"
+    with pytest.raises(RolloutError, match="students v2 serves on"):
+        roll_back(as_cluster(cluster), "students", config, to=0, say=lambda line: None)
+    assert "students-v1-s0" in cluster.names()
+    cluster.broken = {}
+    roll_back(as_cluster(cluster), "students", config, to=0, say=lambda line: None)
+    assert current(cluster) == 1
+
+
+def test_who_is_refused_a_version_leaves_another_ones_shards_alone(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    cluster.calls_until_killed = 20
+    with pytest.raises(KilledError):
+        deploy(cluster, release(1), config)
+    cluster.calls_until_killed = -1
+    before = cluster.names()
+    other = release(1).model_copy(update={"bundle_id": "f" * 64})
+    with pytest.raises(RolloutError, match="version 1 is deployed from bundle"):
+        deploy(cluster, other, config)
+    assert cluster.names() == before
+    assert before
+
+
 def test_a_failed_cold_rollback_leaves_no_shard_of_its_version(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)

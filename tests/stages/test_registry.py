@@ -209,3 +209,24 @@ def test_only_a_version_that_passes_becomes_champion(
 def test_a_version_that_is_not_there_is_named(root: Path, registration: Registration) -> None:
     with pytest.raises(StorageError, match="no version 99 of model 'search-ads'"):
         Registry.at(str(root), create=False).promote("search-ads", 99, PromotionRule())
+
+
+def test_versions_without_figures_do_not_pass() -> None:
+    nothing = TestedVersion(version=2, normalized_entropy={}, calibration={})
+    assert not judge(nothing, None, PromotionRule()).passed
+    assert not judge(nothing, CHAMPION, PromotionRule()).passed
+
+
+def test_a_task_that_the_champion_lacks_is_judged_by_its_calibration() -> None:
+    both = TestedVersion(
+        version=2,
+        normalized_entropy={"click": {3: 0.9}, "like": {3: 0.9}},
+        calibration={"click": {3: 1.0}, "like": {3: 2.0}},
+    )
+    verdict = judge(both, CHAMPION, PromotionRule())
+    assert str(verdict) == "like: calibration is off by 1.000, allowed 0.100 (windows 3 to 3)"
+
+
+def test_a_champion_without_calibration_widens_nothing() -> None:
+    champion = TestedVersion(version=1, normalized_entropy={"click": {3: 0.9}}, calibration={})
+    assert not judge(version_with(2, {3: 0.9}, calibration=1.5), champion, PromotionRule()).passed

@@ -58,7 +58,7 @@ class Cluster:
         configuration = kubernetes.client.Configuration()
         configuration.retries = _RETRIES
         try:
-            if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+            if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ and not context:
                 kubernetes.config.load_incluster_config(client_configuration=configuration)
             else:
                 kubernetes.config.load_kube_config(context=context or None, client_configuration=configuration)

@@ -123,7 +123,7 @@ def undo(release: Release, seen: Observation) -> tuple[Release | None, History |
 def leftovers(release: Release, seen: Observation) -> tuple[int, ...]:
     """Return the versions to remove after `release` failed: its own, unless it serves, or is hot and well."""
     shards = seen.shards_of(release.version)
-    if not shards:
+    if not shards or not all(servers.release.same_content(release) for servers in shards):
         return ()
     if seen.history is not None:
         serves = release.version == seen.history.current.release.version

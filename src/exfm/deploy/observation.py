@@ -111,7 +111,7 @@ def interpret(
             history = History.read(annotations.get(HISTORY_ANNOTATION, ""), source=f"{name}: {HISTORY_ANNOTATION}")
             ranker = _servers(service, history.current.release, deployment, problems)
         elif labels[COMPONENT_LABEL] == SHARD:
-            release = Release.model_validate_json(annotations[RELEASE_ANNOTATION])
+            release = Release.read(annotations.get(RELEASE_ANNOTATION, ""), source=f"{name}: {RELEASE_ANNOTATION}")
             servers = _servers(service, release, deployment, problems)
             shards.setdefault(servers.version, {})[servers.shard] = servers
     ranker_pods: dict[int, int] = {}
@@ -136,7 +136,8 @@ def _servers(service: Object, release: Release, deployment: Object | None, probl
     # KServe brings the Deployment up to date some moments after us: until then its figures are the old version's.
     current = bool(deployment) and spec["template"]["metadata"]["labels"].get(VERSION_LABEL) == str(version)
     seen = status.get("observedGeneration", 0) >= (deployment or {}).get("metadata", {}).get("generation", 1)
-    wanted = spec.get("replicas", 1)
+    # An autoscaler begins with one server and adds the others.
+    wanted = max(spec.get("replicas", 1), service["spec"]["predictor"].get("minReplicas", 1))
     updated = status.get("updatedReplicas", 0) if current else 0
     unavailable = status.get("unavailableReplicas", 0)
     ready_condition = next(

@@ -19,8 +19,13 @@ _FATAL_WAITING = frozenset(
 )
 """A container's reasons to wait that no waiting mends."""
 
-_TELLING_EVENTS = frozenset({"FailedCreate", "FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"})
-"""Events that say what no status says."""
+_FATAL_REFUSALS = ("exceeded quota", "violates PodSecurity")
+"""What an API server says of pods that it will not have."""
+
+_TELLING_EVENTS = frozenset(
+    {"InternalError", "FailedCreate", "FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}
+)
+"""Events that say what no status says; KServe tells by InternalError what it could not make."""
 
 _MAX_CHARACTERS = 400
 
@@ -48,16 +53,19 @@ def problems_of(
 
 
 def _of_service(service: Object) -> Iterator[Problem]:
-    failure = service.get("status", {}).get("modelStatus", {}).get("lastFailureInfo", {})
-    if failure.get("reason") in {"NoSupportingRuntime", "RuntimeNotRecognized", "InvalidPredictorSpec"}:
+    status = service.get("status", {}).get("modelStatus", {})
+    failure = status.get("lastFailureInfo", {})
+    # KServe never takes back the last failure, but the status that says whether it still is one.
+    if failure and status.get("transitionStatus") == "InvalidSpec":
         yield Problem(_line(f"{failure['reason']}: {failure.get('message', '')}"), fatal=True)
 
 
 def _of_deployment(deployment: Object | None) -> Iterator[Problem]:
     for condition in (deployment or {}).get("status", {}).get("conditions", []):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            # A quota, or Pod Security: the text says which and by how much.
-            yield Problem(_line(f"{condition['reason']}: {condition['message']}"), fatal=True)
+            # The text says which quota, and by how much. A webhook that cannot be called may come back.
+            fatal = any(words in condition["message"] for words in _FATAL_REFUSALS)
+            yield Problem(_line(f"{condition['reason']}: {condition['message']}"), fatal=fatal)
 
 
 def _of_pod(pod: Object) -> Iterator[Problem]:

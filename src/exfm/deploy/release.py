@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints
 
@@ -35,6 +35,14 @@ class Release(Config):
     """Servers of each shard."""
     lineage: dict[str, str] = {}
 
+    @classmethod
+    def read(cls, text: str, *, source: str) -> Self:
+        """Return the release that an annotation holds.
+
+        Raises: ConfigError.
+        """
+        return cls.parse(_json_of(text, source=source), source=source)
+
     @property
     def name(self) -> str:
         """Return how people call it."""
@@ -61,7 +69,7 @@ class Switch(Config):
 class History(Config):
     """The releases that a ranker was switched to, the newest first; the first one is what it serves."""
 
-    switches: tuple[Switch, ...]
+    switches: Annotated[tuple[Switch, ...], Field(min_length=1)]
 
     @classmethod
     def read(cls, text: str, *, source: str) -> Self:
@@ -69,11 +77,7 @@ class History(Config):
 
         Raises: ConfigError.
         """
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise ConfigError(f"{source}: not JSON: {error}") from error
-        return cls.parse(data, source=source)
+        return cls.parse(_json_of(text, source=source), source=source)
 
     def text(self) -> str:
         """Return it as an annotation's value."""
@@ -100,7 +104,9 @@ def switched(history: History | None, release: Release, *, at_s: int, limit: int
         return History(switches=(Switch(release=release, at_s=at_s),))
     if history.current.release.same_content(release):
         return history
-    rest = tuple(s for s in history.switches if s.release.version != release.version)
+    # Only what was doubled before: all else stays, so that a switch which fails can be taken back whole.
+    newest = {s.release.version: s for s in reversed(history.switches)}
+    rest = [s for s in history.switches if newest[s.release.version] is s]
     return History(switches=(Switch(release=release, at_s=at_s), *rest)[:limit])
 
 
@@ -139,3 +145,10 @@ def choose_version(bundle_id: str, deployed: Sequence[Release]) -> int:
     """Return the version that a bundle is deployed as already, or else the next free one."""
     same = [release.version for release in deployed if release.bundle_id == bundle_id]
     return max(same) if same else max((release.version for release in deployed), default=0) + 1
+
+
+def _json_of(text: str, *, source: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{source}: not JSON: {error}; undeploy the model, and deploy it again") from error

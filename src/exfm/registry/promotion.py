@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from statistics import fmean
 from typing import Annotated
 
@@ -48,26 +49,26 @@ class Verdict:
 
 def judge(candidate: TestedVersion, champion: TestedVersion | None, rule: PromotionRule) -> Verdict:
     """Return whether a candidate may take the champion's place; without a champion any may that is calibrated."""
-    tasks = champion.normalized_entropy if champion else candidate.normalized_entropy
+    tasks = set(candidate.normalized_entropy) | set(champion.normalized_entropy if champion else ())
     against: list[str] = []
     figures: list[str] = []
+    if not tasks:
+        against.append("no window of the candidate was tested")
     for task in sorted(tasks):
-        windows = sorted(
-            set(candidate.normalized_entropy.get(task, {}))
-            & set(champion.normalized_entropy[task] if champion else candidate.normalized_entropy[task])
-        )
+        found = candidate.normalized_entropy.get(task, {})
+        before = champion.normalized_entropy.get(task, {}) if champion else {}
+        windows = sorted(set(found) & set(before) if before else found)
         if not windows:
             against.append(f"{task}: no window that both were tested on")
             continue
         span = f"windows {windows[0]} to {windows[-1]}"
-        entropy = _mean(candidate.normalized_entropy[task], windows)
+        if champion and before:
+            entropy, entropy_before = _mean(found, windows), _mean(before, windows)
+            text = f"{task}: NE {entropy:.5f} against {entropy_before:.5f} of v{champion.version} ({span})"
+            (figures if entropy <= entropy_before * (1 + rule.max_ne_increase) else against).append(text)
         error = abs(_mean(candidate.calibration.get(task, {}), windows) - 1)
-        allowed = rule.max_calibration_error
-        if champion:
-            before = _mean(champion.normalized_entropy[task], windows)
-            text = f"{task}: NE {entropy:.5f} against {before:.5f} of v{champion.version} ({span})"
-            (figures if entropy <= before * (1 + rule.max_ne_increase) else against).append(text)
-            allowed = max(allowed, abs(_mean(champion.calibration.get(task, {}), windows) - 1))
+        error_before = abs(_mean(champion.calibration.get(task, {}), windows) - 1) if champion and before else inf
+        allowed = max(rule.max_calibration_error, error_before if error_before < inf else 0.0)
         text = f"{task}: calibration is off by {error:.3f}, allowed {allowed:.3f} ({span})"
         (figures if error <= allowed else against).append(text)
     return Verdict(passed=not against, reasons=tuple(against or figures))
@@ -75,4 +76,4 @@ def judge(candidate: TestedVersion, champion: TestedVersion | None, rule: Promot
 
 def _mean(values: Mapping[int, float], windows: list[int]) -> float:
     """Return a figure's mean over windows; infinite where one of them lacks it, so that nothing passes by a gap."""
-    return fmean(values.get(window, float("inf")) for window in windows)
+    return fmean(values.get(window, inf) for window in windows)
