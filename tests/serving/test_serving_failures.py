@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pods import LONG_S, wait_for
 from serving_requests import ask_by_grpc, make_request
 from tritonclient.utils import InferenceServerException
 
@@ -27,14 +28,6 @@ SERVE = (
     "import sys; from pathlib import Path; from exfm.serving.local import serve_until_stopped; "
     "serve_until_stopped(Path(sys.argv[1]), http_port=0, grpc_port=0, announce=lambda line: print(line, flush=True))"
 )
-LONG_S = 60.0
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    give_up_s = time.monotonic() + LONG_S
-    while not condition():
-        assert time.monotonic() < give_up_s
-        time.sleep(0.05)
 
 
 def children_of(pid: int) -> list[int]:

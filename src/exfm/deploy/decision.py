@@ -77,7 +77,7 @@ def next_action(release: Release, seen: Observation, *, hot_s: int, now_s: int) 
     if missing:
         return ApplyShards(missing)
     unready = [servers for servers in shards if not servers.settled]
-    if unready and not (serves and not switching):
+    if unready and (switching or not serves):
         return _wait_or_fail(unready, doing=f"{len(shards) - len(unready)} of {len(shards)} shards ready")
     if not serves:
         return SwitchRanker()

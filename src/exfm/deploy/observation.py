@@ -26,7 +26,6 @@ class Servers:
     """An InferenceService of ours, with what has become of it."""
 
     name: str
-    component: str
     version: int
     shard: int
     """Its number; -1 for a ranker."""
@@ -152,7 +151,6 @@ def _servers(service: Object, release: Release, deployment: Object | None, probl
     )
     return Servers(
         name=service["metadata"]["name"],
-        component=labels[COMPONENT_LABEL],
         version=version,
         shard=int(labels.get(SHARD_LABEL, "-1")),
         release=release,
