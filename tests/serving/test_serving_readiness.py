@@ -66,7 +66,7 @@ def test_a_score_that_is_missing_or_nan_disagrees(scores: list[float]) -> None:
 def test_a_ranker_is_ready_once_its_shards_gave_the_golden_scores_and_stays_so(bundle: Path, pods: Pods) -> None:
     ports = claim_ports([0, 0])
     ranker = pods.ranker(bundle, [f"127.0.0.1:{port}" for port in ports])
-    wait_for(lambda: any(re.search(r"not ready since \d+ s: shard 0 at", line) for line in ranker.lines()))
+    wait_for(lambda: any(re.search(r"not ready since \d+ s: shard [01] at", line) for line in ranker.lines()))
     assert httpx.get(f"{ranker.rest_url}/v2/health/live").status_code == 200
     response = httpx.get(f"{ranker.rest_url}/v2/health/ready")
     assert (response.status_code, response.json()) == (503, {"ready": False})
