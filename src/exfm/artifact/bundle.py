@@ -9,7 +9,7 @@ golden/request.json       a request (OIP JSON) and the scores that the model gav
 golden/response.json
 """
 
-import tempfile
+import json
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -66,21 +66,40 @@ class BundleManifest(Config):
         """
         path = folder / MANIFEST
         try:
-            data = read_json(path)
-            version = data.get("format_version") if isinstance(data, dict) else None
-            if version != 1:
-                raise BundleError(f"{path}: format_version is {version!r}, this version of exfm reads 1; export again")
-            manifest = cls.parse(data, source=str(path))
-            expected = _identity(manifest.to_dict())
-            if manifest.bundle_id != expected:
-                raise BundleError(f"{path}: bundle_id is {manifest.bundle_id}, but the content's is {expected}")
-            manifest.plan.check(manifest.feature_schema)
+            manifest = cls._checked(read_json(path), source=str(path))
             if verify:
                 verify_folder(folder, manifest.files)
         except BundleError:
             raise
-        except (ConfigError, PlanError, StorageError) as error:
+        except StorageError as error:
             raise BundleError(str(error)) from error
+        return manifest
+
+    @classmethod
+    def of(cls, content: bytes, *, source: str) -> Self:
+        """Return the manifest that a file holds; `source` names the file in errors.
+
+        Raises: BundleError.
+        """
+        try:
+            data = json.loads(content)
+        except ValueError as error:
+            raise BundleError(f"{source}: not JSON: {error}") from error
+        return cls._checked(data, source=source)
+
+    @classmethod
+    def _checked(cls, data: Any, *, source: str) -> Self:
+        version = data.get("format_version") if isinstance(data, dict) else None
+        if version != 1:
+            raise BundleError(f"{source}: format_version is {version!r}, this version of exfm reads 1; export again")
+        try:
+            manifest = cls.parse(data, source=source)
+            manifest.plan.check(manifest.feature_schema)
+        except (ConfigError, PlanError) as error:
+            raise BundleError(str(error)) from error
+        expected = _identity(manifest.to_dict())
+        if manifest.bundle_id != expected:
+            raise BundleError(f"{source}: bundle_id is {manifest.bundle_id}, but the content's is {expected}")
         return manifest
 
 
@@ -89,16 +108,15 @@ def read_manifest(bundle: Ref) -> BundleManifest:
 
     Raises: BundleError, StorageError.
     """
-    content = read_file(join(bundle.uri, MANIFEST))
+    file = join(bundle.uri, MANIFEST)
+    content = read_file(file)
     found = sha256(content).hexdigest()
     if found != bundle.digest:
         raise BundleError(
             f"{bundle.uri}: {MANIFEST} has SHA-256 {found}, expected {bundle.digest}; "
             "the bundle was written again since: name the digest of what is there, or the bundle that is meant"
         )
-    with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
-        (Path(scratch) / MANIFEST).write_bytes(content)
-        return BundleManifest.read(Path(scratch), verify=False)
+    return BundleManifest.of(content, source=file)
 
 
 def seal_bundle(
