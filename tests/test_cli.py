@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from exfm.artifact.bundle import BundleManifest, tables_file
+from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle, tables_file
+from exfm.artifact.manifest import write_json
 from exfm.cli.main import main
 
 Outcome = tuple[int, str, str]
@@ -145,8 +146,23 @@ def test_a_stage_before_its_inputs_says_which_stage_is_missing(command: Callable
 def test_deploy_renders_a_bundles_objects_without_a_cluster(
     command: Callable[..., Outcome], make_bundle: Callable[[Path], BundleManifest], tmp_path: Path
 ) -> None:
-    manifest = make_bundle(tmp_path / "bundle")
-    arguments = ("deploy", tmp_path / "bundle", "--serve-from", "pvc://models/one", "--render")
+    folder = tmp_path / "bundle"
+    manifest = make_bundle(folder)
+    arguments = ("deploy", folder, "--serve-from", "pvc://models/one", "--render")
+    code, _, err = command(*arguments, "--version", "7")
+    assert code == 2
+    assert "the bundle lacks golden/request.json, golden/response.json" in err
+    for name in (GOLDEN_REQUEST, GOLDEN_RESPONSE):
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_json(folder / name, {})
+    seal_bundle(
+        folder,
+        name=manifest.name,
+        schema=manifest.feature_schema,
+        network=manifest.network,
+        plan=manifest.plan,
+        lineage=manifest.lineage,
+    )
     code, out, _ = command(*arguments, "--version", "7", "--namespace", "ranking")
     assert code == 0
     objects = list(yaml.safe_load_all(out))

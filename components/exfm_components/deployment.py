@@ -25,7 +25,8 @@ def deploy_models(
 ) -> str:
     """Deploy what passes, in order, and return one line about all of them.
 
-    A version that does not pass stays candidate, and what served before serves on.
+    A version that does not pass is not deployed, and what served before serves on; a model's first version, which
+    nothing can be held against, passes if it is calibrated.
 
     Raises: ConfigError if pods can read a bundle nowhere; what exfm.deploy raises.
     """
@@ -34,9 +35,9 @@ def deploy_models(
     lines = []
     for registration, bundle in zip(registrations, bundles, strict=True):
         version = int(registration.version)
-        verdict = registry.promote(registration.name, version, config.promotion, only_judge=True)
+        verdict = registry.judge(registration.name, version, config.promotion)
         if not verdict.passed:
-            lines.append(f"{registration.name} v{version} stays candidate ({verdict})")
+            lines.append(f"{registration.name} v{version} is not deployed ({verdict})")
             continue
         deployable = Deployable(
             manifest=read_manifest(bundle),

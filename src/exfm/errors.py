@@ -12,6 +12,7 @@
     │   ├── UnknownModelError      2           NOT_FOUND            404
     │   └── VersionMismatchError   2           FAILED_PRECONDITION  412   ranker and shard hold different bundles
     ├── StageError                 3                                      a step of a pipeline; or its error's exit code
+    ├── PromotionError             3                                      a version that is worse than the champion
     ├── DeployError                3                                      a version on a cluster
     │   ├── ClusterError           3                                      an API server that refuses, or is not there
     │   ├── CapacityError          3                                      quota or nodes too small for a rollout
@@ -85,8 +86,14 @@ class StageError(ExfmError):
         self.exit_code = exit_code
 
 
+class PromotionError(ExfmError):
+    """A registered version does not pass against the champion."""
+
+    exit_code = 3
+
+
 class DeployError(ExfmError):
-    """A version could not be brought onto a cluster, or off it; what served before serves on."""
+    """A version could not be brought onto a cluster, or off it."""
 
     exit_code = 3
 
@@ -100,7 +107,7 @@ class CapacityError(DeployError):
 
 
 class RolloutError(DeployError):
-    """A version's servers did not become ready."""
+    """A version's servers did not become ready; what served before serves on."""
 
 
 class ServingError(ExfmError):

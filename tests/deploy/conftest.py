@@ -35,3 +35,4 @@ def release() -> Callable[[int], Release]:
 def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulated cluster needs no time between two looks at it."""
     monkeypatch.setattr(rollout, "POLL_S", 0.0)
+    monkeypatch.setattr(rollout, "UNDO_TIMEOUT_S", 5.0)

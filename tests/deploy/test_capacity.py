@@ -1,16 +1,17 @@
+import contextlib
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from simulated_cluster import SimulatedCluster, node
 
 from exfm.deploy.capacity import Room, forecast
 from exfm.deploy.cluster import Cluster
-from exfm.deploy.config import DeployConfig
+from exfm.deploy.config import DeployConfig, RankerResources, ShardResources
 from exfm.deploy.observation import observe
 from exfm.deploy.release import Release
 from exfm.deploy.rollout import roll_out
 from exfm.errors import CapacityError
+from simulated_cluster import SimulatedCluster, node
 
 Make = Callable[[int], Release]
 
@@ -26,8 +27,8 @@ def quota(**resources: tuple[str, str]) -> Any:
 LARGE = node("one", cpu="64", memory="256Gi")
 
 
-def room(*, quotas: Any = (), nodes: Any = (LARGE,), pods: Any = ()) -> Room:
-    return Room(quotas=quotas, nodes=nodes, pods=pods)
+def room(*, quotas: Any = (), runtimes: Any = (), nodes: Any = (LARGE,), pods: Any = ()) -> Room:
+    return Room(quotas=quotas, runtimes=runtimes, nodes=nodes, pods=pods)
 
 
 def nothing_there() -> Any:
@@ -41,8 +42,20 @@ def test_a_forecast_is_the_memory_of_the_old_and_the_new_version(release: Make, 
     assert (first.present_bytes, first.added_bytes) == (0, 5 * GIB + 7 * 2**20)
     roll_out(cluster, release(1), config, say=lambda line: None)
     second = forecast(release(2), observe(cluster, "students"), config, room())
-    assert (second.present_bytes, second.added_bytes) == (5 * GIB + 7 * 2**20, 4 * GIB + 7 * 2**20)
-    assert str(second).startswith("peak memory 9.01 GiB (5.01 GiB of servers that run and 4.01 GiB of new ones)")
+    # Rankers are replaced one by one, but those that end still count.
+    assert (second.present_bytes, second.added_bytes) == (5 * GIB + 7 * 2**20, 5 * GIB + 7 * 2**20)
+    assert str(second).startswith("peak memory 10.01 GiB (5.01 GiB of servers that run and 5.01 GiB of new ones)")
+
+
+def test_servers_whose_settings_change_are_counted_and_others_not(release: Make, config: DeployConfig) -> None:
+    cluster = cast(Cluster, SimulatedCluster())
+    roll_out(cluster, release(1), config, say=lambda line: None)
+    seen = observe(cluster, "students")
+    changed = DeployConfig(ranker=RankerResources(overhead_mib=2_048, replicas=3))
+    assert forecast(release(1), seen, changed, room()).added_bytes == 3 * 2 * GIB
+    scaled = DeployConfig(shard=ShardResources(max_replicas=9))
+    # KServe copies who scales them, and the ranker's history has it too: all are replaced.
+    assert forecast(release(1), seen, scaled, room()).added_bytes == 5 * GIB + 7 * 2**20
 
 
 def test_a_version_that_is_there_already_adds_nothing(release: Make, config: DeployConfig) -> None:
@@ -77,7 +90,9 @@ def test_nodes_that_together_have_room_but_none_for_the_last_server_are_refused(
     release: Make, config: DeployConfig
 ) -> None:
     small = [node(f"n{number}", cpu="64", memory="1900Mi") for number in range(4)]
-    with pytest.raises(CapacityError, match=r"no node has room for a ranker of 1 CPU and 1.00 GiB.*of 4 nodes"):
+    with pytest.raises(
+        CapacityError, match=r"no node has room for a ranker of 1 cpu, 1.00 GiB memory beside.*; 4 of 4 nodes may"
+    ):
         forecast(release(1), nothing_there(), config, room(nodes=small))
     forecast(release(1), nothing_there(), config, room(nodes=[*small, node("n4", cpu="64", memory="1900Mi")]))
 
@@ -94,14 +109,87 @@ def test_what_runs_on_a_node_counts(release: Make, config: DeployConfig) -> None
         forecast(release(1), nothing_there(), config, room(nodes=nodes, pods=[running]))
 
 
-@pytest.mark.parametrize("spoil", [{"spec": {"unschedulable": True}}, {"spec": {"taints": [{"effect": "NoSchedule"}]}}])
+def test_what_a_pod_copies_first_may_ask_for_more_than_its_servers(release: Make, config: DeployConfig) -> None:
+    first = {"resources": {"requests": {"memory": "5Gi"}}}
+    pod = {"spec": {"nodeName": "one", "containers": [], "initContainers": [first]}, "status": {"phase": "Pending"}}
+    nodes = [node("one", cpu="64", memory="9Gi")]
+    with pytest.raises(CapacityError, match="no node has room"):
+        forecast(release(1), nothing_there(), config, room(nodes=nodes, pods=[pod]))
+    beside = {**first, "restartPolicy": "Always"}
+    pod["spec"]["initContainers"] = [{"resources": {}}, beside]  # type: ignore[index]
+    with pytest.raises(CapacityError, match="no node has room"):
+        forecast(release(1), nothing_there(), config, room(nodes=nodes, pods=[pod]))
+
+
+GPU_NODE: Any = node("gpu", cpu="64", memory="256Gi")
+GPU_NODE["metadata"]["labels"] = {"nvidia.com/gpu.present": "true"}
+GPU_NODE["spec"]["taints"] = [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]
+GPU_NODE["status"]["allocatable"]["nvidia.com/gpu"] = "5"
+
+
+def gpu_runtime(name: str) -> Any:
+    return {
+        "metadata": {"name": name},
+        "spec": {
+            "containers": [{"resources": {"requests": {"cpu": "9", "nvidia.com/gpu": "1"}}}],
+            "nodeSelector": {"nvidia.com/gpu.present": "true"},
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        },
+    }
+
+
+GPU_RUNTIMES = [gpu_runtime("exfm-ranker"), gpu_runtime("exfm-shard")]
+
+
+def test_servers_with_gpus_fit_only_nodes_that_have_them_free(release: Make, config: DeployConfig) -> None:
+    forecast(release(1), nothing_there(), config, room(runtimes=GPU_RUNTIMES, nodes=[LARGE, GPU_NODE]))
+    with pytest.raises(CapacityError, match=r"1 nvidia.com/gpu.*0 of 1 nodes may take it"):
+        forecast(release(1), nothing_there(), config, room(runtimes=GPU_RUNTIMES, nodes=[LARGE]))
+    with pytest.raises(CapacityError, match="0 of 1 nodes may take it"):
+        forecast(release(1), nothing_there(), config, room(nodes=[GPU_NODE]))
+    taken = {
+        "spec": {"nodeName": "gpu", "containers": [{"resources": {"requests": {"nvidia.com/gpu": "1"}}}]},
+        "status": {"phase": "Running"},
+    }
+    with pytest.raises(CapacityError, match=r"the freest has .* 0 nvidia.com/gpu"):
+        forecast(release(1), nothing_there(), config, room(runtimes=GPU_RUNTIMES, nodes=[GPU_NODE], pods=[taken]))
+
+
+def test_a_quota_on_gpus_counts(release: Make, config: DeployConfig) -> None:
+    limits = {"metadata": {"name": "team"}, "status": {"hard": {"requests.nvidia.com/gpu": "4"}}}
+    with pytest.raises(CapacityError, match=r"5 of requests.nvidia.com/gpu, but quota 'team' has 4 of 4"):
+        forecast(release(1), nothing_there(), config, room(quotas=[limits], runtimes=GPU_RUNTIMES, nodes=[GPU_NODE]))
+
+
+@pytest.mark.parametrize(
+    ("spec", "counts"),
+    [
+        ({"scopes": ["NotTerminating"]}, True),
+        ({"scopes": ["Terminating"]}, False),
+        ({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In"}]}}, False),
+        ({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "DoesNotExist"}]}}, True),
+        ({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "NotIn"}]}}, True),
+    ],
+)
+def test_a_quota_counts_for_the_pods_in_its_scopes(
+    release: Make, config: DeployConfig, spec: Any, counts: bool
+) -> None:
+    limits = {**quota(pods=("1", "0")), "spec": spec}
+    with pytest.raises(CapacityError) if counts else contextlib.nullcontext():
+        forecast(release(1), nothing_there(), config, room(quotas=[limits]))
+
+
+TAINTED: Any = {"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}
+
+
+@pytest.mark.parametrize("spoil", [{"spec": {"unschedulable": True}}, TAINTED])
 def test_nodes_that_take_no_pods_do_not_count(release: Make, config: DeployConfig, spoil: Any) -> None:
-    with pytest.raises(CapacityError, match="of 0 nodes"):
+    with pytest.raises(CapacityError, match="0 of 1 nodes may take it"):
         forecast(release(1), nothing_there(), config, room(nodes=[{**node("one", cpu="64", memory="256Gi"), **spoil}]))
 
 
 def test_what_an_account_may_not_see_is_said_to_be_unchecked(release: Make, config: DeployConfig) -> None:
-    blind = Room(quotas=None, nodes=None, pods=None)
+    blind = Room(quotas=None, runtimes=None, nodes=None, pods=None)
     assert "not checked: quotas (no right to read them), nodes" in str(
         forecast(release(1), nothing_there(), config, blind)
     )

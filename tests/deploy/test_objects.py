@@ -1,19 +1,21 @@
 import re
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
+from exfm.artifact.bundle import BundleManifest
 from exfm.deploy.config import DeployConfig, RankerResources, ShardResources
-from exfm.deploy.objects import Object, ranker_object, release_objects, shard_objects, with_owner
-from exfm.deploy.release import History, Release, choose_version, served_uri, switched
+from exfm.deploy.objects import Object, ranker_object, release_objects, settings_of, shard_objects, with_owner
+from exfm.deploy.release import History, Release, choose_version, make_release, served_uri, switched
 from exfm.deploy.render import to_yaml
-from exfm.errors import ConfigError
+from exfm.errors import BundleError, ConfigError
 
 Make = Callable[[int], Release]
 
 
-def history_of(release: Release) -> History:
-    return switched(None, release, at_s=0, limit=10)
+def history_of(release: Release, config: DeployConfig | None = None) -> History:
+    return switched(None, release, config or DeployConfig(), at_s=0)
 
 
 def predictor(object_: Object) -> Object:
@@ -23,13 +25,13 @@ def predictor(object_: Object) -> Object:
 
 def test_names_are_dns_labels_with_kserves_suffixes(release: Make, config: DeployConfig) -> None:
     longest = release(999_999).model_copy(update={"vm": "a" * 30, "shard_bytes": (1,) * 1024, "replicas": (1,) * 1024})
-    for item in release_objects(longest, history_of(longest), config):
+    for item in release_objects(history_of(longest, config)):
         assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", item["metadata"]["name"])
         assert len(item["metadata"]["name"] + "-predictor") <= 63
 
 
 def test_a_ranker_names_the_shards_of_its_version_in_order(release: Make, config: DeployConfig) -> None:
-    model = predictor(ranker_object(release(12), history_of(release(12)), config))["model"]
+    model = predictor(ranker_object(history_of(release(12), config)))["model"]
     assert model["args"] == [
         "--shards=students-v12-s0-grpc.exfm.svc:8081,students-v12-s1-grpc.exfm.svc:8081",
         f"--bundle-id={12:064x}",
@@ -59,7 +61,7 @@ def test_a_shard_has_the_replicas_of_its_plan_and_the_memory_of_its_tables(relea
 
 def test_autoscaling_is_kserves_own(release: Make) -> None:
     config = DeployConfig(ranker=RankerResources(replicas=2, max_replicas=5, cpu_target_percent=70))
-    ranker = ranker_object(release(1), history_of(release(1)), config)
+    ranker = ranker_object(history_of(release(1), config))
     assert ranker["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] == "hpa"
     chosen = {key: predictor(ranker)[key] for key in ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")}
     assert chosen == {"minReplicas": 2, "maxReplicas": 5, "scaleMetric": "cpu", "scaleTarget": 70}
@@ -76,6 +78,26 @@ def test_a_server_copies_its_own_part_of_a_bundle_alone(release: Make, config: D
     assert predictor(shard)["storageContainerName"] == "exfm"
 
 
+def test_the_digest_of_pods_is_of_all_that_kserve_makes_them_of(release: Make, config: DeployConfig) -> None:
+    def digest(changed: DeployConfig) -> str:
+        return settings_of(ranker_object(history_of(release(1), changed)))
+
+    assert digest(config) == digest(DeployConfig())
+    # Annotations are copied to pods, and a ranker's history has all settings.
+    changes = [DeployConfig(hot_s=1), DeployConfig(ranker=RankerResources(replicas=3))]
+    assert len({digest(changed) for changed in [config, *changes]}) == 3
+    shards = [shard_objects(release(1), 0, changed)[0] for changed in [config, *changes]]
+    assert len({settings_of(shard) for shard in shards}) == 1
+
+
+def test_a_bundle_without_golden_queries_is_refused(release: Make) -> None:
+    class Manifest:
+        files = {"golden/request.json": None}
+
+    with pytest.raises(BundleError, match=r"the bundle lacks golden/response\.json, which rankers ask first"):
+        make_release(cast(BundleManifest, Manifest()), uri="s3://bucket/b", digest="0" * 64, version=1)
+
+
 def test_a_claim_is_mounted_and_nothing_is_copied(release: Make, config: DeployConfig) -> None:
     mounted = release(1).model_copy(update={"uri": "pvc://models/students"})
     shard, _ = shard_objects(mounted, 0, config)
@@ -84,7 +106,7 @@ def test_a_claim_is_mounted_and_nothing_is_copied(release: Make, config: DeployC
 
 
 def test_every_object_says_what_it_was_made_from(release: Make, config: DeployConfig) -> None:
-    for item in release_objects(release(3), history_of(release(3)), config):
+    for item in release_objects(history_of(release(3), config)):
         labels = item["metadata"]["labels"]
         assert {"name", "component", "part-of", "managed-by"} == {
             key.removeprefix("app.kubernetes.io/") for key in labels if key.startswith("app.kubernetes.io/")
@@ -98,7 +120,7 @@ def test_every_object_says_what_it_was_made_from(release: Make, config: DeployCo
 
 
 def test_pods_fit_a_namespace_with_restricted_pod_security(release: Make, config: DeployConfig) -> None:
-    for item in release_objects(release(1), history_of(release(1)), config):
+    for item in release_objects(history_of(release(1), config)):
         if item["kind"] == "InferenceService":
             context = predictor(item)["securityContext"]
             assert context["runAsNonRoot"] is True
@@ -108,20 +130,31 @@ def test_pods_fit_a_namespace_with_restricted_pod_security(release: Make, config
 
 
 def test_rendered_objects_are_yaml_in_the_order_of_the_rollout(release: Make, config: DeployConfig) -> None:
-    text = to_yaml(release_objects(release(1), history_of(release(1)), config))
+    text = to_yaml(release_objects(history_of(release(1), config)))
     names = re.findall(r"^  name: (\S+)$", text, flags=re.MULTILINE)
     assert names == ["students-v1-s0", "students-v1-s0-grpc", "students-v1-s1", "students-v1-s1-grpc", "students"]
 
 
 def test_a_switch_to_what_is_served_changes_no_history(release: Make) -> None:
     history = history_of(release(1))
-    assert switched(history, release(1), at_s=99, limit=10) is history
+    assert switched(history, release(1), DeployConfig(), at_s=99) is history
+
+
+def test_other_settings_of_what_is_served_are_a_switch_that_can_be_taken_back(release: Make) -> None:
+    history = switched(history_of(release(1)), release(2), DeployConfig(), at_s=5)
+    changed = switched(history, release(2), DeployConfig(hot_s=7), at_s=99)
+    assert (changed.current.settings.hot_s, changed.current.at_s) == (7, 5)
+    assert changed.before == history
+    assert changed.previous == history.previous
+    again = switched(changed, release(2), DeployConfig(hot_s=8), at_s=99)
+    assert [switch.release.version for switch in again.switches] == [2, 2, 1]
 
 
 def test_a_history_forgets_the_oldest_beyond_its_limit(release: Make) -> None:
+    config = DeployConfig(history=2)
     history = history_of(release(1))
     for version in range(2, 6):
-        history = switched(history, release(version), at_s=version, limit=3)
+        history = switched(history, release(version), config, at_s=version)
     assert [switch.release.version for switch in history.switches] == [5, 4, 3]
     assert History.read(history.text(), source="annotation") == history
 

@@ -38,6 +38,7 @@ def test_a_server_that_ended_once_may_come_back() -> None:
     ended = {
         "name": "kserve-container",
         "state": {"running": {}},
+        "ready": True,
         "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
     }
     assert texts(fatal=False, pods=[pod(container=ended)]) == [
@@ -107,3 +108,18 @@ def test_a_failure_that_kserve_has_left_behind_is_none() -> None:
         {**SERVICE, "status": {"modelStatus": {**status, "transitionStatus": "InvalidSpec"}}}, None, [], []
     )
     assert (now.text, now.fatal) == ("RuntimeNotRecognized: m", True)
+
+
+def test_a_server_that_runs_without_becoming_ready_is_sent_to_its_log() -> None:
+    waiting = {"name": "kserve-container", "state": {"running": {}}, "ready": False}
+    assert texts(fatal=False, pods=[pod(container=waiting)]) == ["p runs, but is not ready; see kubectl logs p"]
+    ready = {**waiting, "ready": True}
+    assert texts(fatal=False, pods=[pod(container=ready)]) == []
+
+
+def test_what_kserve_says_of_an_inference_service_comes_last() -> None:
+    condition = {"type": "Ready", "status": "False", "reason": "ReconcileError", "message": "no such class"}
+    service = {**SERVICE, "status": {"conditions": [condition]}}
+    unplaced = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    found = problems_of(service, None, [pod(conditions=[unplaced])], [])
+    assert [problem.text for problem in found] == ["Unschedulable: 0/1 nodes", "ReconcileError: no such class"]

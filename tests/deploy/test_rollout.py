@@ -1,19 +1,21 @@
 import contextlib
 import json
+import re
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from simulated_cluster import KilledError, SimulatedCluster, of_model
 
+from exfm.deploy import rollout
 from exfm.deploy.cluster import Cluster
-from exfm.deploy.config import DeployConfig
-from exfm.deploy.objects import HISTORY_ANNOTATION
+from exfm.deploy.config import DeployConfig, RankerResources, ShardResources
+from exfm.deploy.objects import HISTORY_ANNOTATION, release_objects
 from exfm.deploy.observation import observe
-from exfm.deploy.release import Release
+from exfm.deploy.release import Release, switched
 from exfm.deploy.rollout import collect, remove, roll_out
 from exfm.deploy.stage import roll_back
 from exfm.errors import CapacityError, DeployError, RolloutError
+from simulated_cluster import KilledError, SimulatedCluster, node, of_model
 
 Make = Callable[[int], Release]
 
@@ -34,6 +36,33 @@ def current(cluster: SimulatedCluster) -> int:
     return history.current.release.version
 
 
+def state(cluster: SimulatedCluster) -> str:
+    return json.dumps([{k: v for k, v in item.items() if k != "status"} for item in cluster.objects.values()])
+
+
+def back(cluster: SimulatedCluster, *, to: int = 0) -> None:
+    roll_back(as_cluster(cluster), "students", to=to, config=None, say=lambda line: None)
+
+
+def gather(cluster: SimulatedCluster, config: DeployConfig | None, *, with_unfinished: bool = False) -> None:
+    collect(as_cluster(cluster), "students", config=config, with_unfinished=with_unfinished, say=lambda line: None)
+    cluster.rest()
+
+
+def ranker_cpu(cluster: SimulatedCluster) -> str:
+    model = cluster.objects["InferenceService", "students"]["spec"]["predictor"]["model"]
+    cpu: str = model["resources"]["requests"]["cpu"]
+    return cpu
+
+
+def cold(config: DeployConfig) -> DeployConfig:
+    return config.model_copy(update={"hot_s": 0})
+
+
+def with_cpu(config: DeployConfig, cpu_m: int) -> DeployConfig:
+    return config.model_copy(update={"ranker": config.ranker.model_copy(update={"cpu_request_m": cpu_m})})
+
+
 def test_a_first_rollout_ends_with_all_rankers_on_its_version(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     lines = deploy(cluster, release(1), config)
@@ -46,15 +75,16 @@ def test_a_first_rollout_ends_with_all_rankers_on_its_version(release: Make, con
 def test_applying_twice_changes_nothing(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
-    before = json.dumps([{k: v for k, v in item.items() if k != "status"} for item in cluster.objects.values()])
+    before, pods = state(cluster), [pod.name for pod in cluster.pods]
     deploy(cluster, release(1), config)
-    assert before == json.dumps([{k: v for k, v in item.items() if k != "status"} for item in cluster.objects.values()])
+    assert (state(cluster), [pod.name for pod in cluster.pods]) == (before, pods)
 
 
 def test_the_version_before_stays_hot_and_older_ones_go(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     for version in (1, 2, 3):
         deploy(cluster, release(version), config)
+    cluster.rest()
     assert cluster.names() == [
         "students",
         *(f"students-v2-s{shard}" for shard in range(2)),
@@ -68,7 +98,7 @@ def test_a_hot_rollback_creates_no_shard(release: Make, config: DeployConfig) ->
     deploy(cluster, release(1), config)
     deploy(cluster, release(2), config)
     before = cluster.num_writes
-    roll_back(as_cluster(cluster), "students", config, to=0, say=lambda line: None)
+    back(cluster)
     assert current(cluster) == 1
     assert cluster.served == [1, 2, 1]
     assert cluster.num_writes - before == 2 * 2 + 1  # two shards and their Services applied as they are, and the ranker
@@ -78,7 +108,7 @@ def test_a_cold_rollback_brings_the_shards_back(release: Make, config: DeployCon
     cluster = SimulatedCluster()
     for version in (1, 2, 3):
         deploy(cluster, release(version), config)
-    roll_back(as_cluster(cluster), "students", config, to=1, say=lambda line: None)
+    back(cluster, to=1)
     assert current(cluster) == 1
     assert "students-v1-s0" in cluster.names()
 
@@ -89,9 +119,9 @@ def test_a_rollback_to_a_version_that_nobody_remembers_names_those_that_are(
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     with pytest.raises(DeployError, match=r"remembers no version 7; it knows v1"):
-        roll_back(as_cluster(cluster), "students", config, to=7, say=lambda line: None)
+        back(cluster, to=7)
     with pytest.raises(DeployError, match="remembers no version before it"):
-        roll_back(as_cluster(cluster), "students", config, to=0, say=lambda line: None)
+        back(cluster)
 
 
 @pytest.mark.parametrize("component", ["shard", "ranker"])
@@ -128,10 +158,10 @@ def test_a_failed_hot_rollback_can_be_tried_again(release: Make, config: DeployC
     deploy(cluster, release(2), config)
     cluster.broken[1, "ranker"] = "error: for a moment"
     with pytest.raises(RolloutError, match="students v2 serves on"):
-        roll_back(as_cluster(cluster), "students", config, to=0, say=lambda line: None)
+        back(cluster)
     assert "students-v1-s0" in cluster.names()
     cluster.broken = {}
-    roll_back(as_cluster(cluster), "students", config, to=0, say=lambda line: None)
+    back(cluster)
     assert current(cluster) == 1
 
 
@@ -153,10 +183,10 @@ def test_a_failed_cold_rollback_leaves_no_shard_of_its_version(release: Make, co
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     deploy(cluster, release(2), config)
-    collect(as_cluster(cluster), "students", config.model_copy(update={"hot_s": 0}), say=lambda line: None)
+    gather(cluster, cold(config))
     cluster.broken[1, "shard"] = "error: no such file"
     with pytest.raises(RolloutError, match="students v2 serves on"):
-        roll_back(as_cluster(cluster), "students", config, to=1, say=lambda line: None)
+        back(cluster, to=1)
     assert cluster.names() == ["students", "students-v2-s0", "students-v2-s1"]
 
 
@@ -174,7 +204,7 @@ def test_a_version_that_served_well_is_not_taken_back_when_it_breaks_later(relea
     deploy(cluster, release(2), config)
     cluster.outage = True
     cluster.broken = {(2, "ranker"): "error: disk", (2, "shard"): "error: disk"}
-    with pytest.raises(RolloutError, match=r"error: disk.*students v2 serves on"):
+    with pytest.raises(RolloutError, match=r"students v2 is not serving as it is to: .*error: disk"):
         deploy(cluster, release(2), config)
     assert current(cluster) == 2
     assert "students-v2-s0" in cluster.names()
@@ -231,15 +261,270 @@ def test_an_undoing_killed_anywhere_ends_with_the_old_version_when_it_is_run_aga
         assert cluster.served == [1]
 
 
-def test_another_version_may_follow_one_whose_deployment_was_killed(release: Make, config: DeployConfig) -> None:
+def killed_while_it_began(release: Make, config: DeployConfig, *, age_s: float = 0.0) -> SimulatedCluster:
+    """Return a cluster with version 1 serving, and shards of version 2, whose deployment was killed `age_s` ago."""
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
+    cluster.age_s = age_s
     cluster.calls_until_killed = cluster.num_calls + 20
     with pytest.raises(KilledError):
         deploy(cluster, release(2), config)
-    cluster.calls_until_killed = -1
+    cluster.age_s, cluster.calls_until_killed = 0.0, -1
+    assert "students-v2-s0" in cluster.names()
+    return cluster
+
+
+def test_what_a_killed_deployment_left_goes_once_that_must_have_given_up(release: Make, config: DeployConfig) -> None:
+    cluster = killed_while_it_began(release, config, age_s=config.ready_timeout_s + 1)
     deploy(cluster, release(3), config)
     assert [name for name in cluster.names() if "-v2-" in name] == []
+    assert current(cluster) == 3
+
+
+def test_shards_of_a_deployment_that_may_be_under_way_stay_unless_asked_for(
+    release: Make, config: DeployConfig
+) -> None:
+    cluster = killed_while_it_began(release, config)
+    deploy(cluster, release(3), config)
+    gather(cluster, config)
+    assert "students-v2-s0" in cluster.names()
+    gather(cluster, config, with_unfinished=True)
+    assert "students-v2-s0" not in cluster.names()
+    assert "students-v1-s0" in cluster.names()
+
+
+def test_of_two_deployments_at_a_time_the_last_to_switch_wins_and_the_other_says_so(
+    release: Make, config: DeployConfig
+) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+
+    def say(line: str) -> None:
+        if line.endswith("1 of 2 rankers switched"):
+            deploy(cluster, release(3), config)
+
+    with pytest.raises(RolloutError, match=r"another deployment switched to students v3 meanwhile; .*v3 serves on"):
+        roll_out(as_cluster(cluster), release(2), config, say=say)
+    assert current(cluster) == 3
+    assert cluster.ready_rankers() == [3, 3]
+
+
+def test_other_settings_of_what_serves_are_there_when_it_is_said_to_serve(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    before = {pod.name for pod in cluster.pods if pod.ready}
+    deploy(cluster, release(1), with_cpu(config, 1_500))
+    rankers = [pod.name for pod in cluster.pods if pod.ready and pod.service == "students"]
+    assert len(rankers) == 2
+    assert not before & set(rankers)
+    assert ranker_cpu(cluster) == "1500m"
+
+
+def shard_memory(cluster: SimulatedCluster) -> str:
+    model = cluster.objects["InferenceService", "students-v2-s0"]["spec"]["predictor"]["model"]
+    memory: str = model["resources"]["requests"]["memory"]
+    return memory
+
+
+@pytest.mark.parametrize(
+    ("component", "changed"),
+    [
+        ("ranker", lambda config: with_cpu(config, 1_500)),
+        ("shard", lambda config: config.model_copy(update={"shard": ShardResources(overhead_mib=256)})),
+        ("ranker", lambda config: config.model_copy(update={"ranker": RankerResources(replicas=3)})),
+    ],
+)
+def test_settings_that_do_not_work_are_taken_back(
+    release: Make, config: DeployConfig, component: str, changed: Callable[[DeployConfig], DeployConfig]
+) -> None:
+    cluster = SimulatedCluster()
+    for version in (1, 2):
+        deploy(cluster, release(version), config)
+    cluster.sturdy = True
+    cluster.broken[2, component] = "error: no such device"
+    with pytest.raises(RolloutError, match=r"is not serving as it is to: .*no such device.*; its servers stay as they"):
+        deploy(cluster, release(2), changed(config))
+    assert current(cluster) == 2
+    assert ranker_cpu(cluster) == "1000m"
+    assert shard_memory(cluster) == "1027Mi"
+    cluster.broken = {}
+    cluster.rest()
+    deploy(cluster, release(2), config)  # there is nothing to mend
+    assert cluster.ready_rankers() == [2, 2]
+
+
+def test_settings_that_cure_a_version_are_applied_though_it_ails(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    cluster.outage = True
+    cluster.broken[1, "ranker"] = "error: out of memory"
+    cluster.rest()
+
+    def say(line: str) -> None:
+        if line.endswith("rankers switched"):
+            cluster.broken = {}
+
+    roll_out(as_cluster(cluster), release(1), with_cpu(config, 1_500), say=say)
+    assert ranker_cpu(cluster) == "1500m"
+
+
+def test_fewer_rankers_are_there_when_a_version_is_said_to_serve(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config.model_copy(update={"ranker": RankerResources(replicas=3)}))
+    deploy(cluster, release(1), config)
+    assert cluster.ready_rankers() == [1, 1]
+
+
+def test_a_version_whose_switch_never_ended_is_nothing_to_go_back_to(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    cluster.broken[2, "ranker"] = "error: no"
+
+    def say(line: str) -> None:
+        if line.endswith("rankers switched"):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        roll_out(as_cluster(cluster), release(2), config, say=say)
+    cluster.broken[3, "ranker"] = "error: no"
+    with pytest.raises(RolloutError, match="students v1 serves on"):
+        deploy(cluster, release(3), config)
+    del cluster.broken[3, "ranker"]
+    deploy(cluster, release(3), config)
+    back(cluster)
+    assert current(cluster) == 1
+
+
+def test_a_cold_rollback_under_way_is_left_alone_by_a_collector(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    for version in (1, 2, 3):
+        deploy(cluster, release(version), config)
+    cluster.rest()
+    assert "students-v1-s0" not in cluster.names()
+    found: list[str] = []
+
+    def say(line: str) -> None:
+        if "shards ready" in line and not found:
+            collect(as_cluster(cluster), "students", config=cold(config), with_unfinished=False, say=found.append)
+
+    roll_back(as_cluster(cluster), "students", to=1, config=None, say=say)
+    assert found == ["students: removing the shards of v2"]
+    assert cluster.served[-1] == 1
+
+
+def test_pods_that_were_evicted_are_none(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    labels, annotations = cluster.pods[-1].labels, cluster.pods[-1].annotations
+    cluster.evicted.append({"metadata": {"name": "e", "labels": labels, "annotations": annotations}})
+    deploy(cluster, release(2), config)
+    gather(cluster, cold(config))
+    assert "students-v1-s0" not in cluster.names()
+
+
+def test_a_time_to_stay_is_the_deployments_own_unless_another_is_given(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), cold(config))
+    deploy(cluster, release(2), config)
+    gather(cluster, None)
+    assert "students-v1-s0" in cluster.names()
+    gather(cluster, cold(config))
+    assert "students-v1-s0" not in cluster.names()
+
+
+def test_what_a_killed_first_deployment_left_can_be_collected(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster(calls_until_killed=20)
+    with pytest.raises(KilledError):
+        deploy(cluster, release(1), config)
+    cluster.calls_until_killed = -1
+    gather(cluster, None, with_unfinished=True)
+    assert of_model(cluster, "students") == []
+
+
+def test_an_api_server_that_fails_once_a_version_serves_undoes_nothing(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    for version in (1, 2):
+        deploy(cluster, release(version), config)
+    cluster.undeletable = "DELETE InferenceService is refused"
+    lines = deploy(cluster, release(3), config)
+    assert lines[-1] == "students v3: serving, but DELETE InferenceService is refused"
+    assert current(cluster) == 3
+
+
+def test_a_rollback_goes_back_to_the_settings_of_then(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), with_cpu(config, 1_100))
+    shards = [pod.name for pod in cluster.pods if "-s" in pod.service]
+    deploy(cluster, release(2), with_cpu(config, 1_200))
+    back(cluster)
+    assert ranker_cpu(cluster) == "1100m"
+    assert [pod.name for pod in cluster.pods if "-v1-s" in pod.service] == shards
+
+
+def test_a_failed_rollout_goes_back_to_the_settings_of_what_served(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), with_cpu(config, 1_100))
+    cluster.broken[2, "ranker"] = "error: no"
+    with pytest.raises(RolloutError):
+        deploy(cluster, release(2), with_cpu(config, 1_200))
+    assert ranker_cpu(cluster) == "1100m"
+
+
+def test_a_new_place_of_the_bundle_that_serves_is_remembered(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    moved = release(1).model_copy(update={"uri": "pvc://claim/students-1"})
+    deploy(cluster, moved, config)
+    deploy(cluster, release(2), config)
+    gather(cluster, cold(config))
+    back(cluster, to=1)
+    shard = cluster.objects["InferenceService", "students-v1-s0"]
+    assert shard["spec"]["predictor"]["model"]["storageUri"] == "pvc://claim/students-1"
+
+
+def test_rankers_of_before_that_never_end_do_not_undo_a_rollout(
+    release: Make, config: DeployConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout, "ENDING_TIMEOUT_S", 0.05)
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    cluster.stuck = True
+    lines = deploy(cluster, release(2), config)
+    assert re.fullmatch(r"students v2: serving; after .* 2 rankers of before are ending still.*", lines[-1])
+    assert current(cluster) == 2
+    assert "students-v1-s0" in cluster.names()
+
+
+def test_what_an_api_server_refuses_in_the_midst_is_taken_back(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    cluster.refused["students-v2-s1"] = "PATCH InferenceService students-v2-s1 failed: denied by policy"
+    with pytest.raises(RolloutError, match=r"denied by policy; nothing of it was left behind; students v1 serves on"):
+        deploy(cluster, release(2), config)
+    assert cluster.names() == ["students", "students-v1-s0", "students-v1-s1"]
+
+
+def test_what_cannot_be_taken_back_either_is_told_beside_the_first_reason(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    cluster.broken[2, "ranker"] = "error: damaged"
+
+    def say(line: str) -> None:
+        if line.endswith("rankers switched"):
+            cluster.refused["students"] = "the API server is away"
+
+    with pytest.raises(RolloutError, match=r"error: damaged.*could not be taken back either \(the API server is away"):
+        roll_out(as_cluster(cluster), release(2), config, say=say)
+
+
+def test_a_rollout_waits_for_the_room_of_what_it_collects(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster(nodes=[node("one", cpu="64", memory="256Gi")])
+    deploy(cluster, release(1), config)
+    deploy(cluster, release(2), config)
+    cluster.quota_pods = 5 + 3 + 2  # version 2, and the shards of version 1; room for two more
+    with pytest.raises(CapacityError, match="adds 5 pods"):
+        deploy(cluster, release(3), config)
+    deploy(cluster, release(3), cold(config))
     assert current(cluster) == 3
 
 
@@ -247,8 +532,10 @@ def test_one_version_cannot_mean_two_bundles(release: Make, config: DeployConfig
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     other = release(1).model_copy(update={"bundle_id": "f" * 64})
+    before = cluster.num_writes
     with pytest.raises(RolloutError, match="version 1 is deployed from bundle 000000000000 already, not from ffff"):
         deploy(cluster, other, config)
+    assert cluster.num_writes == before
     assert current(cluster) == 1
     assert cluster.names() == ["students", "students-v1-s0", "students-v1-s1"]
 
@@ -268,9 +555,9 @@ def test_versions_that_stayed_their_time_are_collected(release: Make, config: De
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     deploy(cluster, release(2), config)
-    collect(as_cluster(cluster), "students", config, say=lambda line: None)
+    gather(cluster, config)
     assert "students-v1-s0" in cluster.names()
-    collect(as_cluster(cluster), "students", config.model_copy(update={"hot_s": 0}), say=lambda line: None)
+    gather(cluster, cold(config))
     assert "students-v1-s0" not in cluster.names()
 
 
@@ -282,6 +569,24 @@ def test_a_removed_model_leaves_nothing(release: Make, config: DeployConfig) -> 
     assert of_model(cluster, "students") == []
     with pytest.raises(DeployError, match="no vertical model 'students' is deployed"):
         remove(as_cluster(cluster), "students", config, say=lambda line: None)
+
+
+def test_a_removed_model_leaves_no_service_that_was_rendered(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    for item in release_objects(switched(None, release(1), config, at_s=0)):
+        cluster.apply(item)
+    remove(as_cluster(cluster), "students", config, say=lambda line: None)
+    assert of_model(cluster, "students") == []
+
+
+def test_the_only_version_stays_when_all_its_servers_are_lost(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    cluster.outage = True
+    cluster.broken = {(1, "ranker"): "error: disk", (1, "shard"): "error: disk"}
+    with pytest.raises(RolloutError, match=r"is not serving as it is to.*its servers stay as they are"):
+        deploy(cluster, release(1), config)
+    assert "students" in cluster.names()
 
 
 def test_a_rankers_history_is_an_annotation(release: Make, config: DeployConfig) -> None:

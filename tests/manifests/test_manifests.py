@@ -67,7 +67,7 @@ def test_every_container_has_requests_and_limits(name: str) -> None:
     assert resources["limits"].keys() >= {"cpu", "memory"}
 
 
-def test_every_image_has_a_version() -> None:
+def test_every_image_is_pinned_to_a_version_other_than_latest() -> None:
     paths = [path for folder in (MANIFESTS, CHART) for path in folder.rglob("*.yaml")]
     text = "\n".join(path.read_text() for path in paths)
     images = re.findall(r"^\s*image: ([^{\s]+)$", text, re.M)

@@ -17,7 +17,7 @@ from stream import Stream
 
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.storage import Ref
-from exfm.errors import ConfigError, StorageError
+from exfm.errors import ConfigError, PromotionError, StorageError
 from exfm.registry.mlflow_registry import Registration, Registry, register_all
 from exfm.registry.promotion import PromotionRule, TestedVersion, judge
 
@@ -200,8 +200,11 @@ def test_only_a_version_that_passes_becomes_champion(
     registry = Registry.at(str(root), create=False)
     version = int(registry.register(model=vertical, bundle=bundle).version)
     lenient = PromotionRule(max_calibration_error=10)
-    assert registry.promote("search-ads", version, lenient, only_judge=True).passed
-    assert registry.version_of("models:/search-ads@champion") != version
+    before = registry.version_of("models:/search-ads@champion")
+    with pytest.raises(PromotionError, match="search-ads v1 does not become champion: click: calibration"):
+        registry.promote("search-ads", 1, PromotionRule(max_calibration_error=0))  # held against nothing but 1.0
+    assert registry.judge("search-ads", version, lenient).passed
+    assert registry.version_of("models:/search-ads@champion") == before != version
     assert registry.promote("search-ads", version, lenient).passed
     assert registry.version_of("models:/search-ads@champion") == version
 

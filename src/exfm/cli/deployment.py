@@ -42,11 +42,7 @@ def promote(
     registry = Registry.at(root, create=False)
     wanted = version or registry.version_of(f"models:/{name}@candidate")
     allowed = PromotionRule() if rule is None else PromotionRule.parse(read_yaml(rule), source=str(rule))
-    verdict = registry.promote(name, wanted, allowed)
-    if not verdict.passed:
-        print(f"exfm: {name} v{wanted} does not become champion: {verdict}", file=sys.stderr)
-        raise typer.Exit(code=3)
-    print(f"{name} v{wanted} is the champion ({verdict})")
+    print(f"{name} v{wanted} is the champion ({registry.promote(name, wanted, allowed)})")
 
 
 def deploy(
@@ -69,36 +65,24 @@ def deploy(
 ) -> None:
     """Roll a bundle out: shards first, then rankers that answered the golden queries; the old version serves on."""
     from exfm.deploy.cluster import Cluster
-    from exfm.deploy.objects import release_objects
-    from exfm.deploy.observation import observe
-    from exfm.deploy.release import make_release, served_uri, switched
-    from exfm.deploy.render import difference, to_yaml
-    from exfm.deploy.stage import Deployable, desired_objects
-    from exfm.deploy.stage import deploy as deploy_bundle
-    from exfm.errors import ConfigError
+    from exfm.deploy.release import served_uri
+    from exfm.deploy.stage import Deployable, preview
+    from exfm.deploy.stage import deploy as roll_out
+    from exfm.deploy.stage import render as rendered
     from exfm.registry.bundles import locate_bundle
 
     settings = _settings(config, namespace)
     found = locate_bundle(bundle, root=root, digest=digest)
-    deployable = Deployable(
-        manifest=found.manifest,
-        digest=found.ref.digest,
-        uri=served_uri(found.ref.uri, serve_from=serve_from),
-        version=version or found.version,
-    )
+    uri = served_uri(found.ref.uri, serve_from=serve_from)
+    located = Deployable(manifest=found.manifest, digest=found.ref.digest, uri=uri, version=version or found.version)
     if render:
-        if not deployable.version:
-            raise ConfigError("--render asks no cluster for the next free version; give --version")
-        release = make_release(found.manifest, uri=deployable.uri, digest=deployable.digest, version=deployable.version)
-        print(to_yaml(release_objects(release, switched(None, release, at_s=0, limit=settings.history), settings)))
+        print(rendered(located, settings))
         return
     cluster = Cluster.connect(namespace=settings.namespace, context=context)
     if dry_run:
-        release = deployable.release(observe(cluster, found.manifest.name))
-        changes = difference(cluster, desired_objects(cluster, release, settings))
-        print(changes or f"{release.name}: nothing would change")
-        return
-    deploy_bundle(cluster, deployable, settings, say=_say)
+        print(preview(cluster, located, settings))
+    else:
+        roll_out(cluster, located, settings, say=_say)
 
 
 def status(
@@ -142,24 +126,32 @@ def rollback(
     namespace: NamespaceOption = "",
     context: ContextOption = "",
 ) -> None:
-    """Serve an earlier version again: at once while its shards are still there, else from its bundle."""
+    """Serve an earlier version again, with the settings that it had: at once while its shards are still there."""
     from exfm.deploy.cluster import Cluster
     from exfm.deploy.stage import roll_back
 
     settings = _settings(config, namespace)
     cluster = Cluster.connect(namespace=settings.namespace, context=context)
-    roll_back(cluster, name, settings, to=to, say=_say)
+    roll_back(cluster, name, to=to, config=settings if config else None, say=_say)
 
 
 def collect(
-    name: NameArgument, config: SettingsOption = None, namespace: NamespaceOption = "", context: ContextOption = ""
+    name: NameArgument,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Also of deployments that were killed; let none be under way.")
+    ] = False,
+    config: SettingsOption = None,
+    namespace: NamespaceOption = "",
+    context: ContextOption = "",
 ) -> None:
     """Remove the shards of earlier versions whose time to stay (hot_s) is over."""
     from exfm.deploy.cluster import Cluster
     from exfm.deploy.rollout import collect as collect_versions
 
     settings = _settings(config, namespace)
-    collect_versions(Cluster.connect(namespace=settings.namespace, context=context), name, settings, say=_say)
+    cluster = Cluster.connect(namespace=settings.namespace, context=context)
+    given = settings if config else None
+    collect_versions(cluster, name, config=given, with_unfinished=unfinished, say=_say)
 
 
 def undeploy(

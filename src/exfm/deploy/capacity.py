@@ -1,26 +1,31 @@
 """Whether a rollout fits: a namespace's quotas and the nodes must hold the old and the new version together."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from kubernetes.utils.quantity import parse_quantity
 
-from exfm.deploy.config import DeployConfig, ServerResources
-from exfm.deploy.objects import Object, memory_bytes
-from exfm.deploy.observation import Observation
+from exfm.deploy.config import DeployConfig
+from exfm.deploy.decision import history_after
+from exfm.deploy.objects import Object, ranker_object, settings_of, shard_objects
+from exfm.deploy.observation import Observation, Servers
 from exfm.deploy.release import Release
 from exfm.errors import CapacityError
+
+Amounts = Mapping[str, Decimal]
+"""By resource: cores, bytes, or pieces."""
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What one more server asks for."""
+    """What one more pod asks for."""
 
     what: str
-    cpu_request_m: int
-    cpu_limit_m: int
-    memory_bytes: int
+    requests: Amounts
+    limits: Amounts
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: Sequence[Object] = ()
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Room:
     """What a cluster says of its room; None where the account may not ask."""
 
     quotas: Sequence[Object] | None
+    runtimes: Sequence[Object] | None
     nodes: Sequence[Object] | None
     pods: Sequence[Object] | None
     """Of all namespaces."""
@@ -39,7 +45,7 @@ class Forecast:
 
     present_bytes: int
     added_bytes: int
-    unchecked: tuple[str, ...] = field(default=())
+    unchecked: tuple[str, ...] = ()
     """What could not be compared with it."""
 
     def __str__(self) -> str:
@@ -50,23 +56,21 @@ class Forecast:
         return f"{peak} ({parts}){unchecked}"
 
 
-def new_servers(release: Release, seen: Observation, config: DeployConfig) -> list[Demand]:
-    """Return the servers that a rollout of `release` adds: its shards that are not there, and rankers.
+def new_servers(
+    release: Release, seen: Observation, config: DeployConfig, runtimes: Sequence[Object] = ()
+) -> list[Demand]:
+    """Return the servers that a rollout of `release` adds, those that it replaces included.
 
-    A ranker's pods are replaced one by one, so a rollout adds one; the first adds all.
+    Pods are replaced one by one, but those that end still count for a while (in a quota, and on their node): so as
+    many are added as there are to be.
     """
-    present = {servers.shard for servers in seen.shards_of(release.version)}
-    demands = [
-        _demand(f"shard {shard}", config.shard, table_bytes=table_bytes)
-        for shard, (table_bytes, replicas) in enumerate(zip(release.shard_bytes, release.replicas, strict=True))
-        if shard not in present
-        for _ in range(replicas)
-    ]
-    if seen.ranker is None:
-        rankers = config.ranker.replicas
-    else:
-        rankers = 0 if seen.ranker.release.same_content(release) else 1
-    return demands + [_demand("ranker", config.ranker, table_bytes=0)] * rankers
+    demands: list[Demand] = []
+    present = {servers.shard: servers for servers in seen.shards_of(release.version)}
+    for shard in range(release.num_shards):
+        service, _ = shard_objects(release, shard, config)
+        demands += _added(f"shard {shard}", service, present.get(shard), runtimes)
+    ranker = ranker_object(history_after(release, seen, config, at_s=0))
+    return demands + _added("ranker", ranker, seen.ranker, runtimes)
 
 
 def forecast(release: Release, seen: Observation, config: DeployConfig, room: Room) -> Forecast:
@@ -74,7 +78,7 @@ def forecast(release: Release, seen: Observation, config: DeployConfig, room: Ro
 
     Raises: CapacityError if a quota or the nodes cannot hold it, naming which, what is free and what is asked.
     """
-    added = new_servers(release, seen, config)
+    added = new_servers(release, seen, config, room.runtimes or ())
     unchecked = []
     if room.quotas is None:
         unchecked.append("quotas (no right to read them)")
@@ -82,100 +86,167 @@ def forecast(release: Release, seen: Observation, config: DeployConfig, room: Ro
         _check_quotas(added, room.quotas, name=release.name)
     if not config.nodes_must_fit:
         unchecked.append("nodes (nodes_must_fit is off)")
-    elif room.nodes is None or room.pods is None:
-        unchecked.append("nodes (no right to list nodes and all pods)")
+    elif room.nodes is None or room.pods is None or room.runtimes is None:
+        listed = {"nodes": room.nodes, "all pods": room.pods, "runtimes": room.runtimes}
+        unseen = [what for what, found in listed.items() if found is None]
+        unchecked.append(f"nodes (no right to list {' and '.join(unseen)})")
     else:
         _check_nodes(added, room.nodes, room.pods, name=release.name)
     shards = [servers for version in seen.shards for servers in seen.shards_of(version)]
-    present = sum(
-        memory_bytes(config.shard, table_bytes=servers.release.shard_bytes[servers.shard]) * servers.wanted
-        for servers in shards
-    )
-    if seen.ranker is not None:
-        present += memory_bytes(config.ranker, table_bytes=0) * seen.ranker.wanted
+    running = [*shards, *([seen.ranker] if seen.ranker else [])]
     return Forecast(
-        present_bytes=present, added_bytes=sum(demand.memory_bytes for demand in added), unchecked=tuple(unchecked)
+        present_bytes=sum(servers.memory_bytes * servers.wanted for servers in running),
+        added_bytes=int(sum(demand.requests["memory"] for demand in added)),
+        unchecked=tuple(unchecked),
     )
 
 
-def _demand(what: str, resources: ServerResources, *, table_bytes: int) -> Demand:
+def _added(what: str, service: Object, present: Servers | None, runtimes: Sequence[Object]) -> list[Demand]:
+    """Return a demand for each server that applying an InferenceService adds to those which are there."""
+    wanted = service["spec"]["predictor"]["minReplicas"]
+    if present is None:
+        added = wanted
+    elif present.settings == settings_of(service):
+        added = max(0, wanted - present.wanted)
+    else:
+        added = max(wanted, present.wanted)
+    return [_demand(what, service, runtimes)] * added
+
+
+def _demand(what: str, service: Object, runtimes: Sequence[Object]) -> Demand:
+    model = service["spec"]["predictor"]["model"]
+    named = [item["spec"] for item in runtimes if item["metadata"]["name"] == model["runtime"]]
+    runtime: Object = named[0] if named else {}
+    container = runtime.get("containers", [{}])[0].get("resources", {})
+    # KServe merges by key: a runtime's own resources (GPUs) stay where the InferenceService names none.
     return Demand(
         what=what,
-        cpu_request_m=resources.cpu_request_m,
-        cpu_limit_m=resources.cpu_limit_m,
-        memory_bytes=memory_bytes(resources, table_bytes=table_bytes),
+        requests=_amounts({**container.get("requests", {}), **model["resources"]["requests"]}),
+        limits=_amounts({**container.get("limits", {}), **model["resources"]["limits"]}),
+        node_selector=runtime.get("nodeSelector", {}),
+        tolerations=runtime.get("tolerations", ()),
     )
 
 
 def _check_quotas(added: Sequence[Demand], quotas: Sequence[Object], *, name: str) -> None:
-    memory = Decimal(sum(demand.memory_bytes for demand in added))
-    cpu = Decimal(sum(demand.cpu_request_m for demand in added)) / 1000
-    cpu_limit = Decimal(sum(demand.cpu_limit_m for demand in added)) / 1000
+    requests, limits = _sum(demand.requests for demand in added), _sum(demand.limits for demand in added)
+    pods = Decimal(len(added))
     asked = {
-        **dict.fromkeys(("memory", "requests.memory", "limits.memory"), memory),
-        **dict.fromkeys(("cpu", "requests.cpu"), cpu),
-        "limits.cpu": cpu_limit,
-        **dict.fromkeys(("pods", "count/pods"), Decimal(len(added))),
+        **{resource: amount for resource, amount in requests.items() if resource in {"cpu", "memory"}},
+        **{f"requests.{resource}": amount for resource, amount in requests.items()},
+        **{f"limits.{resource}": amount for resource, amount in limits.items()},
+        **dict.fromkeys(("pods", "count/pods"), pods),
     }
-    for quota in quotas:
+    for quota in filter(_covers_servers, quotas):
         status = quota.get("status", {})
         for resource, hard in status.get("hard", {}).items():
-            free = parse_quantity(hard) - parse_quantity(status.get("used", {}).get(resource, "0"))
-            if asked.get(resource, Decimal(0)) > max(free, Decimal(0)):
+            free = max(parse_quantity(hard) - parse_quantity(status.get("used", {}).get(resource, "0")), Decimal(0))
+            if asked.get(resource, Decimal(0)) > free:
                 raise CapacityError(
                     f"{name} adds {len(added)} pods, which ask for {_amount(resource, asked[resource])} of {resource}, "
-                    f"but quota {quota['metadata']['name']!r} has {_amount(resource, max(free, Decimal(0)))} of "
+                    f"but quota {quota['metadata']['name']!r} has {_amount(resource, free)} of "
                     f"{_amount(resource, parse_quantity(hard))} left; raise the quota, or free what is not needed"
                 )
 
 
+def _covers_servers(quota: Object) -> bool:
+    """Return whether a quota's scopes take in our pods: with requests, without a deadline or a priority class.
+
+    A priority class that the cluster gives to all pods is not looked for.
+    """
+    spec = quota.get("spec", {})
+    selector = spec.get("scopeSelector", {}).get("matchExpressions", [])
+    without = {"DoesNotExist", "NotIn"}
+    scopes = {*spec.get("scopes", []), *(one["scopeName"] for one in selector if one["operator"] not in without)}
+    return scopes <= {"NotTerminating", "NotBestEffort"}
+
+
 def _check_nodes(added: Sequence[Demand], nodes: Sequence[Object], pods: Sequence[Object], *, name: str) -> None:
     """Place the new servers, largest first, on the nodes with most memory free, as the scheduler might."""
-    free = {node["metadata"]["name"]: _free_on(node, pods) for node in nodes if _takes_pods(node)}
-    for demand in sorted(added, key=lambda demand: -demand.memory_bytes):
-        cpu = Decimal(demand.cpu_request_m) / 1000
-        fitting = [
-            (memory_free, node)
-            for node, (cpu_free, memory_free) in free.items()
-            if cpu_free >= cpu and memory_free >= demand.memory_bytes
-        ]
+    free = {node["metadata"]["name"]: _free_on(node, pods) for node in nodes}
+    usable = [node for node in nodes if _is_ready(node)]
+    for demand in sorted(added, key=lambda demand: -demand.requests["memory"]):
+        admitting = [node["metadata"]["name"] for node in usable if _admits(node, demand)]
+        asked = {**demand.requests, "pods": Decimal(1)}
+        fitting = [one for one in admitting if all(free[one].get(key, 0) >= value for key, value in asked.items())]
         if not fitting:
-            most_cpu = max((cpu_free for cpu_free, _ in free.values()), default=Decimal(0))
-            most_memory = max((memory_free for _, memory_free in free.values()), default=Decimal(0))
+            most = {
+                key: max((free[one].get(key, Decimal(0)) for one in admitting), default=Decimal(0)) for key in asked
+            }
             raise CapacityError(
-                f"{name}: no node has room for a {demand.what} of {cpu} CPU and {_gib(demand.memory_bytes)} beside "
-                f"what runs; of {len(free)} nodes the freest has {most_cpu} CPU and {_gib(int(most_memory))}; "
+                f"{name}: no node has room for a {demand.what} of {_listed(demand.requests)} beside what runs; "
+                f"{len(admitting)} of {len(nodes)} nodes may take it, of which the freest has {_listed(most)}; "
                 "add nodes, plan smaller shards, or ask for less in the settings"
             )
-        _, node = max(fitting)
-        free[node] = (free[node][0] - cpu, free[node][1] - demand.memory_bytes)
+        chosen = max(fitting, key=lambda one: free[one]["memory"])
+        free[chosen] = {key: amount - asked.get(key, 0) for key, amount in free[chosen].items()}
 
 
-def _takes_pods(node: Object) -> bool:
-    spec = node.get("spec", {})
-    tainted = any(taint["effect"] in {"NoSchedule", "NoExecute"} for taint in spec.get("taints", []))
+def _is_ready(node: Object) -> bool:
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", []))
-    return ready and not tainted and not spec.get("unschedulable", False)
+    return ready and not node.get("spec", {}).get("unschedulable", False)
 
 
-def _free_on(node: Object, pods: Sequence[Object]) -> tuple[Decimal, Decimal]:
-    """Return CPU, in cores, and memory, in bytes, that no pod on a node has asked for."""
-    allocatable = node["status"]["allocatable"]
-    requests = [
-        request
+def _admits(node: Object, demand: Demand) -> bool:
+    """Return whether a node has the labels that a pod selects, and no taint that it does not tolerate."""
+    taints = [taint for taint in node.get("spec", {}).get("taints", []) if taint["effect"] != "PreferNoSchedule"]
+    return demand.node_selector.items() <= node["metadata"].get("labels", {}).items() and all(
+        any(_tolerates(toleration, taint) for toleration in demand.tolerations) for taint in taints
+    )
+
+
+def _tolerates(toleration: Object, taint: Object) -> bool:
+    if toleration.get("effect") not in {None, "", taint["effect"]}:
+        return False
+    if toleration.get("operator", "Equal") == "Exists":
+        return toleration.get("key") in {None, "", taint["key"]}
+    return (toleration.get("key"), toleration.get("value", "")) == (taint["key"], taint.get("value", ""))
+
+
+def _free_on(node: Object, pods: Sequence[Object]) -> dict[str, Decimal]:
+    """Return what of each of a node's resources no pod on it has asked for."""
+    name = node["metadata"]["name"]
+    there = [
+        pod
         for pod in pods
-        if pod["spec"].get("nodeName") == node["metadata"]["name"]
-        and pod.get("status", {}).get("phase") not in {"Succeeded", "Failed"}
-        for request in _requests(pod)
+        if pod["spec"].get("nodeName") == name and pod.get("status", {}).get("phase") not in {"Succeeded", "Failed"}
     ]
-    cpu = parse_quantity(allocatable["cpu"]) - sum(parse_quantity(r.get("cpu", "0")) for r in requests)
-    memory = parse_quantity(allocatable["memory"]) - sum(parse_quantity(r.get("memory", "0")) for r in requests)
-    return cpu, memory
+    taken = _sum([*(_requests(pod) for pod in there), {"pods": Decimal(len(there))}])
+    return {
+        resource: parse_quantity(amount) - taken.get(resource, 0)
+        for resource, amount in node["status"]["allocatable"].items()
+    }
 
 
-def _requests(pod: Object) -> Iterator[Mapping[str, str]]:
-    for container in pod["spec"].get("containers", []):
-        yield container.get("resources", {}).get("requests", {})
+def _requests(pod: Object) -> Amounts:
+    """Return what a pod's containers ask for together, or more where one that runs before them asks more."""
+    spec = pod["spec"]
+    sidecars = [container for container in spec.get("initContainers", []) if container.get("restartPolicy") == "Always"]
+    together = _sum(_requests_of(container) for container in [*spec.get("containers", []), *sidecars])
+    first = [_requests_of(container) for container in spec.get("initContainers", [])]
+    return {
+        key: max(one.get(key, Decimal(0)) for one in (together, *first)) for one in (together, *first) for key in one
+    }
+
+
+def _requests_of(container: Object) -> Amounts:
+    return _amounts(container.get("resources", {}).get("requests", {}))
+
+
+def _amounts(quantities: Mapping[str, str]) -> Amounts:
+    return {resource: parse_quantity(quantity) for resource, quantity in quantities.items()}
+
+
+def _sum(amounts: Iterable[Amounts]) -> Amounts:
+    total: dict[str, Decimal] = {}
+    for one in amounts:
+        for resource, amount in one.items():
+            total[resource] = total.get(resource, Decimal(0)) + amount
+    return total
+
+
+def _listed(amounts: Amounts) -> str:
+    return ", ".join(f"{_amount(resource, amount)} {resource}" for resource, amount in sorted(amounts.items()))
 
 
 def _amount(resource: str, amount: Decimal) -> str:

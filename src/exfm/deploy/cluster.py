@@ -24,6 +24,7 @@ _PATHS = {
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
     "Pod": "/api/v1/namespaces/{namespace}/pods",
     "Event": "/api/v1/namespaces/{namespace}/events",
+    "ServingRuntime": "/apis/serving.kserve.io/v1alpha1/namespaces/{namespace}/servingruntimes",
     "ResourceQuota": "/api/v1/namespaces/{namespace}/resourcequotas",
     "Node": "/api/v1/nodes",
     "every Pod": "/api/v1/pods",
@@ -119,7 +120,9 @@ class Cluster:
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/apply-patch+yaml"
-        with _telling(f"{method} {kind}" + (f" {name}" if name else ""), kind=kind, cluster=self._client):
+        with _telling(
+            f"{method} {kind}" + (f" {name}" if name else ""), kind=kind, host=self._client.configuration.host
+        ):
             answer: Object = self._client.call_api(
                 path,
                 method,
@@ -143,13 +146,13 @@ class _NotFoundError(ClusterError):
 
 
 @contextmanager
-def _telling(doing: str, *, kind: str, cluster: kubernetes.client.ApiClient) -> Iterator[None]:
+def _telling(doing: str, *, kind: str, host: str) -> Iterator[None]:
     """Turn what the API server answers into an error that says what was asked and what to do."""
     try:
         yield
     except ApiException as error:
         said = _message(error)
-        if error.status == 403:
+        if error.status == 403 and " cannot " in said:  # the authorizer's word; quotas and admission have others
             raise ForbiddenError(f"{doing} is refused: {said}; the account needs Role exfm-deployer") from error
         if error.status == 401:
             raise ClusterError(
@@ -162,7 +165,6 @@ def _telling(doing: str, *, kind: str, cluster: kubernetes.client.ApiClient) -> 
             raise _NotFoundError(f"{doing}: {said}") from error
         raise ClusterError(f"{doing} failed: {said}") from error
     except urllib3.exceptions.HTTPError as error:
-        host = cluster.configuration.host
         reason = getattr(error, "reason", None) or error
         raise ClusterError(
             f"the API server at {host} cannot be reached ({reason}); run the same command again"

@@ -21,7 +21,8 @@ class ServerResources(Config):
     """Memory beside tables, requested and limited, in MiB; 128 to 1,048,576. A server of the demo takes 690 MiB,
     most of it torch's (2026-11)."""
     max_replicas: Annotated[int, Field(ge=0, le=1_000)] = 0
-    """Servers that KServe's autoscaler may go up to; 0 leaves their number as it is."""
+    """Servers that KServe's autoscaler may go up to; 0, or no more than the least number, leaves their number as it
+    is."""
     cpu_target_percent: Annotated[int, Field(ge=1, le=100)] = 60
     """CPU use, of the request, that the autoscaler keeps to, in percent; 1 to 100. For max_replicas above 0."""
 
@@ -67,10 +68,10 @@ class DeployConfig(Config):
     """Time for a version's servers to become ready, in seconds; 10 to 86,400. A failure that no waiting mends (a
     server that ends again and again, an image that cannot be had) ends the wait at once."""
     hot_s: Annotated[int, Field(ge=0, le=2_592_000)] = 3_600
-    """Time that the last version's shards stay after another took over, in seconds; 0 to 2,592,000. While they stay
-    its memory is used, and a rollback takes no loading; they go with the first `exfm deploy`, `rollback` or `collect`
-    after it."""
+    """Time that the last version's shards stay after another took over, in seconds; 0 (they go at once) to 2,592,000.
+    While they stay its memory is used, and a rollback takes no loading; they go with the first `exfm deploy`,
+    `rollback` or `collect` after it. An hour is a choice, time to see a version's first figures: not measured."""
     nodes_must_fit: bool = True
     """Refuse a rollout that the nodes which are there cannot hold; false where an autoscaler adds nodes."""
-    history: Annotated[int, Field(ge=2, le=50)] = 10
-    """Versions that a vertical model's ranker remembers, to roll back to; 2 to 50."""
+    history: Annotated[int, Field(ge=1, le=50)] = 10
+    """Versions that a vertical model's ranker remembers beside the one that it serves, to roll back to; 1 to 50."""

@@ -6,8 +6,9 @@ Nothing is remembered between two decisions, so a deployment that was killed any
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from exfm.deploy.config import DeployConfig
 from exfm.deploy.observation import Observation, Servers
-from exfm.deploy.release import History, Release
+from exfm.deploy.release import History, Release, switched
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ class Wait:
 
 
 @dataclass(frozen=True)
+class Linger:
+    """The wanted version serves; only what was before it has not ended yet."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Fail:
     """No waiting mends it."""
 
@@ -52,72 +60,133 @@ class Done:
     """The wanted version serves, and nothing else is left to do."""
 
 
-Action = ApplyShards | SwitchRanker | Collect | Wait | Fail | Done
+Action = ApplyShards | SwitchRanker | Collect | Wait | Linger | Fail | Done
 
 
-def next_action(release: Release, seen: Observation, *, hot_s: int, now_s: int) -> Action:
-    """Return the next step towards `release` serving alone, its predecessor's shards kept for `hot_s`."""
-    serves = seen.history is not None and seen.history.current.release.same_content(release)
-    switching = serves and seen.ranker is not None and not seen.ranker.settled
-    # In the midst of a switch nothing goes: it may fail, and what was hot before is hot again.
-    gone = () if switching else collectable(release, seen, hot_s=hot_s, now_s=now_s)
+@dataclass(frozen=True)
+class SwitchBack:
+    """The ranker goes back to what this history names first."""
+
+    history: History
+
+
+@dataclass(frozen=True)
+class RemoveRanker:
+    """The ranker goes: nothing shows that it ever served."""
+
+
+@dataclass(frozen=True)
+class KeepRanker:
+    """The ranker stays as it is."""
+
+
+def serves(release: Release, seen: Observation) -> bool:
+    """Return whether the ranker was switched to `release` last, and is not on its way out."""
+    leaving = seen.ranker is None or seen.ranker.leaving
+    return not leaving and seen.history is not None and seen.history.current.release.same_content(release)
+
+
+def history_after(release: Release, seen: Observation, config: DeployConfig, *, at_s: int) -> History:
+    """Return the ranker's history once it is switched to `release`: without a switch that has not ended."""
+    if seen.history is not None and serves(release, seen):
+        same = (seen.history.current.release, seen.history.current.settings) == (release, config)
+        if same:
+            return seen.history
+    return switched(seen.served, release, config, at_s=at_s)
+
+
+def next_action(release: Release, seen: Observation, config: DeployConfig, *, now_s: int) -> Action:
+    """Return the next step towards `release` serving alone, its predecessor's shards kept for `config.hot_s`."""
+    gone = collectable(release, seen, config, now_s=now_s)
     if gone:
         return Collect(gone)
     if seen.is_leaving(release):
         return Wait("what was deleted before is ending")
     shards = seen.shards_of(release.version)
-    foreign = [servers for servers in shards if not servers.release.same_content(release)]
-    if foreign:
-        return Fail(
-            f"version {release.version} is deployed from bundle {foreign[0].release.bundle_id[:12]} already, not from "
-            f"{release.bundle_id[:12]}; deploy under another version, or collect that one first"
-        )
     present = {servers.shard for servers in shards}
     missing = tuple(shard for shard in range(release.num_shards) if shard not in present)
     if missing:
         return ApplyShards(missing)
     unready = [servers for servers in shards if not servers.settled]
-    if unready and (switching or not serves):
-        return _wait_or_fail(unready, doing=f"{len(shards) - len(unready)} of {len(shards)} shards ready")
-    if not serves:
-        return SwitchRanker()
-    assert seen.ranker is not None  # it has the history
+    if seen.ranker is None or not serves(release, seen):
+        return _wait_or_fail(unready, doing=_counted(shards, unready)) if unready else SwitchRanker()
+    lost = any(problem.fatal for problem in seen.ranker.problems)
+    if unready and not seen.ranker.settled and not lost:  # a ranker that waits, waits for its shards
+        return _wait_or_fail(unready, doing=_counted(shards, unready))
     if not seen.ranker.settled:
         return _wait_or_fail([seen.ranker], doing=f"{seen.ranker.ready} of {seen.ranker.wanted} rankers switched")
     if unready:
-        return _wait_or_fail(unready, doing=f"{len(shards) - len(unready)} of {len(shards)} shards ready")
-    leaving = sum(count for version, count in seen.ranker_pods.items() if version != release.version)
-    if leaving:
-        return Wait(f"{leaving} rankers of the version before are ending")
+        return _wait_or_fail(unready, doing=_counted(shards, unready))
+    if seen.old_ranker_pods:
+        return Linger(f"{seen.old_ranker_pods} rankers of before are ending")
     return Done()
 
 
-def collectable(release: Release, seen: Observation, *, hot_s: int, now_s: int) -> tuple[int, ...]:
-    """Return the versions whose shards may go once `release` is the one that is wanted."""
-    history = seen.history
-    kept = {release.version}
-    if history is not None:
-        kept.add(history.current.release.version)
-        if now_s < history.current.at_s + hot_s and history.previous is not None:
-            kept.add(history.previous.version)
-    in_use = {version for version, count in seen.ranker_pods.items() if count}
-    return tuple(sorted(set(seen.shards) - kept - in_use))
+def conflict(release: Release, seen: Observation) -> str:
+    """Return why `release` cannot be deployed beside what is there: its version is of another bundle; or nothing."""
+    found = [servers.release for servers in seen.shards_of(release.version)]
+    foreign = [other for other in found if not other.same_content(release)]
+    if not foreign:
+        return ""
+    return (
+        f"version {release.version} is deployed from bundle {foreign[0].bundle_id[:12]} already, not from "
+        f"{release.bundle_id[:12]}; deploy under another version, or collect that one first"
+    )
 
 
-def undo(release: Release, seen: Observation) -> tuple[Release | None, History | None, bool]:
-    """Return what the ranker is to go back to after `release` failed, its history then, and whether it goes at all.
+def collectable(
+    release: Release | None,
+    seen: Observation,
+    config: DeployConfig,
+    *,
+    now_s: int,
+    with_unfinished: bool = False,
+) -> tuple[int, ...]:
+    """Return the versions whose shards may go once `release` (none: nothing) is the one that is wanted.
 
-    A ranker goes back only from a switch that has not ended: once no pod of the version before is left, `release` had
-    been serving, and what ails it now is no failed rollout.
+    In the midst of a switch to it none may: it may fail, and what was hot before is hot again. Shards that no ranker
+    was switched to, or that are not all ready, are of a deployment that may be under way: they stay until that must
+    have given up, or go `with_unfinished`.
     """
-    if seen.history is None or not seen.history.current.release.same_content(release):
-        return None, None, False
-    previous = seen.history.previous
-    if previous is None:
-        return None, None, seen.ranker is not None and seen.ranker.ready == 0
-    if not seen.ranker_pods.get(previous.version, 0):
-        return None, None, False
-    return previous, History(switches=seen.history.switches[1:]), True
+    if release is not None and serves(release, seen) and not (seen.ranker and seen.ranker.settled):
+        return ()
+    kept = {version for version, count in seen.ranker_pods.items() if count}
+    kept |= {release.version} if release else set()
+    for history in (seen.history, seen.served):
+        if history is not None:
+            kept.add(history.current.release.version)
+            if now_s < history.current.at_s + config.hot_s and history.previous is not None:
+                kept.add(history.previous.release.version)
+    for version in seen.shards.keys() - kept:
+        shards = seen.shards_of(version)
+        remembered = seen.history is not None and seen.history.find(version) is not None
+        finished = remembered and all(servers.settled for servers in shards)
+        young = now_s < max(servers.created_s for servers in shards) + config.ready_timeout_s
+        if young and not finished and not with_unfinished:
+            kept.add(version)
+    leaving = {version for version in seen.shards if all(servers.leaving for servers in seen.shards_of(version))}
+    return tuple(sorted(seen.shards.keys() - kept - leaving))
+
+
+def undo(
+    release: Release, seen: Observation, config: DeployConfig, *, now_s: int
+) -> SwitchBack | RemoveRanker | KeepRanker:
+    """Return what becomes of the ranker after `release` failed.
+
+    It goes back from a switch that has not ended, to other settings of `release` as well. Once all was of `release`,
+    that had been serving, and what ails it now is no failed rollout. A first version's ranker goes only if it was made
+    lately and answers nobody.
+    """
+    if seen.ranker is None or seen.history is None or not serves(release, seen):
+        return KeepRanker()
+    before, ranker = seen.history.before, seen.ranker
+    if before is not None and before.current.release.same_content(release):
+        completed = all(servers.completed for servers in [ranker, *seen.shards_of(release.version)])
+        return KeepRanker() if completed else SwitchBack(before)
+    if before is not None:
+        return SwitchBack(before) if seen.switching else KeepRanker()
+    young = now_s <= seen.history.current.at_s + config.ready_timeout_s
+    return RemoveRanker() if young and not ranker.completed and not ranker.available else KeepRanker()
 
 
 def leftovers(release: Release, seen: Observation) -> tuple[int, ...]:
@@ -126,11 +195,15 @@ def leftovers(release: Release, seen: Observation) -> tuple[int, ...]:
     if not shards or not all(servers.release.same_content(release) for servers in shards):
         return ()
     if seen.history is not None:
-        serves = release.version == seen.history.current.release.version
-        hot = seen.history.previous is not None and release.version == seen.history.previous.version
-        if serves or (hot and all(servers.settled for servers in shards)):
+        previous = seen.history.previous
+        hot = previous is not None and release.version == previous.release.version
+        if serves(release, seen) or (hot and all(servers.settled for servers in shards)):
             return ()
     return (release.version,)
+
+
+def _counted(shards: Sequence[Servers], unready: Sequence[Servers]) -> str:
+    return f"{len(shards) - len(unready)} of {len(shards)} shards ready"
 
 
 def _wait_or_fail(servers: Sequence[Servers], *, doing: str) -> Wait | Fail:

@@ -1,12 +1,14 @@
 """The objects of a release, by pure functions: an InferenceService and a headless Service a shard, one for the ranker.
 
-A shard's objects are named by their version and never change; the ranker's name is stable, and its pod template names
-the version whose shards it speaks to. So each ranker pod lives with one version for life.
+A shard's objects are named by their version, and only settings (resources, replicas) ever change in them. The ranker's
+name is stable, and its pod template names the version whose shards it speaks to. So each ranker pod lives with one
+version for life.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from exfm.artifact.digests import digest_of_json
 from exfm.deploy.config import DeployConfig, RankerResources, ServerResources, ShardResources
 from exfm.deploy.release import History, Release
 
@@ -20,6 +22,10 @@ VM_LABEL, VERSION_LABEL, SHARD_LABEL = "exfm.dev/vm", "exfm.dev/version", "exfm.
 COMPONENT_LABEL = "app.kubernetes.io/component"
 RANKER, SHARD = "ranker", "shard"
 RELEASE_ANNOTATION, HISTORY_ANNOTATION = "exfm.dev/release", "exfm.dev/history"
+SETTINGS_ANNOTATION = "exfm.dev/settings"
+"""Of pods: the digest of what KServe makes them of, which tells new ones from those before a change. It copies an
+InferenceService's annotations too, so that a change of any setting, which a ranker's history remembers, replaces
+rankers, one by one."""
 
 RANKER_RUNTIME, SHARD_RUNTIME = "exfm-ranker", "exfm-shard"
 SERVICE_ACCOUNT = "exfm-server"
@@ -32,6 +38,9 @@ USER = 10_001
 GRACE_PERIOD_S = 45
 """For a pod to end: the servers' lame_duck_s and drain_s, and some seconds more."""
 
+_SCALE = ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")
+"""What an InferenceService says of the number of its pods, and not of them."""
+
 ISVC_API, ISVC_KIND = "serving.kserve.io/v1beta1", "InferenceService"
 
 
@@ -40,14 +49,14 @@ def shard_name(release: Release, shard: int) -> str:
     return f"{release.vm}-v{release.version}-s{shard}"
 
 
-def shard_service_name(release: Release, shard: int) -> str:
-    """Return the name of the headless Service that resolves to a shard's ready pods."""
-    return f"{shard_name(release, shard)}-grpc"
+def headless_name(inference_service: str) -> str:
+    """Return the name of the headless Service that resolves to the ready pods of a shard's InferenceService."""
+    return f"{inference_service}-grpc"
 
 
 def shard_address(release: Release, shard: int, *, namespace: str) -> str:
     """Return where a ranker finds a shard."""
-    return f"{shard_service_name(release, shard)}.{namespace}.svc:{GRPC_PORT}"
+    return f"{headless_name(shard_name(release, shard))}.{namespace}.svc:{GRPC_PORT}"
 
 
 def deployment_name(inference_service: str) -> str:
@@ -55,10 +64,11 @@ def deployment_name(inference_service: str) -> str:
     return f"{inference_service}-predictor"
 
 
-def release_objects(release: Release, history: History, config: DeployConfig) -> list[Object]:
-    """Return all objects of a release, in the order in which they are applied."""
+def release_objects(history: History) -> list[Object]:
+    """Return all objects of the release that a history names first, in the order in which they are applied."""
+    release, config = history.current.release, history.current.settings
     shards = [shard for index in range(release.num_shards) for shard in shard_objects(release, index, config)]
-    return [*shards, ranker_object(release, history, config)]
+    return [*shards, ranker_object(history)]
 
 
 def shard_objects(release: Release, shard: int, config: DeployConfig) -> tuple[Object, Object]:
@@ -88,7 +98,7 @@ def shard_objects(release: Release, shard: int, config: DeployConfig) -> tuple[O
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
-            "name": shard_service_name(release, shard),
+            "name": headless_name(shard_name(release, shard)),
             "namespace": config.namespace,
             "labels": labels,
         },
@@ -101,8 +111,9 @@ def shard_objects(release: Release, shard: int, config: DeployConfig) -> tuple[O
     return service, headless
 
 
-def ranker_object(release: Release, history: History, config: DeployConfig) -> Object:
-    """Return the ranker's InferenceService, which serves `release` and remembers `history`."""
+def ranker_object(history: History) -> Object:
+    """Return the ranker's InferenceService, which serves the release that its history names first."""
+    release, config = history.current.release, history.current.settings
     addresses = [shard_address(release, shard, namespace=config.namespace) for shard in range(release.num_shards)]
     labels = _labels(release, RANKER)
     return _inference_service(
@@ -136,6 +147,11 @@ def with_owner(object_: Object, owner: Object) -> Object:
     return {**object_, "metadata": {**object_["metadata"], "ownerReferences": [reference]}}
 
 
+def settings_of(service: Object) -> str:
+    """Return the digest of what an InferenceService says of its pods; empty if it was made before there was one."""
+    return str(service["spec"]["predictor"].get("annotations", {}).get(SETTINGS_ANNOTATION, ""))
+
+
 def memory_bytes(resources: ServerResources, *, table_bytes: int) -> int:
     """Return the memory of one server, requested and limited: a whole number of MiB."""
     return (resources.overhead_mib + -(-table_bytes // 2**20)) * 2**20
@@ -162,6 +178,14 @@ def _inference_service(
     predictor: Object,
 ) -> Object:
     scaled = "hpa" if predictor["maxReplicas"] > predictor["minReplicas"] else "none"
+    copied = {
+        "serving.kserve.io/deploymentMode": "Standard",
+        "serving.kserve.io/autoscalerClass": scaled,
+        "exfm.dev/bundle-id": release.bundle_id,
+        **{f"exfm.dev/{key.replace('_', '-')}": value for key, value in sorted(release.lineage.items())},
+        **annotations,
+    }
+    pods = {key: value for key, value in predictor.items() if key not in _SCALE}
     return {
         "apiVersion": ISVC_API,
         "kind": ISVC_KIND,
@@ -169,15 +193,9 @@ def _inference_service(
             "name": name,
             "namespace": config.namespace,
             "labels": dict(labels),
-            "annotations": {
-                "serving.kserve.io/deploymentMode": "Standard",
-                "serving.kserve.io/autoscalerClass": scaled,
-                "exfm.dev/bundle-id": release.bundle_id,
-                **{f"exfm.dev/{key.replace('_', '-')}": value for key, value in sorted(release.lineage.items())},
-                **annotations,
-            },
+            "annotations": copied,
         },
-        "spec": {"predictor": predictor},
+        "spec": {"predictor": {**predictor, "annotations": {SETTINGS_ANNOTATION: digest_of_json([copied, pods])[:16]}}},
     }
 
 
@@ -193,7 +211,6 @@ def _predictor(
     table_bytes: int,
     replicas: int,
 ) -> Object:
-    max_replicas = max(replicas, resources.max_replicas)
     memory = f"{memory_bytes(resources, table_bytes=table_bytes) // 2**20}Mi"
     model = {
         "modelFormat": {"name": "exfm", "version": "1"},
@@ -204,6 +221,7 @@ def _predictor(
             "limits": {"cpu": f"{resources.cpu_limit_m}m", "memory": memory},
         },
     }
+    max_replicas = max(replicas, resources.max_replicas)
     predictor: Object = {
         "minReplicas": replicas,
         "maxReplicas": max_replicas,
@@ -232,8 +250,6 @@ def _predictor(
         ],
         "model": model,
     }
-    if max_replicas > replicas:
-        predictor |= {"scaleMetric": "cpu", "scaleTarget": resources.cpu_target_percent}
     if release.uri.startswith("pvc://"):
         model["storageUri"] = release.uri  # mounted as it is, nothing is copied
     else:
@@ -243,6 +259,8 @@ def _predictor(
             {"uri": f"{release.uri}/manifest.json", "mountPath": MOUNT},
             *({"uri": f"{release.uri}/{part}/", "mountPath": f"{MOUNT}/{part}"} for part in parts),
         ]
+    if max_replicas > replicas:
+        predictor |= {"scaleMetric": "cpu", "scaleTarget": resources.cpu_target_percent}
     return predictor
 
 

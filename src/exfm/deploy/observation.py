@@ -1,7 +1,11 @@
 """What a cluster has of one vertical model at one moment, read anew for every decision."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+
+from kubernetes.utils.quantity import parse_quantity
 
 from exfm.deploy.cluster import Cluster
 from exfm.deploy.objects import (
@@ -10,12 +14,14 @@ from exfm.deploy.objects import (
     ISVC_KIND,
     RANKER,
     RELEASE_ANNOTATION,
+    SETTINGS_ANNOTATION,
     SHARD,
     SHARD_LABEL,
     VERSION_LABEL,
     VM_LABEL,
     Object,
     deployment_name,
+    settings_of,
 )
 from exfm.deploy.problems import Problem, problems_of
 from exfm.deploy.release import History, Release
@@ -31,11 +37,21 @@ class Servers:
     """Its number; -1 for a ranker."""
     release: Release
     """Of a ranker: what its history names first."""
+    settings: str
+    """Digest of what its pods are to be."""
+    memory_bytes: int
+    """That one server asks for."""
+    created_s: int
+    """Unix time."""
     ready: int
-    """Servers of this version that are ready."""
+    """Servers of this version and settings that are ready."""
+    available: int
+    """Servers that are ready, those of before a change included."""
     wanted: int
     settled: bool
-    """Whether all servers are of this version and ready, and KServe says so too."""
+    """Whether all servers are of this version and settings, and ready, and KServe says so too."""
+    completed: bool
+    """Whether they once were, whatever became of them since."""
     leaving: bool
     """Whether it was deleted, and is there only until its pods are gone."""
     problems: tuple[Problem, ...]
@@ -53,8 +69,27 @@ class Observation:
     """By version and number."""
     ranker_pods: Mapping[int, int]
     """By version: its pods, those that are ending included."""
+    old_ranker_pods: int
+    """Pods of another version or of other settings than the ranker's now, those that are ending included."""
     pods: int
     """All pods of the vertical model."""
+
+    def all_servers(self) -> Iterator[Servers]:
+        """Yield the shards of all versions, and the ranker."""
+        for version in sorted(self.shards):
+            yield from self.shards_of(version)
+        if self.ranker is not None:
+            yield self.ranker
+
+    @property
+    def switching(self) -> bool:
+        """Return whether the ranker's last switch has not ended: not all its servers are, or were, of what it names."""
+        return self.ranker is not None and not self.ranker.completed and self.old_ranker_pods > 0
+
+    @property
+    def served(self) -> History | None:
+        """Return the history without a switch that has not ended."""
+        return self.history.before if self.history is not None and self.switching else self.history
 
     def is_leaving(self, release: Release) -> bool:
         """Return whether objects that a deployment of `release` would apply are still being removed."""
@@ -99,12 +134,14 @@ def interpret(
     """
     ranker: Servers | None = None
     history: History | None = None
+    # What was evicted or preempted stays listed for days.
+    pods = [pod for pod in pods if pod.get("status", {}).get("phase") not in {"Succeeded", "Failed"}]
     shards: dict[int, dict[int, Servers]] = {}
     for service in services:
         name, annotations = service["metadata"]["name"], service["metadata"].get("annotations", {})
         labels = service["metadata"]["labels"]
         deployment = deployments.get(deployment_name(name))
-        own = [pod for pod in pods if _belongs(pod, labels)]
+        own = [pod for pod in pods if _belongs(pod, labels, settings_of(service))]
         problems = problems_of(service, deployment, own, warnings)
         if labels[COMPONENT_LABEL] == RANKER:
             history = History.read(annotations.get(HISTORY_ANNOTATION, ""), source=f"{name}: {HISTORY_ANNOTATION}")
@@ -113,18 +150,26 @@ def interpret(
             release = Release.read(annotations.get(RELEASE_ANNOTATION, ""), source=f"{name}: {RELEASE_ANNOTATION}")
             servers = _servers(service, release, deployment, problems)
             shards.setdefault(servers.version, {})[servers.shard] = servers
-    ranker_pods: dict[int, int] = {}
-    for pod in pods:
-        labels = pod["metadata"]["labels"]
-        if labels.get(COMPONENT_LABEL) == RANKER:
-            version = int(labels[VERSION_LABEL])
-            ranker_pods[version] = ranker_pods.get(version, 0) + 1
-    return Observation(vm=vm, ranker=ranker, history=history, shards=shards, ranker_pods=ranker_pods, pods=len(pods))
+    ranker_pods = [pod["metadata"] for pod in pods if pod["metadata"]["labels"].get(COMPONENT_LABEL) == RANKER]
+    versions = [int(pod["labels"][VERSION_LABEL]) for pod in ranker_pods]
+    settings = [pod.get("annotations", {}).get(SETTINGS_ANNOTATION, "") for pod in ranker_pods]
+    now = (ranker.version, ranker.settings) if ranker else None
+    return Observation(
+        vm=vm,
+        ranker=ranker,
+        history=history,
+        shards=shards,
+        ranker_pods=Counter(versions),
+        old_ranker_pods=sum(one != now for one in zip(versions, settings, strict=True)),
+        pods=len(pods),
+    )
 
 
-def _belongs(pod: Object, labels: Mapping[str, str]) -> bool:
+def _belongs(pod: Object, labels: Mapping[str, str], settings: str) -> bool:
+    """Return whether a pod is what an InferenceService with these labels and settings wants now."""
     keys = (COMPONENT_LABEL, VERSION_LABEL, SHARD_LABEL)
-    return all(pod["metadata"]["labels"].get(key) == labels.get(key) for key in keys)
+    same = all(pod["metadata"]["labels"].get(key) == labels.get(key) for key in keys)
+    return same and pod["metadata"].get("annotations", {}).get(SETTINGS_ANNOTATION, "") == settings
 
 
 def _servers(service: Object, release: Release, deployment: Object | None, problems: tuple[Problem, ...]) -> Servers:
@@ -132,31 +177,44 @@ def _servers(service: Object, release: Release, deployment: Object | None, probl
     version = int(labels[VERSION_LABEL])
     status = (deployment or {}).get("status", {})
     spec = (deployment or {}).get("spec", {})
-    # KServe brings the Deployment up to date some moments after us: until then its figures are the old version's.
-    current = bool(deployment) and spec["template"]["metadata"]["labels"].get(VERSION_LABEL) == str(version)
-    seen = status.get("observedGeneration", 0) >= (deployment or {}).get("metadata", {}).get("generation", 1)
+    # KServe brings the Deployment up to date some moments after us: until then its figures are of what was before.
+    template = spec["template"]["metadata"] if deployment else {}
+    current = (
+        deployment is not None
+        and template["labels"].get(VERSION_LABEL) == str(version)
+        and template.get("annotations", {}).get(SETTINGS_ANNOTATION, "") == settings_of(service)
+        and status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 1)
+    )
+    predictor = service["spec"]["predictor"]
     # An autoscaler begins with one server and adds the others.
-    wanted = max(spec.get("replicas", 1), service["spec"]["predictor"].get("minReplicas", 1))
+    wanted = max(spec.get("replicas", 1), predictor.get("minReplicas", 1))
     updated = status.get("updatedReplicas", 0) if current else 0
     unavailable = status.get("unavailableReplicas", 0)
-    ready_condition = next(
-        (c["status"] for c in service.get("status", {}).get("conditions", []) if c["type"] == "Ready"), "Unknown"
-    )
     settled = (
         current
-        and seen
         and updated == wanted == status.get("replicas", 0) == status.get("availableReplicas", 0)
         and not unavailable
-        and ready_condition == "True"
+        and _condition(service, "Ready").get("status") == "True"
     )
     return Servers(
         name=service["metadata"]["name"],
         version=version,
         shard=int(labels.get(SHARD_LABEL, "-1")),
         release=release,
+        settings=settings_of(service),
+        memory_bytes=int(parse_quantity(predictor["model"]["resources"]["requests"]["memory"])),
+        created_s=int(datetime.fromisoformat(service["metadata"]["creationTimestamp"]).timestamp()),
         ready=max(0, updated - unavailable),
+        available=status.get("availableReplicas", 0),
         wanted=wanted,
         settled=settled,
+        # The Deployment's controller says so once all pods of a template are there, until the template changes.
+        completed=current and _condition(deployment, "Progressing").get("reason") == "NewReplicaSetAvailable",
         leaving="deletionTimestamp" in service["metadata"],
         problems=() if settled else problems,
     )
+
+
+def _condition(object_: Object | None, type_: str) -> Object:
+    conditions = (object_ or {}).get("status", {}).get("conditions", [])
+    return next((condition for condition in conditions if condition["type"] == type_), {})

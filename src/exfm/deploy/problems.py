@@ -48,6 +48,8 @@ def problems_of(
     """
     found = [*_of_service(service), *_of_deployment(deployment), *(p for pod in pods for p in _of_pod(pod))]
     found += _of_events(warnings, names=_involved(service, deployment, pods))
+    # Last, because they tell less: that a server waits, and what KServe makes of all that.
+    found += [*(p for pod in pods for p in _of_waiting(pod)), *_of_conditions(service)]
     unique = {problem.text: problem for problem in sorted(found, key=lambda problem: problem.fatal)}
     return tuple(sorted(unique.values(), key=lambda problem: not problem.fatal))
 
@@ -58,6 +60,12 @@ def _of_service(service: Object) -> Iterator[Problem]:
     # KServe never takes back the last failure, but the status that says whether it still is one.
     if failure and status.get("transitionStatus") == "InvalidSpec":
         yield Problem(_line(f"{failure['reason']}: {failure.get('message', '')}"), fatal=True)
+
+
+def _of_conditions(service: Object) -> Iterator[Problem]:
+    for condition in service.get("status", {}).get("conditions", []):
+        if condition["status"] == "False" and condition.get("message"):
+            yield Problem(_line(f"{condition.get('reason', '')}: {condition['message']}"), fatal=False)
 
 
 def _of_deployment(deployment: Object | None) -> Iterator[Problem]:
@@ -87,6 +95,14 @@ def _of_pod(pod: Object) -> Iterator[Problem]:
             )
         elif reason in _FATAL_WAITING or reason == "ErrImagePull":
             yield Problem(_line(f"{name}: {reason}: {waiting.get('message', '')}"), fatal=reason in _FATAL_WAITING)
+
+
+def _of_waiting(pod: Object) -> Iterator[Problem]:
+    """Yield that a pod's server runs and is not ready: its log alone says what it waits for."""
+    name = pod["metadata"]["name"]
+    for container in pod.get("status", {}).get("containerStatuses", []):
+        if "deletionTimestamp" not in pod["metadata"] and "running" in container["state"] and not container["ready"]:
+            yield Problem(f"{name} runs, but is not ready; see kubectl logs {name}", fatal=False)
 
 
 def _of_events(warnings: Sequence[Object], *, names: frozenset[str]) -> Iterator[Problem]:

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints
 
-from exfm.artifact.bundle import BundleManifest, ModelName
+from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, ModelName
 from exfm.artifact.digests import Sha256
 from exfm.artifact.storage import is_local
 from exfm.config import Config
-from exfm.errors import ConfigError
+from exfm.deploy.config import DeployConfig
+from exfm.errors import BundleError, ConfigError
 
 Version = Annotated[int, Field(ge=1, le=999_999)]
 
@@ -59,11 +60,13 @@ class Release(Config):
 
 
 class Switch(Config):
-    """An entry of a ranker's history: a release, and when the ranker was switched to it."""
+    """An entry of a ranker's history: a release, how it was deployed, and when the ranker was switched to it."""
 
     release: Release
+    settings: DeployConfig = DeployConfig()
+    """What a rollback goes back to as well."""
     at_s: Annotated[int, Field(ge=0)]
-    """Unix time."""
+    """Unix time; 0 for objects that were rendered, of which nobody knows when they were applied."""
 
 
 class History(Config):
@@ -89,25 +92,38 @@ class History(Config):
         return self.switches[0]
 
     @property
-    def previous(self) -> Release | None:
-        """Return what was served before, if anything was."""
-        return self.switches[1].release if len(self.switches) > 1 else None
+    def previous(self) -> Switch | None:
+        """Return the last switch to another version, if there was one."""
+        others = (switch for switch in self.switches if switch.release.version != self.current.release.version)
+        return next(others, None)
 
-    def find(self, version: int) -> Release | None:
-        """Return a version's release, if it is remembered."""
-        return next((switch.release for switch in self.switches if switch.release.version == version), None)
+    @property
+    def before(self) -> "History | None":
+        """Return the history before the last switch, if there was one."""
+        return History(switches=self.switches[1:]) if len(self.switches) > 1 else None
+
+    def find(self, version: int) -> Switch | None:
+        """Return the last switch to a version, if it is remembered."""
+        return next((switch for switch in self.switches if switch.release.version == version), None)
 
 
-def switched(history: History | None, release: Release, *, at_s: int, limit: int) -> History:
-    """Return the history after a switch to `release`; a switch to what is served already changes nothing."""
+def switched(history: History | None, release: Release, settings: DeployConfig, *, at_s: int) -> History:
+    """Return the history after a switch to `release`, which remembers `settings.history` switches before it.
+
+    Where it is served already, only its settings or its bundle's place may change; if none does, the history stays.
+    """
     if history is None:
-        return History(switches=(Switch(release=release, at_s=at_s),))
-    if history.current.release.same_content(release):
-        return history
+        return History(switches=(Switch(release=release, settings=settings, at_s=at_s),))
+    current = history.current
+    if current.release.same_content(release):
+        if (current.release, current.settings) == (release, settings):
+            return history
+        at_s = current.at_s  # what was before it is hot no longer for that
+    switch = Switch(release=release, settings=settings, at_s=at_s)
     # Only what was doubled before: all else stays, so that a switch which fails can be taken back whole.
     newest = {s.release.version: s for s in reversed(history.switches)}
     rest = [s for s in history.switches if newest[s.release.version] is s]
-    return History(switches=(Switch(release=release, at_s=at_s), *rest)[:limit])
+    return History(switches=(switch, *rest)[: settings.history + 1])
 
 
 def served_uri(bundle: str, *, serve_from: str) -> str:
@@ -127,7 +143,15 @@ def served_uri(bundle: str, *, serve_from: str) -> str:
 
 
 def make_release(manifest: BundleManifest, *, uri: str, digest: str, version: int) -> Release:
-    """Return the release of a bundle under a version."""
+    """Return the release of a bundle under a version.
+
+    Raises: BundleError if the bundle has no golden queries: no ranker could tell that it serves what was exported.
+    """
+    missing = {GOLDEN_REQUEST, GOLDEN_RESPONSE} - manifest.files.keys()
+    if missing:
+        raise BundleError(
+            f"{uri}: the bundle lacks {', '.join(sorted(missing))}, which rankers ask first; export again"
+        )
     plan = manifest.plan
     return Release(
         vm=manifest.name,

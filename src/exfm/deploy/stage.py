@@ -1,4 +1,4 @@
-"""What people and pipelines ask for: a bundle deployed, a version taken back."""
+"""What people and pipelines ask for: a bundle deployed, or shown as it would be; a version taken back."""
 
 import time
 from dataclasses import dataclass
@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from exfm.artifact.bundle import BundleManifest
 from exfm.deploy.cluster import Cluster
 from exfm.deploy.config import DeployConfig
-from exfm.deploy.objects import ISVC_KIND, Object, ranker_object, shard_name, shard_objects, with_owner
+from exfm.deploy.decision import history_after
+from exfm.deploy.objects import ISVC_KIND, Object, release_objects, with_owner
 from exfm.deploy.observation import Observation, observe
 from exfm.deploy.release import Release, choose_version, make_release, switched
+from exfm.deploy.render import difference, to_yaml
 from exfm.deploy.rollout import Say, roll_out
-from exfm.errors import DeployError
+from exfm.errors import ConfigError, DeployError
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,10 @@ class Deployable:
     """0: the one that it is deployed as already, or the next free one."""
 
     def release(self, seen: Observation) -> Release:
-        """Return the release that it becomes beside what was seen."""
+        """Return the release that it becomes beside what was seen.
+
+        Raises: BundleError if it has no golden queries.
+        """
         version = self.version or choose_version(self.manifest.bundle_id, seen.releases())
         return make_release(self.manifest, uri=self.uri, digest=self.digest, version=version)
 
@@ -34,40 +39,63 @@ class Deployable:
 def deploy(cluster: Cluster, bundle: Deployable, config: DeployConfig, *, say: Say) -> Release:
     """Return the release of a bundle, which serves then.
 
-    Raises: what `roll_out` raises.
+    Raises: BundleError if it has no golden queries; CapacityError, ClusterError or RolloutError, as `roll_out` does.
     """
     release = bundle.release(observe(cluster, bundle.manifest.name))
     roll_out(cluster, release, config, say=say)
     return release
 
 
-def roll_back(cluster: Cluster, vm: str, config: DeployConfig, *, to: int, say: Say) -> Release:
+def preview(cluster: Cluster, bundle: Deployable, config: DeployConfig) -> str:
+    """Return the difference that a deployment would end with, as a unified diff; one line if there is none.
+
+    Raises: BundleError if the bundle has no golden queries; ClusterError.
+    """
+    seen = observe(cluster, bundle.manifest.name)
+    release = bundle.release(seen)
+    history = history_after(release, seen, config, at_s=int(time.time()))
+    changes = difference(cluster, _owned(cluster, release_objects(history)))
+    return changes or f"{release.name}: nothing would change"
+
+
+def render(bundle: Deployable, config: DeployConfig) -> str:
+    """Return the objects of a bundle as YAML, for GitOps; no cluster is asked.
+
+    Raises: ConfigError if the bundle has no version; BundleError if it has no golden queries.
+    """
+    if not bundle.version:
+        raise ConfigError("--render asks no cluster for the next free version; give --version")
+    release = make_release(bundle.manifest, uri=bundle.uri, digest=bundle.digest, version=bundle.version)
+    return to_yaml(release_objects(switched(None, release, config, at_s=0)))
+
+
+def roll_back(cluster: Cluster, vm: str, *, to: int, config: DeployConfig | None, say: Say) -> Release:
     """Return the release that a vertical model serves again: version `to`, or for 0 the one before the current one.
 
-    Raises: DeployError if there is none; what `roll_out` raises.
+    It is deployed with the settings that it had, or with `config` where there is one.
+
+    Raises: DeployError if there is none; CapacityError, ClusterError or RolloutError, as `roll_out` does.
     """
     history = observe(cluster, vm).history
     if history is None:
         raise DeployError(f"no vertical model {vm!r} serves in namespace {cluster.namespace}; see exfm status")
-    release = history.find(to) if to else history.previous
-    if release is None:
-        known = ", ".join(f"v{switch.release.version}" for switch in history.switches)
+    switch = history.find(to) if to else history.previous
+    if switch is None:
+        known = ", ".join(f"v{version}" for version in dict.fromkeys(s.release.version for s in history.switches))
         wanted = f"version {to}" if to else "version before it"
         raise DeployError(f"{vm} remembers no {wanted}; it knows {known}: deploy its bundle instead")
-    roll_out(cluster, release, config, say=say)
-    return release
+    roll_out(cluster, switch.release, config or switch.settings, say=say)
+    return switch.release
 
 
-def desired_objects(cluster: Cluster, release: Release, config: DeployConfig) -> list[Object]:
-    """Return the objects that a deployment of `release` would end with.
-
-    Raises: ClusterError.
-    """
-    seen = observe(cluster, release.vm)
-    objects: list[Object] = []
-    for shard in range(release.num_shards):
-        service, headless = shard_objects(release, shard, config)
-        owner = cluster.get(ISVC_KIND, shard_name(release, shard))
-        objects += [service, headless if owner is None else with_owner(headless, owner)]
-    history = switched(seen.history, release, at_s=int(time.time()), limit=config.history)
-    return [*objects, ranker_object(release, history, config)]
+def _owned(cluster: Cluster, objects: list[Object]) -> list[Object]:
+    """Return objects with the owners that they have: each headless Service follows its InferenceService."""
+    owned: list[Object] = []
+    owner: Object | None = None
+    for item in objects:
+        if item["kind"] == ISVC_KIND:
+            owner = cluster.get(ISVC_KIND, item["metadata"]["name"])
+            owned.append(item)
+        else:
+            owned.append(item if owner is None else with_owner(item, owner))
+    return owned

@@ -15,7 +15,8 @@ class Row:
     vm: str
     version: int
     state: str
-    """serving, switching, hot (its shards stay for a rollback), starting or remembered."""
+    """serving, degraded (it serves, but not all of its servers are ready), switching, hot (its shards stay for a
+    rollback), starting or remembered."""
     rankers: str
     """Ready of wanted; empty where there are none."""
     shards: str
@@ -52,7 +53,8 @@ def rows_of(seen: Observation) -> list[Row]:
         serves = version == current and seen.ranker is not None
         ranker = seen.ranker if serves else None
         if ranker is not None:
-            state = "serving" if ranker.settled else "switching"
+            well = ranker.settled and all(servers.settled for servers in shards)
+            state = "serving" if well else "degraded" if ranker.completed else "switching"
         else:
             state = ("hot" if seen.history and seen.history.find(version) else "starting") if shards else "remembered"
         rows.append(

@@ -24,7 +24,7 @@ from mlflow.types import TensorSpec
 from exfm.artifact.bundle import GOLDEN_REQUEST, BundleManifest
 from exfm.artifact.storage import Ref, is_local, join, reading
 from exfm.config import Config
-from exfm.errors import ConfigError, StorageError
+from exfm.errors import ConfigError, PromotionError, StorageError
 from exfm.features.oip import NUMPY_TYPES
 from exfm.features.request import input_specs
 from exfm.registry.promotion import PromotionRule, TestedVersion, Verdict, judge
@@ -85,7 +85,7 @@ class Registry:
     def register(self, *, model: Ref, bundle: Ref) -> Registration:
         """Add a version of a vertical model with its metrics, signature, input example and lineage.
 
-        The version becomes `candidate`, and `champion` if the model has none yet.
+        The version becomes `candidate`, and `champion` too if the model has none yet that it could be held against.
         """
         with reading(model) as model_folder, reading(bundle) as bundle_folder:
             trained = ModelManifest.read(model_folder)
@@ -140,19 +140,25 @@ class Registry:
         """
         return int(self._version(uri).version)
 
-    def promote(self, name: str, version: int, rule: PromotionRule, *, only_judge: bool = False) -> Verdict:
-        """Make a version the champion if it passes against the one that is, on the windows that both were tested on.
-
-        Returns the verdict; with `only_judge` no alias moves.
+    def judge(self, name: str, version: int, rule: PromotionRule) -> Verdict:
+        """Return whether a version may become champion: it is held against the one that is, on the same windows.
 
         Raises: StorageError if there is no such version.
         """
         tested = self._tested(name, version)
         champion = self._client.get_registered_model(name).aliases.get(CHAMPION)
         before = self._tested(name, int(champion)) if champion and int(champion) != version else None
-        verdict = judge(tested, before, rule)
-        if verdict.passed and not only_judge:
-            self._client.set_registered_model_alias(name, CHAMPION, str(version))
+        return judge(tested, before, rule)
+
+    def promote(self, name: str, version: int, rule: PromotionRule) -> Verdict:
+        """Make a version the champion, and return what spoke for it.
+
+        Raises: PromotionError if it does not pass against the one that is; StorageError if there is no such version.
+        """
+        verdict = self.judge(name, version, rule)
+        if not verdict.passed:
+            raise PromotionError(f"{name} v{version} does not become champion: {verdict}")
+        self._client.set_registered_model_alias(name, CHAMPION, str(version))
         return verdict
 
     @contextmanager

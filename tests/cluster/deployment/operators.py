@@ -136,7 +136,7 @@ class Operator:
         """Bring version 1 to serve, alone."""
         self.deploy(1)
         if any(row["version"] != 1 and row["shards"] for row in self.status()):
-            self.exfm("collect", self.vm, "-c", str(self.cold_settings))
+            self.exfm("collect", self.vm, "--unfinished", "-c", str(self.cold_settings))
             wait_for(lambda: len(self.names("inferenceservices")) == 3, seconds=60, what="version 1 alone")
 
     def copy_to_claim(self, bundle: Path, name: str) -> None:

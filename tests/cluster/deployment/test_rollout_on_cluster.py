@@ -93,6 +93,17 @@ def test_a_rollout_and_a_rollback_under_load_fail_no_request_and_mix_no_versions
     assert load.order[0] == load.order[-1] == served.ids[1]
 
 
+def test_a_rollback_to_a_version_that_must_be_loaded_again_fails_no_request(served: Operator) -> None:
+    served.deploy(2)
+    served.exfm("collect", served.vm, "-c", str(served.cold_settings))
+    wait_for(lambda: not shard_pods(served, 1), seconds=60, what="version 1 cold")
+    with served.load() as load:
+        served.exfm("rollback", served.vm)
+        assert served.serving() == 1
+    assert (load.failures, load.wrong) == ({}, 0)
+    assert set(load.versions) == {served.ids[1], served.ids[2]}
+
+
 @pytest.fixture
 def two_replicas(operator: Operator, tmp_path: Path) -> Iterator[Operator]:
     """Version 3: version 1 planned with two servers for each shard."""
@@ -170,15 +181,20 @@ def test_a_deployment_killed_anywhere_converges(served: Operator) -> None:
 def test_a_rollout_goes_on_after_the_api_server_was_restarted(served: Operator) -> None:
     with served.load() as load:
         process = served.start(*served.deploy_arguments(2))
-        time.sleep(4)
+        assert process.stdout is not None
+        before = [process.stdout.readline()]
+        while "switching the ranker" not in before[-1]:
+            before.append(process.stdout.readline())
+            assert before[-1], process.communicate()
         served.restart_api_server()
-        output, errors = process.communicate(timeout=200)
+        after, errors = process.communicate(timeout=200)
         if process.returncode != 0:  # told so, and run again
             assert "run the same command again" in errors, errors
-            served.deploy(2)
+            after = served.deploy(2).stdout
         assert served.serving() == 2
     assert (load.failures, load.wrong) == ({}, 0)
-    assert "students v2" in output
+    assert "rankers switched" in after
+    assert after.splitlines()[-1] == "students v2: serving"
 
 
 def damaged(operator: Operator, folder: Path, *, how: str) -> Operator:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ def test_a_shards_server_is_added_under_load_and_removed_after_it(served: Operat
     arguments = served.deploy_arguments(1)
     served.exfm(*arguments[:-1], str(settings))
     shard = f"{served.vm}-v1-s0-predictor"
-    assert served.names("horizontalpodautoscalers") == [shard, f"{served.vm}-v1-s1-predictor"]
+    autoscalers = [shard, f"{served.vm}-v1-s1-predictor"]
+    wait_for(lambda: served.names("horizontalpodautoscalers") == autoscalers, seconds=30, what="autoscalers")
     with served.load(rate=10) as steady:
         with served.load(rate=60) as heavy:
             wait_for(lambda: replicas(served, shard) == 2, seconds=120, what="a second server")
@@ -60,14 +62,27 @@ def node(operator: Operator) -> Iterator[str]:
     operator.kubectl("patch", "node", name, "--subresource=status", "--type=json", f"--patch={json.dumps(gone)}")
 
 
+def allocatable(operator: Operator, node: str) -> str:
+    return operator.kubectl("get", "node", node, r"--output=jsonpath={.status.allocatable.nvidia\.com/gpu}")
+
+
 def test_gpu_servers_go_to_nodes_with_gpus_and_to_no_others(gpu_manifests: Operator, node: str, tmp_path: Path) -> None:
-    impatient = tmp_path / "impatient.yaml"
-    settings = yaml.safe_load(gpu_manifests.settings.read_text()) | {"ready_timeout_s": 10, "nodes_must_fit": False}
-    impatient.write_text(yaml.safe_dump(settings))
-    process = gpu_manifests.exfm(*gpu_manifests.deploy_arguments(1)[:-1], str(impatient), check=False)
-    assert process.returncode == 3
+    changed = tmp_path / "changed.yaml"
+    settings = yaml.safe_load(gpu_manifests.settings.read_text())
+
+    def deploy(*, check: bool = False, **more: Any) -> "subprocess.CompletedProcess[str]":
+        changed.write_text(yaml.safe_dump(settings | more))
+        return gpu_manifests.exfm(*gpu_manifests.deploy_arguments(1)[:-1], str(changed), check=check)
+
+    refused = deploy()
+    assert refused.returncode == 3
     assert re.search(
-        r"Unschedulable: 0/1 nodes are available: .*didn't match.*node (affinity|selector)", process.stderr
+        r"no node has room for a shard \d of .*1 nvidia.com/gpu.*; 0 of 1 nodes may take it", refused.stderr
+    )
+    unplaced = deploy(ready_timeout_s=10, nodes_must_fit=False)
+    assert unplaced.returncode == 3
+    assert re.search(
+        r"Unschedulable: 0/1 nodes are available: .*didn't match.*node (affinity|selector)", unplaced.stderr
     )
     assert gpu_manifests.names("inferenceservices") == []
 
@@ -75,9 +90,8 @@ def test_gpu_servers_go_to_nodes_with_gpus_and_to_no_others(gpu_manifests: Opera
     gpu_manifests.kubectl("taint", "node", node, "nvidia.com/gpu=present:NoSchedule")
     gpus = [{"op": "add", "path": "/status/capacity/nvidia.com~1gpu", "value": "8"}]
     gpu_manifests.kubectl("patch", "node", node, "--subresource=status", "--type=json", f"--patch={json.dumps(gpus)}")
-    settings |= {"ready_timeout_s": 150}
-    impatient.write_text(yaml.safe_dump(settings))
-    gpu_manifests.exfm(*gpu_manifests.deploy_arguments(1)[:-1], str(impatient))
+    wait_for(lambda: allocatable(gpu_manifests, node) == "8", seconds=60, what="the node's GPUs")
+    deploy(check=True)
     pods: list[Any] = json.loads(gpu_manifests.kubectl("get", "pods", f"--namespace={NAMESPACE}", "--output=json"))[
         "items"
     ]

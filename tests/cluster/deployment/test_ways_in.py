@@ -45,9 +45,10 @@ def test_a_pipelines_step_may_manage_inference_services_here_and_nothing_elsewhe
     services = ("inferenceservices.serving.kserve.io", "services")
     allowed = {(verb, what) for verb in manage for what in services}
     allowed |= {(verb, what) for verb in ("get", "list") for what in ("pods", "events", "resourcequotas")}
-    allowed |= {(verb, "deployments.apps") for verb in ("get", "list")}
+    read = ("deployments.apps", "servingruntimes.serving.kserve.io")
+    allowed |= {(verb, what) for verb in ("get", "list") for what in read}
     kinds = {what for _, what in allowed} | {
-        "secrets", "configmaps", "serviceaccounts", "servingruntimes.serving.kserve.io",
+        "secrets", "configmaps", "serviceaccounts",
         "roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io", "persistentvolumeclaims",
     }  # fmt: skip
     verbs = (*manage, "update", "deletecollection")

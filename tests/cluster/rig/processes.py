@@ -50,14 +50,37 @@ def daemon_pid(layout: Layout, name: str) -> int | None:
     return None
 
 
+def holds_ports(layout: Layout, name: str) -> bool:
+    """Return whether a daemon is there, or was killed and has not closed its sockets yet.
+
+    A process that ends loses its environment first, then its files, and after them its network namespace.
+    """
+    init = init_pid(layout)
+    try:
+        namespace_pid = int((layout.pids / name).read_text())
+        network = Path(f"/proc/{init}/ns/net").readlink()
+    except (OSError, ValueError):
+        return False
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (entry / "ns/net").readlink() == network and _namespace_pid(entry) == namespace_pid:
+                return True
+    return False
+
+
 def _process(pid: int) -> Process | None:
     """Return a process, or None where it is gone or dead, though nobody has collected it."""
     with suppress(OSError):
         environment = _environment(pid).split("\0")
-        status = Path(f"/proc/{pid}/status").read_text()
-        if found := re.search(r"^NSpid:.*?(\d+)$", status, re.MULTILINE):
-            return Process(pid, int(found[1]), frozenset(environment))
+        namespace_pid = _namespace_pid(Path(f"/proc/{pid}"))
+        if namespace_pid is not None:
+            return Process(pid, namespace_pid, frozenset(environment))
     return None
+
+
+def _namespace_pid(folder: Path) -> int | None:
+    found = re.search(r"^NSpid:.*?(\d+)$", (folder / "status").read_text(), re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 def _environment(pid: int) -> str:

@@ -10,7 +10,7 @@ from rig.cgroups import daemon_cgroups
 from rig.daemons import Daemon
 from rig.errors import RigError
 from rig.layout import Layout
-from rig.processes import daemon_pid
+from rig.processes import daemon_pid, holds_ports
 from rig.sandbox import entrance
 from rig.waiting import wait_for
 
@@ -37,13 +37,12 @@ def stop(layout: Layout, name: str, *, patience_s: float = 3.0) -> None:
     for number, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 10.0)):
         pid = daemon_pid(layout, name)
         if pid is None:
-            return
+            break
         with suppress(ProcessLookupError):
             os.kill(pid, number)
         with suppress(RigError):
             wait_for(lambda: daemon_pid(layout, name) is None, what=f"the end of {name}", timeout_s=wait_s)
-    if daemon_pid(layout, name) is not None:
-        raise RigError(f"{name} does not end, though it was killed")
+    wait_for(lambda: not holds_ports(layout, name), what=f"the end of {name}, which was killed", timeout_s=10.0)
 
 
 def await_daemon(layout: Layout, name: str, ready: Callable[[], object], *, timeout_s: float = 60.0) -> None:
