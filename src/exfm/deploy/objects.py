@@ -81,7 +81,7 @@ def shard_objects(release: Release, shard: int, config: DeployConfig) -> tuple[O
         config,
         # KServe would give each InferenceService a way in from outside; a shard has none.
         labels={**labels, "networking.kserve.io/visibility": "cluster-local"},
-        annotations={RELEASE_ANNOTATION: release.model_dump_json()},
+        annotations={RELEASE_ANNOTATION: release.text()},
         predictor=_predictor(
             release,
             component=SHARD,

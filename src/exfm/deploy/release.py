@@ -44,6 +44,10 @@ class Release(Config):
         """
         return cls.parse(_json_of(text, source=source), source=source)
 
+    def text(self) -> str:
+        """Return it as an annotation's value: the same text for equal releases, since KServe copies it to pods."""
+        return _text_of(self)
+
     @property
     def name(self) -> str:
         """Return how people call it."""
@@ -84,7 +88,7 @@ class History(Config):
 
     def text(self) -> str:
         """Return it as an annotation's value."""
-        return json.dumps(self.to_dict(), separators=(",", ":"), sort_keys=True)
+        return _text_of(self)
 
     @property
     def current(self) -> Switch:
@@ -169,6 +173,10 @@ def choose_version(bundle_id: str, deployed: Sequence[Release]) -> int:
     """Return the version that a bundle is deployed as already, or else the next free one."""
     same = [release.version for release in deployed if release.bundle_id == bundle_id]
     return max(same) if same else max((release.version for release in deployed), default=0) + 1
+
+
+def _text_of(value: Config) -> str:
+    return json.dumps(value.to_dict(), separators=(",", ":"), sort_keys=True)
 
 
 def _json_of(text: str, *, source: str) -> Any:
