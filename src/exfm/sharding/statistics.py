@@ -24,6 +24,8 @@ class TableStatistics(Config):
     name: Name
     net: Literal["user", "item", "both"]
     """Of the features that look it up: user features once a request, item features once a candidate."""
+    num_features: Annotated[int, Field(ge=1)] = 1
+    """That look it up."""
     rows: Annotated[int, Field(ge=1, le=2**32)]
     dim: Annotated[int, Field(ge=4, le=4096)]
     request_share: Share
