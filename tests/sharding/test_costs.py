@@ -6,7 +6,7 @@ import pytest
 from exfm.artifact.plan import Assignment, ShardPlan, assign
 from exfm.errors import PlanError
 from exfm.schema import Schema
-from exfm.sharding.costs import PROVISIONAL_COSTS, CostModel, mass_of, pooling_variance, work_by_net, work_of
+from exfm.sharding.costs import DEFAULT_COSTS, CostModel, mass_of, pooling_variance, work_by_net, work_of
 from exfm.sharding.statistics import HotRows, Statistics, TableStatistics
 
 CANDIDATES = 50.0
@@ -112,7 +112,7 @@ def test_a_plan_with_a_table_that_was_not_counted_is_refused() -> None:
 
 def test_work_costs_its_prices() -> None:
     costs = CostModel.parse(
-        PROVISIONAL_COSTS.to_dict()
+        DEFAULT_COSTS.to_dict()
         | {
             "shard": {"call_us": 100, "net_us": 10, "lookup_us": 5, "bag_ns": 2, "key_ns": 3, "byte_ns": 1},
             "read_byte_ns": 4,
@@ -130,7 +130,7 @@ def test_calls_by_net_are_more_than_calls_by_shard() -> None:
     work = work_of(
         plan_of(statistics, [Assignment("u", 0, 0, 1000), Assignment("i", 0, 0, 1000)], num_shards=1), statistics
     )
-    by_net = PROVISIONAL_COSTS.model_copy(update={"calls": "net"})
-    assert PROVISIONAL_COSTS.num_calls(work).tolist() == [1]
+    by_net = DEFAULT_COSTS.model_copy(update={"calls": "net"})
+    assert DEFAULT_COSTS.num_calls(work).tolist() == [1]
     assert by_net.num_calls(work).tolist() == [2]
-    assert by_net.ranker_cpu_s(work, CANDIDATES) > PROVISIONAL_COSTS.ranker_cpu_s(work, CANDIDATES)
+    assert by_net.ranker_cpu_s(work, CANDIDATES) > DEFAULT_COSTS.ranker_cpu_s(work, CANDIDATES)

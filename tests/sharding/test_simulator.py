@@ -5,7 +5,7 @@ import pytest
 from exfm.artifact.plan import Assignment, ShardPlan, assign
 from exfm.errors import PlanError
 from exfm.schema import Schema
-from exfm.sharding.costs import PROVISIONAL_COSTS, work_of
+from exfm.sharding.costs import DEFAULT_COSTS, work_of
 from exfm.sharding.simulator import Load, Prediction, simulate
 from exfm.sharding.statistics import Statistics, TableStatistics
 
@@ -60,7 +60,7 @@ def plan_of(schema: Schema, shard_of: list[int], *, replicas: int = 1) -> ShardP
 
 
 def predict(plan: ShardPlan, statistics: Statistics, load: Load = QUIET, **more: Any) -> Prediction:
-    costs = PROVISIONAL_COSTS.model_copy(update=more.pop("costs", {}))
+    costs = DEFAULT_COSTS.model_copy(update=more.pop("costs", {}))
     return simulate(plan, statistics, costs, load, **{"rankers": 1, "seed": 0} | more)
 
 
@@ -121,8 +121,8 @@ def test_cpu_and_utilisation_are_what_the_cost_model_says() -> None:
     plan = plan_of(schema, FOUR_BY_NET, replicas=2)
     predicted = predict(plan, statistics, Load(requests_per_s=100, num_requests=20_000))
     work = work_of(plan, statistics)
-    shard_cpu_s = PROVISIONAL_COSTS.shard_cpu_s(work)
-    ranker_cpu_s = PROVISIONAL_COSTS.ranker_cpu_s(work, CANDIDATES)
+    shard_cpu_s = DEFAULT_COSTS.shard_cpu_s(work)
+    ranker_cpu_s = DEFAULT_COSTS.ranker_cpu_s(work, CANDIDATES)
     assert predicted.ranker_cpu_ms == pytest.approx(ranker_cpu_s * 1e3, rel=0.01)
     assert predicted.cpu_ms == pytest.approx((ranker_cpu_s + shard_cpu_s.sum()) * 1e3, rel=0.01)
     assert predicted.ranker_utilisation == pytest.approx(100 * ranker_cpu_s, rel=0.01)

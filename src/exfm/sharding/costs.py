@@ -92,7 +92,7 @@ class CostModel(Config):
         return per_call_us * 1e-6 + in_call_ns * 1e-9
 
 
-PROVISIONAL_COSTS = CostModel(
+DEFAULT_COSTS = CostModel(
     measured="not measured: guesses of 2026-11 that only order of magnitude speaks for",
     ranker_request_us=900.0,
     ranker_candidate_us=5.0,
@@ -104,7 +104,7 @@ PROVISIONAL_COSTS = CostModel(
     network_byte_ns=0.8,
     spread=0.15,
 )
-"""Until real servers were measured."""
+"""Of the servers of exfm, until another model's were measured."""
 
 
 @dataclass(frozen=True)
