@@ -2,9 +2,14 @@
 
 manifest.json             BundleManifest
 ranker/dense.safetensors  the dense network's parameters
+ranker/hot_rows.safetensors
+                          the hot rows of each table with a hot slice (exfm.artifact.hot_rows); there only if the
+                          plan has one
 shards/<i>/tables.safetensors
                           one flat uint8 tensor per encoding, named by it, with slices at the plan's offsets, so
                           that a shard can map it without copying
+shards/<i>/hot_rows.safetensors
+                          those of the hot slices on the shard; there only if it has one
 golden/request.json       a request (OIP JSON) and the scores that the model gave it at export
 golden/response.json
 """

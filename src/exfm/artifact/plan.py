@@ -68,6 +68,13 @@ class ShardPlan(Config):
         """Return one table's slices: those of rows in order of rows, then the hot one if there is one."""
         return tuple(sorted((s for s in self.slices if s.table == table), key=order_of_slice))
 
+    def by_table(self) -> dict[str, tuple[TableSlice, ...]]:
+        """Return what `slices_of` does for every table, by its name."""
+        tables: defaultdict[str, list[TableSlice]] = defaultdict(list)
+        for slice_ in sorted(self.slices, key=order_of_slice):
+            tables[slice_.table].append(slice_)
+        return {name: tuple(slices) for name, slices in tables.items()}
+
     def hot_slices(self) -> dict[str, TableSlice]:
         """Return the hot slices, by table."""
         return {slice_.table: slice_ for slice_ in self.slices if slice_.kind == "hot"}

@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 
 from exfm.artifact.bundle import DENSE_FILE
+from exfm.artifact.hot_rows import HOT_ROWS_FILE
 from exfm.errors import ConfigError, ServingError, VersionMismatchError
 from exfm.features.batch import NetBatches
 from exfm.features.oip import complete_answer
@@ -81,7 +82,7 @@ class RankerModel(ServedModel):
         Raises: ConfigError, BundleError.
         """
         manifest = read_manifest(bundle, bundle_id=bundle_id)
-        verify_files(bundle, manifest, [DENSE_FILE])
+        verify_files(bundle, manifest, [DENSE_FILE, *([HOT_ROWS_FILE] if manifest.plan.hot_slices() else [])])
         golden = read_golden(bundle, manifest)
         return cls(Scorer.load(bundle, manifest), golden=golden, shards=shards, tls=tls, config=config)
 
@@ -159,9 +160,10 @@ class RankerModel(ServedModel):
         batches = encode_request(call.tensors, manifest.feature_schema)
         self.check_rows(batches.user.num_rows, kind="users")
         self.check_rows(batches.item.num_rows, kind="candidates")
+        every = {net: self._scorer.bags_for(batches, net=net) for net in NETS}
         requests = []
         for shard in range(manifest.plan.num_shards):
-            bags = {net: self._scorer.bags_for(batches, shard=shard, net=net) for net in self._nets_of(shard)}
+            bags = {net: every[net][shard] for net in self._nets_of(shard)}
             name = shard_model_name(manifest.name, shard)
             requests.append(shard_request(bags, model_name=name, bundle_id=manifest.bundle_id) if bags else None)
         return Ask(batches=batches, requests=requests)
