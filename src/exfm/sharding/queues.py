@@ -8,18 +8,23 @@ client, is one event loop: it does one job at a time, in order of arrival. Each 
 cores, and then those that have work progress at one pace (processor sharing, which is what a fair scheduler aims at).
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 _SEND, _ENCODE, _SCORE, _RECEIVE = 0, 1, 2, 3
+"""Jobs of a request; its calls' follow them, first all asks."""
 _NUM_OWN_JOBS = 4
-"""Of a request, apart from the three of each of its calls (ask, serve, take), whose numbers follow."""
+_ASK, _SERVE, _TAKE = 0, 1, 2
+"""Jobs of a call."""
 
 
 class Timings(NamedTuple):
@@ -63,8 +68,7 @@ class Servers(NamedTuple):
 
 def replay(arrivals_s: Floats, timings: Timings, servers: Servers) -> Floats:
     """Return when each request's scores are with its client; `arrivals_s` rise. Shape [N] both."""
-    answered_s: Floats = _replay(arrivals_s, timings, servers)
-    return answered_s
+    return _replay(arrivals_s, timings, servers)
 
 
 class _Events(NamedTuple):
@@ -72,182 +76,222 @@ class _Events(NamedTuple):
 
     times_s: Floats
     jobs: Integers
+    num_events: Integers
+    """One number: the places of both arrays that are in use."""
 
 
-@numba.njit(cache=True)
+class _Progress(NamedTuple):
+    """How far requests are."""
+
+    first_server: Integers
+    """The number of each shard's first server, then that of the client; shape [S + 1]."""
+    turns: Integers
+    """The server, from 0, of a ranker's next call to a shard; shape [K, S]."""
+    server_of: npt.NDArray[np.int32]
+    """Of each call that was sent; shape [N, C]."""
+    unanswered: Integers
+    """Calls of each request; shape [N]."""
+    answered_s: Floats
+    """When its client had the scores, or infinity; shape [N]."""
+
+
+class _Sharing(NamedTuple):
+    """Servers on shared cores: the jobs that wait for each, as linked lists, and how far the present ones are."""
+
+    present: Integers
+    """The job that each server is at, or -1."""
+    last: Integers
+    """The last job of each server's line."""
+    next_job: Integers
+    """The job behind each job in its line, or -1."""
+    ends_at_s: Floats
+    """The CPU time that a server busy since the start would have got when this one's present job ends."""
+    busy: Integers
+    """Servers with a job, in no order."""
+
+
+def _compiled(function: Function) -> Function:
+    """Return the function compiled when it is first called; what was compiled is kept on disk."""
+    compiled: Function = numba.njit(cache=True)(function)
+    return compiled
+
+
+@_compiled
 def _comes_first(events: _Events, a: int, b: int) -> bool:
     if events.times_s[a] != events.times_s[b]:
         return bool(events.times_s[a] < events.times_s[b])
     return bool(events.jobs[a] < events.jobs[b])
 
 
-@numba.njit(cache=True)
+@_compiled
 def _swap(events: _Events, a: int, b: int) -> None:
     events.times_s[a], events.times_s[b] = events.times_s[b], events.times_s[a]
     events.jobs[a], events.jobs[b] = events.jobs[b], events.jobs[a]
 
 
-@numba.njit(cache=True)
-def _push(events: _Events, size: int, time_s: float, job: int) -> _Events:
+@_compiled
+def _push(events: _Events, time_s: float, job: int) -> _Events:
     """Return the events with one more: the same arrays, or larger ones."""
-    if size == len(events.jobs):
-        times_s, jobs = np.empty(2 * size, dtype=np.float64), np.empty(2 * size, dtype=np.int64)
-        times_s[:size], jobs[:size] = events.times_s, events.jobs
-        events = _Events(times_s, jobs)
-    events.times_s[size], events.jobs[size] = time_s, job
-    while size and _comes_first(events, size, (size - 1) // 2):
-        _swap(events, size, (size - 1) // 2)
-        size = (size - 1) // 2
+    place = events.num_events[0]
+    if place == len(events.jobs):
+        times_s, jobs = np.empty(2 * place, dtype=np.float64), np.empty(2 * place, dtype=np.int64)
+        times_s[:place], jobs[:place] = events.times_s, events.jobs
+        events = _Events(times_s, jobs, events.num_events)
+    events.num_events[0] += 1
+    events.times_s[place], events.jobs[place] = time_s, job
+    while place and _comes_first(events, place, (place - 1) // 2):
+        _swap(events, place, (place - 1) // 2)
+        place = (place - 1) // 2
     return events
 
 
-@numba.njit(cache=True)
-def _pop(events: _Events, size: int) -> None:
-    """Put the first event behind the others, which are `size` - 1."""
-    size -= 1
-    _swap(events, 0, size)
-    parent = 0
+@_compiled
+def _pop(events: _Events) -> int:
+    """Take the first event away, and return its job."""
+    events.num_events[0] -= 1
+    num_events = events.num_events[0]
+    _swap(events, 0, num_events)
+    place = 0
     while True:
-        child = 2 * parent + 1
-        if child >= size:
-            return
-        if child + 1 < size and _comes_first(events, child + 1, child):
+        child = 2 * place + 1
+        if child + 1 < num_events and _comes_first(events, child + 1, child):
             child += 1
-        if not _comes_first(events, child, parent):
-            return
-        _swap(events, child, parent)
-        parent = child
+        if child >= num_events or not _comes_first(events, child, place):
+            return int(events.jobs[num_events])
+        _swap(events, child, place)
+        place = child
 
 
-@numba.njit(cache=True)
-def _work_s(timings: Timings, request: int, step: int) -> float:
-    """Return the CPU time of a request's job."""
+@_compiled
+def _cpu_s(timings: Timings, job: int) -> float:
     num_calls = timings.serve_s.shape[1]
-    if step < _NUM_OWN_JOBS:
-        if step == _ENCODE:
-            return float(timings.encode_s[request])
-        if step == _SCORE:
-            return float(timings.score_s[request])
+    request, step = divmod(job, _NUM_OWN_JOBS + 3 * num_calls)
+    if step in (_SEND, _RECEIVE):
         return timings.client_s / 2
+    if step == _ENCODE:
+        return float(timings.encode_s[request])
+    if step == _SCORE:
+        return float(timings.score_s[request])
     kind, call = divmod(step - _NUM_OWN_JOBS, num_calls)
-    if kind == 0:
+    if kind == _ASK:
         return float(timings.ask_s[request, call])
-    if kind == 1:
-        return float(timings.serve_s[request, call])
-    return float(timings.take_s[request, call])
+    return float(timings.serve_s[request, call] if kind == _SERVE else timings.take_s[request, call])
 
 
-@numba.njit(cache=True)
+@_compiled
+def _server_of(job: int, servers: Servers, progress: _Progress) -> int:
+    """Return the server of a job: rankers come first, then the shards' servers; the client is the last."""
+    num_calls = len(servers.shard_of_call)
+    request, step = divmod(job, _NUM_OWN_JOBS + 3 * num_calls)
+    if step in (_SEND, _RECEIVE):
+        return int(progress.first_server[-1])
+    if step >= _NUM_OWN_JOBS and (step - _NUM_OWN_JOBS) // num_calls == _SERVE:
+        return int(progress.server_of[request, (step - _NUM_OWN_JOBS) % num_calls])
+    return int(servers.ranker_of[request])
+
+
+@_compiled
+def _follow(
+    events: _Events, job: int, end_s: float, timings: Timings, servers: Servers, progress: _Progress
+) -> _Events:
+    """Return the events with those that the end of a job makes."""
+    num_calls = len(servers.shard_of_call)
+    request, step = divmod(job, _NUM_OWN_JOBS + 3 * num_calls)
+    first = job - step
+    if step == _SEND:
+        return _push(events, end_s + timings.client_way_s, first + _ENCODE)
+    if step == _ENCODE:
+        for call in range(num_calls):
+            events = _push(events, end_s, first + _NUM_OWN_JOBS + call)
+        return events if num_calls else _push(events, end_s, first + _SCORE)
+    if step == _SCORE and servers.shared_cores:
+        return _push(events, end_s + timings.client_way_s, first + _RECEIVE)
+    if step in (_SCORE, _RECEIVE):
+        progress.answered_s[request] = end_s + (timings.client_way_s if step == _SCORE else 0.0)
+        return events
+    kind, call = divmod(step - _NUM_OWN_JOBS, num_calls)
+    if kind == _ASK:
+        shard, ranker = servers.shard_of_call[call], servers.ranker_of[request]
+        turn = progress.turns[ranker, shard]
+        progress.turns[ranker, shard] = (turn + 1) % servers.replicas[shard]
+        progress.server_of[request, call] = progress.first_server[shard] + turn
+        return _push(events, end_s + timings.out_s[request, call], job + num_calls)
+    if kind == _SERVE:
+        return _push(events, end_s + timings.back_s[request, call], job + num_calls)
+    progress.unanswered[request] -= 1
+    return events if progress.unanswered[request] else _push(events, end_s, first + _SCORE)
+
+
+@_compiled
 def _replay(arrivals_s: Floats, timings: Timings, servers: Servers) -> Floats:
     num_requests, num_calls = timings.serve_s.shape
     num_jobs = _NUM_OWN_JOBS + 3 * num_calls
+    first_server = servers.num_rankers + np.append(0, np.cumsum(servers.replicas))
+    num_servers = first_server[-1] + 1
     is_shared = servers.shared_cores > 0
-    first_server = np.cumsum(servers.replicas) - servers.replicas + servers.num_rankers
-    client = servers.num_rankers + servers.replicas.sum()
-    turns = servers.first_turn % servers.replicas
-    server_of = np.zeros((num_requests, num_calls), dtype=np.int32)
-    unanswered = np.full(num_requests, num_calls)
-    answered_s = np.full(num_requests, np.inf)
-    events = _Events(np.empty(1024), np.empty(1024, dtype=np.int64))
-    num_events = 0
-    # Servers with cores of their own: when each is free. On shared cores: the jobs that wait for each, as linked lists,
-    # and the work that every busy server has got since the start, in which the end of its present job is told.
-    free_s = np.zeros(client + 1)
-    next_job = np.full(num_requests * num_jobs if is_shared else 1, -1)
-    present, last = np.full(client + 1, -1), np.full(client + 1, -1)
-    ends_at_work_s = np.zeros(client + 1)
-    busy = np.empty(client + 1, dtype=np.int64)
-    num_busy = 0
-    work_s, now_s = 0.0, 0.0
-    num_arrived, num_answered = 0, 0
-    while num_answered < num_requests:
+    progress = _Progress(
+        first_server,
+        servers.first_turn % servers.replicas,
+        np.zeros((num_requests, num_calls), dtype=np.int32),
+        np.full(num_requests, num_calls),
+        np.full(num_requests, np.inf),
+    )
+    events = _Events(np.empty(1024), np.empty(1024, dtype=np.int64), np.zeros(1, dtype=np.int64))
+    free_s = np.zeros(num_servers)  # from when on each server with a core of its own is free
+    sharing = _Sharing(
+        np.full(num_servers, -1),
+        np.full(num_servers, -1),
+        np.full(num_requests * num_jobs if is_shared else 1, -1),
+        np.zeros(num_servers),
+        np.empty(num_servers, dtype=np.int64),
+    )
+    num_busy, got_s, now_s = 0, 0.0, 0.0  # got_s: CPU time of a server that was busy since the start
+    num_arrived = 0
+    while num_arrived < num_requests or events.num_events[0] or num_busy:
         arrival_s = arrivals_s[num_arrived] if num_arrived < num_requests else np.inf
-        event_s = events.times_s[0] if num_events else np.inf
+        event_s = events.times_s[0] if events.num_events[0] else np.inf
+        end_s, ending = np.inf, -1
         pace = min(1.0, servers.shared_cores / num_busy) if num_busy else 1.0
-        first, end_s = -1, np.inf
         for place in range(num_busy):
-            if first < 0 or ends_at_work_s[busy[place]] < ends_at_work_s[busy[first]]:
-                first = place
-        if first >= 0:
-            end_s = now_s + max(0.0, ends_at_work_s[busy[first]] - work_s) / pace
+            server = sharing.busy[place]
+            if ending < 0 or sharing.ends_at_s[server] < sharing.ends_at_s[sharing.busy[ending]]:
+                ending = place
+        if num_busy:
+            end_s = now_s + max(0.0, sharing.ends_at_s[sharing.busy[ending]] - got_s) / pace
         if arrival_s < min(event_s, end_s):
-            job = num_arrived * num_jobs + (_SEND if is_shared else _ENCODE)
-            on_the_way_s = 0.0 if is_shared else timings.client_way_s
-            events = _push(events, num_events, arrival_s + on_the_way_s, job)
-            num_events += 1
+            first = num_arrived * num_jobs
             num_arrived += 1
-            continue
-        if event_s <= end_s:
-            job = events.jobs[0]
-            _pop(events, num_events)
-            num_events -= 1
-            request, step = divmod(job, num_jobs)
-            if step in (_SEND, _RECEIVE):
-                server = client
-            elif step < _NUM_OWN_JOBS or (step - _NUM_OWN_JOBS) // num_calls != 1:
-                server = servers.ranker_of[request]
-            else:
-                server = server_of[request, (step - _NUM_OWN_JOBS) % num_calls]
             if is_shared:
-                work_s += (event_s - now_s) * pace
-                now_s = event_s
-                if present[server] >= 0:
-                    next_job[last[server]] = job
-                else:
-                    present[server] = job
-                    ends_at_work_s[server] = work_s + _work_s(timings, request, step)
-                    busy[num_busy] = server
-                    num_busy += 1
-                last[server] = job
+                events = _push(events, arrival_s, first + _SEND)
+            else:
+                events = _push(events, arrival_s + timings.client_way_s, first + _ENCODE)
+        elif event_s <= end_s:
+            job = _pop(events)
+            server = _server_of(job, servers, progress)
+            if not is_shared:
+                free_s[server] = max(event_s, free_s[server]) + _cpu_s(timings, job)
+                events = _follow(events, job, free_s[server], timings, servers, progress)
                 continue
-            end_s = max(event_s, free_s[server]) + _work_s(timings, request, step)
-            free_s[server] = end_s
+            got_s += (event_s - now_s) * pace
+            now_s = event_s
+            if sharing.present[server] >= 0:
+                sharing.next_job[sharing.last[server]] = job
+            else:
+                sharing.present[server] = job
+                sharing.ends_at_s[server] = got_s + _cpu_s(timings, job)
+                sharing.busy[num_busy] = server
+                num_busy += 1
+            sharing.last[server] = job
         else:
-            work_s += (end_s - now_s) * pace
+            got_s += (end_s - now_s) * pace
             now_s = end_s
-            server = busy[first]
-            job = present[server]
-            request, step = divmod(job, num_jobs)
-            present[server] = next_job[job]
-            if present[server] >= 0:
-                next_request, next_step = divmod(present[server], num_jobs)
-                ends_at_work_s[server] = work_s + _work_s(timings, next_request, next_step)
+            server = sharing.busy[ending]
+            job = sharing.present[server]
+            sharing.present[server] = sharing.next_job[job]
+            if sharing.present[server] >= 0:
+                sharing.ends_at_s[server] = got_s + _cpu_s(timings, sharing.present[server])
             else:
                 num_busy -= 1
-                busy[first] = busy[num_busy]
-        # The job ends at end_s: what follows it?
-        base = request * num_jobs
-        if step == _SEND:
-            events = _push(events, num_events, end_s + timings.client_way_s, base + _ENCODE)
-            num_events += 1
-        elif step == _ENCODE:
-            for call in range(num_calls):
-                events = _push(events, num_events, end_s, base + _NUM_OWN_JOBS + call)
-                num_events += 1
-            if not num_calls:
-                events = _push(events, num_events, end_s, base + _SCORE)
-                num_events += 1
-        elif step == _SCORE and is_shared:
-            events = _push(events, num_events, end_s + timings.client_way_s, base + _RECEIVE)
-            num_events += 1
-        elif step in (_SCORE, _RECEIVE):
-            answered_s[request] = end_s + (timings.client_way_s if step == _SCORE else 0.0)
-            num_answered += 1
-        else:
-            kind, call = divmod(step - _NUM_OWN_JOBS, num_calls)
-            if kind == 0:
-                shard = servers.shard_of_call[call]
-                turn = turns[servers.ranker_of[request], shard]
-                turns[servers.ranker_of[request], shard] = (turn + 1) % servers.replicas[shard]
-                server_of[request, call] = first_server[shard] + turn
-                events = _push(events, num_events, end_s + timings.out_s[request, call], job + num_calls)
-                num_events += 1
-            elif kind == 1:
-                events = _push(events, num_events, end_s + timings.back_s[request, call], job + num_calls)
-                num_events += 1
-            else:
-                unanswered[request] -= 1
-                if unanswered[request] == 0:
-                    events = _push(events, num_events, end_s, base + _SCORE)
-                    num_events += 1
-    return answered_s
+                sharing.busy[ending] = sharing.busy[num_busy]
+            events = _follow(events, job, end_s, timings, servers, progress)
+    return progress.answered_s
