@@ -1,9 +1,8 @@
 """What a plan will do under a load: requests drawn from the statistics, replayed through the queues of its servers.
 
-Legend: N requests, C calls that a request makes, S shards, K rankers.
+Legend: N requests.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,13 +13,12 @@ from pydantic import Field
 from exfm.artifact.plan import ShardPlan
 from exfm.config import Config
 from exfm.errors import PlanError
-from exfm.schema import Net
-from exfm.sharding.costs import KEY_BYTES, LENGTH_BYTES, CallPrices, CostModel, ShardWork, work_by_net
+from exfm.sharding.costs import CostModel, work_by_net
 from exfm.sharding.queues import Servers, Timings, replay
 from exfm.sharding.statistics import Statistics
+from exfm.sharding.timings import calls_of, draw_timings
 
 Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 
 _Z_P99 = 2.326
 """The standard normal's 99th percentile."""
@@ -73,6 +71,28 @@ class Prediction:
         return max(self.ranker_utilisation, self.shared_utilisation, *self.shard_utilisation) >= 1
 
 
+@dataclass(frozen=True)
+class Requests:
+    """What comes to the rankers; each of shape [N]."""
+
+    arrivals_s: Floats
+    """When each request is due; rising."""
+    candidates: Floats
+
+
+def draw_requests(load: Load, statistics: Statistics, generator: np.random.Generator) -> Requests:
+    """Return a load's requests, those of the warm-up first."""
+    num_requests = load.num_warmup + load.num_requests
+    mean = load.candidates_mean or statistics.candidates_mean
+    candidates = np.full(num_requests, mean)
+    arrivals_s = np.cumsum(generator.exponential(1 / load.requests_per_s, size=num_requests))
+    if load.candidates_p99 > mean:
+        sigma = _Z_P99 - np.sqrt(max(0.0, _Z_P99**2 - 2 * np.log(load.candidates_p99 / mean)))
+        drawn = generator.lognormal(np.log(mean) - sigma**2 / 2, sigma, size=num_requests)
+        candidates = np.maximum(1.0, np.rint(drawn))
+    return Requests(arrivals_s, candidates)
+
+
 def simulate(
     plan: ShardPlan, statistics: Statistics, costs: CostModel, load: Load, *, rankers: int, seed: int
 ) -> Prediction:
@@ -83,121 +103,47 @@ def simulate(
 
     Raises: PlanError if there is no ranker, or the plan has a table that was not counted.
     """
+    requests = draw_requests(load, statistics, np.random.default_rng(seed))
+    return simulate_requests(requests, plan, statistics, costs, load, rankers=rankers, seed=seed)
+
+
+def simulate_requests(
+    requests: Requests,
+    plan: ShardPlan,
+    statistics: Statistics,
+    costs: CostModel,
+    load: Load,
+    *,
+    rankers: int,
+    seed: int,
+) -> Prediction:
+    """Return what `simulate` does, for these requests; of `load`, only the rate, the warm-up and the cores count.
+
+    Raises: PlanError, as `simulate`.
+    """
     if rankers < 1:
         raise PlanError(f"{rankers} rankers cannot answer; take 1 or more")
-    generator = np.random.default_rng(seed)
-    num_requests = load.num_warmup + load.num_requests
-    arrivals_s = np.cumsum(generator.exponential(1 / load.requests_per_s, size=num_requests))
-    calls = _calls_of(work_by_net(plan, statistics), costs)
-    candidates = _draw_candidates(load, statistics, num_requests, generator)
-    timings = _draw_timings(calls, candidates, statistics, costs, load, generator)
+    generator = np.random.default_rng([seed, 1])
+    calls = calls_of(work_by_net(plan, statistics), costs)
+    timings = draw_timings(
+        calls,
+        requests.candidates,
+        costs,
+        candidates_mean=statistics.candidates_mean,
+        client_s=load.client_us * 1e-6,
+        generator=generator,
+    )
     servers = Servers(
         num_rankers=rankers,
-        ranker_of=generator.integers(rankers, size=num_requests),
+        ranker_of=generator.integers(rankers, size=len(requests.arrivals_s)),
         shard_of_call=calls.shards,
         replicas=np.array(plan.replicas, dtype=np.int64),
         first_turn=generator.integers(2**31, size=(rankers, plan.num_shards)),
         shared_cores=load.shared_cores,
     )
-    latency_ms = (replay(arrivals_s, timings, servers) - arrivals_s)[load.num_warmup :] * 1e3
+    answered_s = replay(requests.arrivals_s, timings, servers)
+    latency_ms = (answered_s - requests.arrivals_s)[load.num_warmup :] * 1e3
     return _prediction(latency_ms, timings, servers, load)
-
-
-@dataclass(frozen=True)
-class _Calls:
-    """The calls that a request makes, and the work in them for a mean request; arrays of shape [C]."""
-
-    shards: Integers
-    user: ShardWork
-    item: ShardWork
-
-
-def _calls_of(by_net: Mapping[Net, ShardWork], costs: CostModel) -> _Calls:
-    """Return a call for each shard with a lookup, or one for each of its nets."""
-    user, item = by_net["user"], by_net["item"]
-    if costs.calls == "shard":
-        (shards,) = np.nonzero(user.nets + item.nets)
-        return _Calls(shards, _take(user, shards), _take(item, shards))
-    of_user, of_item = np.nonzero(user.nets)[0], np.nonzero(item.nets)[0]
-    return _Calls(
-        np.concatenate([of_user, of_item]),
-        _take(user, of_user, num_zeros_after=len(of_item)),
-        _take(item, of_item, num_zeros_before=len(of_user)),
-    )
-
-
-def _take(work: ShardWork, shards: Integers, *, num_zeros_before: int = 0, num_zeros_after: int = 0) -> ShardWork:
-    zeros = (num_zeros_before, num_zeros_after)
-    return ShardWork(**{name: np.pad(getattr(work, name)[shards], zeros) for name in ShardWork.__dataclass_fields__})
-
-
-def _draw_candidates(load: Load, statistics: Statistics, num_requests: int, generator: np.random.Generator) -> Floats:
-    mean = load.candidates_mean or statistics.candidates_mean
-    if load.candidates_p99 <= mean:
-        return np.full(num_requests, mean)
-    sigma = _Z_P99 - np.sqrt(max(0.0, _Z_P99**2 - 2 * np.log(load.candidates_p99 / mean)))
-    return np.maximum(1.0, np.rint(generator.lognormal(np.log(mean) - sigma**2 / 2, sigma, size=num_requests)))
-
-
-def _draw_timings(
-    calls: _Calls,
-    candidates: Floats,
-    statistics: Statistics,
-    costs: CostModel,
-    load: Load,
-    generator: np.random.Generator,
-) -> Timings:
-    """Return the times of each request's jobs and messages.
-
-    Users' keys vary from request to request, and items' the less the more candidates there are; both are gamma.
-    """
-    scale_N1 = (candidates / statistics.candidates_mean)[:, None]
-    user, item = calls.user, calls.item
-    keys_NC = _gamma(user.keys + scale_N1 * item.keys, user.keys_variance + scale_N1 * item.keys_variance, generator)
-    bags_NC = user.bags + scale_N1 * item.bags
-    answer_bytes_NC = user.answer_bytes + scale_N1 * item.answer_bytes
-    request_bytes_NC = keys_NC * KEY_BYTES + bags_NC * LENGTH_BYTES
-    row_bytes = (user.read_bytes + item.read_bytes) / np.maximum(user.keys + item.keys, 1e-300)
-    fixed = (user.nets + item.nets, user.lookups + item.lookups)
-    amounts = (*fixed, bags_NC, keys_NC, request_bytes_NC + answer_bytes_NC)
-    own_s = (costs.ranker_request_us + candidates * costs.ranker_candidate_us) * 1e-6
-    own_s *= _spread(costs.spread, own_s.shape, generator)
-    calls_s_NC = _priced_s(costs.ranker, *amounts)
-    serve_s_NC = _priced_s(costs.shard, *amounts) + keys_NC * row_bytes * costs.read_byte_ns * 1e-9
-    before = costs.ranker_before_share
-    return Timings(
-        encode_s=own_s * before,
-        score_s=own_s * (1 - before),
-        ask_s=calls_s_NC * before,
-        serve_s=serve_s_NC * _spread(costs.spread, serve_s_NC.shape, generator),
-        take_s=calls_s_NC * (1 - before),
-        out_s=costs.network_latency_us * 1e-6 + request_bytes_NC * costs.network_byte_ns * 1e-9,
-        back_s=costs.network_latency_us * 1e-6 + answer_bytes_NC * costs.network_byte_ns * 1e-9,
-        client_way_s=costs.network_latency_us * 1e-6,
-        client_s=load.client_us * 1e-6,
-    )
-
-
-def _priced_s(
-    prices: CallPrices, nets: Floats, lookups: Floats, bags_NC: Floats, keys_NC: Floats, message_bytes_NC: Floats
-) -> Floats:
-    per_call_us = prices.call_us + nets * prices.net_us + lookups * prices.lookup_us
-    in_call_ns = bags_NC * prices.bag_ns + keys_NC * prices.key_ns + message_bytes_NC * prices.byte_ns
-    return per_call_us * 1e-6 + in_call_ns * 1e-9
-
-
-def _gamma(mean: Floats, variance: Floats, generator: np.random.Generator) -> Floats:
-    """Return a gamma variate for each mean and variance; where there is no variance, the mean."""
-    varies = (variance > 0) & (mean > 0)
-    safe_mean, safe_variance = np.where(varies, mean, 1.0), np.where(varies, variance, 1.0)
-    drawn = generator.gamma(safe_mean**2 / safe_variance) * safe_variance / safe_mean
-    return np.where(varies, drawn, mean)
-
-
-def _spread(deviation: float, shape: tuple[int, ...], generator: np.random.Generator) -> Floats:
-    """Return log-normal factors of mean 1 and this standard deviation."""
-    sigma = np.sqrt(np.log1p(deviation**2))
-    return generator.lognormal(-(sigma**2) / 2, sigma, size=shape)
 
 
 def _prediction(latency_ms: Floats, timings: Timings, servers: Servers, load: Load) -> Prediction:
