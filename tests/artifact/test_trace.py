@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,13 @@ def test_a_trace_without_a_schemas_feature_is_refused(tmp_path: Path, schema: Sc
     require_features(trace, less)
     with pytest.raises(DataError, match="feature 'gender' of net 'user' is missing in the trace"):
         require_features(trace, schema)
+
+
+def test_a_trace_that_cannot_be_written_says_where(tmp_path: Path, schema: Schema) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=f"{tmp_path}/file/trace"):
+        writer_of(tmp_path / "file" / "trace", schema)
+    writer = writer_of(tmp_path / "trace", schema)
+    shutil.rmtree(tmp_path / "trace")
+    with pytest.raises(StorageError, match=r"requests-00000\.safetensors: .*; make room, or let this user write there"):
+        writer.add(requests_of(schema, 1))
