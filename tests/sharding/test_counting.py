@@ -164,6 +164,12 @@ def test_examples_are_counted_as_requests_of_many_items(dataset: Path, schema: S
     assert tables["genre"].request_share == 1
 
 
+def test_the_domain_may_be_a_feature_too(dataset: Path, schema: Schema) -> None:
+    by_gender = Schema.parse(schema.to_dict() | {"domain": "gender"}, source="x")
+    counted = statistics_of_examples(dataset, WINDOWS, by_gender, domains=["F"], candidates_mean=10)
+    assert counted.statistics.num_requests == 33
+
+
 def test_the_newest_examples_tell_what_is_hot(dataset: Path, schema: Schema, monkeypatch: pytest.MonkeyPatch) -> None:
     every = statistics_of_examples(dataset, WINDOWS, schema, domains=[], candidates_mean=10)
     assert every.statistics.num_requests == 33

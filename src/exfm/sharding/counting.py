@@ -186,7 +186,7 @@ def _weighted(counts: tuple[Rows, Weights], weight: float) -> tuple[Rows, Weight
 def _examples(
     dataset: Path, window: Window, schema: Schema, *, domains: Sequence[str], columns: Sequence[str]
 ) -> pl.DataFrame:
-    frame = read_partition(dataset, window, columns=[schema.domain, *columns])
+    frame = read_partition(dataset, window, columns=list(dict.fromkeys([schema.domain, *columns])))  # it may be one
     return frame.filter(pl.col(schema.domain).is_in(list(domains))) if domains else frame
 
 
