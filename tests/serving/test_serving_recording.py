@@ -20,7 +20,7 @@ from exfm.features.oip import tensors_from_json
 from exfm.features.request import encode_request
 from exfm.schema import Schema
 from exfm.serving.client import ask
-from exfm.serving.config import TraceConfig
+from exfm.serving.config import RankerConfig
 from exfm.serving.ranker import recorder
 from exfm.serving.ranker.recorder import Recorder
 from exfm.sharding.counting import statistics_of_trace
@@ -38,7 +38,7 @@ def manifest(bundle: Path) -> BundleManifest:
     return BundleManifest.read(bundle, verify=False)
 
 
-def record(manifest: BundleManifest, config: TraceConfig, batches: NetBatches, num_requests: int) -> None:
+def record(manifest: BundleManifest, config: RankerConfig, batches: NetBatches, num_requests: int) -> None:
     """Offer a request so many times, a microsecond apart, and write what was taken."""
     recording = Recorder.start(manifest, config)
     assert recording is not None
@@ -52,14 +52,14 @@ def count_of(name: str, **labels: str) -> float:
 
 
 def test_nothing_is_recorded_by_default(manifest: BundleManifest) -> None:
-    assert Recorder.start(manifest, TraceConfig()) is None
+    assert Recorder.start(manifest, RankerConfig()) is None
 
 
 def test_requests_are_recorded_with_all_their_keys(
     manifest: BundleManifest, batches: NetBatches, schema: Schema, tmp_path: Path
 ) -> None:
     before = count_of("exfm_ranker_recorded_requests")
-    record(manifest, TraceConfig(folder=str(tmp_path / "new" / "traces")), batches, 3)
+    record(manifest, RankerConfig(trace_folder=str(tmp_path / "new" / "traces")), batches, 3)
     assert count_of("exfm_ranker_recorded_requests") == before + 3
     (requests,) = Trace.read(tmp_path).blocks()
     assert requests.arrival_ns.tolist() == [0, 1_000, 2_000]
@@ -74,7 +74,7 @@ def test_a_file_holds_no_more_requests_than_it_may(
     manifest: BundleManifest, batches: NetBatches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder, "FILE_REQUESTS", 2)
-    record(manifest, TraceConfig(folder=str(tmp_path)), batches, 5)
+    record(manifest, RankerConfig(trace_folder=str(tmp_path)), batches, 5)
     assert [len(block) for block in Trace.read(tmp_path).blocks()] == [2, 2, 1]
 
 
@@ -83,7 +83,7 @@ def test_requests_that_fill_no_file_are_written_after_a_while(
 ) -> None:
     monkeypatch.setattr(recorder, "FLUSH_S", 0.0)
     monkeypatch.setattr(recorder, "POLL_S", 0.01)
-    recording = Recorder.start(manifest, TraceConfig(folder=str(tmp_path)))
+    recording = Recorder.start(manifest, RankerConfig(trace_folder=str(tmp_path)))
     assert recording is not None
     recording.offer(batches, arrival_ns=1)
     wait_for(lambda: len(list(tmp_path.rglob("requests-*.safetensors"))) == 1)
@@ -94,14 +94,27 @@ def test_requests_that_fill_no_file_are_written_after_a_while(
 def test_no_more_requests_are_recorded_than_asked_for(
     manifest: BundleManifest, batches: NetBatches, tmp_path: Path
 ) -> None:
-    record(manifest, TraceConfig(folder=str(tmp_path), max_requests=4), batches, 9)
+    record(manifest, RankerConfig(trace_folder=str(tmp_path), trace_max_requests=4), batches, 9)
     assert Trace.read(tmp_path).arrivals_ns().tolist() == [0, 1_000, 2_000, 3_000]
+
+
+def test_no_more_bytes_are_recorded_than_asked_for(
+    manifest: BundleManifest, batches: NetBatches, tmp_path: Path
+) -> None:
+    record(manifest, RankerConfig(trace_folder=str(tmp_path), trace_max_mib=1), batches, 5_000)
+    assert 500 < Trace.read(tmp_path).num_requests < 5_000
+    assert 2**19 < sum(file.stat().st_size for file in tmp_path.rglob("requests-*")) < 2**20
 
 
 def test_a_share_of_the_requests_is_recorded_at_random(
     manifest: BundleManifest, batches: NetBatches, tmp_path: Path
 ) -> None:
-    record(manifest, TraceConfig(folder=str(tmp_path), sampling_rate=0.25, max_requests=10**6), batches, 2_000)
+    record(
+        manifest,
+        RankerConfig(trace_folder=str(tmp_path), trace_sampling_rate=0.25, trace_max_requests=10**6),
+        batches,
+        2_000,
+    )
     trace = Trace.read(tmp_path)
     assert trace.parts[0][1].sampling_rate == 0.25
     assert trace.num_requests == pytest.approx(500, abs=80)  # four standard deviations
@@ -115,7 +128,7 @@ def test_requests_that_come_faster_than_they_are_written_are_dropped_and_counted
     num_values = sum(len(b.keys) + len(b.offsets) for of in (batches.user, batches.item) for b in of.bags.values())
     monkeypatch.setattr(recorder, "MAX_WAITING_VALUES", 3 * num_values)
     monkeypatch.setattr(recorder, "POLL_S", 60.0)  # the thread does not look before the end
-    record(manifest, TraceConfig(folder=str(tmp_path)), batches, 5)
+    record(manifest, RankerConfig(trace_folder=str(tmp_path)), batches, 5)
     assert count_of("exfm_ranker_dropped_requests", reason="full") == before + 2
     assert Trace.read(tmp_path).num_requests == 3
 
@@ -125,7 +138,7 @@ def test_requests_that_cannot_be_written_are_counted_and_no_error_of_the_ranker(
 ) -> None:
     before = count_of("exfm_ranker_dropped_requests", reason="failed")
     monkeypatch.setattr(recorder, "POLL_S", 60.0)
-    recording = Recorder.start(manifest, TraceConfig(folder=str(tmp_path / "traces")))
+    recording = Recorder.start(manifest, RankerConfig(trace_folder=str(tmp_path / "traces")))
     assert recording is not None
     shutil.rmtree(tmp_path / "traces")
     recording.offer(batches, arrival_ns=1)
@@ -135,12 +148,12 @@ def test_requests_that_cannot_be_written_are_counted_and_no_error_of_the_ranker(
 
 def test_a_folder_that_cannot_be_written_is_refused_at_the_start(manifest: BundleManifest, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"trace\.folder: .*/file/"):
-        Recorder.start(manifest, TraceConfig(folder=str(tmp_path / "file")))
+    with pytest.raises(ConfigError, match=r"trace_folder: .*/file/"):
+        Recorder.start(manifest, RankerConfig(trace_folder=str(tmp_path / "file")))
 
 
 def test_taking_a_request_waits_for_nothing(manifest: BundleManifest, batches: NetBatches, tmp_path: Path) -> None:
-    recording = Recorder.start(manifest, TraceConfig(folder=str(tmp_path)))
+    recording = Recorder.start(manifest, RankerConfig(trace_folder=str(tmp_path)))
     assert recording is not None
     began_s = time.perf_counter()
     for _ in range(10_000):
@@ -154,7 +167,7 @@ def test_a_ranker_records_what_clients_ask_and_no_golden_request(
     bundle: Path, pods: Pods, schema: Schema, tmp_path: Path
 ) -> None:
     shards = [pods.shard(bundle, shard).grpc_address for shard in range(2)]
-    settings = {"trace": {"folder": str(tmp_path / "traces"), "max_requests": 3}}
+    settings = {"trace_folder": str(tmp_path / "traces"), "trace_max_requests": 3}
     ranker = pods.ranker(bundle, shards, settings=settings)
     ranker.wait_until_ready()
     began_ns = time.time_ns()

@@ -137,7 +137,7 @@ class Trace:
         parts = tuple((place, manifest) for place, manifest in found if manifest.files)
         if not parts:
             empty = f", {len(found)} without" if found else ""
-            raise StorageError(f"{folder}: 0 traces with a request{empty}; let a ranker record some (`trace.folder`)")
+            raise StorageError(f"{folder}: 0 traces with a request{empty}; let a ranker record some (`trace_folder`)")
         for place, manifest in parts:
             if manifest.features != parts[0][1].features:
                 raise StorageError(

@@ -92,7 +92,7 @@ class RankerModel(ServedModel):
         verify_files(bundle, manifest, [DENSE_FILE, *([HOT_ROWS_FILE] if manifest.plan.hot_slices() else [])])
         golden = read_golden(bundle, manifest)
         scorer = Scorer.load(bundle, manifest)
-        recorder = Recorder.start(manifest, config.trace)
+        recorder = Recorder.start(manifest, config)
         return cls(scorer, golden=golden, shards=shards, tls=tls, recorder=recorder, config=config)
 
     async def open(self) -> None:

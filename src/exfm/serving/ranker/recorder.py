@@ -26,7 +26,7 @@ from exfm.artifact.trace import Requests, TraceWriter
 from exfm.errors import ConfigError, StorageError
 from exfm.features.batch import NetBatches
 from exfm.schema import NETS, Schema
-from exfm.serving.config import TraceConfig
+from exfm.serving.config import RankerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ DROPPED = Counter(
 for _reason in ("full", "failed"):
     DROPPED.labels(reason=_reason)  # shows 0 before the first
 
+VALUE_BYTES = 8
+"""Of a key; a length takes half of it."""
 POLL_S = 0.5
 """Pause between two looks at what waits."""
 FLUSH_S = 30.0
@@ -61,14 +63,16 @@ class _Waiting:
 
 
 class Recorder:
-    """Takes requests, a share of them at random, until as many are recorded as were asked for."""
+    """Takes requests, a share of them at random, until there are as many, or as many bytes, as the settings allow."""
 
-    def __init__(self, writer: TraceWriter, schema: Schema, config: TraceConfig) -> None:
+    def __init__(self, writer: TraceWriter, schema: Schema, config: RankerConfig) -> None:
         """Write with `writer`, from a thread of its own."""
         self._writer = writer
         self._schema = schema
         self._config = config
-        self._random = random.Random(config.seed)
+        self._random = random.Random(config.trace_seed)
+        self._max_values = config.trace_max_mib * 2**20 // VALUE_BYTES
+        self._is_full = False
         self._waiting: deque[_Waiting] = deque()
         # Each is added to by one thread alone, so no lock is needed, and none can hold a request up.
         self._num_taken = self._values_taken = self._values_written = 0
@@ -77,46 +81,55 @@ class Recorder:
         self._thread.start()
 
     @classmethod
-    def start(cls, manifest: BundleManifest, config: TraceConfig) -> Self | None:
+    def start(cls, manifest: BundleManifest, config: RankerConfig) -> Self | None:
         """Return what records a bundle's requests into a new folder below the one of the settings, or None without one.
 
         Raises: ConfigError if nothing can be written there.
         """
-        if not config.folder:
+        if not config.trace_folder:
             return None
         began = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        folder = Path(config.folder) / f"{manifest.name}-{began}-{socket.gethostname()}-{os.getpid()}"
+        folder = Path(config.trace_folder) / f"{manifest.name}-{began}-{socket.gethostname()}-{os.getpid()}"
         try:
             writer = TraceWriter(
                 folder,
                 model=manifest.name,
                 bundle_id=manifest.bundle_id,
-                sampling_rate=config.sampling_rate,
+                sampling_rate=config.trace_sampling_rate,
                 schema=manifest.feature_schema,
             )
         except StorageError as error:
-            raise ConfigError(f"trace.folder: {error}") from error
-        logger.info("recording up to %d requests in %s", config.max_requests, folder)
+            raise ConfigError(f"trace_folder: {error}") from error
+        logger.info(
+            "recording up to %d requests, %d MiB, in %s", config.trace_max_requests, config.trace_max_mib, folder
+        )
         return cls(writer, manifest.feature_schema, config)
 
     def offer(self, batches: NetBatches, *, arrival_ns: int) -> None:
         """Take a request that arrived then, or not; never waits, and never fails."""
-        if self._num_taken == self._config.max_requests or self._random.random() >= self._config.sampling_rate:
+        if self._is_full or self._random.random() >= self._config.trace_sampling_rate:
             return
         num_values = sum(len(bags.keys) + len(bags.offsets) for net in NETS for bags in batches.of(net).bags.values())
-        if self._values_taken + num_values - self._values_written > MAX_WAITING_VALUES:
+        if self._values_taken + num_values > self._max_values:
+            self._end()
+        elif self._values_taken + num_values - self._values_written > MAX_WAITING_VALUES:
             DROPPED.labels(reason="full").inc()
-            return
-        self._values_taken += num_values
-        self._num_taken += 1
-        self._waiting.append(_Waiting(arrival_ns, batches, num_values))
-        if self._num_taken == self._config.max_requests:
-            logger.info("took %d requests for the trace, and take no more", self._num_taken)
+        else:
+            self._values_taken += num_values
+            self._num_taken += 1
+            self._waiting.append(_Waiting(arrival_ns, batches, num_values))
+            if self._num_taken == self._config.trace_max_requests:
+                self._end()
 
     def close(self) -> None:
         """Write what waits, and end."""
         self._closing.set()
         self._thread.join()
+
+    def _end(self) -> None:
+        self._is_full = True
+        size_mib = self._values_taken * VALUE_BYTES / 2**20
+        logger.info("took %d requests, up to %.0f MiB, for the trace, and take no more", self._num_taken, size_mib)
 
     def _write(self) -> None:
         block: list[_Waiting] = []
