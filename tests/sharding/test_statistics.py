@@ -4,7 +4,7 @@ import pytest
 
 from exfm.errors import ConfigError
 from exfm.schema import Schema
-from exfm.sharding.statistics import HotRows, Statistics, TableStatistics, statistics_of_schema
+from exfm.sharding.statistics import HEADER, HotRows, Statistics, TableStatistics, rows_of_text, statistics_of_schema
 
 
 def by_name(statistics: Statistics) -> dict[str, TableStatistics]:
@@ -30,6 +30,21 @@ def test_a_schema_alone_gives_singles_one_id_and_lists_half_of_their_limit(schem
     assert (item.num_features, item.bags_per_request) == (2, 51)  # one user's liked items, 50 candidates
     assert item.keys_per_request == pytest.approx(50 + limit / 2)
     assert item.pooling_p99 == limit
+
+
+def test_statistics_are_told_as_people_read_them() -> None:
+    skew = (HotRows(num_rows=1, mass=0.4), HotRows(num_rows=1024, mass=0.9), HotRows(num_rows=4096, mass=0.98))
+    table = TableStatistics(
+        name="t", net="item", rows=2**20, dim=16, request_share=0.5, bags_per_request=100, pooling_mean=1.5,
+        pooling_p99=4, skew=skew,
+    )  # fmt: skip
+    (row,) = rows_of_text(Statistics(tables=(table,), num_requests=1, candidates_mean=100))
+    assert dict(zip(HEADER, row, strict=True)) == {
+        "table": "t", "net": "item", "rows": "1,048,576", "dim": "16",
+        "fp32": "64.0 MiB", "fp16": "32.0 MiB", "int8": "24.0 MiB",
+        "bags": "100.0", "keys": "150.0", "keys a bag": "1.50", "p99": "4", "asked": "50.0%",
+        "hot rows": "1,024 / 1,024 / -",
+    }  # fmt: skip
 
 
 def test_tables_of_one_name_are_refused() -> None:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from exfm.artifact.plan import BYTES_PER_NUMBER
 from exfm.config import Config
 from exfm.schema import Name, Schema, SparseFeature
+from exfm.sharding.sizes import bytes_text
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -65,6 +66,10 @@ class TableStatistics(Config):
         numbers = self.rows * self.dim
         return {"fp32": 4 * numbers, "fp16": 2 * numbers, "int8": numbers + 8 * self.rows}
 
+    def rows_for(self, mass: float) -> int | None:
+        """Return how many of its most wanted rows have that share of its keys; None if not so many were counted."""
+        return next((point.num_rows for point in self.skew if point.mass >= mass), None)
+
     @property
     def keys_per_request(self) -> float:
         """Return the keys that a mean request looks up: its pooling work, in rows read."""
@@ -87,6 +92,44 @@ class Statistics(Config):
         if twice:
             raise ValueError(f"tables {', '.join(map(repr, twice))} are named more than once")
         return self
+
+
+HEADER = (
+    "table",
+    "net",
+    "rows",
+    "dim",
+    "fp32",
+    "fp16",
+    "int8",
+    "bags",
+    "keys",
+    "keys a bag",
+    "p99",
+    "asked",
+    "hot rows",
+)
+"""Of `rows_of_text`: bags and keys of a mean request, requests that ask, rows with 50, 90 and 99 % of the keys."""
+
+
+def rows_of_text(statistics: Statistics) -> list[tuple[str, ...]]:
+    """Return a row of HEADER's columns for each table, as people read them."""
+    return [
+        (
+            table.name,
+            table.net,
+            f"{table.rows:,}",
+            str(table.dim),
+            *(bytes_text(size_bytes) for size_bytes in table.bytes_by_precision.values()),
+            f"{table.bags_per_request:,.1f}",
+            f"{table.keys_per_request:,.1f}",
+            f"{table.pooling_mean:.2f}",
+            f"{table.pooling_p99:g}",
+            f"{table.request_share:.1%}",
+            " / ".join("-" if rows is None else f"{rows:,}" for rows in map(table.rows_for, (0.5, 0.9, 0.99))),
+        )
+        for table in statistics.tables
+    ]
 
 
 def statistics_of_schema(schema: Schema, *, candidates_mean: float) -> Statistics:
