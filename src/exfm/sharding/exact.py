@@ -1,7 +1,9 @@
-"""Placing few parts on few shards as well as can be, by HiGHS.
+"""Placing few parts on few shards, or moving them, as well as can be: by HiGHS.
 
 Legend: P parts, S shards.
 """
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +36,7 @@ def place_exactly(
     num_parts = len(weights_P)
     scale = float(weights_P.sum()) or 1.0
     pairs = num_parts * num_shards
-    placed_once = hstack([kron(eye_array(num_parts), np.ones((1, num_shards))), csr_array((num_parts, 1))])
+    placed_once = hstack([_on_some_shard(num_parts, num_shards), csr_array((num_parts, 1))])
     borne = hstack([kron(weights_P[None, :] / scale, eye_array(num_shards)), -np.ones((num_shards, 1))])
     held = hstack([kron(fills_P[None, :], eye_array(num_shards)), csr_array((num_shards, 1))])
     allowed_PS = np.ones((num_parts, num_shards))
@@ -56,5 +58,30 @@ def place_exactly(
     bound = max(at_least, (result.mip_dual_bound or 0.0) * scale)
     if result.x is None:
         return None, bound
-    shard_of: Integers = result.x[:pairs].reshape(num_parts, num_shards).argmax(axis=1)
-    return shard_of, bound
+    return _shard_of(result.x[:pairs], num_shards), bound
+
+
+def move_exactly(heights_2P: Floats, tolls_PS: Floats) -> Integers | None:
+    """Return a placement of least toll in which no shard is higher than 1 in either row of `heights`.
+
+    None if there is none, or none was found while the solver's tree was small. It may exceed 1 by 1e-6: check it.
+    """
+    num_parts, num_shards = tolls_PS.shape
+    most = [LinearConstraint(kron(row_P[None, :], eye_array(num_shards)), -np.inf, 1) for row_P in heights_2P]
+    result = milp(
+        tolls_PS.ravel(),
+        constraints=[LinearConstraint(_on_some_shard(num_parts, num_shards), 1, 1), *most],
+        integrality=np.ones(tolls_PS.size),
+        bounds=Bounds(0, 1),
+        options={"node_limit": MAX_NODES, "mip_rel_gap": 1e-4},
+    )
+    return None if result.x is None else _shard_of(result.x, num_shards)
+
+
+def _on_some_shard(num_parts: int, num_shards: int) -> Any:
+    return kron(eye_array(num_parts), np.ones((1, num_shards)))
+
+
+def _shard_of(pairs: Floats, num_shards: int) -> Integers:
+    shard_of: Integers = pairs.reshape(-1, num_shards).argmax(axis=1)
+    return shard_of

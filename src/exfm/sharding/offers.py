@@ -11,7 +11,7 @@ from exfm.sharding.costs import CostModel
 from exfm.sharding.fleet import Fleet, Needs, fleet_of, needs_of
 from exfm.sharding.placement import Placement, plan_of
 
-UTILISATION_STEPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+UTILISATION_STEPS = tuple(0.9**power for power in range(18))
 """Of the demand's `max_utilisation`, tried where a latency is wanted: a request waits less for servers less busy."""
 
 

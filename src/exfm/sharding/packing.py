@@ -65,7 +65,7 @@ def pack(weights_P: Floats, sizes_P: Integers, *, num_shards: int, capacity_byte
         found += [] if searched is None else [searched]
     if not found:
         return None
-    shard_of = _without_empty(min(found, key=lambda shard_of: _bottleneck(weights_P, shard_of)), num_shards)
+    shard_of = without_empty(min(found, key=lambda shard_of: _bottleneck(weights_P, shard_of)), num_shards)
     return Packing(shard_of=shard_of, bottleneck=_bottleneck(weights_P, shard_of), bound=bound)
 
 
@@ -100,7 +100,7 @@ def _search(weights_P: Floats, fills_P: Floats, num_shards: int, bound: Bound) -
     return shard_of
 
 
-def _without_empty(shard_of: Integers, num_shards: int) -> Integers:
+def without_empty(shard_of: Integers, num_shards: int) -> Integers:
     """Give each empty shard a part of the shard that has most: no part is heavier alone than it was in company."""
     shard_of = shard_of.copy()
     counts = np.bincount(shard_of, minlength=num_shards)

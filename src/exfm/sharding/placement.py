@@ -100,4 +100,9 @@ def placement_of(plan: ShardPlan, statistics: Statistics, costs: CostModel) -> P
         is_hot=np.array([slice_.kind == "hot" for slice_ in plan.slices]),
     )
     shard_of = np.array([slice_.shard for slice_ in plan.slices])
-    return Placement(plan.strategy.removeprefix("auto: "), parts, shard_of, plan.num_shards)
+    return Placement(base_strategy(plan), parts, shard_of, plan.num_shards)
+
+
+def base_strategy(plan: ShardPlan) -> str:
+    """Return the strategy that placed a plan's parts: of one that `auto` took over, the other's."""
+    return plan.strategy.removeprefix("auto: ")

@@ -58,6 +58,11 @@ def repair(
     return best, False
 
 
+def heights_of(shard_of: Integers, heights_2P: Floats, num_shards: int) -> Floats:
+    """Return how high each shard is; shape [2, S]."""
+    return np.stack([np.bincount(shard_of, row, num_shards) for row in heights_2P]).astype(np.float64)
+
+
 @dataclass
 class _State:
     num_parts: int
@@ -82,7 +87,7 @@ class _State:
             toll_Y=np.concatenate([np.zeros(len(shard_of)) if tolls_P is None else tolls_P, nothing]),
             free_from_Y=np.zeros(len(shard_Y), dtype=np.int64),
             height_2Y=np.concatenate([heights_2P, np.stack([nothing, nothing])], axis=1),
-            high_2S=np.stack([np.bincount(shard_of, row, num_shards) for row in heights_2P]),
+            high_2S=heights_of(shard_of, heights_2P, num_shards),
         )
 
     def exchange(self, leaving: Integers, coming: Integers) -> None:
