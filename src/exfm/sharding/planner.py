@@ -5,7 +5,7 @@ forecast alike. So it never costs more than the cheapest other that meets the de
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from exfm.artifact.plan import ShardPlan
 from exfm.errors import PlanError
@@ -29,6 +29,14 @@ PLACINGS: dict[Strategy, Placing] = {
 }
 """Every strategy but `auto`."""
 
+EVEN: tuple[Strategy, ...] = ("capacity-balanced", "load-balanced")
+
+FILL, SHARD_FACTORS = 0.9, (1, 2, 4)
+"""Numbers of shards that `auto` tries: as many as hold the tables when so full, and multiples of that."""
+
+MAX_SHARDS = 1024
+"""Of a plan."""
+
 
 def make_plan(schema: Schema, statistics: Statistics, config: ShardingConfig, costs: CostModel) -> ShardPlan:
     """Return a plan by the configured strategy: complete, within every shard's memory, and with replicas for its load.
@@ -45,6 +53,16 @@ def plan_name(strategy: Strategy, offer: Offer) -> str:
     return strategy if placed_by == strategy else f"{strategy}: {placed_by}"
 
 
+def headline(plan: ShardPlan) -> str:
+    """Return one line about a plan."""
+    hot_rows = sum(slice_.num_rows for slice_ in plan.slices if slice_.kind == "hot")
+    hot = f", {hot_rows:,} hot rows copied" if hot_rows else ""
+    return (
+        f"{plan.strategy}: {len(plan.by_table())} tables in {len(plan.slices)} slices, {plan.num_shards} "
+        f"shard{'s' * (plan.num_shards > 1)}, {sum(plan.replicas)} server{'s' * (sum(plan.replicas) > 1)}{hot}"
+    )
+
+
 def make_offer(schema: Schema, statistics: Statistics, config: ShardingConfig, costs: CostModel) -> Offer:
     """Return what `make_plan` makes a plan of.
 
@@ -53,8 +71,7 @@ def make_offer(schema: Schema, statistics: Statistics, config: ShardingConfig, c
     check_statistics(schema, statistics)
     if config.strategy == "auto":
         found, _ = place_by_all(statistics, config, costs)
-        placements = [*found.values(), *placements_by_density(statistics, config, costs)]
-        return cheapest(placements, schema, config, costs)
+        return cheapest(placements_for_auto(found, statistics, config, costs), schema, config, costs)
     placement = PLACINGS[config.strategy](statistics, config, costs)
     return meet(cheapest_fleet(placement, config, costs), schema, config, costs)
 
@@ -71,6 +88,25 @@ def place_by_all(
         except PlanError as error:
             refused[strategy] = error
     return found, refused
+
+
+def placements_for_auto(
+    found: Mapping[Strategy, Placement], statistics: Statistics, config: ShardingConfig, costs: CostModel
+) -> list[Placement]:
+    """Return what `auto` chooses from: what the strategies found, placements by density, and where a latency is wanted,
+    even ones on other numbers of shards.
+
+    Raises: PlanError if a row of a table is larger than a shard.
+    """
+    placements = [*found.values(), *placements_by_density(statistics, config, costs)]
+    total_bytes = sum(table.size_bytes for table in statistics.tables)
+    fewest = math.ceil(total_bytes / (FILL * config.capacity_bytes))
+    for factor in SHARD_FACTORS if config.demand.p99_ms else ():
+        other = config.model_copy(update={"num_shards": factor * fewest})
+        if other.num_shards <= MAX_SHARDS and other.num_shards != config.num_shards:
+            placed, _ = place_by_all(statistics, other, costs)
+            placements += [placed[name] for name in EVEN if name in placed]
+    return [placement for placement in placements if placement.num_shards <= MAX_SHARDS]
 
 
 def cheapest(placements: Sequence[Placement], schema: Schema, config: ShardingConfig, costs: CostModel) -> Offer:

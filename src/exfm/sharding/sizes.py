@@ -1,4 +1,4 @@
-"""Bytes as people read them."""
+"""Bytes and other figures as people read them."""
 
 
 def bytes_text(num_bytes: int) -> str:
@@ -7,3 +7,8 @@ def bytes_text(num_bytes: int) -> str:
         if num_bytes >= 10 * 2**exponent:
             return f"{num_bytes / 2**exponent:,.1f} {unit}"
     return f"{num_bytes} B"
+
+
+def three_digits(value: float) -> str:
+    """Return three digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

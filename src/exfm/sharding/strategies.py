@@ -14,7 +14,7 @@ from exfm.errors import PlanError
 from exfm.sharding.bounds import bottleneck_bound
 from exfm.sharding.config import ShardingConfig
 from exfm.sharding.costs import CostModel
-from exfm.sharding.packing import NEAR, pack
+from exfm.sharding.packing import pack
 from exfm.sharding.parts import Parts, pieces_within
 from exfm.sharding.placement import Placement, bottleneck_of
 from exfm.sharding.sizes import bytes_text
@@ -84,7 +84,7 @@ def packed(
     costs: CostModel,
     balance: Callable[[Parts], Placement | None],
 ) -> Placement:
-    """Return the best that `balance` makes of the tables, divided in the first of the `divisions` that serves well.
+    """Return the better that `balance` makes of the tables in the first two `divisions`, or what it makes of the next.
 
     Raises: PlanError if the tables do not fit, or are fewer than the shards.
     """
@@ -99,7 +99,7 @@ def packed(
         placement = balance(parts)
         if placement and (not best or bottleneck_of(placement) < bottleneck_of(best)):
             best = placement
-        if best and ((best.distance or 0.0) <= NEAR or pieces.max() == 1 or rank == 1):
+        if best and (pieces.max() == 1 or rank >= 1):
             break  # where no table must be split, none is split only to even out
     if best:
         return best
