@@ -42,7 +42,7 @@ def test_a_server_works_in_order_of_arrival() -> None:
     arrivals_s = poisson(5_000, rate=0.8)
     service_s = np.random.default_rng(1).exponential(size=5_000)
     timings = timings_of(np.zeros(5_000), num_calls=1, serve_s=service_s[:, None])
-    answered_s = replay(arrivals_s, timings, servers_of(5_000, num_calls=1))
+    answered_s = replay(arrivals_s, timings, servers_of(5_000, num_calls=1)).answered_s
     assert answered_s == pytest.approx(lindley(arrivals_s, service_s))
 
 
@@ -50,7 +50,7 @@ def test_waiting_for_a_constant_service_is_what_theory_says() -> None:
     """M/D/1: mean wait = rho / (2 (1 - rho)) services."""
     arrivals_s = poisson(200_000, rate=0.7)
     timings = timings_of(np.zeros(200_000), num_calls=1, serve_s=np.ones((200_000, 1)))
-    answered_s = replay(arrivals_s, timings, servers_of(200_000, num_calls=1))
+    answered_s = replay(arrivals_s, timings, servers_of(200_000, num_calls=1)).answered_s
     assert (answered_s - arrivals_s - 1).mean() == pytest.approx(0.7 / (2 * 0.3), rel=0.03)
 
 
@@ -59,7 +59,7 @@ def test_sharing_one_core_takes_as_long_as_theory_says() -> None:
     arrivals_s = poisson(100_000, rate=0.6)
     service_s = np.random.default_rng(1).gamma(0.5, 2.0, size=100_000)
     servers = servers_of(100_000, rankers=1_000, shared_cores=1)
-    answered_s = replay(arrivals_s, timings_of(service_s), servers)
+    answered_s = replay(arrivals_s, timings_of(service_s), servers).answered_s
     assert (answered_s - arrivals_s).mean() == pytest.approx(1 / 0.4, rel=0.05)
 
 
@@ -77,8 +77,8 @@ def test_enough_shared_cores_are_cores_of_ones_own() -> None:
         back_s=np.full((3_000, 3), 0.2),
         client_way_s=0.05,
     )
-    own = replay(arrivals_s, timings, servers_of(3_000, num_calls=3))
-    shared = replay(arrivals_s, timings, servers_of(3_000, num_calls=3, shared_cores=5))
+    own = replay(arrivals_s, timings, servers_of(3_000, num_calls=3)).answered_s
+    shared = replay(arrivals_s, timings, servers_of(3_000, num_calls=3, shared_cores=5)).answered_s
     assert shared == pytest.approx(own)
 
 
@@ -94,17 +94,25 @@ def test_a_lone_request_takes_the_longest_of_its_calls() -> None:
         back_s=np.array([[0.25, 0.25]]),
         client_way_s=0.125,
     )
-    answered_s = replay(np.array([10.0]), timings, servers_of(1, num_calls=2))
+    answered_s = replay(np.array([10.0]), timings, servers_of(1, num_calls=2)).answered_s
     assert answered_s.tolist() == pytest.approx([10 + 0.125 + 1 + 0.1 + 0.5 + 5 + 0.25 + 0.2 + 2 + 0.125])
 
 
 def test_the_servers_of_a_shard_get_their_turns() -> None:
     timings = timings_of(np.zeros(4), num_calls=1, serve_s=np.ones((4, 1)))
-    answered_s = replay(np.zeros(4), timings, servers_of(4, num_calls=1, replicas=2))
+    answered_s = replay(np.zeros(4), timings, servers_of(4, num_calls=1, replicas=2)).answered_s
     assert answered_s.tolist() == pytest.approx([1, 1, 2, 2])
 
 
 def test_a_client_on_shared_cores_takes_its_time() -> None:
     timings = timings_of(np.ones(1), client_s=0.5)
-    assert replay(np.zeros(1), timings, servers_of(1, shared_cores=1)).tolist() == pytest.approx([1.5])
-    assert replay(np.zeros(1), timings, servers_of(1)).tolist() == pytest.approx([1.0])
+    assert replay(np.zeros(1), timings, servers_of(1, shared_cores=1)).answered_s.tolist() == pytest.approx([1.5])
+    assert replay(np.zeros(1), timings, servers_of(1)).answered_s.tolist() == pytest.approx([1.0])
+
+
+def test_a_server_that_waited_is_slower_and_warm_again_at_once() -> None:
+    servers = servers_of(3)._replace(cold_share=0.5, cooling_s=2.0)
+    replayed = replay(np.array([0.0, 0.0, 6.0]), timings_of(np.ones(3)), servers)
+    half_cold = 1 + 0.5 * (1 - np.exp(-(6.0 - 2.5) / 2.0))
+    assert replayed.answered_s.tolist() == pytest.approx([2.5, 2.5, 6 + half_cold])
+    assert replayed.busy_s.tolist() == pytest.approx([2.5 + half_cold, 0])

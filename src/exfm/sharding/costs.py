@@ -46,7 +46,11 @@ class CallPrices(Config):
 
 
 class CostModel(Config):
-    """Service times of a ranker and of shards on one core, and of the network between them."""
+    """Service times of a ranker and of shards on one core, and of the network between them.
+
+    CPU times are those of a warm server, which has just been at something. One that waited is slower (its code and
+    tables have left the caches, its core sleeps), by up to `cold_share`; the simulator adds that, the methods do not.
+    """
 
     measured: str
     """When, on what and how; a sentence for people."""
@@ -67,6 +71,10 @@ class CostModel(Config):
     """Time on the way of a byte; 0.8 is 10 Gbit/s."""
     spread: Annotated[float, Field(ge=0, le=5)]
     """Standard deviation of a service time over its mean, for the same work."""
+    cold_share: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """By how much a job takes longer at a server that had nothing to do for long; 0: not at all, 1: twice as long."""
+    cooling_ms: Annotated[float, Field(gt=0, le=10_000)] = 10.0
+    """Idle time after which a server is cold but for a part 1/e."""
     calls: Literal["shard", "net"] = "shard"
     """`shard`: a request makes one call to each shard, as exfm's rankers do. `net`: one for each net that the shard
     holds tables of, as the servers in arXiv:2011.02084 do."""
@@ -103,6 +111,8 @@ DEFAULT_COSTS = CostModel(
     network_latency_us=50.0,
     network_byte_ns=0.8,
     spread=0.15,
+    cold_share=0.7,
+    cooling_ms=15.0,
 )
 """Of the servers of exfm, until another model's were measured."""
 

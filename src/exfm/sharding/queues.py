@@ -64,11 +64,24 @@ class Servers(NamedTuple):
     """The server, from 0, of a ranker's first call to a shard; the next call goes to the next one. Shape [K, S]."""
     shared_cores: int
     """That all servers and the client share; 0 gives each server a core of its own, and the client takes no time."""
+    cold_share: float = 0.0
+    """By how much a job takes longer at a server that had nothing to do for long: 0.5 is half as long again."""
+    cooling_s: float = 1.0
+    """Idle time after which a server is cold but for a part 1/e."""
 
 
-def replay(arrivals_s: Floats, timings: Timings, servers: Servers) -> Floats:
-    """Return when each request's scores are with its client; `arrivals_s` rise. Shape [N] both."""
-    return _replay(arrivals_s, timings, servers)
+class Replayed(NamedTuple):
+    """What the replay of some requests gave."""
+
+    answered_s: Floats
+    """When each request's scores were with its client; shape [N]."""
+    busy_s: Floats
+    """CPU time of each server: rankers, then the shards' servers, then the client."""
+
+
+def replay(arrivals_s: Floats, timings: Timings, servers: Servers) -> Replayed:
+    """Return what servers that start cold do with requests that come at these times, which rise; shape [N]."""
+    return Replayed(*_replay(arrivals_s, timings, servers))
 
 
 class _Events(NamedTuple):
@@ -108,6 +121,14 @@ class _Sharing(NamedTuple):
     """The CPU time that a server busy since the start would have got when this one's present job ends."""
     busy: Integers
     """Servers with a job, in no order."""
+
+
+class _Spent(NamedTuple):
+    """What servers did."""
+
+    busy_s: Floats
+    free_s: Floats
+    """When each ended the last job that it began, or will end it."""
 
 
 def _compiled(function: Function) -> Function:
@@ -179,6 +200,15 @@ def _cpu_s(timings: Timings, job: int) -> float:
 
 
 @_compiled
+def _begin(job: int, server: int, now_s: float, timings: Timings, servers: Servers, spent: _Spent) -> float:
+    """Return the CPU time of a job that a server begins now, the longer the longer the server had nothing to do."""
+    idle_s = max(0.0, now_s - spent.free_s[server])
+    cpu_s = _cpu_s(timings, job) * (1 + servers.cold_share * (1 - np.exp(-idle_s / servers.cooling_s)))
+    spent.busy_s[server] += cpu_s
+    return float(cpu_s)
+
+
+@_compiled
 def _server_of(job: int, servers: Servers, progress: _Progress) -> int:
     """Return the server of a job: rankers come first, then the shards' servers; the client is the last."""
     num_calls = len(servers.shard_of_call)
@@ -223,7 +253,7 @@ def _follow(
 
 
 @_compiled
-def _replay(arrivals_s: Floats, timings: Timings, servers: Servers) -> Floats:
+def _replay(arrivals_s: Floats, timings: Timings, servers: Servers) -> tuple[Floats, Floats]:
     num_requests, num_calls = timings.serve_s.shape
     num_jobs = _NUM_OWN_JOBS + 3 * num_calls
     first_server = servers.num_rankers + np.append(0, np.cumsum(servers.replicas))
@@ -237,7 +267,7 @@ def _replay(arrivals_s: Floats, timings: Timings, servers: Servers) -> Floats:
         np.full(num_requests, np.inf),
     )
     events = _Events(np.empty(1024), np.empty(1024, dtype=np.int64), np.zeros(1, dtype=np.int64))
-    free_s = np.zeros(num_servers)  # from when on each server with a core of its own is free
+    spent = _Spent(np.zeros(num_servers), np.full(num_servers, -np.inf))
     sharing = _Sharing(
         np.full(num_servers, -1),
         np.full(num_servers, -1),
@@ -269,8 +299,9 @@ def _replay(arrivals_s: Floats, timings: Timings, servers: Servers) -> Floats:
             job = _pop(events)
             server = _server_of(job, servers, progress)
             if not is_shared:
-                free_s[server] = max(event_s, free_s[server]) + _cpu_s(timings, job)
-                events = _follow(events, job, free_s[server], timings, servers, progress)
+                begin_s = max(event_s, spent.free_s[server])
+                spent.free_s[server] = begin_s + _begin(job, server, begin_s, timings, servers, spent)
+                events = _follow(events, job, spent.free_s[server], timings, servers, progress)
                 continue
             got_s += (event_s - now_s) * pace
             now_s = event_s
@@ -278,7 +309,7 @@ def _replay(arrivals_s: Floats, timings: Timings, servers: Servers) -> Floats:
                 sharing.next_job[sharing.last[server]] = job
             else:
                 sharing.present[server] = job
-                sharing.ends_at_s[server] = got_s + _cpu_s(timings, job)
+                sharing.ends_at_s[server] = got_s + _begin(job, server, now_s, timings, servers, spent)
                 sharing.busy[num_busy] = server
                 num_busy += 1
             sharing.last[server] = job
@@ -287,11 +318,13 @@ def _replay(arrivals_s: Floats, timings: Timings, servers: Servers) -> Floats:
             now_s = end_s
             server = sharing.busy[ending]
             job = sharing.present[server]
-            sharing.present[server] = sharing.next_job[job]
-            if sharing.present[server] >= 0:
-                sharing.ends_at_s[server] = got_s + _cpu_s(timings, sharing.present[server])
+            following = sharing.next_job[job]
+            sharing.present[server] = following
+            spent.free_s[server] = end_s
+            if following >= 0:
+                sharing.ends_at_s[server] = got_s + _begin(following, server, now_s, timings, servers, spent)
             else:
                 num_busy -= 1
                 sharing.busy[ending] = sharing.busy[num_busy]
             events = _follow(events, job, end_s, timings, servers, progress)
-    return progress.answered_s
+    return progress.answered_s, spent.busy_s

@@ -1,6 +1,6 @@
 """What a plan will do under a load: requests drawn from the statistics, replayed through the queues of its servers.
 
-Legend: N requests.
+Legend: N requests, S shards.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from exfm.artifact.plan import ShardPlan
 from exfm.config import Config
 from exfm.errors import PlanError
 from exfm.sharding.costs import CostModel, work_by_net
-from exfm.sharding.queues import Servers, Timings, replay
+from exfm.sharding.queues import Servers, replay
 from exfm.sharding.statistics import Statistics
 from exfm.sharding.timings import calls_of, draw_timings
 
@@ -104,20 +104,47 @@ def simulate(
     Raises: PlanError if there is no ranker, or the plan has a table that was not counted.
     """
     requests = draw_requests(load, statistics, np.random.default_rng(seed))
-    return simulate_requests(requests, plan, statistics, costs, load, rankers=rankers, seed=seed)
+    replayed = replay_requests(
+        requests,
+        plan,
+        statistics,
+        costs,
+        rankers=rankers,
+        shared_cores=load.shared_cores,
+        client_us=load.client_us,
+        seed=seed,
+    )
+    return _prediction(replayed, plan, load, rankers=rankers)
 
 
-def simulate_requests(
+@dataclass(frozen=True)
+class ReplayedRequests:
+    """What became of requests, and what they took."""
+
+    latency_ms: Floats
+    """From when each was due to when its client had the scores; shape [N]."""
+    ranker_cpu_ms: float
+    shard_cpu_ms: Floats
+    """Of a mean request; shape [S]."""
+    client_cpu_ms: float
+    num_calls: int
+    """Of each request."""
+
+
+def replay_requests(
     requests: Requests,
     plan: ShardPlan,
     statistics: Statistics,
     costs: CostModel,
-    load: Load,
     *,
     rankers: int,
+    shared_cores: int,
+    client_us: float,
     seed: int,
-) -> Prediction:
-    """Return what `simulate` does, for these requests; of `load`, only the rate, the warm-up and the cores count.
+) -> ReplayedRequests:
+    """Return what `simulate` looks at, for requests that are given: `seed` is that of their keys and service times.
+
+    `shared_cores` and `client_us` are as in Load.
 
     Raises: PlanError, as `simulate`.
     """
@@ -130,7 +157,7 @@ def simulate_requests(
         requests.candidates,
         costs,
         candidates_mean=statistics.candidates_mean,
-        client_s=load.client_us * 1e-6,
+        client_s=client_us * 1e-6,
         generator=generator,
     )
     servers = Servers(
@@ -139,29 +166,38 @@ def simulate_requests(
         shard_of_call=calls.shards,
         replicas=np.array(plan.replicas, dtype=np.int64),
         first_turn=generator.integers(2**31, size=(rankers, plan.num_shards)),
-        shared_cores=load.shared_cores,
+        shared_cores=shared_cores,
+        cold_share=costs.cold_share,
+        cooling_s=costs.cooling_ms * 1e-3,
     )
-    answered_s = replay(requests.arrivals_s, timings, servers)
-    latency_ms = (answered_s - requests.arrivals_s)[load.num_warmup :] * 1e3
-    return _prediction(latency_ms, timings, servers, load)
+    replayed = replay(requests.arrivals_s, timings, servers)
+    busy_ms = replayed.busy_s * 1e3 / len(requests.arrivals_s)
+    first_server = rankers + np.append(0, np.cumsum(plan.replicas))
+    return ReplayedRequests(
+        latency_ms=(replayed.answered_s - requests.arrivals_s) * 1e3,
+        ranker_cpu_ms=float(busy_ms[:rankers].sum()),
+        shard_cpu_ms=np.add.reduceat(busy_ms[:-1], first_server[:-1]),
+        client_cpu_ms=float(busy_ms[-1]),
+        num_calls=len(calls.shards),
+    )
 
 
-def _prediction(latency_ms: Floats, timings: Timings, servers: Servers, load: Load) -> Prediction:
-    ranker_s = float(np.mean(timings.encode_s + timings.score_s + (timings.ask_s + timings.take_s).sum(axis=1)))
-    num_shards = len(servers.replicas)
-    by_shard_s = np.bincount(servers.shard_of_call, weights=timings.serve_s.mean(axis=0), minlength=num_shards)
-    total_s = ranker_s + float(by_shard_s.sum())
-    rate = load.requests_per_s
-    p50_ms, p90_ms, p99_ms = (float(quantile) for quantile in np.quantile(latency_ms, [0.5, 0.9, 0.99]))
+def _prediction(replayed: ReplayedRequests, plan: ShardPlan, load: Load, *, rankers: int) -> Prediction:
+    counted_ms = replayed.latency_ms[load.num_warmup :]
+    p50_ms, p90_ms, p99_ms = (float(quantile) for quantile in np.quantile(counted_ms, [0.5, 0.9, 0.99]))
+    servers_ms = replayed.ranker_cpu_ms + float(replayed.shard_cpu_ms.sum())
+    per_s = load.requests_per_s * 1e-3
     return Prediction(
-        requests_per_s=rate,
+        requests_per_s=load.requests_per_s,
         p50_ms=p50_ms,
         p90_ms=p90_ms,
         p99_ms=p99_ms,
-        cpu_ms=total_s * 1e3,
-        ranker_cpu_ms=ranker_s * 1e3,
-        calls=float(len(servers.shard_of_call)),
-        ranker_utilisation=rate * ranker_s / servers.num_rankers,
-        shard_utilisation=tuple((rate * by_shard_s / servers.replicas).tolist()),
-        shared_utilisation=rate * (total_s + timings.client_s) / load.shared_cores if load.shared_cores else 0.0,
+        cpu_ms=servers_ms,
+        ranker_cpu_ms=replayed.ranker_cpu_ms,
+        calls=float(replayed.num_calls),
+        ranker_utilisation=per_s * replayed.ranker_cpu_ms / rankers,
+        shard_utilisation=tuple((per_s * replayed.shard_cpu_ms / np.array(plan.replicas)).tolist()),
+        shared_utilisation=(
+            per_s * (servers_ms + replayed.client_cpu_ms) / load.shared_cores if load.shared_cores else 0.0
+        ),
     )
