@@ -15,7 +15,7 @@ import numpy.typing as npt
 from exfm.sharding.config import ShardingConfig
 from exfm.sharding.costs import CostModel
 from exfm.sharding.fleet import call_cpu_s, servers_for
-from exfm.sharding.parts import Parts, pieces_within
+from exfm.sharding.parts import Parts, idle_parts, pieces_within
 from exfm.sharding.placement import Placement
 from exfm.sharding.statistics import Statistics
 
@@ -95,7 +95,7 @@ def worthy_rows(placement: Placement, config: ShardingConfig, costs: CostModel) 
     replicas_T = np.zeros(num_tables)
     np.maximum.at(replicas_T, parts.table, replicas_S[placement.shard_of])
     whole_s_T = np.bincount(parts.table, parts.cpu_s, num_tables)
-    idle = _idle_parts(statistics, costs)
+    idle = idle_parts(statistics, costs)
     added_cost_T = rate * (idle.cpu_s + idle.ranker_cpu_s) * (prices.core + prices.overhead_gib * prices.gib)
     chosen = np.zeros(num_tables, dtype=np.int64)
     for place, table in enumerate(statistics.tables):
@@ -111,16 +111,3 @@ def worthy_rows(placement: Placement, config: ShardingConfig, costs: CostModel) 
             if saved > most_saved:
                 most_saved, chosen[place] = saved, point.num_rows
     return chosen
-
-
-def _idle_parts(statistics: Statistics, costs: CostModel) -> Parts:
-    """Return a part of each table that gets none of its keys: what any slice costs beside its keys."""
-    num_tables = len(statistics.tables)
-    return Parts.measure(
-        statistics,
-        costs,
-        table=np.arange(num_tables),
-        first_row=np.zeros(num_tables, dtype=np.int64),
-        num_rows=np.zeros(num_tables, dtype=np.int64),
-        is_hot=np.zeros(num_tables, dtype=np.bool_),
-    )

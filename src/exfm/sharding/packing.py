@@ -20,7 +20,7 @@ SLACKS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.2)
 """How far above its bound the bottleneck may be, tried one after another. On 192 heavy-tailed instances of 1,000 parts
 and 128 shards, 90 to 97 % full, this took 66 ms in the mean and 0.7 s at most (one core, 2026-11)."""
 
-NEAR = 0.01
+NEAR = 0.004
 """A distance from the bound that is not worth another search."""
 
 NUM_HALVINGS = 3

@@ -68,6 +68,18 @@ class Parts:
         )
 
     @classmethod
+    def join(cls, first: Self, second: Self, costs: CostModel) -> Self:
+        """Return the parts of both, which are of other tables."""
+        return cls.measure(
+            first.statistics,
+            costs,
+            table=np.concatenate([first.table, second.table]),
+            first_row=np.concatenate([first.first_row, second.first_row]),
+            num_rows=np.concatenate([first.num_rows, second.num_rows]),
+            is_hot=np.concatenate([first.is_hot, second.is_hot]),
+        )
+
+    @classmethod
     def measure(
         cls,
         statistics: Statistics,
@@ -99,6 +111,19 @@ class Parts:
             cpu_s=costs.shard_cpu_s(work),
             ranker_cpu_s=at_ranker.shard_cpu_s(work),
         )
+
+
+def idle_parts(statistics: Statistics, costs: CostModel) -> Parts:
+    """Return a part of each table that gets none of its keys: what any slice costs beside its keys."""
+    num_tables = len(statistics.tables)
+    return Parts.measure(
+        statistics,
+        costs,
+        table=np.arange(num_tables),
+        first_row=np.zeros(num_tables, dtype=np.int64),
+        num_rows=np.zeros(num_tables, dtype=np.int64),
+        is_hot=np.zeros(num_tables, dtype=np.bool_),
+    )
 
 
 def assignments(parts: Parts, shard_of: Sequence[int]) -> list[Assignment]:

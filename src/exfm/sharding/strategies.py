@@ -4,24 +4,23 @@ Source: Lui et al., arXiv:2011.02084, which compares a model on one server with 
 work and by net. Theirs place greedily; these search (`exfm.sharding.packing`).
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from exfm.errors import PlanError
-from exfm.sharding.bounds import bottleneck_bound
+from exfm.sharding.bounds import Bound, bottleneck_bound
 from exfm.sharding.config import ShardingConfig
 from exfm.sharding.costs import CostModel
-from exfm.sharding.packing import pack
-from exfm.sharding.parts import Parts, pieces_within
-from exfm.sharding.placement import Placement, bottleneck_of
+from exfm.sharding.layouts import Task, lay_out
+from exfm.sharding.parts import Parts
+from exfm.sharding.placement import Placement
 from exfm.sharding.sizes import bytes_text
 from exfm.sharding.statistics import Statistics
 
 Integers = npt.NDArray[np.int64]
-
+Booleans = npt.NDArray[np.bool_]
 
 NUM_DIVISIONS = 3
 """Of the shards among the nets that are tried, those of lowest bound."""
@@ -32,7 +31,8 @@ def place_on_one(strategy: str, statistics: Statistics, config: ShardingConfig, 
 
     Raises: PlanError if it has no room for them.
     """
-    parts = whole_tables(statistics, costs)
+    ones = np.ones(len(statistics.tables), dtype=np.int64)
+    parts = Parts.divide(statistics, costs, pieces=ones, hot_rows=0 * ones)
     total_bytes = int(parts.size_bytes.sum())
     if total_bytes > config.capacity_bytes:
         raise PlanError(
@@ -45,19 +45,17 @@ def place_on_one(strategy: str, statistics: Statistics, config: ShardingConfig, 
 def place_by_capacity(statistics: Statistics, config: ShardingConfig, costs: CostModel) -> Placement:
     """Return a placement whose fullest shard holds as few bytes as was found.
 
-    Raises: PlanError, as `packed`.
+    Raises: PlanError if the tables do not fit, or are fewer than the shards.
     """
-    name = "capacity-balanced"
-    return packed(name, statistics, config, costs, lambda parts: _balance(name, parts, config, balances="bytes"))
+    return _place_evenly("capacity-balanced", statistics, config, costs, balances="bytes")
 
 
 def place_by_load(statistics: Statistics, config: ShardingConfig, costs: CostModel) -> Placement:
     """Return a placement whose busiest shard works as little as was found.
 
-    Raises: PlanError, as `packed`.
+    Raises: PlanError if the tables do not fit, or are fewer than the shards.
     """
-    name = "load-balanced"
-    return packed(name, statistics, config, costs, lambda parts: _balance(name, parts, config, balances="work"))
+    return _place_evenly("load-balanced", statistics, config, costs, balances="work")
 
 
 def place_by_net(statistics: Statistics, config: ShardingConfig, costs: CostModel) -> Placement:
@@ -65,64 +63,35 @@ def place_by_net(statistics: Statistics, config: ShardingConfig, costs: CostMode
 
     A table that both nets use counts as items': they look it up once a candidate.
 
-    Raises: PlanError, as `packed`, or if there are fewer shards than nets.
+    Raises: PlanError if the tables do not fit, or there are fewer tables than shards, or fewer shards than nets.
     """
-    return packed("nsbp", statistics, config, costs, lambda parts: _balance_by_net(parts, config))
-
-
-def whole_tables(statistics: Statistics, costs: CostModel) -> Parts:
-    """Return each table as one part."""
-    num_tables = len(statistics.tables)
-    ones = np.ones(num_tables, dtype=np.int64)
-    return Parts.divide(statistics, costs, pieces=ones, hot_rows=0 * ones)
-
-
-def packed(
-    strategy: str,
-    statistics: Statistics,
-    config: ShardingConfig,
-    costs: CostModel,
-    balance: Callable[[Parts], Placement | None],
-) -> Placement:
-    """Return the better that `balance` makes of the tables in the first two `divisions`, or what it makes of the next.
-
-    Raises: PlanError if the tables do not fit, or are fewer than the shards.
-    """
+    name = "nsbp"
+    is_user = np.array([table.net == "user" for table in statistics.tables])
+    if is_user.all() or not is_user.any():
+        return _place_evenly(name, statistics, config, costs, balances="bytes")
+    if config.num_shards == 1:
+        raise PlanError("nsbp: 2 nets want a shard each at least, but there is 1; raise num_shards")
     check_room(statistics, config)
-    best: Placement | None = None
-    for rank, pieces in enumerate(divisions(statistics, config)):
-        parts = Parts.divide(statistics, costs, pieces=pieces, hot_rows=np.zeros_like(pieces))
-        if config.num_shards > len(parts):
-            raise PlanError(
-                f"{strategy}: {config.num_shards} shards for {len(parts)} tables; take at most one shard a table"
-            )
-        placement = balance(parts)
-        if placement and (not best or bottleneck_of(placement) < bottleneck_of(best)):
-            best = placement
-        if best and (pieces.max() == 1 or rank >= 1):
-            break  # where no table must be split, none is split only to even out
-    if best:
-        return best
-    used = parts.size_bytes.sum() / (config.num_shards * config.capacity_bytes)
-    raise PlanError(
-        f"{strategy}: no way was found to place {len(parts)} parts of {len(statistics.tables)} tables, the largest "
-        f"{bytes_text(int(parts.size_bytes.max()))}, on {config.num_shards} shards of "
-        f"{bytes_text(config.capacity_bytes)}, of which they take {used:.1%}; raise num_shards or shard_memory_gib"
-    )
-
-
-def divisions(statistics: Statistics, config: ShardingConfig) -> list[Integers]:
-    """Return in how many parts each table may be, coarsest first: each part costs lookups. Shape [T] each.
-
-    A table over a shard's memory is in as few parts as fit, or in as many on each shard. Where that finds no room, all
-    tables are in twice as few as fit, or four times.
-    """
-    fewest = pieces_within(statistics, config.capacity_bytes)
-    if not config.split_rows:
-        return [np.ones_like(fewest)]
-    rows = np.array([table.rows for table in statistics.tables])
-    even = np.where(fewest > 1, -(-fewest // config.num_shards) * config.num_shards, 1)
-    return [fewest, *(np.minimum(pieces, rows) for pieces in (even, 2 * fewest, 4 * fewest))]
+    whole = Task(statistics, costs, config, np.ones_like(is_user), config.num_shards, "bytes")
+    _check_parts(name, whole)
+    bounds = _bounds_by_division(whole, is_user)
+    by_bound = sorted(bounds, key=lambda num_user: (bounds[num_user].value, num_user))
+    if bounds[by_bound[0]].value > config.capacity_bytes:
+        parts = whole.divide(whole.fewest_pieces())
+        users, items = (int(parts.size_bytes[mask].sum()) for mask in (parts.is_user, ~parts.is_user))
+        raise PlanError(
+            f"nsbp: users' tables take {bytes_text(users)} as laid out, items' {bytes_text(items)}; however "
+            f"{config.num_shards} shards of {bytes_text(config.capacity_bytes)} are divided among the nets, one has "
+            "too little; raise num_shards or shard_memory_gib"
+        )
+    for num_user in by_bound[:NUM_DIVISIONS]:
+        of_users = lay_out(Task(statistics, costs, config, is_user, num_user, "bytes"))
+        of_items = lay_out(Task(statistics, costs, config, ~is_user, config.num_shards - num_user, "bytes"))
+        if of_users and of_items:
+            parts = Parts.join(of_users.parts, of_items.parts, costs)
+            shard_of = np.concatenate([of_users.shard_of, of_items.shard_of + num_user])
+            return Placement(name, parts, shard_of, config.num_shards, "bytes", bounds[by_bound[0]])
+    raise _no_room(name, whole)
 
 
 def check_room(statistics: Statistics, config: ShardingConfig) -> None:
@@ -151,42 +120,51 @@ def check_room(statistics: Statistics, config: ShardingConfig) -> None:
         )
 
 
-def _balance(
-    strategy: str, parts: Parts, config: ShardingConfig, *, balances: Literal["bytes", "work"]
-) -> Placement | None:
-    weights = parts.cpu_s if balances == "work" else parts.size_bytes.astype(np.float64)
-    packing = pack(weights, parts.size_bytes, num_shards=config.num_shards, capacity_bytes=config.capacity_bytes)
-    if not packing:
-        return None
-    return Placement(strategy, parts, packing.shard_of, config.num_shards, balances, packing.bound)
+def _place_evenly(
+    strategy: str,
+    statistics: Statistics,
+    config: ShardingConfig,
+    costs: CostModel,
+    *,
+    balances: Literal["bytes", "work"],
+) -> Placement:
+    check_room(statistics, config)
+    everyone = np.ones(len(statistics.tables), dtype=np.bool_)
+    task = Task(statistics, costs, config, everyone, config.num_shards, balances)
+    _check_parts(strategy, task)
+    layout = lay_out(task)
+    if not layout:
+        raise _no_room(strategy, task)
+    return Placement(strategy, layout.parts, layout.shard_of, config.num_shards, balances, layout.bound)
 
 
-def _balance_by_net(parts: Parts, config: ShardingConfig) -> Placement | None:
-    groups = [np.flatnonzero(mask) for mask in (parts.is_user, ~parts.is_user) if mask.any()]
-    if len(groups) == 1:
-        return _balance("nsbp", parts, config, balances="bytes")
-    if config.num_shards < len(groups):
-        raise PlanError(f"nsbp: 2 nets want a shard each at least, but there is {config.num_shards}; raise num_shards")
-    first, second = groups
-    sizes = parts.size_bytes.astype(np.float64)
-    fewest = max(1, config.num_shards - len(second))
-    bounds = {
-        num_first: max(
-            bottleneck_bound(sizes[first], num_first),
-            bottleneck_bound(sizes[second], config.num_shards - num_first),
+def _bounds_by_division(task: Task, is_user: Booleans) -> dict[int, Bound]:
+    """Return what no placement goes below, by the number of shards for users' tables."""
+    parts = task.divide(task.fewest_pieces())
+    sizes, of_users = parts.size_bytes.astype(np.float64), is_user[parts.table]
+    most = min(int(of_users.sum()), task.num_shards - 1)
+    return {
+        num_user: max(
+            bottleneck_bound(sizes[of_users], num_user),
+            bottleneck_bound(sizes[~of_users], task.num_shards - num_user),
             key=lambda bound: bound.value,
         )
-        for num_first in range(fewest, min(len(first), config.num_shards - 1) + 1)
+        for num_user in range(max(1, task.num_shards - int((~of_users).sum())), most + 1)
     }
-    by_bound = sorted(bounds, key=lambda num_first: (bounds[num_first].value, num_first))
-    for num_first in by_bound[:NUM_DIVISIONS]:
-        packings = [
-            pack(sizes[group], parts.size_bytes[group], num_shards=num, capacity_bytes=config.capacity_bytes)
-            for group, num in ((first, num_first), (second, config.num_shards - num_first))
-        ]
-        if packings[0] and packings[1]:
-            shard_of = np.empty(len(parts), dtype=np.int64)
-            shard_of[first] = packings[0].shard_of
-            shard_of[second] = packings[1].shard_of + num_first
-            return Placement("nsbp", parts, shard_of, config.num_shards, "bytes", bounds[by_bound[0]])
-    return None
+
+
+def _check_parts(strategy: str, task: Task) -> None:
+    num_parts = int(task.fewest_pieces().sum())
+    if task.num_shards > num_parts:
+        raise PlanError(f"{strategy}: {task.num_shards} shards for {num_parts} tables; take at most one shard a table")
+
+
+def _no_room(strategy: str, task: Task) -> PlanError:
+    parts = task.divide(task.fewest_pieces())
+    capacity_bytes = task.config.capacity_bytes
+    used = parts.size_bytes.sum() / (task.num_shards * capacity_bytes)
+    return PlanError(
+        f"{strategy}: no way was found to place {len(parts)} parts of {len(task.statistics.tables)} tables, the "
+        f"largest {bytes_text(int(parts.size_bytes.max()))}, on {task.num_shards} shards of "
+        f"{bytes_text(capacity_bytes)}, of which they take {used:.1%}; raise num_shards or shard_memory_gib"
+    )

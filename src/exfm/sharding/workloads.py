@@ -6,7 +6,7 @@ and that one table is nearly all of DRM3; everything else is an assumption of th
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from exfm.artifact.plan import BYTES_PER_NUMBER
 from exfm.schema import Schema
+from exfm.sharding.config import ShardingConfig, Strategy
 from exfm.sharding.statistics import HotRows, Statistics, TableStatistics
 
 Floats = npt.NDArray[np.float64]
@@ -41,6 +42,10 @@ class Workload:
     def total_bytes(self) -> int:
         """Return what all tables take."""
         return sum(table.size_bytes for table in self.statistics.tables)
+
+    def settings(self, strategy: Strategy) -> ShardingConfig:
+        """Return the settings of a plan by this strategy on the workload's shards."""
+        return ShardingConfig(strategy=strategy, num_shards=self.num_shards, shard_memory_gib=self.shard_memory_gib)
 
 
 def drm1_like(seed: int, *, num_shards: int = 8) -> Workload:
@@ -102,6 +107,18 @@ def heavy_tailed(
         num_shards=num_shards,
         shard_memory_gib=total_gib / num_shards / fill,
     )
+
+
+def changed(workload: Workload) -> Workload:
+    """Return a workload some time later: every 50th table is asked twice as much, after every 100th is a new one."""
+    tables: list[TableStatistics] = []
+    for index, table in enumerate(workload.statistics.tables):
+        factor = 2.0 if index % 50 == 0 else 1.0
+        tables.append(table.model_copy(update={"pooling_mean": factor * table.pooling_mean}))
+        if index % 100 == 99:
+            tables.append(table.model_copy(update={"name": f"new_{table.name}"}))
+    statistics = workload.statistics.model_copy(update={"tables": tuple(tables)})
+    return replace(workload, name=f"{workload.name}, later", schema=schema_of(tables), statistics=statistics)
 
 
 def schema_of(tables: Sequence[TableStatistics]) -> Schema:
