@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from exfm.errors import PlanError
 from exfm.schema import Schema
 from exfm.sharding.config import ShardingConfig, Strategy
 from exfm.sharding.costs import CostModel
 from exfm.sharding.forecast import forecast
-from exfm.sharding.offers import Offer, UnreachableError, cheapest_fleet, meet
+from exfm.sharding.offers import Miss, Offer, cheapest_fleet, meet
 from exfm.sharding.placement import Placement
 from exfm.sharding.planner import PLACINGS, cheapest, check_statistics, place_by_all, placements_for_auto, plan_name
 from exfm.sharding.simulator import Prediction
@@ -38,28 +36,6 @@ class Row:
         """Return whether there is an offer that meets the demand."""
         return not self.problem
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return its figures as what JSON can hold; sizes in bytes, times in milliseconds."""
-        if not self.offer or not self.prediction:
-            return {"strategy": self.strategy, "problem": self.problem}
-        placement, fleet = self.offer.placement, self.offer.fleet
-        return {
-            "strategy": self.strategy,
-            "problem": self.problem,
-            "placed_by": placement.strategy,
-            "shards": placement.num_shards,
-            "most_bytes": int(placement.shard_bytes.max()),
-            "most_cpu_ms": self.most_cpu_ms,
-            "above_bound": placement.distance,
-            "calls": self.prediction.calls,
-            "p50_ms": self.prediction.p50_ms,
-            "p99_ms": self.prediction.p99_ms,
-            "cpu_ms": self.offer.needs.cpu_s * 1e3,
-            "pods": fleet.pods,
-            "memory_bytes": fleet.memory_bytes,
-            "cost": fleet.cost,
-        }
-
     @property
     def most_cpu_ms(self) -> float:
         """Return the CPU time of the busiest shard in a mean request; without calls if there are none."""
@@ -71,7 +47,7 @@ class Row:
 def compare(schema: Schema, statistics: Statistics, config: ShardingConfig, costs: CostModel) -> tuple[Row, ...]:
     """Return a row for each strategy, `auto` last; the configured one is as any other.
 
-    Raises: PlanError if the statistics are of other tables.
+    Raises: PlanError if the statistics are of other tables, or a row of a table is larger than a shard.
     """
     check_statistics(schema, statistics)
     found, refused = place_by_all(statistics, config, costs)
@@ -81,11 +57,11 @@ def compare(schema: Schema, statistics: Statistics, config: ShardingConfig, cost
         else Row(strategy, None, None, str(refused[strategy]))
         for strategy in PLACINGS
     ]
-    try:
-        best = cheapest(placements_for_auto(found, statistics, config, costs), schema, config, costs)
+    best = cheapest(placements_for_auto(found, statistics, config, costs), schema, config, costs)
+    if isinstance(best, Miss):
+        rows.append(Row("auto", None, None, best.problem))
+    else:
         rows.append(Row("auto", best, forecast(best.placement, best.fleet, schema, config, costs), ""))
-    except PlanError as error:
-        rows.append(Row("auto", None, None, str(error)))
     return tuple(rows)
 
 
@@ -111,12 +87,11 @@ def problems(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _row(strategy: Strategy, placement: Placement, schema: Schema, config: ShardingConfig, costs: CostModel) -> Row:
-    offer, problem = cheapest_fleet(placement, config, costs), ""
-    try:
-        offer = meet(offer, schema, config, costs)
-    except UnreachableError as error:
-        problem = str(error)
-    return Row(strategy, offer, forecast(placement, offer.fleet, schema, config, costs), problem)
+    offer = cheapest_fleet(placement, config, costs)
+    met = meet(offer, schema, config, costs)
+    problem = met.problem if isinstance(met, Miss) else ""
+    shown = offer if isinstance(met, Miss) else met
+    return Row(strategy, shown, forecast(placement, shown.fleet, schema, config, costs), problem)
 
 
 def _name(row: Row) -> str:

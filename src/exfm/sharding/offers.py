@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, replace
 
 from exfm.artifact.plan import ShardPlan
-from exfm.errors import PlanError
 from exfm.schema import Schema
 from exfm.sharding.config import ShardingConfig
 from exfm.sharding.costs import CostModel
@@ -15,12 +14,14 @@ UTILISATION_STEPS = tuple(0.9**power for power in range(18))
 """Of the demand's `max_utilisation`, tried where a latency is wanted: a request waits less for servers less busy."""
 
 
-class UnreachableError(PlanError):
-    """A placement whose latency is above the objective however many servers it has; says what it would be."""
+@dataclass(frozen=True)
+class Miss:
+    """What is too slow however many servers it has."""
 
-    def __init__(self, message: str, *, p99_ms: float) -> None:
-        super().__init__(message)
-        self.p99_ms = p99_ms
+    p99_ms: float
+    """With the most servers that were tried."""
+    problem: str
+    """A sentence with the numbers, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,11 @@ def cheapest_fleet(placement: Placement, config: ShardingConfig, costs: CostMode
 
 def meet(
     offer: Offer, schema: Schema, config: ShardingConfig, costs: CostModel, *, most_cost: float = math.inf
-) -> Offer:
-    """Return an offer with the fewest servers whose simulated latency is within the objective.
+) -> Offer | Miss:
+    """Return an offer with the fewest servers whose simulated latency is within the objective, or how far it is off.
 
-    The 99th percentile is taken to fall as servers are added, so a few simulations find their number.
-
-    Raises: UnreachableError if the most servers that are tried, within `most_cost`, do not answer in time.
+    The 99th percentile is taken to fall as servers are added, so a few simulations find their number. No fleet above
+    `most_cost` is tried.
     """
     if not config.demand.p99_ms:
         return offer
@@ -66,11 +66,11 @@ def meet(
         return replace(offer, fleet=fleets[0])
     least_ms = p99_ms(fleets[-1])
     if least_ms > config.demand.p99_ms:
-        raise UnreachableError(
+        return Miss(
+            least_ms,
             f"{offer.placement.strategy}: 99 % of requests take {least_ms:.3g} ms or less with {fleets[-1].pods} pods "
             f"at {config.demand.requests_per_s:g} requests/s; p99_ms is {config.demand.p99_ms:g}: raise it, or take a "
             "strategy that calls fewer shards or shares work among more",
-            p99_ms=least_ms,
         )
     too_few, enough = 0, len(fleets) - 1
     while enough - too_few > 1:

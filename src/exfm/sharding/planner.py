@@ -13,7 +13,7 @@ from exfm.schema import Schema
 from exfm.sharding.config import ShardingConfig, Strategy
 from exfm.sharding.costs import CostModel
 from exfm.sharding.cuts import placements_by_density
-from exfm.sharding.offers import Offer, UnreachableError, cheapest_fleet, meet
+from exfm.sharding.offers import Miss, Offer, cheapest_fleet, meet
 from exfm.sharding.placement import Placement
 from exfm.sharding.statistics import Statistics
 from exfm.sharding.strategies import place_by_capacity, place_by_load, place_by_net, place_on_one
@@ -71,9 +71,13 @@ def make_offer(schema: Schema, statistics: Statistics, config: ShardingConfig, c
     check_statistics(schema, statistics)
     if config.strategy == "auto":
         found, _ = place_by_all(statistics, config, costs)
-        return cheapest(placements_for_auto(found, statistics, config, costs), schema, config, costs)
-    placement = PLACINGS[config.strategy](statistics, config, costs)
-    return meet(cheapest_fleet(placement, config, costs), schema, config, costs)
+        met = cheapest(placements_for_auto(found, statistics, config, costs), schema, config, costs)
+    else:
+        placement = PLACINGS[config.strategy](statistics, config, costs)
+        met = meet(cheapest_fleet(placement, config, costs), schema, config, costs)
+    if isinstance(met, Miss):
+        raise PlanError(met.problem)
+    return met
 
 
 def place_by_all(
@@ -109,30 +113,24 @@ def placements_for_auto(
     return [placement for placement in placements if placement.num_shards <= MAX_SHARDS]
 
 
-def cheapest(placements: Sequence[Placement], schema: Schema, config: ShardingConfig, costs: CostModel) -> Offer:
-    """Return the cheapest offer that meets the demand.
-
-    Raises: UnreachableError if none does, with the latency of the nearest.
-    """
+def cheapest(placements: Sequence[Placement], schema: Schema, config: ShardingConfig, costs: CostModel) -> Offer | Miss:
+    """Return the cheapest offer that meets the demand, or by how much the nearest misses it."""
     best: Offer | None = None
-    nearest: UnreachableError | None = None
+    nearest: Miss | None = None
     offers = [cheapest_fleet(placement, config, costs) for placement in placements]
     for offer in sorted(offers, key=lambda offer: (offer.fleet.cost, offer.fleet.pods)):
         most_cost = best.fleet.cost if best else math.inf
         if offer.fleet.cost >= most_cost:
             break  # no more servers would make this one cheaper, nor those after it
-        try:
-            met = meet(offer, schema, config, costs, most_cost=most_cost)
-        except UnreachableError as error:
-            nearest = min(nearest or error, error, key=lambda error: error.p99_ms)
-            continue
-        best = met if met.fleet.cost < most_cost else best
-    if best is None:
-        assert nearest is not None, "every model has a placement by density"
-        raise UnreachableError(
-            f"no plan answers in time; the nearest of {len(offers)}: {nearest}", p99_ms=nearest.p99_ms
-        )
-    return best
+        met = meet(offer, schema, config, costs, most_cost=most_cost)
+        if isinstance(met, Miss):
+            nearest = min(nearest or met, met, key=lambda miss: miss.p99_ms)
+        elif met.fleet.cost < most_cost:
+            best = met
+    if best:
+        return best
+    assert nearest, "every model has a placement by density"
+    return Miss(nearest.p99_ms, f"no plan answers in time; the nearest of {len(offers)}: {nearest.problem}")
 
 
 def check_statistics(schema: Schema, statistics: Statistics) -> None:

@@ -1,7 +1,6 @@
 """A new plan that moves few bytes from an old one."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +12,7 @@ from exfm.sharding.config import ShardingConfig
 from exfm.sharding.costs import CostModel
 from exfm.sharding.mending import NOWHERE, mend
 from exfm.sharding.moves import moved_bytes, renumbered, shapes_of
-from exfm.sharding.offers import Offer, UnreachableError, cheapest_fleet, meet
+from exfm.sharding.offers import Offer, cheapest_fleet, meet
 from exfm.sharding.packing import without_empty
 from exfm.sharding.parts import Integers, Parts
 from exfm.sharding.placement import Placement, base_strategy, bottleneck_of
@@ -61,8 +60,8 @@ def replan(
     offers = [_renumbered(fresh, old, schema)]
     mended = _mended(old, fresh, statistics, config, costs)
     if mended is not None:
-        with suppress(UnreachableError):  # the plan from nothing is reachable
-            offers.append(meet(cheapest_fleet(mended, config, costs), schema, config, costs))
+        met = meet(cheapest_fleet(mended, config, costs), schema, config, costs)
+        offers += [met] if isinstance(met, Offer) else []
     if config.strategy == "auto":
         offers = [offer for offer in offers if offer.fleet.cost <= fresh.fleet.cost * (1 + config.replan_tolerance)]
     plans = [offer.plan(schema, strategy=plan_name(config.strategy, offer)) for offer in offers]
