@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 from made_models import model, table
+from recorded_requests import random_requests
 
 from exfm.artifact.plan import ShardPlan
+from exfm.artifact.trace import TraceWriter
 from exfm.cli.main import main
 from exfm.schema import Schema
+from exfm.sharding.counted import Counted
 
 Outcome = tuple[int, str, str]
 
@@ -74,6 +77,32 @@ def test_explain_says_why_a_table_is_where_it_is(
     assert code == 0
     assert said.startswith("ads (item net) has 5,000 rows of dim 16")
     assert "The plan (capacity-balanced) evens out bytes" in said
+
+
+def test_simulate_says_what_servers_will_do(command: Callable[..., Outcome], schema_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    command("plan", schema_file, "--out", out)
+    arguments = ("simulate", schema_file, "--plan", out, "--num-requests", 1000, "--rankers", 2)
+    code, said, _ = command(*arguments, "--requests-per-s", 100)
+    assert code == 0
+    assert said.startswith("latency at 100 requests/s: median ")
+    assert "2 calls to shards" in said
+    assert "overloaded" not in said
+    assert "overloaded: queues grow for ever" in command(*arguments, "--requests-per-s", 100_000)[1]
+
+
+def test_statistics_are_counted_on_a_trace_and_planned_with(
+    command: Callable[..., Outcome], schema_file: Path, tmp_path: Path
+) -> None:
+    schema, counted = Schema.read(schema_file), tmp_path / "statistics"
+    writer = TraceWriter(tmp_path / "trace", model="students", bundle_id="b", sampling_rate=1, schema=schema)
+    writer.add(random_requests(schema, 200, seed=0))
+    code, said, _ = command("statistics", tmp_path / "trace", "--model", schema_file, "--out", counted)
+    assert (code, said) == (0, f"{counted}: 3 tables, counted on 200 requests\n")
+    assert command("plan", schema_file, "--statistics", counted, "--out", tmp_path / "plan.json")[0] == 0
+    code, said, _ = command("explain", "users", schema_file, "--plan", tmp_path / "plan.json", "--statistics", counted)
+    keys = next(one for one in Counted.read(str(counted)).statistics.tables if one.name == "users").keys_per_request
+    assert f"a request reads {keys:.3g} rows of it" in said
 
 
 def test_a_mistake_is_one_line_with_the_numbers(

@@ -35,13 +35,15 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer(help="Where a model's tables go, why, and what it costs.", no_args_is_help=True)
     group.command("plan")(plan)
     group.command("explain")(explain)
+    group.command("simulate")(simulate)
+    group.command("statistics")(statistics)
     app.add_typer(group, name="shard", rich_help_panel="Sharding")
 
 
 def plan(
     model: ModelArgument,
     settings: SettingsOption = "",
-    statistics: StatisticsOption = "",
+    table_statistics: StatisticsOption = "",
     candidates: CandidatesOption = 100.0,
     costs: CostsOption = "",
     strategy: Annotated[str, typer.Option(help="Instead of the settings' own.")] = "",
@@ -58,7 +60,7 @@ def plan(
     from exfm.sharding.replanning import replan
 
     schema, config = _read_schema(model), _read_settings(settings, strategy=strategy)
-    counted, priced = _read_statistics(statistics, schema, candidates), _read_costs(costs)
+    counted, priced = _read_statistics(table_statistics, schema, candidates), _read_costs(costs)
     rows = compare(schema, counted, config, priced)
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
@@ -86,7 +88,7 @@ def explain(
     model: ModelArgument,
     plan: Annotated[str, typer.Option(help="The plan's JSON file; empty: the bundle's own.")] = "",
     settings: SettingsOption = "",
-    statistics: StatisticsOption = "",
+    table_statistics: StatisticsOption = "",
     candidates: CandidatesOption = 100.0,
     costs: CostsOption = "",
 ) -> None:
@@ -95,9 +97,53 @@ def explain(
 
     schema = _read_schema(model)
     found = _read_plan(Path(plan or model)).check(schema)
-    counted = _read_statistics(statistics, schema, candidates)
+    counted = _read_statistics(table_statistics, schema, candidates)
     for sentence in explained(table, found, counted, _read_settings(settings), _read_costs(costs)):
         print(sentence)
+
+
+def simulate(
+    model: ModelArgument,
+    requests_per_s: Annotated[float, typer.Option(min=1e-9, help="Requests that come in, a second.")],
+    plan: Annotated[str, typer.Option(help="The plan's JSON file; empty: the bundle's own.")] = "",
+    table_statistics: StatisticsOption = "",
+    candidates: CandidatesOption = 100.0,
+    candidates_p99: Annotated[float, typer.Option(min=0, help="Their 99th percentile; 0: all have the mean.")] = 0.0,
+    costs: CostsOption = "",
+    rankers: Annotated[int, typer.Option(min=1, help="Rankers before the plan's servers.")] = 1,
+    num_requests: Annotated[int, typer.Option(min=100, max=1_000_000, help="That are simulated.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything drawn.")] = 0,
+) -> None:
+    """Say what a plan's servers will do under a load: latency, CPU time and how busy they are."""
+    from exfm.sharding.forecast import described, simulate_plan
+    from exfm.sharding.simulator import Load
+
+    schema = _read_schema(model)
+    found = _read_plan(Path(plan or model)).check(schema)
+    counted = _read_statistics(table_statistics, schema, candidates)
+    load = Load(requests_per_s=requests_per_s, num_requests=num_requests, candidates_p99=candidates_p99)
+    prediction = simulate_plan(found, counted, _read_costs(costs), load, rankers=rankers, seed=seed)
+    for line in described(prediction):
+        print(line)
+
+
+def statistics(
+    source: Annotated[str, typer.Argument(help="A trace's folder; or a vertical model's (vm/NAME), for its examples.")],
+    out: Annotated[str, typer.Option(help="Folder or s3:// URL for what was counted.")],
+    model: Annotated[str, typer.Option(help="For a trace: a schema's YAML file, or a bundle's folder.")] = "",
+    candidates: CandidatesOption = 100.0,
+) -> None:
+    """Count how requests use a model's tables: keys, bags, and which rows they want most."""
+    from exfm.artifact.storage import ref_to
+    from exfm.sharding.counting import statistics_of_trace
+    from exfm.sharding.stage import statistics_of_model
+
+    if model:
+        counted = statistics_of_trace(Path(source), _read_schema(Path(model)))
+    else:
+        counted = statistics_of_model(ref_to(source), candidates_mean=candidates)
+    counted.write(out)
+    print(f"{out}: {len(counted.statistics.tables)} tables, counted on {counted.statistics.num_requests:,} requests")
 
 
 def _read_schema(model: Path) -> "Schema":

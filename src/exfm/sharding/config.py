@@ -16,8 +16,9 @@ class Demand(Config):
     """Requests that come in, a second; 0: not known, and every shard has `min_replicas` servers."""
     p99_ms: Annotated[float, Field(ge=0, le=600_000)] = 0.0
     """99th percentile of a request's latency, in milliseconds, that a plan may have at most; 0: any."""
-    candidates_p99: Annotated[float, Field(ge=0, le=10_000_000)] = 0.0
-    """99th percentile of a request's candidates, whose mean the statistics tell; 0: every request has the mean."""
+    candidates_p99: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    """99th percentile of a request's candidates, whose mean the statistics tell, up to 1,000,000; 0: every request has
+    the mean."""
     max_utilisation: Annotated[float, Field(gt=0, lt=1)] = 0.7
     """Of a server's core, at most; more than 0, less than 1. Less is taken where `p99_ms` wants it."""
     min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
