@@ -48,7 +48,8 @@ def simulate_plan(
     if base_strategy(plan) != SINGULAR:
         return simulate(plan, statistics, costs, load, rankers=rankers, seed=seed)
     # What the shard would do is the ranker's own work: users' a constant of a request, items' of a candidate. The call
-    # stays in the simulation but costs nothing. Without the network the client's two ways are missing; they are added.
+    # stays in the simulation but costs nothing, so that requests differ less than their numbers of keys do. Without the
+    # network the client's two ways are missing; they are added.
     by_net = work_by_net(plan, statistics)
     user_s, item_s = (costs.shard_cpu_s(without_messages(by_net[net])).sum() for net in ("user", "item"))
     local = costs.model_copy(
