@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from exfm.sharding.config import ShardingConfig
 from exfm.sharding.costs import CostModel
-from exfm.sharding.fleet import call_cpu_s, servers_for
+from exfm.sharding.fleet import HOT_ROW_BYTES, call_cpu_s, needs_of, servers_for
 from exfm.sharding.parts import Parts, idle_parts, pieces_within
 from exfm.sharding.placement import Placement
 from exfm.sharding.statistics import Statistics
@@ -83,14 +83,15 @@ def worthy_rows(placement: Placement, config: ShardingConfig, costs: CostModel) 
     """Return how many rows of each table to copy, 0 where a copy does not pay; shape [T].
 
     An estimate for each table by itself, of memory saved against CPU time added: with the copy, its rows want only as
-    many of their shard's servers as the work that is left to them, and the copies want all. What it leads to is priced
-    afterwards, as every placement is.
+    many of their shard's servers as the work that is left to them, the copies want all, and every ranker lists them.
+    What it leads to is priced afterwards, as every placement is.
     """
     parts, demand, prices = placement.parts, config.demand, config.prices
     statistics = parts.statistics
     rate = demand.requests_per_s / demand.max_utilisation
-    shard_cpu_s = placement.shard_cpu_s + call_cpu_s(costs)[0]
-    replicas_S = np.array([servers_for(cpu_s, config, demand.max_utilisation) for cpu_s in shard_cpu_s.tolist()])
+    needs = needs_of(placement, costs)
+    replicas_S = np.array([servers_for(cpu_s, config, demand.max_utilisation) for cpu_s in needs.shard_cpu_s.tolist()])
+    listed_gib = servers_for(needs.ranker_cpu_s, config, demand.max_utilisation) * HOT_ROW_BYTES / 2**30
     num_tables = len(statistics.tables)
     replicas_T = np.zeros(num_tables)
     np.maximum.at(replicas_T, parts.table, replicas_S[placement.shard_of])
@@ -106,7 +107,8 @@ def worthy_rows(placement: Placement, config: ShardingConfig, costs: CostModel) 
             if point.num_rows >= table.rows or point.num_rows * row_gib * 2**30 > config.capacity_bytes:
                 continue
             left = max(replicas_T[place] * (1 - point.mass * keys_share), demand.min_replicas)
-            saved_gib = (replicas_T[place] - left) * table.rows * row_gib - replicas_T[place] * point.num_rows * row_gib
+            copied_gib = (replicas_T[place] * row_gib + listed_gib) * point.num_rows
+            saved_gib = (replicas_T[place] - left) * table.rows * row_gib - copied_gib
             saved = saved_gib * prices.gib - added_cost_T[place]
             if saved > most_saved:
                 most_saved, chosen[place] = saved, point.num_rows
