@@ -19,6 +19,9 @@ COLOURS = {
     "singular": "#999999", "one-shard": "#000000", "capacity-balanced": "#0072b2", "load-balanced": "#e69f00",
     "nsbp": "#009e73", "auto": "#d55e00",
 }  # fmt: skip
+DASHES = {"nsbp": "--", "auto": ":"}
+"""Where two strategies place alike, both lines can be seen."""
+
 MEMORY_COLOUR, CORE_COLOUR, TAIL_COLOUR = "#56b4e9", "#0072b2", "#cc79a7"
 
 SETTINGS: dict[RcKeyType, Any] = {
@@ -97,7 +100,7 @@ def _draw_shards(axis: Axes, rows: Sequence[Row], label: str, by_shard: Sequence
         if len(values):
             ranks = (np.arange(len(values)) + 0.5) / len(values)
             axis.plot(ranks, np.sort(values)[::-1], color=COLOURS[row.strategy], marker="o", markersize=3,
-                      linewidth=1.2, label=row.strategy)  # fmt: skip
+                      linestyle=DASHES.get(row.strategy, "-"), linewidth=1.6, label=row.strategy)  # fmt: skip
     axis.set(xlabel="shards, from most to least, as a share of all", ylabel=label, xlim=(0, 1), ylim=(0, None))
 
 
