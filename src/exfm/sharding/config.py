@@ -50,8 +50,9 @@ class ShardingConfig(Config):
     """Where tables go, on how many shards of what size."""
 
     strategy: Strategy = "capacity-balanced"
-    """`singular`: all in the ranker's own server. `one-shard`: all on one shard. `capacity-balanced`: the fullest shard
-    holds as few bytes as can be. `load-balanced`: the busiest shard works as little as can be. `nsbp` (net-specific bin
+    """`singular`: all in the ranker's own server, priced and simulated so; `exfm deploy` gives that one shard servers
+    of its own as yet, which is `one-shard`. `one-shard`: all on one shard. `capacity-balanced`: the fullest shard holds
+    as few bytes as can be. `load-balanced`: the busiest shard works as little as can be. `nsbp` (net-specific bin
     packing): as capacity-balanced, but a shard's tables are of one net. `auto`: what costs least and meets `demand`,
     with its own number of shards, replicas from load, and copies of hot rows where they pay."""
     num_shards: Annotated[int, Field(ge=1, le=1024)] = 2
