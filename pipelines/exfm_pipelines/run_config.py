@@ -15,7 +15,9 @@ from exfm.events.sources import Source, resolve
 from exfm.foundation.config import FoundationConfig
 from exfm.schema import Schema
 from exfm.sharding.config import BundleConfig
-from exfm.sharding.planner import plan_by_size
+from exfm.sharding.costs import DEFAULT_COSTS
+from exfm.sharding.planner import make_plan
+from exfm.sharding.statistics import statistics_of_schema
 from exfm_components.deployment_config import DeploymentConfig
 
 
@@ -61,7 +63,9 @@ class RunConfig(Config):
             own = schema.select(features=model.features, tasks=model.tasks)
             if not own.feature_names(["item"]):
                 raise ConfigError(f"vertical model {model.name!r} has no feature of net `item`: it could rank nothing")
-            plan_by_size(own.widen(model.model.dim_factor), self.bundle.sharding)
+            served = own.widen(model.model.dim_factor)
+            estimate = statistics_of_schema(served, candidates_mean=self.bundle.candidates_mean)
+            make_plan(served, estimate, self.bundle.sharding, DEFAULT_COSTS)
             untaught = set(own.tasks()) - set(taught.tasks())
             if untaught:
                 raise ConfigError(

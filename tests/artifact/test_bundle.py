@@ -110,6 +110,18 @@ def test_an_unknown_key_is_named(bundle: Path) -> None:
         BundleManifest.read(bundle)
 
 
+def test_a_bundle_of_before_hot_rows_is_read(bundle: Path) -> None:
+    def forget_kinds(manifest: dict[str, Any]) -> None:
+        for slice_ in manifest["plan"]["slices"]:
+            del slice_["kind"]
+
+    expected = BundleManifest.read(bundle)
+    edit(bundle, forget_kinds, forge_id=True)
+    found = BundleManifest.read(bundle)
+    assert found.bundle_id != expected.bundle_id
+    assert found.plan == expected.plan
+
+
 def test_a_plan_that_does_not_fit_the_schema_is_refused_even_with_a_right_id(bundle: Path) -> None:
     edit(bundle, lambda m: m["plan"]["slices"].pop(), forge_id=True)
     with pytest.raises(BundleError, match="table 'genre' has 128 rows, but the plan places 0"):

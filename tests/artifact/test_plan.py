@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -40,9 +41,12 @@ def schemas(draw: st.DrawFn) -> Schema:
 
 @st.composite
 def assignments_for(draw: st.DrawFn, schema: Schema, num_shards: int) -> list[Assignment]:
-    """Draw a split of every table by rows, its parts on any shards and in any order."""
+    """Draw a split of every table by rows and copies of hot rows of some, on any shards and in any order."""
     assignments = []
     for table in schema.tables:
+        if table.rows > 1 and draw(st.booleans()):
+            num_hot = draw(st.integers(1, table.rows - 1))
+            assignments.append(Assignment(table.name, draw(st.integers(0, num_shards - 1)), 0, num_hot, hot=True))
         cuts = draw(st.sets(st.integers(1, table.rows - 1), max_size=4)) if table.rows > 1 else set()
         for first, end in pairwise([0, *sorted(cuts), table.rows]):
             shard = draw(st.integers(0, num_shards - 1))
@@ -80,13 +84,13 @@ def test_slices_are_aligned_and_do_not_overlap(case: tuple[Schema, list[Assignme
 
 
 @given(cases(), st.lists(st.integers(0, 2**64 - 1), max_size=20))
-def test_a_key_is_in_exactly_one_slice_and_that_has_its_row(
+def test_a_key_is_in_exactly_one_row_slice_and_that_has_its_row(
     case: tuple[Schema, list[Assignment], int], keys: list[int]
 ) -> None:
     schema, assignments, num_shards = case
     plan = plan_of(schema, assignments, num_shards)
     for table in schema.tables:
-        slices = plan.slices_of(table.name)
+        slices = [s for s in plan.slices_of(table.name) if s.kind == "rows"]
         edges = [int(key, 16) for s in slices for key in (s.first_key, s.last_key)]
         for key in [*keys, *edges]:
             (owner,) = [s for s in slices if int(s.first_key, 16) <= key <= int(s.last_key, 16)]
@@ -94,11 +98,24 @@ def test_a_key_is_in_exactly_one_slice_and_that_has_its_row(
             assert owner.first_row <= row < owner.first_row + owner.num_rows
 
 
-@given(cases(), st.data())
-def test_a_plan_that_drops_a_slice_is_refused(case: tuple[Schema, list[Assignment], int], data: st.DataObject) -> None:
+@given(cases())
+def test_a_hot_slice_is_the_last_of_its_table_and_takes_any_key(
+    case: tuple[Schema, list[Assignment], int],
+) -> None:
     schema, assignments, num_shards = case
     plan = plan_of(schema, assignments, num_shards)
-    dropped = data.draw(st.sampled_from(plan.slices))
+    hot = plan.hot_slices()
+    assert sorted(hot) == sorted(a.table for a in assignments if a.hot)
+    for name, slice_ in hot.items():
+        assert plan.slices_of(name)[-1] is slice_
+        assert (slice_.first_row, slice_.first_key, slice_.last_key) == (0, "0x" + "0" * 16, "0x" + "f" * 16)
+
+
+@given(cases(), st.data())
+def test_a_plan_that_drops_rows_is_refused(case: tuple[Schema, list[Assignment], int], data: st.DataObject) -> None:
+    schema, assignments, num_shards = case
+    plan = plan_of(schema, assignments, num_shards)
+    dropped = data.draw(st.sampled_from([slice_ for slice_ in plan.slices if slice_.kind == "rows"]))
     less = plan.model_copy(update={"slices": tuple(s for s in plan.slices if s is not dropped)})
     with pytest.raises(PlanError, match=f"table '{dropped.table}'"):
         less.check(schema)
@@ -145,6 +162,7 @@ def test_a_plan_with_one_wrong_field_is_refused(
                 {"size_bytes": right.size_bytes + 4},
                 {"first_key": f"0x{(int(right.first_key, 16) + 1) % 2**64:016x}"},
                 {"last_key": f"0x{int(right.last_key, 16) - 1:016x}"},
+                {"kind": "hot" if right.kind == "rows" else "rows"},
             ]
         )
     )
@@ -158,6 +176,35 @@ def test_rows_that_are_not_placed_are_named() -> None:
     schema = schema_of([(100, 4)])
     with pytest.raises(PlanError, match="table 't0': rows 30 to 39 are not placed"):
         assign(schema, [Assignment("t0", 0, 0, 30), Assignment("t0", 0, 40, 60)], 1)
+
+
+def test_hot_rows_do_not_stand_in_for_rows() -> None:
+    with pytest.raises(PlanError, match="table 't0' has 100 rows, but the plan places 0"):
+        assign(schema_of([(100, 4)]), [Assignment("t0", 0, 0, 99, hot=True)], 1)
+
+
+def test_hot_rows_in_two_slices_are_refused() -> None:
+    hot = [Assignment("t0", shard, 0, 10, hot=True) for shard in (0, 1)]
+    with pytest.raises(PlanError, match="table 't0' has hot rows in 2 slices; at most one may hold them"):
+        assign(schema_of([(100, 4)]), [Assignment("t0", 0, 0, 100), *hot], 2)
+
+
+@pytest.mark.parametrize("num_hot", [0, 100])
+def test_hot_rows_that_are_none_or_all_of_a_table_are_refused(num_hot: int) -> None:
+    with pytest.raises(PlanError, match=f"table 't0' has {num_hot} hot rows, expected 1 to 99 of its 100"):
+        assign(schema_of([(100, 4)]), [Assignment("t0", 0, 0, 100), Assignment("t0", 0, 0, num_hot, hot=True)], 1)
+
+
+def test_a_slice_without_rows_is_refused() -> None:
+    with pytest.raises(PlanError, match="table 't0': a slice from row 0 has 0 rows"):
+        assign(schema_of([(100, 4)]), [Assignment("t0", 0, 0, 0), Assignment("t0", 0, 0, 100)], 1)
+
+
+def test_a_plan_of_before_hot_rows_is_read(plan: ShardPlan, schema: Schema) -> None:
+    data = plan.to_dict()
+    for slice_ in data["slices"]:
+        del slice_["kind"]
+    assert ShardPlan.parse(data, source="x").check(schema) == plan
 
 
 def test_rows_that_are_placed_twice_are_named() -> None:
@@ -208,6 +255,16 @@ def test_known_offsets_of_slices() -> None:
     schema = schema_of([(3, 4), (1, 4)])
     slices = assign(schema, [Assignment("t0", 0, 0, 3), Assignment("t1", 0, 0, 1)], 1)
     assert [(s.offset_bytes, s.size_bytes) for s in slices] == [(0, 48), (64, 16)]
+
+
+def test_a_plan_of_1000_tables_on_128_shards_is_checked_in_a_second() -> None:
+    schema = schema_of([(12_800, 4)] * 1000)
+    assignments = [Assignment(f"t{t}", (t + i) % 128, 3200 * i, 3200) for t in range(1000) for i in range(4)]
+    assignments += [Assignment(f"t{t}", t % 128, 0, 100, hot=True) for t in range(1000)]
+    plan = plan_of(schema, assignments, 128)
+    began_s = time.process_time()
+    plan.check(schema)
+    assert time.process_time() - began_s < 1
 
 
 def test_a_shard_may_be_empty() -> None:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from exfm.artifact.hot_rows import RowSet
 from exfm.artifact.plan import Assignment, ShardPlan, assign
+from exfm.artifact.rows import Rows
 from exfm.features.batch import Bags, NetBatches, RawColumns, RawIds, encode
 from exfm.schema import NETS, Net, Schema
 
@@ -32,16 +34,33 @@ def random_examples(schema: Schema, num_rows: int, *, seed: int) -> NetBatches:
 
 
 def random_plan(schema: Schema, *, num_shards: int, seed: int) -> ShardPlan:
-    """Return a plan that splits every table by rows at random, its parts in random order."""
+    """Return a plan that splits every table by rows at random and copies some hot rows, its parts in random order."""
     rng = np.random.default_rng(seed)
     assignments = []
     for table in schema.tables:
         cuts = sorted(set(rng.integers(1, table.rows, size=rng.integers(0, 4)).tolist()))
         for first, end in pairwise([0, *cuts, table.rows]):
             assignments.append(Assignment(table.name, int(rng.integers(num_shards)), first, end - first))
+        if rng.random() < 0.5:
+            num_hot = int(rng.integers(1, table.rows))
+            assignments.append(Assignment(table.name, int(rng.integers(num_shards)), 0, num_hot, hot=True))
     assignments = [assignments[index] for index in rng.permutation(len(assignments))]
     slices = assign(schema, assignments, num_shards)
     return ShardPlan(strategy="random", num_shards=num_shards, replicas=(1,) * num_shards, slices=slices)
+
+
+def random_hot_rows(plan: ShardPlan, schema: Schema, *, seed: int) -> dict[str, Rows]:
+    """Return hot rows at random, rising, as many as the plan says of each table."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: np.sort(rng.choice(schema.table(name).rows, slice_.num_rows, replace=False))
+        for name, slice_ in plan.hot_slices().items()
+    }
+
+
+def row_sets(hot_rows: Mapping[str, Rows], schema: Schema) -> dict[str, RowSet]:
+    """Return hot rows as shards and rankers know them."""
+    return {name: RowSet(rows, num_rows=schema.table(name).rows) for name, rows in hot_rows.items()}
 
 
 def plain_rows(bags: Bags, num_rows: int) -> Tensor:

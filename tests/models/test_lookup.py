@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_model import plain_rows, random_batches, random_plan
+from plain_model import plain_rows, random_batches, random_hot_rows, random_plan, row_sets
 
-from exfm.artifact.plan import ShardPlan
+from exfm.artifact.plan import Assignment, ShardPlan, assign, order_of_slice
 from exfm.artifact.rows import first_key_of_row
 from exfm.errors import BundleError, RequestError
 from exfm.features.batch import Bags
-from exfm.models.lookup import KeysOutsideSliceError, Lookup, ShardTables, flatten_tables, lookups_of, owned_bags
+from exfm.models.lookup import KeyRouter, KeysOutsideSliceError, Lookup, ShardTables, flatten_tables, lookups_of
 from exfm.schema import NETS, Schema
 
 Tables = dict[str, torch.Tensor]
@@ -19,6 +19,10 @@ def bags_of(*rows: list[int]) -> Bags:
     """Return bags of these keys."""
     keys = np.array([key for row in rows for key in row], dtype=np.uint64)
     return Bags(keys=keys, offsets=np.cumsum([0, *map(len, rows)], dtype=np.int64))
+
+
+def plan_of(schema: Schema, assignments: list[Assignment]) -> ShardPlan:
+    return ShardPlan(strategy="by-hand", num_shards=2, replicas=(1, 1), slices=assign(schema, assignments, 2))
 
 
 def shard_tables(tables: Tables, plan: ShardPlan, schema: Schema, shard: int) -> ShardTables:
@@ -63,14 +67,14 @@ def test_known_sums(tables: Tables, plan: ShardPlan, schema: Schema) -> None:
     torch.testing.assert_close(sums, torch.stack([user[0] + user[2047], torch.zeros(8), 2 * user[1]]))
 
 
-def test_lookups_are_in_the_schemas_order_then_by_rows(schema: Schema) -> None:
+def test_lookups_are_in_the_schemas_order_then_by_rows_and_hot_ones_last(schema: Schema) -> None:
     for seed in range(5):
         plan = random_plan(schema, num_shards=3, seed=seed)
         for net in NETS:
             names = [feature.name for feature in schema.sparse_of(net)]
             for shard in range(3):
                 lookups = lookups_of(plan, schema, shard=shard, net=net)
-                order = [(names.index(lookup.feature.name), lookup.slice.first_row) for lookup in lookups]
+                order = [(names.index(lookup.feature.name), *order_of_slice(lookup.slice)) for lookup in lookups]
                 assert order == sorted(order)
                 assert all(lookup.slice.shard == shard for lookup in lookups)
 
@@ -129,31 +133,95 @@ def test_a_flat_tensor_of_another_size_or_type_is_refused(
 @given(st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=4), max_size=5))
 def test_the_slices_of_a_table_share_out_each_bag(plan: ShardPlan, rows: list[list[int]]) -> None:
     slices = plan.slices_of("item")
-    owned = [owned_bags(bags_of(*rows), slice_) for slice_ in slices]
+    parts = KeyRouter(slices, num_rows=4096).split(bags_of(*rows))
     for index, row in enumerate(rows):
-        parts = [bags.keys[bags.offsets[index] : bags.offsets[index + 1]].tolist() for bags in owned]
-        for part, slice_ in zip(parts, slices, strict=True):
+        of_bag = [bags.keys[bags.offsets[index] : bags.offsets[index + 1]].tolist() for bags in parts]
+        for part, slice_ in zip(of_bag, slices, strict=True):
             first, last = int(slice_.first_key, 16), int(slice_.last_key, 16)
             assert part == [key for key in row if first <= key <= last]
-        assert sorted(key for part in parts for key in part) == sorted(row)
 
 
+@given(
+    st.lists(st.lists(st.integers(0, 9), max_size=4), max_size=5), st.sets(st.integers(0, 9), min_size=1, max_size=9)
+)
+def test_keys_of_hot_rows_go_to_the_hot_slice_alone(rows: list[list[int]], hot: set[int]) -> None:
+    schema = Schema.parse(
+        {
+            "impression_key": "k", "event_time": {"column": "t"}, "domain": "d",
+            "sparse": [{"name": "f", "net": "item", "table": "t"}], "tables": [{"name": "t", "rows": 10, "dim": 4}],
+            "labels": [{"name": "l", "feedback": "f", "attribution_window": 1}],
+        },
+        source="x",
+    )  # fmt: skip
+    assignments = [Assignment("t", 0, 0, 6), Assignment("t", 1, 0, len(hot), hot=True), Assignment("t", 1, 6, 4)]
+    plan = plan_of(schema, assignments)
+    sets = row_sets({"t": np.array(sorted(hot))}, schema)
+    bags = bags_of(*([first_key_of_row(row, 10) for row in of_bag] for of_bag in rows))
+    parts = KeyRouter(plan.slices_of("t"), num_rows=10, hot_rows=sets).split(bags)
+    for index, row in enumerate(rows):
+        found = [
+            [key * 10 // 2**64 for key in part.keys[part.offsets[index] : part.offsets[index + 1]].tolist()]
+            for part in parts
+        ]
+        assert found == [
+            [r for r in row if r < 6 and r not in hot], [r for r in row if r >= 6 and r not in hot],
+            [r for r in row if r in hot],
+        ]  # fmt: skip
+
+
+def test_a_hot_slice_holds_copies_of_the_hot_rows(tables: Tables, schema: Schema) -> None:
+    assignments = [Assignment(table.name, 0, 0, table.rows) for table in schema.tables]
+    plan = plan_of(schema, [*assignments, Assignment("user", 1, 0, 3, hot=True)])
+    hot_rows = {"user": np.array([5, 6, 2047])}
+    flat = flatten_tables(tables, plan, shard=1, hot_rows=hot_rows)
+    shard = ShardTables(flat, plan, schema, shard=1, hot_rows=row_sets(hot_rows, schema))
+    keys = [first_key_of_row(row, 2048) for row in (2047, 5, 6)]
+    sums = shard.sums([lookup_of(plan, schema, 1, "user_id")], [bags_of([keys[0]], keys[1:])], num_rows=2)
+    torch.testing.assert_close(sums, torch.stack([tables["user"][2047], tables["user"][5] + tables["user"][6]]))
+
+
+def test_a_cold_key_is_outside_a_hot_slice(tables: Tables, schema: Schema) -> None:
+    assignments = [Assignment(table.name, 0, 0, table.rows) for table in schema.tables]
+    plan = plan_of(schema, [*assignments, Assignment("user", 1, 0, 3, hot=True)])
+    hot_rows = {"user": np.array([5, 6, 2047])}
+    flat = flatten_tables(tables, plan, shard=1, hot_rows=hot_rows)
+    shard = ShardTables(flat, plan, schema, shard=1, hot_rows=row_sets(hot_rows, schema))
+    hot, cold = first_key_of_row(6, 2048), first_key_of_row(7, 2048)
+    message = (
+        f"1 of 2 keys are outside the 3 hot rows, which this shard holds of table 'user'; the first is 0x{cold:016x}"
+    )
+    with pytest.raises(KeysOutsideSliceError, match=message):
+        shard.sums([lookup_of(plan, schema, 1, "user_id")], [bags_of([hot, cold])], num_rows=1)
+
+
+@settings(max_examples=15)
 @given(st.integers(0, 2**31), st.integers(1, 4))
 def test_a_shard_holds_all_keys_that_its_slices_own(schema: Schema, tables: Tables, seed: int, num_shards: int) -> None:
     plan = random_plan(schema, num_shards=num_shards, seed=seed)
+    hot_rows = random_hot_rows(plan, schema, seed=seed)
+    sets = row_sets(hot_rows, schema)
+    shards = [
+        ShardTables(
+            flatten_tables(tables, plan, shard=shard, hot_rows=hot_rows), plan, schema, shard=shard, hot_rows=sets
+        )
+        for shard in range(num_shards)
+    ]
     batches = random_batches(schema, [2, 0, 3], seed=seed)
     for net in NETS:
-        total = {feature.name: torch.zeros(1) for feature in schema.sparse_of(net)}
-        for shard in range(num_shards):
-            lookups = lookups_of(plan, schema, shard=shard, net=net)
-            bags = [owned_bags(batches.of(net).bags[lookup.feature.name], lookup.slice) for lookup in lookups]
-            sums = shard_tables(tables, plan, schema, shard).sums(lookups, bags, num_rows=batches.of(net).num_rows)
-            for lookup, part in zip(lookups, sums.split(8, dim=1), strict=bool(lookups)):
-                total[lookup.feature.name] = total[lookup.feature.name] + part
+        lookups = [lookups_of(plan, schema, shard=shard, net=net) for shard in range(num_shards)]
         for feature in schema.sparse_of(net):
-            bags_all = batches.of(net).bags[feature.name]
-            rows = plain_rows(bags_all, schema.table(feature.table).rows)
-            expected = torch.nn.functional.embedding_bag(
-                rows, tables[feature.table], torch.from_numpy(bags_all.offsets), mode="sum", include_last_offset=True
+            bags, table, slices = (
+                batches.of(net).bags[feature.name],
+                schema.table(feature.table),
+                plan.slices_of(feature.table),
             )
-            torch.testing.assert_close(total[feature.name], expected)
+            parts = KeyRouter(slices, num_rows=table.rows, hot_rows=sets).split(bags)
+            total = torch.zeros(batches.of(net).num_rows, table.dim)
+            for slice_, part in zip(slices, parts, strict=True):
+                (lookup,) = [one for one in lookups[slice_.shard] if (one.feature, one.slice) == (feature, slice_)]
+                total += shards[slice_.shard].sums([lookup], [part], num_rows=len(total))
+            expected = torch.nn.functional.embedding_bag(
+                plain_rows(bags, table.rows), tables[table.name], torch.from_numpy(bags.offsets), mode="sum",
+                include_last_offset=True,
+            )  # fmt: skip
+            torch.testing.assert_close(total, expected)

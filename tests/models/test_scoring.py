@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_model import plain_scores, random_batches, random_plan
+from plain_model import plain_scores, random_batches, random_hot_rows, random_plan, row_sets
 
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, seal_bundle, tables_file
 from exfm.artifact.plan import ShardPlan
@@ -63,17 +63,17 @@ def sharded_scores(
     manifest = BundleManifest(
         bundle_id="0" * 64, name="a", tasks=(), feature_schema=schema, network={}, plan=plan, lineage={}, files={}
     )
-    scorer = Scorer(manifest, network)
+    hot_rows = random_hot_rows(plan, schema, seed=1)
+    sets = row_sets(hot_rows, schema)
+    scorer = Scorer(manifest, network, hot_rows=sets)
+    bags = {net: scorer.bags_for(batches, net=net) for net in NETS}
     sums = []
     for shard in range(plan.num_shards):
-        held = ShardTables(flatten_tables(tables, plan, shard=shard), plan, schema, shard=shard)
+        flat = flatten_tables(tables, plan, shard=shard, hot_rows=hot_rows)
+        held = ShardTables(flat, plan, schema, shard=shard, hot_rows=sets)
         sums.append(
             {
-                net: held.sums(
-                    scorer.lookups(shard, net),
-                    scorer.bags_for(batches, shard=shard, net=net),
-                    num_rows=batches.of(net).num_rows,
-                )
+                net: held.sums(scorer.lookups(shard, net), bags[net][shard], num_rows=batches.of(net).num_rows)
                 for net in NETS
             }
         )

@@ -5,23 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 from dns_server import DnsServer
 from pods import Pods
-from serving_requests import make_request
+from serving_bundles import seal_with_golden_scores
 
-from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, seal_bundle, tables_file
-from exfm.artifact.manifest import write_json
 from exfm.artifact.plan import ShardPlan
-from exfm.artifact.storage import MANIFEST
-from exfm.features.oip import answer_to_json, tensors_from_json
-from exfm.features.request import encode_request
-from exfm.models.lookup import flatten_tables
-from exfm.models.network import DenseNetwork, NetworkConfig
-from exfm.models.scoring import UnshardedScorer
+from exfm.models.network import DenseNetwork
 from exfm.schema import Schema
 from exfm.serving.local import LocalServing, serve_local
+from exfm.sharding.shard_files import write_shards
 
 
 @pytest.fixture(scope="session")
@@ -34,26 +27,8 @@ def bundle(
 ) -> Path:
     """Return a bundle's folder; do not write to it."""
     folder = tmp_path_factory.mktemp("serving") / "bundle"
-    for file in (DENSE_FILE, GOLDEN_REQUEST, *(tables_file(shard) for shard in range(plan.num_shards))):
-        (folder / file).parent.mkdir(parents=True)
-    safetensors.torch.save_file(network.state_dict(), folder / DENSE_FILE)
-    for shard in range(plan.num_shards):
-        safetensors.torch.save_file({"fp32": flatten_tables(tables, plan, shard=shard)}, folder / tables_file(shard))
-    sizes = NetworkConfig().to_dict()
-    seal = {"name": "students", "schema": schema, "network": sizes, "plan": plan, "lineage": {}}
-    manifest = seal_bundle(folder, **seal)
-    scorer = UnshardedScorer(folder)
-    scores_NT = scorer.scores(encode_request(tensors_from_json(make_request()), schema))
-    write_json(folder / GOLDEN_REQUEST, make_request())
-    write_json(
-        folder / GOLDEN_RESPONSE,
-        answer_to_json(
-            request_id="", model_name="students", model_version="", tasks=manifest.tasks, scores_NT=scores_NT
-        ),
-    )
-    (folder / MANIFEST).unlink()  # else the new one would list the old
-    seal_bundle(folder, **seal)
-    return folder
+    write_shards(folder, tables, plan, hottest={})
+    return seal_with_golden_scores(folder, schema, network, plan)
 
 
 @pytest.fixture(scope="session")

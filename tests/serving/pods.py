@@ -94,7 +94,7 @@ class Pods:
         *,
         host: str,
         port: int,
-        settings: dict[str, int] | None = None,
+        settings: dict[str, int | str] | None = None,
         arguments: Sequence[str] = (),
     ) -> Pod:
         http_port, free_port = claim_ports([0, 0])

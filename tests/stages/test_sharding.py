@@ -1,71 +1,18 @@
-"""Tables go to shards, and a bundle says where."""
+"""A vertical model becomes a bundle."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from stream import Stream
 
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
 from exfm.artifact.storage import Ref
-from exfm.errors import PlanError
+from exfm.errors import PlanError, StorageError
 from exfm.models.offline import answer_request
-from exfm.schema import Schema
 from exfm.sharding.config import BundleConfig, ShardingConfig
-from exfm.sharding.planner import plan_by_size
-from exfm.sharding.stage import make_bundle
-
-
-def schema_of(sizes: list[tuple[int, int]]) -> Schema:
-    """Return a schema with a feature for each table of these rows and dims."""
-    names = [f"t{index}" for index in range(len(sizes))]
-    return Schema.parse(
-        {
-            "impression_key": "id",
-            "event_time": {"column": "time"},
-            "domain": "domain",
-            "sparse": [{"name": f"f_{name}", "net": "item", "table": name} for name in names],
-            "tables": [
-                {"name": name, "rows": rows, "dim": dim} for name, (rows, dim) in zip(names, sizes, strict=True)
-            ],
-            "labels": [{"name": "good", "feedback": "good", "attribution_window": 1}],
-        },
-        source="test",
-    )
-
-
-tables = st.lists(st.tuples(st.integers(1, 10_000), st.sampled_from([4, 8, 64])), min_size=1, max_size=12)
-
-
-@given(sizes=tables, num_shards=st.integers(1, 6))
-def test_a_plan_places_every_row_once_and_evens_out_the_bytes(sizes: list[tuple[int, int]], num_shards: int) -> None:
-    num_shards = min(num_shards, len(sizes))
-    schema = schema_of(sizes)
-    plan = plan_by_size(schema, ShardingConfig(num_shards=num_shards)).check(schema)
-    loads = [sum(slice_.size_bytes for slice_ in plan.slices_on(shard)) for shard in range(num_shards)]
-    total, largest = sum(loads), max(slice_.size_bytes for slice_ in plan.slices)
-    # Graham's list scheduling bound; what no plan can beat is max(total / shards, largest table).
-    assert max(loads) <= total / num_shards + largest * (1 - 1 / num_shards) + 1
-    assert min(loads) > 0
-
-
-def test_the_largest_tables_part_company() -> None:
-    plan = plan_by_size(schema_of([(100, 4), (90, 4), (20, 4), (10, 4)]), ShardingConfig(num_shards=2))
-    assert [{s.table for s in plan.slices_on(shard)} for shard in range(2)] == [{"t0", "t3"}, {"t1", "t2"}]
-
-
-def test_a_table_larger_than_a_shard_is_refused_with_the_numbers() -> None:
-    config = ShardingConfig(num_shards=1, shard_memory_gib=2**-20)
-    with pytest.raises(PlanError, match="table 't0' needs 1616 B, but the emptiest of 1 shards has 1024 B free; raise"):
-        plan_by_size(schema_of([(101, 4)]), config)
-
-
-def test_more_shards_than_tables_are_refused() -> None:
-    with pytest.raises(PlanError, match="3 shards for 2 tables"):
-        plan_by_size(schema_of([(10, 4), (10, 4)]), ShardingConfig(num_shards=3))
+from exfm.sharding.stage import headline, make_bundle, statistics_of_model
 
 
 def test_a_bundle_scores_its_golden_query_as_the_trained_model_did(stream: Stream, bundle: Ref) -> None:
@@ -105,3 +52,34 @@ def test_servers_of_another_user_may_read_every_file_of_a_bundle(stream: Stream,
     files = [path for path in stream.folder(bundle).rglob("*") if path.is_file()]
     assert len(files) > 4
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in files)
+
+
+def test_a_models_tables_are_counted_on_the_examples_of_its_domain(vertical: Ref) -> None:
+    statistics = statistics_of_model(vertical, candidates_mean=50).statistics
+    assert 0 < statistics.num_requests < 4000
+    assert statistics.candidates_mean == 50
+    assert all(table.skew for table in statistics.tables if table.keys_per_request)
+
+
+def test_a_bundle_is_planned_with_statistics_that_were_counted_before(
+    stream: Stream, vertical: Ref, bundle: Ref, tmp_path: Path
+) -> None:
+    config = BundleConfig(golden_candidates=20, table_statistics=str(tmp_path / "counted"))
+    with pytest.raises(StorageError, match="counted"):
+        make_bundle(config, vertical=vertical, out=str(tmp_path / "bundle"))
+    statistics_of_model(vertical, candidates_mean=100).write(config.table_statistics)
+    manifest = make_bundle(config, vertical=vertical, out=str(tmp_path / "bundle"))
+    assert manifest == BundleManifest.read(stream.folder(bundle))
+
+
+def test_tables_that_do_not_fit_their_shards_leave_no_bundle(vertical: Ref, tmp_path: Path) -> None:
+    config = BundleConfig(sharding=ShardingConfig(num_shards=1, shard_memory_gib=2**-20))
+    with pytest.raises(PlanError, match="shard_memory_gib"):
+        make_bundle(config, vertical=vertical, out=str(tmp_path / "bundle"))
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_bundles_headline_tells_tables_and_shards(stream: Stream, bundle: Ref) -> None:
+    manifest = BundleManifest.read(stream.folder(bundle))
+    num_tables = len(manifest.feature_schema.tables)
+    assert headline(manifest).startswith(f"search-ads: {num_tables} tables on 2 shards (")

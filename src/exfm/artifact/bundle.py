@@ -2,9 +2,14 @@
 
 manifest.json             BundleManifest
 ranker/dense.safetensors  the dense network's parameters
+ranker/hot_rows.safetensors
+                          the hot rows of each table with a hot slice (exfm.artifact.hot_rows); there only if the
+                          plan has one
 shards/<i>/tables.safetensors
                           one flat uint8 tensor per encoding, named by it, with slices at the plan's offsets, so
                           that a shard can map it without copying
+shards/<i>/hot_rows.safetensors
+                          those of the hot slices on the shard; there only if it has one
 golden/request.json       a request (OIP JSON) and the scores that the model gave it at export
 golden/response.json
 """
@@ -97,7 +102,7 @@ class BundleManifest(Config):
             manifest.plan.check(manifest.feature_schema)
         except (ConfigError, PlanError) as error:
             raise BundleError(str(error)) from error
-        expected = _identity(manifest.to_dict())
+        expected = _identity(data)  # as it stands: a field that came later has no part in an older bundle's id
         if manifest.bundle_id != expected:
             raise BundleError(f"{source}: bundle_id is {manifest.bundle_id}, but the content's is {expected}")
         return manifest

@@ -1,5 +1,12 @@
-"""A shard plan: which shard holds which rows of which table."""
+"""A shard plan: which shard holds which rows of which table.
 
+Row slices part each table: consecutive rows, hence ranges of keys, and every row in exactly one. A hot slice is a copy
+made on purpose: the rows of a table that requests want most, so that many servers hold those and few the whole table.
+A bundle lists the hot rows; a key whose row is among them is looked up in the hot slice, any other in its row slice.
+Source: ElasticRec (arXiv:2406.06955), from which hot rows and their own number of servers are taken.
+"""
+
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
@@ -13,6 +20,8 @@ from exfm.schema import Schema
 
 Encoding = Literal["fp32"]
 
+SliceKind = Literal["rows", "hot"]
+
 BYTES_PER_NUMBER: dict[Encoding, int] = {"fp32": 4}
 
 ALIGNMENT_BYTES = 64
@@ -23,23 +32,27 @@ HexKey = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{16}$")]
 
 
 class TableSlice(Config):
-    """Consecutive rows of one table on one shard, and the keys that fall on them."""
+    """Rows of one table on one shard, and the keys that may fall on them."""
 
     table: str
     shard: Annotated[int, Field(ge=0)]
+    kind: SliceKind = "rows"
+    """`rows`: consecutive ones, which no other slice of this kind has. `hot`: copies of the table's `num_rows` most
+    wanted rows, one after another in rising row number; at most one a table."""
     encoding: Encoding
     first_row: Annotated[int, Field(ge=0)]
+    """0 for a hot slice, whose rows the bundle lists."""
     num_rows: Annotated[int, Field(ge=1)]
     first_key: HexKey
     last_key: HexKey
-    """Inclusive."""
+    """Inclusive. Hot rows lie anywhere: a hot slice's range is that of all keys."""
     offset_bytes: Annotated[int, Field(ge=0)]
     """Where the slice starts in the shard's flat tensor of this encoding."""
     size_bytes: Annotated[int, Field(ge=1)]
 
 
 class ShardPlan(Config):
-    """Every row of every table, on exactly one shard."""
+    """Every row of every table in exactly one row slice, and copies of hot rows."""
 
     strategy: str
     num_shards: Annotated[int, Field(ge=1, le=1024)]
@@ -52,23 +65,33 @@ class ShardPlan(Config):
         return tuple(slice_ for slice_ in self.slices if slice_.shard == shard)
 
     def slices_of(self, table: str) -> tuple[TableSlice, ...]:
-        """Return one table's slices, in order of rows."""
-        return tuple(sorted((s for s in self.slices if s.table == table), key=lambda s: s.first_row))
+        """Return one table's slices: those of rows in order of rows, then the hot one if there is one."""
+        return tuple(sorted((s for s in self.slices if s.table == table), key=order_of_slice))
+
+    def by_table(self) -> dict[str, tuple[TableSlice, ...]]:
+        """Return what `slices_of` does for every table, by its name."""
+        tables: defaultdict[str, list[TableSlice]] = defaultdict(list)
+        for slice_ in sorted(self.slices, key=order_of_slice):
+            tables[slice_.table].append(slice_)
+        return {name: tuple(slices) for name, slices in tables.items()}
+
+    def hot_slices(self) -> dict[str, TableSlice]:
+        """Return the hot slices, by table."""
+        return {slice_.table: slice_ for slice_ in self.slices if slice_.kind == "hot"}
 
     def flat_size_bytes(self, shard: int) -> int:
         """Return the length of one shard's flat tensor; every shard has one encoding now."""
         return max((s.offset_bytes + s.size_bytes for s in self.slices_on(shard)), default=0)
 
     def check(self, schema: Schema) -> Self:
-        """Return this plan if it places each row and key of each of the schema's tables exactly once.
+        """Return this plan if it places each row and key of each of the schema's tables exactly once, hot copies aside.
 
         Raises: PlanError, which names the table and what is wrong with it.
         """
         if len(self.replicas) != self.num_shards:
             raise PlanError(f"the plan has {self.num_shards} shards, but replicas for {len(self.replicas)}")
-        expected = assign(
-            schema, [Assignment(s.table, s.shard, s.first_row, s.num_rows) for s in self.slices], self.num_shards
-        )
+        assignments = [Assignment(s.table, s.shard, s.first_row, s.num_rows, hot=s.kind == "hot") for s in self.slices]
+        expected = assign(schema, assignments, self.num_shards)
         for found, right in zip(self.slices, expected, strict=True):
             if found != right:
                 raise PlanError(f"the plan's slice {found} should be {right}: plan again")
@@ -83,35 +106,50 @@ class Assignment:
     shard: int
     first_row: int
     num_rows: int
+    hot: bool = False
+    """Whether these are copies of the table's most wanted rows; `first_row` is then 0."""
+
+
+def order_of_slice(slice_: TableSlice) -> tuple[bool, int]:
+    """Return what sorts one table's slices: those of rows by row, then the hot one."""
+    return slice_.kind == "hot", slice_.first_row
 
 
 def assign(schema: Schema, assignments: Iterable[Assignment], num_shards: int) -> tuple[TableSlice, ...]:
     """Return the slices for these assignments, laid out one after another on each shard.
 
-    Raises: PlanError if a row of a table is placed twice or not at all, or a shard does not exist.
+    Raises: PlanError if a row of a table is placed twice or not at all, or a shard does not exist; if a table has two
+    sets of hot rows, or none of its rows is left cold.
     """
     assignments = list(assignments)
-    unknown = {a.table for a in assignments} - {table.name for table in schema.tables}
+    tables = {table.name: table for table in schema.tables}
+    of_table: defaultdict[str, list[Assignment]] = defaultdict(list)
+    for assignment in assignments:
+        of_table[assignment.table].append(assignment)
+    unknown = of_table.keys() - tables.keys()
     if unknown:
         raise PlanError(f"the plan places table {', '.join(sorted(unknown))}, which the schema does not have")
-    for table in schema.tables:
-        _check_rows(table.name, table.rows, [a for a in assignments if a.table == table.name])
+    for name, table in tables.items():
+        _check_rows(name, table.rows, [a for a in of_table[name] if not a.hot])
+        _check_hot(name, table.rows, [a for a in of_table[name] if a.hot])
     free_bytes = [0] * num_shards
     slices = []
     for assignment in assignments:
         if not 0 <= assignment.shard < num_shards:
             raise PlanError(f"table {assignment.table!r} is on shard {assignment.shard}; there are {num_shards}")
-        table = schema.table(assignment.table)
+        table = tables[assignment.table]
         size_bytes = assignment.num_rows * table.dim * BYTES_PER_NUMBER["fp32"]
+        end_row = table.rows if assignment.hot else assignment.first_row + assignment.num_rows
         slices.append(
             TableSlice(
                 table=table.name,
                 shard=assignment.shard,
+                kind="hot" if assignment.hot else "rows",
                 encoding="fp32",
                 first_row=assignment.first_row,
                 num_rows=assignment.num_rows,
                 first_key=f"0x{first_key_of_row(assignment.first_row, table.rows):016x}",
-                last_key=f"0x{first_key_of_row(assignment.first_row + assignment.num_rows, table.rows) - 1:016x}",
+                last_key=f"0x{first_key_of_row(end_row, table.rows) - 1:016x}",
                 offset_bytes=free_bytes[assignment.shard],
                 size_bytes=size_bytes,
             )
@@ -123,6 +161,8 @@ def assign(schema: Schema, assignments: Iterable[Assignment], num_shards: int) -
 def _check_rows(table: str, num_rows: int, assignments: Sequence[Assignment]) -> None:
     next_row = 0
     for assignment in sorted(assignments, key=lambda a: a.first_row):
+        if assignment.num_rows < 1:
+            raise PlanError(f"table {table!r}: a slice from row {assignment.first_row} has {assignment.num_rows} rows")
         if assignment.first_row != next_row:
             problem = "not placed" if assignment.first_row > next_row else "placed twice"
             lower, upper = sorted((next_row, assignment.first_row))
@@ -130,3 +170,16 @@ def _check_rows(table: str, num_rows: int, assignments: Sequence[Assignment]) ->
         next_row += assignment.num_rows
     if next_row != num_rows:
         raise PlanError(f"table {table!r} has {num_rows} rows, but the plan places {next_row}")
+
+
+def _check_hot(table: str, num_rows: int, assignments: Sequence[Assignment]) -> None:
+    if len(assignments) > 1:
+        raise PlanError(f"table {table!r} has hot rows in {len(assignments)} slices; at most one may hold them")
+    for assignment in assignments:
+        if assignment.first_row != 0:
+            raise PlanError(f"table {table!r}: its hot slice starts at row {assignment.first_row}, expected 0")
+        if not 0 < assignment.num_rows < num_rows:
+            raise PlanError(
+                f"table {table!r} has {assignment.num_rows} hot rows, expected 1 to {num_rows - 1} of its {num_rows}: "
+                "a table that is hot as a whole wants a shard with more replicas, not a copy"
+            )

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from exfm.cli import deployment, ingest, pipelines, serving, steps
+from exfm.cli import bench, deployment, ingest, pipelines, serving, sharding, steps
 from exfm.environment import COMPUTE_ENVIRONMENT
 from exfm.errors import ExfmError
 
@@ -46,6 +46,8 @@ steps.add_to(app)
 ingest.add_to(app)
 serving.add_to(app)
 deployment.add_to(app)
+sharding.add_to(app)
+bench.add_to(app)
 pipelines.add_to(app)
 
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, tables_file
+from exfm.artifact.hot_rows import HOT_ROWS_FILE, NO_HOT_ROWS, HotRows, hot_rows_file, read_hot_rows
 from exfm.errors import BundleError
 from exfm.features.batch import Bags, NetBatches
 from exfm.models.config import NetworkConfig
-from exfm.models.lookup import Lookup, ShardTables, lookups_of, owned_bags
+from exfm.models.lookup import KeyRouter, Lookup, ShardTables, lookups_of
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
 from exfm.models.pooling import pool_sums
 from exfm.schema import NETS, Net
@@ -27,37 +28,48 @@ from exfm.schema import NETS, Net
 class Scorer:
     """Splits a batch's keys among shards, and turns their sums into probabilities."""
 
-    def __init__(self, manifest: BundleManifest, network: DenseNetwork) -> None:
+    def __init__(self, manifest: BundleManifest, network: DenseNetwork, *, hot_rows: HotRows = NO_HOT_ROWS) -> None:
+        """Score for a bundle; `hot_rows` tells the rows of its plan's hot slices."""
         self.manifest = manifest
         self._network = network.eval()
+        plan, schema = manifest.plan, manifest.feature_schema
         self._lookups: dict[tuple[int, Net], tuple[Lookup, ...]] = {
-            (shard, net): lookups_of(manifest.plan, manifest.feature_schema, shard=shard, net=net)
-            for shard in range(manifest.plan.num_shards)
+            (shard, net): lookups_of(plan, schema, shard=shard, net=net)
+            for shard in range(plan.num_shards)
             for net in NETS
+        }
+        slices = plan.by_table()
+        self._shards = {name: [slice_.shard for slice_ in of_table] for name, of_table in slices.items()}
+        self._routers = {
+            table.name: KeyRouter(slices[table.name], num_rows=table.rows, hot_rows=hot_rows) for table in schema.tables
         }
 
     @classmethod
     def load(cls, folder: Path, manifest: BundleManifest) -> Self:
         """Return the scorer of a bundle whose files were verified.
 
-        Raises: BundleError if its parameters are missing, or do not fit its network's sizes.
+        Raises: BundleError if its parameters or hot rows are missing or malformed, or do not fit network and plan.
         """
         network = DenseNetwork(manifest.feature_schema, NetworkConfig.parse(manifest.network, source=str(folder)))
         try:
             network.load_state_dict(safetensors.torch.load_file(folder / DENSE_FILE))
         except (OSError, RuntimeError, safetensors.SafetensorError) as error:
             raise BundleError(f"{folder / DENSE_FILE}: {error}") from error
-        return cls(manifest, network)
+        hot_rows = read_hot_rows(folder / HOT_ROWS_FILE, manifest.plan.slices, manifest.feature_schema)
+        return cls(manifest, network, hot_rows=hot_rows)
 
     def lookups(self, shard: int, net: Net) -> tuple[Lookup, ...]:
         """Return what a shard looks up for one net, in the order of bags and of columns."""
         return self._lookups[shard, net]
 
-    def bags_for(self, batches: NetBatches, *, shard: int, net: Net) -> list[Bags]:
-        """Return the keys that a shard owns, a Bags for each of its lookups."""
-        return [
-            owned_bags(batches.of(net).bags[lookup.feature.name], lookup.slice) for lookup in self._lookups[shard, net]
-        ]
+    def bags_for(self, batches: NetBatches, *, net: Net) -> list[list[Bags]]:
+        """Return each shard's keys of one net, a Bags for each of its lookups."""
+        bags: list[list[Bags]] = [[] for _ in range(self.manifest.plan.num_shards)]
+        for feature in self.manifest.feature_schema.sparse_of(net):
+            parts = self._routers[feature.table].split(batches.of(net).bags[feature.name])
+            for shard, part in zip(self._shards[feature.table], parts, strict=True):
+                bags[shard].append(part)
+        return bags
 
     @torch.inference_mode()
     def scores(self, batches: NetBatches, sums: Sequence[Mapping[Net, Tensor]]) -> npt.NDArray[np.float32]:
@@ -91,7 +103,7 @@ class Scorer:
 def load_shard_tables(folder: Path, manifest: BundleManifest, *, shard: int) -> ShardTables:
     """Return one shard's tables, mapped from its file.
 
-    Raises: BundleError if the file is not what the plan says.
+    Raises: BundleError if the file, or that of its hot rows, is not what the plan says.
     """
     path = folder / tables_file(shard)
     try:
@@ -100,7 +112,9 @@ def load_shard_tables(folder: Path, manifest: BundleManifest, *, shard: int) -> 
         raise BundleError(f"{path}: {error}") from error
     if set(tensors) != {"fp32"}:
         raise BundleError(f"{path}: holds tensors {sorted(tensors)}, expected one, fp32")
-    return ShardTables(tensors["fp32"], manifest.plan, manifest.feature_schema, shard=shard)
+    plan, schema = manifest.plan, manifest.feature_schema
+    hot_rows = read_hot_rows(folder / hot_rows_file(shard), plan.slices_on(shard), schema)
+    return ShardTables(tensors["fp32"], plan, schema, shard=shard, hot_rows=hot_rows)
 
 
 class UnshardedScorer:
@@ -119,13 +133,10 @@ class UnshardedScorer:
 
     def scores(self, batches: NetBatches) -> npt.NDArray[np.float32]:
         """Return the probability of each task for each item; shape [N, T]."""
+        bags = {net: self._scorer.bags_for(batches, net=net) for net in NETS}
         sums: list[Mapping[Net, Tensor]] = [
             {
-                net: tables.sums(
-                    self._scorer.lookups(shard, net),
-                    self._scorer.bags_for(batches, shard=shard, net=net),
-                    num_rows=batches.of(net).num_rows,
-                )
+                net: tables.sums(self._scorer.lookups(shard, net), bags[net][shard], num_rows=batches.of(net).num_rows)
                 for net in NETS
             }
             for shard, tables in enumerate(self._tables)

@@ -54,3 +54,15 @@ class RankerConfig(ServerConfig):
     lookup_attempts: Annotated[int, Field(ge=1, le=5)] = 3
     """Times that a lookup is sent while its shard's servers cannot be reached, all within its deadline; 1 to 5. 1 never
     sends it again."""
+    trace_folder: str = ""
+    """Folder, new or not, in which each start of a ranker records the requests that it gets, for `exfm shard
+    statistics`: hashed ids, nothing else. Empty, the default: nothing is recorded."""
+    trace_max_requests: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    """Requests recorded after one start at most; 1 to 10,000,000."""
+    trace_max_mib: Annotated[int, Field(ge=1, le=1_048_576)] = 128
+    """Size of what is recorded after one start at most, in MiB (2**20 bytes), 1 to 1,048,576: some 40,000 requests of
+    100 candidates with four ids. A pod's /tmp has 256 MiB, and one that fills it is ended."""
+    trace_sampling_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Probability with which a request is recorded; more than 0, at most 1."""
+    trace_seed: Annotated[int, Field(ge=0)] = 0
+    """Of that choice."""

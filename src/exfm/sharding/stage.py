@@ -7,18 +7,21 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle, tables_file
+from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle
 from exfm.artifact.manifest import write_json
 from exfm.artifact.storage import Ref, reading, writing
 from exfm.events.examples import ExamplesManifest
 from exfm.features.batch import encode_examples
 from exfm.features.oip import outputs_to_json
 from exfm.features.table import raw_columns
-from exfm.models.lookup import flatten_tables
 from exfm.models.ranking import RankingModel
 from exfm.sharding.config import BundleConfig
-from exfm.sharding.planner import plan_by_size
+from exfm.sharding.costs import DEFAULT_COSTS
+from exfm.sharding.counted import Counted
+from exfm.sharding.counting import statistics_of_examples
+from exfm.sharding.planner import make_plan
 from exfm.sharding.query import latest_query
+from exfm.sharding.shard_files import write_shards
 from exfm.training.checkpoint import load_weights
 from exfm.training.manifest import ModelManifest
 
@@ -26,7 +29,7 @@ from exfm.training.manifest import ModelManifest
 def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManifest:
     """Write the bundle of a vertical model's last snapshot; return its manifest.
 
-    Raises: PlanError if its tables do not fit the shards.
+    Raises: PlanError if its tables do not fit the shards; StorageError if what was counted of them cannot be read.
     """
     with reading(vertical) as model_folder, writing(out) as folder:
         model = ModelManifest.read(model_folder)
@@ -34,16 +37,15 @@ def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManif
         schema = trained.schema
         snapshot_folder = model_folder / model.snapshots[-1].folder
         load_weights(trained, snapshot_folder)
-        plan = plan_by_size(schema, config.sharding)
         _save_tensors(trained.network.state_dict(), folder / DENSE_FILE)
-        for shard in range(plan.num_shards):
-            flat = flatten_tables(trained.tables.weights(), plan, shard=shard)
-            _save_tensors({"fp32": flat}, folder / tables_file(shard))
         with reading(model.inputs["examples"]) as dataset:
             examples = ExamplesManifest.read(dataset)
+            counted = _counted(config, model, dataset)
             rows, request = latest_query(
                 dataset, model.windows, schema, domains=model.domains, num_candidates=config.golden_candidates
             )
+        plan = make_plan(schema, counted.statistics, config.sharding, DEFAULT_COSTS)
+        write_shards(folder, trained.tables.weights(), plan, hottest=counted.hottest)
         scores_NT = trained.probabilities(encode_examples(raw_columns(rows.to_arrow(), schema), schema))
         _save_golden(folder, request, outputs_to_json(schema.tasks(), scores_NT))
         return seal_bundle(
@@ -56,11 +58,37 @@ def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManif
         )
 
 
+def statistics_of_model(vertical: Ref, *, candidates_mean: float) -> Counted:
+    """Return what the examples that a vertical model learned from tell of its tables.
+
+    Raises: StorageError if the model or its examples cannot be read; DataError if there is none.
+    """
+    with reading(vertical) as model_folder:
+        model = ModelManifest.read(model_folder)
+        with reading(model.inputs["examples"]) as dataset:
+            return _counted_on_examples(model, dataset, candidates_mean=candidates_mean)
+
+
 def headline(manifest: BundleManifest) -> str:
     """Return one line about a bundle."""
     sizes = [manifest.plan.flat_size_bytes(shard) for shard in range(manifest.plan.num_shards)]
     shards = " + ".join(f"{size_bytes / 2**10:,.0f} KiB" for size_bytes in sizes)
-    return f"{manifest.name}: {len(manifest.plan.slices)} tables on {len(sizes)} shards ({shards})"
+    num_hot = sum(slice_.num_rows for slice_ in manifest.plan.slices if slice_.kind == "hot")
+    hot = f", {num_hot:,} hot rows twice" if num_hot else ""
+    tables = len(manifest.feature_schema.tables)
+    return f"{manifest.name}: {tables} tables on {len(sizes)} shards ({shards}){hot}"
+
+
+def _counted(config: BundleConfig, model: ModelManifest, dataset: Path) -> Counted:
+    if config.table_statistics:
+        return Counted.read(config.table_statistics)
+    return _counted_on_examples(model, dataset, candidates_mean=config.candidates_mean)
+
+
+def _counted_on_examples(model: ModelManifest, dataset: Path, *, candidates_mean: float) -> Counted:
+    return statistics_of_examples(
+        dataset, model.windows, model.feature_schema, domains=model.domains, candidates_mean=candidates_mean
+    )
 
 
 def _lineage(model: ModelManifest, examples: ExamplesManifest) -> dict[str, str]:

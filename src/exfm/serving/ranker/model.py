@@ -3,7 +3,9 @@
 Legend: N items, T tasks, E dims of the features that one shard looks up for one net, side by side.
 """
 
+import asyncio
 import logging
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any, Self
 import torch
 
 from exfm.artifact.bundle import DENSE_FILE
+from exfm.artifact.hot_rows import HOT_ROWS_FILE
 from exfm.errors import ConfigError, ServingError, VersionMismatchError
 from exfm.features.batch import NetBatches
 from exfm.features.oip import complete_answer
@@ -24,6 +27,7 @@ from exfm.serving.config import RankerConfig
 from exfm.serving.model import ServedModel
 from exfm.serving.ranker.channel import ShardChannel
 from exfm.serving.ranker.readiness import ATTEMPT_S, Golden, check_scores, read_golden, until_reached
+from exfm.serving.ranker.recorder import Recorder
 from exfm.serving.ranker.shards import ask_all, check_ready
 from exfm.serving.ranker.upkeep import keep_channels
 from exfm.serving.shard.protocol import shard_model_name, shard_request, sums_of
@@ -53,9 +57,12 @@ class RankerModel(ServedModel):
         golden: Golden | None,
         shards: Sequence[str],
         tls: TlsFolder | None,
+        recorder: Recorder | None,
         config: RankerConfig,
     ) -> None:
         """Serve with the shards at these addresses, in order; with `tls`, encrypted and under that certificate.
+
+        What clients ask goes to `recorder` too.
 
         Raises: ConfigError if they are not as many as the bundle's.
         """
@@ -70,6 +77,7 @@ class RankerModel(ServedModel):
         self._golden = golden
         self._addresses = shards
         self._tls = tls
+        self._recorder = recorder
         self._channels: list[ShardChannel] = []
 
     @classmethod
@@ -81,9 +89,11 @@ class RankerModel(ServedModel):
         Raises: ConfigError, BundleError.
         """
         manifest = read_manifest(bundle, bundle_id=bundle_id)
-        verify_files(bundle, manifest, [DENSE_FILE])
+        verify_files(bundle, manifest, [DENSE_FILE, *([HOT_ROWS_FILE] if manifest.plan.hot_slices() else [])])
         golden = read_golden(bundle, manifest)
-        return cls(Scorer.load(bundle, manifest), golden=golden, shards=shards, tls=tls, config=config)
+        scorer = Scorer.load(bundle, manifest)
+        recorder = Recorder.start(manifest, config)
+        return cls(scorer, golden=golden, shards=shards, tls=tls, recorder=recorder, config=config)
 
     async def open(self) -> None:
         """Connect to the shards; they need not be there yet."""
@@ -97,9 +107,11 @@ class RankerModel(ServedModel):
         return [self._become_ready(), keep_channels(self._channels, tls=self._tls)]
 
     async def close(self) -> None:
-        """Disconnect from the shards."""
+        """Disconnect from the shards, and write what is still to be recorded."""
         for channel in self._channels:
             await channel.close()
+        if self._recorder is not None:
+            await asyncio.to_thread(self._recorder.close)
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return the schema's inputs."""
@@ -122,8 +134,13 @@ class RankerModel(ServedModel):
 
         Raises: RequestError, DataError, ServingError.
         """
-        deadline = payload.deadline
+        arrival_ns = time.time_ns()
         ask = self._encode(payload)
+        if self._recorder is not None:
+            self._recorder.offer(ask.batches, arrival_ns=arrival_ns)
+        return await self._answer(ask, payload.deadline)
+
+    async def _answer(self, ask: Ask, deadline: Deadline) -> Answer:
         responses = await ask_all(self._channels, ask.requests, deadline=deadline)
         answer = self._score(ask.batches, responses)
         deadline.check("scores were computed")
@@ -145,7 +162,8 @@ class RankerModel(ServedModel):
         """Return what was found of the shards."""
         deadline = Deadline.after(ATTEMPT_S)
         if self._golden is not None:
-            answer = await self.predict(Call(self._golden.tensors, deadline=deadline, model_version=self.bundle_id))
+            call = Call(self._golden.tensors, deadline=deadline, model_version=self.bundle_id)
+            answer = await self._answer(self._encode(call), deadline)
             difference = check_scores(answer.outputs, expected=self._golden.scores)
             return f"the golden request's scores differ by {difference:.1e} at most"
         for channel in self._channels:
@@ -159,9 +177,10 @@ class RankerModel(ServedModel):
         batches = encode_request(call.tensors, manifest.feature_schema)
         self.check_rows(batches.user.num_rows, kind="users")
         self.check_rows(batches.item.num_rows, kind="candidates")
+        every = {net: self._scorer.bags_for(batches, net=net) for net in NETS}
         requests = []
         for shard in range(manifest.plan.num_shards):
-            bags = {net: self._scorer.bags_for(batches, shard=shard, net=net) for net in self._nets_of(shard)}
+            bags = {net: every[net][shard] for net in self._nets_of(shard)}
             name = shard_model_name(manifest.name, shard)
             requests.append(shard_request(bags, model_name=name, bundle_id=manifest.bundle_id) if bags else None)
         return Ask(batches=batches, requests=requests)

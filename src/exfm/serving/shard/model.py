@@ -9,6 +9,7 @@ from typing import Any, Self
 from prometheus_client import Counter
 
 from exfm.artifact.bundle import BundleManifest, tables_file
+from exfm.artifact.hot_rows import hot_rows_file
 from exfm.errors import ConfigError, KeysOutsideSliceError, RequestError, VersionMismatchError
 from exfm.models.lookup import ShardTables, lookups_of
 from exfm.models.scoring import load_shard_tables
@@ -49,7 +50,8 @@ class ShardModel(ServedModel):
         num_shards = manifest.plan.num_shards
         if not 0 <= shard < num_shards:
             raise ConfigError(f"{bundle} has shards 0 to {num_shards - 1}; there is no shard {shard}")
-        verify_files(bundle, manifest, [tables_file(shard)])
+        is_hot = any(slice_.kind == "hot" for slice_ in manifest.plan.slices_on(shard))
+        verify_files(bundle, manifest, [tables_file(shard), *([hot_rows_file(shard)] if is_hot else [])])
         return cls(load_shard_tables(bundle, manifest, shard=shard), manifest, shard=shard, config=config)
 
     def get_input_types(self) -> list[dict[str, Any]]:

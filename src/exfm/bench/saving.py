@@ -1,0 +1,63 @@
+"""What `auto` saves against the whole model on every server, at equal load and latency."""
+
+import math
+import time
+from dataclasses import dataclass
+
+from exfm.sharding.comparison import compare
+from exfm.sharding.config import Demand
+from exfm.sharding.costs import CostModel
+from exfm.sharding.fleet import Fleet
+from exfm.sharding.forecast import forecast
+from exfm.sharding.offers import Offer, cheapest_fleet
+from exfm.sharding.planner import PLACINGS, make_plan
+from exfm.sharding.workloads import Workload
+
+NODE_GIB = 256.0
+"""Memory of a shard: it holds the whole of each model."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """The whole model on every server, and `auto`'s plan that is no slower."""
+
+    workload: Workload
+    requests_per_s: float
+    p99_ms: float
+    """Of the whole models' servers at the usual utilisation: the objective of all others."""
+    whole: Fleet
+    auto: Offer
+    auto_p99_ms: float
+    seconds: float
+    """For `auto`'s plan, nearly all of it for simulations."""
+    cheapest_other: float
+    """Cost of the cheapest strategy but `auto` that meets the objective."""
+
+
+def saved(workload: Workload, requests_per_s: float, costs: CostModel) -> Saving:
+    """Return what `auto` takes where whole models on every server set the latency.
+
+    Raises: PlanError if nothing meets it.
+    """
+    config = workload.settings("auto").model_copy(
+        update={"shard_memory_gib": NODE_GIB, "demand": Demand(requests_per_s=requests_per_s)}
+    )
+    singular = cheapest_fleet(PLACINGS["singular"](workload.statistics, config, costs), config, costs)
+    p99_ms = forecast(singular.placement, singular.fleet, workload.schema, config, costs).p99_ms
+    demand = config.demand.model_copy(update={"p99_ms": p99_ms})
+    config = config.model_copy(update={"demand": demand})
+    rows = compare(workload.schema, workload.statistics, config, costs)
+    start = time.perf_counter()
+    make_plan(workload.schema, workload.statistics, config, costs)
+    *others, auto = rows
+    assert auto.offer is not None and auto.prediction is not None, "the whole model's servers meet it"  # noqa: PT018
+    return Saving(
+        workload=workload,
+        requests_per_s=requests_per_s,
+        p99_ms=p99_ms,
+        whole=singular.fleet,
+        auto=auto.offer,
+        auto_p99_ms=auto.prediction.p99_ms,
+        seconds=time.perf_counter() - start,
+        cheapest_other=min((row.offer.fleet.cost for row in others if row.offer and row.meets), default=math.inf),
+    )

@@ -1,0 +1,32 @@
+"""`exfm bench`: measurements of what the project promises, made where the command runs."""
+
+from typing import Annotated
+
+import typer
+
+MIN_WIDTH = 160
+"""Columns of the widest table: wrapped it cannot be read."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the subcommand, which has one subcommand a promise."""
+    group = typer.Typer(help="Measure what the project promises, on this machine.", no_args_is_help=True)
+    group.command("planner")(planner)
+    app.add_typer(group, name="bench", rich_help_panel="Sharding")
+
+
+def planner(
+    num_seeds: Annotated[int, typer.Option(min=1, max=100, help="Of each made-up model.")] = 3,
+    requests_per_s: Annotated[
+        float, typer.Option(min=1, help="That servers are counted for, and ten times it.")
+    ] = 2000.0,
+) -> None:
+    """Time plans of 1,000 tables on 128 shards, and say how near the best they are; some minutes."""
+    from rich.console import Console
+
+    from exfm.bench.planner import bench_planner
+    from exfm.sharding.costs import DEFAULT_COSTS
+
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
+    bench_planner(console, DEFAULT_COSTS, num_seeds=num_seeds, requests_per_s=requests_per_s)

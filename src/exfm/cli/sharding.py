@@ -1,0 +1,185 @@
+"""`exfm shard`: where a model's tables go, why, and what that will cost."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from exfm.artifact.plan import ShardPlan
+    from exfm.schema import Schema
+    from exfm.sharding.config import ShardingConfig
+    from exfm.sharding.costs import CostModel
+    from exfm.sharding.statistics import Statistics
+
+ModelArgument = Annotated[Path, typer.Argument(help="A schema's YAML file, or a bundle's folder.")]
+SettingsOption = Annotated[
+    str, typer.Option("--settings", "-s", help="YAML file as bundle.sharding of a run; empty: the defaults.")
+]
+StatisticsOption = Annotated[
+    str, typer.Option("--statistics", help="What `exfm shard statistics` counted; empty: an estimate from the schema.")
+]
+CandidatesOption = Annotated[
+    float, typer.Option("--candidates", min=1, help="Candidates of a mean request, where nothing was counted.")
+]
+CostsOption = Annotated[
+    str, typer.Option("--costs", help="YAML file with measured costs; empty: those of exfm's own servers.")
+]
+
+MIN_WIDTH = 112
+"""Columns of the comparison, wider than many terminals: wrapped it cannot be read."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the subcommand, which has one subcommand a question."""
+    group = typer.Typer(help="Where a model's tables go, why, and what it costs.", no_args_is_help=True)
+    group.command("plan")(plan)
+    group.command("explain")(explain)
+    group.command("simulate")(simulate)
+    group.command("statistics")(statistics)
+    app.add_typer(group, name="shard", rich_help_panel="Sharding")
+
+
+def plan(
+    model: ModelArgument,
+    settings: SettingsOption = "",
+    table_statistics: StatisticsOption = "",
+    candidates: CandidatesOption = 100.0,
+    costs: CostsOption = "",
+    strategy: Annotated[str, typer.Option(help="Instead of the settings' own.")] = "",
+    previous: Annotated[str, typer.Option(help="A plan, or a bundle's folder, to move few bytes from.")] = "",
+    out: Annotated[str, typer.Option(help="JSON file for the plan.")] = "",
+    drawing: Annotated[str, typer.Option(help="PNG or SVG file for the comparison.")] = "",
+) -> None:
+    """Plan by the settings' strategy, beside all others."""
+    from rich.console import Console
+
+    from exfm.artifact.manifest import write_json
+    from exfm.sharding.comparison import compare, comparison_table, problems
+    from exfm.sharding.planner import headline, make_plan
+    from exfm.sharding.replanning import replan
+
+    schema, config = _read_schema(model), _read_settings(settings, strategy=strategy)
+    counted, priced = _read_statistics(table_statistics, schema, candidates), _read_costs(costs)
+    rows = compare(schema, counted, config, priced)
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
+    console.print(comparison_table(rows))
+    for problem in problems(rows):
+        print(problem)
+    if drawing:
+        from exfm.sharding.drawing import draw_comparison
+
+        draw_comparison(rows, config, title=model.stem, out=Path(drawing))
+        print(f"{drawing}: the comparison")
+    if previous:
+        replanned = replan(_read_plan(Path(previous)), schema, counted, config, priced)
+        found, moves = replanned.plan, f"; {replanned.headline()}"
+    else:
+        found, moves = make_plan(schema, counted, config, priced), ""
+    print(headline(found) + moves)
+    if out:
+        write_json(Path(out), found.to_dict())
+        print(f"{out}: the plan")
+
+
+def explain(
+    table: Annotated[str, typer.Argument(help="A table of the model.")],
+    model: ModelArgument,
+    plan: Annotated[str, typer.Option(help="The plan's JSON file; empty: the bundle's own.")] = "",
+    settings: SettingsOption = "",
+    table_statistics: StatisticsOption = "",
+    candidates: CandidatesOption = 100.0,
+    costs: CostsOption = "",
+) -> None:
+    """Say why a table is where it is."""
+    from exfm.sharding.explanation import explain as explained
+
+    schema = _read_schema(model)
+    found = _read_plan(Path(plan or model)).check(schema)
+    counted = _read_statistics(table_statistics, schema, candidates)
+    for sentence in explained(table, found, counted, _read_settings(settings), _read_costs(costs)):
+        print(sentence)
+
+
+def simulate(
+    model: ModelArgument,
+    requests_per_s: Annotated[float, typer.Option(min=1e-9, help="Requests that come in, a second.")],
+    plan: Annotated[str, typer.Option(help="The plan's JSON file; empty: the bundle's own.")] = "",
+    table_statistics: StatisticsOption = "",
+    candidates: CandidatesOption = 100.0,
+    candidates_p99: Annotated[float, typer.Option(min=0, help="Their 99th percentile; 0: all have the mean.")] = 0.0,
+    costs: CostsOption = "",
+    rankers: Annotated[int, typer.Option(min=1, help="Rankers before the plan's servers.")] = 1,
+    num_requests: Annotated[int, typer.Option(min=100, max=1_000_000, help="That are simulated.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything drawn.")] = 0,
+) -> None:
+    """Say what a plan's servers will do under a load: latency, CPU time and how busy they are."""
+    from exfm.sharding.forecast import described, simulate_plan
+    from exfm.sharding.simulator import Load
+
+    schema = _read_schema(model)
+    found = _read_plan(Path(plan or model)).check(schema)
+    counted = _read_statistics(table_statistics, schema, candidates)
+    load = Load(requests_per_s=requests_per_s, num_requests=num_requests, candidates_p99=candidates_p99)
+    prediction = simulate_plan(found, counted, _read_costs(costs), load, rankers=rankers, seed=seed)
+    for line in described(prediction):
+        print(line)
+
+
+def statistics(
+    source: Annotated[str, typer.Argument(help="A trace's folder; or a vertical model's (vm/NAME), for its examples.")],
+    out: Annotated[str, typer.Option(help="Folder or s3:// URL for what was counted.")],
+    model: Annotated[str, typer.Option(help="For a trace: a schema's YAML file, or a bundle's folder.")] = "",
+    candidates: CandidatesOption = 100.0,
+) -> None:
+    """Count how requests use a model's tables: keys, bags, and which rows they want most."""
+    from exfm.artifact.storage import ref_to
+    from exfm.sharding.counting import statistics_of_trace
+    from exfm.sharding.stage import statistics_of_model
+
+    if model:
+        counted = statistics_of_trace(Path(source), _read_schema(Path(model)))
+    else:
+        counted = statistics_of_model(ref_to(source), candidates_mean=candidates)
+    counted.write(out)
+    print(f"{out}: {len(counted.statistics.tables)} tables, counted on {counted.statistics.num_requests:,} requests")
+
+
+def _read_schema(model: Path) -> "Schema":
+    from exfm.artifact.bundle import BundleManifest
+    from exfm.schema import Schema
+
+    return BundleManifest.read(model, verify=False).feature_schema if model.is_dir() else Schema.read(model)
+
+
+def _read_plan(place: Path) -> "ShardPlan":
+    from exfm.artifact.bundle import BundleManifest
+    from exfm.artifact.manifest import read_json
+    from exfm.artifact.plan import ShardPlan
+
+    if place.is_dir():
+        return BundleManifest.read(place, verify=False).plan
+    return ShardPlan.parse(read_json(place), source=str(place))
+
+
+def _read_settings(file: str, *, strategy: str = "") -> "ShardingConfig":
+    from exfm.config import read_yaml
+    from exfm.sharding.config import ShardingConfig
+
+    found = ShardingConfig.parse(read_yaml(Path(file)) or {}, source=file) if file else ShardingConfig()
+    return ShardingConfig.parse(found.to_dict() | {"strategy": strategy}, source="--strategy") if strategy else found
+
+
+def _read_statistics(folder: str, schema: "Schema", candidates: float) -> "Statistics":
+    from exfm.sharding.counted import Counted
+    from exfm.sharding.statistics import statistics_of_schema
+
+    return Counted.read(folder).statistics if folder else statistics_of_schema(schema, candidates_mean=candidates)
+
+
+def _read_costs(file: str) -> "CostModel":
+    from exfm.config import read_yaml
+    from exfm.sharding.costs import DEFAULT_COSTS, CostModel
+
+    return CostModel.parse(read_yaml(Path(file)), source=file) if file else DEFAULT_COSTS

@@ -1,0 +1,203 @@
+"""Table statistics counted on requests: those of a trace, or examples taken for requests.
+
+Legend: R requests.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from exfm.artifact.manifest import Window
+from exfm.artifact.rows import Rows, rows_of_keys
+from exfm.artifact.trace import Requests, Trace, require_features
+from exfm.errors import DataError
+from exfm.events.partitions import read_partition
+from exfm.features.batch import encode_examples
+from exfm.features.table import raw_columns
+from exfm.schema import NETS, Net, Schema, SparseFeature, Table
+from exfm.sharding.counted import Counted
+from exfm.sharding.row_counts import RowCounts, Weights, ranked, skew_of, sum_by_row
+from exfm.sharding.statistics import Statistics, TableStatistics, features_by_table, net_of
+
+MAX_EXAMPLES = 1_000_000
+"""Examples that are counted, the newest: a few seconds' work, and what is wanted now rather than what was."""
+
+EXAMPLES_AT_ONCE = 65_536
+"""Examples in memory at a time, beside their window's columns."""
+
+Late = npt.NDArray[np.bool_]
+
+
+@dataclass
+class _NetCount:
+    """What one net's features do with a table."""
+
+    num_bags: int = 0
+    num_by_length: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    num_asking: int = 0
+    """Requests with a key."""
+    rows: dict[bool, RowCounts] = field(default_factory=lambda: {False: RowCounts(), True: RowCounts()})
+    """Of the first half of the requests, and (True) of the second."""
+
+    def add(self, requests: Requests, features: Sequence[SparseFeature], net: Net, late_R: Late, num_rows: int) -> Late:
+        """Count a table's features of one net; return which requests have a key of them."""
+        asks_R = np.zeros(len(requests), dtype=np.bool_)
+        for feature in features:
+            lengths = requests.lengths[feature.name]
+            self.num_bags += len(lengths)
+            by_length = np.bincount(lengths, minlength=len(self.num_by_length))
+            by_length[: len(self.num_by_length)] += self.num_by_length
+            self.num_by_length = by_length
+            before = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+            ends_R = np.cumsum(requests.num_rows[net])
+            keys_R = before[ends_R] - before[ends_R - requests.num_rows[net]]
+            asks_R |= keys_R > 0
+            rows, is_late = rows_of_keys(requests.keys[feature.name], num_rows), np.repeat(late_R, keys_R)
+            self.rows[False].add(rows[~is_late])
+            self.rows[True].add(rows[is_late])
+        self.num_asking += int(asks_R.sum())
+        return asks_R
+
+
+class _TableCount:
+    """What requests do with one table."""
+
+    def __init__(self, table: Table, features: Sequence[SparseFeature]) -> None:
+        self._table = table
+        self._features = features
+        self._nets: dict[Net, _NetCount] = {net: _NetCount() for net in NETS}
+        self._num_asking = 0
+
+    def add(self, requests: Requests, late_R: Late) -> None:
+        """Count some requests, of which some are in the second half of all."""
+        asks_R = np.zeros(len(requests), dtype=np.bool_)
+        for net, count in self._nets.items():
+            of_net = [feature for feature in self._features if feature.net == net]
+            asks_R |= count.add(requests, of_net, net, late_R, self._table.rows)
+        self._num_asking += int(asks_R.sum())
+
+    def statistics(self, num_requests: int, *, items: float) -> tuple[TableStatistics, Rows]:
+        """Return the table's statistics, and its hottest rows; what was counted of items counts `items` times."""
+        weight_of: dict[Net, float] = {"user": 1.0, "item": items}
+        early, late = (
+            sum_by_row([_weighted(self._nets[net].rows[half].merged(), weight_of[net]) for net in NETS])
+            for half in (False, True)
+        )
+        by_length = np.zeros(max(len(count.num_by_length) for count in self._nets.values()))
+        for net, count in self._nets.items():
+            by_length[: len(count.num_by_length)] += count.num_by_length * weight_of[net]
+        num_bags = by_length.sum()
+        share_of = {net: count.num_asking / num_requests for net, count in self._nets.items()}
+        share = self._num_asking / num_requests
+        if items > 1:  # each of a request's items asks, or does not, as the one that was counted
+            share = 1 - (1 - share_of["user"]) * (1 - share_of["item"]) ** items
+        statistics = TableStatistics(
+            name=self._table.name,
+            net=net_of(self._features),
+            rows=self._table.rows,
+            dim=self._table.dim,
+            num_features=len(self._features),
+            request_share=share,
+            bags_per_request=num_bags / num_requests,
+            pooling_mean=float(by_length @ np.arange(len(by_length)) / max(num_bags, 1)),
+            pooling_p99=float(np.searchsorted(np.cumsum(by_length), 0.99 * num_bags)),
+            skew=skew_of(ranked(*early), *late),
+        )
+        return statistics, ranked(*sum_by_row([early, late]))
+
+
+def statistics_of_trace(folder: Path, schema: Schema) -> Counted:
+    """Return what the requests of a trace, or of several in one folder, do with a schema's tables.
+
+    Raises: StorageError if the trace cannot be read; DataError if it is of another schema, or asks for no candidate.
+    """
+    trace = Trace.read(folder)
+    require_features(trace, schema)
+    middle_ns = np.median(trace.arrivals_ns())
+    num_candidates = 0
+    counts = _counts(schema)
+    for requests in trace.blocks():
+        num_candidates += int(requests.num_rows["item"].sum())
+        for count in counts:
+            count.add(requests, requests.arrival_ns >= middle_ns)
+    if num_candidates < trace.num_requests:
+        raise DataError(
+            f"{folder}: {trace.num_requests} requests ask for {num_candidates} candidates, expected one each at least"
+        )
+    return _counted(counts, trace.num_requests, items=1.0, candidates_mean=num_candidates / trace.num_requests)
+
+
+def statistics_of_examples(
+    dataset: Path, windows: Sequence[Window], schema: Schema, *, domains: Sequence[str], candidates_mean: float
+) -> Counted:
+    """Return what requests would do with a schema's tables if their users and items were those of examples.
+
+    An estimate: an example has one user and one item, a request `candidates_mean` items. The newest MAX_EXAMPLES of the
+    domains are counted, those of whole windows.
+
+    Raises: StorageError if a window cannot be read; DataError if no example is of the domains, or a column is missing.
+    """
+    sparse = schema.select(features=[feature.name for feature in schema.sparse])
+    num_of: dict[Window, int] = {}
+    for window in reversed(windows):
+        if sum(num_of.values()) >= MAX_EXAMPLES:
+            break
+        num_of[window] = len(_examples(dataset, window, sparse, domains=domains, columns=[]))
+    num_examples = sum(num_of.values())
+    if not num_examples:
+        raise DataError(f"{dataset}: no example of domain {', '.join(domains) or '(any)'}: no table use can be counted")
+    counts = _counts(sparse)
+    num_before = 0
+    for window in reversed(num_of):
+        frame = _examples(dataset, window, sparse, domains=domains, columns=sparse.feature_names())
+        for requests in _requests_of(frame, sparse):
+            late_R = num_before + np.arange(len(requests)) >= num_examples / 2
+            for count in counts:
+                count.add(requests, late_R)
+            num_before += len(requests)
+    return _counted(counts, num_examples, items=candidates_mean, candidates_mean=candidates_mean)
+
+
+def _counts(schema: Schema) -> list[_TableCount]:
+    features = features_by_table(schema)
+    return [_TableCount(table, features[table.name]) for table in schema.tables]
+
+
+def _counted(counts: Iterable[_TableCount], num_requests: int, *, items: float, candidates_mean: float) -> Counted:
+    pairs = [count.statistics(num_requests, items=items) for count in counts]
+    return Counted(
+        statistics=Statistics(
+            tables=tuple(statistics for statistics, _ in pairs),
+            num_requests=num_requests,
+            candidates_mean=candidates_mean,
+        ),
+        hottest={statistics.name: hottest for statistics, hottest in pairs},
+    )
+
+
+def _weighted(counts: tuple[Rows, Weights], weight: float) -> tuple[Rows, Weights]:
+    return counts[0], counts[1] * weight
+
+
+def _examples(
+    dataset: Path, window: Window, schema: Schema, *, domains: Sequence[str], columns: Sequence[str]
+) -> pl.DataFrame:
+    frame = read_partition(dataset, window, columns=list(dict.fromkeys([schema.domain, *columns])))  # it may be one
+    return frame.filter(pl.col(schema.domain).is_in(list(domains))) if domains else frame
+
+
+def _requests_of(frame: pl.DataFrame, schema: Schema) -> Iterator[Requests]:
+    for part in frame.iter_slices(EXAMPLES_AT_ONCE):
+        batches = encode_examples(raw_columns(part.to_arrow(), schema), schema)
+        bags = {feature.name: batches.of(feature.net).bags[feature.name] for feature in schema.sparse}
+        ones = np.ones(len(part), dtype=np.int64)
+        yield Requests(
+            arrival_ns=np.zeros(len(part), dtype=np.int64),  # which an example does not tell
+            num_rows=dict.fromkeys(NETS, ones),
+            keys={name: one.keys for name, one in bags.items()},
+            lengths={name: one.lengths.astype(np.int32) for name, one in bags.items()},
+        )
