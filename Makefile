@@ -65,7 +65,7 @@ images: ## Build exfm-serving and exfm-pipelines, with docker, podman or buildah
 lock: $(VENV)/.installed ## Resolve pyproject.toml again into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --no-emit-index-url --no-emit-find-links \
-	  --extra cpu --extra train --extra pipelines --extra registry --extra serving --extra deploy --extra s3 --extra dev \
+	  --extra cpu --extra train --extra pipelines --extra registry --extra serving --extra deploy --extra planning --extra s3 --extra dev \
 	  pyproject.toml -o requirements.lock
 
 .PHONY: clean

@@ -13,11 +13,11 @@ from exfm.distill.config import VerticalConfig
 from exfm.errors import ConfigError
 from exfm.events.sources import Source, resolve
 from exfm.foundation.config import FoundationConfig
+from exfm.planning.planner import make_plan
+from exfm.planning.pricing.costs import DEFAULT_COSTS
+from exfm.planning.statistics import statistics_of_schema
 from exfm.schema import Schema
 from exfm.sharding.config import BundleConfig
-from exfm.sharding.costs import DEFAULT_COSTS
-from exfm.sharding.planner import make_plan
-from exfm.sharding.statistics import statistics_of_schema
 from exfm_components.deployment_config import DeploymentConfig
 
 

@@ -11,7 +11,8 @@ from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
 from exfm.artifact.storage import Ref
 from exfm.errors import PlanError, StorageError
 from exfm.models.offline import answer_request
-from exfm.sharding.config import BundleConfig, ShardingConfig
+from exfm.planning.config import ShardingConfig
+from exfm.sharding.config import BundleConfig
 from exfm.sharding.stage import headline, make_bundle, statistics_of_model
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from statistics import median
 
 from exfm.bench.torchrec_plans import TorchRecPlan, plan_by_torchrec
-from exfm.sharding.config import Demand, Strategy
-from exfm.sharding.costs import CostModel
-from exfm.sharding.placement import bottleneck_of
-from exfm.sharding.planner import PLACINGS, make_plan
-from exfm.sharding.workloads import Workload, drm1_like, drm2_like, drm3_like, heavy_tailed
+from exfm.planning.config import Demand, Strategy
+from exfm.planning.placing.placement import bottleneck_of
+from exfm.planning.planner import PLACINGS, make_plan
+from exfm.planning.pricing.costs import CostModel
+from exfm.planning.workloads import Workload, drm1_like, drm2_like, drm3_like, heavy_tailed
 
 REPEATS = 3
 """Of each timed plan; the median is told."""

@@ -9,12 +9,12 @@ from rich.table import Table
 
 from exfm.bench.placing import Placed, all_placed
 from exfm.bench.saving import Saving, saved
-from exfm.sharding.config import Strategy
-from exfm.sharding.costs import CostModel
-from exfm.sharding.planner import make_plan
-from exfm.sharding.replanning import Replanned, replan
-from exfm.sharding.sizes import bytes_text, three_digits
-from exfm.sharding.workloads import Workload, changed, drm1_like, drm2_like, drm3_like, heavy_tailed
+from exfm.planning.config import Strategy
+from exfm.planning.moving.replanning import Replanned, replan
+from exfm.planning.planner import make_plan
+from exfm.planning.pricing.costs import CostModel
+from exfm.planning.sizes import bytes_text, three_digits
+from exfm.planning.workloads import Workload, changed, drm1_like, drm2_like, drm3_like, heavy_tailed
 
 MOST_S = 1.0
 """For a plan of 1,000 tables on 128 shards: the target."""

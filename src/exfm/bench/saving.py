@@ -4,14 +4,14 @@ import math
 import time
 from dataclasses import dataclass
 
-from exfm.sharding.comparison import compare
-from exfm.sharding.config import Demand
-from exfm.sharding.costs import CostModel
-from exfm.sharding.fleet import Fleet
-from exfm.sharding.forecast import forecast
-from exfm.sharding.offers import Offer, cheapest_fleet
-from exfm.sharding.planner import PLACINGS, make_plan
-from exfm.sharding.workloads import Workload
+from exfm.planning.config import Demand
+from exfm.planning.planner import PLACINGS, make_plan
+from exfm.planning.pricing.costs import CostModel
+from exfm.planning.pricing.fleet import Fleet
+from exfm.planning.pricing.forecast import forecast
+from exfm.planning.pricing.offers import Offer, cheapest_fleet
+from exfm.planning.telling.comparison import compare
+from exfm.planning.workloads import Workload
 
 NODE_GIB = 256.0
 """Memory of a shard: it holds the whole of each model."""

@@ -25,7 +25,7 @@ def planner(
     from rich.console import Console
 
     from exfm.bench.planner import bench_planner
-    from exfm.sharding.costs import DEFAULT_COSTS
+    from exfm.planning.pricing.costs import DEFAULT_COSTS
 
     console = Console()
     console.width = max(console.width, MIN_WIDTH)

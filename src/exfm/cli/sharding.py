@@ -7,10 +7,10 @@ import typer
 
 if TYPE_CHECKING:
     from exfm.artifact.plan import ShardPlan
+    from exfm.planning.config import ShardingConfig
+    from exfm.planning.pricing.costs import CostModel
+    from exfm.planning.statistics import Statistics
     from exfm.schema import Schema
-    from exfm.sharding.config import ShardingConfig
-    from exfm.sharding.costs import CostModel
-    from exfm.sharding.statistics import Statistics
 
 ModelArgument = Annotated[Path, typer.Argument(help="A schema's YAML file, or a bundle's folder.")]
 SettingsOption = Annotated[
@@ -55,9 +55,9 @@ def plan(
     from rich.console import Console
 
     from exfm.artifact.manifest import write_json
-    from exfm.sharding.comparison import compare, comparison_table, problems
-    from exfm.sharding.planner import headline, make_plan
-    from exfm.sharding.replanning import replan
+    from exfm.planning.moving.replanning import replan
+    from exfm.planning.planner import headline, make_plan
+    from exfm.planning.telling.comparison import compare, comparison_table, problems
 
     schema, config = _read_schema(model), _read_settings(settings, strategy=strategy)
     counted, priced = _read_statistics(table_statistics, schema, candidates), _read_costs(costs)
@@ -68,7 +68,7 @@ def plan(
     for problem in problems(rows):
         print(problem)
     if drawing:
-        from exfm.sharding.drawing import draw_comparison
+        from exfm.planning.telling.drawing import draw_comparison
 
         draw_comparison(rows, config, title=model.stem, out=Path(drawing))
         print(f"{drawing}: the comparison")
@@ -93,7 +93,7 @@ def explain(
     costs: CostsOption = "",
 ) -> None:
     """Say why a table is where it is."""
-    from exfm.sharding.explanation import explain as explained
+    from exfm.planning.telling.explanation import explain as explained
 
     schema = _read_schema(model)
     found = _read_plan(Path(plan or model)).check(schema)
@@ -115,8 +115,8 @@ def simulate(
     seed: Annotated[int, typer.Option(min=0, help="Of everything drawn.")] = 0,
 ) -> None:
     """Say what a plan's servers will do under a load: latency, CPU time and how busy they are."""
-    from exfm.sharding.forecast import described, simulate_plan
-    from exfm.sharding.simulator import Load
+    from exfm.planning.pricing.forecast import described, simulate_plan
+    from exfm.planning.simulation.simulator import Load
 
     schema = _read_schema(model)
     found = _read_plan(Path(plan or model)).check(schema)
@@ -165,21 +165,21 @@ def _read_plan(place: Path) -> "ShardPlan":
 
 def _read_settings(file: str, *, strategy: str = "") -> "ShardingConfig":
     from exfm.config import read_yaml
-    from exfm.sharding.config import ShardingConfig
+    from exfm.planning.config import ShardingConfig
 
     found = ShardingConfig.parse(read_yaml(Path(file)) or {}, source=file) if file else ShardingConfig()
     return ShardingConfig.parse(found.to_dict() | {"strategy": strategy}, source="--strategy") if strategy else found
 
 
 def _read_statistics(folder: str, schema: "Schema", candidates: float) -> "Statistics":
-    from exfm.sharding.counted import Counted
-    from exfm.sharding.statistics import statistics_of_schema
+    from exfm.planning.counted import Counted
+    from exfm.planning.statistics import statistics_of_schema
 
     return Counted.read(folder).statistics if folder else statistics_of_schema(schema, candidates_mean=candidates)
 
 
 def _read_costs(file: str) -> "CostModel":
     from exfm.config import read_yaml
-    from exfm.sharding.costs import DEFAULT_COSTS, CostModel
+    from exfm.planning.pricing.costs import DEFAULT_COSTS, CostModel
 
     return CostModel.parse(read_yaml(Path(file)), source=file) if file else DEFAULT_COSTS

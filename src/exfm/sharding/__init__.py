@@ -1,1 +1,1 @@
-"""Where tables go, and the bundle that says so."""
+"""The bundle: a vertical model's tables where their plan puts them, and all else that serving needs."""

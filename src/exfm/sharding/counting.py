@@ -18,10 +18,10 @@ from exfm.errors import DataError
 from exfm.events.partitions import read_partition
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
+from exfm.planning.counted import Counted
+from exfm.planning.row_counts import RowCounts, Weights, ranked, skew_of, sum_by_row
+from exfm.planning.statistics import Statistics, TableStatistics, features_by_table, net_of
 from exfm.schema import NETS, Net, Schema, SparseFeature, Table
-from exfm.sharding.counted import Counted
-from exfm.sharding.row_counts import RowCounts, Weights, ranked, skew_of, sum_by_row
-from exfm.sharding.statistics import Statistics, TableStatistics, features_by_table, net_of
 
 MAX_EXAMPLES = 1_000_000
 """Examples that are counted, the newest: a few seconds' work, and what is wanted now rather than what was."""

@@ -15,11 +15,11 @@ from exfm.features.batch import encode_examples
 from exfm.features.oip import outputs_to_json
 from exfm.features.table import raw_columns
 from exfm.models.ranking import RankingModel
+from exfm.planning.counted import Counted
+from exfm.planning.planner import make_plan
+from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm.sharding.config import BundleConfig
-from exfm.sharding.costs import DEFAULT_COSTS
-from exfm.sharding.counted import Counted
 from exfm.sharding.counting import statistics_of_examples
-from exfm.sharding.planner import make_plan
 from exfm.sharding.query import latest_query
 from exfm.sharding.shard_files import write_shards
 from exfm.training.checkpoint import load_weights

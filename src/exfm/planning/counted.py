@@ -1,0 +1,56 @@
+"""What was counted of tables, in files: statistics.json, and hottest_rows.safetensors with the rows wanted most.
+
+The second holds a uint32 tensor for each table, named by it: row numbers, most wanted first.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from exfm.artifact.manifest import write_json
+from exfm.artifact.rows import Rows
+from exfm.artifact.storage import join, read_file, writing
+from exfm.errors import StorageError
+from exfm.planning.statistics import Statistics
+
+STATISTICS_FILE = "statistics.json"
+HOTTEST_ROWS_FILE = "hottest_rows.safetensors"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What was counted of tables."""
+
+    statistics: Statistics
+    hottest: Mapping[str, Rows]
+    """By table: rows that came up, most wanted first, as many as are ranked (MAX_HOTTEST_ROWS)."""
+
+    def write(self, out: str) -> None:
+        """Write both files into a folder or under a URL, in place of what was there.
+
+        Raises: StorageError if that fails.
+        """
+        with writing(out) as folder:
+            write_json(folder / STATISTICS_FILE, self.statistics.to_dict())
+            rows = {table: of_table.astype(np.uint32) for table, of_table in self.hottest.items()}
+            safetensors.numpy.save_file(rows, folder / HOTTEST_ROWS_FILE)
+            (folder / HOTTEST_ROWS_FILE).chmod(0o644)  # safetensors makes it private
+
+    @classmethod
+    def read(cls, uri: str) -> Self:
+        """Return what was counted, from a folder or from under a URL.
+
+        Raises: StorageError if a file is missing or malformed; ConfigError, which names each wrong statistic.
+        """
+        place = join(uri, STATISTICS_FILE)
+        try:
+            statistics = Statistics.parse(json.loads(read_file(place)), source=place)
+            tensors = safetensors.numpy.load(read_file(join(uri, HOTTEST_ROWS_FILE)))
+        except (ValueError, safetensors.SafetensorError) as error:
+            raise StorageError(f"{uri}: no table statistics: {error}; count them again") from error
+        return cls(statistics, {table: rows.astype(np.int64) for table, rows in tensors.items()})

@@ -1,0 +1,115 @@
+"""The placements that `auto` adds to the strategies': parts in order of work a byte, cut where that is cheapest.
+
+Where a shard needs many servers, each holds all of its bytes. So parts that are much asked for a byte of theirs share a
+shard with their like, and the others lie where few servers hold them; so do, as copies, the most wanted rows of a table
+that is much asked only in places.
+Source: ElasticRec (arXiv:2406.06955), whose shards have their own numbers of servers and split tables by how much
+rows are wanted; the search is our own.
+
+Legend: T tables, P parts.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from exfm.planning.config import ShardingConfig
+from exfm.planning.placing.parts import Parts, idle_parts, pieces_within
+from exfm.planning.placing.placement import Placement
+from exfm.planning.pricing.costs import CostModel
+from exfm.planning.pricing.fleet import HOT_ROW_BYTES, call_cpu_s, needs_of, servers_for
+from exfm.planning.statistics import Statistics
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+SHARES = (1, 2, 4, 8, 16, 32)
+"""Into how many shards, at least, the work of a request goes: 1 is cheapest, more answer sooner."""
+
+
+def placements_by_density(statistics: Statistics, config: ShardingConfig, costs: CostModel) -> list[Placement]:
+    """Return cheap placements, with and without copies of hot rows; where a latency is wanted, in ever smaller cuts.
+
+    Raises: PlanError if a row of a table is larger than a shard.
+    """
+    pieces = pieces_within(statistics, config.capacity_bytes)
+    plain = Parts.divide(statistics, costs, pieces=pieces, hot_rows=np.zeros_like(pieces))
+    found = []
+    for share in SHARES if config.demand.p99_ms else SHARES[:1]:
+        without = cut(plain, config, costs, most_cpu_s=float(plain.cpu_s.sum()) / share)
+        found.append(without)
+        if not config.demand.requests_per_s:
+            continue
+        hot_rows = worthy_rows(without, config, costs)
+        if hot_rows.any():
+            parts = Parts.divide(statistics, costs, pieces=pieces, hot_rows=hot_rows)
+            found.append(cut(parts, config, costs, most_cpu_s=float(parts.cpu_s.sum()) / share))
+    return found
+
+
+def cut(parts: Parts, config: ShardingConfig, costs: CostModel, *, most_cpu_s: float) -> Placement:
+    """Return the cheapest shards that are runs of the parts in falling order of CPU time a byte.
+
+    No shard is above its memory, and none of several parts works more than `most_cpu_s` for a request. By dynamic
+    programming: the cheapest cuts up to a part are the cheapest up to an earlier one, and one shard more.
+    """
+    order = np.lexsort((np.arange(len(parts)), -parts.cpu_s / parts.size_bytes))
+    ends_bytes = np.concatenate(([0], np.cumsum(parts.size_bytes[order])))
+    ends_s = np.concatenate(([0.0], np.cumsum(parts.cpu_s[order])))
+    demand, prices = config.demand, config.prices
+    at_shard_s, at_ranker_s = call_cpu_s(costs)
+    rate = demand.requests_per_s / demand.max_utilisation
+    call_cost = rate * at_ranker_s * (prices.core + prices.overhead_gib * prices.gib)
+    cheapest, start_of = np.zeros(len(parts) + 1), np.zeros(len(parts) + 1, dtype=np.int64)
+    for end in range(1, len(parts) + 1):
+        first = int(np.searchsorted(ends_bytes, ends_bytes[end] - config.capacity_bytes))
+        first = max(first, int(np.searchsorted(ends_s, ends_s[end] - most_cpu_s * (1 + 1e-9))))
+        starts = np.arange(min(first, end - 1), end)
+        replicas = np.ceil(rate * (ends_s[end] - ends_s[starts] + at_shard_s))
+        replicas = np.maximum(replicas, demand.min_replicas)
+        gib = (ends_bytes[end] - ends_bytes[starts]) / 2**30 + prices.overhead_gib
+        total = cheapest[starts] + replicas * (prices.core + gib * prices.gib) + call_cost
+        best = int(total.argmin())
+        cheapest[end], start_of[end] = total[best], starts[best]
+    cuts, end = [], len(parts)
+    while end:
+        end = int(start_of[end])
+        cuts.append(end)
+    shard_of = np.empty(len(parts), dtype=np.int64)
+    shard_of[order] = np.searchsorted(cuts[::-1], np.arange(len(parts)), side="right") - 1
+    return Placement("auto", parts, shard_of, len(cuts))
+
+
+def worthy_rows(placement: Placement, config: ShardingConfig, costs: CostModel) -> Integers:
+    """Return how many rows of each table to copy, 0 where a copy does not pay; shape [T].
+
+    An estimate for each table by itself, of memory saved against CPU time added: with the copy, its rows want only as
+    many of their shard's servers as the work that is left to them, the copies want all, and every ranker lists them.
+    What it leads to is priced afterwards, as every placement is.
+    """
+    parts, demand, prices = placement.parts, config.demand, config.prices
+    statistics = parts.statistics
+    rate = demand.requests_per_s / demand.max_utilisation
+    needs = needs_of(placement, costs)
+    replicas_S = np.array([servers_for(cpu_s, config, demand.max_utilisation) for cpu_s in needs.shard_cpu_s.tolist()])
+    listed_gib = servers_for(needs.ranker_cpu_s, config, demand.max_utilisation) * HOT_ROW_BYTES / 2**30
+    num_tables = len(statistics.tables)
+    replicas_T = np.zeros(num_tables)
+    np.maximum.at(replicas_T, parts.table, replicas_S[placement.shard_of])
+    whole_s_T = np.bincount(parts.table, parts.cpu_s, num_tables)
+    idle = idle_parts(statistics, costs)
+    added_cost_T = rate * (idle.cpu_s + idle.ranker_cpu_s) * (prices.core + prices.overhead_gib * prices.gib)
+    chosen = np.zeros(num_tables, dtype=np.int64)
+    for place, table in enumerate(statistics.tables):
+        row_gib = table.size_bytes / table.rows / 2**30
+        keys_share = 1 - idle.cpu_s[place] / whole_s_T[place]
+        most_saved = 0.0
+        for point in table.skew:
+            if point.num_rows >= table.rows or point.num_rows * row_gib * 2**30 > config.capacity_bytes:
+                continue
+            left = max(replicas_T[place] * (1 - point.mass * keys_share), demand.min_replicas)
+            copied_gib = (replicas_T[place] * row_gib + listed_gib) * point.num_rows
+            saved_gib = (replicas_T[place] - left) * table.rows * row_gib - copied_gib
+            saved = saved_gib * prices.gib - added_cost_T[place]
+            if saved > most_saved:
+                most_saved, chosen[place] = saved, point.num_rows
+    return chosen

@@ -1,0 +1,108 @@
+"""A placement of parts on shards: what every strategy returns, and a plan is made of.
+
+Legend: P parts, S shards.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from exfm.artifact.plan import ShardPlan, assign
+from exfm.errors import PlanError
+from exfm.planning.placing.bounds import Bound
+from exfm.planning.placing.parts import Parts, assignments
+from exfm.planning.pricing.costs import CostModel
+from exfm.planning.statistics import Statistics
+from exfm.schema import Schema
+
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+SINGULAR = "singular"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A shard for each part."""
+
+    strategy: str
+    """That made it; `singular` means that the one shard lies in the ranker's own process."""
+    parts: Parts
+    shard_of: Integers
+    """Shape [P]."""
+    num_shards: int
+    balances: Literal["bytes", "work", "nothing"] = "nothing"
+    """What the strategy evens out over the shards: bytes, or CPU time."""
+    bound: Bound | None = None
+    """What no placement of these parts goes below, in bytes or in CPU seconds of a mean request."""
+
+    @property
+    def is_singular(self) -> bool:
+        """Return whether requests are answered without a call."""
+        return self.strategy == SINGULAR
+
+    @property
+    def shard_bytes(self) -> Integers:
+        """Return the bytes on each shard; shape [S]."""
+        return np.bincount(self.shard_of, self.parts.size_bytes, self.num_shards).astype(np.int64)
+
+    @property
+    def shard_cpu_s(self) -> Floats:
+        """Return the CPU time of each shard in a mean request, beside what its call takes; shape [S]."""
+        return np.bincount(self.shard_of, self.parts.cpu_s, self.num_shards).astype(np.float64)
+
+    @property
+    def distance(self) -> float | None:
+        """Return by which share the bottleneck is above its bound; None if nothing is balanced."""
+        return None if self.bound is None else self.bound.distance(bottleneck_of(self))
+
+
+def bottleneck_of(placement: Placement) -> float:
+    """Return the most that a shard bears of what is balanced: bytes, or else CPU seconds of a mean request."""
+    return float((placement.shard_bytes if placement.balances == "bytes" else placement.shard_cpu_s).max())
+
+
+def plan_of(placement: Placement, schema: Schema, *, strategy: str, replicas: Sequence[int]) -> ShardPlan:
+    """Return a placement as a plan.
+
+    Raises: PlanError if the placement is of another schema's tables.
+    """
+    found = assignments(placement.parts, placement.shard_of.tolist())
+    return ShardPlan(
+        strategy=strategy,
+        num_shards=placement.num_shards,
+        replicas=tuple(replicas),
+        slices=assign(schema, found, placement.num_shards),
+    )
+
+
+def placement_of(plan: ShardPlan, statistics: Statistics, costs: CostModel) -> Placement:
+    """Return where a plan has put what, measured by statistics that have its tables.
+
+    Raises: PlanError if they do not have one of them.
+    """
+    places = {table.name: place for place, table in enumerate(statistics.tables)}
+    unknown = sorted({slice_.table for slice_ in plan.slices} - places.keys())
+    if unknown:
+        raise PlanError(
+            f"the plan places table {unknown[0]!r}, which is not among the {len(places)} tables of the statistics: "
+            "it is of another model"
+        )
+    parts = Parts.measure(
+        statistics,
+        costs,
+        table=np.array([places[slice_.table] for slice_ in plan.slices]),
+        first_row=np.array([slice_.first_row for slice_ in plan.slices]),
+        num_rows=np.array([slice_.num_rows for slice_ in plan.slices]),
+        is_hot=np.array([slice_.kind == "hot" for slice_ in plan.slices]),
+    )
+    shard_of = np.array([slice_.shard for slice_ in plan.slices])
+    return Placement(base_strategy(plan), parts, shard_of, plan.num_shards)
+
+
+def base_strategy(plan: ShardPlan) -> str:
+    """Return the strategy that placed a plan's parts: of one that `auto` took over, the other's."""
+    return plan.strategy.removeprefix("auto: ")

@@ -1,0 +1,170 @@
+"""The strategies that need no load: where each part goes, and how near the best possible that is.
+
+Source: Lui et al., arXiv:2011.02084, which compares a model on one server with tables placed by capacity, by pooling
+work and by net. Theirs place greedily; these search (`exfm.planning.placing.packing`).
+"""
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from exfm.errors import PlanError
+from exfm.planning.config import ShardingConfig
+from exfm.planning.placing.bounds import Bound, bottleneck_bound
+from exfm.planning.placing.layouts import Task, lay_out
+from exfm.planning.placing.parts import Parts
+from exfm.planning.placing.placement import Placement
+from exfm.planning.pricing.costs import CostModel
+from exfm.planning.sizes import bytes_text
+from exfm.planning.statistics import Statistics
+
+Integers = npt.NDArray[np.int64]
+Booleans = npt.NDArray[np.bool_]
+
+NUM_DIVISIONS = 3
+"""Of the shards among the nets that are tried, those of lowest bound."""
+
+
+def place_on_one(strategy: str, statistics: Statistics, config: ShardingConfig, costs: CostModel) -> Placement:
+    """Return all tables on one shard.
+
+    Raises: PlanError if it has no room for them.
+    """
+    ones = np.ones(len(statistics.tables), dtype=np.int64)
+    parts = Parts.divide(statistics, costs, pieces=ones, hot_rows=0 * ones)
+    total_bytes = int(parts.size_bytes.sum())
+    if total_bytes > config.capacity_bytes:
+        raise PlanError(
+            f"{strategy}: all tables take {bytes_text(total_bytes)}, a shard holds "
+            f"{bytes_text(config.capacity_bytes)}; raise shard_memory_gib, or take a strategy with more shards"
+        )
+    return Placement(strategy, parts, np.zeros(len(parts), dtype=np.int64), 1)
+
+
+def place_by_capacity(statistics: Statistics, config: ShardingConfig, costs: CostModel) -> Placement:
+    """Return a placement whose fullest shard holds as few bytes as was found.
+
+    Raises: PlanError if the tables do not fit, or are fewer than the shards.
+    """
+    return _place_evenly("capacity-balanced", statistics, config, costs, balances="bytes")
+
+
+def place_by_load(statistics: Statistics, config: ShardingConfig, costs: CostModel) -> Placement:
+    """Return a placement whose busiest shard works as little as was found.
+
+    Raises: PlanError if the tables do not fit, or are fewer than the shards.
+    """
+    return _place_evenly("load-balanced", statistics, config, costs, balances="work")
+
+
+def place_by_net(statistics: Statistics, config: ShardingConfig, costs: CostModel) -> Placement:
+    """Return a placement whose shards have tables of one net each; the fullest holds as few bytes as was found.
+
+    A table that both nets use counts as items': they look it up once a candidate.
+
+    Raises: PlanError if the tables do not fit, or there are fewer tables than shards, or fewer shards than nets.
+    """
+    name = "nsbp"
+    is_user = np.array([table.net == "user" for table in statistics.tables])
+    if is_user.all() or not is_user.any():
+        return _place_evenly(name, statistics, config, costs, balances="bytes")
+    if config.num_shards == 1:
+        raise PlanError("nsbp: 2 nets want a shard each at least, but there is 1; raise num_shards")
+    check_room(statistics, config)
+    whole = Task(statistics, costs, config, np.ones_like(is_user), config.num_shards, "bytes")
+    _check_parts(name, whole)
+    bounds = _bounds_by_division(whole, is_user)
+    by_bound = sorted(bounds, key=lambda num_user: (bounds[num_user].value, num_user))
+    if bounds[by_bound[0]].value > config.capacity_bytes:
+        parts = whole.divide(whole.fewest_pieces())
+        users, items = (int(parts.size_bytes[mask].sum()) for mask in (parts.is_user, ~parts.is_user))
+        raise PlanError(
+            f"nsbp: users' tables take {bytes_text(users)} as laid out, items' {bytes_text(items)}; however "
+            f"{config.num_shards} shards of {bytes_text(config.capacity_bytes)} are divided among the nets, one has "
+            "too little; raise num_shards or shard_memory_gib"
+        )
+    for num_user in by_bound[:NUM_DIVISIONS]:
+        of_users = lay_out(Task(statistics, costs, config, is_user, num_user, "bytes"))
+        of_items = lay_out(Task(statistics, costs, config, ~is_user, config.num_shards - num_user, "bytes"))
+        if of_users and of_items:
+            parts = Parts.join(of_users.parts, of_items.parts, costs)
+            shard_of = np.concatenate([of_users.shard_of, of_items.shard_of + num_user])
+            return Placement(name, parts, shard_of, config.num_shards, "bytes", bounds[by_bound[0]])
+    raise _no_room(name, whole)
+
+
+def check_room(statistics: Statistics, config: ShardingConfig) -> None:
+    """Return if the shards together have room for the tables, and each for a table that may not be split.
+
+    Raises: PlanError, with the bytes.
+    """
+    together_bytes = config.num_shards * config.capacity_bytes
+    shards = f"{config.num_shards} shards of {bytes_text(config.capacity_bytes)}"
+    for table in statistics.tables:
+        if table.size_bytes > together_bytes:
+            raise PlanError(
+                f"table {table.name!r} takes {bytes_text(table.size_bytes)}, but {shards} hold "
+                f"{bytes_text(together_bytes)} together; raise num_shards or shard_memory_gib"
+            )
+        if table.size_bytes > config.capacity_bytes and not config.split_rows:
+            raise PlanError(
+                f"table {table.name!r} takes {bytes_text(table.size_bytes)}, a shard holds "
+                f"{bytes_text(config.capacity_bytes)}; raise shard_memory_gib, or set split_rows"
+            )
+    total_bytes = sum(table.size_bytes for table in statistics.tables)
+    if total_bytes > together_bytes:
+        raise PlanError(
+            f"{len(statistics.tables)} tables take {bytes_text(total_bytes)}, but {shards} hold "
+            f"{bytes_text(together_bytes)} together; raise num_shards or shard_memory_gib"
+        )
+
+
+def _place_evenly(
+    strategy: str,
+    statistics: Statistics,
+    config: ShardingConfig,
+    costs: CostModel,
+    *,
+    balances: Literal["bytes", "work"],
+) -> Placement:
+    check_room(statistics, config)
+    everyone = np.ones(len(statistics.tables), dtype=np.bool_)
+    task = Task(statistics, costs, config, everyone, config.num_shards, balances)
+    _check_parts(strategy, task)
+    layout = lay_out(task)
+    if not layout:
+        raise _no_room(strategy, task)
+    return Placement(strategy, layout.parts, layout.shard_of, config.num_shards, balances, layout.bound)
+
+
+def _bounds_by_division(task: Task, is_user: Booleans) -> dict[int, Bound]:
+    """Return what no placement goes below, by the number of shards for users' tables."""
+    parts = task.divide(task.fewest_pieces())
+    sizes, of_users = parts.size_bytes.astype(np.float64), is_user[parts.table]
+    most = min(int(of_users.sum()), task.num_shards - 1)
+    return {
+        num_user: max(
+            bottleneck_bound(sizes[of_users], num_user),
+            bottleneck_bound(sizes[~of_users], task.num_shards - num_user),
+            key=lambda bound: bound.value,
+        )
+        for num_user in range(max(1, task.num_shards - int((~of_users).sum())), most + 1)
+    }
+
+
+def _check_parts(strategy: str, task: Task) -> None:
+    num_parts = int(task.fewest_pieces().sum())
+    if task.num_shards > num_parts:
+        raise PlanError(f"{strategy}: {task.num_shards} shards for {num_parts} tables; take at most one shard a table")
+
+
+def _no_room(strategy: str, task: Task) -> PlanError:
+    parts = task.divide(task.fewest_pieces())
+    capacity_bytes = task.config.capacity_bytes
+    used = parts.size_bytes.sum() / (task.num_shards * capacity_bytes)
+    return PlanError(
+        f"{strategy}: no way was found to place {len(parts)} parts of {len(task.statistics.tables)} tables, the "
+        f"largest {bytes_text(int(parts.size_bytes.max()))}, on {task.num_shards} shards of "
+        f"{bytes_text(capacity_bytes)}, of which they take {used:.1%}; raise num_shards or shard_memory_gib"
+    )

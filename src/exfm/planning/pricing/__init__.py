@@ -1,0 +1,1 @@
+"""What a placement costs: work, servers for a load, and offers that meet a demand."""

@@ -1,0 +1,264 @@
+"""What a request costs: the work that a plan gives each shard, and the price of that work on rankers and shards.
+
+Legend: S shards.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from exfm.artifact.plan import BYTES_PER_NUMBER, ShardPlan
+from exfm.config import Config
+from exfm.errors import PlanError
+from exfm.planning.statistics import Statistics, TableStatistics
+from exfm.schema import NETS, Net
+
+Price = Annotated[float, Field(ge=0)]
+PerShard = npt.NDArray[np.float64]
+
+KEY_BYTES = 8
+LENGTH_BYTES = 4
+"""Of a key and of a bag's length in a call."""
+
+_Z_P99 = 2.326
+"""The standard normal's 99th percentile."""
+
+
+class CallPrices(Config):
+    """CPU time that one end of the calls between ranker and shards takes, whichever shard they are for."""
+
+    call_us: Price
+    """A call: its message, the event loop's turns, the kernel's work."""
+    net_us: Price
+    """A net in a call: its tensors."""
+    lookup_us: Price
+    """A feature looked up in one slice of its table, however many bags it has."""
+    bag_ns: Price
+    """A bag of a lookup."""
+    key_ns: Price
+    """A key of a bag; at a shard, finding its row and the first touch of it."""
+    byte_ns: Price
+    """A byte of keys, lengths or sums, on its way out or in."""
+
+
+class CostModel(Config):
+    """Service times of a ranker and of shards on one core, and of the network between them.
+
+    CPU times are those of a warm server, which has just been at something. One that waited is slower (its code and
+    tables have left the caches, its core sleeps), by up to `cold_share`; the simulator adds that, the methods do not.
+    """
+
+    measured: str
+    """When, on what and how; a sentence for people."""
+    ranker_request_us: Price
+    """CPU time of a request that asks no shard and has no candidate."""
+    ranker_candidate_us: Price
+    """CPU time of a candidate: its features and the dense network, whose size is the measured model's."""
+    ranker: CallPrices
+    """At the ranker, summed over shards."""
+    shard: CallPrices
+    read_byte_ns: Price
+    """CPU time of a shard for a byte of the rows that it reads."""
+    ranker_before_share: Annotated[float, Field(ge=0, le=1)]
+    """Part of a ranker's CPU time that passes before its calls are out; the rest follows the answers."""
+    network_latency_us: Price
+    """From an end's kernel into the other end's program, one way; of an empty message."""
+    network_byte_ns: Price
+    """Time on the way of a byte; 0.8 is 10 Gbit/s."""
+    spread: Annotated[float, Field(ge=0, le=5)]
+    """Standard deviation of a service time over its mean, for the same work."""
+    cold_share: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """By how much a job takes longer at a server that had nothing to do for long; 0: not at all, 1: twice as long."""
+    cooling_ms: Annotated[float, Field(gt=0, le=10_000)] = 10.0
+    """Idle time after which a server is cold but for a part 1/e."""
+    calls: Literal["shard", "net"] = "shard"
+    """`shard`: a request makes one call to each shard, as exfm's rankers do. `net`: one for each net that the shard
+    holds tables of, as the servers in arXiv:2011.02084 do."""
+
+    def num_calls(self, work: "ShardWork") -> PerShard:
+        """Return the calls that a mean request makes to each shard; shape [S]."""
+        return work.request_share if self.calls == "shard" else work.nets
+
+    def shard_cpu_s(self, work: "ShardWork") -> PerShard:
+        """Return each shard's CPU time for a mean request; shape [S]."""
+        return self._calls_cpu_s(work, self.shard) + work.read_bytes * self.read_byte_ns * 1e-9
+
+    def ranker_cpu_s(self, work: "ShardWork", candidates: float) -> float:
+        """Return a ranker's CPU time for a request with so many candidates and this work for its shards."""
+        own_us = self.ranker_request_us + candidates * self.ranker_candidate_us
+        return own_us * 1e-6 + float(self._calls_cpu_s(work, self.ranker).sum())
+
+    def _calls_cpu_s(self, work: "ShardWork", prices: CallPrices) -> PerShard:
+        message_bytes = work.request_bytes + work.answer_bytes
+        per_call_us = self.num_calls(work) * prices.call_us + work.nets * prices.net_us
+        per_call_us += work.lookups * prices.lookup_us
+        in_call_ns = work.bags * prices.bag_ns + work.keys * prices.key_ns + message_bytes * prices.byte_ns
+        return per_call_us * 1e-6 + in_call_ns * 1e-9
+
+
+DEFAULT_COSTS = CostModel(
+    measured="not measured: guesses of 2026-11 that only order of magnitude speaks for",
+    ranker_request_us=900.0,
+    ranker_candidate_us=5.0,
+    ranker=CallPrices(call_us=250.0, net_us=20.0, lookup_us=12.0, bag_ns=10.0, key_ns=15.0, byte_ns=0.3),
+    shard=CallPrices(call_us=450.0, net_us=25.0, lookup_us=25.0, bag_ns=20.0, key_ns=30.0, byte_ns=0.3),
+    read_byte_ns=0.1,
+    ranker_before_share=0.6,
+    network_latency_us=50.0,
+    network_byte_ns=0.8,
+    spread=0.15,
+    cold_share=0.7,
+    cooling_ms=15.0,
+)
+"""Of the servers of exfm, until another model's were measured."""
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """What a mean request asks of each shard; each of shape [S]."""
+
+    request_share: PerShard
+    """Requests that call the shard: 0 without a lookup, else 1, since a ranker asks every shard that has one."""
+    nets: PerShard
+    """Nets that it has lookups of; 0 to 2."""
+    lookups: PerShard
+    """Pairs of a feature and a slice of its table."""
+    bags: PerShard
+    """Of all lookups. Each slice of a table gets every bag, and answers with a sum for it, empty or not."""
+    keys: PerShard
+    keys_variance: PerShard
+    """Of a request's keys, at the mean number of candidates."""
+    read_bytes: PerShard
+    """Of rows, as often as they are read."""
+    request_bytes: PerShard
+    """Keys and lengths."""
+    answer_bytes: PerShard
+    """Sums."""
+
+    def __add__(self, other: "ShardWork") -> Self:
+        """Return the work of both, done in one request."""
+        total = {name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__}
+        return type(self)(**total | {"request_share": np.maximum(self.request_share, other.request_share)})
+
+
+def work_of(plan: ShardPlan, statistics: Statistics) -> ShardWork:
+    """Return what a mean request asks of each shard of a plan.
+
+    Raises: PlanError, as `work_by_net`.
+    """
+    by_net = work_by_net(plan, statistics)
+    return by_net["user"] + by_net["item"]
+
+
+def work_by_net(plan: ShardPlan, statistics: Statistics) -> Mapping[Net, ShardWork]:
+    """Return `work_of`, parted: users' work comes once a request, items' grows with the candidates.
+
+    A hot slice takes the keys of its table's most wanted rows, row slices share the others by their rows: hashing
+    spreads wanted rows evenly over key ranges. That is an expectation; one very hot row still burdens one slice.
+
+    Raises: PlanError if the plan has a table that was not counted.
+    """
+    tables = {table.name: table for table in statistics.tables}
+    unknown = sorted({slice_.table for slice_ in plan.slices} - tables.keys())
+    if unknown:
+        raise PlanError(f"the plan places table {unknown[0]!r}, which the statistics do not have: count it first")
+    hot_mass = {slice_.table: mass_of(tables[slice_.table], slice_.num_rows)
+                for slice_ in plan.slices if slice_.kind == "hot"}  # fmt: skip
+    shards = np.array([slice_.shard for slice_ in plan.slices], dtype=np.int64)
+    shares = np.array([
+        hot_mass[slice_.table] if slice_.kind == "hot"
+        else (1 - hot_mass.get(slice_.table, 0.0)) * slice_.num_rows / tables[slice_.table].rows
+        for slice_ in plan.slices
+    ])  # fmt: skip
+    of_slices = [tables[slice_.table] for slice_ in plan.slices]
+    return {
+        net: _summed(of_slices, shares, shards, plan.num_shards, net=net, candidates_mean=statistics.candidates_mean)
+        for net in NETS
+    }
+
+
+def mass_of(table: TableStatistics, num_rows: int) -> float:
+    """Return the share of a table's keys that its `num_rows` most wanted rows take.
+
+    Between counted points it is a power law, and below the first a straight line from 0, which is too little. Where
+    accesses were not counted, all rows are wanted alike.
+    """
+    points = [(point.num_rows, point.mass) for point in table.skew if point.mass > 0]
+    if not points or points[-1][0] < table.rows:
+        points.append((table.rows, 1.0))
+    if num_rows <= points[0][0]:
+        return points[0][1] * num_rows / points[0][0]
+    rows, masses = np.log(np.array(points, dtype=np.float64)).T
+    return float(np.exp(np.interp(np.log(num_rows), rows, masses)))
+
+
+def pooling_variance(table: TableStatistics) -> float:
+    """Return the variance of a table's keys a bag: that of the log-normal with its mean and 99th percentile.
+
+    A percentile that no log-normal of that mean has counts as the widest one, of sigma 2.3.
+    """
+    if table.pooling_p99 <= table.pooling_mean or not table.pooling_mean:
+        return 0.0
+    log_ratio = np.log(table.pooling_p99 / table.pooling_mean)
+    sigma = _Z_P99 - np.sqrt(max(0.0, _Z_P99**2 - 2 * log_ratio))
+    return float(table.pooling_mean**2 * np.expm1(sigma**2))
+
+
+@dataclass(frozen=True)
+class _Use:
+    """How one net uses a table in a mean request."""
+
+    features: float
+    bags: float
+
+
+def _use_of(table: TableStatistics, net: Net, candidates_mean: float) -> _Use:
+    """Return a net's part of a table's features and bags.
+
+    Of a table that both nets use, users' features have one bag a request and items' one a candidate, so the number of
+    bags tells how many of its features are items'.
+    """
+    if table.net == net:
+        return _Use(table.num_features, table.bags_per_request)
+    if table.net != "both":
+        return _Use(0.0, 0.0)
+    beyond_one = (table.bags_per_request - table.num_features) / max(candidates_mean - 1, 1e-9)
+    items = min(max(beyond_one, 0.0), table.num_features)
+    users = table.num_features - items
+    of_users = min(users, table.bags_per_request)
+    return _Use(users, of_users) if net == "user" else _Use(items, table.bags_per_request - of_users)
+
+
+def _summed(
+    tables: list[TableStatistics], shares: PerShard, shards: npt.NDArray[np.int64], num_shards: int, *, net: Net,
+    candidates_mean: float,
+) -> ShardWork:  # fmt: skip
+    distinct = {table.name: table for table in tables}
+    uses = {name: _use_of(table, net, candidates_mean) for name, table in distinct.items()}
+    variances = {name: pooling_variance(table) for name, table in distinct.items()}
+    features = np.array([uses[table.name].features for table in tables])
+    bags = np.array([uses[table.name].bags for table in tables])
+    all_keys = bags * np.array([table.pooling_mean for table in tables])
+    keys = all_keys * shares
+    variance = bags * np.array([variances[table.name] for table in tables]) * shares**2 + keys * (1 - shares)
+    row_bytes = np.array([table.dim * BYTES_PER_NUMBER["fp32"] for table in tables], dtype=np.float64)
+
+    def by_shard(values: PerShard) -> PerShard:
+        return np.bincount(shards, weights=values, minlength=num_shards).astype(np.float64)
+
+    is_asked = (by_shard(features) > 0).astype(np.float64)
+    return ShardWork(
+        request_share=is_asked,
+        nets=is_asked,
+        lookups=by_shard(features),
+        bags=by_shard(bags),
+        keys=by_shard(keys),
+        keys_variance=by_shard(variance),
+        read_bytes=by_shard(keys * row_bytes),
+        request_bytes=by_shard(keys * KEY_BYTES + bags * LENGTH_BYTES),
+        answer_bytes=by_shard(bags * row_bytes),
+    )

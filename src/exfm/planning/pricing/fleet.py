@@ -1,0 +1,114 @@
+"""How many servers a placement needs under a load, and what they cost.
+
+Legend: P parts, S shards.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from exfm.planning.config import ShardingConfig
+from exfm.planning.placing.placement import Placement
+from exfm.planning.pricing.costs import CostModel, ShardWork
+
+Floats = npt.NDArray[np.float64]
+
+HOT_ROW_BYTES = 8
+"""Of a hot row's number in the list of them that every ranker holds."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """CPU time and memory that a placement takes, whatever the number of servers."""
+
+    shard_cpu_s: Floats
+    """Of a mean request, shape [S]; empty for a singular placement, which has no shard servers."""
+    shard_bytes: Floats
+    """Tables, shape [S]; empty for a singular placement."""
+    ranker_cpu_s: float
+    """Of a mean request."""
+    ranker_bytes: float
+    """Lists of hot rows; for a singular placement, all tables."""
+
+    @property
+    def cpu_s(self) -> float:
+        """Return the CPU time of a mean request, at the ranker and the shards together."""
+        return self.ranker_cpu_s + float(self.shard_cpu_s.sum())
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Servers, and what they cost."""
+
+    replicas: tuple[int, ...]
+    """Servers of each shard; for a singular placement, the number of rankers."""
+    rankers: int
+    pods: int
+    memory_bytes: int
+    """Of all pods: tables as often as they are held, lists of hot rows, and what a process takes beside."""
+    cost: float
+    """Of all pods, in the unit of the prices."""
+
+
+def needs_of(placement: Placement, costs: CostModel) -> Needs:
+    """Return what a placement takes. A singular one spares the calls and their messages."""
+    parts, candidates = placement.parts, placement.parts.statistics.candidates_mean
+    own_s = costs.ranker_cpu_s(_work(np.zeros(1)), candidates)
+    if placement.is_singular:
+        lookups_s = float(costs.shard_cpu_s(without_messages(parts.work)).sum())
+        return Needs(np.zeros(0), np.zeros(0), own_s + lookups_s, float(parts.size_bytes.sum()))
+    nets_S = np.zeros(placement.num_shards)
+    for nets in (("user", "both"), ("item", "both")):
+        has_net = np.array([table.net in nets for table in parts.statistics.tables])[parts.table]
+        nets_S += np.bincount(placement.shard_of, has_net, placement.num_shards) > 0
+    calls = _work(nets_S)
+    return Needs(
+        shard_cpu_s=placement.shard_cpu_s + costs.shard_cpu_s(calls),
+        shard_bytes=placement.shard_bytes.astype(np.float64),
+        ranker_cpu_s=costs.ranker_cpu_s(calls, candidates) + float(parts.ranker_cpu_s.sum()),
+        ranker_bytes=float(parts.num_rows[parts.is_hot].sum()) * HOT_ROW_BYTES,
+    )
+
+
+def fleet_of(needs: Needs, config: ShardingConfig, *, utilisation: float) -> Fleet:
+    """Return the fewest servers that the demand keeps no busier, in the mean, than `utilisation`.
+
+    Where the load is not known, as many as the least number of replicas.
+    """
+    replicas = [servers_for(cpu_s, config, utilisation) for cpu_s in needs.shard_cpu_s.tolist()]
+    rankers = servers_for(needs.ranker_cpu_s, config, utilisation)
+    pods = rankers + sum(replicas)
+    memory_bytes = rankers * needs.ranker_bytes + float(np.dot(needs.shard_bytes, replicas))
+    memory_bytes += pods * config.prices.overhead_gib * 2**30
+    return Fleet(
+        replicas=tuple(replicas) or (rankers,),
+        rankers=rankers,
+        pods=pods,
+        memory_bytes=int(memory_bytes),
+        cost=pods * config.prices.core + memory_bytes / 2**30 * config.prices.gib,
+    )
+
+
+def servers_for(cpu_s: float, config: ShardingConfig, utilisation: float) -> int:
+    """Return the servers for requests of so much CPU time each; `min_replicas` at least."""
+    return max(config.demand.min_replicas, math.ceil(config.demand.requests_per_s * cpu_s / utilisation))
+
+
+def call_cpu_s(costs: CostModel) -> tuple[float, float]:
+    """Return the CPU time of a call without a lookup in it, for one net: at the shard, and at the ranker."""
+    call = _work(np.ones(1))
+    return float(costs.shard_cpu_s(call)[0]), costs.ranker_cpu_s(call, 0) - costs.ranker_cpu_s(_work(np.zeros(1)), 0)
+
+
+def without_messages(work: ShardWork) -> ShardWork:
+    """Return the same lookups, done by who wants them."""
+    none = np.zeros_like(work.bags)
+    return replace(work, request_share=none, nets=none, request_bytes=none, answer_bytes=none)
+
+
+def _work(nets_S: Floats) -> ShardWork:
+    """Return calls without a lookup in them: one to each shard that has a net."""
+    none = {name: np.zeros_like(nets_S) for name in ShardWork.__dataclass_fields__}
+    return ShardWork(**none | {"request_share": np.minimum(nets_S, 1), "nets": nets_S})

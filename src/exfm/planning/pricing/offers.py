@@ -1,0 +1,82 @@
+"""Placements with the servers that they need to meet a demand."""
+
+import math
+from dataclasses import dataclass, replace
+
+from exfm.artifact.plan import ShardPlan
+from exfm.planning.config import ShardingConfig
+from exfm.planning.placing.placement import Placement, plan_of
+from exfm.planning.pricing.costs import CostModel
+from exfm.planning.pricing.fleet import Fleet, Needs, fleet_of, needs_of
+from exfm.schema import Schema
+
+UTILISATION_STEPS = tuple(0.9**power for power in range(18))
+"""Of the demand's `max_utilisation`, tried where a latency is wanted: a request waits less for servers less busy."""
+
+
+@dataclass(frozen=True)
+class Miss:
+    """What is too slow however many servers it has."""
+
+    p99_ms: float
+    """With the most servers that were tried."""
+    problem: str
+    """A sentence with the numbers, and what to do."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A placement and the servers for it."""
+
+    placement: Placement
+    needs: Needs
+    fleet: Fleet
+
+    def plan(self, schema: Schema, *, strategy: str) -> ShardPlan:
+        """Return it as a plan."""
+        return plan_of(self.placement, schema, strategy=strategy, replicas=self.fleet.replicas)
+
+
+def cheapest_fleet(placement: Placement, config: ShardingConfig, costs: CostModel) -> Offer:
+    """Return a placement with the servers that its load needs, whatever its latency."""
+    needs = needs_of(placement, costs)
+    return Offer(placement, needs, fleet_of(needs, config, utilisation=config.demand.max_utilisation))
+
+
+def meet(
+    offer: Offer, schema: Schema, config: ShardingConfig, costs: CostModel, *, most_cost: float = math.inf
+) -> Offer | Miss:
+    """Return an offer with the fewest servers whose simulated latency is within the objective, or how far it is off.
+
+    The 99th percentile is taken to fall as servers are added, so a few simulations find their number. No fleet above
+    `most_cost` is tried.
+    """
+    if not config.demand.p99_ms:
+        return offer
+    # numba takes a second to load, and what has no objective does not need it
+    from exfm.planning.pricing.forecast import forecast
+
+    def p99_ms(fleet: Fleet) -> float:
+        return forecast(offer.placement, fleet, schema, config, costs).p99_ms
+
+    steps = (config.demand.max_utilisation * step for step in UTILISATION_STEPS)
+    fleets = list(dict.fromkeys(fleet_of(offer.needs, config, utilisation=step) for step in steps))
+    fleets = [fleet for fleet in fleets if fleet.cost <= most_cost] or fleets[:1]
+    if p99_ms(fleets[0]) <= config.demand.p99_ms:
+        return replace(offer, fleet=fleets[0])
+    least_ms = p99_ms(fleets[-1])
+    if least_ms > config.demand.p99_ms:
+        return Miss(
+            least_ms,
+            f"{offer.placement.strategy}: 99 % of requests take {least_ms:.3g} ms or less with {fleets[-1].pods} pods "
+            f"at {config.demand.requests_per_s:g} requests/s; p99_ms is {config.demand.p99_ms:g}: raise it, or take a "
+            "strategy that calls fewer shards or shares work among more",
+        )
+    too_few, enough = 0, len(fleets) - 1
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        if p99_ms(fleets[middle]) <= config.demand.p99_ms:
+            enough = middle
+        else:
+            too_few = middle
+    return replace(offer, fleet=fleets[enough])

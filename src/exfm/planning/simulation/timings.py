@@ -1,0 +1,109 @@
+"""How long each job of each request takes: work drawn around the statistics, priced by the cost model.
+
+Legend: N requests, C calls that a request makes, S shards.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from exfm.planning.pricing.costs import KEY_BYTES, LENGTH_BYTES, CallPrices, CostModel, ShardWork
+from exfm.planning.simulation.queues import Timings
+from exfm.schema import Net
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The calls that a request makes, and the work in them for a mean request; arrays of shape [C]."""
+
+    shards: Integers
+    user: ShardWork
+    item: ShardWork
+
+
+def calls_of(by_net: Mapping[Net, ShardWork], costs: CostModel) -> Calls:
+    """Return a call for each shard with a lookup, or one for each of its nets."""
+    user, item = by_net["user"], by_net["item"]
+    if costs.calls == "shard":
+        (shards,) = np.nonzero(user.nets + item.nets)
+        return Calls(shards, _take(user, shards), _take(item, shards))
+    of_user, of_item = np.nonzero(user.nets)[0], np.nonzero(item.nets)[0]
+    return Calls(
+        np.concatenate([of_user, of_item]),
+        _take(user, of_user, num_zeros_after=len(of_item)),
+        _take(item, of_item, num_zeros_before=len(of_user)),
+    )
+
+
+def draw_timings(
+    calls: Calls,
+    candidates_N: Floats,
+    costs: CostModel,
+    *,
+    candidates_mean: float,
+    client_s: float,
+    generator: np.random.Generator,
+) -> Timings:
+    """Return the times of each request's jobs and messages.
+
+    `candidates_mean` is the statistics', which the calls' work was counted at. Users' keys vary from request to
+    request, items' the less the more candidates there are; both are gamma (an assumption: statistics have no more than
+    mean and variance).
+    """
+    scale_N1, user, item = (candidates_N / candidates_mean)[:, None], calls.user, calls.item
+    keys_NC = _gamma(user.keys + scale_N1 * item.keys, user.keys_variance + scale_N1 * item.keys_variance, generator)
+    bags_NC = user.bags + scale_N1 * item.bags
+    request_bytes_NC = keys_NC * KEY_BYTES + bags_NC * LENGTH_BYTES
+    answer_bytes_NC = user.answer_bytes + scale_N1 * item.answer_bytes
+    row_bytes = (user.read_bytes + item.read_bytes) / np.maximum(user.keys + item.keys, 1e-300)
+    fixed = (user.nets + item.nets, user.lookups + item.lookups)
+    amounts = (*fixed, bags_NC, keys_NC, request_bytes_NC + answer_bytes_NC)
+    own_s = (costs.ranker_request_us + candidates_N * costs.ranker_candidate_us) * 1e-6
+    own_s *= _spread(costs.spread, own_s.shape, generator)
+    calls_s_NC = _priced_s(costs.ranker, *amounts)
+    serve_s_NC = _priced_s(costs.shard, *amounts) + keys_NC * row_bytes * costs.read_byte_ns * 1e-9
+    before = costs.ranker_before_share
+    latency_s = costs.network_latency_us * 1e-6
+    return Timings(
+        encode_s=own_s * before,
+        score_s=own_s * (1 - before),
+        ask_s=calls_s_NC * before,
+        serve_s=serve_s_NC * _spread(costs.spread, serve_s_NC.shape, generator),
+        take_s=calls_s_NC * (1 - before),
+        out_s=latency_s + request_bytes_NC * costs.network_byte_ns * 1e-9,
+        back_s=latency_s + answer_bytes_NC * costs.network_byte_ns * 1e-9,
+        client_way_s=latency_s,
+        client_s=client_s,
+    )
+
+
+def _take(work: ShardWork, shards: Integers, *, num_zeros_before: int = 0, num_zeros_after: int = 0) -> ShardWork:
+    zeros = (num_zeros_before, num_zeros_after)
+    return ShardWork(**{name: np.pad(getattr(work, name)[shards], zeros) for name in ShardWork.__dataclass_fields__})
+
+
+def _priced_s(
+    prices: CallPrices, nets: Floats, lookups: Floats, bags_NC: Floats, keys_NC: Floats, message_bytes_NC: Floats
+) -> Floats:
+    per_call_us = prices.call_us + nets * prices.net_us + lookups * prices.lookup_us
+    in_call_ns = bags_NC * prices.bag_ns + keys_NC * prices.key_ns + message_bytes_NC * prices.byte_ns
+    return per_call_us * 1e-6 + in_call_ns * 1e-9
+
+
+def _gamma(mean: Floats, variance: Floats, generator: np.random.Generator) -> Floats:
+    """Return a gamma variate for each mean and variance; where there is no variance, the mean."""
+    varies = (variance > 0) & (mean > 0)
+    safe_mean, safe_variance = np.where(varies, mean, 1.0), np.where(varies, variance, 1.0)
+    drawn = generator.gamma(safe_mean**2 / safe_variance) * safe_variance / safe_mean
+    return np.where(varies, drawn, mean)
+
+
+def _spread(deviation: float, shape: tuple[int, ...], generator: np.random.Generator) -> Floats:
+    """Return log-normal factors of mean 1 and this standard deviation."""
+    sigma = np.sqrt(np.log1p(deviation**2))
+    return generator.lognormal(-(sigma**2) / 2, sigma, size=shape)

@@ -1,0 +1,117 @@
+"""All strategies side by side, on one model under one demand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from exfm.planning.config import ShardingConfig, Strategy
+from exfm.planning.placing.placement import Placement
+from exfm.planning.planner import PLACINGS, cheapest, check_statistics, place_by_all, placements_for_auto, plan_name
+from exfm.planning.pricing.costs import CostModel
+from exfm.planning.pricing.forecast import forecast
+from exfm.planning.pricing.offers import Miss, Offer, cheapest_fleet, meet
+from exfm.planning.simulation.simulator import Prediction
+from exfm.planning.sizes import bytes_text, three_digits
+from exfm.planning.statistics import Statistics
+from exfm.schema import Schema
+
+DASH = "–"  # noqa: RUF001
+
+
+@dataclass(frozen=True)
+class Row:
+    """One strategy: what it offers and what its servers will do, or why it has no plan."""
+
+    strategy: Strategy
+    offer: Offer | None
+    prediction: Prediction | None
+    problem: str
+    """Why there is no offer, or why it does not meet the demand; empty: it does."""
+
+    @property
+    def meets(self) -> bool:
+        """Return whether there is an offer that meets the demand."""
+        return not self.problem
+
+    @property
+    def most_cpu_ms(self) -> float:
+        """Return the CPU time of the busiest shard in a mean request; without calls if there are none."""
+        assert self.offer is not None
+        by_shard_s = self.offer.needs.shard_cpu_s
+        return 1e3 * float(by_shard_s.max() if len(by_shard_s) else self.offer.placement.shard_cpu_s.max())
+
+
+def compare(schema: Schema, statistics: Statistics, config: ShardingConfig, costs: CostModel) -> tuple[Row, ...]:
+    """Return a row for each strategy, `auto` last; the configured one is as any other.
+
+    Raises: PlanError if the statistics are of other tables, or a row of a table is larger than a shard.
+    """
+    check_statistics(schema, statistics)
+    found, refused = place_by_all(statistics, config, costs)
+    rows = [
+        _row(strategy, found[strategy], schema, config, costs)
+        if strategy in found
+        else Row(strategy, None, None, str(refused[strategy]))
+        for strategy in PLACINGS
+    ]
+    best = cheapest(placements_for_auto(found, statistics, config, costs), schema, config, costs)
+    if isinstance(best, Miss):
+        rows.append(Row("auto", None, None, best.problem))
+    else:
+        rows.append(Row("auto", best, forecast(best.placement, best.fleet, schema, config, costs), ""))
+    return tuple(rows)
+
+
+def comparison_table(rows: Sequence[Row]) -> Table:
+    """Return the rows as a table for a terminal; figures of what misses the demand are dim."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("strategy", no_wrap=True)
+    heads = ("shards", "fullest", "busiest\nms", "above\nbound", "calls", "P50\nms", "P99\nms", "CPU\nms",
+             "pods", "memory\nGiB", "cost")  # fmt: skip
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows:
+        style = "" if row.meets else "dim"
+        table.add_row(
+            Text(_name(row), style=style), *(Text(figure, style=style) for figure in _figures(row, len(heads)))
+        )
+    return table
+
+
+def problems(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return a line for each strategy that has no plan, or none that meets the demand."""
+    return tuple(row.problem for row in rows if row.problem)
+
+
+def _row(strategy: Strategy, placement: Placement, schema: Schema, config: ShardingConfig, costs: CostModel) -> Row:
+    offer = cheapest_fleet(placement, config, costs)
+    met = meet(offer, schema, config, costs)
+    problem = met.problem if isinstance(met, Miss) else ""
+    shown = offer if isinstance(met, Miss) else met
+    return Row(strategy, shown, forecast(placement, shown.fleet, schema, config, costs), problem)
+
+
+def _name(row: Row) -> str:
+    return plan_name(row.strategy, row.offer) if row.offer else row.strategy
+
+
+def _figures(row: Row, count: int) -> Sequence[str]:
+    if not row.offer or not row.prediction:
+        return [DASH] * count
+    placement, fleet = row.offer.placement, row.offer.fleet
+    return (
+        str(placement.num_shards),
+        bytes_text(int(placement.shard_bytes.max())),
+        three_digits(row.most_cpu_ms),
+        DASH if placement.distance is None else f"{placement.distance:.2%}",
+        f"{row.prediction.calls:g}",
+        three_digits(row.prediction.p50_ms),
+        three_digits(row.prediction.p99_ms),
+        three_digits(row.offer.needs.cpu_s * 1e3),
+        f"{fleet.pods:,}",
+        three_digits(fleet.memory_bytes / 2**30),
+        three_digits(fleet.cost),
+    )

@@ -1,0 +1,88 @@
+"""Strategies side by side, on a terminal and as a picture."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from made_models import COSTS, model, shards, table
+from rich.console import Console
+
+from exfm.errors import ConfigError
+from exfm.planning.config import ShardingConfig
+from exfm.planning.telling.comparison import Row, compare, comparison_table, problems
+from exfm.planning.telling.drawing import draw_comparison
+
+STRATEGIES = ["singular", "one-shard", "capacity-balanced", "load-balanced", "nsbp", "auto"]
+
+
+@pytest.fixture(scope="module")
+def config() -> ShardingConfig:
+    demand = {"requests_per_s": 500.0, "p99_ms": 30.0, "simulated_requests": 1000}
+    return shards(2, memory_bytes=2**20, demand=demand)
+
+
+@pytest.fixture(scope="module")
+def rows(config: ShardingConfig) -> tuple[Row, ...]:
+    tables = [table(f"t{index}", rows=500 * index, net="user" if index % 2 else "item") for index in range(1, 6)]
+    return compare(*model(*tables), config, COSTS)
+
+
+def printed(rows: tuple[Row, ...]) -> str:
+    console = Console(file=StringIO(), width=120)
+    console.print(comparison_table(rows))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_every_strategy_has_a_row_and_auto_comes_last(rows: tuple[Row, ...]) -> None:
+    assert [row.strategy for row in rows] == STRATEGIES
+    assert all(row.meets and row.offer and row.prediction for row in rows)
+    text = printed(rows)
+    assert [line.split()[0].rstrip(":") for line in text.splitlines()[3:9]] == STRATEGIES
+
+
+def test_a_request_makes_a_call_a_shard_and_a_singular_one_none(rows: tuple[Row, ...]) -> None:
+    calls = {row.strategy: row.prediction.calls for row in rows if row.prediction}
+    assert (calls["singular"], calls["one-shard"], calls["load-balanced"]) == (0, 1, 2)
+
+
+def test_sparing_the_calls_spares_time(rows: tuple[Row, ...]) -> None:
+    needs = {row.strategy: row.offer.needs.cpu_s for row in rows if row.offer}
+    assert needs["singular"] < needs["one-shard"] < needs["capacity-balanced"]
+
+
+def test_a_strategy_without_a_plan_says_why_and_the_others_have_theirs() -> None:
+    config = shards(3, memory_bytes=2**14, demand={"simulated_requests": 1000})
+    rows = compare(*model(table("large", rows=2000), table("small")), config, COSTS)
+    assert "one-shard: all tables take 32.8 KiB, a shard holds 16.0 KiB" in "\n".join(problems(rows))
+    by_name = {row.strategy: row for row in rows}
+    assert not by_name["one-shard"].meets
+    assert by_name["auto"].meets
+    assert "–" in printed(rows)  # noqa: RUF001
+
+
+@pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_a_drawing_is_png_or_svg_by_its_name(
+    rows: tuple[Row, ...], config: ShardingConfig, tmp_path: Path, suffix: str, start: bytes
+) -> None:
+    out = tmp_path / "deep" / f"comparison.{suffix}"
+    draw_comparison(rows, config, title="a model", out=out)
+    assert out.read_bytes().startswith(start)
+
+
+def test_the_same_comparison_is_the_same_svg_with_every_strategy_in_it(
+    rows: tuple[Row, ...], config: ShardingConfig, tmp_path: Path
+) -> None:
+    for name in ("one.svg", "two.svg"):
+        draw_comparison(rows, config, title="a model", out=tmp_path / name)
+    drawn = (tmp_path / "one.svg").read_text(encoding="utf-8")
+    assert drawn == (tmp_path / "two.svg").read_text(encoding="utf-8")
+    assert all(f"<!-- {strategy} -->" in drawn for strategy in STRATEGIES)
+
+
+def test_a_drawing_of_another_kind_or_of_nothing_is_refused(
+    rows: tuple[Row, ...], config: ShardingConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"comparison.pdf: a drawing is PNG or SVG"):
+        draw_comparison(rows, config, title="a model", out=tmp_path / "comparison.pdf")
+    with pytest.raises(ConfigError, match="no strategy has a plan"):
+        draw_comparison([], config, title="a model", out=tmp_path / "comparison.svg")

@@ -1,0 +1,118 @@
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from exfm.planning.simulation.queues import Servers, Timings, replay
+
+Floats = npt.NDArray[np.float64]
+
+
+def timings_of(encode_s: Floats, *, num_calls: int = 0, **more: Floats | float) -> Timings:
+    """Return jobs that take no time, but for those given."""
+    none_N, none_NC = np.zeros(len(encode_s)), np.zeros((len(encode_s), num_calls))
+    defaults = Timings(encode_s, none_N, none_NC, none_NC, none_NC, none_NC, none_NC, 0.0, 0.0)
+    return defaults._replace(**more)
+
+
+def servers_of(
+    num_requests: int, *, rankers: int = 1, num_calls: int = 0, replicas: int = 1, shared_cores: int = 0
+) -> Servers:
+    """Return a shard for each call; requests take turns among rankers."""
+    return Servers(
+        num_rankers=rankers,
+        ranker_of=np.arange(num_requests) % rankers,
+        shard_of_call=np.arange(num_calls),
+        replicas=np.full(num_calls, replicas),
+        first_turn=np.zeros((rankers, num_calls), dtype=np.int64),
+        shared_cores=shared_cores,
+    )
+
+
+def poisson(num_requests: int, *, rate: float, seed: int = 0) -> Floats:
+    return np.cumsum(np.random.default_rng(seed).exponential(1 / rate, size=num_requests))
+
+
+def lindley(arrivals_s: Floats, service_s: Floats) -> Floats:
+    """Return when a single server in order of arrival ends each job."""
+    before = np.concatenate(([0], np.cumsum(service_s)[:-1]))
+    return np.maximum.accumulate(arrivals_s - before) + before + service_s
+
+
+def test_a_server_works_in_order_of_arrival() -> None:
+    arrivals_s = poisson(5_000, rate=0.8)
+    service_s = np.random.default_rng(1).exponential(size=5_000)
+    timings = timings_of(np.zeros(5_000), num_calls=1, serve_s=service_s[:, None])
+    answered_s = replay(arrivals_s, timings, servers_of(5_000, num_calls=1)).answered_s
+    assert answered_s == pytest.approx(lindley(arrivals_s, service_s))
+
+
+def test_waiting_for_a_constant_service_is_what_theory_says() -> None:
+    """M/D/1: mean wait = rho / (2 (1 - rho)) services."""
+    arrivals_s = poisson(200_000, rate=0.7)
+    timings = timings_of(np.zeros(200_000), num_calls=1, serve_s=np.ones((200_000, 1)))
+    answered_s = replay(arrivals_s, timings, servers_of(200_000, num_calls=1)).answered_s
+    assert (answered_s - arrivals_s - 1).mean() == pytest.approx(0.7 / (2 * 0.3), rel=0.03)
+
+
+def test_sharing_one_core_takes_as_long_as_theory_says() -> None:
+    """M/G/1 with processor sharing: mean time = mean service / (1 - rho), whatever the services' distribution."""
+    arrivals_s = poisson(100_000, rate=0.6)
+    service_s = np.random.default_rng(1).gamma(0.5, 2.0, size=100_000)
+    servers = servers_of(100_000, rankers=1_000, shared_cores=1)
+    answered_s = replay(arrivals_s, timings_of(service_s), servers).answered_s
+    assert (answered_s - arrivals_s).mean() == pytest.approx(1 / 0.4, rel=0.05)
+
+
+def test_enough_shared_cores_are_cores_of_ones_own() -> None:
+    generator = np.random.default_rng(0)
+    arrivals_s = poisson(3_000, rate=0.5)
+    timings = timings_of(
+        generator.exponential(0.2, size=3_000),
+        num_calls=3,
+        score_s=generator.exponential(0.3, size=3_000),
+        ask_s=np.full((3_000, 3), 0.02),
+        serve_s=generator.exponential(0.5, size=(3_000, 3)),
+        take_s=np.full((3_000, 3), 0.03),
+        out_s=np.full((3_000, 3), 0.1),
+        back_s=np.full((3_000, 3), 0.2),
+        client_way_s=0.05,
+    )
+    own = replay(arrivals_s, timings, servers_of(3_000, num_calls=3)).answered_s
+    shared = replay(arrivals_s, timings, servers_of(3_000, num_calls=3, shared_cores=5)).answered_s
+    assert shared == pytest.approx(own)
+
+
+def test_a_lone_request_takes_the_longest_of_its_calls() -> None:
+    timings = timings_of(
+        np.array([1.0]),
+        num_calls=2,
+        score_s=np.array([2.0]),
+        ask_s=np.array([[0.1, 0.1]]),
+        serve_s=np.array([[5.0, 3.0]]),
+        take_s=np.array([[0.2, 0.2]]),
+        out_s=np.array([[0.5, 0.5]]),
+        back_s=np.array([[0.25, 0.25]]),
+        client_way_s=0.125,
+    )
+    answered_s = replay(np.array([10.0]), timings, servers_of(1, num_calls=2)).answered_s
+    assert answered_s.tolist() == pytest.approx([10 + 0.125 + 1 + 0.1 + 0.5 + 5 + 0.25 + 0.2 + 2 + 0.125])
+
+
+def test_the_servers_of_a_shard_get_their_turns() -> None:
+    timings = timings_of(np.zeros(4), num_calls=1, serve_s=np.ones((4, 1)))
+    answered_s = replay(np.zeros(4), timings, servers_of(4, num_calls=1, replicas=2)).answered_s
+    assert answered_s.tolist() == pytest.approx([1, 1, 2, 2])
+
+
+def test_a_client_on_shared_cores_takes_its_time() -> None:
+    timings = timings_of(np.ones(1), client_s=0.5)
+    assert replay(np.zeros(1), timings, servers_of(1, shared_cores=1)).answered_s.tolist() == pytest.approx([1.5])
+    assert replay(np.zeros(1), timings, servers_of(1)).answered_s.tolist() == pytest.approx([1.0])
+
+
+def test_a_server_that_waited_is_slower_and_warm_again_at_once() -> None:
+    servers = servers_of(3)._replace(cold_share=0.5, cooling_s=2.0)
+    replayed = replay(np.array([0.0, 0.0, 6.0]), timings_of(np.ones(3)), servers)
+    half_cold = 1 + 0.5 * (1 - np.exp(-(6.0 - 2.5) / 2.0))
+    assert replayed.answered_s.tolist() == pytest.approx([2.5, 2.5, 6 + half_cold])
+    assert replayed.busy_s.tolist() == pytest.approx([2.5 + half_cold, 0])

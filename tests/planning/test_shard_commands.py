@@ -1,0 +1,123 @@
+"""`exfm shard` plans, compares and explains, and turns mistakes into one line."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from made_models import model, table
+from recorded_requests import random_requests
+
+from exfm.artifact.plan import ShardPlan
+from exfm.artifact.trace import TraceWriter
+from exfm.cli.main import main
+from exfm.planning.counted import Counted
+from exfm.schema import Schema
+
+Outcome = tuple[int, str, str]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["exfm", "shard", *(str(argument) for argument in arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def schema_file(tmp_path: Path) -> Path:
+    path = tmp_path / "schema.yaml"
+    schema = model(table("ads", rows=5000, dim=16), table("users", rows=4000, dim=16, net="user"), table("few"))[0]
+    path.write_text(yaml.safe_dump(schema.to_dict()), encoding="utf-8")
+    return path
+
+
+def test_plan_compares_all_strategies_and_writes_the_one_asked_for(
+    command: Callable[..., Outcome], schema_file: Path, tmp_path: Path
+) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("{num_shards: 2, demand: {requests_per_s: 200, p99_ms: 50}}", encoding="utf-8")
+    out, drawing = tmp_path / "plan.json", tmp_path / "comparison.svg"
+    code, said, _ = command(
+        "plan", schema_file, "-s", settings, "--strategy", "nsbp", "--out", out, "--drawing", drawing
+    )
+    assert code == 0
+    for strategy in ("singular", "one-shard", "capacity-balanced", "load-balanced", "nsbp", "auto"):
+        assert f"\n{strategy}" in said
+    plan = ShardPlan.parse(json.loads(out.read_text(encoding="utf-8")), source="test")
+    plan.check(Schema.read(schema_file))
+    assert plan.strategy == "nsbp"
+    assert f"nsbp: 3 tables in 3 slices, 2 shards, {sum(plan.replicas)} server" in said
+    assert drawing.read_bytes().startswith(b"<?xml")
+
+
+def test_a_plan_from_a_previous_one_says_what_moves(
+    command: Callable[..., Outcome], schema_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "plan.json"
+    assert command("plan", schema_file, "--out", out)[0] == 0
+    code, said, _ = command("plan", schema_file, "--previous", out)
+    assert code == 0
+    assert "; moves 0 B (a plan from nothing: 0 B; at least: 0 B)" in said
+
+
+def test_explain_says_why_a_table_is_where_it_is(
+    command: Callable[..., Outcome], schema_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "plan.json"
+    command("plan", schema_file, "--out", out)
+    code, said, _ = command("explain", "ads", schema_file, "--plan", out)
+    assert code == 0
+    assert said.startswith("ads (item net) has 5,000 rows of dim 16")
+    assert "The plan (capacity-balanced) evens out bytes" in said
+
+
+def test_simulate_says_what_servers_will_do(command: Callable[..., Outcome], schema_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    command("plan", schema_file, "--out", out)
+    arguments = ("simulate", schema_file, "--plan", out, "--num-requests", 1000, "--rankers", 2)
+    code, said, _ = command(*arguments, "--requests-per-s", 100)
+    assert code == 0
+    assert said.startswith("latency at 100 requests/s: median ")
+    assert "2 calls to shards" in said
+    assert "overloaded" not in said
+    assert "overloaded: queues grow for ever" in command(*arguments, "--requests-per-s", 100_000)[1]
+
+
+def test_statistics_are_counted_on_a_trace_and_planned_with(
+    command: Callable[..., Outcome], schema_file: Path, tmp_path: Path
+) -> None:
+    schema, counted = Schema.read(schema_file), tmp_path / "statistics"
+    writer = TraceWriter(tmp_path / "trace", model="students", bundle_id="b", sampling_rate=1, schema=schema)
+    writer.add(random_requests(schema, 200, seed=0))
+    code, said, _ = command("statistics", tmp_path / "trace", "--model", schema_file, "--out", counted)
+    assert (code, said) == (0, f"{counted}: 3 tables, counted on 200 requests\n")
+    assert command("plan", schema_file, "--statistics", counted, "--out", tmp_path / "plan.json")[0] == 0
+    code, said, _ = command("explain", "users", schema_file, "--plan", tmp_path / "plan.json", "--statistics", counted)
+    keys = next(one for one in Counted.read(str(counted)).statistics.tables if one.name == "users").keys_per_request
+    assert f"a request reads {keys:.3g} rows of it" in said
+
+
+def test_a_mistake_is_one_line_with_the_numbers(
+    command: Callable[..., Outcome], schema_file: Path, tmp_path: Path
+) -> None:
+    code, _, error = command("plan", schema_file, "--strategy", "best")
+    assert code == 2
+    assert error.startswith("exfm: --strategy: strategy: Input should be 'auto', 'singular'")
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("shard_memory_gib: 0.0001", encoding="utf-8")
+    code, _, error = command("plan", schema_file, "-s", settings)
+    assert code == 2
+    assert error == (
+        "exfm: table 'ads' takes 312.5 KiB, but 2 shards of 104.9 KiB hold 209.7 KiB together; "
+        "raise num_shards or shard_memory_gib\n"
+    )
+    code, _, error = command("explain", "ads", schema_file, "--plan", tmp_path / "no.json")
+    assert (code, error) == (2, f"exfm: {tmp_path / 'no.json'}: cannot be read (No such file or directory)\n")
