@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-MIN_WIDTH = 160
+MIN_WIDTH = 190
 """Columns of the widest table: wrapped it cannot be read."""
 
 

@@ -12,6 +12,7 @@ from matplotlib.typing import RcKeyType
 
 from exfm.errors import ConfigError
 from exfm.planning.config import ShardingConfig
+from exfm.planning.sizes import unit_of
 from exfm.planning.telling.comparison import Row
 
 # Okabe and Ito's palette: people with any colour vision can tell these apart.
@@ -47,17 +48,14 @@ def draw_comparison(rows: Sequence[Row], config: ShardingConfig, *, title: str, 
         (latency, cost), (held, done) = figure.subplots(2, 2)
         _draw_latency(latency, drawn, config)
         _draw_cost(cost, drawn, config)
-        _draw_shards(
-            held,
-            drawn,
-            "GiB of a shard's tables",
-            [row.offer.placement.shard_bytes / 2**30 for row in drawn if row.offer],
-        )
-        capacity_gib = config.capacity_bytes / 2**30
-        if capacity_gib < 2 * held.get_ylim()[1]:  # else it would leave no room for what the shards hold
-            held.axhline(capacity_gib, color="#555555", linestyle=":", linewidth=1)
-            held.annotate("a shard's memory", (1, capacity_gib), ha="right", va="bottom", fontsize=8)
-            held.set_ylim(0, max(1.1 * capacity_gib, held.get_ylim()[1]))
+        by_shard = [row.offer.placement.shard_bytes for row in drawn if row.offer]
+        unit, unit_bytes = unit_of(max(int(sizes.max()) for sizes in by_shard))
+        _draw_shards(held, drawn, f"{unit} of a shard's tables", [sizes / unit_bytes for sizes in by_shard])
+        capacity = config.capacity_bytes / unit_bytes
+        if capacity < 2 * held.get_ylim()[1]:  # else it would leave no room for what the shards hold
+            held.axhline(capacity, color="#555555", linestyle=":", linewidth=1)
+            held.annotate("a shard's memory", (1, capacity), ha="right", va="bottom", fontsize=8)
+            held.set_ylim(0, max(1.1 * capacity, held.get_ylim()[1]))
         _draw_shards(
             done,
             drawn,

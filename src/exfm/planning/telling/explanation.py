@@ -96,6 +96,8 @@ def _why_there(slice_: TableSlice, plan: ShardPlan, placement: Placement, config
         return f"The plan ({plan.strategy}) has one shard, so all tables are on it."
     if strategy in BALANCED:
         return _why_balanced(slice_, strategy, placement, config)
+    if strategy != "auto":
+        return f"The plan is by {strategy!r}, a strategy that this version does not have: it cannot tell why."
     density = placement.parts.cpu_s / placement.parts.size_bytes
     on_shard = density[placement.shard_of == slice_.shard] * 1e3 * 2**30
     return (
