@@ -169,6 +169,7 @@ def replay_requests(
         shared_cores=shared_cores,
         cold_share=costs.cold_share,
         cooling_s=costs.cooling_ms * 1e-3,
+        beside_share=costs.beside_share,
     )
     replayed = replay(requests.arrivals_s, timings, servers)
     busy_ms = replayed.busy_s * 1e3 / len(requests.arrivals_s)
