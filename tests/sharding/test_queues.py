@@ -121,11 +121,13 @@ def test_a_client_on_shared_cores_takes_its_time() -> None:
 
 
 def test_a_server_is_the_slower_the_longer_ago_its_last_request_came() -> None:
-    servers = servers_of(3)._replace(cold_share=0.5, cooling_s=2.0)
-    replayed = replay(np.array([0.0, 1.0, 6.0]), timings_of(np.ones(3)), servers)
-    cold, after_two_s, after_four_s = 1.5, 1.5 - 0.5 * np.exp(-1.5 / 2), 1.5 - 0.5 * np.exp(-4.5 / 2)
-    assert replayed.answered_s.tolist() == pytest.approx([1.5, 1.5 + after_two_s, 6 + after_four_s])
-    assert replayed.busy_s.tolist() == pytest.approx([cold + after_two_s + after_four_s, 0])
+    timings = timings_of(np.ones(3), cold_encode_s=0.5)
+    replayed = replay(np.array([0.0, 1.0, 6.0]), timings, servers_of(3)._replace(cooling_s=2.0))
+    cold, after_one_and_a_half_s, after_four_and_a_half_s = 1.5, 1.5 - 0.5 * np.exp(-0.75), 1.5 - 0.5 * np.exp(-2.25)
+    assert replayed.answered_s.tolist() == pytest.approx(
+        [cold, cold + after_one_and_a_half_s, 6 + after_four_and_a_half_s]
+    )
+    assert replayed.busy_s.tolist() == pytest.approx([cold + after_one_and_a_half_s + after_four_and_a_half_s, 0])
 
 
 def test_threads_beside_an_event_loop_take_cores_but_no_turn() -> None:

@@ -120,7 +120,7 @@ def test_cpu_and_utilisation_are_what_the_cost_model_says() -> None:
     schema, statistics = TWO_NETS
     plan = plan_of(schema, FOUR_BY_NET, replicas=2)
     load = Load(requests_per_s=100, num_requests=20_000)
-    predicted = predict(plan, statistics, load, costs={"cold_share": 0.0})
+    predicted = predict(plan, statistics, load, costs={"ranker_cold_us": 0.0, "shard_cold_us": 0.0})
     work = work_of(plan, statistics)
     shard_cpu_s = DEFAULT_COSTS.shard_cpu_s(work)
     ranker_cpu_s = DEFAULT_COSTS.ranker_cpu_s(work, CANDIDATES)

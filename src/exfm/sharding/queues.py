@@ -51,6 +51,11 @@ class Timings(NamedTuple):
     """On the way between client and ranker, each way."""
     client_s: float
     """At the client, half of it to send and half to receive; only on shared cores. 0: it needs none."""
+    cold_encode_s: float = 0.0
+    cold_score_s: float = 0.0
+    cold_serve_s: float = 0.0
+    cold_client_s: float = 0.0
+    """What a request takes more at a server (or client) that is cold."""
 
 
 class Servers(NamedTuple):
@@ -67,8 +72,6 @@ class Servers(NamedTuple):
     """The server, from 0, of a ranker's first call to a shard; the next call goes to the next one. Shape [K, S]."""
     shared_cores: int
     """That all servers and the client share; 0 gives each server a core of its own, and the client takes no time."""
-    cold_share: float = 0.0
-    """By how much a request takes longer at a server whose last request is long ago: 0.5 is half as long again."""
     cooling_s: float = 1.0
     """Time from one request to the next after which a server is cold but for a part 1/e."""
     beside_share: float = 0.0
@@ -150,8 +153,8 @@ class _Spent(NamedTuple):
     """When each server with a core of its own ends what it was given."""
     last_began_s: Floats
     """When each server began with the last request new to it."""
-    cold_factor: Floats
-    """By how much a request's jobs at its ranker take longer; shape [N]."""
+    coldness: Floats
+    """How cold each request's ranker was, from 0 to 1; shape [N]."""
 
 
 def _compiled(function: Function) -> Function:
@@ -229,19 +232,20 @@ def _cpu_s(timings: Timings, job: int) -> float:
 
 @_compiled
 def _begin(job: int, server: int, now_s: float, timings: Timings, servers: Servers, spent: _Spent) -> float:
-    """Return the CPU time of a job that a server begins now: the longer, the longer no request was new to it."""
+    """Return the CPU time of a job that a server begins now: the longer, the longer ago its last request came."""
     num_calls = len(servers.shard_of_call)
     request, step = divmod(job, _NUM_OWN_JOBS + 3 * num_calls)
-    is_serve = step >= _NUM_OWN_JOBS and (step - _NUM_OWN_JOBS) // num_calls == _SERVE
-    if step in (_SEND, _ENCODE) or is_serve:
-        gap_s = now_s - spent.last_began_s[server]
-        factor = 1 + servers.cold_share * (1 - np.exp(-gap_s / servers.cooling_s))
+    cpu_s = _cpu_s(timings, job)
+    if step in (_SEND, _ENCODE) or (step >= _NUM_OWN_JOBS and (step - _NUM_OWN_JOBS) // num_calls == _SERVE):
+        coldness = 1 - np.exp((spent.last_began_s[server] - now_s) / servers.cooling_s)
         spent.last_began_s[server] = now_s
         if step == _ENCODE:
-            spent.cold_factor[request] = factor
-    else:
-        factor = spent.cold_factor[request]
-    cpu_s = _cpu_s(timings, job) * factor
+            spent.coldness[request] = coldness
+            cpu_s += coldness * timings.cold_encode_s
+        else:
+            cpu_s += coldness * (timings.cold_client_s if step == _SEND else timings.cold_serve_s)
+    elif step == _SCORE:
+        cpu_s += spent.coldness[request] * timings.cold_score_s
     spent.busy_s[server] += cpu_s
     return float(cpu_s)
 
@@ -444,7 +448,7 @@ def _replay(arrivals_s: Floats, timings: Timings, servers: Servers) -> tuple[Flo
         np.full(num_requests, num_calls),
         np.full(num_requests, np.inf),
     )
-    spent = _Spent(np.zeros(num_servers), np.zeros(num_servers), np.full(num_servers, -np.inf), np.ones(num_requests))
+    spent = _Spent(np.zeros(num_servers), np.zeros(num_servers), np.full(num_servers, -np.inf), np.zeros(num_requests))
     if servers.shared_cores:
         _replay_on_shared_cores(arrivals_s, timings, servers, progress, spent)
     else:
