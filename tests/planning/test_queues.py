@@ -54,13 +54,23 @@ def test_waiting_for_a_constant_service_is_what_theory_says() -> None:
     assert (answered_s - arrivals_s - 1).mean() == pytest.approx(0.7 / (2 * 0.3), rel=0.03)
 
 
-def test_sharing_one_core_takes_as_long_as_theory_says() -> None:
-    """M/G/1 with processor sharing: mean time = mean service / (1 - rho), whatever the services' distribution."""
-    arrivals_s = poisson(100_000, rate=0.6)
-    service_s = np.random.default_rng(1).gamma(0.5, 2.0, size=100_000)
-    servers = servers_of(100_000, rankers=1_000, shared_cores=1)
+def test_one_shared_core_is_one_server_for_all() -> None:
+    """M/G/1 in order of arrival: mean wait = rate E[S^2] / (2 (1 - rho))."""
+    arrivals_s = poisson(200_000, rate=0.6)
+    service_s = np.random.default_rng(1).gamma(2.0, 0.5, size=200_000)
+    servers = servers_of(200_000, rankers=1, shared_cores=1)
     answered_s = replay(arrivals_s, timings_of(service_s), servers).answered_s
-    assert (answered_s - arrivals_s).mean() == pytest.approx(1 / 0.4, rel=0.05)
+    assert (answered_s - arrivals_s).mean() == pytest.approx(1 + 0.6 * 1.5 / (2 * 0.4), rel=0.03)
+
+
+def test_a_shared_core_goes_in_turn_to_those_that_have_work() -> None:
+    """Two rankers with two requests each, on one core: each does one, then gives way, for its turn is over."""
+    servers = servers_of(4, rankers=2, shared_cores=1)
+    timings = timings_of(np.zeros(4), score_s=np.ones(4))
+    by_turns = replay(np.zeros(4), timings, servers._replace(turn_s=0.5)).answered_s
+    in_one_go = replay(np.zeros(4), timings, servers._replace(turn_s=10.0)).answered_s
+    assert by_turns.tolist() == pytest.approx([1, 2, 3, 4])
+    assert in_one_go.tolist() == pytest.approx([1, 3, 2, 4])
 
 
 def test_enough_shared_cores_are_cores_of_ones_own() -> None:
@@ -110,9 +120,19 @@ def test_a_client_on_shared_cores_takes_its_time() -> None:
     assert replay(np.zeros(1), timings, servers_of(1)).answered_s.tolist() == pytest.approx([1.0])
 
 
-def test_a_server_that_waited_is_slower_and_warm_again_at_once() -> None:
-    servers = servers_of(3)._replace(cold_share=0.5, cooling_s=2.0)
-    replayed = replay(np.array([0.0, 0.0, 6.0]), timings_of(np.ones(3)), servers)
-    half_cold = 1 + 0.5 * (1 - np.exp(-(6.0 - 2.5) / 2.0))
-    assert replayed.answered_s.tolist() == pytest.approx([2.5, 2.5, 6 + half_cold])
-    assert replayed.busy_s.tolist() == pytest.approx([2.5 + half_cold, 0])
+def test_a_server_is_the_slower_the_longer_ago_its_last_request_came() -> None:
+    timings = timings_of(np.ones(3), cold_encode_s=0.5)
+    replayed = replay(np.array([0.0, 1.0, 6.0]), timings, servers_of(3)._replace(cooling_s=2.0))
+    cold, after_one_and_a_half_s, after_four_and_a_half_s = 1.5, 1.5 - 0.5 * np.exp(-0.75), 1.5 - 0.5 * np.exp(-2.25)
+    assert replayed.answered_s.tolist() == pytest.approx(
+        [cold, cold + after_one_and_a_half_s, 6 + after_four_and_a_half_s]
+    )
+    assert replayed.busy_s.tolist() == pytest.approx([cold + after_one_and_a_half_s + after_four_and_a_half_s, 0])
+
+
+def test_threads_beside_an_event_loop_take_cores_but_no_turn() -> None:
+    timings = timings_of(np.ones(1), score_s=np.ones(1))
+    alone = servers_of(1, shared_cores=2)._replace(beside_share=0.25)
+    crowded = servers_of(1, shared_cores=1)._replace(beside_share=0.25, turn_s=0.1)
+    assert replay(np.zeros(1), timings, alone).answered_s.tolist() == pytest.approx([1.5])
+    assert replay(np.zeros(1), timings, crowded).answered_s.tolist() == pytest.approx([1.75])

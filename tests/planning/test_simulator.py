@@ -45,8 +45,8 @@ def model_of(*uses: tuple[Literal["user", "item"], int, float]) -> tuple[Schema,
     return schema, Statistics(tables=tables, num_requests=1, candidates_mean=CANDIDATES)
 
 
-TWO_NETS = model_of(*[("user", 100_000, 20.0), ("item", 100_000, 2.0)] * 8)
-"""16 tables, users' and items' in turn."""
+TWO_NETS = model_of(*[("user", 100_000, 20.0), ("item", 100_000, 2.0)] * 32)
+"""64 tables, users' and items' in turn."""
 
 
 def plan_of(schema: Schema, shard_of: list[int], *, replicas: int = 1) -> ShardPlan:
@@ -64,9 +64,9 @@ def predict(plan: ShardPlan, statistics: Statistics, load: Load = QUIET, **more:
     return simulate(plan, statistics, costs, load, **{"rankers": 1, "seed": 0} | more)
 
 
-ONE_SHARD = [0] * 16
-FOUR_MIXED = [index // 4 for index in range(16)]
-FOUR_BY_NET = [index % 2 + 2 * (index // 8) for index in range(16)]
+ONE_SHARD = [0] * 64
+FOUR_MIXED = [index // 16 for index in range(64)]
+FOUR_BY_NET = [index % 2 + 2 * (index // 32) for index in range(64)]
 """The nets' tables on two shards each."""
 
 
@@ -120,7 +120,7 @@ def test_cpu_and_utilisation_are_what_the_cost_model_says() -> None:
     schema, statistics = TWO_NETS
     plan = plan_of(schema, FOUR_BY_NET, replicas=2)
     load = Load(requests_per_s=100, num_requests=20_000)
-    predicted = predict(plan, statistics, load, costs={"cold_share": 0.0})
+    predicted = predict(plan, statistics, load, costs={"ranker_cold_us": 0.0, "shard_cold_us": 0.0})
     work = work_of(plan, statistics)
     shard_cpu_s = DEFAULT_COSTS.shard_cpu_s(work)
     ranker_cpu_s = DEFAULT_COSTS.ranker_cpu_s(work, CANDIDATES)

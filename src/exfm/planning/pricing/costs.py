@@ -48,8 +48,8 @@ class CallPrices(Config):
 class CostModel(Config):
     """Service times of a ranker and of shards on one core, and of the network between them.
 
-    CPU times are those of a warm server, which has just been at something. One that waited is slower (its code and
-    tables have left the caches, its core sleeps), by up to `cold_share`; the simulator adds that, the methods do not.
+    CPU times are those of a warm server, whose requests follow closely. What a cold one takes more, the simulator adds;
+    the methods do not.
     """
 
     measured: str
@@ -71,10 +71,15 @@ class CostModel(Config):
     """Time on the way of a byte; 0.8 is 10 Gbit/s."""
     spread: Annotated[float, Field(ge=0, le=5)]
     """Standard deviation of a service time over its mean, for the same work."""
-    cold_share: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """By how much a job takes longer at a server that had nothing to do for long; 0: not at all, 1: twice as long."""
+    ranker_cold_us: Price = 0.0
+    """CPU time that a request takes more at a ranker whose last one is long ago: its code must come back to caches."""
+    shard_cold_us: Price = 0.0
+    """The same at a shard, for a call."""
     cooling_ms: Annotated[float, Field(gt=0, le=10_000)] = 10.0
-    """Idle time after which a server is cold but for a part 1/e."""
+    """Time from one request to the next after which a server is cold but for a part 1/e."""
+    beside_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Part of the CPU time that threads beside a server's event loop take (gRPC's). On shared cores they run beside it;
+    on a core of its own, a server has them wait for each other, as if it were one thread."""
     calls: Literal["shard", "net"] = "shard"
     """`shard`: a request makes one call to each shard, as exfm's rankers do. `net`: one for each net that the shard
     holds tables of, as the servers in arXiv:2011.02084 do."""
@@ -111,8 +116,10 @@ DEFAULT_COSTS = CostModel(
     network_latency_us=50.0,
     network_byte_ns=0.8,
     spread=0.15,
-    cold_share=0.7,
-    cooling_ms=15.0,
+    ranker_cold_us=1_500.0,
+    shard_cold_us=800.0,
+    cooling_ms=10.0,
+    beside_share=0.15,
 )
 """Of the servers of exfm, until another model's were measured."""
 

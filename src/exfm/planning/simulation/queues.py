@@ -4,8 +4,11 @@ Legend: N requests, C calls that a request makes, S shards, K rankers.
 
 A request is a chain of jobs: the client sends it; its ranker encodes it and sends C calls; each call's server works on
 it; the ranker takes each answer in, and scores after the last; the client takes the scores. Every server, and the
-client, is one event loop: it does one job at a time, in order of arrival. Each has a core of its own, or all share some
-cores, and then those that have work progress at one pace (processor sharing, which is what a fair scheduler aims at).
+client, is one event loop: it does one job at a time, in order of arrival, but what follows from a job by itself (calls
+from encoding, scores from the last answer) at once. Each has a core of its own, or all share some cores, which go in
+turn to those that have work, for a whole job at least.
+
+All of it stands in one file, since numba's cache on disk does not see changes in others.
 """
 
 from collections.abc import Callable
@@ -47,7 +50,12 @@ class Timings(NamedTuple):
     client_way_s: float
     """On the way between client and ranker, each way."""
     client_s: float
-    """At the client, half of it to send and half to receive; only on shared cores."""
+    """At the client, half of it to send and half to receive; only on shared cores. 0: it needs none."""
+    cold_encode_s: float = 0.0
+    cold_score_s: float = 0.0
+    cold_serve_s: float = 0.0
+    cold_client_s: float = 0.0
+    """What a request takes more at a server (or client) that is cold."""
 
 
 class Servers(NamedTuple):
@@ -64,10 +72,13 @@ class Servers(NamedTuple):
     """The server, from 0, of a ranker's first call to a shard; the next call goes to the next one. Shape [K, S]."""
     shared_cores: int
     """That all servers and the client share; 0 gives each server a core of its own, and the client takes no time."""
-    cold_share: float = 0.0
-    """By how much a job takes longer at a server that had nothing to do for long: 0.5 is half as long again."""
     cooling_s: float = 1.0
-    """Idle time after which a server is cold but for a part 1/e."""
+    """Time from one request to the next after which a server is cold but for a part 1/e."""
+    beside_share: float = 0.0
+    """Part of the CPU time that threads beside the event loop take, which then delay nobody but on shared cores."""
+    turn_s: float = 0.003
+    """How long a server may keep a shared core while others wait for one. Linux's fair scheduler lets a thread run for
+    up to 3 ms before another gets the core, by the number of cores; jobs are about as long."""
 
 
 class Replayed(NamedTuple):
@@ -109,18 +120,29 @@ class _Progress(NamedTuple):
 
 
 class _Sharing(NamedTuple):
-    """Servers on shared cores: the jobs that wait for each, as linked lists, and how far the present ones are."""
+    """Event loops and the threads beside them on shared cores; a loop has its server's number, the threads follow."""
 
-    present: Integers
-    """The job that each server is at, or -1."""
+    first: Integers
+    """The first job in each server's line, or -1."""
     last: Integers
-    """The last job of each server's line."""
     next_job: Integers
     """The job behind each job in its line, or -1."""
-    ends_at_s: Floats
-    """The CPU time that a server busy since the start would have got when this one's present job ends."""
-    busy: Integers
-    """Servers with a job, in no order."""
+    beside_s: Floats
+    """CPU time that the threads beside each loop still have to do."""
+    wants_core: npt.NDArray[np.bool_]
+    """Whether each loop or its threads have a core or wait for one."""
+    waiting: Integers
+    """Those that wait for a core, in a ring."""
+    ring: Integers
+    """Two numbers: the place of the ring's first, and how many wait."""
+    on_core: Integers
+    """Who has each core, or -1."""
+    job: Integers
+    """The job done on each core."""
+    end_s: Floats
+    """When it ends, or infinity."""
+    turn_ends_s: Floats
+    """When whoever has the core must give way to those that wait."""
 
 
 class _Spent(NamedTuple):
@@ -128,7 +150,11 @@ class _Spent(NamedTuple):
 
     busy_s: Floats
     free_s: Floats
-    """When each ended the last job that it began, or will end it."""
+    """When each server with a core of its own ends what it was given."""
+    last_began_s: Floats
+    """When each server began with the last request new to it."""
+    coldness: Floats
+    """How cold each request's ranker was, from 0 to 1; shape [N]."""
 
 
 def _compiled(function: Function) -> Function:
@@ -184,6 +210,11 @@ def _pop(events: _Events) -> int:
 
 
 @_compiled
+def _has_client(timings: Timings, servers: Servers) -> bool:
+    return servers.shared_cores > 0 and timings.client_s > 0
+
+
+@_compiled
 def _cpu_s(timings: Timings, job: int) -> float:
     num_calls = timings.serve_s.shape[1]
     request, step = divmod(job, _NUM_OWN_JOBS + 3 * num_calls)
@@ -201,9 +232,20 @@ def _cpu_s(timings: Timings, job: int) -> float:
 
 @_compiled
 def _begin(job: int, server: int, now_s: float, timings: Timings, servers: Servers, spent: _Spent) -> float:
-    """Return the CPU time of a job that a server begins now, the longer the longer the server had nothing to do."""
-    idle_s = max(0.0, now_s - spent.free_s[server])
-    cpu_s = _cpu_s(timings, job) * (1 + servers.cold_share * (1 - np.exp(-idle_s / servers.cooling_s)))
+    """Return the CPU time of a job that a server begins now: the longer, the longer ago its last request came."""
+    num_calls = len(servers.shard_of_call)
+    request, step = divmod(job, _NUM_OWN_JOBS + 3 * num_calls)
+    cpu_s = _cpu_s(timings, job)
+    if step in (_SEND, _ENCODE) or (step >= _NUM_OWN_JOBS and (step - _NUM_OWN_JOBS) // num_calls == _SERVE):
+        coldness = 1 - np.exp((spent.last_began_s[server] - now_s) / servers.cooling_s)
+        spent.last_began_s[server] = now_s
+        if step == _ENCODE:
+            spent.coldness[request] = coldness
+            cpu_s += coldness * timings.cold_encode_s
+        else:
+            cpu_s += coldness * (timings.cold_client_s if step == _SEND else timings.cold_serve_s)
+    elif step == _SCORE:
+        cpu_s += spent.coldness[request] * timings.cold_score_s
     spent.busy_s[server] += cpu_s
     return float(cpu_s)
 
@@ -231,10 +273,8 @@ def _follow(
     if step == _SEND:
         return _push(events, end_s + timings.client_way_s, first + _ENCODE)
     if step == _ENCODE:
-        for call in range(num_calls):
-            events = _push(events, end_s, first + _NUM_OWN_JOBS + call)
-        return events if num_calls else _push(events, end_s, first + _SCORE)
-    if step == _SCORE and servers.shared_cores:
+        return events
+    if step == _SCORE and _has_client(timings, servers):
         return _push(events, end_s + timings.client_way_s, first + _RECEIVE)
     if step in (_SCORE, _RECEIVE):
         progress.answered_s[request] = end_s + (timings.client_way_s if step == _SCORE else 0.0)
@@ -249,16 +289,158 @@ def _follow(
     if kind == _SERVE:
         return _push(events, end_s + timings.back_s[request, call], job + num_calls)
     progress.unanswered[request] -= 1
-    return events if progress.unanswered[request] else _push(events, end_s, first + _SCORE)
+    return events
+
+
+@_compiled
+def _continuation(job: int, servers: Servers, progress: _Progress) -> int:
+    """Return the job that the same server goes on with, before whatever waits for it, or -1."""
+    num_calls = len(servers.shard_of_call)
+    request, step = divmod(job, _NUM_OWN_JOBS + 3 * num_calls)
+    first = job - step
+    if step == _ENCODE:
+        return first + (_NUM_OWN_JOBS if num_calls else _SCORE)
+    if step < _NUM_OWN_JOBS:
+        return -1
+    kind, call = divmod(step - _NUM_OWN_JOBS, num_calls)
+    if kind == _ASK and call + 1 < num_calls:
+        return job + 1
+    return first + _SCORE if kind == _TAKE and not progress.unanswered[request] else -1
+
+
+@_compiled
+def _replay_on_own_cores(
+    arrivals_s: Floats, timings: Timings, servers: Servers, progress: _Progress, spent: _Spent
+) -> None:
+    num_requests, num_calls = timings.serve_s.shape
+    events = _Events(np.empty(1024), np.empty(1024, dtype=np.int64), np.zeros(1, dtype=np.int64))
+    num_arrived = 0
+    while num_arrived < num_requests or events.num_events[0]:
+        if num_arrived < num_requests and (not events.num_events[0] or arrivals_s[num_arrived] < events.times_s[0]):
+            first = num_arrived * (_NUM_OWN_JOBS + 3 * num_calls)
+            events = _push(events, arrivals_s[num_arrived] + timings.client_way_s, first + _ENCODE)
+            num_arrived += 1
+            continue
+        event_s = events.times_s[0]
+        job = _pop(events)
+        server = _server_of(job, servers, progress)
+        while job >= 0:
+            begin_s = max(event_s, spent.free_s[server])
+            spent.free_s[server] = begin_s + _begin(job, server, begin_s, timings, servers, spent)
+            events = _follow(events, job, spent.free_s[server], timings, servers, progress)
+            job = _continuation(job, servers, progress)
+
+
+@_compiled
+def _want_core(sharing: _Sharing, who: int) -> None:
+    if not sharing.wants_core[who]:
+        sharing.wants_core[who] = True
+        size = len(sharing.waiting)
+        sharing.waiting[(sharing.ring[0] + sharing.ring[1]) % size] = who
+        sharing.ring[1] += 1
+
+
+@_compiled
+def _go_on(sharing: _Sharing, core: int, now_s: float, timings: Timings, servers: Servers, spent: _Spent) -> None:
+    """Let whoever has a core do the next of its work."""
+    who, num_servers = sharing.on_core[core], len(sharing.first)
+    if who >= num_servers:
+        sharing.end_s[core] = now_s + sharing.beside_s[who - num_servers]
+        sharing.beside_s[who - num_servers] = 0.0
+        return
+    job = sharing.first[who]
+    sharing.first[who] = sharing.next_job[job]
+    cpu_s = _begin(job, who, now_s, timings, servers, spent)
+    sharing.job[core] = job
+    sharing.end_s[core] = now_s + cpu_s * (1 - servers.beside_share)
+    if servers.beside_share > 0:
+        sharing.beside_s[who] += cpu_s * servers.beside_share
+        _want_core(sharing, num_servers + who)
+
+
+@_compiled
+def _fill_cores(sharing: _Sharing, now_s: float, timings: Timings, servers: Servers, spent: _Spent) -> None:
+    """Give free cores to those that wait, in their order."""
+    for core in range(len(sharing.on_core)):
+        if sharing.on_core[core] < 0 and sharing.ring[1]:
+            sharing.on_core[core] = sharing.waiting[sharing.ring[0]]
+            sharing.ring[0] = (sharing.ring[0] + 1) % len(sharing.waiting)
+            sharing.ring[1] -= 1
+            sharing.turn_ends_s[core] = now_s + servers.turn_s
+            _go_on(sharing, core, now_s, timings, servers, spent)
+
+
+@_compiled
+def _replay_on_shared_cores(
+    arrivals_s: Floats, timings: Timings, servers: Servers, progress: _Progress, spent: _Spent
+) -> None:
+    num_requests, num_calls = timings.serve_s.shape
+    num_jobs = _NUM_OWN_JOBS + 3 * num_calls
+    num_servers = progress.first_server[-1] + 1
+    events = _Events(np.empty(1024), np.empty(1024, dtype=np.int64), np.zeros(1, dtype=np.int64))
+    sharing = _Sharing(
+        np.full(num_servers, -1),
+        np.full(num_servers, -1),
+        np.full(num_requests * num_jobs, -1),
+        np.zeros(num_servers),
+        np.zeros(2 * num_servers, dtype=np.bool_),
+        np.empty(2 * num_servers, dtype=np.int64),
+        np.zeros(2, dtype=np.int64),
+        np.full(servers.shared_cores, -1),
+        np.full(servers.shared_cores, -1),
+        np.full(servers.shared_cores, np.inf),
+        np.zeros(servers.shared_cores),
+    )
+    first_step, last_step = (_SEND, _RECEIVE) if _has_client(timings, servers) else (_ENCODE, _SCORE)
+    first_way_s = 0.0 if first_step == _SEND else timings.client_way_s
+    num_arrived, num_left = 0, num_requests
+    while num_left:
+        arrival_s = arrivals_s[num_arrived] + first_way_s if num_arrived < num_requests else np.inf
+        event_s = events.times_s[0] if events.num_events[0] else np.inf
+        core = int(np.argmin(sharing.end_s))
+        now_s = sharing.end_s[core]
+        if min(arrival_s, event_s) <= now_s:
+            if arrival_s <= event_s:
+                now_s, job = arrival_s, num_arrived * num_jobs + first_step
+                num_arrived += 1
+            else:
+                now_s = event_s
+                job = _pop(events)
+            server = _server_of(job, servers, progress)
+            if sharing.first[server] < 0:
+                sharing.first[server] = job
+            else:
+                sharing.next_job[sharing.last[server]] = job
+            sharing.last[server] = job
+            _want_core(sharing, server)
+            _fill_cores(sharing, now_s, timings, servers, spent)
+            continue
+        who, job = sharing.on_core[core], sharing.job[core]
+        if who < num_servers:
+            events = _follow(events, job, now_s, timings, servers, progress)
+            num_left -= job % num_jobs == last_step
+            following = _continuation(job, servers, progress)
+            if following >= 0:
+                sharing.next_job[following] = sharing.first[who]
+                sharing.last[who] = following if sharing.first[who] < 0 else sharing.last[who]
+                sharing.first[who] = following
+        is_done = sharing.first[who] < 0 if who < num_servers else sharing.beside_s[who - num_servers] <= 0
+        if is_done or (sharing.ring[1] and now_s >= sharing.turn_ends_s[core]):
+            sharing.on_core[core], sharing.end_s[core] = -1, np.inf
+            sharing.wants_core[who] = False
+            if not is_done:
+                _want_core(sharing, who)
+            _fill_cores(sharing, now_s, timings, servers, spent)
+        else:
+            _go_on(sharing, core, now_s, timings, servers, spent)
+            _fill_cores(sharing, now_s, timings, servers, spent)
 
 
 @_compiled
 def _replay(arrivals_s: Floats, timings: Timings, servers: Servers) -> tuple[Floats, Floats]:
     num_requests, num_calls = timings.serve_s.shape
-    num_jobs = _NUM_OWN_JOBS + 3 * num_calls
     first_server = servers.num_rankers + np.append(0, np.cumsum(servers.replicas))
     num_servers = first_server[-1] + 1
-    is_shared = servers.shared_cores > 0
     progress = _Progress(
         first_server,
         servers.first_turn % servers.replicas,
@@ -266,65 +448,9 @@ def _replay(arrivals_s: Floats, timings: Timings, servers: Servers) -> tuple[Flo
         np.full(num_requests, num_calls),
         np.full(num_requests, np.inf),
     )
-    events = _Events(np.empty(1024), np.empty(1024, dtype=np.int64), np.zeros(1, dtype=np.int64))
-    spent = _Spent(np.zeros(num_servers), np.full(num_servers, -np.inf))
-    sharing = _Sharing(
-        np.full(num_servers, -1),
-        np.full(num_servers, -1),
-        np.full(num_requests * num_jobs if is_shared else 1, -1),
-        np.zeros(num_servers),
-        np.empty(num_servers, dtype=np.int64),
-    )
-    num_busy, got_s, now_s = 0, 0.0, 0.0  # got_s: CPU time of a server that was busy since the start
-    num_arrived = 0
-    while num_arrived < num_requests or events.num_events[0] or num_busy:
-        arrival_s = arrivals_s[num_arrived] if num_arrived < num_requests else np.inf
-        event_s = events.times_s[0] if events.num_events[0] else np.inf
-        end_s, ending = np.inf, -1
-        pace = min(1.0, servers.shared_cores / num_busy) if num_busy else 1.0
-        for place in range(num_busy):
-            server = sharing.busy[place]
-            if ending < 0 or sharing.ends_at_s[server] < sharing.ends_at_s[sharing.busy[ending]]:
-                ending = place
-        if num_busy:
-            end_s = now_s + max(0.0, sharing.ends_at_s[sharing.busy[ending]] - got_s) / pace
-        if arrival_s < min(event_s, end_s):
-            first = num_arrived * num_jobs
-            num_arrived += 1
-            if is_shared:
-                events = _push(events, arrival_s, first + _SEND)
-            else:
-                events = _push(events, arrival_s + timings.client_way_s, first + _ENCODE)
-        elif event_s <= end_s:
-            job = _pop(events)
-            server = _server_of(job, servers, progress)
-            if not is_shared:
-                begin_s = max(event_s, spent.free_s[server])
-                spent.free_s[server] = begin_s + _begin(job, server, begin_s, timings, servers, spent)
-                events = _follow(events, job, spent.free_s[server], timings, servers, progress)
-                continue
-            got_s += (event_s - now_s) * pace
-            now_s = event_s
-            if sharing.present[server] >= 0:
-                sharing.next_job[sharing.last[server]] = job
-            else:
-                sharing.present[server] = job
-                sharing.ends_at_s[server] = got_s + _begin(job, server, now_s, timings, servers, spent)
-                sharing.busy[num_busy] = server
-                num_busy += 1
-            sharing.last[server] = job
-        else:
-            got_s += (end_s - now_s) * pace
-            now_s = end_s
-            server = sharing.busy[ending]
-            job = sharing.present[server]
-            following = sharing.next_job[job]
-            sharing.present[server] = following
-            spent.free_s[server] = end_s
-            if following >= 0:
-                sharing.ends_at_s[server] = got_s + _begin(following, server, now_s, timings, servers, spent)
-            else:
-                num_busy -= 1
-                sharing.busy[ending] = sharing.busy[num_busy]
-            events = _follow(events, job, end_s, timings, servers, progress)
+    spent = _Spent(np.zeros(num_servers), np.zeros(num_servers), np.full(num_servers, -np.inf), np.zeros(num_requests))
+    if servers.shared_cores:
+        _replay_on_shared_cores(arrivals_s, timings, servers, progress, spent)
+    else:
+        _replay_on_own_cores(arrivals_s, timings, servers, progress, spent)
     return progress.answered_s, spent.busy_s

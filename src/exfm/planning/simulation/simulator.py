@@ -40,7 +40,9 @@ class Load(Config):
     shared_cores: Annotated[int, Field(ge=0, le=1024)] = 0
     """Cores that all servers and the client share, up to 1024; 0 gives each server a core of its own."""
     client_us: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
-    """The client's CPU time for a request, in microseconds; it counts on shared cores only."""
+    """The client's CPU time for a request, in microseconds; it counts on shared cores only, and 0 leaves it out."""
+    client_cold_us: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    """What it takes more when its last request is long ago, in microseconds, as in CostModel."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def simulate(
         rankers=rankers,
         shared_cores=load.shared_cores,
         client_us=load.client_us,
+        client_cold_us=load.client_cold_us,
         seed=seed,
     )
     return _prediction(replayed, plan, load, rankers=rankers)
@@ -140,11 +143,12 @@ def replay_requests(
     rankers: int,
     shared_cores: int,
     client_us: float,
+    client_cold_us: float,
     seed: int,
 ) -> ReplayedRequests:
     """Return what `simulate` looks at, for requests that are given: `seed` is that of their keys and service times.
 
-    `shared_cores` and `client_us` are as in Load.
+    `shared_cores`, `client_us` and `client_cold_us` are as in Load.
 
     Raises: PlanError, as `simulate`.
     """
@@ -158,6 +162,7 @@ def replay_requests(
         costs,
         candidates_mean=statistics.candidates_mean,
         client_s=client_us * 1e-6,
+        cold_client_s=client_cold_us * 1e-6,
         generator=generator,
     )
     servers = Servers(
@@ -167,8 +172,8 @@ def replay_requests(
         replicas=np.array(plan.replicas, dtype=np.int64),
         first_turn=generator.integers(2**31, size=(rankers, plan.num_shards)),
         shared_cores=shared_cores,
-        cold_share=costs.cold_share,
         cooling_s=costs.cooling_ms * 1e-3,
+        beside_share=costs.beside_share,
     )
     replayed = replay(requests.arrivals_s, timings, servers)
     busy_ms = replayed.busy_s * 1e3 / len(requests.arrivals_s)

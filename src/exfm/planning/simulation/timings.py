@@ -47,6 +47,7 @@ def draw_timings(
     *,
     candidates_mean: float,
     client_s: float,
+    cold_client_s: float,
     generator: np.random.Generator,
 ) -> Timings:
     """Return the times of each request's jobs and messages.
@@ -79,6 +80,10 @@ def draw_timings(
         back_s=latency_s + answer_bytes_NC * costs.network_byte_ns * 1e-9,
         client_way_s=latency_s,
         client_s=client_s,
+        cold_encode_s=costs.ranker_cold_us * before * 1e-6,
+        cold_score_s=costs.ranker_cold_us * (1 - before) * 1e-6,
+        cold_serve_s=costs.shard_cold_us * 1e-6,
+        cold_client_s=cold_client_s,
     )
 
 
