@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from exfm.artifact.plan import ALIGNMENT_BYTES, Assignment, ShardPlan, assign
+from exfm.artifact.hot_rows import RowSet
+from exfm.artifact.plan import ALIGNMENT_BYTES, ROW_SET_BYTES, Assignment, ShardPlan, assign
 from exfm.artifact.rows import rows_of_keys
 from exfm.errors import ConfigError, PlanError
 from exfm.schema import Schema
@@ -279,3 +280,17 @@ def test_a_key_that_is_not_16_hexadecimal_digits_is_refused(key: object, plan: S
     data["slices"][0]["first_key"] = key
     with pytest.raises(ConfigError, match=r"slices\.0\.first_key"):
         ShardPlan.parse(data, source="x")
+
+
+def test_finding_hot_rows_takes_memory_for_all_rows_of_their_tables() -> None:
+    schema = schema_of([(6_400, 4), (640, 4)])
+    hot = [Assignment("t0", 1, 0, 10, hot=True)]
+    slices = assign(schema, [Assignment("t0", 0, 0, 6_400), Assignment("t1", 1, 0, 640), *hot], 2)
+    plan = ShardPlan(strategy="by hand", num_shards=2, replicas=(1, 1), slices=slices)
+    assert plan.row_set_bytes(schema) == 6_400 // 64 * 12
+    assert [plan.row_set_bytes(schema, shard=shard) for shard in range(2)] == [0, 1_200]
+
+
+def test_a_set_of_rows_takes_as_much_as_a_plan_says() -> None:
+    rows = RowSet(np.arange(10), num_rows=6_400)
+    assert rows._words.nbytes + rows._before.nbytes == 6_400 * ROW_SET_BYTES

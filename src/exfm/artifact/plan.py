@@ -27,6 +27,10 @@ BYTES_PER_NUMBER: dict[Encoding, int] = {"fp32": 4}
 ALIGNMENT_BYTES = 64
 """Of a slice in its shard's flat tensor: one cache line."""
 
+ROW_SET_BYTES = 12 / 64
+"""Of each row of a table with a hot slice: a bit a row, and a count of 4 B for each 64, however few are hot; servers
+find hot rows by it."""
+
 HexKey = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{16}$")]
 """A 64-bit key as text, since JSON numbers are exact only to 2**53."""
 
@@ -78,6 +82,11 @@ class ShardPlan(Config):
     def hot_slices(self) -> dict[str, TableSlice]:
         """Return the hot slices, by table."""
         return {slice_.table: slice_ for slice_ in self.slices if slice_.kind == "hot"}
+
+    def row_set_bytes(self, schema: Schema, *, shard: int | None = None) -> int:
+        """Return what a ranker needs to find hot rows; or the server of one shard, for those that it holds."""
+        found = [slice_ for slice_ in self.hot_slices().values() if shard in {None, slice_.shard}]
+        return sum(int(schema.table(slice_.table).rows * ROW_SET_BYTES) for slice_ in found)
 
     def flat_size_bytes(self, shard: int) -> int:
         """Return the length of one shard's flat tensor; every shard has one encoding now."""

@@ -130,7 +130,7 @@ def ranker_object(history: History) -> Object:
             args=[f"--shards={','.join(addresses)}", f"--bundle-id={release.bundle_id}"],
             parts=["ranker", "golden"],
             resources=config.ranker,
-            table_bytes=0,
+            table_bytes=release.ranker_bytes,
             replicas=config.ranker.replicas,
         ),
     )

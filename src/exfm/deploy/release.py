@@ -31,7 +31,9 @@ class Release(Config):
     uri: Annotated[str, StringConstraints(pattern=rf"^({'|'.join(SERVED_SCHEMES)})://[^/]+/.*$")]
     """Where pods take the bundle from."""
     shard_bytes: tuple[Annotated[int, Field(ge=0)], ...]
-    """Size of each shard's tables."""
+    """Size of each shard's tables, and of what their hot rows are found by."""
+    ranker_bytes: Annotated[int, Field(ge=0)] = 0
+    """Of what a ranker finds hot rows by."""
     replicas: tuple[Annotated[int, Field(ge=1)], ...]
     """Servers of each shard."""
     lineage: dict[str, str] = {}
@@ -156,14 +158,17 @@ def make_release(manifest: BundleManifest, *, uri: str, digest: str, version: in
         raise BundleError(
             f"{uri}: the bundle lacks {', '.join(sorted(missing))}, which rankers ask first; export again"
         )
-    plan = manifest.plan
+    plan, schema = manifest.plan, manifest.feature_schema
     return Release(
         vm=manifest.name,
         version=version,
         bundle_id=manifest.bundle_id,
         digest=digest,
         uri=uri,
-        shard_bytes=tuple(plan.flat_size_bytes(shard) for shard in range(plan.num_shards)),
+        shard_bytes=tuple(
+            plan.flat_size_bytes(shard) + plan.row_set_bytes(schema, shard=shard) for shard in range(plan.num_shards)
+        ),
+        ranker_bytes=plan.row_set_bytes(schema),
         replicas=plan.replicas,
         lineage=manifest.lineage,
     )

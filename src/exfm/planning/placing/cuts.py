@@ -12,11 +12,12 @@ Legend: T tables, P parts.
 import numpy as np
 import numpy.typing as npt
 
+from exfm.artifact.plan import ROW_SET_BYTES
 from exfm.planning.config import ShardingConfig
 from exfm.planning.placing.parts import Parts, idle_parts, pieces_within
 from exfm.planning.placing.placement import Placement
 from exfm.planning.pricing.costs import CostModel
-from exfm.planning.pricing.fleet import HOT_ROW_BYTES, call_cpu_s, needs_of, servers_for
+from exfm.planning.pricing.fleet import call_cpu_s, needs_of, servers_for
 from exfm.planning.statistics import Statistics
 
 Floats = npt.NDArray[np.float64]
@@ -83,7 +84,7 @@ def worthy_rows(placement: Placement, config: ShardingConfig, costs: CostModel) 
     """Return how many rows of each table to copy, 0 where a copy does not pay; shape [T].
 
     An estimate for each table by itself, of memory saved against CPU time added: with the copy, its rows want only as
-    many of their shard's servers as the work that is left to them, the copies want all, and every ranker lists them.
+    many of their shard's servers as the work that is left to them, the copies want all, and rankers must find them.
     What it leads to is priced afterwards, as every placement is.
     """
     parts, demand, prices = placement.parts, config.demand, config.prices
@@ -91,7 +92,7 @@ def worthy_rows(placement: Placement, config: ShardingConfig, costs: CostModel) 
     rate = demand.requests_per_s / demand.max_utilisation
     needs = needs_of(placement, costs)
     replicas_S = np.array([servers_for(cpu_s, config, demand.max_utilisation) for cpu_s in needs.shard_cpu_s.tolist()])
-    listed_gib = servers_for(needs.ranker_cpu_s, config, demand.max_utilisation) * HOT_ROW_BYTES / 2**30
+    rankers = servers_for(needs.ranker_cpu_s, config, demand.max_utilisation)
     num_tables = len(statistics.tables)
     replicas_T = np.zeros(num_tables)
     np.maximum.at(replicas_T, parts.table, replicas_S[placement.shard_of])
@@ -102,13 +103,14 @@ def worthy_rows(placement: Placement, config: ShardingConfig, costs: CostModel) 
     for place, table in enumerate(statistics.tables):
         row_gib = table.size_bytes / table.rows / 2**30
         keys_share = 1 - idle.cpu_s[place] / whole_s_T[place]
+        finding_gib = (rankers + replicas_T[place]) * table.rows * ROW_SET_BYTES / 2**30
         most_saved = 0.0
         for point in table.skew:
             if point.num_rows >= table.rows or point.num_rows * row_gib * 2**30 > config.capacity_bytes:
                 continue
             left = max(replicas_T[place] * (1 - point.mass * keys_share), demand.min_replicas)
-            copied_gib = (replicas_T[place] * row_gib + listed_gib) * point.num_rows
-            saved_gib = (replicas_T[place] - left) * table.rows * row_gib - copied_gib
+            copied_gib = replicas_T[place] * row_gib * point.num_rows
+            saved_gib = (replicas_T[place] - left) * table.rows * row_gib - copied_gib - finding_gib
             saved = saved_gib * prices.gib - added_cost_T[place]
             if saved > most_saved:
                 most_saved, chosen[place] = saved, point.num_rows

@@ -9,14 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from exfm.artifact.plan import ROW_SET_BYTES
 from exfm.planning.config import ShardingConfig
 from exfm.planning.placing.placement import Placement
 from exfm.planning.pricing.costs import CostModel, ShardWork
 
 Floats = npt.NDArray[np.float64]
-
-HOT_ROW_BYTES = 8
-"""Of a hot row's number in the list of them that every ranker holds."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +24,11 @@ class Needs:
     shard_cpu_s: Floats
     """Of a mean request, shape [S]; empty for a singular placement, which has no shard servers."""
     shard_bytes: Floats
-    """Tables, shape [S]; empty for a singular placement."""
+    """Tables, and what their hot rows are found by; shape [S], empty for a singular placement."""
     ranker_cpu_s: float
     """Of a mean request."""
     ranker_bytes: float
-    """Lists of hot rows; for a singular placement, all tables."""
+    """What hot rows are found by; for a singular placement, all tables."""
 
     @property
     def cpu_s(self) -> float:
@@ -47,7 +45,7 @@ class Fleet:
     rankers: int
     pods: int
     memory_bytes: int
-    """Of all pods: tables as often as they are held, lists of hot rows, and what a process takes beside."""
+    """Of all pods: tables as often as they are held, what hot rows are found by, and what a process takes beside."""
     cost: float
     """Of all pods, in the unit of the prices."""
 
@@ -64,11 +62,15 @@ def needs_of(placement: Placement, costs: CostModel) -> Needs:
         has_net = np.array([table.net in nets for table in parts.statistics.tables])[parts.table]
         nets_S += np.bincount(placement.shard_of, has_net, placement.num_shards) > 0
     calls = _work(nets_S)
+    rows_T = np.array([table.rows for table in parts.statistics.tables])
+    row_sets_P = np.where(parts.is_hot, rows_T[parts.table] * ROW_SET_BYTES, 0.0)
     return Needs(
         shard_cpu_s=placement.shard_cpu_s + costs.shard_cpu_s(calls),
-        shard_bytes=placement.shard_bytes.astype(np.float64),
+        shard_bytes=(placement.shard_bytes + np.bincount(placement.shard_of, row_sets_P, placement.num_shards)).astype(
+            np.float64
+        ),
         ranker_cpu_s=costs.ranker_cpu_s(calls, candidates) + float(parts.ranker_cpu_s.sum()),
-        ranker_bytes=float(parts.num_rows[parts.is_hot].sum()) * HOT_ROW_BYTES,
+        ranker_bytes=float(row_sets_P.sum()),
     )
 
 

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -24,8 +24,8 @@ from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.rows import Keys
 from exfm.artifact.trace import Requests, TraceWriter
 from exfm.errors import ConfigError, StorageError
-from exfm.features.batch import NetBatches
-from exfm.schema import NETS, Schema
+from exfm.features.batch import Bags, NetBatches
+from exfm.schema import NETS, Net, Schema
 from exfm.serving.config import RankerConfig
 
 logger = logging.getLogger(__name__)
@@ -57,8 +57,11 @@ PAUSE_S = 0.001
 
 @dataclass(frozen=True)
 class _Waiting:
+    """What is recorded of a request, and nothing else of it: numbers of its items may be many times as large."""
+
     arrival_ns: int
-    batches: NetBatches
+    bags: Mapping[str, Bags]
+    num_rows: Mapping[Net, int]
     num_values: int
 
 
@@ -109,7 +112,8 @@ class Recorder:
         """Take a request that arrived then, or not; never waits, and never fails."""
         if self._is_full or self._random.random() >= self._config.trace_sampling_rate:
             return
-        num_values = sum(len(bags.keys) + len(bags.offsets) for net in NETS for bags in batches.of(net).bags.values())
+        bags = {name: one for net in NETS for name, one in batches.of(net).bags.items()}
+        num_values = sum(len(one.keys) + len(one.offsets) for one in bags.values())
         if self._values_taken + num_values > self._max_values:
             self._end()
         elif self._values_taken + num_values - self._values_written > MAX_WAITING_VALUES:
@@ -117,7 +121,8 @@ class Recorder:
         else:
             self._values_taken += num_values
             self._num_taken += 1
-            self._waiting.append(_Waiting(arrival_ns, batches, num_values))
+            num_rows = {net: batches.of(net).num_rows for net in NETS}
+            self._waiting.append(_Waiting(arrival_ns, bags, num_rows, num_values))
             if self._num_taken == self._config.trace_max_requests:
                 self._end()
 
@@ -165,16 +170,14 @@ def _requests_of(block: Sequence[_Waiting], schema: Schema) -> Requests:
     keys: dict[str, Keys] = {}
     lengths: dict[str, npt.NDArray[np.int32]] = {}
     for feature in schema.sparse:
-        bags = [request.batches.of(feature.net).bags[feature.name] for request in block]
+        bags = [request.bags[feature.name] for request in block]
         keys[feature.name] = np.concatenate([one.keys for one in bags])
         ends, starts = (np.concatenate([one.offsets[part] for one in bags]) for part in (slice(1, None), slice(-1)))
         lengths[feature.name] = (ends - starts).astype(np.int32)
         time.sleep(PAUSE_S)
     return Requests(
         arrival_ns=np.array([request.arrival_ns for request in block], dtype=np.int64),
-        num_rows={
-            net: np.array([request.batches.of(net).num_rows for request in block], dtype=np.int64) for net in NETS
-        },
+        num_rows={net: np.array([request.num_rows[net] for request in block], dtype=np.int64) for net in NETS},
         keys=keys,
         lengths=lengths,
     )
