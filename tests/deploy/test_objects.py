@@ -98,6 +98,14 @@ def test_a_bundle_without_golden_queries_is_refused(release: Make) -> None:
         make_release(cast(BundleManifest, Manifest()), uri="s3://bucket/b", digest="0" * 64, version=1)
 
 
+def test_there_are_as_many_rankers_as_the_plan_or_the_settings_want(release: Make, config: DeployConfig) -> None:
+    planned = release(1).model_copy(update={"rankers": 7, "ranker_bytes": 3 * 2**20})
+    ranker = predictor(ranker_object(history_of(planned, config)))
+    assert ranker["minReplicas"] == 7
+    assert ranker["model"]["resources"]["requests"]["memory"] == "1027Mi"  # and what finds hot rows
+    assert predictor(ranker_object(history_of(release(1), config)))["minReplicas"] == config.ranker.replicas
+
+
 def test_a_claim_is_mounted_and_nothing_is_copied(release: Make, config: DeployConfig) -> None:
     mounted = release(1).model_copy(update={"uri": "pvc://models/students"})
     shard, _ = shard_objects(mounted, 0, config)

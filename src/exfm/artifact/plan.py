@@ -62,6 +62,8 @@ class ShardPlan(Config):
     num_shards: Annotated[int, Field(ge=1, le=1024)]
     replicas: tuple[Annotated[int, Field(ge=1)], ...]
     """Servers a shard, one number each."""
+    rankers: Annotated[int, Field(ge=0)] = 0
+    """For the load that was planned for; 0: not planned."""
     slices: tuple[TableSlice, ...]
 
     def slices_on(self, shard: int) -> tuple[TableSlice, ...]:

@@ -31,7 +31,7 @@ class Saving:
     seconds: float
     """For `auto`'s plan, nearly all of it for simulations."""
     cheapest_other: float
-    """Cost of the cheapest strategy but `auto` that meets the objective."""
+    """Cost of the cheapest strategy but `auto` and `singular`, which cannot be deployed, that meets the objective."""
 
 
 def saved(workload: Workload, requests_per_s: float, costs: CostModel) -> Saving:
@@ -49,7 +49,7 @@ def saved(workload: Workload, requests_per_s: float, costs: CostModel) -> Saving
     rows = compare(workload.schema, workload.statistics, config, costs)
     start = time.perf_counter()
     make_plan(workload.schema, workload.statistics, config, costs)
-    *others, auto = rows
+    *others, auto = (row for row in rows if row.strategy != "singular")
     assert auto.offer is not None and auto.prediction is not None, "the whole model's servers meet it"  # noqa: PT018
     return Saving(
         workload=workload,

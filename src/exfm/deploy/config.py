@@ -40,7 +40,7 @@ class RankerResources(ServerResources):
     cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)] = 2_000
     overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)] = 1_024
     replicas: Annotated[int, Field(ge=1, le=1_000)] = 2
-    """Rankers, or the least number of them where they are autoscaled; 1 to 1,000."""
+    """Rankers, or the least number of them where they are autoscaled; 1 to 1,000. More where a plan wants more."""
 
     @model_validator(mode="after")
     def _check_replicas(self) -> Self:

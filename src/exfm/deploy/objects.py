@@ -131,7 +131,7 @@ def ranker_object(history: History) -> Object:
             parts=["ranker", "golden"],
             resources=config.ranker,
             table_bytes=release.ranker_bytes,
-            replicas=config.ranker.replicas,
+            replicas=max(config.ranker.replicas, release.rankers),
         ),
     )
 

@@ -36,6 +36,8 @@ class Release(Config):
     """Of what a ranker finds hot rows by."""
     replicas: tuple[Annotated[int, Field(ge=1)], ...]
     """Servers of each shard."""
+    rankers: Annotated[int, Field(ge=0)] = 0
+    """That its plan wants at least; 0: as many as the settings say."""
     lineage: dict[str, str] = {}
 
     @classmethod
@@ -170,6 +172,7 @@ def make_release(manifest: BundleManifest, *, uri: str, digest: str, version: in
         ),
         ranker_bytes=plan.row_set_bytes(schema),
         replicas=plan.replicas,
+        rankers=plan.rankers,
         lineage=manifest.lineage,
     )
 

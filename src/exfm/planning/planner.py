@@ -7,14 +7,15 @@ forecast alike. So it never costs more than the cheapest other that meets the de
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from exfm.artifact.plan import ShardPlan
+from exfm.artifact.plan import BYTES_PER_NUMBER, ShardPlan
 from exfm.errors import PlanError
-from exfm.planning.config import ShardingConfig, Strategy
+from exfm.planning.config import MAX_SHARDS, ShardingConfig, Strategy
 from exfm.planning.placing.cuts import placements_by_density
 from exfm.planning.placing.placement import Placement
 from exfm.planning.placing.strategies import place_by_capacity, place_by_load, place_by_net, place_on_one
 from exfm.planning.pricing.costs import CostModel
 from exfm.planning.pricing.offers import Miss, Offer, cheapest_fleet, meet
+from exfm.planning.sizes import bytes_text
 from exfm.planning.statistics import Statistics
 from exfm.schema import Schema
 
@@ -33,9 +34,6 @@ EVEN: tuple[Strategy, ...] = ("capacity-balanced", "load-balanced")
 
 FILL, SHARD_FACTORS = 0.9, (1, 2, 4)
 """Numbers of shards that `auto` tries: as many as hold the tables when so full, and multiples of that."""
-
-MAX_SHARDS = 1024
-"""Of a plan."""
 
 
 def make_plan(schema: Schema, statistics: Statistics, config: ShardingConfig, costs: CostModel) -> ShardPlan:
@@ -57,9 +55,10 @@ def headline(plan: ShardPlan) -> str:
     """Return one line about a plan."""
     hot_rows = sum(slice_.num_rows for slice_ in plan.slices if slice_.kind == "hot")
     hot = f", {hot_rows:,} hot rows copied" if hot_rows else ""
+    rankers = f", {plan.rankers} ranker{'s' * (plan.rankers > 1)}" if plan.rankers else ""
     return (
         f"{plan.strategy}: {len(plan.by_table())} tables in {len(plan.slices)} slices, {plan.num_shards} "
-        f"shard{'s' * (plan.num_shards > 1)}, {sum(plan.replicas)} server{'s' * (sum(plan.replicas) > 1)}{hot}"
+        f"shard{'s' * (plan.num_shards > 1)}, {sum(plan.replicas)} server{'s' * (sum(plan.replicas) > 1)}{rankers}{hot}"
     )
 
 
@@ -98,11 +97,12 @@ def placements_for_auto(
     found: Mapping[Strategy, Placement], statistics: Statistics, config: ShardingConfig, costs: CostModel
 ) -> list[Placement]:
     """Return what `auto` chooses from: what the strategies found, placements by density, and where a latency is wanted,
-    even ones on other numbers of shards.
+    even ones on other numbers of shards. No singular one: no server looks up what it ranks as yet.
 
     Raises: PlanError if a row of a table is larger than a shard.
     """
-    placements = [*found.values(), *placements_by_density(statistics, config, costs)]
+    deployable = [placement for placement in found.values() if not placement.is_singular]
+    placements = [*deployable, *placements_by_density(statistics, config, costs)]
     total_bytes = sum(table.size_bytes for table in statistics.tables)
     fewest = math.ceil(total_bytes / (FILL * config.capacity_bytes))
     for factor in SHARD_FACTORS if config.demand.p99_ms else ():
@@ -114,7 +114,17 @@ def placements_for_auto(
 
 
 def cheapest(placements: Sequence[Placement], schema: Schema, config: ShardingConfig, costs: CostModel) -> Offer | Miss:
-    """Return the cheapest offer that meets the demand, or by how much the nearest misses it."""
+    """Return the cheapest offer that meets the demand, or by how much the nearest misses it.
+
+    Raises: PlanError if there are no placements.
+    """
+    if not placements:
+        total_bytes = sum(table.rows * table.dim for table in schema.tables) * BYTES_PER_NUMBER["fp32"]
+        raise PlanError(
+            f"auto: no way was found to place tables that take {bytes_text(total_bytes)} on {MAX_SHARDS} shards of "
+            f"{bytes_text(config.capacity_bytes)}, the most that a plan may have; raise shard_memory_gib "
+            f"({config.shard_memory_gib:g})"
+        )
     best: Offer | None = None
     nearest: Miss | None = None
     offers = [cheapest_fleet(placement, config, costs) for placement in placements]
@@ -129,7 +139,7 @@ def cheapest(placements: Sequence[Placement], schema: Schema, config: ShardingCo
             best = met
     if best:
         return best
-    assert nearest, "every model has a placement by density"
+    assert nearest, "of placements, the cheapest is never passed over"
     return Miss(nearest.p99_ms, f"no plan answers in time; the nearest of {len(offers)}: {nearest.problem}")
 
 

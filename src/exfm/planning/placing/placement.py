@@ -65,7 +65,9 @@ def bottleneck_of(placement: Placement) -> float:
     return float((placement.shard_bytes if placement.balances == "bytes" else placement.shard_cpu_s).max())
 
 
-def plan_of(placement: Placement, schema: Schema, *, strategy: str, replicas: Sequence[int]) -> ShardPlan:
+def plan_of(
+    placement: Placement, schema: Schema, *, strategy: str, replicas: Sequence[int], rankers: int
+) -> ShardPlan:
     """Return a placement as a plan.
 
     Raises: PlanError if the placement is of another schema's tables.
@@ -75,6 +77,7 @@ def plan_of(placement: Placement, schema: Schema, *, strategy: str, replicas: Se
         strategy=strategy,
         num_shards=placement.num_shards,
         replicas=tuple(replicas),
+        rankers=rankers,
         slices=assign(schema, found, placement.num_shards),
     )
 

@@ -34,7 +34,8 @@ def forecast(
         num_warmup=demand.simulated_requests // 4,
         candidates_p99=demand.candidates_p99,
     )
-    plan = plan_of(placement, schema, strategy=placement.strategy, replicas=fleet.replicas)
+    strategy = placement.strategy
+    plan = plan_of(placement, schema, strategy=strategy, replicas=fleet.replicas, rankers=fleet.rankers)
     return simulate_plan(plan, statistics, costs, load, rankers=fleet.rankers, seed=demand.seed)
 
 

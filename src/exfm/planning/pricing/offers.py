@@ -34,7 +34,8 @@ class Offer:
 
     def plan(self, schema: Schema, *, strategy: str) -> ShardPlan:
         """Return it as a plan."""
-        return plan_of(self.placement, schema, strategy=strategy, replicas=self.fleet.replicas)
+        fleet = self.fleet
+        return plan_of(self.placement, schema, strategy=strategy, replicas=fleet.replicas, rankers=fleet.rankers)
 
 
 def cheapest_fleet(placement: Placement, config: ShardingConfig, costs: CostModel) -> Offer:
