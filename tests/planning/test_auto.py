@@ -125,6 +125,27 @@ def test_placements_by_density_have_no_shard_over_its_memory() -> None:
     assert placements[-1].shard_cpu_s.max() <= placements[0].shard_cpu_s.max()
 
 
+@pytest.mark.parametrize("strategy", ["auto", "capacity-balanced", "nsbp", "one-shard"])
+def test_a_model_that_wants_more_shards_than_a_plan_may_have_is_refused_by_every_strategy(strategy: str) -> None:
+    schema, statistics = model(table("t0", rows=20_000, net="user"), table("t1", rows=20_000))
+    config = shards(2, memory_bytes=107, strategy=strategy)
+    with pytest.raises(PlanError, match=r"raise .*shard_memory_gib"):
+        make_plan(schema, statistics, config, COSTS)
+    auto = compare(schema, statistics, config, COSTS)[-1]
+    assert (auto.strategy, auto.offer) == ("auto", None)
+    assert auto.problem == (
+        "2 tables take 625.0 KiB, which want 5,982 shards of 107 B (shard_memory_gib 9.96515e-08) at least; a plan has "
+        "1024 at most: raise shard_memory_gib"
+    )
+
+
+def test_auto_says_so_where_the_tables_fill_more_shards_than_a_plan_may_have() -> None:
+    schema, statistics = model(table("t0", rows=1023 * 4, net="user"), *(table(f"i{index}", rows=1) for index in "abc"))
+    config = shards(2, memory_bytes=64, strategy="auto")  # three more parts of 64 B each, though of 16 B before padding
+    with pytest.raises(PlanError, match=r"auto: no way was found to place tables that take 64.0 KiB on 1024 shards"):
+        make_plan(schema, statistics, config, COSTS)
+
+
 def cost_of(parts: Parts, shard_of: np.ndarray, config: object) -> float:
     """Return what a placement's fleet costs."""
     from exfm.planning.placing.placement import Placement

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from exfm.config import Config
 
+MAX_SHARDS = 1024
+"""Of a plan."""
+
 Strategy = Literal["auto", "singular", "one-shard", "capacity-balanced", "load-balanced", "nsbp"]
 
 
@@ -55,7 +58,7 @@ class ShardingConfig(Config):
     as few bytes as can be. `load-balanced`: the busiest shard works as little as can be. `nsbp` (net-specific bin
     packing): as capacity-balanced, but a shard's tables are of one net. `auto`: what costs least and meets `demand`,
     with its own number of shards, replicas from load, and copies of hot rows where they pay."""
-    num_shards: Annotated[int, Field(ge=1, le=1024)] = 2
+    num_shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] = 2
     """Embedding shards, 1 to 1024, of the strategies that balance; the others choose their own number."""
     shard_memory_gib: Annotated[float, Field(gt=0, le=4096)] = 4.0
     """Table bytes that one shard may hold, in GiB (2**30 bytes); more than 0, at most 4096."""

@@ -16,6 +16,7 @@ from exfm.artifact.plan import ROW_SET_BYTES
 from exfm.planning.config import ShardingConfig
 from exfm.planning.placing.parts import Parts, idle_parts, pieces_within
 from exfm.planning.placing.placement import Placement
+from exfm.planning.placing.strategies import check_most_room
 from exfm.planning.pricing.costs import CostModel
 from exfm.planning.pricing.fleet import call_cpu_s, needs_of, servers_for
 from exfm.planning.statistics import Statistics
@@ -30,8 +31,10 @@ SHARES = (1, 2, 4, 8, 16, 32)
 def placements_by_density(statistics: Statistics, config: ShardingConfig, costs: CostModel) -> list[Placement]:
     """Return cheap placements, with and without copies of hot rows; where a latency is wanted, in ever smaller cuts.
 
-    Raises: PlanError if a row of a table is larger than a shard.
+    Raises: PlanError if a row of a table is larger than a shard, or no plan could have as many shards as all tables
+    want.
     """
+    check_most_room(statistics, config)
     pieces = pieces_within(statistics, config.capacity_bytes)
     plain = Parts.divide(statistics, costs, pieces=pieces, hot_rows=np.zeros_like(pieces))
     found = []

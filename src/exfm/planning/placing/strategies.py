@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exfm.errors import PlanError
-from exfm.planning.config import ShardingConfig
+from exfm.planning.config import MAX_SHARDS, ShardingConfig
 from exfm.planning.placing.bounds import Bound, bottleneck_bound
 from exfm.planning.placing.layouts import Task, lay_out
 from exfm.planning.placing.parts import Parts
@@ -117,6 +117,21 @@ def check_room(statistics: Statistics, config: ShardingConfig) -> None:
         raise PlanError(
             f"{len(statistics.tables)} tables take {bytes_text(total_bytes)}, but {shards} hold "
             f"{bytes_text(together_bytes)} together; raise num_shards or shard_memory_gib"
+        )
+
+
+def check_most_room(statistics: Statistics, config: ShardingConfig) -> None:
+    """Return if as many shards as a plan may have hold the tables.
+
+    Raises: PlanError, with the bytes.
+    """
+    total_bytes = sum(table.size_bytes for table in statistics.tables)
+    if total_bytes > MAX_SHARDS * config.capacity_bytes:
+        raise PlanError(
+            f"{len(statistics.tables)} tables take {bytes_text(total_bytes)}, which want "
+            f"{-(-total_bytes // config.capacity_bytes):,} shards of {bytes_text(config.capacity_bytes)} "
+            f"(shard_memory_gib {config.shard_memory_gib:g}) at least; a plan has {MAX_SHARDS} at most: raise "
+            "shard_memory_gib"
         )
 
 

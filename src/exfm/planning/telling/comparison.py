@@ -1,12 +1,13 @@
 """All strategies side by side, on one model under one demand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from exfm.errors import PlanError
 from exfm.planning.config import ShardingConfig, Strategy
 from exfm.planning.placing.placement import Placement
 from exfm.planning.planner import PLACINGS, cheapest, check_statistics, place_by_all, placements_for_auto, plan_name
@@ -47,7 +48,7 @@ class Row:
 def compare(schema: Schema, statistics: Statistics, config: ShardingConfig, costs: CostModel) -> tuple[Row, ...]:
     """Return a row for each strategy, `auto` last; the configured one is as any other.
 
-    Raises: PlanError if the statistics are of other tables, or a row of a table is larger than a shard.
+    Raises: PlanError if the statistics are of other tables.
     """
     check_statistics(schema, statistics)
     found, refused = place_by_all(statistics, config, costs)
@@ -57,12 +58,7 @@ def compare(schema: Schema, statistics: Statistics, config: ShardingConfig, cost
         else Row(strategy, None, None, str(refused[strategy]))
         for strategy in PLACINGS
     ]
-    best = cheapest(placements_for_auto(found, statistics, config, costs), schema, config, costs)
-    if isinstance(best, Miss):
-        rows.append(Row("auto", None, None, best.problem))
-    else:
-        rows.append(Row("auto", best, forecast(best.placement, best.fleet, schema, config, costs), ""))
-    return tuple(rows)
+    return (*rows, _row_of_auto(found, schema, statistics, config, costs))
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
@@ -84,6 +80,22 @@ def comparison_table(rows: Sequence[Row]) -> Table:
 def problems(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return a line for each strategy that has no plan, or none that meets the demand."""
     return tuple(row.problem for row in rows if row.problem)
+
+
+def _row_of_auto(
+    found: Mapping[Strategy, Placement],
+    schema: Schema,
+    statistics: Statistics,
+    config: ShardingConfig,
+    costs: CostModel,
+) -> Row:
+    try:
+        best = cheapest(placements_for_auto(found, statistics, config, costs), schema, config, costs)
+    except PlanError as error:
+        return Row("auto", None, None, str(error))
+    if isinstance(best, Miss):
+        return Row("auto", None, None, best.problem)
+    return Row("auto", best, forecast(best.placement, best.fleet, schema, config, costs), "")
 
 
 def _row(strategy: Strategy, placement: Placement, schema: Schema, config: ShardingConfig, costs: CostModel) -> Row:
