@@ -146,6 +146,14 @@ def test_auto_says_so_where_the_tables_fill_more_shards_than_a_plan_may_have() -
         make_plan(schema, statistics, config, COSTS)
 
 
+def test_auto_splits_no_table_that_may_not_be_split() -> None:
+    schema, statistics = model(table("large", rows=200), table("small", rows=10))
+    config = shards(2, memory_bytes=2048, strategy="auto", split_rows=False)
+    with pytest.raises(PlanError, match="'large' takes 3200 B, a shard holds 2048 B; raise shard_memory_gib, or set"):
+        make_plan(schema, statistics, config, COSTS)
+    assert make_plan(schema, statistics, shards(2, memory_bytes=2048, strategy="auto"), COSTS).check(schema)
+
+
 def cost_of(parts: Parts, shard_of: np.ndarray, config: object) -> float:
     """Return what a placement's fleet costs."""
     from exfm.planning.placing.placement import Placement

@@ -31,8 +31,8 @@ SHARES = (1, 2, 4, 8, 16, 32)
 def placements_by_density(statistics: Statistics, config: ShardingConfig, costs: CostModel) -> list[Placement]:
     """Return cheap placements, with and without copies of hot rows; where a latency is wanted, in ever smaller cuts.
 
-    Raises: PlanError if a row of a table is larger than a shard, or no plan could have as many shards as all tables
-    want.
+    Raises: PlanError if a row of a table is larger than a shard, or a table that may not be split; or no plan could
+    have as many shards as all tables want.
     """
     check_most_room(statistics, config)
     pieces = pieces_within(statistics, config.capacity_bytes)

@@ -107,11 +107,7 @@ def check_room(statistics: Statistics, config: ShardingConfig) -> None:
                 f"table {table.name!r} takes {bytes_text(table.size_bytes)}, but {shards} hold "
                 f"{bytes_text(together_bytes)} together; raise num_shards or shard_memory_gib"
             )
-        if table.size_bytes > config.capacity_bytes and not config.split_rows:
-            raise PlanError(
-                f"table {table.name!r} takes {bytes_text(table.size_bytes)}, a shard holds "
-                f"{bytes_text(config.capacity_bytes)}; raise shard_memory_gib, or set split_rows"
-            )
+    _check_whole(statistics, config)
     total_bytes = sum(table.size_bytes for table in statistics.tables)
     if total_bytes > together_bytes:
         raise PlanError(
@@ -121,10 +117,11 @@ def check_room(statistics: Statistics, config: ShardingConfig) -> None:
 
 
 def check_most_room(statistics: Statistics, config: ShardingConfig) -> None:
-    """Return if as many shards as a plan may have hold the tables.
+    """Return if as many shards as a plan may have hold the tables, and each one that may not be split.
 
     Raises: PlanError, with the bytes.
     """
+    _check_whole(statistics, config)
     total_bytes = sum(table.size_bytes for table in statistics.tables)
     if total_bytes > MAX_SHARDS * config.capacity_bytes:
         raise PlanError(
@@ -133,6 +130,17 @@ def check_most_room(statistics: Statistics, config: ShardingConfig) -> None:
             f"(shard_memory_gib {config.shard_memory_gib:g}) at least; a plan has {MAX_SHARDS} at most: raise "
             "shard_memory_gib"
         )
+
+
+def _check_whole(statistics: Statistics, config: ShardingConfig) -> None:
+    if config.split_rows:
+        return
+    for table in statistics.tables:
+        if table.size_bytes > config.capacity_bytes:
+            raise PlanError(
+                f"table {table.name!r} takes {bytes_text(table.size_bytes)}, a shard holds "
+                f"{bytes_text(config.capacity_bytes)}; raise shard_memory_gib, or set split_rows"
+            )
 
 
 def _place_evenly(
