@@ -11,6 +11,7 @@ from exfm.planning.placing.cuts import cut, placements_by_density
 from exfm.planning.placing.parts import Parts
 from exfm.planning.planner import make_offer, make_plan, place_by_all
 from exfm.planning.pricing.fleet import fleet_of, needs_of
+from exfm.planning.pricing.forecast import forecast
 from exfm.planning.pricing.offers import cheapest_fleet
 from exfm.planning.statistics import Statistics
 from exfm.planning.telling.comparison import compare
@@ -26,7 +27,8 @@ DEAR = {"gib": 1000.0, "overhead_gib": 0.0}
 def test_auto_costs_no_more_than_any_other_strategy(model: Model, demand: Demand) -> None:
     config = shards(2, memory_bytes=2**24, strategy="auto", demand=demand.to_dict())
     found, _ = place_by_all(model[1], config, COSTS)
-    others = [cheapest_fleet(placement, config, COSTS).fleet.cost for placement in found.values()]
+    deployable = [placement for placement in found.values() if not placement.is_singular]
+    others = [cheapest_fleet(placement, config, COSTS).fleet.cost for placement in deployable]
     assert make_offer(*model, config, COSTS).fleet.cost <= min(others)
 
 
@@ -37,7 +39,8 @@ def test_auto_costs_no_more_than_any_other_that_meets_a_latency(model: Model) ->
     rows = compare(*model, shards(2, memory_bytes=2**20, demand=demand), COSTS)
     auto = rows[-1]
     assert auto.strategy == "auto"
-    costs = [row.offer.fleet.cost for row in rows if row.offer and row.meets]
+    deployable = [row for row in rows if row.strategy != "singular"]
+    costs = [row.offer.fleet.cost for row in deployable if row.offer and row.meets]
     if not costs:
         assert "no plan answers in time" in auto.problem
     else:
@@ -113,6 +116,25 @@ def test_replicating_the_whole_model_takes_more_memory_than_auto() -> None:
     whole = cheapest_fleet(found["singular"], config, COSTS).fleet
     auto = make_offer(schema, statistics, config, COSTS).fleet
     assert auto.memory_bytes < whole.memory_bytes / 2
+
+
+def test_a_plan_says_how_many_rankers_its_load_wants() -> None:
+    schema, statistics = model(table("a"), table("b"))
+    config = shards(2, memory_bytes=2**20, strategy="auto", demand={"requests_per_s": 2_000.0})
+    offer = make_offer(schema, statistics, config, COSTS)
+    plan = make_plan(schema, statistics, config, COSTS)
+    assert plan.rankers == offer.fleet.rankers > 1
+    assert not offer.placement.is_singular  # though it would cost less: nothing can serve it
+
+
+def test_a_prediction_of_a_high_rate_is_of_as_many_requests_as_queues_need() -> None:
+    schema, statistics = model(*(table(f"t{index}") for index in range(4)))
+    demand = {"requests_per_s": 1e6, "simulated_requests": 1_000}  # which come within a millisecond
+    config = shards(2, memory_bytes=2**20, demand=demand)
+    offer = cheapest_fleet(place_by_all(statistics, config, COSTS)[0]["load-balanced"], config, COSTS)
+    found = forecast(offer.placement, offer.fleet, schema, config, COSTS)
+    longer = config.model_copy(update={"demand": config.demand.model_copy(update={"simulated_requests": 100_000})})
+    assert found == forecast(offer.placement, offer.fleet, schema, longer, COSTS)
 
 
 def test_placements_by_density_have_no_shard_over_its_memory() -> None:
