@@ -100,6 +100,18 @@ def test_load_that_shifts_moves_tables_only_beyond_the_tolerance() -> None:
     assert replan(old, *model(*loads(300)), config, COSTS).moved_bytes == 64 * 16
 
 
+def test_auto_that_places_by_net_still_mends_an_old_plan_without_nets() -> None:
+    users = [table(f"u{index}", rows=1000, dim=16, net="user", pooling=3000) for index in range(4)]
+    both_nets = model(*users, *(table(f"i{index}", rows=1000, dim=16, pooling=5) for index in range(2)))
+    old = make_plan(*both_nets, shards(2, memory_bytes=2**20), COSTS)
+    demand = {"requests_per_s": 300.0, "p99_ms": 8.0, "simulated_requests": 1000}
+    config = shards(3, memory_bytes=2 * 64_000 + 4096, strategy="auto", demand=demand)
+    fresh = make_plan(*both_nets, config, COSTS)
+    nets = [{slice_.table[0] for slice_ in fresh.slices_on(shard)} for shard in range(3)]
+    assert (fresh.strategy, nets.count({"u"})) == ("auto: nsbp", old.num_shards), "items would get none of the shards"
+    assert replan(old, *both_nets, config, COSTS).plan.check(both_nets[0])
+
+
 def test_a_plan_of_another_model_is_refused() -> None:
     old = make_plan(*model(table("a"), table("b")), shards(2, memory_bytes=2**16), COSTS)
     with pytest.raises(PlanError, match="places 2 tables and none of the schema's 3: it is of another model"):

@@ -96,7 +96,7 @@ def _mended(
     weights_P = parts.cpu_s if fresh.placement.balances == "work" else parts.size_bytes.astype(np.float64)
     heights_2P = np.stack([np.zeros(len(parts)) if is_auto or not most else weights_P / most, fills_P])
     shard_of = np.empty(len(parts), dtype=np.int64)
-    for members, shards in _groups(parts, home_P, fresh.placement, num_shards):
+    for members, shards in _groups(parts, home_P, fresh.placement, num_shards, by_net=config.strategy == "nsbp"):
         places = np.full(num_shards + 1, NOWHERE)
         places[shards] = np.arange(len(shards))  # the last place is that of NOWHERE
         found = mend(places[home_P[members]], heights_2P[:, members], fills_P[members], len(shards))
@@ -140,13 +140,15 @@ def _parts_at_home(
     return parts, home_P
 
 
-def _groups(parts: Parts, home_P: Integers, fresh: Placement, num_shards: int) -> Iterator[tuple[Integers, Integers]]:
-    """Yield parts and the shards that they may be on: for `nsbp` each net's, else all.
+def _groups(
+    parts: Parts, home_P: Integers, fresh: Placement, num_shards: int, *, by_net: bool
+) -> Iterator[tuple[Integers, Integers]]:
+    """Yield parts and the shards that they may be on: each net's if they go by net, else all.
 
     The shards with most users' bytes, less items', are users'; there are as many of them as in the fresh placement.
     """
     everyone, shards = np.arange(len(parts)), np.arange(num_shards)
-    if fresh.strategy != "nsbp":
+    if not by_net:
         yield everyone, shards
         return
     num_user = len(np.unique(fresh.shard_of[fresh.parts.is_user]))
