@@ -105,6 +105,21 @@ def test_statistics_are_counted_on_a_trace_and_planned_with(
     assert f"a request reads {keys:.3g} rows of it" in said
 
 
+@pytest.mark.parametrize("question", [("explain", "ads"), ("simulate", "--requests-per-s", 100)])
+def test_statistics_of_another_model_are_refused(
+    command: Callable[..., Outcome], schema_file: Path, tmp_path: Path, question: tuple[object, ...]
+) -> None:
+    plan, counted = tmp_path / "plan.json", tmp_path / "statistics"
+    assert command("plan", schema_file, "--out", plan)[0] == 0
+    tables = [table("ads", rows=7, dim=16), table("users", rows=4000, dim=16, net="user"), table("few")]
+    Counted(model(*tables)[1], {}).write(str(counted))
+    code, _, error = command(*question, schema_file, "--plan", plan, "--statistics", counted)
+    assert code == 2
+    assert error == (
+        "exfm: table 'ads' has 5000 rows of dim 16, but was counted with 7 of dim 16; count again with this model\n"
+    )
+
+
 def test_a_mistake_is_one_line_with_the_numbers(
     command: Callable[..., Outcome], schema_file: Path, tmp_path: Path
 ) -> None:

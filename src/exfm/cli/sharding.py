@@ -173,9 +173,14 @@ def _read_settings(file: str, *, strategy: str = "") -> "ShardingConfig":
 
 def _read_statistics(folder: str, schema: "Schema", candidates: float) -> "Statistics":
     from exfm.planning.counted import Counted
+    from exfm.planning.planner import check_statistics
     from exfm.planning.statistics import statistics_of_schema
 
-    return Counted.read(folder).statistics if folder else statistics_of_schema(schema, candidates_mean=candidates)
+    if not folder:
+        return statistics_of_schema(schema, candidates_mean=candidates)
+    found = Counted.read(folder).statistics
+    check_statistics(schema, found)
+    return found
 
 
 def _read_costs(file: str) -> "CostModel":
