@@ -118,6 +118,35 @@ def test_a_plan_of_another_model_is_refused() -> None:
         replan(old, *model(table("c"), table("d"), table("e")), shards(2, memory_bytes=2**16), COSTS)
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"shard": 7}, "places table 'a' on shard 7, but has 2 shards, from 0 on"),
+        ({"first_row": 3}, "has a slice of table 'a' from row 3 on, expected 0"),
+        ({"kind": "hot"}, "has hot rows of table 'a', but not the table itself"),
+    ],
+)
+def test_an_old_plan_that_contradicts_itself_is_refused(change: dict[str, object], problem: str) -> None:
+    schema, statistics = model(table("a"), table("b"))
+    config = shards(2, memory_bytes=2**16)
+    old = make_plan(schema, statistics, config, COSTS)
+    slices = tuple(s.model_copy(update=change) if s.table == "a" else s for s in old.slices)
+    with pytest.raises(PlanError, match=f"the old plan {problem}"):
+        replan(old.model_copy(update={"slices": slices}), schema, statistics, config, COSTS)
+    with pytest.raises(PlanError, match="the old plan has 2 shards, but replicas for 1"):
+        replan(old.model_copy(update={"replicas": (1,)}), schema, statistics, config, COSTS)
+
+
+def test_an_old_plan_with_a_table_of_two_dims_is_refused() -> None:
+    schema, statistics = model(table("a", rows=512), table("b"))
+    config = shards(3, memory_bytes=256 * 16)
+    old = make_plan(schema, statistics, config, COSTS)
+    first = old.slices_of("a")[0]
+    slices = tuple(s.model_copy(update={"size_bytes": 2 * s.size_bytes}) if s == first else s for s in old.slices)
+    with pytest.raises(PlanError, match="slices of table 'a' whose rows take different bytes"):
+        replan(old.model_copy(update={"slices": slices}), schema, statistics, config, COSTS)
+
+
 def settings(model: Model, strategy: Strategy, demand: Demand, *, num_shards: int = 3) -> ShardingConfig:
     """Return settings for shards that together have room for the model twice, or for all of it where it must be."""
     total_bytes = sum(one.size_bytes for one in model[1].tables) + 64 * len(model[1].tables)

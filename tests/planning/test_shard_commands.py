@@ -136,3 +136,65 @@ def test_a_mistake_is_one_line_with_the_numbers(
     )
     code, _, error = command("explain", "ads", schema_file, "--plan", tmp_path / "no.json")
     assert (code, error) == (2, f"exfm: {tmp_path / 'no.json'}: cannot be read (No such file or directory)\n")
+
+
+@pytest.mark.parametrize("candidates", ["inf", "1e308", "nan", "0.5"])
+def test_candidates_that_no_request_has_are_refused(
+    command: Callable[..., Outcome], schema_file: Path, candidates: str
+) -> None:
+    code, _, error = command("plan", schema_file, "--candidates", candidates)
+    assert code == 2
+    assert "Invalid value for '--candidates'" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--requests-per-s", "1e10"), "the load: requests_per_s: Input should be less than or equal to 1000000000"),
+        (("--requests-per-s", 10, "--candidates-p99", "1e7"), "the load: candidates_p99: Input should be less than"),
+        (
+            ("--requests-per-s", 10, "--candidates-p99", 50),
+            "candidates_p99 is 50, below the 100 candidates of a mean request; give 100 or more, or 0",
+        ),
+    ],
+)
+def test_a_load_that_cannot_be_is_refused(
+    command: Callable[..., Outcome], schema_file: Path, tmp_path: Path, options: tuple[object, ...], problem: str
+) -> None:
+    out = tmp_path / "plan.json"
+    assert command("plan", schema_file, "--out", out)[0] == 0
+    code, _, error = command("simulate", schema_file, "--plan", out, *options)
+    assert code == 2
+    assert error.startswith(f"exfm: {problem}")
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(
+    command: Callable[..., Outcome], schema_file: Path, tmp_path: Path
+) -> None:
+    code, said, error = command("plan", schema_file, "--drawing", tmp_path / "a.jpg")
+    assert (code, said) == (2, "")
+    assert error == f"exfm: {tmp_path / 'a.jpg'}: a drawing is PNG or SVG; name it *.png or *.svg\n"
+    code, said, error = command("plan", schema_file, "--out", tmp_path)
+    assert (code, said, error) == (2, "", f"exfm: {tmp_path}: a folder is there; name a file\n")
+    code, said, error = command("plan", schema_file, "--out", schema_file / "plan.json")
+    assert (code, said) == (2, "")
+    assert "its folder cannot be made (" in error
+
+
+def test_the_folder_of_a_plan_is_made(command: Callable[..., Outcome], schema_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "no" / "folder" / "plan.json"
+    assert command("plan", schema_file, "--out", out)[0] == 0
+    assert command("plan", schema_file, "--previous", out)[0] == 0
+
+
+def test_a_previous_plan_that_contradicts_itself_is_refused(
+    command: Callable[..., Outcome], schema_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "plan.json"
+    assert command("plan", schema_file, "--out", out)[0] == 0
+    plan = json.loads(out.read_text(encoding="utf-8"))
+    plan["slices"][0]["shard"] = 7
+    out.write_text(json.dumps(plan), encoding="utf-8")
+    code, _, error = command("plan", schema_file, "--previous", out)
+    assert code == 2
+    assert error.startswith("exfm: the old plan places table 'ads' on shard 7, but has 2 shards")

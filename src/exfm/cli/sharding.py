@@ -1,9 +1,12 @@
 """`exfm shard`: where a model's tables go, why, and what that will cost."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from exfm.errors import StorageError
 
 if TYPE_CHECKING:
     from exfm.artifact.plan import ShardPlan
@@ -20,7 +23,8 @@ StatisticsOption = Annotated[
     str, typer.Option("--statistics", help="What `exfm shard statistics` counted; empty: an estimate from the schema.")
 ]
 CandidatesOption = Annotated[
-    float, typer.Option("--candidates", min=1, help="Candidates of a mean request, where nothing was counted.")
+    float,
+    typer.Option("--candidates", min=1, max=1_000_000, help="Candidates of a mean request, where nothing was counted."),
 ]
 CostsOption = Annotated[
     str, typer.Option("--costs", help="YAML file with measured costs; empty: those of exfm's own servers.")
@@ -61,6 +65,14 @@ def plan(
 
     schema, config = _read_schema(model), _read_settings(settings, strategy=strategy)
     counted, priced = _read_statistics(table_statistics, schema, candidates), _read_costs(costs)
+    before = _read_plan(Path(previous)) if previous else None
+    if drawing:
+        from exfm.planning.telling.drawing import kind_of_drawing
+
+        kind_of_drawing(Path(drawing))
+        _writable(drawing)
+    if out:
+        _writable(out)
     rows = compare(schema, counted, config, priced)
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
@@ -72,8 +84,8 @@ def plan(
 
         draw_comparison(rows, config, title=model.stem, out=Path(drawing))
         print(f"{drawing}: the comparison")
-    if previous:
-        replanned = replan(_read_plan(Path(previous)), schema, counted, config, priced)
+    if before:
+        replanned = replan(before, schema, counted, config, priced)
         found, moves = replanned.plan, f"; {replanned.headline()}"
     else:
         found, moves = make_plan(schema, counted, config, priced), ""
@@ -121,7 +133,10 @@ def simulate(
     schema = _read_schema(model)
     found = _read_plan(Path(plan or model)).check(schema)
     counted = _read_statistics(table_statistics, schema, candidates)
-    load = Load(requests_per_s=requests_per_s, num_requests=num_requests, candidates_p99=candidates_p99)
+    load = Load.parse(
+        {"requests_per_s": requests_per_s, "num_requests": num_requests, "candidates_p99": candidates_p99},
+        source="the load",
+    )
     prediction = simulate_plan(found, counted, _read_costs(costs), load, rankers=rankers, seed=seed)
     for line in described(prediction):
         print(line)
@@ -144,6 +159,23 @@ def statistics(
         counted = statistics_of_model(ref_to(source), candidates_mean=candidates)
     counted.write(out)
     print(f"{out}: {len(counted.statistics.tables)} tables, counted on {counted.statistics.num_requests:,} requests")
+
+
+def _writable(out: str) -> Path:
+    """Return where a file can be written, in a folder that is made if need be; so it is known before the work.
+
+    Raises: StorageError if it cannot.
+    """
+    path = Path(out)
+    if path.is_dir():
+        raise StorageError(f"{path}: a folder is there; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: its folder cannot be made ({error.strerror}); name another place") from error
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise StorageError(f"{path}: may not be written; check the rights, or name another place")
+    return path
 
 
 def _read_schema(model: Path) -> "Schema":

@@ -10,8 +10,35 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from exfm.artifact.plan import ShardPlan, TableSlice
+from exfm.errors import PlanError
 
 Integers = npt.NDArray[np.int64]
+
+
+def check_alone(plan: ShardPlan) -> None:
+    """Return a plan if it makes sense whatever the schema: shards that it has, and each row of its tables once.
+
+    Raises: PlanError, which names the first table that is wrong, and how.
+    """
+    if len(plan.replicas) != plan.num_shards:
+        raise PlanError(f"the old plan has {plan.num_shards} shards, but replicas for {len(plan.replicas)}")
+    for name, slices in plan.by_table().items():
+        beyond = max(slice_.shard for slice_ in slices)
+        if beyond >= plan.num_shards:
+            raise PlanError(
+                f"the old plan places table {name!r} on shard {beyond}, but has {plan.num_shards} shards, from 0 on"
+            )
+        if len({(slice_.size_bytes // slice_.num_rows, slice_.size_bytes % slice_.num_rows) for slice_ in slices}) > 1:
+            raise PlanError(f"the old plan has slices of table {name!r} whose rows take different bytes")
+        next_row = 0
+        for slice_ in slices:
+            if slice_.kind == "rows" and slice_.first_row != next_row:
+                raise PlanError(
+                    f"the old plan has a slice of table {name!r} from row {slice_.first_row} on, expected {next_row}"
+                )
+            next_row += slice_.num_rows if slice_.kind == "rows" else 0
+        if not next_row:
+            raise PlanError(f"the old plan has hot rows of table {name!r}, but not the table itself")
 
 
 def moved_bytes(new: ShardPlan, old: ShardPlan) -> int:

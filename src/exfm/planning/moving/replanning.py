@@ -8,7 +8,7 @@ import numpy as np
 from exfm.artifact.plan import ALIGNMENT_BYTES, BYTES_PER_NUMBER, ShardPlan
 from exfm.errors import PlanError
 from exfm.planning.config import ShardingConfig
-from exfm.planning.moving.moves import moved_bytes, renumbered, shapes_of
+from exfm.planning.moving.moves import check_alone, moved_bytes, renumbered, shapes_of
 from exfm.planning.placing.mending import NOWHERE, mend
 from exfm.planning.placing.packing import without_empty
 from exfm.planning.placing.parts import Integers, Parts
@@ -49,8 +49,9 @@ def replan(
     A plan from nothing, renumbered, is always one. The old plan mended is another, if its bottleneck (of `auto`: its
     cost) is at most `replan_tolerance` above; where that needs no mending, nothing moves.
 
-    Raises: PlanError, as `make_plan`, or if the old plan has none of the schema's tables.
+    Raises: PlanError, as `make_plan`, or if the old plan contradicts itself or has none of the schema's tables.
     """
+    check_alone(old)
     if not set(shapes_of(old)) & {table.name for table in schema.tables}:
         raise PlanError(
             f"the old plan places {len(shapes_of(old))} tables and none of the schema's {len(schema.tables)}: it is of "

@@ -83,9 +83,17 @@ class Requests:
 
 
 def draw_requests(load: Load, statistics: Statistics, generator: np.random.Generator) -> Requests:
-    """Return a load's requests, those of the warm-up first."""
+    """Return a load's requests, those of the warm-up first.
+
+    Raises: PlanError if the 99th percentile of their candidates is below the mean.
+    """
     num_requests = load.num_warmup + load.num_requests
     mean = load.candidates_mean or statistics.candidates_mean
+    if 0 < load.candidates_p99 < mean:
+        raise PlanError(
+            f"candidates_p99 is {load.candidates_p99:g}, below the {mean:g} candidates of a mean request; give "
+            f"{mean:g} or more, or 0 for requests that all have the mean"
+        )
     candidates = np.full(num_requests, mean)
     arrivals_s = np.cumsum(generator.exponential(1 / load.requests_per_s, size=num_requests))
     if load.candidates_p99 > mean:
@@ -103,7 +111,7 @@ def simulate(
     Requests go to rankers at random; a ranker gives the servers of a shard their turns. A server does one thing at a
     time, in order of arrival.
 
-    Raises: PlanError if there is no ranker, or the plan has a table that was not counted.
+    Raises: PlanError if there is no ranker, the plan has a table that was not counted, or as `draw_requests`.
     """
     requests = draw_requests(load, statistics, np.random.default_rng(seed))
     replayed = replay_requests(

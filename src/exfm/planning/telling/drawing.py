@@ -31,14 +31,23 @@ SETTINGS: dict[RcKeyType, Any] = {
 }  # fmt: skip
 
 
+def kind_of_drawing(out: Path) -> str:
+    """Return whether a file is to be `png` or `svg`, by its name.
+
+    Raises: ConfigError if it is neither.
+    """
+    kind = out.suffix.lower().removeprefix(".")
+    if kind not in {"png", "svg"}:
+        raise ConfigError(f"{out}: a drawing is PNG or SVG; name it *.png or *.svg")
+    return kind
+
+
 def draw_comparison(rows: Sequence[Row], config: ShardingConfig, *, title: str, out: Path) -> None:
     """Write a picture of the strategies that have a plan: latency, cost, and what each shard holds and does.
 
     Raises: ConfigError if `out` is neither PNG nor SVG, or no strategy has a plan.
     """
-    kind = out.suffix.lower().removeprefix(".")
-    if kind not in {"png", "svg"}:
-        raise ConfigError(f"{out}: a drawing is PNG or SVG; name it *.png or *.svg")
+    kind = kind_of_drawing(out)
     drawn = [row for row in rows if row.offer and row.prediction]
     if not drawn:
         raise ConfigError(f"{out}: no strategy has a plan, so there is nothing to draw")
