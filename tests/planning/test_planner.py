@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, reject
+from hypothesis import assume, example, given, reject
 from hypothesis import strategies as st
 from made_models import COSTS, demands, model, models, shard_bytes, shards, table
 
@@ -12,7 +12,7 @@ from exfm.artifact.plan import ShardPlan
 from exfm.artifact.rows import rows_of_keys
 from exfm.errors import ConfigError, PlanError, SchemaError
 from exfm.planning.config import Demand, ShardingConfig, Strategy
-from exfm.planning.placing.placement import placement_of
+from exfm.planning.placing.placement import bottleneck_of, placement_of
 from exfm.planning.planner import PLACINGS, make_plan
 from exfm.planning.pricing.costs import work_of
 from exfm.planning.pricing.fleet import needs_of
@@ -77,6 +77,45 @@ def test_parts_are_priced_as_the_plan_made_of_them(model: Model, demand: Demand,
     work = work_of(plan, statistics)
     np.testing.assert_allclose(needs.shard_cpu_s, COSTS.shard_cpu_s(work))
     np.testing.assert_allclose(needs.ranker_cpu_s, COSTS.ranker_cpu_s(work, statistics.candidates_mean))
+
+
+@given(
+    model=models(min_tables=2, max_tables=6),
+    strategy=st.sampled_from(["capacity-balanced", "load-balanced", "nsbp"]),
+    num_shards=st.integers(2, 5),
+    room=st.floats(1, 2),
+)
+@example(
+    model=model(
+        table("u0", rows=1020, dim=16, net="user"),
+        table("u1", rows=400, dim=16, net="user"),
+        table("i0", rows=100, dim=16),
+    ),
+    strategy="nsbp",
+    num_shards=3,
+    room=1.96,
+)
+def test_no_placement_is_below_its_bound_though_tables_are_split(
+    model: Model, strategy: Strategy, num_shards: int, room: float
+) -> None:
+    config = settings(model, strategy, num_shards, room, Demand())
+    assume(max(one.size_bytes for one in model[1].tables) > config.capacity_bytes)
+    try:
+        placement = PLACINGS[strategy](model[1], config, COSTS)
+    except PlanError:
+        reject()
+    assert placement.bound is not None
+    assert bottleneck_of(placement) >= placement.bound.value * (1 - 1e-9)
+
+
+def test_pieces_that_need_not_be_alike_do_not_raise_the_bound_of_nsbp() -> None:
+    users = table("u0", rows=1020, dim=16, net="user"), table("u1", rows=400, dim=16, net="user")
+    _, statistics = model(*users, table("i0", rows=100, dim=16))
+    placement = PLACINGS["nsbp"](statistics, shards(3, memory_bytes=64 * 1000, strategy="nsbp"), COSTS)
+    assert placement.bound is not None
+    assert (placement.bound.value, bottleneck_of(placement)) == (710 * 64, 710 * 64)
+    tight = shards(3, memory_bytes=64 * 900, strategy="nsbp")  # a half of u0 and all of u1 would not fit together
+    assert bottleneck_of(PLACINGS["nsbp"](statistics, tight, COSTS)) == 710 * 64
 
 
 def test_the_largest_tables_part_company() -> None:

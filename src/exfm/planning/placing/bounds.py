@@ -46,6 +46,15 @@ def bottleneck_bound(weights_P: Floats, num_shards: int) -> Bound:
     return _by_count(heaviest_first[::-1], num_shards, bound)
 
 
+def bound_with_splits(whole_P: Floats, total: float, num_shards: int) -> Bound:
+    """Return a lower bound where some tables are split as anyone likes: of `total`, only `whole_P` are whole.
+
+    The mean, or what the whole ones force upon a shard.
+    """
+    forced, mean = bottleneck_bound(whole_P, num_shards), total / num_shards
+    return forced if forced.value > mean else Bound(mean, f"the mean of {num_shards} shards")
+
+
 def _by_count(lightest_first: Floats, num_shards: int, bound: Bound) -> Bound:
     """Return a bound that is raised as far as counting parts does.
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from exfm.artifact.plan import ALIGNMENT_BYTES, BYTES_PER_NUMBER
 from exfm.planning.config import ShardingConfig
-from exfm.planning.placing.bounds import Bound, bottleneck_bound
+from exfm.planning.placing.bounds import Bound, bound_with_splits
 from exfm.planning.placing.packing import pack
 from exfm.planning.placing.parts import Parts, idle_parts, pieces_within
 from exfm.planning.pricing.costs import CostModel
@@ -158,10 +158,11 @@ def _bound(task: Task, is_split: Booleans) -> Bound:
     A slice weighs at least what its lookups do without a key of them.
     """
     fewest = task.fewest_pieces()
-    mean = float(task.weights(task.divide(fewest)).sum()) / task.num_shards
     weights = task.weights(task.divide(np.where(is_split, 0, task.is_member)))
-    if task.balances == "work":
+    if task.balances == "bytes":  # of which parts may need more for padding than the whole
+        total = task.weights(task.divide(task.is_member.astype(np.int64))).sum()
+    else:
+        total = task.weights(task.divide(fewest)).sum()
         idle_s = idle_parts(task.statistics, task.costs).cpu_s[is_split]
         weights = np.concatenate([weights, np.repeat(idle_s, fewest[is_split])])
-    forced = bottleneck_bound(weights, task.num_shards)
-    return forced if forced.value > mean else Bound(mean, f"the mean of {task.num_shards} shards")
+    return bound_with_splits(weights, float(total), task.num_shards)

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from exfm.errors import PlanError
 from exfm.planning.config import MAX_SHARDS, ShardingConfig
-from exfm.planning.placing.bounds import Bound, bottleneck_bound
+from exfm.planning.placing.bounds import Bound, bound_with_splits
 from exfm.planning.placing.layouts import Task, lay_out
 from exfm.planning.placing.parts import Parts
-from exfm.planning.placing.placement import Placement
+from exfm.planning.placing.placement import Placement, bottleneck_of
 from exfm.planning.pricing.costs import CostModel
 from exfm.planning.sizes import bytes_text
 from exfm.planning.statistics import Statistics
@@ -84,14 +84,25 @@ def place_by_net(statistics: Statistics, config: ShardingConfig, costs: CostMode
             f"{config.num_shards} shards of {bytes_text(config.capacity_bytes)} are divided among the nets, one has "
             "too little; raise num_shards or shard_memory_gib"
         )
-    for num_user in by_bound[:NUM_DIVISIONS]:
+    fewest = whole.fewest_pieces()
+    parts_of_users, parts_of_items = int(fewest[is_user].sum()), int(fewest[~is_user].sum())
+    # Where a net has more shards than parts, only finer ones leave none empty: other divisions are tried as well.
+    sure = [n for n in by_bound if config.num_shards - parts_of_items <= n <= parts_of_users]
+    found: list[Placement] = []
+    for num_user in dict.fromkeys([*by_bound[:NUM_DIVISIONS], *sure[:NUM_DIVISIONS]]):
         of_users = lay_out(Task(statistics, costs, config, is_user, num_user, "bytes"))
         of_items = lay_out(Task(statistics, costs, config, ~is_user, config.num_shards - num_user, "bytes"))
-        if of_users and of_items:
-            parts = Parts.join(of_users.parts, of_items.parts, costs)
-            shard_of = np.concatenate([of_users.shard_of, of_items.shard_of + num_user])
-            return Placement(name, parts, shard_of, config.num_shards, "bytes", bounds[by_bound[0]])
-    raise _no_room(name, whole)
+        if not of_users or not of_items:
+            continue
+        parts = Parts.join(of_users.parts, of_items.parts, costs)
+        shard_of = np.concatenate([of_users.shard_of, of_items.shard_of + num_user])
+        if len(np.unique(shard_of)) == config.num_shards:
+            found.append(Placement(name, parts, shard_of, config.num_shards, "bytes", bounds[by_bound[0]]))
+            if fewest.max() == 1:
+                break  # the bound of whole tables is near what is found, so the first is the best
+    if not found:
+        raise _no_room(name, whole)
+    return min(found, key=bottleneck_of)
 
 
 def check_room(statistics: Statistics, config: ShardingConfig) -> None:
@@ -162,17 +173,25 @@ def _place_evenly(
 
 
 def _bounds_by_division(task: Task, is_user: Booleans) -> dict[int, Bound]:
-    """Return what no placement goes below, by the number of shards for users' tables."""
-    parts = task.divide(task.fewest_pieces())
-    sizes, of_users = parts.size_bytes.astype(np.float64), is_user[parts.table]
-    most = min(int(of_users.sum()), task.num_shards - 1)
+    """Return what no placement goes below, by the number of shards for users' tables, however tables are split.
+
+    A net whose tables are whole has no more shards than tables; one with a table that is split may have any number.
+    """
+    fewest = task.fewest_pieces()
+    sizes_T = task.divide(np.ones_like(fewest)).size_bytes.astype(np.float64)
+
+    def bound(is_member: Booleans, num_shards: int) -> Bound:
+        return bound_with_splits(sizes_T[is_member & (fewest == 1)], float(sizes_T[is_member].sum()), num_shards)
+
+    def most(is_member: Booleans) -> int:
+        return task.num_shards - 1 if (fewest[is_member] > 1).any() else int(is_member.sum())
+
+    divisions = range(max(1, task.num_shards - most(~is_user)), min(most(is_user), task.num_shards - 1) + 1)
     return {
         num_user: max(
-            bottleneck_bound(sizes[of_users], num_user),
-            bottleneck_bound(sizes[~of_users], task.num_shards - num_user),
-            key=lambda bound: bound.value,
+            bound(is_user, num_user), bound(~is_user, task.num_shards - num_user), key=lambda bound: bound.value
         )
-        for num_user in range(max(1, task.num_shards - int((~of_users).sum())), most + 1)
+        for num_user in divisions
     }
 
 
