@@ -9,6 +9,8 @@ from rich.console import Console
 
 from exfm.errors import ConfigError
 from exfm.planning.config import ShardingConfig
+from exfm.planning.pricing.costs import DEFAULT_COSTS
+from exfm.planning.sizes import three_digits
 from exfm.planning.telling.comparison import Row, compare, comparison_table, problems
 from exfm.planning.telling.drawing import draw_comparison
 
@@ -48,6 +50,31 @@ def test_a_request_makes_a_call_a_shard_and_a_singular_one_none(rows: tuple[Row,
 def test_sparing_the_calls_spares_time(rows: tuple[Row, ...]) -> None:
     needs = {row.strategy: row.offer.needs.cpu_s for row in rows if row.offer}
     assert needs["singular"] < needs["one-shard"] < needs["capacity-balanced"]
+
+
+def test_servers_that_cannot_keep_up_are_overloaded_and_miss_the_demand(tmp_path: Path) -> None:
+    tables = [table(f"t{index}", rows=500 * index, net="user" if index % 2 else "item") for index in range(1, 6)]
+    config = shards(2, memory_bytes=2**20, demand={"requests_per_s": 500.0, "max_utilisation": 0.95})
+    rows = compare(*model(*tables), config, DEFAULT_COSTS)  # whose servers work more when they are cold
+    by_name = {row.strategy: row for row in rows}
+    assert by_name["load-balanced"].is_overloaded
+    assert not by_name["load-balanced"].meets
+    assert by_name["singular"].meets
+    assert "\nload-balanced: overloaded with 3 pods at 500 requests/s: rankers are 10" in "\n".join(
+        ["", *problems(rows)]
+    )
+    lines = {line.split()[0]: line.split() for line in printed(rows).splitlines()[3:9]}
+    assert lines["load-balanced"].count("overload") == 1
+    assert "overload" not in lines["singular"]
+    draw_comparison(rows, config, title="a model", out=tmp_path / "comparison.svg")
+    assert "<!-- (overloaded) -->" in (tmp_path / "comparison.svg").read_text(encoding="utf-8")
+
+
+def test_the_cpu_time_told_is_the_prediction(rows: tuple[Row, ...]) -> None:
+    lines = {line.split()[0].rstrip(":"): line.split() for line in printed(rows).splitlines()[3:9]}
+    for row in rows[:-1]:
+        assert row.prediction is not None
+        assert lines[row.strategy][-4] == three_digits(row.prediction.cpu_ms)
 
 
 def test_a_strategy_without_a_plan_says_why_and_the_others_have_theirs() -> None:

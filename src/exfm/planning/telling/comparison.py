@@ -38,6 +38,11 @@ class Row:
         return not self.problem
 
     @property
+    def is_overloaded(self) -> bool:
+        """Return whether its servers cannot keep up, so that its latency only tells how long was simulated."""
+        return self.prediction is not None and self.prediction.is_overloaded
+
+    @property
     def most_cpu_ms(self) -> float:
         """Return the CPU time of the busiest shard in a mean request; without calls if there are none."""
         assert self.offer is not None
@@ -95,15 +100,29 @@ def _row_of_auto(
         return Row("auto", None, None, str(error))
     if isinstance(best, Miss):
         return Row("auto", None, None, best.problem)
-    return Row("auto", best, forecast(best.placement, best.fleet, schema, config, costs), "")
+    prediction = forecast(best.placement, best.fleet, schema, config, costs)
+    return Row("auto", best, prediction, _overload("auto", best, prediction, config))
 
 
 def _row(strategy: Strategy, placement: Placement, schema: Schema, config: ShardingConfig, costs: CostModel) -> Row:
     offer = cheapest_fleet(placement, config, costs)
     met = meet(offer, schema, config, costs)
-    problem = met.problem if isinstance(met, Miss) else ""
     shown = offer if isinstance(met, Miss) else met
-    return Row(strategy, shown, forecast(placement, shown.fleet, schema, config, costs), problem)
+    prediction = forecast(placement, shown.fleet, schema, config, costs)
+    problem = met.problem if isinstance(met, Miss) else _overload(strategy, shown, prediction, config)
+    return Row(strategy, shown, prediction, problem)
+
+
+def _overload(strategy: Strategy, offer: Offer, prediction: Prediction, config: ShardingConfig) -> str:
+    """Return why an offer does not meet its load, though it does by mean CPU times alone; empty: it does."""
+    if not prediction.is_overloaded:
+        return ""
+    busiest = max(prediction.shard_utilisation)
+    return (
+        f"{strategy}: overloaded with {offer.fleet.pods:,} pods at {prediction.requests_per_s:g} requests/s: rankers "
+        f"are {prediction.ranker_utilisation:.1%} busy, servers of shards up to {busiest:.1%}; "
+        f"lower max_utilisation ({config.demand.max_utilisation:g})"
+    )
 
 
 def _name(row: Row) -> str:
@@ -120,9 +139,9 @@ def _figures(row: Row, count: int) -> Sequence[str]:
         three_digits(row.most_cpu_ms),
         DASH if placement.distance is None else f"{placement.distance:.2%}",
         f"{row.prediction.calls:g}",
-        three_digits(row.prediction.p50_ms),
-        three_digits(row.prediction.p99_ms),
-        three_digits(row.offer.needs.cpu_s * 1e3),
+        DASH if row.is_overloaded else three_digits(row.prediction.p50_ms),
+        "overload" if row.is_overloaded else three_digits(row.prediction.p99_ms),
+        three_digits(row.prediction.cpu_ms),
         f"{fleet.pods:,}",
         three_digits(fleet.memory_bytes / 2**30),
         three_digits(fleet.cost),

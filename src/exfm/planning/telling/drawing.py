@@ -112,8 +112,12 @@ def _draw_shards(axis: Axes, rows: Sequence[Row], label: str, by_shard: Sequence
 
 
 def _name_rows(axis: Axes, rows: Sequence[Row]) -> None:
-    axis.set_yticks(
-        range(len(rows)), [row.strategy + ("" if row.meets else "\n(misses the objective)") for row in rows]
-    )
+    axis.set_yticks(range(len(rows)), [_name(row) for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.grid(visible=False, axis="y")
+
+
+def _name(row: Row) -> str:
+    if row.is_overloaded:
+        return f"{row.strategy}\n(overloaded)"
+    return row.strategy if row.meets else f"{row.strategy}\n(misses the objective)"
