@@ -8,10 +8,11 @@ from recorded_requests import random_requests
 
 from exfm.artifact.plan import Assignment, ShardPlan, assign
 from exfm.artifact.trace import Trace, TraceWriter
+from exfm.errors import DataError, PlanError
 from exfm.schema import NETS, Schema
 from exfm.sharding.costs import DEFAULT_COSTS
 from exfm.sharding.counting import statistics_of_trace
-from exfm.sharding.recorded import recorded_requests
+from exfm.sharding.recorded import recorded_requests, simulate_trace
 from exfm.sharding.simulator import replay_requests
 
 NUM_REQUESTS = 300
@@ -77,3 +78,32 @@ def test_a_trace_costs_what_its_statistics_do(trace_folder: Path, schema: Schema
     )
     assert own.shard_cpu_ms == pytest.approx(drawn.shard_cpu_ms, rel=0.05)
     assert own.ranker_cpu_ms == pytest.approx(drawn.ranker_cpu_ms, rel=0.05)
+
+
+def test_a_trace_is_simulated_at_the_rate_asked_for(trace_folder: Path, schema: Schema, split_plan: ShardPlan) -> None:
+    counted = statistics_of_trace(trace_folder, schema)
+    slow, fast = (
+        simulate_trace(
+            Trace.read(trace_folder),
+            schema,
+            split_plan,
+            counted,
+            DEFAULT_COSTS,
+            requests_per_s=rate,
+            rankers=2,
+            seed=0,
+        )
+        for rate in (10.0, 400.0)
+    )
+    assert fast.ranker_utilisation > 10 * slow.ranker_utilisation
+    assert fast.cpu_ms < slow.cpu_ms  # warm
+
+
+def test_a_singular_plan_and_a_short_trace_are_refused(tmp_path: Path, schema: Schema, split_plan: ShardPlan) -> None:
+    writer = TraceWriter(tmp_path / "short", model="students", bundle_id="b" * 64, sampling_rate=1.0, schema=schema)
+    writer.add(random_requests(schema, 50, seed=0))
+    counted, trace = statistics_of_trace(tmp_path / "short", schema), Trace.read(tmp_path / "short")
+    singular = split_plan.model_copy(update={"strategy": "singular"})
+    for plan, error in ((singular, PlanError), (split_plan, DataError)):
+        with pytest.raises(error, match="singular" if error is PlanError else "50 requests"):
+            simulate_trace(trace, schema, plan, counted, DEFAULT_COSTS, requests_per_s=10.0, rankers=1, seed=0)

@@ -11,9 +11,13 @@ import numpy.typing as npt
 from exfm.artifact import trace as recorded
 from exfm.artifact.plan import ShardPlan, TableSlice
 from exfm.artifact.rows import Rows, rows_of_keys
+from exfm.errors import DataError, PlanError
 from exfm.schema import NETS, Net, Schema
+from exfm.sharding.costs import CostModel
+from exfm.sharding.counted import Counted
+from exfm.sharding.placement import SINGULAR, base_strategy
 from exfm.sharding.shard_files import choose_hot_rows
-from exfm.sharding.simulator import Requests
+from exfm.sharding.simulator import Load, Prediction, Requests, simulate_requests
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -46,6 +50,37 @@ def recorded_requests(
         candidates=np.concatenate(candidates)[order].astype(np.float64),
         keys={net: np.concatenate(of_net)[order] for net, of_net in keys.items()},
     )
+
+
+MIN_REQUESTS = 100
+WARMUP_SHARE = 0.1
+"""Of a trace's requests, which fill queues and are not counted."""
+
+
+def simulate_trace(
+    trace: recorded.Trace,
+    schema: Schema,
+    plan: ShardPlan,
+    counted: Counted,
+    costs: CostModel,
+    *,
+    requests_per_s: float,
+    rankers: int,
+    seed: int,
+) -> Prediction:
+    """Return what a plan's servers will do when a trace's requests come at this mean rate, in the bursts that they did.
+
+    Raises: PlanError if the plan is singular; DataError if there are too few requests; what `recorded_requests` raises.
+    """
+    if base_strategy(plan) == SINGULAR:
+        raise PlanError("a singular plan's rankers make no calls for a trace to be replayed over; leave the trace out")
+    requests = recorded_requests(trace, schema, plan, hottest=counted.hottest).paced(requests_per_s)
+    num_warmup = int(WARMUP_SHARE * len(requests.arrivals_s))
+    num_requests = len(requests.arrivals_s) - num_warmup
+    if num_requests < MIN_REQUESTS:
+        raise DataError(f"the trace has {num_requests + num_warmup} requests; record {MIN_REQUESTS} or more")
+    load = Load(requests_per_s=requests_per_s, num_requests=num_requests, num_warmup=num_warmup)
+    return simulate_requests(requests, plan, counted.statistics, costs, load, rankers=rankers, seed=seed)
 
 
 class _Owners:

@@ -122,6 +122,23 @@ def simulate(
     Raises: PlanError if there is no ranker, or the plan has a table that was not counted.
     """
     requests = draw_requests(load, statistics, np.random.default_rng(seed))
+    return simulate_requests(requests, plan, statistics, costs, load, rankers=rankers, seed=seed)
+
+
+def simulate_requests(
+    requests: Requests,
+    plan: ShardPlan,
+    statistics: Statistics,
+    costs: CostModel,
+    load: Load,
+    *,
+    rankers: int,
+    seed: int,
+) -> Prediction:
+    """Return what `simulate` does, for these requests; `load` tells their rate, the warm-up, the cores and the client.
+
+    Raises: PlanError, as `simulate`.
+    """
     replayed = replay_requests(
         requests,
         plan,
