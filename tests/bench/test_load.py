@@ -7,8 +7,7 @@ import grpc
 import numpy as np
 import pytest
 
-from exfm.bench.load import drive
-from exfm.serving.requests import INFER_METHOD
+from exfm.bench.load import INFER_METHOD, drive
 
 
 class SlowServer:
@@ -65,8 +64,7 @@ def server() -> Iterator[SlowServer]:
 def test_requests_are_sent_when_due_though_none_was_answered(server: SlowServer) -> None:
     """Ten at once at a server that takes 20 ms each: a client that waited would see 20 ms ten times."""
     outcome = drive(server.address, [b"a"], np.zeros(10))
-    assert outcome.latency_ms == pytest.approx(20.0 * np.arange(1, 11), abs=60)
-    assert outcome.latency_ms.max() > 190
+    assert (np.sort(outcome.latency_ms) > 19.0 * np.arange(1, 11)).all()
     assert outcome.num_failed == 0
 
 

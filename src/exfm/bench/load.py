@@ -10,9 +10,10 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from exfm.serving.requests import INFER_METHOD
-
 Floats = npt.NDArray[np.float64]
+
+INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
+"""What a client calls that sends serialized messages and reads no answer."""
 
 _ANSWER_TIMEOUT_S = 20.0
 

@@ -14,7 +14,6 @@ from exfm.features.oip import LENGTHS_SUFFIX, Tensor
 from exfm.models.config import NetworkConfig
 from exfm.models.network import DenseNetwork
 from exfm.schema import Net, Schema
-from exfm.serving.requests import request_bytes
 from exfm.sharding.shard_files import write_shards
 from exfm.sharding.statistics import Statistics, TableStatistics
 
@@ -107,8 +106,11 @@ def make_statistics(*, candidates: int) -> Statistics:
 
 def make_messages(num_messages: int, *, candidates: int, seed: int) -> list[bytes]:
     """Return requests for the ranker's gRPC door, serialized: one user each, and so many candidates."""
+    # Here, since a process can hold kserve's messages or tritonclient's, and tests of servers hold the latter.
+    from exfm.serving.requests import request_bytes
+
     generator = np.random.default_rng(seed)
-    return [_message(candidates, generator) for _ in range(num_messages)]
+    return [request_bytes(_request(candidates, generator), model_name=MODEL_NAME) for _ in range(num_messages)]
 
 
 def write_bundle(folder: Path, plan: ShardPlan) -> BundleManifest:
@@ -131,7 +133,7 @@ def _lengths(feature: GeneratedFeature, num_bags: int, generator: np.random.Gene
     return np.minimum(generator.poisson(means), feature.max_length).astype(np.int32)
 
 
-def _message(candidates: int, generator: np.random.Generator) -> bytes:
+def _request(candidates: int, generator: np.random.Generator) -> dict[str, Tensor]:
     tensors = {
         "age": Tensor("FP32", generator.normal(size=1).astype(np.float32)),
         "price": Tensor("FP32", generator.normal(size=candidates).astype(np.float32)),
@@ -141,4 +143,4 @@ def _message(candidates: int, generator: np.random.Generator) -> bytes:
         tensors[feature.name] = Tensor("INT64", generator.integers(2**40, size=int(lengths.sum())))
         if feature.pooling_mean != 1:
             tensors[feature.name + LENGTHS_SUFFIX] = Tensor("INT32", lengths)
-    return request_bytes(tensors, model_name=MODEL_NAME)
+    return tensors

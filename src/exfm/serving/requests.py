@@ -7,9 +7,6 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from exfm.features.oip import Tensor
 from exfm.serving.wire import raw_numbers
 
-INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
-"""What a client without generated code calls, with a message of ours."""
-
 
 def request_bytes(tensors: Mapping[str, Tensor], *, model_name: str) -> bytes:
     """Return the serialized ModelInferRequest with these inputs, which are numbers, in raw form."""
