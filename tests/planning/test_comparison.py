@@ -9,7 +9,6 @@ from rich.console import Console
 
 from exfm.errors import ConfigError
 from exfm.planning.config import ShardingConfig
-from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm.planning.sizes import three_digits
 from exfm.planning.telling.comparison import Row, compare, comparison_table, problems
 from exfm.planning.telling.drawing import draw_comparison
@@ -55,7 +54,8 @@ def test_sparing_the_calls_spares_time(rows: tuple[Row, ...]) -> None:
 def test_servers_that_cannot_keep_up_are_overloaded_and_miss_the_demand(tmp_path: Path) -> None:
     tables = [table(f"t{index}", rows=500 * index, net="user" if index % 2 else "item") for index in range(1, 6)]
     config = shards(2, memory_bytes=2**20, demand={"requests_per_s": 500.0, "max_utilisation": 0.95})
-    rows = compare(*model(*tables), config, DEFAULT_COSTS)  # whose servers work more when they are cold
+    costs = COSTS.model_copy(update={"ranker_cold_us": 2_000.0, "shard_cold_us": 1_000.0})  # work more when cold
+    rows = compare(*model(*tables), config, costs)
     by_name = {row.strategy: row for row in rows}
     assert by_name["load-balanced"].is_overloaded
     assert not by_name["load-balanced"].meets

@@ -12,6 +12,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the subcommand, which has one subcommand a promise."""
     group = typer.Typer(help="Measure what the project promises, on this machine.", no_args_is_help=True)
     group.command("planner")(planner)
+    group.command("simulator")(simulator)
     app.add_typer(group, name="bench", rich_help_panel="Sharding")
 
 
@@ -30,3 +31,26 @@ def planner(
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
     bench_planner(console, DEFAULT_COSTS, num_seeds=num_seeds, requests_per_s=requests_per_s)
+
+
+def simulator(
+    num_rounds: Annotated[int, typer.Option(min=1, max=1000, help="Times that each load is measured.")] = 12,
+    num_requests: Annotated[int, typer.Option(min=100, max=1_000_000, help="A load, in all rounds together.")] = 3000,
+    seed: Annotated[int, typer.Option(min=0, help="Of requests, arrivals and the order of loads.")] = 0,
+    out: Annotated[str, typer.Option(help="File for the measured costs, as --costs of `exfm shard` takes it.")] = "",
+) -> None:
+    """Measure real servers on this machine, fit the simulator to some and judge it by others; some 20 minutes."""
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from exfm.artifact.manifest import write_json
+    from exfm.bench.simulator import bench_simulator
+    from exfm.planning.pricing.costs import DEFAULT_COSTS
+
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
+    costs = bench_simulator(console, DEFAULT_COSTS, num_rounds=num_rounds, num_requests=num_requests, seed=seed)
+    if out:
+        write_json(Path(out), costs.to_dict())
+        print(f"{out}: the measured costs")

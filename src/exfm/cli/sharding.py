@@ -121,23 +121,35 @@ def simulate(
     table_statistics: StatisticsOption = "",
     candidates: CandidatesOption = 100.0,
     candidates_p99: Annotated[float, typer.Option(min=0, help="Their 99th percentile; 0: all have the mean.")] = 0.0,
+    trace: Annotated[str, typer.Option(help="A trace's folder: its requests come, at this rate, not drawn ones.")] = "",
     costs: CostsOption = "",
     rankers: Annotated[int, typer.Option(min=1, help="Rankers before the plan's servers.")] = 1,
     num_requests: Annotated[int, typer.Option(min=100, max=1_000_000, help="That are simulated.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="Of everything drawn.")] = 0,
 ) -> None:
     """Say what a plan's servers will do under a load: latency, CPU time and how busy they are."""
+    from exfm.artifact.trace import Trace
+    from exfm.planning.counted import Counted
     from exfm.planning.pricing.forecast import described, simulate_plan
     from exfm.planning.simulation.simulator import Load
+    from exfm.sharding.counting import statistics_of_trace
+    from exfm.sharding.recorded import simulate_trace
 
-    schema = _read_schema(model)
+    schema, priced = _read_schema(model), _read_costs(costs)
     found = _read_plan(Path(plan or model)).check(schema)
-    counted = _read_statistics(table_statistics, schema, candidates)
-    load = Load.parse(
-        {"requests_per_s": requests_per_s, "num_requests": num_requests, "candidates_p99": candidates_p99},
-        source="the load",
-    )
-    prediction = simulate_plan(found, counted, _read_costs(costs), load, rankers=rankers, seed=seed)
+    if trace:
+        recorded = Trace.read(Path(trace))
+        counted = Counted.read(table_statistics) if table_statistics else statistics_of_trace(Path(trace), schema)
+        prediction = simulate_trace(
+            recorded, schema, found, counted, priced, requests_per_s=requests_per_s, rankers=rankers, seed=seed
+        )
+    else:
+        drawn = _read_statistics(table_statistics, schema, candidates)
+        load = Load.parse(
+            {"requests_per_s": requests_per_s, "num_requests": num_requests, "candidates_p99": candidates_p99},
+            source="the load",
+        )
+        prediction = simulate_plan(found, drawn, priced, load, rankers=rankers, seed=seed)
     for line in described(prediction):
         print(line)
 

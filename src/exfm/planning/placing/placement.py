@@ -65,9 +65,7 @@ def bottleneck_of(placement: Placement) -> float:
     return float((placement.shard_bytes if placement.balances == "bytes" else placement.shard_cpu_s).max())
 
 
-def plan_of(
-    placement: Placement, schema: Schema, *, strategy: str, replicas: Sequence[int], rankers: int
-) -> ShardPlan:
+def plan_of(placement: Placement, schema: Schema, *, strategy: str, replicas: Sequence[int], rankers: int) -> ShardPlan:
     """Return a placement as a plan.
 
     Raises: PlanError if the placement is of another schema's tables.

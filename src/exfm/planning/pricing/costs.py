@@ -106,20 +106,21 @@ class CostModel(Config):
 
 
 DEFAULT_COSTS = CostModel(
-    measured="not measured: guesses of 2026-11 that only order of magnitude speaks for",
-    ranker_request_us=900.0,
-    ranker_candidate_us=5.0,
-    ranker=CallPrices(call_us=250.0, net_us=20.0, lookup_us=12.0, bag_ns=10.0, key_ns=15.0, byte_ns=0.3),
-    shard=CallPrices(call_us=450.0, net_us=25.0, lookup_us=25.0, bag_ns=20.0, key_ns=30.0, byte_ns=0.3),
-    read_byte_ns=0.1,
+    measured="2026-11-25, exfm's servers on 2 cores of an AMD EPYC at real-time priority beside other work: 12 loads "
+    "of 2 plans of exfm.bench.workload's model, by exfm.bench.calibration; bytes on the way are assumed, 10 Gbit/s",
+    ranker_request_us=530.0,
+    ranker_candidate_us=3.5,
+    ranker=CallPrices(call_us=96.0, net_us=18.0, lookup_us=24.0, bag_ns=0.0, key_ns=0.9, byte_ns=0.33),
+    shard=CallPrices(call_us=216.0, net_us=57.0, lookup_us=24.5, bag_ns=2.2, key_ns=8.7, byte_ns=0.46),
+    read_byte_ns=0.034,
     ranker_before_share=0.6,
-    network_latency_us=50.0,
+    network_latency_us=65.0,
     network_byte_ns=0.8,
-    spread=0.15,
-    ranker_cold_us=1_500.0,
-    shard_cold_us=800.0,
+    spread=0.18,
+    ranker_cold_us=2_480.0,
+    shard_cold_us=1_160.0,
     cooling_ms=10.0,
-    beside_share=0.15,
+    beside_share=0.13,
 )
 """Of the servers of exfm, until another model's were measured."""
 

@@ -80,6 +80,7 @@ def _simulate(
             "ranker_candidate_us": costs.ranker_candidate_us + float(item_s) * 1e6 / statistics.candidates_mean,
             "ranker": NO_CALL,
             "shard": NO_CALL,
+            "shard_cold_us": 0.0,
             "read_byte_ns": 0.0,
             "network_latency_us": 0.0,
             "network_byte_ns": 0.0,

@@ -158,8 +158,12 @@ class _Spent(NamedTuple):
 
 
 def _compiled(function: Function) -> Function:
-    """Return the function compiled when it is first called; what was compiled is kept on disk."""
-    compiled: Function = numba.njit(cache=True)(function)
+    """Return the function compiled when it is first called; what was compiled is kept on disk, where that can be."""
+    compiled: Function
+    try:
+        compiled = numba.njit(cache=True)(function)
+    except RuntimeError:  # a read-only installation without a home: every process compiles for itself, some 10 s
+        compiled = numba.njit(function)
     return compiled
 
 

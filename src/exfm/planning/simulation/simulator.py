@@ -3,7 +3,8 @@
 Legend: N requests, S shards.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import numpy as np
@@ -12,11 +13,12 @@ from pydantic import Field
 
 from exfm.artifact.plan import ShardPlan
 from exfm.config import Config
-from exfm.errors import PlanError
+from exfm.errors import DataError, PlanError
 from exfm.planning.pricing.costs import CostModel, work_by_net
 from exfm.planning.simulation.queues import Servers, replay
 from exfm.planning.simulation.timings import calls_of, draw_timings
 from exfm.planning.statistics import Statistics
+from exfm.schema import Net
 
 Floats = npt.NDArray[np.float64]
 
@@ -75,11 +77,25 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Requests:
-    """What comes to the rankers; each of shape [N]."""
+    """What comes to the rankers."""
 
     arrivals_s: Floats
-    """When each request is due; rising."""
+    """When each request is due; rising; shape [N]."""
     candidates: Floats
+    """Shape [N]."""
+    keys: Mapping[Net, Floats] = field(default_factory=dict)
+    """Of each net's features, by the plan's shards; shape [N, S]. Empty: they are drawn around the statistics."""
+
+    def paced(self, requests_per_s: float) -> "Requests":
+        """Return these requests at another mean rate; what came in bursts still does.
+
+        Raises: DataError if all came at once.
+        """
+        duration_s = self.arrivals_s[-1] - self.arrivals_s[0]
+        if duration_s <= 0:
+            raise DataError(f"{len(self.arrivals_s)} requests came within 0 s, so they have no rate; record more")
+        factor = (len(self.arrivals_s) - 1) / duration_s / requests_per_s
+        return replace(self, arrivals_s=(self.arrivals_s - self.arrivals_s[0]) * factor)
 
 
 def draw_requests(load: Load, statistics: Statistics, generator: np.random.Generator) -> Requests:
@@ -114,6 +130,23 @@ def simulate(
     Raises: PlanError if there is no ranker, the plan has a table that was not counted, or as `draw_requests`.
     """
     requests = draw_requests(load, statistics, np.random.default_rng(seed))
+    return simulate_requests(requests, plan, statistics, costs, load, rankers=rankers, seed=seed)
+
+
+def simulate_requests(
+    requests: Requests,
+    plan: ShardPlan,
+    statistics: Statistics,
+    costs: CostModel,
+    load: Load,
+    *,
+    rankers: int,
+    seed: int,
+) -> Prediction:
+    """Return what `simulate` does, for these requests; `load` tells their rate, the warm-up, the cores and the client.
+
+    Raises: PlanError, as `simulate`.
+    """
     replayed = replay_requests(
         requests,
         plan,
@@ -171,6 +204,7 @@ def replay_requests(
         candidates_mean=statistics.candidates_mean,
         client_s=client_us * 1e-6,
         cold_client_s=client_cold_us * 1e-6,
+        keys=requests.keys,
         generator=generator,
     )
     servers = Servers(

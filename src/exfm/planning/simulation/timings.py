@@ -24,6 +24,7 @@ class Calls:
     shards: Integers
     user: ShardWork
     item: ShardWork
+    """The nets' parts of the work; a call that is for one net only has none of the other's."""
 
 
 def calls_of(by_net: Mapping[Net, ShardWork], costs: CostModel) -> Calls:
@@ -48,16 +49,21 @@ def draw_timings(
     candidates_mean: float,
     client_s: float,
     cold_client_s: float,
+    keys: Mapping[Net, Floats],
     generator: np.random.Generator,
 ) -> Timings:
     """Return the times of each request's jobs and messages.
 
     `candidates_mean` is the statistics', which the calls' work was counted at. Users' keys vary from request to
     request, items' the less the more candidates there are; both are gamma (an assumption: statistics have no more than
-    mean and variance).
+    mean and variance). `keys`, by net and of shape [N, S], are the requests' own; without any they are drawn.
     """
     scale_N1, user, item = (candidates_N / candidates_mean)[:, None], calls.user, calls.item
-    keys_NC = _gamma(user.keys + scale_N1 * item.keys, user.keys_variance + scale_N1 * item.keys_variance, generator)
+    if keys:
+        keys_NC = keys["user"][:, calls.shards] * (user.nets > 0) + keys["item"][:, calls.shards] * (item.nets > 0)
+    else:
+        mean_NC, variance_NC = (user.keys + scale_N1 * item.keys, user.keys_variance + scale_N1 * item.keys_variance)
+        keys_NC = _gamma(mean_NC, variance_NC, generator)
     bags_NC = user.bags + scale_N1 * item.bags
     request_bytes_NC = keys_NC * KEY_BYTES + bags_NC * LENGTH_BYTES
     answer_bytes_NC = user.answer_bytes + scale_N1 * item.answer_bytes

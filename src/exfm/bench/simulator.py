@@ -1,0 +1,205 @@
+"""`exfm bench simulator`: predictions beside what real servers did on this machine, and how fast they are made.
+
+The cost model is fitted to some plans and loads, and judged by other plans under other loads, measured in the same run.
+All servers and the client share this machine's cores.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from exfm.artifact.plan import ShardPlan
+from exfm.bench.calibration import Calibration, Predicted, calibrate
+from exfm.bench.far_beyond import FarBeyond, far_beyond
+from exfm.bench.measurement import Measured, Point, measure
+from exfm.bench.slopes import measure_slopes
+from exfm.bench.workload import make_schema, make_statistics
+from exfm.planning.config import ShardingConfig, Strategy
+from exfm.planning.planner import make_plan
+from exfm.planning.pricing.costs import CostModel, work_of
+
+TOLERANCE = 0.15
+"""Of predicted P50 and P99: the target."""
+
+MOST_S = 30.0
+"""For 20,000 requests over 128 shards after a warm-up: the target."""
+
+CLIENT_MS = 0.5
+"""CPU time of the client a request, for choosing loads; what it takes is measured."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A plan, and the loads that its servers are put under."""
+
+    name: str
+    strategy: Strategy
+    num_shards: int
+    candidates: tuple[int, ...]
+    busy: tuple[float, ...]
+    """Part of the machine's cores that a load should take, by the cost model that there is."""
+    shard_memory_mib: float = 1024.0
+
+    def plan(self, costs: CostModel) -> ShardPlan:
+        """Return the generated model's plan."""
+        memory_gib = self.shard_memory_mib / 1024
+        config = ShardingConfig(strategy=self.strategy, num_shards=self.num_shards, shard_memory_gib=memory_gib)
+        return make_plan(make_schema(), make_statistics(candidates=100), config, costs)
+
+    def points(self, costs: CostModel, *, cores: int) -> Iterator[Point]:
+        """Yield the plan under each load."""
+        plan = self.plan(costs)
+        for candidates in self.candidates:
+            work = work_of(plan, make_statistics(candidates=candidates))
+            cpu_s = costs.ranker_cpu_s(work, candidates) + costs.shard_cpu_s(work).sum()
+            for busy in self.busy:
+                rate = float(np.round(busy * cores / (cpu_s + CLIENT_MS * 1e-3)))
+                yield Point(self.name, plan, candidates, rate)
+
+
+CALIBRATION = (
+    Setting("one shard", "one-shard", 1, (20, 200, 1000), (0.15, 0.45)),
+    Setting("capacity-balanced, 4 shards", "capacity-balanced", 4, (20, 200, 1000), (0.15, 0.45)),
+)
+VALIDATION = (
+    Setting("nsbp, 2 shards", "nsbp", 2, (50, 400), (0.2, 0.4)),
+    Setting("load-balanced, 3 shards", "load-balanced", 3, (50, 400), (0.2, 0.4)),
+    Setting("rows split, 5 shards", "capacity-balanced", 5, (50, 400), (0.2, 0.4), shard_memory_mib=24),
+)
+
+
+def bench_simulator(
+    console: Console,
+    costs: CostModel,
+    *,
+    num_rounds: int,
+    num_requests: int,
+    seed: int,
+    shown: Sequence[Setting] = CALIBRATION,
+    judging: Sequence[Setting] = VALIDATION,
+) -> CostModel:
+    """Measure, calibrate by the settings `shown`, predict those `judging`, and print; some 20 minutes.
+
+    Returns the calibrated costs.
+
+    Raises: ServingError if servers do not start.
+    """
+    cores = len(os.sched_getaffinity(0))
+    where = (
+        f"{time.strftime('%Y-%m-%d')}, {cores} cores of {processor()}, {scheduling()}, {num_requests} requests a load "
+        f"in {num_rounds} rounds, seed {seed}"
+    )
+    console.print(where, soft_wrap=True)
+    points = [[point for one in settings for point in one.points(costs, cores=cores)] for settings in (shown, judging)]
+    found = measure(
+        [*points[0], *points[1]],
+        num_rounds=num_rounds,
+        num_requests=num_requests,
+        seed=seed,
+        say=lambda line: console.print(line, style="dim", soft_wrap=True),
+    )
+    fitted, judged = found[: len(points[0])], found[len(points[0]) :]
+    prior = measure_slopes(seed).put_into(costs)
+    calibration = calibrate(fitted, prior=prior, cores=cores, measured=where)
+    for title, measured in (("calibrated on", fitted), ("validated on", judged)):
+        predicted = [calibration.predict(one, cores=cores) for one in measured]
+        console.print(_comparison(title, measured, predicted, cores=cores))
+        console.print(_verdict(measured, predicted), soft_wrap=True)
+    console.print(_described(calibration), soft_wrap=True)
+    for beyond in far_beyond(calibration.costs, seed=seed):
+        console.print(_beyond_line(beyond), soft_wrap=True)
+    return calibration.costs
+
+
+def processor() -> str:
+    """Return what the kernel calls this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def scheduling() -> str:
+    """Return how this process, and so the servers that it starts, are scheduled."""
+    policy = os.sched_getscheduler(0)
+    if policy in (os.SCHED_FIFO, os.SCHED_RR):
+        return "at real-time priority"
+    return f"at nice {os.nice(0)}"
+
+
+def _comparison(title: str, found: Sequence[Measured], predicted: Sequence[Predicted], *, cores: int) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(title, no_wrap=True)
+    for column in ("candi-\ndates", "req/s", "busy", "others'\ncores", "failed"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for column in ("P50 ms", "P99 ms", "CPU ms"):
+        table.add_column(f"{column}\npred. meas. error", justify="right", no_wrap=True)
+    table.add_column("P99 itself\nmay be off", justify="right", no_wrap=True)
+    for one, said in zip(found, predicted, strict=True):
+        busy = one.point.requests_per_s * (one.cpu_ms + one.client_cpu_ms) * 1e-3 / cores
+        table.add_row(
+            Text(one.point.name),
+            str(one.point.candidates),
+            f"{one.point.requests_per_s:.0f}",
+            f"{busy:.0%}",
+            f"{one.other_cores:.2f}",
+            str(one.num_failed),
+            *(_pair(*pair) for pair in _pairs(said, one)),
+            f"{one.relative_error(0.99):.0%}",
+        )
+    return table
+
+
+def _pairs(predicted: Predicted, measured: Measured) -> list[tuple[float, float]]:
+    return [
+        (predicted.p50_ms, measured.quantile_ms(0.5)),
+        (predicted.p99_ms, measured.quantile_ms(0.99)),
+        (predicted.cpu_ms, measured.cpu_ms),
+    ]
+
+
+def _pair(predicted: float, measured: float) -> Text:
+    error = predicted / measured - 1
+    return Text(f"{predicted:5.2f} {measured:5.2f} {error:+4.0%}", style="" if abs(error) <= TOLERANCE else "red")
+
+
+def _verdict(found: Sequence[Measured], predicted: Sequence[Predicted]) -> str:
+    """Return how far predictions were off."""
+    lines = []
+    errors = np.array([[p / m - 1 for p, m in _pairs(said, one)] for said, one in zip(predicted, found, strict=True)])
+    for name, of_one in zip(("P50", "P99", "CPU time"), errors.T, strict=True):
+        within = int((np.abs(of_one) <= TOLERANCE).sum())
+        lines.append(
+            f"{name}: off by {np.abs(of_one).mean():.1%} in the mean, {np.abs(of_one).max():.0%} at worst; "
+            f"{within} of {len(found)} within {TOLERANCE:.0%}"
+        )
+    return "\n".join(lines)
+
+
+def _described(calibration: Calibration) -> str:
+    costs = calibration.costs.to_dict()
+    del costs["measured"]
+    return f"costs: {costs}; client: {calibration.client}"
+
+
+def _beyond_line(beyond: FarBeyond) -> str:
+    predicted = beyond.predicted
+    return (
+        f"{beyond.num_requests} requests after {beyond.num_warmup} over {beyond.num_shards} shards "
+        f"({beyond.table_bytes / 1e12:.1f} TB of tables) at {predicted.requests_per_s:,.0f} requests/s: simulated in "
+        f"{beyond.duration_s:.1f} s (target {MOST_S:.0f} s) after {beyond.compile_s:.1f} s of the first; P50 "
+        f"{predicted.p50_ms:.1f} ms, P99 {predicted.p99_ms:.1f} ms, {predicted.cpu_ms:.1f} ms of CPU a request, "
+        f"{beyond.rankers} rankers {predicted.ranker_utilisation:.0%} busy, {beyond.num_servers} shard servers "
+        f"{max(predicted.shard_utilisation):.0%} at most"
+    )

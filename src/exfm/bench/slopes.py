@@ -1,0 +1,194 @@
+"""Prices of lookups, bags, keys and bytes, out of what servers run, in one process and without the network.
+
+Between servers such prices hide behind those of calls; here requests of up to 131,000 keys bring them out.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import nnls
+
+from exfm.artifact.bundle import BundleManifest
+from exfm.artifact.plan import Assignment, ShardPlan, assign
+from exfm.features.batch import Bags
+from exfm.features.oip import LENGTHS_SUFFIX, Tensor
+from exfm.features.request import encode_request
+from exfm.models.config import NetworkConfig
+from exfm.models.lookup import ShardTables
+from exfm.models.network import DenseNetwork
+from exfm.models.scoring import Scorer
+from exfm.planning.pricing.costs import KEY_BYTES, LENGTH_BYTES, CallPrices, CostModel
+from exfm.schema import Schema
+from exfm.serving.call import Answer
+from exfm.serving.messages import answer_message, tensors_of
+from exfm.serving.shard.protocol import bags_of, shard_request, sums_of, sums_output
+
+Floats = npt.NDArray[np.float64]
+
+NUM_REQUESTS = 12
+"""Of each case, all different, so that their rows are not in a cache; the median counts."""
+TABLES_BYTES = 256 * 2**20
+"""Of each case together: more than caches hold."""
+SMALLEST_NETWORK = NetworkConfig(bottom_units=(), num_cross_layers=0, cross_rank=1, top_units=())
+"""Its time is part of what a candidate costs, so it should have none here."""
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """Prices at both ends of a call; a call's own and its nets' are not among them, and 0."""
+
+    ranker: CallPrices
+    shard: CallPrices
+    read_byte_ns: float
+
+    def put_into(self, costs: CostModel) -> CostModel:
+        """Return the cost model with these prices."""
+        by_end = {
+            end: getattr(costs, end).model_copy(update={name: getattr(getattr(self, end), name) for name in NAMES})
+            for end in ("ranker", "shard")
+        }
+        return costs.model_copy(update={**by_end, "read_byte_ns": self.read_byte_ns})
+
+
+NAMES = ("lookup_us", "bag_ns", "key_ns", "byte_ns")
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A model whose features are all alike, and its requests."""
+
+    num_features: int
+    dim: int
+    pooling: int
+    candidates: int
+
+    def schema(self) -> Schema:
+        """Return the model's schema: items' bags only."""
+        names = [f"f{index}" for index in range(self.num_features)]
+        rows = TABLES_BYTES // (self.num_features * self.dim * 4)
+        return Schema.parse(
+            {
+                "impression_key": "id",
+                "event_time": {"column": "time"},
+                "domain": "domain",
+                "sparse": [{"name": name, "net": "item", "kind": "bag", "table": name} for name in names],
+                "tables": [{"name": name, "rows": rows, "dim": self.dim} for name in names],
+                "labels": [{"name": "label", "feedback": "label", "attribution_window": 1}],
+            },
+            source="a case",
+        )
+
+    def amounts(self) -> list[float]:
+        """Return the thousands of microseconds' worth: a call, lookups, bags, keys, bytes of both messages and read."""
+        bags = self.num_features * self.candidates
+        keys = bags * self.pooling
+        message_bytes = keys * KEY_BYTES + bags * (LENGTH_BYTES + 4 * self.dim)
+        return [1.0, self.num_features, bags * 1e-3, keys * 1e-3, message_bytes * 1e-3, keys * self.dim * 4e-3]
+
+
+CASES = tuple(_Case(*case) for case in product((2, 8), (16, 64, 256), (1, 4, 32), (16, 128, 512)))
+
+
+def measure_slopes(seed: int) -> Slopes:
+    """Return the prices that fit all cases best; some seconds. Tensors are worked on by one thread, as servers do."""
+    generator = np.random.default_rng(seed)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found_us = np.array([_measure(case, generator) for case in CASES])
+    finally:
+        torch.set_num_threads(num_threads)
+    amounts = np.array([case.amounts() for case in CASES])
+    _, *shard = _fit(amounts, found_us[:, 1])
+    _, *ranker = _fit(amounts[:, :-1], found_us[:, 0])
+    return Slopes(_prices(ranker), _prices(shard[:-1]), shard[-1])
+
+
+def _fit(amounts: Floats, found_us: Floats) -> list[float]:
+    prices: list[float] = nnls(amounts / found_us[:, None], np.ones(len(found_us)))[0].tolist()
+    return prices
+
+
+def _prices(prices: Sequence[float]) -> CallPrices:
+    return CallPrices(call_us=0, net_us=0, **dict(zip(NAMES, prices, strict=True)))
+
+
+def _measure(case: _Case, generator: np.random.Generator) -> tuple[float, float]:
+    """Return the microseconds of ranker and shard for a request."""
+    schema = case.schema()
+    plan = ShardPlan(
+        strategy="one-shard",
+        num_shards=1,
+        replicas=(1,),
+        slices=assign(schema, [Assignment(table.name, 0, 0, table.rows) for table in schema.tables], 1),
+    )
+    manifest = BundleManifest(
+        bundle_id="0" * 64,
+        name="case",
+        tasks=schema.tasks(),
+        feature_schema=schema,
+        network=SMALLEST_NETWORK.to_dict(),
+        plan=plan,
+        lineage={},
+        files={},
+    )
+    scorer = Scorer(manifest, DenseNetwork(schema, SMALLEST_NETWORK))
+    flat = torch.ones(plan.flat_size_bytes(0), dtype=torch.uint8)
+    tables = ShardTables(flat, plan, schema, shard=0)
+    times_us = [_measure_request(case, schema, scorer, tables, generator) for _ in range(NUM_REQUESTS)]
+    ranker_us, shard_us = np.median(times_us, axis=0)
+    return float(ranker_us), float(shard_us)
+
+
+def _measure_request(
+    case: _Case, schema: Schema, scorer: Scorer, tables: ShardTables, generator: np.random.Generator
+) -> tuple[float, float]:
+    num_keys = case.candidates * case.pooling
+    tensors: dict[str, Tensor] = {}
+    for feature in schema.sparse:
+        lengths = np.full(case.candidates, case.pooling, dtype=np.int32)
+        tensors[feature.name] = Tensor("INT64", generator.integers(2**40, size=num_keys))
+        tensors[feature.name + LENGTHS_SUFFIX] = Tensor("INT32", lengths)
+    encode_s, (batches, message) = _timed(lambda: _encoded(tensors, schema, scorer))
+    serve_s, answer = _timed(lambda: _served(message, scorer, tables))
+    response_type = type(answer_message(Answer({}, {}), model_name="", model_version="", request_id=""))
+    width = case.num_features * case.dim
+
+    def score() -> None:
+        sums = sums_of(response_type.FromString(answer), {"item": (case.candidates, width)})
+        scorer.scores(batches, [sums])
+
+    score_s, _ = _timed(score)
+    return (encode_s + score_s) * 1e6, serve_s * 1e6
+
+
+def _encoded(tensors: dict[str, Tensor], schema: Schema, scorer: Scorer) -> tuple[Any, Any]:
+    batches = encode_request(tensors, schema)
+    (bags,) = scorer.bags_for(batches, net="item")
+    request = shard_request({"item": bags}, model_name="case", bundle_id="")
+    request.SerializeToString()
+    return batches, request
+
+
+def _served(request: Any, scorer: Scorer, tables: ShardTables) -> bytes:
+    received = type(request).FromString(request.SerializeToString())
+    lookups = scorer.lookups(0, "item")
+    bags: list[Bags] = bags_of(tensors_of(received), "item", lookups)
+    sums_BE = tables.sums(lookups, bags, num_rows=len(bags[0].offsets) - 1)
+    answer = Answer({sums_output("item"): sums_BE.numpy()}, {})
+    message = answer_message(answer, model_name="case", model_version="", request_id="")
+    serialized: bytes = message.SerializeToString()
+    return serialized
+
+
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the CPU seconds of some work, and what it gave."""
+    start_s = time.thread_time()
+    result = work()
+    return time.thread_time() - start_s, result

@@ -1,0 +1,117 @@
+"""Requests of a trace, as the simulator takes them: when they came, and how many keys of each fall on each shard.
+
+Legend: N requests, S shards.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from exfm.artifact import trace as recorded
+from exfm.artifact.plan import ShardPlan, TableSlice
+from exfm.artifact.rows import Rows, rows_of_keys
+from exfm.errors import DataError, PlanError
+from exfm.planning.counted import Counted
+from exfm.planning.placing.placement import SINGULAR, base_strategy
+from exfm.planning.pricing.costs import CostModel
+from exfm.planning.simulation.simulator import Load, Prediction, Requests, simulate_requests
+from exfm.schema import NETS, Net, Schema
+from exfm.sharding.shard_files import choose_hot_rows
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+def recorded_requests(
+    trace: recorded.Trace, schema: Schema, plan: ShardPlan, *, hottest: Mapping[str, Rows]
+) -> Requests:
+    """Return a trace's requests in order of arrival, with their keys counted by shard of a plan.
+
+    `hottest` lists rows of tables with hot slices, most wanted first. A request of several users counts as one user's,
+    but for its keys.
+
+    Raises: StorageError if the trace cannot be read; DataError if it is of another schema; PlanError if a hot slice has
+    more rows than its table's list.
+    """
+    recorded.require_features(trace, schema)
+    owners = _Owners(plan, schema, choose_hot_rows(plan, hottest))
+    arrivals_ns, candidates = [], []
+    keys: dict[Net, list[Floats]] = {net: [] for net in NETS}
+    for block in trace.blocks():
+        arrivals_ns.append(block.arrival_ns)
+        candidates.append(block.num_rows["item"])
+        for net in NETS:
+            keys[net].append(_keys_of(block, schema, net, owners))
+    order = np.argsort(np.concatenate(arrivals_ns), kind="stable")
+    sorted_ns = np.concatenate(arrivals_ns)[order]
+    return Requests(
+        arrivals_s=(sorted_ns - sorted_ns[0]) * 1e-9,
+        candidates=np.concatenate(candidates)[order].astype(np.float64),
+        keys={net: np.concatenate(of_net)[order] for net, of_net in keys.items()},
+    )
+
+
+MIN_REQUESTS = 100
+WARMUP_SHARE = 0.1
+"""Of a trace's requests, which fill queues and are not counted."""
+
+
+def simulate_trace(
+    trace: recorded.Trace,
+    schema: Schema,
+    plan: ShardPlan,
+    counted: Counted,
+    costs: CostModel,
+    *,
+    requests_per_s: float,
+    rankers: int,
+    seed: int,
+) -> Prediction:
+    """Return what a plan's servers will do when a trace's requests come at this mean rate, in the bursts that they did.
+
+    Raises: PlanError if the plan is singular; DataError if there are too few requests; what `recorded_requests` raises.
+    """
+    if base_strategy(plan) == SINGULAR:
+        raise PlanError("a singular plan's rankers make no calls for a trace to be replayed over; leave the trace out")
+    requests = recorded_requests(trace, schema, plan, hottest=counted.hottest).paced(requests_per_s)
+    num_warmup = int(WARMUP_SHARE * len(requests.arrivals_s))
+    num_requests = len(requests.arrivals_s) - num_warmup
+    if num_requests < MIN_REQUESTS:
+        raise DataError(f"the trace has {num_requests + num_warmup} requests; record {MIN_REQUESTS} or more")
+    load = Load(requests_per_s=requests_per_s, num_requests=num_requests, num_warmup=num_warmup)
+    return simulate_requests(requests, plan, counted.statistics, costs, load, rankers=rankers, seed=seed)
+
+
+class _Owners:
+    """Tells the shard that answers a row of a table."""
+
+    def __init__(self, plan: ShardPlan, schema: Schema, hot_rows: Mapping[str, Rows]) -> None:
+        self.num_shards = plan.num_shards
+        self._rows_of = {table.name: table.rows for table in schema.tables}
+        self._hot_rows = hot_rows
+        self._slices: dict[str, tuple[TableSlice, ...]] = plan.by_table()
+
+    def shards_of(self, table: str, keys: npt.NDArray[np.uint64]) -> Integers:
+        """Return the shard of each key."""
+        rows = rows_of_keys(keys, self._rows_of[table])
+        by_rows = [slice_ for slice_ in self._slices[table] if slice_.kind == "rows"]
+        first_rows = np.array([slice_.first_row for slice_ in by_rows])
+        shards = np.array([slice_.shard for slice_ in by_rows])[np.searchsorted(first_rows, rows, side="right") - 1]
+        for slice_ in self._slices[table]:
+            if slice_.kind == "hot":
+                hot = self._hot_rows[table]
+                place = np.minimum(np.searchsorted(hot, rows), len(hot) - 1)
+                shards = np.where(hot[place] == rows, slice_.shard, shards)
+        return shards
+
+
+def _keys_of(block: recorded.Requests, schema: Schema, net: Net, owners: _Owners) -> Floats:
+    num_requests, num_shards = len(block), owners.num_shards
+    counts = np.zeros(num_requests * num_shards)
+    request_of_row = np.repeat(np.arange(num_requests), block.num_rows[net])
+    for feature in schema.sparse_of(net):
+        request_of_key = np.repeat(request_of_row, block.lengths[feature.name])
+        shards = owners.shards_of(feature.table, block.keys[feature.name])
+        counts += np.bincount(request_of_key * num_shards + shards, minlength=len(counts))
+    return counts.reshape(num_requests, num_shards)
