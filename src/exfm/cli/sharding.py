@@ -123,7 +123,7 @@ def simulate(
     candidates_p99: Annotated[float, typer.Option(min=0, help="Their 99th percentile; 0: all have the mean.")] = 0.0,
     trace: Annotated[str, typer.Option(help="A trace's folder: its requests come, at this rate, not drawn ones.")] = "",
     costs: CostsOption = "",
-    rankers: Annotated[int, typer.Option(min=1, help="Rankers before the plan's servers.")] = 1,
+    rankers: Annotated[int, typer.Option(min=0, help="Rankers before the shards' servers; 0: the plan's own.")] = 0,
     num_requests: Annotated[int, typer.Option(min=100, max=1_000_000, help="That are simulated.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="Of everything drawn.")] = 0,
 ) -> None:
@@ -137,6 +137,7 @@ def simulate(
 
     schema, priced = _read_schema(model), _read_costs(costs)
     found = _read_plan(Path(plan or model)).check(schema)
+    rankers = rankers or found.rankers or 1
     if trace:
         recorded = Trace.read(Path(trace))
         counted = Counted.read(table_statistics) if table_statistics else statistics_of_trace(Path(trace), schema)
