@@ -30,8 +30,8 @@ CostsOption = Annotated[
     str, typer.Option("--costs", help="YAML file with measured costs; empty: those of exfm's own servers.")
 ]
 
-MIN_WIDTH = 112
-"""Columns of the comparison, wider than many terminals: wrapped it cannot be read."""
+MIN_WIDTH = 140
+"""Columns of tables, wider than many terminals: wrapped they cannot be read."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -162,7 +162,11 @@ def statistics(
     candidates: CandidatesOption = 100.0,
 ) -> None:
     """Count how requests use a model's tables: keys, bags, and which rows they want most."""
+    from rich.console import Console
+    from rich.table import Table
+
     from exfm.artifact.storage import ref_to
+    from exfm.planning.statistics import HEADER, rows_of_text
     from exfm.sharding.counting import statistics_of_trace
     from exfm.sharding.stage import statistics_of_model
 
@@ -171,6 +175,14 @@ def statistics(
     else:
         counted = statistics_of_model(ref_to(source), candidates_mean=candidates)
     counted.write(out)
+    table = Table(box=None)
+    for place, column in enumerate(HEADER):
+        table.add_column(column, justify="left" if place < 2 else "right", no_wrap=True)
+    for row in rows_of_text(counted.statistics):
+        table.add_row(*row)
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
+    console.print(table)
     print(f"{out}: {len(counted.statistics.tables)} tables, counted on {counted.statistics.num_requests:,} requests")
 
 
