@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from exfm.artifact.hot_rows import NO_HOT_ROWS, HotRows
 from exfm.artifact.plan import ShardPlan, TableSlice, order_of_slice
-from exfm.artifact.rows import Rows, rows_of_keys
+from exfm.artifact.rows import Keys, Rows, rows_of_keys
 from exfm.errors import BundleError, KeysOutsideSliceError
 from exfm.features.batch import Bags
 from exfm.schema import Net, Schema, SparseFeature
@@ -138,13 +139,18 @@ class KeyRouter:
         self._num_slices = len(slices)
         self._small_int = np.min_scalar_type(len(slices))  # by which numpy sorts in linear time
 
+    def owners(self, keys: Keys) -> npt.NDArray[np.int64]:
+        """Return the place among the slices of the one that answers each key; shape of `keys`."""
+        owners = np.searchsorted(self._first_keys, keys, side="right") - 1
+        if self._hot_rows is not None:
+            owners[self._hot_rows.contain(rows_of_keys(keys, self._num_rows))] = self._num_slices - 1
+        return owners
+
     def split(self, bags: Bags) -> list[Bags]:
         """Return the keys of each bag that each slice answers."""
         if self._num_slices == 1:
             return [bags]
-        owners = np.searchsorted(self._first_keys, bags.keys, side="right") - 1
-        if self._hot_rows is not None:
-            owners[self._hot_rows.contain(rows_of_keys(bags.keys, self._num_rows))] = self._num_slices - 1
+        owners = self.owners(bags.keys)
         # One stable sort by owner, however many slices there are: a mask for each of 64 took eight times as long.
         keys = bags.keys[np.argsort(owners.astype(self._small_int), kind="stable")]
         num_bags = len(bags.offsets) - 1

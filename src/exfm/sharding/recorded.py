@@ -4,14 +4,17 @@ Legend: N requests, S shards.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from exfm.artifact import trace as recorded
-from exfm.artifact.plan import ShardPlan, TableSlice
-from exfm.artifact.rows import Rows, rows_of_keys
+from exfm.artifact.hot_rows import RowSet
+from exfm.artifact.plan import ShardPlan
+from exfm.artifact.rows import Rows
 from exfm.errors import DataError, PlanError
+from exfm.models.lookup import KeyRouter
 from exfm.planning.counted import Counted
 from exfm.planning.placing.placement import SINGULAR, base_strategy
 from exfm.planning.pricing.costs import CostModel
@@ -35,14 +38,23 @@ def recorded_requests(
     more rows than its table's list.
     """
     recorded.require_features(trace, schema)
-    owners = _Owners(plan, schema, choose_hot_rows(plan, hottest))
+    hot_rows = {
+        table: RowSet(rows, num_rows=schema.table(table).rows) for table, rows in choose_hot_rows(plan, hottest).items()
+    }
+    routes = {
+        table: _Route(
+            KeyRouter(slices, num_rows=schema.table(table).rows, hot_rows=hot_rows),
+            np.array([slice_.shard for slice_ in slices]),
+        )
+        for table, slices in plan.by_table().items()
+    }
     arrivals_ns, candidates = [], []
     keys: dict[Net, list[Floats]] = {net: [] for net in NETS}
     for block in trace.blocks():
         arrivals_ns.append(block.arrival_ns)
         candidates.append(block.num_rows["item"])
         for net in NETS:
-            keys[net].append(_keys_of(block, schema, net, owners))
+            keys[net].append(_keys_of(block, schema, net, routes, num_shards=plan.num_shards))
     order = np.argsort(np.concatenate(arrivals_ns), kind="stable")
     sorted_ns = np.concatenate(arrivals_ns)[order]
     return Requests(
@@ -83,35 +95,23 @@ def simulate_trace(
     return simulate_requests(requests, plan, counted.statistics, costs, load, rankers=rankers, seed=seed)
 
 
-class _Owners:
-    """Tells the shard that answers a row of a table."""
+@dataclass(frozen=True)
+class _Route:
+    """How a table's keys come to shards: by the ranker's own router."""
 
-    def __init__(self, plan: ShardPlan, schema: Schema, hot_rows: Mapping[str, Rows]) -> None:
-        self.num_shards = plan.num_shards
-        self._rows_of = {table.name: table.rows for table in schema.tables}
-        self._hot_rows = hot_rows
-        self._slices: dict[str, tuple[TableSlice, ...]] = plan.by_table()
-
-    def shards_of(self, table: str, keys: npt.NDArray[np.uint64]) -> Integers:
-        """Return the shard of each key."""
-        rows = rows_of_keys(keys, self._rows_of[table])
-        by_rows = [slice_ for slice_ in self._slices[table] if slice_.kind == "rows"]
-        first_rows = np.array([slice_.first_row for slice_ in by_rows])
-        shards = np.array([slice_.shard for slice_ in by_rows])[np.searchsorted(first_rows, rows, side="right") - 1]
-        for slice_ in self._slices[table]:
-            if slice_.kind == "hot":
-                hot = self._hot_rows[table]
-                place = np.minimum(np.searchsorted(hot, rows), len(hot) - 1)
-                shards = np.where(hot[place] == rows, slice_.shard, shards)
-        return shards
+    router: KeyRouter
+    shards: Integers
+    """Of each of the table's slices."""
 
 
-def _keys_of(block: recorded.Requests, schema: Schema, net: Net, owners: _Owners) -> Floats:
-    num_requests, num_shards = len(block), owners.num_shards
-    counts = np.zeros(num_requests * num_shards)
-    request_of_row = np.repeat(np.arange(num_requests), block.num_rows[net])
+def _keys_of(
+    block: recorded.Requests, schema: Schema, net: Net, routes: Mapping[str, _Route], *, num_shards: int
+) -> Floats:
+    counts = np.zeros(len(block) * num_shards)
+    request_of_row = np.repeat(np.arange(len(block)), block.num_rows[net])
     for feature in schema.sparse_of(net):
+        route = routes[feature.table]
         request_of_key = np.repeat(request_of_row, block.lengths[feature.name])
-        shards = owners.shards_of(feature.table, block.keys[feature.name])
+        shards = route.shards[route.router.owners(block.keys[feature.name])]
         counts += np.bincount(request_of_key * num_shards + shards, minlength=len(counts))
-    return counts.reshape(num_requests, num_shards)
+    return counts.reshape(len(block), num_shards)
