@@ -44,6 +44,21 @@ class CallPrices(Config):
     byte_ns: Price
     """A byte of keys, lengths or sums, on its way out or in."""
 
+    def cpu_s(
+        self,
+        *,
+        calls: PerShard | float,
+        nets: PerShard,
+        lookups: PerShard,
+        bags: PerShard,
+        keys: PerShard,
+        message_bytes: PerShard,
+    ) -> PerShard:
+        """Return the CPU time of so much work; shape of the arguments, which numpy broadcasts."""
+        per_call_us = calls * self.call_us + nets * self.net_us + lookups * self.lookup_us
+        in_call_ns = bags * self.bag_ns + keys * self.key_ns + message_bytes * self.byte_ns
+        return per_call_us * 1e-6 + in_call_ns * 1e-9
+
 
 class CostModel(Config):
     """Service times of a ranker and of shards on one core, and of the network between them.
@@ -98,11 +113,14 @@ class CostModel(Config):
         return own_us * 1e-6 + float(self._calls_cpu_s(work, self.ranker).sum())
 
     def _calls_cpu_s(self, work: "ShardWork", prices: CallPrices) -> PerShard:
-        message_bytes = work.request_bytes + work.answer_bytes
-        per_call_us = self.num_calls(work) * prices.call_us + work.nets * prices.net_us
-        per_call_us += work.lookups * prices.lookup_us
-        in_call_ns = work.bags * prices.bag_ns + work.keys * prices.key_ns + message_bytes * prices.byte_ns
-        return per_call_us * 1e-6 + in_call_ns * 1e-9
+        return prices.cpu_s(
+            calls=self.num_calls(work),
+            nets=work.nets,
+            lookups=work.lookups,
+            bags=work.bags,
+            keys=work.keys,
+            message_bytes=work.request_bytes + work.answer_bytes,
+        )
 
 
 DEFAULT_COSTS = CostModel(
@@ -205,15 +223,18 @@ def mass_of(table: TableStatistics, num_rows: int) -> float:
 
 
 def pooling_variance(table: TableStatistics) -> float:
-    """Return the variance of a table's keys a bag: that of the log-normal with its mean and 99th percentile.
-
-    A percentile that no log-normal of that mean has counts as the widest one, of sigma 2.3.
-    """
+    """Return the variance of a table's keys a bag: that of the log-normal with its mean and 99th percentile."""
     if table.pooling_p99 <= table.pooling_mean or not table.pooling_mean:
         return 0.0
-    log_ratio = np.log(table.pooling_p99 / table.pooling_mean)
-    sigma = _Z_P99 - np.sqrt(max(0.0, _Z_P99**2 - 2 * log_ratio))
-    return float(table.pooling_mean**2 * np.expm1(sigma**2))
+    return float(table.pooling_mean**2 * np.expm1(log_normal_sigma(table.pooling_mean, p99=table.pooling_p99) ** 2))
+
+
+def log_normal_sigma(mean: float, *, p99: float) -> float:
+    """Return the sigma of the log-normal with this mean, more than 0, and this 99th percentile, above it.
+
+    A percentile that no log-normal of that mean has counts as that of the widest one, of sigma 2.3.
+    """
+    return float(_Z_P99 - np.sqrt(max(0.0, _Z_P99**2 - 2 * np.log(p99 / mean))))
 
 
 @dataclass(frozen=True)

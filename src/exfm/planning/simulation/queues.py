@@ -434,10 +434,9 @@ def _replay_on_shared_cores(
             sharing.wants_core[who] = False
             if not is_done:
                 _want_core(sharing, who)
-            _fill_cores(sharing, now_s, timings, servers, spent)
         else:
             _go_on(sharing, core, now_s, timings, servers, spent)
-            _fill_cores(sharing, now_s, timings, servers, spent)
+        _fill_cores(sharing, now_s, timings, servers, spent)
 
 
 @_compiled

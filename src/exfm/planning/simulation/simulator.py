@@ -14,16 +14,13 @@ from pydantic import Field
 from exfm.artifact.plan import ShardPlan
 from exfm.config import Config
 from exfm.errors import DataError, PlanError
-from exfm.planning.pricing.costs import CostModel, work_by_net
+from exfm.planning.pricing.costs import CostModel, log_normal_sigma, work_by_net
 from exfm.planning.simulation.queues import Servers, replay
 from exfm.planning.simulation.timings import calls_of, draw_timings
 from exfm.planning.statistics import Statistics
 from exfm.schema import Net
 
 Floats = npt.NDArray[np.float64]
-
-_Z_P99 = 2.326
-"""The standard normal's 99th percentile."""
 
 
 class Load(Config):
@@ -113,7 +110,7 @@ def draw_requests(load: Load, statistics: Statistics, generator: np.random.Gener
     candidates = np.full(num_requests, mean)
     arrivals_s = np.cumsum(generator.exponential(1 / load.requests_per_s, size=num_requests))
     if load.candidates_p99 > mean:
-        sigma = _Z_P99 - np.sqrt(max(0.0, _Z_P99**2 - 2 * np.log(load.candidates_p99 / mean)))
+        sigma = log_normal_sigma(mean, p99=load.candidates_p99)
         drawn = generator.lognormal(np.log(mean) - sigma**2 / 2, sigma, size=num_requests)
         candidates = np.maximum(1.0, np.rint(drawn))
     return Requests(arrivals_s, candidates)

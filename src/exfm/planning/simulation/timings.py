@@ -68,12 +68,21 @@ def draw_timings(
     request_bytes_NC = keys_NC * KEY_BYTES + bags_NC * LENGTH_BYTES
     answer_bytes_NC = user.answer_bytes + scale_N1 * item.answer_bytes
     row_bytes = (user.read_bytes + item.read_bytes) / np.maximum(user.keys + item.keys, 1e-300)
-    fixed = (user.nets + item.nets, user.lookups + item.lookups)
-    amounts = (*fixed, bags_NC, keys_NC, request_bytes_NC + answer_bytes_NC)
+
+    def priced_s(prices: CallPrices) -> Floats:
+        return prices.cpu_s(
+            calls=1.0,
+            nets=user.nets + item.nets,
+            lookups=user.lookups + item.lookups,
+            bags=bags_NC,
+            keys=keys_NC,
+            message_bytes=request_bytes_NC + answer_bytes_NC,
+        )
+
     own_s = (costs.ranker_request_us + candidates_N * costs.ranker_candidate_us) * 1e-6
     own_s *= _spread(costs.spread, own_s.shape, generator)
-    calls_s_NC = _priced_s(costs.ranker, *amounts)
-    serve_s_NC = _priced_s(costs.shard, *amounts) + keys_NC * row_bytes * costs.read_byte_ns * 1e-9
+    calls_s_NC = priced_s(costs.ranker)
+    serve_s_NC = priced_s(costs.shard) + keys_NC * row_bytes * costs.read_byte_ns * 1e-9
     before = costs.ranker_before_share
     latency_s = costs.network_latency_us * 1e-6
     return Timings(
@@ -96,14 +105,6 @@ def draw_timings(
 def _take(work: ShardWork, shards: Integers, *, num_zeros_before: int = 0, num_zeros_after: int = 0) -> ShardWork:
     zeros = (num_zeros_before, num_zeros_after)
     return ShardWork(**{name: np.pad(getattr(work, name)[shards], zeros) for name in ShardWork.__dataclass_fields__})
-
-
-def _priced_s(
-    prices: CallPrices, nets: Floats, lookups: Floats, bags_NC: Floats, keys_NC: Floats, message_bytes_NC: Floats
-) -> Floats:
-    per_call_us = prices.call_us + nets * prices.net_us + lookups * prices.lookup_us
-    in_call_ns = bags_NC * prices.bag_ns + keys_NC * prices.key_ns + message_bytes_NC * prices.byte_ns
-    return per_call_us * 1e-6 + in_call_ns * 1e-9
 
 
 def _gamma(mean: Floats, variance: Floats, generator: np.random.Generator) -> Floats:
