@@ -7,10 +7,11 @@ import pytest
 from made_models import COSTS, model, shards, table
 from rich.console import Console
 
-from exfm.errors import ConfigError
+from exfm.errors import ConfigError, PlanError
 from exfm.planning.config import ShardingConfig
+from exfm.planning.planner import make_plan
 from exfm.planning.sizes import three_digits
-from exfm.planning.telling.comparison import Row, compare, comparison_table, problems
+from exfm.planning.telling.comparison import Row, compare, compared_plan, comparison_table, problems
 from exfm.planning.telling.drawing import draw_comparison
 
 STRATEGIES = ["singular", "one-shard", "capacity-balanced", "load-balanced", "nsbp", "auto"]
@@ -113,3 +114,21 @@ def test_a_drawing_of_another_kind_or_of_nothing_is_refused(
         draw_comparison(rows, config, title="a model", out=tmp_path / "comparison.pdf")
     with pytest.raises(ConfigError, match="no strategy has a plan"):
         draw_comparison([], config, title="a model", out=tmp_path / "comparison.svg")
+
+
+@pytest.mark.parametrize("strategy", ["auto", "nsbp"])
+def test_the_plan_out_of_a_comparison_is_the_one_that_would_be_made(strategy: str) -> None:
+    schema, statistics = model(*(table(f"t{index}", rows=500 * index) for index in range(1, 5)), table("u", net="user"))
+    demand = {"requests_per_s": 200.0, "p99_ms": 30.0, "simulated_requests": 1000}
+    config = shards(2, memory_bytes=2**20, strategy=strategy, demand=demand)
+    rows = compare(schema, statistics, config, COSTS)
+    plan = compared_plan(rows, schema, statistics, config, COSTS)
+    assert plan == make_plan(schema, statistics, config, COSTS)
+
+
+def test_a_comparison_without_the_wanted_plan_refuses_as_a_planner_does() -> None:
+    config = shards(3, memory_bytes=2**14, strategy="one-shard", demand={"simulated_requests": 1000})
+    schema, statistics = model(table("large", rows=2000), table("small"))
+    rows = compare(schema, statistics, config, COSTS)
+    with pytest.raises(PlanError, match="one-shard: all tables take"):
+        compared_plan(rows, schema, statistics, config, COSTS)

@@ -60,8 +60,8 @@ def plan(
 
     from exfm.artifact.manifest import write_json
     from exfm.planning.moving.replanning import replan
-    from exfm.planning.planner import headline, make_plan
-    from exfm.planning.telling.comparison import compare, comparison_table, problems
+    from exfm.planning.planner import headline
+    from exfm.planning.telling.comparison import compare, compared_plan, comparison_table, problems
 
     schema, config = _read_schema(model), _read_settings(settings, strategy=strategy)
     counted, priced = _read_statistics(table_statistics, schema, candidates), _read_costs(costs)
@@ -88,7 +88,7 @@ def plan(
         replanned = replan(before, schema, counted, config, priced)
         found, moves = replanned.plan, f"; {replanned.headline()}"
     else:
-        found, moves = make_plan(schema, counted, config, priced), ""
+        found, moves = compared_plan(rows, schema, counted, config, priced), ""
     print(headline(found) + moves)
     if out:
         write_json(Path(out), found.to_dict())

@@ -7,10 +7,19 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from exfm.artifact.plan import ShardPlan
 from exfm.errors import PlanError
 from exfm.planning.config import ShardingConfig, Strategy
 from exfm.planning.placing.placement import Placement
-from exfm.planning.planner import PLACINGS, cheapest, check_statistics, place_by_all, placements_for_auto, plan_name
+from exfm.planning.planner import (
+    PLACINGS,
+    cheapest,
+    check_statistics,
+    make_plan,
+    place_by_all,
+    placements_for_auto,
+    plan_name,
+)
 from exfm.planning.pricing.costs import CostModel
 from exfm.planning.pricing.forecast import forecast
 from exfm.planning.pricing.offers import Miss, Offer, cheapest_fleet, meet
@@ -64,6 +73,19 @@ def compare(schema: Schema, statistics: Statistics, config: ShardingConfig, cost
         for strategy in PLACINGS
     ]
     return (*rows, _row_of_auto(found, schema, statistics, config, costs))
+
+
+def compared_plan(
+    rows: Sequence[Row], schema: Schema, statistics: Statistics, config: ShardingConfig, costs: CostModel
+) -> ShardPlan:
+    """Return what `make_plan` does, out of these rows of the same arguments where the strategy's meets the demand.
+
+    Raises: PlanError, as `make_plan`.
+    """
+    [row] = [row for row in rows if row.strategy == config.strategy]
+    if row.offer is None or not row.meets:
+        return make_plan(schema, statistics, config, costs)
+    return row.offer.plan(schema, strategy=plan_name(row.strategy, row.offer))
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
