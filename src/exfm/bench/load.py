@@ -24,8 +24,6 @@ class Outcome:
 
     latency_ms: Floats
     """From when a request was due to when its answer was there."""
-    lag_ms: Floats
-    """From when a request was due to when it was sent."""
     num_failed: int
 
 
@@ -43,7 +41,7 @@ def drive(
 
 async def _drive(address: str, messages: Sequence[bytes], due_s: Floats, at: dict[int, Callable[[], None]]) -> Outcome:
     num_requests = len(due_s)
-    sent_s, answered_s = np.zeros(num_requests), np.zeros(num_requests)
+    answered_s = np.zeros(num_requests)
     failures: list[int] = []
     loop = asyncio.get_running_loop()
 
@@ -63,13 +61,11 @@ async def _drive(address: str, messages: Sequence[bytes], due_s: Floats, at: dic
             if number in at:
                 at[number]()
             await asyncio.sleep(due - loop.time())
-            sent_s[number] = loop.time()
             task = asyncio.create_task(ask(call, number))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         await asyncio.gather(*tasks)
     return Outcome(
         latency_ms=(answered_s - start_s - due_s) * 1e3,
-        lag_ms=(sent_s - start_s - due_s) * 1e3,
         num_failed=len(failures),
     )

@@ -50,7 +50,7 @@ def saved(workload: Workload, requests_per_s: float, costs: CostModel) -> Saving
     start = time.perf_counter()
     make_plan(workload.schema, workload.statistics, config, costs)
     *others, auto = (row for row in rows if row.strategy != "singular")
-    assert auto.offer is not None and auto.prediction is not None, "the whole model's servers meet it"  # noqa: PT018
+    assert auto.offer is not None and auto.prediction is not None, "make_plan found one"  # noqa: PT018
     return Saving(
         workload=workload,
         requests_per_s=requests_per_s,

@@ -88,10 +88,9 @@ def serves(release: Release, seen: Observation) -> bool:
 
 def history_after(release: Release, seen: Observation, config: DeployConfig, *, at_s: int) -> History:
     """Return the ranker's history once it is switched to `release`: without a switch that has not ended."""
-    if seen.history is not None and serves(release, seen):
-        same = (seen.history.current.release, seen.history.current.settings) == (release, config)
-        if same:
-            return seen.history
+    current = seen.history.current if seen.history else None
+    if seen.history and current and serves(release, seen) and (current.release, current.settings) == (release, config):
+        return seen.history
     return switched(seen.served, release, config, at_s=at_s)
 
 
