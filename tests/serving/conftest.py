@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from serving_bundles import seal_with_golden_scores
 from exfm.artifact.plan import ShardPlan
 from exfm.models.network import DenseNetwork
 from exfm.schema import Schema
+from exfm.serving.config import RankerConfig
 from exfm.serving.local import LocalServing, serve_local
 from exfm.sharding.shard_files import write_shards
 
@@ -31,10 +33,17 @@ def bundle(
     return seal_with_golden_scores(folder, schema, network, plan)
 
 
+@pytest.fixture(scope="session", params=["grpc", "stream"])
+def transport(request: pytest.FixtureRequest) -> Literal["grpc", "stream"]:
+    """Return by what rankers reach shards: every test of them runs with each."""
+    transport: Literal["grpc", "stream"] = request.param
+    return transport
+
+
 @pytest.fixture(scope="session")
-def served(bundle: Path) -> Iterator[LocalServing]:
+def served(bundle: Path, transport: Literal["grpc", "stream"]) -> Iterator[LocalServing]:
     """Return the bundle's servers, for tests that only ask."""
-    with serve_local(bundle) as serving:
+    with serve_local(bundle, ranker=RankerConfig(transport=transport)) as serving:
         yield serving
 
 
@@ -49,11 +58,11 @@ def replacements() -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 @pytest.fixture
-def pods(tmp_path: Path) -> Iterator[Pods]:
+def pods(tmp_path: Path, transport: str) -> Iterator[Pods]:
     """Return what starts servers one by one; those that still run at the end are killed."""
     folder = tmp_path / "pods"
     folder.mkdir()
-    pods = Pods(folder)
+    pods = Pods(folder, transport)
     yield pods
     for pod in pods.started:
         pod.server.process.kill()

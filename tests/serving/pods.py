@@ -34,6 +34,8 @@ class Pod:
     server: ServerProcess
     rest_url: str
     grpc_address: str
+    lookup_address: str
+    """Where rankers reach it, if it is a shard: by gRPC or by streams, as the test has it."""
 
     def is_ready(self) -> bool:
         """Return what a readiness probe would."""
@@ -76,14 +78,17 @@ class Pods:
 
     folder: Path
     """For logs and settings."""
+    transport: str
+    """By which rankers reach shards."""
     started: list[Pod] = field(default_factory=list)
 
     def shard(self, bundle: Path, shard: int, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> Pod:
-        """Start a shard; `options` are as those of `ranker`."""
+        """Start a shard; rankers reach it at `port`, 0 takes a free one, and `options` are as those of `ranker`."""
         return self._start("shard", bundle, ["--shard", str(shard)], host=host, port=port, **options)
 
     def ranker(self, bundle: Path, shards: Sequence[str], **options: Any) -> Pod:
         """Start a ranker with these addresses; `options` are `settings` (of the file) and `arguments` (besides)."""
+        options["settings"] = {"transport": self.transport, **(options.get("settings") or {})}
         return self._start("ranker", bundle, ["--shards", ",".join(shards)], host="127.0.0.1", port=0, **options)
 
     def _start(
@@ -97,8 +102,12 @@ class Pods:
         settings: dict[str, int | str] | None = None,
         arguments: Sequence[str] = (),
     ) -> Pod:
-        http_port, free_port = claim_ports([0, 0])
-        grpc_port = port or free_port
+        http_port, grpc_port, stream_port = claim_ports([0, 0, 0])
+        if self.transport == "stream":
+            lookup_port = stream_port = port or stream_port
+        else:
+            lookup_port = grpc_port = port or grpc_port
+        own = [*own, "--stream-port", str(stream_port)] if kind == "shard" else own
         name = f"{kind}-{len(self.started)}"
         file = self.folder / f"{name}.yaml"
         file.write_text(json.dumps(settings or {}))
@@ -107,7 +116,12 @@ class Pods:
             "--http-port", str(http_port), "--grpc-port", str(grpc_port), *own, *arguments,
         ]  # fmt: skip
         server = start_process(name, command, log=self.folder / f"{name}.log")
-        pod = Pod(server, rest_url=f"http://{host}:{http_port}", grpc_address=f"{host}:{grpc_port}")
+        pod = Pod(
+            server,
+            rest_url=f"http://{host}:{http_port}",
+            grpc_address=f"{host}:{grpc_port}",
+            lookup_address=f"{host}:{lookup_port}",
+        )
         self.started.append(pod)
         return pod
 

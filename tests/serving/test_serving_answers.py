@@ -114,7 +114,7 @@ def test_the_probes_answer_on_both_doors(served: LocalServing) -> None:
 def test_servers_listen_on_loopback_only(served: LocalServing) -> None:
     processes = {server.process.pid for server in served.servers}
     found = listening_addresses(processes)
-    assert len(found) == 6  # REST and gRPC of three servers
+    assert len(found) == 8  # REST and gRPC of three servers, and streams of two
     assert set(found) == {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, as IPv4 and mapped into IPv6
 
 

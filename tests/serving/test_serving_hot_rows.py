@@ -104,7 +104,7 @@ def test_a_server_needs_its_own_part_of_a_hot_bundle_only(hot_bundle: Path, pods
             shutil.copytree(hot_bundle / part, tmp_path / str(server) / part)
         shutil.copy(hot_bundle / MANIFEST, tmp_path / str(server))
     shards = [pods.shard(tmp_path / str(shard), shard) for shard in range(3)]
-    ranker = pods.ranker(tmp_path / "ranker", [shard.grpc_address for shard in shards])
+    ranker = pods.ranker(tmp_path / "ranker", [shard.lookup_address for shard in shards])
     ranker.wait_until_ready()
     assert shards[2].num_lookups() >= 1
 

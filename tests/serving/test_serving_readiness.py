@@ -44,7 +44,7 @@ def move_a_score(folder: Path) -> None:
 
 
 def start_shards(pods: Pods, bundle: Path, **options: Any) -> list[str]:
-    return [pods.shard(bundle, shard, **options).grpc_address for shard in range(2)]
+    return [pods.shard(bundle, shard, **options).lookup_address for shard in range(2)]
 
 
 def test_the_scores_tolerance_is_a_thousandth() -> None:

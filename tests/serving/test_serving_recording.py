@@ -166,7 +166,7 @@ def test_taking_a_request_waits_for_nothing(manifest: BundleManifest, batches: N
 def test_a_ranker_records_what_clients_ask_and_no_golden_request(
     bundle: Path, pods: Pods, schema: Schema, tmp_path: Path
 ) -> None:
-    shards = [pods.shard(bundle, shard).grpc_address for shard in range(2)]
+    shards = [pods.shard(bundle, shard).lookup_address for shard in range(2)]
     settings = {"trace_folder": str(tmp_path / "traces"), "trace_max_requests": 3}
     ranker = pods.ranker(bundle, shards, settings=settings)
     ranker.wait_until_ready()

@@ -158,11 +158,10 @@ def _measure_request(
     encode_s, (batches, message) = _timed(lambda: _encoded(tensors, schema, scorer))
     serve_s, answer = _timed(lambda: _served(message, scorer, tables))
     response_type = type(answer_message(Answer({}, {}), model_name="", model_version="", request_id=""))
-    width = case.num_features * case.dim
 
     def score() -> None:
-        sums = sums_of(response_type.FromString(answer), {"item": (case.candidates, width)})
-        scorer.scores(batches, [sums])
+        sums = sums_of(response_type.FromString(answer))
+        scorer.scores(batches, [sums], scorer.bottom(batches))
 
     score_s, _ = _timed(score)
     return (encode_s + score_s) * 1e6, serve_s * 1e6

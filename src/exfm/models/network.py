@@ -50,7 +50,11 @@ class Trunk(nn.Module):
 
     def forward(self, pooled_BE: Tensor, dense_BD: Tensor) -> Tensor:
         """Return the hidden state; shape [B, H]."""
-        x0_BX = torch.cat([pooled_BE, self.bottom(dense_BD)], dim=1) if dense_BD.shape[1] else pooled_BE
+        return self.mix(pooled_BE, self.bottom(dense_BD))
+
+    def mix(self, pooled_BE: Tensor, bottom_BY: Tensor) -> Tensor:
+        """Return the hidden state, [B, H], given what the bottom tower made of the dense features, [B, Y]."""
+        x0_BX = torch.cat([pooled_BE, bottom_BY], dim=1) if bottom_BY.shape[1] else pooled_BE
         x_BX = x0_BX
         for cross in self.crosses:
             x_BX = cross(x0_BX, x_BX)

@@ -72,7 +72,15 @@ class Scorer:
         return bags
 
     @torch.inference_mode()
-    def scores(self, batches: NetBatches, sums: Sequence[Mapping[Net, Tensor]]) -> npt.NDArray[np.float32]:
+    def bottom(self, batches: NetBatches) -> Tensor:
+        """Return what the bottom tower makes of the dense features, [N, Y]: it needs no shard."""
+        bottom_NY: Tensor = self._network.trunk.bottom(dense_inputs(batches))
+        return bottom_NY
+
+    @torch.inference_mode()
+    def scores(
+        self, batches: NetBatches, sums: Sequence[Mapping[Net, Tensor]], bottom_NY: Tensor
+    ) -> npt.NDArray[np.float32]:
         """Return the probability of each task for each item; shape [N, T].
 
         `sums` holds every shard's sums for each net, [B, E] with columns in the order of its lookups.
@@ -84,7 +92,8 @@ class Scorer:
             for net in NETS
         }  # fmt: skip
         pooled_NE = expand_users(pooled, torch.from_numpy(batches.num_candidates))
-        scores_NT: npt.NDArray[np.float32] = self._network(pooled_NE, dense_inputs(batches)).sigmoid().numpy()
+        logits_NT = self._network.serving_head(self._network.trunk.mix(pooled_NE, bottom_NY))
+        scores_NT: npt.NDArray[np.float32] = logits_NT.sigmoid().numpy()
         return scores_NT
 
     def _assemble(self, sums: Sequence[Mapping[Net, Tensor]], net: Net, num_rows: int) -> Tensor:
@@ -141,4 +150,4 @@ class UnshardedScorer:
             }
             for shard, tables in enumerate(self._tables)
         ]
-        return self._scorer.scores(batches, sums)
+        return self._scorer.scores(batches, sums, self._scorer.bottom(batches))

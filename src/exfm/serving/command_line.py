@@ -44,7 +44,7 @@ def config_from(arguments: argparse.Namespace, kind: type[AnyConfig]) -> AnyConf
     Raises: ConfigError, which names each wrong setting.
     """
     values = {} if arguments.settings is None else read_yaml(arguments.settings)
-    overrides = {key: getattr(arguments, key) for key in ("host", "http_port", "grpc_port")}
+    overrides = {key: value for key, value in vars(arguments).items() if key in kind.model_fields}
     if isinstance(values, dict):
         values |= {key: value for key, value in overrides.items() if value is not None}
     return kind.parse(values, source=str(arguments.settings or "command line"))

@@ -1,6 +1,6 @@
 """Settings of the servers."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -45,9 +45,19 @@ class ServerConfig(Config):
     Nothing is lost: calls under way end on the old connection."""
 
 
+class ShardConfig(ServerConfig):
+    """Settings of a shard."""
+
+    stream_port: Port = 8082
+    """TCP port of streams, the faster way for rankers; 0 takes a free one."""
+
+
 class RankerConfig(ServerConfig):
     """Settings of a ranker."""
 
+    transport: Literal["grpc", "stream"] = "grpc"
+    """How shards are reached: `grpc`, at their gRPC ports, where a service mesh or a proxy stands between; `stream`, at
+    their stream ports, which takes less CPU time and latency. Both encrypt and authenticate with `--tls`."""
     max_reconnect_backoff_ms: Annotated[int, Field(ge=100, le=60_000)] = 500
     """Longest pause between two attempts to reach a lost shard, in milliseconds; 100 to 60,000. gRPC's own is 120,000:
     a ranker would miss a shard for two minutes after it is back."""

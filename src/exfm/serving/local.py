@@ -12,12 +12,18 @@ from typing import Any
 import httpx
 
 from exfm.artifact.bundle import BundleManifest
+from exfm.artifact.manifest import write_json
 from exfm.errors import ServingError
 from exfm.serving.client import ask
+from exfm.serving.config import RankerConfig, ShardConfig
 from exfm.serving.processes import LOOPBACK, ServerProcess, claim_ports, start_process, stop_processes
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
+
+PORT_OPTIONS = ("--http-port", "--grpc-port", "--stream-port")
+
+RANKER, SHARD = RankerConfig(), ShardConfig()
 
 _POLL_S = 0.05
 
@@ -31,7 +37,9 @@ class LocalServing:
     rest_url: str
     grpc_address: str
     shard_addresses: tuple[str, ...]
-    """gRPC's."""
+    """gRPC's; none if the ranker holds all tables itself."""
+    lookup_addresses: tuple[str, ...]
+    """Where the ranker reaches the shards, by its transport."""
     shard_urls: tuple[str, ...]
     """REST's, for health and metrics."""
     servers: list[ServerProcess]
@@ -61,37 +69,63 @@ class LocalServing:
 
 
 @contextmanager
-def serve_local(bundle: Path, *, http_port: int = 0, grpc_port: int = 0) -> Iterator[LocalServing]:
+def serve_local(
+    bundle: Path,
+    *,
+    http_port: int = 0,
+    grpc_port: int = 0,
+    ranker: RankerConfig = RANKER,
+    shard: ShardConfig = SHARD,
+    is_sharded: bool = True,
+) -> Iterator[LocalServing]:
     """Yield a bundle's ranker and shards when all are ready, and stop them when the block ends.
 
-    The ports are the ranker's; 0 takes a free one. Ready: each server says so, the ranker once its shards gave the
-    bundle's golden scores. The servers end with the thread that calls this.
+    The ports are the ranker's; 0 takes a free one. `ranker` and `shard` are the servers' settings, whose own host and
+    ports count for nothing. If it is not sharded, the ranker holds all tables, and there are no shards. Ready: each
+    server says so, the ranker once its shards gave the bundle's golden scores. The servers end with the thread that
+    calls this.
 
     Raises: BundleError, ConfigError if a port is in use, ServingError if a server does not become ready.
     """
-    with _serve(bundle, http_port=http_port, grpc_port=grpc_port, stop=_StopFlag()) as serving:
+    settings = _Settings(ranker, shard, is_sharded=is_sharded)
+    with _serve(bundle, settings, http_port=http_port, grpc_port=grpc_port, stop=_StopFlag()) as serving:
         yield serving
 
 
+@dataclass(frozen=True)
+class _Settings:
+    """How servers are started."""
+
+    ranker: RankerConfig = RANKER
+    shard: ShardConfig = SHARD
+    is_sharded: bool = True
+
+
 @contextmanager
-def _serve(bundle: Path, *, http_port: int, grpc_port: int, stop: "_StopFlag") -> Iterator[LocalServing]:
+def _serve(
+    bundle: Path, settings: _Settings, *, http_port: int, grpc_port: int, stop: "_StopFlag"
+) -> Iterator[LocalServing]:
     manifest = BundleManifest.read(bundle)
-    num_shards = manifest.plan.num_shards
-    flat = claim_ports([http_port, grpc_port, *([0, 0] * num_shards)])
-    (http_port, grpc_port), *shard_ports = zip(flat[::2], flat[1::2], strict=True)
+    num_shards = manifest.plan.num_shards if settings.is_sharded else 0
+    flat = claim_ports([http_port, grpc_port, *([0, 0, 0] * num_shards)])
+    shard_ports = [tuple(flat[at : at + 3]) for at in range(2, len(flat), 3)]
+    http_port, grpc_port = flat[:2]
+    reached_at = 2 if settings.ranker.transport == "stream" else 1
     serving = LocalServing(
         model_name=manifest.name,
         bundle_id=manifest.bundle_id,
         rest_url=f"http://{LOOPBACK}:{http_port}",
         grpc_address=f"{LOOPBACK}:{grpc_port}",
-        shard_urls=tuple(f"http://{LOOPBACK}:{port}" for port, _ in shard_ports),
-        shard_addresses=tuple(f"{LOOPBACK}:{port}" for _, port in shard_ports),
+        shard_urls=tuple(f"http://{LOOPBACK}:{ports[0]}" for ports in shard_ports),
+        shard_addresses=tuple(f"{LOOPBACK}:{ports[1]}" for ports in shard_ports),
+        lookup_addresses=tuple(f"{LOOPBACK}:{ports[reached_at]}" for ports in shard_ports),
         servers=[],
     )
-    with tempfile.TemporaryDirectory(prefix="exfm-serve-") as logs:
+    with tempfile.TemporaryDirectory(prefix="exfm-serve-") as scratch:
         try:
-            for name, arguments in _commands(serving, bundle, [(http_port, grpc_port), *shard_ports]).items():
-                serving.servers.append(start_process(name, arguments, log=Path(logs) / f"{name}.log"))
+            commands = _commands(serving, bundle, settings, [(http_port, grpc_port), *shard_ports], Path(scratch))
+            for name, arguments in commands.items():
+                serving.servers.append(start_process(name, arguments, log=Path(scratch) / f"{name}.log"))
             _wait_until_ready(serving, stop=stop)
             yield serving
         finally:
@@ -110,7 +144,7 @@ def serve_until_stopped(bundle: Path, *, http_port: int, grpc_port: int, announc
     stop = _StopFlag()
     previous = {number: signal.signal(number, stop.set) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with _serve(bundle, http_port=http_port, grpc_port=grpc_port, stop=stop) as serving:
+        with _serve(bundle, _Settings(), http_port=http_port, grpc_port=grpc_port, stop=stop) as serving:
             announce(str(serving))
             lost: set[str] = set()
             while not stop.is_set:
@@ -147,13 +181,24 @@ class _Stopped(Exception):  # noqa: N818  # no error: it ends a start that nobod
     """The start was broken off by a signal."""
 
 
-def _commands(serving: LocalServing, bundle: Path, ports: Sequence[tuple[int, int]]) -> dict[str, list[str]]:
-    """Return each server's command line by its name, the ranker's first; `ports` are REST's and gRPC's of each."""
+def _commands(
+    serving: LocalServing, bundle: Path, settings: _Settings, ports: Sequence[Sequence[int]], scratch: Path
+) -> dict[str, list[str]]:
+    """Return each server's command line by its name, the ranker's first; `ports` are REST's, gRPC's and streams'."""
     same = ["--bundle", str(bundle), "--bundle-id", serving.bundle_id, "--host", LOOPBACK]
-    options = [[*same, "--http-port", str(http_port), "--grpc-port", str(grpc_port)] for http_port, grpc_port in ports]
-    commands = {"the ranker": ["exfm.serving.ranker", *options[0], "--shards", ",".join(serving.shard_addresses)]}
+    options = [
+        [*same, *(part for pair in zip(PORT_OPTIONS, map(str, of_server), strict=False) for part in pair)]
+        for of_server in ports
+    ]
+    for kind, config in (("ranker", settings.ranker), ("shard", settings.shard)):
+        write_json(scratch / f"{kind}.json", config.to_dict())  # which is YAML
+    commands = {"the ranker": [
+        "exfm.serving.ranker", *options[0], "--settings", str(scratch / "ranker.json"),
+        "--shards", ",".join(serving.lookup_addresses),
+    ]}  # fmt: skip
     for shard, of_shard in enumerate(options[1:]):
-        commands[f"shard {shard}"] = ["exfm.serving.shard", *of_shard, "--shard", str(shard)]
+        of_shard += ["--settings", str(scratch / "shard.json"), "--shard", str(shard)]
+        commands[f"shard {shard}"] = ["exfm.serving.shard", *of_shard]
     return commands
 
 

@@ -6,15 +6,30 @@ because the threads wait for each other's GIL. The limits on a request bound how
 """
 
 from abc import abstractmethod
-from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol
 
 import kserve
 
 from exfm.errors import RequestError, VersionMismatchError
-from exfm.features.oip import Tensor
 from exfm.serving.call import Answer, Call
 from exfm.serving.config import ServerConfig
+
+
+class Door(Protocol):
+    """What takes requests in a protocol of its own."""
+
+    async def start(self) -> int:
+        """Start to serve, and return the port.
+
+        Raises: ConfigError if the address cannot be had.
+        """
+
+    async def keep(self) -> None:
+        """Do what is to be done beside the requests, until cancelled."""
+
+    async def stop(self) -> None:
+        """Take no more requests, and let those under way end."""
 
 
 class ServedModel(kserve.Model):  # type: ignore[misc]  # kserve ships no types
@@ -46,6 +61,10 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # kserve ships no types
         Raises: RequestError, DataError, ServingError.
         """
 
+    def doors(self) -> Sequence["Door"]:
+        """Return the model's own doors, beside REST's and gRPC's."""
+        return ()
+
     async def open(self) -> None:
         """Connect to what the model needs; called once, in the event loop."""
 
@@ -67,12 +86,11 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # kserve ships no types
                 "servers of one model must all serve one bundle"
             )
 
-    def check_size(self, tensors: Iterable[Tensor]) -> None:
-        """Return if a request's inputs are no larger than allowed.
+    def check_size(self, num_values: int) -> None:
+        """Return if a request's inputs hold no more values than allowed.
 
         Raises: RequestError.
         """
-        num_values = sum(tensor.values.size for tensor in tensors)
         if num_values > self.config.max_ids:
             raise RequestError(f"the inputs hold {num_values} values; max_ids is {self.config.max_ids}: ask in parts")
 

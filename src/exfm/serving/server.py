@@ -54,11 +54,15 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         for model in models:
             await model.open()
+        doors = [door for model in models for door in model.doors()]
         background = [asyncio.create_task(work) for model in models for work in model.background()]
+        background += [asyncio.create_task(door.keep()) for door in doors]
         try:
             grpc_port, http_port = await self._grpc.start(), await self._rest.start()
+            ports = [await door.start() for door in doors]
             names = ", ".join(model.name for model in models)
-            logger.info("serving %s: REST on port %d, gRPC on port %d", names, http_port, grpc_port)
+            streams = "".join(f", streams on port {port}" for port in ports)
+            logger.info("serving %s: REST on port %d, gRPC on port %d%s", names, http_port, grpc_port, streams)
             await _wait(stop, beside=background)
             if await self.dataplane.ready():  # else nobody was sent here
                 logger.info("not ready any more, and stopping in %d s", self._config.lame_duck_s)
@@ -69,7 +73,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)  # what ended one of them is on its way already
-            await asyncio.gather(self._grpc.stop(), self._rest.stop())
+            await asyncio.gather(self._grpc.stop(), self._rest.stop(), *(door.stop() for door in doors))
             for model in models:
                 await model.close()
 

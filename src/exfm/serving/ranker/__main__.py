@@ -17,7 +17,8 @@ def main() -> None:
         "--shards",
         required=True,
         metavar="HOST:PORT,...",
-        help="the shards' gRPC addresses, in order; behind each name may be several servers of that shard",
+        help="the shards' addresses, in order, with the port of the transport; behind each name may be several servers "
+        "of that shard. Empty: this server holds all tables itself",
     )
     arguments = parser.parse_args()
     config = config_from(arguments, RankerConfig)
@@ -32,7 +33,7 @@ def main() -> None:
 
 def _addresses(text: str) -> list[str]:
     try:
-        return TypeAdapter(list[Address]).validate_python(text.split(","))
+        return TypeAdapter(list[Address]).validate_python(text.split(",") if text else [])
     except ValidationError as error:
         raise ConfigError(describe(error, source="--shards")) from error
 

@@ -1,17 +1,14 @@
 """The ranker's model: a request's features in, a score for each candidate and task out.
 
-Legend: N items, T tasks, E dims of the features that one shard looks up for one net, side by side.
+Legend: N items, T tasks, Y units of the bottom tower.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Self
-
-import torch
 
 from exfm.artifact.bundle import DENSE_FILE
 from exfm.artifact.hot_rows import HOT_ROWS_FILE
@@ -19,30 +16,29 @@ from exfm.errors import ConfigError, ServingError, VersionMismatchError
 from exfm.features.batch import NetBatches
 from exfm.features.oip import complete_answer
 from exfm.features.request import encode_request, input_specs
+from exfm.models.lookup import ShardTables
 from exfm.models.scoring import Scorer
-from exfm.schema import NETS, Net
-from exfm.serving.bundle_part import read_manifest, verify_files
+from exfm.schema import NETS
+from exfm.serving.bundle_part import load_verified, read_manifest, verify_files
 from exfm.serving.call import Answer, Call, Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.model import ServedModel
-from exfm.serving.ranker.channel import ShardChannel
+from exfm.serving.ranker.grpc_link import GrpcLink
+from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
+from exfm.serving.ranker.local_link import LocalLink
 from exfm.serving.ranker.readiness import ATTEMPT_S, Golden, check_scores, read_golden, until_reached
 from exfm.serving.ranker.recorder import Recorder
-from exfm.serving.ranker.shards import ask_all, check_ready
-from exfm.serving.ranker.upkeep import keep_channels
-from exfm.serving.shard.protocol import shard_model_name, shard_request, sums_of
-from exfm.serving.tls import TlsFolder
+from exfm.serving.ranker.shards import ask_all
+from exfm.serving.ranker.stream_link import StreamLink
+from exfm.serving.ranker.upkeep import keep_links
+from exfm.serving.tls import TlsFiles, TlsFolder
 
 logger = logging.getLogger(__name__)
 
+LINKS: dict[str, type[GrpcLink] | type[StreamLink]] = {"grpc": GrpcLink, "stream": StreamLink}
 
-@dataclass(frozen=True)
-class Ask:
-    """What is asked of the shards for one call."""
-
-    batches: NetBatches
-    requests: Sequence[Any]
-    """A ModelInferRequest a shard; None for a shard without lookups."""
+Shards = Sequence[str | ShardTables]
+"""Of each shard its address, or its tables, which this server then holds itself."""
 
 
 class RankerModel(ServedModel):
@@ -55,12 +51,12 @@ class RankerModel(ServedModel):
         scorer: Scorer,
         *,
         golden: Golden | None,
-        shards: Sequence[str],
+        shards: Shards,
         tls: TlsFolder | None,
         recorder: Recorder | None,
         config: RankerConfig,
     ) -> None:
-        """Serve with the shards at these addresses, in order; with `tls`, encrypted and under that certificate.
+        """Serve with these shards, in order; with `tls`, encrypted and under that certificate.
 
         What clients ask goes to `recorder` too.
 
@@ -75,16 +71,19 @@ class RankerModel(ServedModel):
             )
         self._scorer = scorer
         self._golden = golden
-        self._addresses = shards
+        self._shards = shards
         self._tls = tls
         self._recorder = recorder
-        self._channels: list[ShardChannel] = []
+        self._links: list[ShardLink] = []
 
     @classmethod
     def load(
         cls, bundle: Path, *, bundle_id: str, shards: Sequence[str], tls: TlsFolder | None, config: RankerConfig
     ) -> Self:
-        """Return a bundle's ranker, whose network was verified; no table is read. An empty `bundle_id` takes any.
+        """Return a bundle's ranker, whose network was verified, with the shards at these addresses.
+
+        No table is read, unless there are no addresses: then this server holds all shards' tables itself. An empty
+        `bundle_id` takes any bundle.
 
         Raises: ConfigError, BundleError.
         """
@@ -92,24 +91,28 @@ class RankerModel(ServedModel):
         verify_files(bundle, manifest, [DENSE_FILE, *([HOT_ROWS_FILE] if manifest.plan.hot_slices() else [])])
         golden = read_golden(bundle, manifest)
         scorer = Scorer.load(bundle, manifest)
+        held = [] if shards else [load_verified(bundle, manifest, shard=n) for n in range(manifest.plan.num_shards)]
         recorder = Recorder.start(manifest, config)
-        return cls(scorer, golden=golden, shards=shards, tls=tls, recorder=recorder, config=config)
+        return cls(scorer, golden=golden, shards=shards or held, tls=tls, recorder=recorder, config=config)
 
     async def open(self) -> None:
         """Connect to the shards; they need not be there yet."""
         files = self._tls.files() if self._tls is not None else None
-        self._channels = [
-            ShardChannel(shard, address, tls=files, config=self.config) for shard, address in enumerate(self._addresses)
-        ]
+        self._links = [self._link_to(one, shard, files) for shard, one in enumerate(self._shards)]
+
+    def _link_to(self, one: str | ShardTables, shard: int, tls: TlsFiles | None) -> ShardLink:
+        if isinstance(one, ShardTables):
+            return LocalLink(one, self._scorer, shard=shard)
+        return LINKS[self.config.transport](ShardId.of(self._scorer, shard), one, tls=tls, config=self.config)
 
     def background(self) -> list[Coroutine[Any, Any, None]]:
-        """Return what becomes ready, and what keeps the channels good."""
-        return [self._become_ready(), keep_channels(self._channels, tls=self._tls)]
+        """Return what becomes ready, and what keeps the links good."""
+        return [self._become_ready(), keep_links(self._links, tls=self._tls)]
 
     async def close(self) -> None:
         """Disconnect from the shards, and write what is still to be recorded."""
-        for channel in self._channels:
-            await channel.close()
+        for link in self._links:
+            await link.close()
         if self._recorder is not None:
             await asyncio.to_thread(self._recorder.close)
 
@@ -135,16 +138,21 @@ class RankerModel(ServedModel):
         Raises: RequestError, DataError, ServingError.
         """
         arrival_ns = time.time_ns()
-        ask = self._encode(payload)
+        batches = self._encode(payload)
         if self._recorder is not None:
-            self._recorder.offer(ask.batches, arrival_ns=arrival_ns)
-        return await self._answer(ask, payload.deadline)
+            self._recorder.offer(batches, arrival_ns=arrival_ns)
+        return await self._answer(batches, payload.deadline)
 
-    async def _answer(self, ask: Ask, deadline: Deadline) -> Answer:
-        responses = await ask_all(self._channels, ask.requests, deadline=deadline)
-        answer = self._score(ask.batches, responses)
+    async def _answer(self, batches: NetBatches, deadline: Deadline) -> Answer:
+        sums, bottom_NY = await ask_all(
+            self._links, self._bags_of(batches), deadline=deadline, meanwhile=lambda: self._scorer.bottom(batches)
+        )
+        scores_NT = self._scorer.scores(batches, sums, bottom_NY)
         deadline.check("scores were computed")
-        return answer
+        return Answer(
+            outputs={task: scores_NT[:, column] for column, task in enumerate(self._scorer.manifest.tasks)},
+            parameters=complete_answer(),
+        )
 
     async def _become_ready(self) -> None:
         """Return when the shards were reached and gave the golden scores; from then on the model is ready.
@@ -166,38 +174,21 @@ class RankerModel(ServedModel):
             answer = await self._answer(self._encode(call), deadline)
             difference = check_scores(answer.outputs, expected=self._golden.scores)
             return f"the golden request's scores differ by {difference:.1e} at most"
-        for channel in self._channels:
-            name = shard_model_name(self.name, channel.shard)
-            await check_ready(channel, model_name=name, bundle_id=self.bundle_id, deadline=deadline)
+        for link in self._links:
+            await link.check_ready(deadline=deadline)
         return "all shards answer, but the bundle has no golden request, so no score was compared"
 
-    def _encode(self, call: Call) -> Ask:
-        self.check_size(call.tensors.values())
-        manifest = self._scorer.manifest
-        batches = encode_request(call.tensors, manifest.feature_schema)
+    def _encode(self, call: Call) -> NetBatches:
+        self.check_size(sum(tensor.values.size for tensor in call.tensors.values()))
+        batches = encode_request(call.tensors, self._scorer.manifest.feature_schema)
         self.check_rows(batches.user.num_rows, kind="users")
         self.check_rows(batches.item.num_rows, kind="candidates")
+        return batches
+
+    def _bags_of(self, batches: NetBatches) -> list[NetBags]:
+        """Return what each shard is asked for."""
         every = {net: self._scorer.bags_for(batches, net=net) for net in NETS}
-        requests = []
-        for shard in range(manifest.plan.num_shards):
-            bags = {net: every[net][shard] for net in self._nets_of(shard)}
-            name = shard_model_name(manifest.name, shard)
-            requests.append(shard_request(bags, model_name=name, bundle_id=manifest.bundle_id) if bags else None)
-        return Ask(batches=batches, requests=requests)
-
-    def _score(self, batches: NetBatches, responses: Sequence[Any]) -> Answer:
-        sums: list[Mapping[Net, torch.Tensor]] = []
-        for shard, response in enumerate(responses):
-            shapes = {
-                net: (batches.of(net).num_rows, sum(lookup.dim for lookup in self._scorer.lookups(shard, net)))
-                for net in self._nets_of(shard)
-            }
-            sums.append(sums_of(response, shapes) if response is not None else {})
-        scores_NT = self._scorer.scores(batches, sums)
-        return Answer(
-            outputs={task: scores_NT[:, column] for column, task in enumerate(self._scorer.manifest.tasks)},
-            parameters=complete_answer(),
-        )
-
-    def _nets_of(self, shard: int) -> list[Net]:
-        return [net for net in NETS if self._scorer.lookups(shard, net)]
+        return [
+            {net: every[net][shard] for net in NETS if every[net][shard]}
+            for shard in range(self._scorer.manifest.plan.num_shards)
+        ]

@@ -1,7 +1,7 @@
 """python -m exfm.serving.shard: serve one shard of a bundle."""
 
 from exfm.serving.command_line import config_from, server_parser, tls_from
-from exfm.serving.config import ServerConfig
+from exfm.serving.config import ShardConfig
 from exfm.serving.server import exit_with_message, run
 from exfm.serving.shard.model import ShardModel
 
@@ -9,13 +9,16 @@ from exfm.serving.shard.model import ShardModel
 def main() -> None:
     """Serve the shard that the command line names."""
     parser = server_parser("exfm.serving.shard", "Serve one shard of a bundle.")
+    parser.add_argument("--stream-port", type=int, metavar="PORT", help="port of streams, instead of the settings'")
     parser.add_argument("--shard", type=int, required=True, metavar="N", help="which one, from 0")
     arguments = parser.parse_args()
-    config = config_from(arguments, ServerConfig)
+    config = config_from(arguments, ShardConfig)
     tls = tls_from(arguments)
 
     def load() -> ShardModel:
-        return ShardModel.load(arguments.bundle, bundle_id=arguments.bundle_id, shard=arguments.shard, config=config)
+        return ShardModel.load(
+            arguments.bundle, bundle_id=arguments.bundle_id, shard=arguments.shard, tls=tls, config=config
+        )
 
     run(load, config=config, tls=tls)
 

@@ -3,22 +3,34 @@
 Legend: B rows of one net, E dims of the looked-up features side by side.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from kserve.metrics import PREDICT_HIST_TIME, get_labels
 from prometheus_client import Counter
 
-from exfm.artifact.bundle import BundleManifest, tables_file
-from exfm.artifact.hot_rows import hot_rows_file
+from exfm.artifact.bundle import BundleManifest
 from exfm.errors import ConfigError, KeysOutsideSliceError, RequestError, VersionMismatchError
+from exfm.features.batch import Bags
 from exfm.models.lookup import ShardTables, lookups_of
-from exfm.models.scoring import load_shard_tables
-from exfm.schema import NETS
-from exfm.serving.bundle_part import read_manifest, verify_files
+from exfm.schema import NETS, Net
+from exfm.serving.bundle_part import load_verified, read_manifest
 from exfm.serving.call import Answer, Call
-from exfm.serving.config import ServerConfig
-from exfm.serving.model import ServedModel
-from exfm.serving.shard.protocol import bags_of, keys_input, lengths_input, shard_model_name, sums_output
+from exfm.serving.config import ShardConfig
+from exfm.serving.model import Door, ServedModel
+from exfm.serving.shard.protocol import (
+    bags_of,
+    keys_input,
+    lengths_input,
+    shard_model_name,
+    split_bags,
+    sums_output,
+)
+from exfm.serving.stream.door import StreamDoor
+from exfm.serving.stream.frames import Ask, Sums
+from exfm.serving.tls import TlsFolder
 
 REFUSED_KEYS = Counter(
     "exfm_shard_refused_keys",
@@ -30,16 +42,22 @@ REFUSED_KEYS = Counter(
 class ShardModel(ServedModel):
     """Looks bags of keys up in one shard's tables, and sums their rows."""
 
-    def __init__(self, tables: ShardTables, manifest: BundleManifest, *, shard: int, config: ServerConfig) -> None:
+    config: ShardConfig
+
+    def __init__(
+        self, tables: ShardTables, manifest: BundleManifest, *, shard: int, tls: TlsFolder | None, config: ShardConfig
+    ) -> None:
+        """Serve a shard's tables; with `tls`, streams are encrypted and for clients with a certificate only."""
         super().__init__(shard_model_name(manifest.name, shard), bundle_id=manifest.bundle_id, config=config)
         self._tables = tables
+        self._tls = tls
         every = {net: lookups_of(manifest.plan, manifest.feature_schema, shard=shard, net=net) for net in NETS}
         self._lookups = {net: lookups for net, lookups in every.items() if lookups}
         for slice_ in manifest.plan.slices_on(shard):
             REFUSED_KEYS.labels(table=slice_.table)  # shows 0 before the first
 
     @classmethod
-    def load(cls, bundle: Path, *, bundle_id: str, shard: int, config: ServerConfig) -> Self:
+    def load(cls, bundle: Path, *, bundle_id: str, shard: int, tls: TlsFolder | None, config: ShardConfig) -> Self:
         """Return one shard of a bundle, whose tables were verified; no other shard's are read.
 
         An empty `bundle_id` takes any bundle.
@@ -50,9 +68,8 @@ class ShardModel(ServedModel):
         num_shards = manifest.plan.num_shards
         if not 0 <= shard < num_shards:
             raise ConfigError(f"{bundle} has shards 0 to {num_shards - 1}; there is no shard {shard}")
-        is_hot = any(slice_.kind == "hot" for slice_ in manifest.plan.slices_on(shard))
-        verify_files(bundle, manifest, [tables_file(shard), *([hot_rows_file(shard)] if is_hot else [])])
-        return cls(load_shard_tables(bundle, manifest, shard=shard), manifest, shard=shard, config=config)
+        tables = load_verified(bundle, manifest, shard=shard)
+        return cls(tables, manifest, shard=shard, tls=tls, config=config)
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return keys and lengths of each net."""
@@ -89,18 +106,37 @@ class ShardModel(ServedModel):
         unknown = set(payload.tensors) - expected
         if unknown:
             raise RequestError(f"unknown input {min(unknown)!r}; this shard's inputs are {', '.join(sorted(expected))}")
+        bags = {net: bags_of(payload.tensors, net, lookups) for net, lookups in self._lookups.items()}
+        return Answer(outputs={sums_output(net): sums for net, sums in self._sums(bags).items()}, parameters={})
+
+    def doors(self) -> list[Door]:
+        """Return the door for streams."""
+        return [StreamDoor(self._answer, bundle_id=self.bundle_id, config=self.config, tls=self._tls)]
+
+    def _answer(self, ask: Ask) -> dict[Net, Sums]:
+        """Return the sums that a stream's request asks for, counted and timed as KServe does its own."""
+        if ask.bundle_id != self.bundle_id:
+            self.check_version(ask.bundle_id)
+        if ask.keys.keys() != self._lookups.keys():
+            raise RequestError(f"the request is for nets {list(ask.keys)}; this shard has {list(self._lookups)}")
+        with PREDICT_HIST_TIME.labels(**get_labels(self.name)).time():
+            return self._sums(
+                {
+                    net: split_bags(ask.keys[net], ask.lengths[net].astype(np.int64), net=net, num_lookups=len(lookups))
+                    for net, lookups in self._lookups.items()
+                }
+            )
+
+    def _sums(self, bags: Mapping[Net, Sequence[Bags]]) -> dict[Net, Sums]:
         # Lengths do not count: a request within a ranker's limit may have more of them here than ids there.
-        keys = [tensor for name, tensor in payload.tensors.items() if name in map(keys_input, self._lookups)]
-        self.check_size(keys)
-        outputs = {}
-        for net, lookups in self._lookups.items():
-            bags = bags_of(payload.tensors, net, lookups)
-            num_rows = len(bags[0].offsets) - 1
+        self.check_size(sum(len(one.keys) for of_net in bags.values() for one in of_net))
+        sums = {}
+        for net, of_net in bags.items():
+            num_rows = len(of_net[0].offsets) - 1
             self.check_rows(num_rows, kind=f"{net} rows")
             try:
-                sums_BE = self._tables.sums(lookups, bags, num_rows=num_rows)
+                sums[net] = self._tables.sums(self._lookups[net], of_net, num_rows=num_rows).numpy()
             except KeysOutsideSliceError as error:
                 REFUSED_KEYS.labels(table=error.table).inc(error.num_keys)
                 raise
-            outputs[sums_output(net)] = sums_BE.numpy()
-        return Answer(outputs=outputs, parameters={})
+        return sums

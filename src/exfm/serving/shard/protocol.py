@@ -12,14 +12,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
+from exfm.artifact.rows import Keys
 from exfm.errors import RequestError, ServingError
 from exfm.features.batch import Bags
 from exfm.features.oip import Tensor
 from exfm.models.lookup import Lookup
-from exfm.schema import Net
+from exfm.schema import NETS, Net
 from exfm.serving.messages import tensors_of
 from exfm.serving.wire import raw_numbers
 
@@ -64,9 +66,17 @@ def bags_of(tensors: Mapping[str, Tensor], net: Net, lookups: Sequence[Lookup]) 
     """
     keys = _input(tensors, keys_input(net), datatype="UINT64", num_dimensions=1).values
     lengths_LB = _input(tensors, lengths_input(net), datatype="INT32", num_dimensions=2).values.astype(np.int64)
-    if len(lengths_LB) != len(lookups):
+    return split_bags(keys, lengths_LB, net=net, num_lookups=len(lookups))
+
+
+def split_bags(keys: Keys, lengths_LB: npt.NDArray[np.int64], *, net: Net, num_lookups: int) -> list[Bags]:
+    """Return a Bags for each of L lookups of B rows, whose keys come one lookup after another; nothing is copied.
+
+    Raises: RequestError if there are other lookups than so many, or the lengths are not those of the keys.
+    """
+    if len(lengths_LB) != num_lookups:
         raise RequestError(
-            f"input {lengths_input(net)!r} has lengths for {len(lengths_LB)} lookups; this shard has {len(lookups)}"
+            f"input {lengths_input(net)!r} has lengths for {len(lengths_LB)} lookups; this shard has {num_lookups}"
         )
     if (lengths_LB < 0).any() or lengths_LB.sum() != len(keys):
         raise RequestError(
@@ -82,8 +92,8 @@ def bags_of(tensors: Mapping[str, Tensor], net: Net, lookups: Sequence[Lookup]) 
     ]
 
 
-def sums_of(response: Any, shapes: Mapping[Net, tuple[int, int]]) -> dict[Net, torch.Tensor]:
-    """Return each net's sums out of a ModelInferResponse; `shapes` are theirs.
+def sums_of(response: Any) -> dict[Net, torch.Tensor]:
+    """Return each net's sums out of a ModelInferResponse.
 
     Raises: ServingError if the answer is not of the form above.
     """
@@ -91,14 +101,13 @@ def sums_of(response: Any, shapes: Mapping[Net, tuple[int, int]]) -> dict[Net, t
         tensors = tensors_of(response)
     except RequestError as error:
         raise ServingError(f"{response.model_name} answered malformed tensors: {error}") from error
-    sums = {}
-    for net, shape in shapes.items():
+    sums: dict[Net, torch.Tensor] = {}
+    for net in NETS:
         tensor = tensors.get(sums_output(net))
-        if tensor is None or tensor.datatype != "FP32" or tensor.values.shape != shape:
-            found = "nothing" if tensor is None else f"{tensor.datatype} {list(tensor.values.shape)}"
-            raise ServingError(
-                f"{response.model_name} answered {found} for {sums_output(net)}, expected FP32 {list(shape)}"
-            )
+        if tensor is None:
+            continue
+        if tensor.datatype != "FP32":
+            raise ServingError(f"{response.model_name} answered {tensor.datatype} for {sums_output(net)}, not FP32")
         sums[net] = torch.from_numpy(tensor.values.copy())  # torch warns of memory that it must not write to
     return sums
 

@@ -1,0 +1,102 @@
+"""A shard as a ranker sees it, however it is reached."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import grpc
+import torch
+
+from exfm.errors import DeadlineError, ServingError, ShardUnavailableError, VersionMismatchError
+from exfm.features.batch import Bags
+from exfm.models.scoring import Scorer
+from exfm.schema import NETS, Net
+from exfm.serving.call import Deadline
+from exfm.serving.tls import TlsFiles
+
+NetBags = Mapping[Net, Sequence[Bags]]
+"""A Bags for each of a shard's lookups of each net."""
+
+NetSums = Mapping[Net, torch.Tensor]
+"""Each net's sums, [B, E]."""
+
+
+@dataclass(frozen=True)
+class ShardId:
+    """Which shard of which bundle."""
+
+    model: str
+    bundle_id: str
+    shard: int
+    dims: Mapping[Net, int]
+    """E of each net that it has lookups of."""
+
+    @classmethod
+    def of(cls, scorer: Scorer, shard: int) -> "ShardId":
+        """Return a shard of the bundle that a scorer is for."""
+        lookups = {net: scorer.lookups(shard, net) for net in NETS}
+        dims = {net: sum(lookup.dim for lookup in of_net) for net, of_net in lookups.items() if of_net}
+        return cls(scorer.manifest.name, scorer.manifest.bundle_id, shard, dims)
+
+
+class ShardLink(ABC):
+    """A shard, and what speaks to it."""
+
+    def __init__(self, shard: ShardId, address: str) -> None:
+        self.shard = shard
+        self.address = address
+
+    def __str__(self) -> str:
+        """Return how messages name it."""
+        return f"shard {self.shard.shard} at {self.address}"
+
+    @abstractmethod
+    async def sums(self, bags: NetBags, *, deadline: Deadline) -> NetSums:
+        """Return the shard's sums of these bags.
+
+        Raises: ShardUnavailableError, DeadlineError, VersionMismatchError, ServingError; each names the shard.
+        """
+
+    @abstractmethod
+    async def check_ready(self, *, deadline: Deadline) -> None:
+        """Return if the shard says that it is ready to answer from this bundle.
+
+        Raises: as `sums`.
+        """
+
+    @abstractmethod
+    async def keep(self, tls: TlsFiles | None) -> None:
+        """Mend what is lost, and go over to another certificate; called over and over."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of the shard; what is under way is broken off."""
+
+    def check_sums(self, sums: NetSums, bags: NetBags, *, bundle_id: str) -> NetSums:
+        """Return a shard's answer if it is from this bundle, and has the shapes that these bags ask for.
+
+        Raises: VersionMismatchError; ServingError if it is malformed.
+        """
+        if bundle_id != self.shard.bundle_id:
+            raise VersionMismatchError(f"{self} answered from bundle {bundle_id!r}, expected {self.shard.bundle_id}")
+        expected = {net: (len(of_net[0].offsets) - 1, self.shard.dims[net]) for net, of_net in bags.items()}
+        found = {net: tuple(of_net.shape) for net, of_net in sums.items()}
+        if found != expected:
+            raise ServingError(f"{self} answered sums of shapes {found}, expected {expected}")
+        return sums
+
+    def error(self, code: grpc.StatusCode, details: str, deadline: Deadline) -> ServingError | VersionMismatchError:
+        """Return what a shard's status means to a ranker's caller."""
+        match code:
+            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+                return ShardUnavailableError(f"{self} cannot be reached ({details}); try again when it is back")
+            case grpc.StatusCode.DEADLINE_EXCEEDED:
+                return self.late(deadline)
+            case grpc.StatusCode.FAILED_PRECONDITION:
+                return VersionMismatchError(f"{self} refused: {details}")
+            case code:
+                return ServingError(f"{self} failed with {code.name}: {details}")
+
+    def late(self, deadline: Deadline) -> DeadlineError:
+        """Return the error of a shard that did not answer in time."""
+        return DeadlineError(f"{self} did not answer within the {deadline.allowed_ms:.0f} ms allowed")

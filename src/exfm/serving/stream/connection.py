@@ -1,0 +1,95 @@
+"""One end of a stream: cuts what comes into frames, and sends frames."""
+
+import asyncio
+import socket
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import cast
+
+import numpy as np
+
+from exfm.serving.stream.frames import HEAD, Frame
+
+STAGING_BYTES = 256 * 1024
+"""Read at once while a frame's size is not known; asyncio itself reads no more."""
+
+JOINED_BYTES = 64 * 1024
+"""Parts of a frame below this go out in one piece: a copy is cheaper than another system call."""
+
+PEER_LOST_MS = 5_000
+"""Time without an acknowledgement after which the other end counts as lost, as over gRPC."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A stream of frames. Large bodies are read where they stay: nothing is copied but a body's first piece."""
+
+    def __init__(self, *, max_body_bytes: int) -> None:
+        """Take frames of at most so many bytes; a larger one breaks the connection."""
+        self._max_body_bytes = max_body_bytes
+        self._staging = memoryview(bytearray(STAGING_BYTES))
+        self._staged = 0
+        self._head: tuple[int, int, int] | None = None
+        self._body = memoryview(b"")
+        self._filled = 0
+
+    @abstractmethod
+    def take(self, frame: Frame) -> None:
+        """Take a frame that came whole."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport; the argument is asyncio's."""
+        self.transport = cast(asyncio.Transport, transport)
+        raw = transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 1), ("TCP_USER_TIMEOUT", PEER_LOST_MS)):
+            if hasattr(socket, option):  # Linux has them
+                raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+    def send(self, parts: Iterable[bytes | memoryview]) -> None:
+        """Send a frame that is given in parts."""
+        small: list[bytes | memoryview] = []
+        for part in parts:
+            if len(part) < JOINED_BYTES:
+                small.append(part)
+                continue
+            if small:
+                self.transport.write(b"".join(small))
+                small = []
+            self.transport.write(part)
+        if small:
+            self.transport.write(b"".join(small))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the next bytes go; the argument is asyncio's."""
+        return self._staging[self._staged :] if self._head is None else self._body[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take bytes that came; the argument is asyncio's."""
+        if self._head is not None:
+            self._filled += nbytes
+            if self._filled == len(self._body):
+                self._end_frame()
+            return
+        self._staged += nbytes
+        at = 0
+        while self._head is None and self._staged - at >= HEAD.size:
+            kind, num_nets, _, size_bytes, request = HEAD.unpack_from(self._staging, at)
+            at += HEAD.size
+            if size_bytes > self._max_body_bytes:
+                self.transport.abort()  # nothing after it can be read either
+                return
+            self._head, self._body = (kind, num_nets, request), np.empty(size_bytes, dtype=np.uint8).data
+            self._filled = min(size_bytes, self._staged - at)
+            self._body[: self._filled] = self._staging[at : at + self._filled]
+            at += self._filled
+            if self._filled == size_bytes:
+                self._end_frame()
+        rest = self._staged - at
+        self._staging[:rest] = bytes(self._staging[at : self._staged])
+        self._staged = rest
+
+    def _end_frame(self) -> None:
+        assert self._head is not None, "a frame has a head"
+        kind, num_nets, request = self._head
+        body, self._head = self._body, None
+        self.take(Frame(kind=kind, num_nets=num_nets, request=request, body=body))

@@ -1,0 +1,187 @@
+"""Frames: what a ranker and a shard say to each other over a plain stream.
+
+A frame is a head of 16 bytes and a body; numbers are little-endian, and every array starts on 8 bytes.
+
+    head       kind u8, nets u8, reserved u16, size of the body u32, number of the request u64
+    ASK        bundle id (32 bytes), time allowed in microseconds u64, then for each net its sizes: net u32, lookups L
+               u32, rows B u32, keys K u32; then for each net keys u64 [K] and lengths i32 [L, B], padded
+    ANSWER     bundle id (32 bytes), then for each net its sizes: net u32, 0, rows B u32, dims E u32; then for each net
+               sums f32 [B, E], padded
+    ERROR      gRPC's status code u32, then a message in UTF-8
+    LEAVING    nothing: the server takes no new request on this connection, and closes it after the last answer
+    PING       nothing: a ranker asks whether the server is there, which answers with the same
+
+Keys, lengths and sums are those of exfm.serving.shard.protocol. Answers come in any order.
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from exfm.artifact.rows import Keys
+from exfm.errors import RequestError
+from exfm.features.batch import Bags
+from exfm.schema import NETS, Net
+
+Lengths = npt.NDArray[np.int32]
+Sums = npt.NDArray[np.float32]
+
+HEAD = struct.Struct("<BBHIQ")
+_SIZES = struct.Struct("<IIII")
+_ID_BYTES = 32
+_ASK_BYTES = _ID_BYTES + 8
+_STATUS_BYTES = 4
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    ASK = 1
+    ANSWER = 2
+    ERROR = 3
+    LEAVING = 4
+    PING = 5
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame as it came."""
+
+    kind: int
+    num_nets: int
+    request: int
+    body: memoryview
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a ranker wants of a shard."""
+
+    bundle_id: str
+    allowed_us: int
+    keys: Mapping[Net, Keys]
+    """The keys of the first lookup's bags, row after row, then of the next lookup's."""
+    lengths: Mapping[Net, Lengths]
+    """Keys of each lookup's bags; shape [L, B]."""
+
+
+def ask_frame(bags: Mapping[Net, Sequence[Bags]], *, request: int, bundle_id: str, allowed_us: int) -> bytes:
+    """Return the frame that asks for these bags, a Bags for each lookup of each net."""
+    sizes, arrays = b"", []
+    for net, of_net in bags.items():
+        lengths_LB = np.diff(np.stack([one.offsets for one in of_net]), axis=1).astype(np.int32)
+        num_keys = sum(len(one.keys) for one in of_net)
+        sizes += _SIZES.pack(NETS.index(net), *lengths_LB.shape, num_keys)
+        arrays += [one.keys.astype("<u8", copy=False).tobytes() for one in of_net]
+        arrays.append(_padded(lengths_LB.astype("<i4", copy=False).tobytes()))
+    body = [bytes.fromhex(bundle_id), struct.pack("<Q", allowed_us), sizes, *arrays]
+    return b"".join([_head(Kind.ASK, len(bags), sum(map(len, body)), request), *body])
+
+
+def read_ask(frame: Frame) -> Ask:
+    """Return what an ASK frame holds; arrays are views of it.
+
+    Raises: RequestError if its sizes contradict each other.
+    """
+    body, keys, lengths = frame.body, {}, {}
+    sizes, at = _sizes_of(frame, after=_ASK_BYTES)
+    for net, num_lookups, num_rows, num_keys in sizes:
+        keys[net] = _array(body, at, num_keys, "<u8").astype(np.uint64, copy=False)
+        at += 8 * num_keys
+        num_lengths = num_lookups * num_rows
+        lengths[net] = _array(body, at, num_lengths, "<i4").astype(np.int32, copy=False).reshape(num_lookups, num_rows)
+        at += _padded_size(4 * num_lengths)
+    _check_end(body, at)
+    (allowed_us,) = struct.unpack_from("<Q", body, _ID_BYTES)
+    return Ask(bundle_id=_id_of(body), allowed_us=allowed_us, keys=keys, lengths=lengths)
+
+
+def answer_frame(sums: Mapping[Net, Sums], *, request: int, bundle_id: str) -> list[bytes | memoryview]:
+    """Return the frame of an answer in parts; the sums of a net are not copied."""
+    sizes, parts = b"", list[bytes | memoryview]()
+    for net, sums_BE in sums.items():
+        sizes += _SIZES.pack(NETS.index(net), 0, *sums_BE.shape)
+        raw = np.ascontiguousarray(sums_BE, dtype="<f4").reshape(-1).view(np.uint8).data
+        parts += [raw, bytes(_padded_size(len(raw)) - len(raw))]
+    first = bytes.fromhex(bundle_id) + sizes
+    return [_head(Kind.ANSWER, len(sums), len(first) + sum(map(len, parts)), request) + first, *parts]
+
+
+def read_answer(frame: Frame) -> tuple[str, dict[Net, Sums]]:
+    """Return an ANSWER frame's bundle id, and each net's sums [B, E], views of it.
+
+    Raises: RequestError if its sizes contradict each other.
+    """
+    body, sums = frame.body, {}
+    sizes, at = _sizes_of(frame, after=_ID_BYTES)
+    for net, _, num_rows, num_dims in sizes:
+        sums[net] = _array(body, at, num_rows * num_dims, "<f4").astype(np.float32, copy=False)
+        sums[net] = sums[net].reshape(num_rows, num_dims)
+        at += _padded_size(4 * num_rows * num_dims)
+    _check_end(body, at)
+    return _id_of(body), sums
+
+
+def error_frame(status: int, message: str, *, request: int) -> bytes:
+    """Return the frame of an error, with gRPC's number of its status."""
+    body = struct.pack("<I", status) + message.encode()
+    return _head(Kind.ERROR, 0, len(body), request) + body
+
+
+def read_error(frame: Frame) -> tuple[int, str]:
+    """Return the status and the message of an ERROR frame.
+
+    Raises: RequestError if it is too short.
+    """
+    if len(frame.body) < _STATUS_BYTES:
+        raise RequestError(f"an error of {len(frame.body)} B, expected {_STATUS_BYTES} B at least")
+    (status,) = struct.unpack_from("<I", frame.body)
+    return status, bytes(frame.body[_STATUS_BYTES:]).decode(errors="replace")
+
+
+LEAVING_FRAME = HEAD.pack(Kind.LEAVING, 0, 0, 0, 0)
+PING_FRAME = HEAD.pack(Kind.PING, 0, 0, 0, 0)
+
+
+def _head(kind: Kind, num_nets: int, size_bytes: int, request: int) -> bytes:
+    return HEAD.pack(kind, num_nets, 0, size_bytes, request)
+
+
+def _sizes_of(frame: Frame, *, after: int) -> tuple[list[tuple[Net, int, int, int]], int]:
+    end = after + frame.num_nets * _SIZES.size
+    if len(frame.body) < end:
+        raise RequestError(f"a frame of {len(frame.body)} B, expected {end} B at least for {frame.num_nets} nets")
+    sizes: list[tuple[Net, int, int, int]] = []
+    for index in range(frame.num_nets):
+        number, *counts = _SIZES.unpack_from(frame.body, after + index * _SIZES.size)
+        if number >= len(NETS) or any(net == NETS[number] for net, *_ in sizes):
+            raise RequestError(f"net {number} in a frame is unknown or given twice; expected 0 to {len(NETS) - 1}")
+        sizes.append((NETS[number], *counts))
+    return sizes, end
+
+
+def _array(body: memoryview, at: int, count: int, dtype: str) -> npt.NDArray[np.generic]:
+    if at + count * np.dtype(dtype).itemsize > len(body):
+        raise RequestError(f"a frame of {len(body)} B is too short for {count} numbers of {dtype} at {at}")
+    return np.frombuffer(body, dtype=dtype, count=count, offset=at)
+
+
+def _check_end(body: memoryview, at: int) -> None:
+    if at != len(body):
+        raise RequestError(f"a frame of {len(body)} B, expected {at} B by its sizes")
+
+
+def _id_of(body: memoryview) -> str:
+    return body[:_ID_BYTES].hex()
+
+
+def _padded_size(size_bytes: int) -> int:
+    return -(-size_bytes // 8) * 8
+
+
+def _padded(content: bytes) -> bytes:
+    return content + bytes(_padded_size(len(content)) - len(content))
