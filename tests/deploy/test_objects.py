@@ -38,6 +38,18 @@ def test_a_ranker_names_the_shards_of_its_version_in_order(release: Make, config
     ]
 
 
+def test_a_ranker_reaches_its_shards_by_the_transport_of_the_settings(release: Make, config: DeployConfig) -> None:
+    by_streams = config.model_copy(update={"transport": "stream"})
+    model = predictor(ranker_object(history_of(release(12), by_streams)))["model"]
+    assert model["args"] == [
+        "--shards=students-v12-s0-grpc.exfm.svc:8082,students-v12-s1-grpc.exfm.svc:8082",
+        f"--bundle-id={12:064x}",
+        "--transport=stream",
+    ]
+    _, headless = shard_objects(release(12), 0, by_streams)
+    assert {port["name"]: port["targetPort"] for port in headless["spec"]["ports"]} == {"grpc": 8081, "stream": 8082}
+
+
 def test_a_shards_service_resolves_to_its_pods(release: Make, config: DeployConfig) -> None:
     service, headless = shard_objects(release(1), 1, config)
     assert headless["spec"]["clusterIP"] == "None"

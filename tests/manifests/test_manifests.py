@@ -97,7 +97,8 @@ def test_roles_name_what_they_allow() -> None:
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_every_runtime_has_all_three_probes_on_http(name: str) -> None:
     container = CONTAINERS[name]
-    assert {port["name"]: port["containerPort"] for port in container["ports"]} == {"http1": 8080, "h2c": 8081}
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"http1": 8080, "h2c": 8081} | ({"stream": 8082} if "shard" in name else {})
     paths = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "readiness", "liveness")}
     assert paths == {"startup": "/v2/health/live", "readiness": "/v2/health/ready", "liveness": "/v2/health/live"}
     startup = container["startupProbe"]

@@ -33,7 +33,8 @@ STORAGE_CONTAINER = "exfm"
 """The ClusterStorageContainer whose init container the namespace's Pod Security admits."""
 
 MOUNT = "/mnt/models"
-GRPC_PORT = 8081
+PORTS = {"grpc": 8081, "stream": 8082}
+"""Of shards, by transport; the runtimes have them too."""
 USER = 10_001
 GRACE_PERIOD_S = 45
 """For a pod to end: the servers' lame_duck_s and drain_s, and some seconds more."""
@@ -54,9 +55,10 @@ def headless_name(inference_service: str) -> str:
     return f"{inference_service}-grpc"
 
 
-def shard_address(release: Release, shard: int, *, namespace: str) -> str:
+def shard_address(release: Release, shard: int, config: DeployConfig) -> str:
     """Return where a ranker finds a shard."""
-    return f"{headless_name(shard_name(release, shard))}.{namespace}.svc:{GRPC_PORT}"
+    port = PORTS[config.transport]
+    return f"{headless_name(shard_name(release, shard))}.{config.namespace}.svc:{port}"
 
 
 def deployment_name(inference_service: str) -> str:
@@ -105,7 +107,9 @@ def shard_objects(release: Release, shard: int, config: DeployConfig) -> tuple[O
         "spec": {
             "clusterIP": "None",  # a cluster IP would pin a ranker's connection to one pod
             "selector": {"app": f"isvc.{deployment_name(shard_name(release, shard))}"},
-            "ports": [{"name": "grpc", "port": GRPC_PORT, "targetPort": GRPC_PORT, "protocol": "TCP"}],
+            "ports": [
+                {"name": name, "port": port, "targetPort": port, "protocol": "TCP"} for name, port in PORTS.items()
+            ],
         },
     }
     return service, headless
@@ -114,7 +118,8 @@ def shard_objects(release: Release, shard: int, config: DeployConfig) -> tuple[O
 def ranker_object(history: History) -> Object:
     """Return the ranker's InferenceService, which serves the release that its history names first."""
     release, config = history.current.release, history.current.settings
-    addresses = [shard_address(release, shard, namespace=config.namespace) for shard in range(release.num_shards)]
+    addresses = [shard_address(release, shard, config) for shard in range(release.num_shards)]
+    transport = [] if config.transport == "grpc" else [f"--transport={config.transport}"]  # a ranker's own default
     labels = _labels(release, RANKER)
     return _inference_service(
         release.vm,
@@ -127,7 +132,7 @@ def ranker_object(history: History) -> Object:
             component=RANKER,
             labels=labels,
             runtime=RANKER_RUNTIME,
-            args=[f"--shards={','.join(addresses)}", f"--bundle-id={release.bundle_id}"],
+            args=[f"--shards={','.join(addresses)}", f"--bundle-id={release.bundle_id}", *transport],
             parts=["ranker", "golden"],
             resources=config.ranker,
             table_bytes=release.ranker_bytes,

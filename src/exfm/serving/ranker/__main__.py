@@ -20,6 +20,7 @@ def main() -> None:
         help="the shards' addresses, in order, with the port of the transport; behind each name may be several servers "
         "of that shard. Empty: this server holds all tables itself",
     )
+    parser.add_argument("--transport", choices=["grpc", "stream"], help="to the shards, instead of the settings'")
     arguments = parser.parse_args()
     config = config_from(arguments, RankerConfig)
     shards = _addresses(arguments.shards)

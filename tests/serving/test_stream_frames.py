@@ -1,0 +1,147 @@
+"""Frames between ranker and shard: what goes in comes out, however the stream cuts it, and what is wrong is refused."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from exfm.errors import RequestError
+from exfm.features.batch import Bags
+from exfm.schema import NETS, Net
+from exfm.serving.stream.connection import STAGING_BYTES, Connection
+from exfm.serving.stream.frames import (
+    HEAD,
+    PING_FRAME,
+    Frame,
+    Kind,
+    answer_frame,
+    ask_frame,
+    error_frame,
+    read_answer,
+    read_ask,
+    read_error,
+)
+
+BUNDLE_ID = "0123456789abcdef" * 4
+
+LENGTHS = arrays.arrays(np.int64, arrays.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(0, 4))
+
+
+class Listener(Connection):
+    """Keeps the frames that it takes."""
+
+    def __init__(self, *, max_body_bytes: int = 2**31) -> None:
+        super().__init__(max_body_bytes=max_body_bytes)
+        self.frames: list[Frame] = []
+
+    def take(self, frame: Frame) -> None:
+        self.frames.append(frame)
+
+
+def feed(listener: Listener, content: bytes, sizes: Sequence[int]) -> None:
+    """Give a listener some bytes in pieces of these sizes, in turn, or smaller ones."""
+    at, turn = 0, 0
+    while at < len(content):
+        buffer = listener.get_buffer(-1)
+        size = min(sizes[turn % len(sizes)], len(buffer), len(content) - at)
+        buffer[:size] = content[at : at + size]
+        listener.buffer_updated(size)
+        at, turn = at + size, turn + 1
+
+
+def frame_of(content: bytes) -> Frame:
+    listener = Listener()
+    feed(listener, content, [len(content)])
+    [frame] = listener.frames
+    return frame
+
+
+def bags_of(lengths_LB: np.ndarray) -> list[Bags]:
+    generator = np.random.default_rng(0)
+    return [
+        Bags(
+            keys=generator.integers(2**63, size=int(lengths_B.sum()), dtype=np.uint64) * np.uint64(2),
+            offsets=np.concatenate([[0], np.cumsum(lengths_B)]),
+        )
+        for lengths_B in lengths_LB
+    ]
+
+
+@given(lengths=st.dictionaries(st.sampled_from(NETS), LENGTHS, min_size=1), allowed_us=st.integers(0, 2**64 - 1))
+def test_a_shard_reads_the_bags_that_a_ranker_asks_for(lengths: dict[Net, np.ndarray], allowed_us: int) -> None:
+    bags = {net: bags_of(of_net) for net, of_net in lengths.items()}
+    frame = frame_of(ask_frame(bags, request=7, bundle_id=BUNDLE_ID, allowed_us=allowed_us))
+    ask = read_ask(frame)
+    assert (frame.kind, frame.request, ask.bundle_id, ask.allowed_us) == (Kind.ASK, 7, BUNDLE_ID, allowed_us)
+    assert ask.keys.keys() == lengths.keys()
+    for net, of_net in bags.items():
+        np.testing.assert_array_equal(ask.keys[net], np.concatenate([one.keys for one in of_net]))
+        np.testing.assert_array_equal(ask.lengths[net], lengths[net])
+
+
+@given(shapes=st.dictionaries(st.sampled_from(NETS), st.tuples(st.integers(0, 5), st.integers(0, 9)), min_size=1))
+def test_a_ranker_reads_the_sums_that_a_shard_answers(shapes: dict[Net, tuple[int, int]]) -> None:
+    generator = np.random.default_rng(0)
+    sums = {net: generator.normal(size=shape).astype(np.float32) for net, shape in shapes.items()}
+    frame = frame_of(b"".join(answer_frame(sums, request=2**64 - 1, bundle_id=BUNDLE_ID)))
+    bundle_id, found = read_answer(frame)
+    assert (frame.kind, frame.request, bundle_id) == (Kind.ANSWER, 2**64 - 1, BUNDLE_ID)
+    assert found.keys() == sums.keys()
+    for net, of_net in sums.items():
+        np.testing.assert_array_equal(found[net], of_net)
+
+
+def test_an_error_keeps_its_status_and_its_message() -> None:
+    frame = frame_of(error_frame(9, "bundle \u2713", request=3))
+    assert (frame.kind, frame.request, read_error(frame)) == (Kind.ERROR, 3, (9, "bundle \u2713"))
+
+
+@given(
+    bodies=st.lists(st.integers(0, 200) | st.integers(STAGING_BYTES - 40, STAGING_BYTES + 40), max_size=6),
+    sizes=st.lists(st.integers(1, 100_000), min_size=1, max_size=5),
+)
+def test_frames_come_whole_and_in_order_however_the_stream_is_cut(bodies: list[int], sizes: list[int]) -> None:
+    expected = [(number, bytes([number]) * size) for number, size in enumerate(bodies)]
+    stream = b"".join(HEAD.pack(Kind.ASK, 0, 0, len(body), number) + body for number, body in expected)
+    listener = Listener()
+    feed(listener, stream + PING_FRAME, sizes if len(stream) < 10_000 else [max(*sizes, 4096)])
+    assert [(frame.request, bytes(frame.body)) for frame in listener.frames[:-1]] == expected
+    assert listener.frames[-1].kind == Kind.PING
+
+
+def test_a_frame_over_the_limit_breaks_the_connection() -> None:
+    class Transport(asyncio.Transport):
+        is_aborted = False
+
+        def abort(self) -> None:
+            self.is_aborted = True
+
+    listener = Listener(max_body_bytes=100)
+    listener.transport = Transport()
+    feed(listener, HEAD.pack(Kind.ASK, 0, 0, 101, 1), [HEAD.size])
+    assert listener.transport.is_aborted
+    assert not listener.frames
+
+
+@given(content=st.binary(max_size=200), num_nets=st.integers(0, 255))
+def test_bodies_that_contradict_themselves_are_refused_and_break_nothing(content: bytes, num_nets: int) -> None:
+    frame = Frame(kind=Kind.ASK, num_nets=num_nets, request=1, body=memoryview(content))
+    for read in (read_ask, read_answer):
+        try:
+            read(frame)
+        except RequestError:
+            continue
+        assert num_nets <= len(NETS)
+
+
+@pytest.mark.parametrize("change", [-8, 8])
+def test_a_frame_of_another_size_than_its_arrays_is_refused(change: int) -> None:
+    whole = ask_frame({"user": bags_of(np.array([[1, 2], [0, 3]]))}, request=1, bundle_id=BUNDLE_ID, allowed_us=1)
+    body = whole[HEAD.size :]
+    changed = body[:change] if change < 0 else body + bytes(change)
+    with pytest.raises(RequestError, match="a frame of"):
+        read_ask(Frame(kind=Kind.ASK, num_nets=1, request=1, body=memoryview(changed)))
