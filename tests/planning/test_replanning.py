@@ -82,6 +82,13 @@ def test_shards_that_are_gone_give_their_tables_away() -> None:
     assert found.moved_bytes == found.least_bytes == 2 * 64 * 16
 
 
+def test_on_one_shard_every_plan_moves_the_same() -> None:
+    tables = [table(f"t{index}", rows=64) for index in range(3)]
+    before = make_plan(*model(*tables), shards(3, memory_bytes=2**16), COSTS)
+    found = replan(before, *model(*tables), shards(3, memory_bytes=2**16, strategy="one-shard"), COSTS)
+    assert found.moved_bytes == found.fresh_bytes == found.least_bytes == 2 * 64 * 16
+
+
 def test_a_table_of_other_rows_is_new() -> None:
     schema, statistics = model(table("a", rows=64), table("b", rows=64))
     old = make_plan(schema, statistics, shards(2, memory_bytes=2**16), COSTS)
