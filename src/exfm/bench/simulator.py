@@ -46,7 +46,7 @@ class Setting:
     num_shards: int
     candidates: tuple[int, ...]
     busy: tuple[float, ...]
-    """Part of the machine's cores that a load should take, by the cost model that there is."""
+    """Part of the machine's cores that a load takes."""
     shard_memory_mib: float = 1024.0
 
     def plan(self, costs: CostModel) -> ShardPlan:
@@ -56,14 +56,14 @@ class Setting:
         return make_plan(make_schema(), make_statistics(candidates=100), config, costs)
 
     def points(self, costs: CostModel, *, cores: int) -> Iterator[Point]:
-        """Yield the plan under each load."""
+        """Yield the plan under each load, at a rate guessed by costs that may be another machine's."""
         plan = self.plan(costs)
         for candidates in self.candidates:
             work = work_of(plan, make_statistics(candidates=candidates))
             cpu_s = costs.ranker_cpu_s(work, candidates) + costs.shard_cpu_s(work).sum()
             for busy in self.busy:
                 rate = float(np.round(busy * cores / (cpu_s + CLIENT_MS * 1e-3)))
-                yield Point(self.name, plan, candidates, rate)
+                yield Point(self.name, plan, candidates, rate, busy)
 
 
 CALIBRATION = (

@@ -3,7 +3,6 @@
 Legend: P parts, S shards.
 """
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,11 +14,15 @@ from exfm.planning.placing.placement import Placement
 from exfm.planning.pricing.costs import CostModel, ShardWork
 
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+ROUNDING = 1e-12
+"""By which a product may be above a whole number of servers without wanting one more."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """CPU time and memory that a placement takes, whatever the number of servers."""
+    """CPU time of warm servers and memory that a placement takes, whatever the number of servers."""
 
     shard_cpu_s: Floats
     """Of a mean request, shape [S]; empty for a singular placement, which has no shard servers."""
@@ -32,7 +35,7 @@ class Needs:
 
     @property
     def cpu_s(self) -> float:
-        """Return the CPU time of a mean request, at the ranker and the shards together."""
+        """Return the CPU time of a mean request of warm servers, at the ranker and the shards together."""
         return self.ranker_cpu_s + float(self.shard_cpu_s.sum())
 
 
@@ -74,13 +77,13 @@ def needs_of(placement: Placement, costs: CostModel) -> Needs:
     )
 
 
-def fleet_of(needs: Needs, config: ShardingConfig, *, utilisation: float) -> Fleet:
+def fleet_of(needs: Needs, config: ShardingConfig, costs: CostModel, *, utilisation: float) -> Fleet:
     """Return the fewest servers that the demand keeps no busier, in the mean, than `utilisation`.
 
     Where the load is not known, as many as the least number of replicas.
     """
-    replicas = [servers_for(cpu_s, config, utilisation) for cpu_s in needs.shard_cpu_s.tolist()]
-    rankers = servers_for(needs.ranker_cpu_s, config, utilisation)
+    replicas = shard_servers(needs.shard_cpu_s, config, costs, utilisation=utilisation).tolist()
+    rankers = num_rankers(needs.ranker_cpu_s, config, costs, utilisation=utilisation)
     pods = rankers + sum(replicas)
     memory_bytes = rankers * needs.ranker_bytes + float(np.dot(needs.shard_bytes, replicas))
     memory_bytes += pods * config.prices.overhead_gib * 2**30
@@ -93,9 +96,29 @@ def fleet_of(needs: Needs, config: ShardingConfig, *, utilisation: float) -> Fle
     )
 
 
-def servers_for(cpu_s: float, config: ShardingConfig, utilisation: float) -> int:
-    """Return the servers for requests of so much CPU time each; `min_replicas` at least."""
-    return max(config.demand.min_replicas, math.ceil(config.demand.requests_per_s * cpu_s / utilisation))
+def shard_servers(cpu_s: Floats, config: ShardingConfig, costs: CostModel, *, utilisation: float) -> Integers:
+    """Return the servers for shards whose calls take a warm server so much CPU time; shape of `cpu_s`."""
+    return _servers(cpu_s, costs.shard_cold_us, config, costs, utilisation=utilisation)
+
+
+def num_rankers(cpu_s: float, config: ShardingConfig, costs: CostModel, *, utilisation: float) -> int:
+    """Return the rankers for requests that take a warm one so much CPU time."""
+    return int(_servers(np.array(cpu_s), costs.ranker_cold_us, config, costs, utilisation=utilisation))
+
+
+def _servers(
+    warm_s: Floats, cold_us: float, config: ShardingConfig, costs: CostModel, *, utilisation: float
+) -> Integers:
+    """Return the fewest servers that keep within the utilisation; `min_replicas` at least.
+
+    Poisson arrivals at a server's rate x find it cold by 1 / (1 + x * cooling) in the mean, so its utilisation is
+    x * (warm + cold / (1 + x * cooling)): a quadratic equation for x.
+    """
+    cold_s, cooling_s = cold_us * 1e-6, costs.cooling_ms * 1e-3
+    linear_s = warm_s + cold_s - utilisation * cooling_s
+    per_server_s = (linear_s + np.sqrt(linear_s**2 + 4 * warm_s * cooling_s * utilisation)) / (2 * utilisation)
+    wanted = np.ceil(config.demand.requests_per_s * per_server_s * (1 - ROUNDING))
+    return np.maximum(config.demand.min_replicas, wanted).astype(np.int64)
 
 
 def call_cpu_s(costs: CostModel) -> tuple[float, float]:

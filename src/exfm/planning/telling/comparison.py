@@ -21,7 +21,7 @@ from exfm.planning.planner import (
     plan_name,
 )
 from exfm.planning.pricing.costs import CostModel
-from exfm.planning.pricing.forecast import forecast
+from exfm.planning.pricing.forecast import confirmed
 from exfm.planning.pricing.offers import Miss, Offer, cheapest_fleet, meet
 from exfm.planning.simulation.simulator import Prediction
 from exfm.planning.sizes import bytes_text, three_digits
@@ -122,7 +122,7 @@ def _row_of_auto(
         return Row("auto", None, None, str(error))
     if isinstance(best, Miss):
         return Row("auto", None, None, best.problem)
-    prediction = forecast(best.placement, best.fleet, schema, config, costs)
+    prediction = confirmed(best.placement, best.fleet, schema, config, costs)
     return Row("auto", best, prediction, _overload("auto", best, prediction, config))
 
 
@@ -130,7 +130,7 @@ def _row(strategy: Strategy, placement: Placement, schema: Schema, config: Shard
     offer = cheapest_fleet(placement, config, costs)
     met = meet(offer, schema, config, costs)
     shown = offer if isinstance(met, Miss) else met
-    prediction = forecast(placement, shown.fleet, schema, config, costs)
+    prediction = confirmed(placement, shown.fleet, schema, config, costs)
     problem = met.problem if isinstance(met, Miss) else _overload(strategy, shown, prediction, config)
     return Row(strategy, shown, prediction, problem)
 
