@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 
+from exfm.bench.large_models import Workload, drm1_like, drm2_like, drm3_like, heavy_tailed
 from exfm.bench.torchrec_plans import TorchRecPlan, plan_by_torchrec
 from exfm.planning.config import Demand, Strategy
 from exfm.planning.placing.placement import bottleneck_of
 from exfm.planning.planner import PLACINGS, make_plan
 from exfm.planning.pricing.costs import CostModel
-from exfm.planning.workloads import Workload, drm1_like, drm2_like, drm3_like, heavy_tailed
 
 REPEATS = 3
 """Of each timed plan; the median is told."""

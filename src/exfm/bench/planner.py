@@ -7,6 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from exfm.bench.large_models import Workload, changed, drm1_like, drm2_like, drm3_like, heavy_tailed
 from exfm.bench.placing import Placed, all_placed
 from exfm.bench.saving import Saving, saved
 from exfm.planning.config import Strategy
@@ -14,7 +15,6 @@ from exfm.planning.moving.replanning import Replanned, replan
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import CostModel
 from exfm.planning.sizes import bytes_text, three_digits
-from exfm.planning.workloads import Workload, changed, drm1_like, drm2_like, drm3_like, heavy_tailed
 
 MOST_S = 1.0
 """For a plan of 1,000 tables on 128 shards: the target."""

@@ -4,6 +4,7 @@ import math
 import time
 from dataclasses import dataclass
 
+from exfm.bench.large_models import Workload
 from exfm.planning.config import Demand
 from exfm.planning.planner import PLACINGS, make_plan
 from exfm.planning.pricing.costs import CostModel
@@ -11,7 +12,6 @@ from exfm.planning.pricing.fleet import Fleet
 from exfm.planning.pricing.forecast import forecast
 from exfm.planning.pricing.offers import Offer, cheapest_fleet
 from exfm.planning.telling.comparison import compare
-from exfm.planning.workloads import Workload
 
 NODE_GIB = 256.0
 """Memory of a shard: it holds the whole of each model."""
