@@ -84,14 +84,14 @@ def _saving_table(savings: Sequence[Saving]) -> Table:
     table = _table(
         "`auto`, and the whole model on every server, at as many requests and no more latency",
         ("model", "requests/s", "P99\nms", "whole:\npods", "memory", "cost", "auto:\nshards", "pods", "memory", "cost",
-         "P99\nms", "memory\nsaved", "cheapest\nother", "auto\ns"),
+         "above\nbound", "P99\nms", "memory\nsaved", "cheapest\nother", "auto\ns"),
     )  # fmt: skip
     for one in savings:
         table.add_row(
             one.workload.name, f"{one.requests_per_s:,.0f}", three_digits(one.p99_ms),
             f"{one.whole.pods:,}", bytes_text(one.whole.memory_bytes), three_digits(one.whole.cost),
             str(one.auto.placement.num_shards), f"{one.auto.fleet.pods:,}", bytes_text(one.auto.fleet.memory_bytes),
-            three_digits(one.auto.fleet.cost), three_digits(one.auto_p99_ms),
+            three_digits(one.auto.fleet.cost), _percent(one.auto_distance), three_digits(one.auto_p99_ms),
             f"{one.whole.memory_bytes / one.auto.fleet.memory_bytes:.1f} x", three_digits(one.cheapest_other),
             f"{one.seconds:.1f}",
         )  # fmt: skip
