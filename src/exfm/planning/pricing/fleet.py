@@ -4,6 +4,7 @@ Legend: P parts, S shards.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,6 +82,11 @@ def fleet_of(needs: Needs, config: ShardingConfig, *, utilisation: float) -> Fle
     """
     replicas = [servers_for(cpu_s, config, utilisation) for cpu_s in needs.shard_cpu_s.tolist()]
     rankers = servers_for(needs.ranker_cpu_s, config, utilisation)
+    return priced(needs, replicas, rankers, config)
+
+
+def priced(needs: Needs, replicas: Sequence[int], rankers: int, config: ShardingConfig) -> Fleet:
+    """Return so many servers of each shard, and rankers, with what they cost."""
     pods = rankers + sum(replicas)
     memory_bytes = rankers * needs.ranker_bytes + float(np.dot(needs.shard_bytes, replicas))
     memory_bytes += pods * config.prices.overhead_gib * 2**30
