@@ -193,4 +193,4 @@ def cost_of(parts: Parts, shard_of: np.ndarray, config: object) -> float:
     from exfm.planning.placing.placement import Placement
 
     placement = Placement("auto", parts, shard_of, int(shard_of.max()) + 1)
-    return fleet_of(needs_of(placement, COSTS), config, utilisation=config.demand.max_utilisation).cost
+    return fleet_of(needs_of(placement, COSTS), config, COSTS, utilisation=config.demand.max_utilisation).cost

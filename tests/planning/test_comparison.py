@@ -11,7 +11,7 @@ from exfm.errors import ConfigError, PlanError
 from exfm.planning.config import ShardingConfig
 from exfm.planning.planner import make_plan
 from exfm.planning.sizes import three_digits
-from exfm.planning.telling.comparison import Row, compare, compared_plan, comparison_table, problems
+from exfm.planning.telling.comparison import Row, about_bounds, compare, compared_plan, comparison_table, problems
 from exfm.planning.telling.drawing import draw_comparison
 
 STRATEGIES = ["singular", "one-shard", "capacity-balanced", "load-balanced", "nsbp", "auto"]
@@ -76,6 +76,19 @@ def test_the_cpu_time_told_is_the_prediction(rows: tuple[Row, ...]) -> None:
     for row in rows[:-1]:
         assert row.prediction is not None
         assert lines[row.strategy][-4] == three_digits(row.prediction.cpu_ms)
+
+
+def test_auto_says_how_far_its_cost_is_above_what_no_plan_costs_less_than(rows: tuple[Row, ...]) -> None:
+    *others, auto = rows
+    assert auto.offer is not None
+    assert auto.cost_bound is not None
+    assert auto.distance == auto.offer.fleet.cost / auto.cost_bound.value - 1 > 0
+    lines = {line.split()[0].rstrip(":"): line.split() for line in printed(rows).splitlines()[3:9]}
+    assert f"{auto.distance:.2%}" in lines["auto"]
+    (line,) = about_bounds(rows)
+    least = three_digits(auto.cost_bound.value)
+    assert line.startswith(f"auto: above bound is its cost: no plan with shard servers costs less than {least} (")
+    assert [row.distance for row in others] == [row.offer.placement.distance for row in others if row.offer]
 
 
 def test_a_strategy_without_a_plan_says_why_and_the_others_have_theirs() -> None:

@@ -131,7 +131,9 @@ def test_a_bundle_is_planned_by_the_costs_that_its_settings_name(vertical: Ref, 
 
 
 def test_a_plan_and_one_to_move_from_are_not_named_together() -> None:
-    with pytest.raises(ValidationError, match="plan a.json is taken as it is; leave it out, or previous_plan b.json"):
+    with pytest.raises(
+        ValidationError, match=r"plan a\.json is taken as it is; leave it out, or previous_plan b\.json"
+    ):
         BundleConfig(plan="a.json", previous_plan="b.json")
 
 

@@ -61,7 +61,7 @@ def plan(
     from exfm.planning.moving.replanning import replan
     from exfm.planning.planner import headline
     from exfm.planning.pricing.costs import CostModel
-    from exfm.planning.telling.comparison import compare, compared_plan, comparison_table, problems
+    from exfm.planning.telling.comparison import about_bounds, compare, compared_plan, comparison_table, problems
 
     schema, config = _read_schema(model), _read_settings(settings, strategy=strategy)
     counted, priced = _read_statistics(table_statistics, schema, candidates), CostModel.read(costs)
@@ -77,8 +77,8 @@ def plan(
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
     console.print(comparison_table(rows))
-    for problem in problems(rows):
-        print(problem)
+    for line in (*about_bounds(rows), *problems(rows)):
+        print(line)
     if drawing:
         from exfm.planning.telling.drawing import draw_comparison
 

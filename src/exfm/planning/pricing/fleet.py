@@ -3,6 +3,7 @@
 Legend: P parts, S shards.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -84,6 +85,11 @@ def fleet_of(needs: Needs, config: ShardingConfig, costs: CostModel, *, utilisat
     """
     replicas = shard_servers(needs.shard_cpu_s, config, costs, utilisation=utilisation).tolist()
     rankers = num_rankers(needs.ranker_cpu_s, config, costs, utilisation=utilisation)
+    return priced(needs, replicas, rankers, config)
+
+
+def priced(needs: Needs, replicas: Sequence[int], rankers: int, config: ShardingConfig) -> Fleet:
+    """Return so many servers of each shard, and rankers, with what they cost."""
     pods = rankers + sum(replicas)
     memory_bytes = rankers * needs.ranker_bytes + float(np.dot(needs.shard_bytes, replicas))
     memory_bytes += pods * config.prices.overhead_gib * 2**30
