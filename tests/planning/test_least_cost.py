@@ -57,9 +57,11 @@ def test_no_placement_costs_less_than_the_bound_however_rows_are_split_and_copie
     data: st.DataObject, model: Model, demand: Demand, prices: dict[str, float]
 ) -> None:
     statistics = model[1]
+    cold_us = data.draw(st.sampled_from([0.0, 500.0, 5_000.0]))
+    costs = COSTS.model_copy(update={"shard_cold_us": cold_us, "ranker_cold_us": 2 * cold_us})
     pieces = np.array([data.draw(st.integers(1, min(one.rows, 4))) for one in statistics.tables])
     hot_rows = np.array([data.draw(st.sampled_from(some_copies(one))) for one in statistics.tables])
-    parts = Parts.divide(statistics, COSTS, pieces=pieces, hot_rows=hot_rows)
+    parts = Parts.divide(statistics, costs, pieces=pieces, hot_rows=hot_rows)
     shard_of = np.array([data.draw(st.integers(0, 5)) for _ in range(len(parts))])
     _, shard_of = np.unique(shard_of, return_inverse=True)
     placement = Placement("by hand", parts, shard_of, int(shard_of.max()) + 1)
@@ -67,8 +69,8 @@ def test_no_placement_costs_less_than_the_bound_however_rows_are_split_and_copie
         2, memory_bytes=int(placement.shard_bytes.max()), demand=demand.to_dict(), prices=prices
     )  # no shard is larger than needed, so the bound is as high as it can be
     utilisation = demand.max_utilisation * data.draw(st.sampled_from([1.0, 0.5]))
-    cost = fleet_of(needs_of(placement, COSTS), config, COSTS, utilisation=utilisation).cost
-    assert cost * ROUNDING >= least_cost(statistics, config, COSTS).value
+    cost = fleet_of(needs_of(placement, costs), config, costs, utilisation=utilisation).cost
+    assert cost * ROUNDING >= least_cost(statistics, config, costs).value
 
 
 @pytest.mark.parametrize("requests_per_s", [0.0, 5_000.0])

@@ -12,7 +12,7 @@ from exfm.planning.config import MAX_SHARDS, ShardingConfig
 from exfm.planning.placing.bounds import Bound
 from exfm.planning.placing.parts import Parts, idle_parts, pieces_within
 from exfm.planning.pricing.costs import CostModel
-from exfm.planning.pricing.fleet import call_cpu_s
+from exfm.planning.pricing.fleet import call_cpu_s, cooled_s
 from exfm.planning.sizes import bytes_text
 from exfm.planning.statistics import Statistics, TableStatistics
 
@@ -39,15 +39,19 @@ def least_cost(statistics: Statistics, config: ShardingConfig, costs: CostModel)
     idle_T, total_bytes = idle_parts(statistics, costs).cpu_s, int(whole.size_bytes.sum())
     fewest = -(-total_bytes // config.capacity_bytes)
     shards_N = np.arange(fewest, max(fewest, MAX_SHARDS) + 1)
-    call_s, call_at_ranker_s = call_cpu_s(costs)
+    warm_call_s, call_at_ranker_s = call_cpu_s(costs)
+    busy = demand.max_utilisation
+    # The more a shard works, the more servers it has and the colder they are: none adds less than one with no lookup.
+    call_s = float(cooled_s(np.array(warm_call_s), costs.shard_cold_us, config, costs, utilisation=busy))
     own_s = 1e-6 * (costs.ranker_request_us + statistics.candidates_mean * costs.ranker_candidate_us)
-    servers_per_cpu_s = demand.requests_per_s / demand.max_utilisation * (1 - ROUNDING)
+    servers_per_cpu_s = demand.requests_per_s / busy * (1 - ROUNDING)
 
     def servers(cpu_s: Floats, *, least: int | npt.NDArray[np.int64]) -> Floats:
         return np.maximum(least, np.ceil(servers_per_cpu_s * cpu_s))
 
     least = demand.min_replicas
-    rankers_N = servers(own_s + parts.ranker_cpu_s.sum() + shards_N * call_at_ranker_s, least=least)
+    at_ranker_s_N = own_s + parts.ranker_cpu_s.sum() + shards_N * call_at_ranker_s
+    rankers_N = servers(cooled_s(at_ranker_s_N, costs.ranker_cold_us, config, costs, utilisation=busy), least=least)
     servers_N = servers(parts.cpu_s.sum() + shards_N * call_s, least=least * shards_N)
     roots = sum(map(_root, statistics.tables, idle_T.tolist(), (whole.cpu_s - idle_T).tolist()))
     held_bytes_N = np.maximum(

@@ -17,8 +17,11 @@ from exfm.planning.pricing.costs import CostModel, ShardWork
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-ROUNDING = 1e-12
-"""By which a product may be above a whole number of servers without wanting one more."""
+NEWTON_STEPS = 6
+"""Each doubles the digits that are right."""
+
+ROUNDING = 1e-9
+"""Share by which a number of servers may be above a whole one without wanting one more."""
 
 
 @dataclass(frozen=True)
@@ -104,26 +107,35 @@ def priced(needs: Needs, replicas: Sequence[int], rankers: int, config: Sharding
 
 def shard_servers(cpu_s: Floats, config: ShardingConfig, costs: CostModel, *, utilisation: float) -> Integers:
     """Return the servers for shards whose calls take a warm server so much CPU time; shape of `cpu_s`."""
-    return _servers(cpu_s, costs.shard_cold_us, config, costs, utilisation=utilisation)
+    return _servers(cooled_s(cpu_s, costs.shard_cold_us, config, costs, utilisation=utilisation), config, utilisation)
 
 
 def num_rankers(cpu_s: float, config: ShardingConfig, costs: CostModel, *, utilisation: float) -> int:
     """Return the rankers for requests that take a warm one so much CPU time."""
-    return int(_servers(np.array(cpu_s), costs.ranker_cold_us, config, costs, utilisation=utilisation))
+    cooled = cooled_s(np.array(cpu_s), costs.ranker_cold_us, config, costs, utilisation=utilisation)
+    return int(_servers(cooled, config, utilisation))
 
 
-def _servers(
-    warm_s: Floats, cold_us: float, config: ShardingConfig, costs: CostModel, *, utilisation: float
-) -> Integers:
-    """Return the fewest servers that keep within the utilisation; `min_replicas` at least.
+def cooled_s(warm_s: Floats, cold_us: float, config: ShardingConfig, costs: CostModel, *, utilisation: float) -> Floats:
+    """Return the CPU time of a request at servers that are so busy, of which a cold one takes `cold_us` more.
 
-    Poisson arrivals at a server's rate x find it cold by 1 / (1 + x * cooling) in the mean, so its utilisation is
-    x * (warm + cold / (1 + x * cooling)): a quadratic equation for x.
+    A server that gets a request every t seconds finds itself cold by 1 - exp(-t / cooling), and by less in the mean if
+    they come less regularly (Jensen). With so many servers, n = rate * (warm + coldness(n) * cold) / utilisation, of
+    which the right side is concave: Newton's steps come down to the solution from where all servers are cold.
     """
-    cold_s, cooling_s = cold_us * 1e-6, costs.cooling_ms * 1e-3
-    linear_s = warm_s + cold_s - utilisation * cooling_s
-    per_server_s = (linear_s + np.sqrt(linear_s**2 + 4 * warm_s * cooling_s * utilisation)) / (2 * utilisation)
-    wanted = np.ceil(config.demand.requests_per_s * per_server_s * (1 - ROUNDING))
+    cold_s, cooling_s, rate = cold_us * 1e-6, costs.cooling_ms * 1e-3, config.demand.requests_per_s
+    if not rate:
+        return warm_s + cold_s
+    servers = rate * (warm_s + cold_s) / utilisation
+    for _ in range(NEWTON_STEPS):
+        warmth = np.exp(-servers / (rate * cooling_s))
+        too_many = servers - rate * (warm_s + cold_s * (1 - warmth)) / utilisation
+        servers = servers - too_many / (1 - cold_s / (cooling_s * utilisation) * warmth)
+    return servers * utilisation / rate
+
+
+def _servers(cpu_s: Floats, config: ShardingConfig, utilisation: float) -> Integers:
+    wanted = np.ceil(config.demand.requests_per_s * cpu_s / utilisation * (1 - ROUNDING))
     return np.maximum(config.demand.min_replicas, wanted).astype(np.int64)
 
 
