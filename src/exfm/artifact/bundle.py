@@ -116,6 +116,8 @@ def read_plan(uri: str) -> ShardPlan:
     if Path(uri).is_dir() or not (is_local(uri) or uri.endswith(".json")):
         place = join(uri, MANIFEST)
         return BundleManifest.of(read_file(place), source=place).plan
+    if is_local(uri):
+        return ShardPlan.parse(read_json(Path(uri)), source=uri)
     try:
         return ShardPlan.parse(json.loads(read_file(uri)), source=uri)
     except ValueError as error:
