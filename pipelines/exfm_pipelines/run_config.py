@@ -13,11 +13,10 @@ from exfm.distill.config import VerticalConfig
 from exfm.errors import ConfigError
 from exfm.events.sources import Source, resolve
 from exfm.foundation.config import FoundationConfig
-from exfm.planning.planner import make_plan
-from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm.planning.statistics import statistics_of_schema
 from exfm.schema import Schema
 from exfm.sharding.config import BundleConfig
+from exfm.sharding.planned import plan_bundle
 from exfm_components.deployment_config import DeploymentConfig
 
 
@@ -55,7 +54,8 @@ class RunConfig(Config):
 
         Raises: before anything runs, what would otherwise fail late: SchemaError if the schema is wrong or a model asks
         for what it does not have; ConfigError if a vertical model's task has no teacher, or a remote root no registry;
-        PlanError if a model's tables do not fit the shards.
+        PlanError if a model's tables do not fit the shards, or a plan that is named is for others; StorageError if one
+        cannot be read.
         """
         schema = Schema.read(Path(self.feature_schema))
         taught = schema.select(features=self.foundation.features, tasks=self.foundation.tasks)
@@ -65,7 +65,7 @@ class RunConfig(Config):
                 raise ConfigError(f"vertical model {model.name!r} has no feature of net `item`: it could rank nothing")
             served = own.widen(model.model.dim_factor)
             estimate = statistics_of_schema(served, candidates_mean=self.bundle.candidates_mean)
-            make_plan(served, estimate, self.bundle.sharding, DEFAULT_COSTS)
+            plan_bundle(self.bundle.of_model(model.name), served, estimate)
             untaught = set(own.tasks()) - set(taught.tasks())
             if untaught:
                 raise ConfigError(
@@ -104,6 +104,7 @@ def read_run_config(path: Path, *, root: str = "") -> RunConfig:
             "root": resolve_path(root, base=Path.cwd()) if root else resolve_path(config.root, base=base),
             "feature_schema": str(base / config.feature_schema),
             "source": resolve(config.source, base=base),
+            "bundle": config.bundle.resolved(base),
             "warm_start": resolve_path(config.warm_start, base=base) if config.warm_start else "",
         }
     )

@@ -87,6 +87,25 @@ def test_traces_of_other_features_are_not_read_together(tmp_path: Path, schema: 
         Trace.read(tmp_path)
 
 
+def test_traces_of_other_models_are_not_read_together_though_their_features_are_alike(
+    tmp_path: Path, schema: Schema
+) -> None:
+    for name, model in (("a", "students"), ("b", "nurses")):
+        writer_of(tmp_path / name, schema, model=model).add(requests_of(schema, 1))
+    problem = r"/b is a trace of model 'nurses', .*/a of 'students'; keep each model's in a folder of its own"
+    with pytest.raises(StorageError, match=problem):
+        Trace.read(tmp_path)
+
+
+def test_traces_of_other_sampling_rates_are_not_read_together(tmp_path: Path, schema: Schema) -> None:
+    for name, rate in (("a", 1.0), ("b", 0.01)):
+        writer_of(tmp_path / name, schema, sampling_rate=rate).add(requests_of(schema, 1))
+    problem = r"/b has a share of 0.01 of a ranker's requests, .*/a of 1, .*; count them apart, or record at one"
+    with pytest.raises(StorageError, match=problem):
+        Trace.read(tmp_path)
+    assert Trace.read(tmp_path / "b").num_requests == 1
+
+
 def test_a_trace_is_not_written_over(folder: Path, schema: Schema) -> None:
     with pytest.raises(StorageError, match="holds a trace already"):
         writer_of(folder, schema)

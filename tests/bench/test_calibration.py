@@ -33,7 +33,9 @@ def measured_of(strategy: str, num_shards: int, *, candidates: int, requests_per
     """Return what the simulator with the true prices gives at a point."""
     config = ShardingConfig.parse({"strategy": strategy, "num_shards": num_shards}, source="a test")
     statistics = make_statistics(candidates=candidates)
-    point = Point(strategy, make_plan(make_schema(), statistics, config, DEFAULT_COSTS), candidates, requests_per_s)
+    point = Point(
+        strategy, make_plan(make_schema(), statistics, config, DEFAULT_COSTS), candidates, requests_per_s, 0.3
+    )
     arrivals_s = point.arrivals_s(num_requests=1_500, seed=seed)
     replayed = replay_requests(
         Requests(arrivals_s, np.full(len(arrivals_s), float(candidates))),

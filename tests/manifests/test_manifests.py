@@ -130,6 +130,14 @@ def test_servers_know_their_settings_and_end_within_their_grace_period() -> None
         assert config.lame_duck_s + config.drain_s < deploy.GRACE_PERIOD_S
 
 
+def test_what_a_ranker_records_by_default_fits_its_pods_tmp() -> None:
+    (spec,) = (runtime["spec"] for runtime in RUNTIMES.values() if runtime["metadata"]["name"] == deploy.RANKER_RUNTIME)
+    (mount,) = (mount for mount in spec["containers"][0]["volumeMounts"] if mount["mountPath"] == "/tmp")
+    (volume,) = (volume for volume in spec["volumes"] if volume["name"] == mount["name"])
+    assert not mount.get("readOnly")
+    assert RankerConfig().trace_max_mib < int(volume["emptyDir"]["sizeLimit"].removesuffix("Mi"))
+
+
 def test_deploy_and_manifests_mean_the_same_by_a_name() -> None:
     names = {(object_["kind"], object_["metadata"]["name"]) for object_ in WRITTEN.values()}
     assert {

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from exfm.environment import COMPUTE_ENVIRONMENT
-from exfm.errors import ConfigError, DataError, PlanError, SchemaError, ServingError
+from exfm.errors import ConfigError, DataError, PlanError, SchemaError, ServingError, StorageError
 from exfm.events.schemas import MOVIELENS
 from exfm.events.sources import load
 from exfm_components.progress import PREFIX, Progress, parse, running
@@ -150,6 +150,15 @@ def test_what_would_fail_late_is_refused_before_anything_runs(tmp_path: Path, mo
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ConfigError, match="root s3://bucket/run is remote; set MLFLOW_TRACKING_URI"):
         read_run_config(write_run(tmp_path, RUN), root="s3://bucket/run").arguments()
+
+
+def test_a_plan_that_a_bundle_is_to_take_starts_at_the_file_and_is_checked_before_anything_runs(tmp_path: Path) -> None:
+    named = RUN + "bundle: {plan: 'plans/{model}.json', costs: s3://bucket/costs.yaml}\n"
+    config = read_run_config(write_run(tmp_path, named))
+    assert config.bundle.plan == str(tmp_path / "plans/{model}.json")
+    assert config.bundle.costs == "s3://bucket/costs.yaml"
+    with pytest.raises(StorageError, match=r"plans/one\.json"):
+        config.arguments()
 
 
 def test_a_logs_remote_paths_stay_and_its_local_ones_start_at_the_file(tmp_path: Path) -> None:

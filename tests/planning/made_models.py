@@ -3,10 +3,10 @@
 from hypothesis import strategies as st
 
 from exfm.artifact.plan import ShardPlan
+from exfm.bench.large_models import schema_of
 from exfm.planning.config import Demand, ShardingConfig
 from exfm.planning.pricing.costs import CallPrices, CostModel
 from exfm.planning.statistics import HotRows, Statistics, TableStatistics
-from exfm.planning.workloads import schema_of
 from exfm.schema import Schema
 
 COSTS = CostModel(

@@ -98,6 +98,18 @@ def test_more_servers_are_taken_for_a_latency_than_for_the_load_alone() -> None:
     assert sum(tight.replicas) > sum(loose.replicas)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_promised_latency_holds_for_requests_that_chose_no_servers(seed: int) -> None:
+    schema, statistics = model(*(table(f"t{index}", rows=1000, pooling=20) for index in range(4)))
+    demand = {"requests_per_s": 2000.0, "simulated_requests": 1000, "p99_ms": 10, "candidates_p99": 200, "seed": seed}
+    config = shards(2, memory_bytes=2**20, strategy="auto", demand=demand)
+    offer = make_offer(schema, statistics, config, COSTS)
+    others = config.demand.model_copy(update={"simulated_requests": 100_000, "seed": seed + 1000})
+    found = forecast(offer.placement, offer.fleet, schema, config.model_copy(update={"demand": others}), COSTS)
+    assert found.p99_ms <= 10 * 1.1
+    assert not found.is_overloaded
+
+
 @pytest.mark.parametrize("strategy", ["auto", "capacity-balanced"])
 def test_a_latency_that_no_plan_reaches_is_refused_with_the_numbers(strategy: str) -> None:
     schema, statistics = model(table("t0", pooling=20), table("t1", pooling=20))
@@ -181,4 +193,4 @@ def cost_of(parts: Parts, shard_of: np.ndarray, config: object) -> float:
     from exfm.planning.placing.placement import Placement
 
     placement = Placement("auto", parts, shard_of, int(shard_of.max()) + 1)
-    return fleet_of(needs_of(placement, COSTS), config, utilisation=config.demand.max_utilisation).cost
+    return fleet_of(needs_of(placement, COSTS), config, COSTS, utilisation=config.demand.max_utilisation).cost

@@ -11,7 +11,7 @@ from exfm.errors import ConfigError, PlanError
 from exfm.planning.config import ShardingConfig
 from exfm.planning.planner import make_plan
 from exfm.planning.sizes import three_digits
-from exfm.planning.telling.comparison import Row, compare, compared_plan, comparison_table, problems
+from exfm.planning.telling.comparison import Row, about_bounds, compare, compared_plan, comparison_table, problems
 from exfm.planning.telling.drawing import draw_comparison
 
 STRATEGIES = ["singular", "one-shard", "capacity-balanced", "load-balanced", "nsbp", "auto"]
@@ -54,18 +54,16 @@ def test_sparing_the_calls_spares_time(rows: tuple[Row, ...]) -> None:
 
 def test_servers_that_cannot_keep_up_are_overloaded_and_miss_the_demand(tmp_path: Path) -> None:
     tables = [table(f"t{index}", rows=500 * index, net="user" if index % 2 else "item") for index in range(1, 6)]
-    config = shards(2, memory_bytes=2**20, demand={"requests_per_s": 500.0, "max_utilisation": 0.95})
-    costs = COSTS.model_copy(update={"ranker_cold_us": 2_000.0, "shard_cold_us": 1_000.0})  # work more when cold
-    rows = compare(*model(*tables), config, costs)
+    demand = {"requests_per_s": 663.0, "max_utilisation": 0.999, "candidates_p99": 500, "seed": 2}  # of large requests
+    config = shards(2, memory_bytes=2**20, demand=demand)
+    rows = compare(*model(*tables), config, COSTS)
     by_name = {row.strategy: row for row in rows}
-    assert by_name["load-balanced"].is_overloaded
-    assert not by_name["load-balanced"].meets
+    assert by_name["one-shard"].is_overloaded
+    assert not by_name["one-shard"].meets
     assert by_name["singular"].meets
-    assert "\nload-balanced: overloaded with 3 pods at 500 requests/s: rankers are 10" in "\n".join(
-        ["", *problems(rows)]
-    )
+    assert "\none-shard: overloaded with 2 pods at 663 requests/s: rankers are 100" in "\n".join(["", *problems(rows)])
     lines = {line.split()[0]: line.split() for line in printed(rows).splitlines()[3:9]}
-    assert lines["load-balanced"].count("overload") == 1
+    assert lines["one-shard"].count("overload") == 1
     assert "overload" not in lines["singular"]
     draw_comparison(rows, config, title="a model", out=tmp_path / "comparison.svg")
     assert "<!-- (overloaded) -->" in (tmp_path / "comparison.svg").read_text(encoding="utf-8")
@@ -76,6 +74,19 @@ def test_the_cpu_time_told_is_the_prediction(rows: tuple[Row, ...]) -> None:
     for row in rows[:-1]:
         assert row.prediction is not None
         assert lines[row.strategy][-4] == three_digits(row.prediction.cpu_ms)
+
+
+def test_auto_says_how_far_its_cost_is_above_what_no_plan_costs_less_than(rows: tuple[Row, ...]) -> None:
+    *others, auto = rows
+    assert auto.offer is not None
+    assert auto.cost_bound is not None
+    assert auto.distance == auto.offer.fleet.cost / auto.cost_bound.value - 1 > 0
+    lines = {line.split()[0].rstrip(":"): line.split() for line in printed(rows).splitlines()[3:9]}
+    assert f"{auto.distance:.2%}" in lines["auto"]
+    (line,) = about_bounds(rows)
+    least = three_digits(auto.cost_bound.value)
+    assert line.startswith(f"auto: above bound is its cost: no plan with shard servers costs less than {least} (")
+    assert [row.distance for row in others] == [row.offer.placement.distance for row in others if row.offer]
 
 
 def test_a_strategy_without_a_plan_says_why_and_the_others_have_theirs() -> None:

@@ -4,7 +4,9 @@ import pytest
 from made_models import COSTS, model, shards, table
 
 from exfm.errors import PlanError
-from exfm.planning.planner import make_plan
+from exfm.planning.planner import make_offer, make_plan
+from exfm.planning.pricing.bounds import least_cost
+from exfm.planning.sizes import three_digits
 from exfm.planning.statistics import TableStatistics
 from exfm.planning.telling.explanation import explain
 
@@ -80,3 +82,67 @@ def test_a_strategy_of_another_version_is_not_explained() -> None:
     assert text.endswith(
         "The plan is by 'size-balanced', a strategy that this version does not have: it cannot tell why."
     )
+
+
+def test_it_says_what_auto_took_and_what_another_strategy_would_cost() -> None:
+    tables = [table(f"t{index}", rows=1000 * index, pooling=index) for index in range(1, 5)]
+    config = shards(2, memory_bytes=2**20, strategy="auto", demand={"requests_per_s": 5000.0})
+    schema, statistics = model(*tables)
+    fleet = make_offer(schema, statistics, config, COSTS).fleet
+    text = explained("t1", *tables, strategy="auto", demand={"requests_per_s": 5000.0})
+    assert f"auto takes what costs least: the plan's {fleet.pods} pods cost {three_digits(fleet.cost)}." in text
+    assert (
+        f"For 5,000 requests/s alone, whatever the latency, its placement wants {fleet.pods} at "
+        f"{three_digits(fleet.cost)}, the cheapest of another strategy ("
+    ) in text
+    assert f"costs less than {three_digits(least_cost(statistics, config, COSTS).value)}." in text
+    assert "The other" not in text
+
+
+def test_it_says_what_auto_does_without_a_load() -> None:
+    text = explained("a", table("a"), table("b"), strategy="auto", demand={"min_replicas": 2})
+    assert "auto takes what costs least: the plan's 4 pods cost" in text
+    assert "The settings have no load (demand.requests_per_s), so every shard has 2 servers, and the fewest" in text
+    assert "So its placement wants 4 at " in text
+
+
+def test_it_says_where_only_auto_has_a_plan() -> None:
+    text = explained("a", table("a", rows=1000), table("b", rows=1000), memory_bytes=12_800, strategy="auto")
+    assert "and no other strategy has a plan on 2 shards of 12.5 KiB" in text
+
+
+@pytest.mark.parametrize(
+    ("demand", "takes", "why"),
+    [
+        ({}, "least: ", "The other costs less: the plan is of other settings, or comes from a plan before it;"),
+        (
+            {"requests_per_s": 1.0, "p99_ms": 30.0},
+            "least within p99_ms (30): ",
+            "The other would be taken if so few servers answered in time, which `exfm shard plan` simulates.",
+        ),
+    ],
+)
+def test_it_says_why_auto_may_not_take_a_strategy_that_costs_less(
+    demand: dict[str, float], takes: str, why: str
+) -> None:
+    schema, statistics = model(*(table(f"t{index}") for index in range(4)))
+    config = shards(4, memory_bytes=2**20, demand=demand)
+    plan = make_plan(schema, statistics, config, COSTS).model_copy(update={"strategy": "auto: capacity-balanced"})
+    text = " ".join(explain("t0", plan, statistics, config, COSTS))
+    assert f"auto takes what costs {takes}the plan's 5 pods cost" in text
+    assert "the cheapest of another strategy (one-shard, 1 shard) 2 at " in text
+    assert why in text
+
+
+def test_what_the_plan_has_is_priced_though_the_load_wants_others() -> None:
+    schema, statistics = model(table("a"), table("b"))
+    config = shards(2, memory_bytes=2**20, strategy="auto", demand={"requests_per_s": 5000.0})
+    plan = make_plan(schema, statistics, config, COSTS)
+    pods = plan.rankers + sum(plan.replicas)
+    text = " ".join(explain("a", plan.model_copy(update={"rankers": plan.rankers + 7}), statistics, config, COSTS))
+    assert f"the plan's {pods + 7} pods cost" in text
+    assert f"its placement wants {pods} at " in text
+
+
+def test_a_plan_of_another_strategy_says_nothing_of_auto() -> None:
+    assert "auto" not in explained("a", table("a", rows=300), table("b", rows=200))

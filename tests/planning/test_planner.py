@@ -108,6 +108,18 @@ def test_no_placement_is_below_its_bound_though_tables_are_split(
     assert bottleneck_of(placement) >= placement.bound.value * (1 - 1e-9)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "unit"),
+    [("singular", "cpu_s"), ("one-shard", "cpu_s"), ("load-balanced", "cpu_s"), ("capacity-balanced", "size_bytes"),
+     ("nsbp", "size_bytes")],
+)  # fmt: skip
+def test_parts_are_weighed_in_the_unit_of_the_bottleneck(strategy: Strategy, unit: str) -> None:
+    _, statistics = model(table("u", rows=300, net="user"), table("i", rows=200), table("j", rows=100))
+    placement = PLACINGS[strategy](statistics, shards(2, memory_bytes=2**16), COSTS)
+    np.testing.assert_array_equal(placement.parts.weights(placement.balances), getattr(placement.parts, unit))
+    assert bottleneck_of(placement) == np.bincount(placement.shard_of, getattr(placement.parts, unit)).max()
+
+
 def test_pieces_that_need_not_be_alike_do_not_raise_the_bound_of_nsbp() -> None:
     users = table("u0", rows=1020, dim=16, net="user"), table("u1", rows=400, dim=16, net="user")
     _, statistics = model(*users, table("i0", rows=100, dim=16))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recorded_requests import random_requests
+from recorded_requests import plan_with_hot_rows, random_requests
 
-from exfm.artifact.plan import Assignment, ShardPlan, assign
+from exfm.artifact.plan import ShardPlan
 from exfm.artifact.trace import Trace, TraceWriter
 from exfm.errors import DataError, PlanError
 from exfm.planning.pricing.costs import DEFAULT_COSTS
@@ -28,13 +28,7 @@ def trace_folder(tmp_path: Path, schema: Schema) -> Path:
 
 @pytest.fixture
 def split_plan(schema: Schema) -> ShardPlan:
-    """Return a plan that splits table `item` in three, copies its hot rows to a fourth shard and has the rest there."""
-    rows = schema.table("item").rows
-    thirds = [0, rows // 3, 2 * rows // 3, rows]
-    assignments = [Assignment("item", shard, thirds[shard], thirds[shard + 1] - thirds[shard]) for shard in range(3)]
-    assignments.append(Assignment("item", 3, 0, 20, hot=True))
-    assignments += [Assignment(table.name, 3, 0, table.rows) for table in schema.tables if table.name != "item"]
-    return ShardPlan(strategy="by-hand", num_shards=4, replicas=(1,) * 4, slices=assign(schema, assignments, 4))
+    return plan_with_hot_rows(schema)
 
 
 def test_every_key_of_a_request_falls_on_one_shard(trace_folder: Path, schema: Schema, split_plan: ShardPlan) -> None:

@@ -54,6 +54,7 @@ def test_plan_compares_all_strategies_and_writes_the_one_asked_for(
     plan = ShardPlan.parse(json.loads(out.read_text(encoding="utf-8")), source="test")
     plan.check(Schema.read(schema_file))
     assert plan.strategy == "nsbp"
+    assert "\nauto: above bound is its cost: no plan with shard servers costs less than " in said
     assert f"nsbp: 3 tables in 3 slices, 2 shards, {sum(plan.replicas)} server" in said
     assert drawing.read_bytes().startswith(b"<?xml")
 

@@ -10,6 +10,8 @@ import pytest
 from report_run import WARMUP_WINDOWS, Run
 from rich.console import Console
 
+from exfm.artifact.bundle import BundleManifest
+from exfm.artifact.plan import Assignment, assign
 from exfm.errors import ConfigError, DataError, StorageError
 from exfm.events.labels import PseudoLabelsManifest
 from exfm.events.log import EventLogManifest, read_names
@@ -18,7 +20,8 @@ from exfm.models.offline import answer_request
 from exfm.report.comparison import NUM_BINS
 from exfm.report.console import print_summary
 from exfm.report.html import DASH, percent, render_html, size, span, times
-from exfm.report.summary import Summary
+from exfm.report.plots import bytes_by_shard
+from exfm.report.summary import BundleSummary, Summary
 from exfm.training.manifest import PREDICTIONS, ModelManifest
 
 TASKS = ("click", "conversion")
@@ -117,6 +120,23 @@ def test_shards_hold_what_the_plan_says(summary: Summary) -> None:
     (bundle,) = summary.bundles
     held = {part.table: part.size_bytes for shard in bundle.shards for part in shard}
     assert held == {"segment": 64 * 32, "user": 16384 * 32, "ad": 8192 * 32, "advertiser": 512 * 32, "topic": 128 * 32}
+
+
+def test_copies_of_hot_rows_are_called_so(run: Run, summary: Summary) -> None:
+    manifest = BundleManifest.read(run.root / "bundle/search")
+    plan = manifest.plan
+    assignments = [Assignment(s.table, s.shard, s.first_row, s.num_rows) for s in plan.slices]
+    assignments.append(Assignment("user", 0, 0, 1024, hot=True))
+    slices = assign(manifest.feature_schema, assignments, plan.num_shards)
+    bundle = BundleSummary.of(manifest.model_copy(update={"plan": plan.model_copy(update={"slices": slices})}))
+    hot = [(part.table, part.num_rows) for shard in bundle.shards for part in shard if part.kind == "hot"]
+    assert hot == [("user", 1024)]
+    page = render_html(summary.model_copy(update={"bundles": (bundle,)}))
+    assert "user 32.0 KiB (copy of 1,024 hot rows)" in page
+    assert "Hot rows are those of a table" in page
+    assert "hot rows" not in render_html(summary).lower()
+    assert b"copies of hot rows" in bytes_by_shard([bundle])
+    assert b"hot rows" not in bytes_by_shard(summary.bundles)
 
 
 def test_the_ranked_list_is_sorted_and_named(run: Run, summary: Summary) -> None:

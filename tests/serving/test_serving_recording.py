@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -68,6 +69,16 @@ def test_requests_are_recorded_with_all_their_keys(
         bags = batches.of(feature.net).bags[feature.name]
         np.testing.assert_array_equal(requests.keys[feature.name], np.tile(bags.keys, 3))
         np.testing.assert_array_equal(requests.lengths[feature.name], np.tile(bags.lengths, 3))
+
+
+def test_traces_of_several_pods_are_one_when_copied_into_one_folder(
+    manifest: BundleManifest, batches: NetBatches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pod in ("ranker-a", "ranker-b"):
+        monkeypatch.setattr(socket, "gethostname", lambda pod=pod: pod)
+        record(manifest, RankerConfig(trace_folder=str(tmp_path / pod)), batches, 3)
+        shutil.copytree(tmp_path / pod, tmp_path / "copied", dirs_exist_ok=True)
+    assert Trace.read(tmp_path / "copied").num_requests == 6
 
 
 def test_a_file_holds_no_more_requests_than_it_may(

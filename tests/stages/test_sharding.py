@@ -5,13 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from stream import Stream
 
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
+from exfm.artifact.manifest import write_json
+from exfm.artifact.plan import Assignment, assign
 from exfm.artifact.storage import Ref
 from exfm.errors import PlanError, StorageError
 from exfm.models.offline import answer_request
-from exfm.planning.config import ShardingConfig
+from exfm.planning.config import Demand, ShardingConfig
+from exfm.planning.planner import make_plan
+from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm.sharding.config import BundleConfig
 from exfm.sharding.stage import headline, make_bundle, statistics_of_model
 
@@ -71,6 +76,65 @@ def test_a_bundle_is_planned_with_statistics_that_were_counted_before(
     statistics_of_model(vertical, candidates_mean=100).write(config.table_statistics)
     manifest = make_bundle(config, vertical=vertical, out=str(tmp_path / "bundle"))
     assert manifest == BundleManifest.read(stream.folder(bundle))
+
+
+def test_a_bundle_takes_the_plan_that_its_settings_name_for_its_model(
+    stream: Stream, vertical: Ref, bundle: Ref, tmp_path: Path
+) -> None:
+    made = BundleManifest.read(stream.folder(bundle))
+    planned = make_plan(
+        made.feature_schema,
+        statistics_of_model(vertical, candidates_mean=100).statistics,
+        ShardingConfig(strategy="load-balanced", num_shards=3),
+        DEFAULT_COSTS,
+    )
+    write_json(tmp_path / f"{made.name}.json", planned.to_dict())
+    config = BundleConfig(golden_candidates=20, plan=str(tmp_path / "{model}.json"))
+    assert make_bundle(config, vertical=vertical, out=str(tmp_path / "bundle")).plan == planned
+
+
+def test_a_plan_for_another_model_leaves_no_bundle(stream: Stream, vertical: Ref, bundle: Ref, tmp_path: Path) -> None:
+    plan = BundleManifest.read(stream.folder(bundle)).plan
+    fewer = plan.model_copy(update={"slices": plan.slices[1:]})
+    write_json(tmp_path / "plan.json", fewer.to_dict())
+    config = BundleConfig(golden_candidates=20, plan=str(tmp_path / "plan.json"))
+    with pytest.raises(PlanError, match=plan.slices[0].table):
+        make_bundle(config, vertical=vertical, out=str(tmp_path / "bundle"))
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_bundle_moves_few_bytes_from_the_one_before(
+    stream: Stream, vertical: Ref, bundle: Ref, tmp_path: Path
+) -> None:
+    before = BundleManifest.read(stream.folder(bundle))
+    swapped = assign(
+        before.feature_schema,
+        [Assignment(s.table, 1 - s.shard, s.first_row, s.num_rows) for s in before.plan.slices],
+        2,
+    )
+    old = before.plan.model_copy(update={"slices": swapped})
+    write_json(tmp_path / "old.json", old.to_dict())
+    config = BundleConfig(golden_candidates=20, previous_plan=str(tmp_path / "old.json"))
+    assert make_bundle(config, vertical=vertical, out=str(tmp_path / "bundle")).plan.slices == old.slices
+
+
+def test_a_bundle_is_planned_by_the_costs_that_its_settings_name(vertical: Ref, tmp_path: Path) -> None:
+    sharding = ShardingConfig(strategy="auto", demand=Demand(requests_per_s=1000))
+    dear = DEFAULT_COSTS.to_dict()
+    dear["shard"]["call_us"] *= 20
+    (tmp_path / "costs.yaml").write_text(json.dumps(dear))
+    config = BundleConfig(golden_candidates=20, sharding=sharding)
+    cheap = make_bundle(config, vertical=vertical, out=str(tmp_path / "cheap"))
+    with_costs = config.model_copy(update={"costs": str(tmp_path / "costs.yaml")})
+    found = make_bundle(with_costs, vertical=vertical, out=str(tmp_path / "dear"))
+    assert sum(found.plan.replicas) > sum(cheap.plan.replicas)
+
+
+def test_a_plan_and_one_to_move_from_are_not_named_together() -> None:
+    with pytest.raises(
+        ValidationError, match=r"plan a\.json is taken as it is; leave it out, or previous_plan b\.json"
+    ):
+        BundleConfig(plan="a.json", previous_plan="b.json")
 
 
 def test_tables_that_do_not_fit_their_shards_leave_no_bundle(vertical: Ref, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from pydantic import StringConstraints
 from exfm.artifact.digests import FileDigest, Sha256, digest_of_json, digests_of_folder, verify_folder
 from exfm.artifact.manifest import read_json, write_json
 from exfm.artifact.plan import ShardPlan
-from exfm.artifact.storage import MANIFEST, Ref, join, read_file
+from exfm.artifact.storage import MANIFEST, Ref, is_local, join, read_file
 from exfm.config import Config
 from exfm.errors import BundleError, ConfigError, PlanError, StorageError
 from exfm.schema import Schema
@@ -106,6 +106,22 @@ class BundleManifest(Config):
         if manifest.bundle_id != expected:
             raise BundleError(f"{source}: bundle_id is {manifest.bundle_id}, but the content's is {expected}")
         return manifest
+
+
+def read_plan(uri: str) -> ShardPlan:
+    """Return the plan in a JSON file, or that of a bundle; `uri` is a path or URL of either.
+
+    Raises: StorageError if it cannot be read; ConfigError or BundleError if it is malformed.
+    """
+    if Path(uri).is_dir() or not (is_local(uri) or uri.endswith(".json")):
+        place = join(uri, MANIFEST)
+        return BundleManifest.of(read_file(place), source=place).plan
+    if is_local(uri):
+        return ShardPlan.parse(read_json(Path(uri)), source=uri)
+    try:
+        return ShardPlan.parse(json.loads(read_file(uri)), source=uri)
+    except ValueError as error:
+        raise StorageError(f"{uri}: not JSON: {error}") from error
 
 
 def read_manifest(bundle: Ref) -> BundleManifest:

@@ -122,7 +122,7 @@ class TraceWriter:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one ranker or several recorded of one model's requests."""
+    """What one ranker or several recorded of one model's requests, all at one sampling rate."""
 
     parts: tuple[tuple[Path, TraceManifest], ...]
     """Each ranker's folder and manifest, in order of folders."""
@@ -131,18 +131,15 @@ class Trace:
     def read(cls, folder: Path) -> Self:
         """Return the traces in a folder and below it, those without requests aside.
 
-        Raises: StorageError if there is none, one cannot be read, or they are of models with other features.
+        Raises: StorageError if there is none, one cannot be read, or they do not add up to one.
         """
         found = [(path.parent, _read_manifest(path)) for path in sorted(folder.rglob(MANIFEST))]
         parts = tuple((place, manifest) for place, manifest in found if manifest.files)
         if not parts:
             empty = f", {len(found)} without" if found else ""
             raise StorageError(f"{folder}: 0 traces with a request{empty}; let a ranker record some (`trace_folder`)")
-        for place, manifest in parts:
-            if manifest.features != parts[0][1].features:
-                raise StorageError(
-                    f"{place} and {parts[0][0]} are traces of models with other features; read them apart"
-                )
+        for part in parts[1:]:
+            _check_adds_up(parts[0], part)
         return cls(parts)
 
     @property
@@ -196,6 +193,23 @@ def _tensors_of(requests: Requests) -> dict[str, npt.NDArray[Any]]:
     tensors |= {f"{net}.rows": counts for net, counts in requests.num_rows.items()}
     tensors |= {f"{name}.keys": keys for name, keys in requests.keys.items()}
     return tensors | {f"{name}.lengths": lengths for name, lengths in requests.lengths.items()}
+
+
+def _check_adds_up(first: tuple[Path, TraceManifest], other: tuple[Path, TraceManifest]) -> None:
+    (place, manifest), (other_place, other_manifest) = first, other
+    if other_manifest.model != manifest.model:
+        raise StorageError(
+            f"{other_place} is a trace of model {other_manifest.model!r}, {place} of {manifest.model!r}; keep each "
+            "model's in a folder of its own"
+        )
+    if other_manifest.features != manifest.features:
+        raise StorageError(f"{other_place} and {place} are traces of models with other features; read them apart")
+    if other_manifest.sampling_rate != manifest.sampling_rate:
+        raise StorageError(
+            f"{other_place} has a share of {other_manifest.sampling_rate:g} of a ranker's requests, {place} of "
+            f"{manifest.sampling_rate:g}, so they do not count alike; count them apart, or record at one "
+            "`trace_sampling_rate`"
+        )
 
 
 def _read_manifest(path: Path) -> TraceManifest:

@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ Floats = npt.NDArray[np.float64]
 NUM_MESSAGES = 300
 """Requests that differ; they come again in turn."""
 NUM_REDRAWN = 200
+NUM_PROBES, NUM_PROBING = 3, 100
+"""Times that a point's CPU time is measured to set its rate, and of how many requests."""
 NUM_WARMUP = 40
 """Requests before those that count, in each round."""
 
@@ -33,6 +35,8 @@ class Point:
     plan: ShardPlan
     candidates: int
     requests_per_s: float
+    busy: float
+    """Part of the machine's cores that the load is to take, with the client: the rate is set by it."""
 
     def arrivals_s(self, *, num_requests: int, seed: int) -> Floats:
         """Return when requests are due, those of a round's warm-up first (Poisson arrivals)."""
@@ -121,10 +125,12 @@ def measure(
     """Return what the servers of each point's plan did under its load.
 
     All plans' servers are there from beginning to end, and a round takes the points in an order of its own: a machine
-    that is slower for some minutes is so for all points. `num_requests` are a point's, in all rounds together.
+    that is slower for some minutes is so for all points. `num_requests` are a point's, in all rounds together. Before,
+    each point's rate is set: the points' own are guesses.
 
     Raises: ServingError if servers do not start.
     """
+    points = list(points)
     rounds: list[list[Round]] = [[] for _ in points]
     messages = [
         make_messages(NUM_MESSAGES, candidates=candidates, seed=seed)
@@ -137,6 +143,9 @@ def measure(
             if point.name not in serving:
                 say(f"starting the servers of {point.name}")
                 serving[point.name] = stack.enter_context(_serving_of(point.plan))
+        say("setting the loads")
+        for place, point in enumerate(points):
+            points[place] = _at_its_rate(point, serving[point.name], messages[place], seed=seed)
         for number in range(num_rounds):
             say(f"round {number + 1} of {num_rounds}")
             for place in generator.permutation(len(points)):
@@ -155,6 +164,16 @@ def _serving_of(plan: ShardPlan) -> Iterator[LocalServing]:
         write_bundle(bundle, plan)
         with serve_local(bundle) as serving:
             yield serving
+
+
+def _at_its_rate(point: Point, serving: LocalServing, messages: Sequence[bytes], *, seed: int) -> Point:
+    """Return a point at the rate that keeps the cores as busy as it wants; servers take less for a request the more."""
+    for _ in range(NUM_PROBES):
+        found = _measure_once(serving, messages, point.arrivals_s(num_requests=NUM_PROBING, seed=seed))
+        cpu_s = (found.ranker_cpu_ms + float(found.shard_cpu_ms.sum()) + found.client_cpu_ms) * 1e-3
+        rate = point.busy * len(os.sched_getaffinity(0)) / cpu_s
+        point = replace(point, requests_per_s=float(np.round(rate, 1)))
+    return point
 
 
 def _measure_once(serving: LocalServing, messages: Sequence[bytes], arrivals_s: Floats) -> Round:

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 
+from exfm.bench.large_models import Workload, drm1_like, drm2_like, drm3_like, heavy_tailed
 from exfm.bench.torchrec_plans import TorchRecPlan, plan_by_torchrec
 from exfm.planning.config import Demand, Strategy
-from exfm.planning.placing.placement import bottleneck_of
+from exfm.planning.placing.parts import Parts, pieces_within
+from exfm.planning.placing.placement import Placement
 from exfm.planning.planner import PLACINGS, make_plan
 from exfm.planning.pricing.costs import CostModel
-from exfm.planning.workloads import Workload, drm1_like, drm2_like, drm3_like, heavy_tailed
 
 REPEATS = 3
 """Of each timed plan; the median is told."""
@@ -42,7 +43,9 @@ class Placed:
     memory_full: float
     """Bytes of the model, as a share of all shards' memory."""
     load_full: float
-    """Mean work of a shard over the most, where work is balanced."""
+    """Mean work of a shard, tables in as few parts as fit, over what the busiest shard bears at least in any placement.
+    It is a property of the model and its shards, whatever was found: 1 unless parts too heavy, or too few and alike,
+    force more than the mean upon a shard."""
     torchrec: TorchRecPlan | str
     torchrec_distance: float | None
     """Of the busiest shard of TorchRec's plan above exfm's bound, by exfm's cost model."""
@@ -70,11 +73,19 @@ def placed(workload: Workload, costs: CostModel) -> Placed:
         workload=workload,
         timed={strategy: _timed(workload, strategy, costs) for strategy in TIMED},
         memory_full=workload.total_bytes / (workload.num_shards * workload.settings("auto").capacity_bytes),
-        load_full=float(by_load.shard_cpu_s.mean()) / bottleneck_of(by_load),
+        load_full=load_full(by_load, workload, costs),
         torchrec=torchrec,
         torchrec_distance=None if isinstance(torchrec, str) or by_load.bound is None
         else by_load.bound.distance(float(torchrec.shard_cpu_s.max())),
     )  # fmt: skip
+
+
+def load_full(by_load: Placement, workload: Workload, costs: CostModel) -> float:
+    """Return how full shards are of work, as `Placed` tells it; of a placement only the bound counts."""
+    assert by_load.bound is not None, "a strategy that balances has one"
+    pieces = pieces_within(workload.statistics, workload.settings("load-balanced").capacity_bytes)
+    parts = Parts.divide(workload.statistics, costs, pieces=pieces, hot_rows=0 * pieces)
+    return float(parts.cpu_s.sum()) / workload.num_shards / by_load.bound.value
 
 
 def _timed(workload: Workload, strategy: Strategy, costs: CostModel) -> Timed:

@@ -4,6 +4,7 @@ import math
 import time
 from dataclasses import dataclass
 
+from exfm.bench.large_models import Workload
 from exfm.planning.config import Demand
 from exfm.planning.planner import PLACINGS, make_plan
 from exfm.planning.pricing.costs import CostModel
@@ -11,7 +12,6 @@ from exfm.planning.pricing.fleet import Fleet
 from exfm.planning.pricing.forecast import forecast
 from exfm.planning.pricing.offers import Offer, cheapest_fleet
 from exfm.planning.telling.comparison import compare
-from exfm.planning.workloads import Workload
 
 NODE_GIB = 256.0
 """Memory of a shard: it holds the whole of each model."""
@@ -28,6 +28,8 @@ class Saving:
     whole: Fleet
     auto: Offer
     auto_p99_ms: float
+    auto_distance: float
+    """Of its cost above what no plan with shard servers costs less than, whatever its latency."""
     seconds: float
     """For `auto`'s plan, nearly all of it for simulations."""
     cheapest_other: float
@@ -50,7 +52,7 @@ def saved(workload: Workload, requests_per_s: float, costs: CostModel) -> Saving
     start = time.perf_counter()
     make_plan(workload.schema, workload.statistics, config, costs)
     *others, auto = (row for row in rows if row.strategy != "singular")
-    assert auto.offer is not None and auto.prediction is not None, "make_plan found one"  # noqa: PT018
+    assert auto.offer and auto.prediction and auto.distance is not None, "make_plan found one"  # noqa: PT018
     return Saving(
         workload=workload,
         requests_per_s=requests_per_s,
@@ -58,6 +60,7 @@ def saved(workload: Workload, requests_per_s: float, costs: CostModel) -> Saving
         whole=singular.fleet,
         auto=auto.offer,
         auto_p99_ms=auto.prediction.p99_ms,
+        auto_distance=auto.distance,
         seconds=time.perf_counter() - start,
         cheapest_other=min((row.offer.fleet.cost for row in others if row.offer and row.meets), default=math.inf),
     )

@@ -46,7 +46,7 @@ class Setting:
     num_shards: int
     candidates: tuple[int, ...]
     busy: tuple[float, ...]
-    """Part of the machine's cores that a load should take, by the cost model that there is."""
+    """Part of the machine's cores that a load takes."""
     shard_memory_mib: float = 1024.0
 
     def plan(self, costs: CostModel) -> ShardPlan:
@@ -56,14 +56,14 @@ class Setting:
         return make_plan(make_schema(), make_statistics(candidates=100), config, costs)
 
     def points(self, costs: CostModel, *, cores: int) -> Iterator[Point]:
-        """Yield the plan under each load."""
+        """Yield the plan under each load, at a rate guessed by costs that may be another machine's."""
         plan = self.plan(costs)
         for candidates in self.candidates:
             work = work_of(plan, make_statistics(candidates=candidates))
             cpu_s = costs.ranker_cpu_s(work, candidates) + costs.shard_cpu_s(work).sum()
             for busy in self.busy:
                 rate = float(np.round(busy * cores / (cpu_s + CLIENT_MS * 1e-3)))
-                yield Point(self.name, plan, candidates, rate)
+                yield Point(self.name, plan, candidates, rate, busy)
 
 
 CALIBRATION = (
@@ -194,12 +194,12 @@ def _described(calibration: Calibration) -> str:
 
 
 def _beyond_line(beyond: FarBeyond) -> str:
-    predicted = beyond.predicted
+    predicted, plan = beyond.predicted, beyond.plan
     return (
-        f"{beyond.num_requests} requests after {beyond.num_warmup} over {beyond.num_shards} shards "
-        f"({beyond.table_bytes / 1e12:.1f} TB of tables) at {predicted.requests_per_s:,.0f} requests/s: simulated in "
-        f"{beyond.duration_s:.1f} s (target {MOST_S:.0f} s) after {beyond.compile_s:.1f} s of the first; P50 "
-        f"{predicted.p50_ms:.1f} ms, P99 {predicted.p99_ms:.1f} ms, {predicted.cpu_ms:.1f} ms of CPU a request, "
-        f"{beyond.rankers} rankers {predicted.ranker_utilisation:.0%} busy, {beyond.num_servers} shard servers "
+        f"{beyond.num_requests} requests after {beyond.num_warmup} over {plan.num_shards} shards "
+        f"({beyond.workload.total_bytes / 1e12:.1f} TB of tables) at {predicted.requests_per_s:,.0f} requests/s: "
+        f"simulated in {beyond.duration_s:.1f} s (target {MOST_S:.0f} s) after {beyond.compile_s:.1f} s of the first; "
+        f"P50 {predicted.p50_ms:.1f} ms, P99 {predicted.p99_ms:.1f} ms, {predicted.cpu_ms:.1f} ms of CPU a request, "
+        f"{plan.rankers} rankers {predicted.ranker_utilisation:.0%} busy, {sum(plan.replicas)} shard servers "
         f"{max(predicted.shard_utilisation):.0%} at most"
     )

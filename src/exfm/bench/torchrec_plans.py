@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from exfm.bench.large_models import Workload
 from exfm.planning.placing.bounds import bottleneck_bound
 from exfm.planning.placing.packing import pack
 from exfm.planning.placing.parts import Parts
 from exfm.planning.pricing.costs import CostModel
-from exfm.planning.workloads import Workload
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,9 +9,7 @@ import typer
 from exfm.errors import StorageError
 
 if TYPE_CHECKING:
-    from exfm.artifact.plan import ShardPlan
     from exfm.planning.config import ShardingConfig
-    from exfm.planning.pricing.costs import CostModel
     from exfm.planning.statistics import Statistics
     from exfm.schema import Schema
 
@@ -58,14 +56,16 @@ def plan(
     """Plan by the settings' strategy, beside all others."""
     from rich.console import Console
 
+    from exfm.artifact.bundle import read_plan
     from exfm.artifact.manifest import write_json
     from exfm.planning.moving.replanning import replan
     from exfm.planning.planner import headline
-    from exfm.planning.telling.comparison import compare, compared_plan, comparison_table, problems
+    from exfm.planning.pricing.costs import CostModel
+    from exfm.planning.telling.comparison import about_bounds, compare, compared_plan, comparison_table, problems
 
     schema, config = _read_schema(model), _read_settings(settings, strategy=strategy)
-    counted, priced = _read_statistics(table_statistics, schema, candidates), _read_costs(costs)
-    before = _read_plan(Path(previous)) if previous else None
+    counted, priced = _read_statistics(table_statistics, schema, candidates), CostModel.read(costs)
+    before = read_plan(previous) if previous else None
     if drawing:
         from exfm.planning.telling.drawing import kind_of_drawing
 
@@ -77,8 +77,8 @@ def plan(
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
     console.print(comparison_table(rows))
-    for problem in problems(rows):
-        print(problem)
+    for line in (*about_bounds(rows), *problems(rows)):
+        print(line)
     if drawing:
         from exfm.planning.telling.drawing import draw_comparison
 
@@ -105,12 +105,14 @@ def explain(
     costs: CostsOption = "",
 ) -> None:
     """Say why a table is where it is."""
+    from exfm.artifact.bundle import read_plan
+    from exfm.planning.pricing.costs import CostModel
     from exfm.planning.telling.explanation import explain as explained
 
     schema = _read_schema(model)
-    found = _read_plan(Path(plan or model)).check(schema)
+    found = read_plan(plan or str(model)).check(schema)
     counted = _read_statistics(table_statistics, schema, candidates)
-    for sentence in explained(table, found, counted, _read_settings(settings), _read_costs(costs)):
+    for sentence in explained(table, found, counted, _read_settings(settings), CostModel.read(costs)):
         print(sentence)
 
 
@@ -128,15 +130,17 @@ def simulate(
     seed: Annotated[int, typer.Option(min=0, help="Of everything drawn.")] = 0,
 ) -> None:
     """Say what a plan's servers will do under a load: latency, CPU time and how busy they are."""
+    from exfm.artifact.bundle import read_plan
     from exfm.artifact.trace import Trace
     from exfm.planning.counted import Counted
+    from exfm.planning.pricing.costs import CostModel
     from exfm.planning.pricing.forecast import described, simulate_plan
     from exfm.planning.simulation.simulator import Load
     from exfm.sharding.counting import statistics_of_trace
     from exfm.sharding.recorded import simulate_trace
 
-    schema, priced = _read_schema(model), _read_costs(costs)
-    found = _read_plan(Path(plan or model)).check(schema)
+    schema, priced = _read_schema(model), CostModel.read(costs)
+    found = read_plan(plan or str(model)).check(schema)
     rankers = rankers or found.rankers or 1
     if trace:
         recorded = Trace.read(Path(trace))
@@ -210,16 +214,6 @@ def _read_schema(model: Path) -> "Schema":
     return BundleManifest.read(model, verify=False).feature_schema if model.is_dir() else Schema.read(model)
 
 
-def _read_plan(place: Path) -> "ShardPlan":
-    from exfm.artifact.bundle import BundleManifest
-    from exfm.artifact.manifest import read_json
-    from exfm.artifact.plan import ShardPlan
-
-    if place.is_dir():
-        return BundleManifest.read(place, verify=False).plan
-    return ShardPlan.parse(read_json(place), source=str(place))
-
-
 def _read_settings(file: str, *, strategy: str = "") -> "ShardingConfig":
     from exfm.config import read_yaml
     from exfm.planning.config import ShardingConfig
@@ -238,10 +232,3 @@ def _read_statistics(folder: str, schema: "Schema", candidates: float) -> "Stati
     found = Counted.read(folder).statistics
     check_statistics(schema, found)
     return found
-
-
-def _read_costs(file: str) -> "CostModel":
-    from exfm.config import read_yaml
-    from exfm.planning.pricing.costs import DEFAULT_COSTS, CostModel
-
-    return CostModel.parse(read_yaml(Path(file)), source=file) if file else DEFAULT_COSTS

@@ -30,6 +30,7 @@ def render_html(summary: Summary) -> str:
         summary=summary,
         promised_times=PROMISED_TIMES,
         has_truth=any(task.truth for vertical in summary.verticals for task in vertical.tasks.values()),
+        has_hot=any(part.kind == "hot" for bundle in summary.bundles for shard in bundle.shards for part in shard),
         plots={
             vertical.name: (entropy_by_window(vertical), reliability_curves(vertical)) for vertical in summary.verticals
         },

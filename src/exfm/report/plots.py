@@ -21,6 +21,8 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
 )  # fmt: skip
 
+HOT_HATCH = "////"
+
 FOUNDATION, ALONE, DISTILLED = "foundation model", "alone", "distilled"
 STYLES: dict[str, dict[str, Any]] = {
     FOUNDATION: {"color": BLACK, "linestyle": ":", "marker": ""},
@@ -77,7 +79,7 @@ def age_by_window(timeliness: Timeliness) -> bytes:
 
 
 def bytes_by_shard(bundles: Sequence[BundleSummary]) -> bytes:
-    """Return what each shard of each bundle holds, in KiB, a bar for each shard with a part for each table."""
+    """Return what each shard of each bundle holds, in KiB: a bar a shard, a part a table, hatched for hot rows."""
     colours = dict(zip(_tables(bundles), _repeat([BLUE, ORANGE, GREEN, SKY, PURPLE, YELLOW, VERMILION]), strict=False))
     bars = [(f"{bundle.name}, shard {i}", shard) for bundle in bundles for i, shard in enumerate(bundle.shards)]
     with mpl.rc_context(SETTINGS):
@@ -86,13 +88,16 @@ def bytes_by_shard(bundles: Sequence[BundleSummary]) -> bytes:
             left_kib = 0.0
             for part in shard:
                 size_kib = part.size_bytes / 2**10
-                axis.barh(position, size_kib, left=left_kib, color=colours[part.table], height=0.7)
+                hatch = HOT_HATCH if part.kind == "hot" else ""
+                axis.barh(position, size_kib, left=left_kib, color=colours[part.table], height=0.7, hatch=hatch)
                 left_kib += size_kib
         axis.set_yticks(range(len(bars)), [name for name, _ in bars])
         axis.invert_yaxis()
         axis.grid(visible=False, axis="y")
         axis.set_xlabel("KiB of embedding rows")
         handles = [Patch(color=colour, label=table) for table, colour in colours.items()]
+        if any(part.kind == "hot" for _, shard in bars for part in shard):
+            handles.append(Patch(facecolor="white", edgecolor=BLACK, hatch=HOT_HATCH, label="copies of hot rows"))
         figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6))
         return _svg(figure)
 

@@ -7,6 +7,7 @@ from pydantic import FiniteFloat
 
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.manifest import Window
+from exfm.artifact.plan import SliceKind
 from exfm.artifact.storage import Ref
 from exfm.config import Config
 from exfm.events.labels import FeedbackCounts
@@ -86,6 +87,8 @@ class TableBytes(Config):
     """What one shard holds of one table."""
 
     table: str
+    kind: SliceKind = "rows"
+    """`hot`: copies of its most wanted rows, which are also among its `rows`."""
     num_rows: int
     size_bytes: int
 
@@ -97,6 +100,18 @@ class BundleSummary(Config):
     bundle_id: str
     strategy: str
     shards: tuple[tuple[TableBytes, ...], ...]
+
+    @classmethod
+    def of(cls, bundle: BundleManifest) -> Self:
+        """Return what a bundle's manifest tells of it."""
+        shards = tuple(
+            tuple(
+                TableBytes(table=slice_.table, kind=slice_.kind, num_rows=slice_.num_rows, size_bytes=slice_.size_bytes)
+                for slice_ in bundle.plan.slices_on(shard)
+            )
+            for shard in range(bundle.plan.num_shards)
+        )
+        return cls(name=bundle.name, bundle_id=bundle.bundle_id, strategy=bundle.plan.strategy, shards=shards)
 
 
 class RegisteredVersion(Config):
@@ -144,7 +159,7 @@ class Summary(Config):
             pseudo_labels=_pseudo_labels(outputs),
             foundation=_foundation(outputs.foundation, [vertical.manifest for vertical in outputs.verticals]),
             verticals=tuple(_vertical(vertical) for vertical in outputs.verticals),
-            bundles=tuple(_bundle(bundle) for bundle in outputs.bundles),
+            bundles=tuple(BundleSummary.of(bundle) for bundle in outputs.bundles),
             registered=tuple(
                 RegisteredVersion(**{field: registration[field] for field in RegisteredVersion.model_fields})
                 for registration in registrations
@@ -218,19 +233,4 @@ def _vertical(vertical: VerticalOutputs) -> VerticalSummary:
             label.name: compare(predictions, label.name, counted_windows=counted)
             for label in model.feature_schema.labels
         },
-    )
-
-
-def _bundle(bundle: BundleManifest) -> BundleSummary:
-    return BundleSummary(
-        name=bundle.name,
-        bundle_id=bundle.bundle_id,
-        strategy=bundle.plan.strategy,
-        shards=tuple(
-            tuple(
-                TableBytes(table=slice_.table, num_rows=slice_.num_rows, size_bytes=slice_.size_bytes)
-                for slice_ in bundle.plan.slices_on(shard)
-            )
-            for shard in range(bundle.plan.num_shards)
-        ),
     )

@@ -66,7 +66,8 @@ class RankerConfig(ServerConfig):
     sends it again."""
     trace_folder: str = ""
     """Folder, new or not, in which each start of a ranker records the requests that it gets, for `exfm shard
-    statistics`: hashed ids, nothing else. Empty, the default: nothing is recorded."""
+    statistics`: hashed ids, nothing else. In a pod a folder below /tmp, which goes with the pod. Empty, the default:
+    nothing is recorded."""
     trace_max_requests: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     """Requests recorded after one start at most; 1 to 10,000,000."""
     trace_max_mib: Annotated[int, Field(ge=1, le=1_048_576)] = 128

@@ -1,22 +1,52 @@
 """How a vertical model is made ready for serving."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from exfm.artifact.storage import resolve_path
 from exfm.config import Config
 from exfm.planning.config import ShardingConfig
 
+PLACES = ("plan", "previous_plan", "table_statistics", "costs")
+"""The settings that are paths or URLs."""
+
+MODEL = "{model}"
+
 
 class BundleConfig(Config):
-    """How a vertical model is made ready for serving."""
+    """How a vertical model is made ready for serving. In a path or URL, {model} stands for the model's name."""
 
     sharding: ShardingConfig = ShardingConfig()
+    plan: str = ""
+    """JSON file, or URL, of a plan as `exfm shard plan` writes it, which is taken as it is. Empty: a plan is made by
+    `sharding`."""
+    previous_plan: str = ""
+    """The same, or the folder or URL of a bundle, from which the plan made by `sharding` is to move few bytes. Empty:
+    it is made from nothing."""
     table_statistics: str = ""
     """Folder or URL of what `exfm shard statistics` counted. Empty: the examples that the model learned from are
     counted, as requests of `candidates_mean` items."""
+    costs: str = ""
+    """YAML file or URL with costs that `exfm bench simulator` measured. Empty: those of exfm's own servers."""
     candidates_mean: Annotated[float, Field(ge=1, le=1_000_000)] = 100.0
     """Items of a mean request, which examples do not tell; 1 to 1,000,000."""
     golden_candidates: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Items in the golden query, 1 to 10,000; `exfm serve` is ready only when the ranker scores
     them as the model did."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.plan and self.previous_plan:
+            raise ValueError(f"plan {self.plan} is taken as it is; leave it out, or previous_plan {self.previous_plan}")
+        return self
+
+    def of_model(self, name: str) -> Self:
+        """Return the settings of one model, with its name in their paths."""
+        return self.model_copy(update={place: getattr(self, place).replace(MODEL, name) for place in PLACES})
+
+    def resolved(self, base: Path) -> Self:
+        """Return the settings with local paths made absolute; relative ones start at `base`."""
+        named = {place: getattr(self, place) for place in PLACES}
+        return self.model_copy(update={place: resolve_path(uri, base=base) for place, uri in named.items() if uri})

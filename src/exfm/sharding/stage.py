@@ -16,10 +16,9 @@ from exfm.features.oip import outputs_to_json
 from exfm.features.table import raw_columns
 from exfm.models.ranking import RankingModel
 from exfm.planning.counted import Counted
-from exfm.planning.planner import make_plan
-from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm.sharding.config import BundleConfig
 from exfm.sharding.counting import statistics_of_examples
+from exfm.sharding.planned import plan_bundle
 from exfm.sharding.query import latest_query
 from exfm.sharding.shard_files import write_shards
 from exfm.training.checkpoint import load_weights
@@ -29,10 +28,12 @@ from exfm.training.manifest import ModelManifest
 def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManifest:
     """Write the bundle of a vertical model's last snapshot; return its manifest.
 
-    Raises: PlanError if its tables do not fit the shards; StorageError if what was counted of them cannot be read.
+    Raises: PlanError if its tables do not fit the shards, or a plan that is named is for others; StorageError or
+    ConfigError if what the settings name cannot be read.
     """
     with reading(vertical) as model_folder, writing(out) as folder:
         model = ModelManifest.read(model_folder)
+        config = config.of_model(model.name)
         trained = RankingModel(model.feature_schema, model.model)
         schema = trained.schema
         snapshot_folder = model_folder / model.snapshots[-1].folder
@@ -44,7 +45,7 @@ def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManif
             rows, request = latest_query(
                 dataset, model.windows, schema, domains=model.domains, num_candidates=config.golden_candidates
             )
-        plan = make_plan(schema, counted.statistics, config.sharding, DEFAULT_COSTS)
+        plan = plan_bundle(config, schema, counted.statistics)
         write_shards(folder, trained.tables.weights(), plan, hottest=counted.hottest)
         scores_NT = trained.probabilities(encode_examples(raw_columns(rows.to_arrow(), schema), schema))
         _save_golden(folder, request, outputs_to_json(schema.tasks(), scores_NT))

@@ -94,7 +94,7 @@ def _mended(
         return None
     fills_P = parts.size_bytes / (config.capacity_bytes // ALIGNMENT_BYTES * ALIGNMENT_BYTES)
     most = bottleneck_of(fresh.placement) * (1 + config.replan_tolerance)
-    weights_P = parts.cpu_s if fresh.placement.balances == "work" else parts.size_bytes.astype(np.float64)
+    weights_P = parts.weights(fresh.placement.balances)
     heights_2P = np.stack([np.zeros(len(parts)) if is_auto or not most else weights_P / most, fills_P])
     shard_of = np.empty(len(parts), dtype=np.int64)
     for members, shards in _groups(parts, home_P, fresh.placement, num_shards, by_net=config.strategy == "nsbp"):

@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bound:
-    """A lower bound of the most that a shard bears, in the unit of what it bears, and why it holds."""
+    """A lower bound of the most that a shard bears, or of a cost, in the unit of that, and why it holds."""
 
     value: float
     reason: str

@@ -18,7 +18,7 @@ from exfm.planning.placing.parts import Parts, idle_parts, pieces_within
 from exfm.planning.placing.placement import Placement
 from exfm.planning.placing.strategies import check_most_room
 from exfm.planning.pricing.costs import CostModel
-from exfm.planning.pricing.fleet import call_cpu_s, needs_of, servers_for
+from exfm.planning.pricing.fleet import call_cpu_s, needs_of, num_rankers, shard_servers
 from exfm.planning.statistics import Statistics
 
 Floats = npt.NDArray[np.float64]
@@ -68,8 +68,9 @@ def cut(parts: Parts, config: ShardingConfig, costs: CostModel, *, most_cpu_s: f
         first = int(np.searchsorted(ends_bytes, ends_bytes[end] - config.capacity_bytes))
         first = max(first, int(np.searchsorted(ends_s, ends_s[end] - most_cpu_s * (1 + 1e-9))))
         starts = np.arange(min(first, end - 1), end)
-        replicas = np.ceil(rate * (ends_s[end] - ends_s[starts] + at_shard_s))
-        replicas = np.maximum(replicas, demand.min_replicas)
+        replicas = shard_servers(
+            ends_s[end] - ends_s[starts] + at_shard_s, config, costs, utilisation=demand.max_utilisation
+        )
         gib = (ends_bytes[end] - ends_bytes[starts]) / 2**30 + prices.overhead_gib
         total = cheapest[starts] + replicas * (prices.core + gib * prices.gib) + call_cost
         best = int(total.argmin())
@@ -94,8 +95,8 @@ def worthy_rows(placement: Placement, config: ShardingConfig, costs: CostModel) 
     statistics = parts.statistics
     rate = demand.requests_per_s / demand.max_utilisation
     needs = needs_of(placement, costs)
-    replicas_S = np.array([servers_for(cpu_s, config, demand.max_utilisation) for cpu_s in needs.shard_cpu_s.tolist()])
-    rankers = servers_for(needs.ranker_cpu_s, config, demand.max_utilisation)
+    replicas_S = shard_servers(needs.shard_cpu_s, config, costs, utilisation=demand.max_utilisation)
+    rankers = num_rankers(needs.ranker_cpu_s, config, costs, utilisation=demand.max_utilisation)
     num_tables = len(statistics.tables)
     replicas_T = np.zeros(num_tables)
     np.maximum.at(replicas_T, parts.table, replicas_S[placement.shard_of])

@@ -42,7 +42,7 @@ class Task:
 
     def weights(self, parts: Parts) -> Floats:
         """Return what is to be even; shape [P]."""
-        return parts.cpu_s if self.balances == "work" else parts.size_bytes.astype(np.float64)
+        return parts.weights(self.balances)
 
     def fewest_pieces(self) -> Integers:
         """Return in how many parts each table must be, 0 if it is no member; shape [T].

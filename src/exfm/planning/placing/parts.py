@@ -5,7 +5,7 @@ Legend: T tables, P parts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from exfm.planning.statistics import Statistics
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
+
+Balances = Literal["bytes", "work", "nothing"]
+"""What a strategy evens out over the shards: bytes, or CPU time."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,10 @@ class Parts:
     def is_user(self) -> Booleans:
         """Return which parts are of tables that only users' features look up; shape [P]."""
         return np.array([table.net == "user" for table in self.statistics.tables])[self.table]
+
+    def weights(self, balances: Balances) -> Floats:
+        """Return what a shard bears by each part: bytes, or else CPU seconds of a mean request; shape [P]."""
+        return self.size_bytes.astype(np.float64) if balances == "bytes" else self.cpu_s
 
     @classmethod
     def divide(cls, statistics: Statistics, costs: CostModel, *, pieces: Integers, hot_rows: Integers) -> Self:

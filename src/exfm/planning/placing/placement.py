@@ -5,7 +5,6 @@ Legend: P parts, S shards.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from exfm.artifact.plan import ShardPlan, assign
 from exfm.errors import PlanError
 from exfm.planning.placing.bounds import Bound
-from exfm.planning.placing.parts import Parts, assignments
+from exfm.planning.placing.parts import Balances, Parts, assignments
 from exfm.planning.pricing.costs import CostModel
 from exfm.planning.statistics import Statistics
 from exfm.schema import Schema
@@ -34,8 +33,7 @@ class Placement:
     shard_of: Integers
     """Shape [P]."""
     num_shards: int
-    balances: Literal["bytes", "work", "nothing"] = "nothing"
-    """What the strategy evens out over the shards: bytes, or CPU time."""
+    balances: Balances = "nothing"
     bound: Bound | None = None
     """What no placement of these parts goes below, in bytes or in CPU seconds of a mean request."""
 
@@ -62,7 +60,8 @@ class Placement:
 
 def bottleneck_of(placement: Placement) -> float:
     """Return the most that a shard bears of what is balanced: bytes, or else CPU seconds of a mean request."""
-    return float((placement.shard_bytes if placement.balances == "bytes" else placement.shard_cpu_s).max())
+    weights_P = placement.parts.weights(placement.balances)
+    return float(np.bincount(placement.shard_of, weights_P, placement.num_shards).max())
 
 
 def plan_of(placement: Placement, schema: Schema, *, strategy: str, replicas: Sequence[int], rankers: int) -> ShardPlan:

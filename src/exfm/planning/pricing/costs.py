@@ -9,11 +9,13 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 from pydantic import Field
 
 from exfm.artifact.plan import BYTES_PER_NUMBER, ShardPlan
+from exfm.artifact.storage import read_file
 from exfm.config import Config
-from exfm.errors import PlanError
+from exfm.errors import ConfigError, PlanError
 from exfm.planning.statistics import Statistics, TableStatistics
 from exfm.schema import NETS, Net
 
@@ -98,6 +100,19 @@ class CostModel(Config):
     calls: Literal["shard", "net"] = "shard"
     """`shard`: a request makes one call to each shard, as exfm's rankers do. `net`: one for each net that the shard
     holds tables of, as the servers in arXiv:2011.02084 do."""
+
+    @classmethod
+    def read(cls, uri: str) -> "CostModel":
+        """Return the costs in a YAML file, by its path or URL; an empty one gives those of exfm's own servers.
+
+        Raises: StorageError if the file cannot be read; ConfigError if it is malformed.
+        """
+        if not uri:
+            return DEFAULT_COSTS
+        try:
+            return cls.parse(yaml.safe_load(read_file(uri)), source=uri)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{uri}: not YAML: {error}") from error
 
     def num_calls(self, work: "ShardWork") -> PerShard:
         """Return the calls that a mean request makes to each shard; shape [S]."""

@@ -3,7 +3,7 @@
 Legend: P parts, S shards.
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,11 +15,18 @@ from exfm.planning.placing.placement import Placement
 from exfm.planning.pricing.costs import CostModel, ShardWork
 
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+NEWTON_STEPS = 6
+"""Each doubles the digits that are right."""
+
+ROUNDING = 1e-9
+"""Share by which a number of servers may be above a whole one without wanting one more."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """CPU time and memory that a placement takes, whatever the number of servers."""
+    """CPU time of warm servers and memory that a placement takes, whatever the number of servers."""
 
     shard_cpu_s: Floats
     """Of a mean request, shape [S]; empty for a singular placement, which has no shard servers."""
@@ -32,7 +39,7 @@ class Needs:
 
     @property
     def cpu_s(self) -> float:
-        """Return the CPU time of a mean request, at the ranker and the shards together."""
+        """Return the CPU time of a mean request of warm servers, at the ranker and the shards together."""
         return self.ranker_cpu_s + float(self.shard_cpu_s.sum())
 
 
@@ -74,13 +81,18 @@ def needs_of(placement: Placement, costs: CostModel) -> Needs:
     )
 
 
-def fleet_of(needs: Needs, config: ShardingConfig, *, utilisation: float) -> Fleet:
+def fleet_of(needs: Needs, config: ShardingConfig, costs: CostModel, *, utilisation: float) -> Fleet:
     """Return the fewest servers that the demand keeps no busier, in the mean, than `utilisation`.
 
     Where the load is not known, as many as the least number of replicas.
     """
-    replicas = [servers_for(cpu_s, config, utilisation) for cpu_s in needs.shard_cpu_s.tolist()]
-    rankers = servers_for(needs.ranker_cpu_s, config, utilisation)
+    replicas = shard_servers(needs.shard_cpu_s, config, costs, utilisation=utilisation).tolist()
+    rankers = num_rankers(needs.ranker_cpu_s, config, costs, utilisation=utilisation)
+    return priced(needs, replicas, rankers, config)
+
+
+def priced(needs: Needs, replicas: Sequence[int], rankers: int, config: ShardingConfig) -> Fleet:
+    """Return so many servers of each shard, and rankers, with what they cost."""
     pods = rankers + sum(replicas)
     memory_bytes = rankers * needs.ranker_bytes + float(np.dot(needs.shard_bytes, replicas))
     memory_bytes += pods * config.prices.overhead_gib * 2**30
@@ -93,9 +105,38 @@ def fleet_of(needs: Needs, config: ShardingConfig, *, utilisation: float) -> Fle
     )
 
 
-def servers_for(cpu_s: float, config: ShardingConfig, utilisation: float) -> int:
-    """Return the servers for requests of so much CPU time each; `min_replicas` at least."""
-    return max(config.demand.min_replicas, math.ceil(config.demand.requests_per_s * cpu_s / utilisation))
+def shard_servers(cpu_s: Floats, config: ShardingConfig, costs: CostModel, *, utilisation: float) -> Integers:
+    """Return the servers for shards whose calls take a warm server so much CPU time; shape of `cpu_s`."""
+    return _servers(cooled_s(cpu_s, costs.shard_cold_us, config, costs, utilisation=utilisation), config, utilisation)
+
+
+def num_rankers(cpu_s: float, config: ShardingConfig, costs: CostModel, *, utilisation: float) -> int:
+    """Return the rankers for requests that take a warm one so much CPU time."""
+    cooled = cooled_s(np.array(cpu_s), costs.ranker_cold_us, config, costs, utilisation=utilisation)
+    return int(_servers(cooled, config, utilisation))
+
+
+def cooled_s(warm_s: Floats, cold_us: float, config: ShardingConfig, costs: CostModel, *, utilisation: float) -> Floats:
+    """Return the CPU time of a request at servers that are so busy, of which a cold one takes `cold_us` more.
+
+    A server that gets a request every t seconds finds itself cold by 1 - exp(-t / cooling), and by less in the mean if
+    they come less regularly (Jensen). With so many servers, n = rate * (warm + coldness(n) * cold) / utilisation, of
+    which the right side is concave: Newton's steps come down to the solution from where all servers are cold.
+    """
+    cold_s, cooling_s, rate = cold_us * 1e-6, costs.cooling_ms * 1e-3, config.demand.requests_per_s
+    if not rate:
+        return warm_s + cold_s
+    servers = rate * (warm_s + cold_s) / utilisation
+    for _ in range(NEWTON_STEPS):
+        warmth = np.exp(-servers / (rate * cooling_s))
+        too_many = servers - rate * (warm_s + cold_s * (1 - warmth)) / utilisation
+        servers = servers - too_many / (1 - cold_s / (cooling_s * utilisation) * warmth)
+    return servers * utilisation / rate
+
+
+def _servers(cpu_s: Floats, config: ShardingConfig, utilisation: float) -> Integers:
+    wanted = np.ceil(config.demand.requests_per_s * cpu_s / utilisation * (1 - ROUNDING))
+    return np.maximum(config.demand.min_replicas, wanted).astype(np.int64)
 
 
 def call_cpu_s(costs: CostModel) -> tuple[float, float]:

@@ -47,6 +47,18 @@ def forecast(
     return simulate_plan(plan, statistics, costs, load, rankers=fleet.rankers, seed=demand.seed)
 
 
+def confirmed(
+    placement: Placement, fleet: Fleet, schema: Schema, config: ShardingConfig, costs: CostModel
+) -> Prediction:
+    """Return `forecast` for what a plan promises: where a latency is wanted, by the demand's confirming requests.
+
+    Raises: PlanError, as `simulate`.
+    """
+    if config.demand.p99_ms:
+        config = config.model_copy(update={"demand": config.demand.confirming()})
+    return forecast(placement, fleet, schema, config, costs)
+
+
 def simulate_plan(
     plan: ShardPlan, statistics: Statistics, costs: CostModel, load: Load, *, rankers: int, seed: int
 ) -> Prediction:

@@ -1,7 +1,9 @@
 """Placements with the servers that they need to meet a demand."""
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from exfm.artifact.plan import ShardPlan
 from exfm.planning.config import ShardingConfig
@@ -9,6 +11,9 @@ from exfm.planning.placing.placement import Placement, plan_of
 from exfm.planning.pricing.costs import CostModel
 from exfm.planning.pricing.fleet import Fleet, Needs, fleet_of, needs_of
 from exfm.schema import Schema
+
+if TYPE_CHECKING:
+    from exfm.planning.simulation.simulator import Prediction
 
 UTILISATION_STEPS = tuple(0.9**power for power in range(18))
 """Of the demand's `max_utilisation`, tried where a latency is wanted: a request waits less for servers less busy."""
@@ -41,7 +46,7 @@ class Offer:
 def cheapest_fleet(placement: Placement, config: ShardingConfig, costs: CostModel) -> Offer:
     """Return a placement with the servers that its load needs, whatever its latency."""
     needs = needs_of(placement, costs)
-    return Offer(placement, needs, fleet_of(needs, config, utilisation=config.demand.max_utilisation))
+    return Offer(placement, needs, fleet_of(needs, config, costs, utilisation=config.demand.max_utilisation))
 
 
 def meet(
@@ -49,35 +54,28 @@ def meet(
 ) -> Offer | Miss:
     """Return an offer with the fewest servers whose simulated latency is within the objective, or how far it is off.
 
-    The 99th percentile is taken to fall as servers are added, so a few simulations find their number. No fleet above
-    `most_cost` is tried.
+    The 99th percentile is taken to fall as servers are added, so a few simulations find their number; it is confirmed
+    on other requests, and servers are added until it is. No fleet above `most_cost` is tried.
     """
     if not config.demand.p99_ms:
         return offer
     # numba takes a second to load, and what has no objective does not need it
-    from exfm.planning.pricing.forecast import forecast
+    from exfm.planning.pricing.forecast import confirmed, forecast
 
-    def p99_ms(fleet: Fleet) -> float:
-        return forecast(offer.placement, fleet, schema, config, costs).p99_ms
+    def meets(prediction: "Prediction") -> bool:
+        return prediction.p99_ms <= config.demand.p99_ms and not prediction.is_overloaded
 
     steps = (config.demand.max_utilisation * step for step in UTILISATION_STEPS)
-    fleets = list(dict.fromkeys(fleet_of(offer.needs, config, utilisation=step) for step in steps))
+    fleets = list(dict.fromkeys(fleet_of(offer.needs, config, costs, utilisation=step) for step in steps))
     fleets = [fleet for fleet in fleets if fleet.cost <= most_cost] or fleets[:1]
-    if p99_ms(fleets[0]) <= config.demand.p99_ms:
-        return replace(offer, fleet=fleets[0])
-    least_ms = p99_ms(fleets[-1])
-    if least_ms > config.demand.p99_ms:
-        return Miss(
-            least_ms,
-            f"{offer.placement.strategy}: 99 % of requests take {least_ms:.3g} ms or less with {fleets[-1].pods} pods "
-            f"at {config.demand.requests_per_s:g} requests/s; p99_ms is {config.demand.p99_ms:g}: raise it, or take a "
-            "strategy that calls fewer shards or shares work among more",
-        )
-    too_few, enough = 0, len(fleets) - 1
-    while enough - too_few > 1:
-        middle = (too_few + enough) // 2
-        if p99_ms(fleets[middle]) <= config.demand.p99_ms:
-            enough = middle
-        else:
-            too_few = middle
-    return replace(offer, fleet=fleets[enough])
+    first = bisect_left(fleets, True, key=lambda fleet: meets(forecast(offer.placement, fleet, schema, config, costs)))
+    for fleet in fleets[min(first, len(fleets) - 1) :]:
+        prediction = confirmed(offer.placement, fleet, schema, config, costs)
+        if meets(prediction):
+            return replace(offer, fleet=fleet)
+    return Miss(
+        prediction.p99_ms,
+        f"{offer.placement.strategy}: 99 % of requests take {prediction.p99_ms:.3g} ms or less with {fleet.pods} pods "
+        f"at {config.demand.requests_per_s:g} requests/s; p99_ms is {config.demand.p99_ms:g}: raise it, or take a "
+        "strategy that calls fewer shards or shares work among more",
+    )

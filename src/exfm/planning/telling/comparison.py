@@ -10,6 +10,7 @@ from rich.text import Text
 from exfm.artifact.plan import ShardPlan
 from exfm.errors import PlanError
 from exfm.planning.config import ShardingConfig, Strategy
+from exfm.planning.placing.bounds import Bound
 from exfm.planning.placing.placement import Placement
 from exfm.planning.planner import (
     PLACINGS,
@@ -20,8 +21,9 @@ from exfm.planning.planner import (
     placements_for_auto,
     plan_name,
 )
+from exfm.planning.pricing.bounds import least_cost
 from exfm.planning.pricing.costs import CostModel
-from exfm.planning.pricing.forecast import forecast
+from exfm.planning.pricing.forecast import confirmed
 from exfm.planning.pricing.offers import Miss, Offer, cheapest_fleet, meet
 from exfm.planning.simulation.simulator import Prediction
 from exfm.planning.sizes import bytes_text, three_digits
@@ -40,11 +42,23 @@ class Row:
     prediction: Prediction | None
     problem: str
     """Why there is no offer, or why it does not meet the demand; empty: it does."""
+    cost_bound: Bound | None = None
+    """What no plan with shard servers costs less than, whatever its latency: of `auto`, which seeks the cheapest."""
 
     @property
     def meets(self) -> bool:
         """Return whether there is an offer that meets the demand."""
         return not self.problem
+
+    @property
+    def distance(self) -> float | None:
+        """Return by which share it is above its bound: `auto` in cost, another in the most that a shard bears.
+
+        None if it has no plan, or balances nothing.
+        """
+        if not self.offer:
+            return None
+        return self.cost_bound.distance(self.offer.fleet.cost) if self.cost_bound else self.offer.placement.distance
 
     @property
     def is_overloaded(self) -> bool:
@@ -104,6 +118,16 @@ def comparison_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+def about_bounds(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return a line on what `auto` is compared with, where others are with a bound of what they balance."""
+    return tuple(
+        f"{row.strategy}: above bound is its cost: no plan with shard servers costs less than "
+        f"{three_digits(row.cost_bound.value)} ({row.cost_bound.reason}), whatever its latency"
+        for row in rows
+        if row.cost_bound
+    )
+
+
 def problems(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return a line for each strategy that has no plan, or none that meets the demand."""
     return tuple(row.problem for row in rows if row.problem)
@@ -122,15 +146,16 @@ def _row_of_auto(
         return Row("auto", None, None, str(error))
     if isinstance(best, Miss):
         return Row("auto", None, None, best.problem)
-    prediction = forecast(best.placement, best.fleet, schema, config, costs)
-    return Row("auto", best, prediction, _overload("auto", best, prediction, config))
+    prediction = confirmed(best.placement, best.fleet, schema, config, costs)
+    problem = _overload("auto", best, prediction, config)
+    return Row("auto", best, prediction, problem, least_cost(statistics, config, costs))
 
 
 def _row(strategy: Strategy, placement: Placement, schema: Schema, config: ShardingConfig, costs: CostModel) -> Row:
     offer = cheapest_fleet(placement, config, costs)
     met = meet(offer, schema, config, costs)
     shown = offer if isinstance(met, Miss) else met
-    prediction = forecast(placement, shown.fleet, schema, config, costs)
+    prediction = confirmed(placement, shown.fleet, schema, config, costs)
     problem = met.problem if isinstance(met, Miss) else _overload(strategy, shown, prediction, config)
     return Row(strategy, shown, prediction, problem)
 
@@ -159,7 +184,7 @@ def _figures(row: Row, count: int) -> Sequence[str]:
         str(placement.num_shards),
         bytes_text(int(placement.shard_bytes.max())),
         three_digits(row.most_cpu_ms),
-        DASH if placement.distance is None else f"{placement.distance:.2%}",
+        DASH if row.distance is None else f"{row.distance:.2%}",
         f"{row.prediction.calls:g}",
         DASH if row.is_overloaded else three_digits(row.prediction.p50_ms),
         "overload" if row.is_overloaded else three_digits(row.prediction.p99_ms),

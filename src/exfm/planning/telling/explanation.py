@@ -8,8 +8,11 @@ from exfm.artifact.plan import ShardPlan, TableSlice
 from exfm.errors import PlanError
 from exfm.planning.config import ShardingConfig
 from exfm.planning.placing.placement import Placement, base_strategy, placement_of
+from exfm.planning.planner import place_by_all
+from exfm.planning.pricing.bounds import least_cost
 from exfm.planning.pricing.costs import CostModel, mass_of
-from exfm.planning.pricing.fleet import needs_of
+from exfm.planning.pricing.fleet import needs_of, priced
+from exfm.planning.pricing.offers import Offer, cheapest_fleet
 from exfm.planning.sizes import bytes_text, three_digits
 from exfm.planning.statistics import Statistics, TableStatistics
 
@@ -39,6 +42,7 @@ def explain(
         *([f"So do {len(slices) - len(shown)} more slices, on other shards."] if len(shown) < len(slices) else []),
         *_why_so_many(slices, found, plan, config),
         _why_there(slices[0], plan, placement, config),
+        *_why_auto(plan, placement, config, costs),
     )
 
 
@@ -142,3 +146,43 @@ def _why_balanced(slice_: TableSlice, strategy: str, placement: Placement, confi
 
 def _text(value: float, *, by_work: bool) -> str:
     return f"{three_digits(value * 1e3)} ms" if by_work else bytes_text(int(value))
+
+
+def _why_auto(plan: ShardPlan, placement: Placement, config: ShardingConfig, costs: CostModel) -> Iterator[str]:
+    """Yield what `auto`'s plan costs, and by the load alone beside other strategies': nothing is simulated."""
+    if not plan.strategy.startswith("auto"):
+        return
+    demand, statistics = config.demand, placement.parts.statistics
+    planned = priced(needs_of(placement, costs), plan.replicas, plan.rankers, config)
+    in_time = f" within p99_ms ({demand.p99_ms:g})" if demand.p99_ms else ""
+    yield f"auto takes what costs least{in_time}: the plan's {planned.pods:,} pods cost {three_digits(planned.cost)}."
+    if not demand.requests_per_s:
+        servers = f"{demand.min_replicas} server{'s' * (demand.min_replicas > 1)}"
+        yield (
+            f"The settings have no load (demand.requests_per_s), so every shard has {servers}, and the fewest shards "
+            "cost least, however much they work."
+        )
+    load = f"For {demand.requests_per_s:,g} requests/s alone, whatever the latency," if demand.requests_per_s else "So"
+    own = cheapest_fleet(placement, config, costs).fleet
+    found, _ = place_by_all(statistics, config, costs)
+    others = [cheapest_fleet(other, config, costs) for name, other in found.items() if name != placement.strategy]
+    other = min((one for one in others if not one.placement.is_singular), key=lambda one: one.fleet.cost, default=None)
+    yield (
+        f"{load} its placement wants {own.pods:,} at {three_digits(own.cost)}, {_other(other, config)}; no plan with "
+        f"shard servers costs less than {three_digits(least_cost(statistics, config, costs).value)}."
+    )
+    if other and other.fleet.cost < own.cost:
+        yield (
+            "The other would be taken if so few servers answered in time, which `exfm shard plan` simulates."
+            if demand.p99_ms
+            else "The other costs less: the plan is of other settings, or comes from a plan before it; plan again."
+        )
+
+
+def _other(other: Offer | None, config: ShardingConfig) -> str:
+    if not other:
+        return f"and no other strategy has a plan on {config.num_shards} shards of {bytes_text(config.capacity_bytes)}"
+    return (
+        f"the cheapest of another strategy ({other.placement.strategy}, {other.placement.num_shards} "
+        f"shard{'s' * (other.placement.num_shards > 1)}) {other.fleet.pods:,} at {three_digits(other.fleet.cost)}"
+    )

@@ -4,21 +4,36 @@ import math
 
 import numpy as np
 import pytest
-from made_models import COSTS
 
-from exfm.planning.placing.placement import bottleneck_of
+from exfm.bench.large_models import (
+    ZIPF,
+    Workload,
+    changed,
+    drm1_like,
+    drm2_like,
+    drm3_like,
+    heavy_tailed,
+    ten_terabytes,
+    zipf_mass,
+)
+from exfm.bench.placing import load_full
 from exfm.planning.planner import PLACINGS, check_statistics
-from exfm.planning.workloads import ZIPF, Workload, changed, drm1_like, drm2_like, drm3_like, heavy_tailed, zipf_mass
+from exfm.planning.pricing.costs import DEFAULT_COSTS
 
 
 @pytest.mark.parametrize(
-    ("make", "num_tables", "num_nets"), [(drm1_like, 257, 2), (drm2_like, 133, 2), (drm3_like, 39, 1)]
+    ("make", "num_tables", "num_nets"),
+    [(drm1_like, 257, 2), (drm2_like, 133, 2), (drm3_like, 39, 1), (ten_terabytes, 1000, 2)],
 )
-def test_models_like_drm_have_their_tables_and_nets(make: object, num_tables: int, num_nets: int) -> None:
+def test_made_up_models_have_their_tables_and_nets(make: object, num_tables: int, num_nets: int) -> None:
     workload: Workload = make(0)  # type: ignore[operator]
     check_statistics(workload.schema, workload.statistics)
     assert len(workload.statistics.tables) == num_tables
     assert len({table.net for table in workload.statistics.tables}) == num_nets
+
+
+def test_ten_terabytes_of_tables_are_ten_terabytes() -> None:
+    assert ten_terabytes(0).total_bytes == pytest.approx(10e12, rel=1e-3)
 
 
 def test_one_table_is_nine_tenths_of_the_bytes_of_a_model_like_drm3() -> None:
@@ -32,8 +47,8 @@ def test_bytes_and_load_both_bind_where_tails_are_heavy() -> None:
     workload = heavy_tailed(0, num_tables=400, num_shards=32, fill=0.92)
     config = workload.settings("load-balanced")
     assert workload.total_bytes / (32 * config.capacity_bytes) == pytest.approx(0.92, abs=1e-3)
-    placement = PLACINGS["load-balanced"](workload.statistics, config, COSTS)
-    assert placement.shard_cpu_s.mean() / bottleneck_of(placement) > 0.9
+    placement = PLACINGS["load-balanced"](workload.statistics, config, DEFAULT_COSTS)
+    assert load_full(placement, workload, DEFAULT_COSTS) > 0.9
     sizes = np.sort([table.size_bytes for table in workload.statistics.tables])
     assert sizes[-40:].sum() > sizes.sum() / 2, "a tenth of the tables has most of the bytes"
 
@@ -43,7 +58,7 @@ def test_bytes_and_load_both_bind_where_tails_are_heavy() -> None:
 def test_models_like_drm_are_placed_near_the_bound(make: object, seed: int) -> None:
     workload: Workload = make(seed)  # type: ignore[operator]
     for strategy, most in (("capacity-balanced", 0.01), ("load-balanced", 0.02)):
-        placement = PLACINGS[strategy](workload.statistics, workload.settings(strategy), COSTS)
+        placement = PLACINGS[strategy](workload.statistics, workload.settings(strategy), DEFAULT_COSTS)
         assert placement.distance is not None
         assert placement.distance <= most
         assert placement.shard_bytes.max() <= workload.settings(strategy).capacity_bytes

@@ -1,16 +1,19 @@
 """The planner's benchmark says what it found."""
 
+from dataclasses import replace
 from io import StringIO
 
+import numpy as np
 import pytest
-from made_models import COSTS
 from rich.console import Console
 
 from exfm.bench import planner as bench
-from exfm.bench.placing import placed
+from exfm.bench.large_models import drm3_like, heavy_tailed
+from exfm.bench.placing import load_full, placed
 from exfm.bench.saving import saved
 from exfm.bench.torchrec_plans import plan_by_torchrec
-from exfm.planning.workloads import drm3_like, heavy_tailed
+from exfm.planning.planner import PLACINGS
+from exfm.planning.pricing.costs import DEFAULT_COSTS
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +26,28 @@ def text_of(console: Console) -> str:
 
 
 def test_plans_are_timed_and_measured_against_their_bound(console: Console) -> None:
-    found = placed(heavy_tailed(0, num_tables=1000, num_shards=128, fill=0.9), COSTS)
+    found = placed(heavy_tailed(0, num_tables=1000, num_shards=128, fill=0.9), DEFAULT_COSTS)
     assert found.memory_full == pytest.approx(0.9, abs=1e-3)
     console.print(bench._placing_table([found]), bench._placing_verdict([found]))
     assert "heavy-tailed, sigma 2, 90% full, seed 0" in text_of(console)
     assert "1 of 1 models that are at least 90 % full in both are within 1% of the bound" in text_of(console)
 
 
+def test_how_full_shards_are_of_work_does_not_hang_on_what_was_found() -> None:
+    workload = heavy_tailed(0, num_tables=60, num_shards=4, total_gib=100)
+    good = PLACINGS["load-balanced"](workload.statistics, workload.settings("load-balanced"), DEFAULT_COSTS)
+    bad = replace(good, shard_of=np.zeros_like(good.shard_of))
+    assert load_full(bad, workload, DEFAULT_COSTS) == load_full(good, workload, DEFAULT_COSTS) == pytest.approx(1)
+
+
+def test_shards_are_not_full_of_work_where_tables_are_too_few_to_spread_it() -> None:
+    workload = heavy_tailed(0, num_tables=5, num_shards=4, total_gib=100, fill=0.5)
+    placement = PLACINGS["load-balanced"](workload.statistics, workload.settings("load-balanced"), DEFAULT_COSTS)
+    assert 0.3 < load_full(placement, workload, DEFAULT_COSTS) < 0.9
+
+
 def test_what_auto_saves_is_told_at_equal_load_and_latency(console: Console) -> None:
-    found = saved(drm3_like(0), 500.0, COSTS)
+    found = saved(drm3_like(0), 500.0, DEFAULT_COSTS)
     assert found.auto_p99_ms <= found.p99_ms
     assert found.auto.fleet.cost <= min(found.cheapest_other, found.whole.cost)
     console.print(bench._saving_table([found]), bench._saving_verdict([found]))
@@ -39,12 +55,12 @@ def test_what_auto_saves_is_told_at_equal_load_and_latency(console: Console) -> 
 
 
 def test_what_a_new_plan_moves_is_told(console: Console) -> None:
-    console.print(bench._moving_table([heavy_tailed(0, num_tables=200, num_shards=8, total_gib=100)], COSTS))
+    console.print(bench._moving_table([heavy_tailed(0, num_tables=200, num_shards=8, total_gib=100)], DEFAULT_COSTS))
     assert "a plan from" in text_of(console)
 
 
 def test_torchrec_plans_whole_tables_or_its_absence_is_said() -> None:
-    found = plan_by_torchrec(heavy_tailed(0, num_tables=60, num_shards=4, fill=0.5, sigma=1.0), COSTS)
+    found = plan_by_torchrec(heavy_tailed(0, num_tables=60, num_shards=4, fill=0.5, sigma=1.0), DEFAULT_COSTS)
     if isinstance(found, str):
         assert found == "torchrec is not installed"
     else:

@@ -1,4 +1,4 @@
-"""Models made up for tests and benchmarks: like large ranking models, and such as are hard to place.
+"""Models made up for tests and benchmarks, too large to be served here: like known ranking models, and hard to place.
 
 Source: Lui et al., arXiv:2011.02084, names three models DRM1 to DRM3. Taken from it are the numbers of tables and nets,
 and that one table is nearly all of DRM3; everything else is an assumption of this module.
@@ -67,6 +67,13 @@ def drm3_like(seed: int, *, num_shards: int = 8) -> Workload:
     random = np.random.default_rng(seed)
     sizes_bytes = np.append(0.1 * _log_normal(random, 38, sigma=1.5), 0.9) * 200 * 2**30
     return _ranking_model(f"DRM3-like, seed {seed}", random, sizes_bytes, num_user=39, num_shards=num_shards)
+
+
+def ten_terabytes(seed: int) -> Workload:
+    """Return 1,000 tables in two nets, 10 TB together, of log-normal sizes, and 128 shards."""
+    random = np.random.default_rng(seed)
+    sizes_bytes = _log_normal(random, 1000, sigma=1.5) * 10e12
+    return _ranking_model(f"10 TB, seed {seed}", random, sizes_bytes, num_user=800, num_shards=128)
 
 
 def heavy_tailed(
