@@ -77,7 +77,7 @@ def sharded_scores(
                 for net in NETS
             }
         )
-    return scorer.scores(batches, sums)
+    return scorer.scores(batches, sums, scorer.bottom(batches))
 
 
 CANDIDATES = [[5], [1], [0], [2, 3], [0, 4, 0], [1, 1, 1], [], [0, 0]]
