@@ -86,10 +86,12 @@ class StreamLink(ShardLink):
         try:
             if answer.kind == Kind.ERROR:
                 status, details = read_error(answer)
-                raise self.error(_STATUSES.get(status, grpc.StatusCode.UNKNOWN), details, deadline)
-            bundle_id, sums = read_answer(answer)
+            else:
+                bundle_id, sums = read_answer(answer)
         except RequestError as error:
             raise ServingError(f"{self} answered a malformed frame: {error}") from error
+        if answer.kind == Kind.ERROR:  # not above: what a shard refuses may be a RequestError, too
+            raise self.error(_STATUSES.get(status, grpc.StatusCode.UNKNOWN), details, deadline)
         tensors = {net: torch.from_numpy(of_net) for net, of_net in sums.items()}
         return self.check_sums(tensors, bags, bundle_id=bundle_id)
 
