@@ -19,6 +19,7 @@
     │   └── RolloutError           3                                      servers that do not become ready
     └── ServingError               3
         ├── ShardUnavailableError  3           UNAVAILABLE          503
+        ├── OverloadedError        3           RESOURCE_EXHAUSTED   429   more requests than a server can answer
         └── DeadlineError          3           DEADLINE_EXCEEDED    504
 
 A message names the thing, what was found, what was expected, and what to do.
@@ -118,6 +119,10 @@ class ServingError(ExfmError):
 
 class ShardUnavailableError(ServingError):
     """A shard that the answer needs cannot be reached."""
+
+
+class OverloadedError(ServingError):
+    """A server has more requests under way than it can answer in time, and refuses this one at once."""
 
 
 class DeadlineError(ServingError):

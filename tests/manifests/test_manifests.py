@@ -192,7 +192,7 @@ def test_alerts_speak_of_metrics_that_servers_have() -> None:
     rules = next(object_ for object_ in WRITTEN.values() if object_["kind"] == "PrometheusRule")
     expressions = [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]]
     used = {name for expression in expressions for name in re.findall(r"([a-z_]+)\{", expression)}
-    assert "exfm_shard_refused_keys_total" in used
+    assert {"exfm_shard_refused_keys_total", "exfm_ranker_missing_answers_total"} <= used
     assert used - {"up"} <= set(_metric_names())  # `up` is Prometheus's own
 
 
@@ -203,7 +203,7 @@ def _selects(selector: Object, labels: Object) -> bool:
 
 
 METRICS = """
-import json, kserve.metrics, exfm.serving.shard.model
+import json, kserve.metrics, exfm.serving.shard.model, exfm.serving.ranker.model
 from prometheus_client import REGISTRY
 print(json.dumps([[family.name, family.type] for family in REGISTRY.collect()]))
 """

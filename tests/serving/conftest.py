@@ -11,6 +11,7 @@ from dns_server import DnsServer
 from pods import Pods
 from serving_bundles import seal_with_golden_scores
 
+from exfm.artifact.fallback_rows import write_fallback_rows
 from exfm.artifact.plan import ShardPlan
 from exfm.models.network import DenseNetwork
 from exfm.schema import Schema
@@ -30,6 +31,7 @@ def bundle(
     """Return a bundle's folder; do not write to it."""
     folder = tmp_path_factory.mktemp("serving") / "bundle"
     write_shards(folder, tables, plan, hottest={})
+    write_fallback_rows(folder, {name: table.mean(dim=0).numpy() for name, table in tables.items()})
     return seal_with_golden_scores(folder, schema, network, plan)
 
 

@@ -65,6 +65,12 @@ class Pod:
         """Return its answer to a request."""
         return ask(self.rest_url, "students", make_request())
 
+    def counted(self, metric: str) -> float:
+        """Return one of its metrics, `name{labels}` as it is shown."""
+        lines = httpx.get(f"{self.rest_url}/metrics").text.splitlines()
+        [value] = [line.removeprefix(metric) for line in lines if line.startswith(f"{metric} ")]
+        return float(value)
+
     def num_lookups(self) -> int:
         """Return the number of requests that its model answered."""
         text = httpx.get(f"{self.rest_url}/metrics").text
@@ -99,7 +105,7 @@ class Pods:
         *,
         host: str,
         port: int,
-        settings: dict[str, int | str] | None = None,
+        settings: dict[str, int | float | str] | None = None,
         arguments: Sequence[str] = (),
     ) -> Pod:
         http_port, grpc_port, stream_port = claim_ports([0, 0, 0])

@@ -3,6 +3,7 @@
 tritonclient and kserve register the same protobuf names, so one process can import either; tests import tritonclient's.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,11 @@ def make_request(*, num_candidates: list[int] | None = None) -> dict[str, Any]:
     return {"inputs": [{"name": n, "datatype": t, "shape": [len(data)], "data": data} for n, t, data in columns]}
 
 
-def offline_scores(bundle: Path, request: dict[str, Any]) -> Scores:
-    """Return the unsharded model's scores by task."""
+def offline_scores(bundle: Path, request: dict[str, Any], *, without: Collection[int] = ()) -> Scores:
+    """Return the unsharded model's scores by task, some shards of the bundle being away."""
     scorer = UnshardedScorer(bundle)
-    scores_NT = scorer.scores(encode_request(tensors_from_json(request), scorer.manifest.feature_schema))
+    batches = encode_request(tensors_from_json(request), scorer.manifest.feature_schema)
+    scores_NT = scorer.scores(batches, without=without)
     return {task: scores_NT[:, column].tolist() for column, task in enumerate(scorer.manifest.tasks)}
 
 

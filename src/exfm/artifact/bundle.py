@@ -2,6 +2,8 @@
 
 manifest.json             BundleManifest
 ranker/dense.safetensors  the dense network's parameters
+ranker/fallback.safetensors
+                          a row for each table (exfm.artifact.fallback_rows); a bundle of before has none
 ranker/hot_rows.safetensors
                           the hot rows of each table with a hot slice (exfm.artifact.hot_rows); there only if the
                           plan has one
@@ -22,6 +24,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import StringConstraints
 
 from exfm.artifact.digests import FileDigest, Sha256, digest_of_json, digests_of_folder, verify_folder
+from exfm.artifact.fallback_rows import FALLBACK_FILE
 from exfm.artifact.manifest import read_json, write_json
 from exfm.artifact.plan import ShardPlan
 from exfm.artifact.storage import MANIFEST, Ref, is_local, join, read_file
@@ -155,6 +158,7 @@ def seal_bundle(
     """
     plan.check(schema)
     (folder / MANIFEST).unlink(missing_ok=True)  # one of before is no part of this bundle
+    files = digests_of_folder(folder)
     content = BundleManifest(
         bundle_id="0" * 64,
         name=name,
@@ -162,8 +166,9 @@ def seal_bundle(
         feature_schema=schema,
         network=network,
         plan=plan,
+        fallback_rows=FALLBACK_FILE if FALLBACK_FILE in files else "",
         lineage=lineage,
-        files=digests_of_folder(folder),
+        files=files,
     )
     manifest = content.model_copy(update={"bundle_id": _identity(content.to_dict())})
     write_json(folder / MANIFEST, manifest.to_dict())

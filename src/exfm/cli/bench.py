@@ -1,5 +1,6 @@
 """`exfm bench`: measurements of what the project promises, made where the command runs."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer(help="Measure what the project promises, on this machine.", no_args_is_help=True)
     group.command("planner")(planner)
     group.command("simulator")(simulator)
+    group.command("degraded")(degraded)
     app.add_typer(group, name="bench", rich_help_panel="Sharding")
 
 
@@ -40,8 +42,6 @@ def simulator(
     out: Annotated[str, typer.Option(help="File for the measured costs, as --costs of `exfm shard` takes it.")] = "",
 ) -> None:
     """Measure real servers on this machine, fit the simulator to some and judge it by others; some 20 minutes."""
-    from pathlib import Path
-
     from rich.console import Console
 
     from exfm.artifact.manifest import write_json
@@ -54,3 +54,19 @@ def simulator(
     if out:
         write_json(Path(out), costs.to_dict())
         print(f"{out}: the measured costs")
+
+
+def degraded(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
+    examples: Annotated[str, typer.Option(help="Folder or URL of joined examples, as ROOT/examples/joined of a run.")],
+    num_examples: Annotated[int, typer.Option(min=1, help="That are scored at least, the newest.")] = 20_000,
+) -> None:
+    """Say how much worse predictions are while a shard is away and answers are degraded."""
+    from rich.console import Console
+
+    from exfm.artifact.storage import ref_to
+    from exfm.bench.degraded import bench_degraded
+
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
+    bench_degraded(console, bundle, examples=ref_to(examples), num_examples=num_examples)

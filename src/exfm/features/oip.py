@@ -3,7 +3,7 @@
 A request in this form means the same to a ranker (REST), to `exfm score` and to a bundle's golden request.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,14 +76,14 @@ def answer_to_json(
         "model_name": model_name,
         "model_version": model_version,
         **({"id": request_id} if request_id else {}),
-        "parameters": complete_answer(),
+        "parameters": answer_parameters(),
         "outputs": outputs_to_json(tasks, scores_NT),
     }
 
 
-def complete_answer() -> dict[str, bool | str]:
-    """Return an answer's parameters when no table was missing."""
-    return {"degraded": False, "degraded_tables": ""}
+def answer_parameters(degraded_tables: Collection[str] = ()) -> dict[str, bool | str]:
+    """Return an answer's parameters; `degraded_tables` are those of which a row was missing."""
+    return {"degraded": len(degraded_tables) > 0, "degraded_tables": ",".join(sorted(degraded_tables))}
 
 
 def outputs_asked_for(body: dict[str, Any], tasks: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 Legend: B rows of one net, E dims of all looked-up features side by side, N items, T tasks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, tables_file
+from exfm.artifact.fallback_rows import NO_FALLBACK_ROWS, FallbackRows, read_fallback_rows
 from exfm.artifact.hot_rows import HOT_ROWS_FILE, NO_HOT_ROWS, HotRows, hot_rows_file, read_hot_rows
 from exfm.errors import BundleError
 from exfm.features.batch import Bags, NetBatches
@@ -28,10 +29,21 @@ from exfm.schema import NETS, Net
 class Scorer:
     """Splits a batch's keys among shards, and turns their sums into probabilities."""
 
-    def __init__(self, manifest: BundleManifest, network: DenseNetwork, *, hot_rows: HotRows = NO_HOT_ROWS) -> None:
-        """Score for a bundle; `hot_rows` tells the rows of its plan's hot slices."""
+    def __init__(
+        self,
+        manifest: BundleManifest,
+        network: DenseNetwork,
+        *,
+        hot_rows: HotRows = NO_HOT_ROWS,
+        fallback_rows: FallbackRows = NO_FALLBACK_ROWS,
+    ) -> None:
+        """Score for a bundle; `hot_rows` tells the rows of its plan's hot slices.
+
+        Without `fallback_rows`, nothing can stand in for a shard.
+        """
         self.manifest = manifest
         self._network = network.eval()
+        self._fallback_rows = {table: torch.from_numpy(row) for table, row in fallback_rows.items()}
         plan, schema = manifest.plan, manifest.feature_schema
         self._lookups: dict[tuple[int, Net], tuple[Lookup, ...]] = {
             (shard, net): lookups_of(plan, schema, shard=shard, net=net)
@@ -48,7 +60,8 @@ class Scorer:
     def load(cls, folder: Path, manifest: BundleManifest) -> Self:
         """Return the scorer of a bundle whose files were verified.
 
-        Raises: BundleError if its parameters or hot rows are missing or malformed, or do not fit network and plan.
+        Raises: BundleError if its parameters, hot rows or fallback rows are missing or malformed, or do not fit network
+        and plan.
         """
         network = DenseNetwork(manifest.feature_schema, NetworkConfig.parse(manifest.network, source=str(folder)))
         try:
@@ -56,7 +69,10 @@ class Scorer:
         except (OSError, RuntimeError, safetensors.SafetensorError) as error:
             raise BundleError(f"{folder / DENSE_FILE}: {error}") from error
         hot_rows = read_hot_rows(folder / HOT_ROWS_FILE, manifest.plan.slices, manifest.feature_schema)
-        return cls(manifest, network, hot_rows=hot_rows)
+        fallback: FallbackRows = NO_FALLBACK_ROWS
+        if manifest.fallback_rows:
+            fallback = read_fallback_rows(folder / manifest.fallback_rows, manifest.feature_schema)
+        return cls(manifest, network, hot_rows=hot_rows, fallback_rows=fallback)
 
     def lookups(self, shard: int, net: Net) -> tuple[Lookup, ...]:
         """Return what a shard looks up for one net, in the order of bags and of columns."""
@@ -70,6 +86,34 @@ class Scorer:
             for shard, part in zip(self._shards[feature.table], parts, strict=True):
                 bags[shard].append(part)
         return bags
+
+    def stand_in(self, bags: Mapping[Net, Sequence[Bags]], *, shard: int) -> dict[Net, Tensor]:
+        """Return sums in the place of a shard's: of each bag as many times its table's fallback row as it has keys.
+
+        Raises: BundleError if the bundle has no fallback rows.
+        """
+        if not self._fallback_rows:
+            raise BundleError(f"bundle {self.manifest.name!r} has no fallback rows; export it again")
+        return {
+            net: torch.cat(
+                [
+                    torch.from_numpy(of_lookup.lengths).unsqueeze(1) * self._fallback_rows[lookup.slice.table]
+                    for lookup, of_lookup in zip(self._lookups[shard, net], of_net, strict=True)
+                ],
+                dim=1,
+            )
+            for net, of_net in bags.items()
+            if of_net
+        }
+
+    def tables_asked(self, bags: Mapping[Net, Sequence[Bags]], *, shard: int) -> set[str]:
+        """Return the tables of which these bags have a key for a shard."""
+        return {
+            lookup.slice.table
+            for net, of_net in bags.items()
+            for lookup, of_lookup in zip(self._lookups[shard, net], of_net, strict=True)
+            if len(of_lookup.keys)
+        }
 
     @torch.inference_mode()
     def bottom(self, batches: NetBatches) -> Tensor:
@@ -140,11 +184,18 @@ class UnshardedScorer:
             load_shard_tables(folder, self.manifest, shard=shard) for shard in range(self.manifest.plan.num_shards)
         ]
 
-    def scores(self, batches: NetBatches) -> npt.NDArray[np.float32]:
-        """Return the probability of each task for each item; shape [N, T]."""
+    def scores(self, batches: NetBatches, *, without: Collection[int] = ()) -> npt.NDArray[np.float32]:
+        """Return the probability of each task for each item; shape [N, T].
+
+        Fallback rows take the place of what the shards in `without` hold, as in a ranker's degraded answer.
+
+        Raises: BundleError if the bundle has no fallback rows, and a shard is to be missing.
+        """
         bags = {net: self._scorer.bags_for(batches, net=net) for net in NETS}
         sums: list[Mapping[Net, Tensor]] = [
-            {
+            self._scorer.stand_in({net: bags[net][shard] for net in NETS}, shard=shard)
+            if shard in without
+            else {
                 net: tables.sums(self._scorer.lookups(shard, net), bags[net][shard], num_rows=batches.of(net).num_rows)
                 for net in NETS
             }

@@ -36,6 +36,10 @@ class Deadline:
         """Return the time left, 0 or more."""
         return max(0.0, self.at_s - time.monotonic())
 
+    def share(self, share: float) -> "Deadline":
+        """Return the deadline at which this share of the time left is used up."""
+        return Deadline.after(share * self.remaining_s())
+
     def check(self, doing: str) -> None:
         """Return if there is time left.
 

@@ -6,6 +6,7 @@ import httpx
 
 from exfm.errors import (
     DeadlineError,
+    OverloadedError,
     RequestError,
     ServingError,
     ShardUnavailableError,
@@ -16,6 +17,7 @@ from exfm.errors import (
 _ERRORS: dict[int, type[RequestError | ServingError]] = {
     404: UnknownModelError,
     412: VersionMismatchError,
+    429: OverloadedError,
     503: ShardUnavailableError,
     504: DeadlineError,
 }

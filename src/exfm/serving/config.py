@@ -64,6 +64,22 @@ class RankerConfig(ServerConfig):
     lookup_attempts: Annotated[int, Field(ge=1, le=5)] = 3
     """Times that a lookup is sent while its shard's servers cannot be reached, all within its deadline; 1 to 5. 1 never
     sends it again."""
+    when_shard_fails: Literal["fail", "degrade"] = "fail"
+    """What becomes of a request while a shard is away, late or overloaded. `fail`: an error (503, 504 or 429) names the
+    shard. `degrade`: it is scored with the bundle's fallback rows in the place of that shard's, and the answer says
+    `degraded` and which tables. A shard of another bundle is an error either way."""
+    shard_budget: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    """Share of the time that a request has left for which shards are waited for with `degrade`, between 0 and 1; the
+    rest is for scoring, some 10 us a candidate."""
+    breaker_failures: Annotated[int, Field(ge=0, le=1_000)] = 5
+    """Failures of a shard in a row after which it is not asked for a while, 0 to 1,000; 0 always asks. Fewer would
+    take one bad moment for the end; beside a replica that hangs, the others' answers come in between."""
+    breaker_pause_ms: Annotated[int, Field(ge=10, le=60_000)] = 1_000
+    """That while, in milliseconds, 10 to 60,000. After it one request asks, and waits as long as it may if the shard
+    hangs; so one a second and ranker does, and a shard that is back is used within a second."""
+    breaker_patience_ms: Annotated[int, Field(ge=0, le=600_000)] = 100
+    """Time that a shard must have had for its silence to be a failure, in milliseconds, 0 to 600,000: callers in a
+    hurry must not take a shard from all others."""
     trace_folder: str = ""
     """Folder, new or not, in which each start of a ranker records the requests that it gets, for `exfm shard
     statistics`: hashed ids, nothing else. In a pod a folder below /tmp, which goes with the pod. Empty, the default:

@@ -1,4 +1,4 @@
-"""The stage that turns a vertical model into a bundle: plan, slices, dense network, golden queries."""
+"""The stage that turns a vertical model into a bundle: plan, slices, fallback rows, dense network, golden queries."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +8,7 @@ import safetensors.torch
 from torch import Tensor
 
 from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle
+from exfm.artifact.fallback_rows import write_fallback_rows
 from exfm.artifact.manifest import write_json
 from exfm.artifact.storage import Ref, reading, writing
 from exfm.events.examples import ExamplesManifest
@@ -18,6 +19,7 @@ from exfm.models.ranking import RankingModel
 from exfm.planning.counted import Counted
 from exfm.sharding.config import BundleConfig
 from exfm.sharding.counting import statistics_of_examples
+from exfm.sharding.fallback import fallback_rows
 from exfm.sharding.planned import plan_bundle
 from exfm.sharding.query import latest_query
 from exfm.sharding.shard_files import write_shards
@@ -47,6 +49,7 @@ def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManif
             )
         plan = plan_bundle(config, schema, counted.statistics)
         write_shards(folder, trained.tables.weights(), plan, hottest=counted.hottest)
+        write_fallback_rows(folder, fallback_rows(trained.tables.weights(), counted))
         scores_NT = trained.probabilities(encode_examples(raw_columns(rows.to_arrow(), schema), schema))
         _save_golden(folder, request, outputs_to_json(schema.tasks(), scores_NT))
         return seal_bundle(

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import grpc
 import torch
 
-from exfm.errors import DeadlineError, ServingError, ShardUnavailableError, VersionMismatchError
+from exfm.errors import (
+    DeadlineError,
+    OverloadedError,
+    ServingError,
+    ShardUnavailableError,
+    VersionMismatchError,
+)
 from exfm.features.batch import Bags
 from exfm.models.scoring import Scorer
 from exfm.schema import NETS, Net
@@ -19,6 +25,9 @@ NetBags = Mapping[Net, Sequence[Bags]]
 
 NetSums = Mapping[Net, torch.Tensor]
 """Each net's sums, [B, E]."""
+
+NO_ANSWER = (ShardUnavailableError, DeadlineError, OverloadedError)
+"""What a shard's failure is that another moment, or another server, may mend: the bundle and the request are right."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,8 @@ class ShardLink(ABC):
     async def sums(self, bags: NetBags, *, deadline: Deadline) -> NetSums:
         """Return the shard's sums of these bags.
 
-        Raises: ShardUnavailableError, DeadlineError, VersionMismatchError, ServingError; each names the shard.
+        Raises: ShardUnavailableError, OverloadedError, DeadlineError, VersionMismatchError, ServingError; each names
+        the shard.
         """
 
     @abstractmethod
@@ -92,6 +102,8 @@ class ShardLink(ABC):
                 return ShardUnavailableError(f"{self} cannot be reached ({details}); try again when it is back")
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return self.late(deadline)
+            case grpc.StatusCode.RESOURCE_EXHAUSTED:
+                return OverloadedError(f"{self} refused: {details}")
             case grpc.StatusCode.FAILED_PRECONDITION:
                 return VersionMismatchError(f"{self} refused: {details}")
             case code:

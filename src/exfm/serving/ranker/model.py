@@ -10,11 +10,13 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from prometheus_client import Counter
+
 from exfm.artifact.bundle import DENSE_FILE
 from exfm.artifact.hot_rows import HOT_ROWS_FILE
 from exfm.errors import ConfigError, ServingError, VersionMismatchError
 from exfm.features.batch import NetBatches
-from exfm.features.oip import complete_answer
+from exfm.features.oip import answer_parameters
 from exfm.features.request import encode_request, input_specs
 from exfm.models.lookup import ShardTables
 from exfm.models.scoring import Scorer
@@ -23,12 +25,13 @@ from exfm.serving.bundle_part import load_verified, read_manifest, verify_files
 from exfm.serving.call import Answer, Call, Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.model import ServedModel
+from exfm.serving.ranker.breaker import GuardedShard
 from exfm.serving.ranker.grpc_link import GrpcLink
 from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
 from exfm.serving.ranker.local_link import LocalLink
 from exfm.serving.ranker.readiness import ATTEMPT_S, Golden, check_scores, read_golden, until_reached
 from exfm.serving.ranker.recorder import Recorder
-from exfm.serving.ranker.shards import ask_all
+from exfm.serving.ranker.shards import Shard, ask_all
 from exfm.serving.ranker.stream_link import StreamLink
 from exfm.serving.ranker.upkeep import keep_links
 from exfm.serving.tls import TlsFiles, TlsFolder
@@ -36,6 +39,8 @@ from exfm.serving.tls import TlsFiles, TlsFolder
 logger = logging.getLogger(__name__)
 
 LINKS: dict[str, type[GrpcLink] | type[StreamLink]] = {"grpc": GrpcLink, "stream": StreamLink}
+
+DEGRADED = Counter("exfm_ranker_degraded_answers", "Answers with fallback rows in the place of rows of a shard")
 
 Shards = Sequence[str | ShardTables]
 """Of each shard its address, or its tables, which this server then holds itself."""
@@ -60,7 +65,8 @@ class RankerModel(ServedModel):
 
         What clients ask goes to `recorder` too.
 
-        Raises: ConfigError if they are not as many as the bundle's.
+        Raises: ConfigError if they are not as many as the bundle's, or answers may be degraded but the bundle has no
+        fallback rows.
         """
         manifest = scorer.manifest
         super().__init__(manifest.name, bundle_id=manifest.bundle_id, config=config)
@@ -69,12 +75,19 @@ class RankerModel(ServedModel):
             raise ConfigError(
                 f"bundle {manifest.name!r} has {manifest.plan.num_shards} shards, but {len(shards)} addresses are given"
             )
+        self._degrades = config.when_shard_fails == "degrade"
+        if self._degrades and not manifest.fallback_rows:
+            raise ConfigError(
+                f"when_shard_fails is 'degrade', but bundle {manifest.name!r} has no fallback rows: export it again, "
+                "or set 'fail'"
+            )
         self._scorer = scorer
         self._golden = golden
         self._shards = shards
         self._tls = tls
         self._recorder = recorder
         self._links: list[ShardLink] = []
+        self._guarded: list[GuardedShard] = []
 
     @classmethod
     def load(
@@ -88,7 +101,8 @@ class RankerModel(ServedModel):
         Raises: ConfigError, BundleError.
         """
         manifest = read_manifest(bundle, bundle_id=bundle_id)
-        verify_files(bundle, manifest, [DENSE_FILE, *([HOT_ROWS_FILE] if manifest.plan.hot_slices() else [])])
+        optional = [HOT_ROWS_FILE if manifest.plan.hot_slices() else "", manifest.fallback_rows]
+        verify_files(bundle, manifest, [DENSE_FILE, *filter(None, optional)])
         golden = read_golden(bundle, manifest)
         scorer = Scorer.load(bundle, manifest)
         held = [] if shards else [load_verified(bundle, manifest, shard=n) for n in range(manifest.plan.num_shards)]
@@ -99,6 +113,7 @@ class RankerModel(ServedModel):
         """Connect to the shards; they need not be there yet."""
         files = self._tls.files() if self._tls is not None else None
         self._links = [self._link_to(one, shard, files) for shard, one in enumerate(self._shards)]
+        self._guarded = [GuardedShard(link, config=self.config) for link in self._links]
 
     def _link_to(self, one: str | ShardTables, shard: int, tls: TlsFiles | None) -> ShardLink:
         if isinstance(one, ShardTables):
@@ -141,17 +156,32 @@ class RankerModel(ServedModel):
         batches = self._encode(payload)
         if self._recorder is not None:
             self._recorder.offer(batches, arrival_ns=arrival_ns)
-        return await self._answer(batches, payload.deadline)
-
-    async def _answer(self, batches: NetBatches, deadline: Deadline) -> Answer:
-        sums, bottom_NY = await ask_all(
-            self._links, self._bags_of(batches), deadline=deadline, meanwhile=lambda: self._scorer.bottom(batches)
-        )
-        scores_NT = self._scorer.scores(batches, sums, bottom_NY)
+        deadline = payload.deadline
+        for_shards = deadline.share(self.config.shard_budget) if self._degrades else deadline
+        answer = await self._answer(batches, self._guarded, for_shards, may_miss=self._degrades)
         deadline.check("scores were computed")
+        if answer.parameters["degraded"]:
+            DEGRADED.inc()
+        return answer
+
+    async def _answer(
+        self, batches: NetBatches, shards: Sequence[Shard], deadline: Deadline, *, may_miss: bool
+    ) -> Answer:
+        """Return the scores; the deadline is the shards'. If they may miss, what is missing is made up for."""
+        bags = self._bags_of(batches)
+        found, bottom_NY = await ask_all(
+            shards, bags, deadline=deadline, meanwhile=lambda: self._scorer.bottom(batches), may_miss=may_miss
+        )
+        missing = [shard for shard, of_shard in enumerate(found) if of_shard is None]
+        sums = [
+            self._scorer.stand_in(bags[shard], shard=shard) if of_shard is None else of_shard
+            for shard, of_shard in enumerate(found)
+        ]
+        tables = set[str]().union(*(self._scorer.tables_asked(bags[shard], shard=shard) for shard in missing))
+        scores_NT = self._scorer.scores(batches, sums, bottom_NY)
         return Answer(
             outputs={task: scores_NT[:, column] for column, task in enumerate(self._scorer.manifest.tasks)},
-            parameters=complete_answer(),
+            parameters=answer_parameters(tables),
         )
 
     async def _become_ready(self) -> None:
@@ -171,7 +201,7 @@ class RankerModel(ServedModel):
         deadline = Deadline.after(ATTEMPT_S)
         if self._golden is not None:
             call = Call(self._golden.tensors, deadline=deadline, model_version=self.bundle_id)
-            answer = await self._answer(self._encode(call), deadline)
+            answer = await self._answer(self._encode(call), self._links, deadline, may_miss=False)
             difference = check_scores(answer.outputs, expected=self._golden.scores)
             return f"the golden request's scores differ by {difference:.1e} at most"
         for link in self._links:

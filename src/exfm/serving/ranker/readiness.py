@@ -12,7 +12,14 @@ import numpy.typing as npt
 
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
 from exfm.artifact.manifest import read_json
-from exfm.errors import BundleError, DeadlineError, ServingError, ShardUnavailableError, StorageError
+from exfm.errors import (
+    BundleError,
+    DeadlineError,
+    OverloadedError,
+    ServingError,
+    ShardUnavailableError,
+    StorageError,
+)
 from exfm.features.oip import Tensor, tensors_from_json
 from exfm.serving.bundle_part import verify_files
 
@@ -92,7 +99,7 @@ async def until_reached(attempt: Callable[[], Awaitable[Found]]) -> Found:
     while True:
         try:
             return await attempt()
-        except (ShardUnavailableError, DeadlineError) as error:
+        except (ShardUnavailableError, DeadlineError, OverloadedError) as error:
             if loop.time() >= next_line_s:
                 logger.info("not ready since %.0f s: %s", loop.time() - began_s, error)
                 next_line_s = loop.time() + LOG_EVERY_S

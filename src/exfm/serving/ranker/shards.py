@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from exfm.serving.call import Deadline
-from exfm.serving.ranker.link import NetBags, NetSums, ShardLink
+from exfm.serving.ranker.link import NO_ANSWER, NetBags, NetSums
 
 Found = TypeVar("Found")
 
@@ -13,16 +13,33 @@ TURNS_TO_SEND = 4
 """Turns of the event loop in which gRPC sends a request; a stream needs one."""
 
 
+class Shard(Protocol):
+    """What can be asked for sums: a link, or one behind its breaker."""
+
+    async def sums(self, bags: NetBags, *, deadline: Deadline) -> NetSums:
+        """Return the shard's sums of these bags."""
+
+
 async def ask_all(
-    links: Sequence[ShardLink], bags: Sequence[NetBags], *, deadline: Deadline, meanwhile: Callable[[], Found]
-) -> tuple[list[NetSums], Found]:
+    shards: Sequence[Shard],
+    bags: Sequence[NetBags],
+    *,
+    deadline: Deadline,
+    meanwhile: Callable[[], Found],
+    may_miss: bool,
+) -> tuple[list[NetSums | None], Found]:
     """Return each shard's sums of its bags, and what `meanwhile` gives, which runs once all requests are out.
 
-    A shard without bags is not asked. The first failure ends the wait for the others.
+    A shard without bags is not asked. With `may_miss`, None stands for the sums of one that is away, late or
+    overloaded. Any other failure, and without it any at all, ends the wait for the others.
 
-    Raises: ShardUnavailableError, DeadlineError, VersionMismatchError, ServingError; each names the shard.
+    Raises: ShardUnavailableError, OverloadedError, DeadlineError, VersionMismatchError, ServingError; each names the
+    shard.
     """
-    tasks = [asyncio.create_task(_ask(link, of_shard, deadline)) for link, of_shard in zip(links, bags, strict=True)]
+    tasks = [
+        asyncio.create_task(_ask(shard, of_shard, deadline, may_miss=may_miss))
+        for shard, of_shard in zip(shards, bags, strict=True)
+    ]
     try:
         for _ in range(TURNS_TO_SEND):
             await asyncio.sleep(0)
@@ -33,8 +50,13 @@ async def ask_all(
             task.cancel()
 
 
-async def _ask(link: ShardLink, bags: NetBags, deadline: Deadline) -> NetSums:
+async def _ask(shard: Shard, bags: NetBags, deadline: Deadline, *, may_miss: bool) -> NetSums | None:
     if not bags:
         return {}
-    deadline.check(f"{link} was not asked yet")
-    return await link.sums(bags, deadline=deadline)
+    try:
+        deadline.check(f"{shard} was not asked yet")
+        return await shard.sums(bags, deadline=deadline)
+    except NO_ANSWER:
+        if may_miss:
+            return None
+        raise

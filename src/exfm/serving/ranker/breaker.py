@@ -1,0 +1,120 @@
+"""A shard that is not asked for a while after it failed some times in a row: the circuit breaker before a link."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from prometheus_client import Counter
+
+from exfm.errors import DeadlineError, OverloadedError, ShardUnavailableError
+from exfm.serving.call import Deadline
+from exfm.serving.config import RankerConfig
+from exfm.serving.ranker.link import NO_ANSWER, NetBags, NetSums, ShardLink
+
+logger = logging.getLogger(__name__)
+
+MISSING = Counter(
+    "exfm_ranker_missing_answers",
+    "Lookups of a shard that gave no sums: it was away, late, overloaded, or not asked because of that",
+    ["shard"],
+)
+
+
+class Breaker:
+    """Tells whether to ask: not after some failures in a row; then, after each pause, one to see whether that is over.
+
+    Closed: all ask. Open: none does, but for the probe.
+    """
+
+    def __init__(self, *, failures: int, pause_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Open after that many failures in a row; 0 never opens."""
+        self._max_failures = failures
+        self._pause_s = pause_s
+        self._clock = clock
+        self._num_failures = 0
+        self._is_probing = False
+        self._next_probe_s = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether nothing but probes may ask."""
+        return 0 < self._max_failures <= self._num_failures
+
+    def admits(self) -> bool:
+        """Return whether to ask now; who asks then tells what came of it, by one of the other methods."""
+        if not self.is_open:
+            return True
+        if self._is_probing or self._clock() < self._next_probe_s:
+            return False
+        self._is_probing = True
+        return True
+
+    def answered(self) -> None:
+        """Close."""
+        self._num_failures, self._is_probing = 0, False
+
+    def failed(self) -> None:
+        """Count a failure; at the last that is let pass, or a probe's, a pause begins."""
+        self._num_failures += 1
+        self._is_probing = False
+        self._next_probe_s = self._clock() + self._pause_s
+
+    def learned_nothing(self) -> None:
+        """Let another one probe: this one gave up by itself."""
+        self._is_probing = False
+
+
+class GuardedShard:
+    """A link behind its breaker; what gave no sums is counted."""
+
+    def __init__(self, link: ShardLink, *, config: RankerConfig) -> None:
+        self._link = link
+        self._config = config
+        self._breaker = Breaker(failures=config.breaker_failures, pause_s=config.breaker_pause_ms * 1e-3)
+        self._missing = MISSING.labels(shard=str(link.shard.shard))
+        self._problem = ""
+
+    def __str__(self) -> str:
+        """Return how messages name it."""
+        return str(self._link)
+
+    async def sums(self, bags: NetBags, *, deadline: Deadline) -> NetSums:
+        """Return the shard's sums of these bags; raises as the link's, and during a pause at once."""
+        if not self._breaker.admits():
+            self._missing.inc()
+            raise ShardUnavailableError(f"{self} cannot be reached (not asked for a while, since {self._problem})")
+        try:
+            sums = await self._link.sums(bags, deadline=deadline)
+        except asyncio.CancelledError:
+            self._breaker.learned_nothing()
+            raise
+        except NO_ANSWER as error:
+            self._missing.inc()
+            if isinstance(error, OverloadedError):  # it answers at once: there is nothing to wait for, hence to save
+                self._answered()
+            elif isinstance(error, DeadlineError) and deadline.allowed_ms < self._config.breaker_patience_ms:
+                self._breaker.learned_nothing()
+            else:
+                self._failed(error)
+            raise
+        except Exception:
+            self._answered()
+            raise
+        self._answered()
+        return sums
+
+    def _answered(self) -> None:
+        if self._breaker.is_open:
+            logger.info("%s answers again", self)
+        self._breaker.answered()
+
+    def _failed(self, error: Exception) -> None:
+        was_open = self._breaker.is_open
+        self._breaker.failed()
+        self._problem = str(error)
+        if self._breaker.is_open and not was_open:
+            logger.warning(
+                "%s failed %d times in a row and is asked once in %d ms until it answers: %s",
+                self, self._config.breaker_failures, self._config.breaker_pause_ms, error,
+            )  # fmt: skip

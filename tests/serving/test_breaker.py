@@ -1,0 +1,199 @@
+"""When a shard is not asked, and what a ranker makes of that."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import grpc
+import pytest
+import torch
+from prometheus_client import REGISTRY
+
+from exfm.errors import DeadlineError, OverloadedError, ServingError, ShardUnavailableError, VersionMismatchError
+from exfm.serving.call import Deadline
+from exfm.serving.config import RankerConfig
+from exfm.serving.ranker.breaker import Breaker, GuardedShard
+from exfm.serving.ranker.link import NetBags, NetSums, ShardId, ShardLink
+from exfm.serving.ranker.shards import ask_all
+from exfm.serving.tls import TlsFiles
+
+SUMS: NetSums = {"user": torch.ones(1, 4)}
+BAGS: NetBags = {"user": []}
+
+
+@dataclass
+class Clock:
+    now_s: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class ScriptedLink(ShardLink):
+    """A shard whose answers are given: errors, or None for sums; the last one again and again."""
+
+    def __init__(self, *answers: Exception | None) -> None:
+        super().__init__(ShardId("students", "0" * 64, 7, {"user": 4}), "nowhere:1")
+        self._answers = list(answers)
+        self.num_asked = 0
+
+    async def sums(self, bags: NetBags, *, deadline: Deadline) -> NetSums:
+        answer = self._answers[min(self.num_asked, len(self._answers) - 1)]
+        self.num_asked += 1
+        await asyncio.sleep(0)
+        if answer is not None:
+            raise answer
+        return SUMS
+
+    async def check_ready(self, *, deadline: Deadline) -> None: ...
+
+    async def keep(self, tls: TlsFiles | None) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class Breaking:
+    """A breaker that opens after 3 failures for 10 s, on a clock of ours."""
+
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        self.breaker = Breaker(failures=3, pause_s=10, clock=self.clock)
+
+    def fail(self, times: int) -> None:
+        for _ in range(times):
+            assert self.breaker.admits()
+            self.breaker.failed()
+
+
+def test_failures_in_a_row_open_a_breaker() -> None:
+    breaking = Breaking()
+    breaking.fail(2)
+    assert breaking.breaker.admits()
+    breaking.fail(1)
+    assert not breaking.breaker.admits()
+
+
+def test_an_answer_between_failures_keeps_a_breaker_closed() -> None:
+    breaking = Breaking()
+    for _ in range(5):
+        breaking.fail(2)
+        breaking.breaker.answered()
+    assert breaking.breaker.admits()
+
+
+def test_after_a_pause_one_request_probes_and_its_answer_closes_the_breaker() -> None:
+    breaking = Breaking()
+    breaking.fail(3)
+    breaking.clock.now_s = 9.9
+    assert not breaking.breaker.admits()
+    breaking.clock.now_s = 10.0
+    assert [breaking.breaker.admits() for _ in range(3)] == [True, False, False]
+    breaking.breaker.answered()
+    assert all(breaking.breaker.admits() for _ in range(3))
+
+
+def test_a_probe_that_fails_begins_another_pause() -> None:
+    breaking = Breaking()
+    breaking.fail(3)
+    breaking.clock.now_s = 10.0
+    breaking.fail(1)
+    breaking.clock.now_s = 19.9
+    assert not breaking.breaker.admits()
+    breaking.clock.now_s = 20.0
+    assert breaking.breaker.admits()
+
+
+def test_a_probe_that_gives_up_leaves_its_turn_to_the_next() -> None:
+    breaking = Breaking()
+    breaking.fail(3)
+    breaking.clock.now_s = 10.0
+    assert breaking.breaker.admits()
+    breaking.breaker.learned_nothing()
+    assert [breaking.breaker.admits() for _ in range(2)] == [True, False]
+
+
+def test_a_breaker_of_no_failures_never_opens() -> None:
+    breaker = Breaker(failures=0, pause_s=10)
+    for _ in range(100):
+        breaker.failed()
+    assert breaker.admits()
+
+
+def ask_often(
+    link: ScriptedLink, *, times: int, may_miss: bool, allowed_s: float = 1.0
+) -> Sequence[NetSums | Exception | None]:
+    """Return what comes of asking a shard behind a breaker of 3 failures, one request after another."""
+
+    async def ask() -> list[NetSums | Exception | None]:
+        shard = GuardedShard(link, config=RankerConfig(breaker_failures=3, breaker_pause_ms=60_000))
+        found: list[NetSums | Exception | None] = []
+        for _ in range(times):
+            try:
+                sums, _ = await ask_all(
+                    [shard], [BAGS], deadline=Deadline.after(allowed_s), meanwhile=lambda: None, may_miss=may_miss
+                )
+                found += sums
+            except ServingError as error:
+                found.append(error)
+            except VersionMismatchError as error:
+                found.append(error)
+        return found
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("error", [ShardUnavailableError("away"), DeadlineError("late")], ids=str)
+def test_a_shard_that_gives_no_sums_is_missed_and_then_not_asked(error: Exception) -> None:
+    link = ScriptedLink(error)
+    before = REGISTRY.get_sample_value("exfm_ranker_missing_answers_total", {"shard": "7"}) or 0.0
+    assert ask_often(link, times=10, may_miss=True) == [None] * 10
+    assert link.num_asked == 3
+    assert REGISTRY.get_sample_value("exfm_ranker_missing_answers_total", {"shard": "7"}) == before + 10
+
+
+def test_where_none_may_miss_a_shard_that_is_not_asked_fails_at_once_and_says_why() -> None:
+    link = ScriptedLink(DeadlineError("shard 7 is late"))
+    found = ask_often(link, times=5, may_miss=False)
+    assert [type(error) for error in found] == [DeadlineError] * 3 + [ShardUnavailableError] * 2
+    assert str(found[-1]) == ("shard 7 at nowhere:1 cannot be reached (not asked for a while, since shard 7 is late)")
+    assert link.num_asked == 3
+
+
+def test_an_overloaded_shard_is_missed_but_asked_again() -> None:
+    link = ScriptedLink(*[OverloadedError("busy")] * 9, None)
+    assert ask_often(link, times=10, may_miss=True) == [None] * 9 + [SUMS]
+
+
+def test_a_caller_in_a_hurry_does_not_take_a_shard_from_others() -> None:
+    link = ScriptedLink(DeadlineError("late"))
+    assert ask_often(link, times=10, may_miss=True, allowed_s=0.05) == [None] * 10
+    assert link.num_asked == 10
+
+
+@pytest.mark.parametrize("error", [VersionMismatchError("another"), ServingError("malformed")], ids=str)
+def test_what_is_wrong_with_a_bundle_or_an_answer_is_never_missed(error: Exception) -> None:
+    assert ask_often(ScriptedLink(error), times=5, may_miss=True) == [error] * 5
+
+
+def test_a_shards_refusal_for_load_is_told_apart() -> None:
+    error = ScriptedLink().error(grpc.StatusCode.RESOURCE_EXHAUSTED, "64 requests under way", Deadline.after(1))
+    assert isinstance(error, OverloadedError)
+    assert str(error) == "shard 7 at nowhere:1 refused: 64 requests under way"
+
+
+def test_a_probe_whose_request_is_broken_off_is_followed_by_another() -> None:
+    async def ask() -> NetSums:
+        link = ScriptedLink(ShardUnavailableError("away"), None)
+        shard = GuardedShard(link, config=RankerConfig(breaker_failures=1, breaker_pause_ms=10))
+        with pytest.raises(ShardUnavailableError):
+            await shard.sums(BAGS, deadline=Deadline.after(1))
+        await asyncio.sleep(0.02)
+        probe = asyncio.create_task(shard.sums(BAGS, deadline=Deadline.after(1)))
+        await asyncio.sleep(0)
+        probe.cancel()
+        await asyncio.wait([probe])
+        return await shard.sums(BAGS, deadline=Deadline.after(1))
+
+    assert asyncio.run(ask()) == SUMS

@@ -1,0 +1,48 @@
+"""What a model is worth while its shards are away."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from stream import Stream
+
+from exfm.artifact.bundle import BundleManifest, seal_bundle
+from exfm.artifact.fallback_rows import FALLBACK_FILE
+from exfm.artifact.storage import Ref
+from exfm.bench.degraded import bench_degraded, losses
+from exfm.errors import BundleError
+
+
+def test_quality_is_told_complete_without_each_shard_and_without_any(
+    stream: Stream, bundle: Ref, examples: Ref
+) -> None:
+    found = losses(stream.folder(bundle), examples=examples, num_examples=500)
+    assert [loss.shards for loss in found] == [(), (0,), (1,), (0, 1)]
+    assert found[0].tables == ()
+    tables = {table.name for table in BundleManifest.read(stream.folder(bundle)).feature_schema.tables}
+    assert set(found[-1].tables) == set(found[1].tables) | set(found[2].tables) == tables
+    entropies = [loss.qualities["click"].normalized_entropy for loss in found]
+    assert len(set(entropies)) == 4
+    assert found[-1].qualities["click"].auc == pytest.approx(0.5, abs=0.1), "what is left is hardly a choice"
+
+
+def test_the_losses_are_printed(stream: Stream, bundle: Ref, examples: Ref) -> None:
+    console = Console(width=200, record=True)
+    bench_degraded(console, stream.folder(bundle), examples=examples, num_examples=100)
+    text = console.export_text()
+    assert "shard 1" in text
+    assert "all shards" in text
+    assert "the model has learned from them" in text
+
+
+def test_a_bundle_of_before_has_no_figures(stream: Stream, bundle: Ref, examples: Ref, tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    shutil.copytree(stream.folder(bundle), folder)
+    old = BundleManifest.read(folder)
+    (folder / FALLBACK_FILE).unlink()
+    seal_bundle(
+        folder, name=old.name, schema=old.feature_schema, network=old.network, plan=old.plan, lineage=old.lineage
+    )
+    with pytest.raises(BundleError, match="has no fallback rows; export it again"):
+        losses(folder, examples=examples, num_examples=100)
