@@ -21,7 +21,7 @@ NUM_SHARDS = (2, 4, 8)
 ROOM = 1.5
 """Times the memory that all tables want of a shard: each net by itself does not fill shards as evenly."""
 
-REQUESTS_PER_S = 10.0
+REQUESTS_PER_S = 8.0
 """For one ranker and one server a shard, an eighth busy at most. From some 20 on, requests wait for the ranker, which
 has more to do the more calls there are, and the 99th percentile of one shard is no longer the highest."""
 NUM_REQUESTS = 5_000

@@ -139,21 +139,21 @@ class CostModel(Config):
 
 
 DEFAULT_COSTS = CostModel(
-    measured="2026-11-25, exfm's servers on 2 cores of an AMD EPYC at real-time priority beside other work: 12 loads "
+    measured="2026-11-25, exfm's servers on 2 cores of an Intel Xeon at real-time priority beside other work, 12 loads "
     "of 2 plans of exfm.bench.workload's model, by exfm.bench.calibration; bytes on the way are assumed, 10 Gbit/s",
-    ranker_request_us=530.0,
-    ranker_candidate_us=3.5,
-    ranker=CallPrices(call_us=96.0, net_us=18.0, lookup_us=24.0, bag_ns=0.0, key_ns=0.9, byte_ns=0.33),
-    shard=CallPrices(call_us=216.0, net_us=57.0, lookup_us=24.5, bag_ns=2.2, key_ns=8.7, byte_ns=0.46),
-    read_byte_ns=0.034,
+    ranker_request_us=1_050.0,
+    ranker_candidate_us=2.8,
+    ranker=CallPrices(call_us=85.0, net_us=17.5, lookup_us=28.0, bag_ns=5.7, key_ns=0.0, byte_ns=1.76),
+    shard=CallPrices(call_us=402.0, net_us=58.0, lookup_us=33.0, bag_ns=56.0, key_ns=17.6, byte_ns=0.66),
+    read_byte_ns=0.107,
     ranker_before_share=0.6,
-    network_latency_us=65.0,
+    network_latency_us=76.0,
     network_byte_ns=0.8,
-    spread=0.18,
-    ranker_cold_us=2_480.0,
-    shard_cold_us=1_160.0,
-    cooling_ms=10.0,
-    beside_share=0.13,
+    spread=0.153,
+    ranker_cold_us=3_770.0,
+    shard_cold_us=1_610.0,
+    cooling_ms=30.0,
+    beside_share=0.155,
 )
 """Of the servers of exfm, until another model's were measured."""
 
