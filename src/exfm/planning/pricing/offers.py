@@ -3,6 +3,7 @@
 import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from exfm.artifact.plan import ShardPlan
@@ -69,10 +70,13 @@ def meet(
     fleets = list(dict.fromkeys(fleet_of(offer.needs, config, costs, utilisation=step) for step in steps))
     fleets = [fleet for fleet in fleets if fleet.cost <= most_cost] or fleets[:1]
     first = bisect_left(fleets, True, key=lambda fleet: meets(forecast(offer.placement, fleet, schema, config, costs)))
-    for fleet in fleets[min(first, len(fleets) - 1) :]:
-        prediction = confirmed(offer.placement, fleet, schema, config, costs)
-        if meets(prediction):
-            return replace(offer, fleet=fleet)
+    first = min(first, len(fleets) - 1)
+    sure = cache(lambda place: confirmed(offer.placement, fleets[place], schema, config, costs))
+    if not meets(sure(first)):
+        first = bisect_left(range(len(fleets)), True, lo=first + 1, key=lambda place: meets(sure(place)))
+    if first < len(fleets):
+        return replace(offer, fleet=fleets[first])
+    prediction, fleet = sure(len(fleets) - 1), fleets[-1]
     return Miss(
         prediction.p99_ms,
         f"{offer.placement.strategy}: 99 % of requests take {prediction.p99_ms:.3g} ms or less with {fleet.pods} pods "
