@@ -45,7 +45,7 @@ def make_request(*, num_candidates: list[int] | None = None) -> dict[str, Any]:
 
 def offline_scores(bundle: Path, request: dict[str, Any]) -> Scores:
     """Return the unsharded model's scores by task."""
-    scorer = UnshardedScorer(bundle)
+    scorer = UnshardedScorer.load(bundle)
     scores_NT = scorer.scores(encode_request(tensors_from_json(request), scorer.manifest.feature_schema))
     return {task: scores_NT[:, column].tolist() for column, task in enumerate(scorer.manifest.tasks)}
 

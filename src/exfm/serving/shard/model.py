@@ -98,7 +98,7 @@ class ShardModel(ServedModel):
             num_rows = len(bags[0].offsets) - 1
             self.check_rows(num_rows, kind=f"{net} rows")
             try:
-                sums_BE = self._tables.sums(lookups, bags, num_rows=num_rows)
+                sums_BE = self._tables.sums(net, bags, num_rows=num_rows)
             except KeysOutsideSliceError as error:
                 REFUSED_KEYS.labels(table=error.table).inc(error.num_keys)
                 raise
