@@ -50,7 +50,7 @@ def test_a_bundle_whose_tables_change_what_it_scores_is_refused(
     request = json.loads((folder / GOLDEN_REQUEST).read_text(encoding="utf-8"))
     scores = np.array([json.loads((folder / GOLDEN_RESPONSE).read_text(encoding="utf-8"))["outputs"][0]["data"]]).T
     scores[7] += change
-    with pytest.raises(BundleError, match=r"in fp32, task 'click' .* for item 7, .*: more than 0.02 apart; set shard"):
+    with pytest.raises(BundleError, match=r"in int8, task 'click' .* for item 7, .*: more than 0.02 apart; set shard"):
         write_golden(folder, manifest, request, trained_NT=scores)
 
 
@@ -110,4 +110,4 @@ def test_tables_that_do_not_fit_their_shards_leave_no_bundle(vertical: Ref, tmp_
 def test_a_bundles_headline_tells_tables_and_shards(stream: Stream, bundle: Ref) -> None:
     manifest = BundleManifest.read(stream.folder(bundle))
     num_tables = len(manifest.feature_schema.tables)
-    assert headline(manifest).startswith(f"search-ads: {num_tables} tables in fp32 on 2 shards (")
+    assert headline(manifest).startswith(f"search-ads: {num_tables} tables in int8 on 2 shards (")
