@@ -104,6 +104,22 @@ def test_an_unknown_format_version_is_named_before_all_else(version: object, bun
         BundleManifest.read(bundle)
 
 
+def test_a_bundle_of_before_there_were_encodings_is_read_and_sealed_again_as_the_same(tmp_path: Path) -> None:
+    schema = {
+        "impression_key": "k", "event_time": {"column": "t"}, "domain": "d",
+        "sparse": [{"name": "f", "net": "item", "table": "t"}], "tables": [{"name": "t", "rows": 10, "dim": 4}],
+        "labels": [{"name": "l", "feedback": "f", "attribution_window": 1}],
+    }  # fmt: skip
+    slice_ = {
+        "table": "t", "shard": 0, "kind": "rows", "encoding": "fp32", "first_row": 0, "num_rows": 10,
+        "first_key": "0x" + 16 * "0", "last_key": "0x" + 16 * "f", "offset_bytes": 0, "size_bytes": 160,
+    }  # fmt: skip
+    plan = {"strategy": "by-hand", "num_shards": 1, "replicas": [1], "rankers": 0, "slices": [slice_]}
+    sealed = seal(tmp_path, Schema.parse(schema, source="x"), ShardPlan.parse(plan, source="x"))
+    assert sealed.bundle_id == "ccb40ad5ab4b231c3a91ca30fde8f439d22fc0bf3b0d59bee9403db5f31a9f35"
+    assert BundleManifest.read(tmp_path) == sealed
+
+
 def test_an_unknown_key_is_named(bundle: Path) -> None:
     edit(bundle, lambda m: m.update(owner="me"))
     with pytest.raises(BundleError, match=r"manifest\.json: owner: Extra inputs are not permitted"):

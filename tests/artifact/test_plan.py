@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from exfm.artifact.hot_rows import RowSet
-from exfm.artifact.plan import ALIGNMENT_BYTES, ROW_SET_BYTES, Assignment, ShardPlan, assign
+from exfm.artifact.plan import ALIGNMENT_BYTES, ROW_SET_BYTES, Assignment, Encoding, ShardPlan, assign, row_bytes
 from exfm.artifact.rows import rows_of_keys
 from exfm.errors import ConfigError, PlanError
 from exfm.schema import Schema
@@ -256,6 +256,24 @@ def test_known_offsets_of_slices() -> None:
     schema = schema_of([(3, 4), (1, 4)])
     slices = assign(schema, [Assignment("t0", 0, 0, 3), Assignment("t1", 0, 0, 1)], 1)
     assert [(s.offset_bytes, s.size_bytes) for s in slices] == [(0, 48), (64, 16)]
+
+
+@pytest.mark.parametrize(("encoding", "bytes_of_row"), [("fp32", 48), ("fp16", 24), ("int8", 16)])
+def test_known_bytes_of_a_row_and_of_slices(encoding: Encoding, bytes_of_row: int) -> None:
+    assert row_bytes(12, encoding) == bytes_of_row
+    slices = assign(schema_of([(3, 12)]), [Assignment("t0", 0, 0, 3)], 1, encoding=encoding)
+    assert [(s.encoding, s.size_bytes) for s in slices] == [(encoding, 3 * bytes_of_row)]
+
+
+def test_a_plan_of_two_encodings_is_refused() -> None:
+    schema = schema_of([(3, 4), (1, 4)])
+    assignments = [Assignment("t0", 0, 0, 3), Assignment("t1", 0, 0, 1)]
+    mixed = [
+        assign(schema, assignments, 1, encoding=encoding)[place] for place, encoding in enumerate(["fp16", "int8"])
+    ]
+    plan = ShardPlan(strategy="by-hand", num_shards=1, replicas=(1,), slices=tuple(mixed))
+    with pytest.raises(PlanError, match=r"encoding='int8'.* should be .*encoding='fp16'.*: plan again"):
+        plan.check(schema)
 
 
 def test_a_plan_of_1000_tables_on_128_shards_is_checked_in_a_second() -> None:

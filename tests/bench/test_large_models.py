@@ -38,9 +38,9 @@ def test_ten_terabytes_of_tables_are_ten_terabytes() -> None:
 
 def test_one_table_is_nine_tenths_of_the_bytes_of_a_model_like_drm3() -> None:
     workload = drm3_like(0)
-    assert max(table.size_bytes for table in workload.statistics.tables) / workload.total_bytes == pytest.approx(
-        0.9, abs=1e-3
-    )
+    assert max(
+        table.size_bytes("fp32") for table in workload.statistics.tables
+    ) / workload.total_bytes == pytest.approx(0.9, abs=1e-3)
 
 
 def test_bytes_and_load_both_bind_where_tails_are_heavy() -> None:
@@ -49,7 +49,7 @@ def test_bytes_and_load_both_bind_where_tails_are_heavy() -> None:
     assert workload.total_bytes / (32 * config.capacity_bytes) == pytest.approx(0.92, abs=1e-3)
     placement = PLACINGS["load-balanced"](workload.statistics, config, DEFAULT_COSTS)
     assert load_full(placement, workload, DEFAULT_COSTS) > 0.9
-    sizes = np.sort([table.size_bytes for table in workload.statistics.tables])
+    sizes = np.sort([table.size_bytes("fp32") for table in workload.statistics.tables])
     assert sizes[-40:].sum() > sizes.sum() / 2, "a tenth of the tables has most of the bytes"
 
 

@@ -13,7 +13,7 @@ def test_real_servers_are_measured_predicted_and_compared() -> None:
     assert ended.returncode == 0, ended.stderr
     prices, _, tables = ended.stdout.partition("\n")
     for end in json.loads(prices).values():
-        assert 1 < end["lookup_us"] < 1_000
+        assert 0 <= end["lookup_us"] < 1_000
         assert 0 < end["byte_ns"] < 100
     for words in (
         "calibrated on",

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from exfm.artifact.hot_rows import RowSet
-from exfm.artifact.plan import Assignment, ShardPlan, assign
+from exfm.artifact.plan import Assignment, Encoding, ShardPlan, assign
 from exfm.artifact.rows import Rows
 from exfm.features.batch import Bags, NetBatches, RawColumns, RawIds, encode
+from exfm.models.encoding import encode_rows
 from exfm.schema import NETS, Net, Schema
 
 
@@ -33,7 +34,7 @@ def random_examples(schema: Schema, num_rows: int, *, seed: int) -> NetBatches:
     return random_batches(schema, [1] * num_rows, seed=seed)
 
 
-def random_plan(schema: Schema, *, num_shards: int, seed: int) -> ShardPlan:
+def random_plan(schema: Schema, *, num_shards: int, seed: int, encoding: Encoding = "fp32") -> ShardPlan:
     """Return a plan that splits every table by rows at random and copies some hot rows, its parts in random order."""
     rng = np.random.default_rng(seed)
     assignments = []
@@ -45,7 +46,7 @@ def random_plan(schema: Schema, *, num_shards: int, seed: int) -> ShardPlan:
             num_hot = int(rng.integers(1, table.rows))
             assignments.append(Assignment(table.name, int(rng.integers(num_shards)), 0, num_hot, hot=True))
     assignments = [assignments[index] for index in rng.permutation(len(assignments))]
-    slices = assign(schema, assignments, num_shards)
+    slices = assign(schema, assignments, num_shards, encoding=encoding)
     return ShardPlan(strategy="random", num_shards=num_shards, replicas=(1,) * num_shards, slices=slices)
 
 
@@ -61,6 +62,15 @@ def random_hot_rows(plan: ShardPlan, schema: Schema, *, seed: int) -> dict[str, 
 def row_sets(hot_rows: Mapping[str, Rows], schema: Schema) -> dict[str, RowSet]:
     """Return hot rows as shards and rankers know them."""
     return {name: RowSet(rows, num_rows=schema.table(name).rows) for name, rows in hot_rows.items()}
+
+
+def as_kept(table: Tensor, encoding: Encoding) -> Tensor:
+    """Return the numbers that a table's rows mean once they are bytes of an encoding."""
+    encoded = encode_rows(table, encoding, table="t").numpy()
+    if encoding != "int8":
+        return torch.from_numpy(encoded.view({"fp32": np.float32, "fp16": np.float16}[encoding]).astype(np.float32))
+    scale_R1, bias_R1 = (encoded[:, at : at + 2].copy().view(np.float16).astype(np.float32) for at in (0, 2))
+    return torch.from_numpy(scale_R1 * encoded[:, 4:] + bias_R1)
 
 
 def plain_rows(bags: Bags, num_rows: int) -> Tensor:

@@ -104,12 +104,7 @@ def test_only_keys_of_the_missing_slices_fall_back(
             continue
         flat = flatten_tables(tables, plan, shard=shard, hot_rows=hot_rows)
         held = ShardTables(flat, plan, schema, shard=shard, hot_rows=sets)
-        sums.append(
-            {
-                net: held.sums(scorer.lookups(shard, net), bags[net][shard], num_rows=batches.of(net).num_rows)
-                for net in NETS
-            }
-        )
+        sums.append({net: held.sums(net, bags[net][shard], num_rows=batches.of(net).num_rows) for net in NETS})
     scores = scorer.scores(batches, sums, scorer.bottom(batches))
     changed = without_shard(schema, tables, plan, hot_rows, shard=1)
     np.testing.assert_allclose(scores, plain_scores(schema, changed, network, batches).numpy(), atol=1e-6)

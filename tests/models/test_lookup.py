@@ -1,14 +1,17 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_model import plain_rows, random_batches, random_hot_rows, random_plan, row_sets
+from plain_model import as_kept, plain_rows, random_batches, random_hot_rows, random_plan, row_sets
 
-from exfm.artifact.plan import Assignment, ShardPlan, assign, order_of_slice
+from exfm.artifact.plan import ENCODINGS, Assignment, Encoding, ShardPlan, assign, order_of_slice
 from exfm.artifact.rows import first_key_of_row
 from exfm.errors import BundleError, RequestError
 from exfm.features.batch import Bags
+from exfm.models.encoding import encode_rows
 from exfm.models.lookup import KeyRouter, KeysOutsideSliceError, Lookup, ShardTables, flatten_tables, lookups_of
 from exfm.schema import NETS, Schema
 
@@ -21,48 +24,53 @@ def bags_of(*rows: list[int]) -> Bags:
     return Bags(keys=keys, offsets=np.cumsum([0, *map(len, rows)], dtype=np.int64))
 
 
-def plan_of(schema: Schema, assignments: list[Assignment]) -> ShardPlan:
-    return ShardPlan(strategy="by-hand", num_shards=2, replicas=(1, 1), slices=assign(schema, assignments, 2))
+def plan_of(schema: Schema, assignments: list[Assignment], *, encoding: Encoding = "fp32") -> ShardPlan:
+    slices = assign(schema, assignments, 2, encoding=encoding)
+    return ShardPlan(strategy="by-hand", num_shards=2, replicas=(1, 1), slices=slices)
 
 
 def shard_tables(tables: Tables, plan: ShardPlan, schema: Schema, shard: int) -> ShardTables:
     return ShardTables(flatten_tables(tables, plan, shard=shard), plan, schema, shard=shard)
 
 
-def lookup_of(plan: ShardPlan, schema: Schema, shard: int, feature: str) -> Lookup:
-    (found,) = [
-        lookup for net in NETS for lookup in lookups_of(plan, schema, shard=shard, net=net)
-        if lookup.feature.name == feature
-    ]  # fmt: skip
-    return found
+def sums_of(shard: ShardTables, lookups: Sequence[Lookup], feature: str, *rows: list[int]) -> torch.Tensor:
+    """Return the sums of bags of these keys, of a feature with one slice on a shard; all others' bags are empty."""
+    (place,) = [place for place, lookup in enumerate(lookups) if lookup.feature.name == feature]
+    bags = [bags_of(*(rows if place == other else [[]] * len(rows))) for other in range(len(lookups))]
+    sums_BE = shard.sums(lookups[place].feature.net, bags, num_rows=len(rows))
+    parts = torch.split(sums_BE, [lookup.dim for lookup in lookups], dim=1)
+    assert not any(part.any() for other, part in enumerate(parts) if other != place)
+    return parts[place]
 
 
 @pytest.mark.parametrize("shard", [0, 1])
+@pytest.mark.parametrize("encoding", ENCODINGS)
 def test_the_flat_tensor_holds_the_rows_of_each_slice(
-    shard: int, tables: Tables, plan: ShardPlan, schema: Schema
+    shard: int, encoding: Encoding, tables: Tables, plan: ShardPlan, schema: Schema
 ) -> None:
+    slices = [Assignment(slice_.table, slice_.shard, slice_.first_row, slice_.num_rows) for slice_ in plan.slices]
+    plan = plan_of(schema, slices, encoding=encoding)
     flat = flatten_tables(tables, plan, shard=shard).numpy().tobytes()
     assert len(flat) == plan.flat_size_bytes(shard)
     for slice_ in plan.slices_on(shard):
         rows = tables[slice_.table][slice_.first_row : slice_.first_row + slice_.num_rows]
         found = flat[slice_.offset_bytes : slice_.offset_bytes + slice_.size_bytes]
-        assert found == rows.numpy().tobytes()
+        assert found == encode_rows(rows, encoding, table="t").numpy().tobytes()
 
 
 def test_a_shards_tables_are_views_of_its_flat_tensor(tables: Tables, plan: ShardPlan, schema: Schema) -> None:
     flat = flatten_tables(tables, plan, shard=0)
     shard = ShardTables(flat, plan, schema, shard=0)
-    lookup = lookup_of(plan, schema, 0, "user_id")
     flat.zero_()
-    assert shard.sums([lookup], [bags_of([0, 2**64 - 1])], num_rows=1).tolist() == [[0.0] * 8]
+    users = lookups_of(plan, schema, shard=0, net="user")
+    assert sums_of(shard, users, "user_id", [0, 2**64 - 1]).tolist() == [[0.0] * 8]
 
 
 def test_known_sums(tables: Tables, plan: ShardPlan, schema: Schema) -> None:
     shard = shard_tables(tables, plan, schema, 0)
     first, second, last = 0, first_key_of_row(1, 2048), 2**64 - 1
-    sums = shard.sums(
-        [lookup_of(plan, schema, 0, "user_id")], [bags_of([first, last], [], [second, second])], num_rows=3
-    )
+    users = lookups_of(plan, schema, shard=0, net="user")
+    sums = sums_of(shard, users, "user_id", [first, last], [], [second, second])
     user = tables["user"]
     torch.testing.assert_close(sums, torch.stack([user[0] + user[2047], torch.zeros(8), 2 * user[1]]))
 
@@ -91,10 +99,10 @@ def test_every_feature_is_looked_up_in_every_slice_of_its_table(plan: ShardPlan,
 @pytest.mark.parametrize("key", [first_key_of_row(1000, 4096), 2**64 - 1])
 def test_a_key_after_a_slice_is_refused(key: int, tables: Tables, plan: ShardPlan, schema: Schema) -> None:
     shard = shard_tables(tables, plan, schema, 0)
-    lookup = lookup_of(plan, schema, 0, "item_id")
-    shard.sums([lookup], [bags_of([first_key_of_row(1000, 4096) - 1])], num_rows=1)  # the last it holds
+    items = lookups_of(plan, schema, shard=0, net="item")
+    sums_of(shard, items, "item_id", [first_key_of_row(1000, 4096) - 1])  # the last it holds
     with pytest.raises(KeysOutsideSliceError) as raised:
-        shard.sums([lookup], [bags_of([0, key], [key], [5])], num_rows=3)
+        sums_of(shard, items, "item_id", [0, key], [key], [5])
     assert (raised.value.table, raised.value.num_keys) == ("item", 2)
     assert isinstance(raised.value, RequestError)
     assert "feature 'item_id': 2 of 4 keys are outside 0x0000000000000000 to 0x3e7fffffffffffff" in str(raised.value)
@@ -104,19 +112,20 @@ def test_a_key_after_a_slice_is_refused(key: int, tables: Tables, plan: ShardPla
 @pytest.mark.parametrize("key", [0, first_key_of_row(1000, 4096) - 1])
 def test_a_key_before_a_slice_is_refused(key: int, tables: Tables, plan: ShardPlan, schema: Schema) -> None:
     shard = shard_tables(tables, plan, schema, 1)
-    lookup = lookup_of(plan, schema, 1, "item_id")
-    shard.sums([lookup], [bags_of([first_key_of_row(1000, 4096)])], num_rows=1)  # the first it holds
+    items = lookups_of(plan, schema, shard=1, net="item")
+    sums_of(shard, items, "item_id", [first_key_of_row(1000, 4096)])  # the first it holds
     with pytest.raises(KeysOutsideSliceError, match="1 of 1 keys are outside"):
-        shard.sums([lookup], [bags_of([key])], num_rows=1)
+        sums_of(shard, items, "item_id", [key])
 
 
-def test_no_lookups_give_no_columns(tables: Tables, plan: ShardPlan, schema: Schema) -> None:
-    assert shard_tables(tables, plan, schema, 0).sums([], [], num_rows=3).shape == (3, 0)
+def test_no_lookups_give_no_columns(tables: Tables, schema: Schema) -> None:
+    plan = plan_of(schema, [Assignment(table.name, 0, 0, table.rows) for table in schema.tables])
+    assert shard_tables(tables, plan, schema, 1).sums("item", [], num_rows=3).shape == (3, 0)
 
 
 def test_no_rows_give_no_sums(tables: Tables, plan: ShardPlan, schema: Schema) -> None:
-    lookup = lookup_of(plan, schema, 0, "user_id")
-    assert shard_tables(tables, plan, schema, 0).sums([lookup], [bags_of()], num_rows=0).shape == (0, 8)
+    users = lookups_of(plan, schema, shard=0, net="user")
+    assert sums_of(shard_tables(tables, plan, schema, 0), users, "user_id").shape == (0, 8)
 
 
 @pytest.mark.parametrize("change", ["shorter", "longer", "type"])
@@ -169,15 +178,17 @@ def test_keys_of_hot_rows_go_to_the_hot_slice_alone(rows: list[list[int]], hot: 
         ]  # fmt: skip
 
 
-def test_a_hot_slice_holds_copies_of_the_hot_rows(tables: Tables, schema: Schema) -> None:
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_hot_slice_holds_copies_of_the_hot_rows(tables: Tables, schema: Schema, encoding: Encoding) -> None:
     assignments = [Assignment(table.name, 0, 0, table.rows) for table in schema.tables]
-    plan = plan_of(schema, [*assignments, Assignment("user", 1, 0, 3, hot=True)])
+    plan = plan_of(schema, [*assignments, Assignment("user", 1, 0, 3, hot=True)], encoding=encoding)
     hot_rows = {"user": np.array([5, 6, 2047])}
     flat = flatten_tables(tables, plan, shard=1, hot_rows=hot_rows)
     shard = ShardTables(flat, plan, schema, shard=1, hot_rows=row_sets(hot_rows, schema))
     keys = [first_key_of_row(row, 2048) for row in (2047, 5, 6)]
-    sums = shard.sums([lookup_of(plan, schema, 1, "user_id")], [bags_of([keys[0]], keys[1:])], num_rows=2)
-    torch.testing.assert_close(sums, torch.stack([tables["user"][2047], tables["user"][5] + tables["user"][6]]))
+    sums = sums_of(shard, lookups_of(plan, schema, shard=1, net="user"), "user_id", [keys[0]], keys[1:])
+    user = as_kept(tables["user"], encoding)
+    torch.testing.assert_close(sums, torch.stack([user[2047], user[5] + user[6]]))
 
 
 def test_a_cold_key_is_outside_a_hot_slice(tables: Tables, schema: Schema) -> None:
@@ -191,13 +202,16 @@ def test_a_cold_key_is_outside_a_hot_slice(tables: Tables, schema: Schema) -> No
         f"1 of 2 keys are outside the 3 hot rows, which this shard holds of table 'user'; the first is 0x{cold:016x}"
     )
     with pytest.raises(KeysOutsideSliceError, match=message):
-        shard.sums([lookup_of(plan, schema, 1, "user_id")], [bags_of([hot, cold])], num_rows=1)
+        sums_of(shard, lookups_of(plan, schema, shard=1, net="user"), "user_id", [hot, cold])
 
 
 @settings(max_examples=15)
-@given(st.integers(0, 2**31), st.integers(1, 4))
-def test_a_shard_holds_all_keys_that_its_slices_own(schema: Schema, tables: Tables, seed: int, num_shards: int) -> None:
-    plan = random_plan(schema, num_shards=num_shards, seed=seed)
+@given(st.integers(0, 2**31), st.integers(1, 4), st.sampled_from(ENCODINGS))
+def test_a_shard_holds_all_keys_that_its_slices_own(
+    schema: Schema, tables: Tables, seed: int, num_shards: int, encoding: Encoding
+) -> None:
+    plan = random_plan(schema, num_shards=num_shards, seed=seed, encoding=encoding)
+    kept = {name: as_kept(table, encoding) for name, table in tables.items()}
     hot_rows = random_hot_rows(plan, schema, seed=seed)
     sets = row_sets(hot_rows, schema)
     shards = [
@@ -208,20 +222,25 @@ def test_a_shard_holds_all_keys_that_its_slices_own(schema: Schema, tables: Tabl
     ]
     batches = random_batches(schema, [2, 0, 3], seed=seed)
     for net in NETS:
-        lookups = [lookups_of(plan, schema, shard=shard, net=net) for shard in range(num_shards)]
+        num_rows, totals = batches.of(net).num_rows, {}
+        bags: list[list[Bags]] = [[] for _ in shards]
         for feature in schema.sparse_of(net):
-            bags, table, slices = (
-                batches.of(net).bags[feature.name],
-                schema.table(feature.table),
-                plan.slices_of(feature.table),
-            )
-            parts = KeyRouter(slices, num_rows=table.rows, hot_rows=sets).split(bags)
-            total = torch.zeros(batches.of(net).num_rows, table.dim)
-            for slice_, part in zip(slices, parts, strict=True):
-                (lookup,) = [one for one in lookups[slice_.shard] if (one.feature, one.slice) == (feature, slice_)]
-                total += shards[slice_.shard].sums([lookup], [part], num_rows=len(total))
+            slices, of_feature = plan.slices_of(feature.table), batches.of(net).bags[feature.name]
+            router = KeyRouter(slices, num_rows=schema.table(feature.table).rows, hot_rows=sets)
+            for slice_, part in zip(slices, router.split(of_feature), strict=True):
+                bags[slice_.shard].append(part)
+            totals[feature.name] = torch.zeros(num_rows, schema.table(feature.table).dim)
+        for number, shard in enumerate(shards):
+            lookups = lookups_of(plan, schema, shard=number, net=net)
+            sums_BE = shard.sums(net, bags[number], num_rows=num_rows)
+            for lookup, part_BE in zip(
+                lookups, torch.split(sums_BE, [lookup.dim for lookup in lookups], dim=1) if lookups else (), strict=True
+            ):
+                totals[lookup.feature.name] += part_BE
+        for feature in schema.sparse_of(net):
+            of_feature, table = batches.of(net).bags[feature.name], schema.table(feature.table)
             expected = torch.nn.functional.embedding_bag(
-                plain_rows(bags, table.rows), tables[table.name], torch.from_numpy(bags.offsets), mode="sum",
-                include_last_offset=True,
+                plain_rows(of_feature, table.rows), kept[table.name], torch.from_numpy(of_feature.offsets),
+                mode="sum", include_last_offset=True,
             )  # fmt: skip
-            torch.testing.assert_close(total, expected)
+            torch.testing.assert_close(totals[feature.name], expected)

@@ -141,7 +141,7 @@ def test_a_model_scores_as_the_bundle_of_its_weights_does(
     network = model.config.network.to_dict()
     seal_bundle(tmp_path, name="a", schema=model.schema, network=network, plan=wide, lineage={})
     batches = random_examples(schema, 30, seed=2)
-    np.testing.assert_allclose(UnshardedScorer(tmp_path).scores(batches), model.probabilities(batches), atol=1e-6)
+    np.testing.assert_allclose(UnshardedScorer.load(tmp_path).scores(batches), model.probabilities(batches), atol=1e-6)
 
 
 def test_scoring_trains_nothing(model: RankingModel, schema: Schema) -> None:

@@ -71,12 +71,7 @@ def sharded_scores(
     for shard in range(plan.num_shards):
         flat = flatten_tables(tables, plan, shard=shard, hot_rows=hot_rows)
         held = ShardTables(flat, plan, schema, shard=shard, hot_rows=sets)
-        sums.append(
-            {
-                net: held.sums(scorer.lookups(shard, net), bags[net][shard], num_rows=batches.of(net).num_rows)
-                for net in NETS
-            }
-        )
+        sums.append({net: held.sums(net, bags[net][shard], num_rows=batches.of(net).num_rows) for net in NETS})
     return scorer.scores(batches, sums, scorer.bottom(batches))
 
 
@@ -88,7 +83,7 @@ def test_a_bundle_scores_as_plain_torch_does(
     num_candidates: Sequence[int], bundle: Path, schema: Schema, tables: Tables, network: DenseNetwork
 ) -> None:
     batches = random_batches(schema, num_candidates, seed=len(num_candidates))
-    scores = UnshardedScorer(bundle).scores(batches)
+    scores = UnshardedScorer.load(bundle).scores(batches)
     assert scores.shape == (sum(num_candidates), 2)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, plain_scores(schema, tables, network, batches).numpy(), atol=1e-6)
@@ -137,7 +132,7 @@ def test_a_request_in_a_file_is_answered(bundle: Path, request_body: dict[str, A
     query = tmp_path / "query.json"
     query.write_text(json.dumps(request_body))
     answer = answer_request(bundle, query)
-    scorer = UnshardedScorer(bundle)
+    scorer = UnshardedScorer.load(bundle)
     batches = encode_request(tensors_from_json(request_body), scorer.manifest.feature_schema)
     assert answer["model_name"] == "students"
     assert answer["model_version"] == scorer.manifest.bundle_id
@@ -158,7 +153,7 @@ def test_a_request_file_that_is_no_json_is_named(content: bytes | None, bundle: 
 def test_a_damaged_bundle_is_not_scored(bundle: Path) -> None:
     (bundle / tables_file(1)).write_bytes(b"")
     with pytest.raises(BundleError, match=r"shards/1/tables\.safetensors is damaged"):
-        UnshardedScorer(bundle)
+        UnshardedScorer.load(bundle)
 
 
 def reseal(folder: Path) -> None:
@@ -174,7 +169,7 @@ def test_a_bundle_sealed_without_one_of_its_files_is_refused(name: str, bundle: 
     (bundle / name).unlink()
     reseal(bundle)
     with pytest.raises(BundleError, match=name):
-        UnshardedScorer(bundle)
+        UnshardedScorer.load(bundle)
 
 
 @pytest.mark.parametrize("name", [DENSE_FILE, tables_file(0)])
@@ -182,7 +177,7 @@ def test_a_file_that_is_not_safetensors_is_named(name: str, bundle: Path) -> Non
     (bundle / name).write_bytes(b"not tensors")
     reseal(bundle)
     with pytest.raises(BundleError, match=name):
-        UnshardedScorer(bundle)
+        UnshardedScorer.load(bundle)
 
 
 def test_parameters_of_another_networks_size_are_refused(bundle: Path, schema: Schema) -> None:
@@ -190,7 +185,7 @@ def test_parameters_of_another_networks_size_are_refused(bundle: Path, schema: S
     safetensors.torch.save_file(other.state_dict(), bundle / DENSE_FILE)
     reseal(bundle)
     with pytest.raises(BundleError, match=rf"(?s){DENSE_FILE}: .*size mismatch for trunk\.top"):
-        UnshardedScorer(bundle)
+        UnshardedScorer.load(bundle)
 
 
 def test_parameters_that_are_missing_are_named(bundle: Path, network: DenseNetwork) -> None:
@@ -199,7 +194,7 @@ def test_parameters_that_are_missing_are_named(bundle: Path, network: DenseNetwo
     safetensors.torch.save_file(state, bundle / DENSE_FILE)
     reseal(bundle)
     with pytest.raises(BundleError, match=r"serving_head\.bias"):
-        UnshardedScorer(bundle)
+        UnshardedScorer.load(bundle)
 
 
 @pytest.mark.parametrize("names", [["fp16"], ["fp32", "fp16"]])
@@ -208,6 +203,12 @@ def test_tables_of_another_encoding_are_refused(names: list[str], bundle: Path, 
     safetensors.torch.save_file({name: flat.clone() for name in names}, bundle / tables_file(0))
     with pytest.raises(BundleError, match=r"holds tensors .*, expected one, fp32"):
         load_shard_tables(bundle, BundleManifest.read(bundle, verify=False), shard=0)
+
+
+def test_tables_stay_where_the_file_is_mapped(bundle: Path) -> None:
+    tables = load_shard_tables(bundle, BundleManifest.read(bundle), shard=0)
+    assert any(str(bundle / tables_file(0)) in line for line in Path("/proc/self/maps").read_text().splitlines())
+    del tables
 
 
 def test_tables_of_another_length_are_refused(bundle: Path) -> None:

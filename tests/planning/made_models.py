@@ -57,7 +57,7 @@ def model(*tables: TableStatistics) -> tuple[Schema, Statistics]:
 
 def shards(num_shards: int, *, memory_bytes: int, **settings: object) -> ShardingConfig:
     """Return settings for so many shards of so many bytes."""
-    data = {"num_shards": num_shards, "shard_memory_gib": memory_bytes / 2**30} | settings
+    data = {"num_shards": num_shards, "shard_memory_gib": memory_bytes / 2**30, "encoding": "fp32"} | settings
     return ShardingConfig.parse(data, source="test")
 
 

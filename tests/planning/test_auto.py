@@ -56,7 +56,7 @@ def test_a_cut_is_the_cheapest_of_all_cuts() -> None:
     demand = {"requests_per_s": 5000.0}
     config = shards(2, memory_bytes=6_000_000, demand=demand, prices={"gib": 200.0})
     ones = np.ones(7, dtype=np.int64)
-    parts = Parts.divide(statistics, COSTS, pieces=ones, hot_rows=0 * ones)
+    parts = Parts.divide(statistics, COSTS, encoding="fp32", pieces=ones, hot_rows=0 * ones)
     found = cut(parts, config, COSTS, most_cpu_s=1.0)
     order = np.argsort(-parts.cpu_s / parts.size_bytes)
     costs = []

@@ -3,7 +3,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from exfm.artifact.plan import Assignment, ShardPlan, assign
+from exfm.artifact.plan import Assignment, Encoding, ShardPlan, assign
 from exfm.errors import PlanError
 from exfm.planning.pricing.costs import DEFAULT_COSTS, CostModel, mass_of, pooling_variance, work_by_net, work_of
 from exfm.planning.statistics import HotRows, Statistics, TableStatistics
@@ -25,7 +25,9 @@ def statistics_of(*tables: TableStatistics) -> Statistics:
     return Statistics(tables=tables, num_requests=1, candidates_mean=CANDIDATES)
 
 
-def plan_of(statistics: Statistics, assignments: list[Assignment], *, num_shards: int) -> ShardPlan:
+def plan_of(
+    statistics: Statistics, assignments: list[Assignment], *, num_shards: int, encoding: Encoding = "fp32"
+) -> ShardPlan:
     schema = Schema.parse(
         {
             "impression_key": "k",
@@ -37,7 +39,7 @@ def plan_of(statistics: Statistics, assignments: list[Assignment], *, num_shards
         },
         source="a test",
     )
-    slices = assign(schema, assignments, num_shards)
+    slices = assign(schema, assignments, num_shards, encoding=encoding)
     return ShardPlan(strategy="by-hand", num_shards=num_shards, replicas=(1,) * num_shards, slices=slices)
 
 
@@ -52,6 +54,12 @@ def test_a_whole_table_asks_for_its_bags_and_keys() -> None:
     assert work.read_bytes.tolist() == [20 * 32, 100 * 32, 0]
     assert work.request_bytes.tolist() == [20 * 8 + 4, 100 * 8 + 50 * 4, 0]
     assert work.answer_bytes.tolist() == [32, 50 * 32, 0]
+
+
+def test_rows_are_read_in_their_encoding_and_answered_in_fp32() -> None:
+    statistics = statistics_of(table("u", "user", pooling=20.0))
+    work = work_of(plan_of(statistics, [Assignment("u", 0, 0, 1000)], num_shards=1, encoding="int8"), statistics)
+    assert (work.read_bytes.tolist(), work.answer_bytes.tolist()) == ([20 * (4 + 8)], [8 * 4])
 
 
 def test_row_slices_share_keys_but_each_has_every_bag() -> None:

@@ -21,7 +21,7 @@ def explained(
 
 def test_it_says_what_a_table_is() -> None:
     text = explained("b", table("a", rows=300), table("b", rows=100, net="user", pooling=3))
-    assert "b (user net) has 100 rows of dim 4: 1600 B, 25.0% of all bytes, number 2 of 2 in size" in text
+    assert "b (user net) has 100 rows of dim 4: 1600 B in fp32, 25.0% of all bytes, number 2 of 2 in size" in text
     assert "a request reads 3 rows of it" in text
 
 

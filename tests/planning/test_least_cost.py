@@ -61,7 +61,7 @@ def test_no_placement_costs_less_than_the_bound_however_rows_are_split_and_copie
     costs = COSTS.model_copy(update={"shard_cold_us": cold_us, "ranker_cold_us": 2 * cold_us})
     pieces = np.array([data.draw(st.integers(1, min(one.rows, 4))) for one in statistics.tables])
     hot_rows = np.array([data.draw(st.sampled_from(some_copies(one))) for one in statistics.tables])
-    parts = Parts.divide(statistics, costs, pieces=pieces, hot_rows=hot_rows)
+    parts = Parts.divide(statistics, costs, encoding="fp32", pieces=pieces, hot_rows=hot_rows)
     shard_of = np.array([data.draw(st.integers(0, 5)) for _ in range(len(parts))])
     _, shard_of = np.unique(shard_of, return_inverse=True)
     placement = Placement("by hand", parts, shard_of, int(shard_of.max()) + 1)

@@ -8,7 +8,7 @@ from hypothesis import assume, example, given, reject
 from hypothesis import strategies as st
 from made_models import COSTS, demands, model, models, shard_bytes, shards, table
 
-from exfm.artifact.plan import ShardPlan
+from exfm.artifact.plan import ENCODINGS, Encoding, ShardPlan
 from exfm.artifact.rows import rows_of_keys
 from exfm.errors import ConfigError, PlanError, SchemaError
 from exfm.planning.config import Demand, ShardingConfig, Strategy
@@ -22,6 +22,7 @@ from exfm.schema import Schema
 Model = tuple[Schema, Statistics]
 
 every_strategy = st.sampled_from([*PLACINGS, "auto"])
+encodings = st.sampled_from(ENCODINGS)
 
 
 @given(model=models(), strategy=every_strategy, num_shards=st.integers(1, 5), room=st.floats(1, 3), demand=demands)
@@ -43,14 +44,22 @@ def test_every_key_of_every_table_is_in_exactly_one_row_slice(
             assert ((rows[owned] >= slice_.first_row) & (rows[owned] < slice_.first_row + slice_.num_rows)).all()
 
 
-@given(model=models(), strategy=every_strategy, num_shards=st.integers(1, 5), room=st.floats(1, 3), demand=demands)
+@given(
+    model=models(),
+    strategy=every_strategy,
+    num_shards=st.integers(1, 5),
+    room=st.floats(1, 3),
+    demand=demands,
+    encoding=encodings,
+)
 def test_no_shard_is_over_its_memory_and_none_is_empty(
-    model: Model, strategy: Strategy, num_shards: int, room: float, demand: Demand
+    model: Model, strategy: Strategy, num_shards: int, room: float, demand: Demand, encoding: Encoding
 ) -> None:
-    plan = plan_for(model, strategy, num_shards, room, demand)
+    plan = plan_for(model, strategy, num_shards, room, demand, encoding)
+    assert plan.check(model[0]).encoding == encoding
     held = shard_bytes(plan)
     assert min(held) > 0
-    assert max(held) <= settings(model, strategy, num_shards, room, demand).capacity_bytes
+    assert max(held) <= settings(model, strategy, num_shards, room, demand, encoding).capacity_bytes
     assert min(plan.replicas) >= demand.min_replicas
 
 
@@ -68,10 +77,12 @@ def test_shards_of_nsbp_have_tables_of_one_net(model: Model, num_shards: int) ->
     assert all(len({nets[slice_.table] for slice_ in plan.slices_on(shard)}) == 1 for shard in range(num_shards))
 
 
-@given(model=models(), demand=demands, strategy=every_strategy)
-def test_parts_are_priced_as_the_plan_made_of_them(model: Model, demand: Demand, strategy: Strategy) -> None:
+@given(model=models(), demand=demands, strategy=every_strategy, encoding=encodings)
+def test_parts_are_priced_as_the_plan_made_of_them(
+    model: Model, demand: Demand, strategy: Strategy, encoding: Encoding
+) -> None:
     _, statistics = model
-    plan = plan_for(model, strategy, 2, 3.0, demand)
+    plan = plan_for(model, strategy, 2, 3.0, demand, encoding)
     assume(not plan.strategy.endswith("singular"))
     needs = needs_of(placement_of(plan, statistics, COSTS), COSTS)
     work = work_of(plan, statistics)
@@ -84,6 +95,7 @@ def test_parts_are_priced_as_the_plan_made_of_them(model: Model, demand: Demand,
     strategy=st.sampled_from(["capacity-balanced", "load-balanced", "nsbp"]),
     num_shards=st.integers(2, 5),
     room=st.floats(1, 2),
+    encoding=encodings,
 )
 @example(
     model=model(
@@ -94,12 +106,13 @@ def test_parts_are_priced_as_the_plan_made_of_them(model: Model, demand: Demand,
     strategy="nsbp",
     num_shards=3,
     room=1.96,
+    encoding="fp32",
 )
 def test_no_placement_is_below_its_bound_though_tables_are_split(
-    model: Model, strategy: Strategy, num_shards: int, room: float
+    model: Model, strategy: Strategy, num_shards: int, room: float, encoding: Encoding
 ) -> None:
-    config = settings(model, strategy, num_shards, room, Demand())
-    assume(max(one.size_bytes for one in model[1].tables) > config.capacity_bytes)
+    config = settings(model, strategy, num_shards, room, Demand(), encoding)
+    assume(max(one.size_bytes(encoding) for one in model[1].tables) > config.capacity_bytes)
     try:
         placement = PLACINGS[strategy](model[1], config, COSTS)
     except PlanError:
@@ -262,17 +275,20 @@ def test_nets_that_no_division_of_the_shards_has_room_for_are_refused_with_the_n
         make_plan(schema, statistics, config, COSTS)
 
 
-def settings(model: Model, strategy: Strategy, num_shards: int, room: float, demand: Demand) -> ShardingConfig:
+def settings(
+    model: Model, strategy: Strategy, num_shards: int, room: float, demand: Demand, encoding: Encoding = "fp32"
+) -> ShardingConfig:
     """Return settings for shards that have `room` for the model together, and for a row and a slice's end each."""
-    total_bytes = sum(one.size_bytes for one in model[1].tables)
-    memory_bytes = int(room * total_bytes / num_shards) + 512
-    return shards(num_shards, memory_bytes=memory_bytes, strategy=strategy, demand=demand.to_dict())
+    memory_bytes = int(room * model[1].size_bytes(encoding) / num_shards) + 512
+    return shards(num_shards, memory_bytes=memory_bytes, strategy=strategy, demand=demand.to_dict(), encoding=encoding)
 
 
-def plan_for(model: Model, strategy: Strategy, num_shards: int, room: float, demand: Demand) -> ShardPlan:
+def plan_for(
+    model: Model, strategy: Strategy, num_shards: int, room: float, demand: Demand, encoding: Encoding = "fp32"
+) -> ShardPlan:
     """Return the plan; pass over models with too few tables, or too little room beside them, for so many shards."""
     try:
-        return make_plan(*model, settings(model, strategy, num_shards, room, demand), COSTS)
+        return make_plan(*model, settings(model, strategy, num_shards, room, demand, encoding), COSTS)
     except PlanError as error:
         if not re.search(
             "one shard a table|want a shard each|no way was found|divided among the nets|all tables take", str(error)

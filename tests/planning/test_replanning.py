@@ -57,6 +57,16 @@ def test_a_new_table_moves_alone() -> None:
     assert found.headline() == f"moves 160 B (a plan from nothing: {found.fresh_bytes} B; at least: 160 B)"
 
 
+def test_rows_of_another_encoding_are_other_rows_though_they_take_as_many_bytes() -> None:
+    schema, statistics = model(table("a", rows=100), table("b", rows=90))
+    before, after = (shards(2, memory_bytes=2**16, encoding=encoding) for encoding in ("fp16", "int8"))
+    old = make_plan(schema, statistics, before, COSTS)
+    found = replan(old, schema, statistics, after, COSTS)
+    assert [slice_.size_bytes for slice_ in found.plan.slices] == [slice_.size_bytes for slice_ in old.slices]
+    assert found.plan.encoding == "int8"
+    assert found.moved_bytes == found.least_bytes == 190 * 8
+
+
 def test_renumbering_spares_what_another_order_of_shards_would_move() -> None:
     schema, statistics = model(table("a", rows=100), table("b", rows=90), table("c", rows=80))
     plan = make_plan(schema, statistics, shards(3, memory_bytes=2**16), COSTS)
@@ -156,7 +166,7 @@ def test_an_old_plan_with_a_table_of_two_dims_is_refused() -> None:
 
 def settings(model: Model, strategy: Strategy, demand: Demand, *, num_shards: int = 3) -> ShardingConfig:
     """Return settings for shards that together have room for the model twice, or for all of it where it must be."""
-    total_bytes = sum(one.size_bytes for one in model[1].tables) + 64 * len(model[1].tables)
+    total_bytes = sum(one.size_bytes("fp32") for one in model[1].tables) + 64 * len(model[1].tables)
     room = 1.0 if strategy in {"one-shard", "singular"} else 2.0 / num_shards
     memory_bytes = int(room * total_bytes) + 512
     return shards(num_shards, memory_bytes=memory_bytes, strategy=strategy, demand=demand.to_dict())

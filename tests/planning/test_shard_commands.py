@@ -130,11 +130,11 @@ def test_a_mistake_is_one_line_with_the_numbers(
     assert code == 2
     assert error.startswith("exfm: --strategy: strategy: Input should be 'auto', 'singular'")
     settings = tmp_path / "settings.yaml"
-    settings.write_text("shard_memory_gib: 0.0001", encoding="utf-8")
+    settings.write_text("shard_memory_gib: 0.00004", encoding="utf-8")
     code, _, error = command("plan", schema_file, "-s", settings)
     assert code == 2
     assert error == (
-        "exfm: table 'ads' takes 312.5 KiB, but 2 shards of 104.9 KiB hold 209.7 KiB together; "
+        "exfm: table 'ads' takes 97.7 KiB, but 2 shards of 41.9 KiB hold 83.9 KiB together; "
         "raise num_shards or shard_memory_gib\n"
     )
     code, _, error = command("explain", "ads", schema_file, "--plan", tmp_path / "no.json")

@@ -119,7 +119,7 @@ def test_ages_are_in_hours_and_never_negative(run: Run, summary: Summary) -> Non
 def test_shards_hold_what_the_plan_says(summary: Summary) -> None:
     (bundle,) = summary.bundles
     held = {part.table: part.size_bytes for shard in bundle.shards for part in shard}
-    assert held == {"segment": 64 * 32, "user": 16384 * 32, "ad": 8192 * 32, "advertiser": 512 * 32, "topic": 128 * 32}
+    assert held == {"segment": 64 * 12, "user": 16384 * 12, "ad": 8192 * 12, "advertiser": 512 * 12, "topic": 128 * 12}
 
 
 def test_copies_of_hot_rows_are_called_so(run: Run, summary: Summary) -> None:

@@ -25,7 +25,7 @@ def seal_with_golden_scores(folder: Path, schema: Schema, network: DenseNetwork,
         seal_bundle(folder, name="students", schema=schema, network=NetworkConfig().to_dict(), plan=plan, lineage={})
 
     seal()
-    scores_NT = UnshardedScorer(folder).scores(encode_request(tensors_from_json(make_request()), schema))
+    scores_NT = UnshardedScorer.load(folder).scores(encode_request(tensors_from_json(make_request()), schema))
     answer = answer_to_json(
         request_id="", model_name="students", model_version="", tasks=schema.tasks(), scores_NT=scores_NT
     )

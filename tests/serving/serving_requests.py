@@ -46,7 +46,7 @@ def make_request(*, num_candidates: list[int] | None = None) -> dict[str, Any]:
 
 def offline_scores(bundle: Path, request: dict[str, Any], *, without: Collection[int] = ()) -> Scores:
     """Return the unsharded model's scores by task, some shards of the bundle being away."""
-    scorer = UnshardedScorer(bundle)
+    scorer = UnshardedScorer.load(bundle)
     batches = encode_request(tensors_from_json(request), scorer.manifest.feature_schema)
     scores_NT = scorer.scores(batches, without=without)
     return {task: scores_NT[:, column].tolist() for column, task in enumerate(scorer.manifest.tasks)}

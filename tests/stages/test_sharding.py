@@ -10,18 +10,19 @@ from stream import Stream
 
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
 from exfm.artifact.manifest import write_json
-from exfm.artifact.plan import Assignment, assign
+from exfm.artifact.plan import Assignment, Encoding, assign
 from exfm.artifact.storage import Ref
-from exfm.errors import PlanError, StorageError
+from exfm.errors import BundleError, PlanError, StorageError
 from exfm.models.offline import answer_request
 from exfm.planning.config import Demand, ShardingConfig
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm.sharding.config import BundleConfig
-from exfm.sharding.stage import headline, make_bundle, statistics_of_model
+from exfm.sharding.golden import write_golden
+from exfm.sharding.stage import SCORE_SHIFT, headline, make_bundle, statistics_of_model
 
 
-def test_a_bundle_scores_its_golden_query_as_the_trained_model_did(stream: Stream, bundle: Ref) -> None:
+def test_a_bundle_scores_its_golden_query_as_it_did_when_it_was_made(stream: Stream, bundle: Ref) -> None:
     folder = stream.folder(bundle)
     answer = answer_request(folder, folder / GOLDEN_REQUEST)
     golden = json.loads((folder / GOLDEN_RESPONSE).read_text(encoding="utf-8"))
@@ -30,6 +31,31 @@ def test_a_bundle_scores_its_golden_query_as_the_trained_model_did(stream: Strea
     assert found["shape"] == expected["shape"] == [20]
     np.testing.assert_allclose(found["data"], expected["data"], atol=1e-6)
     assert np.ptp(found["data"]) > 0.001, "equal scores for all would hide any mistake"
+
+
+@pytest.mark.parametrize("encoding", ["fp32", "fp16", "int8"])
+def test_a_bundle_says_how_far_its_tables_move_the_trained_models_scores(
+    encoding: Encoding, vertical: Ref, tmp_path: Path
+) -> None:
+    config = BundleConfig(golden_candidates=20, sharding=ShardingConfig(encoding=encoding))
+    manifest = make_bundle(config, vertical=vertical, out=str(tmp_path / "bundle"))
+    least, most = {"fp32": (0, 1e-6), "fp16": (1e-8, 1e-3), "int8": (1e-6, 5e-3)}[encoding]
+    assert least <= float(manifest.lineage[SCORE_SHIFT]) <= most
+    assert headline(manifest).endswith(f"; scores within {manifest.lineage[SCORE_SHIFT]} of the model's")
+    assert manifest.plan.encoding == encoding
+
+
+@pytest.mark.parametrize("change", [0.03, float("nan")])
+def test_a_bundle_whose_tables_change_what_it_scores_is_refused(
+    change: float, stream: Stream, bundle: Ref, tmp_path: Path
+) -> None:
+    folder = stream.folder(bundle)
+    manifest = BundleManifest.read(folder)
+    request = json.loads((folder / GOLDEN_REQUEST).read_text(encoding="utf-8"))
+    scores = np.array([json.loads((folder / GOLDEN_RESPONSE).read_text(encoding="utf-8"))["outputs"][0]["data"]]).T
+    scores[7] += change
+    with pytest.raises(BundleError, match=r"in int8, task 'click' .* for item 7, .*: more than 0.02 apart; set shard"):
+        write_golden(folder, manifest, request, trained_NT=scores)
 
 
 def test_a_golden_query_is_one_user_of_the_models_domain_and_distinct_items(stream: Stream, bundle: Ref) -> None:
@@ -147,4 +173,4 @@ def test_tables_that_do_not_fit_their_shards_leave_no_bundle(vertical: Ref, tmp_
 def test_a_bundles_headline_tells_tables_and_shards(stream: Stream, bundle: Ref) -> None:
     manifest = BundleManifest.read(stream.folder(bundle))
     num_tables = len(manifest.feature_schema.tables)
-    assert headline(manifest).startswith(f"search-ads: {num_tables} tables on 2 shards (")
+    assert headline(manifest).startswith(f"search-ads: {num_tables} tables in int8 on 2 shards (")

@@ -8,11 +8,11 @@ ranker/hot_rows.safetensors
                           the hot rows of each table with a hot slice (exfm.artifact.hot_rows); there only if the
                           plan has one
 shards/<i>/tables.safetensors
-                          one flat uint8 tensor per encoding, named by it, with slices at the plan's offsets, so
+                          a flat uint8 tensor, named by the tables' encoding, with slices at the plan's offsets, so
                           that a shard can map it without copying
 shards/<i>/hot_rows.safetensors
                           those of the hot slices on the shard; there only if it has one
-golden/request.json       a request (OIP JSON) and the scores that the model gave it at export
+golden/request.json       a request (OIP JSON) and the scores that the bundle gave it at export
 golden/response.json
 """
 
@@ -143,6 +143,25 @@ def read_manifest(bundle: Ref) -> BundleManifest:
     return BundleManifest.of(content, source=file)
 
 
+def draft_bundle(
+    *, name: str, schema: Schema, network: dict[str, Any], plan: ShardPlan, lineage: dict[str, str]
+) -> BundleManifest:
+    """Return the manifest of a bundle that is being made: without files as yet, and of no identity.
+
+    Raises: PlanError if the plan is not one for the schema.
+    """
+    return BundleManifest(
+        bundle_id="0" * 64,
+        name=name,
+        tasks=schema.tasks(),
+        feature_schema=schema,
+        network=network,
+        plan=plan.check(schema),
+        lineage=lineage,
+        files={},
+    )
+
+
 def seal_bundle(
     folder: Path,
     *,
@@ -156,20 +175,11 @@ def seal_bundle(
 
     Raises: PlanError if the plan is not one for the schema.
     """
-    plan.check(schema)
+    draft = draft_bundle(name=name, schema=schema, network=network, plan=plan, lineage=lineage)
     (folder / MANIFEST).unlink(missing_ok=True)  # one of before is no part of this bundle
     files = digests_of_folder(folder)
-    content = BundleManifest(
-        bundle_id="0" * 64,
-        name=name,
-        tasks=schema.tasks(),
-        feature_schema=schema,
-        network=network,
-        plan=plan,
-        fallback_rows=FALLBACK_FILE if FALLBACK_FILE in files else "",
-        lineage=lineage,
-        files=files,
-    )
+    fallback = FALLBACK_FILE if FALLBACK_FILE in files else ""
+    content = draft.model_copy(update={"files": files, "fallback_rows": fallback})
     manifest = content.model_copy(update={"bundle_id": _identity(content.to_dict())})
     write_json(folder / MANIFEST, manifest.to_dict())
     return manifest

@@ -9,7 +9,7 @@ Source: ElasticRec (arXiv:2406.06955), from which hot rows and their own number 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, StringConstraints
 
@@ -18,11 +18,15 @@ from exfm.config import Config
 from exfm.errors import PlanError
 from exfm.schema import Schema
 
-Encoding = Literal["fp32"]
+Encoding = Literal["fp32", "fp16", "int8"]
+"""How the numbers of a row are kept. int8: a byte each, after a scale and a bias for the row (exfm.models.encoding)."""
+
+ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
 SliceKind = Literal["rows", "hot"]
 
-BYTES_PER_NUMBER: dict[Encoding, int] = {"fp32": 4}
+SCALE_AND_BIAS_BYTES = 4
+"""Of an int8 row: half precision, 2 B each."""
 
 ALIGNMENT_BYTES = 64
 """Of a slice in its shard's flat tensor: one cache line."""
@@ -30,6 +34,12 @@ ALIGNMENT_BYTES = 64
 ROW_SET_BYTES = 12 / 64
 """Of each row of a table with a hot slice: a bit a row, and a count of 4 B for each 64, however few are hot; servers
 find hot rows by it."""
+
+
+def row_bytes(dim: int, encoding: Encoding) -> int:
+    """Return what one row of a table takes, in a file and in memory."""
+    return {"fp32": 4 * dim, "fp16": 2 * dim, "int8": SCALE_AND_BIAS_BYTES + dim}[encoding]
+
 
 HexKey = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{16}$")]
 """A 64-bit key as text, since JSON numbers are exact only to 2**53."""
@@ -51,7 +61,7 @@ class TableSlice(Config):
     last_key: HexKey
     """Inclusive. Hot rows lie anywhere: a hot slice's range is that of all keys."""
     offset_bytes: Annotated[int, Field(ge=0)]
-    """Where the slice starts in the shard's flat tensor of this encoding."""
+    """Where the slice starts in the shard's flat tensor."""
     size_bytes: Annotated[int, Field(ge=1)]
 
 
@@ -65,6 +75,12 @@ class ShardPlan(Config):
     rankers: Annotated[int, Field(ge=0)] = 0
     """For the load that was planned for; 0: not planned."""
     slices: tuple[TableSlice, ...]
+    """All of one encoding."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """Return how rows are kept."""
+        return self.slices[0].encoding if self.slices else "fp32"
 
     def slices_on(self, shard: int) -> tuple[TableSlice, ...]:
         """Return one shard's slices, in the plan's order."""
@@ -91,7 +107,7 @@ class ShardPlan(Config):
         return sum(int(schema.table(slice_.table).rows * ROW_SET_BYTES) for slice_ in found)
 
     def flat_size_bytes(self, shard: int) -> int:
-        """Return the length of one shard's flat tensor; every shard has one encoding now."""
+        """Return the length of one shard's flat tensor."""
         return max((s.offset_bytes + s.size_bytes for s in self.slices_on(shard)), default=0)
 
     def check(self, schema: Schema) -> Self:
@@ -102,7 +118,7 @@ class ShardPlan(Config):
         if len(self.replicas) != self.num_shards:
             raise PlanError(f"the plan has {self.num_shards} shards, but replicas for {len(self.replicas)}")
         assignments = [Assignment(s.table, s.shard, s.first_row, s.num_rows, hot=s.kind == "hot") for s in self.slices]
-        expected = assign(schema, assignments, self.num_shards)
+        expected = assign(schema, assignments, self.num_shards, encoding=self.encoding)
         for found, right in zip(self.slices, expected, strict=True):
             if found != right:
                 raise PlanError(f"the plan's slice {found} should be {right}: plan again")
@@ -126,7 +142,9 @@ def order_of_slice(slice_: TableSlice) -> tuple[bool, int]:
     return slice_.kind == "hot", slice_.first_row
 
 
-def assign(schema: Schema, assignments: Iterable[Assignment], num_shards: int) -> tuple[TableSlice, ...]:
+def assign(
+    schema: Schema, assignments: Iterable[Assignment], num_shards: int, *, encoding: Encoding = "fp32"
+) -> tuple[TableSlice, ...]:
     """Return the slices for these assignments, laid out one after another on each shard.
 
     Raises: PlanError if a row of a table is placed twice or not at all, or a shard does not exist; if a table has two
@@ -149,14 +167,14 @@ def assign(schema: Schema, assignments: Iterable[Assignment], num_shards: int) -
         if not 0 <= assignment.shard < num_shards:
             raise PlanError(f"table {assignment.table!r} is on shard {assignment.shard}; there are {num_shards}")
         table = tables[assignment.table]
-        size_bytes = assignment.num_rows * table.dim * BYTES_PER_NUMBER["fp32"]
+        size_bytes = assignment.num_rows * row_bytes(table.dim, encoding)
         end_row = table.rows if assignment.hot else assignment.first_row + assignment.num_rows
         slices.append(
             TableSlice(
                 table=table.name,
                 shard=assignment.shard,
                 kind="hot" if assignment.hot else "rows",
-                encoding="fp32",
+                encoding=encoding,
                 first_row=assignment.first_row,
                 num_rows=assignment.num_rows,
                 first_key=f"0x{first_key_of_row(assignment.first_row, table.rows):016x}",

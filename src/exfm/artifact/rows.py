@@ -14,13 +14,18 @@ _LOW_32 = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
 
 
-def rows_of_keys(keys: Keys, num_rows: int) -> Rows:
-    """Return the row of each key in a hashed table of `num_rows` rows (1 to 2**32); shape of `keys`."""
+def rows_of_keys(keys: Keys, num_rows: int | Keys) -> Rows:
+    """Return the row of each key in a hashed table of `num_rows` rows (1 to 2**32), one number or one a key."""
     # The upper half of a 64 x 32 bit product, in two 32 x 32 bit ones: neither can overflow.
     rows = np.uint64(num_rows)
-    upper = (keys >> _32) * rows
-    lower = (keys & _LOW_32) * rows
-    return ((upper + (lower >> _32)) >> _32).astype(np.int64)
+    upper = keys >> _32
+    upper *= rows
+    lower = keys & _LOW_32
+    lower *= rows
+    lower >>= _32
+    upper += lower
+    upper >>= _32
+    return upper.view(np.int64)
 
 
 def first_key_of_row(row: int, num_rows: int) -> int:

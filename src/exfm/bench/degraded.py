@@ -55,7 +55,7 @@ def losses(bundle: Path, *, examples: Ref, num_examples: int) -> list[Loss]:
 
     Raises: BundleError if the bundle has no fallback rows; StorageError, DataError if there are no such examples.
     """
-    scorer = UnshardedScorer(bundle)
+    scorer = UnshardedScorer.load(bundle)
     manifest = scorer.manifest
     with reading(examples) as dataset:
         windows = ExamplesManifest.read(dataset).windows

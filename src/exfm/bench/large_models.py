@@ -12,12 +12,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from exfm.artifact.plan import BYTES_PER_NUMBER
+from exfm.artifact.plan import Encoding, row_bytes
 from exfm.planning.config import ShardingConfig, Strategy
 from exfm.planning.statistics import HotRows, Statistics, TableStatistics
 from exfm.schema import Schema
 
 Floats = npt.NDArray[np.float64]
+ENCODING: Encoding = "fp32"
+"""In which models take their bytes and fill their shards."""
 Net = Literal["user", "item"]
 
 ZIPF = 1.05
@@ -41,11 +43,16 @@ class Workload:
     @property
     def total_bytes(self) -> int:
         """Return what all tables take."""
-        return sum(table.size_bytes for table in self.statistics.tables)
+        return self.statistics.size_bytes(ENCODING)
 
     def settings(self, strategy: Strategy) -> ShardingConfig:
         """Return the settings of a plan by this strategy on the workload's shards."""
-        return ShardingConfig(strategy=strategy, num_shards=self.num_shards, shard_memory_gib=self.shard_memory_gib)
+        return ShardingConfig(
+            strategy=strategy,
+            num_shards=self.num_shards,
+            shard_memory_gib=self.shard_memory_gib,
+            encoding=ENCODING,
+        )
 
 
 def drm1_like(seed: int, *, num_shards: int = 8) -> Workload:
@@ -186,7 +193,7 @@ def _ranking_model(
 
 
 def _table(name: str, net: Net, *, size_bytes: float, dim: int, bags: float, pooling: float) -> TableStatistics:
-    rows = min(max(int(size_bytes / (dim * BYTES_PER_NUMBER["fp32"])), 16), 2**32)
+    rows = min(max(int(size_bytes / row_bytes(dim, ENCODING)), 16), 2**32)
     numbers = sorted({int(rows * share) for share in CURVE_SHARES} - {0})
     return TableStatistics(
         name=name,

@@ -83,8 +83,9 @@ def placed(workload: Workload, costs: CostModel) -> Placed:
 def load_full(by_load: Placement, workload: Workload, costs: CostModel) -> float:
     """Return how full shards are of work, as `Placed` tells it; of a placement only the bound counts."""
     assert by_load.bound is not None, "a strategy that balances has one"
-    pieces = pieces_within(workload.statistics, workload.settings("load-balanced").capacity_bytes)
-    parts = Parts.divide(workload.statistics, costs, pieces=pieces, hot_rows=0 * pieces)
+    config = workload.settings("load-balanced")
+    pieces = pieces_within(workload.statistics, config.capacity_bytes, config.encoding)
+    parts = Parts.divide(workload.statistics, costs, encoding=config.encoding, pieces=pieces, hot_rows=0 * pieces)
     return float(parts.cpu_s.sum()) / workload.num_shards / by_load.bound.value
 
 

@@ -179,7 +179,7 @@ def _served(request: Any, scorer: Scorer, tables: ShardTables) -> bytes:
     received = type(request).FromString(request.SerializeToString())
     lookups = scorer.lookups(0, "item")
     bags: list[Bags] = bags_of(tensors_of(received), "item", lookups)
-    sums_BE = tables.sums(lookups, bags, num_rows=len(bags[0].offsets) - 1)
+    sums_BE = tables.sums("item", bags, num_rows=len(bags[0].offsets) - 1)
     answer = Answer({sums_output("item"): sums_BE.numpy()}, {})
     message = answer_message(answer, model_name="case", model_version="", request_id="")
     serialized: bytes = message.SerializeToString()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exfm.bench.large_models import Workload
+from exfm.bench.large_models import ENCODING, Workload
 from exfm.planning.placing.bounds import bottleneck_bound
 from exfm.planning.placing.packing import pack
 from exfm.planning.placing.parts import Parts
@@ -69,7 +69,7 @@ def _plan(workload: Workload, costs: CostModel, order: Any) -> TorchRecPlan:
     batch = int(statistics.candidates_mean)
     constraints = {
         table.name: ParameterConstraints(
-            sharding_types=["row_wise" if table.size_bytes > capacity_bytes else "table_wise"],
+            sharding_types=["row_wise" if table.size_bytes(ENCODING) > capacity_bytes else "table_wise"],
             compute_kernels=["fused"],
             pooling_factors=[table.keys_per_request / batch],
         )
@@ -140,7 +140,13 @@ def _measured(
     )
     is_hot = np.zeros(len(table), dtype=np.bool_)
     parts = Parts.measure(
-        workload.statistics, costs, table=table, first_row=first_row, num_rows=num_rows, is_hot=is_hot
+        workload.statistics,
+        costs,
+        encoding=ENCODING,
+        table=table,
+        first_row=first_row,
+        num_rows=num_rows,
+        is_hot=is_hot,
     )
     bound = bottleneck_bound(estimated, workload.num_shards)
     ours = pack(

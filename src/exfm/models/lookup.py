@@ -1,6 +1,6 @@
 """Sums of embedding rows out of a shard's flat tensor: what a shard server runs, and offline scoring for all shards.
 
-Legend: B rows of one net, E dims of the looked-up features side by side, S slices of one table.
+Legend: B rows of one net, L lookups, E their dims side by side, S slices of one table.
 """
 
 from collections import defaultdict
@@ -11,14 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from exfm.artifact.hot_rows import NO_HOT_ROWS, HotRows
 from exfm.artifact.plan import ShardPlan, TableSlice, order_of_slice
 from exfm.artifact.rows import Keys, Rows, rows_of_keys
 from exfm.errors import BundleError, KeysOutsideSliceError
 from exfm.features.batch import Bags
-from exfm.schema import Net, Schema, SparseFeature
+from exfm.models.encoding import encode_rows
+from exfm.models.pooled_lookup import EncodedTable, PooledLookup
+from exfm.schema import NETS, Net, Schema, SparseFeature
+
+_ROWS_AT_ONCE = 2**14
+"""That are encoded at a time, so that a table's encoding takes little memory beside."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def lookups_of(plan: ShardPlan, schema: Schema, *, shard: int, net: Net) -> tupl
 
 
 class ShardTables:
-    """The slices on one shard, as views into its flat tensor; nothing is copied."""
+    """The slices on one shard, looked up where they lie in its flat tensor; nothing is copied."""
 
     def __init__(
         self, flat: Tensor, plan: ShardPlan, schema: Schema, *, shard: int, hot_rows: HotRows = NO_HOT_ROWS
@@ -52,67 +56,90 @@ class ShardTables:
 
         `flat` is uint8 of plan.flat_size_bytes(shard) bytes; `hot_rows` tells the rows of the shard's hot slices.
 
-        Raises: BundleError if `flat` has another type or length.
+        Raises: BundleError if `flat` has another type or length; ConfigError if FBGEMM is not installed.
         """
         expected = plan.flat_size_bytes(shard)
         if flat.dtype != torch.uint8 or flat.numel() != expected:
             raise BundleError(
                 f"the tables of shard {shard} are {flat.numel()} x {flat.dtype}, expected {expected} x torch.uint8"
             )
-        self._num_rows = {table.name: table.rows for table in schema.tables}
-        self._hot_rows = hot_rows
-        self._weights = {
-            (slice_.table, slice_.kind, slice_.first_row): flat[
-                slice_.offset_bytes : slice_.offset_bytes + slice_.size_bytes
-            ]
-            .view(torch.float32)
-            .view(slice_.num_rows, schema.table(slice_.table).dim)
-            for slice_ in plan.slices_on(shard)
-        }
+        self._of_net = {}
+        for net in NETS:
+            lookups = lookups_of(plan, schema, shard=shard, net=net)
+            if lookups:
+                self._of_net[net] = _NetTables(flat, lookups, schema, hot_rows)
 
-    def sums(self, lookups: Sequence[Lookup], bags: Sequence[Bags], *, num_rows: int) -> Tensor:
-        """Return the sum of each bag's rows; float32 [B, E], columns in the order of `lookups`.
+    def sums(self, net: Net, bags: Sequence[Bags], *, num_rows: int) -> Tensor:
+        """Return the sum of each bag's rows; float32 [B, E].
+
+        A Bags for each of `lookups_of` the shard and net, and columns in their order.
 
         Raises: KeysOutsideSliceError if a key falls on a row that this shard does not hold.
         """
-        sums = [torch.empty((num_rows, 0))]
-        sums += [self._sums_of(lookup, bag) for lookup, bag in zip(lookups, bags, strict=True)]
-        return torch.cat(sums, dim=1)
+        tables = self._of_net.get(net)
+        return tables.sums(bags) if tables else torch.empty((num_rows, 0))
 
-    def _sums_of(self, lookup: Lookup, bags: Bags) -> Tensor:
+
+class _NetTables:
+    """What a shard looks up for one net, by one call."""
+
+    def __init__(self, flat: Tensor, lookups: Sequence[Lookup], schema: Schema, hot_rows: HotRows) -> None:
+        self._lookups = lookups
+        slices = [lookup.slice for lookup in lookups]
+        self._table_rows_L = np.array([schema.table(slice_.table).rows for slice_ in slices], dtype=np.uint64)
+        self._first_row_L = np.array([slice_.first_row for slice_ in slices], dtype=np.int64)
+        self._held_L = np.array([slice_.num_rows for slice_ in slices], dtype=np.uint64)
+        self._hot = [(place, hot_rows[s.table]) for place, s in enumerate(slices) if s.kind == "hot"]
+        self._pooled = PooledLookup(
+            flat, [EncodedTable(one.slice.offset_bytes, one.dim, one.slice.encoding) for one in lookups]
+        )
+
+    def sums(self, bags: Sequence[Bags]) -> Tensor:
+        counts_L = np.array([len(one.keys) for one in bags])
+        ends_L = np.cumsum(counts_L)
+        starts_L = ends_L - counts_L
+        keys = np.concatenate([one.keys for one in bags])
+        positions = rows_of_keys(keys, np.repeat(self._table_rows_L, counts_L))
+        positions -= np.repeat(self._first_row_L, counts_L)
+        for place, rows in self._hot:
+            own = slice(starts_L[place], ends_L[place])
+            positions[own] = rows.positions(positions[own])
+        self._check(positions, bags, starts_L, counts_L)
+        offsets = [
+            np.zeros(1, dtype=np.int64),
+            *(one.offsets[1:] + start for one, start in zip(bags, starts_L, strict=True)),
+        ]
+        return self._pooled.sums(positions, np.concatenate(offsets))
+
+    def _check(self, positions: Rows, bags: Sequence[Bags], starts_L: Rows, counts_L: Rows) -> None:
+        is_asked_L = counts_L > 0  # reduceat knows no empty runs
+        outermost = np.maximum.reduceat(positions.view(np.uint64), starts_L[is_asked_L])  # a negative one is large
+        is_wrong = outermost >= self._held_L[is_asked_L]
+        if not is_wrong.any():
+            return
+        place = int(np.flatnonzero(is_asked_L)[is_wrong.argmax()])
+        lookup, keys = self._lookups[place], bags[place].keys
         slice_ = lookup.slice
-        rows = rows_of_keys(bags.keys, self._num_rows[slice_.table])
-        if slice_.kind == "hot":
-            positions = self._hot_rows[slice_.table].positions(rows)
-        else:
-            positions = rows - slice_.first_row
-        outside = (positions < 0) | (positions >= slice_.num_rows)
-        if outside.any():
-            held = (
-                f"the {slice_.num_rows} hot rows"
-                if slice_.kind == "hot"
-                else f"{slice_.first_key} to {slice_.last_key}"
-            )
-            raise KeysOutsideSliceError(
-                f"feature {lookup.feature.name!r}: {int(outside.sum())} of {len(rows)} keys are outside "
-                f"{held}, which this shard holds of table {slice_.table!r}; "
-                f"the first is 0x{int(bags.keys[outside.argmax()]):016x}",
-                table=slice_.table,
-                num_keys=int(outside.sum()),
-            )
-        weights = self._weights[slice_.table, slice_.kind, slice_.first_row]
-        offsets = torch.from_numpy(bags.offsets)
-        return functional.embedding_bag(
-            torch.from_numpy(positions), weights, offsets, mode="sum", include_last_offset=True
+        of_lookup = positions[starts_L[place] : starts_L[place] + counts_L[place]]
+        outside = (of_lookup < 0) | (of_lookup >= slice_.num_rows)
+        held = f"the {slice_.num_rows} hot rows" if slice_.kind == "hot" else f"{slice_.first_key} to {slice_.last_key}"
+        raise KeysOutsideSliceError(
+            f"feature {lookup.feature.name!r}: {int(outside.sum())} of {len(keys)} keys are outside "
+            f"{held}, which this shard holds of table {slice_.table!r}; "
+            f"the first is 0x{int(keys[outside.argmax()]):016x}",
+            table=slice_.table,
+            num_keys=int(outside.sum()),
         )
 
 
 def flatten_tables(
     tables: Mapping[str, Tensor], plan: ShardPlan, *, shard: int, hot_rows: Mapping[str, Rows] = NO_HOT_ROWS
 ) -> Tensor:
-    """Return the flat tensor of one shard from whole tables ([rows, dim], by name).
+    """Return the flat tensor of one shard from whole tables ([rows, dim], by name), encoded as the plan says.
 
     `hot_rows` holds, for each table with a hot slice, the row numbers that the slice copies, rising.
+
+    Raises: BundleError if the encoding cannot keep a table's numbers.
     """
     flat = torch.zeros(plan.flat_size_bytes(shard), dtype=torch.uint8)
     for slice_ in plan.slices_on(shard):
@@ -121,9 +148,9 @@ def flatten_tables(
             rows = table[torch.from_numpy(hot_rows[slice_.table])]
         else:
             rows = table[slice_.first_row : slice_.first_row + slice_.num_rows]
-        flat[slice_.offset_bytes : slice_.offset_bytes + slice_.size_bytes] = (
-            rows.to(torch.float32).contiguous().view(torch.uint8).view(-1)
-        )
+        encoded = flat[slice_.offset_bytes : slice_.offset_bytes + slice_.size_bytes].view(slice_.num_rows, -1)
+        for some_rows, place in zip(torch.split(rows, _ROWS_AT_ONCE), torch.split(encoded, _ROWS_AT_ONCE), strict=True):
+            place.copy_(encode_rows(some_rows, slice_.encoding, table=slice_.table))
     return flat
 
 

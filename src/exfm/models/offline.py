@@ -15,7 +15,7 @@ def answer_request(folder: Path, query: Path) -> dict[str, Any]:
 
     Raises: BundleError; RequestError if the file is missing, is not JSON or is no request of this model.
     """
-    scorer = UnshardedScorer(folder)
+    scorer = UnshardedScorer.load(folder)
     try:
         body = json.loads(query.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -163,26 +163,32 @@ def load_shard_tables(folder: Path, manifest: BundleManifest, *, shard: int) -> 
         tensors = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise BundleError(f"{path}: {error}") from error
-    if set(tensors) != {"fp32"}:
-        raise BundleError(f"{path}: holds tensors {sorted(tensors)}, expected one, fp32")
     plan, schema = manifest.plan, manifest.feature_schema
+    if set(tensors) != {plan.encoding}:
+        raise BundleError(f"{path}: holds tensors {sorted(tensors)}, expected one, {plan.encoding}")
     hot_rows = read_hot_rows(folder / hot_rows_file(shard), plan.slices_on(shard), schema)
-    return ShardTables(tensors["fp32"], plan, schema, shard=shard, hot_rows=hot_rows)
+    return ShardTables(tensors[plan.encoding], plan, schema, shard=shard, hot_rows=hot_rows)
 
 
 class UnshardedScorer:
     """A bundle scored in one process: what `exfm score` runs, and what served scores are held against."""
 
-    def __init__(self, folder: Path) -> None:
-        """Load and verify a bundle.
+    def __init__(self, folder: Path, manifest: BundleManifest) -> None:
+        """Load a bundle of this manifest, whose files were verified or just written.
+
+        Raises: BundleError if one is missing or malformed.
+        """
+        self.manifest = manifest
+        self._scorer = Scorer.load(folder, manifest)
+        self._tables = [load_shard_tables(folder, manifest, shard=shard) for shard in range(manifest.plan.num_shards)]
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Return the scorer of a bundle, which was verified.
 
         Raises: BundleError.
         """
-        self.manifest = BundleManifest.read(folder)
-        self._scorer = Scorer.load(folder, self.manifest)
-        self._tables = [
-            load_shard_tables(folder, self.manifest, shard=shard) for shard in range(self.manifest.plan.num_shards)
-        ]
+        return cls(folder, BundleManifest.read(folder))
 
     def scores(self, batches: NetBatches, *, without: Collection[int] = ()) -> npt.NDArray[np.float32]:
         """Return the probability of each task for each item; shape [N, T].
@@ -195,10 +201,7 @@ class UnshardedScorer:
         sums: list[Mapping[Net, Tensor]] = [
             self._scorer.stand_in({net: bags[net][shard] for net in NETS}, shard=shard)
             if shard in without
-            else {
-                net: tables.sums(self._scorer.lookups(shard, net), bags[net][shard], num_rows=batches.of(net).num_rows)
-                for net in NETS
-            }
+            else {net: tables.sums(net, bags[net][shard], num_rows=batches.of(net).num_rows) for net in NETS}
             for shard, tables in enumerate(self._tables)
         ]
         return self._scorer.scores(batches, sums, self._scorer.bottom(batches))

@@ -7,7 +7,7 @@ forecast alike. So it never costs more than the cheapest other that meets the de
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from exfm.artifact.plan import BYTES_PER_NUMBER, ShardPlan
+from exfm.artifact.plan import ShardPlan, row_bytes
 from exfm.errors import PlanError
 from exfm.planning.config import MAX_SHARDS, ShardingConfig, Strategy
 from exfm.planning.placing.cuts import placements_by_density
@@ -103,7 +103,7 @@ def placements_for_auto(
     """
     deployable = [placement for placement in found.values() if not placement.is_singular]
     placements = [*deployable, *placements_by_density(statistics, config, costs)]
-    total_bytes = sum(table.size_bytes for table in statistics.tables)
+    total_bytes = statistics.size_bytes(config.encoding)
     fewest = math.ceil(total_bytes / (FILL * config.capacity_bytes))
     for factor in SHARD_FACTORS if config.demand.p99_ms else ():
         other = config.model_copy(update={"num_shards": factor * fewest})
@@ -119,7 +119,7 @@ def cheapest(placements: Sequence[Placement], schema: Schema, config: ShardingCo
     Raises: PlanError if there are no placements.
     """
     if not placements:
-        total_bytes = sum(table.rows * table.dim for table in schema.tables) * BYTES_PER_NUMBER["fp32"]
+        total_bytes = sum(table.rows * row_bytes(table.dim, config.encoding) for table in schema.tables)
         raise PlanError(
             f"auto: no way was found to place tables that take {bytes_text(total_bytes)} on {MAX_SHARDS} shards of "
             f"{bytes_text(config.capacity_bytes)}, the most that a plan may have; raise shard_memory_gib "

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from exfm.artifact.plan import BYTES_PER_NUMBER
+from exfm.artifact.plan import ENCODINGS, Encoding, row_bytes
 from exfm.config import Config
 from exfm.planning.sizes import bytes_text
 from exfm.schema import Name, Schema, SparseFeature
@@ -55,16 +55,9 @@ class TableStatistics(Config):
             raise ValueError(f"table {self.name!r}: its skew does not rise in rows (up to {self.rows}) and in mass")
         return self
 
-    @property
-    def size_bytes(self) -> int:
+    def size_bytes(self, encoding: Encoding) -> int:
         """Return what its rows take as they are served."""
-        return self.rows * self.dim * BYTES_PER_NUMBER["fp32"]
-
-    @property
-    def bytes_by_precision(self) -> dict[str, int]:
-        """Return what its rows would take in each precision; an int8 row brings a scale and an offset of 4 B each."""
-        numbers = self.rows * self.dim
-        return {"fp32": 4 * numbers, "fp16": 2 * numbers, "int8": numbers + 8 * self.rows}
+        return self.rows * row_bytes(self.dim, encoding)
 
     def rows_for(self, mass: float) -> int | None:
         """Return how many of its most wanted rows have that share of its keys; None if not so many were counted."""
@@ -85,6 +78,10 @@ class Statistics(Config):
     candidates_mean: Annotated[float, Field(ge=1)]
     """Candidates of a mean request."""
 
+    def size_bytes(self, encoding: Encoding) -> int:
+        """Return what all rows take as they are served."""
+        return sum(table.size_bytes(encoding) for table in self.tables)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         names = [table.name for table in self.tables]
@@ -99,9 +96,7 @@ HEADER = (
     "net",
     "rows",
     "dim",
-    "fp32",
-    "fp16",
-    "int8",
+    *ENCODINGS,
     "bags",
     "keys",
     "keys a bag",
@@ -120,7 +115,7 @@ def rows_of_text(statistics: Statistics) -> list[tuple[str, ...]]:
             table.net,
             f"{table.rows:,}",
             str(table.dim),
-            *(bytes_text(size_bytes) for size_bytes in table.bytes_by_precision.values()),
+            *(bytes_text(table.size_bytes(encoding)) for encoding in ENCODINGS),
             f"{table.bags_per_request:,.1f}",
             f"{table.keys_per_request:,.1f}",
             f"{table.pooling_mean:.2f}",

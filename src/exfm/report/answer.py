@@ -43,7 +43,7 @@ class Answer(Config):
     bundle_id: str
     num_shards: int
     max_abs_difference: FiniteFloat
-    """Between served scores and those that the unsharded model gave at export."""
+    """Between served scores and those that the bundle gave in one process at export."""
     latency_ms: FiniteFloat
     num_candidates: int
     user: dict[str, str]

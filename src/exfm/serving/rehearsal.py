@@ -17,7 +17,7 @@ class Rehearsal(Config):
     bundle_id: str
     num_shards: int
     max_abs_difference: float
-    """Largest difference of a served score from the model's own at export; a probability."""
+    """Largest difference of a served score from the bundle's own at export; a probability."""
     latency_ms: float
     """Of one REST request after the warm-up."""
     request: dict[str, Any]
@@ -29,7 +29,7 @@ class Rehearsal(Config):
         num_items = len(self.answer["outputs"][0]["data"])
         return (
             f"{self.model_name} on {self.num_shards} shards and a ranker: {num_items} items in "
-            f"{self.latency_ms:.1f} ms, scores within {self.max_abs_difference:.1e} of the model's"
+            f"{self.latency_ms:.1f} ms, scores within {self.max_abs_difference:.1e} of the bundle's"
         )
 
 

@@ -34,7 +34,7 @@ class BundleConfig(Config):
     """Items of a mean request, which examples do not tell; 1 to 1,000,000."""
     golden_candidates: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Items in the golden query, 1 to 10,000; `exfm serve` is ready only when the ranker scores
-    them as the model did."""
+    them as the bundle did when it was made."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

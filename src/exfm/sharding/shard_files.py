@@ -20,7 +20,8 @@ def write_shards(folder: Path, tables: Mapping[str, Tensor], plan: ShardPlan, *,
 
     `hottest` lists rows of tables, most wanted first.
 
-    Raises: PlanError if a hot slice has more rows than its table's list.
+    Raises: PlanError if a hot slice has more rows than its table's list; BundleError if the plan's encoding cannot keep
+    a table's numbers.
     """
     hot_rows = choose_hot_rows(plan, hottest)
     if hot_rows:
@@ -28,7 +29,7 @@ def write_shards(folder: Path, tables: Mapping[str, Tensor], plan: ShardPlan, *,
     for shard in range(plan.num_shards):
         path = folder / tables_file(shard)
         path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file({"fp32": flatten_tables(tables, plan, shard=shard, hot_rows=hot_rows)}, path)
+        safetensors.torch.save_file({plan.encoding: flatten_tables(tables, plan, shard=shard, hot_rows=hot_rows)}, path)
         path.chmod(0o644)  # safetensors makes it private, but servers run as another user
         held = {slice_.table: hot_rows[slice_.table] for slice_ in plan.slices_on(shard) if slice_.kind == "hot"}
         if held:

@@ -2,36 +2,37 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
-from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle
+from exfm.artifact.bundle import DENSE_FILE, BundleManifest, draft_bundle, seal_bundle
 from exfm.artifact.fallback_rows import write_fallback_rows
-from exfm.artifact.manifest import write_json
 from exfm.artifact.storage import Ref, reading, writing
 from exfm.events.examples import ExamplesManifest
 from exfm.features.batch import encode_examples
-from exfm.features.oip import outputs_to_json
 from exfm.features.table import raw_columns
 from exfm.models.ranking import RankingModel
 from exfm.planning.counted import Counted
 from exfm.sharding.config import BundleConfig
 from exfm.sharding.counting import statistics_of_examples
 from exfm.sharding.fallback import fallback_rows
+from exfm.sharding.golden import write_golden
 from exfm.sharding.planned import plan_bundle
 from exfm.sharding.query import latest_query
 from exfm.sharding.shard_files import write_shards
 from exfm.training.checkpoint import load_weights
 from exfm.training.manifest import ModelManifest
 
+SCORE_SHIFT = "score_shift"
+"""Of a bundle's lineage: by how much its tables' encoding moves a golden score at most."""
+
 
 def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManifest:
     """Write the bundle of a vertical model's last snapshot; return its manifest.
 
     Raises: PlanError if its tables do not fit the shards, or a plan that is named is for others; StorageError or
-    ConfigError if what the settings name cannot be read.
+    ConfigError if what the settings name cannot be read; BundleError if its tables' encoding changes what it scores.
     """
     with reading(vertical) as model_folder, writing(out) as folder:
         model = ModelManifest.read(model_folder)
@@ -50,16 +51,12 @@ def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManif
         plan = plan_bundle(config, schema, counted.statistics)
         write_shards(folder, trained.tables.weights(), plan, hottest=counted.hottest)
         write_fallback_rows(folder, fallback_rows(trained.tables.weights(), counted))
-        scores_NT = trained.probabilities(encode_examples(raw_columns(rows.to_arrow(), schema), schema))
-        _save_golden(folder, request, outputs_to_json(schema.tasks(), scores_NT))
-        return seal_bundle(
-            folder,
-            name=model.name,
-            schema=schema,
-            network=model.model.network.to_dict(),
-            plan=plan,
-            lineage=_lineage(model, examples),
-        )
+        network, lineage = model.model.network.to_dict(), _lineage(model, examples)
+        draft = draft_bundle(name=model.name, schema=schema, network=network, plan=plan, lineage=lineage)
+        trained_NT = trained.probabilities(encode_examples(raw_columns(rows.to_arrow(), schema), schema))
+        shift = write_golden(folder, draft, request, trained_NT=trained_NT)
+        told = lineage | {SCORE_SHIFT: f"{shift:.1e}"}
+        return seal_bundle(folder, name=model.name, schema=schema, network=network, plan=plan, lineage=told)
 
 
 def statistics_of_model(vertical: Ref, *, candidates_mean: float) -> Counted:
@@ -80,7 +77,10 @@ def headline(manifest: BundleManifest) -> str:
     num_hot = sum(slice_.num_rows for slice_ in manifest.plan.slices if slice_.kind == "hot")
     hot = f", {num_hot:,} hot rows twice" if num_hot else ""
     tables = len(manifest.feature_schema.tables)
-    return f"{manifest.name}: {tables} tables on {len(sizes)} shards ({shards}){hot}"
+    return (
+        f"{manifest.name}: {tables} tables in {manifest.plan.encoding} on {len(sizes)} shards ({shards}){hot}; "
+        f"scores within {manifest.lineage[SCORE_SHIFT]} of the model's"
+    )
 
 
 def _counted(config: BundleConfig, model: ModelManifest, dataset: Path) -> Counted:
@@ -110,9 +110,3 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(dict(tensors), path)
     path.chmod(0o644)  # safetensors makes it private, but servers run as another user
-
-
-def _save_golden(folder: Path, request: dict[str, Any], outputs: list[dict[str, Any]]) -> None:
-    (folder / GOLDEN_REQUEST).parent.mkdir()
-    write_json(folder / GOLDEN_REQUEST, request)
-    write_json(folder / GOLDEN_RESPONSE, {"outputs": outputs})

@@ -8,6 +8,7 @@ from typing import Any
 import safetensors.torch
 
 from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle, tables_file
+from exfm.artifact.plan import ShardPlan
 from exfm.models.offline import answer_request
 
 Scores = dict[str, list[float]]
@@ -19,7 +20,7 @@ def derive_version(bundle: Path, out: Path, *, scale: float) -> BundleManifest:
     manifest = BundleManifest.read(bundle)
     _scale(out / DENSE_FILE, scale, only="serving_head")
     for shard in range(manifest.plan.num_shards):
-        _scale_tables(out / tables_file(shard), scale)
+        _scale_tables(out / tables_file(shard), manifest.plan, shard, scale)
     seal(out, manifest)
     outputs = answer_request(out, out / GOLDEN_REQUEST)["outputs"]
     (out / GOLDEN_RESPONSE).write_text(json.dumps({"outputs": outputs}), encoding="utf-8")
@@ -52,10 +53,14 @@ def _scale(file: Path, scale: float, *, only: str) -> None:
     file.chmod(0o644)
 
 
-def _scale_tables(file: Path, scale: float) -> None:
+def _scale_tables(file: Path, plan: ShardPlan, shard: int, scale: float) -> None:
     import torch
 
-    tensors = safetensors.torch.load_file(file)  # flat bytes, by encoding
-    scaled = {name: (flat.view(torch.float32) * scale).view(torch.uint8) for name, flat in tensors.items()}
-    safetensors.torch.save_file(scaled, file)
+    flat = safetensors.torch.load_file(file)[plan.encoding].clone()
+    for slice_ in plan.slices_on(shard):
+        rows = flat[slice_.offset_bytes : slice_.offset_bytes + slice_.size_bytes].view(slice_.num_rows, -1)
+        numbers = rows[:, :4] if plan.encoding == "int8" else rows  # its scale and bias
+        kind = torch.float32 if plan.encoding == "fp32" else torch.float16
+        numbers.copy_((numbers.contiguous().view(kind) * scale).view(torch.uint8))
+    safetensors.torch.save_file({plan.encoding: flat}, file)
     file.chmod(0o644)

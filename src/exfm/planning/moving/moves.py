@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from exfm.artifact.plan import ShardPlan, TableSlice
+from exfm.artifact.plan import Encoding, ShardPlan, TableSlice
 from exfm.errors import PlanError
 
 Integers = npt.NDArray[np.int64]
@@ -44,8 +44,8 @@ def check_alone(plan: ShardPlan) -> None:
 def moved_bytes(new: ShardPlan, old: ShardPlan) -> int:
     """Return the bytes of rows that a shard of the new plan holds and the shard of that number did not.
 
-    Rows of a table whose number of rows or dim has changed are other rows. Of a hot slice as large as before the rows
-    count as the same ones: which they are is the bundle's to know.
+    Rows of a table whose number of rows, dim or encoding has changed are other rows. Of a hot slice as large as before
+    the rows count as the same ones: which they are is the bundle's to know.
     """
     held = shared_bytes(new, old)
     num_both = min(held.shape)
@@ -73,14 +73,14 @@ def shared_bytes(new: ShardPlan, old: ShardPlan) -> Integers:
     return shared
 
 
-def shapes_of(plan: ShardPlan) -> dict[str, tuple[int, int]]:
-    """Return each table's rows, and the bytes of one of them."""
+def shapes_of(plan: ShardPlan) -> dict[str, tuple[int, int, Encoding]]:
+    """Return each table's rows, the bytes of one of them, and how they are kept."""
     rows: defaultdict[str, int] = defaultdict(int)
     row_bytes: dict[str, int] = {}
     for slice_ in plan.slices:
         rows[slice_.table] += slice_.num_rows if slice_.kind == "rows" else 0
         row_bytes[slice_.table] = slice_.size_bytes // slice_.num_rows
-    return {table: (rows[table], row_bytes[table]) for table in rows}
+    return {table: (rows[table], row_bytes[table], plan.encoding) for table in rows}
 
 
 def renumbered(new: ShardPlan, old: ShardPlan) -> Integers:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from exfm.artifact.plan import ALIGNMENT_BYTES, BYTES_PER_NUMBER, ShardPlan
+from exfm.artifact.plan import ALIGNMENT_BYTES, ShardPlan, row_bytes
 from exfm.errors import PlanError
 from exfm.planning.config import ShardingConfig
 from exfm.planning.moving.moves import check_alone, moved_bytes, renumbered, shapes_of
@@ -126,7 +126,7 @@ def _parts_at_home(
     found: list[tuple[int, int, int, bool, int]] = []  # table, first row, rows, hot, shard
     for place, table in enumerate(tables):
         slices = [s for s in old_slices.get(table.name, ()) if with_hot or s.kind == "rows"]
-        is_same = old_shapes.get(table.name) == (table.rows, table.dim * BYTES_PER_NUMBER["fp32"])
+        is_same = old_shapes.get(table.name) == (table.rows, row_bytes(table.dim, config.encoding), config.encoding)
         if is_same and max(slice_.size_bytes for slice_ in slices) <= config.capacity_bytes:
             for slice_ in slices:
                 home = slice_.shard if slice_.shard < num_shards else NOWHERE
@@ -136,7 +136,13 @@ def _parts_at_home(
                 found.append((place, int(fresh.parts.first_row[part]), int(fresh.parts.num_rows[part]), False, NOWHERE))
     table_P, first_row, num_rows, is_hot, home_P = (np.array(column) for column in zip(*found, strict=True))
     parts = Parts.measure(
-        statistics, costs, table=table_P, first_row=first_row, num_rows=num_rows, is_hot=is_hot.astype(np.bool_)
+        statistics,
+        costs,
+        encoding=config.encoding,
+        table=table_P,
+        first_row=first_row,
+        num_rows=num_rows,
+        is_hot=is_hot.astype(np.bool_),
     )
     return parts, home_P
 
@@ -164,7 +170,7 @@ def _groups(
 def _least_bytes(new: ShardPlan, old: ShardPlan, config: ShardingConfig) -> int:
     old_shapes, new_shapes = shapes_of(old), shapes_of(new)
     kept = {table for table, shape in new_shapes.items() if old_shapes.get(table) == shape}
-    new_bytes = sum(rows * row_bytes for table, (rows, row_bytes) in new_shapes.items() if table not in kept)
+    new_bytes = sum(rows * of_row for table, (rows, of_row, _) in new_shapes.items() if table not in kept)
     held = np.zeros(old.num_shards, dtype=np.int64)
     for slice_ in old.slices:
         if slice_.table in kept and slice_.kind == "rows":

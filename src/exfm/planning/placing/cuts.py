@@ -12,7 +12,7 @@ Legend: T tables, P parts.
 import numpy as np
 import numpy.typing as npt
 
-from exfm.artifact.plan import ROW_SET_BYTES
+from exfm.artifact.plan import ROW_SET_BYTES, row_bytes
 from exfm.planning.config import ShardingConfig
 from exfm.planning.placing.parts import Parts, idle_parts, pieces_within
 from exfm.planning.placing.placement import Placement
@@ -35,8 +35,9 @@ def placements_by_density(statistics: Statistics, config: ShardingConfig, costs:
     have as many shards as all tables want.
     """
     check_most_room(statistics, config)
-    pieces = pieces_within(statistics, config.capacity_bytes)
-    plain = Parts.divide(statistics, costs, pieces=pieces, hot_rows=np.zeros_like(pieces))
+    pieces = pieces_within(statistics, config.capacity_bytes, config.encoding)
+    none = np.zeros_like(pieces)
+    plain = Parts.divide(statistics, costs, encoding=config.encoding, pieces=pieces, hot_rows=none)
     found = []
     for share in SHARES if config.demand.p99_ms else SHARES[:1]:
         without = cut(plain, config, costs, most_cpu_s=float(plain.cpu_s.sum()) / share)
@@ -45,7 +46,7 @@ def placements_by_density(statistics: Statistics, config: ShardingConfig, costs:
             continue
         hot_rows = worthy_rows(without, config, costs)
         if hot_rows.any():
-            parts = Parts.divide(statistics, costs, pieces=pieces, hot_rows=hot_rows)
+            parts = Parts.divide(statistics, costs, encoding=config.encoding, pieces=pieces, hot_rows=hot_rows)
             found.append(cut(parts, config, costs, most_cpu_s=float(parts.cpu_s.sum()) / share))
     return found
 
@@ -101,11 +102,11 @@ def worthy_rows(placement: Placement, config: ShardingConfig, costs: CostModel) 
     replicas_T = np.zeros(num_tables)
     np.maximum.at(replicas_T, parts.table, replicas_S[placement.shard_of])
     whole_s_T = np.bincount(parts.table, parts.cpu_s, num_tables)
-    idle = idle_parts(statistics, costs)
+    idle = idle_parts(statistics, costs, parts.encoding)
     added_cost_T = rate * (idle.cpu_s + idle.ranker_cpu_s) * (prices.core + prices.overhead_gib * prices.gib)
     chosen = np.zeros(num_tables, dtype=np.int64)
     for place, table in enumerate(statistics.tables):
-        row_gib = table.size_bytes / table.rows / 2**30
+        row_gib = row_bytes(table.dim, parts.encoding) / 2**30
         keys_share = 1 - idle.cpu_s[place] / whole_s_T[place]
         finding_gib = (rankers + replicas_T[place]) * table.rows * ROW_SET_BYTES / 2**30
         most_saved = 0.0

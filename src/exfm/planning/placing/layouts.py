@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from exfm.artifact.plan import ALIGNMENT_BYTES, BYTES_PER_NUMBER
+from exfm.artifact.plan import ALIGNMENT_BYTES, Encoding
 from exfm.planning.config import ShardingConfig
 from exfm.planning.placing.bounds import Bound, bound_with_splits
 from exfm.planning.placing.packing import pack
-from exfm.planning.placing.parts import Parts, idle_parts, pieces_within
+from exfm.planning.placing.parts import Parts, idle_parts, pieces_within, row_bytes_of
 from exfm.planning.pricing.costs import CostModel
 from exfm.planning.statistics import Statistics
 
@@ -40,6 +40,11 @@ class Task:
     num_shards: int
     balances: Literal["bytes", "work"]
 
+    @property
+    def encoding(self) -> Encoding:
+        """Return how rows are kept."""
+        return self.config.encoding
+
     def weights(self, parts: Parts) -> Floats:
         """Return what is to be even; shape [P]."""
         return parts.weights(self.balances)
@@ -49,12 +54,14 @@ class Task:
 
         Raises: PlanError if a row is larger than a shard.
         """
-        fewest = pieces_within(self.statistics, self.config.capacity_bytes)
+        fewest = pieces_within(self.statistics, self.config.capacity_bytes, self.encoding)
         return np.where(self.is_member, fewest if self.config.split_rows else 1, 0)
 
     def divide(self, pieces: Integers) -> Parts:
         """Return the members in so many parts each."""
-        return Parts.divide(self.statistics, self.costs, pieces=pieces, hot_rows=np.zeros_like(pieces))
+        return Parts.divide(
+            self.statistics, self.costs, encoding=self.encoding, pieces=pieces, hot_rows=np.zeros_like(pieces)
+        )
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ def _poured(task: Task, is_split: Booleans) -> Layout | None:
         shard_of = packing.shard_of
     borne_S = np.bincount(shard_of, task.weights(whole), task.num_shards).astype(np.float64)
     split = task.divide(is_split.astype(np.int64))
-    row_bytes = np.array([task.statistics.tables[t].dim for t in split.table]) * BYTES_PER_NUMBER["fp32"]
+    row_bytes = row_bytes_of(task.statistics, task.encoding)[split.table]
     room_S = capacity_bytes - np.bincount(shard_of, whole.size_bytes, task.num_shards)
     room_S = np.maximum(room_S - (row_bytes + ALIGNMENT_BYTES).sum(), 0)  # what rounding may add
     poured_bytes = float((split.num_rows * row_bytes).sum())
@@ -118,7 +125,9 @@ def _poured(task: Task, is_split: Booleans) -> Layout | None:
         return None
     weight = task.weights(split).sum()
     if task.balances == "work":
-        weight -= idle_parts(task.statistics, task.costs).cpu_s[is_split].sum()  # a slice's own, on every shard alike
+        weight -= (
+            idle_parts(task.statistics, task.costs, task.encoding).cpu_s[is_split].sum()
+        )  # a slice's own, on every shard alike
     share_S = _pour(borne_S, room_S, poured_bytes, weight / poured_bytes) / poured_bytes
     ends_SP = np.rint(np.cumsum(share_S)[:, None] * split.num_rows).astype(np.int64)
     starts_SP = np.concatenate([np.zeros_like(ends_SP[:1]), ends_SP[:-1]])
@@ -126,6 +135,7 @@ def _poured(task: Task, is_split: Booleans) -> Layout | None:
     parts = Parts.measure(
         task.statistics,
         task.costs,
+        encoding=task.encoding,
         table=np.concatenate([whole.table, split.table[places]]),
         first_row=np.concatenate([whole.first_row, starts_SP[shards, places]]),
         num_rows=np.concatenate([whole.num_rows, (ends_SP - starts_SP)[shards, places]]),
@@ -163,6 +173,6 @@ def _bound(task: Task, is_split: Booleans) -> Bound:
         total = task.weights(task.divide(task.is_member.astype(np.int64))).sum()
     else:
         total = task.weights(task.divide(fewest)).sum()
-        idle_s = idle_parts(task.statistics, task.costs).cpu_s[is_split]
+        idle_s = idle_parts(task.statistics, task.costs, task.encoding).cpu_s[is_split]
         weights = np.concatenate([weights, np.repeat(idle_s, fewest[is_split])])
     return bound_with_splits(weights, float(total), task.num_shards)

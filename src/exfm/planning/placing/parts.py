@@ -10,9 +10,9 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from exfm.artifact.plan import ALIGNMENT_BYTES, BYTES_PER_NUMBER, Assignment
+from exfm.artifact.plan import ALIGNMENT_BYTES, Assignment, Encoding, row_bytes
 from exfm.errors import PlanError
-from exfm.planning.pricing.costs import KEY_BYTES, LENGTH_BYTES, CostModel, ShardWork, mass_of
+from exfm.planning.pricing.costs import KEY_BYTES, LENGTH_BYTES, SUM_BYTES, CostModel, ShardWork, mass_of
 from exfm.planning.statistics import Statistics
 
 Floats = npt.NDArray[np.float64]
@@ -28,6 +28,7 @@ class Parts:
     """Rows of tables, each for one shard; arrays of shape [P]."""
 
     statistics: Statistics
+    encoding: Encoding
     table: Integers
     """Its place among the statistics' tables."""
     first_row: Integers
@@ -57,7 +58,9 @@ class Parts:
         return self.size_bytes.astype(np.float64) if balances == "bytes" else self.cpu_s
 
     @classmethod
-    def divide(cls, statistics: Statistics, costs: CostModel, *, pieces: Integers, hot_rows: Integers) -> Self:
+    def divide(
+        cls, statistics: Statistics, costs: CostModel, *, encoding: Encoding, pieces: Integers, hot_rows: Integers
+    ) -> Self:
         """Return each table in `pieces` [T] parts of as many rows, and a copy of its `hot_rows` [T] where not 0."""
         rows_T = np.array([table.rows for table in statistics.tables])
         with_copy = np.flatnonzero(hot_rows)
@@ -68,6 +71,7 @@ class Parts:
         return cls.measure(
             statistics,
             costs,
+            encoding=encoding,
             table=np.concatenate([table, with_copy]),
             first_row=np.concatenate([first_row, np.zeros_like(with_copy)]),
             num_rows=np.concatenate([end_row - first_row, hot_rows[with_copy]]),
@@ -80,6 +84,7 @@ class Parts:
         return cls.measure(
             first.statistics,
             costs,
+            encoding=first.encoding,
             table=np.concatenate([first.table, second.table]),
             first_row=np.concatenate([first.first_row, second.first_row]),
             num_rows=np.concatenate([first.num_rows, second.num_rows]),
@@ -92,6 +97,7 @@ class Parts:
         statistics: Statistics,
         costs: CostModel,
         *,
+        encoding: Encoding,
         table: Integers,
         first_row: Integers,
         num_rows: Integers,
@@ -99,33 +105,39 @@ class Parts:
     ) -> Self:
         """Return these rows with their bytes and work; hot parts take their rows' keys from the other parts."""
         tables = statistics.tables
-        dims_T, rows_T = np.array([t.dim for t in tables]), np.array([t.rows for t in tables])
+        rows_T, row_bytes_T = np.array([t.rows for t in tables]), row_bytes_of(statistics, encoding)
         copied_T = np.zeros(len(tables))
         for part in np.flatnonzero(is_hot):
             copied_T[table[part]] = mass_of(tables[table[part]], int(num_rows[part]))
         mass = np.where(is_hot, copied_T[table], (1 - copied_T[table]) * num_rows / rows_T[table])
-        work = _work(statistics, table, mass)
-        row_bytes = dims_T[table] * BYTES_PER_NUMBER["fp32"]
+        work = _work(statistics, table, mass, row_bytes_T)
         at_ranker = costs.model_copy(update={"shard": costs.ranker, "read_byte_ns": 0.0})
         return cls(
             statistics=statistics,
+            encoding=encoding,
             table=table,
             first_row=first_row,
             num_rows=num_rows,
             is_hot=is_hot,
-            size_bytes=-(-num_rows * row_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES,
+            size_bytes=-(-num_rows * row_bytes_T[table] // ALIGNMENT_BYTES) * ALIGNMENT_BYTES,
             work=work,
             cpu_s=costs.shard_cpu_s(work),
             ranker_cpu_s=at_ranker.shard_cpu_s(work),
         )
 
 
-def idle_parts(statistics: Statistics, costs: CostModel) -> Parts:
+def row_bytes_of(statistics: Statistics, encoding: Encoding) -> Integers:
+    """Return what a row of each table takes; shape [T]."""
+    return np.array([row_bytes(table.dim, encoding) for table in statistics.tables])
+
+
+def idle_parts(statistics: Statistics, costs: CostModel, encoding: Encoding) -> Parts:
     """Return a part of each table that gets none of its keys: what any slice costs beside its keys."""
     num_tables = len(statistics.tables)
     return Parts.measure(
         statistics,
         costs,
+        encoding=encoding,
         table=np.arange(num_tables),
         first_row=np.zeros(num_tables, dtype=np.int64),
         num_rows=np.zeros(num_tables, dtype=np.int64),
@@ -155,30 +167,30 @@ def assignments(parts: Parts, shard_of: Sequence[int]) -> list[Assignment]:
     return found
 
 
-def pieces_within(statistics: Statistics, most_bytes: int) -> Integers:
+def pieces_within(statistics: Statistics, most_bytes: int, encoding: Encoding) -> Integers:
     """Return in how many parts of as many rows each table is, so that none takes more than `most_bytes`; shape [T].
 
     Raises: PlanError if a single row takes more.
     """
     pieces = []
     for table in statistics.tables:
-        row_bytes = table.dim * BYTES_PER_NUMBER["fp32"]
-        most_rows = most_bytes // ALIGNMENT_BYTES * ALIGNMENT_BYTES // row_bytes
+        one_row_bytes = row_bytes(table.dim, encoding)
+        most_rows = most_bytes // ALIGNMENT_BYTES * ALIGNMENT_BYTES // one_row_bytes
         if not most_rows:
             raise PlanError(
-                f"a row of table {table.name!r} takes {row_bytes} B, more than the {most_bytes} B that a shard holds; "
-                "raise shard_memory_gib"
+                f"a row of table {table.name!r} takes {one_row_bytes} B, more than the {most_bytes} B that a shard "
+                "holds; raise shard_memory_gib"
             )
         pieces.append(-(-table.rows // most_rows))
     return np.array(pieces)
 
 
-def _work(statistics: Statistics, table: Integers, mass: Floats) -> ShardWork:
+def _work(statistics: Statistics, table: Integers, mass: Floats, row_bytes_T: Integers) -> ShardWork:
     """Return each part's work: its share of the keys, but every bag of its table, each answered with a sum."""
     tables = statistics.tables
     bags = np.array([t.bags_per_request for t in tables])[table]
     keys = np.array([t.keys_per_request for t in tables])[table] * mass
-    row_bytes = np.array([t.dim * BYTES_PER_NUMBER["fp32"] for t in tables], dtype=np.float64)[table]
+    dims = np.array([t.dim for t in tables])[table]
     none = np.zeros(len(table))
     return ShardWork(
         request_share=none,
@@ -187,7 +199,7 @@ def _work(statistics: Statistics, table: Integers, mass: Floats) -> ShardWork:
         bags=bags,
         keys=keys,
         keys_variance=none,
-        read_bytes=keys * row_bytes,
+        read_bytes=keys * row_bytes_T[table],
         request_bytes=keys * KEY_BYTES + bags * LENGTH_BYTES,
-        answer_bytes=bags * row_bytes,
+        answer_bytes=bags * dims * SUM_BYTES,
     )

@@ -75,7 +75,7 @@ def plan_of(placement: Placement, schema: Schema, *, strategy: str, replicas: Se
         num_shards=placement.num_shards,
         replicas=tuple(replicas),
         rankers=rankers,
-        slices=assign(schema, found, placement.num_shards),
+        slices=assign(schema, found, placement.num_shards, encoding=placement.parts.encoding),
     )
 
 
@@ -94,6 +94,7 @@ def placement_of(plan: ShardPlan, statistics: Statistics, costs: CostModel) -> P
     parts = Parts.measure(
         statistics,
         costs,
+        encoding=plan.encoding,
         table=np.array([places[slice_.table] for slice_ in plan.slices]),
         first_row=np.array([slice_.first_row for slice_ in plan.slices]),
         num_rows=np.array([slice_.num_rows for slice_ in plan.slices]),

@@ -32,7 +32,7 @@ def place_on_one(strategy: str, statistics: Statistics, config: ShardingConfig, 
     Raises: PlanError if it has no room for them.
     """
     ones = np.ones(len(statistics.tables), dtype=np.int64)
-    parts = Parts.divide(statistics, costs, pieces=ones, hot_rows=0 * ones)
+    parts = Parts.divide(statistics, costs, encoding=config.encoding, pieces=ones, hot_rows=0 * ones)
     total_bytes = int(parts.size_bytes.sum())
     if total_bytes > config.capacity_bytes:
         raise PlanError(
@@ -113,13 +113,14 @@ def check_room(statistics: Statistics, config: ShardingConfig) -> None:
     together_bytes = config.num_shards * config.capacity_bytes
     shards = f"{config.num_shards} shards of {bytes_text(config.capacity_bytes)}"
     for table in statistics.tables:
-        if table.size_bytes > together_bytes:
+        size_bytes = table.size_bytes(config.encoding)
+        if size_bytes > together_bytes:
             raise PlanError(
-                f"table {table.name!r} takes {bytes_text(table.size_bytes)}, but {shards} hold "
+                f"table {table.name!r} takes {bytes_text(size_bytes)}, but {shards} hold "
                 f"{bytes_text(together_bytes)} together; raise num_shards or shard_memory_gib"
             )
     _check_whole(statistics, config)
-    total_bytes = sum(table.size_bytes for table in statistics.tables)
+    total_bytes = statistics.size_bytes(config.encoding)
     if total_bytes > together_bytes:
         raise PlanError(
             f"{len(statistics.tables)} tables take {bytes_text(total_bytes)}, but {shards} hold "
@@ -133,7 +134,7 @@ def check_most_room(statistics: Statistics, config: ShardingConfig) -> None:
     Raises: PlanError, with the bytes.
     """
     _check_whole(statistics, config)
-    total_bytes = sum(table.size_bytes for table in statistics.tables)
+    total_bytes = statistics.size_bytes(config.encoding)
     if total_bytes > MAX_SHARDS * config.capacity_bytes:
         raise PlanError(
             f"{len(statistics.tables)} tables take {bytes_text(total_bytes)}, which want "
@@ -147,9 +148,10 @@ def _check_whole(statistics: Statistics, config: ShardingConfig) -> None:
     if config.split_rows:
         return
     for table in statistics.tables:
-        if table.size_bytes > config.capacity_bytes:
+        size_bytes = table.size_bytes(config.encoding)
+        if size_bytes > config.capacity_bytes:
             raise PlanError(
-                f"table {table.name!r} takes {bytes_text(table.size_bytes)}, a shard holds "
+                f"table {table.name!r} takes {bytes_text(size_bytes)}, a shard holds "
                 f"{bytes_text(config.capacity_bytes)}; raise shard_memory_gib, or set split_rows"
             )
 

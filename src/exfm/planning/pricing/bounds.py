@@ -33,10 +33,12 @@ def least_cost(statistics: Statistics, config: ShardingConfig, costs: CostModel)
     Raises: PlanError if a row of a table is larger than a shard.
     """
     demand, prices = config.demand, config.prices
-    pieces = pieces_within(statistics, config.capacity_bytes)
-    parts = Parts.divide(statistics, costs, pieces=pieces, hot_rows=np.zeros_like(pieces))
-    whole = Parts.divide(statistics, costs, pieces=np.ones_like(pieces), hot_rows=np.zeros_like(pieces))
-    idle_T, total_bytes = idle_parts(statistics, costs).cpu_s, int(whole.size_bytes.sum())
+    encoding = config.encoding
+    pieces = pieces_within(statistics, config.capacity_bytes, encoding)
+    parts = Parts.divide(statistics, costs, encoding=encoding, pieces=pieces, hot_rows=np.zeros_like(pieces))
+    ones = np.ones_like(pieces)
+    whole = Parts.divide(statistics, costs, encoding=encoding, pieces=ones, hot_rows=0 * ones)
+    idle_T, total_bytes = idle_parts(statistics, costs, encoding).cpu_s, int(whole.size_bytes.sum())
     fewest = -(-total_bytes // config.capacity_bytes)
     shards_N = np.arange(fewest, max(fewest, MAX_SHARDS) + 1)
     warm_call_s, call_at_ranker_s = call_cpu_s(costs)
@@ -53,7 +55,9 @@ def least_cost(statistics: Statistics, config: ShardingConfig, costs: CostModel)
     at_ranker_s_N = own_s + parts.ranker_cpu_s.sum() + shards_N * call_at_ranker_s
     rankers_N = servers(cooled_s(at_ranker_s_N, costs.ranker_cold_us, config, costs, utilisation=busy), least=least)
     servers_N = servers(parts.cpu_s.sum() + shards_N * call_s, least=least * shards_N)
-    roots = sum(map(_root, statistics.tables, idle_T.tolist(), (whole.cpu_s - idle_T).tolist()))
+    roots = sum(
+        map(_root, statistics.tables, whole.size_bytes.tolist(), idle_T.tolist(), (whole.cpu_s - idle_T).tolist())
+    )
     held_bytes_N = np.maximum(
         servers_per_cpu_s * (call_s * total_bytes + roots**2 / shards_N),
         whole.size_bytes @ servers(idle_T + call_s, least=least),
@@ -69,7 +73,7 @@ def least_cost(statistics: Statistics, config: ShardingConfig, costs: CostModel)
     )
 
 
-def _root(table: TableStatistics, idle_s: float, keys_s: float) -> float:
+def _root(table: TableStatistics, size_bytes: int, idle_s: float, keys_s: float) -> float:
     """Return the least sum, over the slices of a table, of the roots of each one's CPU time times its bytes.
 
     A shard has servers in proportion to its CPU time, and each of them holds its bytes: the product of the two, which
@@ -81,14 +85,14 @@ def _root(table: TableStatistics, idle_s: float, keys_s: float) -> float:
     take at least the bytes of the fewer and leave at least the keys that the more leave.
     """
     counted = [(point.num_rows, point.mass) for point in table.skew if point.mass > 0]
-    whole = math.sqrt((idle_s + keys_s) * table.size_bytes)
+    whole = math.sqrt((idle_s + keys_s) * size_bytes)
     if not counted:  # all rows are wanted alike, and a copy of some is like a range of them that adds bytes
         return whole
     return min(
         whole,
         *(
-            math.sqrt((idle_s + (1 - most_mass) * keys_s) * table.size_bytes)
-            + math.sqrt((idle_s + mass * keys_s) * table.size_bytes * rows / table.rows)
+            math.sqrt((idle_s + (1 - most_mass) * keys_s) * size_bytes)
+            + math.sqrt((idle_s + mass * keys_s) * size_bytes * rows / table.rows)
             for (rows, mass), (_, most_mass) in zip([(0, 0.0), *counted], [*counted, (table.rows, 1.0)], strict=True)
         ),
     )

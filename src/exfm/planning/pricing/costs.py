@@ -12,7 +12,7 @@ import numpy.typing as npt
 import yaml
 from pydantic import Field
 
-from exfm.artifact.plan import BYTES_PER_NUMBER, ShardPlan
+from exfm.artifact.plan import ShardPlan, row_bytes
 from exfm.artifact.storage import read_file
 from exfm.config import Config
 from exfm.errors import ConfigError, PlanError
@@ -24,7 +24,8 @@ PerShard = npt.NDArray[np.float64]
 
 KEY_BYTES = 8
 LENGTH_BYTES = 4
-"""Of a key and of a bag's length in a call."""
+SUM_BYTES = 4
+"""Of a key, of a bag's length and of a number of a sum, in a call."""
 
 _Z_P99 = 2.326
 """The standard normal's 99th percentile."""
@@ -217,7 +218,7 @@ def work_by_net(plan: ShardPlan, statistics: Statistics) -> Mapping[Net, ShardWo
     ])  # fmt: skip
     of_slices = [tables[slice_.table] for slice_ in plan.slices]
     return {
-        net: _summed(of_slices, shares, shards, plan.num_shards, net=net, candidates_mean=statistics.candidates_mean)
+        net: _summed(of_slices, shares, shards, plan, net=net, candidates_mean=statistics.candidates_mean)
         for net in NETS
     }
 
@@ -278,7 +279,7 @@ def _use_of(table: TableStatistics, net: Net, candidates_mean: float) -> _Use:
 
 
 def _summed(
-    tables: list[TableStatistics], shares: PerShard, shards: npt.NDArray[np.int64], num_shards: int, *, net: Net,
+    tables: list[TableStatistics], shares: PerShard, shards: npt.NDArray[np.int64], plan: ShardPlan, *, net: Net,
     candidates_mean: float,
 ) -> ShardWork:  # fmt: skip
     distinct = {table.name: table for table in tables}
@@ -289,10 +290,11 @@ def _summed(
     all_keys = bags * np.array([table.pooling_mean for table in tables])
     keys = all_keys * shares
     variance = bags * np.array([variances[table.name] for table in tables]) * shares**2 + keys * (1 - shares)
-    row_bytes = np.array([table.dim * BYTES_PER_NUMBER["fp32"] for table in tables], dtype=np.float64)
+    read_bytes = keys * np.array([row_bytes(table.dim, plan.encoding) for table in tables])
+    sum_bytes = SUM_BYTES * np.array([table.dim for table in tables])
 
     def by_shard(values: PerShard) -> PerShard:
-        return np.bincount(shards, weights=values, minlength=num_shards).astype(np.float64)
+        return np.bincount(shards, weights=values, minlength=plan.num_shards).astype(np.float64)
 
     is_asked = (by_shard(features) > 0).astype(np.float64)
     return ShardWork(
@@ -302,7 +304,7 @@ def _summed(
         bags=by_shard(bags),
         keys=by_shard(keys),
         keys_variance=by_shard(variance),
-        read_bytes=by_shard(keys * row_bytes),
+        read_bytes=by_shard(read_bytes),
         request_bytes=by_shard(keys * KEY_BYTES + bags * LENGTH_BYTES),
-        answer_bytes=by_shard(bags * row_bytes),
+        answer_bytes=by_shard(bags * sum_bytes),
     )

@@ -47,14 +47,15 @@ def explain(
 
 
 def _what(table: TableStatistics, statistics: Statistics, placement: Placement) -> str:
-    sizes = sorted((one.size_bytes for one in statistics.tables), reverse=True)
+    encoding = placement.parts.encoding
+    size_bytes, sizes = table.size_bytes(encoding), [one.size_bytes(encoding) for one in statistics.tables]
+    place = sorted(sizes, reverse=True).index(size_bytes) + 1
     of_table = np.array([one.name == table.name for one in statistics.tables])[placement.parts.table]
     work = placement.parts.cpu_s[of_table].sum() / placement.parts.cpu_s.sum()
     return (
-        f"{table.name} ({table.net} net) has {table.rows:,} rows of dim {table.dim}: {bytes_text(table.size_bytes)}, "
-        f"{table.size_bytes / sum(sizes):.1%} of all bytes, number {sizes.index(table.size_bytes) + 1} of "
-        f"{len(sizes)} in size; a request reads {three_digits(table.keys_per_request)} rows of it, {work:.1%} of the "
-        "shards' work."
+        f"{table.name} ({table.net} net) has {table.rows:,} rows of dim {table.dim}: {bytes_text(size_bytes)} in "
+        f"{encoding}, {size_bytes / sum(sizes):.1%} of all bytes, number {place} of {len(sizes)} in size; a request "
+        f"reads {three_digits(table.keys_per_request)} rows of it, {work:.1%} of the shards' work."
     )
 
 
@@ -80,7 +81,7 @@ def _why_so_many(
     of_rows = [slice_ for slice_ in slices if slice_.kind == "rows"]
     hot = next((slice_ for slice_ in slices if slice_.kind == "hot"), None)
     if len(of_rows) > 1:
-        share = table.size_bytes / config.capacity_bytes
+        share = table.size_bytes(plan.encoding) / config.capacity_bytes
         yield (
             f"It is split by ranges of keys into {len(of_rows)}: it takes {share:.2f} times the "
             f"{bytes_text(config.capacity_bytes)} of a shard. Each slice gets every bag, so more would cost more."

@@ -1,8 +1,7 @@
 """A shard's tables in the ranker's own process: a model that is served unsharded."""
 
-from exfm.models.lookup import Lookup, ShardTables
+from exfm.models.lookup import ShardTables
 from exfm.models.scoring import Scorer
-from exfm.schema import NETS, Net
 from exfm.serving.call import Deadline
 from exfm.serving.ranker.link import NetBags, NetSums, ShardId, ShardLink
 from exfm.serving.tls import TlsFiles
@@ -14,13 +13,11 @@ class LocalLink(ShardLink):
     def __init__(self, tables: ShardTables, scorer: Scorer, *, shard: int) -> None:
         super().__init__(ShardId.of(scorer, shard), "this server")
         self._tables = tables
-        self._lookups: dict[Net, tuple[Lookup, ...]] = {net: scorer.lookups(shard, net) for net in NETS}
 
     async def sums(self, bags: NetBags, *, deadline: Deadline) -> NetSums:
         """Return the sums of these bags; they do not wait for anything."""
         return {
-            net: self._tables.sums(self._lookups[net], of_net, num_rows=len(of_net[0].offsets) - 1)
-            for net, of_net in bags.items()
+            net: self._tables.sums(net, of_net, num_rows=len(of_net[0].offsets) - 1) for net, of_net in bags.items()
         }
 
     async def check_ready(self, *, deadline: Deadline) -> None:

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 Found = TypeVar("Found")
 
 SCORE_TOLERANCE = 1e-3
-"""How far a served score may be from the model's own: sums of slices add up in another order."""
+"""How far a served score may be from the bundle's own: sums of slices add up in another order."""
 ATTEMPT_S = 8.0
 """Time for one attempt: the first request warms servers up, and on a busy machine that takes seconds."""
 RETRY_S = 0.5
@@ -39,7 +39,7 @@ LOG_EVERY_S = 10.0
 
 @dataclass(frozen=True)
 class Golden:
-    """A bundle's golden request, and the scores that the model gave it at export."""
+    """A bundle's golden request, and the scores that the bundle gave it at export."""
 
     tensors: Mapping[str, Tensor]
     scores: Mapping[str, Sequence[float]]

@@ -135,7 +135,7 @@ class ShardModel(ServedModel):
             num_rows = len(of_net[0].offsets) - 1
             self.check_rows(num_rows, kind=f"{net} rows")
             try:
-                sums[net] = self._tables.sums(self._lookups[net], of_net, num_rows=num_rows).numpy()
+                sums[net] = self._tables.sums(net, of_net, num_rows=num_rows).numpy()
             except KeysOutsideSliceError as error:
                 REFUSED_KEYS.labels(table=error.table).inc(error.num_keys)
                 raise

@@ -1,0 +1,91 @@
+"""FBGEMM's lookup for inference: sums of rows of many tables, in whatever encoding, by one call.
+
+Only the library that has it is loaded, not the package fbgemm_gpu, whose import brings all that trains.
+
+Legend: L lookups, B bags of each, K rows of all of them, E dims of the lookups side by side.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from exfm.artifact.plan import Encoding
+from exfm.artifact.rows import Rows
+from exfm.errors import ConfigError
+
+_LIBRARY = "fbgemm_gpu_tbe_inference.so"
+
+# FBGEMM's own numbers: SparseType, EmbeddingLocation.HOST and PoolingMode.SUM.
+_WEIGHT_TYPES: dict[Encoding, int] = {"fp32": 0, "fp16": 1, "int8": 2}
+_HOST, _SUM = 3, 0
+
+
+@dataclass(frozen=True)
+class EncodedTable:
+    """Rows of a table in a flat tensor."""
+
+    offset_bytes: int
+    dim: int
+    encoding: Encoding
+
+
+class PooledLookup:
+    """Lookups in tables of one flat tensor, which is read where it lies."""
+
+    def __init__(self, flat: Tensor, tables: Sequence[EncodedTable]) -> None:
+        """Look up in these tables (one at least), one after another; one may come twice.
+
+        Raises: ConfigError if FBGEMM is not installed.
+        """
+        ends = list(accumulate(table.dim for table in tables))
+        widest = {
+            encoding: max((table.dim for table in tables if table.encoding == encoding), default=0)
+            for encoding in _WEIGHT_TYPES
+        }
+        self._call = partial(
+            _lookup_function(),
+            dev_weights=flat,
+            uvm_weights=torch.empty(0, dtype=torch.uint8),
+            weights_placements=torch.full((len(tables),), _HOST, dtype=torch.int32),
+            weights_offsets=torch.tensor([table.offset_bytes for table in tables]),
+            weights_tys=torch.tensor([_WEIGHT_TYPES[table.encoding] for table in tables], dtype=torch.uint8),
+            D_offsets=torch.tensor([0, *ends], dtype=torch.int32),
+            total_D=ends[-1],
+            max_int2_D=0,
+            max_int4_D=0,
+            max_int8_D=widest["int8"],
+            max_float16_D=widest["fp16"],
+            max_float32_D=widest["fp32"],
+            pooling_mode=_SUM,
+            indice_weights=None,
+            output_dtype=_WEIGHT_TYPES["fp32"],
+            row_alignment=1,
+        )
+
+    def sums(self, rows: Rows, offsets: npt.NDArray[np.int64]) -> Tensor:
+        """Return the sum of each bag's rows, 0 of an empty one; float32 [B, E].
+
+        `rows` [K] are numbered from each table's first; nothing checks here that it has them. `offsets` [L * B + 1]
+        tell where each bag starts, those of the first lookup first, and where the last ends.
+        """
+        sums_BE: Tensor = self._call(indices=torch.from_numpy(rows), offsets=torch.from_numpy(offsets))
+        return sums_BE
+
+
+@cache
+def _lookup_function() -> Any:
+    package = importlib.util.find_spec("fbgemm_gpu")
+    if package is None or not package.submodule_search_locations:
+        raise ConfigError("fbgemm_gpu is not installed, which looks tables up: install exfm[cpu] or exfm[cuda]")
+    operators: Any = torch.ops
+    operators.load_library(Path(package.submodule_search_locations[0]) / _LIBRARY)
+    return operators.fbgemm.int_nbit_split_embedding_codegen_lookup_function
