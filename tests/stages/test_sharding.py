@@ -137,6 +137,7 @@ def test_a_bundle_moves_few_bytes_from_the_one_before(
         before.feature_schema,
         [Assignment(s.table, 1 - s.shard, s.first_row, s.num_rows) for s in before.plan.slices],
         2,
+        encoding=before.plan.encoding,
     )
     old = before.plan.model_copy(update={"slices": swapped})
     write_json(tmp_path / "old.json", old.to_dict())
