@@ -65,7 +65,7 @@ class RunConfig(Config):
                 raise ConfigError(f"vertical model {model.name!r} has no feature of net `item`: it could rank nothing")
             served = own.widen(model.model.dim_factor)
             estimate = statistics_of_schema(served, candidates_mean=self.bundle.candidates_mean)
-            plan_bundle(self.bundle.of_model(model.name), served, estimate)
+            plan_bundle(self.bundle.without_latency().of_model(model.name), served, estimate)
             untaught = set(own.tasks()) - set(taught.tasks())
             if untaught:
                 raise ConfigError(

@@ -54,8 +54,17 @@ def read_yaml(path: Path) -> Any:
     Raises: ConfigError if the file is missing or is not YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_bytes(), source=str(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing YAML file") from error
+
+
+def parse_yaml(content: bytes, *, source: str) -> Any:
+    """Return the value in YAML (or JSON) text; `source` names where it came from.
+
+    Raises: ConfigError if it is not YAML.
+    """
+    try:
+        return yaml.safe_load(content.decode())
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2020-13-45
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+        raise ConfigError(f"{source}: not YAML: {error}") from error

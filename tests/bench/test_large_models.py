@@ -48,7 +48,8 @@ def test_bytes_and_load_both_bind_where_tails_are_heavy() -> None:
     config = workload.settings("load-balanced")
     assert workload.total_bytes / (32 * config.capacity_bytes) == pytest.approx(0.92, abs=1e-3)
     placement = PLACINGS["load-balanced"](workload.statistics, config, DEFAULT_COSTS)
-    assert load_full(placement, workload, DEFAULT_COSTS) > 0.9
+    assert placement.bound is not None
+    assert load_full(placement.bound, workload, DEFAULT_COSTS) > 0.9
     sizes = np.sort([table.size_bytes("fp32") for table in workload.statistics.tables])
     assert sizes[-40:].sum() > sizes.sum() / 2, "a tenth of the tables has most of the bytes"
 

@@ -1,7 +1,7 @@
 """How many servers a load wants."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from made_models import COSTS, shards
 
@@ -22,6 +22,7 @@ def busy(warm_s: float, cold_s: float, cooling_s: float, *, per_server_s: float)
     requests_per_s=st.floats(min_value=1, max_value=1e6),
     utilisation=st.floats(min_value=0.05, max_value=0.95),
 )
+@example(warm_s=1e-5, cold_s=0.05, cooling_ms=100.0, requests_per_s=1e6, utilisation=0.5)  # nearly a double root
 def test_servers_are_the_fewest_within_the_utilisation_though_they_cool(
     warm_s: float, cold_s: float, cooling_ms: float, requests_per_s: float, utilisation: float
 ) -> None:

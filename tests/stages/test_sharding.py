@@ -15,6 +15,7 @@ from exfm.artifact.storage import Ref
 from exfm.errors import BundleError, PlanError, StorageError
 from exfm.models.offline import answer_request
 from exfm.planning.config import Demand, ShardingConfig
+from exfm.planning.counted import Counted
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm.sharding.config import BundleConfig
@@ -129,6 +130,25 @@ def test_a_plan_for_another_model_leaves_no_bundle(stream: Stream, vertical: Ref
     assert not (tmp_path / "bundle").exists()
 
 
+def test_statistics_of_other_tables_leave_no_bundle_though_its_plan_is_named(
+    stream: Stream, vertical: Ref, bundle: Ref, tmp_path: Path
+) -> None:
+    plan = BundleManifest.read(stream.folder(bundle)).plan
+    write_json(tmp_path / "plan.json", plan.to_dict())
+    counted = statistics_of_model(vertical, candidates_mean=100)
+    first, *others = counted.statistics.tables
+    grown = first.model_copy(update={"rows": first.rows + 1})
+    statistics = counted.statistics.model_copy(update={"tables": (grown, *others)})
+    Counted(statistics, counted.hottest).write(str(tmp_path / "counted"))
+    config = BundleConfig(
+        golden_candidates=20, plan=str(tmp_path / "plan.json"), table_statistics=str(tmp_path / "counted")
+    )
+    with pytest.raises(
+        PlanError, match=f"{first.name!r} has {first.rows} rows .* but was counted with {first.rows + 1}"
+    ):
+        make_bundle(config, vertical=vertical, out=str(tmp_path / "bundle"))
+
+
 def test_a_bundle_moves_few_bytes_from_the_one_before(
     stream: Stream, vertical: Ref, bundle: Ref, tmp_path: Path
 ) -> None:
@@ -142,7 +162,9 @@ def test_a_bundle_moves_few_bytes_from_the_one_before(
     old = before.plan.model_copy(update={"slices": swapped})
     write_json(tmp_path / "old.json", old.to_dict())
     config = BundleConfig(golden_candidates=20, previous_plan=str(tmp_path / "old.json"))
-    assert make_bundle(config, vertical=vertical, out=str(tmp_path / "bundle")).plan.slices == old.slices
+    found = make_bundle(config, vertical=vertical, out=str(tmp_path / "bundle"))
+    assert found.plan.slices == old.slices
+    assert "; moves 0 B (a plan from nothing: 0 B; at least: 0 B)" in headline(found)
 
 
 def test_a_bundle_is_planned_by_the_costs_that_its_settings_name(vertical: Ref, tmp_path: Path) -> None:

@@ -60,8 +60,9 @@ def losses(bundle: Path, *, examples: Ref, num_examples: int) -> list[Loss]:
     with reading(examples) as dataset:
         windows = ExamplesManifest.read(dataset).windows
         parts = list(_newest(dataset, windows, manifest, num_examples=num_examples))
-    every = range(manifest.plan.num_shards)
-    return [_loss(scorer, parts, without=without) for without in ((), *((shard,) for shard in every), tuple(every))]
+    every = tuple(range(manifest.plan.num_shards))
+    missing = dict.fromkeys([(), *((shard,) for shard in every), every])  # one shard is all of them
+    return [_loss(scorer, parts, without=without) for without in missing]
 
 
 def _loss(scorer: UnshardedScorer, parts: Sequence[Examples], *, without: Collection[int]) -> Loss:

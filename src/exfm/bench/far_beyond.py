@@ -26,8 +26,6 @@ class FarBeyond:
     workload: Workload
     plan: ShardPlan
     duration_s: float
-    compile_s: float
-    """Of the first simulation of this process, of few requests."""
     num_requests: int = NUM_REQUESTS
     num_warmup: int = NUM_WARMUP
 
@@ -42,11 +40,11 @@ def far_beyond(costs: CostModel, *, seed: int) -> Iterator[FarBeyond]:
         return predicted, time.perf_counter() - started_s
 
     plans = {rate: _plan(workload, costs, requests_per_s=rate) for rate in REQUESTS_PER_S}
-    _, compile_s = timed(plans[REQUESTS_PER_S[0]], Load(requests_per_s=1.0, num_requests=100, num_warmup=0))
+    timed(plans[REQUESTS_PER_S[0]], Load(requests_per_s=1.0, num_requests=100, num_warmup=0))  # compiles
     for rate, plan in plans.items():
         load = Load(requests_per_s=rate, num_requests=NUM_REQUESTS, num_warmup=NUM_WARMUP)
         predicted, duration_s = timed(plan, load)
-        yield FarBeyond(predicted, workload, plan, duration_s, compile_s)
+        yield FarBeyond(predicted, workload, plan, duration_s)
 
 
 def _plan(workload: Workload, costs: CostModel, *, requests_per_s: float) -> ShardPlan:

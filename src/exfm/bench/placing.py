@@ -8,8 +8,8 @@ from statistics import median
 from exfm.bench.large_models import Workload, drm1_like, drm2_like, drm3_like, heavy_tailed
 from exfm.bench.torchrec_plans import TorchRecPlan, plan_by_torchrec
 from exfm.planning.config import Demand, Strategy
+from exfm.planning.placing.bounds import Bound
 from exfm.planning.placing.parts import Parts, pieces_within
-from exfm.planning.placing.placement import Placement
 from exfm.planning.planner import PLACINGS, make_plan
 from exfm.planning.pricing.costs import CostModel
 
@@ -68,25 +68,24 @@ def placed(workload: Workload, costs: CostModel) -> Placed:
     Raises: PlanError if one of exfm's strategies has no plan.
     """
     by_load = PLACINGS["load-balanced"](workload.statistics, workload.settings("load-balanced"), costs)
-    torchrec = plan_by_torchrec(workload, costs)
+    bound, torchrec = by_load.bound, plan_by_torchrec(workload, costs)
+    assert bound is not None, "a strategy that balances has one"
     return Placed(
         workload=workload,
         timed={strategy: _timed(workload, strategy, costs) for strategy in TIMED},
         memory_full=workload.total_bytes / (workload.num_shards * workload.settings("auto").capacity_bytes),
-        load_full=load_full(by_load, workload, costs),
+        load_full=load_full(bound, workload, costs),
         torchrec=torchrec,
-        torchrec_distance=None if isinstance(torchrec, str) or by_load.bound is None
-        else by_load.bound.distance(float(torchrec.shard_cpu_s.max())),
+        torchrec_distance=None if isinstance(torchrec, str) else bound.distance(float(torchrec.shard_cpu_s.max())),
     )  # fmt: skip
 
 
-def load_full(by_load: Placement, workload: Workload, costs: CostModel) -> float:
-    """Return how full shards are of work, as `Placed` tells it; of a placement only the bound counts."""
-    assert by_load.bound is not None, "a strategy that balances has one"
+def load_full(bound: Bound, workload: Workload, costs: CostModel) -> float:
+    """Return how full shards are of work, as `Placed` tells it, where none of the busiest goes below a bound."""
     config = workload.settings("load-balanced")
     pieces = pieces_within(workload.statistics, config.capacity_bytes, config.encoding)
     parts = Parts.divide(workload.statistics, costs, encoding=config.encoding, pieces=pieces, hot_rows=0 * pieces)
-    return float(parts.cpu_s.sum()) / workload.num_shards / by_load.bound.value
+    return float(parts.cpu_s.sum()) / workload.num_shards / bound.value
 
 
 def _timed(workload: Workload, strategy: Strategy, costs: CostModel) -> Timed:

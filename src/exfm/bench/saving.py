@@ -33,7 +33,7 @@ class Saving:
     seconds: float
     """For `auto`'s plan, nearly all of it for simulations."""
     cheapest_other: float
-    """Cost of the cheapest strategy but `auto` and `singular`, which cannot be deployed, that meets the objective."""
+    """Cost of the cheapest strategy but `auto` that meets the objective; `singular` aside, which is not rolled out."""
 
 
 def saved(workload: Workload, requests_per_s: float, costs: CostModel) -> Saving:
@@ -45,7 +45,8 @@ def saved(workload: Workload, requests_per_s: float, costs: CostModel) -> Saving
         update={"shard_memory_gib": NODE_GIB, "demand": Demand(requests_per_s=requests_per_s)}
     )
     singular = cheapest_fleet(PLACINGS["singular"](workload.statistics, config, costs), config, costs)
-    p99_ms = forecast(singular.placement, singular.fleet, workload.schema, config, costs).p99_ms
+    surely = config.model_copy(update={"demand": config.demand.confirming()})
+    p99_ms = forecast(singular.placement, singular.fleet, workload.schema, surely, costs).p99_ms
     demand = config.demand.model_copy(update={"p99_ms": p99_ms})
     config = config.model_copy(update={"demand": demand})
     rows = compare(workload.schema, workload.statistics, config, costs)

@@ -198,7 +198,7 @@ def _beyond_line(beyond: FarBeyond) -> str:
     return (
         f"{beyond.num_requests} requests after {beyond.num_warmup} over {plan.num_shards} shards "
         f"({beyond.workload.total_bytes / 1e12:.1f} TB of tables) at {predicted.requests_per_s:,.0f} requests/s: "
-        f"simulated in {beyond.duration_s:.1f} s (target {MOST_S:.0f} s) after {beyond.compile_s:.1f} s of the first; "
+        f"simulated in {beyond.duration_s:.1f} s (target {MOST_S:.0f} s); "
         f"P50 {predicted.p50_ms:.1f} ms, P99 {predicted.p99_ms:.1f} ms, {predicted.cpu_ms:.1f} ms of CPU a request, "
         f"{plan.rankers} rankers {predicted.ranker_utilisation:.0%} busy, {sum(plan.replicas)} shard servers "
         f"{max(predicted.shard_utilisation):.0%} at most"

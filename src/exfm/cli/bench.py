@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from exfm.cli.output import writable
+
 MIN_WIDTH = 190
 """Columns of the widest table: wrapped it cannot be read."""
 
@@ -48,6 +50,8 @@ def simulator(
     from exfm.bench.simulator import bench_simulator
     from exfm.planning.pricing.costs import DEFAULT_COSTS
 
+    if out:
+        writable(out)
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
     costs = bench_simulator(console, DEFAULT_COSTS, num_rounds=num_rounds, num_requests=num_requests, seed=seed)

@@ -1,12 +1,11 @@
 """`exfm shard`: where a model's tables go, why, and what that will cost."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exfm.errors import StorageError
+from exfm.cli.output import writable
 
 if TYPE_CHECKING:
     from exfm.planning.config import ShardingConfig
@@ -70,9 +69,9 @@ def plan(
         from exfm.planning.telling.drawing import kind_of_drawing
 
         kind_of_drawing(Path(drawing))
-        _writable(drawing)
+        writable(drawing)
     if out:
-        _writable(out)
+        writable(out)
     rows = compare(schema, counted, config, priced)
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
@@ -133,6 +132,7 @@ def simulate(
     from exfm.artifact.bundle import read_plan
     from exfm.artifact.trace import Trace
     from exfm.planning.counted import Counted
+    from exfm.planning.planner import check_statistics
     from exfm.planning.pricing.costs import CostModel
     from exfm.planning.pricing.forecast import described, simulate_plan
     from exfm.planning.simulation.simulator import Load
@@ -145,6 +145,7 @@ def simulate(
     if trace:
         recorded = Trace.read(Path(trace))
         counted = Counted.read(table_statistics) if table_statistics else statistics_of_trace(Path(trace), schema)
+        check_statistics(schema, counted.statistics)
         prediction = simulate_trace(
             recorded, schema, found, counted, priced, requests_per_s=requests_per_s, rankers=rankers, seed=seed
         )
@@ -188,23 +189,6 @@ def statistics(
     console.width = max(console.width, MIN_WIDTH)
     console.print(table)
     print(f"{out}: {len(counted.statistics.tables)} tables, counted on {counted.statistics.num_requests:,} requests")
-
-
-def _writable(out: str) -> Path:
-    """Return where a file can be written, in a folder that is made if need be; so it is known before the work.
-
-    Raises: StorageError if it cannot.
-    """
-    path = Path(out)
-    if path.is_dir():
-        raise StorageError(f"{path}: a folder is there; name a file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path}: its folder cannot be made ({error.strerror}); name another place") from error
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise StorageError(f"{path}: may not be written; check the rights, or name another place")
-    return path
 
 
 def _read_schema(model: Path) -> "Schema":

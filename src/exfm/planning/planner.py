@@ -97,7 +97,7 @@ def placements_for_auto(
     found: Mapping[Strategy, Placement], statistics: Statistics, config: ShardingConfig, costs: CostModel
 ) -> list[Placement]:
     """Return what `auto` chooses from: what the strategies found, placements by density, and where a latency is wanted,
-    even ones on other numbers of shards. No singular one: no server looks up what it ranks as yet.
+    even ones on other numbers of shards. No singular one: `exfm deploy` rolls none out as yet.
 
     Raises: PlanError if a row of a table is larger than a shard.
     """

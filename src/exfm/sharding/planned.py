@@ -3,22 +3,24 @@
 from exfm.artifact.bundle import read_plan
 from exfm.artifact.plan import ShardPlan
 from exfm.planning.moving.replanning import replan
-from exfm.planning.planner import make_plan
+from exfm.planning.planner import check_statistics, make_plan
 from exfm.planning.pricing.costs import CostModel
 from exfm.planning.statistics import Statistics
 from exfm.schema import Schema
 from exfm.sharding.config import BundleConfig
 
 
-def plan_bundle(config: BundleConfig, schema: Schema, statistics: Statistics) -> ShardPlan:
-    """Return a model's plan by its own settings (`BundleConfig.of_model`).
+def plan_bundle(config: BundleConfig, schema: Schema, statistics: Statistics) -> tuple[ShardPlan, str]:
+    """Return a model's plan by its own settings (`BundleConfig.of_model`), and how many bytes move if they name one.
 
-    Raises: StorageError or ConfigError if what they name cannot be read; PlanError if the plan is for another schema,
-    or as `make_plan`.
+    Raises: StorageError, ConfigError or BundleError if what they name cannot be read; PlanError if the plan or the
+    statistics are for another schema, or as `make_plan`.
     """
+    check_statistics(schema, statistics)
     if config.plan:
-        return read_plan(config.plan).check(schema)
+        return read_plan(config.plan).check(schema), ""
     costs = CostModel.read(config.costs)
     if config.previous_plan:
-        return replan(read_plan(config.previous_plan), schema, statistics, config.sharding, costs).plan
-    return make_plan(schema, statistics, config.sharding, costs)
+        found = replan(read_plan(config.previous_plan), schema, statistics, config.sharding, costs)
+        return found.plan, found.headline()
+    return make_plan(schema, statistics, config.sharding, costs), ""

@@ -24,6 +24,8 @@ from exfm.sharding.shard_files import write_shards
 from exfm.training.checkpoint import load_weights
 from exfm.training.manifest import ModelManifest
 
+MOVED = "moved"
+"""Of a bundle's lineage: how many bytes move from the plan before, if the settings name one."""
 SCORE_SHIFT = "score_shift"
 """Of a bundle's lineage: by how much its tables' encoding moves a golden score at most."""
 
@@ -48,14 +50,14 @@ def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManif
             rows, request = latest_query(
                 dataset, model.windows, schema, domains=model.domains, num_candidates=config.golden_candidates
             )
-        plan = plan_bundle(config, schema, counted.statistics)
+        plan, moved = plan_bundle(config, schema, counted.statistics)
         write_shards(folder, trained.tables.weights(), plan, hottest=counted.hottest)
         write_fallback_rows(folder, fallback_rows(trained.tables.weights(), counted))
         network, lineage = model.model.network.to_dict(), _lineage(model, examples)
         draft = draft_bundle(name=model.name, schema=schema, network=network, plan=plan, lineage=lineage)
         trained_NT = trained.probabilities(encode_examples(raw_columns(rows.to_arrow(), schema), schema))
         shift = write_golden(folder, draft, request, trained_NT=trained_NT)
-        told = lineage | {SCORE_SHIFT: f"{shift:.1e}"}
+        told = lineage | {SCORE_SHIFT: f"{shift:.1e}"} | ({MOVED: moved} if moved else {})
         return seal_bundle(folder, name=model.name, schema=schema, network=network, plan=plan, lineage=told)
 
 
@@ -80,6 +82,7 @@ def headline(manifest: BundleManifest) -> str:
     return (
         f"{manifest.name}: {tables} tables in {manifest.plan.encoding} on {len(sizes)} shards ({shards}){hot}; "
         f"scores within {manifest.lineage[SCORE_SHIFT]} of the model's"
+        + (f"; {manifest.lineage[MOVED]}" if MOVED in manifest.lineage else "")
     )
 
 

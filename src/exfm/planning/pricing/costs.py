@@ -5,17 +5,17 @@ Legend: S shards.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 from pydantic import Field
 
 from exfm.artifact.plan import ShardPlan, row_bytes
-from exfm.artifact.storage import read_file
-from exfm.config import Config
-from exfm.errors import ConfigError, PlanError
+from exfm.artifact.storage import is_local, read_file
+from exfm.config import Config, parse_yaml, read_yaml
+from exfm.errors import PlanError
 from exfm.planning.statistics import Statistics, TableStatistics
 from exfm.schema import NETS, Net
 
@@ -106,14 +106,12 @@ class CostModel(Config):
     def read(cls, uri: str) -> "CostModel":
         """Return the costs in a YAML file, by its path or URL; an empty one gives those of exfm's own servers.
 
-        Raises: StorageError if the file cannot be read; ConfigError if it is malformed.
+        Raises: ConfigError if the file is missing or malformed; StorageError if a URL cannot be read.
         """
         if not uri:
             return DEFAULT_COSTS
-        try:
-            return cls.parse(yaml.safe_load(read_file(uri)), source=uri)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{uri}: not YAML: {error}") from error
+        data = read_yaml(Path(uri)) if is_local(uri) else parse_yaml(read_file(uri), source=uri)
+        return cls.parse(data, source=uri)
 
     def num_calls(self, work: "ShardWork") -> PerShard:
         """Return the calls that a mean request makes to each shard; shape [S]."""

@@ -17,8 +17,8 @@ from exfm.planning.pricing.costs import CostModel, ShardWork
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-NEWTON_STEPS = 6
-"""Each doubles the digits that are right."""
+MOST_STEPS = 60
+"""Each doubles the digits that are right, so some 5 do; where a server is nearly all cold, each halves the error."""
 
 ROUNDING = 1e-9
 """Share by which a number of servers may be above a whole one without wanting one more."""
@@ -127,10 +127,13 @@ def cooled_s(warm_s: Floats, cold_us: float, config: ShardingConfig, costs: Cost
     if not rate:
         return warm_s + cold_s
     servers = rate * (warm_s + cold_s) / utilisation
-    for _ in range(NEWTON_STEPS):
+    for _ in range(MOST_STEPS):
         warmth = np.exp(-servers / (rate * cooling_s))
         too_many = servers - rate * (warm_s + cold_s * (1 - warmth)) / utilisation
-        servers = servers - too_many / (1 - cold_s / (cooling_s * utilisation) * warmth)
+        step = too_many / np.maximum(1 - cold_s / (cooling_s * utilisation) * warmth, ROUNDING)
+        servers = servers - step
+        if (step <= ROUNDING * servers / 2).all():
+            break
     return servers * utilisation / rate
 
 

@@ -136,13 +136,12 @@ def _why_balanced(slice_: TableSlice, strategy: str, placement: Placement, confi
     after = borne.copy()
     after[[shard, best]] += np.array([-weight[part], weight[part]])
     was, would_be = (_text(value, by_work=by_work) for value in (borne.max(), after.max()))
+    most = "the most of a shard, calls aside," if by_work else "the most of a shard"
     if after.max() > borne.max():
-        return (
-            f"{sentence} On shard {best}, which has most to spare, the most of a shard would rise: {was} to {would_be}."
-        )
+        return f"{sentence} On shard {best}, which has most to spare, {most} would rise: {was} to {would_be}."
     if after.max() == borne.max():
-        return f"{sentence} On shard {best} it would be as well: the most of a shard, {was}, would stay."
-    return f"{sentence} On shard {best} the most of a shard would fall: {was} to {would_be}; plan again."
+        return f"{sentence} On shard {best} it would be as well: {most}, {was}, would stay."
+    return f"{sentence} On shard {best} {most} would fall: {was} to {would_be}; plan again."
 
 
 def _text(value: float, *, by_work: bool) -> str:
@@ -174,7 +173,8 @@ def _why_auto(plan: ShardPlan, placement: Placement, config: ShardingConfig, cos
     )
     if other and other.fleet.cost < own.cost:
         yield (
-            "The other would be taken if so few servers answered in time, which `exfm shard plan` simulates."
+            "The other would be taken if so few servers answered in time, which `exfm shard plan` simulates; or the "
+            "plan is of other settings, or comes from a plan before it."
             if demand.p99_ms
             else "The other costs less: the plan is of other settings, or comes from a plan before it; plan again."
         )
