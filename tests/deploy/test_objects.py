@@ -35,6 +35,7 @@ def test_a_ranker_names_the_shards_of_its_version_in_order(release: Make, config
     assert model["args"] == [
         "--shards=students-v12-s0-grpc.exfm.svc:8081,students-v12-s1-grpc.exfm.svc:8081",
         f"--bundle-id={12:064x}",
+        "--transport=grpc",
     ]
 
 

@@ -74,9 +74,15 @@ def bags_of(lengths_LB: np.ndarray) -> list[Bags]:
 @given(lengths=st.dictionaries(st.sampled_from(NETS), LENGTHS, min_size=1), allowed_us=st.integers(0, 2**64 - 1))
 def test_a_shard_reads_the_bags_that_a_ranker_asks_for(lengths: dict[Net, np.ndarray], allowed_us: int) -> None:
     bags = {net: bags_of(of_net) for net, of_net in lengths.items()}
-    frame = frame_of(ask_frame(bags, request=7, bundle_id=BUNDLE_ID, allowed_us=allowed_us))
+    frame = frame_of(ask_frame(bags, request=7, shard=5, bundle_id=BUNDLE_ID, allowed_us=allowed_us))
     ask = read_ask(frame)
-    assert (frame.kind, frame.request, ask.bundle_id, ask.allowed_us) == (Kind.ASK, 7, BUNDLE_ID, allowed_us)
+    assert (frame.kind, frame.request, ask.shard, ask.bundle_id, ask.allowed_us) == (
+        Kind.ASK,
+        7,
+        5,
+        BUNDLE_ID,
+        allowed_us,
+    )
     assert ask.keys.keys() == lengths.keys()
     for net, of_net in bags.items():
         np.testing.assert_array_equal(ask.keys[net], np.concatenate([one.keys for one in of_net]))
@@ -129,7 +135,7 @@ def test_a_frame_over_the_limit_breaks_the_connection() -> None:
 
 @given(content=st.binary(max_size=200), num_nets=st.integers(0, 255))
 def test_bodies_that_contradict_themselves_are_refused_and_break_nothing(content: bytes, num_nets: int) -> None:
-    frame = Frame(kind=Kind.ASK, num_nets=num_nets, request=1, body=memoryview(content))
+    frame = Frame(kind=Kind.ASK, num_nets=num_nets, shard=0, request=1, body=memoryview(content))
     for read in (read_ask, read_answer):
         try:
             read(frame)
@@ -140,8 +146,10 @@ def test_bodies_that_contradict_themselves_are_refused_and_break_nothing(content
 
 @pytest.mark.parametrize("change", [-8, 8])
 def test_a_frame_of_another_size_than_its_arrays_is_refused(change: int) -> None:
-    whole = ask_frame({"user": bags_of(np.array([[1, 2], [0, 3]]))}, request=1, bundle_id=BUNDLE_ID, allowed_us=1)
+    whole = ask_frame(
+        {"user": bags_of(np.array([[1, 2], [0, 3]]))}, request=1, shard=0, bundle_id=BUNDLE_ID, allowed_us=1
+    )
     body = whole[HEAD.size :]
     changed = body[:change] if change < 0 else body + bytes(change)
     with pytest.raises(RequestError, match="a frame of"):
-        read_ask(Frame(kind=Kind.ASK, num_nets=1, request=1, body=memoryview(changed)))
+        read_ask(Frame(kind=Kind.ASK, num_nets=1, shard=0, request=1, body=memoryview(changed)))

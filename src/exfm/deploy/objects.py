@@ -119,7 +119,6 @@ def ranker_object(history: History) -> Object:
     """Return the ranker's InferenceService, which serves the release that its history names first."""
     release, config = history.current.release, history.current.settings
     addresses = [shard_address(release, shard, config) for shard in range(release.num_shards)]
-    transport = [] if config.transport == "grpc" else [f"--transport={config.transport}"]  # a ranker's own default
     labels = _labels(release, RANKER)
     return _inference_service(
         release.vm,
@@ -132,7 +131,11 @@ def ranker_object(history: History) -> Object:
             component=RANKER,
             labels=labels,
             runtime=RANKER_RUNTIME,
-            args=[f"--shards={','.join(addresses)}", f"--bundle-id={release.bundle_id}", *transport],
+            args=[
+                f"--shards={','.join(addresses)}",
+                f"--bundle-id={release.bundle_id}",
+                f"--transport={config.transport}",
+            ],
             parts=["ranker", "golden"],
             resources=config.ranker,
             table_bytes=release.ranker_bytes,

@@ -81,6 +81,9 @@ class GuardedShard:
 
     async def sums(self, bags: NetBags, *, deadline: Deadline) -> NetSums:
         """Return the shard's sums of these bags; raises as the link's, and during a pause at once."""
+        if deadline.remaining_s() == 0:
+            self._missing.inc()
+            deadline.check(f"{self} was not asked yet")
         if not self._breaker.admits():
             self._missing.inc()
             raise ShardUnavailableError(f"{self} cannot be reached (not asked for a while, since {self._problem})")

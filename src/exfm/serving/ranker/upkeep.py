@@ -12,7 +12,10 @@ CHECK_S = 2.0
 
 async def keep_links(links: Sequence[ShardLink], *, tls: TlsFolder | None) -> None:
     """Mend links that are lost, or that use a certificate which is no longer in the folder, until cancelled."""
+    await asyncio.gather(*(_keep(link, tls) for link in links))  # one that hangs does not keep others
+
+
+async def _keep(link: ShardLink, tls: TlsFolder | None) -> None:
     while True:
         await asyncio.sleep(CHECK_S)
-        files = tls.files() if tls is not None else None
-        await asyncio.gather(*(link.keep(files) for link in links))
+        await link.keep(tls.files() if tls is not None else None)

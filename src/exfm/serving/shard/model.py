@@ -12,7 +12,13 @@ from kserve.metrics import PREDICT_HIST_TIME, get_labels
 from prometheus_client import Counter
 
 from exfm.artifact.bundle import BundleManifest
-from exfm.errors import ConfigError, KeysOutsideSliceError, RequestError, VersionMismatchError
+from exfm.errors import (
+    ConfigError,
+    KeysOutsideSliceError,
+    RequestError,
+    UnknownModelError,
+    VersionMismatchError,
+)
 from exfm.features.batch import Bags
 from exfm.models.lookup import ShardTables, lookups_of
 from exfm.schema import NETS, Net
@@ -32,6 +38,9 @@ from exfm.serving.stream.door import StreamDoor
 from exfm.serving.stream.frames import Ask, Sums
 from exfm.serving.tls import TlsFolder
 
+MESSAGE_ROOM_BYTES = 512
+"""Of an answer, for what is not sums."""
+
 REFUSED_KEYS = Counter(
     "exfm_shard_refused_keys",
     "Keys outside the slices that a shard holds; more than 0 is a fault of a ranker",
@@ -50,6 +59,7 @@ class ShardModel(ServedModel):
         """Serve a shard's tables; with `tls`, streams are encrypted and for clients with a certificate only."""
         super().__init__(shard_model_name(manifest.name, shard), bundle_id=manifest.bundle_id, config=config)
         self._tables = tables
+        self._shard = shard
         self._tls = tls
         every = {net: lookups_of(manifest.plan, manifest.feature_schema, shard=shard, net=net) for net in NETS}
         self._lookups = {net: lookups for net, lookups in every.items() if lookups}
@@ -111,12 +121,15 @@ class ShardModel(ServedModel):
 
     def doors(self) -> list[Door]:
         """Return the door for streams."""
-        return [StreamDoor(self._answer, bundle_id=self.bundle_id, config=self.config, tls=self._tls)]
+        return [
+            StreamDoor(self._answer, bundle_id=self.bundle_id, shard=self._shard, config=self.config, tls=self._tls)
+        ]
 
     def _answer(self, ask: Ask) -> dict[Net, Sums]:
         """Return the sums that a stream's request asks for, counted and timed as KServe does its own."""
-        if ask.bundle_id != self.bundle_id:
-            self.check_version(ask.bundle_id)
+        self.check_version(ask.bundle_id)
+        if ask.shard != self._shard:
+            raise UnknownModelError(f"the request is for shard {ask.shard}; this is {self.name}")
         if ask.keys.keys() != self._lookups.keys():
             raise RequestError(f"the request is for nets {list(ask.keys)}; this shard has {list(self._lookups)}")
         with PREDICT_HIST_TIME.labels(**get_labels(self.name)).time():
@@ -134,9 +147,22 @@ class ShardModel(ServedModel):
         for net, of_net in bags.items():
             num_rows = len(of_net[0].offsets) - 1
             self.check_rows(num_rows, kind=f"{net} rows")
+            self._check_answer(net, num_rows)
             try:
                 sums[net] = self._tables.sums(net, of_net, num_rows=num_rows).numpy()
             except KeysOutsideSliceError as error:
                 REFUSED_KEYS.labels(table=error.table).inc(error.num_keys)
                 raise
         return sums
+
+    def _check_answer(self, net: Net, num_rows: int) -> None:
+        """Return if the sums of so many rows fit into one message.
+
+        Raises: RequestError.
+        """
+        size_bytes = 4 * num_rows * sum(lookup.dim for lookup in self._lookups[net])
+        if size_bytes > self.config.max_message_bytes - MESSAGE_ROOM_BYTES:
+            raise RequestError(
+                f"the {net} sums of {num_rows} rows take {size_bytes} B; max_message_bytes is "
+                f"{self.config.max_message_bytes}, {MESSAGE_ROOM_BYTES} B of them for the rest: ask in parts"
+            )

@@ -28,7 +28,7 @@ class Connection(asyncio.BufferedProtocol):
         self._max_body_bytes = max_body_bytes
         self._staging = memoryview(bytearray(STAGING_BYTES))
         self._staged = 0
-        self._head: tuple[int, int, int] | None = None
+        self._head: tuple[int, int, int, int] | None = None
         self._body = memoryview(b"")
         self._filled = 0
 
@@ -40,6 +40,7 @@ class Connection(asyncio.BufferedProtocol):
         """Keep the transport; the argument is asyncio's."""
         self.transport = cast(asyncio.Transport, transport)
         raw = transport.get_extra_info("socket")
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does not for a socket that we made
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 1), ("TCP_USER_TIMEOUT", PEER_LOST_MS)):
             if hasattr(socket, option):  # Linux has them
@@ -73,12 +74,12 @@ class Connection(asyncio.BufferedProtocol):
         self._staged += nbytes
         at = 0
         while self._head is None and self._staged - at >= HEAD.size:
-            kind, num_nets, _, size_bytes, request = HEAD.unpack_from(self._staging, at)
+            kind, num_nets, shard, size_bytes, request = HEAD.unpack_from(self._staging, at)
             at += HEAD.size
             if size_bytes > self._max_body_bytes:
                 self.transport.abort()  # nothing after it can be read either
                 return
-            self._head, self._body = (kind, num_nets, request), np.empty(size_bytes, dtype=np.uint8).data
+            self._head, self._body = (kind, num_nets, shard, request), np.empty(size_bytes, dtype=np.uint8).data
             self._filled = min(size_bytes, self._staged - at)
             self._body[: self._filled] = self._staging[at : at + self._filled]
             at += self._filled
@@ -90,6 +91,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _end_frame(self) -> None:
         assert self._head is not None, "a frame has a head"
-        kind, num_nets, request = self._head
-        body, self._head = self._body, None
-        self.take(Frame(kind=kind, num_nets=num_nets, request=request, body=body))
+        kind, num_nets, shard, request = self._head
+        frame = Frame(kind=kind, num_nets=num_nets, shard=shard, request=request, body=self._body)
+        self._head, self._body = None, memoryview(b"")
+        self.take(frame)

@@ -1,30 +1,28 @@
 """A shard's door for streams."""
 
 import asyncio
-import logging
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from exfm.errors import ConfigError, RequestError
+from exfm.errors import ConfigError, DeadlineError, RequestError
 from exfm.serving.config import ShardConfig
 from exfm.serving.status import message_of, status_of
 from exfm.serving.stream.connection import Connection
 from exfm.serving.stream.frames import (
     LEAVING_FRAME,
-    PING_FRAME,
     Ask,
     Frame,
     Kind,
     Sums,
     answer_frame,
     error_frame,
+    greeting_frame,
     read_ask,
 )
 from exfm.serving.stream.tls import server_context
 from exfm.serving.tls import TlsFiles, TlsFolder
-
-logger = logging.getLogger(__name__)
 
 Answer = Callable[[Ask], dict[Any, Sums]]
 """What a shard answers: the sums of each net, or an error raised."""
@@ -34,18 +32,22 @@ CHECK_S = 2.0
 
 
 class StreamDoor:
-    """Listens for rankers, and answers what they ask; requests are answered in the event loop, in order."""
+    """Listens for rankers, and answers what they ask, in the event loop: of each connection one request at a time."""
 
-    def __init__(self, answer: Answer, *, bundle_id: str, config: ShardConfig, tls: TlsFolder | None) -> None:
-        """Answer for a bundle; with `tls`, clients with a certificate only."""
-        self._answer = answer
-        self._bundle_id = bundle_id
+    def __init__(
+        self, answer: Answer, *, bundle_id: str, shard: int, config: ShardConfig, tls: TlsFolder | None
+    ) -> None:
+        """Answer for a shard of a bundle; with `tls`, clients with a certificate only."""
+        self.answer = answer
+        self.bundle_id = bundle_id
+        self.shard = shard
+        self.connections: set[RankerConnection] = set()
+        self.is_leaving = False
         self._config = config
         self._tls = tls
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._files: TlsFiles | None = None
-        self._connections: set[_ServerConnection] = set()
 
     async def start(self) -> int:
         """Start to serve, and return the port.
@@ -67,7 +69,7 @@ class StreamDoor:
         return port
 
     async def keep(self) -> None:
-        """Take up certificates that were replaced, until cancelled; connections that there are stay."""
+        """Take up certificates that were replaced, until cancelled; rankers then connect anew."""
         while self._tls is not None:
             await asyncio.sleep(CHECK_S)
             files = self._tls.files()
@@ -76,67 +78,94 @@ class StreamDoor:
                 before, self._server = self._server, await self._listen()
                 if before is not None:
                     before.close()
+                self._ask_to_leave()
 
     async def stop(self) -> None:
         """Take no new request, and close each connection after its last answer."""
+        self.is_leaving = True
         if self._server is not None:
             self._server.close()
         if self._socket is not None:
             self._socket.close()
-        for connection in self._connections:
-            connection.send([LEAVING_FRAME])
+        self._ask_to_leave()
         give_up_s = asyncio.get_running_loop().time() + self._config.drain_s
-        while self._connections and asyncio.get_running_loop().time() < give_up_s:
+        while self.connections and asyncio.get_running_loop().time() < give_up_s:
             await asyncio.sleep(0.02)
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.transport.abort()
+
+    def _ask_to_leave(self) -> None:
+        for connection in self.connections:
+            connection.send([LEAVING_FRAME])
 
     async def _listen(self) -> asyncio.Server:
         """Return a server on the door's socket; two may be there for a moment, so that none is refused."""
         assert self._socket is not None, "it was started"
         return await asyncio.get_running_loop().create_server(
-            self._connect, sock=self._socket.dup(), ssl=server_context(self._files) if self._files else None
-        )
-
-    def _connect(self) -> "_ServerConnection":
-        return _ServerConnection(
-            self._answer,
-            bundle_id=self._bundle_id,
-            connections=self._connections,
-            max_body_bytes=self._config.max_message_bytes,
+            lambda: RankerConnection(self, max_body_bytes=self._config.max_message_bytes),
+            sock=self._socket.dup(),
+            ssl=server_context(self._files) if self._files else None,
         )
 
 
-class _ServerConnection(Connection):
-    """A ranker's connection."""
+class RankerConnection(Connection):
+    """A ranker's connection. Its requests wait while another's is answered, and while it does not read answers."""
 
-    def __init__(
-        self, answer: Answer, *, bundle_id: str, connections: set["_ServerConnection"], max_body_bytes: int
-    ) -> None:
+    def __init__(self, door: StreamDoor, *, max_body_bytes: int) -> None:
         super().__init__(max_body_bytes=max_body_bytes)
-        self._answer = answer
-        self._bundle_id = bundle_id
-        self._connections = connections
+        self._door = door
+        self._loop = asyncio.get_running_loop()
+        self._asked: deque[tuple[Frame, float]] = deque()
+        self._is_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count as connected; the argument is asyncio's."""
         super().connection_made(transport)
-        self._connections.add(self)
+        self._door.connections.add(self)
+        if self._door.is_leaving:  # its handshake took until now
+            self.send([LEAVING_FRAME])
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count as connected no more; the argument is asyncio's."""
-        self._connections.discard(self)
+        self._door.connections.discard(self)
+        self._asked.clear()
+
+    def pause_writing(self) -> None:
+        """Answer and read nothing more until the ranker has read what was answered."""
+        self._is_paused = True
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._is_paused = False
+        self.transport.resume_reading()
+        self._loop.call_soon(self._answer_next)
 
     def take(self, frame: Frame) -> None:
-        """Answer a frame."""
+        """Take a frame of the ranker."""
         if frame.kind == Kind.PING:
-            self.send([PING_FRAME])
+            self.send([greeting_frame(bundle_id=self._door.bundle_id, shard=self._door.shard)])
             return
+        self._asked.append((frame, self._loop.time()))
+        if len(self._asked) == 1:
+            self._loop.call_soon(self._answer_next)
+
+    def _answer_next(self) -> None:
+        """Answer one request; others of this server get their turn before the next."""
+        if self._is_paused or not self._asked:
+            return
+        frame, came_s = self._asked.popleft()
+        self.send(self._answer(frame, came_s))
+        if self._asked and not self._is_paused:
+            self._loop.call_soon(self._answer_next)
+
+    def _answer(self, frame: Frame, came_s: float) -> list[bytes | memoryview]:
         try:
             if frame.kind != Kind.ASK:
                 raise RequestError(f"a frame of kind {frame.kind}, expected {Kind.ASK}")
-            sums = self._answer(read_ask(frame))
+            ask = read_ask(frame)
+            if self._loop.time() > came_s + ask.allowed_us * 1e-6:
+                raise DeadlineError(f"the {ask.allowed_us / 1e3:.0f} ms allowed passed before it came to this request")
+            return answer_frame(self._door.answer(ask), request=frame.request, bundle_id=self._door.bundle_id)
         except Exception as error:  # whatever it is, the ranker must hear of it: it waits
-            self.send([error_frame(status_of(error).grpc.value[0], message_of(error), request=frame.request)])
-            return
-        self.send(answer_frame(sums, request=frame.request, bundle_id=self._bundle_id))
+            return [error_frame(status_of(error).grpc.value[0], message_of(error), request=frame.request)]

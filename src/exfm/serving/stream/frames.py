@@ -2,14 +2,16 @@
 
 A frame is a head of 16 bytes and a body; numbers are little-endian, and every array starts on 8 bytes.
 
-    head       kind u8, nets u8, reserved u16, size of the body u32, number of the request u64
+    head       kind u8, nets u8, number of the shard u16, size of the body u32, number of the request u64
     ASK        bundle id (32 bytes), time allowed in microseconds u64, then for each net its sizes: net u32, lookups L
                u32, rows B u32, keys K u32; then for each net keys u64 [K] and lengths i32 [L, B], padded
     ANSWER     bundle id (32 bytes), then for each net its sizes: net u32, 0, rows B u32, dims E u32; then for each net
                sums f32 [B, E], padded
     ERROR      gRPC's status code u32, then a message in UTF-8
     LEAVING    nothing: the server takes no new request on this connection, and closes it after the last answer
-    PING       nothing: a ranker asks whether the server is there, which answers with the same
+    PING       nothing, or in a server's answer its bundle id (32 bytes): a ranker asks who is there
+
+An ASK names the shard that it is for, and a server's PING the shard that it holds.
 
 Keys, lengths and sums are those of exfm.serving.shard.protocol. Answers come in any order.
 """
@@ -53,6 +55,7 @@ class Frame:
 
     kind: int
     num_nets: int
+    shard: int
     request: int
     body: memoryview
 
@@ -61,6 +64,7 @@ class Frame:
 class Ask:
     """What a ranker wants of a shard."""
 
+    shard: int
     bundle_id: str
     allowed_us: int
     keys: Mapping[Net, Keys]
@@ -69,8 +73,10 @@ class Ask:
     """Keys of each lookup's bags; shape [L, B]."""
 
 
-def ask_frame(bags: Mapping[Net, Sequence[Bags]], *, request: int, bundle_id: str, allowed_us: int) -> bytes:
-    """Return the frame that asks for these bags, a Bags for each lookup of each net."""
+def ask_frame(
+    bags: Mapping[Net, Sequence[Bags]], *, request: int, shard: int, bundle_id: str, allowed_us: int
+) -> bytes:
+    """Return the frame that asks a shard for these bags, a Bags for each lookup of each net."""
     sizes, arrays = b"", []
     for net, of_net in bags.items():
         lengths_LB = np.diff(np.stack([one.offsets for one in of_net]), axis=1).astype(np.int32)
@@ -79,7 +85,7 @@ def ask_frame(bags: Mapping[Net, Sequence[Bags]], *, request: int, bundle_id: st
         arrays += [one.keys.astype("<u8", copy=False).tobytes() for one in of_net]
         arrays.append(_padded(lengths_LB.astype("<i4", copy=False).tobytes()))
     body = [bytes.fromhex(bundle_id), struct.pack("<Q", allowed_us), sizes, *arrays]
-    return b"".join([_head(Kind.ASK, len(bags), sum(map(len, body)), request), *body])
+    return b"".join([HEAD.pack(Kind.ASK, len(bags), shard, sum(map(len, body)), request), *body])
 
 
 def read_ask(frame: Frame) -> Ask:
@@ -97,7 +103,7 @@ def read_ask(frame: Frame) -> Ask:
         at += _padded_size(4 * num_lengths)
     _check_end(body, at)
     (allowed_us,) = struct.unpack_from("<Q", body, _ID_BYTES)
-    return Ask(bundle_id=_id_of(body), allowed_us=allowed_us, keys=keys, lengths=lengths)
+    return Ask(shard=frame.shard, bundle_id=_id_of(body), allowed_us=allowed_us, keys=keys, lengths=lengths)
 
 
 def answer_frame(sums: Mapping[Net, Sums], *, request: int, bundle_id: str) -> list[bytes | memoryview]:
@@ -108,7 +114,7 @@ def answer_frame(sums: Mapping[Net, Sums], *, request: int, bundle_id: str) -> l
         raw = np.ascontiguousarray(sums_BE, dtype="<f4").reshape(-1).view(np.uint8).data
         parts += [raw, bytes(_padded_size(len(raw)) - len(raw))]
     first = bytes.fromhex(bundle_id) + sizes
-    return [_head(Kind.ANSWER, len(sums), len(first) + sum(map(len, parts)), request) + first, *parts]
+    return [HEAD.pack(Kind.ANSWER, len(sums), 0, len(first) + sum(map(len, parts)), request) + first, *parts]
 
 
 def read_answer(frame: Frame) -> tuple[str, dict[Net, Sums]]:
@@ -129,7 +135,7 @@ def read_answer(frame: Frame) -> tuple[str, dict[Net, Sums]]:
 def error_frame(status: int, message: str, *, request: int) -> bytes:
     """Return the frame of an error, with gRPC's number of its status."""
     body = struct.pack("<I", status) + message.encode()
-    return _head(Kind.ERROR, 0, len(body), request) + body
+    return HEAD.pack(Kind.ERROR, 0, 0, len(body), request) + body
 
 
 def read_error(frame: Frame) -> tuple[int, str]:
@@ -147,8 +153,14 @@ LEAVING_FRAME = HEAD.pack(Kind.LEAVING, 0, 0, 0, 0)
 PING_FRAME = HEAD.pack(Kind.PING, 0, 0, 0, 0)
 
 
-def _head(kind: Kind, num_nets: int, size_bytes: int, request: int) -> bytes:
-    return HEAD.pack(kind, num_nets, 0, size_bytes, request)
+def greeting_frame(*, bundle_id: str, shard: int) -> bytes:
+    """Return a server's answer to a PING."""
+    return HEAD.pack(Kind.PING, 0, shard, _ID_BYTES, 0) + bytes.fromhex(bundle_id)
+
+
+def read_greeting(frame: Frame) -> tuple[str, int]:
+    """Return the bundle id and the shard in a server's answer to a PING; of another protocol, an empty one."""
+    return (_id_of(frame.body) if len(frame.body) == _ID_BYTES else ""), frame.shard
 
 
 def _sizes_of(frame: Frame, *, after: int) -> tuple[list[tuple[Net, int, int, int]], int]:

@@ -9,7 +9,8 @@ import dns.exception
 
 from exfm.errors import ShardUnavailableError
 
-_ADDRESS = re.compile(r"^(?:dns://(?P<server>[^/]+)/)?(?P<host>.+):(?P<port>\d+)$")
+_ADDRESS = re.compile(r"^(?:dns://(?P<server>[^/:]+)(?::(?P<dns_port>\d+))?/)?(?P<host>[^:/]+):(?P<port>\d+)$")
+_DNS_PORT = 53
 
 
 async def resolve(address: str, *, timeout_s: float) -> tuple[tuple[str, int], ...]:
@@ -17,22 +18,29 @@ async def resolve(address: str, *, timeout_s: float) -> tuple[tuple[str, int], .
 
     Raises: ShardUnavailableError if the name is not known now.
     """
-    found = _ADDRESS.match(address)
-    assert found, "an Address has this form"
+    found = _matched(address)
     host, port = found["host"], int(found["port"])
     try:
         async with asyncio.timeout(timeout_s):
-            hosts = await _ask_server(found["server"], host) if found["server"] else await _ask_system(host)
-    except (OSError, dns.exception.DNSException, TimeoutError) as error:
+            if found["server"]:
+                hosts = await _ask_server(found["server"], int(found["dns_port"] or _DNS_PORT), host)
+            else:
+                hosts = await _ask_system(host)
+    except (OSError, ValueError, dns.exception.DNSException) as error:  # TimeoutError is an OSError
         raise ShardUnavailableError(f"{host} has no address now ({error or 'no answer'})") from error
     return tuple((one, port) for one in sorted(hosts))
 
 
 def host_of(address: str) -> str:
     """Return the name in an address, which the other end's certificate must be for."""
+    return _matched(address)["host"]
+
+
+def _matched(address: str) -> re.Match[str]:
     found = _ADDRESS.match(address)
-    assert found, "an Address has this form"
-    return found["host"]
+    if found is None:
+        raise ShardUnavailableError(f"{address} is not host:port, or dns://SERVER[:PORT]/host:port; name it so")
+    return found
 
 
 async def _ask_system(host: str) -> set[str]:
@@ -40,8 +48,7 @@ async def _ask_system(host: str) -> set[str]:
     return {str(address[0]) for *_, address in found}
 
 
-async def _ask_server(server: str, host: str) -> set[str]:
-    where, _, port = server.rpartition(":")
+async def _ask_server(server: str, port: int, host: str) -> set[str]:
     resolver = dns.asyncresolver.Resolver(configure=False)
-    resolver.nameservers, resolver.port = [where], int(port)
+    resolver.nameservers, resolver.port = [server], port
     return {record.address for record in await resolver.resolve(host, "A")}

@@ -22,7 +22,7 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
 
 def _filled(context: ssl.SSLContext, files: TlsFiles) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_verify_locations(cadata=files.authorities.decode("ascii"))
+    context.load_verify_locations(cadata=files.authorities.decode("ascii", "ignore"))
     with _in_memory(files.certificate + b"\n" + files.key) as path:
         context.load_cert_chain(path)
     return context
