@@ -28,7 +28,7 @@ def test_it_says_what_a_table_is() -> None:
 def test_it_says_what_another_shard_would_bear() -> None:
     text = explained("a", table("a", rows=300), table("b", rows=200), table("c", rows=90))
     assert "evens out bytes" in text
-    assert "the most of a shard, calls aside, would rise: 4800 B to 9472 B" in text
+    assert "the most of a shard would rise: 4800 B to 9472 B" in text
 
 
 def test_it_says_where_there_is_no_room() -> None:

@@ -121,7 +121,7 @@ def test_auto_that_places_by_net_still_mends_an_old_plan_without_nets() -> None:
     users = [table(f"u{index}", rows=1000, dim=16, net="user", pooling=3000) for index in range(4)]
     both_nets = model(*users, *(table(f"i{index}", rows=1000, dim=16, pooling=5) for index in range(2)))
     old = make_plan(*both_nets, shards(2, memory_bytes=2**20), COSTS)
-    demand = {"requests_per_s": 250.0, "p99_ms": 8.0, "simulated_requests": 1000}
+    demand = {"requests_per_s": 275.0, "p99_ms": 7.9, "simulated_requests": 1000}
     config = shards(3, memory_bytes=2 * 64_000 + 4096, strategy="auto", demand=demand)
     fresh = make_plan(*both_nets, config, COSTS)
     nets = [{slice_.table[0] for slice_ in fresh.slices_on(shard)} for shard in range(3)]
