@@ -24,6 +24,9 @@ SLOPE_WEIGHT = 0.1
 """Of the prices that were there before, against one measured point, both in relative error: they decide only what the
 points leave open. Those of lookups, bags, keys and bytes weigh more: they were measured for themselves."""
 
+PRICES = ("call_us", "net_us", "lookup_us", "bag_ns", "key_ns", "byte_ns")
+"""Of one end of the calls, in the order of `_shard_amounts`."""
+
 PAUSE_S = 1.0
 """Between two rounds, when they are replayed one after the other."""
 
@@ -208,9 +211,8 @@ def _shard_amounts(work: ShardWork) -> Floats:
 
 
 def _prices(prices: CallPrices) -> tuple[float, ...]:
-    return prices.call_us, prices.net_us, prices.lookup_us, prices.bag_ns, prices.key_ns, prices.byte_ns
+    return tuple(getattr(prices, name) for name in PRICES)
 
 
 def _call_prices(prices: Sequence[float]) -> CallPrices:
-    names = ("call_us", "net_us", "lookup_us", "bag_ns", "key_ns", "byte_ns")
-    return CallPrices(**dict(zip(names, prices, strict=True)))
+    return CallPrices(**dict(zip(PRICES, prices, strict=True)))

@@ -65,9 +65,13 @@ def findings_of(seed: int, costs: CostModel) -> Findings:
 
     Raises: PlanError if a model has no plan.
     """
+    *fewer, most = NUM_SHARDS
+    model = drm1_like(seed, num_shards=most)
+    by_strategy = {strategy: _simulated(model, strategy, costs) for strategy in STRATEGIES}
+    on_fewer = (_simulated(drm1_like(seed, num_shards=n), "load-balanced", costs) for n in fewer)
     return Findings(
-        by_strategy={strategy: _simulated(drm1_like(seed), strategy, costs) for strategy in STRATEGIES},
-        whole=tuple(_simulated(drm1_like(seed, num_shards=n), "load-balanced", costs) for n in NUM_SHARDS),
+        by_strategy=by_strategy,
+        whole=(*on_fewer, by_strategy["load-balanced"]),
         split=tuple(_simulated(drm3_like(seed, num_shards=n), "load-balanced", costs) for n in NUM_SHARDS),
     )
 

@@ -7,7 +7,7 @@ All servers and the client share this machine's cores.
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from exfm.bench.slopes import measure_slopes
 from exfm.bench.workload import make_schema, make_statistics
 from exfm.planning.config import ShardingConfig, Strategy
 from exfm.planning.planner import make_plan
-from exfm.planning.pricing.costs import CostModel, work_of
+from exfm.planning.pricing.costs import CostModel
 
 TOLERANCE = 0.15
 """Of predicted P50 and P99: the target."""
@@ -33,8 +33,8 @@ TOLERANCE = 0.15
 MOST_S = 30.0
 """For 20,000 requests over 128 shards after a warm-up: the target."""
 
-CLIENT_MS = 0.5
-"""CPU time of the client a request, for choosing loads; what it takes is measured."""
+FIRST_RATE = 50.0
+"""Requests a second at which a point's CPU time is first measured, which then sets its rate."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,12 @@ class Setting:
         config = ShardingConfig(strategy=self.strategy, num_shards=self.num_shards, shard_memory_gib=memory_gib)
         return make_plan(make_schema(), make_statistics(candidates=100), config, costs)
 
-    def points(self, costs: CostModel, *, cores: int) -> Iterator[Point]:
-        """Yield the plan under each load, at a rate guessed by costs that may be another machine's."""
+    def points(self, costs: CostModel) -> list[Point]:
+        """Return the plan under each load."""
         plan = self.plan(costs)
-        for candidates in self.candidates:
-            work = work_of(plan, make_statistics(candidates=candidates))
-            cpu_s = costs.ranker_cpu_s(work, candidates) + costs.shard_cpu_s(work).sum()
-            for busy in self.busy:
-                rate = float(np.round(busy * cores / (cpu_s + CLIENT_MS * 1e-3)))
-                yield Point(self.name, plan, candidates, rate, busy)
+        return [
+            Point(self.name, plan, candidates, FIRST_RATE, busy) for candidates in self.candidates for busy in self.busy
+        ]
 
 
 CALIBRATION = (
@@ -99,7 +96,7 @@ def bench_simulator(
         f"in {num_rounds} rounds, seed {seed}"
     )
     console.print(where, soft_wrap=True)
-    points = [[point for one in settings for point in one.points(costs, cores=cores)] for settings in (shown, judging)]
+    points = [[point for one in settings for point in one.points(costs)] for settings in (shown, judging)]
     found = measure(
         [*points[0], *points[1]],
         num_rounds=num_rounds,

@@ -45,10 +45,11 @@ async def ask_all(
             await asyncio.sleep(0)
         found = meanwhile()
         return await asyncio.gather(*tasks), found
-    finally:
+    except BaseException:
         for task in tasks:
             task.cancel()
         asyncio.gather(*tasks, return_exceptions=True)  # so that no failure of another counts as never seen
+        raise
 
 
 async def _ask(shard: Shard, bags: NetBags, deadline: Deadline, *, may_miss: bool) -> NetSums | None:

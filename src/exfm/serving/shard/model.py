@@ -63,6 +63,7 @@ class ShardModel(ServedModel):
         self._tls = tls
         every = {net: lookups_of(manifest.plan, manifest.feature_schema, shard=shard, net=net) for net in NETS}
         self._lookups = {net: lookups for net, lookups in every.items() if lookups}
+        self._dims = {net: sum(lookup.dim for lookup in lookups) for net, lookups in self._lookups.items()}
         for slice_ in manifest.plan.slices_on(shard):
             REFUSED_KEYS.labels(table=slice_.table)  # shows 0 before the first
 
@@ -92,8 +93,8 @@ class ShardModel(ServedModel):
     def get_output_types(self) -> list[dict[str, Any]]:
         """Return the sums of each net."""
         return [
-            {"name": sums_output(net), "datatype": "FP32", "shape": [-1, sum(lookup.dim for lookup in lookups)]}
-            for net, lookups in self._lookups.items()
+            {"name": sums_output(net), "datatype": "FP32", "shape": [-1, num_dims]}
+            for net, num_dims in self._dims.items()
         ]
 
     async def predict(
@@ -160,7 +161,7 @@ class ShardModel(ServedModel):
 
         Raises: RequestError.
         """
-        size_bytes = 4 * num_rows * sum(lookup.dim for lookup in self._lookups[net])
+        size_bytes = 4 * num_rows * self._dims[net]
         if size_bytes > self.config.max_message_bytes - MESSAGE_ROOM_BYTES:
             raise RequestError(
                 f"the {net} sums of {num_rows} rows take {size_bytes} B; max_message_bytes is "
