@@ -130,6 +130,11 @@ def test_servers_know_their_settings_and_end_within_their_grace_period() -> None
         assert config.lame_duck_s + config.drain_s < deploy.GRACE_PERIOD_S
 
 
+def test_every_client_of_a_ranker_connects_anew_while_it_still_answers() -> None:
+    config = RankerConfig.parse(yaml.safe_load(SETTINGS["ranker.yaml"]), source="ranker.yaml")
+    assert 2 * config.max_connection_age_s <= config.lame_duck_s
+
+
 def test_what_a_ranker_records_by_default_fits_its_pods_tmp() -> None:
     (spec,) = (runtime["spec"] for runtime in RUNTIMES.values() if runtime["metadata"]["name"] == deploy.RANKER_RUNTIME)
     (mount,) = (mount for mount in spec["containers"][0]["volumeMounts"] if mount["mountPath"] == "/tmp")

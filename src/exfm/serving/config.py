@@ -42,7 +42,8 @@ class ServerConfig(Config):
     max_connection_age_s: Annotated[int, Field(ge=1, le=86_400)] = 60
     """Age at which a server asks a gRPC connection to be made anew, in seconds; 1 to 86,400. A client looks a name up
     again only then, so this is how long an added replica may wait for its share, and a renewed certificate for its use.
-    Nothing is lost: calls under way end on the old connection."""
+    Calls under way end on the old connection. Where `lame_duck_s` is set, a ranker's should be half of it at most: then
+    every client has gone elsewhere when it stops, and a request that meets that moment would fail (CANCELLED)."""
 
 
 class ShardConfig(ServerConfig):

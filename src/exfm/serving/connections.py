@@ -65,6 +65,7 @@ def _service_config(*, attempts: int) -> dict[str, Any]:
         "initialBackoff": "0.02s",
         "maxBackoff": "0.1s",
         "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
+        # CANCELLED is what a server of gRPC's says, when it stops, to a request that meets that moment.
+        "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
     }
     return {**balancing, "methodConfig": [{"name": [{}], "retryPolicy": retry}]}
