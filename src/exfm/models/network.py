@@ -42,6 +42,7 @@ class Trunk(nn.Module):
         self.bottom = _tower(num_dense, config.bottom_units)
         width = sum(schema.table(feature.table).dim for feature in schema.sparse)
         width += config.bottom_units[-1] if num_dense and config.bottom_units else num_dense
+        self.width = width
         self.crosses = nn.ModuleList(
             LowRankCrossLayer(width, rank=config.cross_rank) for _ in range(config.num_cross_layers)
         )

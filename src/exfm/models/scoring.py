@@ -22,6 +22,7 @@ from exfm.features.batch import Bags, NetBatches
 from exfm.models.config import NetworkConfig
 from exfm.models.lookup import KeyRouter, Lookup, ShardTables, lookups_of
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
+from exfm.models.one_user import OneUserNetwork
 from exfm.models.pooling import pool_sums
 from exfm.schema import NETS, Net
 
@@ -43,6 +44,11 @@ class Scorer:
         """
         self.manifest = manifest
         self._network = network.eval()
+        user_features = manifest.feature_schema.sparse_of("user")
+        self._one_user = OneUserNetwork(
+            self._network,
+            num_user_columns=sum(manifest.feature_schema.table(feature.table).dim for feature in user_features),
+        )
         self._fallback_rows = {table: torch.from_numpy(row) for table, row in fallback_rows.items()}
         plan, schema = manifest.plan, manifest.feature_schema
         self._lookups: dict[tuple[int, Net], tuple[Lookup, ...]] = {
@@ -135,10 +141,15 @@ class Scorer:
                            schema.sparse_of(net), schema)
             for net in NETS
         }  # fmt: skip
-        pooled_NE = expand_users(pooled, torch.from_numpy(batches.num_candidates))
-        logits_NT = self._network.serving_head(self._network.trunk.mix(pooled_NE, bottom_NY))
-        scores_NT: npt.NDArray[np.float32] = logits_NT.sigmoid().numpy()
+        scores_NT: npt.NDArray[np.float32] = self._logits(pooled, batches, bottom_NY).sigmoid_().numpy()
         return scores_NT
+
+    def _logits(self, pooled: Mapping[Net, Tensor], batches: NetBatches, bottom_NY: Tensor) -> Tensor:
+        if len(pooled["user"]) == 1 and self._one_user.pays(len(bottom_NY)):
+            return self._one_user.logits(pooled["user"][0], torch.cat([pooled["item"], bottom_NY], dim=1))
+        pooled_NE = expand_users(pooled, torch.from_numpy(batches.num_candidates))
+        logits_NT: Tensor = self._network.serving_head(self._network.trunk.mix(pooled_NE, bottom_NY))
+        return logits_NT
 
     def _assemble(self, sums: Sequence[Mapping[Net, Tensor]], net: Net, num_rows: int) -> Tensor:
         """Return one net's sums, columns in the schema's order; the slices of one table add up."""

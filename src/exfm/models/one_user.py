@@ -1,0 +1,88 @@
+"""The dense network for the candidates of one user: what depends on the user alone is computed once, not per item.
+
+All items of a request share their user's embeddings u. Cross layers multiply them by s + Σ up z, where s is the same
+for all requests and z of low rank; so a layer that reads them, as `down` and the serving head do, gives W (u s) and
+(W diag(u) up) z: a vector and a small matrix of the user. The logits are the network's, but for the rounding of sums in
+another order.
+
+Legend: N items, X user columns and Y item columns of x0 (the bottom tower's among them), K ranks of the cross layers
+passed, side by side, O outputs of a layer, T tasks.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from exfm.models.network import DenseNetwork, LowRankCrossLayer
+
+
+class OneUserNetwork:
+    """A dense network's parameters, split into those that meet the user and those that meet the items."""
+
+    def __init__(self, network: DenseNetwork, *, num_user_columns: int) -> None:
+        """Give the logits of `network`; the first columns of its x0 are the user's."""
+        trunk, head = network.trunk, network.serving_head
+        crosses = [cross for cross in trunk.crosses if isinstance(cross, LowRankCrossLayer)]
+        ones_X = head.weight.new_ones(num_user_columns)
+        scale_X = ones_X
+        self._downs, self._ups = [], []
+        for cross in crosses:
+            self._downs.append(_Reader(cross.down, scale_X))
+            self._ups.append((cross.up.weight.detach()[num_user_columns:], cross.up.bias.detach()[num_user_columns:]))
+            scale_X = scale_X + cross.up.bias.detach()[:num_user_columns]
+        user_ups = [cross.up.weight.detach()[:num_user_columns] for cross in crosses]
+        self._user_up_XK = torch.cat([ones_X.new_empty((num_user_columns, 0)), *user_ups], dim=1)
+        of_crosses, of_top = _split(head, trunk.width)
+        self._head = _Reader(of_crosses, scale_X)
+        first, *rest = (*trunk.top, of_top)
+        assert isinstance(first, nn.Linear), "towers begin with a linear layer"
+        self._first = _Reader(first, ones_X)
+        self._rest = nn.Sequential(*rest)
+
+    def logits(self, user_X: Tensor, item_NY: Tensor) -> Tensor:
+        """Return the logits of a user's items; shape [N, T]."""
+        cross_NY, ranks_NK = item_NY, item_NY.new_empty((len(item_NY), 0))
+        for down, (up_YR, bias_Y) in zip(self._downs, self._ups, strict=True):
+            ranks_NR = down.read(cross_NY, user_X, ranks_NK, self._user_up_XK)
+            cross_NY = torch.addcmul(cross_NY, item_NY, functional.linear(ranks_NR, up_YR, bias_Y))
+            ranks_NK = torch.cat([ranks_NK, ranks_NR], dim=1)
+        deep_NT: Tensor = self._rest(self._first.read(item_NY, user_X, ranks_NK[:, :0], self._user_up_XK))
+        return deep_NT.add_(self._head.read(cross_NY, user_X, ranks_NK, self._user_up_XK))
+
+    def pays(self, num_items: int) -> bool:
+        """Return whether this takes fewer multiplications than the network itself for so many items."""
+        readers, num_ranks = [*self._downs, self._head], self._user_up_XK.shape[1]
+        of_user = sum(reader.num_outputs for reader in readers) * num_ranks
+        return num_items * (sum(reader.num_outputs for reader in (*readers, self._first)) + num_ranks) > of_user
+
+
+class _Reader:
+    """A linear layer over all columns of a cross, or of x0."""
+
+    def __init__(self, layer: nn.Linear, scale_X: Tensor) -> None:
+        """Take the layer apart; `scale_X` is what the user's columns are multiplied by, whoever the user is."""
+        weight_O, num_user = layer.weight.detach(), len(scale_X)
+        self._user_OX = weight_O[:, :num_user].contiguous()
+        self._scaled_OX = self._user_OX * scale_X
+        self._item_OY = weight_O[:, num_user:].contiguous()
+        self._bias_O = weight_O.new_zeros(len(weight_O)) if layer.bias is None else layer.bias.detach()
+        self.num_outputs = len(weight_O)
+
+    def read(self, cross_NY: Tensor, user_X: Tensor, ranks_NK: Tensor, user_up_XK: Tensor) -> Tensor:
+        """Return the layer's outputs, [N, O]; `ranks_NK` are those of the layers whose crosses it reads."""
+        read_NO = functional.linear(cross_NY, self._item_OY, torch.addmv(self._bias_O, self._scaled_OX, user_X))
+        num_ranks = ranks_NK.shape[1]
+        if num_ranks:
+            mixing_OK = (self._user_OX * user_X) @ user_up_XK[:, :num_ranks]
+            read_NO.addmm_(ranks_NK, mixing_OK.T)
+        return read_NO
+
+
+def _split(layer: nn.Linear, num_columns: int) -> tuple[nn.Linear, nn.Linear]:
+    """Return a layer as two, over the first columns and over the others, whose outputs add up."""
+    weight = layer.weight.detach()
+    first = nn.Linear(num_columns, len(weight))
+    other = nn.Linear(weight.shape[1] - num_columns, len(weight), bias=False)
+    first.weight, first.bias = nn.Parameter(weight[:, :num_columns]), nn.Parameter(layer.bias.detach())
+    other.weight = nn.Parameter(weight[:, num_columns:])
+    return first, other

@@ -1,0 +1,76 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from plain_model import random_batches
+
+from exfm.models.config import NetworkConfig
+from exfm.models.network import DenseNetwork, dense_inputs, expand_users
+from exfm.models.one_user import OneUserNetwork
+from exfm.schema import Schema
+
+
+def user_columns(schema: Schema) -> int:
+    return sum(schema.table(feature.table).dim for feature in schema.sparse_of("user"))
+
+
+def network_of(schema: Schema, config: NetworkConfig, *, seed: int) -> DenseNetwork:
+    torch.manual_seed(seed)
+    network = DenseNetwork(schema, config).double().eval()
+    for parameter in network.parameters():  # biases too far from 0 to be forgotten unnoticed
+        torch.nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+def pooled_of(schema: Schema, num_items: int) -> dict[str, torch.Tensor]:
+    item_columns = sum(schema.table(feature.table).dim for feature in schema.sparse_of("item"))
+    return {
+        "user": torch.randn(1, user_columns(schema), dtype=torch.float64),
+        "item": torch.randn(num_items, item_columns, dtype=torch.float64),
+    }
+
+
+@given(
+    num_cross_layers=st.integers(0, 4),
+    bottom_units=st.sampled_from([(), (3,), (4, 2)]),
+    top_units=st.sampled_from([(), (5,), (6, 4)]),
+    num_items=st.integers(1, 9),
+    seed=st.integers(0, 99),
+)
+def test_the_logits_are_the_networks(
+    schema: Schema,
+    num_cross_layers: int,
+    bottom_units: tuple[int, ...],
+    top_units: tuple[int, ...],
+    num_items: int,
+    seed: int,
+) -> None:
+    config = NetworkConfig(
+        bottom_units=bottom_units, num_cross_layers=num_cross_layers, cross_rank=3, top_units=top_units
+    )
+    network = network_of(schema, config, seed=seed)
+    pooled = pooled_of(schema, num_items)
+    with torch.inference_mode():
+        bottom = network.trunk.bottom(dense_inputs(random_batches(schema, [num_items], seed=seed)).double())
+        expected = network.serving_head(network.trunk.mix(expand_users(pooled, torch.tensor([num_items])), bottom))
+        found = OneUserNetwork(network, num_user_columns=user_columns(schema)).logits(
+            pooled["user"][0], torch.cat([pooled["item"], bottom], dim=1)
+        )
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_users_columns_matter(schema: Schema) -> None:
+    network = network_of(schema, NetworkConfig(), seed=1)
+    pooled = pooled_of(schema, 2)
+    item = torch.cat(
+        [pooled["item"], torch.zeros(2, network.trunk.width - user_columns(schema) - pooled["item"].shape[1])], dim=1
+    )
+    once = OneUserNetwork(network, num_user_columns=user_columns(schema))
+    with torch.inference_mode():
+        assert (once.logits(pooled["user"][0], item) != once.logits(pooled["user"][0] + 1, item)).all()
+
+
+@pytest.mark.parametrize(("num_items", "pays"), [(0, False), (1, False), (1_000, True)])
+def test_it_pays_for_many_items(schema: Schema, num_items: int, pays: bool) -> None:
+    network = network_of(schema, NetworkConfig(), seed=0)
+    assert OneUserNetwork(network, num_user_columns=user_columns(schema)).pays(num_items) is pays
