@@ -7,6 +7,7 @@ docs/contracts.md states the format.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -171,7 +172,7 @@ class Schema(Config):
 
     def sparse_of(self, net: Net) -> tuple[SparseFeature, ...]:
         """Return one net's sparse features, in the schema's order."""
-        return tuple(feature for feature in self.sparse if feature.net == net)
+        return self._sparse_by_net[net]
 
     def tasks(self) -> tuple[str, ...]:
         """Return the labels' names, in the schema's order."""
@@ -179,11 +180,19 @@ class Schema(Config):
 
     def table(self, name: str) -> Table:
         """Return the table of that name."""
-        return next(table for table in self.tables if table.name == name)
+        return self._tables_by_name[name]
 
     def label(self, name: str) -> Label:
         """Return the label of that name."""
         return next(label for label in self.labels if label.name == name)
+
+    @cached_property
+    def _sparse_by_net(self) -> dict[Net, tuple[SparseFeature, ...]]:
+        return {net: tuple(feature for feature in self.sparse if feature.net == net) for net in NETS}
+
+    @cached_property
+    def _tables_by_name(self) -> dict[str, Table]:
+        return {table.name: table for table in self.tables}
 
     def select(self, *, features: Sequence[str] = (), tasks: Sequence[str] = ()) -> Self:
         """Return the part of this schema that a model with these features and tasks needs; empty means all.

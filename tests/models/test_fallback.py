@@ -11,11 +11,10 @@ from exfm.artifact.hot_rows import NO_HOT_ROWS, HotRows
 from exfm.artifact.plan import ShardPlan
 from exfm.artifact.rows import Rows
 from exfm.errors import BundleError
-from exfm.features.batch import Bags
-from exfm.models.lookup import ShardTables, flatten_tables
+from exfm.models.lookup import LookupBags, ShardTables, flatten_tables
 from exfm.models.network import DenseNetwork
 from exfm.models.scoring import Scorer
-from exfm.schema import NETS, Net, Schema
+from exfm.schema import Net, Schema
 
 Tables = dict[str, torch.Tensor]
 
@@ -47,11 +46,8 @@ def test_a_missing_bag_is_as_many_fallback_rows_as_it_has_keys(
     lookups = scorer.lookups(1, "item")
     assert [lookup.feature.name for lookup in lookups] == ["item_id", "genres"]
     keys = np.array([2**63, 1, 2, 3], dtype=np.uint64)
-    bags: dict[Net, list[Bags]] = {
-        "item": [
-            Bags(keys=keys[:1], offsets=np.array([0, 1, 1, 1])),
-            Bags(keys=keys[1:], offsets=np.array([0, 0, 1, 3])),
-        ]
+    bags: dict[Net, LookupBags] = {
+        "item": LookupBags(keys=keys, lengths_LB=np.array([[1, 0, 0], [0, 1, 2]], dtype=np.int32))
     }
     sums = scorer.stand_in(bags, shard=1)["item"]
     assert sums.dtype == torch.float32
@@ -65,8 +61,8 @@ def test_a_table_of_which_no_key_was_asked_is_not_missing(
     schema: Schema, network: DenseNetwork, plan: ShardPlan
 ) -> None:
     scorer = scorer_of(schema, network, plan)
-    empty = Bags(keys=np.empty(0, dtype=np.uint64), offsets=np.array([0, 0]))
-    assert scorer.tables_asked({"item": [empty, empty]}, shard=1) == set()
+    empty = LookupBags(keys=np.empty(0, dtype=np.uint64), lengths_LB=np.zeros((2, 1), dtype=np.int32))
+    assert scorer.tables_asked({"item": empty}, shard=1) == set()
 
 
 def without_shard(
@@ -96,15 +92,14 @@ def test_only_keys_of_the_missing_slices_fall_back(
     sets = row_sets(hot_rows, schema)
     scorer = scorer_of(schema, network, plan, hot_rows=sets, fallback_rows=means(tables))
     batches = random_batches(schema, [3, 4], seed=seed)
-    bags = {net: scorer.bags_for(batches, net=net) for net in NETS}
     sums = []
-    for shard in range(3):
+    for shard, bags in enumerate(scorer.bags_for(batches)):
         if shard == 1:
-            sums.append(scorer.stand_in({net: bags[net][1] for net in NETS}, shard=1))
+            sums.append(scorer.stand_in(bags, shard=1))
             continue
         flat = flatten_tables(tables, plan, shard=shard, hot_rows=hot_rows)
         held = ShardTables(flat, plan, schema, shard=shard, hot_rows=sets)
-        sums.append({net: held.sums(net, bags[net][shard], num_rows=batches.of(net).num_rows) for net in NETS})
+        sums.append({net: held.sums(net, of_net) for net, of_net in bags.items()})
     scores = scorer.scores(batches, sums, scorer.bottom(batches))
     changed = without_shard(schema, tables, plan, hot_rows, shard=1)
     np.testing.assert_allclose(scores, plain_scores(schema, changed, network, batches).numpy(), atol=1e-6)

@@ -22,7 +22,7 @@ from exfm.models.lookup import ShardTables, flatten_tables
 from exfm.models.network import DenseNetwork
 from exfm.models.offline import answer_request
 from exfm.models.scoring import Scorer, UnshardedScorer, load_shard_tables
-from exfm.schema import NETS, Schema
+from exfm.schema import Schema
 
 Make = Callable[[Path], BundleManifest]
 Tables = dict[str, torch.Tensor]
@@ -66,12 +66,11 @@ def sharded_scores(
     hot_rows = random_hot_rows(plan, schema, seed=1)
     sets = row_sets(hot_rows, schema)
     scorer = Scorer(manifest, network, hot_rows=sets)
-    bags = {net: scorer.bags_for(batches, net=net) for net in NETS}
     sums = []
-    for shard in range(plan.num_shards):
+    for shard, bags in enumerate(scorer.bags_for(batches)):
         flat = flatten_tables(tables, plan, shard=shard, hot_rows=hot_rows)
         held = ShardTables(flat, plan, schema, shard=shard, hot_rows=sets)
-        sums.append({net: held.sums(net, bags[net][shard], num_rows=batches.of(net).num_rows) for net in NETS})
+        sums.append({net: held.sums(net, of_net) for net, of_net in bags.items()})
     return scorer.scores(batches, sums, scorer.bottom(batches))
 
 

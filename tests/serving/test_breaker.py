@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import grpc
+import numpy as np
 import pytest
 import torch
 from prometheus_client import REGISTRY
 
 from exfm.errors import DeadlineError, OverloadedError, ServingError, ShardUnavailableError, VersionMismatchError
+from exfm.models.lookup import LookupBags
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.ranker.breaker import Breaker, GuardedShard
@@ -18,7 +20,7 @@ from exfm.serving.ranker.shards import ask_all
 from exfm.serving.tls import TlsFiles
 
 SUMS: NetSums = {"user": torch.ones(1, 4)}
-BAGS: NetBags = {"user": []}
+BAGS: NetBags = {"user": LookupBags(np.empty(0, dtype=np.uint64), np.zeros((1, 1), dtype=np.int32))}
 
 
 @dataclass

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from exfm.errors import RequestError
-from exfm.features.batch import Bags
+from exfm.models.lookup import LookupBags
 from exfm.schema import NETS, Net
 from exfm.serving.stream.connection import STAGING_BYTES, Connection
 from exfm.serving.stream.frames import (
@@ -60,15 +60,9 @@ def frame_of(content: bytes) -> Frame:
     return frame
 
 
-def bags_of(lengths_LB: np.ndarray) -> list[Bags]:
-    generator = np.random.default_rng(0)
-    return [
-        Bags(
-            keys=generator.integers(2**63, size=int(lengths_B.sum()), dtype=np.uint64) * np.uint64(2),
-            offsets=np.concatenate([[0], np.cumsum(lengths_B)]),
-        )
-        for lengths_B in lengths_LB
-    ]
+def bags_of(lengths_LB: np.ndarray) -> LookupBags:
+    keys = np.random.default_rng(0).integers(2**63, size=int(lengths_LB.sum()), dtype=np.uint64) * np.uint64(2)
+    return LookupBags(keys=keys, lengths_LB=lengths_LB.astype(np.int32))
 
 
 @given(lengths=st.dictionaries(st.sampled_from(NETS), LENGTHS, min_size=1), allowed_us=st.integers(0, 2**64 - 1))
@@ -85,7 +79,7 @@ def test_a_shard_reads_the_bags_that_a_ranker_asks_for(lengths: dict[Net, np.nda
     )
     assert ask.keys.keys() == lengths.keys()
     for net, of_net in bags.items():
-        np.testing.assert_array_equal(ask.keys[net], np.concatenate([one.keys for one in of_net]))
+        np.testing.assert_array_equal(ask.keys[net], of_net.keys)
         np.testing.assert_array_equal(ask.lengths[net], lengths[net])
 
 

@@ -16,7 +16,6 @@ from scipy.optimize import nnls
 
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.plan import Assignment, ShardPlan, assign
-from exfm.features.batch import Bags
 from exfm.features.oip import LENGTHS_SUFFIX, Tensor
 from exfm.features.request import encode_request
 from exfm.models.config import NetworkConfig
@@ -169,17 +168,16 @@ def _measure_request(
 
 def _encoded(tensors: dict[str, Tensor], schema: Schema, scorer: Scorer) -> tuple[Any, Any]:
     batches = encode_request(tensors, schema)
-    (bags,) = scorer.bags_for(batches, net="item")
-    request = shard_request({"item": bags}, model_name="case", bundle_id="")
+    (bags,) = scorer.bags_for(batches)
+    request = shard_request(bags, model_name="case", bundle_id="")
     request.SerializeToString()
     return batches, request
 
 
 def _served(request: Any, scorer: Scorer, tables: ShardTables) -> bytes:
     received = type(request).FromString(request.SerializeToString())
-    lookups = scorer.lookups(0, "item")
-    bags: list[Bags] = bags_of(tensors_of(received), "item", lookups)
-    sums_BE = tables.sums("item", bags, num_rows=len(bags[0].offsets) - 1)
+    bags = bags_of(tensors_of(received), "item", num_lookups=len(scorer.lookups(0, "item")))
+    sums_BE = tables.sums("item", bags)
     answer = Answer({sums_output("item"): sums_BE.numpy()}, {})
     message = answer_message(answer, model_name="case", model_version="", request_id="")
     serialized: bytes = message.SerializeToString()

@@ -119,7 +119,8 @@ def _encode_net(raw: RawColumns, dense: Sequence[DenseFeature], sparse: Sequence
     dense_BD = np.empty((raw.num_rows, len(dense)), dtype=np.float32)
     for column, feature in enumerate(dense):
         dense_BD[:, column] = _normalise(raw.dense[feature.name], feature)
-    bags = {feature.name: _truncate(_hash(raw.sparse[feature.name], feature), feature) for feature in sparse}
+    keys = _hash(raw, sparse)
+    bags = {feature.name: _bags(keys[feature.name], raw.sparse[feature.name], feature) for feature in sparse}
     return Batch(num_rows=raw.num_rows, dense_BD=dense_BD, bags=bags)
 
 
@@ -145,18 +146,36 @@ def _normalise(values_B: npt.NDArray[np.float32], feature: DenseFeature) -> npt.
     return normalised_B
 
 
-def _hash(raw: RawIds, feature: SparseFeature) -> Bags:
-    keys = keys_of_integers(raw.values) if feature.id_type == "int64" else keys_of_strings(raw.values.tolist())
+def _hash(raw: RawColumns, sparse: Sequence[SparseFeature]) -> dict[str, Keys]:
+    """Return the keys of each feature's values.
+
+    Integers are hashed all at once: of a request with hundreds of features, most of whose bags are short, calls are
+    what takes time.
+    """
+    keys = {
+        feature.name: keys_of_strings(raw.sparse[feature.name].values.tolist())
+        for feature in sparse
+        if feature.id_type == "string"
+    }
+    integers = {feature.name: raw.sparse[feature.name].values for feature in sparse if feature.id_type == "int64"}
+    of_all = keys_of_integers(np.concatenate([np.empty(0, dtype=np.int64), *integers.values()]))
+    end = 0
+    for name, values in integers.items():
+        start, end = end, end + len(values)
+        keys[name] = of_all[start:end]
+    return keys
+
+
+def _bags(keys: Keys, raw: RawIds, feature: SparseFeature) -> Bags:
     offsets = np.zeros(len(raw.lengths) + 1, dtype=np.int64)
-    np.cumsum(raw.lengths, out=offsets[1:])
-    return Bags(keys=keys if raw.codes is None else keys[raw.codes], offsets=offsets)
-
-
-def _truncate(bags: Bags, feature: SparseFeature) -> Bags:
-    lengths_B = bags.lengths
+    raw.lengths.cumsum(out=offsets[1:])
+    bags = Bags(keys=keys if raw.codes is None else keys[raw.codes], offsets=offsets)
     limit = 1 if feature.kind == "single" else feature.max_length
-    if not (lengths_B > limit).any():
-        return bags
+    return bags if raw.lengths.max(initial=0) <= limit else _truncate(bags, feature, limit=limit)
+
+
+def _truncate(bags: Bags, feature: SparseFeature, *, limit: int) -> Bags:
+    lengths_B = bags.lengths
     position = np.arange(len(bags.keys)) - np.repeat(bags.offsets[:-1], lengths_B)
     if feature.kind == "sequence":  # keeps the latest
         kept = position >= np.repeat(lengths_B - limit, lengths_B)

@@ -37,18 +37,35 @@ def input_specs(schema: Schema) -> tuple[InputSpec, ...]:
     return tuple(specs)
 
 
-def encode_request(tensors: Mapping[str, Tensor], schema: Schema) -> NetBatches:
-    """Return a model's inputs from a request's tensors.
+class RequestEncoder:
+    """Makes a model's inputs from requests' tensors."""
 
-    Raises: RequestError, which names the input, what was found and what was expected; DataError as `encode`.
-    """
-    specs = {spec.name: spec for spec in input_specs(schema)}
-    for name, tensor in tensors.items():
-        _check_tensor(name, tensor, specs)
-    missing = [spec.name for spec in specs.values() if spec.required and spec.name not in tensors]
-    if missing:
-        names = ", ".join(map(repr, missing))
-        raise RequestError(f"input {names} is missing; the model's inputs are {', '.join(specs)}")
+    def __init__(self, schema: Schema) -> None:
+        """Encode for models with this schema."""
+        self._schema = schema
+        self._specs = {spec.name: spec for spec in input_specs(schema)}
+        self._required = [spec.name for spec in self._specs.values() if spec.required]
+
+    def encode(self, tensors: Mapping[str, Tensor]) -> NetBatches:
+        """Return a model's inputs from a request's tensors.
+
+        Raises: RequestError, which names the input, what was found and what was expected; DataError as `encode`.
+        """
+        for name, tensor in tensors.items():
+            _check_tensor(name, tensor, self._specs)
+        missing = [name for name in self._required if name not in tensors]
+        if missing:
+            names = ", ".join(map(repr, missing))
+            raise RequestError(f"input {names} is missing; the model's inputs are {', '.join(self._specs)}")
+        return _encode_columns(tensors, self._schema)
+
+
+def encode_request(tensors: Mapping[str, Tensor], schema: Schema) -> NetBatches:
+    """Return a model's inputs from one request's tensors; raises as RequestEncoder's `encode`."""
+    return RequestEncoder(schema).encode(tensors)
+
+
+def _encode_columns(tensors: Mapping[str, Tensor], schema: Schema) -> NetBatches:
     raw: dict[Net, RawColumns] = {net: _columns_of_net(tensors, schema, net) for net in NETS}
     num_users, num_items = raw["user"].num_rows, raw["item"].num_rows
     if NUM_CANDIDATES in tensors:
@@ -107,11 +124,12 @@ def _raw_ids(tensors: Mapping[str, Tensor], feature: SparseFeature) -> RawIds:
     if lengths_tensor is None:
         return RawIds(values=values, lengths=np.ones(len(values), dtype=np.int64))
     lengths = lengths_tensor.values.astype(np.int64)
-    if (lengths < 0).any():
-        raise RequestError(f"input {feature.name + LENGTHS_SUFFIX!r} has a negative length, {lengths.min()}")
-    if (lengths > len(values)).any() or lengths.sum() != len(values):  # int64 sums wrap around
+    least, longest = lengths.min(initial=0), lengths.max(initial=0)
+    if least < 0:
+        raise RequestError(f"input {feature.name + LENGTHS_SUFFIX!r} has a negative length, {least}")
+    if longest > len(values) or lengths.sum() != len(values):  # int64 sums wrap around
         name = feature.name + LENGTHS_SUFFIX
         raise RequestError(f"input {name!r} sums to {lengths.sum()}, but {feature.name!r} has {len(values)} ids")
-    if feature.kind == "single" and (lengths > 1).any():
-        raise RequestError(f"input {feature.name!r} is single, but a row has {lengths.max()} ids; at most 1")
+    if feature.kind == "single" and longest > 1:
+        raise RequestError(f"input {feature.name!r} is single, but a row has {longest} ids; at most 1")
     return RawIds(values=values, lengths=lengths)

@@ -6,6 +6,7 @@ Legend: B rows of one net, L lookups, E their dims side by side, S slices of one
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,29 @@ class Lookup:
     feature: SparseFeature
     slice: TableSlice
     dim: int
+
+
+@dataclass(frozen=True)
+class LookupBags:
+    """What a shard is asked for of one net: a bag of keys for each of its lookups and rows."""
+
+    keys: Keys
+    """Of the first lookup's bags, row after row, then of the next lookup's."""
+    lengths_LB: npt.NDArray[np.int32]
+    """Keys of each bag; their sum is the number of keys."""
+
+    @classmethod
+    def of(cls, bags: Sequence[Bags]) -> Self:
+        """Return these lookups' bags, of one lookup at least."""
+        offsets_LB = np.stack([one.offsets for one in bags])
+        keys = np.concatenate([one.keys for one in bags]) if len(bags) > 1 else bags[0].keys
+        return cls(keys=keys, lengths_LB=np.diff(offsets_LB, axis=1).astype(np.int32))
+
+    @property
+    def num_rows(self) -> int:
+        """Return the rows, B."""
+        num_rows: int = self.lengths_LB.shape[1]
+        return num_rows
 
 
 def lookups_of(plan: ShardPlan, schema: Schema, *, shard: int, net: Net) -> tuple[Lookup, ...]:
@@ -69,15 +93,14 @@ class ShardTables:
             if lookups:
                 self._of_net[net] = _NetTables(flat, lookups, schema, hot_rows)
 
-    def sums(self, net: Net, bags: Sequence[Bags], *, num_rows: int) -> Tensor:
+    def sums(self, net: Net, bags: LookupBags) -> Tensor:
         """Return the sum of each bag's rows; float32 [B, E].
 
-        A Bags for each of `lookups_of` the shard and net, and columns in their order.
+        Bags and columns are in the order of `lookups_of` the shard and net, of which there are some.
 
         Raises: KeysOutsideSliceError if a key falls on a row that this shard does not hold.
         """
-        tables = self._of_net.get(net)
-        return tables.sums(bags) if tables else torch.empty((num_rows, 0))
+        return self._of_net[net].sums(bags)
 
 
 class _NetTables:
@@ -94,39 +117,36 @@ class _NetTables:
             flat, [EncodedTable(one.slice.offset_bytes, one.dim, one.slice.encoding) for one in lookups]
         )
 
-    def sums(self, bags: Sequence[Bags]) -> Tensor:
-        counts_L = np.array([len(one.keys) for one in bags])
-        ends_L = np.cumsum(counts_L)
-        starts_L = ends_L - counts_L
-        keys = np.concatenate([one.keys for one in bags])
-        positions = rows_of_keys(keys, np.repeat(self._table_rows_L, counts_L))
+    def sums(self, bags: LookupBags) -> Tensor:
+        offsets = np.zeros(bags.lengths_LB.size + 1, dtype=np.int64)
+        np.cumsum(bags.lengths_LB, out=offsets[1:])
+        bounds_L = offsets[:: bags.num_rows] if bags.num_rows else np.zeros(len(self._lookups) + 1, dtype=np.int64)
+        starts_L, ends_L = bounds_L[:-1], bounds_L[1:]
+        counts_L = ends_L - starts_L
+        positions = rows_of_keys(bags.keys, np.repeat(self._table_rows_L, counts_L))
         positions -= np.repeat(self._first_row_L, counts_L)
         for place, rows in self._hot:
             own = slice(starts_L[place], ends_L[place])
             positions[own] = rows.positions(positions[own])
-        self._check(positions, bags, starts_L, counts_L)
-        offsets = [
-            np.zeros(1, dtype=np.int64),
-            *(one.offsets[1:] + start for one, start in zip(bags, starts_L, strict=True)),
-        ]
-        return self._pooled.sums(positions, np.concatenate(offsets))
+        self._check(positions, bags.keys, starts_L, counts_L)
+        return self._pooled.sums(positions, offsets)
 
-    def _check(self, positions: Rows, bags: Sequence[Bags], starts_L: Rows, counts_L: Rows) -> None:
+    def _check(self, positions: Rows, keys: Keys, starts_L: Rows, counts_L: Rows) -> None:
         is_asked_L = counts_L > 0  # reduceat knows no empty runs
         outermost = np.maximum.reduceat(positions.view(np.uint64), starts_L[is_asked_L])  # a negative one is large
         is_wrong = outermost >= self._held_L[is_asked_L]
         if not is_wrong.any():
             return
         place = int(np.flatnonzero(is_asked_L)[is_wrong.argmax()])
-        lookup, keys = self._lookups[place], bags[place].keys
+        lookup = self._lookups[place]
         slice_ = lookup.slice
-        of_lookup = positions[starts_L[place] : starts_L[place] + counts_L[place]]
-        outside = (of_lookup < 0) | (of_lookup >= slice_.num_rows)
+        asked = slice(starts_L[place], starts_L[place] + counts_L[place])
+        outside = (positions[asked] < 0) | (positions[asked] >= slice_.num_rows)
         held = f"the {slice_.num_rows} hot rows" if slice_.kind == "hot" else f"{slice_.first_key} to {slice_.last_key}"
         raise KeysOutsideSliceError(
-            f"feature {lookup.feature.name!r}: {int(outside.sum())} of {len(keys)} keys are outside "
+            f"feature {lookup.feature.name!r}: {int(outside.sum())} of {len(outside)} keys are outside "
             f"{held}, which this shard holds of table {slice_.table!r}; "
-            f"the first is 0x{int(keys[outside.argmax()]):016x}",
+            f"the first is 0x{int(keys[asked][outside.argmax()]):016x}",
             table=slice_.table,
             num_keys=int(outside.sum()),
         )

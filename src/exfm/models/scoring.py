@@ -3,6 +3,7 @@
 Legend: B rows of one net, E dims of all looked-up features side by side, N items, T tasks.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -20,7 +21,7 @@ from exfm.artifact.hot_rows import HOT_ROWS_FILE, NO_HOT_ROWS, HotRows, hot_rows
 from exfm.errors import BundleError
 from exfm.features.batch import Bags, NetBatches
 from exfm.models.config import NetworkConfig
-from exfm.models.lookup import KeyRouter, Lookup, ShardTables, lookups_of
+from exfm.models.lookup import KeyRouter, Lookup, LookupBags, ShardTables, lookups_of
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
 from exfm.models.one_user import OneUserNetwork
 from exfm.models.pooling import pool_sums
@@ -84,16 +85,20 @@ class Scorer:
         """Return what a shard looks up for one net, in the order of bags and of columns."""
         return self._lookups[shard, net]
 
-    def bags_for(self, batches: NetBatches, *, net: Net) -> list[list[Bags]]:
-        """Return each shard's keys of one net, a Bags for each of its lookups."""
-        bags: list[list[Bags]] = [[] for _ in range(self.manifest.plan.num_shards)]
-        for feature in self.manifest.feature_schema.sparse_of(net):
-            parts = self._routers[feature.table].split(batches.of(net).bags[feature.name])
-            for shard, part in zip(self._shards[feature.table], parts, strict=True):
-                bags[shard].append(part)
+    def bags_for(self, batches: NetBatches) -> list[dict[Net, LookupBags]]:
+        """Return what each shard is asked for, of each net that it has lookups of."""
+        bags: list[dict[Net, LookupBags]] = [{} for _ in range(self.manifest.plan.num_shards)]
+        for net in NETS:
+            of_shards: dict[int, list[Bags]] = defaultdict(list)
+            for feature in self.manifest.feature_schema.sparse_of(net):
+                parts = self._routers[feature.table].split(batches.of(net).bags[feature.name])
+                for shard, part in zip(self._shards[feature.table], parts, strict=True):
+                    of_shards[shard].append(part)
+            for shard, of_shard in of_shards.items():
+                bags[shard][net] = LookupBags.of(of_shard)
         return bags
 
-    def stand_in(self, bags: Mapping[Net, Sequence[Bags]], *, shard: int) -> dict[Net, Tensor]:
+    def stand_in(self, bags: Mapping[Net, LookupBags], *, shard: int) -> dict[Net, Tensor]:
         """Return sums in the place of a shard's: of each bag as many times its table's fallback row as it has keys.
 
         Raises: BundleError if the bundle has no fallback rows.
@@ -103,22 +108,21 @@ class Scorer:
         return {
             net: torch.cat(
                 [
-                    torch.from_numpy(of_lookup.lengths).unsqueeze(1) * self._fallback_rows[lookup.slice.table]
-                    for lookup, of_lookup in zip(self._lookups[shard, net], of_net, strict=True)
+                    torch.from_numpy(lengths_B).unsqueeze(1) * self._fallback_rows[lookup.slice.table]
+                    for lookup, lengths_B in zip(self._lookups[shard, net], of_net.lengths_LB, strict=True)
                 ],
                 dim=1,
             )
             for net, of_net in bags.items()
-            if of_net
         }
 
-    def tables_asked(self, bags: Mapping[Net, Sequence[Bags]], *, shard: int) -> set[str]:
+    def tables_asked(self, bags: Mapping[Net, LookupBags], *, shard: int) -> set[str]:
         """Return the tables of which these bags have a key for a shard."""
         return {
             lookup.slice.table
             for net, of_net in bags.items()
-            for lookup, of_lookup in zip(self._lookups[shard, net], of_net, strict=True)
-            if len(of_lookup.keys)
+            for lookup, lengths_B in zip(self._lookups[shard, net], of_net.lengths_LB, strict=True)
+            if lengths_B.any()
         }
 
     @torch.inference_mode()
@@ -208,11 +212,10 @@ class UnshardedScorer:
 
         Raises: BundleError if the bundle has no fallback rows, and a shard is to be missing.
         """
-        bags = {net: self._scorer.bags_for(batches, net=net) for net in NETS}
         sums: list[Mapping[Net, Tensor]] = [
-            self._scorer.stand_in({net: bags[net][shard] for net in NETS}, shard=shard)
+            self._scorer.stand_in(bags, shard=shard)
             if shard in without
-            else {net: tables.sums(net, bags[net][shard], num_rows=batches.of(net).num_rows) for net in NETS}
-            for shard, tables in enumerate(self._tables)
+            else {net: tables.sums(net, of_net) for net, of_net in bags.items()}
+            for shard, (tables, bags) in enumerate(zip(self._tables, self._scorer.bags_for(batches), strict=True))
         ]
         return self._scorer.scores(batches, sums, self._scorer.bottom(batches))

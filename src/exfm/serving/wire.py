@@ -14,10 +14,10 @@ import numpy.typing as npt
 from exfm.errors import RequestError
 from exfm.features.oip import Tensor
 
-NUMBER_TYPES = {
+NUMBER_TYPES = {datatype: np.dtype(name) for datatype, name in {
     "BOOL": "?", "UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "<i1", "INT16": "<i2",
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
-}  # fmt: skip
+}.items()}  # fmt: skip
 """NumPy's type of each datatype but BYTES."""
 
 MAX_DIMENSIONS = 2
@@ -33,16 +33,17 @@ def tensor_from_bytes(name: str, *, datatype: str, shape: Sequence[int], raw: by
     num_elements = num_elements_of(name, shape)
     if datatype == "BYTES":
         return Tensor(datatype=datatype, values=_split_bytes(name, raw, num_elements).reshape(tuple(shape)))
-    dtype = np.dtype(number_type(name, datatype))
+    dtype = number_type(name, datatype)
     if len(raw) != num_elements * dtype.itemsize:
         raise RequestError(
             f"input {name!r} has shape {list(shape)} of {datatype}, hence {num_elements * dtype.itemsize} B, "
             f"but {len(raw)} B of data"
         )
-    return Tensor(datatype=datatype, values=np.frombuffer(raw, dtype=dtype).reshape(tuple(shape)))
+    values = np.frombuffer(raw, dtype=dtype)
+    return Tensor(datatype=datatype, values=values if len(shape) == 1 else values.reshape(tuple(shape)))
 
 
-def number_type(name: str, datatype: str) -> str:
+def number_type(name: str, datatype: str) -> np.dtype[Any]:
     """Return NumPy's type of a datatype of numbers.
 
     Raises: RequestError if there is none.

@@ -1,7 +1,7 @@
 """A shard as a ranker sees it, however it is reached."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -14,14 +14,14 @@ from exfm.errors import (
     ShardUnavailableError,
     VersionMismatchError,
 )
-from exfm.features.batch import Bags
+from exfm.models.lookup import LookupBags
 from exfm.models.scoring import Scorer
 from exfm.schema import NETS, Net
 from exfm.serving.call import Deadline
 from exfm.serving.tls import TlsFiles
 
-NetBags = Mapping[Net, Sequence[Bags]]
-"""A Bags for each of a shard's lookups of each net."""
+NetBags = Mapping[Net, LookupBags]
+"""What a shard is asked for, of each net that it has lookups of."""
 
 NetSums = Mapping[Net, torch.Tensor]
 """Each net's sums, [B, E]."""
@@ -89,7 +89,7 @@ class ShardLink(ABC):
         """
         if bundle_id != self.shard.bundle_id:
             raise VersionMismatchError(f"{self} answered from bundle {bundle_id!r}, expected {self.shard.bundle_id}")
-        expected = {net: (len(of_net[0].offsets) - 1, self.shard.dims[net]) for net, of_net in bags.items()}
+        expected = {net: (of_net.num_rows, self.shard.dims[net]) for net, of_net in bags.items()}
         found = {net: tuple(of_net.shape) for net, of_net in sums.items()}
         if found != expected:
             raise ServingError(f"{self} answered sums of shapes {found}, expected {expected}")

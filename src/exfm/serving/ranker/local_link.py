@@ -16,9 +16,7 @@ class LocalLink(ShardLink):
 
     async def sums(self, bags: NetBags, *, deadline: Deadline) -> NetSums:
         """Return the sums of these bags; they do not wait for anything."""
-        return {
-            net: self._tables.sums(net, of_net, num_rows=len(of_net[0].offsets) - 1) for net, of_net in bags.items()
-        }
+        return {net: self._tables.sums(net, of_net) for net, of_net in bags.items()}
 
     async def check_ready(self, *, deadline: Deadline) -> None:
         """Return: the tables were loaded."""

@@ -17,17 +17,16 @@ from exfm.artifact.hot_rows import HOT_ROWS_FILE
 from exfm.errors import ConfigError, ServingError, VersionMismatchError
 from exfm.features.batch import NetBatches
 from exfm.features.oip import answer_parameters
-from exfm.features.request import encode_request, input_specs
+from exfm.features.request import RequestEncoder, input_specs
 from exfm.models.lookup import ShardTables
 from exfm.models.scoring import Scorer
-from exfm.schema import NETS
 from exfm.serving.bundle_part import load_verified, read_manifest, verify_files
 from exfm.serving.call import Answer, Call, Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.model import ServedModel
 from exfm.serving.ranker.breaker import GuardedShard
 from exfm.serving.ranker.grpc_link import GrpcLink
-from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
+from exfm.serving.ranker.link import ShardId, ShardLink
 from exfm.serving.ranker.local_link import LocalLink
 from exfm.serving.ranker.readiness import ATTEMPT_S, Golden, check_scores, read_golden, until_reached
 from exfm.serving.ranker.recorder import Recorder
@@ -82,6 +81,7 @@ class RankerModel(ServedModel):
                 "or set 'fail'"
             )
         self._scorer = scorer
+        self._encoder = RequestEncoder(manifest.feature_schema)
         self._golden = golden
         self._shards = shards
         self._tls = tls
@@ -168,7 +168,7 @@ class RankerModel(ServedModel):
         self, batches: NetBatches, shards: Sequence[Shard], deadline: Deadline, *, may_miss: bool
     ) -> Answer:
         """Return the scores; the deadline is the shards'. If they may miss, what is missing is made up for."""
-        bags = self._bags_of(batches)
+        bags = self._scorer.bags_for(batches)
         found, bottom_NY = await ask_all(
             shards, bags, deadline=deadline, meanwhile=lambda: self._scorer.bottom(batches), may_miss=may_miss
         )
@@ -210,15 +210,7 @@ class RankerModel(ServedModel):
 
     def _encode(self, call: Call) -> NetBatches:
         self.check_size(sum(tensor.values.size for tensor in call.tensors.values()))
-        batches = encode_request(call.tensors, self._scorer.manifest.feature_schema)
+        batches = self._encoder.encode(call.tensors)
         self.check_rows(batches.user.num_rows, kind="users")
         self.check_rows(batches.item.num_rows, kind="candidates")
         return batches
-
-    def _bags_of(self, batches: NetBatches) -> list[NetBags]:
-        """Return what each shard is asked for."""
-        every = {net: self._scorer.bags_for(batches, net=net) for net in NETS}
-        return [
-            {net: every[net][shard] for net in NETS if every[net][shard]}
-            for shard in range(self._scorer.manifest.plan.num_shards)
-        ]

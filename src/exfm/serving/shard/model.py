@@ -3,11 +3,10 @@
 Legend: B rows of one net, E dims of the looked-up features side by side.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 from kserve.metrics import PREDICT_HIST_TIME, get_labels
 from prometheus_client import Counter
 
@@ -19,8 +18,7 @@ from exfm.errors import (
     UnknownModelError,
     VersionMismatchError,
 )
-from exfm.features.batch import Bags
-from exfm.models.lookup import ShardTables, lookups_of
+from exfm.models.lookup import LookupBags, ShardTables, lookups_of
 from exfm.schema import NETS, Net
 from exfm.serving.bundle_part import load_verified, read_manifest
 from exfm.serving.call import Answer, Call
@@ -28,10 +26,10 @@ from exfm.serving.config import ShardConfig
 from exfm.serving.model import Door, ServedModel
 from exfm.serving.shard.protocol import (
     bags_of,
+    checked_bags,
     keys_input,
     lengths_input,
     shard_model_name,
-    split_bags,
     sums_output,
 )
 from exfm.serving.stream.door import StreamDoor
@@ -117,7 +115,7 @@ class ShardModel(ServedModel):
         unknown = set(payload.tensors) - expected
         if unknown:
             raise RequestError(f"unknown input {min(unknown)!r}; this shard's inputs are {', '.join(sorted(expected))}")
-        bags = {net: bags_of(payload.tensors, net, lookups) for net, lookups in self._lookups.items()}
+        bags = {net: bags_of(payload.tensors, net, num_lookups=len(lookups)) for net, lookups in self._lookups.items()}
         return Answer(outputs={sums_output(net): sums for net, sums in self._sums(bags).items()}, parameters={})
 
     def doors(self) -> list[Door]:
@@ -136,21 +134,20 @@ class ShardModel(ServedModel):
         with PREDICT_HIST_TIME.labels(**get_labels(self.name)).time():
             return self._sums(
                 {
-                    net: split_bags(ask.keys[net], ask.lengths[net].astype(np.int64), net=net, num_lookups=len(lookups))
+                    net: checked_bags(ask.keys[net], ask.lengths[net], net=net, num_lookups=len(lookups))
                     for net, lookups in self._lookups.items()
                 }
             )
 
-    def _sums(self, bags: Mapping[Net, Sequence[Bags]]) -> dict[Net, Sums]:
+    def _sums(self, bags: Mapping[Net, LookupBags]) -> dict[Net, Sums]:
         # Lengths do not count: a request within a ranker's limit may have more of them here than ids there.
-        self.check_size(sum(len(one.keys) for of_net in bags.values() for one in of_net))
+        self.check_size(sum(len(of_net.keys) for of_net in bags.values()))
         sums = {}
         for net, of_net in bags.items():
-            num_rows = len(of_net[0].offsets) - 1
-            self.check_rows(num_rows, kind=f"{net} rows")
-            self._check_answer(net, num_rows)
+            self.check_rows(of_net.num_rows, kind=f"{net} rows")
+            self._check_answer(net, of_net.num_rows)
             try:
-                sums[net] = self._tables.sums(net, of_net, num_rows=num_rows).numpy()
+                sums[net] = self._tables.sums(net, of_net).numpy()
             except KeysOutsideSliceError as error:
                 REFUSED_KEYS.labels(table=error.table).inc(error.num_keys)
                 raise

@@ -8,7 +8,7 @@ Request, for each net that the shard has lookups for (in the order of exfm.model
 Answer: <net>.sums, FP32 [B, E], the lookups' dims side by side. Request and answer name the bundle as model version.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,8 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from exfm.artifact.rows import Keys
 from exfm.errors import RequestError, ServingError
-from exfm.features.batch import Bags
 from exfm.features.oip import Tensor
-from exfm.models.lookup import Lookup
+from exfm.models.lookup import LookupBags
 from exfm.schema import NETS, Net
 from exfm.serving.messages import tensors_of
 from exfm.serving.wire import raw_numbers
@@ -46,31 +45,29 @@ def sums_output(net: Net) -> str:
     return f"{net}.sums"
 
 
-def shard_request(bags: Mapping[Net, Sequence[Bags]], *, model_name: str, bundle_id: str) -> Any:
-    """Return the ModelInferRequest for these bags, a Bags for each lookup (at least one) of each net."""
+def shard_request(bags: Mapping[Net, LookupBags], *, model_name: str, bundle_id: str) -> Any:
+    """Return the ModelInferRequest for these bags."""
     request = pb.ModelInferRequest(model_name=model_name, model_version=bundle_id)
     for net, of_net in bags.items():
-        keys = np.concatenate([one.keys for one in of_net])
-        lengths_LB = np.stack([one.lengths for one in of_net]).astype(np.int32)
-        request.inputs.add(name=keys_input(net), datatype="UINT64", shape=keys.shape)
-        request.raw_input_contents.append(raw_numbers(keys))
-        request.inputs.add(name=lengths_input(net), datatype="INT32", shape=lengths_LB.shape)
-        request.raw_input_contents.append(raw_numbers(lengths_LB))
+        request.inputs.add(name=keys_input(net), datatype="UINT64", shape=of_net.keys.shape)
+        request.raw_input_contents.append(raw_numbers(of_net.keys))
+        request.inputs.add(name=lengths_input(net), datatype="INT32", shape=of_net.lengths_LB.shape)
+        request.raw_input_contents.append(raw_numbers(of_net.lengths_LB))
     return request
 
 
-def bags_of(tensors: Mapping[str, Tensor], net: Net, lookups: Sequence[Lookup]) -> list[Bags]:
-    """Return one net's bags out of a request's tensors, a Bags for each of the shard's lookups.
+def bags_of(tensors: Mapping[str, Tensor], net: Net, *, num_lookups: int) -> LookupBags:
+    """Return one net's bags out of a request's tensors, for a shard of so many lookups.
 
     Raises: RequestError, which names the input, what was found and what was expected.
     """
     keys = _input(tensors, keys_input(net), datatype="UINT64", num_dimensions=1).values
-    lengths_LB = _input(tensors, lengths_input(net), datatype="INT32", num_dimensions=2).values.astype(np.int64)
-    return split_bags(keys, lengths_LB, net=net, num_lookups=len(lookups))
+    lengths_LB = _input(tensors, lengths_input(net), datatype="INT32", num_dimensions=2).values
+    return checked_bags(keys, lengths_LB, net=net, num_lookups=num_lookups)
 
 
-def split_bags(keys: Keys, lengths_LB: npt.NDArray[np.int64], *, net: Net, num_lookups: int) -> list[Bags]:
-    """Return a Bags for each of L lookups of B rows, whose keys come one lookup after another; nothing is copied.
+def checked_bags(keys: Keys, lengths_LB: npt.NDArray[np.int32], *, net: Net, num_lookups: int) -> LookupBags:
+    """Return the bags of these keys and lengths, for a shard of so many lookups; nothing is copied.
 
     Raises: RequestError if there are other lookups than so many, or the lengths are not those of the keys.
     """
@@ -78,18 +75,12 @@ def split_bags(keys: Keys, lengths_LB: npt.NDArray[np.int64], *, net: Net, num_l
         raise RequestError(
             f"input {lengths_input(net)!r} has lengths for {len(lengths_LB)} lookups; this shard has {num_lookups}"
         )
-    if (lengths_LB < 0).any() or lengths_LB.sum() != len(keys):
+    if lengths_LB.min(initial=0) < 0 or lengths_LB.sum() != len(keys):
         raise RequestError(
             f"input {lengths_input(net)!r} sums to {lengths_LB.sum()} (least {lengths_LB.min(initial=0)}), "
             f"but {keys_input(net)!r} has {len(keys)} keys"
         )
-    ends = np.cumsum(lengths_LB.sum(axis=1))
-    offsets_LB = np.zeros((lengths_LB.shape[0], lengths_LB.shape[1] + 1), dtype=np.int64)
-    np.cumsum(lengths_LB, axis=1, out=offsets_LB[:, 1:])
-    return [
-        Bags(keys=keys[end - offsets_B[-1] : end], offsets=offsets_B)
-        for end, offsets_B in zip(ends, offsets_LB, strict=True)
-    ]
+    return LookupBags(keys=keys, lengths_LB=lengths_LB)
 
 
 def sums_of(response: Any) -> dict[Net, torch.Tensor]:

@@ -17,7 +17,7 @@ Keys, lengths and sums are those of exfm.serving.shard.protocol. Answers come in
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from exfm.artifact.rows import Keys
 from exfm.errors import RequestError
-from exfm.features.batch import Bags
+from exfm.models.lookup import LookupBags
 from exfm.schema import NETS, Net
 
 Lengths = npt.NDArray[np.int32]
@@ -73,17 +73,13 @@ class Ask:
     """Keys of each lookup's bags; shape [L, B]."""
 
 
-def ask_frame(
-    bags: Mapping[Net, Sequence[Bags]], *, request: int, shard: int, bundle_id: str, allowed_us: int
-) -> bytes:
-    """Return the frame that asks a shard for these bags, a Bags for each lookup of each net."""
+def ask_frame(bags: Mapping[Net, LookupBags], *, request: int, shard: int, bundle_id: str, allowed_us: int) -> bytes:
+    """Return the frame that asks a shard for these bags."""
     sizes, arrays = b"", []
     for net, of_net in bags.items():
-        lengths_LB = np.diff(np.stack([one.offsets for one in of_net]), axis=1).astype(np.int32)
-        num_keys = sum(len(one.keys) for one in of_net)
-        sizes += _SIZES.pack(NETS.index(net), *lengths_LB.shape, num_keys)
-        arrays += [one.keys.astype("<u8", copy=False).tobytes() for one in of_net]
-        arrays.append(_padded(lengths_LB.astype("<i4", copy=False).tobytes()))
+        sizes += _SIZES.pack(NETS.index(net), *of_net.lengths_LB.shape, len(of_net.keys))
+        arrays.append(of_net.keys.astype("<u8", copy=False).tobytes())
+        arrays.append(_padded(of_net.lengths_LB.astype("<i4", copy=False).tobytes()))
     body = [bytes.fromhex(bundle_id), struct.pack("<Q", allowed_us), sizes, *arrays]
     return b"".join([HEAD.pack(Kind.ASK, len(bags), shard, sum(map(len, body)), request), *body])
 
