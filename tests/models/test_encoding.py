@@ -1,5 +1,7 @@
 """Rows in every encoding, as bytes and as FBGEMM reads them."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from plain_model import as_kept
 from exfm.artifact.plan import ENCODINGS, Encoding, row_bytes
 from exfm.errors import BundleError
 from exfm.models.encoding import encode_rows
-from exfm.models.pooled_lookup import EncodedTable, PooledLookup
+from exfm.models.pooled_lookup import EncodedTable, PooledLookup, SumsType
 
 KNOWN: dict[Encoding, tuple[list[float], str]] = {
     "fp32": ([1.0, -2.0, 0.5, 0.0], "0000803f 000000c0 0000003f 00000000"),
@@ -35,6 +37,18 @@ def test_known_sums_of_known_bytes(encoding: Encoding) -> None:
     sums = lookup.sums(np.array([0, 1, 1]), np.array([0, 1, 1, 3]))
     assert sums.tolist() == [numbers, [0.0] * 4, [2 * number for number in numbers]]
     assert sums.dtype == torch.float32
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_sums_are_rounded_to_half_precision_once_they_are_added_up(encoding: Encoding) -> None:
+    torch.manual_seed(0)
+    flat = encode_rows(torch.randn(500, 8), encoding, table="t").view(-1)
+    exact, halves = (
+        PooledLookup(flat, [EncodedTable(0, 8, encoding)], sums=sums).sums(np.arange(500), np.array([0, 1, 500]))
+        for sums in get_args(SumsType)
+    )
+    assert (exact.dtype, halves.dtype) == (torch.float32, torch.float16)
+    torch.testing.assert_close(halves, exact.half(), rtol=0, atol=0)
 
 
 def test_tables_of_all_encodings_are_looked_up_by_one_call_in_any_order() -> None:

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -12,9 +14,11 @@ from serving_requests import ask_by_grpc, make_request, offline_scores, scores_o
 from exfm.artifact.bundle import tables_file
 from exfm.artifact.plan import Assignment, Encoding, ShardPlan, assign
 from exfm.artifact.rows import rows_of_keys
+from exfm.errors import ServingError
 from exfm.features.keys import keys_of_integers
 from exfm.models.network import DenseNetwork
 from exfm.schema import Schema
+from exfm.serving.config import RankerConfig, ShardConfig
 from exfm.serving.local import LocalServing, serve_local
 from exfm.sharding.shard_files import write_shards
 
@@ -58,6 +62,34 @@ def test_servers_score_as_the_bundle_does_and_nearly_as_its_model(
             for task, scores in expected.items():
                 np.testing.assert_allclose(found[task], scores, atol=1e-6)
                 assert 0 < np.abs(np.subtract(found[task], of_model[task])).max() < 0.02
+
+
+def test_sums_that_travel_in_half_precision_score_nearly_the_same(
+    encoded_bundle: Path, transport: Literal["grpc", "stream"]
+) -> None:
+    with serve_local(
+        encoded_bundle, ranker=RankerConfig(transport=transport), shard=ShardConfig(sums="fp16")
+    ) as serving:
+        described = httpx.get(f"{serving.shard_urls[1]}/v2/models/students-shard-1").json()["outputs"]
+        assert {output["datatype"] for output in described} == {"FP16"}
+        for body in (make_request(), MANY):
+            found = ask_by_grpc(serving.grpc_address, body)
+            for task, scores in offline_scores(encoded_bundle, body).items():
+                assert 0 < np.abs(np.subtract(found[task], scores)).max() < 1e-3
+
+
+def test_sums_beyond_half_precision_are_an_error(
+    tmp_path: Path, schema: Schema, tables: dict[str, torch.Tensor], network: DenseNetwork
+) -> None:
+    slices = assign(schema, [Assignment(table.name, 0, 0, table.rows) for table in schema.tables], 1)
+    plan = ShardPlan(strategy="by-hand", num_shards=1, replicas=(1,), slices=slices)
+    write_shards(tmp_path / "bundle", tables | {"item": tables["item"] + 70_000}, plan, hottest={})
+    seal_with_golden_scores(tmp_path / "bundle", schema, network, plan)
+    with (
+        pytest.raises(ServingError, match="beyond 65,504; set the shards' `sums` to fp32"),
+        serve_local(tmp_path / "bundle", shard=ShardConfig(sums="fp16")),
+    ):
+        pass
 
 
 def test_their_files_are_smaller(encoded_bundle: Path, bundle: Path) -> None:

@@ -83,16 +83,29 @@ def test_a_shard_reads_the_bags_that_a_ranker_asks_for(lengths: dict[Net, np.nda
         np.testing.assert_array_equal(ask.lengths[net], lengths[net])
 
 
-@given(shapes=st.dictionaries(st.sampled_from(NETS), st.tuples(st.integers(0, 5), st.integers(0, 9)), min_size=1))
-def test_a_ranker_reads_the_sums_that_a_shard_answers(shapes: dict[Net, tuple[int, int]]) -> None:
+@given(
+    shapes=st.dictionaries(st.sampled_from(NETS), st.tuples(st.integers(0, 5), st.integers(0, 9)), min_size=1),
+    dtype=st.sampled_from([np.float32, np.float16]),
+)
+def test_a_ranker_reads_the_sums_that_a_shard_answers(
+    shapes: dict[Net, tuple[int, int]], dtype: type[np.float32 | np.float16]
+) -> None:
     generator = np.random.default_rng(0)
-    sums = {net: generator.normal(size=shape).astype(np.float32) for net, shape in shapes.items()}
+    sums = {net: generator.normal(size=shape).astype(dtype) for net, shape in shapes.items()}
     frame = frame_of(b"".join(answer_frame(sums, request=2**64 - 1, bundle_id=BUNDLE_ID)))
     bundle_id, found = read_answer(frame)
     assert (frame.kind, frame.request, bundle_id) == (Kind.ANSWER, 2**64 - 1, BUNDLE_ID)
     assert found.keys() == sums.keys()
     for net, of_net in sums.items():
         np.testing.assert_array_equal(found[net], of_net)
+        assert found[net].dtype == dtype
+
+
+def test_sums_of_an_unknown_precision_are_refused() -> None:
+    content = bytearray(b"".join(answer_frame({"user": np.ones((1, 2), np.float16)}, request=1, bundle_id=BUNDLE_ID)))
+    content[HEAD.size + 32 + 4] = 3  # the bytes of a number, after bundle id and net
+    with pytest.raises(RequestError, match=r"sums of 3 B a number, expected one of \[4, 2\]"):
+        read_answer(frame_of(bytes(content)))
 
 
 def test_an_error_keeps_its_status_and_its_message() -> None:

@@ -19,7 +19,7 @@ from exfm.artifact.rows import Keys, Rows, rows_of_keys
 from exfm.errors import BundleError, KeysOutsideSliceError
 from exfm.features.batch import Bags
 from exfm.models.encoding import encode_rows
-from exfm.models.pooled_lookup import EncodedTable, PooledLookup
+from exfm.models.pooled_lookup import EncodedTable, PooledLookup, SumsType
 from exfm.schema import NETS, Net, Schema, SparseFeature
 
 _ROWS_AT_ONCE = 2**14
@@ -74,7 +74,14 @@ class ShardTables:
     """The slices on one shard, looked up where they lie in its flat tensor; nothing is copied."""
 
     def __init__(
-        self, flat: Tensor, plan: ShardPlan, schema: Schema, *, shard: int, hot_rows: HotRows = NO_HOT_ROWS
+        self,
+        flat: Tensor,
+        plan: ShardPlan,
+        schema: Schema,
+        *,
+        shard: int,
+        hot_rows: HotRows = NO_HOT_ROWS,
+        sums: SumsType = "fp32",
     ) -> None:
         """Map the slices.
 
@@ -91,10 +98,10 @@ class ShardTables:
         for net in NETS:
             lookups = lookups_of(plan, schema, shard=shard, net=net)
             if lookups:
-                self._of_net[net] = _NetTables(flat, lookups, schema, hot_rows)
+                self._of_net[net] = _NetTables(flat, lookups, schema, hot_rows, sums)
 
     def sums(self, net: Net, bags: LookupBags) -> Tensor:
-        """Return the sum of each bag's rows; float32 [B, E].
+        """Return the sum of each bag's rows; [B, E].
 
         Bags and columns are in the order of `lookups_of` the shard and net, of which there are some.
 
@@ -106,7 +113,9 @@ class ShardTables:
 class _NetTables:
     """What a shard looks up for one net, by one call."""
 
-    def __init__(self, flat: Tensor, lookups: Sequence[Lookup], schema: Schema, hot_rows: HotRows) -> None:
+    def __init__(
+        self, flat: Tensor, lookups: Sequence[Lookup], schema: Schema, hot_rows: HotRows, sums: SumsType
+    ) -> None:
         self._lookups = lookups
         slices = [lookup.slice for lookup in lookups]
         self._table_rows_L = np.array([schema.table(slice_.table).rows for slice_ in slices], dtype=np.uint64)
@@ -114,7 +123,7 @@ class _NetTables:
         self._held_L = np.array([slice_.num_rows for slice_ in slices], dtype=np.uint64)
         self._hot = [(place, hot_rows[s.table]) for place, s in enumerate(slices) if s.kind == "hot"]
         self._pooled = PooledLookup(
-            flat, [EncodedTable(one.slice.offset_bytes, one.dim, one.slice.encoding) for one in lookups]
+            flat, [EncodedTable(one.slice.offset_bytes, one.dim, one.slice.encoding) for one in lookups], sums=sums
         )
 
     def sums(self, bags: LookupBags) -> Tensor:

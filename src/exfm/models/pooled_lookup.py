@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from torch import Tensor
 from exfm.artifact.plan import Encoding
 from exfm.artifact.rows import Rows
 from exfm.errors import ConfigError
+
+SumsType = Literal["fp32", "fp16"]
+"""How sums of rows are given, whatever the rows are kept in."""
 
 _LIBRARY = "fbgemm_gpu_tbe_inference.so"
 
@@ -41,8 +44,8 @@ class EncodedTable:
 class PooledLookup:
     """Lookups in tables of one flat tensor, which is read where it lies."""
 
-    def __init__(self, flat: Tensor, tables: Sequence[EncodedTable]) -> None:
-        """Look up in these tables (one at least), one after another; one may come twice.
+    def __init__(self, flat: Tensor, tables: Sequence[EncodedTable], *, sums: SumsType = "fp32") -> None:
+        """Look up in these tables (one at least), one after another; one may come twice. Sums are added up in fp32.
 
         Raises: ConfigError if FBGEMM is not installed.
         """
@@ -67,12 +70,12 @@ class PooledLookup:
             max_float32_D=widest["fp32"],
             pooling_mode=_SUM,
             indice_weights=None,
-            output_dtype=_WEIGHT_TYPES["fp32"],
+            output_dtype=_WEIGHT_TYPES[sums],
             row_alignment=1,
         )
 
     def sums(self, rows: Rows, offsets: npt.NDArray[np.int64]) -> Tensor:
-        """Return the sum of each bag's rows, 0 of an empty one; float32 [B, E].
+        """Return the sum of each bag's rows, 0 of an empty one; [B, E].
 
         `rows` [K] are numbered from each table's first; nothing checks here that it has them. `offsets` [L * B + 1]
         tell where each bag starts, those of the first lookup first, and where the last ends.

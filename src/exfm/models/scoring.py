@@ -24,6 +24,7 @@ from exfm.models.config import NetworkConfig
 from exfm.models.lookup import KeyRouter, Lookup, LookupBags, ShardTables, lookups_of
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
 from exfm.models.one_user import OneUserNetwork
+from exfm.models.pooled_lookup import SumsType
 from exfm.models.pooling import pool_sums
 from exfm.schema import NETS, Net
 
@@ -137,7 +138,7 @@ class Scorer:
     ) -> npt.NDArray[np.float32]:
         """Return the probability of each task for each item; shape [N, T].
 
-        `sums` holds every shard's sums for each net, [B, E] with columns in the order of its lookups.
+        `sums` holds every shard's sums for each net, [B, E] with columns in the order of its lookups; float32 or 16.
         """
         schema = self.manifest.feature_schema
         pooled = {
@@ -156,19 +157,19 @@ class Scorer:
         return logits_NT
 
     def _assemble(self, sums: Sequence[Mapping[Net, Tensor]], net: Net, num_rows: int) -> Tensor:
-        """Return one net's sums, columns in the schema's order; the slices of one table add up."""
+        """Return one net's sums in float32, columns in the schema's order; the slices of one table add up."""
         by_feature: dict[str, Tensor] = {}
         for shard, per_net in enumerate(sums):
             lookups = self._lookups[shard, net]
             parts = torch.split(per_net[net], [lookup.dim for lookup in lookups], dim=1) if lookups else ()
             for lookup, part in zip(lookups, parts, strict=True):
                 name = lookup.feature.name
-                by_feature[name] = by_feature[name] + part if name in by_feature else part
-        features = self.manifest.feature_schema.sparse_of(net)
-        return torch.cat([torch.empty((num_rows, 0)), *(by_feature[feature.name] for feature in features)], dim=1)
+                by_feature[name] = by_feature[name].float() + part if name in by_feature else part
+        columns = [by_feature[feature.name] for feature in self.manifest.feature_schema.sparse_of(net)]
+        return torch.cat(columns, dim=1).float() if columns else torch.empty((num_rows, 0))
 
 
-def load_shard_tables(folder: Path, manifest: BundleManifest, *, shard: int) -> ShardTables:
+def load_shard_tables(folder: Path, manifest: BundleManifest, *, shard: int, sums: SumsType = "fp32") -> ShardTables:
     """Return one shard's tables, mapped from its file.
 
     Raises: BundleError if the file, or that of its hot rows, is not what the plan says.
@@ -182,7 +183,7 @@ def load_shard_tables(folder: Path, manifest: BundleManifest, *, shard: int) -> 
     if set(tensors) != {plan.encoding}:
         raise BundleError(f"{path}: holds tensors {sorted(tensors)}, expected one, {plan.encoding}")
     hot_rows = read_hot_rows(folder / hot_rows_file(shard), plan.slices_on(shard), schema)
-    return ShardTables(tensors[plan.encoding], plan, schema, shard=shard, hot_rows=hot_rows)
+    return ShardTables(tensors[plan.encoding], plan, schema, shard=shard, hot_rows=hot_rows, sums=sums)
 
 
 class UnshardedScorer:

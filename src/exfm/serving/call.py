@@ -14,6 +14,8 @@ from exfm.features.oip import Tensor, chosen_outputs
 Parameter = bool | int | str
 """A parameter of a request or an answer: gRPC's form of the protocol has no other types."""
 
+Numbers = npt.NDArray[np.float32] | npt.NDArray[np.float16]
+
 TIMEOUT = "timeout"
 """The request parameter in which Triton's clients send the time that they allow, in microseconds."""
 
@@ -63,7 +65,7 @@ class Call:
 class Answer:
     """A model's answer."""
 
-    outputs: Mapping[str, npt.NDArray[np.float32]]
+    outputs: Mapping[str, Numbers]
     parameters: Mapping[str, Parameter]
 
     def only(self, names: list[str]) -> "Answer":

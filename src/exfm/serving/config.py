@@ -51,6 +51,9 @@ class ShardConfig(ServerConfig):
 
     stream_port: Port = 8082
     """TCP port of streams, the faster way for rankers; 0 takes a free one."""
+    sums: Literal["fp32", "fp16"] = "fp32"
+    """How sums travel to rankers: exactly as they were added up, or rounded to half precision, in half the bytes. A sum
+    beyond 65,504 has none, and is an error."""
 
 
 class RankerConfig(ServerConfig):

@@ -13,7 +13,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from exfm.errors import RequestError
 from exfm.features.oip import Tensor
 from exfm.serving.call import Answer, Parameter
-from exfm.serving.wire import num_elements_of, number_type, raw_numbers, tensor_from_bytes
+from exfm.serving.wire import datatype_of, num_elements_of, number_type, raw_numbers, tensor_from_bytes
 
 _CONTENT_FIELDS = {
     "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
@@ -61,7 +61,7 @@ def answer_message(answer: Answer, *, model_name: str, model_version: str, reque
     for key, value in answer.parameters.items():
         response.parameters[key].CopyFrom(_parameter(value))
     for name, values in answer.outputs.items():
-        response.outputs.add(name=name, datatype="FP32", shape=values.shape)
+        response.outputs.add(name=name, datatype=datatype_of(values), shape=values.shape)
         response.raw_output_contents.append(raw_numbers(values))
     return response
 

@@ -10,13 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from exfm.errors import RequestError
 from exfm.features.oip import Tensor, tensors_from_json
-from exfm.serving.call import Answer
-from exfm.serving.wire import raw_numbers, tensor_from_bytes
+from exfm.serving.call import Answer, Numbers
+from exfm.serving.wire import datatype_of, raw_numbers, tensor_from_bytes
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
 BINARY_SIZE = "binary_data_size"
@@ -72,7 +69,7 @@ def answer_body(answer: Answer, query: Query, *, model_name: str, model_version:
     answer = answer.only(list(query.binary_outputs))
     outputs, binary = [], []
     for name, values in answer.outputs.items():
-        item: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": list(values.shape)}
+        item: dict[str, Any] = {"name": name, "datatype": datatype_of(values), "shape": list(values.shape)}
         if query.is_binary(name):
             binary.append(raw_numbers(values))
             item["parameters"] = {BINARY_SIZE: len(binary[-1])}
@@ -149,6 +146,6 @@ def _field(query: dict[str, Any], key: str, kind: type) -> Any:
     return value
 
 
-def _json_numbers(values: npt.NDArray[np.float32]) -> list[float]:
+def _json_numbers(values: Numbers) -> list[float]:
     numbers: list[float] = values.ravel().tolist()
     return numbers

@@ -20,6 +20,8 @@ NUMBER_TYPES = {datatype: np.dtype(name) for datatype, name in {
 }.items()}  # fmt: skip
 """NumPy's type of each datatype but BYTES."""
 
+_DATATYPES = {dtype: datatype for datatype, dtype in NUMBER_TYPES.items()}
+
 MAX_DIMENSIONS = 2
 
 _LENGTH = struct.Struct("<I")
@@ -52,6 +54,11 @@ def number_type(name: str, datatype: str) -> np.dtype[Any]:
         known = ", ".join([*NUMBER_TYPES, "BYTES"])
         raise RequestError(f"input {name!r} has datatype {datatype!r:.40}, expected one of {known}")
     return NUMBER_TYPES[datatype]
+
+
+def datatype_of(values: npt.NDArray[Any]) -> str:
+    """Return the datatype of numbers."""
+    return _DATATYPES[values.dtype.newbyteorder("<")]
 
 
 def num_elements_of(name: str, shape: Sequence[int]) -> int:

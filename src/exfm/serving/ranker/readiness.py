@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
 from exfm.artifact.manifest import read_json
@@ -22,6 +21,7 @@ from exfm.errors import (
 )
 from exfm.features.oip import Tensor, tensors_from_json
 from exfm.serving.bundle_part import verify_files
+from exfm.serving.call import Numbers
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def read_golden(folder: Path, manifest: BundleManifest) -> Golden | None:
     return Golden(tensors=tensors_from_json(request), scores=scores)
 
 
-def check_scores(found: Mapping[str, npt.NDArray[np.float32]], *, expected: Mapping[str, Sequence[float]]) -> float:
+def check_scores(found: Mapping[str, Numbers], *, expected: Mapping[str, Sequence[float]]) -> float:
     """Return the largest difference of a score from the expected one, which is no more than SCORE_TOLERANCE.
 
     Raises: ServingError, which names the first task whose scores differ by more.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from kserve.metrics import PREDICT_HIST_TIME, get_labels
 from prometheus_client import Counter
 
@@ -15,6 +16,7 @@ from exfm.errors import (
     ConfigError,
     KeysOutsideSliceError,
     RequestError,
+    ServingError,
     UnknownModelError,
     VersionMismatchError,
 )
@@ -25,6 +27,7 @@ from exfm.serving.call import Answer, Call
 from exfm.serving.config import ShardConfig
 from exfm.serving.model import Door, ServedModel
 from exfm.serving.shard.protocol import (
+    SUMS_TYPES,
     bags_of,
     checked_bags,
     keys_input,
@@ -35,6 +38,7 @@ from exfm.serving.shard.protocol import (
 from exfm.serving.stream.door import StreamDoor
 from exfm.serving.stream.frames import Ask, Sums
 from exfm.serving.tls import TlsFolder
+from exfm.serving.wire import NUMBER_TYPES
 
 MESSAGE_ROOM_BYTES = 512
 """Of an answer, for what is not sums."""
@@ -77,7 +81,7 @@ class ShardModel(ServedModel):
         num_shards = manifest.plan.num_shards
         if not 0 <= shard < num_shards:
             raise ConfigError(f"{bundle} has shards 0 to {num_shards - 1}; there is no shard {shard}")
-        tables = load_verified(bundle, manifest, shard=shard)
+        tables = load_verified(bundle, manifest, shard=shard, sums=config.sums)
         return cls(tables, manifest, shard=shard, tls=tls, config=config)
 
     def get_input_types(self) -> list[dict[str, Any]]:
@@ -91,7 +95,7 @@ class ShardModel(ServedModel):
     def get_output_types(self) -> list[dict[str, Any]]:
         """Return the sums of each net."""
         return [
-            {"name": sums_output(net), "datatype": "FP32", "shape": [-1, num_dims]}
+            {"name": sums_output(net), "datatype": SUMS_TYPES[self.config.sums], "shape": [-1, num_dims]}
             for net, num_dims in self._dims.items()
         ]
 
@@ -151,6 +155,7 @@ class ShardModel(ServedModel):
             except KeysOutsideSliceError as error:
                 REFUSED_KEYS.labels(table=error.table).inc(error.num_keys)
                 raise
+            _check_half(net, sums[net])
         return sums
 
     def _check_answer(self, net: Net, num_rows: int) -> None:
@@ -158,9 +163,21 @@ class ShardModel(ServedModel):
 
         Raises: RequestError.
         """
-        size_bytes = 4 * num_rows * self._dims[net]
+        size_bytes = NUMBER_TYPES[SUMS_TYPES[self.config.sums]].itemsize * num_rows * self._dims[net]
         if size_bytes > self.config.max_message_bytes - MESSAGE_ROOM_BYTES:
             raise RequestError(
                 f"the {net} sums of {num_rows} rows take {size_bytes} B; max_message_bytes is "
                 f"{self.config.max_message_bytes}, {MESSAGE_ROOM_BYTES} B of them for the rest: ask in parts"
             )
+
+
+def _check_half(net: Net, sums_BE: Sums) -> None:
+    """Return if no sum is beyond what half precision has.
+
+    Raises: ServingError.
+    """
+    if sums_BE.dtype != np.float16:
+        return
+    # By the bits of infinities and of what is no number: numpy's isfinite takes 20 times as long for halves.
+    if sums_BE.view(np.int16).max(initial=0) >= 0x7C00 or sums_BE.view(np.uint16).max(initial=0) >= 0xFC00:
+        raise ServingError(f"a sum of the {net} net is beyond 65,504; set the shards' `sums` to fp32")

@@ -5,7 +5,8 @@ Request, for each net that the shard has lookups for (in the order of exfm.model
     <net>.keys     UINT64 [K]     keys of the first lookup's bags, row after row, then of the next lookup's
     <net>.lengths  INT32 [L, B]   keys of each of the L lookups' bags, B rows of the net
 
-Answer: <net>.sums, FP32 [B, E], the lookups' dims side by side. Request and answer name the bundle as model version.
+Answer: <net>.sums, FP32 or FP16 [B, E], the lookups' dims side by side. Request and answer name the bundle as model
+version.
 """
 
 from collections.abc import Mapping
@@ -20,9 +21,13 @@ from exfm.artifact.rows import Keys
 from exfm.errors import RequestError, ServingError
 from exfm.features.oip import Tensor
 from exfm.models.lookup import LookupBags
+from exfm.models.pooled_lookup import SumsType
 from exfm.schema import NETS, Net
 from exfm.serving.messages import tensors_of
 from exfm.serving.wire import raw_numbers
+
+SUMS_TYPES: dict[SumsType, str] = {"fp32": "FP32", "fp16": "FP16"}
+"""The datatypes that sums may have."""
 
 
 def shard_model_name(bundle: str, shard: int) -> str:
@@ -97,8 +102,11 @@ def sums_of(response: Any) -> dict[Net, torch.Tensor]:
         tensor = tensors.get(sums_output(net))
         if tensor is None:
             continue
-        if tensor.datatype != "FP32":
-            raise ServingError(f"{response.model_name} answered {tensor.datatype} for {sums_output(net)}, not FP32")
+        if tensor.datatype not in SUMS_TYPES.values():
+            raise ServingError(
+                f"{response.model_name} answered {tensor.datatype} for {sums_output(net)}, expected one of "
+                f"{', '.join(SUMS_TYPES.values())}"
+            )
         sums[net] = torch.from_numpy(tensor.values.copy())  # torch warns of memory that it must not write to
     return sums
 

@@ -5,8 +5,8 @@ A frame is a head of 16 bytes and a body; numbers are little-endian, and every a
     head       kind u8, nets u8, number of the shard u16, size of the body u32, number of the request u64
     ASK        bundle id (32 bytes), time allowed in microseconds u64, then for each net its sizes: net u32, lookups L
                u32, rows B u32, keys K u32; then for each net keys u64 [K] and lengths i32 [L, B], padded
-    ANSWER     bundle id (32 bytes), then for each net its sizes: net u32, 0, rows B u32, dims E u32; then for each net
-               sums f32 [B, E], padded
+    ANSWER     bundle id (32 bytes), then for each net its sizes: net u32, bytes of a number u32 (4 or 2), rows B u32,
+               dims E u32; then for each net sums f32 or f16 [B, E], padded
     ERROR      gRPC's status code u32, then a message in UTF-8
     LEAVING    nothing: the server takes no new request on this connection, and closes it after the last answer
     PING       nothing, or in a server's answer its bundle id (32 bytes): a ranker asks who is there
@@ -30,9 +30,10 @@ from exfm.models.lookup import LookupBags
 from exfm.schema import NETS, Net
 
 Lengths = npt.NDArray[np.int32]
-Sums = npt.NDArray[np.float32]
+Sums = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 
 HEAD = struct.Struct("<BBHIQ")
+_SUMS_TYPES = {4: "<f4", 2: "<f2"}
 _SIZES = struct.Struct("<IIII")
 _ID_BYTES = 32
 _ASK_BYTES = _ID_BYTES + 8
@@ -106,8 +107,8 @@ def answer_frame(sums: Mapping[Net, Sums], *, request: int, bundle_id: str) -> l
     """Return the frame of an answer in parts; the sums of a net are not copied."""
     sizes, parts = b"", list[bytes | memoryview]()
     for net, sums_BE in sums.items():
-        sizes += _SIZES.pack(NETS.index(net), 0, *sums_BE.shape)
-        raw = np.ascontiguousarray(sums_BE, dtype="<f4").reshape(-1).view(np.uint8).data
+        sizes += _SIZES.pack(NETS.index(net), sums_BE.itemsize, *sums_BE.shape)
+        raw = np.ascontiguousarray(sums_BE, dtype=_SUMS_TYPES[sums_BE.itemsize]).reshape(-1).view(np.uint8).data
         parts += [raw, bytes(_padded_size(len(raw)) - len(raw))]
     first = bytes.fromhex(bundle_id) + sizes
     return [HEAD.pack(Kind.ANSWER, len(sums), 0, len(first) + sum(map(len, parts)), request) + first, *parts]
@@ -120,10 +121,12 @@ def read_answer(frame: Frame) -> tuple[str, dict[Net, Sums]]:
     """
     body, sums = frame.body, {}
     sizes, at = _sizes_of(frame, after=_ID_BYTES)
-    for net, _, num_rows, num_dims in sizes:
-        sums[net] = _array(body, at, num_rows * num_dims, "<f4").astype(np.float32, copy=False)
-        sums[net] = sums[net].reshape(num_rows, num_dims)
-        at += _padded_size(4 * num_rows * num_dims)
+    for net, item_bytes, num_rows, num_dims in sizes:
+        if item_bytes not in _SUMS_TYPES:
+            raise RequestError(f"sums of {item_bytes} B a number, expected one of {list(_SUMS_TYPES)}")
+        of_net = _array(body, at, num_rows * num_dims, _SUMS_TYPES[item_bytes])
+        sums[net] = of_net.astype(of_net.dtype.newbyteorder("="), copy=False).reshape(num_rows, num_dims)
+        at += _padded_size(item_bytes * num_rows * num_dims)
     _check_end(body, at)
     return _id_of(body), sums
 
