@@ -1,6 +1,7 @@
 """When a shard is not asked, and what a ranker makes of that."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ from exfm.serving.ranker.shards import ask_all
 from exfm.serving.tls import TlsFiles
 
 SUMS: NetSums = {"user": torch.ones(1, 4)}
-BAGS: NetBags = {"user": LookupBags(np.empty(0, dtype=np.uint64), np.zeros((1, 1), dtype=np.int32))}
+BAGS: NetBags = {"user": LookupBags(np.arange(3, dtype=np.uint64), np.full((1, 1), 3, dtype=np.int32))}
 
 
 @dataclass
@@ -153,6 +154,20 @@ def test_a_shard_that_gives_no_sums_is_missed_and_then_not_asked(error: Exceptio
     assert ask_often(link, times=10, may_miss=True) == [None] * 10
     assert link.num_asked == 3
     assert REGISTRY.get_sample_value("exfm_ranker_missing_answers_total", {"shard": "7"}) == before + 10
+
+
+def test_lookups_that_gave_sums_are_measured() -> None:
+    def samples() -> list[float]:
+        names = [f"exfm_ranker_lookup_{of}" for of in ("seconds_count", "seconds_sum", "keys_total", "bytes_total")]
+        return [REGISTRY.get_sample_value(name, {"shard": "7"}) or 0.0 for name in names]
+
+    link = ScriptedLink(None, DeadlineError("late"), None)
+    before = samples()
+    began_s = time.perf_counter()
+    assert ask_often(link, times=3, may_miss=True) == [SUMS, None, SUMS]
+    count, seconds, keys, num_bytes = np.subtract(samples(), before)
+    assert (count, keys, num_bytes) == (2, 2 * 3, 2 * 4 * 4)
+    assert 0 < seconds < time.perf_counter() - began_s
 
 
 def test_where_none_may_miss_a_shard_that_is_not_asked_fails_at_once_and_says_why() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import kserve
 import torch
+import uvloop
 
 from exfm.errors import ExfmError
 from exfm.serving.config import ServerConfig
@@ -46,7 +47,8 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
         """
         for model in models:
             self.register_model(model)
-        asyncio.run(self._serve_until_signal(models))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve_until_signal(models))
 
     async def _serve_until_signal(self, models: list[ServedModel]) -> None:
         stop = asyncio.Event()

@@ -11,6 +11,7 @@ from exfm.errors import DeadlineError, OverloadedError, ShardUnavailableError
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.ranker.link import NO_ANSWER, NetBags, NetSums, ShardLink
+from exfm.serving.ranker.lookup_metrics import LookupMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +67,14 @@ class Breaker:
 
 
 class GuardedShard:
-    """A link behind its breaker; what gave no sums is counted."""
+    """A link behind its breaker; what gave sums is measured, and what gave none is counted."""
 
     def __init__(self, link: ShardLink, *, config: RankerConfig) -> None:
         self._link = link
         self._config = config
         self._breaker = Breaker(failures=config.breaker_failures, pause_s=config.breaker_pause_ms * 1e-3)
         self._missing = MISSING.labels(shard=str(link.shard.shard))
+        self._metrics = LookupMetrics(link.shard.shard)
         self._problem = ""
 
     def __str__(self) -> str:
@@ -87,6 +89,7 @@ class GuardedShard:
         if not self._breaker.admits():
             self._missing.inc()
             raise ShardUnavailableError(f"{self} cannot be reached (not asked for a while, since {self._problem})")
+        asked_s = time.perf_counter()
         try:
             sums = await self._link.sums(bags, deadline=deadline)
         except asyncio.CancelledError:
@@ -104,6 +107,7 @@ class GuardedShard:
         except Exception:
             self._answered()
             raise
+        self._metrics.answered(bags, sums, seconds=time.perf_counter() - asked_s)
         self._answered()
         return sums
 
