@@ -31,6 +31,8 @@ class ServerConfig(Config):
     """Values of all inputs of one request together; 1 to 100,000,000."""
     max_message_bytes: Annotated[int, Field(ge=1_024, le=2**31 - 1)] = 64 * 2**20
     """Size of one gRPC message or REST body, in bytes; 1 KiB to 2 GiB."""
+    max_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 32
+    """Requests taken and not answered yet, 1 to 10,000; one over it is refused at once (RESOURCE_EXHAUSTED, 429)."""
     torch_threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads of one tensor operation; 1 to 256."""
     drain_s: Annotated[int, Field(ge=0, le=600)] = 10
@@ -49,6 +51,9 @@ class ServerConfig(Config):
 class ShardConfig(ServerConfig):
     """Settings of a shard."""
 
+    max_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 256
+    """As any server's: so that eight rankers may each have their 32 under way; a lookup takes a tenth of a request's
+    time."""
     stream_port: Port = 8082
     """TCP port of streams, the faster way for rankers; 0 takes a free one."""
 

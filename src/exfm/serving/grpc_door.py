@@ -1,5 +1,7 @@
 """The gRPC front door: KServe's server and servicer with our address, limits, deadlines, errors and raw tensors."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
@@ -9,7 +11,8 @@ from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
 from kserve.protocol.grpc.server import GRPCServer
 from kserve.protocol.grpc.servicer import InferenceServicer
 
-from exfm.errors import ConfigError
+from exfm.errors import ConfigError, OverloadedError
+from exfm.serving.admission import Admission
 from exfm.serving.call import TIMEOUT, Call, deadline_of
 from exfm.serving.config import ServerConfig
 from exfm.serving.connections import server_options
@@ -17,6 +20,8 @@ from exfm.serving.dataplane import ServedModels
 from exfm.serving.messages import answer_message, parameters_of, tensors_of
 from exfm.serving.status import message_of, status_of
 from exfm.serving.tls import TlsFolder, server_credentials
+
+INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 
 class StatusInterceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # kserve ships no types
@@ -30,6 +35,26 @@ class StatusInterceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # 
         raise ex
 
 
+class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ships no types
+    """Refuses requests over the bound before their message is read; health and metadata are always answered."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Return what handles a call; the arguments are gRPC's."""
+        if handler_call_details.method != INFER_METHOD:
+            return await continuation(handler_call_details)
+        try:
+            self._admission.take()
+        except OverloadedError as error:
+            return grpc.unary_unary_rpc_method_handler(_raise(error))
+        call = asyncio.current_task()
+        assert call is not None, "gRPC makes a task of each call"
+        call.add_done_callback(lambda _: self._admission.release())  # also of one that is broken off
+        return await continuation(handler_call_details)
+
+
 class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no types
     """The protocol's methods, which have the protocol's names."""
 
@@ -40,6 +65,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Return a model's answer, its tensors in raw form."""
         model = self._models.find(request.model_name, version=request.model_version)
+        await model.admission.begin()
         deadline = deadline_of(
             parameters_of(request.parameters).get(TIMEOUT),
             transport_s=context.time_remaining(),
@@ -72,10 +98,13 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
 class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
     """The gRPC server; KServe's own binds to every address of the machine and cannot be told otherwise."""
 
-    def __init__(self, models: ServedModels, *, config: ServerConfig, tls: TlsFolder | None) -> None:
+    def __init__(
+        self, models: ServedModels, *, admission: Admission, config: ServerConfig, tls: TlsFolder | None
+    ) -> None:
         """Serve models; with `tls`, clients with a certificate only."""
         super().__init__(config.grpc_port, models, None, kwargs={}, grace_period=config.drain_s)
         self._tls = tls
+        self._admission = admission
         self._config = config
         self._models = models
 
@@ -84,7 +113,8 @@ class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
 
         Raises: ConfigError if the address cannot be had.
         """
-        self._server = grpc.aio.server(interceptors=(StatusInterceptor(),), options=server_options(self._config))
+        interceptors = (StatusInterceptor(), AdmissionInterceptor(self._admission))
+        self._server = grpc.aio.server(interceptors=interceptors, options=server_options(self._config))
         grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(self._models), self._server)
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         address = f"{host}:{self._config.grpc_port}"
@@ -98,3 +128,10 @@ class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
             raise ConfigError(f"gRPC cannot listen on {address} ({error}); is another server there?") from error
         await self._server.start()
         return port
+
+
+def _raise(error: Exception) -> Callable[[Any, Any], Awaitable[NoReturn]]:
+    async def handle(request: Any, context: Any) -> NoReturn:
+        raise error
+
+    return handle

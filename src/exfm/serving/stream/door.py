@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from exfm.errors import ConfigError, DeadlineError, RequestError
+from exfm.errors import ConfigError, DeadlineError, OverloadedError, RequestError
+from exfm.serving.admission import Admission
 from exfm.serving.config import ShardConfig
 from exfm.serving.status import message_of, status_of
 from exfm.serving.stream.connection import Connection
@@ -35,12 +36,20 @@ class StreamDoor:
     """Listens for rankers, and answers what they ask, in the event loop: of each connection one request at a time."""
 
     def __init__(
-        self, answer: Answer, *, bundle_id: str, shard: int, config: ShardConfig, tls: TlsFolder | None
+        self,
+        answer: Answer,
+        *,
+        bundle_id: str,
+        shard: int,
+        admission: Admission,
+        config: ShardConfig,
+        tls: TlsFolder | None,
     ) -> None:
         """Answer for a shard of a bundle; with `tls`, clients with a certificate only."""
         self.answer = answer
         self.bundle_id = bundle_id
         self.shard = shard
+        self.admission = admission
         self.connections: set[RankerConnection] = set()
         self.is_leaving = False
         self._config = config
@@ -128,6 +137,8 @@ class RankerConnection(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Count as connected no more; the argument is asyncio's."""
         self._door.connections.discard(self)
+        for _ in self._asked:
+            self._door.admission.release()
         self._asked.clear()
 
     def pause_writing(self) -> None:
@@ -146,6 +157,11 @@ class RankerConnection(Connection):
         if frame.kind == Kind.PING:
             self.send([greeting_frame(bundle_id=self._door.bundle_id, shard=self._door.shard)])
             return
+        try:
+            self._door.admission.take()
+        except OverloadedError as error:
+            self.send([_error(error, frame)])
+            return
         self._asked.append((frame, self._loop.time()))
         if len(self._asked) == 1:
             self._loop.call_soon(self._answer_next)
@@ -155,6 +171,7 @@ class RankerConnection(Connection):
         if self._is_paused or not self._asked:
             return
         frame, came_s = self._asked.popleft()
+        self._door.admission.release()
         self.send(self._answer(frame, came_s))
         if self._asked and not self._is_paused:
             self._loop.call_soon(self._answer_next)
@@ -168,4 +185,8 @@ class RankerConnection(Connection):
                 raise DeadlineError(f"the {ask.allowed_us / 1e3:.0f} ms allowed passed before it came to this request")
             return answer_frame(self._door.answer(ask), request=frame.request, bundle_id=self._door.bundle_id)
         except Exception as error:  # whatever it is, the ranker must hear of it: it waits
-            return [error_frame(status_of(error).grpc.value[0], message_of(error), request=frame.request)]
+            return [_error(error, frame)]
+
+
+def _error(error: Exception, frame: Frame) -> bytes:
+    return error_frame(status_of(error).grpc.value[0], message_of(error), request=frame.request)
