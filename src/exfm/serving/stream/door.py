@@ -29,7 +29,7 @@ Answer = Callable[[Ask], dict[Any, Sums]]
 """What a shard answers: the sums of each net, or an error raised."""
 
 CHECK_S = 2.0
-"""Pause between two looks at the certificates."""
+"""Pause between two looks at the certificates and the connections."""
 
 
 class StreamDoor:
@@ -78,16 +78,23 @@ class StreamDoor:
         return port
 
     async def keep(self) -> None:
-        """Take up certificates that were replaced, until cancelled; rankers then connect anew."""
-        while self._tls is not None:
+        """Leave peers that are silent, and take up certificates that were replaced, until cancelled."""
+        while True:
             await asyncio.sleep(CHECK_S)
-            files = self._tls.files()
-            if files != self._files:
-                self._files = files
-                before, self._server = self._server, await self._listen()
-                if before is not None:
-                    before.close()
-                self._ask_to_leave()
+            for connection in list(self.connections):
+                connection.check_heard(within_s=self._config.stream_silence_s)
+            if self._tls is not None:
+                await self._take_up(self._tls.files())
+
+    async def _take_up(self, files: TlsFiles) -> None:
+        """Go over to another certificate; rankers then connect anew."""
+        if files == self._files:
+            return
+        self._files = files
+        before, self._server = self._server, await self._listen()
+        if before is not None:
+            before.close()
+        self._ask_to_leave()
 
     async def stop(self) -> None:
         """Take no new request, and close each connection after its last answer."""
@@ -114,6 +121,7 @@ class StreamDoor:
             lambda: RankerConnection(self, max_body_bytes=self._config.max_message_bytes),
             sock=self._socket.dup(),
             ssl=server_context(self._files) if self._files else None,
+            ssl_handshake_timeout=self._config.stream_silence_s if self._files else None,
         )
 
 
@@ -124,6 +132,7 @@ class RankerConnection(Connection):
         super().__init__(max_body_bytes=max_body_bytes)
         self._door = door
         self._loop = asyncio.get_running_loop()
+        self._heard_s = self._loop.time()
         self._asked: deque[tuple[Frame, float]] = deque()
         self._is_paused = False
 
@@ -152,8 +161,14 @@ class RankerConnection(Connection):
         self.transport.resume_reading()
         self._loop.call_soon(self._answer_next)
 
+    def check_heard(self, *, within_s: float) -> None:
+        """Break off if no whole frame came for so long: rankers ping all the time."""
+        if self._loop.time() - self._heard_s > within_s:
+            self.transport.abort()
+
     def take(self, frame: Frame) -> None:
         """Take a frame of the ranker."""
+        self._heard_s = self._loop.time()
         if frame.kind == Kind.PING:
             self.send([greeting_frame(bundle_id=self._door.bundle_id, shard=self._door.shard)])
             return
