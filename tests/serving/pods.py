@@ -78,9 +78,9 @@ class Pod:
         return sum(int(float(count)) for count in counts)
 
 
-def resident_bytes(pod: Pod) -> int:
-    """Return how much memory a server's process has."""
-    status = Path(f"/proc/{pod.server.process.pid}/status").read_text()
+def resident_bytes(pid: int) -> int:
+    """Return how much memory a process has."""
+    status = Path(f"/proc/{pid}/status").read_text()
     [size_kib] = re.findall(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
     return int(size_kib) * 1024
 

@@ -69,11 +69,11 @@ def test_a_peer_that_falls_silent_is_left_and_one_that_pings_is_not(shard: Pod, 
 
 
 def test_what_peers_only_announce_takes_no_memory(shard: Pod) -> None:
-    before = resident_bytes(shard)
+    before = resident_bytes(shard.server.process.pid)
     with ExitStack() as stack:
         for _ in range(300):
             peer = stack.enter_context(connect(shard))
             peer.sendall(HEAD.pack(Kind.ASK, 1, 0, 64 * MIB, 1) + bytes(30_000))
         with connect(shard) as another:
             ping(another)
-        assert resident_bytes(shard) - before < 60 * MIB  # of 19,200 announced
+        assert resident_bytes(shard.server.process.pid) - before < 60 * MIB  # of 19,200 announced

@@ -5,13 +5,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
 from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
 from kserve.protocol.grpc.server import GRPCServer
 from kserve.protocol.grpc.servicer import InferenceServicer
 
-from exfm.errors import ConfigError, OverloadedError
+from exfm.errors import ConfigError, OverloadedError, RequestError
 from exfm.serving.admission import Admission
 from exfm.serving.call import TIMEOUT, Call, deadline_of
 from exfm.serving.config import ServerConfig
@@ -20,12 +21,28 @@ from exfm.serving.dataplane import ServedModels
 from exfm.serving.messages import answer_message, parameters_of, tensors_of
 from exfm.serving.status import message_of, status_of
 from exfm.serving.tls import TlsFolder, server_credentials
-
-INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
+from exfm.serving.wire import INFER_METHOD
 
 
 class StatusInterceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # kserve ships no types
-    """Gives every error its status."""
+    """Gives every error its status, also a message that cannot be read: gRPC alone says UNKNOWN, and logs a trace."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Return what handles a call; the arguments are gRPC's."""
+        handler = await super().intercept_service(continuation, handler_call_details)
+        if handler is None or handler.request_deserializer is None:
+            return handler
+        return grpc.unary_unary_rpc_method_handler(
+            handler.unary_unary,
+            request_deserializer=_or_error(handler.request_deserializer),
+            response_serializer=handler.response_serializer,
+        )
+
+    async def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
+        """Return a method's answer; the arguments are grpc_interceptor's."""
+        if isinstance(request_or_iterator, RequestError):
+            await self.handle_exception(request_or_iterator, request_or_iterator, context, method_name)
+        return await super().intercept(method, request_or_iterator, context, method_name)
 
     async def handle_exception(
         self, ex: Exception, request_or_iterator: Any, context: Any, method_name: str
@@ -135,3 +152,15 @@ def _raise(error: Exception) -> Callable[[Any, Any], Awaitable[NoReturn]]:
         raise error
 
     return handle
+
+
+def _or_error(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return what reads a message, or returns the error that it has."""
+
+    def read_or_error(content: bytes) -> Any:
+        try:
+            return read(content)
+        except DecodeError as error:
+            return RequestError(f"the message of {len(content)} B is not one of the protocol: {error}")
+
+    return read_or_error

@@ -22,6 +22,9 @@ NUMBER_TYPES = {
 
 MAX_DIMENSIONS = 2
 
+INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
+"""What gRPC calls the method that asks a model."""
+
 _LENGTH = struct.Struct("<I")
 
 
