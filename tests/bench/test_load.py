@@ -7,7 +7,8 @@ import grpc
 import numpy as np
 import pytest
 
-from exfm.bench.load import INFER_METHOD, drive
+from exfm.bench.load import drive
+from exfm.serving.wire import INFER_METHOD
 
 
 class SlowServer:

@@ -78,6 +78,13 @@ class Pod:
         return sum(int(float(count)) for count in counts)
 
 
+def resident_bytes(pid: int) -> int:
+    """Return how much memory a process has."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    [size_kib] = re.findall(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(size_kib) * 1024
+
+
 @dataclass
 class Pods:
     """All servers of a test."""

@@ -1,8 +1,10 @@
 """Certificates between a ranker and its shards."""
 
 import shutil
+import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -275,3 +277,24 @@ def test_servers_without_their_certificate_do_not_start(bundle: Path, pods: Pods
     ):
         assert pod.exit_code() == 2
         assert pod.lines()[-1].startswith(f"error: {tmp_path}/nowhere/tls.crt: cannot be read (No such file")
+
+
+@pytest.mark.slow
+def test_a_peer_that_stops_in_the_midst_of_a_handshake_is_left(
+    bundle: Path, authority: Authority, tmp_path: Path
+) -> None:
+    folder = authority.issue(tmp_path / "shard", NAMES[0])
+    pods = Pods(tmp_path, "stream")
+    shard = pods.shard(bundle, 0, settings={"stream_silence_s": 5}, arguments=["--tls", str(folder)])
+    try:
+        shard.wait_until_ready()
+        host, port = shard.lookup_address.split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as peer:
+            peer.sendall(b"\x16\x03\x01")  # of a record, some
+            began_s = time.monotonic()
+            with suppress(ConnectionResetError):
+                assert peer.recv(1) == b""
+            assert 3 < time.monotonic() - began_s < 15
+    finally:
+        shard.server.process.terminate()
+    assert shard.exit_code() == 0

@@ -10,10 +10,9 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from exfm.serving.wire import INFER_METHOD
 
-INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
-"""What a client calls that sends serialized messages and reads no answer."""
+Floats = npt.NDArray[np.float64]
 
 _ANSWER_TIMEOUT_S = 20.0
 

@@ -31,6 +31,8 @@ class ServerConfig(Config):
     """Values of all inputs of one request together; 1 to 100,000,000."""
     max_message_bytes: Annotated[int, Field(ge=1_024, le=2**31 - 1)] = 64 * 2**20
     """Size of one gRPC message or REST body, in bytes; 1 KiB to 2 GiB."""
+    max_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 32
+    """Requests taken and not answered yet, 1 to 10,000; one more is refused at once (RESOURCE_EXHAUSTED, 429)."""
     torch_threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads of one tensor operation; 1 to 256."""
     drain_s: Annotated[int, Field(ge=0, le=600)] = 10
@@ -49,11 +51,17 @@ class ServerConfig(Config):
 class ShardConfig(ServerConfig):
     """Settings of a shard."""
 
+    max_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 256
+    """As any server's: so that eight rankers may each have their 32 under way; a lookup takes a tenth of a request's
+    time."""
     stream_port: Port = 8082
     """TCP port of streams, the faster way for rankers; 0 takes a free one."""
     sums: Literal["fp32", "fp16"] = "fp32"
     """How sums travel to rankers: exactly as they were added up, or rounded to half precision, in half the bytes. A sum
     beyond 65,504 has none, and is an error."""
+    stream_silence_s: Annotated[int, Field(ge=5, le=600)] = 15
+    """Time within which a stream's handshake must end, and a whole frame come then and again, in seconds; 5 to 600. Who
+    takes longer is left. Rankers ping every 2 to 6 s; 64 MiB within 15 s are 4.5 MB/s."""
 
 
 class RankerConfig(ServerConfig):

@@ -31,7 +31,11 @@ class ServedModels(DataPlane):  # type: ignore[misc]  # kserve ships no types
         return model
 
     async def ask(self, model: ServedModel, call: Call) -> Answer:
-        """Return a model's answer, timed by KServe's metrics."""
+        """Return a model's answer, timed by KServe's metrics.
+
+        Raises: DeadlineError if nobody waits for it any more; what the model's predict raises.
+        """
+        call.deadline.check("the request waited for others")
         answer, _ = await model(call)
         return cast(Answer, answer)
 

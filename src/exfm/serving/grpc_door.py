@@ -1,15 +1,19 @@
 """The gRPC front door: KServe's server and servicer with our address, limits, deadlines, errors and raw tensors."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
 from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
 from kserve.protocol.grpc.server import GRPCServer
 from kserve.protocol.grpc.servicer import InferenceServicer
 
-from exfm.errors import ConfigError
+from exfm.errors import ConfigError, OverloadedError, RequestError
+from exfm.serving.admission import Admission
 from exfm.serving.call import TIMEOUT, Call, deadline_of
 from exfm.serving.config import ServerConfig
 from exfm.serving.connections import server_options
@@ -17,10 +21,28 @@ from exfm.serving.dataplane import ServedModels
 from exfm.serving.messages import answer_message, parameters_of, tensors_of
 from exfm.serving.status import message_of, status_of
 from exfm.serving.tls import TlsFolder, server_credentials
+from exfm.serving.wire import INFER_METHOD
 
 
 class StatusInterceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # kserve ships no types
-    """Gives every error its status."""
+    """Gives every error its status, also a message that cannot be read: gRPC alone says UNKNOWN, and logs a trace."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Return what handles a call; the arguments are gRPC's."""
+        handler = await super().intercept_service(continuation, handler_call_details)
+        if handler is None or handler.request_deserializer is None:
+            return handler
+        return grpc.unary_unary_rpc_method_handler(
+            handler.unary_unary,
+            request_deserializer=_or_error(handler.request_deserializer),
+            response_serializer=handler.response_serializer,
+        )
+
+    async def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
+        """Return a method's answer; the arguments are grpc_interceptor's."""
+        if isinstance(request_or_iterator, RequestError):
+            await self.handle_exception(request_or_iterator, request_or_iterator, context, method_name)
+        return await super().intercept(method, request_or_iterator, context, method_name)
 
     async def handle_exception(
         self, ex: Exception, request_or_iterator: Any, context: Any, method_name: str
@@ -28,6 +50,26 @@ class StatusInterceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # 
         """End the call with the error's status; the arguments are grpc_interceptor's."""
         await context.abort(status_of(ex).grpc, message_of(ex))
         raise ex
+
+
+class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ships no types
+    """Refuses requests over the bound before their message is read; health and metadata are always answered."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Return what handles a call; the arguments are gRPC's."""
+        if handler_call_details.method != INFER_METHOD:
+            return await continuation(handler_call_details)
+        try:
+            self._admission.take()
+        except OverloadedError as error:
+            return grpc.unary_unary_rpc_method_handler(_raise(error))
+        call = asyncio.current_task()
+        assert call is not None, "gRPC makes a task of each call"
+        call.add_done_callback(lambda _: self._admission.release())  # also of one that is broken off
+        return await continuation(handler_call_details)
 
 
 class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no types
@@ -40,6 +82,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Return a model's answer, its tensors in raw form."""
         model = self._models.find(request.model_name, version=request.model_version)
+        await model.admission.begin()
         deadline = deadline_of(
             parameters_of(request.parameters).get(TIMEOUT),
             transport_s=context.time_remaining(),
@@ -72,10 +115,13 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
 class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
     """The gRPC server; KServe's own binds to every address of the machine and cannot be told otherwise."""
 
-    def __init__(self, models: ServedModels, *, config: ServerConfig, tls: TlsFolder | None) -> None:
+    def __init__(
+        self, models: ServedModels, *, admission: Admission, config: ServerConfig, tls: TlsFolder | None
+    ) -> None:
         """Serve models; with `tls`, clients with a certificate only."""
         super().__init__(config.grpc_port, models, None, kwargs={}, grace_period=config.drain_s)
         self._tls = tls
+        self._admission = admission
         self._config = config
         self._models = models
 
@@ -84,7 +130,8 @@ class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
 
         Raises: ConfigError if the address cannot be had.
         """
-        self._server = grpc.aio.server(interceptors=(StatusInterceptor(),), options=server_options(self._config))
+        interceptors = (StatusInterceptor(), AdmissionInterceptor(self._admission))
+        self._server = grpc.aio.server(interceptors=interceptors, options=server_options(self._config))
         grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(self._models), self._server)
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         address = f"{host}:{self._config.grpc_port}"
@@ -98,3 +145,22 @@ class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
             raise ConfigError(f"gRPC cannot listen on {address} ({error}); is another server there?") from error
         await self._server.start()
         return port
+
+
+def _raise(error: Exception) -> Callable[[Any, Any], Awaitable[NoReturn]]:
+    async def handle(request: Any, context: Any) -> NoReturn:
+        raise error
+
+    return handle
+
+
+def _or_error(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return what reads a message, or returns the error that it has."""
+
+    def read_or_error(content: bytes) -> Any:
+        try:
+            return read(content)
+        except DecodeError as error:
+            return RequestError(f"the message of {len(content)} B is not one of the protocol: {error}")
+
+    return read_or_error

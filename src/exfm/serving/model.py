@@ -1,4 +1,4 @@
-"""What the servers serve: KServe's Model, with a bundle's id and limits on a request.
+"""What the servers serve: KServe's Model, with a bundle's id, limits on a request, and a limit on requests.
 
 Models compute in the event loop, not in a thread: encoding and scoring 64 candidates take 0.6 ms, but handing them to a
 thread and back raised the median request from 3.5 to 7 ms and its CPU time from 2.4 to 8 ms (two CPU cores, 2026-11),
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import kserve
 
 from exfm.errors import RequestError, VersionMismatchError
+from exfm.serving.admission import Admission
 from exfm.serving.call import Answer, Call
 from exfm.serving.config import ServerConfig
 
@@ -39,6 +40,7 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # kserve ships no types
         super().__init__(name)
         self.bundle_id = bundle_id
         self.config = config
+        self.admission = Admission(name, max_concurrency=config.max_concurrency)
         self.ready = True
 
     @abstractmethod

@@ -16,12 +16,16 @@ from kserve.protocol.rest.v2_endpoints import V2Endpoints
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from exfm.errors import ConfigError, ExfmError, RequestError
+from exfm.errors import ConfigError, ExfmError, OverloadedError, RequestError
 from exfm.serving.call import TIMEOUT, Call, deadline_of
 from exfm.serving.config import ServerConfig
 from exfm.serving.dataplane import ServedModels
+from exfm.serving.model import ServedModel
 from exfm.serving.rest_body import JSON_LENGTH_HEADER, answer_body, read_body
 from exfm.serving.status import message_of, status_of
+
+RETRY_AFTER_S = "1"
+"""What a refused client is told; HTTP knows whole seconds only."""
 
 
 class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
@@ -55,6 +59,10 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
             raise HTTPException(403, "this server answers on its gRPC port only, to clients with a certificate (--tls)")
         model = self._models.find(model_name, version=model_version)
         body = await self._read(request)
+        async with model.admission.under_way():
+            return await self._answer(body, request, model, model_version)
+
+    async def _answer(self, body: bytes, request: fastapi.Request, model: ServedModel, model_version: str) -> Response:
         query = read_body(body, json_length=request.headers.get(JSON_LENGTH_HEADER))
         deadline = deadline_of(
             query.parameters.get(TIMEOUT), transport_s=None, default_ms=self._config.default_deadline_ms
@@ -149,7 +157,8 @@ class RestServer(uvicorn.Server):
 
 
 async def _error_response(request: fastapi.Request, error: Exception) -> Response:
-    return JSONResponse({"error": message_of(error)}, status_code=status_of(error).http)
+    headers = {"Retry-After": RETRY_AFTER_S} if isinstance(error, OverloadedError) else {}
+    return JSONResponse({"error": message_of(error)}, status_code=status_of(error).http, headers=headers)
 
 
 async def _http_error_response(request: fastapi.Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ import torch
 import uvloop
 
 from exfm.errors import ExfmError
+from exfm.serving.admission import Admission
 from exfm.serving.config import ServerConfig
 from exfm.serving.dataplane import ServedModels
 from exfm.serving.grpc_door import GrpcServer
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
     """Serves models until SIGTERM or SIGINT, then says that it leaves, and at last lets requests under way end."""
 
-    def __init__(self, *, config: ServerConfig, tls: TlsFolder | None) -> None:
+    def __init__(self, *, admission: Admission, config: ServerConfig, tls: TlsFolder | None) -> None:
         """Make the two front doors; with `tls`, only gRPC's answers requests, those of clients with a certificate."""
         super().__init__(
             http_port=config.http_port,
@@ -37,7 +38,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
         )
         self.dataplane = ServedModels(self.registered_models)
         self._config = config
-        self._grpc = GrpcServer(self.dataplane, config=config, tls=tls)
+        self._grpc = GrpcServer(self.dataplane, admission=admission, config=config, tls=tls)
         self._rest = RestServer(self.dataplane, config=config, infers=tls is None)
 
     def start(self, models: list[ServedModel]) -> None:
@@ -101,7 +102,7 @@ def run(load: Callable[[], ServedModel], *, config: ServerConfig, tls: TlsFolder
     torch.set_num_threads(config.torch_threads)
     model = load()
     gc.freeze()  # the collector need not look at what imports and the model left, in the midst of a request
-    Server(config=config, tls=tls).start([model])
+    Server(admission=model.admission, config=config, tls=tls).start([model])
 
 
 def exit_with_message(program: Callable[[], None]) -> None:

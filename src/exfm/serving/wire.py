@@ -24,6 +24,9 @@ _DATATYPES = {dtype: datatype for datatype, dtype in NUMBER_TYPES.items()}
 
 MAX_DIMENSIONS = 2
 
+INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
+"""What gRPC calls the method that asks a model."""
+
 _LENGTH = struct.Struct("<I")
 
 

@@ -26,7 +26,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, *, max_body_bytes: int) -> None:
         """Take frames of at most so many bytes; a larger one breaks the connection."""
         self._max_body_bytes = max_body_bytes
-        self._staging = memoryview(bytearray(STAGING_BYTES))
+        self._staging = _room(STAGING_BYTES)
         self._staged = 0
         self._head: tuple[int, int, int, int] | None = None
         self._body = memoryview(b"")
@@ -79,7 +79,7 @@ class Connection(asyncio.BufferedProtocol):
             if size_bytes > self._max_body_bytes:
                 self.transport.abort()  # nothing after it can be read either
                 return
-            self._head, self._body = (kind, num_nets, shard, request), np.empty(size_bytes, dtype=np.uint8).data
+            self._head, self._body = (kind, num_nets, shard, request), _room(size_bytes)
             self._filled = min(size_bytes, self._staged - at)
             self._body[: self._filled] = self._staging[at : at + self._filled]
             at += self._filled
@@ -95,3 +95,8 @@ class Connection(asyncio.BufferedProtocol):
         frame = Frame(kind=kind, num_nets=num_nets, shard=shard, request=request, body=self._body)
         self._head, self._body = None, memoryview(b"")
         self.take(frame)
+
+
+def _room(size_bytes: int) -> memoryview:
+    """Return memory to be written to; of what a peer only announces, the kernel backs no page."""
+    return np.empty(size_bytes, dtype=np.uint8).data

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from exfm.errors import ConfigError, DeadlineError, RequestError
+from exfm.errors import ConfigError, DeadlineError, OverloadedError, RequestError
+from exfm.serving.admission import Admission
 from exfm.serving.config import ShardConfig
 from exfm.serving.status import message_of, status_of
 from exfm.serving.stream.connection import Connection
@@ -28,19 +29,27 @@ Answer = Callable[[Ask], dict[Any, Sums]]
 """What a shard answers: the sums of each net, or an error raised."""
 
 CHECK_S = 2.0
-"""Pause between two looks at the certificates."""
+"""Pause between two looks at the certificates and the connections."""
 
 
 class StreamDoor:
     """Listens for rankers, and answers what they ask, in the event loop: of each connection one request at a time."""
 
     def __init__(
-        self, answer: Answer, *, bundle_id: str, shard: int, config: ShardConfig, tls: TlsFolder | None
+        self,
+        answer: Answer,
+        *,
+        bundle_id: str,
+        shard: int,
+        admission: Admission,
+        config: ShardConfig,
+        tls: TlsFolder | None,
     ) -> None:
         """Answer for a shard of a bundle; with `tls`, clients with a certificate only."""
         self.answer = answer
         self.bundle_id = bundle_id
         self.shard = shard
+        self.admission = admission
         self.connections: set[RankerConnection] = set()
         self.is_leaving = False
         self._config = config
@@ -69,16 +78,23 @@ class StreamDoor:
         return port
 
     async def keep(self) -> None:
-        """Take up certificates that were replaced, until cancelled; rankers then connect anew."""
-        while self._tls is not None:
+        """Leave peers that are silent, and take up certificates that were replaced, until cancelled."""
+        while True:
             await asyncio.sleep(CHECK_S)
-            files = self._tls.files()
-            if files != self._files:
-                self._files = files
-                before, self._server = self._server, await self._listen()
-                if before is not None:
-                    before.close()
-                self._ask_to_leave()
+            for connection in list(self.connections):
+                connection.check_heard(within_s=self._config.stream_silence_s)
+            if self._tls is not None:
+                await self._take_up(self._tls.files())
+
+    async def _take_up(self, files: TlsFiles) -> None:
+        """Go over to another certificate; rankers then connect anew."""
+        if files == self._files:
+            return
+        self._files = files
+        before, self._server = self._server, await self._listen()
+        if before is not None:
+            before.close()
+        self._ask_to_leave()
 
     async def stop(self) -> None:
         """Take no new request, and close each connection after its last answer."""
@@ -105,6 +121,7 @@ class StreamDoor:
             lambda: RankerConnection(self, max_body_bytes=self._config.max_message_bytes),
             sock=self._socket.dup(),
             ssl=server_context(self._files) if self._files else None,
+            ssl_handshake_timeout=self._config.stream_silence_s if self._files else None,
         )
 
 
@@ -115,6 +132,7 @@ class RankerConnection(Connection):
         super().__init__(max_body_bytes=max_body_bytes)
         self._door = door
         self._loop = asyncio.get_running_loop()
+        self._heard_s = self._loop.time()
         self._asked: deque[tuple[Frame, float]] = deque()
         self._is_paused = False
 
@@ -128,6 +146,8 @@ class RankerConnection(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Count as connected no more; the argument is asyncio's."""
         self._door.connections.discard(self)
+        for _ in self._asked:
+            self._door.admission.release()
         self._asked.clear()
 
     def pause_writing(self) -> None:
@@ -141,10 +161,21 @@ class RankerConnection(Connection):
         self.transport.resume_reading()
         self._loop.call_soon(self._answer_next)
 
+    def check_heard(self, *, within_s: float) -> None:
+        """Break off if no whole frame came for so long: rankers ping all the time."""
+        if self._loop.time() - self._heard_s > within_s:
+            self.transport.abort()
+
     def take(self, frame: Frame) -> None:
         """Take a frame of the ranker."""
+        self._heard_s = self._loop.time()
         if frame.kind == Kind.PING:
             self.send([greeting_frame(bundle_id=self._door.bundle_id, shard=self._door.shard)])
+            return
+        try:
+            self._door.admission.take()
+        except OverloadedError as error:
+            self.send([_error(error, frame)])
             return
         self._asked.append((frame, self._loop.time()))
         if len(self._asked) == 1:
@@ -155,6 +186,7 @@ class RankerConnection(Connection):
         if self._is_paused or not self._asked:
             return
         frame, came_s = self._asked.popleft()
+        self._door.admission.release()
         self.send(self._answer(frame, came_s))
         if self._asked and not self._is_paused:
             self._loop.call_soon(self._answer_next)
@@ -168,4 +200,8 @@ class RankerConnection(Connection):
                 raise DeadlineError(f"the {ask.allowed_us / 1e3:.0f} ms allowed passed before it came to this request")
             return answer_frame(self._door.answer(ask), request=frame.request, bundle_id=self._door.bundle_id)
         except Exception as error:  # whatever it is, the ranker must hear of it: it waits
-            return [error_frame(status_of(error).grpc.value[0], message_of(error), request=frame.request)]
+            return [_error(error, frame)]
+
+
+def _error(error: Exception, frame: Frame) -> bytes:
+    return error_frame(status_of(error).grpc.value[0], message_of(error), request=frame.request)

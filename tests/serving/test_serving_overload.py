@@ -1,0 +1,198 @@
+"""What callers see of servers that are asked for more than they can answer."""
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import tritonclient.grpc.aio
+from pods import Load, Pod, Pods, wait_for
+from serving_requests import Scores, grpc_inputs, make_request, offline_scores, scores_of
+from tritonclient.utils import InferenceServerException
+
+from exfm.errors import OverloadedError
+from exfm.serving.client import ask
+
+pytestmark = pytest.mark.slow
+
+NUM_AT_ONCE = 300
+BOUND = 8
+REQUEST = make_request(num_candidates=[100])
+LONG_MS = 30_000
+
+
+def start(bundle: Path, pods: Pods, *, shard: dict[str, Any] | None = None, **ranker: Any) -> tuple[Pod, list[Pod]]:
+    """Return a ranker that is ready, and its shards."""
+    shards = [pods.shard(bundle, number, settings=shard) for number in range(2)]
+    started = pods.ranker(
+        bundle, [one.lookup_address for one in shards], settings={"default_deadline_ms": LONG_MS, **ranker}
+    )
+    started.wait_until_ready()
+    return started, shards
+
+
+Ask = Callable[[], Awaitable[Scores | str]]
+"""Returns the scores of a request, or how it was refused."""
+
+
+@asynccontextmanager
+async def by_rest(ranker: Pod) -> AsyncIterator[Ask]:
+    async def ask_once() -> Scores | str:
+        response = await client.post(f"{ranker.rest_url}/v2/models/students/infer", json=REQUEST)
+        if response.status_code == 200:
+            return scores_of(response.json())
+        return f"{response.status_code}, again after {response.headers['retry-after']} s"
+
+    limits = httpx.Limits(max_connections=NUM_AT_ONCE)
+    async with httpx.AsyncClient(trust_env=False, timeout=60, limits=limits) as client:
+        yield ask_once
+
+
+@asynccontextmanager
+async def by_grpc(ranker: Pod) -> AsyncIterator[Ask]:
+    inputs = grpc_inputs(REQUEST)
+
+    async def ask_once() -> Scores | str:
+        try:
+            result = await client.infer("students", inputs, client_timeout=60)
+        except InferenceServerException as error:
+            return str(error.status())
+        return {output.name: result.as_numpy(output.name).tolist() for output in result.get_response().outputs}
+
+    async with tritonclient.grpc.aio.InferenceServerClient(ranker.grpc_address) as client:
+        yield ask_once
+
+
+DOORS = {
+    "REST": (by_rest, "429, again after 1 s"),
+    "gRPC": (by_grpc, "StatusCode.RESOURCE_EXHAUSTED"),
+}
+
+
+@pytest.mark.parametrize(("door", "refusal"), DOORS.values(), ids=DOORS)
+def test_of_far_too_many_requests_each_is_answered_rightly_or_refused_at_once(
+    bundle: Path, pods: Pods, door: Callable[[Pod], AbstractAsyncContextManager[Ask]], refusal: str
+) -> None:
+    ranker, _ = start(bundle, pods, max_concurrency=BOUND)
+
+    async def ask_all_at_once() -> list[Scores | str]:
+        async with door(ranker) as ask_once, asyncio.timeout(60):
+            return await asyncio.gather(*(ask_once() for _ in range(NUM_AT_ONCE)))
+
+    found = asyncio.run(ask_all_at_once())
+    refused = [one for one in found if isinstance(one, str)]
+    answered = [one for one in found if not isinstance(one, str)]
+    assert set(refused) == {refusal}
+    assert len(answered) >= BOUND
+    expected = offline_scores(bundle, REQUEST)
+    for scores in answered:
+        for task, values in expected.items():
+            assert scores[task] == pytest.approx(values, abs=1e-5)
+    assert ranker.counted('exfm_refused_requests_total{model="students"}') == len(refused)
+    assert scores_of(ranker.ask()).keys() == expected.keys()
+
+
+@contextmanager
+def stopped(pod: Pod) -> Iterator[None]:
+    """Hold a server still while a block runs."""
+    pod.server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        pod.server.process.send_signal(signal.SIGCONT)
+
+
+def test_while_all_places_are_taken_requests_are_refused_but_health_and_metrics_are_told(
+    bundle: Path, pods: Pods
+) -> None:
+    ranker, shards = start(bundle, pods, max_concurrency=2)
+    expected = offline_scores(bundle, make_request())
+
+    with ThreadPoolExecutor(3) as pool:
+        with stopped(shards[1]):
+            asked = {pool.submit(ask, ranker.rest_url, "students", make_request(), timeout_s=60) for _ in range(3)}
+            [refused], waiting = futures.wait(asked, return_when=futures.FIRST_COMPLETED)
+            assert isinstance(refused.exception(), OverloadedError)
+            with pytest.raises(OverloadedError, match="has 2 requests under way, and max_concurrency is 2: try again"):
+                ranker.ask()
+            with (
+                tritonclient.grpc.InferenceServerClient(ranker.grpc_address) as client,
+                pytest.raises(InferenceServerException, match="max_concurrency is 2") as caught,
+            ):
+                client.infer("students", grpc_inputs(make_request()))
+            assert caught.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
+            assert ranker.is_ready()
+            with tritonclient.grpc.InferenceServerClient(ranker.grpc_address) as client:
+                assert client.is_model_ready("students")
+                assert client.get_model_metadata("students").name == "students"
+        for answer in waiting:
+            for task, values in expected.items():
+                assert scores_of(answer.result())[task] == pytest.approx(values, abs=1e-5)
+    assert ranker.ask()
+
+
+async def outcomes_of(ranker: Pod, *, num_requests: int) -> Counter[str]:
+    """Return how many of some requests, sent at once, ended in which way."""
+    async with httpx.AsyncClient(trust_env=False, timeout=60, limits=httpx.Limits(max_connections=None)) as client:
+        url = f"{ranker.rest_url}/v2/models/students/infer"
+        responses = await asyncio.gather(*(client.post(url, json=REQUEST) for _ in range(num_requests)))
+    return Counter(
+        "degraded" if one.status_code == 200 and one.json()["parameters"]["degraded"] else str(one.status_code)
+        for one in responses
+    )
+
+
+@pytest.mark.parametrize(("when_shard_fails", "ends"), [("fail", {"200", "429"}), ("degrade", {"200", "degraded"})])
+def test_a_shard_that_refuses_is_an_overload_or_a_missing_shard(
+    bundle: Path, pods: Pods, when_shard_fails: str, ends: set[str]
+) -> None:
+    ranker, shards = start(
+        bundle, pods, shard={"max_concurrency": 1}, max_concurrency=100, when_shard_fails=when_shard_fails
+    )
+
+    def flood() -> bool:
+        found = asyncio.run(outcomes_of(ranker, num_requests=100))
+        assert found.keys() <= ends
+        return found.keys() == ends
+
+    wait_for(flood)
+    refused = sum(
+        shard.counted(f'exfm_refused_requests_total{{model="students-shard-{number}"}}')
+        for number, shard in enumerate(shards)
+    )
+    assert refused > 0
+    assert ranker.counted('exfm_refused_requests_total{model="students"}') == 0
+    assert ranker.ask()["parameters"]["degraded"] is False
+
+
+def test_a_ranker_becomes_ready_while_its_door_is_besieged(bundle: Path, pods: Pods) -> None:
+    shards = [pods.shard(bundle, number) for number in range(2)]
+    ranker = pods.ranker(bundle, [one.lookup_address for one in shards], settings={"max_concurrency": 1})
+    besiegers = Load(ranker)
+    besiegers.during(ranker.wait_until_ready)
+    wait_for(lambda: ranker.ask()["model_name"] == "students")
+
+
+def test_callers_that_give_up_leave_no_place_taken(bundle: Path, pods: Pods) -> None:
+    ranker, shards = start(bundle, pods, max_concurrency=2)
+    with (
+        tritonclient.grpc.InferenceServerClient(ranker.grpc_address) as client,
+        ThreadPoolExecutor(2) as pool,
+        stopped(shards[1]),
+    ):
+        given_up = [
+            pool.submit(client.infer, "students", grpc_inputs(make_request()), client_timeout=0.5) for _ in range(2)
+        ]
+        for one in given_up:
+            with pytest.raises(InferenceServerException, match="Deadline Exceeded"):
+                one.result()
+    wait_for(lambda: shards[1].is_ready())
+    assert ranker.ask()
+    assert ranker.counted('exfm_refused_requests_total{model="students"}') == 0

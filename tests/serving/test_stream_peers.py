@@ -1,0 +1,79 @@
+"""What a shard's stream door bears from peers that are slow, silent or greedy."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+from pods import Pod, Pods, resident_bytes
+
+from exfm.serving.stream.frames import HEAD, PING_FRAME, Kind
+
+pytestmark = pytest.mark.slow
+
+SILENCE_S = 5
+GREETING_BYTES = HEAD.size + 32
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def shard(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+    pod = Pods(tmp_path_factory.mktemp("peers"), "stream").shard(bundle, 0, settings={"stream_silence_s": SILENCE_S})
+    pod.wait_until_ready()
+    yield pod
+    pod.server.process.terminate()
+    assert pod.exit_code() == 0
+
+
+def connect(shard: Pod) -> socket.socket:
+    host, port = shard.lookup_address.split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def ping(peer: socket.socket) -> None:
+    """Return once the shard has greeted."""
+    peer.sendall(PING_FRAME)
+    received = b""
+    while len(received) < GREETING_BYTES:
+        piece = peer.recv(GREETING_BYTES - len(received))
+        assert piece, "the shard hung up"
+        received += piece
+
+
+def seconds_until_left(peer: socket.socket) -> float:
+    began_s = time.monotonic()
+    with suppress(ConnectionResetError):
+        assert peer.recv(1) == b""
+    return time.monotonic() - began_s
+
+
+SILENT = {
+    "nothing": b"",
+    "half a head": PING_FRAME[:7],
+    "a head without its body": HEAD.pack(Kind.ASK, 1, 0, 1_000, 1),
+    "half a body": HEAD.pack(Kind.ASK, 1, 0, 1_000, 1) + bytes(500),
+}
+
+
+@pytest.mark.parametrize("said", SILENT.values(), ids=SILENT)
+def test_a_peer_that_falls_silent_is_left_and_one_that_pings_is_not(shard: Pod, said: bytes) -> None:
+    with connect(shard) as healthy, connect(shard) as silent:
+        silent.sendall(said)
+        for _ in range(3):
+            ping(healthy)
+            time.sleep(1)
+        assert 0 < seconds_until_left(silent) < SILENCE_S + 5
+        ping(healthy)
+
+
+def test_what_peers_only_announce_takes_no_memory(shard: Pod) -> None:
+    before = resident_bytes(shard.server.process.pid)
+    with ExitStack() as stack:
+        for _ in range(300):
+            peer = stack.enter_context(connect(shard))
+            peer.sendall(HEAD.pack(Kind.ASK, 1, 0, 64 * MIB, 1) + bytes(30_000))
+        with connect(shard) as another:
+            ping(another)
+        assert resident_bytes(shard.server.process.pid) - before < 60 * MIB  # of 19,200 announced
