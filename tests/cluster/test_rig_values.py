@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rig import cgroups
 from rig.binaries import FAMILIES, TOOLS, family_key, linker_flags, required_version, unfetched_modules
 from rig.configuration import STORAGE_INITIALIZER_IMAGE, kubelet_config, packet_rules, rig_inference_config
 from rig.debian import require_machine
@@ -80,6 +81,18 @@ def test_pods_may_reach_pods_and_the_machine_and_nothing_else() -> None:
         "}",
         "}",
     ]
+
+
+def test_what_runs_beside_the_rig_does_not_take_its_cpu_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(Path("/r"), Path("/c"))
+    monkeypatch.setattr(cgroups, "HIERARCHIES", tmp_path)
+    for controller, file in (("cpu", "cpu.shares"), ("memory", "memory.limit_in_bytes")):  # as the kernel makes them
+        (tmp_path / controller / layout.name).mkdir(parents=True)
+        (tmp_path / controller / "cgroup.procs").touch()
+        (tmp_path / controller / layout.name / file).write_text("1024")
+    cgroups.create_cgroups(layout)
+    assert int((tmp_path / "cpu" / layout.name / "cpu.shares").read_text()) == 20 * 1024
+    assert (tmp_path / "memory" / layout.name / "memory.limit_in_bytes").read_text() == "1024"
 
 
 def test_a_kubelet_keeps_pods_in_the_rigs_own_cgroup() -> None:

@@ -36,6 +36,7 @@ def test_a_ranker_names_the_shards_of_its_version_in_order(release: Make, config
         "--shards=students-v12-s0-grpc.exfm.svc:8081,students-v12-s1-grpc.exfm.svc:8081",
         f"--bundle-id={12:064x}",
         "--transport=grpc",
+        "--when-shard-fails=fail",
     ]
 
 
@@ -46,9 +47,17 @@ def test_a_ranker_reaches_its_shards_by_the_transport_of_the_settings(release: M
         "--shards=students-v12-s0-grpc.exfm.svc:8082,students-v12-s1-grpc.exfm.svc:8082",
         f"--bundle-id={12:064x}",
         "--transport=stream",
+        "--when-shard-fails=fail",
     ]
     _, headless = shard_objects(release(12), 0, by_streams)
     assert {port["name"]: port["targetPort"] for port in headless["spec"]["ports"]} == {"grpc": 8081, "stream": 8082}
+
+
+def test_rankers_degrade_where_the_settings_say_so_and_are_replaced_for_it(release: Make, config: DeployConfig) -> None:
+    degrading = config.model_copy(update={"when_shard_fails": "degrade"})
+    before, after = (ranker_object(history_of(release(12), settings)) for settings in (config, degrading))
+    assert predictor(after)["model"]["args"][-1] == "--when-shard-fails=degrade"
+    assert settings_of(after) != settings_of(before)
 
 
 def test_a_shards_service_resolves_to_its_pods(release: Make, config: DeployConfig) -> None:

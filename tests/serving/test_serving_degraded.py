@@ -175,7 +175,12 @@ def test_a_bundle_without_fallback_rows_cannot_be_served_degraded(
     write_shards(tmp_path / "old", tables, plan, hottest={})
     old = seal_with_golden_scores(tmp_path / "old", schema, network, plan)
     assert not (old / FALLBACK_FILE).exists()
-    ranker = pods.ranker(old, ["127.0.0.1:1", "127.0.0.1:1"], settings={"when_shard_fails": "degrade"})
+    ranker = pods.ranker(
+        old,
+        ["127.0.0.1:1", "127.0.0.1:1"],
+        settings={"when_shard_fails": "fail"},
+        arguments=["--when-shard-fails=degrade"],  # as a deployment says it
+    )
     assert ranker.exit_code() == 2
     assert ranker.lines()[-1] == (
         "error: when_shard_fails is 'degrade', but bundle 'students' has no fallback rows: "

@@ -67,6 +67,10 @@ class DeployConfig(Config):
     transport: Literal["grpc", "stream"] = "grpc"
     """How rankers reach shards: `grpc`, where a service mesh or a proxy stands between; `stream`, which takes less CPU
     time and latency. Certificates serve both."""
+    when_shard_fails: Literal["fail", "degrade"] = "fail"
+    """What becomes of a request while a shard is away, late or overloaded: `fail`, an error; `degrade`, an answer with
+    fallback rows in the place of that shard's, which says so. It goes before what ConfigMap `exfm-servers` says.
+    Rankers refuse to start with `degrade` on a bundle that has no fallback rows."""
     ready_timeout_s: Annotated[int, Field(ge=10, le=86_400)] = 900
     """Time for a version's servers to become ready, in seconds; 10 to 86,400. A failure that no waiting mends (a
     server that ends again and again, an image that cannot be had) ends the wait at once."""

@@ -135,6 +135,7 @@ def ranker_object(history: History) -> Object:
                 f"--shards={','.join(addresses)}",
                 f"--bundle-id={release.bundle_id}",
                 f"--transport={config.transport}",
+                f"--when-shard-fails={config.when_shard_fails}",
             ],
             parts=["ranker", "golden"],
             resources=config.ranker,

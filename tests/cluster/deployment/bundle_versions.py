@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import safetensors.torch
 
 from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle, tables_file
 from exfm.artifact.plan import ShardPlan
+from exfm.features.oip import tensors_from_json
+from exfm.features.request import encode_request
 from exfm.models.offline import answer_request
+from exfm.models.scoring import UnshardedScorer
 
 Scores = dict[str, list[float]]
 
@@ -42,8 +46,16 @@ def seal(folder: Path, like: BundleManifest) -> BundleManifest:
 def golden(bundle: Path) -> tuple[dict[str, Any], Scores]:
     """Return a bundle's golden request and the scores that the model gave it offline, by task."""
     request = json.loads((bundle / GOLDEN_REQUEST).read_text(encoding="utf-8"))
-    answer = answer_request(bundle, bundle / GOLDEN_REQUEST)
-    return request, {output["name"]: output["data"] for output in answer["outputs"]}
+    return request, golden_scores(bundle)
+
+
+def golden_scores(bundle: Path, *, without: Collection[int] = ()) -> Scores:
+    """Return the scores that a bundle gives its golden request offline, by task, some of its shards being away."""
+    scorer = UnshardedScorer.load(bundle)
+    body = json.loads((bundle / GOLDEN_REQUEST).read_text(encoding="utf-8"))
+    batches = encode_request(tensors_from_json(body), scorer.manifest.feature_schema)
+    scores_NT = scorer.scores(batches, without=without)
+    return {task: scores_NT[:, column].tolist() for column, task in enumerate(scorer.manifest.tasks)}
 
 
 def _scale(file: Path, scale: float, *, only: str) -> None:

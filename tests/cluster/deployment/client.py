@@ -1,9 +1,10 @@
 """Run in the client pod: asks a ranker over one gRPC connection, steadily, and says what came back.
 
 Its argument NAME names NAME.in, JSON: address, model, request (the protocol's JSON form), scores (by version, then by
-task), rate (requests a second), seconds (the longest that it goes on) and deadline_s. It stops early when NAME.stop
-appears, and prints JSON: how many requests it sent, failures by their text, answers by version, wrong ones, and
-latencies. Nothing is sent twice, but for gRPC's transparent retry of what no server has seen.
+task), degraded_scores (the same, of answers flagged so), rate (requests a second), seconds (the longest that it goes
+on) and deadline_s. It stops early when NAME.stop appears, and prints JSON: how many requests it sent, failures by their
+text, answers by version, degraded ones by the tables that they name, wrong ones, and latencies. Nothing is sent twice,
+but for gRPC's transparent retry of what no server has seen.
 """
 
 import asyncio
@@ -58,6 +59,7 @@ async def load(settings: dict[str, Any], *, stop: Path) -> dict[str, Any]:
     message = request_message(settings["model"], settings["request"])
     failures: Counter[str] = Counter()
     versions: Counter[str] = Counter()
+    degraded: Counter[str] = Counter()
     latencies_ms: list[float] = []
     slowest_failure_s = 0.0
     wrong = 0
@@ -79,7 +81,11 @@ async def load(settings: dict[str, Any], *, stop: Path) -> dict[str, Any]:
             versions[version] += 1
             if version not in order[-1:]:
                 order.append(version)
-            if not is_right(response, settings["scores"].get(version, {})):
+            scores = settings["scores"]
+            if response.parameters["degraded"].bool_param:
+                degraded[response.parameters["degraded_tables"].string_param] += 1
+                scores = settings["degraded_scores"]
+            if not is_right(response, scores.get(version, {})):
                 wrong += 1
 
         period_s = 1 / min(settings["rate"], MAX_RATE)
@@ -100,6 +106,7 @@ async def load(settings: dict[str, Any], *, stop: Path) -> dict[str, Any]:
         "slowest_failure_s": slowest_failure_s,
         "versions": dict(versions),
         "order": order,
+        "degraded": dict(degraded),
         "wrong": wrong,
         "p50_ms": latencies_ms[len(latencies_ms) // 2] if latencies_ms else None,
         "p99_ms": latencies_ms[int(len(latencies_ms) * 0.99)] if latencies_ms else None,

@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bundle_versions import golden
+from bundle_versions import golden, golden_scores
 
 REPOSITORY = Path(__file__).parents[3]
 NAMESPACE, CLIENTS = "exfm", "exfm-clients"
@@ -30,6 +30,8 @@ class Load:
     slowest_failure_s: float = 0.0
     versions: dict[str, int] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
+    degraded: dict[str, int] = field(default_factory=dict)
+    """Flagged so, by the tables that they name."""
     wrong: int = 0
     p50_ms: float | None = None
     p99_ms: float | None = None
@@ -182,14 +184,24 @@ class Operator:
         return self.kubectl("exec", f"--namespace={CLIENTS}", "-i", CLIENT, "--", "python", "-c", program, text=text)
 
     @contextmanager
-    def load(self, *, rate: int = 20, seconds: int = 240, deadline_s: float = 5.0) -> Iterator[Load]:
-        """Ask the ranker's Service while the block runs, and fill in what came back when it ends."""
+    def load(
+        self, *, rate: int = 20, seconds: int = 240, deadline_s: float = 5.0, may_miss: Collection[int] = ()
+    ) -> Iterator[Load]:
+        """Ask the ranker's Service while the block runs, and fill in what came back when it ends.
+
+        A degraded answer is right if its scores are those without the shards in `may_miss`, wrong if that is empty.
+        """
         request, _ = golden(self.bundles[1])
         settings = {
             "address": f"{self.vm}-predictor.{NAMESPACE}.svc:8081",
             "model": self.vm,
             "request": request,
             "scores": {self.ids[version]: golden(bundle)[1] for version, bundle in self.bundles.items()},
+            "degraded_scores": {
+                self.ids[version]: golden_scores(bundle, without=may_miss)
+                for version, bundle in self.bundles.items()
+                if may_miss
+            },
             "rate": rate,
             "seconds": seconds,
             "deadline_s": deadline_s,

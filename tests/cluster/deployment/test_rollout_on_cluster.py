@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from bundle_versions import golden, seal
+import yaml
+from bundle_versions import golden, golden_scores, seal
 from operators import MODELS_CLAIM, NAMESPACE, Operator, wait_for
 
 from exfm.artifact.bundle import BundleManifest, tables_file
@@ -123,6 +124,15 @@ def shard_pods(operator: Operator, version: int) -> list[str]:
     return operator.names("pods", labels=f"app.kubernetes.io/component=shard,exfm.dev/version={version}")
 
 
+def ranker_starts(operator: Operator) -> list[str]:
+    """Return when each ranker's server was started, by its pod."""
+    started = "{.status.containerStatuses[0].state.running.startedAt}"
+    return operator.kubectl(
+        "get", "pods", f"--namespace={NAMESPACE}", "--selector=app.kubernetes.io/component=ranker",
+        f"--output=jsonpath={{range .items[*]}}{{.metadata.name}} {started}{{'\\n'}}{{end}}",
+    ).splitlines()  # fmt: skip
+
+
 def all_ready(operator: Operator, version: int) -> bool:
     [row] = [row for row in operator.status() if row["version"] == version]
     return row["state"] == "serving" and all(a == b for a, b in (one.split("/") for one in row["shards"].split()))
@@ -144,7 +154,7 @@ def test_with_two_servers_a_shard_a_lost_one_costs_no_request(two_replicas: Oper
 def test_with_one_server_a_shard_requests_fail_at_once_until_it_is_back_and_no_ranker_restarts(
     served: Operator,
 ) -> None:
-    rankers = served.names("pods", labels="app.kubernetes.io/component=ranker")
+    starts = ranker_starts(served)
     with served.load() as load:
         served.kill(shard_pods(served, 1)[0])
         time.sleep(5)
@@ -157,12 +167,31 @@ def test_with_one_server_a_shard_requests_fail_at_once_until_it_is_back_and_no_r
     with served.load() as after:
         time.sleep(2)
     assert (after.failures, after.wrong) == ({}, 0)
-    assert served.names("pods", labels="app.kubernetes.io/component=ranker") == rankers
-    restarts = served.kubectl(
-        "get", "pods", f"--namespace={NAMESPACE}", "--selector=app.kubernetes.io/component=ranker",
-        "--output=jsonpath={.items[*].status.containerStatuses[*].restartCount}",
-    )  # fmt: skip
-    assert set(restarts.split()) == {"0"}
+    assert ranker_starts(served) == starts
+
+
+def test_with_one_server_a_shard_rankers_that_may_degrade_answer_until_it_is_back(
+    served: Operator, tmp_path: Path
+) -> None:
+    lost = 1  # the other one: a second kill of one pod has the kubelet wait 10 s
+    whole, without = (golden_scores(served.bundles[1], without=shards) for shards in ((), (lost,)))
+    assert not close(whole, without), "equal scores would hide any mistake"
+    tables = {slice_.table for slice_ in BundleManifest.read(served.bundles[1]).plan.slices_on(lost)}
+    settings = tmp_path / "degrade.yaml"
+    settings.write_text(yaml.safe_dump({**yaml.safe_load(served.settings.read_text()), "when_shard_fails": "degrade"}))
+    served.exfm(*served.deploy_arguments(1)[:-1], str(settings))
+    starts = ranker_starts(served)
+    with served.load(may_miss={lost}) as load:
+        served.kill(shard_pods(served, 1)[lost])
+        time.sleep(5)
+        wait_for(lambda: all_ready(served, 1), seconds=60, what="the shard's return")
+    assert (load.failures, load.wrong) == ({}, 0)
+    assert load.degraded.keys() == {",".join(sorted(tables))}
+    assert 10 < sum(load.degraded.values()) < load.num
+    with served.load() as after:
+        time.sleep(2)
+    assert (after.failures, after.wrong, after.degraded) == ({}, 0, {})
+    assert ranker_starts(served) == starts
 
 
 def test_a_deployment_killed_anywhere_converges(served: Operator) -> None:

@@ -10,6 +10,11 @@ from rig.waiting import wait_for
 
 HIERARCHIES = Path("/sys/fs/cgroup")
 
+WEIGHTS = {"cpu.shares": 20_480, "cpu.weight": 2_000}
+"""What the rig and all its pods weigh together: as much CPU time as 20 busy processes beside it get. Version 1's file,
+and version 2's. By a cgroup's own weight, which is that of one process, a ranker on two cores beside a benchmark of ten
+gave no answer for 10 s, and tests take that for lost requests (2026-11)."""
+
 
 def cgroups(layout: Layout) -> list[Path]:
     """Return the rig's cgroup in every hierarchy: one for version 2, one per controller for version 1."""
@@ -31,6 +36,9 @@ def create_cgroups(layout: Layout) -> None:
         for file in ("cpuset.cpus", "cpuset.mems"):
             if cgroup.parent.name == "cpuset":
                 (cgroup / file).write_text((cgroup.parent / file).read_text())
+        for file, weight in WEIGHTS.items():
+            if (cgroup / file).exists():
+                (cgroup / file).write_text(str(weight))
     for cgroup in daemon_cgroups(layout):
         cgroup.mkdir(exist_ok=True)
 

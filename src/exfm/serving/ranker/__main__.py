@@ -21,6 +21,7 @@ def main() -> None:
         "of that shard. Empty: this server holds all tables itself",
     )
     parser.add_argument("--transport", choices=["grpc", "stream"], help="to the shards, instead of the settings'")
+    parser.add_argument("--when-shard-fails", choices=["fail", "degrade"], help="instead of the settings'")
     arguments = parser.parse_args()
     config = config_from(arguments, RankerConfig)
     shards = _addresses(arguments.shards)
