@@ -1,3 +1,5 @@
+"""That a user met once gives the scores of a user met with each item."""
+
 import pytest
 import torch
 from hypothesis import given
@@ -35,6 +37,7 @@ def pooled_of(schema: Schema, num_items: int) -> dict[str, torch.Tensor]:
     bottom_units=st.sampled_from([(), (3,), (4, 2)]),
     top_units=st.sampled_from([(), (5,), (6, 4)]),
     num_items=st.integers(1, 9),
+    has_user=st.booleans(),
     seed=st.integers(0, 99),
 )
 def test_the_logits_are_the_networks(
@@ -43,8 +46,11 @@ def test_the_logits_are_the_networks(
     bottom_units: tuple[int, ...],
     top_units: tuple[int, ...],
     num_items: int,
+    has_user: bool,
     seed: int,
 ) -> None:
+    if not has_user:
+        schema = schema.select(features=[feature.name for feature in schema.sparse_of("item")])
     config = NetworkConfig(
         bottom_units=bottom_units, num_cross_layers=num_cross_layers, cross_rank=3, top_units=top_units
     )
@@ -59,18 +65,22 @@ def test_the_logits_are_the_networks(
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_the_users_columns_matter(schema: Schema) -> None:
-    network = network_of(schema, NetworkConfig(), seed=1)
-    pooled = pooled_of(schema, 2)
-    item = torch.cat(
-        [pooled["item"], torch.zeros(2, network.trunk.width - user_columns(schema) - pooled["item"].shape[1])], dim=1
-    )
-    once = OneUserNetwork(network, num_user_columns=user_columns(schema))
-    with torch.inference_mode():
-        assert (once.logits(pooled["user"][0], item) != once.logits(pooled["user"][0] + 1, item)).all()
-
-
 @pytest.mark.parametrize(("num_items", "pays"), [(0, False), (1, False), (1_000, True)])
 def test_it_pays_for_many_items(schema: Schema, num_items: int, pays: bool) -> None:
     network = network_of(schema, NetworkConfig(), seed=0)
     assert OneUserNetwork(network, num_user_columns=user_columns(schema)).pays(num_items) is pays
+
+
+@pytest.mark.parametrize("num_user_columns", [0, 16])
+def test_it_never_pays_where_the_user_is_narrower_than_what_its_crosses_mix(
+    schema: Schema, num_user_columns: int
+) -> None:
+    network = network_of(schema, NetworkConfig(num_cross_layers=4, cross_rank=128, top_units=()), seed=0)
+    assert not OneUserNetwork(network, num_user_columns=num_user_columns).pays(10_000)
+
+
+def test_random_numbers_go_on_as_if_nothing_was_made(schema: Schema) -> None:
+    network = network_of(schema, NetworkConfig(), seed=0)
+    before = torch.get_rng_state()
+    OneUserNetwork(network, num_user_columns=user_columns(schema))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,15 @@ def bundle(make_bundle: Make, tmp_path: Path) -> Path:
 
 
 def sharded_scores(
-    schema: Schema, tables: Tables, network: DenseNetwork, plan: ShardPlan, batches: NetBatches
+    schema: Schema,
+    tables: Tables,
+    network: DenseNetwork,
+    plan: ShardPlan,
+    batches: NetBatches,
+    *,
+    halved: Collection[int] = (),
 ) -> np.ndarray[Any, Any]:
-    """Return the scores that shards and a ranker with these parameters give."""
+    """Return the scores that shards and a ranker with these parameters give; some shards' sums are halves."""
     manifest = BundleManifest(
         bundle_id="0" * 64, name="a", tasks=(), feature_schema=schema, network={}, plan=plan, lineage={}, files={}
     )
@@ -69,9 +75,20 @@ def sharded_scores(
     sums = []
     for shard, bags in enumerate(scorer.bags_for(batches)):
         flat = flatten_tables(tables, plan, shard=shard, hot_rows=hot_rows)
-        held = ShardTables(flat, plan, schema, shard=shard, hot_rows=sets)
+        held = ShardTables(flat, plan, schema, shard=shard, hot_rows=sets, sums="fp16" if shard in halved else "fp32")
         sums.append({net: held.sums(net, of_net) for net, of_net in bags.items()})
     return scorer.scores(batches, sums, scorer.bottom(batches))
+
+
+def test_shards_may_give_sums_of_both_precisions(schema: Schema, tables: Tables, network: DenseNetwork) -> None:
+    plan = random_plan(schema, num_shards=3, seed=4)
+    assert any(len({slice_.shard for slice_ in plan.slices_of(table.name)}) > 1 for table in schema.tables)
+    batches = random_batches(schema, [4], seed=4)
+    halves, exact = (
+        sharded_scores(schema, tables, network, plan, batches, halved=halved) for halved in ({0, 2}, set[int]())
+    )
+    assert halves.dtype == np.float32
+    assert 0 < np.abs(halves - exact).max() < 1e-3
 
 
 CANDIDATES = [[5], [1], [0], [2, 3], [0, 4, 0], [1, 1, 1], [], [0, 0]]

@@ -8,12 +8,13 @@ from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
 import pytest
 import tritonclient.grpc.aio
-from pods import Load, Pod, Pods, wait_for
+from pods import Pod, Pods, wait_for
 from serving_requests import Scores, grpc_inputs, make_request, offline_scores, scores_of
 from tritonclient.utils import InferenceServerException
 
@@ -149,6 +150,14 @@ async def outcomes_of(ranker: Pod, *, num_requests: int) -> Counter[str]:
     )
 
 
+def num_refused(shards: list[Pod]) -> float:
+    """Return how many lookups shards have refused."""
+    return sum(
+        shard.counted(f'exfm_refused_requests_total{{model="students-shard-{number}"}}')
+        for number, shard in enumerate(shards)
+    )
+
+
 @pytest.mark.parametrize(("when_shard_fails", "ends"), [("fail", {"200", "429"}), ("degrade", {"200", "degraded"})])
 def test_a_shard_that_refuses_is_an_overload_or_a_missing_shard(
     bundle: Path, pods: Pods, when_shard_fails: str, ends: set[str]
@@ -163,21 +172,29 @@ def test_a_shard_that_refuses_is_an_overload_or_a_missing_shard(
         return found.keys() == ends
 
     wait_for(flood)
-    refused = sum(
-        shard.counted(f'exfm_refused_requests_total{{model="students-shard-{number}"}}')
-        for number, shard in enumerate(shards)
-    )
-    assert refused > 0
+    assert num_refused(shards) > 0
     assert ranker.counted('exfm_refused_requests_total{model="students"}') == 0
     assert ranker.ask()["parameters"]["degraded"] is False
 
 
-def test_a_ranker_becomes_ready_while_its_door_is_besieged(bundle: Path, pods: Pods) -> None:
-    shards = [pods.shard(bundle, number) for number in range(2)]
-    ranker = pods.ranker(bundle, [one.lookup_address for one in shards], settings={"max_concurrency": 1})
-    besiegers = Load(ranker)
-    besiegers.during(ranker.wait_until_ready)
-    wait_for(lambda: ranker.ask()["model_name"] == "students")
+def test_a_ranker_becomes_ready_though_another_besieges_its_shards(bundle: Path, pods: Pods) -> None:
+    first, shards = start(bundle, pods, shard={"max_concurrency": 1}, max_concurrency=100)
+    is_over = Event()
+
+    def besiege() -> None:
+        while not is_over.is_set():
+            asyncio.run(outcomes_of(first, num_requests=100))
+
+    with ThreadPoolExecutor(1) as pool:
+        siege = pool.submit(besiege)
+        try:
+            wait_for(lambda: num_refused(shards) > 0)
+            second = pods.ranker(bundle, [one.lookup_address for one in shards])
+            second.wait_until_ready()
+        finally:
+            is_over.set()
+        siege.result()
+    assert scores_of(second.ask()).keys() == offline_scores(bundle, REQUEST).keys()
 
 
 def test_callers_that_give_up_leave_no_place_taken(bundle: Path, pods: Pods) -> None:

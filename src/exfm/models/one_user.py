@@ -5,9 +5,11 @@ for all requests and z of low rank; so a layer that reads them, as `down` and th
 (W diag(u) up) z: a vector and a small matrix of the user. The logits are the network's, but for the rounding of sums in
 another order.
 
-Legend: N items, X user columns and Y item columns of x0 (the bottom tower's among them), K ranks of the cross layers
-passed, side by side, O outputs of a layer, T tasks.
+Legend: N items, X user columns and Y item columns of x0 (the bottom tower's among them), R ranks of a cross layer, K of
+those passed, side by side, O outputs of a layer, I its inputs, T tasks.
 """
+
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ class OneUserNetwork:
     def __init__(self, network: DenseNetwork, *, num_user_columns: int) -> None:
         """Give the logits of `network`; the first columns of its x0 are the user's."""
         trunk, head = network.trunk, network.serving_head
-        crosses = [cross for cross in trunk.crosses if isinstance(cross, LowRankCrossLayer)]
+        crosses = [_low_rank(cross) for cross in trunk.crosses]
         ones_X = head.weight.new_ones(num_user_columns)
         scale_X = ones_X
         self._downs, self._ups = [], []
@@ -38,6 +40,7 @@ class OneUserNetwork:
         assert isinstance(first, nn.Linear), "towers begin with a linear layer"
         self._first = _Reader(first, ones_X)
         self._rest = nn.Sequential(*rest)
+        self._saved_per_item, self._once = self._multiplications(num_user_columns)
 
     def logits(self, user_X: Tensor, item_NY: Tensor) -> Tensor:
         """Return the logits of a user's items; shape [N, T]."""
@@ -51,9 +54,16 @@ class OneUserNetwork:
 
     def pays(self, num_items: int) -> bool:
         """Return whether this takes fewer multiplications than the network itself for so many items."""
-        readers, num_ranks = [*self._downs, self._head], self._user_up_XK.shape[1]
-        of_user = sum(reader.num_outputs for reader in readers) * num_ranks
-        return num_items * (sum(reader.num_outputs for reader in (*readers, self._first)) + num_ranks) > of_user
+        return num_items * self._saved_per_item > self._once
+
+    def _multiplications(self, num_user_columns: int) -> tuple[int, int]:
+        """Return how many fewer an item takes than in the network, and how many the user takes once."""
+        readers = [*self._downs, self._head]
+        ranks_read = accumulate((down.num_outputs for down in self._downs), initial=0)
+        mixed = sum(reader.num_outputs * num_read for reader, num_read in zip(readers, ranks_read, strict=True))
+        num_outputs = sum(reader.num_outputs for reader in (*readers, self._first))
+        num_ranks = self._user_up_XK.shape[1]
+        return num_user_columns * (num_outputs + num_ranks) - mixed, num_user_columns * (num_outputs + mixed)
 
 
 class _Reader:
@@ -61,12 +71,12 @@ class _Reader:
 
     def __init__(self, layer: nn.Linear, scale_X: Tensor) -> None:
         """Take the layer apart; `scale_X` is what the user's columns are multiplied by, whoever the user is."""
-        weight_O, num_user = layer.weight.detach(), len(scale_X)
-        self._user_OX = weight_O[:, :num_user].contiguous()
+        weight_OI, num_user = layer.weight.detach(), len(scale_X)
+        self._user_OX = weight_OI[:, :num_user].contiguous()
         self._scaled_OX = self._user_OX * scale_X
-        self._item_OY = weight_O[:, num_user:].contiguous()
-        self._bias_O = weight_O.new_zeros(len(weight_O)) if layer.bias is None else layer.bias.detach()
-        self.num_outputs = len(weight_O)
+        self._item_OY = weight_OI[:, num_user:].contiguous()
+        self._bias_O = weight_OI.new_zeros(len(weight_OI)) if layer.bias is None else layer.bias.detach()
+        self.num_outputs = len(weight_OI)
 
     def read(self, cross_NY: Tensor, user_X: Tensor, ranks_NK: Tensor, user_up_XK: Tensor) -> Tensor:
         """Return the layer's outputs, [N, O]; `ranks_NK` are those of the layers whose crosses it reads."""
@@ -78,11 +88,17 @@ class _Reader:
         return read_NO
 
 
+def _low_rank(cross: nn.Module) -> LowRankCrossLayer:
+    assert isinstance(cross, LowRankCrossLayer), "a trunk's crosses are of low rank"
+    return cross
+
+
 def _split(layer: nn.Linear, num_columns: int) -> tuple[nn.Linear, nn.Linear]:
     """Return a layer as two, over the first columns and over the others, whose outputs add up."""
     weight = layer.weight.detach()
-    first = nn.Linear(num_columns, len(weight))
-    other = nn.Linear(weight.shape[1] - num_columns, len(weight), bias=False)
+    # On no device, so that no first values are drawn: others go on with torch's random numbers.
+    first = nn.Linear(num_columns, len(weight), device="meta")
+    other = nn.Linear(weight.shape[1] - num_columns, len(weight), bias=False, device="meta")
     first.weight, first.bias = nn.Parameter(weight[:, :num_columns]), nn.Parameter(layer.bias.detach())
     other.weight = nn.Parameter(weight[:, num_columns:])
     return first, other

@@ -15,6 +15,7 @@ Parameter = bool | int | str
 """A parameter of a request or an answer: gRPC's form of the protocol has no other types."""
 
 Numbers = npt.NDArray[np.float32] | npt.NDArray[np.float16]
+"""An output's values: scores are float32, a shard's sums may be halves."""
 
 TIMEOUT = "timeout"
 """The request parameter in which Triton's clients send the time that they allow, in microseconds."""

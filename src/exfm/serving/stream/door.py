@@ -139,6 +139,7 @@ class RankerConnection(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count as connected; the argument is asyncio's."""
         super().connection_made(transport)
+        self._heard_s = self._loop.time()  # its handshake had a time of its own
         self._door.connections.add(self)
         if self._door.is_leaving:  # its handshake took until now
             self.send([LEAVING_FRAME])
