@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from exfm.bench.serving.bench import bench_serving
-from exfm.bench.serving.config import Case, ServingBenchConfig, Sweep
+from exfm.bench.serving.config import Case, Peers, ServingBenchConfig, Sweep
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
         dim_factor=0.125,
         cases=(Case(model="drm3", candidates=16, loads=(0.0, 0.3), transports=("stream",), requests=4),),
         sweep=Sweep(rows=()),
+        peers=Peers(candidates=16, requests=2),
     )
     bench_serving(Console(width=200), config, out=Path(sys.argv[1]))
 

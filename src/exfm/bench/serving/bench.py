@@ -12,7 +12,8 @@ from exfm.bench.serving import tables
 from exfm.bench.serving.config import ServingBenchConfig
 from exfm.bench.serving.findings import Findings
 from exfm.bench.serving.measuring import measure_case
-from exfm.bench.serving.page import flatness, page
+from exfm.bench.serving.page import beside_peers, flatness, page
+from exfm.bench.serving.peers import measure_peers
 from exfm.bench.serving.picture import draw
 from exfm.bench.serving.servers import Bundles, cores_of_servers
 from exfm.bench.serving.sweep import measure_sweep
@@ -53,7 +54,11 @@ def measure(console: Console, config: ServingBenchConfig) -> Findings:
         if config.sweep.rows:
             say("the sweep of rows")
             sweep = measure_sweep(config, bundles, say=say)
-    return Findings(facts=facts, config=config, cases=tuple(cases), sweep=sweep)
+        peers = None
+        if config.peers.model != "none":
+            say(f"other servers: {config.peers.model}, {config.peers.candidates} candidates")
+            peers = measure_peers(config, config.peers.model, bundles, Path(folder) / "peers", say=say)
+    return Findings(facts=facts, config=config, cases=tuple(cases), sweep=sweep, peers=peers)
 
 
 def tell(console: Console, findings: Findings) -> None:
@@ -64,6 +69,9 @@ def tell(console: Console, findings: Findings) -> None:
     if findings.sweep:
         console.print(tables.of_sweep(findings.sweep).rich())
         console.print(flatness(findings.sweep), soft_wrap=True)
+    if findings.peers:
+        console.print(tables.of_peers(findings.peers).rich())
+        console.print(beside_peers(findings.peers), soft_wrap=True)
 
 
 def facts_of_machine() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -27,6 +27,11 @@ NUM_PROBES, NUM_PROBING = 3, 60
 """Times that a capacity is measured, and of how many requests."""
 
 
+def scores_of_message(answer: bytes) -> Floats:
+    """Return the scores of a gRPC door's answer, one task after another."""
+    return np.concatenate([tensor.values.ravel() for tensor in outputs_of(answer).values()])
+
+
 @dataclass(frozen=True)
 class Server:
     """Processes that answer requests, and how one of them is asked."""
@@ -37,6 +42,7 @@ class Server:
     ask: Ask
     messages: Sequence[bytes]
     """The requests, in its form of them."""
+    scores_of: Callable[[bytes], Floats] = scores_of_message
 
 
 class Client:
@@ -112,12 +118,11 @@ class Client:
             raise ServingError(f"{server.name} did not answer: {error}") from error
 
     def scores(self, server: Server, num_messages: int) -> Floats:
-        """Return all scores that a server of ours gives for its first messages, one after another.
+        """Return all scores that a server gives for its first messages, one after another.
 
         Raises: ServingError.
         """
-        outputs = [outputs_of(self.answer(server, number)) for number in range(num_messages)]
-        return np.concatenate([tensor.values.ravel() for of_one in outputs for tensor in of_one.values()])
+        return np.concatenate([server.scores_of(self.answer(server, number)) for number in range(num_messages)])
 
     def requests_per_s(self, server: Server) -> float:
         """Return a server's capacity: the requests that it answers in a second while there are always more."""

@@ -91,6 +91,9 @@ class Peers(Config):
     """Of a request, 1 to 10,000."""
     requests: Requests = 20
     """Of a server in a block, 2 to 100,000. They are slow, and their distance is not one of per cents."""
+    mlserver: str = ""
+    """Folder of a virtual environment with mlserver, torch and safetensors, whose dependencies are not exfm's; empty:
+    MLServer is left out. By default MLServer 1.7 runs a worker that does not start with uvloop 0.22 or later."""
 
 
 class ServingBenchConfig(Config):

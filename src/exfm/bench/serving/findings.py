@@ -6,6 +6,7 @@ from typing import Any
 
 from exfm.bench.serving.config import ServingBenchConfig
 from exfm.bench.serving.measuring import Measured
+from exfm.bench.serving.peers import PeersFound
 from exfm.bench.serving.sweep import SweepFound
 
 
@@ -18,6 +19,7 @@ class Findings:
     config: ServingBenchConfig
     cases: tuple[Measured, ...]
     sweep: SweepFound | None
+    peers: PeersFound | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the raw numbers of all blocks, as JSON can hold them."""
@@ -26,6 +28,7 @@ class Findings:
             "config": self.config.to_dict(),
             "cases": [_case(one) for one in self.cases],
             "sweep": _sweep(self.sweep) if self.sweep else None,
+            "peers": _peers(self.peers) if self.peers else None,
         }
 
 
@@ -57,4 +60,23 @@ def _sweep(found: SweepFound) -> dict[str, Any]:
             for one in found.sizes
         ],
         "same": found.same.to_dict(),
+    }
+
+
+def _peers(found: PeersFound) -> dict[str, Any]:
+    return {
+        "model": found.model,
+        "candidates": found.candidates,
+        "threads": found.threads,
+        "unsharded": found.unsharded.to_dict(),
+        "same": found.same.to_dict(),
+        "sharded": found.sharded.to_dict(),
+        "peers": [
+            {"peer": peer.name, "version": peer.version, "tuned": peer.tuned, **series.to_dict()}
+            for peer, series in found.peers
+        ],
+        "missing": list(found.missing),
+        "score_differences": list(found.score_differences),
+        "fp32_bytes": found.fp32_bytes,
+        "int8_bytes": found.int8_bytes,
     }

@@ -2,6 +2,7 @@
 
 from exfm.bench.serving import tables
 from exfm.bench.serving.findings import Findings
+from exfm.bench.serving.peers import FASTER, SMALLER, PeersFound, is_faster
 from exfm.bench.serving.ratios import MAX_HALF_WIDTH
 from exfm.bench.serving.sweep import FLAT, SweepFound, is_flat
 from exfm.bench.serving.targets import judged
@@ -18,6 +19,8 @@ def page(findings: Findings, *, picture: str) -> str:
     if findings.sweep:
         sections += ["## More rows, the same requests", tables.of_sweep(findings.sweep).markdown()]
         sections += [flatness(findings.sweep)]
+    if findings.peers:
+        sections += ["## Other servers", tables.of_peers(findings.peers).markdown(), beside_peers(findings.peers)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -33,6 +36,22 @@ def flatness(found: SweepFound) -> str:
         f"From {first.rows:,} to {last.rows:,} rows a table, latency is {', '.join(parts)}; flat means a ratio of at "
         f"most {FLAT:g}; that of a second server of the fewest rows is {chance}."
     )
+
+
+def beside_peers(found: PeersFound) -> str:
+    """Return whether the targets beside other servers were met."""
+    how = (
+        f"{found.model}, {found.candidates} candidates, closed loop, {found.threads} of torch's threads in exfm's "
+        "ranker and in tuned peers, which also get raw tensors by gRPC and exfm's environment for memory; as "
+        "documented, peers get JSON by REST and have all defaults. Peers hold an nn.EmbeddingBag in fp32 for each "
+        f"feature, of {found.times_smaller:.2f} times the bytes ({SMALLER:g} or more: "
+        f"{'met' if found.times_smaller >= SMALLER else 'not met'})."
+    )
+    tuned = next((series for peer, series in found.peers if peer.name == "KServe" and peer.tuned), None)
+    if tuned is None:
+        return how
+    times = found.times_slower(tuned)
+    return f"{how} Sharded serving is {times} times as fast as KServe, tuned ({FASTER:g} or more: {is_faster(times)})."
 
 
 def _how(findings: Findings) -> str:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from exfm.bench.serving.blocks import FIGURES, STATISTICS, Series
 from exfm.bench.serving.measuring import Measured
+from exfm.bench.serving.peers import PeersFound
 from exfm.bench.serving.sweep import SweepFound
 from exfm.bench.serving.targets import Judged
 from exfm.planning.sizes import bytes_text
@@ -101,6 +102,24 @@ def of_sweep(found: SweepFound) -> Table:
         for one in found.sizes
     ]
     return Table(heads, rows, num_words=0)
+
+
+def of_peers(found: PeersFound) -> Table:
+    """Return every peer, slower than sharded serving or not."""
+    heads = ("served", "tables", "P50 ms", "P99 ms", "CPU ms", "client's", "P50 over sharded", "scores", "failed")
+    ours, theirs = bytes_text(found.int8_bytes), bytes_text(found.fp32_bytes)
+    every = [(series, ours, "") for series in (found.unsharded, found.same, found.sharded)]
+    every += [
+        (series, theirs, f"{difference:.1e}")
+        for (_, series), difference in zip(found.peers, found.score_differences, strict=True)
+    ]
+    rows: list[Sequence[str]] = []
+    for series, tables, difference in every:
+        p50, p99, cpu, _, client = _figures(series)
+        times = str(found.times_slower(series))
+        rows.append((series.name, tables, p50, p99, cpu, client, times, difference, str(series.num_failed)))
+    rows += [(why, *([""] * (len(heads) - 1))) for why in found.missing]
+    return Table(heads, rows, num_words=1)
 
 
 def _figures(series: Series) -> list[str]:
