@@ -1,5 +1,7 @@
 """What `exfm bench serving` serves is what its settings say."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -7,8 +9,11 @@ from pydantic import ValidationError
 from exfm.bench.serving.config import Case, ServingBenchConfig, Way
 from exfm.bench.serving.models import ModelKind, of_rows, scaled
 from exfm.bench.serving.servers import sharding
+from exfm.config import read_yaml
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS
+
+EXAMPLES = Path(__file__).parents[2] / "examples/bench"
 
 
 @pytest.mark.parametrize(("kind", "num_tables", "num_nets"), [("drm1", 257, 2), ("drm2", 133, 2), ("drm3", 39, 1)])
@@ -65,3 +70,19 @@ def test_one_shard_is_one_way_whatever_the_strategy() -> None:
 def test_rows_of_a_sweep_that_do_not_rise_are_refused() -> None:
     with pytest.raises(ValidationError, match="do not rise"):
         ServingBenchConfig.model_validate({"sweep": {"rows": [1000, 100]}})
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("serving-*.yaml")), ids=lambda path: path.name)
+def test_the_settings_in_examples_are_valid(path: Path) -> None:
+    config = ServingBenchConfig.parse(read_yaml(path), source=str(path))
+    assert all(case.ways() for case in config.cases)
+
+
+def test_the_full_settings_hold_every_combination() -> None:
+    config = ServingBenchConfig.parse(read_yaml(EXAMPLES / "serving-full.yaml"), source="full")
+    assert {(case.model, case.candidates) for case in config.cases} == {
+        (model, candidates) for model in ("drm1", "drm2", "drm3") for candidates in (64, 512, 2048)
+    }
+    for case in config.cases:
+        assert case.loads == (0.0, 0.3, 0.6)
+        assert len(case.ways()) == 2 * (1 + 3 * 3), "one shard, and three strategies on 2, 4 and 8, by both transports"

@@ -49,7 +49,7 @@ def measure(console: Console, config: ServingBenchConfig) -> Findings:
         cases = []
         for number, case in enumerate(config.cases, start=1):
             say(f"case {number} of {len(config.cases)}: {case.model}, {case.candidates} candidates")
-            cases += list(measure_case(case, config, bundles, say=say))
+            cases += measure_case(case, config, bundles, say=say)
         sweep = None
         if config.sweep.rows:
             say("the sweep of rows")

@@ -1,6 +1,6 @@
 """A case measured: unsharded servers and sharded ones, of the same bundle's content, under the same requests."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,23 +48,24 @@ class Measured:
     """Standard deviation of the unsharded server's scores."""
 
 
-def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, say: Say) -> Iterator[Measured]:
-    """Yield what was measured of a case, load after load.
+def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, say: Say) -> list[Measured]:
+    """Return what was measured of a case: of some ways after others, under one load after another.
 
     Raises: PlanError if a strategy finds no place for its tables; ServingError if servers do not start or answer.
     """
     model = scaled(case.model, bytes_factor=config.bytes_factor, dim_factor=config.dim_factor, seed=config.seed)
     messages = model.messages(config.distinct_requests, candidates=case.candidates, seed=config.seed)
-
-    placements = {ONE_SHARD, *(way.placement() for way in case.ways())}
+    ways = case.ways()
+    placements = {ONE_SHARD, *(way.placement() for way in ways)}
     paths = {way: bundles.of(case.model, model, way, candidates=case.candidates) for way in placements}
     threads = config.threads or best_threads(paths[ONE_SHARD], messages, seed=config.seed)
     say(f"  {threads} thread{'s' * (threads > 1)} of torch")
-    for first in range(0, len(case.ways()), config.ways_at_once):
-        ways = case.ways()[first : first + config.ways_at_once]
+    found = []
+    for first in range(0, len(ways), config.ways_at_once):
+        some = ways[first : first + config.ways_at_once]
+        arms: list[tuple[str, Way, Transport | None]] = [(name, ONE_SHARD, None) for name in BASELINES]
+        arms += [(str(way), way.placement(), way.transport) for way in some]
         with ExitStack() as stack, Client() as client:
-            arms: list[tuple[str, Way, Transport | None]] = [(name, ONE_SHARD, None) for name in BASELINES]
-            arms += [(str(way), way.placement(), way.transport) for way in ways]
             started = [
                 stack.enter_context(serving(paths[placed], transport=transport, threads=threads))
                 for _, placed, transport in arms
@@ -74,22 +75,25 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
             for load in case.loads:
                 rate = load * client.requests_per_s(servers[0]) if load else 0.0
                 how = f"an open loop of {rate:.1f} requests/s" if load else "a closed loop"
-                say(f"  {'; '.join(map(str, ways))}: {how}")
+                say(f"  {'; '.join(map(str, some))}: {how}")
                 unsharded, same, *sharded = take_series(
                     client, servers, config, num_requests=case.requests, requests_per_s=rate
                 )
-                yield Measured(
-                    case=case,
-                    load=load,
-                    requests_per_s=rate,
-                    threads=threads,
-                    table_bytes=bytes_of(model),
-                    unsharded=unsharded,
-                    same=same,
-                    sharded=tuple(zip(ways, sharded, strict=True)),
-                    score_differences=tuple(float(np.abs(one - scores[0]).max()) for one in scores[2:]),
-                    score_spread=float(scores[0].std()),
+                found.append(
+                    Measured(
+                        case=case,
+                        load=load,
+                        requests_per_s=rate,
+                        threads=threads,
+                        table_bytes=bytes_of(model),
+                        unsharded=unsharded,
+                        same=same,
+                        sharded=tuple(zip(some, sharded, strict=True)),
+                        score_differences=tuple(float(np.abs(one - scores[0]).max()) for one in scores[2:]),
+                        score_spread=float(scores[0].std()),
+                    )
                 )
+    return found
 
 
 def take_series(

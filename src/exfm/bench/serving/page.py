@@ -6,6 +6,7 @@ from exfm.bench.serving.peers import FASTER, SMALLER, PeersFound, is_faster
 from exfm.bench.serving.ratios import MAX_HALF_WIDTH
 from exfm.bench.serving.sweep import FLAT, SweepFound, is_flat
 from exfm.bench.serving.targets import judged
+from exfm.planning.sizes import bytes_text
 
 
 def page(findings: Findings, *, picture: str) -> str:
@@ -15,7 +16,7 @@ def page(findings: Findings, *, picture: str) -> str:
     if found:
         sections += ["## Targets", tables.of_targets(found).markdown(), _rule()]
     if findings.cases:
-        sections += ["## All servers", tables.of_cases(findings.cases).markdown(), _threads(findings)]
+        sections += ["## All servers", tables.of_cases(findings.cases).markdown(), _models(findings)]
     if findings.sweep:
         sections += ["## More rows, the same requests", tables.of_sweep(findings.sweep).markdown()]
         sections += [flatness(findings.sweep)]
@@ -77,13 +78,17 @@ def _rule() -> str:
     )
 
 
-def _threads(findings: Findings) -> str:
-    best = {(one.case.model, one.case.candidates): one.threads for one in findings.cases}
-    threads = ", ".join(f"{model} with {candidates} candidates {num}" for (model, candidates), num in best.items())
+def _models(findings: Findings) -> str:
+    """Return what was served, by how many threads, and how much scores differ from one another."""
+    every = {}
+    for one in findings.cases:
+        what = f"{one.case.model} with {one.case.candidates} candidates, {bytes_text(one.table_bytes)} of tables"
+        every[what] = one.threads
+    threads = "; ".join(f"{what}: {number}" for what, number in every.items())
     chosen = "as set" if findings.config.threads else "those with which the unsharded one was fastest"
     spread = min(one.score_spread for one in findings.cases)
     return (
-        f"Torch's threads of each server that clients ask ({chosen}): {threads}; a shard has one. Scores are those of "
-        "the unsharded server, but for the differences above; their standard deviation is "
+        f"Torch's threads of each server that clients ask, {chosen}: {threads}. A shard has one. Scores are "
+        "those of the unsharded server, but for the differences above; their standard deviation is "
         f"{spread:.2g} or more."
     )

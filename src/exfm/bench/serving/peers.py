@@ -8,7 +8,7 @@ import numpy as np
 
 from exfm.bench.serving.blocks import Series
 from exfm.bench.serving.client import Client, Server
-from exfm.bench.serving.config import ServingBenchConfig, Way
+from exfm.bench.serving.config import ServingBenchConfig
 from exfm.bench.serving.measuring import BASELINES, NUM_SCORED, Say, best_threads, take_series
 from exfm.bench.serving.models import ModelKind, scaled
 from exfm.bench.serving.peer_servers import (
@@ -22,11 +22,8 @@ from exfm.bench.serving.peer_servers import (
     write_plain,
 )
 from exfm.bench.serving.ratios import Interval
-from exfm.bench.serving.servers import ONE_SHARD, Bundles, serving
+from exfm.bench.serving.servers import ONE_SHARD, TWO_SHARDS, Bundles, serving
 from exfm.errors import ServingError
-
-SHARDED = Way()
-"""How exfm serves beside them."""
 
 FASTER, SMALLER = 4.0, 3.5
 """Times that sharded serving is to be as fast as KServe's own server, tuned, and its tables as small: the targets."""
@@ -82,14 +79,14 @@ def measure_peers(
     requests = model.requests(config.distinct_requests, candidates=settings.candidates, seed=config.seed)
     bodies = [json_body(request) for request in requests]
     messages = model.messages(config.distinct_requests, candidates=settings.candidates, seed=config.seed)
-    whole, in_shards = (bundles.of(kind, model, way, candidates=settings.candidates) for way in (ONE_SHARD, SHARDED))
+    whole, in_shards = (bundles.of(kind, model, way, candidates=settings.candidates) for way in (ONE_SHARD, TWO_SHARDS))
     plain = scratch / "plain"
     write_plain(model, plain)
     threads = config.threads or best_threads(whole, messages, seed=config.seed)
     say(f"  {'; '.join(map(str, peers))}: a closed loop")
     with ExitStack() as stack, Client() as client:
         ours = [stack.enter_context(serving(whole, threads=threads)) for _ in BASELINES]
-        ours.append(stack.enter_context(serving(in_shards, threads=threads, transport=SHARDED.transport)))
+        ours.append(stack.enter_context(serving(in_shards, threads=threads, transport=TWO_SHARDS.transport)))
         running: dict[Peer, RunningPeer] = {}
         missing = [] if settings.mlserver else ["MLServer: not installed"]
         for number, peer in enumerate(peers):
@@ -99,7 +96,7 @@ def measure_peers(
             except ServingError as error:  # one that does not start shall not cost what others were measured to do
                 missing.append(f"{peer}: {str(error).splitlines()[0]}")
                 say(f"  {missing[-1]}")
-        names = (*BASELINES, str(SHARDED))
+        names = (*BASELINES, str(TWO_SHARDS))
         servers = [client.server(name, local, messages) for name, local in zip(names, ours, strict=True)]
         for peer, one in running.items():
             if peer.tuned:

@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from exfm.bench.serving.blocks import STATISTICS, Series, Statistic
 from exfm.bench.serving.findings import Findings
@@ -28,9 +29,17 @@ def draw(findings: Findings, out: Path) -> None:
         grid = figure.add_gridspec(2, len(STATISTICS), height_ratios=heights)
         for column, statistic in enumerate(STATISTICS):
             _draw_ratios(figure.add_subplot(grid[0, column]), bars, statistic, named=column == 0)
+        if bars:
+            figure.legend(handles=_legend(), loc="outside upper right", ncols=4)
         if findings.sweep:
             _draw_sweep(figure.add_subplot(grid[1, :]), findings.sweep)
         figure.savefig(out, format="png", dpi=120)
+
+
+def _legend() -> list[Line2D]:
+    kinds = (("stream", STREAM), ("gRPC", GRPC), ("A/A", SAME))
+    lines = [Line2D([], [], color=colour, marker="o", label=name) for name, colour in kinds]
+    return [*lines, Line2D([], [], color=TARGET, marker="|", markersize=12, linestyle="", label="at most: target")]
 
 
 def _bars(measured: Measured) -> list[tuple[str, str, Series]]:

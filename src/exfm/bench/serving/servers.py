@@ -26,6 +26,10 @@ ROOM, ROOM_BY_NET = 1.5, 2.0
 is not split; `nsbp` wants more, as of two shards one may have nearly everything."""
 
 ONE_SHARD = Way(strategy="one-shard", num_shards=1)
+"""How the tables of an unsharded server lie, too."""
+
+TWO_SHARDS = Way()
+"""What stands for sharded serving where only one way of it is measured."""
 
 
 class Bundles:

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 
 from exfm.bench.serving.blocks import Series
 from exfm.bench.serving.client import Client
-from exfm.bench.serving.config import ServingBenchConfig, Way
+from exfm.bench.serving.config import ServingBenchConfig
 from exfm.bench.serving.measuring import Say, best_threads, bytes_of, take_series
 from exfm.bench.serving.models import of_rows
 from exfm.bench.serving.ratios import Interval
-from exfm.bench.serving.servers import ONE_SHARD, Bundles, serving
-
-SHARDED = Way()
-"""How it is served with shards."""
+from exfm.bench.serving.servers import ONE_SHARD, TWO_SHARDS, Bundles, serving
 
 FLAT = 1.05
 """Of the median latency with the most rows over that with the fewest, at most: a threshold of ours."""
@@ -62,7 +59,7 @@ def measure_sweep(config: ServingBenchConfig, bundles: Bundles, *, say: Say) -> 
     paths = {
         (rows, way): bundles.of(f"rows-{rows}", model, way, candidates=sweep.candidates)
         for rows, model in models.items()
-        for way in (ONE_SHARD, SHARDED)
+        for way in (ONE_SHARD, TWO_SHARDS)
     }
     threads = config.threads or best_threads(paths[sweep.rows[0], ONE_SHARD], messages, seed=config.seed)
     say(f"  {', '.join(f'{rows:,}' for rows in sweep.rows)} rows a table: a closed loop")
