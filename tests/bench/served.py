@@ -24,7 +24,7 @@ def main() -> None:
         dim_factor=0.125,
         cases=(Case(model="drm3", candidates=16, loads=(0.0, 0.3), transports=("stream",), requests=4),),
         sweep=Sweep(rows=()),
-        peers=Peers(candidates=16, requests=2),
+        peers=Peers(model="none"),
     )
     bench_serving(Console(width=200), config, out=Path(sys.argv[1]))
 

@@ -24,4 +24,8 @@ def outputs_of(answer: bytes) -> dict[str, Tensor]:
 
     Raises: RequestError if they are not of the form that the protocol asks for.
     """
-    return tensors_of(pb.ModelInferResponse.FromString(answer))
+    response = pb.ModelInferResponse.FromString(answer)
+    if response.raw_output_contents:
+        for output in response.outputs:
+            output.ClearField("contents")  # KServe's own server sends them too, empty
+    return tensors_of(response)

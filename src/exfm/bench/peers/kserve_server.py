@@ -8,6 +8,7 @@ import grpc.aio._server
 import kserve.model_server
 import torch
 from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer
+from kserve.utils.utils import generate_uuid
 from plain_model import PlainModel
 
 LOOPBACK = "127.0.0.1"
@@ -26,7 +27,7 @@ class PlainPredictor(Model):  # type: ignore[misc]  # kserve ships no types
         scores = self.model.scores({one.name: one.as_numpy() for one in payload.inputs})
         output = InferOutput(name="click", datatype="FP32", shape=list(scores.shape))
         output.set_data_from_numpy(scores, binary_data=payload.from_grpc)
-        return InferResponse(response_id=payload.id, model_name=self.name, infer_outputs=[output])
+        return InferResponse(response_id=payload.id or generate_uuid(), model_name=self.name, infer_outputs=[output])
 
 
 def listen_on_loopback() -> None:

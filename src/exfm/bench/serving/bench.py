@@ -46,6 +46,10 @@ def measure(console: Console, config: ServingBenchConfig) -> Findings:
     facts = facts_of_machine()
     with tempfile.TemporaryDirectory(prefix="exfm-bench-") as folder:
         bundles = Bundles(Path(folder))
+        peers = None  # first: what is not exfm's may fail, and would lose the rest
+        if config.peers.model != "none":
+            say(f"other servers: {config.peers.model}, {config.peers.candidates} candidates")
+            peers = measure_peers(config, config.peers.model, bundles, Path(folder) / "peers", say=say)
         cases = []
         for number, case in enumerate(config.cases, start=1):
             say(f"case {number} of {len(config.cases)}: {case.model}, {case.candidates} candidates")
@@ -54,10 +58,6 @@ def measure(console: Console, config: ServingBenchConfig) -> Findings:
         if config.sweep.rows:
             say("the sweep of rows")
             sweep = measure_sweep(config, bundles, say=say)
-        peers = None
-        if config.peers.model != "none":
-            say(f"other servers: {config.peers.model}, {config.peers.candidates} candidates")
-            peers = measure_peers(config, config.peers.model, bundles, Path(folder) / "peers", say=say)
     return Findings(facts=facts, config=config, cases=tuple(cases), sweep=sweep, peers=peers)
 
 

@@ -11,28 +11,33 @@ from matplotlib.lines import Line2D
 from exfm.bench.serving.blocks import STATISTICS, Series, Statistic
 from exfm.bench.serving.findings import Findings
 from exfm.bench.serving.measuring import Measured
+from exfm.bench.serving.peers import PeersFound
 from exfm.bench.serving.sweep import SweepFound
 from exfm.bench.serving.tables import TITLES, case_text
 from exfm.bench.serving.targets import TARGETS
 from exfm.planning.telling.drawing import SETTINGS
 
-STREAM, GRPC, SAME, TARGET = "#0072b2", "#e69f00", "#999999", "#d55e00"
+STREAM, GRPC, SAME, TARGET, PEER = "#0072b2", "#e69f00", "#999999", "#d55e00", "#cc79a7"
 """Of Okabe and Ito's palette: people with any colour vision can tell these apart."""
 
 
 def draw(findings: Findings, out: Path) -> None:
-    """Write a PNG: a row for each server, its ratios with their intervals, and the sweep below."""
+    """Write a PNG: each server's ratios with their intervals, the sweep of rows, and other servers' latency."""
     bars = [(one, *bar) for one in findings.cases for bar in _bars(one)]
-    heights = [1 + 0.24 * len(bars), 3.0 if findings.sweep else 0.1]
+    heights = [1 + 0.24 * len(bars)] * bool(bars) + [3.0] * bool(findings.sweep) + [2.5] * bool(findings.peers)
     with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(12, sum(heights)), layout="constrained")
-        grid = figure.add_gridspec(2, len(STATISTICS), height_ratios=heights)
-        for column, statistic in enumerate(STATISTICS):
-            _draw_ratios(figure.add_subplot(grid[0, column]), bars, statistic, named=column == 0)
+        figure = Figure(figsize=(12, sum(heights) or 1), layout="constrained")
+        grid = figure.add_gridspec(max(1, len(heights)), len(STATISTICS), height_ratios=heights or None)
+        rows = iter(range(len(heights)))
         if bars:
+            row = next(rows)
+            for column, statistic in enumerate(STATISTICS):
+                _draw_ratios(figure.add_subplot(grid[row, column]), bars, statistic, named=column == 0)
             figure.legend(handles=_legend(), loc="outside upper right", ncols=4)
         if findings.sweep:
-            _draw_sweep(figure.add_subplot(grid[1, :]), findings.sweep)
+            _draw_sweep(figure.add_subplot(grid[next(rows), :]), findings.sweep)
+        if findings.peers:
+            _draw_peers(figure.add_subplot(grid[next(rows), :]), findings.peers)
         figure.savefig(out, format="png", dpi=120)
 
 
@@ -79,3 +84,16 @@ def _draw_sweep(axis: Axes, found: SweepFound) -> None:
         axis.fill_between(rows, [m.low for m in medians], [m.high for m in medians], color=colour, alpha=0.2)
     axis.set(xscale="log", xlabel="rows of each table, at equal requests", ylabel="P50, ms", ylim=(0, None))
     axis.legend()
+
+
+def _draw_peers(axis: Axes, found: PeersFound) -> None:
+    ours = [(found.unsharded, SAME), (found.sharded, STREAM)]
+    bars = [*ours, *((series, PEER) for _, series in found.peers)]
+    for place, (series, colour) in enumerate(bars):
+        p50 = series.median("p50_ms")
+        axis.barh(place, p50.median, color=colour, height=0.6)
+        axis.annotate(f" {p50.median:.1f}", (p50.median, place), va="center")
+    axis.set_yticks(range(len(bars)), [series.name for series, _ in bars])
+    axis.invert_yaxis()
+    axis.grid(visible=False, axis="y")
+    axis.set(xscale="log", xlabel=f"P50, ms: {found.model}, {found.candidates} candidates, one request at a time")
