@@ -127,8 +127,8 @@ class ServingBenchConfig(Config):
         Case(model="drm3", candidates=2048, transports=("stream",), requests=40),
         Case(model="drm3", loads=(0.6,), transports=("stream",), requests=50),
     )
-    """By default what fits into 15 minutes: of the three models, the one with the least work beside its tables, 13 ms of
-    CPU time for 512 candidates; of drm1 it is 69 (2 vCPU of an Intel Xeon, 2026-11)."""
+    """By default what fits into 15 minutes: of the three models, the one with the least work beside its tables, 13 ms
+    of CPU time for 512 candidates; of drm1 it is 69 (2 vCPU of an Intel Xeon, 2026-11)."""
     sweep: Sweep = Sweep()
     peers: Peers = Peers()
 
