@@ -5,7 +5,7 @@ import pytest
 
 from exfm.bench.calibration import Calibration, ClientCosts, calibrate
 from exfm.bench.measurement import NUM_WARMUP, Measured, Point, Round
-from exfm.bench.workload import make_schema, make_statistics
+from exfm.bench.workload import GENERATED
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS, CallPrices
 from exfm.planning.simulation.simulator import Requests, replay_requests
@@ -49,9 +49,9 @@ TRUTH = Calibration(
 def measured_of(strategy: str, num_shards: int, *, candidates: int, requests_per_s: float, seed: int) -> Measured:
     """Return what the simulator with the true prices gives at a point."""
     config = ShardingConfig.parse({"strategy": strategy, "num_shards": num_shards}, source="a test")
-    statistics = make_statistics(candidates=candidates)
+    statistics = GENERATED.statistics(candidates=candidates)
     point = Point(
-        strategy, make_plan(make_schema(), statistics, config, DEFAULT_COSTS), candidates, requests_per_s, 0.3
+        strategy, make_plan(GENERATED.schema(), statistics, config, DEFAULT_COSTS), candidates, requests_per_s, 0.3
     )
     arrivals_s = point.arrivals_s(num_requests=1_500, seed=seed)
     replayed = replay_requests(

@@ -7,7 +7,7 @@ import grpc
 import numpy as np
 import pytest
 
-from exfm.bench.load import drive
+from exfm.bench.load import Outcome, ask_by, drive, new_runner, send_in_turn
 from exfm.serving.wire import INFER_METHOD
 
 
@@ -78,3 +78,24 @@ def test_messages_come_in_turn_and_others_are_told_when(server: SlowServer) -> N
 
 def test_requests_that_fail_are_counted(server: SlowServer) -> None:
     assert drive(server.address, [b"a", b"refuse"], 0.03 * np.arange(4)).num_failed == 2
+
+
+def closed_loop(server: SlowServer, *, in_flight: int) -> Outcome:
+    async def send() -> Outcome:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            await channel.channel_ready()
+            return await send_in_turn(ask_by(channel), [b"a", b"refuse"], 8, in_flight=in_flight)
+
+    with new_runner() as runner:
+        return runner.run(send())
+
+
+def test_in_a_closed_loop_no_request_waits_for_another_of_its_client(server: SlowServer) -> None:
+    one = closed_loop(server, in_flight=1)
+    assert np.median(one.latency_ms) < 2 * 1e3 * server.service_s
+    assert one.num_failed == 4
+    assert server.received == [b"a", b"refuse"] * 4
+
+
+def test_of_four_clients_each_waits_for_the_other_three(server: SlowServer) -> None:
+    assert (closed_loop(server, in_flight=4).latency_ms[3:] > 3.8 * 1e3 * server.service_s).all()

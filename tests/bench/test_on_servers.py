@@ -24,3 +24,33 @@ def test_real_servers_are_measured_predicted_and_compared() -> None:
         "100,000 requests/s",
     ):
         assert words in tables
+
+
+@pytest.mark.slow
+def test_sharded_servers_are_measured_beside_unsharded_ones_and_give_the_same_scores(tmp_path: Path) -> None:
+    program = Path(__file__).parent / "served.py"
+    out = tmp_path / "found"
+    ended = subprocess.run([sys.executable, str(program), str(out)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads((out / "serving.json").read_text(encoding="utf-8"))
+    assert [case["load"] for case in found["cases"]] == [0.0, 0.3]
+    for case in found["cases"]:
+        (sharded,) = case["sharded"]
+        assert case["score_differences"][0] <= 1e-6
+        assert case["score_spread"] > 1e-3
+        for series in (case["unsharded"], case["same"], sharded):
+            assert len(series["blocks"]) == 6
+            for block in series["blocks"]:
+                assert (block["num_requests"], block["num_failed"]) == (4, 0)
+                assert 0 < block["p50_ms"] <= block["p99_ms"]
+                assert block["cpu_ms"] > 0
+                assert (block["shards_cpu_ms"] > 0) == (series is sharded)
+    page = (out / "serving.md").read_text(encoding="utf-8")
+    for words in (
+        "2 shards, load-balanced, stream",
+        "unsharded again (A/A)",
+        "servers on cores",
+        "MALLOC_MMAP_THRESHOLD_",
+    ):
+        assert words in page
+    assert (out / "serving.png").read_bytes().startswith(b"\x89PNG")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize, nnls
 
 from exfm.bench.measurement import NUM_WARMUP, Measured
-from exfm.bench.workload import make_statistics
+from exfm.bench.workload import GENERATED
 from exfm.planning.pricing.costs import CallPrices, CostModel, ShardWork, work_of
 from exfm.planning.simulation.simulator import ReplayedRequests, Requests, replay_requests
 
@@ -72,7 +72,7 @@ class Calibration:
         replayed = replay_requests(
             Requests(arrivals_s, np.full(len(arrivals_s), float(point.candidates))),
             point.plan,
-            make_statistics(candidates=point.candidates),
+            GENERATED.statistics(candidates=point.candidates),
             self.costs,
             rankers=1,
             shared_cores=cores,
@@ -153,7 +153,7 @@ def _fit_prices(prior: CostModel, points: Sequence[Measured]) -> tuple[Calibrati
     shard_rows, ranker_rows, client_rows = [], [], []
     for measured in points:
         coldness, candidates = _coldness(measured, prior.cooling_ms * 1e-3), measured.point.candidates
-        work = work_of(measured.point.plan, make_statistics(candidates=candidates))
+        work = work_of(measured.point.plan, GENERATED.statistics(candidates=candidates))
         amounts_SA = _shard_amounts(work)
         shard_rows.append(np.column_stack([amounts_SA, work.request_share * coldness]))
         ranker_rows.append([1.0, candidates, *amounts_SA[:, :-1].sum(axis=0), coldness])

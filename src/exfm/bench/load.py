@@ -1,12 +1,12 @@
-"""An open loop of requests: they are sent when they are due, whether the ones before were answered or not."""
+"""Requests sent to a server: when they are due (open loop), or each when one before was answered (closed loop)."""
 
 import asyncio
 import selectors
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
+import httpx
 import numpy as np
 import numpy.typing as npt
 
@@ -14,57 +14,107 @@ from exfm.serving.wire import INFER_METHOD
 
 Floats = npt.NDArray[np.float64]
 
-_ANSWER_TIMEOUT_S = 20.0
+Ask = Callable[[bytes], Awaitable[bytes]]
+"""Sends a serialized request, and returns the serialized answer."""
+
+At = Sequence[tuple[int, Callable[[], None]]]
+"""Requests' numbers, and what is called just before those requests."""
+
+ANSWER_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an open loop's client saw; failed requests count for the time that they took."""
+    """What a client saw; failed requests count for the time that they took."""
 
     latency_ms: Floats
-    """From when a request was due to when its answer was there."""
+    """From when a request was due, or was sent in a closed loop, to when its answer was there."""
     num_failed: int
 
 
-def drive(
-    address: str, messages: Sequence[bytes], due_s: Floats, *, at: Sequence[tuple[int, Callable[[], None]]] = ()
+def new_runner() -> asyncio.Runner:
+    """Return what runs a client's coroutines, to the microsecond: asyncio's usual epoll rounds up to a millisecond."""
+    return asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector()))
+
+
+def drive(address: str, messages: Sequence[bytes], due_s: Floats, *, at: At = ()) -> Outcome:
+    """Return what sending requests to a ranker gave: message i % len(messages) is due at `due_s[i]` from now."""
+
+    async def connect_and_send() -> Outcome:
+        async with grpc.aio.insecure_channel(address) as channel:
+            await channel.channel_ready()
+            return await send_when_due(ask_by(channel), messages, due_s, at=at)
+
+    with new_runner() as runner:
+        return runner.run(connect_and_send())
+
+
+def ask_by(channel: grpc.aio.Channel) -> Ask:
+    """Return what asks a ranker's gRPC door."""
+    call = channel.unary_unary(INFER_METHOD)
+
+    async def ask(message: bytes) -> bytes:
+        answer: bytes = await call(message, timeout=ANSWER_TIMEOUT_S)
+        return answer
+
+    return ask
+
+
+async def send_when_due(ask: Ask, messages: Sequence[bytes], due_s: Floats, *, at: At = ()) -> Outcome:
+    """Return what an open loop gave: requests are sent when due, whether the ones before were answered or not."""
+    hooks = dict(at)
+    clock = asyncio.get_running_loop().time
+    sending = _Sending(ask, messages, len(due_s))
+    start_s = clock() + 0.05
+    tasks = set()
+    for number, due in enumerate(start_s + due_s):
+        if number in hooks:
+            hooks[number]()
+        await asyncio.sleep(due - clock())
+        task = asyncio.create_task(sending.send(number))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    await asyncio.gather(*tasks)
+    return sending.outcome(since_s=start_s + due_s)
+
+
+async def send_in_turn(
+    ask: Ask, messages: Sequence[bytes], num_requests: int, *, in_flight: int = 1, at: At = ()
 ) -> Outcome:
-    """Return what sending requests to a ranker gave: message i % len(messages) is due at `due_s[i]` from now.
+    """Return what a closed loop gave, in which so many clients send their next request when the last is answered."""
+    hooks = dict(at)
+    clock = asyncio.get_running_loop().time
+    sending = _Sending(ask, messages, num_requests)
+    sent_s = np.zeros(num_requests)
+    numbers = iter(range(num_requests))
 
-    Each pair of `at` is a request's number and what is called just before that request is due.
-    """
-    # select() waits to the microsecond; asyncio's usual epoll rounds up to the next millisecond.
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
-        return runner.run(_drive(address, messages, due_s, dict(at)))
+    async def send_some(numbers: Iterable[int]) -> None:
+        for number in numbers:
+            if number in hooks:
+                hooks[number]()
+            sent_s[number] = clock()
+            await sending.send(number)
+
+    await asyncio.gather(*(send_some(numbers) for _ in range(in_flight)))
+    return sending.outcome(since_s=sent_s)
 
 
-async def _drive(address: str, messages: Sequence[bytes], due_s: Floats, at: dict[int, Callable[[], None]]) -> Outcome:
-    num_requests = len(due_s)
-    answered_s = np.zeros(num_requests)
-    failures: list[int] = []
-    loop = asyncio.get_running_loop()
+class _Sending:
+    """Requests under way: when each was answered, and which failed."""
 
-    async def ask(call: Callable[..., Awaitable[Any]], number: int) -> None:
+    def __init__(self, ask: Ask, messages: Sequence[bytes], num_requests: int) -> None:
+        self._ask = ask
+        self._messages = messages
+        self._clock = asyncio.get_running_loop().time
+        self._answered_s = np.zeros(num_requests)
+        self._num_failed = 0
+
+    async def send(self, number: int) -> None:
         try:
-            await call(messages[number % len(messages)], timeout=_ANSWER_TIMEOUT_S)
-        except grpc.aio.AioRpcError:
-            failures.append(number)
-        answered_s[number] = loop.time()
+            await self._ask(self._messages[number % len(self._messages)])
+        except (grpc.aio.AioRpcError, httpx.HTTPError):
+            self._num_failed += 1
+        self._answered_s[number] = self._clock()
 
-    async with grpc.aio.insecure_channel(address) as channel:
-        call = channel.unary_unary(INFER_METHOD)
-        await channel.channel_ready()
-        start_s = loop.time() + 0.05
-        tasks = set()
-        for number, due in enumerate(start_s + due_s):
-            if number in at:
-                at[number]()
-            await asyncio.sleep(due - loop.time())
-            task = asyncio.create_task(ask(call, number))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-        await asyncio.gather(*tasks)
-    return Outcome(
-        latency_ms=(answered_s - start_s - due_s) * 1e3,
-        num_failed=len(failures),
-    )
+    def outcome(self, *, since_s: Floats) -> Outcome:
+        return Outcome(latency_ms=(self._answered_s - since_s) * 1e3, num_failed=self._num_failed)

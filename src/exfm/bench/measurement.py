@@ -13,7 +13,7 @@ import numpy.typing as npt
 from exfm.artifact.plan import ShardPlan
 from exfm.bench.cpu import CpuClock
 from exfm.bench.load import drive
-from exfm.bench.workload import make_messages, write_bundle
+from exfm.bench.workload import GENERATED
 from exfm.serving.local import LocalServing, serve_local
 
 Floats = npt.NDArray[np.float64]
@@ -133,7 +133,7 @@ def measure(
     points = list(points)
     rounds: list[list[Round]] = [[] for _ in points]
     messages = [
-        make_messages(NUM_MESSAGES, candidates=candidates, seed=seed)
+        GENERATED.messages(NUM_MESSAGES, candidates=candidates, seed=seed)
         for candidates in (point.candidates for point in points)
     ]
     generator = np.random.default_rng(seed)
@@ -161,7 +161,7 @@ def measure(
 def _serving_of(plan: ShardPlan) -> Iterator[LocalServing]:
     with tempfile.TemporaryDirectory(prefix="exfm-bench-") as folder:
         bundle = Path(folder) / "bundle"
-        write_bundle(bundle, plan)
+        GENERATED.write_bundle(bundle, plan)
         with serve_local(bundle) as serving:
             yield serving
 

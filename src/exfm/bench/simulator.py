@@ -5,11 +5,9 @@ All servers and the client share this machine's cores.
 """
 
 import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -20,9 +18,10 @@ from rich.text import Text
 from exfm.artifact.plan import ShardPlan
 from exfm.bench.calibration import Calibration, Predicted, calibrate
 from exfm.bench.far_beyond import FarBeyond, far_beyond
+from exfm.bench.machine import processor, scheduling
 from exfm.bench.measurement import Measured, Point, measure
 from exfm.bench.slopes import measure_slopes
-from exfm.bench.workload import make_schema, make_statistics
+from exfm.bench.workload import GENERATED
 from exfm.planning.config import ShardingConfig, Strategy
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import CostModel
@@ -53,7 +52,7 @@ class Setting:
         """Return the generated model's plan."""
         memory_gib = self.shard_memory_mib / 1024
         config = ShardingConfig(strategy=self.strategy, num_shards=self.num_shards, shard_memory_gib=memory_gib)
-        return make_plan(make_schema(), make_statistics(candidates=100), config, costs)
+        return make_plan(GENERATED.schema(), GENERATED.statistics(candidates=100), config, costs)
 
     def points(self, costs: CostModel) -> list[Point]:
         """Return the plan under each load."""
@@ -115,24 +114,6 @@ def bench_simulator(
     for beyond in far_beyond(calibration.costs, seed=seed):
         console.print(_beyond_line(beyond), soft_wrap=True)
     return calibration.costs
-
-
-def processor() -> str:
-    """Return what the kernel calls this machine's processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def scheduling() -> str:
-    """Return how this process, and so the servers that it starts, are scheduled."""
-    policy = os.sched_getscheduler(0)
-    if policy in (os.SCHED_FIFO, os.SCHED_RR):
-        return "at real-time priority"
-    return f"at nice {os.nice(0)}"
 
 
 def _comparison(title: str, found: Sequence[Measured], predicted: Sequence[Predicted], *, cores: int) -> Table:

@@ -17,6 +17,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("planner")(planner)
     group.command("simulator")(simulator)
     group.command("degraded")(degraded)
+    group.command("serving")(serving)
     app.add_typer(group, name="bench", rich_help_panel="Sharding")
 
 
@@ -74,3 +75,23 @@ def degraded(
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
     bench_degraded(console, bundle, examples=ref_to(examples), num_examples=num_examples)
+
+
+def serving(
+    out: Annotated[Path, typer.Option(help="Folder for the page, its picture and the raw numbers.")],
+    settings: Annotated[
+        Path | None, typer.Option(help="YAML file of what to measure, instead of what fits into 15 minutes.")
+    ] = None,
+) -> None:
+    """Measure sharded beside unsharded serving on two cores of this machine: P50, P99 and CPU time, as ratios."""
+    from rich.console import Console
+
+    from exfm.bench.serving.bench import PAGE, bench_serving
+    from exfm.bench.serving.config import ServingBenchConfig
+    from exfm.config import read_yaml
+
+    writable(str(out / PAGE))
+    config = ServingBenchConfig.parse(read_yaml(settings) if settings else {}, source=str(settings))
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
+    bench_serving(console, config, out=out)

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,13 +43,19 @@ class ServerProcess:
 
 def start_process(name: str, arguments: Sequence[str], *, log: Path) -> ServerProcess:
     """Start `python -m` with these arguments; the process ends when the thread that calls this does."""
+    command = [sys.executable, "-m", *arguments]
+    return start_command(name, command, environment={**os.environ, **COMPUTE_ENVIRONMENT}, log=log)
+
+
+def start_command(name: str, command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> ServerProcess:
+    """Start a command in this environment and no other; it ends when the thread that calls this does."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **COMPUTE_ENVIRONMENT},
+            env=environment,
             start_new_session=True,  # a terminal's Ctrl-C reaches the parent alone, which then stops its servers
             preexec_fn=_end_with_parent(),
         )

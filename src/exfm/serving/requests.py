@@ -1,10 +1,11 @@
-"""Requests to a ranker, in the form that its gRPC door takes."""
+"""Requests to a ranker, and its answers, in the form that its gRPC door takes and gives."""
 
 from collections.abc import Mapping
 
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from exfm.features.oip import Tensor
+from exfm.serving.messages import tensors_of
 from exfm.serving.wire import raw_numbers
 
 
@@ -16,3 +17,15 @@ def request_bytes(tensors: Mapping[str, Tensor], *, model_name: str) -> bytes:
         request.raw_input_contents.append(raw_numbers(tensor.values))
     message: bytes = request.SerializeToString()
     return message
+
+
+def outputs_of(answer: bytes) -> dict[str, Tensor]:
+    """Return the outputs of a serialized ModelInferResponse.
+
+    Raises: RequestError if they are not of the form that the protocol asks for.
+    """
+    response = pb.ModelInferResponse.FromString(answer)
+    if response.raw_output_contents:
+        for output in response.outputs:
+            output.ClearField("contents")  # KServe's own server sends them too, empty
+    return tensors_of(response)

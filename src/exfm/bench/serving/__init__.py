@@ -1,0 +1,1 @@
+"""`exfm bench serving`: sharded serving beside unsharded, and beside other servers."""

@@ -1,0 +1,85 @@
+"""A run of `exfm bench serving`: measure, tell, and write page, picture and raw numbers."""
+
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from exfm.artifact.manifest import write_json
+from exfm.bench.machine import allocator, processor, scheduling, versions
+from exfm.bench.serving import tables
+from exfm.bench.serving.config import ServingBenchConfig
+from exfm.bench.serving.findings import Findings
+from exfm.bench.serving.measuring import measure_case
+from exfm.bench.serving.page import beside_peers, flatness, page
+from exfm.bench.serving.peers import measure_peers
+from exfm.bench.serving.picture import draw
+from exfm.bench.serving.servers import Bundles, cores_of_servers
+from exfm.bench.serving.sweep import measure_sweep
+from exfm.bench.serving.targets import judged
+
+PAGE, PICTURE, NUMBERS = "serving.md", "serving.png", "serving.json"
+
+
+def bench_serving(console: Console, config: ServingBenchConfig, *, out: Path) -> None:
+    """Measure, print, and write PAGE, PICTURE and NUMBERS into a folder.
+
+    Raises: ConfigError on a machine of one core; PlanError if a strategy finds no place for a model's tables;
+    ServingError if servers do not start or answer.
+    """
+    findings = measure(console, config)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / NUMBERS, findings.to_dict())
+    draw(findings, out / PICTURE)
+    (out / PAGE).write_text(page(findings, picture=PICTURE), encoding="utf-8")
+    tell(console, findings)
+    console.print(f"{out / PAGE}, {PICTURE}, {NUMBERS}: the page, its picture, and the raw numbers", soft_wrap=True)
+
+
+def measure(console: Console, config: ServingBenchConfig) -> Findings:
+    """Return what was measured, and print how far it is."""
+
+    def say(line: str) -> None:
+        console.print(f"{time.strftime('%H:%M:%S')} {line}", style="dim", soft_wrap=True, highlight=False)
+
+    facts = facts_of_machine()
+    with tempfile.TemporaryDirectory(prefix="exfm-bench-") as folder:
+        bundles = Bundles(Path(folder))
+        peers = None  # first: what is not exfm's may fail, and would lose the rest
+        if config.peers.model != "none":
+            say(f"other servers: {config.peers.model}, {config.peers.candidates} candidates")
+            peers = measure_peers(config, config.peers.model, bundles, Path(folder) / "peers", say=say)
+        cases = []
+        for number, case in enumerate(config.cases, start=1):
+            say(f"case {number} of {len(config.cases)}: {case.model}, {case.candidates} candidates")
+            cases += measure_case(case, config, bundles, say=say)
+        sweep = None
+        if config.sweep.rows:
+            say("the sweep of rows")
+            sweep = measure_sweep(config, bundles, say=say)
+    return Findings(facts=facts, config=config, cases=tuple(cases), sweep=sweep, peers=peers)
+
+
+def tell(console: Console, findings: Findings) -> None:
+    """Print the tables."""
+    if findings.cases:
+        console.print(tables.of_cases(findings.cases).rich())
+        console.print(tables.of_targets(judged(findings.cases)).rich())
+    if findings.sweep:
+        console.print(tables.of_sweep(findings.sweep).rich())
+        console.print(flatness(findings.sweep), soft_wrap=True)
+    if findings.peers:
+        console.print(tables.of_peers(findings.peers).rich())
+        console.print(beside_peers(findings.peers), soft_wrap=True)
+
+
+def facts_of_machine() -> dict[str, str]:
+    """Return what a reader must know of the machine."""
+    cores = ", ".join(map(str, cores_of_servers()))
+    return {
+        "measured": time.strftime("%Y-%m-%d"),
+        "processor": f"{processor()}; servers on cores {cores}, {scheduling()}",
+        "software": versions("torch", "grpcio", "kserve"),
+        "environment of servers": allocator(),
+    }

@@ -1,0 +1,122 @@
+"""Blocks of requests: every server's in turn, in an order of its own each time, and what comes of a block."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import reduce
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from exfm.bench.serving.ratios import Interval, median_of, ratio_of
+
+Floats = npt.NDArray[np.float64]
+
+Statistic = Literal["p50_ms", "p99_ms", "cpu_ms"]
+
+STATISTICS: tuple[Statistic, ...] = ("p50_ms", "p99_ms", "cpu_ms")
+"""That servers are compared by."""
+
+Figure = Literal["p50_ms", "p99_ms", "cpu_ms", "shards_cpu_ms", "client_cpu_ms"]
+
+FIGURES: tuple[Figure, ...] = (*STATISTICS, "shards_cpu_ms", "client_cpu_ms")
+"""That are told of each."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Some requests that one server answered, one after another or as they came."""
+
+    latency_ms: Floats
+    front_cpu_s: float
+    """Of the process that clients ask."""
+    shards_cpu_s: float
+    """Of all others together."""
+    client_cpu_s: float
+    num_failed: int
+
+    def __add__(self, other: "Turn") -> "Turn":
+        """Return both turns as one."""
+        return Turn(
+            np.concatenate([self.latency_ms, other.latency_ms]),
+            self.front_cpu_s + other.front_cpu_s,
+            self.shards_cpu_s + other.shards_cpu_s,
+            self.client_cpu_s + other.client_cpu_s,
+            self.num_failed + other.num_failed,
+        )
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one server did in one block; CPU time is that of a mean request."""
+
+    p50_ms: float
+    p99_ms: float
+    cpu_ms: float
+    """Of its processes; the client's is not in it."""
+    shards_cpu_ms: float
+    """Of these, the shards'."""
+    client_cpu_ms: float
+    num_requests: int
+    num_failed: int
+
+    @classmethod
+    def of(cls, turns: Sequence[Turn]) -> "Block":
+        """Return the block that these turns are."""
+        whole = reduce(Turn.__add__, turns)
+        num_requests = len(whole.latency_ms)
+        p50_ms, p99_ms = np.quantile(whole.latency_ms, [0.5, 0.99])
+        return cls(
+            p50_ms=float(p50_ms),
+            p99_ms=float(p99_ms),
+            cpu_ms=1e3 * (whole.front_cpu_s + whole.shards_cpu_s) / num_requests,
+            shards_cpu_ms=1e3 * whole.shards_cpu_s / num_requests,
+            client_cpu_ms=1e3 * whole.client_cpu_s / num_requests,
+            num_requests=num_requests,
+            num_failed=whole.num_failed,
+        )
+
+
+@dataclass(frozen=True)
+class Series:
+    """All blocks of one server."""
+
+    name: str
+    blocks: tuple[Block, ...]
+
+    def median(self, figure: Figure) -> Interval:
+        """Return a figure's median over blocks."""
+        return median_of([getattr(block, figure) for block in self.blocks])
+
+    def ratio(self, statistic: Statistic, to: "Series") -> Interval:
+        """Return how a figure compares with another server's, by blocks."""
+        mine, others = ([getattr(block, statistic) for block in series.blocks] for series in (self, to))
+        return ratio_of(mine, others)
+
+    @property
+    def num_failed(self) -> int:
+        """Return the requests without an answer."""
+        return sum(block.num_failed for block in self.blocks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the raw numbers, as JSON can hold them."""
+        return {"name": self.name, "blocks": [asdict(block) for block in self.blocks]}
+
+
+def take_blocks(
+    names: Sequence[str], take: Callable[[int, int], Turn], *, num_blocks: int, num_turns: int, seed: int
+) -> list[Series]:
+    """Return the series of servers of these names; `take(server, turn)` has one server answer a turn's requests.
+
+    In each turn all servers come once, in an order drawn anew; `turn` counts on from block to block.
+    """
+    generator = np.random.default_rng(seed)
+    blocks: list[list[Block]] = [[] for _ in names]
+    for block in range(num_blocks):
+        turns: list[list[Turn]] = [[] for _ in names]
+        for turn in range(num_turns):
+            for server in generator.permutation(len(names)):
+                turns[server].append(take(int(server), block * num_turns + turn))
+        for of_server, taken in zip(blocks, turns, strict=True):
+            of_server.append(Block.of(taken))
+    return [Series(name, tuple(of_server)) for name, of_server in zip(names, blocks, strict=True)]

@@ -1,0 +1,154 @@
+"""The client of all servers that are measured: one thread, and connections that stay open."""
+
+import gc
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import grpc
+import httpx
+import numpy as np
+
+from exfm.bench.cpu import CpuClock
+from exfm.bench.load import ANSWER_TIMEOUT_S, Ask, Floats, ask_by, new_runner, send_in_turn, send_when_due
+from exfm.bench.serving.blocks import Turn
+from exfm.errors import ServingError
+from exfm.serving.local import LocalServing
+from exfm.serving.requests import outputs_of
+
+CONNECT_S = 10.0
+
+IN_FLIGHT = 4
+"""Requests under way while a server's capacity is measured: enough that its event loop never waits for one."""
+
+NUM_PROBES, NUM_PROBING = 3, 60
+"""Times that a capacity is measured, and of how many requests."""
+
+
+def scores_of_message(answer: bytes) -> Floats:
+    """Return the scores of a gRPC door's answer, one task after another."""
+    return np.concatenate([tensor.values.ravel() for tensor in outputs_of(answer).values()])
+
+
+@dataclass(frozen=True)
+class Server:
+    """Processes that answer requests, and how one of them is asked."""
+
+    name: str
+    pids: tuple[int, ...]
+    """The one that is asked, then the others."""
+    ask: Ask
+    messages: Sequence[bytes]
+    """The requests, in its form of them."""
+    scores_of: Callable[[bytes], Floats] = scores_of_message
+
+
+class Client:
+    """Asks servers, and counts their CPU time and its own."""
+
+    def __init__(self) -> None:
+        self._runner = new_runner()
+        self._channels: list[grpc.aio.Channel] = []
+        self._https: list[httpx.AsyncClient] = []
+
+    def __enter__(self) -> Self:
+        """Start, with what the collector of garbage need not look at any more."""
+        gc.collect()
+        gc.freeze()
+        self._runner.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Close all connections."""
+
+        async def close() -> None:
+            for channel in self._channels:
+                await channel.close()
+            for http in self._https:
+                await http.aclose()
+
+        self._runner.run(close())
+        self._runner.__exit__(kind, error, at)
+        gc.unfreeze()
+
+    def server(self, name: str, local: LocalServing, messages: Sequence[bytes]) -> Server:
+        """Return servers of ours, asked by gRPC; start them all before, as gRPC wants no fork beside its threads."""
+        pids = tuple(server.process.pid for server in local.servers)
+        return Server(name, pids, self.connect(local.grpc_address), messages)
+
+    def connect(self, address: str) -> Ask:
+        """Return what asks a gRPC door."""
+
+        async def connect() -> Ask:
+            channel = grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
+            self._channels.append(channel)
+            return ask_by(channel)
+
+        return self._runner.run(connect())
+
+    def connect_json(self, url: str) -> Ask:
+        """Return what posts JSON to a URL."""
+
+        async def connect() -> Ask:
+            http = httpx.AsyncClient(trust_env=False, timeout=ANSWER_TIMEOUT_S)
+            self._https.append(http)
+
+            async def ask(message: bytes) -> bytes:
+                response = await http.post(url, content=message, headers={"content-type": "application/json"})
+                return response.raise_for_status().content
+
+            return ask
+
+        return self._runner.run(connect())
+
+    def answer(self, server: Server, number: int) -> bytes:
+        """Return the answer to one of a server's messages.
+
+        Raises: ServingError, which names the server.
+        """
+
+        async def ask() -> bytes:
+            return await server.ask(server.messages[number])
+
+        try:
+            return self._runner.run(ask())
+        except (grpc.aio.AioRpcError, httpx.HTTPError) as error:
+            raise ServingError(f"{server.name} did not answer: {error}") from error
+
+    def scores(self, server: Server, num_messages: int) -> Floats:
+        """Return all scores that a server gives for its first messages, one after another.
+
+        Raises: ServingError.
+        """
+        return np.concatenate([server.scores_of(self.answer(server, number)) for number in range(num_messages)])
+
+    def requests_per_s(self, server: Server) -> float:
+        """Return a server's capacity: the requests that it answers in a second while there are always more."""
+        found = [
+            self._runner.run(send_in_turn(server.ask, server.messages, NUM_PROBING, in_flight=IN_FLIGHT))
+            for _ in range(NUM_PROBES)
+        ]
+        # So many are always under way, and each stays for its latency (Little's law).
+        return float(np.median([IN_FLIGHT * 1e3 / one.latency_ms.mean() for one in found]))
+
+    def turn(self, server: Server, num_requests: int, *, first: int, num_warmup: int, due_s: Floats | None) -> Turn:
+        """Return what a server did with so many requests after the warm-up; `first` is the first message's number.
+
+        `due_s` tells when they are due, those of the warm-up too; None asks one at a time.
+        """
+        num_messages = len(server.messages)
+        messages = [server.messages[(first + place) % num_messages] for place in range(num_warmup + num_requests)]
+        pids = [*server.pids, os.getpid()]
+        began: list[CpuClock] = []
+        at = [(num_warmup, lambda: began.append(CpuClock.read(pids)))]
+        if due_s is None:
+            sending = send_in_turn(server.ask, messages, len(messages), at=at)
+        else:
+            sending = send_when_due(server.ask, messages, due_s, at=at)
+        outcome = self._runner.run(sending)
+        *servers_s, client_s = CpuClock.read(pids).since(began[0]).processes_s
+        return Turn(
+            outcome.latency_ms[num_warmup:], sum(servers_s[:1]), sum(servers_s[1:]), client_s, outcome.num_failed
+        )

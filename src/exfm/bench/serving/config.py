@@ -1,0 +1,139 @@
+"""What `exfm bench serving` measures: which models, ways of serving, requests and loads."""
+
+from itertools import product
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from exfm.bench.serving.models import ModelKind
+from exfm.config import Config
+
+ShardedBy = Literal["one-shard", "capacity-balanced", "load-balanced", "nsbp"]
+
+Transport = Literal["grpc", "stream"]
+
+Load = Annotated[float, Field(ge=0, lt=1)]
+
+Requests = Annotated[int, Field(ge=2, le=100_000)]
+
+MAX_SHARDS = 64
+
+
+class Way(Config):
+    """A way of serving with shards."""
+
+    strategy: ShardedBy = "load-balanced"
+    """Of the planner; `one-shard` has one shard, whatever `num_shards` says."""
+    num_shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] = 2
+    """Shards, 1 to 64, each a process."""
+    transport: Transport = "stream"
+    """From ranker to shards."""
+
+    def __str__(self) -> str:
+        """Return its name in tables."""
+        shards = "1 shard" if self.num_shards == 1 else f"{self.num_shards} shards, {self.strategy}"
+        return f"{shards}, {self.transport}"
+
+    def distinct(self) -> Self:
+        """Return the same way, named alike: with one shard all strategies are one."""
+        is_one = self.strategy == "one-shard" or self.num_shards == 1
+        return self.model_copy(update={"strategy": "one-shard", "num_shards": 1}) if is_one else self
+
+    def placement(self) -> Self:
+        """Return the way that has its tables placed alike, whatever the transport."""
+        return self.model_copy(update={"transport": "stream"})
+
+
+class Case(Config):
+    """One model under one kind of requests, served in every way that the lists below name."""
+
+    model: ModelKind = "drm1"
+    candidates: Annotated[int, Field(ge=1, le=10_000)] = 512
+    """Of a request, 1 to 10,000."""
+    loads: Annotated[tuple[Load, ...], Field(min_length=1)] = (0.0,)
+    """0: closed loop, one request at a time. Else an open loop at this share of what the unsharded server can bear, up
+    to 1: requests are due whether others were answered or not, and are timed from when they are due."""
+    strategies: Annotated[tuple[ShardedBy, ...], Field(min_length=1)] = ("load-balanced",)
+    num_shards: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_SHARDS)], ...], Field(min_length=1)] = (2,)
+    """Shards, 1 to 64."""
+    transports: Annotated[tuple[Transport, ...], Field(min_length=1)] = ("stream", "grpc")
+    requests: Requests = 100
+    """Of a server in a block, 2 to 100,000; a 99th percentile wants 100."""
+
+    def ways(self) -> list[Way]:
+        """Return the different ones of all combinations."""
+        every = product(self.strategies, self.num_shards, self.transports)
+        ways = [Way(strategy=strategy, num_shards=num, transport=transport) for strategy, num, transport in every]
+        return list(dict.fromkeys(way.distinct() for way in ways))
+
+
+class Sweep(Config):
+    """Tables of more and more rows, asked the same."""
+
+    rows: tuple[Annotated[int, Field(ge=16, le=2**31)], ...] = (10_000, 300_000, 10_000_000)
+    """Of each table, 16 to 2**31, rising; the first is what others are compared with. Empty: no sweep."""
+    num_tables: Annotated[int, Field(ge=1, le=1_000)] = 4
+    """All items', 1 to 1,000; of 10 million rows, four take 1.4 GB in int8."""
+    dim: Annotated[int, Field(ge=4, le=1_024, multiple_of=4)] = 32
+    """Numbers a row, a multiple of 4, 4 to 1,024."""
+    candidates: Annotated[int, Field(ge=1, le=10_000)] = 512
+    """Of a request, 1 to 10,000: so many rows are read of each table."""
+    requests: Requests = 50
+    """Of a server in a block, 2 to 100,000."""
+
+
+class Peers(Config):
+    """Other servers of the same model, one request at a time."""
+
+    model: ModelKind | Literal["none"] = "drm3"
+    """`none`: peers are left out."""
+    candidates: Annotated[int, Field(ge=1, le=10_000)] = 512
+    """Of a request, 1 to 10,000."""
+    requests: Requests = 10
+    """Of a server in a block, 2 to 100,000. They are slow, and their distance is not one of per cents."""
+    mlserver: str = ""
+    """Folder of a virtual environment with mlserver, torch and safetensors, whose dependencies are not exfm's; empty:
+    MLServer is left out. By default MLServer 1.7 runs a worker that does not start with uvloop 0.22 or later."""
+
+
+class ServingBenchConfig(Config):
+    """All that is measured."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of models, requests, arrivals and the order of blocks."""
+    blocks: Annotated[int, Field(ge=6, le=10_000)] = 25
+    """Times that each server is measured under each load, 6 to 10,000; less than six give no 95 % interval. Four times
+    as many halve the intervals."""
+    turns: Annotated[int, Field(ge=1, le=1_000)] = 5
+    """Parts that a block's requests come in, 1 to 1,000; in each the servers come in another order, so that a moment in
+    which the machine is slow is not one server's."""
+    warmup: Annotated[int, Field(ge=0, le=1_000)] = 3
+    """Requests before each part that do not count, 0 to 1,000: caches then hold another server's data."""
+    distinct_requests: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Requests that differ, 1 to 10,000; they come again in turn."""
+    threads: Annotated[int, Field(ge=0, le=2)] = 0
+    """Of torch in each server that clients ask, 1 or 2. 0: those with which the unsharded server answers a case's
+    requests fastest, one at a time; found before, which takes a minute."""
+    bytes_factor: Annotated[float, Field(gt=0, le=1)] = 0.0025
+    """Bytes of tables, as a share of the 140 or 200 GiB (fp32) of the large models; more than 0, at most 1. By default
+    512 MiB, or 144 in int8, which is more than caches hold."""
+    dim_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Numbers a row, as a share of the 32, 64 or 128 of the large models; more than 0, at most 1."""
+    ways_at_once: Annotated[int, Field(ge=1, le=64)] = 4
+    """Ways of serving whose servers run at the same time, 1 to 64, beside two unsharded servers; more are measured one
+    after another. A process takes some 400 MiB, and there is one for each shard, and a ranker."""
+    cases: tuple[Case, ...] = (
+        Case(model="drm3"),
+        Case(model="drm3", candidates=2048, transports=("stream",), requests=40),
+        Case(model="drm3", loads=(0.6,), transports=("stream",), requests=50),
+    )
+    """By default what fits into 15 minutes: of the three models, the one with the least work beside its tables, 13 ms
+    of CPU time for 512 candidates; of drm1 it is 69 (2 vCPU of an Intel Xeon, 2026-11)."""
+    sweep: Sweep = Sweep()
+    peers: Peers = Peers()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if list(self.sweep.rows) != sorted(set(self.sweep.rows)):
+            raise ValueError(f"sweep.rows {self.sweep.rows} do not rise")
+        return self

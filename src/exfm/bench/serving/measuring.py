@@ -1,0 +1,138 @@
+"""A case measured: unsharded servers and sharded ones, of the same bundle's content, under the same requests."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from exfm.bench.load import Floats
+from exfm.bench.serving.blocks import Series, Turn, take_blocks
+from exfm.bench.serving.client import Client, Server
+from exfm.bench.serving.config import Case, ServingBenchConfig, Transport, Way
+from exfm.bench.serving.models import scaled
+from exfm.bench.serving.servers import NUM_CORES, ONE_SHARD, Bundles, serving
+from exfm.bench.workload import GeneratedModel
+
+Say = Callable[[str], None]
+
+BASELINES = ("unsharded", "unsharded again (A/A)")
+"""Two servers of one kind: what their ratios are off 1 is chance."""
+
+NUM_SCORED = 10
+"""Requests whose scores are compared."""
+
+CHOOSING_BLOCKS, CHOOSING_REQUESTS = 9, 20
+"""In which the best number of threads is found."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Servers under one load."""
+
+    case: Case
+    load: float
+    requests_per_s: float
+    """Of the open loop; 0 in a closed one."""
+    threads: int
+    """Of torch, in each server that clients ask."""
+    table_bytes: int
+    unsharded: Series
+    same: Series
+    """Of a second unsharded server."""
+    sharded: tuple[tuple[Way, Series], ...]
+    score_differences: tuple[float, ...]
+    """Of each way's scores from the unsharded server's, at most."""
+    score_spread: float
+    """Standard deviation of the unsharded server's scores."""
+
+
+def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, say: Say) -> list[Measured]:
+    """Return what was measured of a case: of some ways after others, under one load after another.
+
+    Raises: PlanError if a strategy finds no place for its tables; ServingError if servers do not start or answer.
+    """
+    model = scaled(case.model, bytes_factor=config.bytes_factor, dim_factor=config.dim_factor, seed=config.seed)
+    messages = model.messages(config.distinct_requests, candidates=case.candidates, seed=config.seed)
+    ways = case.ways()
+    placements = {ONE_SHARD, *(way.placement() for way in ways)}
+    paths = {way: bundles.of(case.model, model, way, candidates=case.candidates) for way in placements}
+    threads = config.threads or best_threads(paths[ONE_SHARD], messages, seed=config.seed)
+    say(f"  {threads} thread{'s' * (threads > 1)} of torch")
+    found = []
+    for first in range(0, len(ways), config.ways_at_once):
+        some = ways[first : first + config.ways_at_once]
+        arms: list[tuple[str, Way, Transport | None]] = [(name, ONE_SHARD, None) for name in BASELINES]
+        arms += [(str(way), way.placement(), way.transport) for way in some]
+        with ExitStack() as stack, Client() as client:
+            started = [
+                stack.enter_context(serving(paths[placed], transport=transport, threads=threads))
+                for _, placed, transport in arms
+            ]
+            servers = [client.server(arm[0], local, messages) for arm, local in zip(arms, started, strict=True)]
+            scores = [client.scores(server, min(NUM_SCORED, len(messages))) for server in servers]
+            for load in case.loads:
+                rate = load * client.requests_per_s(servers[0]) if load else 0.0
+                how = f"an open loop of {rate:.1f} requests/s" if load else "a closed loop"
+                say(f"  {'; '.join(map(str, some))}: {how}")
+                unsharded, same, *sharded = take_series(
+                    client, servers, config, num_requests=case.requests, requests_per_s=rate
+                )
+                found.append(
+                    Measured(
+                        case=case,
+                        load=load,
+                        requests_per_s=rate,
+                        threads=threads,
+                        table_bytes=bytes_of(model),
+                        unsharded=unsharded,
+                        same=same,
+                        sharded=tuple(zip(some, sharded, strict=True)),
+                        score_differences=tuple(float(np.abs(one - scores[0]).max()) for one in scores[2:]),
+                        score_spread=float(scores[0].std()),
+                    )
+                )
+    return found
+
+
+def take_series(
+    client: Client,
+    servers: Sequence[Server],
+    config: ServingBenchConfig,
+    *,
+    num_requests: int,
+    requests_per_s: float = 0.0,
+) -> list[Series]:
+    """Return each server's blocks of so many requests, under a load of so many a second, or 0: a closed loop."""
+    per_turn = -(-num_requests // config.turns)
+
+    def take(server: int, turn: int) -> Turn:
+        due_s: Floats | None = None
+        if requests_per_s:
+            arrivals = np.random.default_rng((config.seed, turn))  # the same for all servers
+            due_s = np.cumsum(arrivals.exponential(1 / requests_per_s, size=config.warmup + per_turn))
+        return client.turn(servers[server], per_turn, first=turn * per_turn, num_warmup=config.warmup, due_s=due_s)
+
+    names = [server.name for server in servers]
+    return take_blocks(names, take, num_blocks=config.blocks, num_turns=config.turns, seed=config.seed)
+
+
+def best_threads(bundle: Path, messages: Sequence[bytes], *, seed: int) -> int:
+    """Return the number of torch's threads with which an unsharded server answers fastest, one request at a time."""
+    every = range(1, NUM_CORES + 1)
+    with ExitStack() as stack, Client() as client:
+        started = [stack.enter_context(serving(bundle, threads=threads)) for threads in every]
+        servers = [client.server(str(n), local, messages) for n, local in zip(every, started, strict=True)]
+
+        def take(server: int, turn: int) -> Turn:
+            first = turn * CHOOSING_REQUESTS
+            return client.turn(servers[server], CHOOSING_REQUESTS, first=first, num_warmup=3, due_s=None)
+
+        found = take_blocks([one.name for one in servers], take, num_blocks=CHOOSING_BLOCKS, num_turns=1, seed=seed)
+    return min(every, key=lambda threads: found[threads - 1].median("p50_ms").median)
+
+
+def bytes_of(model: GeneratedModel) -> int:
+    """Return what a model's tables take as they are served."""
+    return model.statistics(candidates=1).size_bytes("int8")

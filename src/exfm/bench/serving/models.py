@@ -1,0 +1,44 @@
+"""Models like DRM1 to DRM3, made so small that this machine can serve them."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from exfm.artifact.plan import row_bytes
+from exfm.bench.large_models import Workload, drm1_like, drm2_like, drm3_like
+from exfm.bench.workload import NETWORK, GeneratedFeature, GeneratedModel
+
+ModelKind = Literal["drm1", "drm2", "drm3"]
+
+LARGE: dict[ModelKind, Callable[[int], Workload]] = {"drm1": drm1_like, "drm2": drm2_like, "drm3": drm3_like}
+
+MIN_ROWS = 16
+
+
+def scaled(kind: ModelKind, *, bytes_factor: float, dim_factor: float, seed: int) -> GeneratedModel:
+    """Return a model whose tables take `bytes_factor` of the large one's bytes, in rows `dim_factor` as wide.
+
+    A model of one net is all items': where it is all users', no candidate would cost a shard anything. Items have one
+    id a table, as those of the large models do.
+    """
+    tables = LARGE[kind](seed).statistics.tables
+    of_one_net = len({table.net for table in tables}) == 1
+    features = []
+    for table in tables:
+        dim = max(4, int(table.dim * dim_factor) // 4 * 4)
+        is_user = table.net == "user" and not of_one_net
+        features.append(
+            GeneratedFeature(
+                name=table.name,
+                net="user" if is_user else "item",
+                rows=max(MIN_ROWS, int(table.size_bytes("fp32") * bytes_factor) // row_bytes(dim, "fp32")),
+                dim=dim,
+                pooling_mean=table.pooling_mean if is_user else 1.0,
+            )
+        )
+    return GeneratedModel(tuple(features), NETWORK)
+
+
+def of_rows(rows: int, *, num_tables: int, dim: int) -> GeneratedModel:
+    """Return a model whose tables, all items', have so many rows each; its requests are the same for any number."""
+    features = (GeneratedFeature(f"t{index}", "item", rows, dim, 1.0) for index in range(num_tables))
+    return GeneratedModel(tuple(features), NETWORK)

@@ -1,0 +1,94 @@
+"""The page that says what was found."""
+
+from exfm.bench.serving import tables
+from exfm.bench.serving.findings import Findings
+from exfm.bench.serving.peers import FASTER, SMALLER, PeersFound, is_faster
+from exfm.bench.serving.ratios import MAX_HALF_WIDTH
+from exfm.bench.serving.sweep import FLAT, SweepFound, is_flat
+from exfm.bench.serving.targets import judged
+from exfm.planning.sizes import bytes_text
+
+
+def page(findings: Findings, *, picture: str) -> str:
+    """Return the page in Markdown; `picture` is the name of the file beside it."""
+    sections = ["# Sharded beside unsharded serving", _how(findings), f"![ratios]({picture})"]
+    found = judged(findings.cases)
+    if found:
+        sections += ["## Targets", tables.of_targets(found).markdown(), _rule()]
+    if findings.cases:
+        sections += ["## All servers", tables.of_cases(findings.cases).markdown(), _models(findings)]
+    if findings.sweep:
+        sections += ["## More rows, the same requests", tables.of_sweep(findings.sweep).markdown()]
+        sections += [flatness(findings.sweep)]
+    if findings.peers:
+        sections += ["## Other servers", tables.of_peers(findings.peers).markdown(), beside_peers(findings.peers)]
+    return "\n\n".join(sections) + "\n"
+
+
+def flatness(found: SweepFound) -> str:
+    """Return whether latency stays flat while tables grow."""
+    first, last = found.sizes[0], found.sizes[-1]
+    parts = [
+        f"{name} {is_flat(found.growth(sharded=sharded))} (P50 ratio {found.growth(sharded=sharded)})"
+        for name, sharded in (("unsharded", False), ("sharded", True))
+    ]
+    chance = found.same.ratio("p50_ms", first.unsharded)
+    return (
+        f"From {first.rows:,} to {last.rows:,} rows a table, latency is {', '.join(parts)}; flat means a ratio of at "
+        f"most {FLAT:g}; that of a second server of the fewest rows is {chance}."
+    )
+
+
+def beside_peers(found: PeersFound) -> str:
+    """Return whether the targets beside other servers were met."""
+    how = (
+        f"{found.model}, {found.candidates} candidates, closed loop, {found.threads} of torch's threads in exfm's "
+        "ranker and in tuned peers, which also get raw tensors by gRPC and exfm's environment for memory; as "
+        "documented, peers get JSON by REST and have all defaults. Peers hold an nn.EmbeddingBag in fp32 for each "
+        f"feature, of {found.times_smaller:.2f} times the bytes ({SMALLER:g} or more: "
+        f"{'met' if found.times_smaller >= SMALLER else 'not met'})."
+    )
+    tuned = next((series for peer, series in found.peers if peer.name == "KServe" and peer.tuned), None)
+    if tuned is None:
+        return how
+    times = found.times_slower(tuned)
+    return f"{how} Sharded serving is {times} times as fast as KServe, tuned ({FASTER:g} or more: {is_faster(times)})."
+
+
+def _how(findings: Findings) -> str:
+    config = findings.config
+    facts = "\n".join(f"- {name}: {fact}" for name, fact in findings.facts.items())
+    return (
+        f"{facts}\n\n"
+        "All servers of a case run at the same time, on the same two cores. Each of "
+        f"{config.blocks} blocks has the same requests for each of them, in {config.turns} parts, each in a random "
+        f"order of the servers and after {config.warmup} requests that do not count. Ratios are to the unsharded "
+        "server in the same block: their median over blocks, and a 95 % interval of order statistics. A/A is a second "
+        "unsharded server. CPU time is that of a mean request at all of a way's processes, without the client's. Open "
+        "loops have Poisson arrivals, and latency counts from when a request was due. Models have random weights in "
+        f"int8: {config.bytes_factor:g} of the bytes of large ones, rows {config.dim_factor:g} as wide, "
+        f"seed {config.seed}."
+    )
+
+
+def _rule() -> str:
+    return (
+        "A target is met if the ratio's interval reaches it and A/A's is at most "
+        f"{MAX_HALF_WIDTH:g} wide to either side; it is not met if the interval lies above, and else not resolved."
+    )
+
+
+def _models(findings: Findings) -> str:
+    """Return what was served, by how many threads, and how much scores differ from one another."""
+    every = {}
+    for one in findings.cases:
+        what = f"{one.case.model} with {one.case.candidates} candidates, {bytes_text(one.table_bytes)} of tables"
+        every[what] = one.threads
+    threads = "; ".join(f"{what}: {number}" for what, number in every.items())
+    chosen = "as set" if findings.config.threads else "those with which the unsharded one was fastest"
+    spread = min(one.score_spread for one in findings.cases)
+    return (
+        f"Torch's threads of each server that clients ask, {chosen}: {threads}. A shard has one. Scores are "
+        "those of the unsharded server, but for the differences above; their standard deviation is "
+        f"{spread:.2g} or more."
+    )

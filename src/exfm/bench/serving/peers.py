@@ -1,0 +1,122 @@
+"""Sharded serving beside other servers of the same model, as their documentation says and tuned."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from exfm.bench.serving.blocks import Series
+from exfm.bench.serving.client import Client, Server
+from exfm.bench.serving.config import ServingBenchConfig
+from exfm.bench.serving.measuring import BASELINES, NUM_SCORED, Say, best_threads, take_series
+from exfm.bench.serving.models import ModelKind, scaled
+from exfm.bench.serving.peer_servers import (
+    Peer,
+    RunningPeer,
+    json_body,
+    kserve_peers,
+    mlserver_peers,
+    scores_of_json,
+    serving_peer,
+    write_plain,
+)
+from exfm.bench.serving.ratios import Interval
+from exfm.bench.serving.servers import ONE_SHARD, TWO_SHARDS, Bundles, serving
+from exfm.errors import ServingError
+
+FASTER, SMALLER = 4.0, 3.5
+"""Times that sharded serving is to be as fast as KServe's own server, tuned, and its tables as small: the targets."""
+
+
+@dataclass(frozen=True)
+class PeersFound:
+    """All servers of one model, one request at a time."""
+
+    model: str
+    candidates: int
+    threads: int
+    unsharded: Series
+    same: Series
+    sharded: Series
+    peers: tuple[tuple[Peer, Series], ...]
+    missing: tuple[str, ...]
+    """Peers that are not installed or did not start, and why."""
+    score_differences: tuple[float, ...]
+    """Of each peer's scores from the unsharded server's, at most: fp32 against int8."""
+    fp32_bytes: int
+    """Of the peers' tables."""
+    int8_bytes: int
+
+    @property
+    def times_smaller(self) -> float:
+        """Return how many times as large the peers' tables are."""
+        return self.fp32_bytes / self.int8_bytes
+
+    def times_slower(self, series: Series) -> Interval:
+        """Return a peer's median latency over that of sharded serving."""
+        return series.ratio("p50_ms", self.sharded)
+
+
+def is_faster(times: Interval) -> str:
+    """Return whether sharded serving is FASTER, in words."""
+    if times.low >= FASTER:
+        return "met"
+    return "not met" if times.high < FASTER else "not resolved"
+
+
+def measure_peers(
+    config: ServingBenchConfig, kind: ModelKind, bundles: Bundles, scratch: Path, *, say: Say
+) -> PeersFound:
+    """Return what was measured of all peers that are installed, serving a model of this kind.
+
+    Raises: ConfigError if MLServer is not where the settings say; ServingError if exfm's servers do not start, or one
+    does not answer.
+    """
+    settings = config.peers
+    peers = [*kserve_peers(), *(mlserver_peers(Path(settings.mlserver)) if settings.mlserver else [])]
+    model = scaled(kind, bytes_factor=config.bytes_factor, dim_factor=config.dim_factor, seed=config.seed)
+    requests = model.requests(config.distinct_requests, candidates=settings.candidates, seed=config.seed)
+    bodies = [json_body(request) for request in requests]
+    messages = model.messages(config.distinct_requests, candidates=settings.candidates, seed=config.seed)
+    whole, in_shards = (bundles.of(kind, model, way, candidates=settings.candidates) for way in (ONE_SHARD, TWO_SHARDS))
+    plain = scratch / "plain"
+    write_plain(model, plain)
+    threads = config.threads or best_threads(whole, messages, seed=config.seed)
+    say(f"  {'; '.join(map(str, peers))}: a closed loop")
+    with ExitStack() as stack, Client() as client:
+        ours = [stack.enter_context(serving(whole, threads=threads)) for _ in BASELINES]
+        ours.append(stack.enter_context(serving(in_shards, threads=threads, transport=TWO_SHARDS.transport)))
+        running: dict[Peer, RunningPeer] = {}
+        missing = [] if settings.mlserver else ["MLServer: not installed"]
+        for number, peer in enumerate(peers):
+            serving_it = serving_peer(peer, plain, scratch=scratch / str(number), threads=threads)
+            try:
+                running[peer] = stack.enter_context(serving_it)
+            except ServingError as error:  # one that does not start shall not cost what others were measured to do
+                missing.append(f"{peer}: {str(error).splitlines()[0]}")
+                say(f"  {missing[-1]}")
+        names = (*BASELINES, str(TWO_SHARDS))
+        servers = [client.server(name, local, messages) for name, local in zip(names, ours, strict=True)]
+        for peer, one in running.items():
+            if peer.tuned:
+                servers.append(Server(str(peer), one.pids(), client.connect(one.grpc_address), messages))
+            else:
+                ask = client.connect_json(one.infer_url)
+                servers.append(Server(str(peer), one.pids(), ask, bodies, scores_of_json))
+        scores = [client.scores(server, min(NUM_SCORED, len(messages))) for server in servers]
+        unsharded, same, sharded, *others = take_series(client, servers, config, num_requests=settings.requests)
+    statistics = model.statistics(candidates=settings.candidates)
+    return PeersFound(
+        model=kind,
+        candidates=settings.candidates,
+        threads=threads,
+        unsharded=unsharded,
+        same=same,
+        sharded=sharded,
+        peers=tuple(zip(running, others, strict=True)),
+        missing=tuple(missing),
+        score_differences=tuple(float(np.abs(one - scores[0]).max()) for one in scores[len(names) :]),
+        fp32_bytes=statistics.size_bytes("fp32"),
+        int8_bytes=statistics.size_bytes("int8"),
+    )

@@ -1,0 +1,98 @@
+"""Servers of generated models: the bundles that they hold, and their processes on cores of their own."""
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from exfm.bench.serving.config import Transport, Way
+from exfm.bench.workload import GeneratedModel
+from exfm.errors import ConfigError
+from exfm.planning.config import ShardingConfig
+from exfm.planning.planner import make_plan
+from exfm.planning.pricing.costs import DEFAULT_COSTS
+from exfm.planning.statistics import Statistics
+from exfm.serving.config import RankerConfig
+from exfm.serving.local import LocalServing, serve_local
+
+NUM_CORES = 2
+"""That all servers share."""
+
+DEADLINE_MS = 20_000
+"""Of a request: what is late shall be seen as late, not fail."""
+
+ROOM, ROOM_BY_NET = 1.5, 2.0
+"""Times the memory that all tables want of a shard. Less, and nearly all of a DRM3-like model's would be one table that
+is not split; `nsbp` wants more, as of two shards one may have nearly everything."""
+
+ONE_SHARD = Way(strategy="one-shard", num_shards=1)
+"""How the tables of an unsharded server lie, too."""
+
+TWO_SHARDS = Way()
+"""What stands for sharded serving where only one way of it is measured."""
+
+
+class Bundles:
+    """Bundles in a folder, each written when it is first wanted."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def of(self, name: str, model: GeneratedModel, way: Way, *, candidates: int) -> Path:
+        """Return the bundle of a model of that name, its tables placed for requests of so many candidates.
+
+        All bundles of a name hold the same weights.
+
+        Raises: PlanError if the strategy finds no place for them.
+        """
+        bundle = self._folder / f"{name}-{candidates}-{way.strategy}-{way.num_shards}"
+        if not bundle.exists():
+            statistics = model.statistics(candidates=candidates)
+            plan = make_plan(model.schema(), statistics, sharding(way, statistics), DEFAULT_COSTS)
+            model.write_bundle(bundle, plan)
+        return bundle
+
+
+def sharding(way: Way, statistics: Statistics) -> ShardingConfig:
+    """Return the settings of a plan for this way of serving."""
+    config = ShardingConfig(strategy=way.strategy, num_shards=way.num_shards)
+    room = ROOM_BY_NET if way.strategy == "nsbp" else ROOM
+    memory_gib = statistics.size_bytes(config.encoding) / 2**30 * room / way.num_shards
+    return config.model_copy(update={"shard_memory_gib": memory_gib})
+
+
+def cores_of_servers() -> list[int]:
+    """Return the cores that all servers are to run on, the first of this process's.
+
+    Raises: ConfigError if there are too few.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < NUM_CORES:
+        raise ConfigError(f"servers are measured on {NUM_CORES} cores, but this process may use {len(cores)}")
+    return cores[:NUM_CORES]
+
+
+@contextmanager
+def on_cores(cores: Collection[int]) -> Iterator[None]:
+    """Run on these cores; processes that are started meanwhile stay there."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def serving(bundle: Path, *, threads: int, transport: Transport | None = None) -> Iterator[LocalServing]:
+    """Yield a bundle's servers, on the measured cores; without a transport the ranker holds all tables itself.
+
+    `threads` are torch's, of the ranker; a shard has the one that is its default.
+
+    Raises: ServingError if they do not start.
+    """
+    ranker = RankerConfig(torch_threads=threads, transport=transport or "grpc", default_deadline_ms=DEADLINE_MS)
+    with ExitStack() as stack:
+        with on_cores(cores_of_servers()):
+            started = stack.enter_context(serve_local(bundle, ranker=ranker, is_sharded=transport is not None))
+        yield started

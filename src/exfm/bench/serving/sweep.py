@@ -1,0 +1,79 @@
+"""The same requests to tables of more and more rows: whether latency stays flat."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from exfm.bench.serving.blocks import Series
+from exfm.bench.serving.client import Client
+from exfm.bench.serving.config import ServingBenchConfig
+from exfm.bench.serving.measuring import Say, best_threads, bytes_of, take_series
+from exfm.bench.serving.models import of_rows
+from exfm.bench.serving.ratios import Interval
+from exfm.bench.serving.servers import ONE_SHARD, TWO_SHARDS, Bundles, serving
+
+FLAT = 1.05
+"""Of the median latency with the most rows over that with the fewest, at most: a threshold of ours."""
+
+
+@dataclass(frozen=True)
+class Swept:
+    """Tables of one size, served unsharded and sharded."""
+
+    rows: int
+    table_bytes: int
+    unsharded: Series
+    sharded: Series
+
+
+@dataclass(frozen=True)
+class SweepFound:
+    """All sizes, the smallest first."""
+
+    threads: int
+    sizes: Sequence[Swept]
+    same: Series
+    """Of a second unsharded server of the fewest rows: what its ratios are off 1 is chance."""
+
+    def growth(self, *, sharded: bool) -> Interval:
+        """Return the median latency with the most rows over that with the fewest."""
+        first, last = ((one.sharded if sharded else one.unsharded) for one in (self.sizes[0], self.sizes[-1]))
+        return last.ratio("p50_ms", first)
+
+
+def is_flat(growth: Interval) -> str:
+    """Return whether latency is flat, in words."""
+    if growth.high <= FLAT:
+        return "flat"
+    return "not flat" if growth.low > FLAT else "not resolved"
+
+
+def measure_sweep(config: ServingBenchConfig, bundles: Bundles, *, say: Say) -> SweepFound:
+    """Return what was measured of all sizes, whose servers all run at the same time.
+
+    Raises: ServingError if servers do not start or answer.
+    """
+    sweep = config.sweep
+    models = {rows: of_rows(rows, num_tables=sweep.num_tables, dim=sweep.dim) for rows in sweep.rows}
+    messages = models[sweep.rows[0]].messages(config.distinct_requests, candidates=sweep.candidates, seed=config.seed)
+    paths = {
+        (rows, way): bundles.of(f"rows-{rows}", model, way, candidates=sweep.candidates)
+        for rows, model in models.items()
+        for way in (ONE_SHARD, TWO_SHARDS)
+    }
+    threads = config.threads or best_threads(paths[sweep.rows[0], ONE_SHARD], messages, seed=config.seed)
+    say(f"  {', '.join(f'{rows:,}' for rows in sweep.rows)} rows a table: a closed loop")
+    with ExitStack() as stack, Client() as client:
+        arms = [*paths, (sweep.rows[0], ONE_SHARD)]
+        started = [
+            stack.enter_context(
+                serving(paths[rows, way], threads=threads, transport=None if way is ONE_SHARD else way.transport)
+            )
+            for rows, way in arms
+        ]
+        names = [f"{rows} rows, {'unsharded' if way is ONE_SHARD else way}" for rows, way in arms]
+        servers = [client.server(name, local, messages) for name, local in zip(names, started, strict=True)]
+        *series, same = take_series(client, servers, config, num_requests=sweep.requests)
+    pairs = zip(series[::2], series[1::2], strict=True)
+    sizes = [Swept(rows, bytes_of(models[rows]), *pair) for rows, pair in zip(sweep.rows, pairs, strict=True)]
+    return SweepFound(threads, sizes, same)

@@ -1,0 +1,57 @@
+"""What sharded serving promises beside unsharded, and whether it was kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from exfm.bench.serving.blocks import Statistic
+from exfm.bench.serving.config import Transport, Way
+from exfm.bench.serving.measuring import Measured
+from exfm.bench.serving.ratios import Interval, Verdict, judge
+
+
+@dataclass(frozen=True)
+class Target:
+    """A ratio to the unsharded server, at most."""
+
+    transport: Transport
+    candidates: tuple[int, ...]
+    """Of the requests that it is promised for."""
+    statistic: Statistic
+    most: float
+
+
+TARGETS = (
+    Target("stream", (512, 2048), "p50_ms", 1.02),
+    Target("stream", (512, 2048), "p99_ms", 1.01),
+    Target("stream", (512,), "cpu_ms", 1.05),
+    Target("grpc", (512,), "p50_ms", 1.05),
+    Target("grpc", (512,), "p99_ms", 1.03),
+    Target("grpc", (512,), "cpu_ms", 1.05),
+)
+"""P99 and P50 on the fast path within what Lui et al. (arXiv:2011.02084) report of their best configuration."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A target, and what was found of it."""
+
+    target: Target
+    measured: Measured
+    way: Way
+    ratio: Interval
+    of_same: Interval
+    verdict: Verdict
+
+
+def judged(every: Sequence[Measured]) -> list[Judged]:
+    """Return what was found of all targets, for each load and way that they are promised for."""
+    found = []
+    for measured in every:
+        for way, series in measured.sharded:
+            for target in TARGETS:
+                if target.transport == way.transport and measured.case.candidates in target.candidates:
+                    ratio = series.ratio(target.statistic, measured.unsharded)
+                    of_same = measured.same.ratio(target.statistic, measured.unsharded)
+                    verdict = judge(ratio, target.most, of_same=of_same)
+                    found.append(Judged(target, measured, way, ratio, of_same, verdict))
+    return found

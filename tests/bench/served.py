@@ -1,0 +1,33 @@
+"""Run as a program: a very small `exfm bench serving` into the folder that is named.
+
+A program, because it holds kserve's messages and pytest's process holds tritonclient's.
+"""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from exfm.bench.serving.bench import bench_serving
+from exfm.bench.serving.config import Case, Peers, ServingBenchConfig, Sweep
+
+
+def main() -> None:
+    """Measure two ways of one model, in a closed loop and an open one."""
+    config = ServingBenchConfig(
+        blocks=6,
+        turns=1,
+        warmup=1,
+        distinct_requests=4,
+        threads=1,
+        bytes_factor=1e-5,
+        dim_factor=0.125,
+        cases=(Case(model="drm3", candidates=16, loads=(0.0, 0.3), transports=("stream",), requests=4),),
+        sweep=Sweep(rows=()),
+        peers=Peers(model="none"),
+    )
+    bench_serving(Console(width=200), config, out=Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

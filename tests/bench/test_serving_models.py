@@ -1,0 +1,88 @@
+"""What `exfm bench serving` serves is what its settings say."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from exfm.bench.serving.config import Case, ServingBenchConfig, Way
+from exfm.bench.serving.models import ModelKind, of_rows, scaled
+from exfm.bench.serving.servers import sharding
+from exfm.config import read_yaml
+from exfm.planning.planner import make_plan
+from exfm.planning.pricing.costs import DEFAULT_COSTS
+
+EXAMPLES = Path(__file__).parents[2] / "examples/bench"
+
+
+@pytest.mark.parametrize(("kind", "num_tables", "num_nets"), [("drm1", 257, 2), ("drm2", 133, 2), ("drm3", 39, 1)])
+def test_scaled_models_keep_their_tables_and_nets_and_the_share_of_their_bytes(
+    kind: ModelKind, num_tables: int, num_nets: int
+) -> None:
+    large = scaled(kind, bytes_factor=1 / 100, dim_factor=0.5, seed=0).statistics(candidates=512)
+    small = scaled(kind, bytes_factor=1 / 400, dim_factor=0.5, seed=0).statistics(candidates=512)
+    assert len(small.tables) == num_tables
+    assert len({table.net for table in small.tables}) == num_nets
+    assert large.size_bytes("fp32") / small.size_bytes("fp32") == pytest.approx(4, rel=0.01)
+    if kind == "drm3":
+        largest = max(table.size_bytes("fp32") for table in small.tables)
+        assert largest / small.size_bytes("fp32") == pytest.approx(0.9, abs=0.01)
+
+
+def test_requests_are_the_same_however_many_rows_tables_have() -> None:
+    few, many = (of_rows(rows, num_tables=2, dim=8).requests(3, candidates=5, seed=1) for rows in (1_000, 1_000_000))
+    for one, other in zip(few, many, strict=True):
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[name].values, other[name].values) for name in one)
+
+
+def test_a_models_weights_are_the_same_each_time_and_no_tables_are_anothers() -> None:
+    first, again = (of_rows(50, num_tables=2, dim=8).weights() for _ in range(2))
+    assert list(first) == ["t0", "t1"]
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.array_equal(first["t0"], first["t1"])
+
+
+@pytest.mark.parametrize("kind", ["drm1", "drm2", "drm3"])
+@pytest.mark.parametrize("num_shards", [1, 2, 4, 8])
+@pytest.mark.parametrize("strategy", ["one-shard", "capacity-balanced", "load-balanced", "nsbp"])
+def test_every_strategy_places_every_model(kind: ModelKind, num_shards: int, strategy: str) -> None:
+    way = Case.parse({"strategies": [strategy], "num_shards": [num_shards]}, source="a test").ways()[0]
+    model = scaled(kind, bytes_factor=1 / 400, dim_factor=0.5, seed=0)
+    statistics = model.statistics(candidates=512)
+    plan = make_plan(model.schema(), statistics, sharding(way, statistics), DEFAULT_COSTS)
+    assert plan.num_shards == way.num_shards
+    if kind == "drm3" and num_shards > 1 and strategy in {"capacity-balanced", "load-balanced"}:
+        assert len(plan.slices) > len(model.features), "the table with nearly all bytes is split"
+
+
+def test_one_shard_is_one_way_whatever_the_strategy() -> None:
+    case = Case(strategies=("load-balanced", "nsbp"), num_shards=(1, 2), transports=("stream",))
+    assert [str(way) for way in case.ways()] == [
+        "1 shard, stream",
+        "2 shards, load-balanced, stream",
+        "2 shards, nsbp, stream",
+    ]
+    assert Way(transport="grpc").placement() == Way(transport="stream").placement()
+
+
+def test_rows_of_a_sweep_that_do_not_rise_are_refused() -> None:
+    with pytest.raises(ValidationError, match="do not rise"):
+        ServingBenchConfig.model_validate({"sweep": {"rows": [1000, 100]}})
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("serving-*.yaml")), ids=lambda path: path.name)
+def test_the_settings_in_examples_are_valid(path: Path) -> None:
+    config = ServingBenchConfig.parse(read_yaml(path), source=str(path))
+    assert all(case.ways() for case in config.cases)
+
+
+def test_the_full_settings_hold_every_combination() -> None:
+    config = ServingBenchConfig.parse(read_yaml(EXAMPLES / "serving-full.yaml"), source="full")
+    assert {(case.model, case.candidates) for case in config.cases} == {
+        (model, candidates) for model in ("drm1", "drm2", "drm3") for candidates in (64, 512, 2048)
+    }
+    for case in config.cases:
+        assert case.loads == (0.0, 0.3, 0.6)
+        assert len(case.ways()) == 2 * (1 + 3 * 3), "one shard, and three strategies on 2, 4 and 8, by both transports"

@@ -1,0 +1,118 @@
+"""Targets are judged, and told, by what was measured: here made up."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exfm.bench.serving.blocks import Block, Series, Turn
+from exfm.bench.serving.config import Case, ServingBenchConfig, Way
+from exfm.bench.serving.findings import Findings
+from exfm.bench.serving.measuring import BASELINES, Measured
+from exfm.bench.serving.page import page
+from exfm.bench.serving.peer_servers import Peer
+from exfm.bench.serving.peers import PeersFound
+from exfm.bench.serving.picture import draw
+from exfm.bench.serving.sweep import SweepFound, Swept, is_flat
+from exfm.bench.serving.targets import judged
+
+STREAM, GRPC = Way(transport="stream"), Way(transport="grpc")
+
+
+def series_of(name: str, times: float, *, noise: float = 0.0) -> Series:
+    """Return 25 blocks of a server that takes `times` as long, and as much CPU time, as one of 10 ms."""
+    factors = times * np.exp(noise * np.random.default_rng(len(name)).normal(size=25))
+    turns = (Turn(np.full(100, 10 * one), 0.5 * one, 0.5 * one * (times > 1), 0.1, num_failed=0) for one in factors)
+    return Series(name, tuple(Block.of([turn]) for turn in turns))
+
+
+def measured_of(*ways: tuple[Way, float], candidates: int = 512, noise: float = 0.0) -> Measured:
+    first, same = (series_of(name, 1.0, noise=noise) for name in BASELINES)
+    return Measured(
+        case=Case(model="drm3", candidates=candidates, loads=(0.3,)),
+        load=0.3,
+        requests_per_s=12.5,
+        threads=1,
+        table_bytes=150 * 2**20,
+        unsharded=first,
+        same=same,
+        sharded=tuple((way, series_of(str(way), times)) for way, times in ways),
+        score_differences=tuple(1e-7 for _ in ways),
+        score_spread=0.1,
+    )
+
+
+def test_each_transport_has_its_own_targets() -> None:
+    found = judged([measured_of((STREAM, 1.015), (GRPC, 1.04))])
+    assert [(one.way.transport, one.target.statistic, one.verdict) for one in found] == [
+        ("stream", "p50_ms", "met"),  # at most 1.02
+        ("stream", "p99_ms", "not met"),  # 1.01
+        ("stream", "cpu_ms", "not met"),  # 1.05, of which the made-up shards take half more
+        ("grpc", "p50_ms", "met"),  # 1.05
+        ("grpc", "p99_ms", "not met"),  # 1.03
+        ("grpc", "cpu_ms", "not met"),
+    ]
+
+
+def test_few_candidates_are_promised_nothing_and_many_nothing_by_grpc() -> None:
+    assert judged([measured_of((STREAM, 2.0), (GRPC, 2.0), candidates=64)]) == []
+    found = judged([measured_of((STREAM, 1.0), (GRPC, 1.0), candidates=2048)])
+    assert [(one.way.transport, one.target.statistic) for one in found] == [("stream", "p50_ms"), ("stream", "p99_ms")]
+
+
+def test_a_noisy_machine_resolves_no_target() -> None:
+    found = judged([measured_of((STREAM, 1.0), noise=0.3)])
+    assert {one.verdict for one in found if one.target.statistic != "cpu_ms"} == {"not resolved"}
+
+
+@pytest.mark.parametrize(("times", "said"), [(1.0, "flat"), (1.2, "not flat")])
+def test_latency_is_flat_if_it_hardly_grows_with_rows(times: float, said: str) -> None:
+    assert is_flat(sweep_of(times).growth(sharded=False)) == said
+    assert is_flat(sweep_of(times).growth(sharded=True)) == said
+
+
+def sweep_of(times: float) -> SweepFound:
+    sizes = [
+        Swept(rows, rows * 36, series_of("unsharded", growth), series_of("sharded", 1.1 * growth))
+        for rows, growth in ((1_000, 1.0), (1_000_000, times))
+    ]
+    return SweepFound(threads=1, sizes=sizes, same=series_of("same", 1.0))
+
+
+def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
+    kserve = Peer("KServe", "0.21.0", Path("python"), tuned=True)
+    peers = PeersFound(
+        model="drm3",
+        candidates=512,
+        threads=1,
+        unsharded=series_of("unsharded", 1.0),
+        same=series_of("unsharded again (A/A)", 1.0),
+        sharded=series_of(str(STREAM), 1.02),
+        peers=((kserve, series_of(str(kserve), 5.1)),),
+        missing=("MLServer: not installed",),
+        score_differences=(3e-3,),
+        fp32_bytes=360,
+        int8_bytes=100,
+    )
+    findings = Findings(
+        facts={"processor": "a made-up one"},
+        config=ServingBenchConfig(),
+        cases=(measured_of((STREAM, 1.015), (GRPC, 1.04)),),
+        sweep=sweep_of(1.2),
+        peers=peers,
+    )
+    text = page(findings, picture="serving.png")
+    for words in (
+        "- processor: a made-up one",
+        "| drm3, 512, 30% open (12.5/s) | 2 shards, load-balanced, stream | P99 | 1.01 | 1.015 [1.015, 1.015] |",
+        "latency is unsharded not flat (P50 ratio 1.200 [1.200, 1.200])",
+        "MLServer: not installed",
+        "Sharded serving is 5.000 [5.000, 5.000] times as fast as KServe, tuned (4 or more: met).",
+        "of 3.60 times the bytes (3.5 or more: met)",
+    ):
+        assert words in text
+    draw(findings, tmp_path / "serving.png")
+    assert (tmp_path / "serving.png").read_bytes().startswith(b"\x89PNG")
+    raw = findings.to_dict()
+    assert len(raw["cases"][0]["sharded"][1]["blocks"]) == 25
+    assert raw["peers"]["peers"][0]["tuned"] is True

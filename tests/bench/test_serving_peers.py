@@ -1,0 +1,60 @@
+"""The plain model that other servers serve is the same model."""
+
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from exfm.bench.peers.plain_model import PlainModel
+from exfm.bench.serving.models import scaled
+from exfm.bench.serving.peer_servers import (
+    json_body,
+    kserve_peers,
+    mlserver_peers,
+    scores_of_json,
+    serving_peer,
+    write_plain,
+)
+from exfm.bench.workload import GENERATED, GeneratedModel
+from exfm.errors import ConfigError
+from exfm.features.request import encode_request
+from exfm.models.scoring import UnshardedScorer
+from exfm.planning.config import ShardingConfig
+from exfm.planning.planner import make_plan
+from exfm.planning.pricing.costs import DEFAULT_COSTS
+
+SMALL = scaled("drm3", bytes_factor=1e-5, dim_factor=0.125, seed=0)
+
+
+@pytest.mark.parametrize("model", [GENERATED, SMALL], ids=["bags of users", "items"])
+def test_the_plain_models_scores_are_those_of_the_bundle_in_fp32(tmp_path: Path, model: GeneratedModel) -> None:
+    config = ShardingConfig(strategy="one-shard", encoding="fp32")
+    plan = make_plan(model.schema(), model.statistics(candidates=7), config, DEFAULT_COSTS)
+    scorer = UnshardedScorer(tmp_path / "bundle", model.write_bundle(tmp_path / "bundle", plan))
+    write_plain(model, tmp_path / "plain")
+    plain = PlainModel(tmp_path / "plain")
+    for request in model.requests(3, candidates=7, seed=0):
+        expected = scorer.scores(encode_request(request, model.schema()))[:, 0]
+        found = plain.scores({name: tensor.values for name, tensor in request.items()})
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_kserves_own_server_gives_the_plain_models_scores(tmp_path: Path) -> None:
+    write_plain(SMALL, tmp_path / "plain")
+    (request,) = SMALL.requests(1, candidates=7, seed=0)
+    expected = PlainModel(tmp_path / "plain").scores({name: tensor.values for name, tensor in request.items()})
+    as_documented, _ = kserve_peers()
+    with serving_peer(as_documented, tmp_path / "plain", scratch=tmp_path / "scratch", threads=1) as running:
+        assert running.pids()
+        headers = {"content-type": "application/json"}
+        response = httpx.post(
+            running.infer_url, content=json_body(request), headers=headers, timeout=20, trust_env=False
+        )
+    np.testing.assert_allclose(scores_of_json(response.content), expected, atol=1e-6)
+
+
+def test_an_environment_without_mlserver_is_refused_with_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no virtual environment with MLServer; make one: python -m venv"):
+        mlserver_peers(tmp_path)
