@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from exfm.errors import DeadlineError, RequestError
 from exfm.features.oip import Tensor, chosen_outputs
+from exfm.serving.tracing.stopwatch import Stopwatch
 
 Parameter = bool | int | str
 """A parameter of a request or an answer: gRPC's form of the protocol has no other types."""
@@ -59,6 +60,8 @@ class Call:
     deadline: Deadline
     model_version: str
     """The bundle id that the request is for; empty leaves the choice to the server."""
+    stopwatch: Stopwatch | None = None
+    """What takes its time, if its client wants to know."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,10 @@ class Answer:
         """
         chosen = chosen_outputs(names, list(self.outputs))
         return Answer(outputs={name: self.outputs[name] for name in chosen}, parameters=self.parameters)
+
+    def telling(self, key: str, value: Parameter) -> "Answer":
+        """Return the answer with another parameter."""
+        return Answer(outputs=self.outputs, parameters={**self.parameters, key: value})
 
 
 def deadline_of(timeout_us: Any, *, transport_s: float | None, default_ms: int) -> Deadline:

@@ -17,6 +17,8 @@ from exfm.serving.dataplane import ServedModels
 from exfm.serving.messages import answer_message, parameters_of, tensors_of
 from exfm.serving.status import message_of, status_of
 from exfm.serving.tls import TlsFolder, server_credentials
+from exfm.serving.tracing.breakdown import Layer
+from exfm.serving.tracing.stopwatch import TRACE, Stopwatch, timed, wants_breakdown
 
 
 class StatusInterceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # kserve ships no types
@@ -40,15 +42,25 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Return a model's answer, its tensors in raw form."""
         model = self._models.find(request.model_name, version=request.model_version)
+        parameters = parameters_of(request.parameters)
+        stopwatch = Stopwatch() if wants_breakdown(parameters.get(TRACE)) else None
         deadline = deadline_of(
-            parameters_of(request.parameters).get(TIMEOUT),
+            parameters.get(TIMEOUT),
             transport_s=context.time_remaining(),
             default_ms=model.config.default_deadline_ms,
         )
-        call = Call(tensors=tensors_of(request), deadline=deadline, model_version=request.model_version)
+        with timed(stopwatch, Layer.DESERIALIZE):
+            tensors = tensors_of(request)
+        call = Call(tensors, deadline=deadline, model_version=request.model_version, stopwatch=stopwatch)
         answer = await self._models.ask(model, call)
         answer = answer.only([output.name for output in request.outputs])
-        return answer_message(answer, model_name=model.name, model_version=model.bundle_id, request_id=request.id)
+        with timed(stopwatch, Layer.SERIALIZE):
+            message = answer_message(
+                answer, model_name=model.name, model_version=model.bundle_id, request_id=request.id
+            )
+        if stopwatch is not None:
+            message.parameters[TRACE].string_param = stopwatch.read().to_json()
+        return message
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Return whether a model is ready."""
