@@ -1,6 +1,8 @@
 """Traced requests on real servers, by every door and transport."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from serving_requests import grpc_inputs, make_request, scores_of
 
 from exfm.errors import RequestError
 from exfm.serving.local import LocalServing, serve_local
-from exfm.serving.tracing.breakdown import Breakdown, Layer
+from exfm.serving.tracing.breakdown import Breakdown, Layer, Traced
 
 pytestmark = pytest.mark.slow
 
@@ -95,3 +97,29 @@ def test_a_ranker_that_holds_all_tables_looks_up_by_itself(unsharded: LocalServi
     told = traced_by_grpc(unsharded, BODY)
     assert set(told.layers) == OF_A_RANKER | {Layer.EMBEDDING}
     assert told.shards == {}
+
+
+def trace(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own: it uses kserve's messages, and tests tritonclient's."""
+    program = [sys.executable, "-c", "from exfm.cli.main import main; main()", "trace", *arguments]
+    return subprocess.run(program, capture_output=True, text=True, check=False)
+
+
+def test_the_command_prints_draws_and_keeps_all_requests(served: LocalServing, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "made" / "trace.png"
+    done = trace(str(bundle), "--address", served.grpc_address, "--num-requests", "20", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    for words in ("dense bottom", "embedding", "RPC service", "shard 1", "20 requests, one at a time"):
+        assert words in done.stdout
+    assert out.read_bytes().startswith(b"\x89PNG")
+    requests = json.loads(out.with_suffix(".json").read_text())["requests"]
+    for one in [Traced.parse(request, source="the file") for request in requests]:
+        check(one.ranker)
+        assert one.client_ns > one.ranker.total_ns
+
+
+def test_the_command_says_that_nobody_answers(bundle: Path, tmp_path: Path) -> None:
+    done = trace(str(bundle), "--address", "127.0.0.1:1", "--out", str(tmp_path / "trace.png"))
+    assert done.returncode == 3
+    assert done.stderr.startswith("exfm: 127.0.0.1:1 did not answer (UNAVAILABLE)")
+    assert "\n" not in done.stderr.strip()

@@ -106,3 +106,11 @@ class ShardBreakdown(Config):
     def network_ns(self) -> int:
         """Return the time between the two: network, and RPC's work and wait at both ends."""
         return self.wall_ns - self.server.total_ns
+
+
+class Traced(Config):
+    """A request as its client and the ranker saw it."""
+
+    client_ns: Nanoseconds
+    """Nanoseconds from when the client sent it until it had the answer."""
+    ranker: Breakdown
