@@ -1,5 +1,6 @@
 """The gRPC front door: KServe's server and servicer with our address, limits, deadlines, errors and raw tensors."""
 
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import grpc
@@ -10,14 +11,16 @@ from kserve.protocol.grpc.server import GRPCServer
 from kserve.protocol.grpc.servicer import InferenceServicer
 
 from exfm.errors import ConfigError
-from exfm.serving.call import TIMEOUT, Call, deadline_of
+from exfm.serving.call import TIMEOUT, Call, Parameter, deadline_of
 from exfm.serving.config import ServerConfig
 from exfm.serving.connections import server_options
 from exfm.serving.dataplane import ServedModels
 from exfm.serving.messages import answer_message, parameters_of, tensors_of
+from exfm.serving.model import ServedModel
 from exfm.serving.status import message_of, status_of
 from exfm.serving.tls import TlsFolder, server_credentials
 from exfm.serving.tracing.breakdown import Layer
+from exfm.serving.tracing.spans import TRACEPARENT, spanned
 from exfm.serving.tracing.stopwatch import TRACE, Stopwatch, timed, wants_breakdown
 
 
@@ -43,7 +46,22 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
         """Return a model's answer, its tensors in raw form."""
         model = self._models.find(request.model_name, version=request.model_version)
         parameters = parameters_of(request.parameters)
-        stopwatch = Stopwatch() if wants_breakdown(parameters.get(TRACE)) else None
+        is_told = wants_breakdown(parameters.get(TRACE))
+        traceparent = _traceparent_of(context) if model.spans is not None else ""
+        with spanned(model.spans, Stopwatch() if is_told else None, traceparent=traceparent) as stopwatch:
+            message = await self._infer(request, context, model, parameters, stopwatch)
+        if stopwatch is not None and is_told:
+            message.parameters[TRACE].string_param = stopwatch.read().to_json()
+        return message
+
+    async def _infer(
+        self,
+        request: Any,
+        context: Any,
+        model: ServedModel,
+        parameters: Mapping[str, Parameter],
+        stopwatch: Stopwatch | None,
+    ) -> Any:
         deadline = deadline_of(
             parameters.get(TIMEOUT),
             transport_s=context.time_remaining(),
@@ -55,12 +73,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
         answer = await self._models.ask(model, call)
         answer = answer.only([output.name for output in request.outputs])
         with timed(stopwatch, Layer.SERIALIZE):
-            message = answer_message(
-                answer, model_name=model.name, model_version=model.bundle_id, request_id=request.id
-            )
-        if stopwatch is not None:
-            message.parameters[TRACE].string_param = stopwatch.read().to_json()
-        return message
+            return answer_message(answer, model_name=model.name, model_version=model.bundle_id, request_id=request.id)
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Return whether a model is ready."""
@@ -79,6 +92,10 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
     async def RepositoryModelUnload(self, request: Any, context: Any) -> NoReturn:  # noqa: N802
         """Refuse: KServe's servicer would let any client do this."""
         raise NotImplementedError("models are unloaded when the server stops; stop it")
+
+
+def _traceparent_of(context: Any) -> str:
+    return next((value for key, value in context.invocation_metadata() or () if key == TRACEPARENT), "")
 
 
 class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types

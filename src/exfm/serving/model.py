@@ -14,6 +14,7 @@ import kserve
 from exfm.errors import RequestError, VersionMismatchError
 from exfm.serving.call import Answer, Call
 from exfm.serving.config import ServerConfig
+from exfm.serving.tracing.spans import Spans
 
 
 class Door(Protocol):
@@ -39,6 +40,7 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # kserve ships no types
         super().__init__(name)
         self.bundle_id = bundle_id
         self.config = config
+        self.spans = Spans.from_environment(service=name)
         self.ready = True
 
     @abstractmethod

@@ -17,12 +17,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from exfm.errors import ConfigError, ExfmError, RequestError
-from exfm.serving.call import TIMEOUT, Call, deadline_of
+from exfm.serving.call import TIMEOUT, Answer, Call, deadline_of
 from exfm.serving.config import ServerConfig
 from exfm.serving.dataplane import ServedModels
-from exfm.serving.rest_body import JSON_LENGTH_HEADER, answer_body, read_body
+from exfm.serving.model import ServedModel
+from exfm.serving.rest_body import JSON_LENGTH_HEADER, Query, answer_body, read_body
 from exfm.serving.status import message_of, status_of
 from exfm.serving.tracing.breakdown import Layer
+from exfm.serving.tracing.spans import TRACEPARENT, spanned
 from exfm.serving.tracing.stopwatch import TRACE, Stopwatch, timed, wants_breakdown
 
 
@@ -59,18 +61,16 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
         body = await self._read(request)
         json_length = request.headers.get(JSON_LENGTH_HEADER)
         query = read_body(body, json_length=json_length)
-        stopwatch = Stopwatch() if wants_breakdown(query.parameters.get(TRACE)) else None
-        if stopwatch is not None:  # once more: only now it is known that its time is asked for
-            with stopwatch.measure(Layer.DESERIALIZE):
-                query = read_body(body, json_length=json_length)
-        deadline = deadline_of(
-            query.parameters.get(TIMEOUT), transport_s=None, default_ms=self._config.default_deadline_ms
-        )
-        call = Call(query.tensors, deadline=deadline, model_version=model_version, stopwatch=stopwatch)
-        answer = await self._models.ask(model, call)
-        with timed(stopwatch, Layer.SERIALIZE):
-            content, num_json = answer_body(answer, query, model_name=model.name, model_version=model.bundle_id)
-        if stopwatch is not None:  # once more: it tells what its own writing took
+        is_told = wants_breakdown(query.parameters.get(TRACE))
+        traceparent = request.headers.get(TRACEPARENT, "")
+        with spanned(model.spans, Stopwatch() if is_told else None, traceparent=traceparent) as stopwatch:
+            if stopwatch is not None:  # once more: only now it is known that its time is asked for
+                with stopwatch.measure(Layer.DESERIALIZE):
+                    query = read_body(body, json_length=json_length)
+            answer = await self._ask(model, query, model_version, stopwatch)
+            with timed(stopwatch, Layer.SERIALIZE):
+                content, num_json = answer_body(answer, query, model_name=model.name, model_version=model.bundle_id)
+        if stopwatch is not None and is_told:  # once more: it tells what its own writing took
             answer = answer.telling(TRACE, stopwatch.read().to_json())
             content, num_json = answer_body(answer, query, model_name=model.name, model_version=model.bundle_id)
         # Load balancers send no new connections to a server that leaves, but clients hold on to those that they have.
@@ -79,6 +79,13 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
             return Response(content, media_type="application/json", headers=headers)
         headers[JSON_LENGTH_HEADER] = str(num_json)
         return Response(content, media_type="application/octet-stream", headers=headers)
+
+    async def _ask(self, model: ServedModel, query: Query, model_version: str, stopwatch: Stopwatch | None) -> Answer:
+        deadline = deadline_of(
+            query.parameters.get(TIMEOUT), transport_s=None, default_ms=self._config.default_deadline_ms
+        )
+        call = Call(query.tensors, deadline=deadline, model_version=model_version, stopwatch=stopwatch)
+        return await self._models.ask(model, call)
 
     async def _read(self, request: fastapi.Request) -> bytes:
         body = bytearray()

@@ -15,6 +15,7 @@ from exfm.serving.ranker.link import NetBags, NetSums, ShardId, ShardLink
 from exfm.serving.shard.protocol import shard_model_name, shard_request, sums_of
 from exfm.serving.tls import TlsFiles, channel_credentials
 from exfm.serving.tracing.breakdown import Layer
+from exfm.serving.tracing.spans import TRACEPARENT
 from exfm.serving.tracing.stopwatch import TRACE, ShardStopwatch, awaited, timed
 
 CONNECT_S = 2.0
@@ -38,11 +39,13 @@ class GrpcLink(ShardLink):
         """Return the shard's sums of these bags; raises as ShardLink's."""
         with timed(stopwatch, Layer.SERIALIZE_ASKS):
             request = shard_request(bags, model_name=self._name, bundle_id=self.shard.bundle_id)
+        metadata = None
         if stopwatch is not None:
             request.parameters[TRACE].bool_param = True
+            metadata = ((TRACEPARENT, stopwatch.traceparent),) if stopwatch.traceparent else None
         try:
             with awaited(stopwatch):
-                response = await self._stub.ModelInfer(request, timeout=deadline.remaining_s())
+                response = await self._stub.ModelInfer(request, timeout=deadline.remaining_s(), metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise self.error(error.code(), error.details(), deadline) from error
         with timed(stopwatch, Layer.DESERIALIZE_SUMS):

@@ -98,7 +98,7 @@ class StreamLink(ShardLink):
                 allowed_us=int(remaining_s * 1e6),
             )
         if stopwatch is not None:
-            frame = b"".join(with_note([frame], b""))
+            frame = b"".join(with_note([frame], stopwatch.traceparent.encode()))
         if len(frame) > self._config.max_message_bytes:
             raise RequestError(
                 f"the request takes {len(frame)} B to {self}; max_message_bytes is {self._config.max_message_bytes}: "

@@ -131,7 +131,14 @@ class ShardModel(ServedModel):
     def doors(self) -> list[Door]:
         """Return the door for streams."""
         return [
-            StreamDoor(self._answer, bundle_id=self.bundle_id, shard=self._shard, config=self.config, tls=self._tls)
+            StreamDoor(
+                self._answer,
+                bundle_id=self.bundle_id,
+                shard=self._shard,
+                spans=self.spans,
+                config=self.config,
+                tls=self._tls,
+            )
         ]
 
     def _answer(self, ask: Ask, stopwatch: Stopwatch | None) -> dict[Net, Sums]:

@@ -27,6 +27,7 @@ from exfm.serving.stream.frames import (
 from exfm.serving.stream.tls import server_context
 from exfm.serving.tls import TlsFiles, TlsFolder
 from exfm.serving.tracing.breakdown import Layer
+from exfm.serving.tracing.spans import Spans, spanned
 from exfm.serving.tracing.stopwatch import Stopwatch, timed
 
 Answer = Callable[[Ask, Stopwatch | None], dict[Any, Sums]]
@@ -40,9 +41,17 @@ class StreamDoor:
     """Listens for rankers, and answers what they ask, in the event loop: of each connection one request at a time."""
 
     def __init__(
-        self, answer: Answer, *, bundle_id: str, shard: int, config: ShardConfig, tls: TlsFolder | None
+        self,
+        answer: Answer,
+        *,
+        bundle_id: str,
+        shard: int,
+        spans: Spans | None,
+        config: ShardConfig,
+        tls: TlsFolder | None,
     ) -> None:
         """Answer for a shard of a bundle; with `tls`, clients with a certificate only."""
+        self.spans = spans
         self.answer = answer
         self.bundle_id = bundle_id
         self.shard = shard
@@ -171,8 +180,9 @@ class RankerConnection(Connection):
             if frame.kind != Kind.TRACED_ASK:
                 raise RequestError(f"a frame of kind {frame.kind}, expected {Kind.ASK} or {Kind.TRACED_ASK}")
             stopwatch = Stopwatch.since(came_ns)
-            plain, _ = split_note(frame)
-            parts = self._answer_plain(plain, came_ns, stopwatch)
+            plain, note = split_note(frame)
+            with spanned(self._door.spans, stopwatch, traceparent=note.decode("ascii", "replace")):
+                parts = self._answer_plain(plain, came_ns, stopwatch)
             return with_note(parts, stopwatch.read().to_json().encode())
         except Exception as error:  # whatever it is, the ranker must hear of it: it waits
             return [error_frame(status_of(error).grpc.value[0], message_of(error), request=frame.request)]
