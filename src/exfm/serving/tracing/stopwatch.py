@@ -3,8 +3,9 @@
 Models compute in the event loop's one thread, so between two points without an await that thread's CPU time is the
 layer's own. A layer that waits may hold others' turns: it is given its time without them, and no CPU time.
 
-Off, a layer costs an `if`, some 0.3 us; on, 5 us. A traced request takes 0.1 ms more of a ranker of two shards, and
-0.03 ms more of each shard, most of it after what is timed (CPU time on busy shared cores, 2026-11).
+Off, a layer costs an `if`, some 0.3 us: CPU time of a request 1.000 +- 0.013 of before, of A/A 1.003 +- 0.015. On, a
+request of 64 candidates and two shards takes 0.8 ms more of its 3.8 ms of CPU time, and 0.5 ms more of latency: 0.3 ms
+of the ranker and 0.2 ms of each shard, caches being cold, most of it after what is timed (two shared cores, 2026-11).
 """
 
 import time
