@@ -9,7 +9,7 @@ from rich.console import Console
 from exfm.bench.tracing.picture import COLOURS, draw_layers
 from exfm.bench.tracing.spending import GROUPS, Group, Spending, middle_half, spendings
 from exfm.bench.tracing.table import layers_table
-from exfm.errors import ConfigError
+from exfm.errors import ConfigError, ServingError
 from exfm.serving.tracing.breakdown import Breakdown, Layer, ShardBreakdown, Spent, Traced
 
 MS = 1_000_000
@@ -68,6 +68,13 @@ def test_cpu_times_add_up_to_what_a_process_took_since_the_request_before() -> N
         np.testing.assert_allclose(np.sum(cpus, axis=0), expected)
     np.testing.assert_allclose(found("ranker", "RPC service").cpu_ms_R, [4, 3])
     np.testing.assert_allclose(found("shard 1", "RPC service").cpu_ms_R, [2, 1])
+
+
+def test_a_shard_that_was_away_for_a_while_is_named() -> None:
+    away = REQUESTS[1].ranker.model_copy(update={"shards": {}})
+    requests = [REQUESTS[0], Traced(client_ns=20 * MS, ranker=away), REQUESTS[2]]
+    with pytest.raises(ServingError, match="shard 1 answered 2 of 3 requests"):
+        spendings(requests)
 
 
 def test_the_middle_half_is_without_the_fastest_and_slowest_quarter() -> None:

@@ -10,6 +10,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from exfm.errors import ServingError
 from exfm.serving.tracing.breakdown import Breakdown, Layer, Traced
 
 Floats = npt.NDArray[np.float64]
@@ -59,8 +60,16 @@ def spendings(traced: Sequence[Traced]) -> list[Spending]:
     The walls of the ranker's layers add up to the client's latency, those of a shard's to the time until the ranker had
     its answer. CPU times of a server add up to what its process took from one request to the next, the first of which
     is there for that; nobody else may have asked it.
+
+    Raises: ServingError if a shard answered only some of the requests.
     """
     counted = traced[1:]
+    answered = [set(one.ranker.shards) for one in traced]
+    for shard in answered[0].union(*answered) - answered[0].intersection(*answered):
+        num_answered = sum(shard in one for one in answered)
+        raise ServingError(
+            f"shard {shard} answered {num_answered} of {len(traced)} requests; trace again when it is well"
+        )
     client_ms_R = _ms([one.client_ns - one.ranker.total_ns for one in counted])
     found = _of_server(RANKER, [one.ranker for one in traced], CLIENT, client_ms_R)
     for shard in counted[0].ranker.shards:
