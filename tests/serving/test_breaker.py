@@ -19,6 +19,7 @@ from exfm.serving.ranker.breaker import Breaker, GuardedShard
 from exfm.serving.ranker.link import NetBags, NetSums, ShardId, ShardLink
 from exfm.serving.ranker.shards import ask_all
 from exfm.serving.tls import TlsFiles
+from exfm.serving.tracing.stopwatch import ShardStopwatch
 
 SUMS: NetSums = {"user": torch.ones(1, 4)}
 BAGS: NetBags = {"user": LookupBags(np.arange(3, dtype=np.uint64), np.full((1, 1), 3, dtype=np.int32))}
@@ -40,7 +41,7 @@ class ScriptedLink(ShardLink):
         self._answers = list(answers)
         self.num_asked = 0
 
-    async def sums(self, bags: NetBags, *, deadline: Deadline) -> NetSums:
+    async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
         answer = self._answers[min(self.num_asked, len(self._answers) - 1)]
         self.num_asked += 1
         await asyncio.sleep(0)

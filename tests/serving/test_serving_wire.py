@@ -9,14 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exfm.errors import ConfigError, DeadlineError, RequestError
+from exfm.features.oip import Tensor
 from exfm.serving.call import Deadline, deadline_of
 from exfm.serving.config import RankerConfig, ServerConfig
 from exfm.serving.rest_body import read_body
-from exfm.serving.wire import raw_numbers, tensor_from_bytes
+from exfm.serving.wire import raw_form, raw_numbers, tensor_from_bytes
 
 
 def raw_bytes(elements: list[bytes]) -> bytes:
     return b"".join(struct.pack("<I", len(one)) + one for one in elements)
+
+
+@given(st.lists(st.text(max_size=20) | st.binary(max_size=20), max_size=20))
+def test_the_raw_form_of_bytes_is_the_protocols(elements: list[str | bytes]) -> None:
+    as_bytes = [one.encode() if isinstance(one, str) else one for one in elements]
+    values = np.array([*elements, None], dtype=np.object_)[:-1]  # or NumPy would make strings of equal length
+    assert raw_form(Tensor("BYTES", values)) == raw_bytes(as_bytes)
+    numbers = np.array([1, 2], dtype=np.int32)
+    assert raw_form(Tensor("INT32", numbers)) == raw_numbers(numbers)
 
 
 @given(st.lists(st.binary(max_size=20), max_size=20))
@@ -65,13 +75,15 @@ def test_no_body_breaks_the_reader(body: bytes, json_length: str | None) -> None
     ],
 )
 def test_the_earlier_deadline_counts(timeout_us: int | None, transport_s: float | None, expected_ms: float) -> None:
-    assert deadline_of(timeout_us, transport_s=transport_s, default_ms=1000).allowed_ms == expected_ms
+    assert deadline_of(timeout_us, transport_s=transport_s, default_ms=1000, came_s=100.0) == Deadline(
+        at_s=100.0 + expected_ms / 1_000, allowed_ms=expected_ms
+    )
 
 
 @pytest.mark.parametrize("timeout_us", [-1, True, "100", 1.5])
 def test_a_timeout_that_is_no_number_of_microseconds_is_refused(timeout_us: Any) -> None:
     with pytest.raises(RequestError, match="expected whole microseconds"):
-        deadline_of(timeout_us, transport_s=None, default_ms=1000)
+        deadline_of(timeout_us, transport_s=None, default_ms=1000, came_s=0.0)
 
 
 def test_a_deadline_that_has_passed_says_what_was_under_way() -> None:

@@ -24,9 +24,13 @@ from exfm.serving.stream.frames import (
     read_answer,
     read_ask,
     read_error,
+    split_note,
+    with_note,
 )
 
 BUNDLE_ID = "0123456789abcdef" * 4
+
+SUMS = {"user": np.ones((3, 4), np.float32)}
 
 LENGTHS = arrays.arrays(np.int64, arrays.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(0, 4))
 
@@ -160,3 +164,25 @@ def test_a_frame_of_another_size_than_its_arrays_is_refused(change: int) -> None
     changed = body[:change] if change < 0 else body + bytes(change)
     with pytest.raises(RequestError, match="a frame of"):
         read_ask(Frame(kind=Kind.ASK, num_nets=1, shard=0, request=1, body=memoryview(changed)))
+
+
+@given(note=st.binary(max_size=300))
+def test_a_traced_frame_is_the_plain_one_with_a_note(note: bytes) -> None:
+    asks = [ask_frame({"user": bags_of(np.array([[1, 2]]))}, request=1, shard=4, bundle_id=BUNDLE_ID, allowed_us=1)]
+    for parts, kind in (
+        (asks, Kind.TRACED_ASK),
+        (answer_frame(SUMS, request=1, bundle_id=BUNDLE_ID), Kind.TRACED_ANSWER),
+    ):
+        traced = frame_of(b"".join(with_note(parts, note)))
+        assert traced.kind == kind
+        assert split_note(traced) == (frame_of(b"".join(parts)), note)
+
+
+@given(content=st.binary(max_size=100), num_nets=st.integers(0, 3))
+def test_a_note_longer_than_its_frame_is_refused(content: bytes, num_nets: int) -> None:
+    frame = Frame(kind=Kind.TRACED_ASK, num_nets=num_nets, shard=0, request=1, body=memoryview(content))
+    try:
+        plain, note = split_note(frame)
+    except RequestError:
+        return
+    assert len(plain.body) + len(note) + 4 == len(content)

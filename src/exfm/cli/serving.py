@@ -1,15 +1,19 @@
-"""`exfm serve` and `exfm score`: a bundle online and offline."""
+"""`exfm serve`, `exfm score` and `exfm trace`: a bundle online and offline, and where its requests' time goes."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from exfm.cli.output import writable
 
 BundleArgument = Annotated[
     str, typer.Argument(help="A bundle's folder or s3:// URL, or models:/NAME@ALIAS of the registry under --root.")
 ]
 RootOption = Annotated[str, typer.Option("--root", help="The root of the run whose embedded registry is meant.")]
+
+Transport = Literal["grpc", "stream"]
 
 PANEL = "Serving"
 
@@ -18,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the subcommands."""
     app.command("serve", rich_help_panel=PANEL)(serve)
     app.command("score", rich_help_panel=PANEL)(score)
+    app.command("trace", rich_help_panel=PANEL)(trace)
 
 
 def serve(
@@ -45,6 +50,38 @@ def score(
 
     with open_bundle(bundle, root=root) as folder:
         print(json.dumps(answer_request(folder, query), indent=2))
+
+
+def trace(
+    bundle: BundleArgument,
+    address: Annotated[str, typer.Option(help="gRPC address of its ranker; else it is served here.")] = "",
+    query: Annotated[Path | None, typer.Option(help="A request in JSON form; else the bundle's golden one.")] = None,
+    transport: Annotated[Transport, typer.Option(help="To the shards, if it is served here.")] = "grpc",
+    num_requests: Annotated[int, typer.Option(min=20, max=100_000, help="One at a time, after a warm-up.")] = 500,
+    out: Annotated[
+        str, typer.Option(help="The picture, PNG or SVG; every request's numbers go beside it.")
+    ] = "trace.png",
+    root: RootOption = ".",
+) -> None:
+    """Say which layer of ranker and shards takes how much of a request's latency and CPU time, and draw it."""
+    from rich.console import Console
+
+    from exfm.bench.tracing.command import trace_requests
+    from exfm.planning.telling.drawing import kind_of_drawing
+    from exfm.registry.bundles import open_bundle
+
+    picture = writable(out)
+    kind_of_drawing(picture)
+    with open_bundle(bundle, root=root) as folder:
+        trace_requests(
+            Console(),
+            folder,
+            query=query,
+            address=address,
+            transport=transport,
+            num_requests=num_requests,
+            out=picture,
+        )
 
 
 def _say(line: str) -> None:

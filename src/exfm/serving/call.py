@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from exfm.errors import DeadlineError, RequestError
 from exfm.features.oip import Tensor, chosen_outputs
+from exfm.serving.tracing.stopwatch import Stopwatch
 
 Parameter = bool | int | str
 """A parameter of a request or an answer: gRPC's form of the protocol has no other types."""
@@ -60,6 +61,8 @@ class Call:
     deadline: Deadline
     model_version: str
     """The bundle id that the request is for; empty leaves the choice to the server."""
+    stopwatch: Stopwatch | None = None
+    """What takes its time, if its client wants to know."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,16 @@ class Answer:
         chosen = chosen_outputs(names, list(self.outputs))
         return Answer(outputs={name: self.outputs[name] for name in chosen}, parameters=self.parameters)
 
+    def telling(self, key: str, value: Parameter) -> "Answer":
+        """Return the answer with another parameter."""
+        return Answer(outputs=self.outputs, parameters={**self.parameters, key: value})
 
-def deadline_of(timeout_us: Any, *, transport_s: float | None, default_ms: int) -> Deadline:
+
+def deadline_of(timeout_us: Any, *, transport_s: float | None, default_ms: int, came_s: float) -> Deadline:
     """Return the earlier of a request's two deadlines, or the default if it has neither.
 
     `timeout_us` is the parameter `timeout` as it came, None or 0 where there is none; `transport_s` the time that
-    gRPC leaves.
+    gRPC left when the request came, at `came_s` on the clock of time.monotonic.
 
     Raises: RequestError if `timeout_us` is not a number of microseconds.
     """
@@ -92,4 +99,5 @@ def deadline_of(timeout_us: Any, *, transport_s: float | None, default_ms: int) 
             raise RequestError(f"parameter {TIMEOUT!r} is {timeout_us!r:.40}, expected whole microseconds, 0 or more")
         if timeout_us > 0:
             limits_s.append(timeout_us / 1e6)
-    return Deadline.after(min(limits_s, default=default_ms / 1_000))
+    allowed_s = min(limits_s, default=default_ms / 1_000)
+    return Deadline(at_s=came_s + allowed_s, allowed_ms=allowed_s * 1_000)

@@ -1,6 +1,7 @@
 """The gRPC front door: KServe's server and servicer with our address, limits, deadlines, errors and raw tensors."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
@@ -14,13 +15,17 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 
 from exfm.errors import ConfigError, OverloadedError, RequestError
 from exfm.serving.admission import Admission
-from exfm.serving.call import TIMEOUT, Call, deadline_of
+from exfm.serving.call import TIMEOUT, Call, Deadline, deadline_of
 from exfm.serving.config import ServerConfig
 from exfm.serving.connections import server_options
 from exfm.serving.dataplane import ServedModels
 from exfm.serving.messages import answer_message, parameters_of, tensors_of
+from exfm.serving.model import ServedModel
 from exfm.serving.status import message_of, status_of
 from exfm.serving.tls import TlsFolder, server_credentials
+from exfm.serving.tracing.breakdown import Layer
+from exfm.serving.tracing.spans import TRACEPARENT, spanned
+from exfm.serving.tracing.stopwatch import TRACE, Stopwatch, timed, wants_breakdown
 from exfm.serving.wire import INFER_METHOD
 
 
@@ -82,16 +87,31 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Return a model's answer, its tensors in raw form."""
         model = self._models.find(request.model_name, version=request.model_version)
-        await model.admission.begin()
+        parameters = parameters_of(request.parameters)
         deadline = deadline_of(
-            parameters_of(request.parameters).get(TIMEOUT),
+            parameters.get(TIMEOUT),
             transport_s=context.time_remaining(),
             default_ms=model.config.default_deadline_ms,
+            came_s=time.monotonic(),
         )
-        call = Call(tensors=tensors_of(request), deadline=deadline, model_version=request.model_version)
+        is_told = wants_breakdown(parameters.get(TRACE))
+        traceparent = _traceparent_of(context) if model.spans is not None else ""
+        with spanned(model.spans, Stopwatch() if is_told else None, traceparent=traceparent) as stopwatch:
+            with timed(stopwatch, Layer.QUEUE):
+                await model.admission.begin()
+            message = await self._infer(request, model, deadline, stopwatch)
+        if stopwatch is not None and is_told:
+            message.parameters[TRACE].string_param = stopwatch.read().to_json()
+        return message
+
+    async def _infer(self, request: Any, model: ServedModel, deadline: Deadline, stopwatch: Stopwatch | None) -> Any:
+        with timed(stopwatch, Layer.DESERIALIZE):
+            tensors = tensors_of(request)
+        call = Call(tensors, deadline=deadline, model_version=request.model_version, stopwatch=stopwatch)
         answer = await self._models.ask(model, call)
         answer = answer.only([output.name for output in request.outputs])
-        return answer_message(answer, model_name=model.name, model_version=model.bundle_id, request_id=request.id)
+        with timed(stopwatch, Layer.SERIALIZE):
+            return answer_message(answer, model_name=model.name, model_version=model.bundle_id, request_id=request.id)
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Return whether a model is ready."""
@@ -110,6 +130,10 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
     async def RepositoryModelUnload(self, request: Any, context: Any) -> NoReturn:  # noqa: N802
         """Refuse: KServe's servicer would let any client do this."""
         raise NotImplementedError("models are unloaded when the server stops; stop it")
+
+
+def _traceparent_of(context: Any) -> str:
+    return next((value for key, value in context.invocation_metadata() or () if key == TRACEPARENT), "")
 
 
 class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types

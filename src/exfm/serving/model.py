@@ -15,6 +15,7 @@ from exfm.errors import RequestError, VersionMismatchError
 from exfm.serving.admission import Admission
 from exfm.serving.call import Answer, Call
 from exfm.serving.config import ServerConfig
+from exfm.serving.tracing.spans import Spans
 
 
 class Door(Protocol):
@@ -41,6 +42,7 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # kserve ships no types
         self.bundle_id = bundle_id
         self.config = config
         self.admission = Admission(name, max_concurrency=config.max_concurrency)
+        self.spans = Spans.from_environment(service=name)
         self.ready = True
 
     @abstractmethod

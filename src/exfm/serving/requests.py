@@ -6,15 +6,18 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from exfm.features.oip import Tensor
 from exfm.serving.messages import tensors_of
-from exfm.serving.wire import raw_numbers
+from exfm.serving.tracing.stopwatch import TRACE
+from exfm.serving.wire import raw_form
 
 
-def request_bytes(tensors: Mapping[str, Tensor], *, model_name: str) -> bytes:
-    """Return the serialized ModelInferRequest with these inputs, which are numbers, in raw form."""
+def request_bytes(tensors: Mapping[str, Tensor], *, model_name: str, is_traced: bool = False) -> bytes:
+    """Return the serialized ModelInferRequest with these inputs, in raw form."""
     request = pb.ModelInferRequest(model_name=model_name)
     for name, tensor in tensors.items():
         request.inputs.add(name=name, datatype=tensor.datatype, shape=tensor.values.shape)
-        request.raw_input_contents.append(raw_numbers(tensor.values))
+        request.raw_input_contents.append(raw_form(tensor))
+    if is_traced:
+        request.parameters[TRACE].bool_param = True
     message: bytes = request.SerializeToString()
     return message
 

@@ -7,6 +7,7 @@ client load and unload models; its endpoints for health and metadata are used as
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 
 import fastapi
@@ -23,6 +24,9 @@ from exfm.serving.dataplane import ServedModels
 from exfm.serving.model import ServedModel
 from exfm.serving.rest_body import JSON_LENGTH_HEADER, answer_body, read_body
 from exfm.serving.status import message_of, status_of
+from exfm.serving.tracing.breakdown import Layer
+from exfm.serving.tracing.spans import TRACEPARENT, spanned
+from exfm.serving.tracing.stopwatch import TRACE, Stopwatch, timed, wants_breakdown
 
 RETRY_AFTER_S = "1"
 """What a refused client is told; HTTP knows whole seconds only."""
@@ -59,22 +63,36 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
             raise HTTPException(403, "this server answers on its gRPC port only, to clients with a certificate (--tls)")
         model = self._models.find(model_name, version=model_version)
         body = await self._read(request)
+        came_s = time.monotonic()
         async with model.admission.under_way():
-            return await self._answer(body, request, model, model_version)
+            return await self._answer(body, request, model, model_version, came_s=came_s)
 
-    async def _answer(self, body: bytes, request: fastapi.Request, model: ServedModel, model_version: str) -> Response:
-        query = read_body(body, json_length=request.headers.get(JSON_LENGTH_HEADER))
+    async def _answer(
+        self, body: bytes, request: fastapi.Request, model: ServedModel, model_version: str, *, came_s: float
+    ) -> Response:
+        json_length = request.headers.get(JSON_LENGTH_HEADER)
+        query = read_body(body, json_length=json_length)
         deadline = deadline_of(
-            query.parameters.get(TIMEOUT), transport_s=None, default_ms=self._config.default_deadline_ms
+            query.parameters.get(TIMEOUT), transport_s=None, default_ms=self._config.default_deadline_ms, came_s=came_s
         )
-        call = Call(tensors=query.tensors, deadline=deadline, model_version=model_version)
-        answer = await self._models.ask(model, call)
-        content, json_length = answer_body(answer, query, model_name=model.name, model_version=model.bundle_id)
+        is_told = wants_breakdown(query.parameters.get(TRACE))
+        traceparent = request.headers.get(TRACEPARENT, "")
+        with spanned(model.spans, Stopwatch() if is_told else None, traceparent=traceparent) as stopwatch:
+            if stopwatch is not None:  # once more: only now it is known that its time is asked for
+                with stopwatch.measure(Layer.DESERIALIZE):
+                    query = read_body(body, json_length=json_length)
+            call = Call(query.tensors, deadline=deadline, model_version=model_version, stopwatch=stopwatch)
+            answer = await self._models.ask(model, call)
+            with timed(stopwatch, Layer.SERIALIZE):
+                content, num_json = answer_body(answer, query, model_name=model.name, model_version=model.bundle_id)
+        if stopwatch is not None and is_told:  # once more: it tells what its own writing took
+            answer = answer.telling(TRACE, stopwatch.read().to_json())
+            content, num_json = answer_body(answer, query, model_name=model.name, model_version=model.bundle_id)
         # Load balancers send no new connections to a server that leaves, but clients hold on to those that they have.
         headers = {"Connection": "close"} if self._models.is_leaving else {}
-        if json_length is None:
+        if num_json is None:
             return Response(content, media_type="application/json", headers=headers)
-        headers[JSON_LENGTH_HEADER] = str(json_length)
+        headers[JSON_LENGTH_HEADER] = str(num_json)
         return Response(content, media_type="application/octet-stream", headers=headers)
 
     async def _read(self, request: fastapi.Request) -> bytes:

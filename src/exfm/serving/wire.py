@@ -79,6 +79,14 @@ def raw_numbers(values: npt.NDArray[Any]) -> bytes:
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
+def raw_form(tensor: Tensor) -> bytes:
+    """Return the raw form of a tensor, the inverse of `tensor_from_bytes`."""
+    if tensor.datatype != "BYTES":
+        return raw_numbers(tensor.values)
+    elements = [one.encode() if isinstance(one, str) else one for one in tensor.values.ravel()]
+    return b"".join(_LENGTH.pack(len(one)) + one for one in elements)
+
+
 def _split_bytes(name: str, raw: bytes, num_elements: int) -> npt.NDArray[np.object_]:
     elements: list[bytes] = []
     position = 0

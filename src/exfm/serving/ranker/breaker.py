@@ -12,6 +12,7 @@ from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.ranker.link import NO_ANSWER, NetBags, NetSums, ShardLink
 from exfm.serving.ranker.lookup_metrics import LookupMetrics
+from exfm.serving.tracing.stopwatch import ShardStopwatch
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class GuardedShard:
         """Return how messages name it."""
         return str(self._link)
 
-    async def sums(self, bags: NetBags, *, deadline: Deadline) -> NetSums:
+    async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
         """Return the shard's sums of these bags; raises as the link's, and during a pause at once."""
         if deadline.remaining_s() == 0:
             self._missing.inc()
@@ -91,7 +92,7 @@ class GuardedShard:
             raise ShardUnavailableError(f"{self} cannot be reached (not asked for a while, since {self._problem})")
         asked_s = time.perf_counter()
         try:
-            sums = await self._link.sums(bags, deadline=deadline)
+            sums = await self._link.sums(bags, deadline=deadline, stopwatch=stopwatch)
         except asyncio.CancelledError:
             self._breaker.learned_nothing()
             raise

@@ -14,6 +14,9 @@ from exfm.serving.connections import client_options
 from exfm.serving.ranker.link import NetBags, NetSums, ShardId, ShardLink
 from exfm.serving.shard.protocol import shard_model_name, shard_request, sums_of
 from exfm.serving.tls import TlsFiles, channel_credentials
+from exfm.serving.tracing.breakdown import Layer
+from exfm.serving.tracing.spans import TRACEPARENT
+from exfm.serving.tracing.stopwatch import TRACE, ShardStopwatch, awaited, timed
 
 CONNECT_S = 2.0
 """Time for a new channel to connect before it is given up."""
@@ -32,14 +35,24 @@ class GrpcLink(ShardLink):
         self._ending: set[asyncio.Task[None]] = set()
         self._use(_open(address, tls=tls, config=config), tls=tls)
 
-    async def sums(self, bags: NetBags, *, deadline: Deadline) -> NetSums:
+    async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
         """Return the shard's sums of these bags; raises as ShardLink's."""
-        request = shard_request(bags, model_name=self._name, bundle_id=self.shard.bundle_id)
+        with timed(stopwatch, Layer.SERIALIZE_ASKS):
+            request = shard_request(bags, model_name=self._name, bundle_id=self.shard.bundle_id)
+        metadata = None
+        if stopwatch is not None:
+            request.parameters[TRACE].bool_param = True
+            metadata = ((TRACEPARENT, stopwatch.traceparent),) if stopwatch.traceparent else None
         try:
-            response = await self._stub.ModelInfer(request, timeout=deadline.remaining_s())
+            with awaited(stopwatch):
+                response = await self._stub.ModelInfer(request, timeout=deadline.remaining_s(), metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise self.error(error.code(), error.details(), deadline) from error
-        return self.check_sums(sums_of(response), bags, bundle_id=response.model_version)
+        with timed(stopwatch, Layer.DESERIALIZE_SUMS):
+            sums = self.check_sums(sums_of(response), bags, bundle_id=response.model_version)
+        if stopwatch is not None:
+            stopwatch.told(response.parameters[TRACE].string_param)
+        return sums
 
     async def check_ready(self, *, deadline: Deadline) -> None:
         """Return if the shard says that it is ready; raises as ShardLink's."""

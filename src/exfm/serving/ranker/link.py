@@ -19,6 +19,7 @@ from exfm.models.scoring import Scorer
 from exfm.schema import NETS, Net
 from exfm.serving.call import Deadline
 from exfm.serving.tls import TlsFiles
+from exfm.serving.tracing.stopwatch import ShardStopwatch
 
 NetBags = Mapping[Net, LookupBags]
 """What a shard is asked for, of each net that it has lookups of."""
@@ -60,7 +61,7 @@ class ShardLink(ABC):
         return f"shard {self.shard.shard} at {self.address}"
 
     @abstractmethod
-    async def sums(self, bags: NetBags, *, deadline: Deadline) -> NetSums:
+    async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
         """Return the shard's sums of these bags.
 
         Raises: ShardUnavailableError, OverloadedError, DeadlineError, VersionMismatchError, ServingError; each names

@@ -5,6 +5,8 @@ from exfm.models.scoring import Scorer
 from exfm.serving.call import Deadline
 from exfm.serving.ranker.link import NetBags, NetSums, ShardId, ShardLink
 from exfm.serving.tls import TlsFiles
+from exfm.serving.tracing.breakdown import Layer
+from exfm.serving.tracing.stopwatch import ShardStopwatch, timed
 
 
 class LocalLink(ShardLink):
@@ -14,9 +16,10 @@ class LocalLink(ShardLink):
         super().__init__(ShardId.of(scorer, shard), "this server")
         self._tables = tables
 
-    async def sums(self, bags: NetBags, *, deadline: Deadline) -> NetSums:
+    async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
         """Return the sums of these bags; they do not wait for anything."""
-        return {net: self._tables.sums(net, of_net) for net, of_net in bags.items()}
+        with timed(stopwatch, Layer.EMBEDDING):
+            return {net: self._tables.sums(net, of_net) for net, of_net in bags.items()}
 
     async def check_ready(self, *, deadline: Deadline) -> None:
         """Return: the tables were loaded."""

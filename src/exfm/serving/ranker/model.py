@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from prometheus_client import Counter
+from torch import Tensor
 
 from exfm.artifact.bundle import DENSE_FILE
 from exfm.artifact.hot_rows import HOT_ROWS_FILE
@@ -26,7 +27,7 @@ from exfm.serving.config import RankerConfig
 from exfm.serving.model import ServedModel
 from exfm.serving.ranker.breaker import GuardedShard
 from exfm.serving.ranker.grpc_link import GrpcLink
-from exfm.serving.ranker.link import ShardId, ShardLink
+from exfm.serving.ranker.link import NetBags, NetSums, ShardId, ShardLink
 from exfm.serving.ranker.local_link import LocalLink
 from exfm.serving.ranker.readiness import ATTEMPT_S, Golden, check_scores, read_golden, until_reached
 from exfm.serving.ranker.recorder import Recorder
@@ -34,6 +35,8 @@ from exfm.serving.ranker.shards import Shard, ask_all
 from exfm.serving.ranker.stream_link import StreamLink
 from exfm.serving.ranker.upkeep import keep_links
 from exfm.serving.tls import TlsFiles, TlsFolder
+from exfm.serving.tracing.breakdown import Layer
+from exfm.serving.tracing.stopwatch import Stopwatch, timed
 
 logger = logging.getLogger(__name__)
 
@@ -153,25 +156,45 @@ class RankerModel(ServedModel):
         Raises: RequestError, DataError, ServingError.
         """
         arrival_ns = time.time_ns()
-        batches = self._encode(payload)
+        stopwatch = payload.stopwatch
+        with timed(stopwatch, Layer.ENCODE):
+            batches = self._encode(payload)
         if self._recorder is not None:
             self._recorder.offer(batches, arrival_ns=arrival_ns)
         deadline = payload.deadline
         for_shards = deadline.share(self.config.shard_budget) if self._degrades else deadline
-        answer = await self._answer(batches, self._guarded, for_shards, may_miss=self._degrades)
+        answer = await self._answer(batches, self._guarded, for_shards, may_miss=self._degrades, stopwatch=stopwatch)
         deadline.check("scores were computed")
         if answer.parameters["degraded"]:
             DEGRADED.inc()
         return answer
 
     async def _answer(
-        self, batches: NetBatches, shards: Sequence[Shard], deadline: Deadline, *, may_miss: bool
+        self,
+        batches: NetBatches,
+        shards: Sequence[Shard],
+        deadline: Deadline,
+        *,
+        may_miss: bool,
+        stopwatch: Stopwatch | None = None,
     ) -> Answer:
         """Return the scores; the deadline is the shards'. If they may miss, what is missing is made up for."""
-        bags = self._scorer.bags_for(batches)
+
+        def bottom() -> Tensor:
+            with timed(stopwatch, Layer.BOTTOM):
+                return self._scorer.bottom(batches)
+
+        with timed(stopwatch, Layer.ROUTE):
+            bags = self._scorer.bags_for(batches)
         found, bottom_NY = await ask_all(
-            shards, bags, deadline=deadline, meanwhile=lambda: self._scorer.bottom(batches), may_miss=may_miss
+            shards, bags, deadline=deadline, meanwhile=bottom, may_miss=may_miss, stopwatch=stopwatch
         )
+        with timed(stopwatch, Layer.DENSE):
+            return self._score(batches, bags, found, bottom_NY)
+
+    def _score(
+        self, batches: NetBatches, bags: Sequence[NetBags], found: Sequence[NetSums | None], bottom_NY: Tensor
+    ) -> Answer:
         missing = [shard for shard, of_shard in enumerate(found) if of_shard is None]
         sums = [
             self._scorer.stand_in(bags[shard], shard=shard) if of_shard is None else of_shard

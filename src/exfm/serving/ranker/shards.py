@@ -6,6 +6,8 @@ from typing import Protocol, TypeVar
 
 from exfm.serving.call import Deadline
 from exfm.serving.ranker.link import NO_ANSWER, NetBags, NetSums
+from exfm.serving.tracing.breakdown import Layer
+from exfm.serving.tracing.stopwatch import ShardStopwatch, Stopwatch, timed
 
 Found = TypeVar("Found")
 
@@ -16,7 +18,7 @@ TURNS_TO_SEND = 4
 class Shard(Protocol):
     """What can be asked for sums: a link, or one behind its breaker."""
 
-    async def sums(self, bags: NetBags, *, deadline: Deadline) -> NetSums:
+    async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
         """Return the shard's sums of these bags."""
 
 
@@ -27,6 +29,7 @@ async def ask_all(
     deadline: Deadline,
     meanwhile: Callable[[], Found],
     may_miss: bool,
+    stopwatch: Stopwatch | None = None,
 ) -> tuple[list[NetSums | None], Found]:
     """Return each shard's sums of its bags, and what `meanwhile` gives, which runs once all requests are out.
 
@@ -37,14 +40,23 @@ async def ask_all(
     shard.
     """
     tasks = [
-        asyncio.create_task(_ask(shard, of_shard, deadline, may_miss=may_miss))
-        for shard, of_shard in zip(shards, bags, strict=True)
+        asyncio.create_task(
+            _ask(
+                shard,
+                of_shard,
+                deadline,
+                may_miss=may_miss,
+                stopwatch=None if stopwatch is None else stopwatch.of_shard(number),
+            )
+        )
+        for number, (shard, of_shard) in enumerate(zip(shards, bags, strict=True))
     ]
     try:
         for _ in range(TURNS_TO_SEND):
             await asyncio.sleep(0)
         found = meanwhile()
-        return await asyncio.gather(*tasks), found
+        with timed(stopwatch, Layer.WAIT):
+            return await asyncio.gather(*tasks), found
     except BaseException:
         for task in tasks:
             task.cancel()
@@ -52,11 +64,13 @@ async def ask_all(
         raise
 
 
-async def _ask(shard: Shard, bags: NetBags, deadline: Deadline, *, may_miss: bool) -> NetSums | None:
+async def _ask(
+    shard: Shard, bags: NetBags, deadline: Deadline, *, may_miss: bool, stopwatch: ShardStopwatch | None
+) -> NetSums | None:
     if not bags:
         return {}
     try:
-        return await shard.sums(bags, deadline=deadline)
+        return await shard.sums(bags, deadline=deadline, stopwatch=stopwatch)
     except NO_ANSWER:
         if may_miss:
             return None

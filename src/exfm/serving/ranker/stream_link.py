@@ -12,10 +12,12 @@ from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.ranker.link import NetBags, NetSums, ShardId, ShardLink
 from exfm.serving.ranker.stream_connection import Place, ShardConnection
-from exfm.serving.stream.frames import Frame, Kind, ask_frame, read_answer, read_error
+from exfm.serving.stream.frames import Frame, Kind, ask_frame, read_answer, read_error, split_note, with_note
 from exfm.serving.stream.resolving import host_of, resolve
 from exfm.serving.stream.tls import client_context
 from exfm.serving.tls import TlsFiles
+from exfm.serving.tracing.breakdown import Layer
+from exfm.serving.tracing.stopwatch import ShardStopwatch, awaited, timed
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class StreamLink(ShardLink):
         self._retried = RETRIED.labels(shard=str(shard.shard))
         self._attempt = asyncio.create_task(self._connect_all())
 
-    async def sums(self, bags: NetBags, *, deadline: Deadline) -> NetSums:
+    async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
         """Return the shard's sums of these bags; raises as ShardLink's, and RequestError if they are too many.
 
         A lookup changes nothing, so one that met a lost server is sent again to another, within its deadline.
@@ -59,7 +61,7 @@ class StreamLink(ShardLink):
                 self._retried.inc()
             connection = self._next_connection() or await self._connected(deadline)
             try:
-                return await self._ask(connection, bags, deadline)
+                return await self._ask(connection, bags, deadline, stopwatch)
             except ConnectionError as error:
                 problem = str(error)
         raise self.error(grpc.StatusCode.UNAVAILABLE, f"{problem}, {self._config.lookup_attempts} times", deadline)
@@ -82,26 +84,38 @@ class StreamLink(ShardLink):
         for connection in (*self._connections.values(), *self._retired):
             connection.transport.abort()
 
-    async def _ask(self, connection: ShardConnection, bags: NetBags, deadline: Deadline) -> NetSums:
+    async def _ask(
+        self, connection: ShardConnection, bags: NetBags, deadline: Deadline, stopwatch: ShardStopwatch | None
+    ) -> NetSums:
         self._next_request += 1
         remaining_s = deadline.remaining_s()
-        frame = ask_frame(
-            bags,
-            request=self._next_request,
-            shard=self.shard.shard,
-            bundle_id=self.shard.bundle_id,
-            allowed_us=int(remaining_s * 1e6),
-        )
+        with timed(stopwatch, Layer.SERIALIZE_ASKS):
+            frame = ask_frame(
+                bags,
+                request=self._next_request,
+                shard=self.shard.shard,
+                bundle_id=self.shard.bundle_id,
+                allowed_us=int(remaining_s * 1e6),
+            )
+        if stopwatch is not None:
+            frame = b"".join(with_note([frame], stopwatch.traceparent.encode()))
         if len(frame) > self._config.max_message_bytes:
             raise RequestError(
                 f"the request takes {len(frame)} B to {self}; max_message_bytes is {self._config.max_message_bytes}: "
                 "ask in parts"
             )
         try:
-            answer = await connection.ask(frame, request=self._next_request, timeout_s=remaining_s)
+            with awaited(stopwatch):
+                answer = await connection.ask(frame, request=self._next_request, timeout_s=remaining_s)
         except TimeoutError as error:
             raise self.late(deadline) from error
-        return self._read(answer, bags, deadline)
+        if stopwatch is None or answer.kind == Kind.ERROR:
+            return self._read(answer, bags, deadline)
+        with timed(stopwatch, Layer.DESERIALIZE_SUMS):
+            plain, note = split_note(answer)
+            sums = self._read(plain, bags, deadline)
+        stopwatch.told(note)
+        return sums
 
     def _read(self, answer: Frame, bags: NetBags, deadline: Deadline) -> NetSums:
         try:

@@ -38,10 +38,12 @@ from exfm.serving.shard.protocol import (
 from exfm.serving.stream.door import StreamDoor
 from exfm.serving.stream.frames import Ask, Sums
 from exfm.serving.tls import TlsFolder
+from exfm.serving.tracing.breakdown import Layer
+from exfm.serving.tracing.stopwatch import Stopwatch, timed
 from exfm.serving.wire import NUMBER_TYPES
 
-MESSAGE_ROOM_BYTES = 512
-"""Of an answer, for what is not sums."""
+MESSAGE_ROOM_BYTES = 1_024
+"""Of an answer, for what is not sums: names, shapes, and where the time went."""
 
 REFUSED_KEYS = Counter(
     "exfm_shard_refused_keys",
@@ -119,8 +121,12 @@ class ShardModel(ServedModel):
         unknown = set(payload.tensors) - expected
         if unknown:
             raise RequestError(f"unknown input {min(unknown)!r}; this shard's inputs are {', '.join(sorted(expected))}")
-        bags = {net: bags_of(payload.tensors, net, num_lookups=len(lookups)) for net, lookups in self._lookups.items()}
-        return Answer(outputs={sums_output(net): sums for net, sums in self._sums(bags).items()}, parameters={})
+        with timed(payload.stopwatch, Layer.DESERIALIZE):
+            bags = {
+                net: bags_of(payload.tensors, net, num_lookups=len(lookups)) for net, lookups in self._lookups.items()
+            }
+        sums = self._sums(bags, payload.stopwatch)
+        return Answer(outputs={sums_output(net): of_net for net, of_net in sums.items()}, parameters={})
 
     def doors(self) -> list[Door]:
         """Return the door for streams."""
@@ -130,12 +136,13 @@ class ShardModel(ServedModel):
                 bundle_id=self.bundle_id,
                 shard=self._shard,
                 admission=self.admission,
+                spans=self.spans,
                 config=self.config,
                 tls=self._tls,
             )
         ]
 
-    def _answer(self, ask: Ask) -> dict[Net, Sums]:
+    def _answer(self, ask: Ask, stopwatch: Stopwatch | None) -> dict[Net, Sums]:
         """Return the sums that a stream's request asks for, counted and timed as KServe does its own."""
         self.check_version(ask.bundle_id)
         if ask.shard != self._shard:
@@ -143,14 +150,18 @@ class ShardModel(ServedModel):
         if ask.keys.keys() != self._lookups.keys():
             raise RequestError(f"the request is for nets {list(ask.keys)}; this shard has {list(self._lookups)}")
         with PREDICT_HIST_TIME.labels(**get_labels(self.name)).time():
-            return self._sums(
-                {
+            with timed(stopwatch, Layer.DESERIALIZE):
+                bags = {
                     net: checked_bags(ask.keys[net], ask.lengths[net], net=net, num_lookups=len(lookups))
                     for net, lookups in self._lookups.items()
                 }
-            )
+            return self._sums(bags, stopwatch)
 
-    def _sums(self, bags: Mapping[Net, LookupBags]) -> dict[Net, Sums]:
+    def _sums(self, bags: Mapping[Net, LookupBags], stopwatch: Stopwatch | None) -> dict[Net, Sums]:
+        with timed(stopwatch, Layer.EMBEDDING):
+            return self._looked_up(bags)
+
+    def _looked_up(self, bags: Mapping[Net, LookupBags]) -> dict[Net, Sums]:
         # Lengths do not count: a request within a ranker's limit may have more of them here than ids there.
         self.check_size(sum(len(of_net.keys) for of_net in bags.values()))
         sums = {}

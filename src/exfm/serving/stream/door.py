@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -21,12 +22,17 @@ from exfm.serving.stream.frames import (
     error_frame,
     greeting_frame,
     read_ask,
+    split_note,
+    with_note,
 )
 from exfm.serving.stream.tls import server_context
 from exfm.serving.tls import TlsFiles, TlsFolder
+from exfm.serving.tracing.breakdown import Layer
+from exfm.serving.tracing.spans import Spans, spanned
+from exfm.serving.tracing.stopwatch import Stopwatch, timed
 
-Answer = Callable[[Ask], dict[Any, Sums]]
-"""What a shard answers: the sums of each net, or an error raised."""
+Answer = Callable[[Ask, Stopwatch | None], dict[Any, Sums]]
+"""What a shard answers: the sums of each net, or an error raised; its time is taken if need be."""
 
 CHECK_S = 2.0
 """Pause between two looks at the certificates and the connections."""
@@ -42,10 +48,12 @@ class StreamDoor:
         bundle_id: str,
         shard: int,
         admission: Admission,
+        spans: Spans | None,
         config: ShardConfig,
         tls: TlsFolder | None,
     ) -> None:
         """Answer for a shard of a bundle; with `tls`, clients with a certificate only."""
+        self.spans = spans
         self.answer = answer
         self.bundle_id = bundle_id
         self.shard = shard
@@ -133,7 +141,7 @@ class RankerConnection(Connection):
         self._door = door
         self._loop = asyncio.get_running_loop()
         self._heard_s = self._loop.time()
-        self._asked: deque[tuple[Frame, float]] = deque()
+        self._asked: deque[tuple[Frame, int]] = deque()
         self._is_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -178,7 +186,7 @@ class RankerConnection(Connection):
         except OverloadedError as error:
             self.send([_error(error, frame)])
             return
-        self._asked.append((frame, self._loop.time()))
+        self._asked.append((frame, time.perf_counter_ns()))
         if len(self._asked) == 1:
             self._loop.call_soon(self._answer_next)
 
@@ -186,22 +194,34 @@ class RankerConnection(Connection):
         """Answer one request; others of this server get their turn before the next."""
         if self._is_paused or not self._asked:
             return
-        frame, came_s = self._asked.popleft()
+        frame, came_ns = self._asked.popleft()
         self._door.admission.release()
-        self.send(self._answer(frame, came_s))
+        self.send(self._answer(frame, came_ns))
         if self._asked and not self._is_paused:
             self._loop.call_soon(self._answer_next)
 
-    def _answer(self, frame: Frame, came_s: float) -> list[bytes | memoryview]:
+    def _answer(self, frame: Frame, came_ns: int) -> list[bytes | memoryview]:
         try:
-            if frame.kind != Kind.ASK:
-                raise RequestError(f"a frame of kind {frame.kind}, expected {Kind.ASK}")
-            ask = read_ask(frame)
-            if self._loop.time() > came_s + ask.allowed_us * 1e-6:
-                raise DeadlineError(f"the {ask.allowed_us / 1e3:.0f} ms allowed passed before it came to this request")
-            return answer_frame(self._door.answer(ask), request=frame.request, bundle_id=self._door.bundle_id)
+            if frame.kind == Kind.ASK:
+                return self._answer_plain(frame, came_ns, None)
+            if frame.kind != Kind.TRACED_ASK:
+                raise RequestError(f"a frame of kind {frame.kind}, expected {Kind.ASK} or {Kind.TRACED_ASK}")
+            stopwatch = Stopwatch.since(came_ns)
+            plain, note = split_note(frame)
+            with spanned(self._door.spans, stopwatch, traceparent=note.decode("ascii", "replace")):
+                parts = self._answer_plain(plain, came_ns, stopwatch)
+            return with_note(parts, stopwatch.read().to_json().encode())
         except Exception as error:  # whatever it is, the ranker must hear of it: it waits
             return [_error(error, frame)]
+
+    def _answer_plain(self, frame: Frame, came_ns: int, stopwatch: Stopwatch | None) -> list[bytes | memoryview]:
+        with timed(stopwatch, Layer.DESERIALIZE):
+            ask = read_ask(frame)
+        if time.perf_counter_ns() > came_ns + ask.allowed_us * 1_000:
+            raise DeadlineError(f"the {ask.allowed_us / 1e3:.0f} ms allowed passed before it came to this request")
+        sums = self._door.answer(ask, stopwatch)
+        with timed(stopwatch, Layer.SERIALIZE):
+            return answer_frame(sums, request=frame.request, bundle_id=self._door.bundle_id)
 
 
 def _error(error: Exception, frame: Frame) -> bytes:

@@ -10,6 +10,10 @@ A frame is a head of 16 bytes and a body; numbers are little-endian, and every a
     ERROR      gRPC's status code u32, then a message in UTF-8
     LEAVING    nothing: the server takes no new request on this connection, and closes it after the last answer
     PING       nothing, or in a server's answer its bundle id (32 bytes): a ranker asks who is there
+    TRACED_    as ASK, then a note and its size u32: the trace that the request is part of (W3C's traceparent), or
+    ASK        nothing
+    TRACED_    as ANSWER, then a note and its size u32: where the time went at the shard, as JSON
+    ANSWER     (exfm.serving.tracing.breakdown)
 
 An ASK names the shard that it is for, and a server's PING the shard that it holds.
 
@@ -17,8 +21,8 @@ Keys, lengths and sums are those of exfm.serving.shard.protocol. Answers come in
 """
 
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -35,6 +39,7 @@ Sums = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 HEAD = struct.Struct("<BBHIQ")
 _SUMS_TYPES = {4: "<f4", 2: "<f2"}
 _SIZES = struct.Struct("<IIII")
+_NOTE_SIZE = struct.Struct("<I")
 _ID_BYTES = 32
 _ASK_BYTES = _ID_BYTES + 8
 _STATUS_BYTES = 4
@@ -48,6 +53,12 @@ class Kind(IntEnum):
     ERROR = 3
     LEAVING = 4
     PING = 5
+    TRACED_ASK = 6
+    TRACED_ANSWER = 7
+
+
+_TRACED: dict[int, Kind] = {Kind.ASK: Kind.TRACED_ASK, Kind.ANSWER: Kind.TRACED_ANSWER}
+_PLAIN: dict[int, int] = {traced: plain for plain, traced in _TRACED.items()}
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,26 @@ def read_answer(frame: Frame) -> tuple[str, dict[Net, Sums]]:
         at += _padded_size(item_bytes * num_rows * num_dims)
     _check_end(body, at)
     return _id_of(body), sums
+
+
+def with_note(parts: Sequence[bytes | memoryview], note: bytes) -> list[bytes | memoryview]:
+    """Return the traced form of an ASK or an ANSWER, whose first part has the whole head."""
+    kind, num_nets, shard, size_bytes, request = HEAD.unpack_from(parts[0])
+    head = HEAD.pack(_TRACED[kind], num_nets, shard, size_bytes + len(note) + _NOTE_SIZE.size, request)
+    return [head + parts[0][HEAD.size :], *parts[1:], note + _NOTE_SIZE.pack(len(note))]
+
+
+def split_note(frame: Frame) -> tuple[Frame, bytes]:
+    """Return the plain form of a TRACED_ASK or a TRACED_ANSWER, and its note.
+
+    Raises: RequestError if the note is longer than the frame.
+    """
+    end = len(frame.body) - _NOTE_SIZE.size
+    (size_bytes,) = _NOTE_SIZE.unpack_from(frame.body, end) if end >= 0 else (0,)
+    if size_bytes > end:
+        raise RequestError(f"a frame of {len(frame.body)} B with a note of {size_bytes} B")
+    body, note = frame.body[: end - size_bytes], bytes(frame.body[end - size_bytes : end])
+    return replace(frame, kind=_PLAIN[frame.kind], body=body), note
 
 
 def error_frame(status: int, message: str, *, request: int) -> bytes:

@@ -1,0 +1,1 @@
+"""`exfm trace`: where requests' time goes, told, summed up and drawn."""

@@ -1,0 +1,65 @@
+"""What `exfm trace` does: asks, prints, draws, and writes all numbers down."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from exfm.artifact.bundle import GOLDEN_REQUEST, BundleManifest
+from exfm.artifact.manifest import read_json, write_json
+from exfm.bench.tracing.picture import draw_layers
+from exfm.bench.tracing.spending import middle_half, spendings
+from exfm.bench.tracing.table import layers_table
+from exfm.errors import ConfigError, StorageError
+from exfm.features.oip import tensors_from_json
+from exfm.serving.config import RankerConfig
+from exfm.serving.local import serve_local
+from exfm.serving.tracing.asking import ask_traced
+
+Transport = Literal["grpc", "stream"]
+
+NUM_WARMUP = 50
+"""Requests before those that count."""
+
+
+def trace_requests(
+    console: Console,
+    bundle: Path,
+    *,
+    query: Path | None,
+    address: str,
+    transport: Transport,
+    num_requests: int,
+    out: Path,
+) -> None:
+    """Ask a bundle's ranker the same request over and over, and tell where the time went.
+
+    Without a query it is the bundle's golden request; without an address the bundle is served here, by the transport.
+    The picture goes to `out`, the numbers beside it.
+
+    Raises: BundleError; ConfigError if there is no request; RequestError; ServingError.
+    """
+    manifest = BundleManifest.read(bundle)
+    tensors = tensors_from_json(_read_query(query or bundle / GOLDEN_REQUEST))
+    serving = nullcontext() if address else serve_local(bundle, ranker=RankerConfig(transport=transport))
+    with serving as local:
+        asked = local.grpc_address if local is not None else address
+        every = ask_traced(asked, tensors, model_name=manifest.name, num_requests=NUM_WARMUP + num_requests)
+    traced = every[NUM_WARMUP - 1 :]  # one more, which tells CPU times before the first that counts
+    found, counted_R = spendings(traced), middle_half(traced)
+    console.print(layers_table(found, counted_R))
+    reached = f"by {transport}" if local is not None else f"at {address}"
+    title = f"{manifest.name}, {manifest.plan.num_shards} shards, {reached}: {num_requests:,} requests, one at a time"
+    draw_layers(found, counted_R, title=title, out=out)
+    numbers = out.with_suffix(".json")
+    write_json(numbers, {"title": title, "bundle_id": manifest.bundle_id, "requests": [t.to_dict() for t in traced]})
+    console.print(f"{title}; shares are of the middle half, by latency", soft_wrap=True)
+    console.print(f"{out}: drawn; {numbers}: every request", soft_wrap=True)
+
+
+def _read_query(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except StorageError as error:
+        raise ConfigError(f"no request to trace ({error}); name one by --query") from error

@@ -1,0 +1,59 @@
+"""Layers as a picture, drawn without a screen: latency and CPU time of ranker and shards, stacked."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from exfm.bench.tracing.spending import Group, Spending
+from exfm.planning.telling.drawing import SETTINGS, kind_of_drawing
+
+# Okabe and Ito's palette: people with any colour vision can tell these apart.
+COLOURS = {
+    Group.DENSE: "#0072b2", Group.EMBEDDING: "#009e73", Group.FEATURES: "#56b4e9", Group.SERIALIZATION: "#e69f00",
+    Group.RPC: "#d55e00", Group.QUEUE: "#000000", Group.WAIT: "#f0e442", Group.NETWORK: "#999999",
+}  # fmt: skip
+
+
+def draw_layers(spendings: Sequence[Spending], counted_R: npt.NDArray[np.bool_], *, title: str, out: Path) -> None:
+    """Write a picture of the mean of the counted requests, by groups of layers.
+
+    Raises: ConfigError if `out` is neither PNG nor SVG.
+    """
+    kind = kind_of_drawing(out)
+    servers = list(dict.fromkeys(one.server for one in spendings))
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(10, 2.2 + 0.42 * len(servers)), layout="constrained")
+        figure.suptitle(title)
+        wall, cpu = figure.subplots(1, 2, sharey=True)
+        for axis, is_cpu in ((wall, False), (cpu, True)):
+            for place, server in enumerate(servers):
+                _draw_server(axis, place, [one for one in spendings if one.server == server], counted_R, is_cpu=is_cpu)
+            axis.grid(visible=False, axis="y")
+            axis.set_xlim(0, 1.12 * axis.dataLim.x1)
+        wall.set_yticks(range(len(servers)), servers)
+        wall.set_ylim(len(servers) - 0.5, -0.5)
+        wall.set_xlabel("latency, ms: a request at its client, a lookup at the ranker")
+        cpu.set_xlabel("CPU time of a request, ms")
+        handles, labels = wall.get_legend_handles_labels()
+        legend = dict(zip(labels, handles, strict=True))
+        groups = [group for group in Group if group in legend]
+        figure.legend([legend[group] for group in groups], groups, loc="outside lower center", ncols=4)
+        figure.savefig(out, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+
+
+def _draw_server(
+    axis: Axes, place: int, spendings: Sequence[Spending], counted_R: npt.NDArray[np.bool_], *, is_cpu: bool
+) -> None:
+    left = 0.0
+    for group in Group:
+        of_group = [one.cpu_ms_R if is_cpu else one.wall_ms_R for one in spendings if one.group == group]
+        width = float(sum(one[counted_R].mean() for one in of_group))
+        if width > 0:
+            axis.barh(place, width, left=left, color=COLOURS[group], height=0.62, label=group.value)
+            left += width
+    axis.annotate(f" {left:.2f}", (left, place), va="center", fontsize=8)

@@ -1,0 +1,113 @@
+"""What a server spent on traced requests, layer by layer.
+
+Legend: R requests.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from exfm.errors import ServingError
+from exfm.serving.tracing.breakdown import Breakdown, Layer, Traced
+
+Floats = npt.NDArray[np.float64]
+
+RANKER = "ranker"
+RPC_SERVICE, CLIENT, NETWORK = "RPC service", "client's wait", "network"
+
+
+class Group(StrEnum):
+    """Layers of one kind; as the paper has them, but for features and the ranker's wait, which it does not tell apart.
+
+    Source: Lui et al. (arXiv 2011.02084).
+    """
+
+    DENSE = "dense operators"
+    EMBEDDING = "embedding operator"
+    FEATURES = "features and routing"
+    SERIALIZATION = "serialization"
+    RPC = RPC_SERVICE
+    QUEUE = "queue"
+    WAIT = "wait for shards"
+    NETWORK = "network, and the client's wait"
+
+
+GROUPS = {
+    Layer.QUEUE: Group.QUEUE, Layer.DESERIALIZE: Group.SERIALIZATION, Layer.ENCODE: Group.FEATURES,
+    Layer.ROUTE: Group.FEATURES, Layer.SERIALIZE_ASKS: Group.SERIALIZATION, Layer.BOTTOM: Group.DENSE,
+    Layer.WAIT: Group.WAIT, Layer.DESERIALIZE_SUMS: Group.SERIALIZATION, Layer.EMBEDDING: Group.EMBEDDING,
+    Layer.DENSE: Group.DENSE, Layer.SERIALIZE: Group.SERIALIZATION,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What one layer took of each request."""
+
+    server: str
+    layer: str
+    group: Group
+    wall_ms_R: Floats
+    cpu_ms_R: Floats
+
+
+def spendings(traced: Sequence[Traced]) -> list[Spending]:
+    """Return what each layer of ranker and shards took of all requests but the first, in the order of a request.
+
+    The walls of the ranker's layers add up to the client's latency, those of a shard's to the time until the ranker had
+    its answer. CPU times of a server add up to what its process took from one request to the next, the first of which
+    is there for that; nobody else may have asked it.
+
+    Raises: ServingError if a shard answered only some of the requests.
+    """
+    counted = traced[1:]
+    answered = [set(one.ranker.shards) for one in traced]
+    for shard in answered[0].union(*answered) - answered[0].intersection(*answered):
+        num_answered = sum(shard in one for one in answered)
+        raise ServingError(
+            f"shard {shard} answered {num_answered} of {len(traced)} requests; trace again when it is well"
+        )
+    client_ms_R = _ms([one.client_ns - one.ranker.total_ns for one in counted])
+    found = _of_server(RANKER, [one.ranker for one in traced], CLIENT, client_ms_R)
+    for shard in counted[0].ranker.shards:
+        of_shard = [one.ranker.shards[shard] for one in traced]
+        network_ms_R = _ms([one.network_ns for one in of_shard[1:]])
+        found += _of_server(f"shard {shard}", [one.server for one in of_shard], NETWORK, network_ms_R)
+    return found
+
+
+def middle_half(traced: Sequence[Traced]) -> npt.NDArray[np.bool_]:
+    """Return which requests, but the first, are neither among the fastest nor the slowest quarter.
+
+    Their means add up, as medians do not, and the few that met a busy moment have no part in them.
+    """
+    latency_R = np.array([one.client_ns for one in traced[1:]])
+    low, high = np.quantile(latency_R, [0.25, 0.75])
+    is_counted_R: npt.NDArray[np.bool_] = (low <= latency_R) & (latency_R <= high)
+    return is_counted_R
+
+
+def _of_server(name: str, told: Sequence[Breakdown], outside: str, outside_ms_R: Floats) -> list[Spending]:
+    counted = told[1:]
+    layers = [layer for layer in Layer if any(layer in one.layers for one in counted)]
+    process_ms_R = _ms(np.diff([one.process_cpu_ns for one in told]))
+    found = []
+    for layer in layers:
+        spent = [one.layers.get(layer) for one in counted]
+        wall_ms_R = _ms([one.wall_ns if one else 0 for one in spent])
+        cpu_ms_R = _ms([one.cpu_ns if one else 0 for one in spent])
+        found.append(Spending(name, layer.value, GROUPS[layer], wall_ms_R, cpu_ms_R))
+    service_ms_R = process_ms_R - sum((one.cpu_ms_R for one in found), np.zeros(len(counted)))
+    rest_ms_R = _ms([one.rest_ns for one in counted])
+    return [
+        *found,
+        Spending(name, RPC_SERVICE, Group.RPC, rest_ms_R, service_ms_R),
+        Spending(name, outside, Group.NETWORK, outside_ms_R, np.zeros(len(counted))),
+    ]
+
+
+def _ms(values_ns: npt.ArrayLike) -> Floats:
+    return np.asarray(values_ns, dtype=np.float64) * 1e-6

@@ -1,0 +1,91 @@
+"""Spans of requests, for OpenTelemetry: one a request and server, and below it one a layer.
+
+Off unless an OTLP endpoint is in the environment, as OpenTelemetry names it; its other variables count as well. Then a
+request is traced whose client says so by W3C's traceparent, or that OTEL_TRACES_SAMPLER chooses. One that is not
+takes 0.02 ms of CPU time more, and one that is 0.3 ms at each server (in a tight loop, busy shared cores, 2026-11).
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from exfm.serving.tracing.stopwatch import Stopwatch
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+TRACEPARENT = "traceparent"
+"""The header, and gRPC's metadata, of the trace that a request is part of (W3C Trace Context)."""
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+class Spans:
+    """Makes spans of a server's requests; a thread of OpenTelemetry's exports them."""
+
+    def __init__(self, provider: "TracerProvider") -> None:
+        """Make them by this provider."""
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._tracer = provider.get_tracer("exfm.serving")
+        self._propagator = TraceContextTextMapPropagator()
+
+    @classmethod
+    def from_environment(cls, *, service: str) -> "Spans | None":
+        """Return what exports to the endpoint in the environment, or None if there is none."""
+        if not any(os.environ.get(name) for name in ENDPOINTS):
+            return None
+        # Here, since they take 0.5 s and 15 MiB.
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+
+        sampler = None if os.environ.get("OTEL_TRACES_SAMPLER") else ParentBased(ALWAYS_OFF)
+        resource = Resource.create({} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service})
+        provider = TracerProvider(sampler=sampler, resource=resource)  # which exports the last ones at exit
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        return cls(provider)
+
+    @contextmanager
+    def request(self, stopwatch: Stopwatch | None, *, traceparent: str) -> Iterator[Stopwatch | None]:
+        """Make a span of a block that answers a request, and its layers' spans, if it is sampled.
+
+        Yields the request's stopwatch, or one that is made for this; None if nobody wants to know its time.
+        """
+        from opentelemetry.trace import SpanKind
+
+        offset_ns = time.time_ns() - time.perf_counter_ns()
+        with self._tracer.start_as_current_span(
+            "infer",
+            context=self._propagator.extract({TRACEPARENT: traceparent}),
+            kind=SpanKind.SERVER,
+            start_time=None if stopwatch is None else stopwatch.began_ns + offset_ns,
+        ) as span:
+            if not span.is_recording():
+                yield stopwatch
+                return
+            stopwatch = stopwatch or Stopwatch()
+            stopwatch.traceparent = self._traceparent_here()
+            try:
+                yield stopwatch
+            finally:
+                for interval in stopwatch.intervals:
+                    layer = self._tracer.start_span(interval.name, start_time=interval.began_ns + offset_ns)
+                    layer.set_attribute("exfm.cpu_ns", interval.cpu_ns)
+                    layer.end(interval.ended_ns + offset_ns)
+
+    def _traceparent_here(self) -> str:
+        carrier: dict[str, str] = {}
+        self._propagator.inject(carrier)
+        return carrier[TRACEPARENT]
+
+
+def spanned(
+    spans: Spans | None, stopwatch: Stopwatch | None, *, traceparent: str
+) -> AbstractContextManager[Stopwatch | None]:
+    """Make spans of a block that answers a request, if there is who does, and yield what takes its time."""
+    return nullcontext(stopwatch) if spans is None else spans.request(stopwatch, traceparent=traceparent)
