@@ -18,7 +18,7 @@ class Layer(StrEnum):
     """What a server does for a request, or waits for; one thing at a time."""
 
     QUEUE = "queue"
-    """From a frame's arrival to its begin; of streams only: gRPC does not tell when a request came."""
+    """From when a request was heard of to its begin; REST's is not told, nor the time in gRPC's own queue."""
     DESERIALIZE = "deserialize"
     """Tensors out of the request."""
     ENCODE = "encode"
