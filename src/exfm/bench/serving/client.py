@@ -16,7 +16,6 @@ from exfm.bench.load import ANSWER_TIMEOUT_S, Ask, Floats, ask_by, new_runner, s
 from exfm.bench.serving.blocks import Turn
 from exfm.errors import ServingError
 from exfm.serving.local import LocalServing
-from exfm.serving.requests import outputs_of
 
 CONNECT_S = 10.0
 
@@ -29,6 +28,9 @@ NUM_PROBES, NUM_PROBING = 3, 60
 
 def scores_of_message(answer: bytes) -> Floats:
     """Return the scores of a gRPC door's answer, one task after another."""
+    # Here, since a process can hold kserve's messages or tritonclient's, and tests of servers hold the latter.
+    from exfm.serving.requests import outputs_of
+
     return np.concatenate([tensor.values.ravel() for tensor in outputs_of(answer).values()])
 
 
