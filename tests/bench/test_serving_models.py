@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from exfm.bench.serving.config import Case, ServingBenchConfig, Way
+from exfm.bench.serving.config import Case, ServingBenchConfig
 from exfm.bench.serving.models import ModelKind, of_rows, scaled
 from exfm.bench.serving.servers import sharding
 from exfm.config import read_yaml
@@ -64,7 +64,17 @@ def test_one_shard_is_one_way_whatever_the_strategy() -> None:
         "2 shards, load-balanced, stream",
         "2 shards, nsbp, stream",
     ]
-    assert Way(transport="grpc").placement() == Way(transport="stream").placement()
+
+
+def test_tables_lie_alike_however_keys_and_sums_travel() -> None:
+    ways = Case(sums=("fp32", "fp16")).ways()
+    assert [str(way) for way in ways] == [
+        "2 shards, load-balanced, stream",
+        "2 shards, load-balanced, stream, fp16 sums",
+        "2 shards, load-balanced, grpc",
+        "2 shards, load-balanced, grpc, fp16 sums",
+    ]
+    assert len({way.placement() for way in ways}) == 1
 
 
 def test_rows_of_a_sweep_that_do_not_rise_are_refused() -> None:

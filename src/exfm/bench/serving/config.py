@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from exfm.bench.serving.models import ModelKind
 from exfm.config import Config
+from exfm.models.pooled_lookup import SumsType
 
 ShardedBy = Literal["one-shard", "capacity-balanced", "load-balanced", "nsbp"]
 
@@ -28,11 +29,13 @@ class Way(Config):
     """Shards, 1 to 64, each a process."""
     transport: Transport = "stream"
     """From ranker to shards."""
+    sums: SumsType = "fp32"
+    """How they travel back."""
 
     def __str__(self) -> str:
         """Return its name in tables."""
         shards = "1 shard" if self.num_shards == 1 else f"{self.num_shards} shards, {self.strategy}"
-        return f"{shards}, {self.transport}"
+        return f"{shards}, {self.transport}{'' if self.sums == 'fp32' else f', {self.sums} sums'}"
 
     def distinct(self) -> Self:
         """Return the same way, named alike: with one shard all strategies are one."""
@@ -40,8 +43,8 @@ class Way(Config):
         return self.model_copy(update={"strategy": "one-shard", "num_shards": 1}) if is_one else self
 
     def placement(self) -> Self:
-        """Return the way that has its tables placed alike, whatever the transport."""
-        return self.model_copy(update={"transport": "stream"})
+        """Return the way that has its tables placed alike, however keys and sums travel."""
+        return self.model_copy(update={"transport": "stream", "sums": "fp32"})
 
 
 class Case(Config):
@@ -57,13 +60,17 @@ class Case(Config):
     num_shards: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_SHARDS)], ...], Field(min_length=1)] = (2,)
     """Shards, 1 to 64."""
     transports: Annotated[tuple[Transport, ...], Field(min_length=1)] = ("stream", "grpc")
+    sums: Annotated[tuple[SumsType, ...], Field(min_length=1)] = ("fp32",)
     requests: Requests = 100
     """Of a server in a block, 2 to 100,000; a 99th percentile wants 100."""
 
     def ways(self) -> list[Way]:
         """Return the different ones of all combinations."""
-        every = product(self.strategies, self.num_shards, self.transports)
-        ways = [Way(strategy=strategy, num_shards=num, transport=transport) for strategy, num, transport in every]
+        every = product(self.strategies, self.num_shards, self.transports, self.sums)
+        ways = [
+            Way(strategy=strategy, num_shards=num, transport=transport, sums=sums)
+            for strategy, num, transport, sums in every
+        ]
         return list(dict.fromkeys(way.distinct() for way in ways))
 
 
@@ -123,8 +130,8 @@ class ServingBenchConfig(Config):
     """Ways of serving whose servers run at the same time, 1 to 64, beside two unsharded servers; more are measured one
     after another. A process takes some 400 MiB, and there is one for each shard, and a ranker."""
     cases: tuple[Case, ...] = (
-        Case(model="drm3"),
-        Case(model="drm3", candidates=2048, transports=("stream",), requests=40),
+        Case(model="drm3", sums=("fp32", "fp16")),
+        Case(model="drm3", candidates=2048, transports=("stream",), sums=("fp32", "fp16"), requests=40),
         Case(model="drm3", loads=(0.6,), transports=("stream",), requests=50),
     )
     """By default what fits into 15 minutes: of the three models, the one with the least work beside its tables, 13 ms

@@ -10,7 +10,7 @@ import numpy as np
 from exfm.bench.load import Floats
 from exfm.bench.serving.blocks import Series, Turn, take_blocks
 from exfm.bench.serving.client import Client, Server
-from exfm.bench.serving.config import Case, ServingBenchConfig, Transport, Way
+from exfm.bench.serving.config import Case, ServingBenchConfig, Way
 from exfm.bench.serving.models import scaled
 from exfm.bench.serving.servers import NUM_CORES, ONE_SHARD, Bundles, serving
 from exfm.bench.workload import GeneratedModel
@@ -63,12 +63,11 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
     found = []
     for first in range(0, len(ways), config.ways_at_once):
         some = ways[first : first + config.ways_at_once]
-        arms: list[tuple[str, Way, Transport | None]] = [(name, ONE_SHARD, None) for name in BASELINES]
-        arms += [(str(way), way.placement(), way.transport) for way in some]
+        arms: list[tuple[str, Way | None]] = [*((name, None) for name in BASELINES), *((str(way), way) for way in some)]
         with ExitStack() as stack, Client() as client:
             started = [
-                stack.enter_context(serving(paths[placed], transport=transport, threads=threads))
-                for _, placed, transport in arms
+                stack.enter_context(serving(paths[way.placement() if way else ONE_SHARD], way=way, threads=threads))
+                for _, way in arms
             ]
             servers = [client.server(arm[0], local, messages) for arm, local in zip(arms, started, strict=True)]
             scores = [client.scores(server, min(NUM_SCORED, len(messages))) for server in servers]

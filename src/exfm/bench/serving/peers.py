@@ -86,7 +86,7 @@ def measure_peers(
     say(f"  {'; '.join(map(str, peers))}: a closed loop")
     with ExitStack() as stack, Client() as client:
         ours = [stack.enter_context(serving(whole, threads=threads)) for _ in BASELINES]
-        ours.append(stack.enter_context(serving(in_shards, threads=threads, transport=TWO_SHARDS.transport)))
+        ours.append(stack.enter_context(serving(in_shards, threads=threads, way=TWO_SHARDS)))
         running: dict[Peer, RunningPeer] = {}
         missing = [] if settings.mlserver else ["MLServer: not installed"]
         for number, peer in enumerate(peers):

@@ -5,15 +5,15 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from exfm.bench.serving.config import Transport, Way
+from exfm.bench.serving.config import Way
 from exfm.bench.workload import GeneratedModel
 from exfm.errors import ConfigError
 from exfm.planning.config import ShardingConfig
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm.planning.statistics import Statistics
-from exfm.serving.config import RankerConfig
-from exfm.serving.local import LocalServing, serve_local
+from exfm.serving.config import RankerConfig, ShardConfig
+from exfm.serving.local import RANKER, SHARD, LocalServing, serve_local
 
 NUM_CORES = 2
 """That all servers share."""
@@ -84,15 +84,17 @@ def on_cores(cores: Collection[int]) -> Iterator[None]:
 
 
 @contextmanager
-def serving(bundle: Path, *, threads: int, transport: Transport | None = None) -> Iterator[LocalServing]:
-    """Yield a bundle's servers, on the measured cores; without a transport the ranker holds all tables itself.
+def serving(bundle: Path, *, threads: int, way: Way | None = None) -> Iterator[LocalServing]:
+    """Yield a bundle's servers, on the measured cores; in no way of sharding, the ranker holds all tables itself.
 
     `threads` are torch's, of the ranker; a shard has the one that is its default.
 
     Raises: ServingError if they do not start.
     """
-    ranker = RankerConfig(torch_threads=threads, transport=transport or "grpc", default_deadline_ms=DEADLINE_MS)
+    transport, sums = (way.transport, way.sums) if way else (RANKER.transport, SHARD.sums)
+    ranker = RankerConfig(torch_threads=threads, transport=transport, default_deadline_ms=DEADLINE_MS)
+    shard = ShardConfig(sums=sums)
     with ExitStack() as stack:
         with on_cores(cores_of_servers()):
-            started = stack.enter_context(serve_local(bundle, ranker=ranker, is_sharded=transport is not None))
+            started = stack.enter_context(serve_local(bundle, ranker=ranker, shard=shard, is_sharded=way is not None))
         yield started

@@ -66,9 +66,7 @@ def measure_sweep(config: ServingBenchConfig, bundles: Bundles, *, say: Say) -> 
     with ExitStack() as stack, Client() as client:
         arms = [*paths, (sweep.rows[0], ONE_SHARD)]
         started = [
-            stack.enter_context(
-                serving(paths[rows, way], threads=threads, transport=None if way is ONE_SHARD else way.transport)
-            )
+            stack.enter_context(serving(paths[rows, way], threads=threads, way=None if way is ONE_SHARD else way))
             for rows, way in arms
         ]
         names = [f"{rows} rows, {'unsharded' if way is ONE_SHARD else way}" for rows, way in arms]
