@@ -101,7 +101,8 @@ def serving_peer(peer: Peer, plain: Path, *, scratch: Path, threads: int) -> Ite
     else:
         ports = {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port}
         tuning = {"debug": False, "parallel_workers": 0} if peer.tuned else {}
-        write_json(scratch / "settings.json", {"host": LOOPBACK, **ports, **tuning})
+        places = {"host": LOOPBACK, **ports, "metrics_dir": str(scratch / "metrics")}
+        write_json(scratch / "settings.json", {**places, **tuning})
         extra = {"threads": threads} if peer.tuned else {}
         model = {"name": MODEL_NAME, "implementation": "mlserver_runtime.PlainRuntime"}
         write_json(scratch / "model-settings.json", {**model, "parameters": {"uri": str(plain), "extra": extra}})
