@@ -2,18 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from exfm.cli.output import writable
+from exfm.serving.config import Transport
 
 BundleArgument = Annotated[
     str, typer.Argument(help="A bundle's folder or s3:// URL, or models:/NAME@ALIAS of the registry under --root.")
 ]
 RootOption = Annotated[str, typer.Option("--root", help="The root of the run whose embedded registry is meant.")]
 
-Transport = Literal["grpc", "stream"]
 
 PANEL = "Serving"
 

@@ -13,6 +13,10 @@ Address = Annotated[str, StringConstraints(pattern=r"^(dns://[^\s,/]+/)?[^\s:,/]
 dns://SERVER:PORT/host:port, that DNS server is asked instead of the system's."""
 
 
+Transport = Literal["grpc", "stream"]
+"""From rankers to shards."""
+
+
 class ServerConfig(Config):
     """Where a server listens, and how much a request may ask of it."""
 
@@ -69,7 +73,7 @@ class ShardConfig(ServerConfig):
 class RankerConfig(ServerConfig):
     """Settings of a ranker."""
 
-    transport: Literal["grpc", "stream"] = "grpc"
+    transport: Transport = "grpc"
     """How shards are reached: `grpc`, at their gRPC ports, where a service mesh or a proxy stands between; `stream`, at
     their stream ports, which takes less CPU time and latency. Both encrypt and authenticate with `--tls`."""
     max_reconnect_backoff_ms: Annotated[int, Field(ge=100, le=60_000)] = 500

@@ -8,10 +8,9 @@ from pydantic import Field, model_validator
 from exfm.bench.serving.models import ModelKind
 from exfm.config import Config
 from exfm.models.pooled_lookup import SumsType
+from exfm.serving.config import Transport
 
 ShardedBy = Literal["one-shard", "capacity-balanced", "load-balanced", "nsbp"]
-
-Transport = Literal["grpc", "stream"]
 
 Load = Annotated[float, Field(ge=0, lt=1)]
 

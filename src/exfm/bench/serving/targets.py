@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exfm.bench.serving.blocks import Statistic
-from exfm.bench.serving.config import Transport, Way
+from exfm.bench.serving.config import Way
 from exfm.bench.serving.measuring import Measured
 from exfm.bench.serving.ratios import Interval, Verdict, judge
+from exfm.serving.config import Transport
 
 
 @dataclass(frozen=True)

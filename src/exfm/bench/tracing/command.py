@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
@@ -13,11 +13,9 @@ from exfm.bench.tracing.spending import middle_half, spendings
 from exfm.bench.tracing.table import layers_table
 from exfm.errors import ConfigError, StorageError
 from exfm.features.oip import tensors_from_json
-from exfm.serving.config import RankerConfig
+from exfm.serving.config import RankerConfig, Transport
 from exfm.serving.local import serve_local
 from exfm.serving.tracing.asking import ask_traced
-
-Transport = Literal["grpc", "stream"]
 
 NUM_WARMUP = 50
 """Requests before those that count."""

@@ -140,7 +140,6 @@ class RankerConnection(Connection):
         super().__init__(max_body_bytes=max_body_bytes)
         self._door = door
         self._loop = asyncio.get_running_loop()
-        self._heard_s = self._loop.time()
         self._asked: deque[tuple[Frame, int]] = deque()
         self._is_paused = False
 

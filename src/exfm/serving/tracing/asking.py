@@ -11,10 +11,9 @@ from exfm.features.oip import Tensor
 from exfm.serving.requests import request_bytes
 from exfm.serving.tracing.breakdown import Breakdown, Traced
 from exfm.serving.tracing.stopwatch import TRACE
+from exfm.serving.wire import INFER_METHOD
 
 ANSWER_TIMEOUT_S = 20.0
-
-_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 
 def ask_traced(address: str, tensors: Mapping[str, Tensor], *, model_name: str, num_requests: int) -> list[Traced]:
@@ -26,7 +25,7 @@ def ask_traced(address: str, tensors: Mapping[str, Tensor], *, model_name: str, 
     found = []
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(address, options=options) as channel:
-        ask = channel.unary_unary(_METHOD)
+        ask = channel.unary_unary(INFER_METHOD)
         for _ in range(num_requests):
             sent_ns = time.perf_counter_ns()
             try:
