@@ -124,13 +124,18 @@ def shard_pods(operator: Operator, version: int) -> list[str]:
     return operator.names("pods", labels=f"app.kubernetes.io/component=shard,exfm.dev/version={version}")
 
 
-def ranker_starts(operator: Operator) -> list[str]:
-    """Return when each ranker's server was started, by its pod."""
-    started = "{.status.containerStatuses[0].state.running.startedAt}"
-    return operator.kubectl(
-        "get", "pods", f"--namespace={NAMESPACE}", "--selector=app.kubernetes.io/component=ranker",
-        f"--output=jsonpath={{range .items[*]}}{{.metadata.name}} {started}{{'\\n'}}{{end}}",
-    ).splitlines()  # fmt: skip
+def ranker_starts(operator: Operator) -> dict[str, str]:
+    """Return when each ranker's server was started, by its pod; pods that are on their way out do not count."""
+    pods = json.loads(
+        operator.kubectl(
+            "get", "pods", f"--namespace={NAMESPACE}", "--selector=app.kubernetes.io/component=ranker", "--output=json"
+        )
+    )
+    return {
+        pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"]
+        for pod in pods["items"]
+        if "deletionTimestamp" not in pod["metadata"]
+    }
 
 
 def all_ready(operator: Operator, version: int) -> bool:
