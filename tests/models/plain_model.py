@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.hot_rows import RowSet
 from exfm.artifact.plan import Assignment, Encoding, ShardPlan, assign
 from exfm.artifact.rows import Rows
@@ -32,6 +33,13 @@ def random_batches(schema: Schema, num_candidates: Sequence[int], *, seed: int) 
 def random_examples(schema: Schema, num_rows: int, *, seed: int) -> NetBatches:
     """Return random examples of a user and an item each."""
     return random_batches(schema, [1] * num_rows, seed=seed)
+
+
+def manifest_of(plan: ShardPlan, schema: Schema) -> BundleManifest:
+    """Return the manifest of a bundle with this plan, as far as scoring reads it."""
+    return BundleManifest(
+        bundle_id="0" * 64, name="a", tasks=(), feature_schema=schema, network={}, plan=plan, lineage={}, files={}
+    )
 
 
 def random_plan(schema: Schema, *, num_shards: int, seed: int, encoding: Encoding = "fp32") -> ShardPlan:

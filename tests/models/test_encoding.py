@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plain_model import as_kept
 
+from exfm.artifact.answers import SumsType
 from exfm.artifact.plan import ENCODINGS, Encoding, row_bytes
 from exfm.errors import BundleError
 from exfm.models.encoding import encode_rows
-from exfm.models.pooled_lookup import EncodedTable, PooledLookup, SumsType
+from exfm.models.pooled_lookup import EncodedTable, PooledLookup
 
 KNOWN: dict[Encoding, tuple[list[float], str]] = {
     "fp32": ([1.0, -2.0, 0.5, 0.0], "0000803f 000000c0 0000003f 00000000"),

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from plain_model import plain_scores, random_batches, random_hot_rows, random_plan, row_sets
+from plain_model import manifest_of, plain_scores, random_batches, random_hot_rows, random_plan, row_sets
 
-from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.fallback_rows import NO_FALLBACK_ROWS, FallbackRows
 from exfm.artifact.hot_rows import NO_HOT_ROWS, HotRows
 from exfm.artifact.plan import ShardPlan
@@ -27,10 +26,7 @@ def scorer_of(
     hot_rows: HotRows = NO_HOT_ROWS,
     fallback_rows: FallbackRows = NO_FALLBACK_ROWS,
 ) -> Scorer:
-    manifest = BundleManifest(
-        bundle_id="0" * 64, name="a", tasks=(), feature_schema=schema, network={}, plan=plan, lineage={}, files={}
-    )
-    return Scorer(manifest, network, hot_rows=hot_rows, fallback_rows=fallback_rows)
+    return Scorer(manifest_of(plan, schema), network, hot_rows=hot_rows, fallback_rows=fallback_rows)
 
 
 def means(tables: Tables) -> FallbackRows:

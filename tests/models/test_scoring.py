@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_model import plain_scores, random_batches, random_hot_rows, random_plan, row_sets
+from plain_model import manifest_of, plain_scores, random_batches, random_hot_rows, random_plan, row_sets
 
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, seal_bundle, tables_file
 from exfm.artifact.plan import ShardPlan
@@ -66,12 +66,9 @@ def sharded_scores(
     halved: Collection[int] = (),
 ) -> np.ndarray[Any, Any]:
     """Return the scores that shards and a ranker with these parameters give; some shards' sums are halves."""
-    manifest = BundleManifest(
-        bundle_id="0" * 64, name="a", tasks=(), feature_schema=schema, network={}, plan=plan, lineage={}, files={}
-    )
     hot_rows = random_hot_rows(plan, schema, seed=1)
     sets = row_sets(hot_rows, schema)
-    scorer = Scorer(manifest, network, hot_rows=sets)
+    scorer = Scorer(manifest_of(plan, schema), network, hot_rows=sets)
     sums = []
     for shard, bags in enumerate(scorer.bags_for(batches)):
         flat = flatten_tables(tables, plan, shard=shard, hot_rows=hot_rows)

@@ -78,6 +78,19 @@ def test_sums_that_travel_in_half_precision_score_nearly_the_same(
                 assert 0 < np.abs(np.subtract(found[task], scores)).max() < 1e-3
 
 
+def test_rows_that_travel_as_they_are_kept_score_exactly_the_same(
+    encoded_served: LocalServing, encoded_bundle: Path, transport: Literal["grpc", "stream"]
+) -> None:
+    with serve_local(
+        encoded_bundle, ranker=RankerConfig(transport=transport), shard=ShardConfig(sums="rows")
+    ) as serving:
+        described = httpx.get(f"{serving.shard_urls[1]}/v2/models/students-shard-1").json()["outputs"]
+        assert {output["datatype"] for output in described if output["name"].endswith(".rows")} == {"UINT8"}
+        for body in (make_request(), MANY):
+            found, by_sums = (ask_by_grpc(one.grpc_address, body) for one in (serving, encoded_served))
+            assert found == by_sums
+
+
 def test_sums_beyond_half_precision_are_an_error(
     tmp_path: Path, schema: Schema, tables: dict[str, torch.Tensor], network: DenseNetwork
 ) -> None:

@@ -105,10 +105,19 @@ def test_a_ranker_reads_the_sums_that_a_shard_answers(
         assert found[net].dtype == dtype
 
 
+@given(sizes=st.dictionaries(st.sampled_from(NETS), st.integers(0, 50), min_size=1))
+def test_a_ranker_reads_the_rows_that_a_shard_answers(sizes: dict[Net, int]) -> None:
+    rows = {net: np.random.default_rng(0).integers(256, size=size, dtype=np.uint8) for net, size in sizes.items()}
+    _, found = read_answer(frame_of(b"".join(answer_frame(rows, request=1, bundle_id=BUNDLE_ID))))
+    assert found.keys() == rows.keys()
+    for net, of_net in rows.items():
+        np.testing.assert_array_equal(found[net], of_net, strict=True)
+
+
 def test_sums_of_an_unknown_precision_are_refused() -> None:
     content = bytearray(b"".join(answer_frame({"user": np.ones((1, 2), np.float16)}, request=1, bundle_id=BUNDLE_ID)))
     content[HEAD.size + 32 + 4] = 3  # the bytes of a number, after bundle id and net
-    with pytest.raises(RequestError, match=r"sums of 3 B a number, expected one of \[4, 2\]"):
+    with pytest.raises(RequestError, match=r"sums of 3 B a number, expected one of \[4, 2, 1\]"):
         read_answer(frame_of(bytes(content)))
 
 

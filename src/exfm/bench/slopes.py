@@ -26,7 +26,7 @@ from exfm.planning.pricing.costs import KEY_BYTES, LENGTH_BYTES, CallPrices, Cos
 from exfm.schema import Schema
 from exfm.serving.call import Answer
 from exfm.serving.messages import answer_message, tensors_of
-from exfm.serving.shard.protocol import bags_of, shard_request, sums_of, sums_output
+from exfm.serving.shard.protocol import answers_of, bags_of, shard_request, sums_output
 
 Floats = npt.NDArray[np.float64]
 
@@ -159,7 +159,7 @@ def _measure_request(
     response_type = type(answer_message(Answer({}, {}), model_name="", model_version="", request_id=""))
 
     def score() -> None:
-        sums = sums_of(response_type.FromString(answer))
+        sums = answers_of(response_type.FromString(answer))
         scorer.scores(batches, [sums], scorer.bottom(batches))
 
     score_s, _ = _timed(score)

@@ -1,4 +1,5 @@
-"""Sums of embedding rows out of a shard's flat tensor: what a shard server runs, and offline scoring for all shards.
+"""Embedding rows out of a shard's flat tensor, or their sums: what a shard server runs, and offline scoring for all
+shards.
 
 Legend: B rows of one net, L lookups, E their dims side by side, S slices of one table.
 """
@@ -13,13 +14,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from exfm.artifact.answers import AnswerForm
 from exfm.artifact.hot_rows import NO_HOT_ROWS, HotRows
-from exfm.artifact.plan import ShardPlan, TableSlice, order_of_slice
+from exfm.artifact.plan import ShardPlan, TableSlice, order_of_slice, row_bytes
 from exfm.artifact.rows import Keys, Rows, rows_of_keys
 from exfm.errors import BundleError, KeysOutsideSliceError
 from exfm.features.batch import Bags
 from exfm.models.encoding import encode_rows
-from exfm.models.pooled_lookup import EncodedTable, PooledLookup, SumsType
+from exfm.models.pooled_lookup import EncodedTable, PooledLookup
 from exfm.schema import NETS, Net, Schema, SparseFeature
 
 _ROWS_AT_ONCE = 2**14
@@ -33,6 +35,11 @@ class Lookup:
     feature: SparseFeature
     slice: TableSlice
     dim: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Return what a row takes as it is kept."""
+        return row_bytes(self.dim, self.slice.encoding)
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,12 @@ class LookupBags:
         """Return the rows, B."""
         num_rows: int = self.lengths_LB.shape[1]
         return num_rows
+
+    @property
+    def num_keys(self) -> npt.NDArray[np.int64]:
+        """Return the keys of each lookup; shape [L]."""
+        num_keys_L: npt.NDArray[np.int64] = self.lengths_LB.sum(axis=1, dtype=np.int64)
+        return num_keys_L
 
 
 def lookups_of(plan: ShardPlan, schema: Schema, *, shard: int, net: Net) -> tuple[Lookup, ...]:
@@ -81,9 +94,9 @@ class ShardTables:
         *,
         shard: int,
         hot_rows: HotRows = NO_HOT_ROWS,
-        sums: SumsType = "fp32",
+        sums: AnswerForm = "fp32",
     ) -> None:
-        """Map the slices.
+        """Map the slices; `sums` tells the form of answers.
 
         `flat` is uint8 of plan.flat_size_bytes(shard) bytes; `hot_rows` tells the rows of the shard's hot slices.
 
@@ -94,6 +107,7 @@ class ShardTables:
             raise BundleError(
                 f"the tables of shard {shard} are {flat.numel()} x {flat.dtype}, expected {expected} x torch.uint8"
             )
+        self._form = sums
         self._of_net = {}
         for net in NETS:
             lookups = lookups_of(plan, schema, shard=shard, net=net)
@@ -109,12 +123,31 @@ class ShardTables:
         """
         return self._of_net[net].sums(bags)
 
+    def answer(self, net: Net, bags: LookupBags) -> Tensor:
+        """Return what `sums` gives; or, if rows are to travel and take less, uint8 [n]: rows as they are kept.
+
+        They are those of the bags, in the order of the keys (exfm.models.carried_rows adds them up).
+
+        Raises: as `sums`.
+        """
+        of_net = self._of_net[net]
+        return of_net.rows(bags) if self._carries_rows(net, bags) else of_net.sums(bags)
+
+    def answer_bytes(self, net: Net, bags: LookupBags) -> int:
+        """Return what `answer` takes."""
+        of_net = self._of_net[net]
+        return of_net.rows_bytes(bags) if self._carries_rows(net, bags) else of_net.sums_bytes(bags)
+
+    def _carries_rows(self, net: Net, bags: LookupBags) -> bool:
+        of_net = self._of_net[net]
+        return self._form == "rows" and of_net.rows_bytes(bags) < of_net.sums_bytes(bags)
+
 
 class _NetTables:
     """What a shard looks up for one net, by one call."""
 
     def __init__(
-        self, flat: Tensor, lookups: Sequence[Lookup], schema: Schema, hot_rows: HotRows, sums: SumsType
+        self, flat: Tensor, lookups: Sequence[Lookup], schema: Schema, hot_rows: HotRows, form: AnswerForm
     ) -> None:
         self._lookups = lookups
         slices = [lookup.slice for lookup in lookups]
@@ -123,10 +156,39 @@ class _NetTables:
         self._held_L = np.array([slice_.num_rows for slice_ in slices], dtype=np.uint64)
         self._hot = [(place, hot_rows[s.table]) for place, s in enumerate(slices) if s.kind == "hot"]
         self._pooled = PooledLookup(
-            flat, [EncodedTable(one.slice.offset_bytes, one.dim, one.slice.encoding) for one in lookups], sums=sums
+            flat,
+            [EncodedTable(one.slice.offset_bytes, one.dim, one.slice.encoding) for one in lookups],
+            sums="fp16" if form == "fp16" else "fp32",
         )
+        self._row_bytes_L = np.array([one.row_bytes for one in lookups])
+        self._sums_row_bytes = (2 if form == "fp16" else 4) * sum(one.dim for one in lookups)
+        self._kept_L = [
+            flat[one.slice.offset_bytes :][: one.slice.size_bytes].numpy().view(np.dtype((np.void, one.row_bytes)))
+            for one in lookups
+        ]
+
+    def sums_bytes(self, bags: LookupBags) -> int:
+        return bags.num_rows * self._sums_row_bytes
+
+    def rows_bytes(self, bags: LookupBags) -> int:
+        return int(bags.num_keys @ self._row_bytes_L)
 
     def sums(self, bags: LookupBags) -> Tensor:
+        positions, offsets, _ = self._positions(bags)
+        return self._pooled.sums(positions, offsets)
+
+    def rows(self, bags: LookupBags) -> Tensor:
+        positions, _, starts_L = self._positions(bags)
+        bytes_L = bags.num_keys * self._row_bytes_L
+        found = np.empty(bytes_L.sum(), dtype=np.uint8)
+        places = zip(np.split(positions, starts_L[1:]), np.split(found, np.cumsum(bytes_L)[:-1]), strict=True)
+        for kept, (own, place) in zip(self._kept_L, places, strict=True):
+            if len(own):
+                np.take(kept, own, out=place.view(kept.dtype), mode="clip")  # they were checked; others copy once more
+        return torch.from_numpy(found)
+
+    def _positions(self, bags: LookupBags) -> tuple[Rows, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return each key's place among its slice's rows, where each bag starts and the last ends, and each lookup."""
         offsets = np.zeros(bags.lengths_LB.size + 1, dtype=np.int64)
         np.cumsum(bags.lengths_LB, out=offsets[1:])
         bounds_L = offsets[:: bags.num_rows] if bags.num_rows else np.zeros(len(self._lookups) + 1, dtype=np.int64)
@@ -138,7 +200,7 @@ class _NetTables:
             own = slice(starts_L[place], ends_L[place])
             positions[own] = rows.positions(positions[own])
         self._check(positions, bags.keys, starts_L, counts_L)
-        return self._pooled.sums(positions, offsets)
+        return positions, offsets, starts_L
 
     def _check(self, positions: Rows, keys: Keys, starts_L: Rows, counts_L: Rows) -> None:
         is_asked_L = counts_L > 0  # reduceat knows no empty runs

@@ -11,19 +11,17 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from exfm.artifact.answers import SumsType
 from exfm.artifact.plan import Encoding
 from exfm.artifact.rows import Rows
 from exfm.errors import ConfigError
-
-SumsType = Literal["fp32", "fp16"]
-"""How sums of rows are given, whatever the rows are kept in."""
 
 _LIBRARY = "fbgemm_gpu_tbe_inference.so"
 
@@ -81,6 +79,14 @@ class PooledLookup:
         tell where each bag starts, those of the first lookup first, and where the last ends.
         """
         sums_BE: Tensor = self._call(indices=torch.from_numpy(rows), offsets=torch.from_numpy(offsets))
+        return sums_BE
+
+    def sums_of(
+        self, flat: Tensor, starts_L: npt.NDArray[np.int64], rows: Rows, offsets: npt.NDArray[np.int64]
+    ) -> Tensor:
+        """Return the same of tables in another flat tensor, which start at other bytes there."""
+        tables = {"dev_weights": flat, "weights_offsets": torch.from_numpy(starts_L)}
+        sums_BE: Tensor = self._call(indices=torch.from_numpy(rows), offsets=torch.from_numpy(offsets), **tables)
         return sums_BE
 
 

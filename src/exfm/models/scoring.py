@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from exfm.artifact.answers import AnswerForm
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, tables_file
 from exfm.artifact.fallback_rows import NO_FALLBACK_ROWS, FallbackRows, read_fallback_rows
 from exfm.artifact.hot_rows import HOT_ROWS_FILE, NO_HOT_ROWS, HotRows, hot_rows_file, read_hot_rows
@@ -24,7 +25,6 @@ from exfm.models.config import NetworkConfig
 from exfm.models.lookup import KeyRouter, Lookup, LookupBags, ShardTables, lookups_of
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
 from exfm.models.one_user import OneUserNetwork
-from exfm.models.pooled_lookup import SumsType
 from exfm.models.pooling import pool_sums
 from exfm.schema import NETS, Net
 
@@ -169,7 +169,7 @@ class Scorer:
         return torch.cat(columns, dim=1).float() if columns else torch.empty((num_rows, 0))
 
 
-def load_shard_tables(folder: Path, manifest: BundleManifest, *, shard: int, sums: SumsType = "fp32") -> ShardTables:
+def load_shard_tables(folder: Path, manifest: BundleManifest, *, shard: int, sums: AnswerForm = "fp32") -> ShardTables:
     """Return one shard's tables, mapped from its file.
 
     Raises: BundleError if the file, or that of its hot rows, is not what the plan says.

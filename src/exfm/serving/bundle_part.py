@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from exfm.artifact.answers import AnswerForm
 from exfm.artifact.bundle import BundleManifest, tables_file
 from exfm.artifact.digests import verify_folder
 from exfm.artifact.hot_rows import hot_rows_file
 from exfm.errors import BundleError, StorageError
 from exfm.models.lookup import ShardTables
-from exfm.models.pooled_lookup import SumsType
 from exfm.models.scoring import load_shard_tables
 
 
@@ -26,7 +26,7 @@ def read_manifest(folder: Path, *, bundle_id: str = "") -> BundleManifest:
     return manifest
 
 
-def load_verified(folder: Path, manifest: BundleManifest, *, shard: int, sums: SumsType = "fp32") -> ShardTables:
+def load_verified(folder: Path, manifest: BundleManifest, *, shard: int, sums: AnswerForm = "fp32") -> ShardTables:
     """Return one shard's tables, whose files were verified; no other shard's are read.
 
     Raises: BundleError.

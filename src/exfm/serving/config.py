@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from exfm.artifact.answers import AnswerForm
 from exfm.config import Config
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -62,9 +63,10 @@ class ShardConfig(ServerConfig):
     time."""
     stream_port: Port = 8082
     """TCP port of streams, the faster way for rankers; 0 takes a free one."""
-    sums: Literal["fp32", "fp16"] = "fp32"
-    """How sums travel to rankers: exactly as they were added up, or rounded to half precision, in half the bytes. A sum
-    beyond 65,504 has none, and is an error."""
+    sums: AnswerForm = "fp32"
+    """How sums travel to rankers. `fp32`: as they were added up. `fp16`: rounded to half precision, in half the bytes;
+    a sum beyond 65,504 has none, and is an error. `rows`: not at all, but the rows themselves as they are kept, for the
+    ranker to add up to the same numbers, wherever they take less: with one id a bag and int8 tables, a third."""
     stream_silence_s: Annotated[int, Field(ge=5, le=600)] = 15
     """Time within which a stream's handshake must end, and a whole frame come then and again, in seconds; 5 to 600. Who
     takes longer is left. Rankers ping every 2 to 6 s; 64 MiB within 15 s are 4.5 MB/s."""

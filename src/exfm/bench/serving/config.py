@@ -5,9 +5,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from exfm.artifact.answers import AnswerForm
 from exfm.bench.serving.models import ModelKind
 from exfm.config import Config
-from exfm.models.pooled_lookup import SumsType
 from exfm.serving.config import Transport
 
 ShardedBy = Literal["one-shard", "capacity-balanced", "load-balanced", "nsbp"]
@@ -17,6 +17,8 @@ Load = Annotated[float, Field(ge=0, lt=1)]
 Requests = Annotated[int, Field(ge=2, le=100_000)]
 
 MAX_SHARDS = 64
+
+_TRAVEL: dict[AnswerForm, str] = {"fp32": "", "fp16": ", fp16 sums", "rows": ", rows"}
 
 
 class Way(Config):
@@ -28,13 +30,13 @@ class Way(Config):
     """Shards, 1 to 64, each a process."""
     transport: Transport = "stream"
     """From ranker to shards."""
-    sums: SumsType = "fp32"
+    sums: AnswerForm = "fp32"
     """How they travel back."""
 
     def __str__(self) -> str:
         """Return its name in tables."""
         shards = "1 shard" if self.num_shards == 1 else f"{self.num_shards} shards, {self.strategy}"
-        return f"{shards}, {self.transport}{'' if self.sums == 'fp32' else f', {self.sums} sums'}"
+        return f"{shards}, {self.transport}{_TRAVEL[self.sums]}"
 
     def distinct(self) -> Self:
         """Return the same way, named alike: with one shard all strategies are one."""
@@ -59,7 +61,7 @@ class Case(Config):
     num_shards: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_SHARDS)], ...], Field(min_length=1)] = (2,)
     """Shards, 1 to 64."""
     transports: Annotated[tuple[Transport, ...], Field(min_length=1)] = ("stream", "grpc")
-    sums: Annotated[tuple[SumsType, ...], Field(min_length=1)] = ("fp32",)
+    sums: Annotated[tuple[AnswerForm, ...], Field(min_length=1)] = ("fp32",)
     requests: Requests = 100
     """Of a server in a block, 2 to 100,000; a 99th percentile wants 100."""
 
@@ -129,8 +131,8 @@ class ServingBenchConfig(Config):
     """Ways of serving whose servers run at the same time, 1 to 64, beside two unsharded servers; more are measured one
     after another. A process takes some 400 MiB, and there is one for each shard, and a ranker."""
     cases: tuple[Case, ...] = (
-        Case(model="drm3", sums=("fp32", "fp16")),
-        Case(model="drm3", candidates=2048, transports=("stream",), sums=("fp32", "fp16"), requests=40),
+        Case(model="drm3", sums=("fp32", "fp16", "rows")),
+        Case(model="drm3", candidates=2048, transports=("stream",), sums=("fp32", "rows"), requests=40),
         Case(model="drm3", loads=(0.6,), transports=("stream",), requests=50),
     )
     """By default what fits into 15 minutes: of the three models, the one with the least work beside its tables, 13 ms

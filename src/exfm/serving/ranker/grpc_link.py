@@ -12,7 +12,7 @@ from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.connections import client_options
 from exfm.serving.ranker.link import NetBags, NetSums, ShardId, ShardLink
-from exfm.serving.shard.protocol import shard_model_name, shard_request, sums_of
+from exfm.serving.shard.protocol import answers_of, shard_model_name, shard_request
 from exfm.serving.tls import TlsFiles, channel_credentials
 from exfm.serving.tracing.breakdown import Layer
 from exfm.serving.tracing.spans import TRACEPARENT
@@ -49,7 +49,7 @@ class GrpcLink(ShardLink):
         except grpc.aio.AioRpcError as error:
             raise self.error(error.code(), error.details(), deadline) from error
         with timed(stopwatch, Layer.DESERIALIZE_SUMS):
-            sums = self.check_sums(sums_of(response), bags, bundle_id=response.model_version)
+            sums = self.sums_in(answers_of(response), bags, bundle_id=response.model_version)
         if stopwatch is not None:
             stopwatch.told(response.parameters[TRACE].string_param)
         return sums

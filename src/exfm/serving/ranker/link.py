@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 import torch
@@ -14,6 +14,7 @@ from exfm.errors import (
     ShardUnavailableError,
     VersionMismatchError,
 )
+from exfm.models.carried_rows import CarriedRows
 from exfm.models.lookup import LookupBags
 from exfm.models.scoring import Scorer
 from exfm.schema import NETS, Net
@@ -26,6 +27,9 @@ NetBags = Mapping[Net, LookupBags]
 
 NetSums = Mapping[Net, torch.Tensor]
 """Each net's sums, [B, E]."""
+
+NetAnswers = Mapping[Net, torch.Tensor]
+"""Each net's sums as they came: [B, E], or uint8 [n], the rows that they are of."""
 
 NO_ANSWER = (ShardUnavailableError, DeadlineError, OverloadedError)
 """What a shard's failure is that another moment, or another server, may mend: the bundle and the request are right."""
@@ -40,13 +44,20 @@ class ShardId:
     shard: int
     dims: Mapping[Net, int]
     """E of each net that it has lookups of."""
+    rows: Mapping[Net, CarriedRows] = field(compare=False, repr=False)
+    """What adds up those of each such net."""
 
     @classmethod
     def of(cls, scorer: Scorer, shard: int) -> "ShardId":
         """Return a shard of the bundle that a scorer is for."""
-        lookups = {net: scorer.lookups(shard, net) for net in NETS}
-        dims = {net: sum(lookup.dim for lookup in of_net) for net, of_net in lookups.items() if of_net}
-        return cls(scorer.manifest.name, scorer.manifest.bundle_id, shard, dims)
+        lookups = {net: of_net for net in NETS if (of_net := scorer.lookups(shard, net))}
+        return cls(
+            scorer.manifest.name,
+            scorer.manifest.bundle_id,
+            shard,
+            dims={net: sum(lookup.dim for lookup in of_net) for net, of_net in lookups.items()},
+            rows={net: CarriedRows(of_net) for net, of_net in lookups.items()},
+        )
 
 
 class ShardLink(ABC):
@@ -83,18 +94,27 @@ class ShardLink(ABC):
     async def close(self) -> None:
         """Let go of the shard; what is under way is broken off."""
 
-    def check_sums(self, sums: NetSums, bags: NetBags, *, bundle_id: str) -> NetSums:
-        """Return a shard's answer if it is from this bundle, and has the shapes that these bags ask for.
+    def sums_in(self, answers: NetAnswers, bags: NetBags, *, bundle_id: str) -> NetSums:
+        """Return the sums in a shard's answer, if it is from this bundle and has the shapes that these bags ask for.
 
         Raises: VersionMismatchError; ServingError if it is malformed.
         """
         if bundle_id != self.shard.bundle_id:
             raise VersionMismatchError(f"{self} answered from bundle {bundle_id!r}, expected {self.shard.bundle_id}")
+        sums = {net: self._added_up(net, answer, bags) for net, answer in answers.items()}
         expected = {net: (of_net.num_rows, self.shard.dims[net]) for net, of_net in bags.items()}
         found = {net: tuple(of_net.shape) for net, of_net in sums.items()}
         if found != expected:
             raise ServingError(f"{self} answered sums of shapes {found}, expected {expected}")
         return sums
+
+    def _added_up(self, net: Net, answer: torch.Tensor, bags: NetBags) -> torch.Tensor:
+        if answer.dtype != torch.uint8 or net not in bags:
+            return answer
+        rows = self.shard.rows[net]
+        if len(answer) != rows.size_bytes(bags[net]):
+            raise ServingError(f"{self} answered {len(answer)} B of {net} rows, expected {rows.size_bytes(bags[net])}")
+        return rows.sums(answer, bags[net])
 
     def error(self, code: grpc.StatusCode, details: str, deadline: Deadline) -> ServingError | VersionMismatchError:
         """Return what a shard's status means to a ranker's caller."""

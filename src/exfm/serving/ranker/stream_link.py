@@ -122,13 +122,13 @@ class StreamLink(ShardLink):
             if answer.kind == Kind.ERROR:
                 status, details = read_error(answer)
                 raise self.error(_STATUSES.get(status, grpc.StatusCode.UNKNOWN), details, deadline)
-            bundle_id, sums = read_answer(answer)
+            bundle_id, answers = read_answer(answer)
         except VersionMismatchError:  # which is a RequestError, too
             raise
         except RequestError as error:
             raise ServingError(f"{self} answered a malformed frame: {error}") from error
-        tensors = {net: torch.from_numpy(of_net) for net, of_net in sums.items()}
-        return self.check_sums(tensors, bags, bundle_id=bundle_id)
+        tensors = {net: torch.from_numpy(of_net) for net, of_net in answers.items()}
+        return self.sums_in(tensors, bags, bundle_id=bundle_id)
 
     def _next_connection(self) -> ShardConnection | None:
         usable = [one for one in self._connections.values() if not one.transport.is_closing()]

@@ -27,11 +27,14 @@ from exfm.serving.call import Answer, Call
 from exfm.serving.config import ShardConfig
 from exfm.serving.model import Door, ServedModel
 from exfm.serving.shard.protocol import (
+    ROWS_TYPE,
     SUMS_TYPES,
+    answer_outputs,
     bags_of,
     checked_bags,
     keys_input,
     lengths_input,
+    rows_output,
     shard_model_name,
     sums_output,
 )
@@ -40,7 +43,6 @@ from exfm.serving.stream.frames import Ask, Sums
 from exfm.serving.tls import TlsFolder
 from exfm.serving.tracing.breakdown import Layer
 from exfm.serving.tracing.stopwatch import Stopwatch, timed
-from exfm.serving.wire import NUMBER_TYPES
 
 MESSAGE_ROOM_BYTES = 1_024
 """Of an answer, for what is not sums: names, shapes, and where the time went."""
@@ -95,11 +97,15 @@ class ShardModel(ServedModel):
         return types
 
     def get_output_types(self) -> list[dict[str, Any]]:
-        """Return the sums of each net."""
-        return [
-            {"name": sums_output(net), "datatype": SUMS_TYPES[self.config.sums], "shape": [-1, num_dims]}
-            for net, num_dims in self._dims.items()
-        ]
+        """Return the sums of each net, and its rows if they may travel instead."""
+        form = self.config.sums
+        datatype = SUMS_TYPES["fp32" if form == "rows" else form]
+        outputs: list[dict[str, Any]] = []
+        for net, num_dims in self._dims.items():
+            outputs.append({"name": sums_output(net), "datatype": datatype, "shape": [-1, num_dims]})
+            if form == "rows":
+                outputs.append({"name": rows_output(net), "datatype": ROWS_TYPE, "shape": [-1]})
+        return outputs
 
     async def predict(
         self,
@@ -107,7 +113,7 @@ class ShardModel(ServedModel):
         headers: dict[str, str] | None = None,
         response_headers: dict[str, str] | None = None,
     ) -> Answer:
-        """Return the sums of each net's bags.
+        """Return the sums of each net's bags, or their rows.
 
         Raises: VersionMismatchError if the call names no bundle; RequestError if the bags are not for this shard's
         lookups, or a key is outside its slices.
@@ -125,8 +131,7 @@ class ShardModel(ServedModel):
             bags = {
                 net: bags_of(payload.tensors, net, num_lookups=len(lookups)) for net, lookups in self._lookups.items()
             }
-        sums = self._sums(bags, payload.stopwatch)
-        return Answer(outputs={sums_output(net): of_net for net, of_net in sums.items()}, parameters={})
+        return Answer(outputs=answer_outputs(self._sums(bags, payload.stopwatch)), parameters={})
 
     def doors(self) -> list[Door]:
         """Return the door for streams."""
@@ -167,24 +172,24 @@ class ShardModel(ServedModel):
         sums = {}
         for net, of_net in bags.items():
             self.check_rows(of_net.num_rows, kind=f"{net} rows")
-            self._check_answer(net, of_net.num_rows)
+            self._check_answer(net, of_net)
             try:
-                sums[net] = self._tables.sums(net, of_net).numpy()
+                sums[net] = self._tables.answer(net, of_net).numpy()
             except KeysOutsideSliceError as error:
                 REFUSED_KEYS.labels(table=error.table).inc(error.num_keys)
                 raise
             _check_half(net, sums[net])
         return sums
 
-    def _check_answer(self, net: Net, num_rows: int) -> None:
-        """Return if the sums of so many rows fit into one message.
+    def _check_answer(self, net: Net, bags: LookupBags) -> None:
+        """Return if the sums of these bags fit into one message.
 
         Raises: RequestError.
         """
-        size_bytes = NUMBER_TYPES[SUMS_TYPES[self.config.sums]].itemsize * num_rows * self._dims[net]
+        size_bytes = self._tables.answer_bytes(net, bags)
         if size_bytes > self.config.max_message_bytes - MESSAGE_ROOM_BYTES:
             raise RequestError(
-                f"the {net} sums of {num_rows} rows take {size_bytes} B; max_message_bytes is "
+                f"the {net} sums of {bags.num_rows} rows take {size_bytes} B; max_message_bytes is "
                 f"{self.config.max_message_bytes}, {MESSAGE_ROOM_BYTES} B of them for the rest: ask in parts"
             )
 

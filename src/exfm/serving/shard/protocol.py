@@ -5,8 +5,12 @@ Request, for each net that the shard has lookups for (in the order of exfm.model
     <net>.keys     UINT64 [K]     keys of the first lookup's bags, row after row, then of the next lookup's
     <net>.lengths  INT32 [L, B]   keys of each of the L lookups' bags, B rows of the net
 
-Answer: <net>.sums, FP32 or FP16 [B, E], the lookups' dims side by side. Request and answer name the bundle as model
-version.
+Answer, for each net one of:
+
+    <net>.sums     FP32 or FP16 [B, E], the lookups' dims side by side
+    <net>.rows     UINT8 [n], the rows of all keys in their order, as the shard keeps them
+
+Request and answer name the bundle as model version.
 """
 
 from collections.abc import Mapping
@@ -17,17 +21,20 @@ import numpy.typing as npt
 import torch
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
+from exfm.artifact.answers import SumsType
 from exfm.artifact.rows import Keys
 from exfm.errors import RequestError, ServingError
 from exfm.features.oip import Tensor
 from exfm.models.lookup import LookupBags
-from exfm.models.pooled_lookup import SumsType
 from exfm.schema import NETS, Net
 from exfm.serving.messages import tensors_of
 from exfm.serving.wire import raw_numbers
 
 SUMS_TYPES: dict[SumsType, str] = {"fp32": "FP32", "fp16": "FP16"}
 """The datatypes that sums may have."""
+
+ROWS_TYPE = "UINT8"
+"""That of rows."""
 
 
 def shard_model_name(bundle: str, shard: int) -> str:
@@ -48,6 +55,18 @@ def lengths_input(net: Net) -> str:
 def sums_output(net: Net) -> str:
     """Return the name of the output with a net's sums."""
     return f"{net}.sums"
+
+
+def rows_output(net: Net) -> str:
+    """Return the name of the output with a net's rows."""
+    return f"{net}.rows"
+
+
+def answer_outputs(answers: Mapping[Net, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Return what a shard answers of each net, by the name of the output."""
+    return {
+        rows_output(net) if of_net.dtype == np.uint8 else sums_output(net): of_net for net, of_net in answers.items()
+    }
 
 
 def shard_request(bags: Mapping[Net, LookupBags], *, model_name: str, bundle_id: str) -> Any:
@@ -88,8 +107,8 @@ def checked_bags(keys: Keys, lengths_LB: npt.NDArray[np.int32], *, net: Net, num
     return LookupBags(keys=keys, lengths_LB=lengths_LB)
 
 
-def sums_of(response: Any) -> dict[Net, torch.Tensor]:
-    """Return each net's sums out of a ModelInferResponse.
+def answers_of(response: Any) -> dict[Net, torch.Tensor]:
+    """Return each net's sums [B, E], or rows uint8 [n], out of a ModelInferResponse.
 
     Raises: ServingError if the answer is not of the form above.
     """
@@ -97,18 +116,18 @@ def sums_of(response: Any) -> dict[Net, torch.Tensor]:
         tensors = tensors_of(response)
     except RequestError as error:
         raise ServingError(f"{response.model_name} answered malformed tensors: {error}") from error
-    sums: dict[Net, torch.Tensor] = {}
+    answers: dict[Net, torch.Tensor] = {}
     for net in NETS:
-        tensor = tensors.get(sums_output(net))
-        if tensor is None:
-            continue
-        if tensor.datatype not in SUMS_TYPES.values():
-            raise ServingError(
-                f"{response.model_name} answered {tensor.datatype} for {sums_output(net)}, expected one of "
-                f"{', '.join(SUMS_TYPES.values())}"
-            )
-        sums[net] = torch.from_numpy(tensor.values.copy())  # torch warns of memory that it must not write to
-    return sums
+        for name, datatypes in ((sums_output(net), tuple(SUMS_TYPES.values())), (rows_output(net), (ROWS_TYPE,))):
+            tensor = tensors.get(name)
+            if tensor is None:
+                continue
+            if tensor.datatype not in datatypes:
+                raise ServingError(
+                    f"{response.model_name} answered {tensor.datatype} for {name}, expected {' or '.join(datatypes)}"
+                )
+            answers[net] = torch.from_numpy(tensor.values.copy())  # torch warns of memory that it must not write to
+    return answers
 
 
 def _input(tensors: Mapping[str, Tensor], name: str, *, datatype: str, num_dimensions: int) -> Tensor:

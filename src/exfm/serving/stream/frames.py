@@ -5,8 +5,8 @@ A frame is a head of 16 bytes and a body; numbers are little-endian, and every a
     head       kind u8, nets u8, number of the shard u16, size of the body u32, number of the request u64
     ASK        bundle id (32 bytes), time allowed in microseconds u64, then for each net its sizes: net u32, lookups L
                u32, rows B u32, keys K u32; then for each net keys u64 [K] and lengths i32 [L, B], padded
-    ANSWER     bundle id (32 bytes), then for each net its sizes: net u32, bytes of a number u32 (4 or 2), rows B u32,
-               dims E u32; then for each net sums f32 or f16 [B, E], padded
+    ANSWER     bundle id (32 bytes), then for each net its sizes: net u32, bytes of a number u32 (4, 2 or 1), rows B
+               u32, dims E u32; then for each net sums f32 or f16 [B, E], padded; or u8 [B, 1], rows as they are kept
     ERROR      gRPC's status code u32, then a message in UTF-8
     LEAVING    nothing: the server takes no new request on this connection, and closes it after the last answer
     PING       nothing, or in a server's answer its bundle id (32 bytes): a ranker asks who is there
@@ -24,6 +24,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +35,11 @@ from exfm.models.lookup import LookupBags
 from exfm.schema import NETS, Net
 
 Lengths = npt.NDArray[np.int32]
-Sums = npt.NDArray[np.float32] | npt.NDArray[np.float16]
+Sums = npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.uint8]
+"""Sums, [B, E]; or bytes of rows, [n]."""
 
 HEAD = struct.Struct("<BBHIQ")
-_SUMS_TYPES = {4: "<f4", 2: "<f2"}
+_SUMS_TYPES = {4: "<f4", 2: "<f2", 1: "u1"}
 _SIZES = struct.Struct("<IIII")
 _NOTE_SIZE = struct.Struct("<I")
 _ID_BYTES = 32
@@ -117,26 +119,27 @@ def read_ask(frame: Frame) -> Ask:
 def answer_frame(sums: Mapping[Net, Sums], *, request: int, bundle_id: str) -> list[bytes | memoryview]:
     """Return the frame of an answer in parts; the sums of a net are not copied."""
     sizes, parts = b"", list[bytes | memoryview]()
-    for net, sums_BE in sums.items():
-        sizes += _SIZES.pack(NETS.index(net), sums_BE.itemsize, *sums_BE.shape)
-        raw = np.ascontiguousarray(sums_BE, dtype=_SUMS_TYPES[sums_BE.itemsize]).reshape(-1).view(np.uint8).data
+    for net, of_net in sums.items():
+        sizes += _SIZES.pack(NETS.index(net), of_net.itemsize, len(of_net), *of_net.shape[1:] or (1,))
+        raw = np.ascontiguousarray(of_net, dtype=_SUMS_TYPES[of_net.itemsize]).reshape(-1).view(np.uint8).data
         parts += [raw, bytes(_padded_size(len(raw)) - len(raw))]
     first = bytes.fromhex(bundle_id) + sizes
     return [HEAD.pack(Kind.ANSWER, len(sums), 0, len(first) + sum(map(len, parts)), request) + first, *parts]
 
 
 def read_answer(frame: Frame) -> tuple[str, dict[Net, Sums]]:
-    """Return an ANSWER frame's bundle id, and each net's sums [B, E], views of it.
+    """Return an ANSWER frame's bundle id, and each net's sums [B, E] or rows u8 [n], views of it.
 
     Raises: RequestError if its sizes contradict each other.
     """
-    body, sums = frame.body, {}
+    body, sums = frame.body, dict[Net, Sums]()
     sizes, at = _sizes_of(frame, after=_ID_BYTES)
     for net, item_bytes, num_rows, num_dims in sizes:
         if item_bytes not in _SUMS_TYPES:
             raise RequestError(f"sums of {item_bytes} B a number, expected one of {list(_SUMS_TYPES)}")
-        of_net = _array(body, at, num_rows * num_dims, _SUMS_TYPES[item_bytes])
-        sums[net] = of_net.astype(of_net.dtype.newbyteorder("="), copy=False).reshape(num_rows, num_dims)
+        of_net: Any = _array(body, at, num_rows * num_dims, _SUMS_TYPES[item_bytes])
+        of_net = of_net.astype(of_net.dtype.newbyteorder("="), copy=False)
+        sums[net] = of_net if item_bytes == 1 else of_net.reshape(num_rows, num_dims)
         at += _padded_size(item_bytes * num_rows * num_dims)
     _check_end(body, at)
     return _id_of(body), sums

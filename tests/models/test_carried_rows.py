@@ -1,0 +1,86 @@
+"""Rows that travel as they are kept: added up where they arrive, to the sums that their shard would have given."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain_model import manifest_of, random_batches, random_hot_rows, random_plan, row_sets
+
+from exfm.artifact.answers import AnswerForm
+from exfm.artifact.plan import Assignment, Encoding, ShardPlan, assign
+from exfm.errors import KeysOutsideSliceError
+from exfm.models.carried_rows import CarriedRows
+from exfm.models.lookup import LookupBags, ShardTables, flatten_tables, lookups_of
+from exfm.models.network import DenseNetwork
+from exfm.models.scoring import Scorer
+from exfm.schema import Schema
+
+Tables = dict[str, torch.Tensor]
+ENCODINGS: list[Encoding] = ["fp32", "fp16", "int8"]
+
+
+def shard_tables(
+    tables: Tables, plan: ShardPlan, schema: Schema, *, shard: int, seed: int, sums: AnswerForm
+) -> ShardTables:
+    hot_rows = random_hot_rows(plan, schema, seed=seed)
+    flat = flatten_tables(tables, plan, shard=shard, hot_rows=hot_rows)
+    return ShardTables(flat, plan, schema, shard=shard, hot_rows=row_sets(hot_rows, schema), sums=sums)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    num_shards=st.integers(1, 3),
+    encoding=st.sampled_from(ENCODINGS),
+    num_candidates=st.lists(st.integers(0, 20), max_size=3),
+)
+def test_rows_add_up_to_the_sums_of_their_shard(
+    schema: Schema,
+    tables: Tables,
+    network: DenseNetwork,
+    seed: int,
+    num_shards: int,
+    encoding: Encoding,
+    num_candidates: list[int],
+) -> None:
+    plan = random_plan(schema, num_shards=num_shards, seed=seed, encoding=encoding)
+    hot_rows = row_sets(random_hot_rows(plan, schema, seed=seed), schema)
+    scorer = Scorer(manifest_of(plan, schema), network, hot_rows=hot_rows)
+    for shard, bags in enumerate(scorer.bags_for(random_batches(schema, num_candidates, seed=seed))):
+        held = shard_tables(tables, plan, schema, shard=shard, seed=seed, sums="rows")
+        for net, of_net in bags.items():
+            answer, sums = held.answer(net, of_net), held.sums(net, of_net)
+            assert answer.nbytes == held.answer_bytes(net, of_net) <= sums.nbytes
+            if answer.dtype == torch.uint8:
+                rows = CarriedRows(lookups_of(plan, schema, shard=shard, net=net))
+                assert len(answer) == rows.size_bytes(of_net)
+                assert torch.equal(rows.sums(answer, of_net), sums)
+            else:
+                assert torch.equal(answer, sums)
+
+
+@pytest.mark.parametrize(("num_keys", "dtype"), [(1, torch.uint8), (50, torch.float32)])
+def test_rows_travel_where_they_take_less_than_sums(
+    schema: Schema, tables: Tables, num_keys: int, dtype: torch.dtype
+) -> None:
+    slices = assign(schema, [Assignment(table.name, 0, 0, table.rows) for table in schema.tables], 1, encoding="int8")
+    plan = ShardPlan(strategy="by-hand", num_shards=1, replicas=(1,), slices=slices)
+    num_lookups = len(lookups_of(plan, schema, shard=0, net="item"))
+    bags = LookupBags(
+        keys=np.zeros(num_lookups * num_keys, dtype=np.uint64),
+        lengths_LB=np.full((num_lookups, 1), num_keys, dtype=np.int32),
+    )
+    assert shard_tables(tables, plan, schema, shard=0, seed=1, sums="rows").answer("item", bags).dtype == dtype
+    assert shard_tables(tables, plan, schema, shard=0, seed=1, sums="fp32").answer("item", bags).dtype == torch.float32
+
+
+def test_a_key_that_a_shard_does_not_hold_has_no_row(schema: Schema, tables: Tables) -> None:
+    plan = random_plan(schema, num_shards=3, seed=4, encoding="int8")
+    split = next(slice_ for slice_ in plan.slices if slice_.kind == "rows" and slice_.first_row > 0)
+    net = next(feature.net for feature in schema.sparse if feature.table == split.table)
+    lookups = lookups_of(plan, schema, shard=split.shard, net=net)
+    lengths_LB = np.array([[int(lookup.slice is split)] for lookup in lookups], dtype=np.int32)
+    bags = LookupBags(keys=np.zeros(lengths_LB.sum(), dtype=np.uint64), lengths_LB=lengths_LB)
+    with pytest.raises(KeysOutsideSliceError, match=f"table '{split.table}'"):
+        shard_tables(tables, plan, schema, shard=split.shard, seed=4, sums="rows").answer(net, bags)
