@@ -13,7 +13,7 @@ from exfm.artifact.answers import SumsType
 from exfm.artifact.plan import ENCODINGS, Encoding, row_bytes
 from exfm.errors import BundleError
 from exfm.models.encoding import encode_rows
-from exfm.models.pooled_lookup import EncodedTable, PooledLookup
+from exfm.models.pooled_lookup import EncodedTable, PooledLookup, with_aligned_rows
 
 KNOWN: dict[Encoding, tuple[list[float], str]] = {
     "fp32": ([1.0, -2.0, 0.5, 0.0], "0000803f 000000c0 0000003f 00000000"),
@@ -34,7 +34,7 @@ def test_known_bytes_of_a_row(encoding: Encoding) -> None:
 def test_known_sums_of_known_bytes(encoding: Encoding) -> None:
     numbers, known = KNOWN[encoding]
     flat = torch.frombuffer(bytearray.fromhex(2 * known), dtype=torch.uint8)
-    lookup = PooledLookup(flat, [EncodedTable(0, 4, encoding)])
+    lookup = PooledLookup(flat, [EncodedTable(0, 2, 4, encoding)])
     sums = lookup.sums(np.array([0, 1, 1]), np.array([0, 1, 1, 3]))
     assert sums.tolist() == [numbers, [0.0] * 4, [2 * number for number in numbers]]
     assert sums.dtype == torch.float32
@@ -45,7 +45,7 @@ def test_sums_are_rounded_to_half_precision_once_they_are_added_up(encoding: Enc
     torch.manual_seed(0)
     flat = encode_rows(torch.randn(500, 8), encoding, table="t").view(-1)
     exact, halves = (
-        PooledLookup(flat, [EncodedTable(0, 8, encoding)], sums=sums).sums(np.arange(500), np.array([0, 1, 500]))
+        PooledLookup(flat, [EncodedTable(0, 500, 8, encoding)], sums=sums).sums(np.arange(500), np.array([0, 1, 500]))
         for sums in get_args(SumsType)
     )
     assert (exact.dtype, halves.dtype) == (torch.float32, torch.float16)
@@ -56,9 +56,24 @@ def test_tables_of_all_encodings_are_looked_up_by_one_call_in_any_order() -> Non
     flat = torch.frombuffer(bytearray.fromhex("".join(KNOWN[encoding][1] for encoding in ENCODINGS)), dtype=torch.uint8)
     offsets = {"fp32": 0, "fp16": 16, "int8": 24}
     order: list[Encoding] = ["int8", "fp32", "fp16", "int8"]
-    lookup = PooledLookup(flat, [EncodedTable(offsets[encoding], 4, encoding) for encoding in order])
+    lookup = PooledLookup(flat, [EncodedTable(offsets[encoding], 1, 4, encoding) for encoding in order])
     sums = lookup.sums(np.zeros(4, dtype=np.int64), np.arange(5))
     assert sums.tolist() == [[number for encoding in order for number in KNOWN[encoding][0]]]
+
+
+def test_a_copy_with_aligned_rows_holds_the_same_rows() -> None:
+    torch.manual_seed(0)
+    encoded = {encoding: encode_rows(torch.randn(5, 12), encoding, table="t") for encoding in ENCODINGS}
+    flat = torch.cat([torch.zeros(3, dtype=torch.uint8), *(rows.reshape(-1) for rows in encoded.values())])
+    at, tables = 3, list[EncodedTable]()
+    for encoding, rows in encoded.items():
+        tables.append(EncodedTable(at, 5, 12, encoding))
+        at += rows.numel()
+    copy, placed = with_aligned_rows(flat, tables, alignment=16)
+    for table, rows in zip(placed, encoded.values(), strict=True):
+        size = -(-table.row_bytes // 16) * 16
+        assert table.offset_bytes % 16 == 0
+        assert torch.equal(copy[table.offset_bytes :][: 5 * size].view(5, size)[:, : table.row_bytes], rows)
 
 
 @st.composite
@@ -79,7 +94,7 @@ bags = st.lists(st.lists(st.integers(0, 7), max_size=6), min_size=1, max_size=5)
 def summed(table: torch.Tensor, encoding: Encoding, rows: list[list[int]]) -> torch.Tensor:
     flat = encode_rows(table, encoding, table="t").view(-1)
     offsets = np.cumsum([0, *map(len, rows)])
-    return PooledLookup(flat, [EncodedTable(0, table.shape[1], encoding)]).sums(
+    return PooledLookup(flat, [EncodedTable(0, *table.shape, encoding)]).sums(
         np.array([row for bag in rows for row in bag], dtype=np.int64), offsets
     )
 

@@ -11,14 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from pods import LONG_S, wait_for
+from pydantic import ValidationError
 from serving_requests import ask_by_grpc, make_request
 from tritonclient.utils import InferenceServerException
 
 from exfm.artifact.bundle import BundleManifest, tables_file
-from exfm.errors import BundleError, ConfigError, DeadlineError, ShardUnavailableError
+from exfm.errors import BundleError, ConfigError, DeadlineError, ServingError, ShardUnavailableError
 from exfm.serving.bundle_part import read_manifest, verify_files
 from exfm.serving.client import ask
+from exfm.serving.config import Device, RankerConfig, ShardConfig
 from exfm.serving.local import LocalServing, serve_local
 from exfm.serving.processes import claim_ports
 
@@ -205,3 +208,19 @@ def test_a_server_that_cannot_start_says_why_in_one_line(damaged: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert "shards/1/tables.safetensors is damaged" in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("server", ["ranker", "shard"])
+def test_a_server_for_a_gpu_that_is_not_there_does_not_start(bundle: Path, server: str) -> None:
+    device: dict[str, Device] = {"ranker": "cpu", "shard": "cpu", server: "cuda"}
+    with (
+        pytest.raises(ServingError, match=r"device is 'cuda', but torch .* finds no GPU here; set 'cpu'"),
+        serve_local(bundle, ranker=RankerConfig(device=device["ranker"]), shard=ShardConfig(device=device["shard"])),
+    ):
+        pass
+
+
+def test_rows_do_not_travel_from_a_gpu() -> None:
+    with pytest.raises(ValidationError, match="sums is 'rows', which are taken from the host's memory"):
+        ShardConfig(device="cuda", sums="rows")

@@ -25,7 +25,7 @@ class CarriedRows:
     @cached_property
     def _pooled(self) -> PooledLookup:
         nowhere = torch.empty(0, dtype=torch.uint8)
-        return PooledLookup(nowhere, [EncodedTable(0, one.dim, one.slice.encoding) for one in self._lookups])
+        return PooledLookup(nowhere, [EncodedTable(0, 0, one.dim, one.slice.encoding) for one in self._lookups])
 
     def size_bytes(self, bags: LookupBags) -> int:
         """Return what the rows of these bags take."""

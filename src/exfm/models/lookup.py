@@ -20,6 +20,7 @@ from exfm.artifact.plan import ShardPlan, TableSlice, order_of_slice, row_bytes
 from exfm.artifact.rows import Keys, Rows, rows_of_keys
 from exfm.errors import BundleError, KeysOutsideSliceError
 from exfm.features.batch import Bags
+from exfm.models.device import CPU
 from exfm.models.encoding import encode_rows
 from exfm.models.pooled_lookup import EncodedTable, PooledLookup
 from exfm.schema import NETS, Net, Schema, SparseFeature
@@ -95,8 +96,9 @@ class ShardTables:
         shard: int,
         hot_rows: HotRows = NO_HOT_ROWS,
         sums: AnswerForm = "fp32",
+        device: torch.device = CPU,
     ) -> None:
-        """Map the slices; `sums` tells the form of answers.
+        """Map the slices, or copy them to another device; `sums` tells the form of answers.
 
         `flat` is uint8 of plan.flat_size_bytes(shard) bytes; `hot_rows` tells the rows of the shard's hot slices.
 
@@ -112,10 +114,10 @@ class ShardTables:
         for net in NETS:
             lookups = lookups_of(plan, schema, shard=shard, net=net)
             if lookups:
-                self._of_net[net] = _NetTables(flat, lookups, schema, hot_rows, sums)
+                self._of_net[net] = _NetTables(flat, lookups, schema, hot_rows, sums, device)
 
     def sums(self, net: Net, bags: LookupBags) -> Tensor:
-        """Return the sum of each bag's rows; [B, E].
+        """Return the sum of each bag's rows; [B, E], on the tables' device.
 
         Bags and columns are in the order of `lookups_of` the shard and net, of which there are some.
 
@@ -131,7 +133,7 @@ class ShardTables:
         Raises: as `sums`.
         """
         of_net = self._of_net[net]
-        return of_net.rows(bags) if self._carries_rows(net, bags) else of_net.sums(bags)
+        return of_net.rows(bags) if self._carries_rows(net, bags) else of_net.sums(bags).cpu()
 
     def answer_bytes(self, net: Net, bags: LookupBags) -> int:
         """Return what `answer` takes."""
@@ -147,7 +149,13 @@ class _NetTables:
     """What a shard looks up for one net, by one call."""
 
     def __init__(
-        self, flat: Tensor, lookups: Sequence[Lookup], schema: Schema, hot_rows: HotRows, form: AnswerForm
+        self,
+        flat: Tensor,
+        lookups: Sequence[Lookup],
+        schema: Schema,
+        hot_rows: HotRows,
+        form: AnswerForm,
+        device: torch.device,
     ) -> None:
         self._lookups = lookups
         slices = [lookup.slice for lookup in lookups]
@@ -157,8 +165,9 @@ class _NetTables:
         self._hot = [(place, hot_rows[s.table]) for place, s in enumerate(slices) if s.kind == "hot"]
         self._pooled = PooledLookup(
             flat,
-            [EncodedTable(one.slice.offset_bytes, one.dim, one.slice.encoding) for one in lookups],
+            [EncodedTable(one.slice.offset_bytes, one.slice.num_rows, one.dim, one.slice.encoding) for one in lookups],
             sums="fp16" if form == "fp16" else "fp32",
+            device=device,
         )
         self._row_bytes_L = np.array([one.row_bytes for one in lookups])
         self._sums_row_bytes = (2 if form == "fp16" else 4) * sum(one.dim for one in lookups)

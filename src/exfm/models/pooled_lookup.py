@@ -7,7 +7,7 @@ Legend: L lookups, B bags of each, K rows of all of them, E dims of the lookups 
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import accumulate
 from pathlib import Path
@@ -19,15 +19,19 @@ import torch
 from torch import Tensor
 
 from exfm.artifact.answers import SumsType
-from exfm.artifact.plan import Encoding
+from exfm.artifact.plan import Encoding, row_bytes
 from exfm.artifact.rows import Rows
 from exfm.errors import ConfigError
+from exfm.models.device import CPU
 
 _LIBRARY = "fbgemm_gpu_tbe_inference.so"
 
-# FBGEMM's own numbers: SparseType, EmbeddingLocation.HOST and PoolingMode.SUM.
+# FBGEMM's own numbers: SparseType, EmbeddingLocation's DEVICE and HOST, and PoolingMode.SUM.
 _WEIGHT_TYPES: dict[Encoding, int] = {"fp32": 0, "fp16": 1, "int8": 2}
-_HOST, _SUM = 3, 0
+_DEVICE, _HOST, _SUM = 0, 3, 0
+
+GPU_ROW_ALIGNMENT = 16
+"""Bytes that FBGEMM's kernels for GPUs read at a time."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +39,31 @@ class EncodedTable:
     """Rows of a table in a flat tensor."""
 
     offset_bytes: int
+    num_rows: int
     dim: int
     encoding: Encoding
 
+    @property
+    def row_bytes(self) -> int:
+        """Return what a row takes."""
+        return row_bytes(self.dim, self.encoding)
+
 
 class PooledLookup:
-    """Lookups in tables of one flat tensor, which is read where it lies."""
+    """Lookups in tables of one flat tensor, which is read where it lies; for a GPU, in a copy there."""
 
-    def __init__(self, flat: Tensor, tables: Sequence[EncodedTable], *, sums: SumsType = "fp32") -> None:
+    def __init__(
+        self, flat: Tensor, tables: Sequence[EncodedTable], *, sums: SumsType = "fp32", device: torch.device = CPU
+    ) -> None:
         """Look up in these tables (one at least), one after another; one may come twice. Sums are added up in fp32.
 
         Raises: ConfigError if FBGEMM is not installed.
         """
+        self._device = device
+        alignment = 1
+        if device.type != "cpu":
+            alignment = GPU_ROW_ALIGNMENT
+            flat, tables = with_aligned_rows(flat, tables, alignment=alignment)
         ends = list(accumulate(table.dim for table in tables))
         widest = {
             encoding: max((table.dim for table in tables if table.encoding == encoding), default=0)
@@ -54,12 +71,16 @@ class PooledLookup:
         }
         self._call = partial(
             _lookup_function(),
-            dev_weights=flat,
-            uvm_weights=torch.empty(0, dtype=torch.uint8),
-            weights_placements=torch.full((len(tables),), _HOST, dtype=torch.int32),
-            weights_offsets=torch.tensor([table.offset_bytes for table in tables]),
-            weights_tys=torch.tensor([_WEIGHT_TYPES[table.encoding] for table in tables], dtype=torch.uint8),
-            D_offsets=torch.tensor([0, *ends], dtype=torch.int32),
+            dev_weights=flat.to(device),
+            uvm_weights=torch.empty(0, dtype=torch.uint8, device=device),
+            weights_placements=torch.full(
+                (len(tables),), _HOST if device.type == "cpu" else _DEVICE, dtype=torch.int32, device=device
+            ),
+            weights_offsets=torch.tensor([table.offset_bytes for table in tables], device=device),
+            weights_tys=torch.tensor(
+                [_WEIGHT_TYPES[table.encoding] for table in tables], dtype=torch.uint8, device=device
+            ),
+            D_offsets=torch.tensor([0, *ends], dtype=torch.int32, device=device),
             total_D=ends[-1],
             max_int2_D=0,
             max_int4_D=0,
@@ -69,7 +90,7 @@ class PooledLookup:
             pooling_mode=_SUM,
             indice_weights=None,
             output_dtype=_WEIGHT_TYPES[sums],
-            row_alignment=1,
+            row_alignment=alignment,
         )
 
     def sums(self, rows: Rows, offsets: npt.NDArray[np.int64]) -> Tensor:
@@ -78,7 +99,8 @@ class PooledLookup:
         `rows` [K] are numbered from each table's first; nothing checks here that it has them. `offsets` [L * B + 1]
         tell where each bag starts, those of the first lookup first, and where the last ends.
         """
-        sums_BE: Tensor = self._call(indices=torch.from_numpy(rows), offsets=torch.from_numpy(offsets))
+        indices, starts = (torch.from_numpy(one).to(self._device) for one in (rows, offsets))
+        sums_BE: Tensor = self._call(indices=indices, offsets=starts)
         return sums_BE
 
     def sums_of(
@@ -88,6 +110,22 @@ class PooledLookup:
         tables = {"dev_weights": flat, "weights_offsets": torch.from_numpy(starts_L)}
         sums_BE: Tensor = self._call(indices=torch.from_numpy(rows), offsets=torch.from_numpy(offsets), **tables)
         return sums_BE
+
+
+def with_aligned_rows(
+    flat: Tensor, tables: Sequence[EncodedTable], *, alignment: int
+) -> tuple[Tensor, list[EncodedTable]]:
+    """Return a copy of tables in which each row starts on so many bytes, and where each table starts in it."""
+    parts: list[Tensor] = []
+    placed: list[EncodedTable] = []
+    at = 0
+    for table in tables:
+        rows_RX = flat[table.offset_bytes :][: table.num_rows * table.row_bytes].view(table.num_rows, table.row_bytes)
+        part_RX = torch.nn.functional.pad(rows_RX, (0, -table.row_bytes % alignment))
+        parts.append(part_RX.reshape(-1))
+        placed.append(replace(table, offset_bytes=at))
+        at += part_RX.numel()
+    return torch.cat(parts), placed
 
 
 @cache

@@ -23,6 +23,6 @@ def pool_sums(sums_BE: Tensor, batch: Batch, features: Sequence[SparseFeature], 
     parts = list(torch.split(sums_BE, dims, dim=1))
     for index, feature in enumerate(features):
         if schema.table(feature.table).pooling == "mean":
-            lengths_B = torch.from_numpy(batch.bags[feature.name].lengths).clamp(min=1)
+            lengths_B = torch.from_numpy(batch.bags[feature.name].lengths).to(sums_BE.device).clamp(min=1)
             parts[index] = parts[index] / lengths_B.unsqueeze(1)
     return torch.cat(parts, dim=1)

@@ -22,6 +22,7 @@ from exfm.artifact.hot_rows import HOT_ROWS_FILE, NO_HOT_ROWS, HotRows, hot_rows
 from exfm.errors import BundleError
 from exfm.features.batch import Bags, NetBatches
 from exfm.models.config import NetworkConfig
+from exfm.models.device import CPU
 from exfm.models.lookup import KeyRouter, Lookup, LookupBags, ShardTables, lookups_of
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
 from exfm.models.one_user import OneUserNetwork
@@ -39,13 +40,15 @@ class Scorer:
         *,
         hot_rows: HotRows = NO_HOT_ROWS,
         fallback_rows: FallbackRows = NO_FALLBACK_ROWS,
+        device: torch.device = CPU,
     ) -> None:
-        """Score for a bundle; `hot_rows` tells the rows of its plan's hot slices.
+        """Score for a bundle, on a device; `hot_rows` tells the rows of its plan's hot slices.
 
         Without `fallback_rows`, nothing can stand in for a shard.
         """
         self.manifest = manifest
-        self._network = network.eval()
+        self._device = device
+        self._network = network.to(device).eval()
         user_features = manifest.feature_schema.sparse_of("user")
         self._one_user = OneUserNetwork(
             self._network,
@@ -65,7 +68,7 @@ class Scorer:
         }
 
     @classmethod
-    def load(cls, folder: Path, manifest: BundleManifest) -> Self:
+    def load(cls, folder: Path, manifest: BundleManifest, *, device: torch.device = CPU) -> Self:
         """Return the scorer of a bundle whose files were verified.
 
         Raises: BundleError if its parameters, hot rows or fallback rows are missing or malformed, or do not fit network
@@ -80,7 +83,7 @@ class Scorer:
         fallback: FallbackRows = NO_FALLBACK_ROWS
         if manifest.fallback_rows:
             fallback = read_fallback_rows(folder / manifest.fallback_rows, manifest.feature_schema)
-        return cls(manifest, network, hot_rows=hot_rows, fallback_rows=fallback)
+        return cls(manifest, network, hot_rows=hot_rows, fallback_rows=fallback, device=device)
 
     def lookups(self, shard: int, net: Net) -> tuple[Lookup, ...]:
         """Return what a shard looks up for one net, in the order of bags and of columns."""
@@ -129,7 +132,7 @@ class Scorer:
     @torch.inference_mode()
     def bottom(self, batches: NetBatches) -> Tensor:
         """Return what the bottom tower makes of the dense features, [N, Y]: it needs no shard."""
-        bottom_NY: Tensor = self._network.trunk.bottom(dense_inputs(batches))
+        bottom_NY: Tensor = self._network.trunk.bottom(dense_inputs(batches).to(self._device))
         return bottom_NY
 
     @torch.inference_mode()
@@ -146,13 +149,13 @@ class Scorer:
                            schema.sparse_of(net), schema)
             for net in NETS
         }  # fmt: skip
-        scores_NT: npt.NDArray[np.float32] = self._logits(pooled, batches, bottom_NY).sigmoid_().numpy()
+        scores_NT: npt.NDArray[np.float32] = self._logits(pooled, batches, bottom_NY).sigmoid_().cpu().numpy()
         return scores_NT
 
     def _logits(self, pooled: Mapping[Net, Tensor], batches: NetBatches, bottom_NY: Tensor) -> Tensor:
         if len(pooled["user"]) == 1 and self._one_user.pays(len(bottom_NY)):
             return self._one_user.logits(pooled["user"][0], torch.cat([pooled["item"], bottom_NY], dim=1))
-        pooled_NE = expand_users(pooled, torch.from_numpy(batches.num_candidates))
+        pooled_NE = expand_users(pooled, torch.from_numpy(batches.num_candidates).to(self._device))
         logits_NT: Tensor = self._network.serving_head(self._network.trunk.mix(pooled_NE, bottom_NY))
         return logits_NT
 
@@ -161,16 +164,20 @@ class Scorer:
         by_feature: dict[str, Tensor] = {}
         for shard, per_net in enumerate(sums):
             lookups = self._lookups[shard, net]
-            parts = torch.split(per_net[net], [lookup.dim for lookup in lookups], dim=1) if lookups else ()
+            if not lookups:
+                continue
+            parts = torch.split(per_net[net].to(self._device), [lookup.dim for lookup in lookups], dim=1)
             for lookup, part in zip(lookups, parts, strict=True):
                 name = lookup.feature.name
                 by_feature[name] = by_feature[name].float() + part if name in by_feature else part
         columns = [by_feature[feature.name] for feature in self.manifest.feature_schema.sparse_of(net)]
-        return torch.cat(columns, dim=1).float() if columns else torch.empty((num_rows, 0))
+        return torch.cat(columns, dim=1).float() if columns else torch.empty((num_rows, 0), device=self._device)
 
 
-def load_shard_tables(folder: Path, manifest: BundleManifest, *, shard: int, sums: AnswerForm = "fp32") -> ShardTables:
-    """Return one shard's tables, mapped from its file.
+def load_shard_tables(
+    folder: Path, manifest: BundleManifest, *, shard: int, sums: AnswerForm = "fp32", device: torch.device = CPU
+) -> ShardTables:
+    """Return one shard's tables, mapped from its file, or copied to another device.
 
     Raises: BundleError if the file, or that of its hot rows, is not what the plan says.
     """
@@ -183,7 +190,7 @@ def load_shard_tables(folder: Path, manifest: BundleManifest, *, shard: int, sum
     if set(tensors) != {plan.encoding}:
         raise BundleError(f"{path}: holds tensors {sorted(tensors)}, expected one, {plan.encoding}")
     hot_rows = read_hot_rows(folder / hot_rows_file(shard), plan.slices_on(shard), schema)
-    return ShardTables(tensors[plan.encoding], plan, schema, shard=shard, hot_rows=hot_rows, sums=sums)
+    return ShardTables(tensors[plan.encoding], plan, schema, shard=shard, hot_rows=hot_rows, sums=sums, device=device)
 
 
 class UnshardedScorer:

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from exfm.artifact.answers import AnswerForm
 from exfm.artifact.bundle import BundleManifest, tables_file
 from exfm.artifact.digests import verify_folder
 from exfm.artifact.hot_rows import hot_rows_file
 from exfm.errors import BundleError, StorageError
+from exfm.models.device import CPU
 from exfm.models.lookup import ShardTables
 from exfm.models.scoring import load_shard_tables
 
@@ -26,14 +29,16 @@ def read_manifest(folder: Path, *, bundle_id: str = "") -> BundleManifest:
     return manifest
 
 
-def load_verified(folder: Path, manifest: BundleManifest, *, shard: int, sums: AnswerForm = "fp32") -> ShardTables:
+def load_verified(
+    folder: Path, manifest: BundleManifest, *, shard: int, sums: AnswerForm = "fp32", device: torch.device = CPU
+) -> ShardTables:
     """Return one shard's tables, whose files were verified; no other shard's are read.
 
     Raises: BundleError.
     """
     is_hot = any(slice_.kind == "hot" for slice_ in manifest.plan.slices_on(shard))
     verify_files(folder, manifest, [tables_file(shard), *([hot_rows_file(shard)] if is_hot else [])])
-    return load_shard_tables(folder, manifest, shard=shard, sums=sums)
+    return load_shard_tables(folder, manifest, shard=shard, sums=sums, device=device)
 
 
 def verify_files(folder: Path, manifest: BundleManifest, files: Sequence[str]) -> None:

@@ -1,8 +1,8 @@
 """Settings of the servers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from exfm.artifact.answers import AnswerForm
 from exfm.config import Config
@@ -16,6 +16,9 @@ dns://SERVER:PORT/host:port, that DNS server is asked instead of the system's.""
 
 Transport = Literal["grpc", "stream"]
 """From rankers to shards."""
+
+
+Device = Literal["cpu", "cuda"]
 
 
 class ServerConfig(Config):
@@ -40,6 +43,9 @@ class ServerConfig(Config):
     """Requests taken and not answered yet, 1 to 10,000; one more is refused at once (RESOURCE_EXHAUSTED, 429). At three
     times its capacity (512 candidates, gRPC, deadline 1 s, two busy cores, 2026-11) a ranker answered twice as many in
     time with 32 as without a bound, half of them within 0.3 s instead of 0.5 s."""
+    device: Device = "cpu"
+    """Where dense layers (a ranker's) and tables (a shard's, and a ranker's that holds them itself) lie: `cuda` is one
+    NVIDIA GPU, whose memory must hold them. It has never been run: there was no GPU to try it on (2026-11)."""
     torch_threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads of one tensor operation; 1 to 256."""
     drain_s: Annotated[int, Field(ge=0, le=600)] = 10
@@ -70,6 +76,12 @@ class ShardConfig(ServerConfig):
     stream_silence_s: Annotated[int, Field(ge=5, le=600)] = 15
     """Time within which a stream's handshake must end, and a whole frame come then and again, in seconds; 5 to 600. Who
     takes longer is left. Rankers ping every 2 to 6 s; 64 MiB within 15 s are 4.5 MB/s."""
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> Self:
+        if self.sums == "rows" and self.device == "cuda":
+            raise ValueError("sums is 'rows', which are taken from the host's memory; set 'fp32' or 'fp16' for cuda")
+        return self
 
 
 class RankerConfig(ServerConfig):

@@ -19,6 +19,7 @@ from exfm.errors import ConfigError, ServingError, VersionMismatchError
 from exfm.features.batch import NetBatches
 from exfm.features.oip import answer_parameters
 from exfm.features.request import RequestEncoder, input_specs
+from exfm.models.device import device_of
 from exfm.models.lookup import ShardTables
 from exfm.models.scoring import Scorer
 from exfm.serving.bundle_part import load_verified, read_manifest, verify_files
@@ -107,8 +108,10 @@ class RankerModel(ServedModel):
         optional = [HOT_ROWS_FILE if manifest.plan.hot_slices() else "", manifest.fallback_rows]
         verify_files(bundle, manifest, [DENSE_FILE, *filter(None, optional)])
         golden = read_golden(bundle, manifest)
-        scorer = Scorer.load(bundle, manifest)
-        held = [] if shards else [load_verified(bundle, manifest, shard=n) for n in range(manifest.plan.num_shards)]
+        device = device_of(config.device)
+        scorer = Scorer.load(bundle, manifest, device=device)
+        every = () if shards else range(manifest.plan.num_shards)
+        held = [load_verified(bundle, manifest, shard=shard, device=device) for shard in every]
         recorder = Recorder.start(manifest, config)
         return cls(scorer, golden=golden, shards=shards or held, tls=tls, recorder=recorder, config=config)
 

@@ -20,6 +20,7 @@ from exfm.errors import (
     UnknownModelError,
     VersionMismatchError,
 )
+from exfm.models.device import device_of
 from exfm.models.lookup import LookupBags, ShardTables, lookups_of
 from exfm.schema import NETS, Net
 from exfm.serving.bundle_part import load_verified, read_manifest
@@ -85,7 +86,7 @@ class ShardModel(ServedModel):
         num_shards = manifest.plan.num_shards
         if not 0 <= shard < num_shards:
             raise ConfigError(f"{bundle} has shards 0 to {num_shards - 1}; there is no shard {shard}")
-        tables = load_verified(bundle, manifest, shard=shard, sums=config.sums)
+        tables = load_verified(bundle, manifest, shard=shard, sums=config.sums, device=device_of(config.device))
         return cls(tables, manifest, shard=shard, tls=tls, config=config)
 
     def get_input_types(self) -> list[dict[str, Any]]:
