@@ -10,10 +10,10 @@ from plain_model import manifest_of, random_batches, random_hot_rows, random_pla
 from exfm.artifact.answers import AnswerForm
 from exfm.artifact.plan import Assignment, Encoding, ShardPlan, assign
 from exfm.errors import KeysOutsideSliceError
-from exfm.models.carried_rows import CarriedRows
+from exfm.models.carried_rows import Carried, CarriedRows
 from exfm.models.lookup import LookupBags, ShardTables, flatten_tables, lookups_of
 from exfm.models.network import DenseNetwork
-from exfm.models.scoring import Scorer
+from exfm.models.scoring import NetSums, Scorer
 from exfm.schema import Schema
 
 Tables = dict[str, torch.Tensor]
@@ -53,11 +53,53 @@ def test_rows_add_up_to_the_sums_of_their_shard(
             answer, sums = held.answer(net, of_net), held.sums(net, of_net)
             assert answer.nbytes == held.answer_bytes(net, of_net) <= sums.nbytes
             if answer.dtype == torch.uint8:
-                rows = CarriedRows(lookups_of(plan, schema, shard=shard, net=net))
-                assert len(answer) == rows.size_bytes(of_net)
-                assert torch.equal(rows.sums(answer, of_net), sums)
+                lookups = lookups_of(plan, schema, shard=shard, net=net)
+                rows = CarriedRows([lookups], order=range(len(lookups)))
+                assert torch.equal(rows.sums([Carried(answer, of_net)]), sums)
             else:
                 assert torch.equal(answer, sums)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    is_split=st.booleans(),
+    forms=st.lists(st.sampled_from(["fp32", "rows"]), min_size=2, max_size=2),
+    num_candidates=st.lists(st.integers(0, 20), max_size=3),
+)
+def test_scores_by_rows_are_those_by_sums_to_the_last_bit(
+    schema: Schema,
+    tables: Tables,
+    network: DenseNetwork,
+    plan: ShardPlan,
+    seed: int,
+    is_split: bool,
+    forms: list[AnswerForm],
+    num_candidates: list[int],
+) -> None:
+    if not is_split:  # then one call adds up the rows of all shards
+        whole = [Assignment(table.name, place % 2, 0, table.rows) for place, table in enumerate(schema.tables)]
+        slices = assign(schema, whole, 2, encoding="int8")
+        plan = ShardPlan(strategy="by-hand", num_shards=2, replicas=(1, 1), slices=slices)
+    scorer = Scorer(manifest_of(plan, schema), network)
+    batches = random_batches(schema, num_candidates, seed=seed)
+    by_form, by_sums = (
+        [shard_tables(tables, plan, schema, shard=shard, seed=seed, sums=form) for shard, form in enumerate(of_shards)]
+        for of_shards in (forms, ["fp32", "fp32"])
+    )
+    scores = []
+    for shards in (by_form, by_sums):
+        sums: list[NetSums] = []
+        for held, bags in zip(shards, scorer.bags_for(batches), strict=True):
+            answers = {net: (held.answer(net, of_net), of_net) for net, of_net in bags.items()}
+            sums.append(
+                {
+                    net: Carried(answer, of_net) if answer.dtype == torch.uint8 else answer
+                    for net, (answer, of_net) in answers.items()
+                }
+            )
+        scores.append(scorer.scores(batches, sums, scorer.bottom(batches)))
+    np.testing.assert_array_equal(*scores, strict=True)
 
 
 @pytest.mark.parametrize(("num_keys", "dtype"), [(1, torch.uint8), (50, torch.float32)])

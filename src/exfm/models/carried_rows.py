@@ -1,9 +1,10 @@
-"""Rows that a shard sent as it keeps them, added up where they arrive: to the same numbers as at the shard.
+"""Rows that shards sent as they keep them, added up where they arrive: to the same numbers as at the shards.
 
 Legend: B rows of one net, L lookups, E their dims side by side.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -14,34 +15,49 @@ from exfm.models.lookup import Lookup, LookupBags
 from exfm.models.pooled_lookup import EncodedTable, PooledLookup
 
 
-class CarriedRows:
-    """What a shard looks up for one net, as it comes by rows."""
+@dataclass(frozen=True)
+class Carried:
+    """A shard's rows of one net as they came, and what they are of."""
 
-    def __init__(self, lookups: Sequence[Lookup]) -> None:
-        """Add up rows of these lookups, of which there is one at least."""
-        self._lookups = lookups
-        self._row_bytes_L = np.array([lookup.row_bytes for lookup in lookups])
+    rows: Tensor
+    """uint8 [n]: those of the bags' keys, in their order."""
+    bags: LookupBags
+
+    @property
+    def nbytes(self) -> int:
+        """Return what the rows take."""
+        return self.rows.nbytes
+
+
+class CarriedRows:
+    """Some shards' lookups of one net, whose rows are added up by one call."""
+
+    def __init__(self, lookups: Sequence[Sequence[Lookup]], *, order: Sequence[int]) -> None:
+        """Add up rows of these lookups of each shard; `order` gives that of the columns, one lookup at least.
+
+        It counts the lookups of the first shard first.
+        """
+        every = [one for of_shard in lookups for one in of_shard]
+        self._order = np.array(order)
+        self._ordered = [every[place] for place in order]
+        self._row_bytes_L = np.array([one.row_bytes for one in every])
 
     @cached_property
-    def _pooled(self) -> PooledLookup:
+    def _pooled(self) -> PooledLookup:  # only where rows do travel is FBGEMM loaded for them
         nowhere = torch.empty(0, dtype=torch.uint8)
-        return PooledLookup(nowhere, [EncodedTable(0, 0, one.dim, one.slice.encoding) for one in self._lookups])
+        return PooledLookup(nowhere, [EncodedTable(0, 0, one.dim, one.slice.encoding) for one in self._ordered])
 
-    def size_bytes(self, bags: LookupBags) -> int:
-        """Return what the rows of these bags take."""
-        return int(bags.num_keys @ self._row_bytes_L)
-
-    def sums(self, rows: Tensor, bags: LookupBags) -> Tensor:
-        """Return the sum of each bag's rows; [B, E].
-
-        `rows`, uint8 of as many bytes as `size_bytes` says, are those of the bags' keys, in their order.
+    def sums(self, carried: Sequence[Carried]) -> Tensor:
+        """Return the sum of each bag's rows, given each shard's; [B, E].
 
         Raises: ConfigError if FBGEMM is not installed.
         """
-        counts_L = bags.num_keys
-        bytes_L = counts_L * self._row_bytes_L
-        first_key_L = np.cumsum(counts_L) - counts_L
-        positions = np.arange(len(bags.keys)) - np.repeat(first_key_L, counts_L)
-        offsets = np.zeros(bags.lengths_LB.size + 1, dtype=np.int64)
-        np.cumsum(bags.lengths_LB, out=offsets[1:])
-        return self._pooled.sums_of(rows, np.cumsum(bytes_L) - bytes_L, positions, offsets)
+        bytes_L = np.concatenate([one.bags.num_keys for one in carried]) * self._row_bytes_L
+        starts_L = (np.cumsum(bytes_L) - bytes_L)[self._order]
+        lengths_LB = np.concatenate([one.bags.lengths_LB for one in carried])[self._order]
+        offsets = np.zeros(lengths_LB.size + 1, dtype=np.int64)
+        np.cumsum(lengths_LB, out=offsets[1:])
+        num_keys_L = lengths_LB.sum(axis=1, dtype=np.int64)
+        positions = np.arange(offsets[-1]) - np.repeat(np.cumsum(num_keys_L) - num_keys_L, num_keys_L)
+        flat = torch.cat([one.rows for one in carried]) if len(carried) > 1 else carried[0].rows
+        return self._pooled.sums_of(flat, starts_L, positions, offsets)

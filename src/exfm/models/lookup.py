@@ -71,6 +71,10 @@ class LookupBags:
         num_keys_L: npt.NDArray[np.int64] = self.lengths_LB.sum(axis=1, dtype=np.int64)
         return num_keys_L
 
+    def rows_bytes(self, row_bytes_L: npt.NDArray[np.int64]) -> int:
+        """Return what the keys' rows take, if one of each lookup takes so much."""
+        return int(self.num_keys @ row_bytes_L)
+
 
 def lookups_of(plan: ShardPlan, schema: Schema, *, shard: int, net: Net) -> tuple[Lookup, ...]:
     """Return what a shard looks up for one net: the order of a request's bags and of an answer's columns."""
@@ -180,7 +184,7 @@ class _NetTables:
         return bags.num_rows * self._sums_row_bytes
 
     def rows_bytes(self, bags: LookupBags) -> int:
-        return int(bags.num_keys @ self._row_bytes_L)
+        return bags.rows_bytes(self._row_bytes_L)
 
     def sums(self, bags: LookupBags) -> Tensor:
         positions, offsets, _ = self._positions(bags)

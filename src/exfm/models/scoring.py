@@ -5,6 +5,7 @@ Legend: B rows of one net, E dims of all looked-up features side by side, N item
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +22,7 @@ from exfm.artifact.fallback_rows import NO_FALLBACK_ROWS, FallbackRows, read_fal
 from exfm.artifact.hot_rows import HOT_ROWS_FILE, NO_HOT_ROWS, HotRows, hot_rows_file, read_hot_rows
 from exfm.errors import BundleError
 from exfm.features.batch import Bags, NetBatches
+from exfm.models.carried_rows import Carried, CarriedRows
 from exfm.models.config import NetworkConfig
 from exfm.models.device import CPU
 from exfm.models.lookup import KeyRouter, Lookup, LookupBags, ShardTables, lookups_of
@@ -28,6 +30,9 @@ from exfm.models.network import DenseNetwork, dense_inputs, expand_users
 from exfm.models.one_user import OneUserNetwork
 from exfm.models.pooling import pool_sums
 from exfm.schema import NETS, Net
+
+NetSums = Mapping[Net, Tensor | Carried]
+"""A shard's sums of each net, [B, E] with columns in the order of its lookups, float32 or 16; or the rows for them."""
 
 
 class Scorer:
@@ -61,6 +66,10 @@ class Scorer:
             for shard in range(plan.num_shards)
             for net in NETS
         }
+        self._carried = {
+            place: CarriedRows([lookups], order=range(len(lookups))) for place, lookups in self._lookups.items()
+        }
+        self._all_carried = {net: self._rows_of_all(net) for net in NETS}
         slices = plan.by_table()
         self._shards = {name: [slice_.shard for slice_ in of_table] for name, of_table in slices.items()}
         self._routers = {
@@ -136,13 +145,8 @@ class Scorer:
         return bottom_NY
 
     @torch.inference_mode()
-    def scores(
-        self, batches: NetBatches, sums: Sequence[Mapping[Net, Tensor]], bottom_NY: Tensor
-    ) -> npt.NDArray[np.float32]:
-        """Return the probability of each task for each item; shape [N, T].
-
-        `sums` holds every shard's sums for each net, [B, E] with columns in the order of its lookups; float32 or 16.
-        """
+    def scores(self, batches: NetBatches, sums: Sequence[NetSums], bottom_NY: Tensor) -> npt.NDArray[np.float32]:
+        """Return the probability of each task for each item, given every shard's sums; shape [N, T]."""
         schema = self.manifest.feature_schema
         pooled = {
             net: pool_sums(self._assemble(sums, net, batches.of(net).num_rows), batches.of(net),
@@ -159,14 +163,26 @@ class Scorer:
         logits_NT: Tensor = self._network.serving_head(self._network.trunk.mix(pooled_NE, bottom_NY))
         return logits_NT
 
-    def _assemble(self, sums: Sequence[Mapping[Net, Tensor]], net: Net, num_rows: int) -> Tensor:
+    def _rows_of_all(self, net: Net) -> CarriedRows | None:
+        """Return what adds up all shards' rows in the schema's order; nothing, if two slices answer one feature."""
+        lookups = [self._lookups[shard, net] for shard in range(self.manifest.plan.num_shards)]
+        places = {one.feature.name: place for place, one in enumerate(chain.from_iterable(lookups))}
+        if len(places) < sum(map(len, lookups)) or not places:
+            return None
+        order = [places[feature.name] for feature in self.manifest.feature_schema.sparse_of(net)]
+        return CarriedRows([of_shard for of_shard in lookups if of_shard], order=order)
+
+    def _assemble(self, sums: Sequence[NetSums], net: Net, num_rows: int) -> Tensor:
         """Return one net's sums in float32, columns in the schema's order; the slices of one table add up."""
+        given = {shard: per_net[net] for shard, per_net in enumerate(sums) if self._lookups[shard, net]}
+        of_all, carried = self._all_carried[net], [one for one in given.values() if isinstance(one, Carried)]
+        if of_all is not None and len(carried) == len(given):
+            return of_all.sums(carried).to(self._device)
         by_feature: dict[str, Tensor] = {}
-        for shard, per_net in enumerate(sums):
+        for shard, of_shard in given.items():
             lookups = self._lookups[shard, net]
-            if not lookups:
-                continue
-            parts = torch.split(per_net[net].to(self._device), [lookup.dim for lookup in lookups], dim=1)
+            sums_BE = self._carried[shard, net].sums([of_shard]) if isinstance(of_shard, Carried) else of_shard
+            parts = torch.split(sums_BE.to(self._device), [lookup.dim for lookup in lookups], dim=1)
             for lookup, part in zip(lookups, parts, strict=True):
                 name = lookup.feature.name
                 by_feature[name] = by_feature[name].float() + part if name in by_feature else part
@@ -220,7 +236,7 @@ class UnshardedScorer:
 
         Raises: BundleError if the bundle has no fallback rows, and a shard is to be missing.
         """
-        sums: list[Mapping[Net, Tensor]] = [
+        sums: list[NetSums] = [
             self._scorer.stand_in(bags, shard=shard)
             if shard in without
             else {net: tables.sums(net, of_net) for net, of_net in bags.items()}

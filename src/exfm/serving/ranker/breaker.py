@@ -8,9 +8,10 @@ from collections.abc import Callable
 from prometheus_client import Counter
 
 from exfm.errors import DeadlineError, OverloadedError, ShardUnavailableError
+from exfm.models.scoring import NetSums
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
-from exfm.serving.ranker.link import NO_ANSWER, NetBags, NetSums, ShardLink
+from exfm.serving.ranker.link import NO_ANSWER, NetBags, ShardLink
 from exfm.serving.ranker.lookup_metrics import LookupMetrics
 from exfm.serving.tracing.stopwatch import ShardStopwatch
 

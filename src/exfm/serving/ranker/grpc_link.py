@@ -8,10 +8,11 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
 from exfm.errors import ShardUnavailableError
+from exfm.models.scoring import NetSums
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.connections import client_options
-from exfm.serving.ranker.link import NetBags, NetSums, ShardId, ShardLink
+from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
 from exfm.serving.shard.protocol import answers_of, shard_model_name, shard_request
 from exfm.serving.tls import TlsFiles, channel_credentials
 from exfm.serving.tracing.breakdown import Layer

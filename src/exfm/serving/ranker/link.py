@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import grpc
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from exfm.errors import (
@@ -14,9 +16,9 @@ from exfm.errors import (
     ShardUnavailableError,
     VersionMismatchError,
 )
-from exfm.models.carried_rows import CarriedRows
+from exfm.models.carried_rows import Carried
 from exfm.models.lookup import LookupBags
-from exfm.models.scoring import Scorer
+from exfm.models.scoring import NetSums, Scorer
 from exfm.schema import NETS, Net
 from exfm.serving.call import Deadline
 from exfm.serving.tls import TlsFiles
@@ -25,11 +27,8 @@ from exfm.serving.tracing.stopwatch import ShardStopwatch
 NetBags = Mapping[Net, LookupBags]
 """What a shard is asked for, of each net that it has lookups of."""
 
-NetSums = Mapping[Net, torch.Tensor]
-"""Each net's sums, [B, E]."""
-
 NetAnswers = Mapping[Net, torch.Tensor]
-"""Each net's sums as they came: [B, E], or uint8 [n], the rows that they are of."""
+"""Each net's sums, [B, E], or uint8 [n]: the rows that they are of."""
 
 NO_ANSWER = (ShardUnavailableError, DeadlineError, OverloadedError)
 """What a shard's failure is that another moment, or another server, may mend: the bundle and the request are right."""
@@ -44,8 +43,8 @@ class ShardId:
     shard: int
     dims: Mapping[Net, int]
     """E of each net that it has lookups of."""
-    rows: Mapping[Net, CarriedRows] = field(compare=False, repr=False)
-    """What adds up those of each such net."""
+    row_bytes: Mapping[Net, npt.NDArray[np.int64]] = field(compare=False, repr=False)
+    """What a row takes, of each lookup of each such net."""
 
     @classmethod
     def of(cls, scorer: Scorer, shard: int) -> "ShardId":
@@ -56,7 +55,7 @@ class ShardId:
             scorer.manifest.bundle_id,
             shard,
             dims={net: sum(lookup.dim for lookup in of_net) for net, of_net in lookups.items()},
-            rows={net: CarriedRows(of_net) for net, of_net in lookups.items()},
+            row_bytes={net: np.array([one.row_bytes for one in of_net]) for net, of_net in lookups.items()},
         )
 
 
@@ -101,20 +100,19 @@ class ShardLink(ABC):
         """
         if bundle_id != self.shard.bundle_id:
             raise VersionMismatchError(f"{self} answered from bundle {bundle_id!r}, expected {self.shard.bundle_id}")
-        sums = {net: self._added_up(net, answer, bags) for net, answer in answers.items()}
-        expected = {net: (of_net.num_rows, self.shard.dims[net]) for net, of_net in bags.items()}
-        found = {net: tuple(of_net.shape) for net, of_net in sums.items()}
+        expected = {net: self._shape(bags[net], net, answers.get(net)) for net in bags}
+        found = {net: tuple(of_net.shape) for net, of_net in answers.items()}
         if found != expected:
-            raise ServingError(f"{self} answered sums of shapes {found}, expected {expected}")
-        return sums
+            raise ServingError(f"{self} answered sums or rows of shapes {found}, expected {expected}")
+        return {
+            net: Carried(of_net, bags[net]) if of_net.dtype == torch.uint8 else of_net
+            for net, of_net in answers.items()
+        }
 
-    def _added_up(self, net: Net, answer: torch.Tensor, bags: NetBags) -> torch.Tensor:
-        if answer.dtype != torch.uint8 or net not in bags:
-            return answer
-        rows = self.shard.rows[net]
-        if len(answer) != rows.size_bytes(bags[net]):
-            raise ServingError(f"{self} answered {len(answer)} B of {net} rows, expected {rows.size_bytes(bags[net])}")
-        return rows.sums(answer, bags[net])
+    def _shape(self, bags: LookupBags, net: Net, answer: torch.Tensor | None) -> tuple[int, ...]:
+        if answer is not None and answer.dtype == torch.uint8:
+            return (bags.rows_bytes(self.shard.row_bytes[net]),)
+        return (bags.num_rows, self.shard.dims[net])
 
     def error(self, code: grpc.StatusCode, details: str, deadline: Deadline) -> ServingError | VersionMismatchError:
         """Return what a shard's status means to a ranker's caller."""

@@ -1,9 +1,9 @@
 """A shard's tables in the ranker's own process: a model that is served unsharded."""
 
 from exfm.models.lookup import ShardTables
-from exfm.models.scoring import Scorer
+from exfm.models.scoring import NetSums, Scorer
 from exfm.serving.call import Deadline
-from exfm.serving.ranker.link import NetBags, NetSums, ShardId, ShardLink
+from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
 from exfm.serving.tls import TlsFiles
 from exfm.serving.tracing.breakdown import Layer
 from exfm.serving.tracing.stopwatch import ShardStopwatch, timed

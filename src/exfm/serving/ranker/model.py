@@ -21,14 +21,14 @@ from exfm.features.oip import answer_parameters
 from exfm.features.request import RequestEncoder, input_specs
 from exfm.models.device import device_of
 from exfm.models.lookup import ShardTables
-from exfm.models.scoring import Scorer
+from exfm.models.scoring import NetSums, Scorer
 from exfm.serving.bundle_part import load_verified, read_manifest, verify_files
 from exfm.serving.call import Answer, Call, Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.model import ServedModel
 from exfm.serving.ranker.breaker import GuardedShard
 from exfm.serving.ranker.grpc_link import GrpcLink
-from exfm.serving.ranker.link import NetBags, NetSums, ShardId, ShardLink
+from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
 from exfm.serving.ranker.local_link import LocalLink
 from exfm.serving.ranker.readiness import ATTEMPT_S, Golden, check_scores, read_golden, until_reached
 from exfm.serving.ranker.recorder import Recorder

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from exfm.models.scoring import NetSums
 from exfm.serving.call import Deadline
-from exfm.serving.ranker.link import NO_ANSWER, NetBags, NetSums
+from exfm.serving.ranker.link import NO_ANSWER, NetBags
 from exfm.serving.tracing.breakdown import Layer
 from exfm.serving.tracing.stopwatch import ShardStopwatch, Stopwatch, timed
 

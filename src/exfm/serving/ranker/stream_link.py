@@ -8,9 +8,10 @@ import torch
 from prometheus_client import Counter
 
 from exfm.errors import RequestError, ServingError, ShardUnavailableError, VersionMismatchError
+from exfm.models.scoring import NetSums
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
-from exfm.serving.ranker.link import NetBags, NetSums, ShardId, ShardLink
+from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
 from exfm.serving.ranker.stream_connection import Place, ShardConnection
 from exfm.serving.stream.frames import Frame, Kind, ask_frame, read_answer, read_error, split_note, with_note
 from exfm.serving.stream.resolving import host_of, resolve
