@@ -63,7 +63,7 @@ def test_rows_add_up_to_the_sums_of_their_shard(
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
-    is_split=st.booleans(),
+    encoding=st.sampled_from(ENCODINGS),
     forms=st.lists(st.sampled_from(["fp32", "rows"]), min_size=2, max_size=2),
     num_candidates=st.lists(st.integers(0, 20), max_size=3),
 )
@@ -71,17 +71,15 @@ def test_scores_by_rows_are_those_by_sums_to_the_last_bit(
     schema: Schema,
     tables: Tables,
     network: DenseNetwork,
-    plan: ShardPlan,
     seed: int,
-    is_split: bool,
+    encoding: Encoding,
     forms: list[AnswerForm],
     num_candidates: list[int],
 ) -> None:
-    if not is_split:  # then one call adds up the rows of all shards
-        whole = [Assignment(table.name, place % 2, 0, table.rows) for place, table in enumerate(schema.tables)]
-        slices = assign(schema, whole, 2, encoding="int8")
-        plan = ShardPlan(strategy="by-hand", num_shards=2, replicas=(1, 1), slices=slices)
-    scorer = Scorer(manifest_of(plan, schema), network)
+    plan = random_plan(schema, num_shards=2, seed=seed, encoding=encoding)
+    scorer = Scorer(
+        manifest_of(plan, schema), network, hot_rows=row_sets(random_hot_rows(plan, schema, seed=seed), schema)
+    )
     batches = random_batches(schema, num_candidates, seed=seed)
     by_form, by_sums = (
         [shard_tables(tables, plan, schema, shard=shard, seed=seed, sums=form) for shard, form in enumerate(of_shards)]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from exfm.models.lookup import Lookup, LookupBags
 from exfm.models.pooled_lookup import EncodedTable, PooledLookup
+from exfm.schema import SparseFeature
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,32 @@ class CarriedRows:
         positions = np.arange(offsets[-1]) - np.repeat(np.cumsum(num_keys_L) - num_keys_L, num_keys_L)
         flat = torch.cat([one.rows for one in carried]) if len(carried) > 1 else carried[0].rows
         return self._pooled.sums_of(flat, starts_L, positions, offsets)
+
+
+class AllRows:
+    """All shards' rows of one net, added up to the columns of its features; a feature's slices add up, too."""
+
+    def __init__(self, lookups: Sequence[Sequence[Lookup]], features: Sequence[SparseFeature]) -> None:
+        """Add up rows of these lookups of each shard, to columns in the order of the features, one at least."""
+        every = [one for of_shard in lookups for one in of_shard]
+        of_feature = {feature.name: list[int]() for feature in features}
+        for place, one in enumerate(every):
+            of_feature[one.feature.name].append(place)
+        firsts = [first for first, *_ in of_feature.values()]
+        others = [(first, other) for first, *more in of_feature.values() for other in more]
+        order = [*firsts, *(other for _, other in others)]
+        ends = np.cumsum([every[place].dim for place in order])
+        columns = {place: slice(end - every[place].dim, end) for place, end in zip(order, ends, strict=True)}
+        self._rows = CarriedRows(lookups, order=order)
+        self._added = [(columns[first], columns[other]) for first, other in others]
+        self._num_columns = int(ends[len(firsts) - 1])
+
+    def sums(self, carried: Sequence[Carried]) -> Tensor:
+        """Return the sums of each feature's bags, given the rows of each shard that has lookups; [B, E].
+
+        Raises: ConfigError if FBGEMM is not installed.
+        """
+        sums_BE = self._rows.sums(carried)
+        for first, other in self._added:
+            sums_BE[:, first] += sums_BE[:, other]
+        return sums_BE[:, : self._num_columns]

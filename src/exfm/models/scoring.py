@@ -5,7 +5,6 @@ Legend: B rows of one net, E dims of all looked-up features side by side, N item
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -22,7 +21,7 @@ from exfm.artifact.fallback_rows import NO_FALLBACK_ROWS, FallbackRows, read_fal
 from exfm.artifact.hot_rows import HOT_ROWS_FILE, NO_HOT_ROWS, HotRows, hot_rows_file, read_hot_rows
 from exfm.errors import BundleError
 from exfm.features.batch import Bags, NetBatches
-from exfm.models.carried_rows import Carried, CarriedRows
+from exfm.models.carried_rows import AllRows, Carried, CarriedRows
 from exfm.models.config import NetworkConfig
 from exfm.models.device import CPU
 from exfm.models.lookup import KeyRouter, Lookup, LookupBags, ShardTables, lookups_of
@@ -69,7 +68,11 @@ class Scorer:
         self._carried = {
             place: CarriedRows([lookups], order=range(len(lookups))) for place, lookups in self._lookups.items()
         }
-        self._all_carried = {net: self._rows_of_all(net) for net in NETS}
+        self._all_carried = {
+            net: AllRows([self._lookups[shard, net] for shard in range(plan.num_shards)], features)
+            for net in NETS
+            if (features := schema.sparse_of(net))
+        }
         slices = plan.by_table()
         self._shards = {name: [slice_.shard for slice_ in of_table] for name, of_table in slices.items()}
         self._routers = {
@@ -163,21 +166,12 @@ class Scorer:
         logits_NT: Tensor = self._network.serving_head(self._network.trunk.mix(pooled_NE, bottom_NY))
         return logits_NT
 
-    def _rows_of_all(self, net: Net) -> CarriedRows | None:
-        """Return what adds up all shards' rows in the schema's order; nothing, if two slices answer one feature."""
-        lookups = [self._lookups[shard, net] for shard in range(self.manifest.plan.num_shards)]
-        places = {one.feature.name: place for place, one in enumerate(chain.from_iterable(lookups))}
-        if len(places) < sum(map(len, lookups)) or not places:
-            return None
-        order = [places[feature.name] for feature in self.manifest.feature_schema.sparse_of(net)]
-        return CarriedRows([of_shard for of_shard in lookups if of_shard], order=order)
-
     def _assemble(self, sums: Sequence[NetSums], net: Net, num_rows: int) -> Tensor:
         """Return one net's sums in float32, columns in the schema's order; the slices of one table add up."""
         given = {shard: per_net[net] for shard, per_net in enumerate(sums) if self._lookups[shard, net]}
-        of_all, carried = self._all_carried[net], [one for one in given.values() if isinstance(one, Carried)]
-        if of_all is not None and len(carried) == len(given):
-            return of_all.sums(carried).to(self._device)
+        carried = [one for one in given.values() if isinstance(one, Carried)]
+        if carried and len(carried) == len(given):
+            return self._all_carried[net].sums(carried).to(self._device)
         by_feature: dict[str, Tensor] = {}
         for shard, of_shard in given.items():
             lookups = self._lookups[shard, net]
