@@ -232,6 +232,17 @@ def pseudo_age_column(fm: str) -> str:
     return f"pseudo_age.{fm}"
 
 
+def score_column(task: str) -> str:
+    """Return the column with the probability that a task's prediction was."""
+    return f"score.{task}"
+
+
+SERVED_BUNDLE_COLUMN = "served.bundle_id"
+"""Of a request log: the bundle whose scores a row has."""
+SERVED_DEGRADED_COLUMN = "served.degraded"
+"""Of a request log: whether fallback rows had a part in its scores."""
+
+
 def _require_some(values: Iterable[object], key: str) -> None:
     if not tuple(values):
         raise ValueError(f"{key} is empty; name at least one")

@@ -1,4 +1,4 @@
-"""No training/serving skew: one row has the same keys, offsets and numbers by all three ways in."""
+"""No training/serving skew: one row has the same keys, offsets and numbers by all ways in."""
 
 import json
 import math
@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exfm.features.batch import Batch, NetBatches, encode_examples
-from exfm.features.oip import request_to_json, tensors_from_json
-from exfm.features.request import encode_request
+from exfm.features.impressions import Answered, columns_of, table_of
+from exfm.features.oip import Tensor, request_to_json, tensors_from_json
+from exfm.features.request import encode_request, raw_request
 from exfm.features.table import raw_columns
 from exfm.schema import NETS
 
@@ -49,15 +50,28 @@ def by_das(rows: list[dict[str, Any]]) -> NetBatches:
     return encode_examples(raw_columns(pl.DataFrame(rows, schema=polars_schema()).to_arrow(), SCHEMA), SCHEMA)
 
 
-def by_request(rows: list[dict[str, Any]]) -> NetBatches:
-    """Return a batch as the ranker makes it of a request for the first row's user and all rows' items."""
+def tensors_of(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Return a request for the first row's user and all rows' items."""
     table = pa.Table.from_pylist(rows, schema=arrow_schema())
     raw = {
         "user": raw_columns(table.slice(0, 1), SCHEMA, nets=["user"]),
         "item": raw_columns(table, SCHEMA, nets=["item"]),
     }
     body = json.loads(json.dumps(request_to_json(raw, SCHEMA)))  # Python's JSON has NaN
-    return encode_request(tensors_from_json(body), SCHEMA)
+    return tensors_from_json(body)
+
+
+def by_request(rows: list[dict[str, Any]]) -> NetBatches:
+    """Return a batch as the ranker makes it of that request."""
+    return encode_request(tensors_of(rows), SCHEMA)
+
+
+def by_log(rows: list[dict[str, Any]]) -> NetBatches:
+    """Return a batch as the trainer's reader makes it of what a ranker logs of that request."""
+    scores = {"click": np.zeros(len(rows), dtype=np.float32)}
+    answered = [Answered("a", 0, raw_request(tensors_of(rows), SCHEMA), scores, is_degraded=False)]
+    columns = list(columns_of(answered, SCHEMA, domain="here", bundle_id="b"))
+    return encode_examples(raw_columns(table_of(columns, answered), SCHEMA), SCHEMA)
 
 
 def assert_equal(found: Batch, expected: Batch) -> None:
@@ -95,22 +109,24 @@ ROWS = st.fixed_dictionaries(
 
 
 @given(ROWS)
-def test_one_row_is_equal_by_all_three_ways(example: dict[str, Any]) -> None:
+def test_one_row_is_equal_by_all_ways(example: dict[str, Any]) -> None:
     expected = by_reader([example])
-    for found in (by_das([example]), by_request([example])):
+    for found in (by_das([example]), by_request([example]), by_log([example])):
         for net in NETS:
             assert_equal(found.of(net), expected.of(net))
         assert found.num_candidates.tolist() == expected.num_candidates.tolist() == [1]
 
 
 @given(st.lists(ROWS, min_size=1, max_size=5))
-def test_a_users_items_are_equal_by_all_three_ways(rows: list[dict[str, Any]]) -> None:
+def test_a_users_items_are_equal_by_all_ways(rows: list[dict[str, Any]]) -> None:
     expected = by_reader(rows)
     found = by_request(rows)
     assert_equal(by_das(rows).user, expected.user)
     assert_equal(by_das(rows).item, expected.item)
     assert_equal(found.item, expected.item)
     assert_equal(found.user, expected.user.rows(0, 1))
+    assert_equal(by_log(rows).item, expected.item)
+    assert_equal(by_log(rows).user, by_reader([rows[0]] * len(rows)).user)
     assert found.num_candidates.tolist() == [len(rows)]
 
 

@@ -22,7 +22,7 @@ from exfm.features.request import encode_request
 from exfm.schema import Schema
 from exfm.serving.client import ask
 from exfm.serving.config import RankerConfig
-from exfm.serving.ranker import recorder
+from exfm.serving.ranker import backlog, recorder
 from exfm.serving.ranker.recorder import Recorder
 from exfm.sharding.counting import statistics_of_trace
 
@@ -93,7 +93,7 @@ def test_requests_that_fill_no_file_are_written_after_a_while(
     manifest: BundleManifest, batches: NetBatches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder, "FLUSH_S", 0.0)
-    monkeypatch.setattr(recorder, "POLL_S", 0.01)
+    monkeypatch.setattr(backlog, "POLL_S", 0.01)
     recording = Recorder.start(manifest, RankerConfig(trace_folder=str(tmp_path)))
     assert recording is not None
     recording.offer(batches, arrival_ns=1)
@@ -138,7 +138,7 @@ def test_requests_that_come_faster_than_they_are_written_are_dropped_and_counted
     before = count_of("exfm_ranker_dropped_requests", reason="full")
     num_values = sum(len(b.keys) + len(b.offsets) for of in (batches.user, batches.item) for b in of.bags.values())
     monkeypatch.setattr(recorder, "MAX_WAITING_VALUES", 3 * num_values)
-    monkeypatch.setattr(recorder, "POLL_S", 60.0)  # the thread does not look before the end
+    monkeypatch.setattr(backlog, "POLL_S", 60.0)  # the thread does not look before the end
     record(manifest, RankerConfig(trace_folder=str(tmp_path)), batches, 5)
     assert count_of("exfm_ranker_dropped_requests", reason="full") == before + 2
     assert Trace.read(tmp_path).num_requests == 3
@@ -148,7 +148,7 @@ def test_requests_that_cannot_be_written_are_counted_and_no_error_of_the_ranker(
     manifest: BundleManifest, batches: NetBatches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = count_of("exfm_ranker_dropped_requests", reason="failed")
-    monkeypatch.setattr(recorder, "POLL_S", 60.0)
+    monkeypatch.setattr(backlog, "POLL_S", 60.0)
     recording = Recorder.start(manifest, RankerConfig(trace_folder=str(tmp_path / "traces")))
     assert recording is not None
     shutil.rmtree(tmp_path / "traces")

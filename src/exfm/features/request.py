@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from exfm.errors import RequestError
 from exfm.features.batch import NetBatches, RawColumns, RawIds, encode
@@ -37,6 +38,15 @@ def input_specs(schema: Schema) -> tuple[InputSpec, ...]:
     return tuple(specs)
 
 
+@dataclass(frozen=True)
+class RawRequest:
+    """A request's features as they came."""
+
+    columns: Mapping[Net, RawColumns]
+    num_candidates: npt.NDArray[np.int64]
+    """Items of each user, in order; sums to the items."""
+
+
 class RequestEncoder:
     """Makes a model's inputs from requests' tensors."""
 
@@ -57,7 +67,8 @@ class RequestEncoder:
         if missing:
             names = ", ".join(map(repr, missing))
             raise RequestError(f"input {names} is missing; the model's inputs are {', '.join(self._specs)}")
-        return _encode_columns(tensors, self._schema)
+        raw = raw_request(tensors, self._schema)
+        return encode(raw.columns, self._schema, num_candidates=raw.num_candidates)
 
 
 def encode_request(tensors: Mapping[str, Tensor], schema: Schema) -> NetBatches:
@@ -65,7 +76,11 @@ def encode_request(tensors: Mapping[str, Tensor], schema: Schema) -> NetBatches:
     return RequestEncoder(schema).encode(tensors)
 
 
-def _encode_columns(tensors: Mapping[str, Tensor], schema: Schema) -> NetBatches:
+def raw_request(tensors: Mapping[str, Tensor], schema: Schema) -> RawRequest:
+    """Return the features in a request's tensors, of which each that the schema requires is there, with its datatype.
+
+    Raises: RequestError if they do not add up.
+    """
     raw: dict[Net, RawColumns] = {net: _columns_of_net(tensors, schema, net) for net in NETS}
     num_users, num_items = raw["user"].num_rows, raw["item"].num_rows
     if NUM_CANDIDATES in tensors:
@@ -83,7 +98,7 @@ def _encode_columns(tensors: Mapping[str, Tensor], schema: Schema) -> NetBatches
             f"{NUM_CANDIDATES} sums to {num_candidates.sum()} (least {num_candidates.min(initial=0)}), "
             f"but the item inputs have {num_items} rows"
         )
-    return encode(raw, schema, num_candidates=num_candidates)
+    return RawRequest(columns=raw, num_candidates=num_candidates)
 
 
 def _check_tensor(name: str, tensor: Tensor, specs: Mapping[str, InputSpec]) -> None:

@@ -8,12 +8,12 @@ import logging
 import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from prometheus_client import Counter
 from torch import Tensor
 
-from exfm.artifact.bundle import DENSE_FILE
+from exfm.artifact.bundle import DENSE_FILE, BundleManifest
 from exfm.artifact.hot_rows import HOT_ROWS_FILE
 from exfm.errors import ConfigError, ServingError, VersionMismatchError
 from exfm.features.batch import NetBatches
@@ -39,6 +39,9 @@ from exfm.serving.tls import TlsFiles, TlsFolder
 from exfm.serving.tracing.breakdown import Layer
 from exfm.serving.tracing.stopwatch import Stopwatch, timed
 
+if TYPE_CHECKING:
+    from exfm.serving.ranker.request_log import RequestLog
+
 logger = logging.getLogger(__name__)
 
 LINKS: dict[str, type[GrpcLink] | type[StreamLink]] = {"grpc": GrpcLink, "stream": StreamLink}
@@ -62,11 +65,12 @@ class RankerModel(ServedModel):
         shards: Shards,
         tls: TlsFolder | None,
         recorder: Recorder | None,
+        request_log: "RequestLog | None",
         config: RankerConfig,
     ) -> None:
         """Serve with these shards, in order; with `tls`, encrypted and under that certificate.
 
-        What clients ask goes to `recorder` too.
+        What clients ask goes to `recorder` too, and with its answer to `request_log`.
 
         Raises: ConfigError if they are not as many as the bundle's, or answers may be degraded but the bundle has no
         fallback rows.
@@ -90,6 +94,7 @@ class RankerModel(ServedModel):
         self._shards = shards
         self._tls = tls
         self._recorder = recorder
+        self._request_log = request_log
         self._links: list[ShardLink] = []
         self._guarded: list[GuardedShard] = []
 
@@ -111,9 +116,15 @@ class RankerModel(ServedModel):
         device = device_of(config.device)
         scorer = Scorer.load(bundle, manifest, device=device)
         every = () if shards else range(manifest.plan.num_shards)
-        held = [load_verified(bundle, manifest, shard=shard, device=device) for shard in every]
-        recorder = Recorder.start(manifest, config)
-        return cls(scorer, golden=golden, shards=shards or held, tls=tls, recorder=recorder, config=config)
+        return cls(
+            scorer,
+            golden=golden,
+            shards=shards or [load_verified(bundle, manifest, shard=shard, device=device) for shard in every],
+            tls=tls,
+            recorder=Recorder.start(manifest, config),
+            request_log=_start_log(manifest, config),
+            config=config,
+        )
 
     async def open(self) -> None:
         """Connect to the shards; they need not be there yet."""
@@ -131,11 +142,13 @@ class RankerModel(ServedModel):
         return [self._become_ready(), keep_links(self._links, tls=self._tls)]
 
     async def close(self) -> None:
-        """Disconnect from the shards, and write what is still to be recorded."""
+        """Disconnect from the shards, and write what is still to be recorded and logged."""
         for link in self._links:
             await link.close()
         if self._recorder is not None:
             await asyncio.to_thread(self._recorder.close)
+        if self._request_log is not None:
+            await asyncio.to_thread(self._request_log.close)
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return the schema's inputs."""
@@ -170,6 +183,8 @@ class RankerModel(ServedModel):
         deadline.check("scores were computed")
         if answer.parameters["degraded"]:
             DEGRADED.inc()
+        if self._request_log is not None:
+            answer = self._request_log.logged(payload.tensors, answer, arrival_ns=arrival_ns)
         return answer
 
     async def _answer(
@@ -240,3 +255,11 @@ class RankerModel(ServedModel):
         self.check_rows(batches.user.num_rows, kind="users")
         self.check_rows(batches.item.num_rows, kind="candidates")
         return batches
+
+
+def _start_log(manifest: BundleManifest, config: RankerConfig) -> "RequestLog | None":
+    if not config.log_folder:
+        return None
+    from exfm.serving.ranker.request_log import RequestLog  # and with it Arrow, for this alone
+
+    return RequestLog.start(manifest, config)

@@ -1,19 +1,10 @@
-"""Records requests beside serving them. They wait in memory for a thread that writes them; none waits for it.
-
-A request costs its answer the append to a list. The thread looks there twice a second instead of being woken, and lets
-go of the interpreter after each feature: what it holds it for is what requests wait for.
-"""
+"""Records the ids of requests, hashed, for statistics."""
 
 import logging
-import os
 import random
-import socket
-import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -27,6 +18,7 @@ from exfm.errors import ConfigError, StorageError
 from exfm.features.batch import Bags, NetBatches
 from exfm.schema import NETS, Net, Schema
 from exfm.serving.config import RankerConfig
+from exfm.serving.ranker.backlog import Backlog, Limits, folder_of_this_start
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +33,6 @@ for _reason in ("full", "failed"):
 
 VALUE_BYTES = 8
 """Of a key; a length takes half of it."""
-POLL_S = 0.5
-"""Pause between two looks at what waits."""
 FLUSH_S = 30.0
 """Age at which requests are written though they fill no file."""
 MAX_WAITING_VALUES = 8 * 2**20
@@ -62,7 +52,6 @@ class _Waiting:
     arrival_ns: int
     bags: Mapping[str, Bags]
     num_rows: Mapping[Net, int]
-    num_values: int
 
 
 class Recorder:
@@ -76,12 +65,11 @@ class Recorder:
         self._random = random.Random(config.trace_seed)
         self._max_values = config.trace_max_mib * 2**20 // VALUE_BYTES
         self._is_full = False
-        self._waiting: deque[_Waiting] = deque()
-        # Each is added to by one thread alone, so no lock is needed, and none can hold a request up.
-        self._num_taken = self._values_taken = self._values_written = 0
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
-        self._thread.start()
+        self._num_taken = self._values_taken = 0
+        limits = Limits(
+            waiting_size=MAX_WAITING_VALUES, block_size=FILE_VALUES, block_items=FILE_REQUESTS, block_s=FLUSH_S
+        )
+        self._backlog = Backlog[_Waiting](self._write, limits, name="recorder")
 
     @classmethod
     def start(cls, manifest: BundleManifest, config: RankerConfig) -> Self | None:
@@ -91,8 +79,7 @@ class Recorder:
         """
         if not config.trace_folder:
             return None
-        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        folder = Path(config.trace_folder) / f"{manifest.name}-{began}-{socket.gethostname()}-{os.getpid()}"
+        folder = folder_of_this_start(config.trace_folder, model=manifest.name)
         try:
             writer = TraceWriter(
                 folder,
@@ -116,46 +103,28 @@ class Recorder:
         num_values = sum(len(one.keys) + len(one.offsets) for one in bags.values())
         if self._values_taken + num_values > self._max_values:
             self._end()
-        elif self._values_taken + num_values - self._values_written > MAX_WAITING_VALUES:
+            return
+        num_rows = {net: batches.of(net).num_rows for net in NETS}
+        if not self._backlog.offer(_Waiting(arrival_ns, bags, num_rows), size=num_values):
             DROPPED.labels(reason="full").inc()
-        else:
-            self._values_taken += num_values
-            self._num_taken += 1
-            num_rows = {net: batches.of(net).num_rows for net in NETS}
-            self._waiting.append(_Waiting(arrival_ns, bags, num_rows, num_values))
-            if self._num_taken == self._config.trace_max_requests:
-                self._end()
+            return
+        self._values_taken += num_values
+        self._num_taken += 1
+        if self._num_taken == self._config.trace_max_requests:
+            self._end()
 
     def close(self) -> None:
         """Write what waits, and end."""
-        self._closing.set()
-        self._thread.join()
+        self._backlog.close()
 
     def _end(self) -> None:
         self._is_full = True
         size_mib = self._values_taken * VALUE_BYTES / 2**20
         logger.info("took %d requests, up to %.0f MiB, for the trace, and take no more", self._num_taken, size_mib)
 
-    def _write(self) -> None:
-        block: list[_Waiting] = []
-        num_values = 0
-        written_s = time.monotonic()
-        is_last = False
-        while not is_last:
-            is_last = self._closing.wait(POLL_S)
-            while self._waiting or block:
-                is_full = num_values >= FILE_VALUES or len(block) >= FILE_REQUESTS
-                is_due = is_last or time.monotonic() - written_s > FLUSH_S
-                if is_full or (is_due and not self._waiting):
-                    self._write_block(block)
-                    block, num_values, written_s = [], 0, time.monotonic()
-                elif self._waiting:
-                    block.append(self._waiting.popleft())
-                    num_values += block[-1].num_values
-                else:
-                    break
-
-    def _write_block(self, block: Sequence[_Waiting]) -> None:
+    def _write(self, block: Sequence[_Waiting], *, is_due: bool) -> None:
+        if not block:
+            return
         try:
             self._writer.add(_requests_of(block, self._schema))
         except StorageError as error:
@@ -163,7 +132,6 @@ class Recorder:
             logger.error("%d requests are lost to the trace: %s", len(block), error)
         else:
             RECORDED.inc(len(block))
-        self._values_written += sum(request.num_values for request in block)
 
 
 def _requests_of(block: Sequence[_Waiting], schema: Schema) -> Requests:
