@@ -87,7 +87,7 @@ class Scorer:
         return self._lookups[shard, net]
 
     def bags_for(self, batches: NetBatches) -> list[dict[Net, LookupBags]]:
-        """Return what each shard is asked for, of each net that it has lookups of."""
+        """Return what each shard is asked for, of each net that it has lookups of; nothing if no net has rows."""
         bags: list[dict[Net, LookupBags]] = [{} for _ in range(self.manifest.plan.num_shards)]
         for net in NETS:
             of_shards: dict[int, list[Bags]] = defaultdict(list)
@@ -97,7 +97,7 @@ class Scorer:
                     of_shards[shard].append(part)
             for shard, of_shard in of_shards.items():
                 bags[shard][net] = LookupBags.of(of_shard)
-        return bags
+        return [of_shard if any(of_net.num_rows for of_net in of_shard.values()) else {} for of_shard in bags]
 
     def stand_in(self, bags: Mapping[Net, LookupBags], *, shard: int) -> dict[Net, Tensor]:
         """Return sums in the place of a shard's: of each bag as many times its table's fallback row as it has keys.
@@ -136,16 +136,27 @@ class Scorer:
     def scores(
         self, batches: NetBatches, sums: Sequence[Mapping[Net, Tensor]], bottom_NY: Tensor
     ) -> npt.NDArray[np.float32]:
-        """Return the probability of each task for each item; shape [N, T].
+        """Return the probability of each task for each item; shape [N, T]. `sums` are as `pooled` wants them."""
+        return self.scores_of_pooled(batches, self.pooled(batches, sums), bottom_NY)
+
+    @torch.inference_mode()
+    def pooled(self, batches: NetBatches, sums: Sequence[Mapping[Net, Tensor]]) -> dict[Net, Tensor]:
+        """Return each net's pooled embeddings, float32 [B, E], columns in the schema's order.
 
         `sums` holds every shard's sums for each net, [B, E] with columns in the order of its lookups; float32 or 16.
         """
         schema = self.manifest.feature_schema
-        pooled = {
+        return {
             net: pool_sums(self._assemble(sums, net, batches.of(net).num_rows), batches.of(net),
                            schema.sparse_of(net), schema)
             for net in NETS
         }  # fmt: skip
+
+    @torch.inference_mode()
+    def scores_of_pooled(
+        self, batches: NetBatches, pooled: Mapping[Net, Tensor], bottom_NY: Tensor
+    ) -> npt.NDArray[np.float32]:
+        """Return the probability of each task for each item, given the pooled embeddings; shape [N, T]."""
         scores_NT: npt.NDArray[np.float32] = self._logits(pooled, batches, bottom_NY).sigmoid_().numpy()
         return scores_NT
 
@@ -158,14 +169,16 @@ class Scorer:
 
     def _assemble(self, sums: Sequence[Mapping[Net, Tensor]], net: Net, num_rows: int) -> Tensor:
         """Return one net's sums in float32, columns in the schema's order; the slices of one table add up."""
-        by_feature: dict[str, Tensor] = {}
+        schema, by_feature = self.manifest.feature_schema, dict[str, Tensor]()
+        if num_rows == 0:  # shards that were asked for nothing gave nothing
+            return torch.empty((0, sum(schema.table(feature.table).dim for feature in schema.sparse_of(net))))
         for shard, per_net in enumerate(sums):
             lookups = self._lookups[shard, net]
             parts = torch.split(per_net[net], [lookup.dim for lookup in lookups], dim=1) if lookups else ()
             for lookup, part in zip(lookups, parts, strict=True):
                 name = lookup.feature.name
                 by_feature[name] = by_feature[name].float() + part if name in by_feature else part
-        columns = [by_feature[feature.name] for feature in self.manifest.feature_schema.sparse_of(net)]
+        columns = [by_feature[feature.name] for feature in schema.sparse_of(net)]
         return torch.cat(columns, dim=1).float() if columns else torch.empty((num_rows, 0))
 
 

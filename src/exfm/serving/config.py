@@ -98,6 +98,9 @@ class RankerConfig(ServerConfig):
     breaker_patience_ms: Annotated[int, Field(ge=0, le=600_000)] = 100
     """Time that a shard must have had for its silence to be a failure, in milliseconds, 0 to 600,000: callers in a
     hurry must not take a shard from all others."""
+    cache_mib: Annotated[int, Field(ge=0, le=1_048_576)] = 0
+    """Memory for items met before, whose embeddings are then not asked for again, in MiB (2**20 bytes), 1 to 1,048,576.
+    0, the default: none is kept."""
     trace_folder: str = ""
     """Folder, new or not, in which each start of a ranker records the requests that it gets, for `exfm shard
     statistics`: hashed ids, nothing else. In a pod a folder below /tmp, which goes with the pod. Empty, the default:

@@ -21,12 +21,14 @@ from exfm.features.oip import answer_parameters
 from exfm.features.request import RequestEncoder, input_specs
 from exfm.models.lookup import ShardTables
 from exfm.models.scoring import Scorer
+from exfm.schema import Net
 from exfm.serving.bundle_part import load_verified, read_manifest, verify_files
 from exfm.serving.call import Answer, Call, Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.model import ServedModel
 from exfm.serving.ranker.breaker import GuardedShard
 from exfm.serving.ranker.grpc_link import GrpcLink
+from exfm.serving.ranker.known_items import KnownItems
 from exfm.serving.ranker.link import NetBags, NetSums, ShardId, ShardLink
 from exfm.serving.ranker.local_link import LocalLink
 from exfm.serving.ranker.readiness import ATTEMPT_S, Golden, check_scores, read_golden, until_reached
@@ -84,6 +86,7 @@ class RankerModel(ServedModel):
                 "or set 'fail'"
             )
         self._scorer = scorer
+        self._known = KnownItems(manifest.feature_schema, cache_mib=config.cache_mib)
         self._encoder = RequestEncoder(manifest.feature_schema)
         self._golden = golden
         self._shards = shards
@@ -185,27 +188,33 @@ class RankerModel(ServedModel):
                 return self._scorer.bottom(batches)
 
         with timed(stopwatch, Layer.ROUTE):
-            bags = self._scorer.bags_for(batches)
+            recalled = self._known.recall(batches)
+            asked = batches if recalled is None else recalled.asked
+            bags = self._scorer.bags_for(asked)
         found, bottom_NY = await ask_all(
             shards, bags, deadline=deadline, meanwhile=bottom, may_miss=may_miss, stopwatch=stopwatch
         )
         with timed(stopwatch, Layer.DENSE):
-            return self._score(batches, bags, found, bottom_NY)
+            pooled, tables = self._pooled(asked, bags, found)
+            if recalled is not None:
+                pooled["item"] = self._known.complete(recalled, pooled["item"], is_kept=not tables)
+            scores_NT = self._scorer.scores_of_pooled(batches, pooled, bottom_NY)
+        return Answer(
+            outputs={task: scores_NT[:, column] for column, task in enumerate(self._scorer.manifest.tasks)},
+            parameters=answer_parameters(tables),
+        )
 
-    def _score(
-        self, batches: NetBatches, bags: Sequence[NetBags], found: Sequence[NetSums | None], bottom_NY: Tensor
-    ) -> Answer:
+    def _pooled(
+        self, asked: NetBatches, bags: Sequence[NetBags], found: Sequence[NetSums | None]
+    ) -> tuple[dict[Net, Tensor], set[str]]:
+        """Return what was asked for, and the tables of which something had to be made up."""
         missing = [shard for shard, of_shard in enumerate(found) if of_shard is None]
         sums = [
             self._scorer.stand_in(bags[shard], shard=shard) if of_shard is None else of_shard
             for shard, of_shard in enumerate(found)
         ]
         tables = set[str]().union(*(self._scorer.tables_asked(bags[shard], shard=shard) for shard in missing))
-        scores_NT = self._scorer.scores(batches, sums, bottom_NY)
-        return Answer(
-            outputs={task: scores_NT[:, column] for column, task in enumerate(self._scorer.manifest.tasks)},
-            parameters=answer_parameters(tables),
-        )
+        return self._scorer.pooled(asked, sums), tables
 
     async def _become_ready(self) -> None:
         """Return when the shards were reached and gave the golden scores; from then on the model is ready.
