@@ -6,6 +6,7 @@ Legend: B rows of one net, L lookups, E their dims side by side, S slices of one
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -24,6 +25,8 @@ from exfm.schema import NETS, Net, Schema, SparseFeature
 
 _ROWS_AT_ONCE = 2**14
 """That are encoded at a time, so that a table's encoding takes little memory beside."""
+_MAX_CHOICES = 16
+"""Of lookups that rankers leave out, for which a shard is ready at a time."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,20 @@ class LookupBags:
     """Of the first lookup's bags, row after row, then of the next lookup's."""
     lengths_LB: npt.NDArray[np.int32]
     """Keys of each bag; their sum is the number of keys."""
+    only: tuple[int, ...] | None = None
+    """The lookups' places among all that the shard has for the net, rising; None: these are all."""
 
     @classmethod
-    def of(cls, bags: Sequence[Bags]) -> Self:
+    def of(cls, bags: Sequence[Bags], *, only: tuple[int, ...] | None = None) -> Self:
         """Return these lookups' bags, of one lookup at least."""
         offsets_LB = np.stack([one.offsets for one in bags])
         keys = np.concatenate([one.keys for one in bags]) if len(bags) > 1 else bags[0].keys
-        return cls(keys=keys, lengths_LB=np.diff(offsets_LB, axis=1).astype(np.int32))
+        return cls(keys=keys, lengths_LB=np.diff(offsets_LB, axis=1).astype(np.int32), only=only)
+
+    @classmethod
+    def of_none(cls, num_rows: int) -> Self:
+        """Return what asks for none of a shard's lookups."""
+        return cls(keys=np.empty(0, dtype=np.uint64), lengths_LB=np.empty((0, num_rows), dtype=np.int32), only=())
 
     @property
     def num_rows(self) -> int:
@@ -68,6 +78,15 @@ def lookups_of(plan: ShardPlan, schema: Schema, *, shard: int, net: Net) -> tupl
         for feature in schema.sparse_of(net)
         for slice_ in held[feature.table]
     )
+
+
+def places_of(lookups: Sequence[Lookup], among: Sequence[Lookup]) -> tuple[int, ...] | None:
+    """Return where these lookups' features and tables are among others in the same order; None if these are all."""
+    names = {(lookup.feature.name, lookup.slice.kind, lookup.slice.first_row) for lookup in lookups}
+    places = (
+        place for place, one in enumerate(among) if (one.feature.name, one.slice.kind, one.slice.first_row) in names
+    )
+    return None if len(lookups) == len(among) else tuple(places)
 
 
 class ShardTables:
@@ -94,11 +113,10 @@ class ShardTables:
             raise BundleError(
                 f"the tables of shard {shard} are {flat.numel()} x {flat.dtype}, expected {expected} x torch.uint8"
             )
-        self._of_net = {}
-        for net in NETS:
-            lookups = lookups_of(plan, schema, shard=shard, net=net)
-            if lookups:
-                self._of_net[net] = _NetTables(flat, lookups, schema, hot_rows, sums)
+        self._lookups = {net: lookups_of(plan, schema, shard=shard, net=net) for net in NETS}
+        self._make = partial(_NetTables, flat, schema=schema, hot_rows=hot_rows, sums=sums)
+        self._all = {net: self._make(lookups) for net, lookups in self._lookups.items() if lookups}
+        self._some: dict[tuple[Net, tuple[int, ...]], _NetTables] = {}
 
     def sums(self, net: Net, bags: LookupBags) -> Tensor:
         """Return the sum of each bag's rows; [B, E].
@@ -107,14 +125,24 @@ class ShardTables:
 
         Raises: KeysOutsideSliceError if a key falls on a row that this shard does not hold.
         """
-        return self._of_net[net].sums(bags)
+        if bags.only is None:
+            return self._all[net].sums(bags)
+        return self._of_some(net, bags.only).sums(bags) if bags.only else torch.empty((bags.num_rows, 0))
+
+    def _of_some(self, net: Net, only: tuple[int, ...]) -> "_NetTables":
+        """Return some lookups of a net. Rankers leave out the same ones for life, so they are made once."""
+        if (net, only) not in self._some:
+            if len(self._some) == _MAX_CHOICES:
+                self._some.clear()
+            self._some[net, only] = self._make([self._lookups[net][place] for place in only])
+        return self._some[net, only]
 
 
 class _NetTables:
     """What a shard looks up for one net, by one call."""
 
     def __init__(
-        self, flat: Tensor, lookups: Sequence[Lookup], schema: Schema, hot_rows: HotRows, sums: SumsType
+        self, flat: Tensor, lookups: Sequence[Lookup], *, schema: Schema, hot_rows: HotRows, sums: SumsType
     ) -> None:
         self._lookups = lookups
         slices = [lookup.slice for lookup in lookups]

@@ -18,10 +18,12 @@ from torch import Tensor
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, tables_file
 from exfm.artifact.fallback_rows import NO_FALLBACK_ROWS, FallbackRows, read_fallback_rows
 from exfm.artifact.hot_rows import HOT_ROWS_FILE, NO_HOT_ROWS, HotRows, hot_rows_file, read_hot_rows
+from exfm.artifact.plan import ShardPlan
 from exfm.errors import BundleError
 from exfm.features.batch import Bags, NetBatches
 from exfm.models.config import NetworkConfig
-from exfm.models.lookup import KeyRouter, Lookup, LookupBags, ShardTables, lookups_of
+from exfm.models.local_tables import with_local_tables
+from exfm.models.lookup import KeyRouter, Lookup, LookupBags, ShardTables, lookups_of, places_of
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
 from exfm.models.one_user import OneUserNetwork
 from exfm.models.pooled_lookup import SumsType
@@ -39,12 +41,15 @@ class Scorer:
         *,
         hot_rows: HotRows = NO_HOT_ROWS,
         fallback_rows: FallbackRows = NO_FALLBACK_ROWS,
+        local_tables: Collection[str] = (),
     ) -> None:
         """Score for a bundle; `hot_rows` tells the rows of its plan's hot slices.
 
-        Without `fallback_rows`, nothing can stand in for a shard.
+        Without `fallback_rows`, nothing can stand in for a shard. `local_tables` are asked of no shard, but of one more
+        after the last.
         """
         self.manifest = manifest
+        self.local_tables = tuple(local_tables)
         self._network = network.eval()
         user_features = manifest.feature_schema.sparse_of("user")
         self._one_user = OneUserNetwork(
@@ -52,11 +57,14 @@ class Scorer:
             num_user_columns=sum(manifest.feature_schema.table(feature.table).dim for feature in user_features),
         )
         self._fallback_rows = {table: torch.from_numpy(row) for table, row in fallback_rows.items()}
-        plan, schema = manifest.plan, manifest.feature_schema
-        self._lookups: dict[tuple[int, Net], tuple[Lookup, ...]] = {
-            (shard, net): lookups_of(plan, schema, shard=shard, net=net)
-            for shard in range(plan.num_shards)
-            for net in NETS
+        schema = manifest.feature_schema
+        self.plan = plan = with_local_tables(manifest.plan, schema, local_tables)
+        every = [(shard, net) for shard in range(plan.num_shards) for net in NETS]
+        self._lookups = {(shard, net): lookups_of(plan, schema, shard=shard, net=net) for shard, net in every}
+        self._only = {
+            (shard, net): places_of(lookups, lookups_of(manifest.plan, schema, shard=shard, net=net))
+            for (shard, net), lookups in self._lookups.items()
+            if shard < manifest.plan.num_shards
         }
         slices = plan.by_table()
         self._shards = {name: [slice_.shard for slice_ in of_table] for name, of_table in slices.items()}
@@ -65,8 +73,8 @@ class Scorer:
         }
 
     @classmethod
-    def load(cls, folder: Path, manifest: BundleManifest) -> Self:
-        """Return the scorer of a bundle whose files were verified.
+    def load(cls, folder: Path, manifest: BundleManifest, *, local_tables: Collection[str] = ()) -> Self:
+        """Return the scorer of a bundle whose files were verified; for `local_tables` it asks no shard.
 
         Raises: BundleError if its parameters, hot rows or fallback rows are missing or malformed, or do not fit network
         and plan.
@@ -80,15 +88,15 @@ class Scorer:
         fallback: FallbackRows = NO_FALLBACK_ROWS
         if manifest.fallback_rows:
             fallback = read_fallback_rows(folder / manifest.fallback_rows, manifest.feature_schema)
-        return cls(manifest, network, hot_rows=hot_rows, fallback_rows=fallback)
+        return cls(manifest, network, hot_rows=hot_rows, fallback_rows=fallback, local_tables=local_tables)
 
     def lookups(self, shard: int, net: Net) -> tuple[Lookup, ...]:
-        """Return what a shard looks up for one net, in the order of bags and of columns."""
+        """Return what a shard is asked to look up for one net, in the order of bags and of columns."""
         return self._lookups[shard, net]
 
     def bags_for(self, batches: NetBatches) -> list[dict[Net, LookupBags]]:
         """Return what each shard is asked for, of each net that it has lookups of; nothing if no net has rows."""
-        bags: list[dict[Net, LookupBags]] = [{} for _ in range(self.manifest.plan.num_shards)]
+        bags: list[dict[Net, LookupBags]] = [{} for _ in range(self.plan.num_shards)]
         for net in NETS:
             of_shards: dict[int, list[Bags]] = defaultdict(list)
             for feature in self.manifest.feature_schema.sparse_of(net):
@@ -96,8 +104,11 @@ class Scorer:
                 for shard, part in zip(self._shards[feature.table], parts, strict=True):
                     of_shards[shard].append(part)
             for shard, of_shard in of_shards.items():
-                bags[shard][net] = LookupBags.of(of_shard)
-        return [of_shard if any(of_net.num_rows for of_net in of_shard.values()) else {} for of_shard in bags]
+                bags[shard][net] = LookupBags.of(of_shard, only=self._only.get((shard, net)))
+        for (shard, net), only in self._only.items():
+            if only == ():  # a shard must be told of each net
+                bags[shard][net] = LookupBags.of_none(batches.of(net).num_rows)
+        return [of_shard if any(of_net.lengths_LB.size for of_net in of_shard.values()) else {} for of_shard in bags]
 
     def stand_in(self, bags: Mapping[Net, LookupBags], *, shard: int) -> dict[Net, Tensor]:
         """Return sums in the place of a shard's: of each bag as many times its table's fallback row as it has keys.
@@ -182,21 +193,46 @@ class Scorer:
         return torch.cat(columns, dim=1).float() if columns else torch.empty((num_rows, 0))
 
 
+def load_local_tables(folder: Path, scorer: Scorer) -> ShardTables:
+    """Return the tables for which a scorer asks no shard, copied out of the shards' files, which were verified.
+
+    Raises: BundleError if a file is not what the plan says.
+    """
+    plan, schema, local = scorer.manifest.plan, scorer.manifest.feature_schema, scorer.manifest.plan.num_shards
+    flat = torch.empty(scorer.plan.flat_size_bytes(local), dtype=torch.uint8)
+    for slice_ in scorer.plan.slices_on(local):
+        at = slice_.offset_bytes
+        for part in (part for part in plan.slices_of(slice_.table) if part.kind == "rows"):
+            held = read_flat(folder, plan, shard=part.shard)[part.offset_bytes : part.offset_bytes + part.size_bytes]
+            flat[at : at + part.size_bytes] = held
+            at += part.size_bytes
+    return ShardTables(flat, scorer.plan, schema, shard=local)
+
+
 def load_shard_tables(folder: Path, manifest: BundleManifest, *, shard: int, sums: SumsType = "fp32") -> ShardTables:
     """Return one shard's tables, mapped from its file.
 
     Raises: BundleError if the file, or that of its hot rows, is not what the plan says.
+    """
+    plan, schema = manifest.plan, manifest.feature_schema
+    flat = read_flat(folder, plan, shard=shard)
+    hot_rows = read_hot_rows(folder / hot_rows_file(shard), plan.slices_on(shard), schema)
+    return ShardTables(flat, plan, schema, shard=shard, hot_rows=hot_rows, sums=sums)
+
+
+def read_flat(folder: Path, plan: ShardPlan, *, shard: int) -> Tensor:
+    """Return one shard's flat tensor, mapped from its file.
+
+    Raises: BundleError if the file holds something else.
     """
     path = folder / tables_file(shard)
     try:
         tensors = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise BundleError(f"{path}: {error}") from error
-    plan, schema = manifest.plan, manifest.feature_schema
     if set(tensors) != {plan.encoding}:
         raise BundleError(f"{path}: holds tensors {sorted(tensors)}, expected one, {plan.encoding}")
-    hot_rows = read_hot_rows(folder / hot_rows_file(shard), plan.slices_on(shard), schema)
-    return ShardTables(tensors[plan.encoding], plan, schema, shard=shard, hot_rows=hot_rows, sums=sums)
+    return tensors[plan.encoding]
 
 
 class UnshardedScorer:

@@ -98,6 +98,9 @@ class RankerConfig(ServerConfig):
     breaker_patience_ms: Annotated[int, Field(ge=0, le=600_000)] = 100
     """Time that a shard must have had for its silence to be a failure, in milliseconds, 0 to 600,000: callers in a
     hurry must not take a shard from all others."""
+    local_tables_mib: Annotated[int, Field(ge=0, le=1_048_576)] = 0
+    """Memory for whole tables of items, which are then asked of no shard, in MiB (2**20 bytes), 1 to 1,048,576.
+    0, the default: none is held."""
     cache_mib: Annotated[int, Field(ge=0, le=1_048_576)] = 0
     """Memory for items met before, whose embeddings are then not asked for again, in MiB (2**20 bytes), 1 to 1,048,576.
     0, the default: none is kept."""

@@ -39,13 +39,12 @@ class ShardId:
     bundle_id: str
     shard: int
     dims: Mapping[Net, int]
-    """E of each net that it has lookups of."""
+    """E of each net, of the lookups that it is asked for."""
 
     @classmethod
     def of(cls, scorer: Scorer, shard: int) -> "ShardId":
         """Return a shard of the bundle that a scorer is for."""
-        lookups = {net: scorer.lookups(shard, net) for net in NETS}
-        dims = {net: sum(lookup.dim for lookup in of_net) for net, of_net in lookups.items() if of_net}
+        dims = {net: sum(lookup.dim for lookup in scorer.lookups(shard, net)) for net in NETS}
         return cls(scorer.manifest.name, scorer.manifest.bundle_id, shard, dims)
 
 

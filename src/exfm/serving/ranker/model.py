@@ -19,10 +19,11 @@ from exfm.errors import ConfigError, ServingError, VersionMismatchError
 from exfm.features.batch import NetBatches
 from exfm.features.oip import answer_parameters
 from exfm.features.request import RequestEncoder, input_specs
+from exfm.models.local_tables import choose_local_tables
 from exfm.models.lookup import ShardTables
 from exfm.models.scoring import Scorer
 from exfm.schema import Net
-from exfm.serving.bundle_part import load_verified, read_manifest, verify_files
+from exfm.serving.bundle_part import load_verified, load_verified_locals, read_manifest, verify_files
 from exfm.serving.call import Answer, Call, Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.model import ServedModel
@@ -47,7 +48,8 @@ LINKS: dict[str, type[GrpcLink] | type[StreamLink]] = {"grpc": GrpcLink, "stream
 DEGRADED = Counter("exfm_ranker_degraded_answers", "Answers with fallback rows in the place of rows of a shard")
 
 Shards = Sequence[str | ShardTables]
-"""Of each shard its address, or its tables, which this server then holds itself."""
+"""Of each shard its address, or its tables, which this server then holds itself; after the last, those that it holds
+beside."""
 
 
 class RankerModel(ServedModel):
@@ -69,16 +71,11 @@ class RankerModel(ServedModel):
 
         What clients ask goes to `recorder` too.
 
-        Raises: ConfigError if they are not as many as the bundle's, or answers may be degraded but the bundle has no
-        fallback rows.
+        Raises: ConfigError if answers may be degraded but the bundle has no fallback rows.
         """
         manifest = scorer.manifest
         super().__init__(manifest.name, bundle_id=manifest.bundle_id, config=config)
         self.ready = False
-        if len(shards) != manifest.plan.num_shards:
-            raise ConfigError(
-                f"bundle {manifest.name!r} has {manifest.plan.num_shards} shards, but {len(shards)} addresses are given"
-            )
         self._degrades = config.when_shard_fails == "degrade"
         if self._degrades and not manifest.fallback_rows:
             raise ConfigError(
@@ -101,19 +98,29 @@ class RankerModel(ServedModel):
     ) -> Self:
         """Return a bundle's ranker, whose network was verified, with the shards at these addresses.
 
-        No table is read, unless there are no addresses: then this server holds all shards' tables itself. An empty
-        `bundle_id` takes any bundle.
+        No table is read, unless there are no addresses: then this server holds all shards' tables itself; or the
+        settings have room for some. An empty `bundle_id` takes any bundle.
 
-        Raises: ConfigError, BundleError.
+        Raises: ConfigError if the addresses are not as many as the bundle's shards, among others; BundleError.
         """
         manifest = read_manifest(bundle, bundle_id=bundle_id)
-        optional = [HOT_ROWS_FILE if manifest.plan.hot_slices() else "", manifest.fallback_rows]
+        plan = manifest.plan
+        if len(shards) not in {0, plan.num_shards}:
+            raise ConfigError(
+                f"bundle {manifest.name!r} has {plan.num_shards} shards, but {len(shards)} addresses are given"
+            )
+        optional = [HOT_ROWS_FILE if plan.hot_slices() else "", manifest.fallback_rows]
         verify_files(bundle, manifest, [DENSE_FILE, *filter(None, optional)])
         golden = read_golden(bundle, manifest)
-        scorer = Scorer.load(bundle, manifest)
-        held = [] if shards else [load_verified(bundle, manifest, shard=n) for n in range(manifest.plan.num_shards)]
+        room_bytes = config.local_tables_mib * 2**20 if shards else 0
+        local = choose_local_tables(plan, manifest.feature_schema, size_bytes=room_bytes) if room_bytes else ()
+        scorer = Scorer.load(bundle, manifest, local_tables=local)
+        held = [] if shards else [load_verified(bundle, manifest, shard=n) for n in range(plan.num_shards)]
+        if local:
+            held.append(load_verified_locals(bundle, scorer))
+            logger.info("holds %d tables itself: %s", len(local), ", ".join(local))
         recorder = Recorder.start(manifest, config)
-        return cls(scorer, golden=golden, shards=shards or held, tls=tls, recorder=recorder, config=config)
+        return cls(scorer, golden=golden, shards=[*shards, *held], tls=tls, recorder=recorder, config=config)
 
     async def open(self) -> None:
         """Connect to the shards; they need not be there yet."""

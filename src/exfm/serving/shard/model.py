@@ -32,6 +32,7 @@ from exfm.serving.shard.protocol import (
     checked_bags,
     keys_input,
     lengths_input,
+    lookups_input,
     shard_model_name,
     sums_output,
 )
@@ -67,7 +68,7 @@ class ShardModel(ServedModel):
         self._tls = tls
         every = {net: lookups_of(manifest.plan, manifest.feature_schema, shard=shard, net=net) for net in NETS}
         self._lookups = {net: lookups for net, lookups in every.items() if lookups}
-        self._dims = {net: sum(lookup.dim for lookup in lookups) for net, lookups in self._lookups.items()}
+        self._dims = {net: np.array([lookup.dim for lookup in of_net]) for net, of_net in self._lookups.items()}
         for slice_ in manifest.plan.slices_on(shard):
             REFUSED_KEYS.labels(table=slice_.table)  # shows 0 before the first
 
@@ -97,8 +98,8 @@ class ShardModel(ServedModel):
     def get_output_types(self) -> list[dict[str, Any]]:
         """Return the sums of each net."""
         return [
-            {"name": sums_output(net), "datatype": SUMS_TYPES[self.config.sums], "shape": [-1, num_dims]}
-            for net, num_dims in self._dims.items()
+            {"name": sums_output(net), "datatype": SUMS_TYPES[self.config.sums], "shape": [-1, int(dims_L.sum())]}
+            for net, dims_L in self._dims.items()
         ]
 
     async def predict(
@@ -117,7 +118,8 @@ class ShardModel(ServedModel):
                 f"shard {self.name!r} holds bundle {self.bundle_id}, but the request is for "
                 f"{payload.model_version!r}; a request to a shard says which bundle it is for"
             )
-        expected = {name for net in self._lookups for name in (keys_input(net), lengths_input(net))}
+        of_net = (keys_input, lengths_input, lookups_input)
+        expected = {input_of(net) for net in self._lookups for input_of in of_net}
         unknown = set(payload.tensors) - expected
         if unknown:
             raise RequestError(f"unknown input {min(unknown)!r}; this shard's inputs are {', '.join(sorted(expected))}")
@@ -152,7 +154,9 @@ class ShardModel(ServedModel):
         with PREDICT_HIST_TIME.labels(**get_labels(self.name)).time():
             with timed(stopwatch, Layer.DESERIALIZE):
                 bags = {
-                    net: checked_bags(ask.keys[net], ask.lengths[net], net=net, num_lookups=len(lookups))
+                    net: checked_bags(
+                        ask.keys[net], ask.lengths[net], ask.lookups.get(net), net=net, num_lookups=len(lookups)
+                    )
                     for net, lookups in self._lookups.items()
                 }
             return self._sums(bags, stopwatch)
@@ -167,7 +171,7 @@ class ShardModel(ServedModel):
         sums = {}
         for net, of_net in bags.items():
             self.check_rows(of_net.num_rows, kind=f"{net} rows")
-            self._check_answer(net, of_net.num_rows)
+            self._check_answer(net, of_net)
             try:
                 sums[net] = self._tables.sums(net, of_net).numpy()
             except KeysOutsideSliceError as error:
@@ -176,12 +180,14 @@ class ShardModel(ServedModel):
             _check_half(net, sums[net])
         return sums
 
-    def _check_answer(self, net: Net, num_rows: int) -> None:
-        """Return if the sums of so many rows fit into one message.
+    def _check_answer(self, net: Net, bags: LookupBags) -> None:
+        """Return if the sums of these bags fit into one message.
 
         Raises: RequestError.
         """
-        size_bytes = NUMBER_TYPES[SUMS_TYPES[self.config.sums]].itemsize * num_rows * self._dims[net]
+        num_rows, dims_L = bags.num_rows, self._dims[net]
+        num_dims = int((dims_L if bags.only is None else dims_L[list(bags.only)]).sum())
+        size_bytes = NUMBER_TYPES[SUMS_TYPES[self.config.sums]].itemsize * num_rows * num_dims
         if size_bytes > self.config.max_message_bytes - MESSAGE_ROOM_BYTES:
             raise RequestError(
                 f"the {net} sums of {num_rows} rows take {size_bytes} B; max_message_bytes is "
