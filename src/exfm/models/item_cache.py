@@ -4,8 +4,8 @@ What is kept of an item is its pooled embeddings, all features side by side, by 
 if all of its ids are the same, in the same order. Hashes are 64 bits, salted anew in each process, so nobody can choose
 ids that look like another item's; by chance a new item is taken for one of C kept ones once in 2**64 / C times.
 
-Slots come in sets of WAYS. Of a full set, the slot that was not met for longest is given away, and only to an item that
-came up twice of late: most items come once, and would drive out those that come back.
+An item is kept when it comes up again: most come once, and would drive out those that come back. Slots come in sets of
+WAYS, of which the one that was not met for longest is given away.
 
 Legend: N items, M of them new, F features, E dims of all features, S sets, W ways.
 """
@@ -25,7 +25,7 @@ WAYS = 8
 """Slots of a set: their hashes are a cache line."""
 
 RECENT = 4
-"""Hashes of items that came up once, for each slot."""
+"""Hashes of items that came up of late, for each slot."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -103,20 +103,18 @@ class ItemCache:
         )
 
     def keep(self, recalled: Recalled, new_ME: Floats) -> None:
-        """Keep the embeddings of items that were new, if there is room or they came up before."""
+        """Keep the embeddings of items that were new to `recall`, and came up before."""
         hashes_M = recalled.hashes_M
         places_M = rows_of_keys(hashes_M, len(self._recent))
-        is_back_M = self._recent[places_M] == hashes_M
+        back = np.flatnonzero(self._recent[places_M] == hashes_M)
         self._recent[places_M] = hashes_M
-        sets_M = rows_of_keys(hashes_M, self.num_sets)
-        met_MW = self._met_SW[sets_M]
-        oldest_M = met_MW.argmin(axis=1)
-        kept = np.flatnonzero(is_back_M | (met_MW.min(axis=1) == 0))
+        if not len(back):
+            return
+        sets = rows_of_keys(hashes_M[back], self.num_sets)
         # Two items of one set would take the same slot: the first has it, the other may come again.
-        slots, first = np.unique(sets_M[kept] * WAYS + oldest_M[kept], return_index=True)
-        kept = kept[first]
-        self._rows[slots] = new_ME[kept]
-        self._hashes_SW.reshape(-1)[slots] = hashes_M[kept]
+        slots, first = np.unique(sets * WAYS + self._met_SW[sets].argmin(axis=1), return_index=True)
+        self._rows[slots] = new_ME[back[first]]
+        self._hashes_SW.reshape(-1)[slots] = hashes_M[back[first]]
         self._met_SW.reshape(-1)[slots] = self._now
 
     def _hashes_of(self, items: Batch) -> Keys:
@@ -124,14 +122,16 @@ class ItemCache:
         bags = LookupBags.of(list(items.bags.values()))
         mixed = (bags.keys ^ self._salt) * self._factor
         mixed ^= mixed >> _SHIFT
-        if len(mixed) == bags.lengths_LB.size and bags.lengths_LB.max(initial=0) == 1:
-            hashes_FN = mixed.reshape(bags.lengths_LB.shape)
-        else:
-            ends = bags.lengths_LB.cumsum()
-            places = np.arange(1, len(mixed) + 1) - np.repeat(ends, bags.lengths_LB.reshape(-1))  # the last one's is 0
-            mixed *= (places.view(np.uint64) * self._factor) | _ONE
-            sums = np.concatenate([np.zeros(1, dtype=np.uint64), mixed.cumsum()])[ends]
-            hashes_FN = np.diff(sums, prepend=np.uint64(0)).reshape(bags.lengths_LB.shape)
-        hashes_FN = hashes_FN ^ (hashes_FN >> _SHIFT)
-        hashes_N: Keys = (hashes_FN * self._factors_F1).sum(axis=0, dtype=np.uint64)
+        lengths = bags.lengths_LB.reshape(-1)
+        if len(mixed) != len(lengths) or lengths.max(initial=0) > 1:
+            ends = lengths.cumsum()
+            places = np.arange(len(mixed)) - np.repeat(ends, lengths)
+            mixed *= (places.view(np.uint64) * self._factor) | _ONE  # else the order would not matter
+            sums = np.zeros(len(mixed) + 1, dtype=np.uint64)
+            mixed.cumsum(out=sums[1:])
+            mixed = sums[ends] - sums[ends - lengths]
+        hashes_FN = mixed.reshape(bags.lengths_LB.shape)
+        hashes_FN ^= hashes_FN >> _SHIFT
+        hashes_FN *= self._factors_F1
+        hashes_N: Keys = hashes_FN.sum(axis=0)
         return hashes_N | _ONE

@@ -66,6 +66,7 @@ class Scorer:
             for (shard, net), lookups in self._lookups.items()
             if shard < manifest.plan.num_shards
         }
+        self._left_out = [of_net for of_net, only in self._only.items() if only == ()]
         slices = plan.by_table()
         self._shards = {name: [slice_.shard for slice_ in of_table] for name, of_table in slices.items()}
         self._routers = {
@@ -105,9 +106,8 @@ class Scorer:
                     of_shards[shard].append(part)
             for shard, of_shard in of_shards.items():
                 bags[shard][net] = LookupBags.of(of_shard, only=self._only.get((shard, net)))
-        for (shard, net), only in self._only.items():
-            if only == ():  # a shard must be told of each net
-                bags[shard][net] = LookupBags.of_none(batches.of(net).num_rows)
+        for shard, net in self._left_out:  # a shard must be told of each net
+            bags[shard][net] = LookupBags.of_none(batches.of(net).num_rows)
         return [of_shard if any(of_net.lengths_LB.size for of_net in of_shard.values()) else {} for of_shard in bags]
 
     def stand_in(self, bags: Mapping[Net, LookupBags], *, shard: int) -> dict[Net, Tensor]:

@@ -110,7 +110,7 @@ def read_ask(frame: Frame) -> Ask:
     Raises: RequestError if its sizes contradict each other.
     """
     body, keys, lengths, lookups = frame.body, {}, {}, {}
-    sizes, at = _sizes_of(frame, after=_ASK_BYTES)
+    sizes, at = _sizes_of(frame, after=_ASK_BYTES, may_be_some=True)
     for net, is_some, num_lookups, num_rows, num_keys in sizes:
         keys[net] = _array(body, at, num_keys, "<u8").astype(np.uint64, copy=False)
         at += 8 * num_keys
@@ -204,14 +204,16 @@ def read_greeting(frame: Frame) -> tuple[str, int]:
     return (_id_of(frame.body) if len(frame.body) == _ID_BYTES else ""), frame.shard
 
 
-def _sizes_of(frame: Frame, *, after: int) -> tuple[list[tuple[Net, bool, int, int, int]], int]:
+def _sizes_of(
+    frame: Frame, *, after: int, may_be_some: bool = False
+) -> tuple[list[tuple[Net, bool, int, int, int]], int]:
     end = after + frame.num_nets * _SIZES.size
     if len(frame.body) < end:
         raise RequestError(f"a frame of {len(frame.body)} B, expected {end} B at least for {frame.num_nets} nets")
     sizes: list[tuple[Net, bool, int, int, int]] = []
     for index in range(frame.num_nets):
         number, *counts = _SIZES.unpack_from(frame.body, after + index * _SIZES.size)
-        is_some = number >= _SOME
+        is_some = may_be_some and number >= _SOME
         number -= _SOME * is_some
         if number >= len(NETS) or any(net == NETS[number] for net, *_ in sizes):
             raise RequestError(f"net {number} in a frame is unknown or given twice; expected 0 to {len(NETS) - 1}")
