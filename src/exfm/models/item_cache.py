@@ -1,8 +1,9 @@
 """Items met before: what all tables gave for them, so that no shard need be asked for them again.
 
 What is kept of an item is its pooled embeddings, all features side by side, by a hash of its keys: an item is met again
-if all of its ids are the same, in the same order. Hashes are 64 bits, salted anew in each process, so nobody can choose
-ids that look like another item's; by chance a new item is taken for one of C kept ones once in 2**64 / C times.
+if all of its ids are the same. In another order, a bag's sum may differ by its rounding. Hashes are 64 bits, salted
+anew in each process, so nobody can choose ids that look like another item's; by chance a new item is taken for one of C
+kept ones once in 2**64 / C times.
 
 An item is kept when it comes up again: most come once, and would drive out those that come back. Slots come in sets of
 WAYS, of which the one that was not met for longest is given away.
@@ -18,7 +19,6 @@ import numpy.typing as npt
 from exfm.artifact.rows import Keys, rows_of_keys
 from exfm.errors import ConfigError
 from exfm.features.batch import Batch, NetBatches
-from exfm.models.lookup import LookupBags
 from exfm.schema import Schema
 
 WAYS = 8
@@ -119,18 +119,15 @@ class ItemCache:
 
     def _hashes_of(self, items: Batch) -> Keys:
         """Return a hash of each item's keys; [N]. It is never 0, which is that of a free slot."""
-        bags = LookupBags.of(list(items.bags.values()))
-        mixed = (bags.keys ^ self._salt) * self._factor
+        bags = list(items.bags.values())
+        mixed = np.concatenate([one.keys for one in bags]) ^ self._salt
+        mixed *= self._factor
         mixed ^= mixed >> _SHIFT
-        lengths = bags.lengths_LB.reshape(-1)
-        if len(mixed) != len(lengths) or lengths.max(initial=0) > 1:
-            ends = lengths.cumsum()
-            places = np.arange(len(mixed)) - np.repeat(ends, lengths)
-            mixed *= (places.view(np.uint64) * self._factor) | _ONE  # else the order would not matter
-            sums = np.zeros(len(mixed) + 1, dtype=np.uint64)
-            mixed.cumsum(out=sums[1:])
-            mixed = sums[ends] - sums[ends - lengths]
-        hashes_FN = mixed.reshape(bags.lengths_LB.shape)
+        sums = np.zeros(len(mixed) + 1, dtype=np.uint64)
+        mixed.cumsum(out=sums[1:])
+        offsets_FB = np.stack([one.offsets for one in bags])
+        offsets_FB[1:] += offsets_FB[:-1, -1:].cumsum(axis=0)
+        hashes_FN = np.diff(sums[offsets_FB], axis=1)
         hashes_FN ^= hashes_FN >> _SHIFT
         hashes_FN *= self._factors_F1
         hashes_N: Keys = hashes_FN.sum(axis=0)
