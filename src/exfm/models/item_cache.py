@@ -71,7 +71,7 @@ class ItemCache:
                 f"a cache of {size_bytes} B has no room for {WAYS} items of {num_dims} numbers, which take "
                 f"{set_bytes} B; make it larger, or 0"
             )
-        self.num_sets = num_sets
+        self._num_sets = num_sets
         self._rows = np.empty((num_sets * WAYS, num_dims), dtype=np.float32)
         self._hashes_SW = np.zeros((num_sets, WAYS), dtype=np.uint64)
         self._met_SW = np.zeros((num_sets, WAYS), dtype=np.int64)
@@ -79,6 +79,11 @@ class ItemCache:
         self._now = 0
         salts = np.random.default_rng().integers(2**64, size=len(features) + 2, dtype=np.uint64)
         self._salt, self._factor, self._factors_F1 = salts[0], salts[1] | _ONE, salts[2:, np.newaxis] | _ONE
+
+    @property
+    def num_items(self) -> int:
+        """Return how many items it may keep."""
+        return len(self._rows)
 
     @property
     def size_bytes(self) -> int:
@@ -89,7 +94,7 @@ class ItemCache:
         """Return what is known of these items, each of which counts as met now."""
         self._now += 1
         hashes_N = self._hashes_of(batches.item)
-        sets_N = rows_of_keys(hashes_N, self.num_sets)
+        sets_N = rows_of_keys(hashes_N, self._num_sets)
         is_met_NW = self._hashes_SW[sets_N] == hashes_N[:, np.newaxis]
         is_new_N = ~is_met_NW.any(axis=1)
         slots_N = sets_N * WAYS + is_met_NW.argmax(axis=1)
@@ -110,7 +115,7 @@ class ItemCache:
         self._recent[places_M] = hashes_M
         if not len(back):
             return
-        sets = rows_of_keys(hashes_M[back], self.num_sets)
+        sets = rows_of_keys(hashes_M[back], self._num_sets)
         # Two items of one set would take the same slot: the first has it, the other may come again.
         slots, first = np.unique(sets * WAYS + self._met_SW[sets].argmin(axis=1), return_index=True)
         self._rows[slots] = new_ME[back[first]]

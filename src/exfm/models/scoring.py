@@ -58,6 +58,7 @@ class Scorer:
         )
         self._fallback_rows = {table: torch.from_numpy(row) for table, row in fallback_rows.items()}
         schema = manifest.feature_schema
+        # The bundle's own plan is the shards'; this is what is asked of them, and of one more.
         self.plan = plan = with_local_tables(manifest.plan, schema, local_tables)
         every = [(shard, net) for shard in range(plan.num_shards) for net in NETS]
         self._lookups = {(shard, net): lookups_of(plan, schema, shard=shard, net=net) for shard, net in every}

@@ -1,5 +1,7 @@
 """The ranker's cache of items, if its settings want one, and what Prometheus hears of it."""
 
+import logging
+
 import torch
 from prometheus_client import Counter
 from torch import Tensor
@@ -7,6 +9,8 @@ from torch import Tensor
 from exfm.features.batch import NetBatches
 from exfm.models.item_cache import ItemCache, Recalled
 from exfm.schema import Schema
+
+logger = logging.getLogger(__name__)
 
 HITS = Counter("exfm_ranker_cache_hits", "Candidates whose embeddings the ranker had kept")
 MISSES = Counter("exfm_ranker_cache_misses", "Candidates that shards were asked for, since the cache had them not")
@@ -21,6 +25,8 @@ class KnownItems:
         Raises: ConfigError if that is too little, or items have no embeddings.
         """
         self._cache = ItemCache(schema, size_bytes=cache_mib * 2**20) if cache_mib else None
+        if self._cache is not None:
+            logger.info("keeps up to %d items in %.1f MiB", self._cache.num_items, self._cache.size_bytes / 2**20)
 
     def recall(self, batches: NetBatches) -> Recalled | None:
         """Return what is known of these items; None without a cache."""
