@@ -172,11 +172,17 @@ KEY_OUTSIDE = 2**64 - 1
 
 
 def shard_inputs(
-    *, item_keys: list[int], item_lengths: list[list[int]], user_lengths: list[list[int]] | None = None
+    *,
+    item_keys: list[int],
+    item_lengths: list[list[int]],
+    user_lengths: list[list[int]] | None = None,
+    user_lookups: list[int] | None = None,
 ) -> list[tritonclient.grpc.InferInput]:
     """Return the inputs of a request to shard 0, with no keys of the user net."""
     inputs = []
+    lookups = [] if user_lookups is None else [("user.lookups", "INT32", np.array(user_lookups, dtype=np.int32))]
     for name, datatype, values in [
+        *lookups,
         ("user.keys", "UINT64", np.array([], dtype=np.uint64)),
         ("user.lengths", "INT32", np.array(user_lengths or [[0]] * NUM_USER_LOOKUPS, dtype=np.int32)),
         ("item.keys", "UINT64", np.array(item_keys, dtype=np.uint64)),
@@ -230,11 +236,16 @@ def test_a_shard_refuses_a_request_for_another_bundle(
     assert caught.value.status() == "StatusCode.FAILED_PRECONDITION"
 
 
-BAD_BAGS = {
+ONE_ITEM: dict[str, Any] = {"item_lengths": [[0]]}
+BAD_BAGS: dict[str, tuple[dict[str, Any], str]] = {
     "lengths that do not add up": ({"item_lengths": [[1]]}, "'item.lengths' sums to 1"),
     "negative lengths": ({"item_lengths": [[-1, 1]]}, "least -1"),
     "lengths for other lookups": ({"item_lengths": [[0], [0]]}, "lengths for 2 lookups; this shard has 1"),
     "lengths of one dimension": ({"item_lengths": [0]}, "expected INT32 of 2 dimensions"),
+    "a lookup that there is not": ({**ONE_ITEM, "user_lookups": [0, 1, 3]}, "places among 3 lookups"),
+    "a lookup twice": ({**ONE_ITEM, "user_lookups": [0, 1, 1]}, "'user.lookups' is [0, 1, 1], expected rising"),
+    "a lookup before the first": ({**ONE_ITEM, "user_lookups": [-1, 0, 1]}, "places among 3 lookups"),
+    "lengths for more than is asked": ({**ONE_ITEM, "user_lookups": [0, 1]}, "3 lookups; 'user.lookups' has 2"),
     "too many rows": ({"item_lengths": [[0] * 10_001]}, "10001 item rows; max_candidates is 10000"),
 }
 

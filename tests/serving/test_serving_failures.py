@@ -221,6 +221,8 @@ def test_a_server_for_a_gpu_that_is_not_there_does_not_start(bundle: Path, serve
         pass
 
 
-def test_rows_do_not_travel_from_a_gpu() -> None:
+def test_what_lies_in_the_hosts_memory_is_not_for_a_gpu() -> None:
     with pytest.raises(ValidationError, match="sums is 'rows', which are taken from the host's memory"):
         ShardConfig(device="cuda", sums="rows")
+    with pytest.raises(ValidationError, match="cache_mib is set, but what is kept lies in the host's memory"):
+        RankerConfig(device="cuda", cache_mib=1)

@@ -86,7 +86,7 @@ DATATYPES = st.sampled_from(
     ["BOOL", "UINT8", "UINT64", "INT8", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES", "INT128", ""]
 ) | st.text(max_size=8)
 NAMES = st.sampled_from(
-    ["age", "user_id", "genres", "genres.lengths", "num_candidates", "user.keys", "user.lengths", "item.lengths"]
+    ["age", "user_id", "genres", "genres.lengths", "num_candidates", "user.keys", "user.lookups", "item.lengths"]
 ) | st.text(max_size=8)
 
 
@@ -276,8 +276,8 @@ def end_of(received: bytes) -> str:
     return next(code.name for code in grpc.StatusCode if code.value[0] == status)
 
 
-# Shard 0 looks up three features of the user net, and one of the item net.
-USER_BAGS = LookupBags(keys=np.zeros(0, dtype=np.uint64), lengths_LB=np.zeros((3, 1), dtype=np.int32))
+# Shard 0 looks up three features of the user net, one of which is left out, and one of the item net.
+USER_BAGS = LookupBags(np.zeros(0, dtype=np.uint64), np.zeros((2, 1), dtype=np.int32), only=(0, 2))
 ITEM_BAGS = LookupBags(keys=np.array([0, 2**52, 0], dtype=np.uint64), lengths_LB=np.array([[2, 0, 1]], dtype=np.int32))
 
 
@@ -287,6 +287,7 @@ def shard_message(bundle_id: str) -> bytes:
         for name, datatype, values in (
             (f"{net}.keys", "UINT64", bags.keys),
             (f"{net}.lengths", "INT32", bags.lengths_LB),
+            *([(f"{net}.lookups", "INT32", np.array(bags.only, dtype=np.int32))] if bags.only else []),
         ):
             message.inputs.add(name=name, datatype=datatype, shape=values.shape)
             message.raw_input_contents.append(values.tobytes())

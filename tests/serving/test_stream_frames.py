@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,6 +83,23 @@ def test_a_shard_reads_the_bags_that_a_ranker_asks_for(lengths: dict[Net, np.nda
         allowed_us,
     )
     assert ask.keys.keys() == lengths.keys()
+    for net, of_net in bags.items():
+        np.testing.assert_array_equal(ask.keys[net], of_net.keys)
+        np.testing.assert_array_equal(ask.lengths[net], lengths[net])
+    assert not ask.lookups
+
+
+@given(lengths=st.dictionaries(st.sampled_from(NETS), LENGTHS, min_size=1), seed=st.integers(0, 99))
+def test_a_shard_reads_which_lookups_a_ranker_asks_for(lengths: dict[Net, np.ndarray], seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    places = {net: sorted(generator.choice(40, len(of_net), replace=False).tolist()) for net, of_net in lengths.items()}
+    some = {net for net in lengths if generator.random() < 0.5}
+    bags = {
+        net: replace(bags_of(of_net), only=tuple(places[net]) if net in some else None)
+        for net, of_net in lengths.items()
+    }
+    ask = read_ask(frame_of(ask_frame(bags, request=1, shard=0, bundle_id=BUNDLE_ID, allowed_us=1)))
+    assert {net: of_net.tolist() for net, of_net in ask.lookups.items()} == {net: places[net] for net in some}
     for net, of_net in bags.items():
         np.testing.assert_array_equal(ask.keys[net], of_net.keys)
         np.testing.assert_array_equal(ask.lengths[net], lengths[net])

@@ -7,6 +7,7 @@ Legend: B rows of one net, L lookups, E their dims side by side, S slices of one
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -27,6 +28,8 @@ from exfm.schema import NETS, Net, Schema, SparseFeature
 
 _ROWS_AT_ONCE = 2**14
 """That are encoded at a time, so that a table's encoding takes little memory beside."""
+_MAX_CHOICES = 16
+"""Of lookups that rankers leave out, for which a shard is ready at a time."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,20 @@ class LookupBags:
     """Of the first lookup's bags, row after row, then of the next lookup's."""
     lengths_LB: npt.NDArray[np.int32]
     """Keys of each bag; their sum is the number of keys."""
+    only: tuple[int, ...] | None = None
+    """The lookups' places among all that the shard has for the net, rising; None: these are all."""
 
     @classmethod
-    def of(cls, bags: Sequence[Bags]) -> Self:
+    def of(cls, bags: Sequence[Bags], *, only: tuple[int, ...] | None = None) -> Self:
         """Return these lookups' bags, of one lookup at least."""
         offsets_LB = np.stack([one.offsets for one in bags])
         keys = np.concatenate([one.keys for one in bags]) if len(bags) > 1 else bags[0].keys
-        return cls(keys=keys, lengths_LB=np.diff(offsets_LB, axis=1).astype(np.int32))
+        return cls(keys=keys, lengths_LB=np.diff(offsets_LB, axis=1).astype(np.int32), only=only)
+
+    @classmethod
+    def of_none(cls, num_rows: int) -> Self:
+        """Return what asks for none of a shard's lookups."""
+        return cls(keys=np.empty(0, dtype=np.uint64), lengths_LB=np.empty((0, num_rows), dtype=np.int32), only=())
 
     @property
     def num_rows(self) -> int:
@@ -88,6 +98,15 @@ def lookups_of(plan: ShardPlan, schema: Schema, *, shard: int, net: Net) -> tupl
     )
 
 
+def places_of(lookups: Sequence[Lookup], among: Sequence[Lookup]) -> tuple[int, ...] | None:
+    """Return where these lookups' features and tables are among others in the same order; None if these are all."""
+    names = {(lookup.feature.name, lookup.slice.kind, lookup.slice.first_row) for lookup in lookups}
+    places = (
+        place for place, one in enumerate(among) if (one.feature.name, one.slice.kind, one.slice.first_row) in names
+    )
+    return None if len(lookups) == len(among) else tuple(places)
+
+
 class ShardTables:
     """The slices on one shard, looked up where they lie in its flat tensor; nothing is copied."""
 
@@ -114,11 +133,10 @@ class ShardTables:
                 f"the tables of shard {shard} are {flat.numel()} x {flat.dtype}, expected {expected} x torch.uint8"
             )
         self._form = sums
-        self._of_net = {}
-        for net in NETS:
-            lookups = lookups_of(plan, schema, shard=shard, net=net)
-            if lookups:
-                self._of_net[net] = _NetTables(flat, lookups, schema, hot_rows, sums, device)
+        self._lookups = {net: lookups_of(plan, schema, shard=shard, net=net) for net in NETS}
+        self._make = partial(_NetTables, flat, schema=schema, hot_rows=hot_rows, form=sums, device=device)
+        self._all = {net: self._make(lookups) for net, lookups in self._lookups.items() if lookups}
+        self._some: dict[tuple[Net, tuple[int, ...]], _NetTables] = {}
 
     def sums(self, net: Net, bags: LookupBags) -> Tensor:
         """Return the sum of each bag's rows; [B, E], on the tables' device.
@@ -127,7 +145,8 @@ class ShardTables:
 
         Raises: KeysOutsideSliceError if a key falls on a row that this shard does not hold.
         """
-        return self._of_net[net].sums(bags)
+        of_net = self._asked(net, bags)
+        return of_net.sums(bags) if of_net is not None else torch.empty((bags.num_rows, 0))
 
     def answer(self, net: Net, bags: LookupBags) -> Tensor:
         """Return what `sums` gives; or, if rows are to travel and take less, uint8 [n]: rows as they are kept.
@@ -136,17 +155,30 @@ class ShardTables:
 
         Raises: as `sums`.
         """
-        of_net = self._of_net[net]
-        return of_net.rows(bags) if self._carries_rows(net, bags) else of_net.sums(bags).cpu()
+        of_net = self._asked(net, bags)
+        if of_net is not None and self._form == "rows" and of_net.rows_are_smaller(bags):
+            return of_net.rows(bags)
+        return self.sums(net, bags).cpu()
 
     def answer_bytes(self, net: Net, bags: LookupBags) -> int:
         """Return what `answer` takes."""
-        of_net = self._of_net[net]
-        return of_net.rows_bytes(bags) if self._carries_rows(net, bags) else of_net.sums_bytes(bags)
+        of_net = self._asked(net, bags)
+        if of_net is None:
+            return 0
+        is_by_rows = self._form == "rows" and of_net.rows_are_smaller(bags)
+        return of_net.rows_bytes(bags) if is_by_rows else of_net.sums_bytes(bags)
 
-    def _carries_rows(self, net: Net, bags: LookupBags) -> bool:
-        of_net = self._of_net[net]
-        return self._form == "rows" and of_net.rows_bytes(bags) < of_net.sums_bytes(bags)
+    def _asked(self, net: Net, bags: LookupBags) -> "_NetTables | None":
+        """Return the lookups that bags are for. Rankers leave out the same ones for life, so they are made once."""
+        if bags.only is None:
+            return self._all[net]
+        if not bags.only:
+            return None
+        if (net, bags.only) not in self._some:
+            if len(self._some) == _MAX_CHOICES:
+                self._some.clear()
+            self._some[net, bags.only] = self._make([self._lookups[net][place] for place in bags.only])
+        return self._some[net, bags.only]
 
 
 class _NetTables:
@@ -156,6 +188,7 @@ class _NetTables:
         self,
         flat: Tensor,
         lookups: Sequence[Lookup],
+        *,
         schema: Schema,
         hot_rows: HotRows,
         form: AnswerForm,
@@ -185,6 +218,9 @@ class _NetTables:
 
     def rows_bytes(self, bags: LookupBags) -> int:
         return bags.rows_bytes(self._row_bytes_L)
+
+    def rows_are_smaller(self, bags: LookupBags) -> bool:
+        return self.rows_bytes(bags) < self.sums_bytes(bags)
 
     def sums(self, bags: LookupBags) -> Tensor:
         positions, offsets, _ = self._positions(bags)

@@ -19,12 +19,14 @@ from exfm.artifact.answers import AnswerForm
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, tables_file
 from exfm.artifact.fallback_rows import NO_FALLBACK_ROWS, FallbackRows, read_fallback_rows
 from exfm.artifact.hot_rows import HOT_ROWS_FILE, NO_HOT_ROWS, HotRows, hot_rows_file, read_hot_rows
+from exfm.artifact.plan import ShardPlan
 from exfm.errors import BundleError
 from exfm.features.batch import Bags, NetBatches
 from exfm.models.carried_rows import AllRows, Carried, CarriedRows
 from exfm.models.config import NetworkConfig
 from exfm.models.device import CPU
-from exfm.models.lookup import KeyRouter, Lookup, LookupBags, ShardTables, lookups_of
+from exfm.models.local_tables import with_local_tables
+from exfm.models.lookup import KeyRouter, Lookup, LookupBags, ShardTables, lookups_of, places_of
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
 from exfm.models.one_user import OneUserNetwork
 from exfm.models.pooling import pool_sums
@@ -45,13 +47,16 @@ class Scorer:
         hot_rows: HotRows = NO_HOT_ROWS,
         fallback_rows: FallbackRows = NO_FALLBACK_ROWS,
         device: torch.device = CPU,
+        local_tables: Collection[str] = (),
     ) -> None:
         """Score for a bundle, on a device; `hot_rows` tells the rows of its plan's hot slices.
 
-        Without `fallback_rows`, nothing can stand in for a shard.
+        Without `fallback_rows`, nothing can stand in for a shard. `local_tables` are asked of no shard, but of one more
+        after the last.
         """
         self.manifest = manifest
-        self._device = device
+        self.device = device
+        self.local_tables = tuple(local_tables)
         self._network = network.to(device).eval()
         user_features = manifest.feature_schema.sparse_of("user")
         self._one_user = OneUserNetwork(
@@ -59,12 +64,17 @@ class Scorer:
             num_user_columns=sum(manifest.feature_schema.table(feature.table).dim for feature in user_features),
         )
         self._fallback_rows = {table: torch.from_numpy(row) for table, row in fallback_rows.items()}
-        plan, schema = manifest.plan, manifest.feature_schema
-        self._lookups: dict[tuple[int, Net], tuple[Lookup, ...]] = {
-            (shard, net): lookups_of(plan, schema, shard=shard, net=net)
-            for shard in range(plan.num_shards)
-            for net in NETS
+        schema = manifest.feature_schema
+        # The bundle's own plan is the shards'; this is what is asked of them, and of one more.
+        self.plan = plan = with_local_tables(manifest.plan, schema, local_tables)
+        every = [(shard, net) for shard in range(plan.num_shards) for net in NETS]
+        self._lookups = {(shard, net): lookups_of(plan, schema, shard=shard, net=net) for shard, net in every}
+        self._only = {
+            (shard, net): places_of(lookups, lookups_of(manifest.plan, schema, shard=shard, net=net))
+            for (shard, net), lookups in self._lookups.items()
+            if shard < manifest.plan.num_shards
         }
+        self._left_out = [of_net for of_net, only in self._only.items() if only == ()]
         self._carried = {
             place: CarriedRows([lookups], order=range(len(lookups))) for place, lookups in self._lookups.items()
         }
@@ -80,8 +90,10 @@ class Scorer:
         }
 
     @classmethod
-    def load(cls, folder: Path, manifest: BundleManifest, *, device: torch.device = CPU) -> Self:
-        """Return the scorer of a bundle whose files were verified.
+    def load(
+        cls, folder: Path, manifest: BundleManifest, *, device: torch.device = CPU, local_tables: Collection[str] = ()
+    ) -> Self:
+        """Return the scorer of a bundle whose files were verified; for `local_tables` it asks no shard.
 
         Raises: BundleError if its parameters, hot rows or fallback rows are missing or malformed, or do not fit network
         and plan.
@@ -95,15 +107,22 @@ class Scorer:
         fallback: FallbackRows = NO_FALLBACK_ROWS
         if manifest.fallback_rows:
             fallback = read_fallback_rows(folder / manifest.fallback_rows, manifest.feature_schema)
-        return cls(manifest, network, hot_rows=hot_rows, fallback_rows=fallback, device=device)
+        return cls(
+            manifest,
+            network,
+            hot_rows=hot_rows,
+            fallback_rows=fallback,
+            device=device,
+            local_tables=local_tables,
+        )
 
     def lookups(self, shard: int, net: Net) -> tuple[Lookup, ...]:
-        """Return what a shard looks up for one net, in the order of bags and of columns."""
+        """Return what a shard is asked to look up for one net, in the order of bags and of columns."""
         return self._lookups[shard, net]
 
     def bags_for(self, batches: NetBatches) -> list[dict[Net, LookupBags]]:
-        """Return what each shard is asked for, of each net that it has lookups of."""
-        bags: list[dict[Net, LookupBags]] = [{} for _ in range(self.manifest.plan.num_shards)]
+        """Return what each shard is asked for, of each net that it has lookups of; nothing if no net has rows."""
+        bags: list[dict[Net, LookupBags]] = [{} for _ in range(self.plan.num_shards)]
         for net in NETS:
             of_shards: dict[int, list[Bags]] = defaultdict(list)
             for feature in self.manifest.feature_schema.sparse_of(net):
@@ -111,8 +130,10 @@ class Scorer:
                 for shard, part in zip(self._shards[feature.table], parts, strict=True):
                     of_shards[shard].append(part)
             for shard, of_shard in of_shards.items():
-                bags[shard][net] = LookupBags.of(of_shard)
-        return bags
+                bags[shard][net] = LookupBags.of(of_shard, only=self._only.get((shard, net)))
+        for shard, net in self._left_out:  # a shard must be told of each net
+            bags[shard][net] = LookupBags.of_none(batches.of(net).num_rows)
+        return [of_shard if any(of_net.lengths_LB.size for of_net in of_shard.values()) else {} for of_shard in bags]
 
     def stand_in(self, bags: Mapping[Net, LookupBags], *, shard: int) -> dict[Net, Tensor]:
         """Return sums in the place of a shard's: of each bag as many times its table's fallback row as it has keys.
@@ -144,44 +165,74 @@ class Scorer:
     @torch.inference_mode()
     def bottom(self, batches: NetBatches) -> Tensor:
         """Return what the bottom tower makes of the dense features, [N, Y]: it needs no shard."""
-        bottom_NY: Tensor = self._network.trunk.bottom(dense_inputs(batches).to(self._device))
+        bottom_NY: Tensor = self._network.trunk.bottom(dense_inputs(batches).to(self.device))
         return bottom_NY
 
     @torch.inference_mode()
     def scores(self, batches: NetBatches, sums: Sequence[NetSums], bottom_NY: Tensor) -> npt.NDArray[np.float32]:
         """Return the probability of each task for each item, given every shard's sums; shape [N, T]."""
+        return self.scores_of_pooled(batches, self.pooled(batches, sums), bottom_NY)
+
+    @torch.inference_mode()
+    def pooled(self, batches: NetBatches, sums: Sequence[NetSums]) -> dict[Net, Tensor]:
+        """Return each net's pooled embeddings, given every shard's sums; float32 [B, E], columns in schema's order."""
         schema = self.manifest.feature_schema
-        pooled = {
+        return {
             net: pool_sums(self._assemble(sums, net, batches.of(net).num_rows), batches.of(net),
                            schema.sparse_of(net), schema)
             for net in NETS
         }  # fmt: skip
+
+    @torch.inference_mode()
+    def scores_of_pooled(
+        self, batches: NetBatches, pooled: Mapping[Net, Tensor], bottom_NY: Tensor
+    ) -> npt.NDArray[np.float32]:
+        """Return the probability of each task for each item, given the pooled embeddings; shape [N, T]."""
         scores_NT: npt.NDArray[np.float32] = self._logits(pooled, batches, bottom_NY).sigmoid_().cpu().numpy()
         return scores_NT
 
     def _logits(self, pooled: Mapping[Net, Tensor], batches: NetBatches, bottom_NY: Tensor) -> Tensor:
         if len(pooled["user"]) == 1 and self._one_user.pays(len(bottom_NY)):
             return self._one_user.logits(pooled["user"][0], torch.cat([pooled["item"], bottom_NY], dim=1))
-        pooled_NE = expand_users(pooled, torch.from_numpy(batches.num_candidates).to(self._device))
+        pooled_NE = expand_users(pooled, torch.from_numpy(batches.num_candidates).to(self.device))
         logits_NT: Tensor = self._network.serving_head(self._network.trunk.mix(pooled_NE, bottom_NY))
         return logits_NT
 
     def _assemble(self, sums: Sequence[NetSums], net: Net, num_rows: int) -> Tensor:
         """Return one net's sums in float32, columns in the schema's order; the slices of one table add up."""
+        schema, by_feature = self.manifest.feature_schema, dict[str, Tensor]()
+        if num_rows == 0:  # shards that were asked for nothing gave nothing
+            num_dims = sum(schema.table(feature.table).dim for feature in schema.sparse_of(net))
+            return torch.empty((0, num_dims), device=self.device)
         given = {shard: per_net[net] for shard, per_net in enumerate(sums) if self._lookups[shard, net]}
         carried = [one for one in given.values() if isinstance(one, Carried)]
         if carried and len(carried) == len(given):
-            return self._all_carried[net].sums(carried).to(self._device)
-        by_feature: dict[str, Tensor] = {}
+            return self._all_carried[net].sums(carried).to(self.device)
         for shard, of_shard in given.items():
             lookups = self._lookups[shard, net]
             sums_BE = self._carried[shard, net].sums([of_shard]) if isinstance(of_shard, Carried) else of_shard
-            parts = torch.split(sums_BE.to(self._device), [lookup.dim for lookup in lookups], dim=1)
+            parts = torch.split(sums_BE.to(self.device), [lookup.dim for lookup in lookups], dim=1)
             for lookup, part in zip(lookups, parts, strict=True):
                 name = lookup.feature.name
                 by_feature[name] = by_feature[name].float() + part if name in by_feature else part
-        columns = [by_feature[feature.name] for feature in self.manifest.feature_schema.sparse_of(net)]
-        return torch.cat(columns, dim=1).float() if columns else torch.empty((num_rows, 0), device=self._device)
+        columns = [by_feature[feature.name] for feature in schema.sparse_of(net)]
+        return torch.cat(columns, dim=1).float() if columns else torch.empty((num_rows, 0), device=self.device)
+
+
+def load_local_tables(folder: Path, scorer: Scorer) -> ShardTables:
+    """Return the tables for which a scorer asks no shard, copied out of the shards' files, which were verified.
+
+    Raises: BundleError if a file is not what the plan says.
+    """
+    plan, schema, local = scorer.manifest.plan, scorer.manifest.feature_schema, scorer.manifest.plan.num_shards
+    flat = torch.empty(scorer.plan.flat_size_bytes(local), dtype=torch.uint8)
+    for slice_ in scorer.plan.slices_on(local):
+        at = slice_.offset_bytes
+        for part in (part for part in plan.slices_of(slice_.table) if part.kind == "rows"):
+            held = read_flat(folder, plan, shard=part.shard)[part.offset_bytes : part.offset_bytes + part.size_bytes]
+            flat[at : at + part.size_bytes] = held
+            at += part.size_bytes
+    return ShardTables(flat, scorer.plan, schema, shard=local, device=scorer.device)
 
 
 def load_shard_tables(
@@ -191,16 +242,25 @@ def load_shard_tables(
 
     Raises: BundleError if the file, or that of its hot rows, is not what the plan says.
     """
+    plan, schema = manifest.plan, manifest.feature_schema
+    flat = read_flat(folder, plan, shard=shard)
+    hot_rows = read_hot_rows(folder / hot_rows_file(shard), plan.slices_on(shard), schema)
+    return ShardTables(flat, plan, schema, shard=shard, hot_rows=hot_rows, sums=sums, device=device)
+
+
+def read_flat(folder: Path, plan: ShardPlan, *, shard: int) -> Tensor:
+    """Return one shard's flat tensor, mapped from its file.
+
+    Raises: BundleError if the file holds something else.
+    """
     path = folder / tables_file(shard)
     try:
         tensors = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise BundleError(f"{path}: {error}") from error
-    plan, schema = manifest.plan, manifest.feature_schema
     if set(tensors) != {plan.encoding}:
         raise BundleError(f"{path}: holds tensors {sorted(tensors)}, expected one, {plan.encoding}")
-    hot_rows = read_hot_rows(folder / hot_rows_file(shard), plan.slices_on(shard), schema)
-    return ShardTables(tensors[plan.encoding], plan, schema, shard=shard, hot_rows=hot_rows, sums=sums, device=device)
+    return tensors[plan.encoding]
 
 
 class UnshardedScorer:

@@ -9,10 +9,10 @@ from exfm.artifact.answers import AnswerForm
 from exfm.artifact.bundle import BundleManifest, tables_file
 from exfm.artifact.digests import verify_folder
 from exfm.artifact.hot_rows import hot_rows_file
-from exfm.errors import BundleError, StorageError
+from exfm.errors import BundleError, ConfigError, StorageError
 from exfm.models.device import CPU
 from exfm.models.lookup import ShardTables
-from exfm.models.scoring import load_shard_tables
+from exfm.models.scoring import Scorer, load_local_tables, load_shard_tables
 
 
 def read_manifest(folder: Path, *, bundle_id: str = "") -> BundleManifest:
@@ -39,6 +39,23 @@ def load_verified(
     is_hot = any(slice_.kind == "hot" for slice_ in manifest.plan.slices_on(shard))
     verify_files(folder, manifest, [tables_file(shard), *([hot_rows_file(shard)] if is_hot else [])])
     return load_shard_tables(folder, manifest, shard=shard, sums=sums, device=device)
+
+
+def load_verified_locals(folder: Path, scorer: Scorer) -> ShardTables:
+    """Return the tables for which a ranker asks no shard; all files of shards that hold some are verified.
+
+    Raises: ConfigError if the folder is only a ranker's part of a bundle; BundleError.
+    """
+    plan = scorer.manifest.plan
+    shards = sorted({s.shard for s in plan.slices if s.kind == "rows" and s.table in scorer.local_tables})
+    missing = [tables_file(shard) for shard in shards if not (folder / tables_file(shard)).exists()]
+    if missing:
+        raise ConfigError(
+            f"local_tables_mib is set, but {folder} lacks {', '.join(missing)}: serve from a folder or a claim "
+            "(pvc://) with the whole bundle, of which s3:// gives rankers a part; or set it to 0"
+        )
+    verify_files(folder, scorer.manifest, [tables_file(shard) for shard in shards])
+    return load_local_tables(folder, scorer)
 
 
 def verify_files(folder: Path, manifest: BundleManifest, files: Sequence[str]) -> None:

@@ -112,6 +112,17 @@ class RankerConfig(ServerConfig):
     breaker_patience_ms: Annotated[int, Field(ge=0, le=600_000)] = 100
     """Time that a shard must have had for its silence to be a failure, in milliseconds, 0 to 600,000: callers in a
     hurry must not take a shard from all others."""
+    local_tables_mib: Annotated[int, Field(ge=0, le=1_048_576)] = 0
+    """Memory for whole tables of items, as the bundle encodes them, for which no shard is asked, in MiB (2**20 bytes),
+    1 to 1,048,576. 0, the default: none is held. Those of fewest rows are taken, out of the shards' files, which must
+    be where the ranker's are. With 4 MiB, 35 of 52 tables, a model like DRM1 got 71 % fewer bytes of sums, and took
+    0.78 of the CPU time by gRPC, 0.92 by streams (512 candidates, loopback; chance: 0.97 to 1.07); one of 12 small
+    tables with 64 candidates took 1.08. A ranker that holds all tables takes none."""
+    cache_mib: Annotated[int, Field(ge=0, le=1_048_576)] = 0
+    """Memory for items met before, whose embeddings are not asked for again, in MiB (2**20 bytes), 1 to 1,048,576: 4 B
+    a dim of all tables of items, and 48 B. 0, the default: none is kept. An item is met again if all of its ids are the
+    same. Of 512 items 0.72 known, a model like DRM1 took 0.80 of the CPU time by gRPC and 0.91 by streams, one of 12
+    small tables 0.99 and 1.07; where none is known, 1.03 and 1.07 by streams (loopback; chance: 0.97 to 1.07)."""
     trace_folder: str = ""
     """Folder, new or not, in which each start of a ranker records the requests that it gets, for `exfm shard
     statistics`: hashed ids, nothing else. In a pod a folder below /tmp, which goes with the pod. Empty, the default:
@@ -146,3 +157,9 @@ class RankerConfig(ServerConfig):
     """Size of the log of one start, in MiB (2**20 bytes), 32 to 1,048,576: some 1,200 requests of 512 candidates with
     16 ids. Where there is no more room for a file, no request is logged until files were taken away. A pod's /tmp has
     256 MiB, and one that fills it is ended."""
+
+    @model_validator(mode="after")
+    def _check_cache(self) -> Self:
+        if self.cache_mib and self.device == "cuda":
+            raise ValueError("cache_mib is set, but what is kept lies in the host's memory; set it to 0 for cuda")
+        return self

@@ -42,20 +42,23 @@ class ShardId:
     bundle_id: str
     shard: int
     dims: Mapping[Net, int]
-    """E of each net that it has lookups of."""
+    """E of each net, of the lookups that it is asked for."""
     row_bytes: Mapping[Net, npt.NDArray[np.int64]] = field(compare=False, repr=False)
-    """What a row takes, of each lookup of each such net."""
+    """What a row takes, of each of those lookups."""
 
     @classmethod
     def of(cls, scorer: Scorer, shard: int) -> "ShardId":
         """Return a shard of the bundle that a scorer is for."""
-        lookups = {net: of_net for net in NETS if (of_net := scorer.lookups(shard, net))}
+        lookups = {net: scorer.lookups(shard, net) for net in NETS}
         return cls(
             scorer.manifest.name,
             scorer.manifest.bundle_id,
             shard,
             dims={net: sum(lookup.dim for lookup in of_net) for net, of_net in lookups.items()},
-            row_bytes={net: np.array([one.row_bytes for one in of_net]) for net, of_net in lookups.items()},
+            row_bytes={
+                net: np.array([lookup.row_bytes for lookup in of_net], dtype=np.int64)
+                for net, of_net in lookups.items()
+            },
         )
 
 

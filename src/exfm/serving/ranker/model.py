@@ -20,14 +20,17 @@ from exfm.features.batch import NetBatches
 from exfm.features.oip import answer_parameters
 from exfm.features.request import RequestEncoder, input_specs
 from exfm.models.device import device_of
+from exfm.models.local_tables import choose_local_tables
 from exfm.models.lookup import ShardTables
 from exfm.models.scoring import NetSums, Scorer
-from exfm.serving.bundle_part import load_verified, read_manifest, verify_files
+from exfm.schema import Net
+from exfm.serving.bundle_part import load_verified, load_verified_locals, read_manifest, verify_files
 from exfm.serving.call import Answer, Call, Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.model import ServedModel
 from exfm.serving.ranker.breaker import GuardedShard
 from exfm.serving.ranker.grpc_link import GrpcLink
+from exfm.serving.ranker.known_items import KnownItems
 from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
 from exfm.serving.ranker.local_link import LocalLink
 from exfm.serving.ranker.readiness import ATTEMPT_S, Golden, check_scores, read_golden, until_reached
@@ -49,7 +52,8 @@ LINKS: dict[str, type[GrpcLink] | type[StreamLink]] = {"grpc": GrpcLink, "stream
 DEGRADED = Counter("exfm_ranker_degraded_answers", "Answers with fallback rows in the place of rows of a shard")
 
 Shards = Sequence[str | ShardTables]
-"""Of each shard its address, or its tables, which this server then holds itself."""
+"""Of each shard its address, or its tables, which this server then holds itself; after the last, those that it holds
+beside."""
 
 
 class RankerModel(ServedModel):
@@ -72,16 +76,11 @@ class RankerModel(ServedModel):
 
         What clients ask goes to `recorder` too, and with its answer to `request_log`.
 
-        Raises: ConfigError if they are not as many as the bundle's, or answers may be degraded but the bundle has no
-        fallback rows.
+        Raises: ConfigError if answers may be degraded but the bundle has no fallback rows.
         """
         manifest = scorer.manifest
         super().__init__(manifest.name, bundle_id=manifest.bundle_id, config=config)
         self.ready = False
-        if len(shards) != manifest.plan.num_shards:
-            raise ConfigError(
-                f"bundle {manifest.name!r} has {manifest.plan.num_shards} shards, but {len(shards)} addresses are given"
-            )
         self._degrades = config.when_shard_fails == "degrade"
         if self._degrades and not manifest.fallback_rows:
             raise ConfigError(
@@ -89,6 +88,7 @@ class RankerModel(ServedModel):
                 "or set 'fail'"
             )
         self._scorer = scorer
+        self._known = KnownItems(manifest.feature_schema, cache_mib=config.cache_mib)
         self._encoder = RequestEncoder(manifest.feature_schema)
         self._golden = golden
         self._shards = shards
@@ -104,22 +104,33 @@ class RankerModel(ServedModel):
     ) -> Self:
         """Return a bundle's ranker, whose network was verified, with the shards at these addresses.
 
-        No table is read, unless there are no addresses: then this server holds all shards' tables itself. An empty
-        `bundle_id` takes any bundle.
+        No table is read, unless there are no addresses: then this server holds all shards' tables itself; or the
+        settings have room for some. An empty `bundle_id` takes any bundle.
 
-        Raises: ConfigError, BundleError.
+        Raises: ConfigError if the addresses are not as many as the bundle's shards, among others; BundleError.
         """
         manifest = read_manifest(bundle, bundle_id=bundle_id)
-        optional = [HOT_ROWS_FILE if manifest.plan.hot_slices() else "", manifest.fallback_rows]
+        plan = manifest.plan
+        if len(shards) not in {0, plan.num_shards}:
+            raise ConfigError(
+                f"bundle {manifest.name!r} has {plan.num_shards} shards, but {len(shards)} addresses are given"
+            )
+        optional = [HOT_ROWS_FILE if plan.hot_slices() else "", manifest.fallback_rows]
         verify_files(bundle, manifest, [DENSE_FILE, *filter(None, optional)])
         golden = read_golden(bundle, manifest)
+        room_bytes = config.local_tables_mib * 2**20 if shards else 0
+        local = choose_local_tables(plan, manifest.feature_schema, size_bytes=room_bytes) if room_bytes else ()
         device = device_of(config.device)
-        scorer = Scorer.load(bundle, manifest, device=device)
-        every = () if shards else range(manifest.plan.num_shards)
+        scorer = Scorer.load(bundle, manifest, device=device, local_tables=local)
+        every = () if shards else range(plan.num_shards)
+        held = [load_verified(bundle, manifest, shard=shard, device=device) for shard in every]
+        if local:
+            held.append(load_verified_locals(bundle, scorer))
+            logger.info("holds %d tables itself: %s", len(local), ", ".join(local))
         return cls(
             scorer,
             golden=golden,
-            shards=shards or [load_verified(bundle, manifest, shard=shard, device=device) for shard in every],
+            shards=[*shards, *held],
             tls=tls,
             recorder=Recorder.start(manifest, config),
             request_log=_start_log(manifest, config),
@@ -203,27 +214,33 @@ class RankerModel(ServedModel):
                 return self._scorer.bottom(batches)
 
         with timed(stopwatch, Layer.ROUTE):
-            bags = self._scorer.bags_for(batches)
+            recalled = self._known.recall(batches)
+            asked = batches if recalled is None else recalled.asked
+            bags = self._scorer.bags_for(asked)
         found, bottom_NY = await ask_all(
             shards, bags, deadline=deadline, meanwhile=bottom, may_miss=may_miss, stopwatch=stopwatch
         )
         with timed(stopwatch, Layer.DENSE):
-            return self._score(batches, bags, found, bottom_NY)
+            pooled, tables = self._pooled(asked, bags, found)
+            if recalled is not None:
+                pooled["item"] = self._known.complete(recalled, pooled["item"], is_kept=not tables)
+            scores_NT = self._scorer.scores_of_pooled(batches, pooled, bottom_NY)
+        return Answer(
+            outputs={task: scores_NT[:, column] for column, task in enumerate(self._scorer.manifest.tasks)},
+            parameters=answer_parameters(tables),
+        )
 
-    def _score(
-        self, batches: NetBatches, bags: Sequence[NetBags], found: Sequence[NetSums | None], bottom_NY: Tensor
-    ) -> Answer:
+    def _pooled(
+        self, asked: NetBatches, bags: Sequence[NetBags], found: Sequence[NetSums | None]
+    ) -> tuple[dict[Net, Tensor], set[str]]:
+        """Return what was asked for, and the tables of which something had to be made up."""
         missing = [shard for shard, of_shard in enumerate(found) if of_shard is None]
         sums = [
             self._scorer.stand_in(bags[shard], shard=shard) if of_shard is None else of_shard
             for shard, of_shard in enumerate(found)
         ]
         tables = set[str]().union(*(self._scorer.tables_asked(bags[shard], shard=shard) for shard in missing))
-        scores_NT = self._scorer.scores(batches, sums, bottom_NY)
-        return Answer(
-            outputs={task: scores_NT[:, column] for column, task in enumerate(self._scorer.manifest.tasks)},
-            parameters=answer_parameters(tables),
-        )
+        return self._scorer.pooled(asked, sums), tables
 
     async def _become_ready(self) -> None:
         """Return when the shards were reached and gave the golden scores; from then on the model is ready.

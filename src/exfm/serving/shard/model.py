@@ -35,6 +35,7 @@ from exfm.serving.shard.protocol import (
     checked_bags,
     keys_input,
     lengths_input,
+    lookups_input,
     rows_output,
     shard_model_name,
     sums_output,
@@ -124,7 +125,8 @@ class ShardModel(ServedModel):
                 f"shard {self.name!r} holds bundle {self.bundle_id}, but the request is for "
                 f"{payload.model_version!r}; a request to a shard says which bundle it is for"
             )
-        expected = {name for net in self._lookups for name in (keys_input(net), lengths_input(net))}
+        of_net = (keys_input, lengths_input, lookups_input)
+        expected = {input_of(net) for net in self._lookups for input_of in of_net}
         unknown = set(payload.tensors) - expected
         if unknown:
             raise RequestError(f"unknown input {min(unknown)!r}; this shard's inputs are {', '.join(sorted(expected))}")
@@ -158,7 +160,9 @@ class ShardModel(ServedModel):
         with PREDICT_HIST_TIME.labels(**get_labels(self.name)).time():
             with timed(stopwatch, Layer.DESERIALIZE):
                 bags = {
-                    net: checked_bags(ask.keys[net], ask.lengths[net], net=net, num_lookups=len(lookups))
+                    net: checked_bags(
+                        ask.keys[net], ask.lengths[net], ask.lookups.get(net), net=net, num_lookups=len(lookups)
+                    )
                     for net, lookups in self._lookups.items()
                 }
             return self._sums(bags, stopwatch)

@@ -4,6 +4,7 @@ Request, for each net that the shard has lookups for (in the order of exfm.model
 
     <net>.keys     UINT64 [K]     keys of the first lookup's bags, row after row, then of the next lookup's
     <net>.lengths  INT32 [L, B]   keys of each of the L lookups' bags, B rows of the net
+    <net>.lookups  INT32 [L]      only where some are left out: the places of these L among all lookups, rising
 
 Answer, for each net one of:
 
@@ -52,6 +53,11 @@ def lengths_input(net: Net) -> str:
     return f"{net}.lengths"
 
 
+def lookups_input(net: Net) -> str:
+    """Return the name of the input with the places of the lookups that are asked for."""
+    return f"{net}.lookups"
+
+
 def sums_output(net: Net) -> str:
     """Return the name of the output with a net's sums."""
     return f"{net}.sums"
@@ -77,6 +83,9 @@ def shard_request(bags: Mapping[Net, LookupBags], *, model_name: str, bundle_id:
         request.raw_input_contents.append(raw_numbers(of_net.keys))
         request.inputs.add(name=lengths_input(net), datatype="INT32", shape=of_net.lengths_LB.shape)
         request.raw_input_contents.append(raw_numbers(of_net.lengths_LB))
+        if of_net.only is not None:
+            request.inputs.add(name=lookups_input(net), datatype="INT32", shape=[len(of_net.only)])
+            request.raw_input_contents.append(raw_numbers(np.array(of_net.only, dtype=np.int32)))
     return request
 
 
@@ -87,24 +96,45 @@ def bags_of(tensors: Mapping[str, Tensor], net: Net, *, num_lookups: int) -> Loo
     """
     keys = _input(tensors, keys_input(net), datatype="UINT64", num_dimensions=1).values
     lengths_LB = _input(tensors, lengths_input(net), datatype="INT32", num_dimensions=2).values
-    return checked_bags(keys, lengths_LB, net=net, num_lookups=num_lookups)
+    only = None
+    if lookups_input(net) in tensors:
+        only = _input(tensors, lookups_input(net), datatype="INT32", num_dimensions=1).values
+    return checked_bags(keys, lengths_LB, only, net=net, num_lookups=num_lookups)
 
 
-def checked_bags(keys: Keys, lengths_LB: npt.NDArray[np.int32], *, net: Net, num_lookups: int) -> LookupBags:
-    """Return the bags of these keys and lengths, for a shard of so many lookups; nothing is copied.
+def checked_bags(
+    keys: Keys,
+    lengths_LB: npt.NDArray[np.int32],
+    only: npt.NDArray[np.int32] | None,
+    *,
+    net: Net,
+    num_lookups: int,
+) -> LookupBags:
+    """Return the bags of these keys and lengths, for a shard of so many lookups, or some of these; nothing is copied.
 
-    Raises: RequestError if there are other lookups than so many, or the lengths are not those of the keys.
+    Raises: RequestError if there are other lookups than that, or the lengths are not those of the keys.
     """
-    if len(lengths_LB) != num_lookups:
+    if only is not None and not _rise(only, below=num_lookups):
         raise RequestError(
-            f"input {lengths_input(net)!r} has lengths for {len(lengths_LB)} lookups; this shard has {num_lookups}"
+            f"input {lookups_input(net)!r} is {only.tolist()!s:.80}, expected rising places among {num_lookups} lookups"
+        )
+    num_asked = num_lookups if only is None else len(only)
+    if len(lengths_LB) != num_asked:
+        raise RequestError(
+            f"input {lengths_input(net)!r} has lengths for {len(lengths_LB)} lookups; "
+            + (f"this shard has {num_lookups}" if only is None else f"{lookups_input(net)!r} has {num_asked}")
         )
     if lengths_LB.min(initial=0) < 0 or lengths_LB.sum() != len(keys):
         raise RequestError(
             f"input {lengths_input(net)!r} sums to {lengths_LB.sum()} (least {lengths_LB.min(initial=0)}), "
             f"but {keys_input(net)!r} has {len(keys)} keys"
         )
-    return LookupBags(keys=keys, lengths_LB=lengths_LB)
+    return LookupBags(keys=keys, lengths_LB=lengths_LB, only=None if only is None else tuple(only.tolist()))
+
+
+def _rise(places: npt.NDArray[np.int32], *, below: int) -> bool:
+    within = places.min(initial=0) >= 0 and places.max(initial=0) < below
+    return bool(within and (places[1:] > places[:-1]).all())
 
 
 def answers_of(response: Any) -> dict[Net, torch.Tensor]:

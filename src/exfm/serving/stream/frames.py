@@ -4,7 +4,8 @@ A frame is a head of 16 bytes and a body; numbers are little-endian, and every a
 
     head       kind u8, nets u8, number of the shard u16, size of the body u32, number of the request u64
     ASK        bundle id (32 bytes), time allowed in microseconds u64, then for each net its sizes: net u32, lookups L
-               u32, rows B u32, keys K u32; then for each net keys u64 [K] and lengths i32 [L, B], padded
+               u32, rows B u32, keys K u32; then for each net keys u64 [K] and lengths i32 [L, B], padded; and where
+               256 is added to the net, since some of a shard's lookups are left out, the places of these L i32, padded
     ANSWER     bundle id (32 bytes), then for each net its sizes: net u32, bytes of a number u32 (4, 2 or 1), rows B
                u32, dims E u32; then for each net sums f32 or f16 [B, E], padded; or u8 [B, 1], rows as they are kept
     ERROR      gRPC's status code u32, then a message in UTF-8
@@ -42,6 +43,8 @@ HEAD = struct.Struct("<BBHIQ")
 _SUMS_TYPES = {4: "<f4", 2: "<f2", 1: "u1"}
 _SIZES = struct.Struct("<IIII")
 _NOTE_SIZE = struct.Struct("<I")
+_SOME = 256
+"""Added to the number of a net of which some lookups are left out."""
 _ID_BYTES = 32
 _ASK_BYTES = _ID_BYTES + 8
 _STATUS_BYTES = 4
@@ -85,15 +88,20 @@ class Ask:
     """The keys of the first lookup's bags, row after row, then of the next lookup's."""
     lengths: Mapping[Net, Lengths]
     """Keys of each lookup's bags; shape [L, B]."""
+    lookups: Mapping[Net, Lengths]
+    """The lookups' places among the shard's, [L], for a net of which some are left out."""
 
 
 def ask_frame(bags: Mapping[Net, LookupBags], *, request: int, shard: int, bundle_id: str, allowed_us: int) -> bytes:
     """Return the frame that asks a shard for these bags."""
     sizes, arrays = b"", []
     for net, of_net in bags.items():
-        sizes += _SIZES.pack(NETS.index(net), *of_net.lengths_LB.shape, len(of_net.keys))
+        number = NETS.index(net) + (0 if of_net.only is None else _SOME)
+        sizes += _SIZES.pack(number, *of_net.lengths_LB.shape, len(of_net.keys))
         arrays.append(of_net.keys.astype("<u8", copy=False).tobytes())
         arrays.append(_padded(of_net.lengths_LB.astype("<i4", copy=False).tobytes()))
+        if of_net.only is not None:
+            arrays.append(_padded(struct.pack(f"<{len(of_net.only)}i", *of_net.only)))
     body = [bytes.fromhex(bundle_id), struct.pack("<Q", allowed_us), sizes, *arrays]
     return b"".join([HEAD.pack(Kind.ASK, len(bags), shard, sum(map(len, body)), request), *body])
 
@@ -103,17 +111,20 @@ def read_ask(frame: Frame) -> Ask:
 
     Raises: RequestError if its sizes contradict each other.
     """
-    body, keys, lengths = frame.body, {}, {}
-    sizes, at = _sizes_of(frame, after=_ASK_BYTES)
-    for net, num_lookups, num_rows, num_keys in sizes:
+    body, keys, lengths, lookups = frame.body, {}, {}, {}
+    sizes, at = _sizes_of(frame, after=_ASK_BYTES, may_be_some=True)
+    for net, is_some, num_lookups, num_rows, num_keys in sizes:
         keys[net] = _array(body, at, num_keys, "<u8").astype(np.uint64, copy=False)
         at += 8 * num_keys
         num_lengths = num_lookups * num_rows
         lengths[net] = _array(body, at, num_lengths, "<i4").astype(np.int32, copy=False).reshape(num_lookups, num_rows)
         at += _padded_size(4 * num_lengths)
+        if is_some:
+            lookups[net] = _array(body, at, num_lookups, "<i4").astype(np.int32, copy=False)
+            at += _padded_size(4 * num_lookups)
     _check_end(body, at)
     (allowed_us,) = struct.unpack_from("<Q", body, _ID_BYTES)
-    return Ask(shard=frame.shard, bundle_id=_id_of(body), allowed_us=allowed_us, keys=keys, lengths=lengths)
+    return Ask(frame.shard, _id_of(body), allowed_us=allowed_us, keys=keys, lengths=lengths, lookups=lookups)
 
 
 def answer_frame(sums: Mapping[Net, Sums], *, request: int, bundle_id: str) -> list[bytes | memoryview]:
@@ -134,7 +145,7 @@ def read_answer(frame: Frame) -> tuple[str, dict[Net, Sums]]:
     """
     body, sums = frame.body, dict[Net, Sums]()
     sizes, at = _sizes_of(frame, after=_ID_BYTES)
-    for net, item_bytes, num_rows, num_dims in sizes:
+    for net, _, item_bytes, num_rows, num_dims in sizes:
         if item_bytes not in _SUMS_TYPES:
             raise RequestError(f"sums of {item_bytes} B a number, expected one of {list(_SUMS_TYPES)}")
         of_net: Any = _array(body, at, num_rows * num_dims, _SUMS_TYPES[item_bytes])
@@ -196,16 +207,20 @@ def read_greeting(frame: Frame) -> tuple[str, int]:
     return (_id_of(frame.body) if len(frame.body) == _ID_BYTES else ""), frame.shard
 
 
-def _sizes_of(frame: Frame, *, after: int) -> tuple[list[tuple[Net, int, int, int]], int]:
+def _sizes_of(
+    frame: Frame, *, after: int, may_be_some: bool = False
+) -> tuple[list[tuple[Net, bool, int, int, int]], int]:
     end = after + frame.num_nets * _SIZES.size
     if len(frame.body) < end:
         raise RequestError(f"a frame of {len(frame.body)} B, expected {end} B at least for {frame.num_nets} nets")
-    sizes: list[tuple[Net, int, int, int]] = []
+    sizes: list[tuple[Net, bool, int, int, int]] = []
     for index in range(frame.num_nets):
         number, *counts = _SIZES.unpack_from(frame.body, after + index * _SIZES.size)
+        is_some = may_be_some and number >= _SOME
+        number -= _SOME * is_some
         if number >= len(NETS) or any(net == NETS[number] for net, *_ in sizes):
             raise RequestError(f"net {number} in a frame is unknown or given twice; expected 0 to {len(NETS) - 1}")
-        sizes.append((NETS[number], *counts))
+        sizes.append((NETS[number], is_some, *counts))
     return sizes, end
 
 

@@ -1,0 +1,90 @@
+"""A ranker that holds tables of items itself asks no shard for them."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pods import Pod, Pods
+from serving_requests import make_request, offline_scores, scores_of
+
+from exfm.artifact.storage import MANIFEST
+from exfm.serving.client import ask
+from exfm.serving.config import RankerConfig
+
+pytestmark = pytest.mark.slow
+
+MANY = make_request(num_candidates=[5, 0, 4])
+"""Of three users."""
+
+
+@pytest.fixture
+def start(bundle: Path, pods: Pods) -> Callable[..., Pod]:
+    """Return what starts two shards, and a ranker that has room for the tables of items."""
+
+    def start_servers(**settings: Any) -> Pod:
+        shards = [pods.shard(bundle, shard) for shard in range(2)]
+        addresses = [shard.lookup_address for shard in shards]
+        ranker = pods.ranker(bundle, addresses, settings={"local_tables_mib": 1, **settings})
+        ranker.wait_until_ready()
+        return ranker
+
+    return start_servers
+
+
+def test_rankers_hold_no_tables_by_default() -> None:
+    assert RankerConfig().local_tables_mib == 0
+
+
+def test_tables_in_the_ranker_score_as_those_on_shards_do(start: Callable[..., Pod], bundle: Path) -> None:
+    ranker = start()
+    assert any("holds 2 tables itself: genre, item" in line for line in ranker.lines())
+    for body in (make_request(), MANY):
+        scores = scores_of(ask(ranker.rest_url, "students", body))
+        for task, expected in offline_scores(bundle, body).items():
+            assert scores[task] == pytest.approx(expected, abs=1e-6)
+
+
+def test_shards_get_no_keys_of_tables_that_the_ranker_holds(start: Callable[..., Pod]) -> None:
+    ranker = start()
+    metrics = [f'exfm_ranker_lookup_keys_total{{shard="{part}"}}' for part in range(3)]
+    before = [ranker.counted(metric) for metric in metrics]
+    ranker.ask()
+    # Of shard 0's the user's id, of shard 1's profile twice; all that is liked, three ids and four genres are here.
+    assert [ranker.counted(metric) - was for metric, was in zip(metrics, before, strict=True)] == [1, 2, 9]
+
+
+def test_a_ranker_may_hold_tables_and_keep_items(start: Callable[..., Pod], bundle: Path) -> None:
+    ranker = start(cache_mib=1)
+    for _ in range(2):
+        scores = scores_of(ranker.ask())
+        for task, expected in offline_scores(bundle, make_request()).items():
+            assert scores[task] == pytest.approx(expected, abs=1e-6)
+    assert ranker.counted("exfm_ranker_cache_hits_total") > 0
+
+
+def test_a_ranker_with_its_own_part_of_a_bundle_alone_cannot_hold_tables(
+    bundle: Path, pods: Pods, tmp_path: Path
+) -> None:
+    for part in ("ranker", "golden"):
+        shutil.copytree(bundle / part, tmp_path / "part" / part)
+    shutil.copy(bundle / MANIFEST, tmp_path / "part")
+    ranker = pods.ranker(tmp_path / "part", ["127.0.0.1:1"] * 2, settings={"local_tables_mib": 1})
+    assert ranker.exit_code() == 2
+    assert (
+        f"error: local_tables_mib is set, but {tmp_path / 'part'} lacks shards/0/tables.safetensors, "
+        "shards/1/tables.safetensors: serve from a folder or a claim"
+    ) in ranker.lines()[-1]
+
+
+def test_damaged_tables_are_not_held(bundle: Path, pods: Pods, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(bundle, damaged)
+    file = damaged / "shards/1/tables.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    ranker = pods.ranker(damaged, ["127.0.0.1:1"] * 2, settings={"local_tables_mib": 1})
+    assert ranker.exit_code() == 2
+    assert "shards/1/tables.safetensors is damaged" in ranker.lines()[-1]
