@@ -61,6 +61,23 @@ def test_tables_of_all_encodings_are_looked_up_by_one_call_in_any_order() -> Non
     assert sums.tolist() == [[number for encoding in order for number in KNOWN[encoding][0]]]
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(
+    "shapes", [((1, 8), (1, 16)), ((3, 8), (2, 64)), ((1, 4), (1, 64)), ((1, 4), (5, 128))], ids=str
+)
+def test_small_tables_are_looked_up_wherever_others_lie(
+    encoding: Encoding, shapes: tuple[tuple[int, int], tuple[int, int]]
+) -> None:
+    torch.manual_seed(0)
+    first, second = (encode_rows(torch.randn(shape), encoding, table="t") for shape in shapes)
+    flat = torch.cat([first.reshape(-1), second.reshape(-1)])
+    tables = [EncodedTable(0, *shapes[0], encoding), EncodedTable(first.numel(), *shapes[1], encoding)]
+    rows = np.array([shapes[0][0] - 1, shapes[1][0] - 1])
+    as_they_lie = PooledLookup(flat, tables).sums(rows, np.arange(3))
+    the_other_way = PooledLookup(flat, tables[::-1]).sums(rows[::-1].copy(), np.arange(3))
+    assert torch.equal(the_other_way.roll(shapes[0][1], dims=1), as_they_lie)
+
+
 def test_a_copy_with_aligned_rows_holds_the_same_rows() -> None:
     torch.manual_seed(0)
     encoded = {encoding: encode_rows(torch.randn(5, 12), encoding, table="t") for encoding in ENCODINGS}

@@ -187,3 +187,26 @@ def test_a_cache_without_room_for_a_set_is_refused(schema: Schema) -> None:
 def test_a_cache_for_items_that_have_no_embeddings_is_refused(schema: Schema) -> None:
     with pytest.raises(ConfigError, match="no feature of items is looked up"):
         ItemCache(schema.select(features=["user_id", "release_year"], tasks=["love"]), size_bytes=2**20)
+
+
+def test_items_that_differ_in_the_highest_bits_of_two_ids_are_two(schema: Schema) -> None:
+    batches = random_batches(schema, [40], seed=3)
+    top = np.uint64(2**63)
+    first, second = [name for name, bags in batches.item.bags.items() if (bags.lengths == 1).all()][:2] or (None, None)
+    names = [first, second] if second else list(batches.item.bags)[:2]
+    others = replace(
+        batches,
+        item=replace(
+            batches.item,
+            bags={
+                name: replace(bags, keys=bags.keys ^ top) if name in names else bags
+                for name, bags in batches.item.bags.items()
+            },
+        ),
+    )
+    cache = ItemCache(schema, size_bytes=2**20)
+    for _ in range(2):
+        recalled = cache.recall(batches)
+        cache.keep(recalled, np.zeros((len(recalled.hashes_M), cache.num_dims), dtype=np.float32))
+    assert not cache.recall(batches).is_new_N.any()
+    assert cache.recall(others).is_new_N[batches.item.bags[names[0]].lengths > 0].all()

@@ -88,3 +88,27 @@ def test_damaged_tables_are_not_held(bundle: Path, pods: Pods, tmp_path: Path) -
     ranker = pods.ranker(damaged, ["127.0.0.1:1"] * 2, settings={"local_tables_mib": 1})
     assert ranker.exit_code() == 2
     assert "shards/1/tables.safetensors is damaged" in ranker.lines()[-1]
+
+
+def test_a_lost_shard_degrades_what_it_alone_holds(bundle: Path, pods: Pods) -> None:
+    shards = [pods.shard(bundle, shard) for shard in range(2)]
+    settings = {"local_tables_mib": 1, "when_shard_fails": "degrade", "default_deadline_ms": 20_000}
+    ranker = pods.ranker(bundle, [shard.lookup_address for shard in shards], settings=settings)
+    ranker.wait_until_ready()
+    shards[0].server.process.kill()
+    answer = ranker.ask()
+    assert answer["parameters"]["degraded_tables"] == "user"
+    for task, expected in offline_scores(bundle, make_request(), without=[0]).items():
+        assert scores_of(answer)[task] != pytest.approx(expected, abs=1e-6), "tables of items are whole"
+
+
+@pytest.mark.parametrize("cache_mib", [0, 1])
+def test_rows_travel_to_a_ranker_that_holds_tables_and_keeps_items(bundle: Path, pods: Pods, cache_mib: int) -> None:
+    shards = [pods.shard(bundle, shard, settings={"sums": "rows"}) for shard in range(2)]
+    settings = {"local_tables_mib": 1, "cache_mib": cache_mib}
+    ranker = pods.ranker(bundle, [shard.lookup_address for shard in shards], settings=settings)
+    ranker.wait_until_ready()
+    for body in (make_request(), MANY, make_request(), MANY):
+        scores = scores_of(ask(ranker.rest_url, "students", body))
+        for task, expected in offline_scores(bundle, body).items():
+            assert scores[task] == pytest.approx(expected, abs=1e-6)

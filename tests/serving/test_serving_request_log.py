@@ -17,7 +17,7 @@ from serving_requests import grpc_inputs, make_request, scores_of
 
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.storage import ref_to
-from exfm.errors import ConfigError
+from exfm.errors import ConfigError, RequestError
 from exfm.events.log import read_feedback, read_impressions
 from exfm.events.parquet import LogSource
 from exfm.events.stage import ingest
@@ -257,6 +257,8 @@ def test_what_a_ranker_answers_becomes_an_event_log_that_feedback_joins(
     ranker = pods.ranker(bundle, shards, settings=settings)
     ranker.wait_until_ready()
     began_s = int(time.time())
+    with pytest.raises(RequestError, match="unknown output 'hate'"):  # and so no impression
+        ask(ranker.rest_url, "students", TWO_USERS | {"outputs": [{"name": "hate"}]})
     by_rest = ask(ranker.rest_url, "students", TWO_USERS | {"outputs": [{"name": "love"}]})
     with tritonclient.grpc.InferenceServerClient(ranker.grpc_address) as client:
         by_grpc = client.infer("students", grpc_inputs(TWO_USERS)).get_response()

@@ -1,9 +1,9 @@
 """Items met before: what all tables gave for them, so that no shard need be asked for them again.
 
 What is kept of an item is its pooled embeddings, all features side by side, by a hash of its keys: an item is met again
-if all of its ids are the same. In another order, a bag's sum may differ by its rounding. Hashes are 64 bits, salted
-anew in each process, so nobody can choose ids that look like another item's; by chance a new item is taken for one of C
-kept ones once in 2**64 / C times.
+if all of its ids are the same. In another order, a bag's sum may differ by its rounding. Hashes are 63 bits, of factors
+that each process draws anew, so that nobody knows which ids look like another item's; by chance a new item is taken for
+one of C kept ones once in 2**63 / C times.
 
 An item is kept when it comes up again: most come once, and would drive out those that come back. Slots come in sets of
 WAYS, of which the one that was not met for longest is given away.
@@ -77,8 +77,8 @@ class ItemCache:
         self._met_SW = np.zeros((num_sets, WAYS), dtype=np.int64)
         self._recent = np.zeros(num_sets * WAYS * RECENT, dtype=np.uint64)
         self._now = 0
-        salts = np.random.default_rng().integers(2**64, size=len(features) + 2, dtype=np.uint64)
-        self._salt, self._factor, self._factors_F1 = salts[0], salts[1] | _ONE, salts[2:, np.newaxis] | _ONE
+        salts = np.random.default_rng().integers(2**64, size=len(features) + 3, dtype=np.uint64)
+        self._salt, self._factors, self._factors_F1 = salts[0], salts[1:3] | _ONE, salts[3:, np.newaxis] | _ONE
 
     @property
     def num_items(self) -> int:
@@ -111,7 +111,8 @@ class ItemCache:
         """Keep the embeddings of items that were new to `recall`, and came up before."""
         hashes_M = recalled.hashes_M
         places_M = rows_of_keys(hashes_M, len(self._recent))
-        back = np.flatnonzero(self._recent[places_M] == hashes_M)
+        is_kept_M = (self._hashes_SW[rows_of_keys(hashes_M, self._num_sets)] == hashes_M[:, np.newaxis]).any(axis=1)
+        back = np.flatnonzero((self._recent[places_M] == hashes_M) & ~is_kept_M)  # another request may have kept it
         self._recent[places_M] = hashes_M
         if not len(back):
             return
@@ -126,7 +127,9 @@ class ItemCache:
         """Return a hash of each item's keys; [N]. It is never 0, which is that of a free slot."""
         bags = list(items.bags.values())
         mixed = np.concatenate([one.keys for one in bags]) ^ self._salt
-        mixed *= self._factor
+        for factor in self._factors:  # twice, or a change of the highest bit alone would go through as it is
+            mixed ^= mixed >> _SHIFT
+            mixed *= factor
         mixed ^= mixed >> _SHIFT
         sums = np.zeros(len(mixed) + 1, dtype=np.uint64)
         mixed.cumsum(out=sums[1:])

@@ -151,6 +151,7 @@ class Scorer:
                 dim=1,
             )
             for net, of_net in bags.items()
+            if self._lookups[shard, net]
         }
 
     def tables_asked(self, bags: Mapping[Net, LookupBags], *, shard: int) -> set[str]:

@@ -1,7 +1,7 @@
 """What a front door hands to a model and takes back: the same for gRPC and REST."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -61,6 +61,8 @@ class Call:
     deadline: Deadline
     model_version: str
     """The bundle id that the request is for; empty leaves the choice to the server."""
+    outputs: tuple[str, ...] = ()
+    """Those that the client wants, by name; none means all."""
     stopwatch: Stopwatch | None = None
     """What takes its time, if its client wants to know."""
 
@@ -72,7 +74,7 @@ class Answer:
     outputs: Mapping[str, Numbers]
     parameters: Mapping[str, Parameter]
 
-    def only(self, names: list[str]) -> "Answer":
+    def only(self, names: Sequence[str]) -> "Answer":
         """Return the answer with the outputs that a client asked for; none asked for means all.
 
         Raises: RequestError if there is no such output.

@@ -5,6 +5,7 @@ from typing import Any, cast
 from kserve.protocol.dataplane import DataPlane
 
 from exfm.errors import UnknownModelError
+from exfm.features.oip import chosen_outputs
 from exfm.serving.call import Answer, Call
 from exfm.serving.model import ServedModel
 
@@ -33,9 +34,12 @@ class ServedModels(DataPlane):  # type: ignore[misc]  # kserve ships no types
     async def ask(self, model: ServedModel, call: Call) -> Answer:
         """Return a model's answer, timed by KServe's metrics.
 
-        Raises: DeadlineError if nobody waits for it any more; what the model's predict raises.
+        Raises: RequestError if the call wants an output that the model has not; DeadlineError if nobody waits for it
+        any more; what the model's predict raises.
         """
         call.deadline.check("the request waited for others")
+        if call.outputs:
+            chosen_outputs(call.outputs, [output["name"] for output in model.get_output_types()])
         answer, _ = await model(call)
         return cast(Answer, answer)
 

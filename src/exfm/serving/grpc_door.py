@@ -107,9 +107,11 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
     async def _infer(self, request: Any, model: ServedModel, deadline: Deadline, stopwatch: Stopwatch | None) -> Any:
         with timed(stopwatch, Layer.DESERIALIZE):
             tensors = tensors_of(request)
-        call = Call(tensors, deadline=deadline, model_version=request.model_version, stopwatch=stopwatch)
-        answer = await self._models.ask(model, call)
-        answer = answer.only([output.name for output in request.outputs])
+        outputs = tuple(output.name for output in request.outputs)
+        call = Call(
+            tensors, deadline=deadline, model_version=request.model_version, outputs=outputs, stopwatch=stopwatch
+        )
+        answer = (await self._models.ask(model, call)).only(outputs)
         with timed(stopwatch, Layer.SERIALIZE):
             return answer_message(answer, model_name=model.name, model_version=model.bundle_id, request_id=request.id)
 

@@ -81,7 +81,13 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
             if stopwatch is not None:  # once more: only now it is known that its time is asked for
                 with stopwatch.measure(Layer.DESERIALIZE):
                     query = read_body(body, json_length=json_length)
-            call = Call(query.tensors, deadline=deadline, model_version=model_version, stopwatch=stopwatch)
+            call = Call(
+                query.tensors,
+                deadline=deadline,
+                model_version=model_version,
+                outputs=tuple(query.binary_outputs),
+                stopwatch=stopwatch,
+            )
             answer = await self._models.ask(model, call)
             with timed(stopwatch, Layer.SERIALIZE):
                 content, num_json = answer_body(answer, query, model_name=model.name, model_version=model.bundle_id)

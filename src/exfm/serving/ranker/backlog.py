@@ -4,6 +4,7 @@ A request costs its answer the append to a list. The thread looks there twice a 
 let go of the interpreter often: what it holds it for is what requests wait for.
 """
 
+import logging
 import os
 import socket
 import threading
@@ -16,6 +17,8 @@ from typing import Generic, Protocol, TypeVar
 
 POLL_S = 0.5
 """Pause between two looks at what waits."""
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 AnyItem = TypeVar("AnyItem", contravariant=True)
@@ -89,7 +92,10 @@ class Backlog(Generic[Item]):
                 due_s = time.monotonic() + self._limits.block_s
 
     def _write_block(self, block: Sequence[Item], size: int, *, is_due: bool) -> None:
-        self._write(block, is_due=is_due)
+        try:
+            self._write(block, is_due=is_due)
+        except Exception:  # a fault of ours must not end the thread: what comes after would wait for ever
+            logger.exception("%s: %d items are lost", self._thread.name, len(block))
         self._size_written += size
 
 

@@ -1,5 +1,7 @@
 """A shard's tables in the ranker's own process: a model that is served unsharded."""
 
+import asyncio
+
 from exfm.models.lookup import ShardTables
 from exfm.models.scoring import NetSums, Scorer
 from exfm.serving.call import Deadline
@@ -12,12 +14,16 @@ from exfm.serving.tracing.stopwatch import ShardStopwatch, timed
 class LocalLink(ShardLink):
     """One shard's tables, looked up where they are asked for."""
 
-    def __init__(self, tables: ShardTables, scorer: Scorer, *, shard: int) -> None:
+    def __init__(self, tables: ShardTables, scorer: Scorer, *, shard: int, num_turns: int = 0) -> None:
+        """Look up after so many turns of the event loop, in which other shards are asked."""
         super().__init__(ShardId.of(scorer, shard), "this server")
         self._tables = tables
+        self._num_turns = num_turns
 
     async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
-        """Return the sums of these bags; they do not wait for anything."""
+        """Return the sums of these bags; they wait for no server."""
+        for _ in range(self._num_turns):
+            await asyncio.sleep(0)
         with timed(stopwatch, Layer.EMBEDDING):
             return {net: self._tables.sums(net, of_net) for net, of_net in bags.items()}
 

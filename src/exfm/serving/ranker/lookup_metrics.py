@@ -10,7 +10,7 @@ BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03
 
 SECONDS = Histogram("exfm_ranker_lookup_seconds", "Time until a shard's sums were there", ["shard"], buckets=BUCKETS_S)
 KEYS = Counter("exfm_ranker_lookup_keys", "Keys that a shard gave sums of", ["shard"])
-BYTES = Counter("exfm_ranker_lookup_bytes", "Sums that a shard gave, in bytes", ["shard"])
+BYTES = Counter("exfm_ranker_lookup_bytes", "Sums that a shard gave, or rows to add up, in bytes", ["shard"])
 
 
 class LookupMetrics:

@@ -19,6 +19,7 @@ from exfm.errors import ConfigError, ServingError, VersionMismatchError
 from exfm.features.batch import NetBatches
 from exfm.features.oip import answer_parameters
 from exfm.features.request import RequestEncoder, input_specs
+from exfm.models.carried_rows import Carried
 from exfm.models.device import device_of
 from exfm.models.local_tables import choose_local_tables
 from exfm.models.lookup import ShardTables
@@ -35,7 +36,7 @@ from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
 from exfm.serving.ranker.local_link import LocalLink
 from exfm.serving.ranker.readiness import ATTEMPT_S, Golden, check_scores, read_golden, until_reached
 from exfm.serving.ranker.recorder import Recorder
-from exfm.serving.ranker.shards import Shard, ask_all
+from exfm.serving.ranker.shards import TURNS_TO_SEND, Shard, ask_all
 from exfm.serving.ranker.stream_link import StreamLink
 from exfm.serving.ranker.upkeep import keep_links
 from exfm.serving.tls import TlsFiles, TlsFolder
@@ -145,7 +146,8 @@ class RankerModel(ServedModel):
 
     def _link_to(self, one: str | ShardTables, shard: int, tls: TlsFiles | None) -> ShardLink:
         if isinstance(one, ShardTables):
-            return LocalLink(one, self._scorer, shard=shard)
+            has_others = any(isinstance(other, str) for other in self._shards)
+            return LocalLink(one, self._scorer, shard=shard, num_turns=TURNS_TO_SEND if has_others else 0)
         return LINKS[self.config.transport](ShardId.of(self._scorer, shard), one, tls=tls, config=self.config)
 
     def background(self) -> list[Coroutine[Any, Any, None]]:
@@ -220,8 +222,10 @@ class RankerModel(ServedModel):
         found, bottom_NY = await ask_all(
             shards, bags, deadline=deadline, meanwhile=bottom, may_miss=may_miss, stopwatch=stopwatch
         )
-        with timed(stopwatch, Layer.DENSE):
+        has_rows = any(isinstance(of_net, Carried) for of_shard in found for of_net in (of_shard or {}).values())
+        with timed(stopwatch, Layer.EMBEDDING if has_rows else Layer.DENSE):
             pooled, tables = self._pooled(asked, bags, found)
+        with timed(stopwatch, Layer.DENSE):
             if recalled is not None:
                 pooled["item"] = self._known.complete(recalled, pooled["item"], is_kept=not tables)
             scores_NT = self._scorer.scores_of_pooled(batches, pooled, bottom_NY)

@@ -34,7 +34,7 @@ class Layer(StrEnum):
     DESERIALIZE_SUMS = "deserialize sums"
     """Sums out of the shards' answers."""
     EMBEDDING = "embedding"
-    """Looking rows up and adding them."""
+    """Looking rows up and adding them; in a ranker, those that came by themselves."""
     DENSE = "dense"
     """All else of the network: from sums to scores."""
     SERIALIZE = "serialize"
