@@ -37,7 +37,8 @@ class ScriptedLink(ShardLink):
     """A shard whose answers are given: errors, or None for sums; the last one again and again."""
 
     def __init__(self, *answers: Exception | None) -> None:
-        super().__init__(ShardId("students", "0" * 64, 7, {"user": 4}), "nowhere:1")
+        shard = ShardId("students", "0" * 64, 7, dims={"user": 4}, row_bytes={"user": np.array([16])})
+        super().__init__(shard, "nowhere:1")
         self._answers = list(answers)
         self.num_asked = 0
 
