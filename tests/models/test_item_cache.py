@@ -7,9 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_model import random_batches, random_hot_rows, random_plan, row_sets
+from plain_model import manifest_of, random_batches, random_hot_rows, random_plan, row_sets
 
-from exfm.artifact.bundle import BundleManifest
 from exfm.errors import ConfigError
 from exfm.features.batch import Bags, Batch, NetBatches
 from exfm.models.item_cache import WAYS, ItemCache
@@ -25,12 +24,9 @@ Score = Callable[[NetBatches, ItemCache | None], Scores]
 def make_score(schema: Schema, tables: dict[str, torch.Tensor], network: DenseNetwork, *, seed: int) -> Score:
     """Return what scores by shards of some plan, with a cache or without, as a ranker does."""
     plan = random_plan(schema, num_shards=2, seed=seed)
-    manifest = BundleManifest(
-        bundle_id="0" * 64, name="a", tasks=(), feature_schema=schema, network={}, plan=plan, lineage={}, files={}
-    )
     hot_rows = random_hot_rows(plan, schema, seed=seed)
     sets = row_sets(hot_rows, schema)
-    scorer = Scorer(manifest, network, hot_rows=sets)
+    scorer = Scorer(manifest_of(plan, schema), network, hot_rows=sets)
     shards = [
         ShardTables(
             flatten_tables(tables, plan, shard=shard, hot_rows=hot_rows), plan, schema, shard=shard, hot_rows=sets

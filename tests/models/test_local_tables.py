@@ -6,9 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_model import random_batches, random_hot_rows, random_plan, row_sets
+from plain_model import manifest_of, random_batches, random_hot_rows, random_plan, row_sets
 
-from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.plan import Assignment, ShardPlan, assign, row_bytes
 from exfm.errors import ConfigError
 from exfm.features.batch import NetBatches
@@ -31,12 +30,9 @@ def scores_of(
     local: Collection[str] = (),
 ) -> np.ndarray[Any, Any]:
     """Return the scores by shards, which hold what the plan says, and a ranker that holds some tables itself."""
-    manifest = BundleManifest(
-        bundle_id="0" * 64, name="a", tasks=(), feature_schema=schema, network={}, plan=plan, lineage={}, files={}
-    )
     hot_rows = random_hot_rows(plan, schema, seed=1)
     sets = row_sets(hot_rows, schema)
-    scorer = Scorer(manifest, network, hot_rows=sets, local_tables=local)
+    scorer = Scorer(manifest_of(plan, schema), network, hot_rows=sets, local_tables=local)
     sums = []
     for shard, bags in enumerate(scorer.bags_for(batches)):
         held = plan if shard < plan.num_shards else scorer.plan
@@ -78,11 +74,8 @@ def test_tables_in_one_slice_score_the_same_to_the_last_bit(
 def test_a_shard_all_of_whose_tables_the_ranker_holds_is_not_asked(
     schema: Schema, network: DenseNetwork, plan: ShardPlan
 ) -> None:
-    manifest = BundleManifest(
-        bundle_id="0" * 64, name="a", tasks=(), feature_schema=schema, network={}, plan=plan, lineage={}, files={}
-    )
     on_shard_1 = {slice_.table for slice_ in plan.slices_on(1)}
-    scorer = Scorer(manifest, network, local_tables=sorted(on_shard_1))
+    scorer = Scorer(manifest_of(plan, schema), network, local_tables=sorted(on_shard_1))
     bags = scorer.bags_for(random_batches(schema, [3], seed=0))
     assert bags[0].keys() == set(NETS)
     assert bags[1] == {}

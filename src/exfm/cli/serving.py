@@ -14,7 +14,6 @@ BundleArgument = Annotated[
 ]
 RootOption = Annotated[str, typer.Option("--root", help="The root of the run whose embedded registry is meant.")]
 
-
 PANEL = "Serving"
 
 

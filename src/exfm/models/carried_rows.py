@@ -53,12 +53,13 @@ class CarriedRows:
 
         Raises: ConfigError if FBGEMM is not installed.
         """
-        bytes_L = np.concatenate([one.bags.num_keys for one in carried]) * self._row_bytes_L
+        num_keys_L = np.concatenate([one.bags.num_keys for one in carried])
+        bytes_L = num_keys_L * self._row_bytes_L
         starts_L = (np.cumsum(bytes_L) - bytes_L)[self._order]
         lengths_LB = np.concatenate([one.bags.lengths_LB for one in carried])[self._order]
         offsets = np.zeros(lengths_LB.size + 1, dtype=np.int64)
         np.cumsum(lengths_LB, out=offsets[1:])
-        num_keys_L = lengths_LB.sum(axis=1, dtype=np.int64)
+        num_keys_L = num_keys_L[self._order]
         positions = np.arange(offsets[-1]) - np.repeat(np.cumsum(num_keys_L) - num_keys_L, num_keys_L)
         flat = torch.cat([one.rows for one in carried]) if len(carried) > 1 else carried[0].rows
         return self._pooled.sums_of(flat, starts_L, positions, offsets)

@@ -7,7 +7,7 @@ Legend: B rows of one net, L lookups, E their dims side by side, S slices of one
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Self
 
 import numpy as np
@@ -75,7 +75,7 @@ class LookupBags:
         num_rows: int = self.lengths_LB.shape[1]
         return num_rows
 
-    @property
+    @cached_property
     def num_keys(self) -> npt.NDArray[np.int64]:
         """Return the keys of each lookup; shape [L]."""
         num_keys_L: npt.NDArray[np.int64] = self.lengths_LB.sum(axis=1, dtype=np.int64)
@@ -132,7 +132,6 @@ class ShardTables:
             raise BundleError(
                 f"the tables of shard {shard} are {flat.numel()} x {flat.dtype}, expected {expected} x torch.uint8"
             )
-        self._form = sums
         self._lookups = {net: lookups_of(plan, schema, shard=shard, net=net) for net in NETS}
         self._make = partial(_NetTables, flat, schema=schema, hot_rows=hot_rows, form=sums, device=device)
         self._all = {net: self._make(lookups) for net, lookups in self._lookups.items() if lookups}
@@ -156,17 +155,12 @@ class ShardTables:
         Raises: as `sums`.
         """
         of_net = self._asked(net, bags)
-        if of_net is not None and self._form == "rows" and of_net.rows_are_smaller(bags):
-            return of_net.rows(bags)
-        return self.sums(net, bags).cpu()
+        return of_net.answer(bags) if of_net is not None else torch.empty((bags.num_rows, 0))
 
     def answer_bytes(self, net: Net, bags: LookupBags) -> int:
         """Return what `answer` takes."""
         of_net = self._asked(net, bags)
-        if of_net is None:
-            return 0
-        is_by_rows = self._form == "rows" and of_net.rows_are_smaller(bags)
-        return of_net.rows_bytes(bags) if is_by_rows else of_net.sums_bytes(bags)
+        return of_net.answer_bytes(bags) if of_net is not None else 0
 
     def _asked(self, net: Net, bags: LookupBags) -> "_NetTables | None":
         """Return the lookups that bags are for. Rankers leave out the same ones for life, so they are made once."""
@@ -206,6 +200,7 @@ class _NetTables:
             sums="fp16" if form == "fp16" else "fp32",
             device=device,
         )
+        self._form = form
         self._row_bytes_L = np.array([one.row_bytes for one in lookups])
         self._sums_row_bytes = (2 if form == "fp16" else 4) * sum(one.dim for one in lookups)
         self._kept_L = [
@@ -213,20 +208,23 @@ class _NetTables:
             for one in lookups
         ]
 
-    def sums_bytes(self, bags: LookupBags) -> int:
+    def answer(self, bags: LookupBags) -> Tensor:
+        return self._rows(bags) if self._rows_travel(bags) else self.sums(bags).cpu()
+
+    def answer_bytes(self, bags: LookupBags) -> int:
+        return bags.rows_bytes(self._row_bytes_L) if self._rows_travel(bags) else self._sums_bytes(bags)
+
+    def _rows_travel(self, bags: LookupBags) -> bool:
+        return self._form == "rows" and bags.rows_bytes(self._row_bytes_L) < self._sums_bytes(bags)
+
+    def _sums_bytes(self, bags: LookupBags) -> int:
         return bags.num_rows * self._sums_row_bytes
-
-    def rows_bytes(self, bags: LookupBags) -> int:
-        return bags.rows_bytes(self._row_bytes_L)
-
-    def rows_are_smaller(self, bags: LookupBags) -> bool:
-        return self.rows_bytes(bags) < self.sums_bytes(bags)
 
     def sums(self, bags: LookupBags) -> Tensor:
         positions, offsets, _ = self._positions(bags)
         return self._pooled.sums(positions, offsets)
 
-    def rows(self, bags: LookupBags) -> Tensor:
+    def _rows(self, bags: LookupBags) -> Tensor:
         positions, _, starts_L = self._positions(bags)
         bytes_L = bags.num_keys * self._row_bytes_L
         found = np.empty(bytes_L.sum(), dtype=np.uint8)

@@ -32,7 +32,7 @@ class ServedModels(DataPlane):  # type: ignore[misc]  # kserve ships no types
         return model
 
     async def ask(self, model: ServedModel, call: Call) -> Answer:
-        """Return a model's answer, timed by KServe's metrics.
+        """Return a model's answer, with the outputs that the call wants, timed by KServe's metrics.
 
         Raises: RequestError if the call wants an output that the model has not; DeadlineError if nobody waits for it
         any more; what the model's predict raises.
@@ -41,7 +41,7 @@ class ServedModels(DataPlane):  # type: ignore[misc]  # kserve ships no types
         if call.outputs:
             chosen_outputs(call.outputs, [output["name"] for output in model.get_output_types()])
         answer, _ = await model(call)
-        return cast(Answer, answer)
+        return cast(Answer, answer).only(call.outputs)
 
     def metadata(self) -> dict[str, Any]:
         """Return the server's metadata."""

@@ -111,7 +111,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
         call = Call(
             tensors, deadline=deadline, model_version=request.model_version, outputs=outputs, stopwatch=stopwatch
         )
-        answer = (await self._models.ask(model, call)).only(outputs)
+        answer = await self._models.ask(model, call)
         with timed(stopwatch, Layer.SERIALIZE):
             return answer_message(answer, model_name=model.name, model_version=model.bundle_id, request_id=request.id)
 
