@@ -11,6 +11,7 @@ from plain_model import manifest_of, random_batches, random_hot_rows, random_pla
 
 from exfm.errors import ConfigError
 from exfm.features.batch import Bags, Batch, NetBatches
+from exfm.models.dense_part import Unscored
 from exfm.models.item_cache import WAYS, ItemCache
 from exfm.models.lookup import ShardTables, flatten_tables
 from exfm.models.network import DenseNetwork
@@ -45,7 +46,8 @@ def make_score(schema: Schema, tables: dict[str, torch.Tensor], network: DenseNe
         if cache is not None and recalled is not None:
             cache.keep(recalled, pooled["item"].numpy())
             pooled["item"] = torch.from_numpy(recalled.completed(pooled["item"].numpy()))
-        return scorer.scores_of_pooled(batches, pooled, scorer.bottom(batches))
+        unscored = Unscored(pooled, scorer.bottom(batches), batches.num_candidates)
+        return scorer.scores_together([unscored])[0]
 
     return score
 

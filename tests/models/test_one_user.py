@@ -1,4 +1,6 @@
-"""That a user met once gives the scores of a user met with each item."""
+"""That users met once give the scores of users met with each item."""
+
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from plain_model import random_batches
 from exfm.models.config import NetworkConfig
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
 from exfm.models.one_user import OneUserNetwork
-from exfm.schema import Schema
+from exfm.schema import Net, Schema
 
 
 def user_columns(schema: Schema) -> int:
@@ -24,11 +26,11 @@ def network_of(schema: Schema, config: NetworkConfig, *, seed: int) -> DenseNetw
     return network
 
 
-def pooled_of(schema: Schema, num_items: int) -> dict[str, torch.Tensor]:
+def pooled_of(schema: Schema, num_items: Sequence[int]) -> dict[Net, torch.Tensor]:
     item_columns = sum(schema.table(feature.table).dim for feature in schema.sparse_of("item"))
     return {
-        "user": torch.randn(1, user_columns(schema), dtype=torch.float64),
-        "item": torch.randn(num_items, item_columns, dtype=torch.float64),
+        "user": torch.randn(len(num_items), user_columns(schema), dtype=torch.float64),
+        "item": torch.randn(sum(num_items), item_columns, dtype=torch.float64),
     }
 
 
@@ -36,7 +38,7 @@ def pooled_of(schema: Schema, num_items: int) -> dict[str, torch.Tensor]:
     num_cross_layers=st.integers(0, 4),
     bottom_units=st.sampled_from([(), (3,), (4, 2)]),
     top_units=st.sampled_from([(), (5,), (6, 4)]),
-    num_items=st.integers(1, 9),
+    num_items=st.lists(st.integers(0, 9), min_size=1, max_size=4),
     has_user=st.booleans(),
     seed=st.integers(0, 99),
 )
@@ -45,7 +47,7 @@ def test_the_logits_are_the_networks(
     num_cross_layers: int,
     bottom_units: tuple[int, ...],
     top_units: tuple[int, ...],
-    num_items: int,
+    num_items: list[int],
     has_user: bool,
     seed: int,
 ) -> None:
@@ -57,10 +59,10 @@ def test_the_logits_are_the_networks(
     network = network_of(schema, config, seed=seed)
     pooled = pooled_of(schema, num_items)
     with torch.inference_mode():
-        bottom = network.trunk.bottom(dense_inputs(random_batches(schema, [num_items], seed=seed)).double())
-        expected = network.serving_head(network.trunk.mix(expand_users(pooled, torch.tensor([num_items])), bottom))
+        bottom = network.trunk.bottom(dense_inputs(random_batches(schema, num_items, seed=seed)).double())
+        expected = network.serving_head(network.trunk.mix(expand_users(pooled, torch.tensor(num_items)), bottom))
         found = OneUserNetwork(network, num_user_columns=user_columns(schema)).logits(
-            pooled["user"][0], torch.cat([pooled["item"], bottom], dim=1)
+            pooled["user"], torch.cat([pooled["item"], bottom], dim=1), num_items=num_items
         )
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 

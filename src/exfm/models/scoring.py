@@ -1,6 +1,6 @@
 """A bundle's dense network, and how the shards' sums become scores: the same online and offline.
 
-Legend: B rows of one net, E dims of all looked-up features side by side, N items, T tasks.
+Legend: B rows of one net, E dims of all looked-up features side by side, N items, Y units of the bottom tower, T tasks.
 """
 
 from collections import defaultdict
@@ -8,8 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-import numpy.typing as npt
 import safetensors
 import safetensors.torch
 import torch
@@ -24,11 +22,11 @@ from exfm.errors import BundleError
 from exfm.features.batch import Bags, NetBatches
 from exfm.models.carried_rows import AllRows, Carried, CarriedRows
 from exfm.models.config import NetworkConfig
+from exfm.models.dense_part import DensePart, Scores, Unscored
 from exfm.models.device import CPU
 from exfm.models.local_tables import with_local_tables
 from exfm.models.lookup import KeyRouter, Lookup, LookupBags, ShardTables, lookups_of, places_of
-from exfm.models.network import DenseNetwork, dense_inputs, expand_users
-from exfm.models.one_user import OneUserNetwork
+from exfm.models.network import DenseNetwork
 from exfm.models.pooling import pool_sums
 from exfm.schema import NETS, Net
 
@@ -57,12 +55,7 @@ class Scorer:
         self.manifest = manifest
         self.device = device
         self.local_tables = tuple(local_tables)
-        self._network = network.to(device).eval()
-        user_features = manifest.feature_schema.sparse_of("user")
-        self._one_user = OneUserNetwork(
-            self._network,
-            num_user_columns=sum(manifest.feature_schema.table(feature.table).dim for feature in user_features),
-        )
+        self._dense = DensePart(network, manifest.feature_schema, device=device)
         self._fallback_rows = {table: torch.from_numpy(row) for table, row in fallback_rows.items()}
         schema = manifest.feature_schema
         # The bundle's own plan is the shards'; this is what is asked of them, and of one more.
@@ -163,16 +156,18 @@ class Scorer:
             if lengths_B.any()
         }
 
-    @torch.inference_mode()
     def bottom(self, batches: NetBatches) -> Tensor:
         """Return what the bottom tower makes of the dense features, [N, Y]: it needs no shard."""
-        bottom_NY: Tensor = self._network.trunk.bottom(dense_inputs(batches).to(self.device))
-        return bottom_NY
+        return self._dense.bottom(batches)
 
-    @torch.inference_mode()
-    def scores(self, batches: NetBatches, sums: Sequence[NetSums], bottom_NY: Tensor) -> npt.NDArray[np.float32]:
+    def scores(self, batches: NetBatches, sums: Sequence[NetSums], bottom_NY: Tensor) -> Scores:
         """Return the probability of each task for each item, given every shard's sums; shape [N, T]."""
-        return self.scores_of_pooled(batches, self.pooled(batches, sums), bottom_NY)
+        [scores_NT] = self.scores_together([Unscored(self.pooled(batches, sums), bottom_NY, batches.num_candidates)])
+        return scores_NT
+
+    def scores_together(self, requests: Sequence[Unscored]) -> list[Scores]:
+        """Return the probability of each task for each item of each request, [N, T], all computed together."""
+        return self._dense.scores(requests)
 
     @torch.inference_mode()
     def pooled(self, batches: NetBatches, sums: Sequence[NetSums]) -> dict[Net, Tensor]:
@@ -183,21 +178,6 @@ class Scorer:
                            schema.sparse_of(net), schema)
             for net in NETS
         }  # fmt: skip
-
-    @torch.inference_mode()
-    def scores_of_pooled(
-        self, batches: NetBatches, pooled: Mapping[Net, Tensor], bottom_NY: Tensor
-    ) -> npt.NDArray[np.float32]:
-        """Return the probability of each task for each item, given the pooled embeddings; shape [N, T]."""
-        scores_NT: npt.NDArray[np.float32] = self._logits(pooled, batches, bottom_NY).sigmoid_().cpu().numpy()
-        return scores_NT
-
-    def _logits(self, pooled: Mapping[Net, Tensor], batches: NetBatches, bottom_NY: Tensor) -> Tensor:
-        if len(pooled["user"]) == 1 and self._one_user.pays(len(bottom_NY)):
-            return self._one_user.logits(pooled["user"][0], torch.cat([pooled["item"], bottom_NY], dim=1))
-        pooled_NE = expand_users(pooled, torch.from_numpy(batches.num_candidates).to(self.device))
-        logits_NT: Tensor = self._network.serving_head(self._network.trunk.mix(pooled_NE, bottom_NY))
-        return logits_NT
 
     def _assemble(self, sums: Sequence[NetSums], net: Net, num_rows: int) -> Tensor:
         """Return one net's sums in float32, columns in the schema's order; the slices of one table add up."""
@@ -284,7 +264,7 @@ class UnshardedScorer:
         """
         return cls(folder, BundleManifest.read(folder))
 
-    def scores(self, batches: NetBatches, *, without: Collection[int] = ()) -> npt.NDArray[np.float32]:
+    def scores(self, batches: NetBatches, *, without: Collection[int] = ()) -> Scores:
         """Return the probability of each task for each item; shape [N, T].
 
         Fallback rows take the place of what the shards in `without` hold, as in a ranker's degraded answer.

@@ -125,6 +125,13 @@ class RankerConfig(ServerConfig):
     a dim of all tables of items, and 48 B. 0, the default: none is kept. An item is met again if all of its ids are the
     same. Of 512 items 0.72 known, a model like DRM1 took 0.80 of the CPU time by gRPC and 0.91 by streams, one of 12
     small tables 0.99 and 1.07; where none is known, 1.03 and 1.07 by streams (loopback; chance: 0.97 to 1.07)."""
+    max_batch_candidates: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Candidates of several requests whose dense layers are computed together, 1 to 1,000,000; a request of more goes
+    alone. 0, the default: each goes alone. TODO"""
+    batch_wait_us: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Time for which a request waits for others that are under way, so that they are computed together, in
+    microseconds, 0 to 10,000; the server's thread is busy meanwhile. 0, the default: those are taken together that are
+    there at once, as those are which came while others were computed. Counts with max_batch_candidates alone."""
     trace_folder: str = ""
     """Folder, new or not, in which each start of a ranker records the requests that it gets, for `exfm shard
     statistics`: hashed ids, nothing else. In a pod a folder below /tmp, which goes with the pod. Empty, the default:

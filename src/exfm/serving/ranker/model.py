@@ -20,6 +20,7 @@ from exfm.features.batch import NetBatches
 from exfm.features.oip import answer_parameters
 from exfm.features.request import RequestEncoder, input_specs
 from exfm.models.carried_rows import Carried
+from exfm.models.dense_part import Unscored
 from exfm.models.device import device_of
 from exfm.models.local_tables import choose_local_tables
 from exfm.models.lookup import ShardTables
@@ -29,6 +30,7 @@ from exfm.serving.bundle_part import load_verified, load_verified_locals, read_m
 from exfm.serving.call import Answer, Call, Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.model import ServedModel
+from exfm.serving.ranker.batching import Batcher
 from exfm.serving.ranker.breaker import GuardedShard
 from exfm.serving.ranker.grpc_link import GrpcLink
 from exfm.serving.ranker.known_items import KnownItems
@@ -90,6 +92,7 @@ class RankerModel(ServedModel):
             )
         self._scorer = scorer
         self._known = KnownItems(manifest.feature_schema, cache_mib=config.cache_mib)
+        self._batcher = Batcher(scorer.scores_together, model=manifest.name, config=config)
         self._encoder = RequestEncoder(manifest.feature_schema)
         self._golden = golden
         self._shards = shards
@@ -191,8 +194,8 @@ class RankerModel(ServedModel):
         if self._recorder is not None:
             self._recorder.offer(batches, arrival_ns=arrival_ns)
         deadline = payload.deadline
-        for_shards = deadline.share(self.config.shard_budget) if self._degrades else deadline
-        answer = await self._answer(batches, self._guarded, for_shards, may_miss=self._degrades, stopwatch=stopwatch)
+        with self._batcher.under_way():
+            answer = await self._answer(batches, self._guarded, deadline, may_miss=self._degrades, stopwatch=stopwatch)
         deadline.check("scores were computed")
         if answer.parameters["degraded"]:
             DEGRADED.inc()
@@ -209,7 +212,7 @@ class RankerModel(ServedModel):
         may_miss: bool,
         stopwatch: Stopwatch | None = None,
     ) -> Answer:
-        """Return the scores; the deadline is the shards'. If they may miss, what is missing is made up for."""
+        """Return the scores. If shards may miss, they have a part of the time, and what is missing is made up for."""
 
         def bottom() -> Tensor:
             with timed(stopwatch, Layer.BOTTOM):
@@ -219,8 +222,9 @@ class RankerModel(ServedModel):
             recalled = self._known.recall(batches)
             asked = batches if recalled is None else recalled.asked
             bags = self._scorer.bags_for(asked)
+        for_shards = deadline.share(self.config.shard_budget) if may_miss else deadline
         found, bottom_NY = await ask_all(
-            shards, bags, deadline=deadline, meanwhile=bottom, may_miss=may_miss, stopwatch=stopwatch
+            shards, bags, deadline=for_shards, meanwhile=bottom, may_miss=may_miss, stopwatch=stopwatch
         )
         has_rows = any(isinstance(of_net, Carried) for of_shard in found for of_net in (of_shard or {}).values())
         with timed(stopwatch, Layer.EMBEDDING if has_rows else Layer.DENSE):
@@ -228,7 +232,9 @@ class RankerModel(ServedModel):
         with timed(stopwatch, Layer.DENSE):
             if recalled is not None:
                 pooled["item"] = self._known.complete(recalled, pooled["item"], is_kept=not tables)
-            scores_NT = self._scorer.scores_of_pooled(batches, pooled, bottom_NY)
+            unscored = Unscored(pooled, bottom_NY, batches.num_candidates)
+            # One that is timed is scored alone: others' time would be in its own.
+            scores_NT = await self._batcher.scores(unscored, deadline=deadline, alone=stopwatch is not None)
         return Answer(
             outputs={task: scores_NT[:, column] for column, task in enumerate(self._scorer.manifest.tasks)},
             parameters=answer_parameters(tables),

@@ -1,0 +1,100 @@
+"""The dense part of a ranking model: from embeddings to scores, of several requests together.
+
+What a request costs beside its multiplications (a GPU's launches, its copies there and back, calls) is paid once for
+all of them. Each is computed as it would be alone, but for the rounding of sums in another order.
+
+Legend: U users, N items, E pooled embeddings of a net, Y units of the bottom tower, T tasks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from exfm.features.batch import NetBatches
+from exfm.models.device import CPU
+from exfm.models.network import DenseNetwork, dense_inputs, expand_users
+from exfm.models.one_user import OneUserNetwork
+from exfm.schema import NETS, Net, Schema
+
+Scores = npt.NDArray[np.float32]
+"""Probabilities, [N, T]."""
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """A request of which all is there but the scores; its tensors lie where the network does."""
+
+    pooled: Mapping[Net, Tensor]
+    """Embeddings of users, [U, E], and of items, [N, E]."""
+    bottom_NY: Tensor
+    num_candidates: npt.NDArray[np.int64]
+    """Items of each user, in order; [U]."""
+
+    @property
+    def num_items(self) -> int:
+        """Return the number of rows of its scores."""
+        return len(self.bottom_NY)
+
+
+class DensePart:
+    """A dense network on its device."""
+
+    def __init__(self, network: DenseNetwork, schema: Schema, *, device: torch.device = CPU) -> None:
+        """Take a network of a model with this schema to a device."""
+        self._device = device
+        self._network = network.to(device).eval()
+        self._one_user = OneUserNetwork(
+            self._network,
+            num_user_columns=sum(schema.table(feature.table).dim for feature in schema.sparse_of("user")),
+        )
+
+    @torch.inference_mode()
+    def bottom(self, batches: NetBatches) -> Tensor:
+        """Return what the bottom tower makes of the dense features, [N, Y]."""
+        bottom_NY: Tensor = self._network.trunk.bottom(dense_inputs(batches).to(self._device))
+        return bottom_NY
+
+    @torch.inference_mode()
+    def scores(self, requests: Sequence[Unscored]) -> list[Scores]:
+        """Return the scores of each request, in order."""
+        scores = [np.empty(0, dtype=np.float32)] * len(requests)
+        meets_once = [self.meets_once(request) for request in requests]
+        for logits_of, is_chosen in ((self._meeting_once, True), (self._as_trained, False)):
+            places = [place for place, once in enumerate(meets_once) if once is is_chosen]
+            if not places:
+                continue
+            chosen = [requests[place] for place in places]
+            scores_NT: Scores = logits_of(chosen).sigmoid_().cpu().numpy()
+            ends = np.cumsum([request.num_items for request in chosen])
+            for place, own_NT in zip(places, np.split(scores_NT, ends[:-1]), strict=True):
+                scores[place] = own_NT
+        return scores
+
+    def meets_once(self, request: Unscored) -> bool:
+        """Return whether a request's user is met once for all of its items."""
+        return len(request.num_candidates) == 1 and self._one_user.pays(request.num_items)
+
+    def _meeting_once(self, requests: Sequence[Unscored]) -> Tensor:
+        items = [torch.cat([request.pooled["item"], request.bottom_NY], dim=1) for request in requests]
+        return self._one_user.logits(
+            _stacked([request.pooled["user"] for request in requests]),
+            _stacked(items),
+            num_items=[request.num_items for request in requests],
+        )
+
+    def _as_trained(self, requests: Sequence[Unscored]) -> Tensor:
+        pooled = {net: _stacked([request.pooled[net] for request in requests]) for net in NETS}
+        num_candidates = torch.from_numpy(np.concatenate([request.num_candidates for request in requests]))
+        pooled_NE = expand_users(pooled, num_candidates.to(self._device))
+        bottom_NY = _stacked([request.bottom_NY for request in requests])
+        logits_NT: Tensor = self._network.serving_head(self._network.trunk.mix(pooled_NE, bottom_NY))
+        return logits_NT
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """Return rows below each other; those of one request are not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

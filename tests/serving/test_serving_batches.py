@@ -1,0 +1,101 @@
+"""A ranker that scores requests together gives each the scores that it gets alone."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pods import Pod, Pods, wait_for
+from serving_requests import make_request, offline_scores, scores_of
+
+from exfm.serving.client import ask
+from exfm.serving.config import RankerConfig
+
+pytestmark = pytest.mark.slow
+
+COUNT, SUM = "exfm_ranker_batch_requests_count", "exfm_ranker_batch_requests_sum"
+
+SHAPES: list[list[int] | None] = [None, [500], [1], [2, 0, 3], [200], [1, 1], [70], [40, 50]]
+"""Candidates of each user; some are enough for a user to be met once."""
+
+SETTINGS = [
+    {},
+    {"cache_mib": 1},
+    pytest.param(
+        {"device": "cuda"},
+        marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")],
+    ),
+]
+
+Start = Callable[..., tuple[Pod, list[Pod]]]
+
+
+@pytest.fixture
+def start(bundle: Path, pods: Pods) -> Start:
+    """Return what starts a ranker that scores requests together, and two shards."""
+
+    def start_servers(**settings: Any) -> tuple[Pod, list[Pod]]:
+        shards = [pods.shard(bundle, shard) for shard in range(2)]
+        batching = {"max_batch_candidates": 1_000, "batch_wait_us": 10_000, "default_deadline_ms": 30_000}
+        addresses = [shard.lookup_address for shard in shards]
+        ranker = pods.ranker(bundle, addresses, settings={**batching, **settings})
+        ranker.wait_until_ready()
+        return ranker, shards
+
+    return start_servers
+
+
+def ask_at_once(ranker: Pod, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    with ThreadPoolExecutor(len(requests)) as pool:
+        return list(pool.map(lambda request: ask(ranker.rest_url, "students", request), requests))
+
+
+def assert_scores(bundle: Path, requests: list[dict[str, Any]], answers: list[dict[str, Any]], **options: Any) -> None:
+    for request, answer in zip(requests, answers, strict=True):
+        for task, scores in offline_scores(bundle, request, **options).items():
+            np.testing.assert_allclose(scores_of(answer)[task], scores, atol=1e-5)
+
+
+def metric(ranker: Pod, name: str) -> float:
+    return ranker.counted(f'{name}{{model="students"}}')
+
+
+def test_requests_are_scored_alone_by_default() -> None:
+    assert RankerConfig().max_batch_candidates == 0
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_requests_of_every_kind_are_scored_together_as_alone(
+    start: Start, bundle: Path, settings: dict[str, Any]
+) -> None:
+    ranker, _ = start(**settings)
+    requests = [make_request(num_candidates=shape) for shape in SHAPES]
+    num_batches, num_scored = metric(ranker, COUNT), metric(ranker, SUM)
+    for _ in range(5):  # a cache knows the items from the third time on
+        assert_scores(bundle, requests, ask_at_once(ranker, requests))
+    assert metric(ranker, SUM) - num_scored == 5 * len(requests)
+    assert metric(ranker, COUNT) - num_batches < 5 * len(requests)
+
+
+def test_what_stands_in_for_a_shard_is_scored_together_as_alone(start: Start, bundle: Path) -> None:
+    ranker, shards = start(when_shard_fails="degrade", shard_budget=0.2)
+    shards[1].server.process.kill()
+    shards[1].exit_code()
+    wait_for(lambda: bool(ranker.ask()["parameters"]["degraded"]))
+    requests = [make_request(num_candidates=shape) for shape in SHAPES]
+    answers = ask_at_once(ranker, requests)
+    assert all(answer["parameters"]["degraded"] for answer in answers)
+    assert_scores(bundle, requests, answers, without=[1])
+
+
+def test_a_request_that_is_refused_leaves_the_others_to_be_scored(start: Start, bundle: Path) -> None:
+    ranker, _ = start()
+    good = make_request(num_candidates=[70])
+    bad = {"inputs": good["inputs"][1:]}
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, ranker.rest_url, "students", bad if at % 4 == 1 else good) for at in range(40)]
+    assert [at for at, one in enumerate(asked) if one.exception()] == list(range(1, 40, 4))
+    assert_scores(bundle, [good] * 30, [one.result() for one in asked if not one.exception()])
