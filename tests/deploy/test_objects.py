@@ -10,6 +10,7 @@ from exfm.deploy.objects import Object, ranker_object, release_objects, settings
 from exfm.deploy.release import History, Release, choose_version, make_release, served_uri, switched
 from exfm.deploy.render import to_yaml
 from exfm.errors import BundleError, ConfigError
+from exfm.serving.config import RankerConfig
 
 Make = Callable[[int], Release]
 
@@ -37,6 +38,8 @@ def test_a_ranker_names_the_shards_of_its_version_in_order(release: Make, config
         f"--bundle-id={12:064x}",
         "--transport=grpc",
         "--when-shard-fails=fail",
+        "--local-tables-mib=0",
+        "--cache-mib=0",
     ]
 
 
@@ -48,6 +51,8 @@ def test_a_ranker_reaches_its_shards_by_the_transport_of_the_settings(release: M
         f"--bundle-id={12:064x}",
         "--transport=stream",
         "--when-shard-fails=fail",
+        "--local-tables-mib=0",
+        "--cache-mib=0",
     ]
     _, headless = shard_objects(release(12), 0, by_streams)
     assert {port["name"]: port["targetPort"] for port in headless["spec"]["ports"]} == {"grpc": 8081, "stream": 8082}
@@ -56,7 +61,7 @@ def test_a_ranker_reaches_its_shards_by_the_transport_of_the_settings(release: M
 def test_rankers_degrade_where_the_settings_say_so_and_are_replaced_for_it(release: Make, config: DeployConfig) -> None:
     degrading = config.model_copy(update={"when_shard_fails": "degrade"})
     before, after = (ranker_object(history_of(release(12), settings)) for settings in (config, degrading))
-    assert predictor(after)["model"]["args"][-1] == "--when-shard-fails=degrade"
+    assert "--when-shard-fails=degrade" in predictor(after)["model"]["args"]
     assert settings_of(after) != settings_of(before)
 
 
@@ -126,6 +131,22 @@ def test_there_are_as_many_rankers_as_the_plan_or_the_settings_want(release: Mak
     assert ranker["minReplicas"] == 7
     assert ranker["model"]["resources"]["requests"]["memory"] == "1027Mi"  # and what finds hot rows
     assert predictor(ranker_object(history_of(release(1), config)))["minReplicas"] == config.ranker.replicas
+
+
+def test_a_ranker_has_memory_for_the_tables_and_items_that_it_is_told_to_keep(release: Make) -> None:
+    config = DeployConfig(ranker=RankerResources(overhead_mib=500, local_tables_mib=40, cache_mib=7))
+    hot = release(1).model_copy(update={"ranker_bytes": 2**20 + 1})
+    model = predictor(ranker_object(history_of(hot, config)))["model"]
+    assert model["args"][-2:] == ["--local-tables-mib=40", "--cache-mib=7"]
+    assert model["resources"]["requests"]["memory"] == model["resources"]["limits"]["memory"] == "549Mi"
+    shards = [shard_objects(hot, 0, settings)[0] for settings in (config, DeployConfig())]
+    assert settings_of(shards[0]) == settings_of(shards[1])
+
+
+def test_what_a_ranker_may_be_told_to_keep_is_what_it_knows() -> None:
+    for name in ("local_tables_mib", "cache_mib"):
+        mine, servers = (kind.model_fields[name] for kind in (RankerResources, RankerConfig))
+        assert (mine.default, mine.metadata) == (servers.default, servers.metadata)
 
 
 def test_a_claim_is_mounted_and_nothing_is_copied(release: Make, config: DeployConfig) -> None:

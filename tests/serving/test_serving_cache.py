@@ -50,6 +50,15 @@ def test_rankers_keep_nothing_by_default() -> None:
     assert RankerConfig().cache_mib == 0
 
 
+def test_a_deployments_settings_go_before_the_files(bundle: Path, pods: Pods) -> None:
+    arguments = ["--cache-mib=1", "--local-tables-mib=0"]
+    settings = {"cache_mib": 0, "local_tables_mib": 1}
+    ranker = pods.ranker(bundle, ["127.0.0.1:1"] * 2, settings=settings, arguments=arguments)
+    wait_for(lambda: any("not ready" in line for line in ranker.lines()))
+    assert [line for line in ranker.lines() if "keeps up to" in line]
+    assert not [line for line in ranker.lines() if "holds" in line]
+
+
 def test_items_of_before_score_the_same_and_are_counted(start: Callable[..., Any], bundle: Path) -> None:
     ranker, _ = start()
     ranker.ask()  # for what the golden request has, which made it ready

@@ -41,6 +41,12 @@ class RankerResources(ServerResources):
     overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)] = 1_024
     replicas: Annotated[int, Field(ge=1, le=1_000)] = 2
     """Rankers, or the least number of them where they are autoscaled; 1 to 1,000. More where a plan wants more."""
+    local_tables_mib: Annotated[int, Field(ge=0, le=1_048_576)] = 0
+    """The rankers' setting of that name, in MiB: memory for tables of items that a ranker holds itself, which it is
+    given beside the overhead; 0 (none) to 1,048,576. It goes before what ConfigMap `exfm-servers` says, and wants a
+    bundle in `pvc://`: of one in `s3://` a ranker has its own part alone, and does not start."""
+    cache_mib: Annotated[int, Field(ge=0, le=65_536)] = 0
+    """Likewise, in MiB: memory for items met before; 0 (none are kept) to 65,536."""
 
     @model_validator(mode="after")
     def _check_replicas(self) -> Self:

@@ -136,10 +136,12 @@ def ranker_object(history: History) -> Object:
                 f"--bundle-id={release.bundle_id}",
                 f"--transport={config.transport}",
                 f"--when-shard-fails={config.when_shard_fails}",
+                f"--local-tables-mib={config.ranker.local_tables_mib}",
+                f"--cache-mib={config.ranker.cache_mib}",
             ],
             parts=["ranker", "golden"],
             resources=config.ranker,
-            table_bytes=release.ranker_bytes,
+            table_bytes=release.ranker_bytes + (config.ranker.local_tables_mib + config.ranker.cache_mib) * 2**20,
             replicas=max(config.ranker.replicas, release.rankers),
         ),
     )

@@ -22,6 +22,8 @@ def main() -> None:
     )
     parser.add_argument("--transport", choices=["grpc", "stream"], help="to the shards, instead of the settings'")
     parser.add_argument("--when-shard-fails", choices=["fail", "degrade"], help="instead of the settings'")
+    for option in ("--local-tables-mib", "--cache-mib"):
+        parser.add_argument(option, type=int, metavar="MIB", help="instead of the settings'")
     arguments = parser.parse_args()
     config = config_from(arguments, RankerConfig)
     shards = _addresses(arguments.shards)
