@@ -102,14 +102,13 @@ class Batcher:
         num_candidates = 0
         while self._waiting:
             first = self._waiting[0]
+            if first.scores.done() or _is_late(first):
+                self._waiting.popleft()
+                continue
             num_candidates += first.request.num_items
             if batch and num_candidates > self._max_candidates:
                 break
-            self._waiting.popleft()
-            if first.scores.done() or _is_late(first):
-                num_candidates -= first.request.num_items
-            else:
-                batch.append(first)
+            batch.append(self._waiting.popleft())
         return batch
 
     def _score(self, batch: Sequence[Waiting]) -> None:
