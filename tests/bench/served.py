@@ -22,6 +22,7 @@ def main() -> None:
         threads=1,
         bytes_factor=1e-5,
         dim_factor=0.125,
+        network="small",
         cases=(Case(model="drm3", candidates=16, loads=(0.0, 0.3), transports=("stream",), requests=4),),
         sweep=Sweep(rows=()),
         peers=Peers(model="none"),

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from exfm.bench.serving.config import Case, ServingBenchConfig
-from exfm.bench.serving.models import ModelKind, of_rows, scaled
+from exfm.bench.serving.models import NETWORKS, ModelKind, of_rows, scaled
 from exfm.bench.serving.servers import sharding
 from exfm.config import read_yaml
 from exfm.planning.planner import make_plan
@@ -20,8 +20,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples/bench"
 def test_scaled_models_keep_their_tables_and_nets_and_the_share_of_their_bytes(
     kind: ModelKind, num_tables: int, num_nets: int
 ) -> None:
-    large = scaled(kind, bytes_factor=1 / 100, dim_factor=0.5, seed=0).statistics(candidates=512)
-    small = scaled(kind, bytes_factor=1 / 400, dim_factor=0.5, seed=0).statistics(candidates=512)
+    large = scaled(kind, bytes_factor=1 / 100, dim_factor=0.5, network="small", seed=0).statistics(candidates=512)
+    small = scaled(kind, bytes_factor=1 / 400, dim_factor=0.5, network="small", seed=0).statistics(candidates=512)
     assert len(small.tables) == num_tables
     assert len({table.net for table in small.tables}) == num_nets
     assert large.size_bytes("fp32") / small.size_bytes("fp32") == pytest.approx(4, rel=0.01)
@@ -49,7 +49,7 @@ def test_a_models_weights_are_the_same_each_time_and_no_tables_are_anothers() ->
 @pytest.mark.parametrize("strategy", ["one-shard", "capacity-balanced", "load-balanced", "nsbp"])
 def test_every_strategy_places_every_model(kind: ModelKind, num_shards: int, strategy: str) -> None:
     way = Case.parse({"strategies": [strategy], "num_shards": [num_shards]}, source="a test").ways()[0]
-    model = scaled(kind, bytes_factor=1 / 400, dim_factor=0.5, seed=0)
+    model = scaled(kind, bytes_factor=1 / 400, dim_factor=0.5, network="small", seed=0)
     statistics = model.statistics(candidates=512)
     plan = make_plan(model.schema(), statistics, sharding(way, statistics), DEFAULT_COSTS)
     assert plan.num_shards == way.num_shards
@@ -75,6 +75,26 @@ def test_tables_lie_alike_however_keys_and_sums_travel() -> None:
         "2 shards, load-balanced, grpc, fp16 sums",
     ]
     assert len({way.placement() for way in ways}) == 1
+
+
+def test_tables_that_the_ranker_holds_make_another_way_of_the_same_placement() -> None:
+    ways = Case(transports=("stream",), local_tables_mib=(0, 16)).ways()
+    assert [str(way) for way in ways] == [
+        "2 shards, load-balanced, stream",
+        "2 shards, load-balanced, stream, 16 MiB in the ranker",
+    ]
+    assert len({way.placement() for way in ways}) == 1
+
+
+def test_a_models_dense_layers_are_those_that_the_settings_name() -> None:
+    by_network = {
+        network: scaled("drm3", bytes_factor=1e-5, dim_factor=0.125, network=network, seed=0) for network in NETWORKS
+    }
+    assert {network: model.network.top_units for network, model in by_network.items()} == {
+        "mlperf": (1024, 1024, 512, 256),
+        "small": (128, 64),
+    }
+    assert by_network["mlperf"].features == by_network["small"].features
 
 
 def test_rows_of_a_sweep_that_do_not_rise_are_refused() -> None:

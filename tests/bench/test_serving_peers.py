@@ -24,7 +24,7 @@ from exfm.planning.config import ShardingConfig
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS
 
-SMALL = scaled("drm3", bytes_factor=1e-5, dim_factor=0.125, seed=0)
+SMALL = scaled("drm3", bytes_factor=1e-5, dim_factor=0.125, network="small", seed=0)
 
 
 @pytest.mark.parametrize("model", [GENERATED, SMALL], ids=["bags of users", "items"])

@@ -160,7 +160,8 @@ class _RandomTables(Mapping[str, torch.Tensor]):
         return len(self._tables)
 
 
-NETWORK = NetworkConfig(bottom_units=(32,), num_cross_layers=2, cross_rank=32, top_units=(128, 64))
+SMALL_NETWORK = NetworkConfig(bottom_units=(32,), num_cross_layers=2, cross_rank=32, top_units=(128, 64))
+"""Layers that take little beside their tables."""
 
 GENERATED = GeneratedModel(
     features=(
@@ -177,6 +178,6 @@ GENERATED = GeneratedModel(
         GeneratedFeature("item_topics", "item", 2_000, 16, 3),
         GeneratedFeature("item_like", "item", 50_000, 32, 4),
     ),
-    network=NETWORK,
+    network=SMALL_NETWORK,
 )
 """Two nets of six tables: 75 MB, single ids and long bags, narrow and wide rows."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from exfm.artifact.answers import AnswerForm
-from exfm.bench.serving.models import ModelKind
+from exfm.bench.serving.models import ModelKind, NetworkKind
 from exfm.config import Config
 from exfm.serving.config import Transport
 
@@ -15,6 +15,8 @@ ShardedBy = Literal["one-shard", "capacity-balanced", "load-balanced", "nsbp"]
 Load = Annotated[float, Field(ge=0, lt=1)]
 
 Requests = Annotated[int, Field(ge=2, le=100_000)]
+
+LocalTables = Annotated[int, Field(ge=0, le=1_048_576)]
 
 MAX_SHARDS = 64
 
@@ -32,11 +34,14 @@ class Way(Config):
     """From ranker to shards."""
     sums: AnswerForm = "fp32"
     """How they travel back."""
+    local_tables_mib: LocalTables = 0
+    """Of items' tables that the ranker holds itself, in MiB; 0: none."""
 
     def __str__(self) -> str:
         """Return its name in tables."""
         shards = "1 shard" if self.num_shards == 1 else f"{self.num_shards} shards, {self.strategy}"
-        return f"{shards}, {self.transport}{_TRAVEL[self.sums]}"
+        local = f", {self.local_tables_mib} MiB in the ranker" if self.local_tables_mib else ""
+        return f"{shards}, {self.transport}{_TRAVEL[self.sums]}{local}"
 
     def distinct(self) -> Self:
         """Return the same way, named alike: with one shard all strategies are one."""
@@ -44,8 +49,8 @@ class Way(Config):
         return self.model_copy(update={"strategy": "one-shard", "num_shards": 1}) if is_one else self
 
     def placement(self) -> Self:
-        """Return the way that has its tables placed alike, however keys and sums travel."""
-        return self.model_copy(update={"transport": "stream", "sums": "fp32"})
+        """Return the way that has its tables placed alike, however keys and sums travel, and whoever holds copies."""
+        return self.model_copy(update={"transport": "stream", "sums": "fp32", "local_tables_mib": 0})
 
 
 class Case(Config):
@@ -62,15 +67,17 @@ class Case(Config):
     """Shards, 1 to 64."""
     transports: Annotated[tuple[Transport, ...], Field(min_length=1)] = ("stream", "grpc")
     sums: Annotated[tuple[AnswerForm, ...], Field(min_length=1)] = ("fp32",)
+    local_tables_mib: Annotated[tuple[LocalTables, ...], Field(min_length=1)] = (0,)
+    """Of items' tables that the ranker holds itself, in MiB, 0 to 1,048,576."""
     requests: Requests = 100
     """Of a server in a block, 2 to 100,000; a 99th percentile wants 100."""
 
     def ways(self) -> list[Way]:
         """Return the different ones of all combinations."""
-        every = product(self.strategies, self.num_shards, self.transports, self.sums)
+        every = product(self.strategies, self.num_shards, self.transports, self.sums, self.local_tables_mib)
         ways = [
-            Way(strategy=strategy, num_shards=num, transport=transport, sums=sums)
-            for strategy, num, transport, sums in every
+            Way(strategy=strategy, num_shards=num, transport=transport, sums=sums, local_tables_mib=local)
+            for strategy, num, transport, sums, local in every
         ]
         return list(dict.fromkeys(way.distinct() for way in ways))
 
@@ -125,8 +132,12 @@ class ServingBenchConfig(Config):
     bytes_factor: Annotated[float, Field(gt=0, le=1)] = 0.0025
     """Bytes of tables, as a share of the 140 or 200 GiB (fp32) of the large models; more than 0, at most 1. By default
     512 MiB, or 144 in int8, which is more than caches hold."""
-    dim_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    dim_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Numbers a row, as a share of the 32, 64 or 128 of the large models; more than 0, at most 1."""
+    network: NetworkKind = "mlperf"
+    """Dense layers. `mlperf`: 3 crosses of rank 512 and 1024-1024-512-256 units, which MLPerf has beside 26 tables of
+    128 numbers a row; with `dim_factor` 1, tables and layers then stand as in models that are served. `small`: 2 of
+    rank 32 and 128-64 units, so that what sharding costs shows; a peer's distance, too, is that of its tables."""
     ways_at_once: Annotated[int, Field(ge=1, le=64)] = 4
     """Ways of serving whose servers run at the same time, 1 to 64, beside two unsharded servers; more are measured one
     after another. A process takes some 400 MiB, and there is one for each shard, and a ranker."""

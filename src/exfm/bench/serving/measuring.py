@@ -53,7 +53,13 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
 
     Raises: PlanError if a strategy finds no place for its tables; ServingError if servers do not start or answer.
     """
-    model = scaled(case.model, bytes_factor=config.bytes_factor, dim_factor=config.dim_factor, seed=config.seed)
+    model = scaled(
+        case.model,
+        bytes_factor=config.bytes_factor,
+        dim_factor=config.dim_factor,
+        network=config.network,
+        seed=config.seed,
+    )
     messages = model.messages(config.distinct_requests, candidates=case.candidates, seed=config.seed)
     ways = case.ways()
     placements = {ONE_SHARD, *(way.placement() for way in ways)}

@@ -5,16 +5,29 @@ from typing import Literal
 
 from exfm.artifact.plan import row_bytes
 from exfm.bench.large_models import Workload, drm1_like, drm2_like, drm3_like
-from exfm.bench.workload import NETWORK, GeneratedFeature, GeneratedModel
+from exfm.bench.workload import SMALL_NETWORK, GeneratedFeature, GeneratedModel
+from exfm.models.config import NetworkConfig
 
 ModelKind = Literal["drm1", "drm2", "drm3"]
 
+NetworkKind = Literal["mlperf", "small"]
+
 LARGE: dict[ModelKind, Callable[[int], Workload]] = {"drm1": drm1_like, "drm2": drm2_like, "drm3": drm3_like}
+
+NETWORKS: dict[NetworkKind, NetworkConfig] = {
+    "mlperf": NetworkConfig(
+        bottom_units=(512, 256, 128), num_cross_layers=3, cross_rank=512, top_units=(1024, 1024, 512, 256)
+    ),
+    "small": SMALL_NETWORK,
+}
+"""`mlperf` has the sizes of DLRM-DCNv2, MLPerf's recommendation model, in its reference code (torchrec_dlrm)."""
 
 MIN_ROWS = 16
 
 
-def scaled(kind: ModelKind, *, bytes_factor: float, dim_factor: float, seed: int) -> GeneratedModel:
+def scaled(
+    kind: ModelKind, *, bytes_factor: float, dim_factor: float, network: NetworkKind, seed: int
+) -> GeneratedModel:
     """Return a model whose tables take `bytes_factor` of the large one's bytes, in rows `dim_factor` as wide.
 
     A model of one net is all items': where it is all users', no candidate would cost a shard anything. Items have one
@@ -35,10 +48,10 @@ def scaled(kind: ModelKind, *, bytes_factor: float, dim_factor: float, seed: int
                 pooling_mean=table.pooling_mean if is_user else 1.0,
             )
         )
-    return GeneratedModel(tuple(features), NETWORK)
+    return GeneratedModel(tuple(features), NETWORKS[network])
 
 
 def of_rows(rows: int, *, num_tables: int, dim: int) -> GeneratedModel:
     """Return a model whose tables, all items', have so many rows each; its requests are the same for any number."""
     features = (GeneratedFeature(f"t{index}", "item", rows, dim, 1.0) for index in range(num_tables))
-    return GeneratedModel(tuple(features), NETWORK)
+    return GeneratedModel(tuple(features), SMALL_NETWORK)

@@ -2,10 +2,12 @@
 
 from exfm.bench.serving import tables
 from exfm.bench.serving.findings import Findings
+from exfm.bench.serving.models import NETWORKS
 from exfm.bench.serving.peers import FASTER, SMALLER, PeersFound, is_faster
 from exfm.bench.serving.ratios import MAX_HALF_WIDTH
 from exfm.bench.serving.sweep import FLAT, SweepFound, is_flat
 from exfm.bench.serving.targets import judged
+from exfm.models.config import NetworkConfig
 from exfm.planning.sizes import bytes_text
 
 
@@ -66,9 +68,14 @@ def _how(findings: Findings) -> str:
         "server in the same block: their median over blocks, and a 95 % interval of order statistics. A/A is a second "
         "unsharded server. CPU time is that of a mean request at all of a way's processes, without the client's. Open "
         "loops have Poisson arrivals, and latency counts from when a request was due. Models have random weights in "
-        f"int8: {config.bytes_factor:g} of the bytes of large ones, rows {config.dim_factor:g} as wide, "
-        f"seed {config.seed}."
+        f"int8: {config.bytes_factor:g} of the bytes of large ones, rows {config.dim_factor:g} as wide, seed "
+        f"{config.seed}. {_layers(NETWORKS[config.network])} dense layers ({config.network})."
     )
+
+
+def _layers(network: NetworkConfig) -> str:
+    top = "-".join(map(str, network.top_units))
+    return f"They have {network.num_cross_layers} crosses of rank {network.cross_rank} and {top} units as"
 
 
 def _rule() -> str:

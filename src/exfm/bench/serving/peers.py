@@ -75,7 +75,13 @@ def measure_peers(
     """
     settings = config.peers
     peers = [*kserve_peers(), *(mlserver_peers(Path(settings.mlserver)) if settings.mlserver else [])]
-    model = scaled(kind, bytes_factor=config.bytes_factor, dim_factor=config.dim_factor, seed=config.seed)
+    model = scaled(
+        kind,
+        bytes_factor=config.bytes_factor,
+        dim_factor=config.dim_factor,
+        network=config.network,
+        seed=config.seed,
+    )
     requests = model.requests(config.distinct_requests, candidates=settings.candidates, seed=config.seed)
     bodies = [json_body(request) for request in requests]
     messages = model.messages(config.distinct_requests, candidates=settings.candidates, seed=config.seed)

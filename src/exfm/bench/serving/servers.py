@@ -13,7 +13,7 @@ from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm.planning.statistics import Statistics
 from exfm.serving.config import RankerConfig, ShardConfig
-from exfm.serving.local import RANKER, SHARD, LocalServing, serve_local
+from exfm.serving.local import LocalServing, serve_local
 
 NUM_CORES = 2
 """That all servers share."""
@@ -91,9 +91,14 @@ def serving(bundle: Path, *, threads: int, way: Way | None = None) -> Iterator[L
 
     Raises: ServingError if they do not start.
     """
-    transport, sums = (way.transport, way.sums) if way else (RANKER.transport, SHARD.sums)
-    ranker = RankerConfig(torch_threads=threads, transport=transport, default_deadline_ms=DEADLINE_MS)
-    shard = ShardConfig(sums=sums)
+    asked = way or ONE_SHARD
+    ranker = RankerConfig(
+        torch_threads=threads,
+        transport=asked.transport,
+        local_tables_mib=asked.local_tables_mib,
+        default_deadline_ms=DEADLINE_MS,
+    )
+    shard = ShardConfig(sums=asked.sums)
     with ExitStack() as stack:
         with on_cores(cores_of_servers()):
             started = stack.enter_context(serve_local(bundle, ranker=ranker, shard=shard, is_sharded=way is not None))

@@ -91,11 +91,12 @@ class ShardModel(ServedModel):
         return cls(tables, manifest, shard=shard, tls=tls, config=config)
 
     def get_input_types(self) -> list[dict[str, Any]]:
-        """Return keys and lengths of each net."""
+        """Return keys and lengths of each net, and the lookups that they are for, which may be left out."""
         types: list[dict[str, Any]] = []
-        for net, lookups in self._lookups.items():
+        for net in self._lookups:
             types.append({"name": keys_input(net), "datatype": "UINT64", "shape": [-1]})
-            types.append({"name": lengths_input(net), "datatype": "INT32", "shape": [len(lookups), -1]})
+            types.append({"name": lengths_input(net), "datatype": "INT32", "shape": [-1, -1]})
+            types.append({"name": lookups_input(net), "datatype": "INT32", "shape": [-1]})
         return types
 
     def get_output_types(self) -> list[dict[str, Any]]:
