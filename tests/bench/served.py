@@ -13,7 +13,7 @@ from exfm.bench.serving.config import Case, Peers, ServingBenchConfig, Sweep
 
 
 def main() -> None:
-    """Measure two ways of one model, in a closed loop and an open one."""
+    """Measure one model, sharded and with all tables in the ranker, in a closed loop and an open one."""
     config = ServingBenchConfig(
         blocks=6,
         turns=1,
@@ -23,7 +23,16 @@ def main() -> None:
         bytes_factor=1e-5,
         dim_factor=0.125,
         network="small",
-        cases=(Case(model="drm3", candidates=16, loads=(0.0, 0.3), transports=("stream",), requests=4),),
+        cases=(
+            Case(
+                model="drm3",
+                candidates=16,
+                loads=(0.0, 0.3),
+                transports=("stream",),
+                local_tables_mib=(0, 1),  # which all of them fit into
+                requests=4,
+            ),
+        ),
         sweep=Sweep(rows=()),
         peers=Peers(model="none"),
     )

@@ -38,8 +38,6 @@ def test_a_ranker_names_the_shards_of_its_version_in_order(release: Make, config
         f"--bundle-id={12:064x}",
         "--transport=grpc",
         "--when-shard-fails=fail",
-        "--local-tables-mib=0",
-        "--cache-mib=0",
     ]
 
 
@@ -51,8 +49,6 @@ def test_a_ranker_reaches_its_shards_by_the_transport_of_the_settings(release: M
         f"--bundle-id={12:064x}",
         "--transport=stream",
         "--when-shard-fails=fail",
-        "--local-tables-mib=0",
-        "--cache-mib=0",
     ]
     _, headless = shard_objects(release(12), 0, by_streams)
     assert {port["name"]: port["targetPort"] for port in headless["spec"]["ports"]} == {"grpc": 8081, "stream": 8082}
@@ -135,12 +131,18 @@ def test_there_are_as_many_rankers_as_the_plan_or_the_settings_want(release: Mak
 
 def test_a_ranker_has_memory_for_the_tables_and_items_that_it_is_told_to_keep(release: Make) -> None:
     config = DeployConfig(ranker=RankerResources(overhead_mib=500, local_tables_mib=40, cache_mib=7))
-    hot = release(1).model_copy(update={"ranker_bytes": 2**20 + 1})
+    hot = release(1).model_copy(update={"ranker_bytes": 2**20 + 1, "uri": "pvc://models/students"})
     model = predictor(ranker_object(history_of(hot, config)))["model"]
     assert model["args"][-2:] == ["--local-tables-mib=40", "--cache-mib=7"]
     assert model["resources"]["requests"]["memory"] == model["resources"]["limits"]["memory"] == "549Mi"
     shards = [shard_objects(hot, 0, settings)[0] for settings in (config, DeployConfig())]
     assert settings_of(shards[0]) == settings_of(shards[1])
+
+
+def test_tables_for_rankers_of_a_bundle_that_is_copied_in_parts_are_refused(release: Make) -> None:
+    config = DeployConfig(ranker=RankerResources(local_tables_mib=40))
+    with pytest.raises(ConfigError, match=r"local_tables_mib is 40, but of s3://bucket/bundle/students-1 a ranker has"):
+        history_of(release(1), config)
 
 
 def test_what_a_ranker_may_be_told_to_keep_is_what_it_knows() -> None:

@@ -133,6 +133,24 @@ def test_the_wait_for_one_that_does_not_come_has_an_end(dense: Dense) -> None:
     assert next(times_s) == pytest.approx(400e-6), "it came at 0 us, and at 300 us was waited for no longer"
 
 
+def test_nobody_waits_for_others_for_more_than_half_of_the_time_that_is_left(dense: Dense) -> None:
+    class Short(Deadline):
+        def remaining_s(self) -> float:
+            return 400e-6
+
+    config = RankerConfig(max_batch_candidates=100, batch_wait_us=10_000)
+    times_s = iter(np.arange(100) * 100e-6)
+    asked = Batcher(dense.scores, model="students", config=config, clock=lambda: next(times_s))
+
+    async def ask() -> None:
+        with asked.under_way():  # one whose shards do not answer
+            await answer(asked, request(0), deadline=Short(at_s=0.0, allowed_ms=0.4))
+
+    asyncio.run(ask())
+    assert dense.batches == [[0]]
+    assert next(times_s) == pytest.approx(300e-6), "it came at 0 us, and at 200 us was waited for no longer"
+
+
 def test_one_that_fails_on_its_way_is_waited_for_no_longer(dense: Dense) -> None:
     asked = batcher(dense.scores, waits=True)
 
@@ -170,7 +188,7 @@ def test_one_that_is_given_up_leaves_the_batch_to_the_others(dense: Dense) -> No
             for _ in range(3):
                 await asyncio.sleep(0)
             tasks[1].cancel()
-            return await asyncio.gather(*tasks, return_exceptions=True)
+        return await asyncio.gather(*tasks, return_exceptions=True)
 
     first, cancelled, last = asyncio.run(ask())
     assert isinstance(cancelled, asyncio.CancelledError)

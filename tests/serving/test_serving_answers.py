@@ -100,6 +100,12 @@ def test_metadata_is_whole_on_both_doors(served: LocalServing) -> None:
     assert by_grpc == json.loads(json.dumps(metadata).replace("[-1]", '["-1"]'))  # protobuf's JSON quotes int64
 
 
+def test_a_shards_metadata_names_all_that_rankers_may_send(served: LocalServing) -> None:
+    metadata = httpx.get(f"{served.shard_urls[0]}/v2/models/students-shard-0").json()
+    for name, datatype, shape in (("keys", "UINT64", [-1]), ("lengths", "INT32", [-1, -1]), ("lookups", "INT32", [-1])):
+        assert {"name": f"item.{name}", "datatype": datatype, "shape": shape} in metadata["inputs"]
+
+
 def test_the_probes_answer_on_both_doors(served: LocalServing) -> None:
     for path in ("health/live", "health/ready", "models/students/ready", "models"):
         assert httpx.get(f"{served.rest_url}/v2/{path}").status_code == 200

@@ -85,16 +85,18 @@ def test_what_stands_in_for_a_shard_is_scored_together_as_alone(start: Start, bu
     shards[1].server.process.kill()
     shards[1].exit_code()
     wait_for(lambda: bool(ranker.ask()["parameters"]["degraded"]))
-    requests = [make_request(num_candidates=shape) for shape in SHAPES]
+    requests = 3 * [make_request(num_candidates=shape) for shape in SHAPES]
+    num_batches, num_scored = metric(ranker, COUNT), metric(ranker, SUM)
     answers = ask_at_once(ranker, requests)
+    assert metric(ranker, COUNT) - num_batches < metric(ranker, SUM) - num_scored == len(requests)
     assert all(answer["parameters"]["degraded"] for answer in answers)
     assert_scores(bundle, requests, answers, without=[1])
 
 
-def test_a_request_that_is_refused_leaves_the_others_to_be_scored(start: Start, bundle: Path) -> None:
+def test_a_request_that_fails_on_its_way_leaves_the_others_to_be_scored(start: Start, bundle: Path) -> None:
     ranker, _ = start()
     good = make_request(num_candidates=[70])
-    bad = {"inputs": good["inputs"][1:]}
+    bad = {**good, "parameters": {"timeout": 1}}  # us, which are over when shards are asked
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(ask, ranker.rest_url, "students", bad if at % 4 == 1 else good) for at in range(40)]
     assert [at for at, one in enumerate(asked) if one.exception()] == list(range(1, 40, 4))

@@ -43,10 +43,10 @@ class RankerResources(ServerResources):
     """Rankers, or the least number of them where they are autoscaled; 1 to 1,000. More where a plan wants more."""
     local_tables_mib: Annotated[int, Field(ge=0, le=1_048_576)] = 0
     """The rankers' setting of that name, in MiB: memory for tables of items that a ranker holds itself, which it is
-    given beside the overhead; 0 (none) to 1,048,576. It goes before what ConfigMap `exfm-servers` says, and wants a
-    bundle in `pvc://`: of one in `s3://` a ranker has its own part alone, and does not start."""
+    given beside the overhead, 1 to 1,048,576. 0, the default: what ConfigMap `exfm-servers` says, without memory for
+    it. It wants a bundle in `pvc://`: of one in `s3://` a ranker has its own part alone."""
     cache_mib: Annotated[int, Field(ge=0, le=65_536)] = 0
-    """Likewise, in MiB: memory for items met before; 0 (none are kept) to 65,536."""
+    """Likewise, in MiB: memory for items met before, 1 to 65,536. A ranker on a GPU does not start with it."""
 
     @model_validator(mode="after")
     def _check_replicas(self) -> Self:

@@ -136,8 +136,7 @@ def ranker_object(history: History) -> Object:
                 f"--bundle-id={release.bundle_id}",
                 f"--transport={config.transport}",
                 f"--when-shard-fails={config.when_shard_fails}",
-                f"--local-tables-mib={config.ranker.local_tables_mib}",
-                f"--cache-mib={config.ranker.cache_mib}",
+                *_kept(config.ranker),
             ],
             parts=["ranker", "golden"],
             resources=config.ranker,
@@ -166,6 +165,12 @@ def settings_of(service: Object) -> str:
 def memory_bytes(resources: ServerResources, *, table_bytes: int) -> int:
     """Return the memory of one server, requested and limited: a whole number of MiB."""
     return (resources.overhead_mib + -(-table_bytes // 2**20)) * 2**20
+
+
+def _kept(ranker: RankerResources) -> list[str]:
+    """Return what a ranker is told to keep; nothing where the ConfigMap is to say it."""
+    told = {"--local-tables-mib": ranker.local_tables_mib, "--cache-mib": ranker.cache_mib}
+    return [f"{option}={size_mib}" for option, size_mib in told.items() if size_mib]
 
 
 def _labels(release: Release, component: str) -> dict[str, str]:
@@ -261,7 +266,7 @@ def _predictor(
         ],
         "model": model,
     }
-    if release.uri.startswith("pvc://"):
+    if release.is_mounted:
         model["storageUri"] = release.uri  # mounted as it is, nothing is copied
     else:
         # A server copies its own part of the bundle alone. The slash keeps shards/1 from meaning shards/10 as well.

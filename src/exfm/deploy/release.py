@@ -62,6 +62,11 @@ class Release(Config):
         """Return the number of shards."""
         return len(self.shard_bytes)
 
+    @property
+    def is_mounted(self) -> bool:
+        """Return whether every pod has the whole bundle, in a claim; else each copies its own part."""
+        return self.uri.startswith("pvc://")
+
     def same_content(self, other: "Release") -> bool:
         """Return whether another release serves the same bundle under the same version."""
         return (self.vm, self.version, self.bundle_id) == (other.vm, other.version, other.bundle_id)
@@ -119,7 +124,14 @@ def switched(history: History | None, release: Release, settings: DeployConfig, 
     """Return the history after a switch to `release`, which remembers `settings.history` switches before it.
 
     Where it is served already, only its settings or its bundle's place may change; if none does, the history stays.
+
+    Raises: ConfigError if rankers could not start with these settings.
     """
+    if settings.ranker.local_tables_mib and not release.is_mounted:
+        raise ConfigError(
+            f"ranker.local_tables_mib is {settings.ranker.local_tables_mib}, but of {release.uri} a ranker has its own "
+            "part alone, without tables; serve the bundle from pvc://CLAIM/PATH, or set 0"
+        )
     if history is None:
         return History(switches=(Switch(release=release, settings=settings, at_s=at_s),))
     current = history.current

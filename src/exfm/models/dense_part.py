@@ -1,7 +1,8 @@
 """The dense part of a ranking model: from embeddings to scores, of several requests together.
 
-What a request costs beside its multiplications (a GPU's launches, its copies there and back, calls) is paid once for
-all of them. Each is computed as it would be alone, but for the rounding of sums in another order.
+A layer is one call for all of them. What stays each request's own are its bottom tower, its embeddings' way to a GPU,
+and where its user is met once, a small product in each layer that reads crosses. Each is computed as it would be alone,
+but for the rounding of sums in another order.
 
 Legend: U users, N items, E pooled embeddings of a net, Y units of the bottom tower, T tasks.
 """

@@ -20,7 +20,7 @@ from exfm.models.network import DenseNetwork, LowRankCrossLayer
 
 
 class OneUserNetwork:
-    """A dense network's parameters, split into those that meet the user and those that meet the items."""
+    """A dense network's parameters, split into those that meet a user and those that meet that user's items."""
 
     def __init__(self, network: DenseNetwork, *, num_user_columns: int) -> None:
         """Give the logits of `network`; the first columns of its x0 are the user's."""
@@ -101,7 +101,7 @@ class _Reader:
 
     def read(self, cross_NY: Tensor, users: _Users, ranks_NK: Tensor, user_up_XK: Tensor) -> Tensor:
         """Return the layer's outputs, [N, O]; `ranks_NK` are those of the layers whose crosses it reads."""
-        if len(users.each) == 1:  # the usual request: a third less time for 64 items of a small model than the below
+        if len(users.each) == 1:  # the usual request: no copy of what the user has for each item
             read_NO = functional.linear(
                 cross_NY, self._item_OY, torch.addmv(self._bias_O, self._scaled_OX, users.each[0])
             )

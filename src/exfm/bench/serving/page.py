@@ -69,19 +69,20 @@ def _how(findings: Findings) -> str:
         "unsharded server. CPU time is that of a mean request at all of a way's processes, without the client's. Open "
         "loops have Poisson arrivals, and latency counts from when a request was due. Models have random weights in "
         f"int8: {config.bytes_factor:g} of the bytes of large ones, rows {config.dim_factor:g} as wide, seed "
-        f"{config.seed}. {_layers(NETWORKS[config.network])} dense layers ({config.network})."
+        f"{config.seed}. {_layers(NETWORKS[config.network])}; those with more and more rows have small ones."
     )
 
 
 def _layers(network: NetworkConfig) -> str:
     top = "-".join(map(str, network.top_units))
-    return f"They have {network.num_cross_layers} crosses of rank {network.cross_rank} and {top} units as"
+    return f"Their dense layers are {network.num_cross_layers} crosses of rank {network.cross_rank} and {top} units"
 
 
 def _rule() -> str:
     return (
         "A target is met if the ratio's interval reaches it and A/A's is at most "
-        f"{MAX_HALF_WIDTH:g} wide to either side; it is not met if the interval lies above, and else not resolved."
+        f"{MAX_HALF_WIDTH:g} wide to either side; it is not met if the interval lies above, and else not resolved. A "
+        "ranker that holds tables asks shards for the sums of the others alone."
     )
 
 

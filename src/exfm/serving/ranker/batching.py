@@ -32,7 +32,8 @@ class Waiting:
 
     request: Unscored
     deadline: Deadline
-    came_s: float
+    until_s: float
+    """When it waits for no others any more, on the batcher's clock."""
     scores: asyncio.Future[Scores]
     """Done before it has any if nobody wants them any more."""
 
@@ -74,7 +75,8 @@ class Batcher:
         """
         if alone or not self._max_candidates or (self._num_under_way <= 1 and not self._waiting):
             return self._computed([request])[0]
-        waiting = Waiting(request, deadline, self._clock(), asyncio.get_running_loop().create_future())
+        wait_s = min(self._wait_s, deadline.remaining_s() / 2)  # the rest is for computing
+        waiting = Waiting(request, deadline, self._clock() + wait_s, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._scoring is None or self._scoring.done():
             self._scoring = asyncio.create_task(self._score_all())  # begins once this turn of the loop is over
@@ -83,17 +85,18 @@ class Batcher:
     async def _score_all(self) -> None:
         while self._waiting:
             while self._may_grow():
-                # uvloop's timers know whole milliseconds only, so the loop turns, some 5 us each.
+                # uvloop's timers know whole milliseconds only, so the loop turns.
                 await asyncio.sleep(0)
             self._score(self._next_batch())
             await asyncio.sleep(0)  # answers go out before the next is computed
 
     def _may_grow(self) -> bool:
         """Return whether the next batch has room and time, and there are others who may come."""
+        waiting = [one for one in self._waiting if not one.scores.done()]
         return (
-            len(self._waiting) < self._num_under_way
-            and self._clock() < self._waiting[0].came_s + self._wait_s
-            and sum(one.request.num_items for one in self._waiting) < self._max_candidates
+            0 < len(waiting) < self._num_under_way
+            and self._clock() < min(one.until_s for one in waiting)
+            and sum(one.request.num_items for one in waiting) < self._max_candidates
         )
 
     def _next_batch(self) -> list[Waiting]:

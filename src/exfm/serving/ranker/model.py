@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -194,7 +195,7 @@ class RankerModel(ServedModel):
         if self._recorder is not None:
             self._recorder.offer(batches, arrival_ns=arrival_ns)
         deadline = payload.deadline
-        with self._batcher.under_way():
+        with self._batcher.under_way() if stopwatch is None else nullcontext():
             answer = await self._answer(batches, self._guarded, deadline, may_miss=self._degrades, stopwatch=stopwatch)
         deadline.check("scores were computed")
         if answer.parameters["degraded"]:
@@ -233,7 +234,7 @@ class RankerModel(ServedModel):
             if recalled is not None:
                 pooled["item"] = self._known.complete(recalled, pooled["item"], is_kept=not tables)
             unscored = Unscored(pooled, bottom_NY, batches.num_candidates)
-            # One that is timed is scored alone: others' time would be in its own.
+            # One that is timed is scored alone, and nobody waits for it: others' time would be in its own.
             scores_NT = await self._batcher.scores(unscored, deadline=deadline, alone=stopwatch is not None)
         return Answer(
             outputs={task: scores_NT[:, column] for column, task in enumerate(self._scorer.manifest.tasks)},
