@@ -5,15 +5,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
+from tritonclient.grpc import service_pb2
 
 from exfm.errors import ConfigError, DeadlineError, RequestError
 from exfm.features.oip import Tensor
 from exfm.serving.call import Deadline, deadline_of
 from exfm.serving.config import RankerConfig, ServerConfig
 from exfm.serving.rest_body import read_body
-from exfm.serving.wire import raw_form, raw_numbers, tensor_from_bytes
+from exfm.serving.wire import (
+    raw_form,
+    raw_numbers,
+    raw_view,
+    split_raw_outputs,
+    tensor_from_bytes,
+    with_raw_outputs,
+)
 
 
 def raw_bytes(elements: list[bytes]) -> bytes:
@@ -49,6 +58,59 @@ def test_numbers_come_back_from_their_raw_form_without_a_copy(numbers: list[int]
     tensor = tensor_from_bytes("ids", datatype="INT64", shape=[len(numbers)], raw=raw)
     assert tensor.values.tolist() == numbers
     assert not tensor.values.flags.owndata
+
+
+def response_of(outputs: dict[str, bytes]) -> service_pb2.ModelInferResponse:
+    """Return protobuf's own message with these raw contents."""
+    response = service_pb2.ModelInferResponse(model_name="students", model_version="1")
+    response.parameters["degraded"].bool_param = True
+    for name, raw in outputs.items():
+        response.outputs.add(name=name, datatype="UINT8", shape=[len(raw)])
+        response.raw_output_contents.append(raw)
+    return response
+
+
+OUTPUTS = st.dictionaries(st.text(max_size=9), st.binary(max_size=300), max_size=4)
+
+
+@given(OUTPUTS)
+def test_a_response_with_raw_contents_beside_it_is_protobufs(outputs: dict[str, bytes]) -> None:
+    whole = response_of(outputs)
+    head = response_of(outputs)
+    head.ClearField("raw_output_contents")
+    message = with_raw_outputs(head.SerializeToString(), [memoryview(raw) for raw in outputs.values()])
+    assert service_pb2.ModelInferResponse.FromString(message) == whole
+    rest, raw = split_raw_outputs(whole.SerializeToString())
+    assert service_pb2.ModelInferResponse.FromString(rest) == head
+    assert [bytes(one) for one in raw] == list(outputs.values())
+
+
+@given(OUTPUTS, st.binary(min_size=1, max_size=9), st.data())
+def test_a_response_that_protobuf_must_judge_is_left_to_it(
+    outputs: dict[str, bytes], noise: bytes, data: st.DataObject
+) -> None:
+    message = response_of({"sums": b"12345", **outputs}).SerializeToString()
+    at = data.draw(st.integers(0, len(message) - 1))
+    broken = data.draw(st.sampled_from([message[:at], message[:at] + noise + message[at:]]))
+
+    def parsed(content: bytes) -> service_pb2.ModelInferResponse | None:
+        try:
+            return service_pb2.ModelInferResponse.FromString(content)
+        except DecodeError:
+            return None
+
+    rest, raw = split_raw_outputs(broken)
+    expected, found = parsed(broken), parsed(rest)
+    if found is not None:
+        found.raw_output_contents.extend(bytes(one) for one in raw)
+    assert found == expected
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f4", "?", "<u8"])
+def test_numbers_are_viewed_as_the_bytes_that_they_are_sent_as(dtype: str) -> None:
+    values = np.arange(12).astype(dtype).reshape(3, 4)
+    for part in (values, values[:, ::2], values[:0]):
+        assert bytes(raw_view(part)) == raw_numbers(part)
 
 
 @pytest.mark.parametrize("shape", [[-1], [2**62], [1, 1, 1], [0, 2**40]])

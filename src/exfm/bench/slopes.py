@@ -25,7 +25,7 @@ from exfm.models.scoring import Scorer
 from exfm.planning.pricing.costs import KEY_BYTES, LENGTH_BYTES, CallPrices, CostModel
 from exfm.schema import Schema
 from exfm.serving.call import Answer
-from exfm.serving.messages import answer_message, tensors_of
+from exfm.serving.messages import RawResponse, answer_message, tensors_of
 from exfm.serving.shard.protocol import answers_of, bags_of, shard_request, sums_output
 
 Floats = npt.NDArray[np.float64]
@@ -156,10 +156,9 @@ def _measure_request(
         tensors[feature.name + LENGTHS_SUFFIX] = Tensor("INT32", lengths)
     encode_s, (batches, message) = _timed(lambda: _encoded(tensors, schema, scorer))
     serve_s, answer = _timed(lambda: _served(message, scorer, tables))
-    response_type = type(answer_message(Answer({}, {}), model_name="", model_version="", request_id=""))
 
     def score() -> None:
-        sums = answers_of(response_type.FromString(answer))
+        sums = answers_of(RawResponse.from_bytes(answer))
         scorer.scores(batches, [sums], scorer.bottom(batches))
 
     score_s, _ = _timed(score)
@@ -179,9 +178,7 @@ def _served(request: Any, scorer: Scorer, tables: ShardTables) -> bytes:
     bags = bags_of(tensors_of(received), "item", num_lookups=len(scorer.lookups(0, "item")))
     sums_BE = tables.sums("item", bags)
     answer = Answer({sums_output("item"): sums_BE.numpy()}, {})
-    message = answer_message(answer, model_name="case", model_version="", request_id="")
-    serialized: bytes = message.SerializeToString()
-    return serialized
+    return answer_message(answer, model_name="case", model_version="", request_id="").to_bytes()
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -19,7 +19,7 @@ from exfm.serving.call import TIMEOUT, Call, Deadline, deadline_of
 from exfm.serving.config import ServerConfig
 from exfm.serving.connections import server_options
 from exfm.serving.dataplane import ServedModels
-from exfm.serving.messages import answer_message, parameters_of, tensors_of
+from exfm.serving.messages import RawResponse, answer_message, parameters_of, tensors_of
 from exfm.serving.model import ServedModel
 from exfm.serving.status import message_of, status_of
 from exfm.serving.tls import TlsFolder, server_credentials
@@ -40,7 +40,7 @@ class StatusInterceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # 
         return grpc.unary_unary_rpc_method_handler(
             handler.unary_unary,
             request_deserializer=_or_error(handler.request_deserializer),
-            response_serializer=handler.response_serializer,
+            response_serializer=_or_raw(handler.response_serializer),
         )
 
     async def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
@@ -101,10 +101,12 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
                 await model.admission.begin()
             message = await self._infer(request, model, deadline, stopwatch)
         if stopwatch is not None and is_told:
-            message.parameters[TRACE].string_param = stopwatch.read().to_json()
+            message.head.parameters[TRACE].string_param = stopwatch.read().to_json()
         return message
 
-    async def _infer(self, request: Any, model: ServedModel, deadline: Deadline, stopwatch: Stopwatch | None) -> Any:
+    async def _infer(
+        self, request: Any, model: ServedModel, deadline: Deadline, stopwatch: Stopwatch | None
+    ) -> RawResponse:
         with timed(stopwatch, Layer.DESERIALIZE):
             tensors = tensors_of(request)
         outputs = tuple(output.name for output in request.outputs)
@@ -178,6 +180,15 @@ def _raise(error: Exception) -> Callable[[Any, Any], Awaitable[NoReturn]]:
         raise error
 
     return handle
+
+
+def _or_raw(write: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """Return what serializes a message of protobuf's, or one whose raw contents stand beside it."""
+
+    def write_or_raw(message: Any) -> bytes:
+        return message.to_bytes() if isinstance(message, RawResponse) else write(message)
+
+    return write_or_raw
 
 
 def _or_error(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

@@ -3,8 +3,9 @@
 The messages are typed Any: kserve and its generated code ship no types that mypy can use.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,15 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from exfm.errors import RequestError
 from exfm.features.oip import Tensor
 from exfm.serving.call import Answer, Parameter
-from exfm.serving.wire import datatype_of, num_elements_of, number_type, raw_numbers, tensor_from_bytes
+from exfm.serving.wire import (
+    datatype_of,
+    num_elements_of,
+    number_type,
+    raw_view,
+    split_raw_outputs,
+    tensor_from_bytes,
+    with_raw_outputs,
+)
 
 _CONTENT_FIELDS = {
     "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
@@ -23,14 +32,41 @@ _CONTENT_FIELDS = {
 """Where InferTensorContents holds each datatype; FP16 exists in raw form only."""
 
 
+@dataclass(frozen=True)
+class RawResponse:
+    """A ModelInferResponse, and beside it its raw contents: in it protobuf would copy them over and over."""
+
+    head: Any
+    raw: Sequence[bytes | memoryview]
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Return what was serialized, whoever did it.
+
+        Raises: google.protobuf.message.DecodeError.
+        """
+        rest, raw = split_raw_outputs(content)
+        head = pb.ModelInferResponse.FromString(rest)
+        return cls(head, raw or tuple(head.raw_output_contents))
+
+    def to_bytes(self) -> bytes:
+        """Return it serialized, as protobuf does it."""
+        return with_raw_outputs(self.head.SerializeToString(), self.raw)
+
+
 def tensors_of(message: Any) -> dict[str, Tensor]:
     """Return the inputs of a ModelInferRequest, or the outputs of a ModelInferResponse, raw or typed.
 
     Raises: RequestError if they are not of the form that the protocol asks for.
     """
-    is_request = isinstance(message, pb.ModelInferRequest)
-    described = message.inputs if is_request else message.outputs
-    raw = message.raw_input_contents if is_request else message.raw_output_contents
+    if isinstance(message, RawResponse):
+        return _tensors(message.head.outputs, message.raw)
+    if isinstance(message, pb.ModelInferRequest):
+        return _tensors(message.inputs, message.raw_input_contents)
+    return _tensors(message.outputs, message.raw_output_contents)
+
+
+def _tensors(described: Sequence[Any], raw: Sequence[bytes | memoryview]) -> dict[str, Tensor]:
     if raw and len(raw) != len(described):
         raise RequestError(f"there are {len(described)} tensors, but {len(raw)} raw contents; send one for each")
     tensors: dict[str, Tensor] = {}
@@ -55,15 +91,14 @@ def parameters_of(message: Mapping[str, Any]) -> dict[str, Parameter]:
     }
 
 
-def answer_message(answer: Answer, *, model_name: str, model_version: str, request_id: str) -> Any:
-    """Return the ModelInferResponse of an answer."""
+def answer_message(answer: Answer, *, model_name: str, model_version: str, request_id: str) -> RawResponse:
+    """Return the ModelInferResponse of an answer, whose numbers are not copied."""
     response = pb.ModelInferResponse(model_name=model_name, model_version=model_version, id=request_id)
     for key, value in answer.parameters.items():
         response.parameters[key].CopyFrom(_parameter(value))
     for name, values in answer.outputs.items():
         response.outputs.add(name=name, datatype=datatype_of(values), shape=values.shape)
-        response.raw_output_contents.append(raw_numbers(values))
-    return response
+    return RawResponse(response, [raw_view(values) for values in answer.outputs.values()])
 
 
 def _typed_tensor(item: Any) -> Tensor:

@@ -29,8 +29,13 @@ INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 _LENGTH = struct.Struct("<I")
 
+_RAW_OUTPUT_TAG = 6 << 3 | 2
+"""Of raw_output_contents in a ModelInferResponse; the lower bits are protobuf's type of what has a length."""
+_TYPE, _HAS_LENGTH = 7, 2
+_MAX_VARINT_BYTES = 5
 
-def tensor_from_bytes(name: str, *, datatype: str, shape: Sequence[int], raw: bytes) -> Tensor:
+
+def tensor_from_bytes(name: str, *, datatype: str, shape: Sequence[int], raw: bytes | memoryview) -> Tensor:
     """Return a tensor in its raw form; numbers are not copied.
 
     Raises: RequestError if the bytes are not those of the shape and datatype.
@@ -79,6 +84,12 @@ def raw_numbers(values: npt.NDArray[Any]) -> bytes:
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
+def raw_view(values: npt.NDArray[Any]) -> memoryview:
+    """Return the raw form of numbers; those that lie so already are not copied."""
+    little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    return little.reshape(-1).view(np.uint8).data
+
+
 def raw_form(tensor: Tensor) -> bytes:
     """Return the raw form of a tensor, the inverse of `tensor_from_bytes`."""
     if tensor.datatype != "BYTES":
@@ -87,13 +98,59 @@ def raw_form(tensor: Tensor) -> bytes:
     return b"".join(_LENGTH.pack(len(one)) + one for one in elements)
 
 
-def _split_bytes(name: str, raw: bytes, num_elements: int) -> npt.NDArray[np.object_]:
+def with_raw_outputs(head: bytes, raw: Sequence[bytes | memoryview]) -> bytes:
+    """Return a serialized ModelInferResponse with these raw contents: protobuf alone would copy them twice more."""
+    parts: list[bytes | memoryview] = [head]
+    for one in raw:
+        parts += [bytes([_RAW_OUTPUT_TAG]) + _varint(len(one)), one]
+    return b"".join(parts)
+
+
+def split_raw_outputs(message: bytes) -> tuple[bytes, tuple[memoryview, ...]]:
+    """Return a serialized ModelInferResponse without its raw contents, and these, uncopied.
+
+    One that protobuf must judge, since it is cut short or has fields that are not the protocol's, comes back whole.
+    """
+    view, rest, raw, start = memoryview(message), list[memoryview](), list[memoryview](), 0
+    while start < len(view):
+        tag = view[start]
+        size_bytes, at = _varint_at(view, start + 1)
+        end = at + size_bytes
+        if tag & _TYPE != _HAS_LENGTH or tag >= 0x80 or end > len(view):
+            return message, ()
+        if tag == _RAW_OUTPUT_TAG:
+            raw.append(view[at:end])
+        else:
+            rest.append(view[start:end])
+        start = end
+    return b"".join(rest), tuple(raw)
+
+
+def _varint(number: int) -> bytes:
+    parts = []
+    while number >= 0x80:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*parts, number])
+
+
+def _varint_at(view: memoryview, at: int) -> tuple[int, int]:
+    """Return a number and where it ends; behind the end if it is cut short or too long."""
+    number = 0
+    for place, byte in enumerate(view[at : at + _MAX_VARINT_BYTES]):
+        number |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return number, at + place + 1
+    return 0, len(view) + 1
+
+
+def _split_bytes(name: str, raw: bytes | memoryview, num_elements: int) -> npt.NDArray[np.object_]:
     elements: list[bytes] = []
     position = 0
     while position + _LENGTH.size <= len(raw) and len(elements) < num_elements:
         start = position + _LENGTH.size
         position = start + _LENGTH.unpack_from(raw, position)[0]
-        elements.append(raw[start:position])
+        elements.append(bytes(raw[start:position]))
     if len(elements) != num_elements or position != len(raw):
         raise RequestError(
             f"input {name!r} has shape for {num_elements} BYTES, but its {len(raw)} B of data hold {len(elements)} "

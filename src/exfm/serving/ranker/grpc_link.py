@@ -12,12 +12,14 @@ from exfm.models.scoring import NetSums
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.connections import client_options
+from exfm.serving.messages import RawResponse
 from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
 from exfm.serving.shard.protocol import answers_of, shard_model_name, shard_request
 from exfm.serving.tls import TlsFiles, channel_credentials
 from exfm.serving.tracing.breakdown import Layer
 from exfm.serving.tracing.spans import TRACEPARENT
 from exfm.serving.tracing.stopwatch import TRACE, ShardStopwatch, awaited, timed
+from exfm.serving.wire import INFER_METHOD
 
 CONNECT_S = 2.0
 """Time for a new channel to connect before it is given up."""
@@ -46,13 +48,13 @@ class GrpcLink(ShardLink):
             metadata = ((TRACEPARENT, stopwatch.traceparent),) if stopwatch.traceparent else None
         try:
             with awaited(stopwatch):
-                response = await self._stub.ModelInfer(request, timeout=deadline.remaining_s(), metadata=metadata)
+                response = await self._infer(request, timeout=deadline.remaining_s(), metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise self.error(error.code(), error.details(), deadline) from error
         with timed(stopwatch, Layer.DESERIALIZE_SUMS):
-            sums = self.sums_in(answers_of(response), bags, bundle_id=response.model_version)
+            sums = self.sums_in(answers_of(response), bags, bundle_id=response.head.model_version)
         if stopwatch is not None:
-            stopwatch.told(response.parameters[TRACE].string_param)
+            stopwatch.told(response.head.parameters[TRACE].string_param)
         return sums
 
     async def check_ready(self, *, deadline: Deadline) -> None:
@@ -94,6 +96,11 @@ class GrpcLink(ShardLink):
     def _use(self, channel: Any, *, tls: TlsFiles | None) -> None:
         self._channel, self._tls = channel, tls
         self._stub = GRPCInferenceServiceStub(channel)
+        self._infer = channel.unary_unary(
+            INFER_METHOD,
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=RawResponse.from_bytes,
+        )
 
 
 def _open(address: str, *, tls: TlsFiles | None, config: RankerConfig) -> Any:

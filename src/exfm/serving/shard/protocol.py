@@ -28,7 +28,7 @@ from exfm.errors import RequestError, ServingError
 from exfm.features.oip import Tensor
 from exfm.models.lookup import LookupBags
 from exfm.schema import NETS, Net
-from exfm.serving.messages import tensors_of
+from exfm.serving.messages import RawResponse, tensors_of
 from exfm.serving.wire import raw_numbers
 
 SUMS_TYPES: dict[SumsType, str] = {"fp32": "FP32", "fp16": "FP16"}
@@ -137,15 +137,16 @@ def _rise(places: npt.NDArray[np.int32], *, below: int) -> bool:
     return bool(within and (places[1:] > places[:-1]).all())
 
 
-def answers_of(response: Any) -> dict[Net, torch.Tensor]:
+def answers_of(response: RawResponse) -> dict[Net, torch.Tensor]:
     """Return each net's sums [B, E], or rows uint8 [n], out of a ModelInferResponse.
 
     Raises: ServingError if the answer is not of the form above.
     """
+    shard = response.head.model_name
     try:
         tensors = tensors_of(response)
     except RequestError as error:
-        raise ServingError(f"{response.model_name} answered malformed tensors: {error}") from error
+        raise ServingError(f"{shard} answered malformed tensors: {error}") from error
     answers: dict[Net, torch.Tensor] = {}
     for net in NETS:
         for name, datatypes in ((sums_output(net), tuple(SUMS_TYPES.values())), (rows_output(net), (ROWS_TYPE,))):
@@ -153,9 +154,7 @@ def answers_of(response: Any) -> dict[Net, torch.Tensor]:
             if tensor is None:
                 continue
             if tensor.datatype not in datatypes:
-                raise ServingError(
-                    f"{response.model_name} answered {tensor.datatype} for {name}, expected {' or '.join(datatypes)}"
-                )
+                raise ServingError(f"{shard} answered {tensor.datatype} for {name}, expected {' or '.join(datatypes)}")
             answers[net] = torch.from_numpy(tensor.values.copy())  # torch warns of memory that it must not write to
     return answers
 
