@@ -119,10 +119,10 @@ class ServingBenchConfig(Config):
     blocks: Annotated[int, Field(ge=6, le=10_000)] = 25
     """Times that each server is measured under each load, 6 to 10,000; less than six give no 95 % interval. Four times
     as many halve the intervals."""
-    turns: Annotated[int, Field(ge=1, le=1_000)] = 5
+    turns: Annotated[int, Field(ge=1, le=1_000)] = 2
     """Parts that a block's requests come in, 1 to 1,000; in each the servers come in another order, so that a moment in
     which the machine is slow is not one server's."""
-    warmup: Annotated[int, Field(ge=0, le=1_000)] = 3
+    warmup: Annotated[int, Field(ge=0, le=1_000)] = 2
     """Requests before each part that do not count, 0 to 1,000: caches then hold another server's data."""
     distinct_requests: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Requests that differ, 1 to 10,000; they come again in turn."""
@@ -131,23 +131,24 @@ class ServingBenchConfig(Config):
     requests fastest, one at a time; found before, which takes a minute."""
     bytes_factor: Annotated[float, Field(gt=0, le=1)] = 0.0025
     """Bytes of tables, as a share of the 140 or 200 GiB (fp32) of the large models; more than 0, at most 1. By default
-    512 MiB, or 144 in int8, which is more than caches hold."""
+    512 MiB, or 136 in int8, which is more than most caches hold."""
     dim_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Numbers a row, as a share of the 32, 64 or 128 of the large models; more than 0, at most 1."""
     network: NetworkKind = "mlperf"
     """Dense layers. `mlperf`: 3 crosses of rank 512 and 1024-1024-512-256 units, which MLPerf has beside 26 tables of
-    128 numbers a row; with `dim_factor` 1, tables and layers then stand as in models that are served. `small`: 2 of
-    rank 32 and 128-64 units, so that what sharding costs shows; a peer's distance, too, is that of its tables."""
+    128 numbers a row: 16 million multiplications a candidate of drm3. `small`: 2 of rank 32 and 128-64 units, a
+    twentieth of that, so that nearly all is tables and what sharding costs stands out; so are those of the sweep."""
     ways_at_once: Annotated[int, Field(ge=1, le=64)] = 4
     """Ways of serving whose servers run at the same time, 1 to 64, beside two unsharded servers; more are measured one
     after another. A process takes some 400 MiB, and there is one for each shard, and a ranker."""
     cases: tuple[Case, ...] = (
-        Case(model="drm3", sums=("fp32", "fp16", "rows")),
-        Case(model="drm3", candidates=2048, transports=("stream",), sums=("fp32", "rows"), requests=40),
-        Case(model="drm3", loads=(0.6,), transports=("stream",), requests=50),
+        Case(model="drm3", sums=("fp16",), local_tables_mib=(0, 16), requests=22),
+        Case(
+            model="drm3", candidates=2048, transports=("stream",), sums=("fp16",), local_tables_mib=(0, 16), requests=9
+        ),
     )
-    """By default what fits into 15 minutes: of the three models, the one with the least work beside its tables, 13 ms
-    of CPU time for 512 candidates; of drm1 it is 69 (2 vCPU of an Intel Xeon, 2026-11)."""
+    """By default what fits into 20 minutes: of the three models, the one with the least work beside its tables, 143 ms
+    of CPU time for 512 candidates; of drm1 it is 372 (2 vCPU of an Intel Xeon, 2026-11)."""
     sweep: Sweep = Sweep()
     peers: Peers = Peers()
 
