@@ -14,7 +14,7 @@ from exfm.deploy.observation import observe
 from exfm.deploy.release import Release, switched
 from exfm.deploy.rollout import collect, remove, roll_out
 from exfm.deploy.stage import roll_back
-from exfm.errors import CapacityError, DeployError, RolloutError
+from exfm.errors import CapacityError, ConfigError, DeployError, RolloutError
 from simulated_cluster import KilledError, SimulatedCluster, node, of_model
 
 Make = Callable[[int], Release]
@@ -548,6 +548,14 @@ def test_a_rollout_that_a_quota_cannot_hold_makes_nothing(release: Make, config:
     cluster = SimulatedCluster(quotas=[quota])
     with pytest.raises(CapacityError, match=r"quota 'team' has 3.00 GiB of 4.00 GiB left"):
         deploy(cluster, release(1), config)
+    assert cluster.num_writes == 0
+
+
+def test_a_rollout_whose_rankers_would_not_find_their_tables_makes_nothing(release: Make) -> None:
+    keeping = DeployConfig(ranker=RankerResources(local_tables_mib=40))
+    cluster = SimulatedCluster()
+    with pytest.raises(ConfigError, match=r"local_tables_mib is 40, but of s3://"):
+        deploy(cluster, release(1), keeping)
     assert cluster.num_writes == 0
 
 

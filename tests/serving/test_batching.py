@@ -19,6 +19,13 @@ from exfm.serving.ranker.batching import BATCHES, Batcher
 LONG = Deadline.after(3600)
 
 
+class Short(Deadline):
+    """A deadline that stays 400 us away."""
+
+    def remaining_s(self) -> float:
+        return 400e-6
+
+
 class Dense:
     """Scores an item by its bottom number, and remembers which requests came together, by number."""
 
@@ -134,10 +141,6 @@ def test_the_wait_for_one_that_does_not_come_has_an_end(dense: Dense) -> None:
 
 
 def test_nobody_waits_for_others_for_more_than_half_of_the_time_that_is_left(dense: Dense) -> None:
-    class Short(Deadline):
-        def remaining_s(self) -> float:
-            return 400e-6
-
     config = RankerConfig(max_batch_candidates=100, batch_wait_us=10_000)
     times_s = iter(np.arange(100) * 100e-6)
     asked = Batcher(dense.scores, model="students", config=config, clock=lambda: next(times_s))
@@ -149,6 +152,21 @@ def test_nobody_waits_for_others_for_more_than_half_of_the_time_that_is_left(den
     asyncio.run(ask())
     assert dense.batches == [[0]]
     assert next(times_s) == pytest.approx(300e-6), "it came at 0 us, and at 200 us was waited for no longer"
+
+
+def test_of_those_that_wait_the_one_with_least_time_ends_the_wait(dense: Dense) -> None:
+    config = RankerConfig(max_batch_candidates=100, batch_wait_us=10_000)
+    times_s = iter(np.arange(100) * 100e-6)
+    asked = Batcher(dense.scores, model="students", config=config, clock=lambda: next(times_s))
+    short = Short(at_s=0.0, allowed_ms=0.4)
+
+    async def ask() -> None:
+        with asked.under_way():  # one whose shards do not answer
+            await answer_all(answer(asked, request(0)), answer(asked, request(1), deadline=short))
+
+    asyncio.run(ask())
+    assert dense.batches == [[0, 1]]
+    assert next(times_s) == pytest.approx(400e-6), "the second came at 100 us, and would wait until 300 us"
 
 
 def test_one_that_fails_on_its_way_is_waited_for_no_longer(dense: Dense) -> None:
@@ -195,6 +213,20 @@ def test_one_that_is_given_up_leaves_the_batch_to_the_others(dense: Dense) -> No
     assert dense.batches == [[0, 2]]
     assert isinstance(first, np.ndarray)
     assert isinstance(last, np.ndarray)
+
+
+def test_one_that_is_given_up_does_not_count_as_one_that_waits(dense: Dense) -> None:
+    asked = batcher(dense.scores, waits=True)
+
+    async def ask() -> None:
+        tasks = [asyncio.create_task(answer(asked, request(at), turns=many)) for at, many in enumerate([1, 1, 20])]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(ask())
+    assert dense.batches == [[0, 2]], "the last is under way, and waited for"
 
 
 def test_one_whose_time_is_over_leaves_the_batch_to_the_others(dense: Dense) -> None:

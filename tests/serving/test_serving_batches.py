@@ -93,10 +93,10 @@ def test_what_stands_in_for_a_shard_is_scored_together_as_alone(start: Start, bu
     assert_scores(bundle, requests, answers, without=[1])
 
 
-def test_a_request_that_fails_on_its_way_leaves_the_others_to_be_scored(start: Start, bundle: Path) -> None:
+def test_a_request_that_is_refused_leaves_the_others_to_be_scored(start: Start, bundle: Path) -> None:
     ranker, _ = start()
     good = make_request(num_candidates=[70])
-    bad = {**good, "parameters": {"timeout": 1}}  # us, which are over when shards are asked
+    bad = {"inputs": good["inputs"][1:]}
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(ask, ranker.rest_url, "students", bad if at % 4 == 1 else good) for at in range(40)]
     assert [at for at, one in enumerate(asked) if one.exception()] == list(range(1, 40, 4))

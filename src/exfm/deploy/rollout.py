@@ -51,7 +51,8 @@ Say = Callable[[str], None]
 def roll_out(cluster: Cluster, release: Release, config: DeployConfig, *, say: Say) -> None:
     """Return when `release` serves; run again after it was killed anywhere, it goes on.
 
-    Raises: CapacityError, ClusterError, or RolloutError for a version of another bundle, before anything is made;
+    Raises: ConfigError if rankers could not start with these settings, CapacityError, ClusterError, or RolloutError for
+    a version of another bundle, before anything is made;
     RolloutError after that, with the version before serving and nothing of this one left, or with what could not be
     taken back.
     """

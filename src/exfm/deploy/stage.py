@@ -39,7 +39,8 @@ class Deployable:
 def deploy(cluster: Cluster, bundle: Deployable, config: DeployConfig, *, say: Say) -> Release:
     """Return the release of a bundle, which serves then.
 
-    Raises: BundleError if it has no golden queries; CapacityError, ClusterError or RolloutError, as `roll_out` does.
+    Raises: BundleError if it has no golden queries; ConfigError, CapacityError, ClusterError or RolloutError, as
+    `roll_out` does.
     """
     release = bundle.release(observe(cluster, bundle.manifest.name))
     roll_out(cluster, release, config, say=say)
@@ -49,7 +50,7 @@ def deploy(cluster: Cluster, bundle: Deployable, config: DeployConfig, *, say: S
 def preview(cluster: Cluster, bundle: Deployable, config: DeployConfig) -> str:
     """Return the difference that a deployment would end with, as a unified diff; one line if there is none.
 
-    Raises: BundleError if the bundle has no golden queries; ClusterError.
+    Raises: BundleError if the bundle has no golden queries; ConfigError as `switched`; ClusterError.
     """
     seen = observe(cluster, bundle.manifest.name)
     release = bundle.release(seen)
@@ -61,7 +62,7 @@ def preview(cluster: Cluster, bundle: Deployable, config: DeployConfig) -> str:
 def render(bundle: Deployable, config: DeployConfig) -> str:
     """Return the objects of a bundle as YAML, for GitOps; no cluster is asked.
 
-    Raises: ConfigError if the bundle has no version; BundleError if it has no golden queries.
+    Raises: ConfigError if the bundle has no version, or as `switched`; BundleError if it has no golden queries.
     """
     if not bundle.version:
         raise ConfigError("--render asks no cluster for the next free version; give --version")
@@ -74,7 +75,7 @@ def roll_back(cluster: Cluster, vm: str, *, to: int, config: DeployConfig | None
 
     It is deployed with the settings that it had, or with `config` where there is one.
 
-    Raises: DeployError if there is none; CapacityError, ClusterError or RolloutError, as `roll_out` does.
+    Raises: DeployError if there is none; ConfigError, CapacityError, ClusterError or RolloutError, as `roll_out` does.
     """
     history = observe(cluster, vm).history
     if history is None:

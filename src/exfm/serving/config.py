@@ -104,7 +104,7 @@ class RankerConfig(ServerConfig):
     `degraded` and which tables. A shard of another bundle is an error either way."""
     shard_budget: Annotated[float, Field(gt=0, lt=1)] = 0.8
     """Share of the time that a request has left for which shards are waited for with `degrade`, between 0 and 1; the
-    rest is for scoring, some 10 us a candidate."""
+    rest is for scoring: a candidate takes some 10 us of a small model, 150 of one with MLPerf's layers (2026-11)."""
     breaker_failures: Annotated[int, Field(ge=0, le=1_000)] = 5
     """Failures of a shard in a row after which it is not asked for a while, 0 to 1,000; 0 always asks. Fewer would
     take one bad moment for the end; beside a replica that hangs, the others' answers come in between."""
@@ -127,13 +127,14 @@ class RankerConfig(ServerConfig):
     small tables 0.99 and 1.07; where none is known, 1.03 and 1.07 by streams (loopback; chance: 0.97 to 1.07)."""
     max_batch_candidates: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Candidates of several requests whose dense layers are computed by one call, 1 to 1,000,000; a request of more
-    goes alone. 0, the default: each goes alone. While a batch is computed, some 10 us a candidate on a CPU, the server
-    does nothing else. It is for GPUs, where launches and copies cost more than
-    multiplications, and was never run on one. On a CPU, eight requests of 64 candidates at a time (two shards, streams,
-    two busy cores, 2026-11), throughput and P50 as ratios to a ranker without were 1.02 and 1.01 with a wait of 0 and
-    1.16 and 0.87 with one of 10,000 us (1.2 and 4.9 requests a batch) for 8 small tables, 1.02 and 1.01, and 1.02 and
-    0.97 (1.0 and 2.2) for a model like DRM1; those of a second ranker without 1.00 to 1.03 and 0.96 to 1.03. Dense
-    layers of eight requests of 512 took 1.1 to 1.2 times as long: they no longer fit the caches."""
+    goes alone. 0, the default: each goes alone. While a batch is computed the server does nothing else, on a CPU
+    for some 10 to 150 us a candidate (`shard_budget`). It is for GPUs, where launches and copies cost more than
+    multiplications, and was never run on one. On a CPU, eight requests of 64 candidates at a time (two shards,
+    streams, two busy cores, 2026-11), throughput and P50 as ratios to a ranker without were 1.02 and 1.01 with a
+    wait of 0 and 1.16 and 0.87 with one of 10,000 us (1.2 and 4.9 requests a batch) for 8 small tables, 1.02 and
+    1.01, and 1.02 and 0.97 (1.0 and 2.2) for a model like DRM1; those of a second ranker without 1.00 to 1.03 and
+    0.96 to 1.03. Dense layers of eight requests of 512 took 1.1 to 1.2 times as long: they no longer fit the
+    caches."""
     batch_wait_us: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Time for which a request waits for others that are under way, to be computed with them, in microseconds, 0 to
     10,000; the server's thread is busy meanwhile. 0, the default: with those that are there at once, as those are that

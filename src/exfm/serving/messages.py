@@ -47,7 +47,9 @@ class RawResponse:
         """
         rest, raw = split_raw_outputs(content)
         head = pb.ModelInferResponse.FromString(rest)
-        return cls(head, raw or tuple(head.raw_output_contents))
+        beside = raw or tuple(head.raw_output_contents)
+        head.ClearField("raw_output_contents")
+        return cls(head, beside)
 
     def to_bytes(self) -> bytes:
         """Return it serialized, as protobuf does it."""
