@@ -1,7 +1,7 @@
 """The ranker's queue of requests that are scored together: who is taken when, and what becomes of the others."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,9 @@ class Short(Deadline):
 
     def remaining_s(self) -> float:
         return 400e-6
+
+
+SHORT = Short(at_s=0.0, allowed_ms=0.4)
 
 
 class Dense:
@@ -60,6 +63,19 @@ async def answer(batcher: Batcher, one: Unscored, *, turns: int = 1, deadline: D
 
 async def answer_all(*answers: Coroutine[Any, Any, Scores]) -> list[Scores | BaseException]:
     return await asyncio.gather(*answers, return_exceptions=True)
+
+
+def looking(dense: Dense, *, wait_us: int) -> tuple[Batcher, Iterator[float]]:
+    """Return a queue whose clock goes on by 100 us each time that it looks, and the clock."""
+    times_s = iter(np.arange(100) * 100e-6)
+    config = RankerConfig(max_batch_candidates=100, batch_wait_us=wait_us)
+    return Batcher(dense.scores, model="students", config=config, clock=lambda: next(times_s)), times_s
+
+
+async def beside_one_that_never_comes(batcher: Batcher, answered: Coroutine[Any, Any, Any]) -> None:
+    """Return once these have their scores, while the shards of another do not answer."""
+    with batcher.under_way():
+        await answered
 
 
 @pytest.fixture
@@ -127,44 +143,23 @@ def test_a_full_batch_waits_for_nobody(dense: Dense) -> None:
 
 
 def test_the_wait_for_one_that_does_not_come_has_an_end(dense: Dense) -> None:
-    config = RankerConfig(max_batch_candidates=100, batch_wait_us=300)
-    times_s = iter(np.arange(100) * 100e-6)
-    asked = Batcher(dense.scores, model="students", config=config, clock=lambda: next(times_s))
-
-    async def ask() -> None:
-        with asked.under_way():  # one whose shards do not answer
-            await answer(asked, request(0))
-
-    asyncio.run(ask())
+    asked, times_s = looking(dense, wait_us=300)
+    asyncio.run(beside_one_that_never_comes(asked, answer(asked, request(0))))
     assert dense.batches == [[0]]
     assert next(times_s) == pytest.approx(400e-6), "it came at 0 us, and at 300 us was waited for no longer"
 
 
 def test_nobody_waits_for_others_for_more_than_half_of_the_time_that_is_left(dense: Dense) -> None:
-    config = RankerConfig(max_batch_candidates=100, batch_wait_us=10_000)
-    times_s = iter(np.arange(100) * 100e-6)
-    asked = Batcher(dense.scores, model="students", config=config, clock=lambda: next(times_s))
-
-    async def ask() -> None:
-        with asked.under_way():  # one whose shards do not answer
-            await answer(asked, request(0), deadline=Short(at_s=0.0, allowed_ms=0.4))
-
-    asyncio.run(ask())
+    asked, times_s = looking(dense, wait_us=10_000)
+    asyncio.run(beside_one_that_never_comes(asked, answer(asked, request(0), deadline=SHORT)))
     assert dense.batches == [[0]]
     assert next(times_s) == pytest.approx(300e-6), "it came at 0 us, and at 200 us was waited for no longer"
 
 
 def test_of_those_that_wait_the_one_with_least_time_ends_the_wait(dense: Dense) -> None:
-    config = RankerConfig(max_batch_candidates=100, batch_wait_us=10_000)
-    times_s = iter(np.arange(100) * 100e-6)
-    asked = Batcher(dense.scores, model="students", config=config, clock=lambda: next(times_s))
-    short = Short(at_s=0.0, allowed_ms=0.4)
-
-    async def ask() -> None:
-        with asked.under_way():  # one whose shards do not answer
-            await answer_all(answer(asked, request(0)), answer(asked, request(1), deadline=short))
-
-    asyncio.run(ask())
+    asked, times_s = looking(dense, wait_us=10_000)
+    both = answer_all(answer(asked, request(0)), answer(asked, request(1), deadline=SHORT))
+    asyncio.run(beside_one_that_never_comes(asked, both))
     assert dense.batches == [[0, 1]]
     assert next(times_s) == pytest.approx(400e-6), "the second came at 100 us, and would wait until 300 us"
 

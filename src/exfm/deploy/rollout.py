@@ -52,9 +52,8 @@ def roll_out(cluster: Cluster, release: Release, config: DeployConfig, *, say: S
     """Return when `release` serves; run again after it was killed anywhere, it goes on.
 
     Raises: ConfigError if rankers could not start with these settings, CapacityError, ClusterError, or RolloutError for
-    a version of another bundle, before anything is made;
-    RolloutError after that, with the version before serving and nothing of this one left, or with what could not be
-    taken back.
+    a version of another bundle, before anything is made; RolloutError after that, with the version before serving and
+    nothing of this one left, or with what could not be taken back.
     """
     _make_room(cluster, release, config, say=say)
     try:

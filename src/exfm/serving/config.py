@@ -21,6 +21,10 @@ Transport = Literal["grpc", "stream"]
 Device = Literal["cpu", "cuda"]
 
 
+LocalTablesMib = Annotated[int, Field(ge=0, le=1_048_576)]
+"""MiB (2**20 bytes) of tables that a ranker holds itself; 0: none."""
+
+
 class ServerConfig(Config):
     """Where a server listens, and how much a request may ask of it."""
 
@@ -114,7 +118,7 @@ class RankerConfig(ServerConfig):
     breaker_patience_ms: Annotated[int, Field(ge=0, le=600_000)] = 100
     """Time that a shard must have had for its silence to be a failure, in milliseconds, 0 to 600,000: callers in a
     hurry must not take a shard from all others."""
-    local_tables_mib: Annotated[int, Field(ge=0, le=1_048_576)] = 0
+    local_tables_mib: LocalTablesMib = 0
     """Memory for whole tables of items, as the bundle encodes them, for which no shard is asked, in MiB (2**20 bytes),
     1 to 1,048,576. 0, the default: none is held. Those of fewest rows are taken, out of the shards' files, which must
     be where the ranker's are. With 4 MiB, 35 of 52 tables, a model like DRM1 got 71 % fewer bytes of sums, and took

@@ -81,7 +81,7 @@ def num_elements_of(name: str, shape: Sequence[int]) -> int:
 
 def raw_numbers(values: npt.NDArray[Any]) -> bytes:
     """Return the raw form of numbers."""
-    return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+    return raw_view(values).tobytes()
 
 
 def raw_view(values: npt.NDArray[Any]) -> memoryview:

@@ -6,17 +6,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from exfm.artifact.answers import AnswerForm
-from exfm.bench.serving.models import ModelKind, NetworkKind
+from exfm.bench.serving.models import ModelKind, NetworkKind, scaled
+from exfm.bench.workload import GeneratedModel
 from exfm.config import Config
-from exfm.serving.config import Transport
+from exfm.serving.config import LocalTablesMib, Transport
 
 ShardedBy = Literal["one-shard", "capacity-balanced", "load-balanced", "nsbp"]
 
 Load = Annotated[float, Field(ge=0, lt=1)]
 
 Requests = Annotated[int, Field(ge=2, le=100_000)]
-
-LocalTables = Annotated[int, Field(ge=0, le=1_048_576)]
 
 MAX_SHARDS = 64
 
@@ -34,7 +33,7 @@ class Way(Config):
     """From ranker to shards."""
     sums: AnswerForm = "fp32"
     """How they travel back."""
-    local_tables_mib: LocalTables = 0
+    local_tables_mib: LocalTablesMib = 0
     """Of items' tables that the ranker holds itself, in MiB; 0: none."""
 
     def __str__(self) -> str:
@@ -67,7 +66,7 @@ class Case(Config):
     """Shards, 1 to 64."""
     transports: Annotated[tuple[Transport, ...], Field(min_length=1)] = ("stream", "grpc")
     sums: Annotated[tuple[AnswerForm, ...], Field(min_length=1)] = ("fp32",)
-    local_tables_mib: Annotated[tuple[LocalTables, ...], Field(min_length=1)] = (0,)
+    local_tables_mib: Annotated[tuple[LocalTablesMib, ...], Field(min_length=1)] = (0,)
     """Of items' tables that the ranker holds itself, in MiB, 0 to 1,048,576."""
     requests: Requests = 100
     """Of a server in a block, 2 to 100,000; a 99th percentile wants 100."""
@@ -151,6 +150,12 @@ class ServingBenchConfig(Config):
     of CPU time for 512 candidates; of drm1 it is 372 (2 vCPU of an Intel Xeon, 2026-11)."""
     sweep: Sweep = Sweep()
     peers: Peers = Peers()
+
+    def model(self, kind: ModelKind) -> GeneratedModel:
+        """Return the model of a kind that is served."""
+        return scaled(
+            kind, bytes_factor=self.bytes_factor, dim_factor=self.dim_factor, network=self.network, seed=self.seed
+        )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

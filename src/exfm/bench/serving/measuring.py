@@ -11,7 +11,6 @@ from exfm.bench.load import Floats
 from exfm.bench.serving.blocks import Series, Turn, take_blocks
 from exfm.bench.serving.client import Client, Server
 from exfm.bench.serving.config import Case, ServingBenchConfig, Way
-from exfm.bench.serving.models import scaled
 from exfm.bench.serving.servers import NUM_CORES, ONE_SHARD, Bundles, serving
 from exfm.bench.workload import GeneratedModel
 
@@ -53,13 +52,7 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
 
     Raises: PlanError if a strategy finds no place for its tables; ServingError if servers do not start or answer.
     """
-    model = scaled(
-        case.model,
-        bytes_factor=config.bytes_factor,
-        dim_factor=config.dim_factor,
-        network=config.network,
-        seed=config.seed,
-    )
+    model = config.model(case.model)
     messages = model.messages(config.distinct_requests, candidates=case.candidates, seed=config.seed)
     ways = case.ways()
     placements = {ONE_SHARD, *(way.placement() for way in ways)}

@@ -82,8 +82,8 @@ def _rule() -> str:
     return (
         "A target is met if the ratio's interval reaches it and A/A's is at most "
         f"{MAX_HALF_WIDTH:g} wide to either side; it is not met if the interval lies above, and else not resolved. The "
-        "99th percentile of a block of fewer than 100 requests is nearly its slowest. A "
-        "ranker that holds tables asks shards for the sums of the others alone."
+        "99th percentile of a block of fewer than 100 requests is nearly its slowest. A ranker that holds tables asks "
+        "shards for the sums of the others alone."
     )
 
 

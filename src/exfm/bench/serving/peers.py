@@ -10,7 +10,7 @@ from exfm.bench.serving.blocks import Series
 from exfm.bench.serving.client import Client, Server
 from exfm.bench.serving.config import ServingBenchConfig
 from exfm.bench.serving.measuring import BASELINES, NUM_SCORED, Say, best_threads, take_series
-from exfm.bench.serving.models import ModelKind, scaled
+from exfm.bench.serving.models import ModelKind
 from exfm.bench.serving.peer_servers import (
     Peer,
     RunningPeer,
@@ -75,13 +75,7 @@ def measure_peers(
     """
     settings = config.peers
     peers = [*kserve_peers(), *(mlserver_peers(Path(settings.mlserver)) if settings.mlserver else [])]
-    model = scaled(
-        kind,
-        bytes_factor=config.bytes_factor,
-        dim_factor=config.dim_factor,
-        network=config.network,
-        seed=config.seed,
-    )
+    model = config.model(kind)
     requests = model.requests(config.distinct_requests, candidates=settings.candidates, seed=config.seed)
     bodies = [json_body(request) for request in requests]
     messages = model.messages(config.distinct_requests, candidates=settings.candidates, seed=config.seed)

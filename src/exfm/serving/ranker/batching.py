@@ -1,7 +1,7 @@
 """Requests whose embeddings are there, scored together: a queue before the dense part, in the event loop.
 
-A batch is computed when it is full, when all that are under way are in it, or when its first has waited long enough; so
-a request that is alone waits for nobody. Computing holds the loop, and what comes meanwhile is the next batch.
+A batch is computed when it is full, when all that are under way are in it, or when one has waited long enough; so a
+request that is alone waits for nobody. Computing holds the loop, and what comes meanwhile is the next batch.
 """
 
 import asyncio

@@ -34,6 +34,7 @@ from exfm.artifact.rows import Keys
 from exfm.errors import RequestError
 from exfm.models.lookup import LookupBags
 from exfm.schema import NETS, Net
+from exfm.serving.wire import raw_view
 
 Lengths = npt.NDArray[np.int32]
 Sums = npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.uint8]
@@ -132,7 +133,7 @@ def answer_frame(sums: Mapping[Net, Sums], *, request: int, bundle_id: str) -> l
     sizes, parts = b"", list[bytes | memoryview]()
     for net, of_net in sums.items():
         sizes += _SIZES.pack(NETS.index(net), of_net.itemsize, len(of_net), *of_net.shape[1:] or (1,))
-        raw = np.ascontiguousarray(of_net, dtype=_SUMS_TYPES[of_net.itemsize]).reshape(-1).view(np.uint8).data
+        raw = raw_view(of_net)
         parts += [raw, bytes(_padded_size(len(raw)) - len(raw))]
     first = bytes.fromhex(bundle_id) + sizes
     return [HEAD.pack(Kind.ANSWER, len(sums), 0, len(first) + sum(map(len, parts)), request) + first, *parts]
