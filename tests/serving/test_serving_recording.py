@@ -3,18 +3,19 @@
 import shutil
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-from pods import Pods, wait_for
+from pods import LONG_S, Pods, wait_for
 from prometheus_client import REGISTRY
 from serving_requests import make_request
 
 from exfm.artifact.bundle import BundleManifest
-from exfm.artifact.trace import Trace
+from exfm.artifact.trace import Requests, Trace, TraceWriter
 from exfm.errors import ConfigError
 from exfm.features.batch import NetBatches
 from exfm.features.oip import tensors_from_json
@@ -163,14 +164,29 @@ def test_a_folder_that_cannot_be_written_is_refused_at_the_start(manifest: Bundl
         Recorder.start(manifest, RankerConfig(trace_folder=str(tmp_path / "file")))
 
 
-def test_taking_a_request_waits_for_nothing(manifest: BundleManifest, batches: NetBatches, tmp_path: Path) -> None:
+def test_taking_a_request_waits_for_nothing(
+    manifest: BundleManifest, batches: NetBatches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "POLL_S", 0.01)
+    monkeypatch.setattr(recorder, "FILE_REQUESTS", 1)
+    is_writing, may_write = threading.Event(), threading.Event()
+    add = TraceWriter.add
+
+    def add_when_allowed(writer: TraceWriter, requests: Requests) -> None:
+        is_writing.set()
+        assert may_write.wait(LONG_S)
+        add(writer, requests)
+
+    monkeypatch.setattr(TraceWriter, "add", add_when_allowed)
     recording = Recorder.start(manifest, RankerConfig(trace_folder=str(tmp_path)))
     assert recording is not None
-    began_s = time.perf_counter()
-    for _ in range(10_000):
-        recording.offer(batches, arrival_ns=1)
-    assert time.perf_counter() - began_s < 1  # 100 us each at most; measured: some 5
+    recording.offer(batches, arrival_ns=0)
+    assert is_writing.wait(LONG_S)
+    for index in range(1, 100):
+        recording.offer(batches, arrival_ns=1_000 * index)  # while the thread is stuck in its write
+    may_write.set()
     recording.close()
+    assert Trace.read(tmp_path).num_requests == 100
 
 
 @pytest.mark.slow

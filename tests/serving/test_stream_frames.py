@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from exfm.errors import RequestError
 from exfm.models.lookup import LookupBags
 from exfm.schema import NETS, Net
-from exfm.serving.stream.connection import STAGING_BYTES, Connection
+from exfm.serving.stream.connection import LARGE_BYTES, STAGING_BYTES, Connection
 from exfm.serving.stream.frames import (
     HEAD,
     PING_FRAME,
@@ -155,6 +155,17 @@ def test_frames_come_whole_and_in_order_however_the_stream_is_cut(bodies: list[i
     feed(listener, stream + PING_FRAME, sizes if len(stream) < 10_000 else [max(*sizes, 4096)])
     assert [(frame.request, bytes(frame.body)) for frame in listener.frames[:-1]] == expected
     assert listener.frames[-1].kind == Kind.PING
+
+
+@pytest.mark.parametrize("first", [HEAD.size, HEAD.size + 1, STAGING_BYTES, STAGING_BYTES + 4096])
+def test_a_large_body_gets_room_once_its_first_bytes_are_there(first: int) -> None:
+    body = np.random.default_rng(0).bytes(LARGE_BYTES)
+    stream = HEAD.pack(Kind.ASK, 0, 0, len(body), 7) + body
+    listener = Listener()
+    feed(listener, stream[:first], [first])
+    assert len(listener.get_buffer(-1)) <= STAGING_BYTES or first >= HEAD.size + STAGING_BYTES
+    feed(listener, stream[first:] + PING_FRAME, [100_000])
+    assert [(frame.request, bytes(frame.body)) for frame in listener.frames] == [(7, body), (0, b"")]
 
 
 def test_a_frame_over_the_limit_breaks_the_connection() -> None:

@@ -13,6 +13,10 @@ from exfm.serving.stream.frames import HEAD, Frame
 STAGING_BYTES = 256 * 1024
 """Read at once while a frame's size is not known; asyncio itself reads no more."""
 
+LARGE_BYTES = 4 * 2**20
+"""Of a body as large, or larger, no more than its first bytes get room before they came: numpy asks the kernel for huge
+pages for it, and one byte in one of those takes 2 MiB."""
+
 JOINED_BYTES = 64 * 1024
 """Parts of a frame below this go out in one piece: a copy is cheaper than another system call."""
 
@@ -21,7 +25,7 @@ PEER_LOST_MS = 5_000
 
 
 class Connection(asyncio.BufferedProtocol):
-    """A stream of frames. Large bodies are read where they stay: nothing is copied but a body's first piece."""
+    """A stream of frames. Bodies are read where they stay: nothing is copied but a body's first bytes."""
 
     def __init__(self, *, max_body_bytes: int) -> None:
         """Take frames of at most so many bytes; a larger one breaks the connection."""
@@ -30,7 +34,7 @@ class Connection(asyncio.BufferedProtocol):
         self._staged = 0
         self._head: tuple[int, int, int, int] | None = None
         self._body = memoryview(b"")
-        self._filled = 0
+        self._size_bytes = self._filled = 0
 
     @abstractmethod
     def take(self, frame: Frame) -> None:
@@ -68,8 +72,7 @@ class Connection(asyncio.BufferedProtocol):
         """Take bytes that came; the argument is asyncio's."""
         if self._head is not None:
             self._filled += nbytes
-            if self._filled == len(self._body):
-                self._end_frame()
+            self._go_on()
             return
         self._staged += nbytes
         at = 0
@@ -79,15 +82,23 @@ class Connection(asyncio.BufferedProtocol):
             if size_bytes > self._max_body_bytes:
                 self.transport.abort()  # nothing after it can be read either
                 return
-            self._head, self._body = (kind, num_nets, shard, request), _room(size_bytes)
-            self._filled = min(size_bytes, self._staged - at)
+            self._head, self._size_bytes = (kind, num_nets, shard, request), size_bytes
+            self._body = _room(size_bytes if size_bytes < LARGE_BYTES else STAGING_BYTES)
+            self._filled = min(len(self._body), self._staged - at)
             self._body[: self._filled] = self._staging[at : at + self._filled]
             at += self._filled
-            if self._filled == size_bytes:
-                self._end_frame()
+            self._go_on()
         rest = self._staged - at
         self._staging[:rest] = bytes(self._staging[at : self._staged])
         self._staged = rest
+
+    def _go_on(self) -> None:
+        """End the frame if its body is whole, or make room for all of it once its first bytes are there."""
+        if self._filled == self._size_bytes:
+            self._end_frame()
+        elif self._filled == len(self._body):
+            first, self._body = self._body, _room(self._size_bytes)
+            self._body[: self._filled] = first
 
     def _end_frame(self) -> None:
         assert self._head is not None, "a frame has a head"
