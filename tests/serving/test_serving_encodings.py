@@ -16,6 +16,7 @@ from exfm.artifact.plan import Assignment, Encoding, ShardPlan, assign
 from exfm.artifact.rows import rows_of_keys
 from exfm.errors import ServingError
 from exfm.features.keys import keys_of_integers
+from exfm.models.linear import Precision
 from exfm.models.network import DenseNetwork
 from exfm.schema import Schema
 from exfm.serving.config import RankerConfig, ShardConfig
@@ -76,6 +77,25 @@ def test_sums_that_travel_in_half_precision_score_nearly_the_same(
             found = ask_by_grpc(serving.grpc_address, body)
             for task, scores in offline_scores(encoded_bundle, body).items():
                 assert 0 < np.abs(np.subtract(found[task], scores)).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "precision",
+    [
+        "bf16",
+        pytest.param(
+            "int8", marks=pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="this CPU has no VNNI")
+        ),
+    ],
+)
+def test_dense_layers_in_another_precision_score_nearly_the_same(
+    encoded_bundle: Path, transport: Literal["grpc", "stream"], precision: Precision
+) -> None:
+    with serve_local(encoded_bundle, ranker=RankerConfig(transport=transport, dense_precision=precision)) as serving:
+        for body in (make_request(), make_request(num_candidates=[40]), MANY):
+            found = ask_by_grpc(serving.grpc_address, body)
+            for task, scores in offline_scores(encoded_bundle, body).items():
+                assert 0 < np.abs(np.subtract(found[task], scores)).max() < 2e-2
 
 
 def test_rows_that_travel_as_they_are_kept_score_exactly_the_same(

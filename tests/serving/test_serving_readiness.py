@@ -19,6 +19,7 @@ from serving_requests import make_request, offline_scores, scores_of
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle
 from exfm.artifact.manifest import read_json, write_json
 from exfm.errors import ServingError, ShardUnavailableError
+from exfm.models.linear import Precision
 from exfm.serving.local import serve_local
 from exfm.serving.processes import claim_ports
 from exfm.serving.ranker.readiness import check_scores
@@ -47,19 +48,22 @@ def start_shards(pods: Pods, bundle: Path, **options: Any) -> list[str]:
     return [pods.shard(bundle, shard, **options).lookup_address for shard in range(2)]
 
 
-def test_the_scores_tolerance_is_a_thousandth() -> None:
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 0.001), ("bf16", 0.02), ("int8", 0.02)])
+def test_scores_may_differ_by_so_much(precision: Precision, most: float) -> None:
     found = {"like": np.array([0.5, 0.2], dtype=np.float32), "love": np.array([0.1, 0.9], dtype=np.float32)}
-    assert check_scores(found, expected={"like": [0.5, 0.2], "love": [0.1, 0.9009]}) == pytest.approx(9e-4, rel=1e-3)
-    with pytest.raises(ServingError, match=r"task 'love' .* candidate 1 is scored 0\.900000, expected 0\.902000"):
-        check_scores(found, expected={"like": [0.5, 0.2], "love": [0.1, 0.902]})
+    near, far = ({"like": [0.5, 0.2], "love": [0.1, 0.9 + times * most]} for times in (0.9, 1.1))
+    assert check_scores(found, expected=near, precision=precision) == pytest.approx(0.9 * most, rel=1e-3)
+    with pytest.raises(ServingError, match=r"task 'love' .* candidate 1 is scored 0\.900000, expected 0\.9") as caught:
+        check_scores(found, expected=far, precision=precision)
+    assert ("set dense_precision to 'fp32'" in str(caught.value)) is (precision != "fp32")
 
 
 @pytest.mark.parametrize("scores", [[0.5], [], [0.5, float("nan")]])
 def test_a_score_that_is_missing_or_nan_disagrees(scores: list[float]) -> None:
     with pytest.raises(ServingError, match="task 'like'"):
-        check_scores({"like": np.array(scores, dtype=np.float32)}, expected={"like": [0.5, 0.2]})
+        check_scores({"like": np.array(scores, dtype=np.float32)}, expected={"like": [0.5, 0.2]}, precision="fp32")
     with pytest.raises(ServingError, match="task 'like' of the golden request has 0 scores, expected 2"):
-        check_scores({}, expected={"like": [0.5, 0.2]})
+        check_scores({}, expected={"like": [0.5, 0.2]}, precision="fp32")
 
 
 @pytest.mark.slow

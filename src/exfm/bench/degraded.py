@@ -1,25 +1,18 @@
 """`exfm bench degraded`: what a bundle's predictions are worth while a shard is away, and fallback rows stand in."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from exfm.artifact.bundle import BundleManifest
-from exfm.artifact.manifest import Window
-from exfm.artifact.storage import Ref, reading
-from exfm.errors import DataError
-from exfm.events.examples import Examples, ExamplesManifest, examples_of
-from exfm.events.partitions import read_partition
-from exfm.metrics import Quality, quality
+from exfm.artifact.storage import Ref
+from exfm.bench.qualities import NewestExamples, about, add_columns, cells
+from exfm.metrics import Quality
 from exfm.models.scoring import UnshardedScorer
-
-EXAMPLES_AT_ONCE = 8_192
-"""Examples that are scored at a time."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +33,7 @@ def bench_degraded(console: Console, bundle: Path, *, examples: Ref, num_example
     """
     found = losses(bundle, examples=examples, num_examples=num_examples)
     console.print(_table(found))
-    first = next(iter(found[0].qualities.values()))
-    console.print(
-        f"on {first.num_examples:,} examples, the newest of its domains; the model has learned from them, so what "
-        "counts is the difference",
-        soft_wrap=True,
-    )
+    console.print(about(found[0].qualities), soft_wrap=True)
 
 
 def losses(bundle: Path, *, examples: Ref, num_examples: int) -> list[Loss]:
@@ -56,48 +44,16 @@ def losses(bundle: Path, *, examples: Ref, num_examples: int) -> list[Loss]:
     Raises: BundleError if the bundle has no fallback rows; StorageError, DataError if there are no such examples.
     """
     scorer = UnshardedScorer.load(bundle)
-    manifest = scorer.manifest
-    with reading(examples) as dataset:
-        windows = ExamplesManifest.read(dataset).windows
-        parts = list(_newest(dataset, windows, manifest, num_examples=num_examples))
-    every = tuple(range(manifest.plan.num_shards))
+    newest = NewestExamples(examples, scorer.manifest, num_examples=num_examples)
+    every = tuple(range(scorer.manifest.plan.num_shards))
     missing = dict.fromkeys([(), *((shard,) for shard in every), every])  # one shard is all of them
-    return [_loss(scorer, parts, without=without) for without in missing]
+    return [_loss(scorer, newest, without=without) for without in missing]
 
 
-def _loss(scorer: UnshardedScorer, parts: Sequence[Examples], *, without: Collection[int]) -> Loss:
-    batches = [batch for part in parts for batch in part.minibatches(EXAMPLES_AT_ONCE)]
-    scores_BT = np.concatenate([scorer.scores(batch.batches, without=without) for batch in batches])
-    labels_BT = np.concatenate([batch.labels_BT for batch in batches])
-    weights_BT = np.concatenate([batch.weights_BT for batch in batches])
+def _loss(scorer: UnshardedScorer, newest: NewestExamples, *, without: Collection[int]) -> Loss:
     held = {slice_.table for shard in without for slice_ in scorer.manifest.plan.slices_on(shard)}
-    return Loss(
-        shards=tuple(without),
-        tables=tuple(sorted(held)),
-        qualities={
-            name: quality(scores_BT[:, task], labels_BT[:, task], weights_BT[:, task])
-            for task, name in enumerate(scorer.manifest.tasks)
-        },
-    )
-
-
-def _newest(
-    dataset: Path, windows: Sequence[Window], manifest: BundleManifest, *, num_examples: int
-) -> Iterator[Examples]:
-    schema = manifest.feature_schema
-    domains = list(filter(None, manifest.lineage.get("domains", "").split(", ")))
-    num_before = 0
-    for window in reversed(windows):
-        frame = read_partition(dataset, window)
-        if domains:
-            frame = frame.filter(frame[schema.domain].is_in(domains))
-        if len(frame):
-            yield examples_of(frame, schema)
-        num_before += len(frame)
-        if num_before >= num_examples:
-            return
-    if not num_before:
-        raise DataError(f"{dataset}: no example of domain {', '.join(domains) or '(any)'}, which the bundle is for")
+    scores_BT = newest.scores(scorer, without=without)
+    return Loss(shards=tuple(without), tables=tuple(sorted(held)), qualities=newest.qualities(scores_BT))
 
 
 def _table(found: Sequence[Loss]) -> Table:
@@ -105,17 +61,11 @@ def _table(found: Sequence[Loss]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in ("missing", "tables"):
         table.add_column(column)
-    for task in complete:
-        for column in (f"{task}\nNE", "more", "AUC", "calibration"):
-            table.add_column(column, justify="right", no_wrap=True)
+    add_columns(table, complete)
     for loss in found:
-        cells = []
-        for task, quality_of in loss.qualities.items():
-            more = _ratio(quality_of.normalized_entropy, complete[task].normalized_entropy)
-            figures = (quality_of.normalized_entropy, quality_of.auc, quality_of.calibration)
-            ne, auc, calibration = ("" if figure is None else f"{figure:.4f}" for figure in figures)
-            cells += [ne, more if loss.shards else "", auc, calibration]
-        table.add_row(_name(loss, found), ", ".join(loss.tables), *cells)
+        first = complete if loss.shards else {}
+        every = [cells(of_task, first.get(task), digits=1) for task, of_task in loss.qualities.items()]
+        table.add_row(_name(loss, found), ", ".join(loss.tables), *chain(*every))
     return table
 
 
@@ -123,7 +73,3 @@ def _name(loss: Loss, found: Sequence[Loss]) -> str:
     if not loss.shards:
         return "nothing"
     return "all shards" if loss is found[-1] else f"shard {loss.shards[0]}"
-
-
-def _ratio(found: float | None, complete: float | None) -> str:
-    return "" if found is None or not complete else f"{found / complete - 1:+.1%}"

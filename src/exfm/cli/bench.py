@@ -17,6 +17,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("planner")(planner)
     group.command("simulator")(simulator)
     group.command("degraded")(degraded)
+    group.command("precision")(precision)
     group.command("serving")(serving)
     app.add_typer(group, name="bench", rich_help_panel="Sharding")
 
@@ -75,6 +76,22 @@ def degraded(
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
     bench_degraded(console, bundle, examples=ref_to(examples), num_examples=num_examples)
+
+
+def precision(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
+    examples: Annotated[str, typer.Option(help="Folder or URL of joined examples, as ROOT/examples/joined of a run.")],
+    num_examples: Annotated[int, typer.Option(min=1, help="That are scored at least, the newest.")] = 20_000,
+) -> None:
+    """Say how good and how fast predictions are with dense layers in fp32, bf16 and int8, on this machine."""
+    from rich.console import Console
+
+    from exfm.artifact.storage import ref_to
+    from exfm.bench.precision import bench_precision
+
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
+    bench_precision(console, bundle, examples=ref_to(examples), num_examples=num_examples)
 
 
 def serving(

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from exfm.features.batch import NetBatches
 from exfm.models.device import CPU
+from exfm.models.linear import Precision
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
-from exfm.models.one_user import OneUserNetwork
+from exfm.models.served_network import ServedNetwork
 from exfm.schema import NETS, Net, Schema
 
 Scores = npt.NDArray[np.float32]
@@ -44,19 +45,24 @@ class Unscored:
 class DensePart:
     """A dense network on its device."""
 
-    def __init__(self, network: DenseNetwork, schema: Schema, *, device: torch.device = CPU) -> None:
-        """Take a network of a model with this schema to a device."""
+    def __init__(
+        self, network: DenseNetwork, schema: Schema, *, device: torch.device = CPU, precision: Precision = "fp32"
+    ) -> None:
+        """Take a network of a model with this schema to a device, to multiply there in this precision.
+
+        Raises: ConfigError if it cannot.
+        """
         self._device = device
-        self._network = network.to(device).eval()
-        self._one_user = OneUserNetwork(
-            self._network,
-            num_user_columns=sum(schema.table(feature.table).dim for feature in schema.sparse_of("user")),
-        )
+        network = network.to(device).eval()
+        num_user_columns = sum(schema.table(feature.table).dim for feature in schema.sparse_of("user"))
+        self._bottom = network.trunk.bottom
+        self._as_trained = ServedNetwork(network, num_user_columns=0, precision=precision)
+        self._one_user = ServedNetwork(network, num_user_columns=num_user_columns, precision=precision)
 
     @torch.inference_mode()
     def bottom(self, batches: NetBatches) -> Tensor:
         """Return what the bottom tower makes of the dense features, [N, Y]."""
-        bottom_NY: Tensor = self._network.trunk.bottom(dense_inputs(batches).to(self._device))
+        bottom_NY: Tensor = self._bottom(dense_inputs(batches).to(self._device))
         return bottom_NY
 
     @torch.inference_mode()
@@ -64,7 +70,7 @@ class DensePart:
         """Return the scores of each request, in order."""
         scores = [np.empty(0, dtype=np.float32)] * len(requests)
         meets_once = [self.meets_once(request) for request in requests]
-        for logits_of, is_chosen in ((self._meeting_once, True), (self._as_trained, False)):
+        for logits_of, is_chosen in ((self._meeting_once, True), (self._meeting_each, False)):
             places = [place for place, once in enumerate(meets_once) if once is is_chosen]
             if not places:
                 continue
@@ -87,13 +93,12 @@ class DensePart:
             num_items=[request.num_items for request in requests],
         )
 
-    def _as_trained(self, requests: Sequence[Unscored]) -> Tensor:
+    def _meeting_each(self, requests: Sequence[Unscored]) -> Tensor:
         pooled = {net: _stacked([request.pooled[net] for request in requests]) for net in NETS}
         num_candidates = torch.from_numpy(np.concatenate([request.num_candidates for request in requests]))
         pooled_NE = expand_users(pooled, num_candidates.to(self._device))
-        bottom_NY = _stacked([request.bottom_NY for request in requests])
-        logits_NT: Tensor = self._network.serving_head(self._network.trunk.mix(pooled_NE, bottom_NY))
-        return logits_NT
+        x0_NX = torch.cat([pooled_NE, _stacked([request.bottom_NY for request in requests])], dim=1)
+        return self._as_trained.logits(x0_NX.new_empty((1, 0)), x0_NX, num_items=[len(x0_NX)])
 
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:

@@ -24,6 +24,7 @@ from exfm.models.carried_rows import AllRows, Carried, CarriedRows
 from exfm.models.config import NetworkConfig
 from exfm.models.dense_part import DensePart, Scores, Unscored
 from exfm.models.device import CPU
+from exfm.models.linear import Precision
 from exfm.models.local_tables import with_local_tables
 from exfm.models.lookup import KeyRouter, Lookup, LookupBags, ShardTables, lookups_of, places_of
 from exfm.models.network import DenseNetwork
@@ -45,17 +46,20 @@ class Scorer:
         hot_rows: HotRows = NO_HOT_ROWS,
         fallback_rows: FallbackRows = NO_FALLBACK_ROWS,
         device: torch.device = CPU,
+        precision: Precision = "fp32",
         local_tables: Collection[str] = (),
     ) -> None:
-        """Score for a bundle, on a device; `hot_rows` tells the rows of its plan's hot slices.
+        """Score for a bundle, on a device, its dense layers in a precision; `hot_rows` are its plan's hot slices' rows.
 
         Without `fallback_rows`, nothing can stand in for a shard. `local_tables` are asked of no shard, but of one more
         after the last.
+
+        Raises: ConfigError if nothing here multiplies in that precision.
         """
         self.manifest = manifest
         self.device = device
         self.local_tables = tuple(local_tables)
-        self._dense = DensePart(network, manifest.feature_schema, device=device)
+        self._dense = DensePart(network, manifest.feature_schema, device=device, precision=precision)
         self._fallback_rows = {table: torch.from_numpy(row) for table, row in fallback_rows.items()}
         schema = manifest.feature_schema
         # The bundle's own plan is the shards'; this is what is asked of them, and of one more.
@@ -84,12 +88,18 @@ class Scorer:
 
     @classmethod
     def load(
-        cls, folder: Path, manifest: BundleManifest, *, device: torch.device = CPU, local_tables: Collection[str] = ()
+        cls,
+        folder: Path,
+        manifest: BundleManifest,
+        *,
+        device: torch.device = CPU,
+        precision: Precision = "fp32",
+        local_tables: Collection[str] = (),
     ) -> Self:
         """Return the scorer of a bundle whose files were verified; for `local_tables` it asks no shard.
 
         Raises: BundleError if its parameters, hot rows or fallback rows are missing or malformed, or do not fit network
-        and plan.
+        and plan; ConfigError if nothing here multiplies in that precision.
         """
         network = DenseNetwork(manifest.feature_schema, NetworkConfig.parse(manifest.network, source=str(folder)))
         try:
@@ -106,6 +116,7 @@ class Scorer:
             hot_rows=hot_rows,
             fallback_rows=fallback,
             device=device,
+            precision=precision,
             local_tables=local_tables,
         )
 
@@ -247,22 +258,22 @@ def read_flat(folder: Path, plan: ShardPlan, *, shard: int) -> Tensor:
 class UnshardedScorer:
     """A bundle scored in one process: what `exfm score` runs, and what served scores are held against."""
 
-    def __init__(self, folder: Path, manifest: BundleManifest) -> None:
+    def __init__(self, folder: Path, manifest: BundleManifest, *, precision: Precision = "fp32") -> None:
         """Load a bundle of this manifest, whose files were verified or just written.
 
-        Raises: BundleError if one is missing or malformed.
+        Raises: BundleError if one is missing or malformed; ConfigError if nothing here multiplies in that precision.
         """
         self.manifest = manifest
-        self._scorer = Scorer.load(folder, manifest)
+        self._scorer = Scorer.load(folder, manifest, precision=precision)
         self._tables = [load_shard_tables(folder, manifest, shard=shard) for shard in range(manifest.plan.num_shards)]
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Return the scorer of a bundle, which was verified.
+    def load(cls, folder: Path, *, precision: Precision = "fp32") -> Self:
+        """Return the scorer of a bundle, which was verified, with dense layers in a precision.
 
-        Raises: BundleError.
+        Raises: BundleError; ConfigError if nothing here multiplies in that precision.
         """
-        return cls(folder, BundleManifest.read(folder))
+        return cls(folder, BundleManifest.read(folder), precision=precision)
 
     def scores(self, batches: NetBatches, *, without: Collection[int] = ()) -> Scores:
         """Return the probability of each task for each item; shape [N, T].

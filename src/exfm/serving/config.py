@@ -6,6 +6,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from exfm.artifact.answers import AnswerForm
 from exfm.config import Config
+from exfm.models.linear import Precision
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
@@ -93,6 +94,10 @@ class ShardConfig(ServerConfig):
 class RankerConfig(ServerConfig):
     """Settings of a ranker."""
 
+    dense_precision: Precision = "fp32"
+    """In which a ranker's dense layers multiply, but for the bottom tower and the last layers, always in fp32. `bf16`
+    wants a CPU that has it (AVX512-BF16 or AMX): of MLPerf's layers TODO. `int8` wants
+    VNNI: TODO. `exfm bench precision` says what both cost a bundle in NE, on MovieLens-100K less than 0.01 %."""
     transport: Transport = "grpc"
     """How shards are reached: `grpc`, at their gRPC ports, where a service mesh or a proxy stands between; `stream`, at
     their stream ports, which takes less CPU time and latency. Both encrypt and authenticate with `--tls`."""
@@ -180,7 +185,9 @@ class RankerConfig(ServerConfig):
     pod's /tmp has 256 MiB, and one that fills it is ended."""
 
     @model_validator(mode="after")
-    def _check_cache(self) -> Self:
+    def _check_device(self) -> Self:
+        if self.dense_precision == "int8" and self.device == "cuda":
+            raise ValueError("dense_precision is 'int8', in which CPUs alone multiply; set 'bf16' or 'fp32' for cuda")
         if self.cache_mib and self.device == "cuda":
             raise ValueError("cache_mib is set, but what is kept lies in the host's memory; set it to 0 for cuda")
         return self

@@ -9,6 +9,7 @@ from exfm.artifact.answers import AnswerForm
 from exfm.bench.serving.models import ModelKind, NetworkKind, scaled
 from exfm.bench.workload import GeneratedModel
 from exfm.config import Config
+from exfm.models.linear import Precision
 from exfm.serving.config import LocalTablesMib, Transport
 
 ShardedBy = Literal["one-shard", "capacity-balanced", "load-balanced", "nsbp"]
@@ -137,6 +138,8 @@ class ServingBenchConfig(Config):
     """Dense layers. `mlperf`: 3 crosses of rank 512 and 1024-1024-512-256 units, which MLPerf has beside 26 tables of
     128 numbers a row: 16 million multiplications a candidate of drm3. `small`: 2 of rank 32 and 128-64 units, a
     twentieth of that, so that nearly all is tables and what sharding costs stands out; so are those of the sweep."""
+    dense_precision: Precision = "fp32"
+    """In which all of exfm's rankers compute these layers, unsharded or not; other servers do it in fp32."""
     ways_at_once: Annotated[int, Field(ge=1, le=64)] = 4
     """Ways of serving whose servers run at the same time, 1 to 64, beside two unsharded servers; more are measured one
     after another. A process takes some 400 MiB, and there is one for each shard, and a ranker."""

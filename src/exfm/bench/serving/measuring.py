@@ -57,7 +57,7 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
     ways = case.ways()
     placements = {ONE_SHARD, *(way.placement() for way in ways)}
     paths = {way: bundles.of(case.model, model, way, candidates=case.candidates) for way in placements}
-    threads = config.threads or best_threads(paths[ONE_SHARD], messages, seed=config.seed)
+    threads = config.threads or best_threads(paths[ONE_SHARD], messages, config)
     say(f"  {threads} thread{'s' * (threads > 1)} of torch")
     found = []
     for first in range(0, len(ways), config.ways_at_once):
@@ -65,7 +65,14 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
         arms: list[tuple[str, Way | None]] = [*((name, None) for name in BASELINES), *((str(way), way) for way in some)]
         with ExitStack() as stack, Client() as client:
             started = [
-                stack.enter_context(serving(paths[way.placement() if way else ONE_SHARD], way=way, threads=threads))
+                stack.enter_context(
+                    serving(
+                        paths[way.placement() if way else ONE_SHARD],
+                        threads=threads,
+                        precision=config.dense_precision,
+                        way=way,
+                    )
+                )
                 for _, way in arms
             ]
             servers = [client.server(arm[0], local, messages) for arm, local in zip(arms, started, strict=True)]
@@ -116,18 +123,22 @@ def take_series(
     return take_blocks(names, take, num_blocks=config.blocks, num_turns=config.turns, seed=config.seed)
 
 
-def best_threads(bundle: Path, messages: Sequence[bytes], *, seed: int) -> int:
+def best_threads(bundle: Path, messages: Sequence[bytes], config: ServingBenchConfig) -> int:
     """Return the number of torch's threads with which an unsharded server answers fastest, one request at a time."""
     every = range(1, NUM_CORES + 1)
     with ExitStack() as stack, Client() as client:
-        started = [stack.enter_context(serving(bundle, threads=threads)) for threads in every]
+        started = [
+            stack.enter_context(serving(bundle, threads=threads, precision=config.dense_precision)) for threads in every
+        ]
         servers = [client.server(str(n), local, messages) for n, local in zip(every, started, strict=True)]
 
         def take(server: int, turn: int) -> Turn:
             first = turn * CHOOSING_REQUESTS
             return client.turn(servers[server], CHOOSING_REQUESTS, first=first, num_warmup=3, due_s=None)
 
-        found = take_blocks([one.name for one in servers], take, num_blocks=CHOOSING_BLOCKS, num_turns=1, seed=seed)
+        found = take_blocks(
+            [one.name for one in servers], take, num_blocks=CHOOSING_BLOCKS, num_turns=1, seed=config.seed
+        )
     return min(every, key=lambda threads: found[threads - 1].median("p50_ms").median)
 
 

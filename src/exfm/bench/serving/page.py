@@ -69,7 +69,8 @@ def _how(findings: Findings) -> str:
         "unsharded server. CPU time is that of a mean request at all of a way's processes, without the client's. Open "
         "loops have Poisson arrivals, and latency counts from when a request was due. Models have random weights in "
         f"int8: {config.bytes_factor:g} of the bytes of large ones, rows {config.dim_factor:g} as wide, seed "
-        f"{config.seed}. {_layers(NETWORKS[config.network])}; those with more and more rows have small ones."
+        f"{config.seed}. {_layers(NETWORKS[config.network])}, which exfm computes in {config.dense_precision}; models "
+        "with more and more rows have small ones."
     )
 
 

@@ -82,11 +82,15 @@ def measure_peers(
     whole, in_shards = (bundles.of(kind, model, way, candidates=settings.candidates) for way in (ONE_SHARD, TWO_SHARDS))
     plain = scratch / "plain"
     write_plain(model, plain)
-    threads = config.threads or best_threads(whole, messages, seed=config.seed)
+    threads = config.threads or best_threads(whole, messages, config)
     say(f"  {'; '.join(map(str, peers))}: a closed loop")
     with ExitStack() as stack, Client() as client:
-        ours = [stack.enter_context(serving(whole, threads=threads)) for _ in BASELINES]
-        ours.append(stack.enter_context(serving(in_shards, threads=threads, way=TWO_SHARDS)))
+        ours = [
+            stack.enter_context(serving(whole, threads=threads, precision=config.dense_precision)) for _ in BASELINES
+        ]
+        ours.append(
+            stack.enter_context(serving(in_shards, threads=threads, precision=config.dense_precision, way=TWO_SHARDS))
+        )
         running: dict[Peer, RunningPeer] = {}
         missing = [] if settings.mlserver else ["MLServer: not installed"]
         for number, peer in enumerate(peers):

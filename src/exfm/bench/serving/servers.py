@@ -8,6 +8,7 @@ from pathlib import Path
 from exfm.bench.serving.config import Way
 from exfm.bench.workload import GeneratedModel
 from exfm.errors import ConfigError
+from exfm.models.linear import Precision
 from exfm.planning.config import ShardingConfig
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS
@@ -84,16 +85,18 @@ def on_cores(cores: Collection[int]) -> Iterator[None]:
 
 
 @contextmanager
-def serving(bundle: Path, *, threads: int, way: Way | None = None) -> Iterator[LocalServing]:
+def serving(bundle: Path, *, threads: int, precision: Precision, way: Way | None = None) -> Iterator[LocalServing]:
     """Yield a bundle's servers, on the measured cores; in no way of sharding, the ranker holds all tables itself.
 
-    `threads` are torch's, of the ranker; a shard has the one that is its default.
+    `threads` are torch's, of the ranker, `precision` that of its dense layers; a shard has the one thread that is its
+    default.
 
     Raises: ServingError if they do not start.
     """
     asked = way or ONE_SHARD
     ranker = RankerConfig(
         torch_threads=threads,
+        dense_precision=precision,
         transport=asked.transport,
         local_tables_mib=asked.local_tables_mib,
         default_deadline_ms=DEADLINE_MS,

@@ -61,12 +61,19 @@ def measure_sweep(config: ServingBenchConfig, bundles: Bundles, *, say: Say) -> 
         for rows, model in models.items()
         for way in (ONE_SHARD, TWO_SHARDS)
     }
-    threads = config.threads or best_threads(paths[sweep.rows[0], ONE_SHARD], messages, seed=config.seed)
+    threads = config.threads or best_threads(paths[sweep.rows[0], ONE_SHARD], messages, config)
     say(f"  {', '.join(f'{rows:,}' for rows in sweep.rows)} rows a table: a closed loop")
     with ExitStack() as stack, Client() as client:
         arms = [*paths, (sweep.rows[0], ONE_SHARD)]
         started = [
-            stack.enter_context(serving(paths[rows, way], threads=threads, way=None if way is ONE_SHARD else way))
+            stack.enter_context(
+                serving(
+                    paths[rows, way],
+                    threads=threads,
+                    precision=config.dense_precision,
+                    way=None if way is ONE_SHARD else way,
+                )
+            )
             for rows, way in arms
         ]
         names = [f"{rows} rows, {'unsharded' if way is ONE_SHARD else way}" for rows, way in arms]

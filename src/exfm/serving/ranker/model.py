@@ -126,7 +126,7 @@ class RankerModel(ServedModel):
         room_bytes = config.local_tables_mib * 2**20 if shards else 0
         local = choose_local_tables(plan, manifest.feature_schema, size_bytes=room_bytes) if room_bytes else ()
         device = device_of(config.device)
-        scorer = Scorer.load(bundle, manifest, device=device, local_tables=local)
+        scorer = Scorer.load(bundle, manifest, device=device, precision=config.dense_precision, local_tables=local)
         every = () if shards else range(plan.num_shards)
         held = [load_verified(bundle, manifest, shard=shard, device=device) for shard in every]
         if local:
@@ -271,7 +271,9 @@ class RankerModel(ServedModel):
         if self._golden is not None:
             call = Call(self._golden.tensors, deadline=deadline, model_version=self.bundle_id)
             answer = await self._answer(self._encode(call), self._links, deadline, may_miss=False)
-            difference = check_scores(answer.outputs, expected=self._golden.scores)
+            difference = check_scores(
+                answer.outputs, expected=self._golden.scores, precision=self.config.dense_precision
+            )
             return f"the golden request's scores differ by {difference:.1e} at most"
         for link in self._links:
             await link.check_ready(deadline=deadline)

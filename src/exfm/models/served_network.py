@@ -1,4 +1,4 @@
-"""The dense network for users of many candidates: what depends on the user alone is computed once, not per item.
+"""The dense network as it serves: in a precision of its own, and with what depends on a user alone computed once.
 
 All items of a user share their user's embeddings u. Cross layers multiply them by s + Σ up z, where s is the same
 for all requests and z of low rank; so a layer that reads them, as `down` and the serving head do, gives W (u s) and
@@ -14,45 +14,54 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from exfm.models.linear import Linear, Precision, linear
 from exfm.models.network import DenseNetwork, LowRankCrossLayer
 
 
-class OneUserNetwork:
-    """A dense network's parameters, split into those that meet a user and those that meet that user's items."""
+class ServedNetwork:
+    """A dense network's parameters, split into those that meet a user and those that meet that user's items.
 
-    def __init__(self, network: DenseNetwork, *, num_user_columns: int) -> None:
-        """Give the logits of `network`; the first columns of its x0 are the user's."""
+    The last layers multiply in float32 whatever the precision.
+    """
+
+    def __init__(self, network: DenseNetwork, *, num_user_columns: int, precision: Precision = "fp32") -> None:
+        """Give the logits of `network`; the first columns of its x0, or none, are the user's.
+
+        Raises: ConfigError if this machine cannot multiply so.
+        """
         trunk, head = network.trunk, network.serving_head
         crosses = [_low_rank(cross) for cross in trunk.crosses]
         ones_X = head.weight.new_ones(num_user_columns)
         scale_X = ones_X
-        self._downs, self._ups = [], []
+        self._downs, self._ups, self._user_ups = [], [], []
         for cross in crosses:
-            self._downs.append(_Reader(cross.down, scale_X))
-            self._ups.append((cross.up.weight.detach()[num_user_columns:], cross.up.bias.detach()[num_user_columns:]))
+            self._downs.append(_Reader(cross.down, scale_X, precision))
+            self._user_ups.append(linear(cross.up.weight.detach()[:num_user_columns].T, precision))
+            self._ups.append(_Layer(_rows_from(cross.up, num_user_columns), precision))
             scale_X = scale_X + cross.up.bias.detach()[:num_user_columns]
-        user_ups = [cross.up.weight.detach()[:num_user_columns] for cross in crosses]
-        self._user_up_XK = torch.cat([ones_X.new_empty((num_user_columns, 0)), *user_ups], dim=1)
         of_crosses, of_top = _split(head, trunk.width)
-        self._head = _Reader(of_crosses, scale_X)
-        first, *rest = (*trunk.top, of_top)
-        assert isinstance(first, nn.Linear), "towers begin with a linear layer"
-        self._first = _Reader(first, ones_X)
-        self._rest = nn.Sequential(*rest)
+        self._head = _Reader(of_crosses, scale_X, "fp32")
+        layers = [*(layer for layer in trunk.top if isinstance(layer, nn.Linear)), of_top]
+        precisions: list[Precision] = [precision] * (len(layers) - 1) + ["fp32"]
+        self._first = _Reader(layers[0], ones_X, precisions[0])
+        self._rest = [_Layer(*one) for one in zip(layers[1:], precisions[1:], strict=True)]
+        self._dtype = torch.bfloat16 if precision == "bf16" else head.weight.dtype
         self._saved_per_item, self._once = self._multiplications(num_user_columns)
 
     def logits(self, user_UX: Tensor, item_NY: Tensor, *, num_items: Sequence[int]) -> Tensor:
         """Return the logits of users' items, of each so many in order; shape [N, T]."""
         users = _Users(user_UX, num_items)
-        cross_NY, ranks_NK = item_NY, item_NY.new_empty((len(item_NY), 0))
-        for down, (up_YR, bias_Y) in zip(self._downs, self._ups, strict=True):
-            ranks_NR = down.read(cross_NY, users, ranks_NK, self._user_up_XK)
-            cross_NY = torch.addcmul(cross_NY, item_NY, functional.linear(ranks_NR, up_YR, bias_Y))
-            ranks_NK = torch.cat([ranks_NK, ranks_NR], dim=1)
-        deep_NT: Tensor = self._rest(self._first.read(item_NY, users, ranks_NK[:, :0], self._user_up_XK))
-        return deep_NT.add_(self._head.read(cross_NY, users, ranks_NK, self._user_up_XK))
+        cross_NY = item_NY = item_NY.to(self._dtype)
+        passed: list[tuple[Tensor, Linear]] = []
+        for down, up, user_up in zip(self._downs, self._ups, self._user_ups, strict=True):
+            ranks_NR = down.read(cross_NY, users, passed)
+            cross_NY = torch.addcmul(cross_NY, item_NY, up(ranks_NR))
+            passed.append((ranks_NR, user_up))
+        deep = self._first.read(item_NY, users, [])
+        for layer in self._rest:
+            deep = layer(deep.relu_())
+        return deep.add_(self._head.read(cross_NY, users, passed))
 
     def pays(self, num_items: int) -> bool:
         """Return whether this takes fewer multiplications than the network itself for so many items of a user."""
@@ -61,10 +70,10 @@ class OneUserNetwork:
     def _multiplications(self, num_user_columns: int) -> tuple[int, int]:
         """Return how many fewer an item takes than in the network, and how many the user takes once."""
         readers = [*self._downs, self._head]
-        ranks_read = accumulate((down.num_outputs for down in self._downs), initial=0)
+        ranks_read = list(accumulate((down.num_outputs for down in self._downs), initial=0))
         mixed = sum(reader.num_outputs * num_read for reader, num_read in zip(readers, ranks_read, strict=True))
         num_outputs = sum(reader.num_outputs for reader in (*readers, self._first))
-        num_ranks = self._user_up_XK.shape[1]
+        num_ranks = ranks_read[-1]
         return num_user_columns * (num_outputs + num_ranks) - mixed, num_user_columns * (num_outputs + mixed)
 
 
@@ -87,39 +96,57 @@ class _Users:
         return (of_items,) if len(self.each) == 1 else torch.split(of_items, self._num_items)
 
 
+class _Layer:
+    """A linear layer with its bias, if it has one."""
+
+    def __init__(self, layer: nn.Linear, precision: Precision) -> None:
+        self._linear = linear(layer.weight.detach(), precision)
+        self._bias_O = None if layer.bias is None else layer.bias.detach()
+
+    def __call__(self, inputs_NI: Tensor) -> Tensor:
+        return self._linear(inputs_NI.to(self._linear.dtype), self._bias_O)
+
+
 class _Reader:
     """A linear layer over all columns of a cross, or of x0."""
 
-    def __init__(self, layer: nn.Linear, scale_X: Tensor) -> None:
+    def __init__(self, layer: nn.Linear, scale_X: Tensor, precision: Precision) -> None:
         """Take the layer apart; `scale_X` is what the user's columns are multiplied by, whoever the user is."""
         weight_OI, num_user = layer.weight.detach(), len(scale_X)
-        self._user_OX = weight_OI[:, :num_user].contiguous()
-        self._scaled_OX = self._user_OX * scale_X
-        self._item_OY = weight_OI[:, num_user:].contiguous()
+        self._item = linear(weight_OI[:, num_user:], precision)
+        self._scaled_OX = weight_OI[:, :num_user] * scale_X
+        self._user_OX = weight_OI[:, :num_user].contiguous().to(self._item.dtype)
         self._bias_O = weight_OI.new_zeros(len(weight_OI)) if layer.bias is None else layer.bias.detach()
         self.num_outputs = len(weight_OI)
 
-    def read(self, cross_NY: Tensor, users: _Users, ranks_NK: Tensor, user_up_XK: Tensor) -> Tensor:
-        """Return the layer's outputs, [N, O]; `ranks_NK` are those of the layers whose crosses it reads."""
+    def read(self, cross_NY: Tensor, users: _Users, passed: Sequence[tuple[Tensor, Linear]]) -> Tensor:
+        """Return the layer's outputs, [N, O]; of each cross layer passed, its ranks, [N, R], and users' ups, [R, X]."""
+        dtype = self._item.dtype
+        cross_NY = cross_NY.to(dtype)
         if len(users.each) == 1:  # the usual request: no copy of what the user has for each item
-            read_NO = functional.linear(
-                cross_NY, self._item_OY, torch.addmv(self._bias_O, self._scaled_OX, users.each[0])
-            )
+            read_NO = self._item(cross_NY, torch.addmv(self._bias_O, self._scaled_OX, users.each[0]))
         else:
             user_UO = torch.addmm(self._bias_O, users.user_UX, self._scaled_OX.T)
-            read_NO = torch.addmm(users.of_items(user_UO), cross_NY, self._item_OY.T)
-        num_ranks = ranks_NK.shape[1]
-        if num_ranks:
-            up_XK = user_up_XK[:, :num_ranks]
-            for user_X, own_NO, own_NK in zip(users.each, users.rows(read_NO), users.rows(ranks_NK), strict=True):
-                mixing_OK = (self._user_OX * user_X) @ up_XK
-                own_NO.addmm_(own_NK, mixing_OK.T)
+            read_NO = self._item(cross_NY).add_(users.of_items(user_UO))
+        if passed and users.user_UX.shape[1]:
+            for place, (user_X, own_NO) in enumerate(zip(users.each, users.rows(read_NO), strict=True)):
+                met_OX = self._user_OX * user_X.to(dtype)
+                for ranks_NR, up in passed:
+                    mixing_OR = up(met_OX.to(up.dtype))
+                    own_NO.addmm_(users.rows(ranks_NR)[place].to(dtype), mixing_OR.T.to(dtype))
         return read_NO
 
 
 def _low_rank(cross: nn.Module) -> LowRankCrossLayer:
     assert isinstance(cross, LowRankCrossLayer), "a trunk's crosses are of low rank"
     return cross
+
+
+def _rows_from(layer: nn.Linear, first: int) -> nn.Linear:
+    """Return a layer's outputs from one on as a layer."""
+    rows = nn.Linear(layer.in_features, layer.out_features - first, device="meta")
+    rows.weight, rows.bias = nn.Parameter(layer.weight.detach()[first:]), nn.Parameter(layer.bias.detach()[first:])
+    return rows
 
 
 def _split(layer: nn.Linear, num_columns: int) -> tuple[nn.Linear, nn.Linear]:

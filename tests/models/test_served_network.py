@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from plain_model import random_batches
 
 from exfm.models.config import NetworkConfig
+from exfm.models.linear import Precision
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
-from exfm.models.one_user import OneUserNetwork
+from exfm.models.served_network import ServedNetwork
 from exfm.schema import Net, Schema
 
 
@@ -61,16 +62,51 @@ def test_the_logits_are_the_networks(
     with torch.inference_mode():
         bottom = network.trunk.bottom(dense_inputs(random_batches(schema, num_items, seed=seed)).double())
         expected = network.serving_head(network.trunk.mix(expand_users(pooled, torch.tensor(num_items)), bottom))
-        found = OneUserNetwork(network, num_user_columns=user_columns(schema)).logits(
+        found = ServedNetwork(network, num_user_columns=user_columns(schema)).logits(
             pooled["user"], torch.cat([pooled["item"], bottom], dim=1), num_items=num_items
         )
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("num_items", [[30], [30, 0, 12]])
+@pytest.mark.parametrize("num_user_columns", [0, None])
+@pytest.mark.parametrize(
+    ("precision", "most"),
+    [
+        ("bf16", 0.03),
+        pytest.param(
+            "int8", 0.06, marks=pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="this CPU has no VNNI")
+        ),
+    ],
+)
+def test_in_other_precisions_the_logits_are_near(
+    schema: Schema, precision: Precision, most: float, num_user_columns: int | None, num_items: list[int]
+) -> None:
+    torch.manual_seed(0)
+    network = DenseNetwork(schema, NetworkConfig(num_cross_layers=3, top_units=(64, 32))).eval()
+    columns = user_columns(schema)
+    given = columns if num_user_columns is None else num_user_columns
+    pooled = {net: of_net.float() for net, of_net in pooled_of(schema, num_items).items()}
+    batches = random_batches(schema, num_items, seed=0)
+    with torch.inference_mode():
+        bottom = network.trunk.bottom(dense_inputs(batches))
+        x0 = torch.cat([expand_users(pooled, torch.tensor(num_items)), bottom], dim=1)
+        expected = network.serving_head(network.trunk.mix(x0[:, : -bottom.shape[1]], bottom))
+        served = ServedNetwork(network, num_user_columns=given, precision=precision)
+        found = (
+            served.logits(pooled["user"], x0[:, columns:], num_items=num_items)
+            if given
+            else served.logits(x0.new_empty((1, 0)), x0, num_items=[len(x0)])
+        )
+    assert found.dtype == torch.float32
+    differences = (found - expected).abs()
+    assert 0 < differences.max() < most * expected.std()
+
+
 @pytest.mark.parametrize(("num_items", "pays"), [(0, False), (1, False), (1_000, True)])
 def test_it_pays_for_many_items(schema: Schema, num_items: int, pays: bool) -> None:
     network = network_of(schema, NetworkConfig(), seed=0)
-    assert OneUserNetwork(network, num_user_columns=user_columns(schema)).pays(num_items) is pays
+    assert ServedNetwork(network, num_user_columns=user_columns(schema)).pays(num_items) is pays
 
 
 @pytest.mark.parametrize("num_user_columns", [0, 16])
@@ -78,11 +114,11 @@ def test_it_never_pays_where_the_user_is_narrower_than_what_its_crosses_mix(
     schema: Schema, num_user_columns: int
 ) -> None:
     network = network_of(schema, NetworkConfig(num_cross_layers=4, cross_rank=128, top_units=()), seed=0)
-    assert not OneUserNetwork(network, num_user_columns=num_user_columns).pays(10_000)
+    assert not ServedNetwork(network, num_user_columns=num_user_columns).pays(10_000)
 
 
 def test_random_numbers_go_on_as_if_nothing_was_made(schema: Schema) -> None:
     network = network_of(schema, NetworkConfig(), seed=0)
     before = torch.get_rng_state()
-    OneUserNetwork(network, num_user_columns=user_columns(schema))
+    ServedNetwork(network, num_user_columns=user_columns(schema))
     assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,98 @@
+"""Linear layers of a network that serves, in a precision of its own.
+
+Legend: N rows, I inputs, O outputs.
+"""
+
+import warnings
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from exfm.errors import ConfigError
+
+Precision = Literal["fp32", "bf16", "int8"]
+"""Of what is multiplied; sums of products are in float32, or in integers, whichever it is."""
+
+
+MIN_PACKED = 16
+"""Inputs, and outputs, of a layer that oneDNN is asked for: of fewer there is nothing to gain."""
+
+
+class Linear(Protocol):
+    """A layer of fixed weights."""
+
+    dtype: torch.dtype
+    """Of inputs, and of outputs."""
+
+    def __call__(self, inputs_NI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        """Return inputs W^T + bias, [N, O]; nothing else refers to it."""
+
+
+def linear(weight_OI: Tensor, precision: Precision) -> Linear:
+    """Return the layer of these weights, where they lie.
+
+    Raises: ConfigError if this machine cannot multiply so.
+    """
+    if precision == "int8" and weight_OI.numel():
+        return _Int8(weight_OI)
+    if precision == "bf16":
+        weight_OI = weight_OI.bfloat16()
+    is_large = min(weight_OI.shape) >= MIN_PACKED and weight_OI.dtype != torch.float64
+    return _Packed(weight_OI) if is_large and not weight_OI.is_cuda and _is_amd() else _Plain(weight_OI)
+
+
+class _Plain:
+    """By torch's own choice of a library."""
+
+    def __init__(self, weight_OI: Tensor) -> None:
+        self._weight_OI = weight_OI.contiguous()
+        self.dtype = weight_OI.dtype
+
+    def __call__(self, inputs_NI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        return functional.linear(inputs_NI, self._weight_OI, None if bias_O is None else bias_O.to(self.dtype))
+
+
+class _Packed:
+    """By oneDNN, with weights in the order in which it reads them, as torch's own compiler does it."""
+
+    def __init__(self, weight_OI: Tensor) -> None:
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous())
+        self.dtype = weight_OI.dtype
+
+    def __call__(self, inputs_NI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        bias_O = None if bias_O is None else bias_O.to(self.dtype)
+        outputs_NO: Tensor = torch.ops.mkldnn._linear_pointwise(inputs_NI, self._weight, bias_O, "none", [], "")
+        return outputs_NO
+
+
+class _Int8:
+    """By FBGEMM: weights are rounded once, an output's by a scale of its own; inputs at each call, all by one."""
+
+    dtype = torch.float32
+
+    def __init__(self, weight_OI: Tensor) -> None:
+        if weight_OI.is_cuda:
+            raise ConfigError("dense_precision is 'int8', in which CPUs alone multiply; set 'bf16' or 'fp32' for cuda")
+        if not torch.cpu._is_vnni_supported():
+            raise ConfigError(
+                "dense_precision is 'int8', but this CPU has no VNNI instructions, without which sums of products "
+                "could overflow; set 'fp32' or 'bf16'"
+            )
+        scales_O = weight_OI.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        zeros_O = torch.zeros(len(weight_OI), dtype=torch.int64)
+        with warnings.catch_warnings():  # torch means to take quantized tensors away one day (docs/decisions.md)
+            warnings.filterwarnings("ignore", message=".*quantized tensor creation functions", category=UserWarning)
+            rounded_OI = torch.quantize_per_channel(weight_OI.contiguous(), scales_O.double(), zeros_O, 0, torch.qint8)
+        self._weight = torch.ops.quantized.linear_prepack(rounded_OI, None)
+
+    def __call__(self, inputs_NI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        outputs_NO: Tensor = torch.ops.quantized.linear_dynamic(inputs_NI, self._weight)
+        return outputs_NO if bias_O is None else outputs_NO.add_(bias_O)
+
+
+def _is_amd() -> bool:
+    """Return whether oneDNN multiplies faster than MKL here: in fp32, MLPerf's layers 1.5 times as fast."""
+    has_mkldnn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return has_mkldnn and str(torch.cpu.get_capabilities()["cpu_name"]).startswith("AMD")

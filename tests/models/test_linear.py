@@ -1,0 +1,70 @@
+"""That a served layer multiplies as plainly as its precision allows, and is refused where it cannot."""
+
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from exfm.errors import ConfigError
+from exfm.models import linear as linear_module
+from exfm.models.linear import Precision, linear
+
+ROUNDINGS: dict[Precision, float] = {"fp32": 2e-6, "bf16": 2**-7, "int8": 2**-5}
+"""Share of an output's standard deviation that rounding may move it, some hundred inputs added up."""
+
+HAS_VNNI = torch.cpu._is_vnni_supported()
+
+needs_vnni = pytest.mark.skipif(not HAS_VNNI, reason="this CPU has no VNNI")
+
+
+def precisions() -> list[object]:
+    return [pytest.param(one, marks=needs_vnni if one == "int8" else ()) for one in get_args(Precision)]
+
+
+@pytest.mark.parametrize("is_amd", [False, True])
+@pytest.mark.parametrize("precision", precisions())
+@given(
+    num_rows=st.sampled_from([0, 1, 2, 63, 300]),
+    num_inputs=st.sampled_from([0, 1, 3, 16, 130]),
+    num_outputs=st.sampled_from([0, 1, 16, 65]),
+    has_bias=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_outputs_are_the_plain_layers_but_for_rounding(
+    precision: Precision,
+    is_amd: bool,
+    num_rows: int,
+    num_inputs: int,
+    num_outputs: int,
+    has_bias: bool,
+    seed: int,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    inputs, weight, bias = (
+        torch.randn(*shape, generator=generator)
+        for shape in ((num_rows, num_inputs), (num_outputs, num_inputs), (num_outputs,))
+    )
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        patch.setattr(linear_module, "_is_amd", lambda: is_amd and torch.backends.mkldnn.is_available())
+        layer = linear(weight, precision)
+        found = layer(inputs.to(layer.dtype), bias if has_bias else None)
+    expected = functional.linear(inputs, weight, bias if has_bias else None)
+    assert (found.dtype, found.shape) == (layer.dtype, expected.shape)
+    rounding = 4 * ROUNDINGS[precision] * (num_inputs + 1) ** 0.5
+    torch.testing.assert_close(found.float(), expected, atol=rounding, rtol=rounding)
+
+
+@needs_vnni
+def test_each_output_is_rounded_by_a_scale_of_its_own() -> None:
+    weight = torch.tensor([[1000.0, -500.0], [0.01, 0.02], [0.0, 0.0]])
+    found = linear(weight, "int8")(torch.tensor([[1.0, 1.0]]))
+    torch.testing.assert_close(found, torch.tensor([[500.0, 0.03, 0.0]]), rtol=0.02, atol=0)
+
+
+def test_int8_is_refused_where_its_sums_could_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    with pytest.raises(ConfigError, match="dense_precision is 'int8', but this CPU has no VNNI"):
+        linear(torch.ones(2, 2), "int8")

@@ -1,0 +1,63 @@
+"""What a model is worth with its dense layers in another precision."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from stream import Stream
+
+from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle
+from exfm.artifact.storage import Ref
+from exfm.bench.precision import bench_precision, measured
+from exfm.errors import BundleError
+
+needs_vnni = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="this CPU has no VNNI")
+
+
+@needs_vnni
+def test_each_precision_has_its_quality_and_its_time(stream: Stream, bundle: Ref, examples: Ref) -> None:
+    found, missing = measured(stream.folder(bundle), examples=examples, num_examples=500)
+    assert [one.precision for one in found] == ["fp32", "bf16", "int8"]
+    assert not missing
+    assert (found[0].largest_shift, found[0].time_ratio) == (0, 1)
+    exact = found[0].qualities["click"].normalized_entropy
+    assert exact is not None
+    for one in found[1:]:
+        assert 1e-5 < one.largest_shift < 0.02
+        assert one.qualities["click"].normalized_entropy == pytest.approx(exact, rel=1e-3)
+        assert one.qualities["click"].normalized_entropy != exact
+        assert one.time_ratio > 0
+
+
+def test_a_precision_that_cannot_be_had_here_is_told(
+    stream: Stream, bundle: Ref, examples: Ref, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    console = Console(width=200, record=True)
+    bench_precision(console, stream.folder(bundle), examples=examples, num_examples=100)
+    text = console.export_text()
+    assert "bf16" in text
+    assert "dense_precision is 'int8', but this CPU has no VNNI instructions" in text
+    assert "the model has learned from them" in text
+
+
+def test_a_bundle_without_a_golden_request_is_refused(
+    stream: Stream, bundle: Ref, examples: Ref, tmp_path: Path
+) -> None:
+    folder = tmp_path / "old"
+    shutil.copytree(stream.folder(bundle), folder)
+    old = BundleManifest.read(folder)
+    (folder / GOLDEN_REQUEST).unlink()
+    (folder / GOLDEN_RESPONSE).unlink()
+    seal_bundle(
+        folder,
+        name=old.name,
+        schema=old.feature_schema,
+        network=old.network,
+        plan=old.plan,
+        lineage=old.lineage,
+    )
+    with pytest.raises(BundleError, match="has no golden request"):
+        measured(folder, examples=examples, num_examples=100)
