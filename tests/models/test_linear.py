@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from exfm.errors import ConfigError
-from exfm.models import linear as linear_module
-from exfm.models.linear import Precision, linear
+from exfm.models.linear import Precision, has_bf16, linear
 
 ROUNDINGS: dict[Precision, float] = {"fp32": 2e-6, "bf16": 2**-7, "int8": 2**-5}
 """Share of an output's standard deviation that rounding may move it, some hundred inputs added up."""
+
+CPU = dict(torch.cpu.get_capabilities())
 
 HAS_VNNI = torch.cpu._is_vnni_supported()
 
@@ -48,13 +49,21 @@ def test_outputs_are_the_plain_layers_but_for_rounding(
         for shape in ((num_rows, num_inputs), (num_outputs, num_inputs), (num_outputs,))
     )
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
-        patch.setattr(linear_module, "_is_amd", lambda: is_amd and torch.backends.mkldnn.is_available())
+        patch.setattr(torch.cpu, "get_capabilities", lambda: CPU | {"cpu_name": "AMD EPYC" if is_amd else "Intel"})
         layer = linear(weight, precision)
         found = layer(inputs.to(layer.dtype), bias if has_bias else None)
     expected = functional.linear(inputs, weight, bias if has_bias else None)
     assert (found.dtype, found.shape) == (layer.dtype, expected.shape)
     rounding = 4 * ROUNDINGS[precision] * (num_inputs + 1) ** 0.5
     torch.testing.assert_close(found.float(), expected, atol=rounding, rtol=rounding)
+
+
+def test_bf16_is_packed_only_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: CPU | {"cpu_name": "AMD EPYC"})
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert not has_bf16()
+    assert [type(linear(torch.ones(16, 16), one)).__name__ for one in ("fp32", "bf16")] == ["_Packed", "_Plain"]
 
 
 @needs_vnni

@@ -1,7 +1,7 @@
 """The ranker's queue of requests that are scored together: who is taken when, and what becomes of the others."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from exfm.serving.config import RankerConfig
 from exfm.serving.ranker.batching import BATCHES, Batcher
 
 LONG = Deadline.after(3600)
+
+LONG_S = 30
 
 
 class Short(Deadline):
@@ -55,10 +57,10 @@ def batcher(
 
 async def answer(batcher: Batcher, one: Unscored, *, turns: int = 1, deadline: Deadline = LONG) -> Scores:
     """Return a request's scores, after so many turns of the event loop in which it is under way."""
-    with batcher.under_way():
+    with batcher.under_way() as score:
         for _ in range(turns):
             await asyncio.sleep(0)
-        return await batcher.scores(one, deadline=deadline)
+        return await score(one, deadline)
 
 
 async def answer_all(*answers: Coroutine[Any, Any, Scores]) -> list[Scores | BaseException]:
@@ -72,7 +74,7 @@ def looking(dense: Dense, *, wait_us: int) -> tuple[Batcher, Iterator[float]]:
     return Batcher(dense.scores, model="students", config=config, clock=lambda: next(times_s)), times_s
 
 
-async def beside_one_that_never_comes(batcher: Batcher, answered: Coroutine[Any, Any, Any]) -> None:
+async def beside_one_that_never_comes(batcher: Batcher, answered: Awaitable[Any]) -> None:
     """Return once these have their scores, while the shards of another do not answer."""
     with batcher.under_way():
         await answered
@@ -106,15 +108,16 @@ def test_one_that_is_alone_waits_for_no_turn_of_the_loop(dense: Dense) -> None:
     assert finished.value.value.tolist() == [[7.0], [7.0]]
 
 
-def test_one_that_is_to_be_scored_alone_is(dense: Dense) -> None:
-    asked = batcher(dense.scores)
+def test_one_that_is_to_be_scored_alone_is_and_nobody_waits_for_it(dense: Dense) -> None:
+    asked = batcher(dense.scores, waits=True)
 
     async def ask() -> None:
-        with asked.under_way(), asked.under_way():
-            await asked.scores(request(1), deadline=LONG, alone=True)
+        with asked.under_way(alone=True) as score:
+            await answer(asked, request(0))
+            await beside_one_that_never_comes(asked, score(request(1), LONG))
 
-    asyncio.run(ask())
-    assert dense.batches == [[1]]
+    asyncio.run(asyncio.wait_for(ask(), LONG_S))
+    assert dense.batches == [[0], [1]]
 
 
 def test_a_batch_holds_no_more_candidates_than_its_bound_but_a_larger_request_goes_alone(dense: Dense) -> None:

@@ -101,3 +101,15 @@ def test_a_request_that_is_refused_leaves_the_others_to_be_scored(start: Start, 
         asked = [pool.submit(ask, ranker.rest_url, "students", bad if at % 4 == 1 else good) for at in range(40)]
     assert [at for at, one in enumerate(asked) if one.exception()] == list(range(1, 40, 4))
     assert_scores(bundle, [good] * 30, [one.result() for one in asked if not one.exception()])
+
+
+def test_a_traced_request_beside_others_is_timed_and_scored_as_alone(start: Start, bundle: Path) -> None:
+    ranker, _ = start()
+    requests = [make_request(num_candidates=[70 + index]) for index in range(12)]
+    traced = [body | {"parameters": {"trace": True}} if index % 3 == 1 else body for index, body in enumerate(requests)]
+    alone = 'exfm_ranker_batch_requests_bucket{le="1.0",model="students"}'
+    before = ranker.counted(alone)
+    answers = ask_at_once(ranker, traced)
+    assert ranker.counted(alone) - before >= 4
+    assert ["trace" in answer["parameters"] for answer in answers] == [index % 3 == 1 for index in range(12)]
+    assert_scores(bundle, requests, answers)

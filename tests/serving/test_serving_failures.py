@@ -226,3 +226,10 @@ def test_what_lies_in_the_hosts_memory_is_not_for_a_gpu() -> None:
         ShardConfig(device="cuda", sums="rows")
     with pytest.raises(ValidationError, match="cache_mib is set, but what is kept lies in the host's memory"):
         RankerConfig(device="cuda", cache_mib=1)
+    with pytest.raises(ValidationError, match="dense_precision is 'int8', in which CPUs alone multiply"):
+        RankerConfig(device="cuda", dense_precision="int8")
+
+
+def test_scores_in_int8_may_not_depend_on_other_requests() -> None:
+    with pytest.raises(ValidationError, match="scores would depend on other requests of a batch"):
+        RankerConfig(max_batch_candidates=100, dense_precision="int8")

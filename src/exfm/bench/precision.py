@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
+import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +24,8 @@ from exfm.features.request import encode_request
 from exfm.metrics import Quality
 from exfm.models.linear import Precision
 from exfm.models.scoring import UnshardedScorer
+
+OTHERS: tuple[Precision, ...] = ("bf16", "int8")
 
 NUM_TURNS = 50
 """In each of which every precision scores the golden request once."""
@@ -54,7 +56,11 @@ def bench_precision(console: Console, bundle: Path, *, examples: Ref, num_exampl
     for why in missing:
         console.print(why, soft_wrap=True)
     console.print(about(found[0].qualities), soft_wrap=True)
-    console.print(f"time: of the golden request in one process, lookups included, on {processor()}", soft_wrap=True)
+    console.print(
+        f"time: of the golden request in one process of {torch.get_num_threads()} threads, lookups included, on "
+        f"{processor()}",
+        soft_wrap=True,
+    )
 
 
 def measured(bundle: Path, *, examples: Ref, num_examples: int) -> tuple[list[Found], list[str]]:
@@ -63,16 +69,18 @@ def measured(bundle: Path, *, examples: Ref, num_examples: int) -> tuple[list[Fo
     Raises: BundleError if the bundle has no golden request; StorageError, DataError if there are no examples of its
     domains.
     """
-    scorers, missing = dict[Precision, UnshardedScorer](), []
-    for precision in get_args(Precision):
-        try:
-            scorers[precision] = UnshardedScorer.load(bundle, precision=precision)
-        except ConfigError as error:
-            missing.append(str(error))
-    manifest = scorers["fp32"].manifest
+    exact = UnshardedScorer.load(bundle)
+    manifest = exact.manifest
     if GOLDEN_REQUEST not in manifest.files:
         raise BundleError(f"{bundle} has no golden request, of which time could be taken; export it again")
     golden = encode_request(tensors_from_json(read_json(bundle / GOLDEN_REQUEST)), manifest.feature_schema)
+    scorers: dict[Precision, UnshardedScorer] = {"fp32": exact}
+    missing = []
+    for precision in OTHERS:
+        try:
+            scorers[precision] = UnshardedScorer(bundle, manifest, precision=precision)
+        except ConfigError as error:
+            missing.append(str(error))
     newest = NewestExamples(examples, manifest, num_examples=num_examples)
     seconds = _seconds(scorers, golden)
     scores = {precision: newest.scores(scorer) for precision, scorer in scorers.items()}

@@ -7,7 +7,7 @@ import typer
 
 from exfm.cli.output import writable
 
-MIN_WIDTH = 190
+MIN_WIDTH = 240
 """Columns of the widest table: wrapped it cannot be read."""
 
 

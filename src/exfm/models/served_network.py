@@ -22,7 +22,7 @@ from exfm.models.network import DenseNetwork, LowRankCrossLayer
 class ServedNetwork:
     """A dense network's parameters, split into those that meet a user and those that meet that user's items.
 
-    The last layers multiply in float32 whatever the precision.
+    The last layers' own weights are float32 whatever the precision.
     """
 
     def __init__(self, network: DenseNetwork, *, num_user_columns: int, precision: Precision = "fp32") -> None:
@@ -115,7 +115,7 @@ class _Reader:
         weight_OI, num_user = layer.weight.detach(), len(scale_X)
         self._item = linear(weight_OI[:, num_user:], precision)
         self._scaled_OX = weight_OI[:, :num_user] * scale_X
-        self._user_OX = weight_OI[:, :num_user].contiguous().to(self._item.dtype)
+        self._user_OX = weight_OI[:, :num_user].clone().to(self._item.dtype)  # no view: the weights need not stay
         self._bias_O = weight_OI.new_zeros(len(weight_OI)) if layer.bias is None else layer.bias.detach()
         self.num_outputs = len(weight_OI)
 

@@ -7,7 +7,7 @@ request that is alone waits for nobody. Computing holds the loop, and what comes
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,6 +24,11 @@ BATCHES = Histogram(
     ["model"],
     buckets=(1, 2, 4, 8, 16, 32, 64),
 )
+
+
+Score = Callable[[Unscored, Deadline], Awaitable[Scores]]
+"""Returns a request's scores, or raises DeadlineError if its time passed before it was its turn, or what computing
+raises."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +65,22 @@ class Batcher:
         self._scoring: asyncio.Task[None] | None = None
 
     @contextmanager
-    def under_way(self) -> Iterator[None]:
-        """Let others wait for a request that a block asks for scores at its end."""
+    def under_way(self, *, alone: bool = False) -> Iterator[Score]:
+        """Yield what scores a request that is under way meanwhile: with others, who may wait for it, or `alone`."""
+        if alone:
+            yield self._scored_alone
+            return
         self._num_under_way += 1
         try:
-            yield
+            yield self._scored_together
         finally:
             self._num_under_way -= 1
 
-    async def scores(self, request: Unscored, *, deadline: Deadline, alone: bool = False) -> Scores:
-        """Return a request's scores, computed with others' or `alone`.
+    async def _scored_alone(self, request: Unscored, deadline: Deadline) -> Scores:
+        return self._computed([request])[0]
 
-        Raises: DeadlineError if its time passed before its batch was computed; what computing it raises.
-        """
-        if alone or not self._max_candidates or (self._num_under_way <= 1 and not self._waiting):
+    async def _scored_together(self, request: Unscored, deadline: Deadline) -> Scores:
+        if not self._max_candidates or (self._num_under_way <= 1 and not self._waiting):
             return self._computed([request])[0]
         wait_s = min(self._wait_s, deadline.remaining_s() / 2)  # the rest is for computing
         waiting = Waiting(request, deadline, self._clock() + wait_s, asyncio.get_running_loop().create_future())

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,7 +21,8 @@ from exfm.features.oip import answer_parameters
 from exfm.features.request import RequestEncoder, input_specs
 from exfm.models.carried_rows import Carried
 from exfm.models.dense_part import Unscored
-from exfm.models.device import device_of
+from exfm.models.device import CPU, device_of
+from exfm.models.linear import has_bf16
 from exfm.models.local_tables import choose_local_tables
 from exfm.models.lookup import ShardTables
 from exfm.models.scoring import NetSums, Scorer
@@ -31,7 +31,7 @@ from exfm.serving.bundle_part import load_verified, load_verified_locals, read_m
 from exfm.serving.call import Answer, Call, Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.model import ServedModel
-from exfm.serving.ranker.batching import Batcher
+from exfm.serving.ranker.batching import Batcher, Score
 from exfm.serving.ranker.breaker import GuardedShard
 from exfm.serving.ranker.grpc_link import GrpcLink
 from exfm.serving.ranker.known_items import KnownItems
@@ -126,6 +126,8 @@ class RankerModel(ServedModel):
         room_bytes = config.local_tables_mib * 2**20 if shards else 0
         local = choose_local_tables(plan, manifest.feature_schema, size_bytes=room_bytes) if room_bytes else ()
         device = device_of(config.device)
+        if config.dense_precision == "bf16" and device == CPU and not has_bf16():
+            logger.warning("dense_precision is 'bf16', but this CPU has no instructions for it: 'fp32' is faster here")
         scorer = Scorer.load(bundle, manifest, device=device, precision=config.dense_precision, local_tables=local)
         every = () if shards else range(plan.num_shards)
         held = [load_verified(bundle, manifest, shard=shard, device=device) for shard in every]
@@ -195,8 +197,11 @@ class RankerModel(ServedModel):
         if self._recorder is not None:
             self._recorder.offer(batches, arrival_ns=arrival_ns)
         deadline = payload.deadline
-        with self._batcher.under_way() if stopwatch is None else nullcontext():
-            answer = await self._answer(batches, self._guarded, deadline, may_miss=self._degrades, stopwatch=stopwatch)
+        # One that is timed is scored alone, and nobody waits for it: others' time would be in its own.
+        with self._batcher.under_way(alone=stopwatch is not None) as score:
+            answer = await self._answer(
+                batches, self._guarded, deadline, score, may_miss=self._degrades, stopwatch=stopwatch
+            )
         deadline.check("scores were computed")
         if answer.parameters["degraded"]:
             DEGRADED.inc()
@@ -209,6 +214,7 @@ class RankerModel(ServedModel):
         batches: NetBatches,
         shards: Sequence[Shard],
         deadline: Deadline,
+        score: Score,
         *,
         may_miss: bool,
         stopwatch: Stopwatch | None = None,
@@ -234,8 +240,7 @@ class RankerModel(ServedModel):
             if recalled is not None:
                 pooled["item"] = self._known.complete(recalled, pooled["item"], is_kept=not tables)
             unscored = Unscored(pooled, bottom_NY, batches.num_candidates)
-            # One that is timed is scored alone, and nobody waits for it: others' time would be in its own.
-            scores_NT = await self._batcher.scores(unscored, deadline=deadline, alone=stopwatch is not None)
+            scores_NT = await score(unscored, deadline)
         return Answer(
             outputs={task: scores_NT[:, column] for column, task in enumerate(self._scorer.manifest.tasks)},
             parameters=answer_parameters(tables),
@@ -270,7 +275,8 @@ class RankerModel(ServedModel):
         deadline = Deadline.after(ATTEMPT_S)
         if self._golden is not None:
             call = Call(self._golden.tensors, deadline=deadline, model_version=self.bundle_id)
-            answer = await self._answer(self._encode(call), self._links, deadline, may_miss=False)
+            with self._batcher.under_way(alone=True) as score:
+                answer = await self._answer(self._encode(call), self._links, deadline, score, may_miss=False)
             difference = check_scores(
                 answer.outputs, expected=self._golden.scores, precision=self.config.dense_precision
             )
