@@ -10,6 +10,14 @@ from exfm.cli.output import writable
 MIN_WIDTH = 240
 """Columns of the widest table: wrapped it cannot be read."""
 
+BundleFolder = Annotated[Path, typer.Argument(help="A bundle's folder.")]
+
+JoinedExamples = Annotated[
+    str, typer.Option(help="Folder or URL of joined examples, ROOT/examples/joined of a run.")
+]
+
+NumExamples = Annotated[int, typer.Option(min=1, help="That are scored at least, the newest.")]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand, which has one subcommand a promise."""
@@ -62,11 +70,7 @@ def simulator(
         print(f"{out}: the measured costs")
 
 
-def degraded(
-    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
-    examples: Annotated[str, typer.Option(help="Folder or URL of joined examples, as ROOT/examples/joined of a run.")],
-    num_examples: Annotated[int, typer.Option(min=1, help="That are scored at least, the newest.")] = 20_000,
-) -> None:
+def degraded(bundle: BundleFolder, examples: JoinedExamples, num_examples: NumExamples = 20_000) -> None:
     """Say how much worse predictions are while a shard is away and answers are degraded."""
     from rich.console import Console
 
@@ -78,11 +82,7 @@ def degraded(
     bench_degraded(console, bundle, examples=ref_to(examples), num_examples=num_examples)
 
 
-def precision(
-    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
-    examples: Annotated[str, typer.Option(help="Folder or URL of joined examples, as ROOT/examples/joined of a run.")],
-    num_examples: Annotated[int, typer.Option(min=1, help="That are scored at least, the newest.")] = 20_000,
-) -> None:
+def precision(bundle: BundleFolder, examples: JoinedExamples, num_examples: NumExamples = 20_000) -> None:
     """Say how good and how fast predictions are with dense layers in fp32, bf16 and int8, on this machine."""
     from rich.console import Console
 
