@@ -12,9 +12,7 @@ MIN_WIDTH = 240
 
 BundleFolder = Annotated[Path, typer.Argument(help="A bundle's folder.")]
 
-JoinedExamples = Annotated[
-    str, typer.Option(help="Folder or URL of joined examples, ROOT/examples/joined of a run.")
-]
+JoinedExamples = Annotated[str, typer.Option(help="Folder or URL of joined examples, ROOT/examples/joined of a run.")]
 
 NumExamples = Annotated[int, typer.Option(min=1, help="That are scored at least, the newest.")]
 
