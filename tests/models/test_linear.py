@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from exfm.errors import ConfigError
-from exfm.models.linear import Precision, has_bf16, linear
+from exfm.models.config import Precision
+from exfm.models.linear import has_bf16, linear
 
 ROUNDINGS: dict[Precision, float] = {"fp32": 2e-6, "bf16": 2**-7, "int8": 2**-5}
 """Share of an output's standard deviation that rounding may move it, some hundred inputs added up."""

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plain_model import random_batches
 
-from exfm.models.config import NetworkConfig
-from exfm.models.linear import Precision
+from exfm.models.config import NetworkConfig, Precision
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
 from exfm.models.served_network import ServedNetwork
 from exfm.schema import Net, Schema

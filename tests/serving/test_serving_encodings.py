@@ -16,7 +16,7 @@ from exfm.artifact.plan import Assignment, Encoding, ShardPlan, assign
 from exfm.artifact.rows import rows_of_keys
 from exfm.errors import ServingError
 from exfm.features.keys import keys_of_integers
-from exfm.models.linear import Precision
+from exfm.models.config import Precision
 from exfm.models.network import DenseNetwork
 from exfm.schema import Schema
 from exfm.serving.config import RankerConfig, ShardConfig

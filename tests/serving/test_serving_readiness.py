@@ -19,7 +19,7 @@ from serving_requests import make_request, offline_scores, scores_of
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle
 from exfm.artifact.manifest import read_json, write_json
 from exfm.errors import ServingError, ShardUnavailableError
-from exfm.models.linear import Precision
+from exfm.models.config import Precision
 from exfm.serving.local import serve_local
 from exfm.serving.processes import claim_ports
 from exfm.serving.ranker.readiness import check_scores

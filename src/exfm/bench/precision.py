@@ -22,7 +22,7 @@ from exfm.features.batch import NetBatches
 from exfm.features.oip import tensors_from_json
 from exfm.features.request import encode_request
 from exfm.metrics import Quality
-from exfm.models.linear import Precision
+from exfm.models.config import Precision
 from exfm.models.scoring import UnshardedScorer
 
 OTHERS: tuple[Precision, ...] = ("bf16", "int8")

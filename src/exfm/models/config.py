@@ -1,12 +1,16 @@
 """Sizes of a model, and how it starts and learns; apart from the networks, so that reading settings needs no torch."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from exfm.config import Config
 
 Units = Annotated[int, Field(ge=1, le=16_384)]
+
+
+Precision = Literal["fp32", "bf16", "int8"]
+"""Of the factors that a served network's layers multiply; products add up in float32, or of int8 in integers."""
 
 
 class NetworkConfig(Config):

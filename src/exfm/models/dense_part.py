@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from exfm.features.batch import NetBatches
+from exfm.models.config import Precision
 from exfm.models.device import CPU
-from exfm.models.linear import Precision
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
 from exfm.models.served_network import ServedNetwork
 from exfm.schema import NETS, Net, Schema

@@ -4,17 +4,14 @@ Legend: N rows, I inputs, O outputs.
 """
 
 import warnings
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from exfm.errors import ConfigError
-
-Precision = Literal["fp32", "bf16", "int8"]
-"""Of the factors; products add up in float32, or of int8 in integers."""
-
+from exfm.models.config import Precision
 
 MIN_PACKED = 16
 """Inputs, and outputs, of a layer that oneDNN is asked for; it takes none of 0, and less than this is no work."""

@@ -21,10 +21,9 @@ from exfm.artifact.plan import ShardPlan
 from exfm.errors import BundleError
 from exfm.features.batch import Bags, NetBatches
 from exfm.models.carried_rows import AllRows, Carried, CarriedRows
-from exfm.models.config import NetworkConfig
+from exfm.models.config import NetworkConfig, Precision
 from exfm.models.dense_part import DensePart, Scores, Unscored
 from exfm.models.device import CPU
-from exfm.models.linear import Precision
 from exfm.models.local_tables import with_local_tables
 from exfm.models.lookup import KeyRouter, Lookup, LookupBags, ShardTables, lookups_of, places_of
 from exfm.models.network import DenseNetwork

@@ -15,7 +15,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from exfm.models.linear import Linear, Precision, linear
+from exfm.models.config import Precision
+from exfm.models.linear import Linear, linear
 from exfm.models.network import DenseNetwork, LowRankCrossLayer
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from exfm.artifact.answers import AnswerForm
 from exfm.config import Config
-from exfm.models.linear import Precision
+from exfm.models.config import Precision
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 

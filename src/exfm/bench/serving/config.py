@@ -9,7 +9,7 @@ from exfm.artifact.answers import AnswerForm
 from exfm.bench.serving.models import ModelKind, NetworkKind, scaled
 from exfm.bench.workload import GeneratedModel
 from exfm.config import Config
-from exfm.models.linear import Precision
+from exfm.models.config import Precision
 from exfm.serving.config import LocalTablesMib, Transport
 
 ShardedBy = Literal["one-shard", "capacity-balanced", "load-balanced", "nsbp"]

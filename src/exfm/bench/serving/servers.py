@@ -8,7 +8,7 @@ from pathlib import Path
 from exfm.bench.serving.config import Way
 from exfm.bench.workload import GeneratedModel
 from exfm.errors import ConfigError
-from exfm.models.linear import Precision
+from exfm.models.config import Precision
 from exfm.planning.config import ShardingConfig
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS

@@ -20,7 +20,7 @@ from exfm.errors import (
     StorageError,
 )
 from exfm.features.oip import Tensor, tensors_from_json
-from exfm.models.linear import Precision
+from exfm.models.config import Precision
 from exfm.serving.bundle_part import verify_files
 from exfm.serving.call import Numbers
 
