@@ -57,7 +57,11 @@ class DensePart:
         num_user_columns = sum(schema.table(feature.table).dim for feature in schema.sparse_of("user"))
         self._bottom = network.trunk.bottom
         self._as_trained = ServedNetwork(network, num_user_columns=0, precision=precision)
-        self._one_user = ServedNetwork(network, num_user_columns=num_user_columns, precision=precision)
+        self._one_user = (
+            ServedNetwork(network, num_user_columns=num_user_columns, precision=precision)
+            if num_user_columns
+            else self._as_trained  # which never pays: there is nothing of a user's to save
+        )
 
     @torch.inference_mode()
     def bottom(self, batches: NetBatches) -> Tensor:

@@ -267,12 +267,12 @@ class UnshardedScorer:
         self._tables = [load_shard_tables(folder, manifest, shard=shard) for shard in range(manifest.plan.num_shards)]
 
     @classmethod
-    def load(cls, folder: Path, *, precision: Precision = "fp32") -> Self:
-        """Return the scorer of a bundle, which was verified, with dense layers in a precision.
+    def load(cls, folder: Path) -> Self:
+        """Return the scorer of a bundle, which was verified.
 
-        Raises: BundleError; ConfigError if nothing here multiplies in that precision.
+        Raises: BundleError.
         """
-        return cls(folder, BundleManifest.read(folder), precision=precision)
+        return cls(folder, BundleManifest.read(folder))
 
     def scores(self, batches: NetBatches, *, without: Collection[int] = ()) -> Scores:
         """Return the probability of each task for each item; shape [N, T].
