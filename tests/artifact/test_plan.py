@@ -1,4 +1,3 @@
-import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -276,14 +275,15 @@ def test_a_plan_of_two_encodings_is_refused() -> None:
         plan.check(schema)
 
 
-def test_a_plan_of_1000_tables_on_128_shards_is_checked_in_a_second() -> None:
+def test_a_plan_of_1000_tables_on_128_shards_each_in_many_slices_is_found_complete() -> None:
     schema = schema_of([(12_800, 4)] * 1000)
     assignments = [Assignment(f"t{t}", (t + i) % 128, 3200 * i, 3200) for t in range(1000) for i in range(4)]
     assignments += [Assignment(f"t{t}", t % 128, 0, 100, hot=True) for t in range(1000)]
     plan = plan_of(schema, assignments, 128)
-    began_s = time.process_time()
     plan.check(schema)
-    assert time.process_time() - began_s < 1
+    plan = ShardPlan(strategy="by-hand", num_shards=128, replicas=plan.replicas, slices=plan.slices[1:])
+    with pytest.raises(PlanError, match="t0"):
+        plan.check(schema)
 
 
 def test_a_shard_may_be_empty() -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 import tritonclient.grpc
-from pods import Pods, wait_for
+from pods import LONG_S, Pods, wait_for
 from prometheus_client import REGISTRY
 from serving_requests import grpc_inputs, make_request, scores_of
 
@@ -21,6 +23,7 @@ from exfm.errors import ConfigError, RequestError
 from exfm.events.log import read_feedback, read_impressions
 from exfm.events.parquet import LogSource
 from exfm.events.stage import ingest
+from exfm.features.impressions import ImpressionsFile
 from exfm.features.oip import tensors_from_json
 from exfm.schema import Schema
 from exfm.serving.call import Answer
@@ -240,12 +243,27 @@ def test_a_model_whose_requests_tell_no_domain_is_refused_at_the_start(start: Ca
         start(log_domain="")
 
 
-def test_taking_a_request_waits_for_nothing(start: Callable[..., RequestLog]) -> None:
+def test_taking_a_request_waits_for_nothing(
+    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "POLL_S", 0.01)
+    monkeypatch.setattr(request_log, "BLOCK_REQUESTS", 1)
+    is_writing, may_write = threading.Event(), threading.Event()
+    add = ImpressionsFile.add
+
+    def add_when_allowed(file: ImpressionsFile, rows: pa.Table) -> None:
+        is_writing.set()
+        assert may_write.wait(LONG_S)
+        add(file, rows)
+
+    monkeypatch.setattr(ImpressionsFile, "add", add_when_allowed)
     log = start()
-    began_s = time.thread_time()
-    offer(log, 2_000)
-    assert time.thread_time() - began_s < 0.2  # 100 us each at most; measured: some 20
+    told = offer(log)
+    assert is_writing.wait(LONG_S)
+    told += offer(log, 99)  # while the thread is stuck in its write
+    may_write.set()
     log.close()
+    assert rows_of(tmp_path)["impression_id"].to_list() == [f"{one}-{place}" for one in told for place in range(6)]
 
 
 @pytest.mark.slow
