@@ -12,8 +12,8 @@ import torch
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, seal_bundle, tables_file
 from exfm.artifact.plan import Assignment, ShardPlan, assign
 from exfm.models.config import NetworkConfig
-from exfm.models.lookup import flatten_tables
 from exfm.models.network import DenseNetwork
+from exfm.models.shard_tables import flatten_tables
 from exfm.schema import Schema
 
 REPOSITORY = Path(__file__).parent.parent

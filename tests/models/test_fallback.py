@@ -10,9 +10,10 @@ from exfm.artifact.hot_rows import NO_HOT_ROWS, HotRows
 from exfm.artifact.plan import ShardPlan
 from exfm.artifact.rows import Rows
 from exfm.errors import BundleError
-from exfm.models.lookup import LookupBags, ShardTables, flatten_tables
+from exfm.models.lookup import LookupBags
 from exfm.models.network import DenseNetwork
 from exfm.models.scoring import Scorer
+from exfm.models.shard_tables import ShardTables, flatten_tables
 from exfm.schema import Net, Schema
 
 Tables = dict[str, torch.Tensor]

@@ -13,9 +13,9 @@ from exfm.errors import ConfigError
 from exfm.features.batch import Bags, Batch, NetBatches
 from exfm.models.dense_part import Unscored
 from exfm.models.item_cache import WAYS, ItemCache
-from exfm.models.lookup import ShardTables, flatten_tables
 from exfm.models.network import DenseNetwork
 from exfm.models.scoring import Scorer
+from exfm.models.shard_tables import ShardTables, flatten_tables
 from exfm.schema import Schema
 
 Scores = npt.NDArray[np.float32]

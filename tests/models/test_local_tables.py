@@ -12,9 +12,9 @@ from exfm.artifact.plan import Assignment, ShardPlan, assign, row_bytes
 from exfm.errors import ConfigError
 from exfm.features.batch import NetBatches
 from exfm.models.local_tables import choose_local_tables
-from exfm.models.lookup import ShardTables, flatten_tables
 from exfm.models.network import DenseNetwork
 from exfm.models.scoring import Scorer
+from exfm.models.shard_tables import ShardTables, flatten_tables
 from exfm.schema import NETS, Schema
 
 Tables = dict[str, torch.Tensor]

@@ -9,18 +9,11 @@ from plain_model import as_kept, plain_rows, random_batches, random_hot_rows, ra
 
 from exfm.artifact.plan import ENCODINGS, Assignment, Encoding, ShardPlan, assign, order_of_slice
 from exfm.artifact.rows import first_key_of_row
-from exfm.errors import BundleError, RequestError
+from exfm.errors import BundleError, KeysOutsideSliceError, RequestError
 from exfm.features.batch import Bags
 from exfm.models.encoding import encode_rows
-from exfm.models.lookup import (
-    KeyRouter,
-    KeysOutsideSliceError,
-    Lookup,
-    LookupBags,
-    ShardTables,
-    flatten_tables,
-    lookups_of,
-)
+from exfm.models.lookup import KeyRouter, Lookup, LookupBags, lookups_of
+from exfm.models.shard_tables import ShardTables, flatten_tables
 from exfm.schema import NETS, Schema
 
 Tables = dict[str, torch.Tensor]

@@ -10,9 +10,9 @@ from exfm.artifact.bundle import DENSE_FILE, seal_bundle, tables_file
 from exfm.artifact.plan import Assignment, ShardPlan, assign
 from exfm.models import ranking
 from exfm.models.config import ModelConfig, TablesConfig
-from exfm.models.lookup import flatten_tables
 from exfm.models.ranking import RankingModel
 from exfm.models.scoring import UnshardedScorer
+from exfm.models.shard_tables import flatten_tables
 from exfm.models.tables import EmbeddingTables
 from exfm.schema import NETS, Schema
 

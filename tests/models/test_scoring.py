@@ -18,10 +18,10 @@ from exfm.features.batch import NetBatches
 from exfm.features.oip import tensors_from_json
 from exfm.features.request import encode_request
 from exfm.models.config import NetworkConfig
-from exfm.models.lookup import ShardTables, flatten_tables
 from exfm.models.network import DenseNetwork
 from exfm.models.offline import answer_request
 from exfm.models.scoring import Scorer, UnshardedScorer, load_shard_tables
+from exfm.models.shard_tables import ShardTables, flatten_tables
 from exfm.schema import Schema
 
 Make = Callable[[Path], BundleManifest]

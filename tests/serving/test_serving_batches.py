@@ -1,20 +1,31 @@
-"""A ranker that scores requests together gives each the scores that it gets alone."""
+"""Servers that compute requests together give each what it gets alone: scores of a ranker, sums of a shard."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pods import Pod, Pods, wait_for
+import tritonclient.grpc
+from pods import LONG_S, Pod, Pods, wait_for
 from serving_requests import make_request, offline_scores, scores_of
 
+from exfm.artifact.bundle import BundleManifest
+from exfm.features.oip import tensors_from_json
+from exfm.features.request import encode_request
+from exfm.models.lookup import LookupBags
+from exfm.models.scoring import Scorer
+from exfm.schema import Net
 from exfm.serving.client import ask
 from exfm.serving.config import RankerConfig
 
 pytestmark = pytest.mark.slow
+
+BATCHING = {"max_batch_candidates": 1_000, "batch_wait_us": 10_000, "default_deadline_ms": 30_000}
 
 COUNT, SUM = "exfm_ranker_batch_requests_count", "exfm_ranker_batch_requests_sum"
 
@@ -39,9 +50,8 @@ def start(bundle: Path, pods: Pods) -> Start:
 
     def start_servers(**settings: Any) -> tuple[Pod, list[Pod]]:
         shards = [pods.shard(bundle, shard) for shard in range(2)]
-        batching = {"max_batch_candidates": 1_000, "batch_wait_us": 10_000, "default_deadline_ms": 30_000}
         addresses = [shard.lookup_address for shard in shards]
-        ranker = pods.ranker(bundle, addresses, settings={**batching, **settings})
+        ranker = pods.ranker(bundle, addresses, settings={**BATCHING, **settings})
         ranker.wait_until_ready()
         return ranker, shards
 
@@ -113,3 +123,72 @@ def test_a_traced_request_beside_others_is_timed_and_scored_as_alone(start: Star
     assert ranker.counted(alone) - before >= 4
     assert ["trace" in answer["parameters"] for answer in answers] == [index % 3 == 1 for index in range(12)]
     assert_scores(bundle, requests, answers)
+
+
+FORMS = [
+    {},
+    {"sums": "rows"},
+    pytest.param(
+        {"device": "cuda"},
+        marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")],
+    ),
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_by_shards_that_look_requests_up_together_scores_are_the_models(
+    bundle: Path, pods: Pods, form: dict[str, Any]
+) -> None:
+    shards = [pods.shard(bundle, shard, settings=BATCHING | form) for shard in range(2)]
+    ranker = pods.ranker(bundle, [shard.lookup_address for shard in shards])
+    ranker.wait_until_ready()
+    requests = [make_request(num_candidates=shape) for shape in SHAPES]
+    before = num_looked_up(shards[0])
+    for _ in range(5):
+        assert_scores(bundle, requests, ask_at_once(ranker, requests))
+    _, num_requests = np.subtract(num_looked_up(shards[0]), before)
+    assert num_requests == 5 * len(requests)
+
+
+def num_looked_up(shard: Pod) -> tuple[float, float]:
+    """Return how many batches shard 0 made, and of how many requests."""
+    count, total = (
+        shard.counted(f'exfm_shard_batch_requests_{of}{{model="students-shard-0"}}') for of in ("count", "sum")
+    )
+    return count, total
+
+
+def test_a_request_that_a_shard_refuses_fails_alone_beside_others_by_grpc(bundle: Path, pods: Pods) -> None:
+    shard = pods.shard(bundle, 0, settings=BATCHING)
+    shard.wait_until_ready()
+    manifest = BundleManifest.read(bundle)
+    scorer = Scorer.load(bundle, manifest)
+    bags = scorer.bags_for(encode_request(tensors_from_json(make_request()), manifest.feature_schema))[0]
+    wrong = {net: replace(of_net, keys=np.full_like(of_net.keys, 2**64 - 1)) for net, of_net in bags.items()}
+    before = num_looked_up(shard)
+    answers: SimpleQueue[tuple[int, Any, Any]] = SimpleQueue()
+    with tritonclient.grpc.InferenceServerClient(shard.grpc_address) as client:
+        for place, of_one in enumerate(10 * [bags, wrong, bags, bags]):
+            client.async_infer(
+                "students-shard-0",
+                bag_inputs(of_one),
+                lambda result, error, place=place: answers.put((place, result, error)),
+                model_version=manifest.bundle_id,
+            )
+        every = [answers.get(timeout=LONG_S) for _ in range(40)]
+    errors = {place: str(error) for place, _, error in every if error}
+    assert sorted(errors) == list(range(1, 40, 4))
+    assert all("INVALID_ARGUMENT" in error for error in errors.values())
+    assert len({result.as_numpy("item.sums").tobytes() for _, result, error in every if not error}) == 1
+    num_batches, num_requests = np.subtract(num_looked_up(shard), before)
+    assert num_batches < num_requests == 30
+
+
+def bag_inputs(bags: Mapping[Net, LookupBags]) -> list[tritonclient.grpc.InferInput]:
+    inputs = []
+    for net, of_net in bags.items():
+        for name, datatype, values in (("keys", "UINT64", of_net.keys), ("lengths", "INT32", of_net.lengths_LB)):
+            tensor = tritonclient.grpc.InferInput(f"{net}.{name}", values.shape, datatype)
+            tensor.set_data_from_numpy(values)
+            inputs.append(tensor)
+    return inputs

@@ -20,8 +20,8 @@ from exfm.artifact.plan import Assignment, ShardPlan, assign
 from exfm.artifact.rows import Rows, rows_of_keys
 from exfm.artifact.storage import MANIFEST
 from exfm.features.keys import keys_of_integers
-from exfm.models.lookup import flatten_tables
 from exfm.models.network import DenseNetwork
+from exfm.models.shard_tables import flatten_tables
 from exfm.schema import Schema
 from exfm.serving.local import LocalServing, serve_local
 from exfm.sharding.shard_files import write_shards

@@ -19,9 +19,9 @@ from exfm.artifact.plan import Assignment, ShardPlan, assign
 from exfm.features.oip import LENGTHS_SUFFIX, Tensor
 from exfm.features.request import encode_request
 from exfm.models.config import NetworkConfig
-from exfm.models.lookup import ShardTables
 from exfm.models.network import DenseNetwork
 from exfm.models.scoring import Scorer
+from exfm.models.shard_tables import ShardTables
 from exfm.planning.pricing.costs import KEY_BYTES, LENGTH_BYTES, CallPrices, CostModel
 from exfm.schema import Schema
 from exfm.serving.call import Answer

@@ -32,6 +32,8 @@ _DEVICE, _HOST, _SUM = 0, 3, 0
 
 GPU_ROW_ALIGNMENT = 16
 """Bytes that FBGEMM's kernels for GPUs read at a time."""
+_ROWS_AT_ONCE = 2**20
+"""That are copied at a time, so that a copy on a GPU takes little memory beside."""
 
 
 @dataclass(frozen=True)
@@ -50,20 +52,17 @@ class EncodedTable:
 
 
 class PooledLookup:
-    """Lookups in tables of one flat tensor, which is read where it lies; for a GPU, in a copy there."""
+    """Lookups in tables of one flat tensor, which is read where it lies."""
 
-    def __init__(
-        self, flat: Tensor, tables: Sequence[EncodedTable], *, sums: SumsType = "fp32", device: torch.device = CPU
-    ) -> None:
+    def __init__(self, flat: Tensor, tables: Sequence[EncodedTable], *, sums: SumsType = "fp32") -> None:
         """Look up in these tables (one at least), one after another; one may come twice. Sums are added up in fp32.
+
+        On a GPU, rows must be aligned, as `tables_on` has them.
 
         Raises: ConfigError if FBGEMM is not installed.
         """
+        device = flat.device
         self._device = device
-        alignment = 1
-        if device.type != "cpu":
-            alignment = GPU_ROW_ALIGNMENT
-            flat, tables = with_aligned_rows(flat, tables, alignment=alignment)
         ends = list(accumulate(table.dim for table in tables))
         widest = {
             encoding: max((table.dim for table in tables if table.encoding == encoding), default=0)
@@ -71,7 +70,7 @@ class PooledLookup:
         }
         self._call = partial(
             _lookup_function(),
-            dev_weights=flat.to(device),
+            dev_weights=flat,
             uvm_weights=torch.empty(0, dtype=torch.uint8, device=device),
             weights_placements=torch.full(
                 (len(tables),), _HOST if device.type == "cpu" else _DEVICE, dtype=torch.int32, device=device
@@ -90,7 +89,7 @@ class PooledLookup:
             pooling_mode=_SUM,
             indice_weights=None,
             output_dtype=_WEIGHT_TYPES[sums],
-            row_alignment=alignment,
+            row_alignment=1 if device.type == "cpu" else GPU_ROW_ALIGNMENT,
         )
 
     def sums(self, rows: Rows, offsets: npt.NDArray[np.int64]) -> Tensor:
@@ -112,20 +111,33 @@ class PooledLookup:
         return sums_BE
 
 
+def tables_on(
+    device: torch.device, flat: Tensor, tables: Sequence[EncodedTable]
+) -> tuple[Tensor, Sequence[EncodedTable]]:
+    """Return the flat tensor and the tables in it for a device: on a CPU these, on a GPU a copy with aligned rows."""
+    if device.type == "cpu":
+        return flat, tables
+    return with_aligned_rows(flat, tables, alignment=GPU_ROW_ALIGNMENT, device=device)
+
+
 def with_aligned_rows(
-    flat: Tensor, tables: Sequence[EncodedTable], *, alignment: int
+    flat: Tensor, tables: Sequence[EncodedTable], *, alignment: int, device: torch.device = CPU
 ) -> tuple[Tensor, list[EncodedTable]]:
     """Return a copy of tables in which each row starts on so many bytes, and where each table starts in it."""
-    parts: list[Tensor] = []
+    widths = [table.row_bytes + -table.row_bytes % alignment for table in tables]
+    ends = list(accumulate(table.num_rows * width for table, width in zip(tables, widths, strict=True)))
+    copy = torch.zeros(ends[-1] if ends else 0, dtype=torch.uint8, device=device)
     placed: list[EncodedTable] = []
-    at = 0
-    for table in tables:
+    for table, width, end in zip(tables, widths, ends, strict=True):
+        at = end - table.num_rows * width
         rows_RX = flat[table.offset_bytes :][: table.num_rows * table.row_bytes].view(table.num_rows, table.row_bytes)
-        part_RX = torch.nn.functional.pad(rows_RX, (0, -table.row_bytes % alignment))
-        parts.append(part_RX.reshape(-1))
+        places_RX = copy[at:end].view(table.num_rows, width)[:, : table.row_bytes]
+        for rows, places in zip(
+            torch.split(rows_RX, _ROWS_AT_ONCE), torch.split(places_RX, _ROWS_AT_ONCE), strict=True
+        ):
+            places.copy_(rows)
         placed.append(replace(table, offset_bytes=at))
-        at += part_RX.numel()
-    return torch.cat(parts), placed
+    return copy, placed
 
 
 @cache

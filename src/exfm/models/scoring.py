@@ -25,9 +25,10 @@ from exfm.models.config import NetworkConfig, Precision
 from exfm.models.dense_part import DensePart, Scores, Unscored
 from exfm.models.device import CPU
 from exfm.models.local_tables import with_local_tables
-from exfm.models.lookup import KeyRouter, Lookup, LookupBags, ShardTables, lookups_of, places_of
+from exfm.models.lookup import KeyRouter, Lookup, LookupBags, lookups_of, places_of
 from exfm.models.network import DenseNetwork
 from exfm.models.pooling import pool_sums
+from exfm.models.shard_tables import ShardTables
 from exfm.schema import NETS, Net
 
 NetSums = Mapping[Net, Tensor | Carried]

@@ -39,6 +39,11 @@ class Admission:
         self._doorway = asyncio.Lock()
         self._refused = REFUSED.labels(model=model)  # shows 0 before the first
 
+    @property
+    def num_taken(self) -> int:
+        """Return the requests that were taken and not given back."""
+        return self._num_taken
+
     def take(self) -> None:
         """Take a request; `release` is called once it is answered or given up.
 

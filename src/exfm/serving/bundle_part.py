@@ -11,8 +11,8 @@ from exfm.artifact.digests import verify_folder
 from exfm.artifact.hot_rows import hot_rows_file
 from exfm.errors import BundleError, ConfigError, StorageError
 from exfm.models.device import CPU
-from exfm.models.lookup import ShardTables
 from exfm.models.scoring import Scorer, load_local_tables, load_shard_tables
+from exfm.models.shard_tables import ShardTables
 
 
 def read_manifest(folder: Path, *, bundle_id: str = "") -> BundleManifest:

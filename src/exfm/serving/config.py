@@ -51,6 +51,21 @@ class ServerConfig(Config):
     device: Device = "cpu"
     """Where dense layers (a ranker's) and tables (a shard's, and a ranker's that holds them itself) lie: `cuda` is one
     NVIDIA GPU, whose memory must hold them. It has never been run: there was no GPU to try it on (2026-11)."""
+    max_batch_candidates: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Candidates of several requests that are computed by one call, a ranker's dense layers or a shard's lookups, 1 to
+    1,000,000; a request of more goes alone. 0, the default: each goes alone. While a batch is computed the server does
+    nothing else, on a CPU for some 10 to 150 us a candidate in a ranker (`shard_budget`). It is for GPUs, where
+    launches and copies cost more than multiplications, and was never run on one. On a CPU, eight requests of 64
+    candidates at a time (two shards, streams, two busy cores, 2026-11), a ranker's throughput and P50 as ratios to one
+    without were 1.02 and 1.01 with a wait of 0 and 1.16 and 0.87 with one of 10,000 us (1.2 and 4.9 requests a batch)
+    for 8 small tables, 1.02 and 1.01, and 1.02 and 0.97 (1.0 and 2.2) for a model like DRM1; those of a second ranker
+    without 1.00 to 1.03 and 0.96 to 1.03. Dense layers of eight requests of 512 took 1.1 to 1.2 times as long: they no
+    longer fit the caches."""
+    batch_wait_us: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Time for which a request waits for others that are under way, to be computed with them, in microseconds, 0 to
+    10,000; the server's thread is busy meanwhile. 0, the default: with those that are there at once, as those are that
+    came while others were computed. Whoever is alone never waits, and nobody longer than half of the time that is left.
+    Counts with `max_batch_candidates` alone."""
     torch_threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads of one tensor operation; 1 to 256."""
     drain_s: Annotated[int, Field(ge=0, le=600)] = 10
@@ -136,21 +151,6 @@ class RankerConfig(ServerConfig):
     a dim of all tables of items, and 48 B. 0, the default: none is kept. An item is met again if all of its ids are the
     same. Of 512 items 0.72 known, a model like DRM1 took 0.80 of the CPU time by gRPC and 0.91 by streams, one of 12
     small tables 0.99 and 1.07; where none is known, 1.03 and 1.07 by streams (loopback; chance: 0.97 to 1.07)."""
-    max_batch_candidates: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Candidates of several requests whose dense layers are computed by one call, 1 to 1,000,000; a request of more
-    goes alone. 0, the default: each goes alone. While a batch is computed the server does nothing else, on a CPU
-    for some 10 to 150 us a candidate (`shard_budget`). It is for GPUs, where launches and copies cost more than
-    multiplications, and was never run on one. On a CPU, eight requests of 64 candidates at a time (two shards,
-    streams, two busy cores, 2026-11), throughput and P50 as ratios to a ranker without were 1.02 and 1.01 with a
-    wait of 0 and 1.16 and 0.87 with one of 10,000 us (1.2 and 4.9 requests a batch) for 8 small tables, 1.02 and
-    1.01, and 1.02 and 0.97 (1.0 and 2.2) for a model like DRM1; those of a second ranker without 1.00 to 1.03 and
-    0.96 to 1.03. Dense layers of eight requests of 512 took 1.1 to 1.2 times as long: they no longer fit the
-    caches."""
-    batch_wait_us: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """Time for which a request waits for others that are under way, to be computed with them, in microseconds, 0 to
-    10,000; the server's thread is busy meanwhile. 0, the default: with those that are there at once, as those are that
-    came while others were computed. Whoever is alone never waits, and nobody longer than half of the time that is left.
-    Counts with `max_batch_candidates` alone."""
     trace_folder: str = ""
     """Folder, new or not, in which each start of a ranker records the requests that it gets, for `exfm shard
     statistics`: hashed ids, nothing else. In a pod a folder below /tmp, which goes with the pod. Empty, the default:

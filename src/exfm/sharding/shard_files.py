@@ -12,7 +12,7 @@ from exfm.artifact.hot_rows import HOT_ROWS_FILE, hot_rows_file, write_hot_rows
 from exfm.artifact.plan import ShardPlan
 from exfm.artifact.rows import Rows
 from exfm.errors import PlanError
-from exfm.models.lookup import flatten_tables
+from exfm.models.shard_tables import flatten_tables
 
 
 def write_shards(folder: Path, tables: Mapping[str, Tensor], plan: ShardPlan, *, hottest: Mapping[str, Rows]) -> None:

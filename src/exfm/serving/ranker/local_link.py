@@ -2,8 +2,8 @@
 
 import asyncio
 
-from exfm.models.lookup import ShardTables
 from exfm.models.scoring import NetSums, Scorer
+from exfm.models.shard_tables import ShardTables
 from exfm.serving.call import Deadline
 from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
 from exfm.serving.tls import TlsFiles

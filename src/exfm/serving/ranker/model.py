@@ -24,8 +24,8 @@ from exfm.models.dense_part import Unscored
 from exfm.models.device import CPU, device_of
 from exfm.models.linear import has_bf16
 from exfm.models.local_tables import choose_local_tables
-from exfm.models.lookup import ShardTables
 from exfm.models.scoring import NetSums, Scorer
+from exfm.models.shard_tables import ShardTables
 from exfm.schema import Net
 from exfm.serving.bundle_part import load_verified, load_verified_locals, read_manifest, verify_files
 from exfm.serving.call import Answer, Call, Deadline

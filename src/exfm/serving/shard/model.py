@@ -3,13 +3,13 @@
 Legend: B rows of one net, E dims of the looked-up features side by side.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from kserve.metrics import PREDICT_HIST_TIME, get_labels
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 
 from exfm.artifact.bundle import BundleManifest
 from exfm.errors import (
@@ -21,10 +21,12 @@ from exfm.errors import (
     VersionMismatchError,
 )
 from exfm.models.device import device_of
-from exfm.models.lookup import LookupBags, ShardTables, lookups_of
+from exfm.models.lookup import LookupBags, lookups_of
+from exfm.models.shard_tables import Found, ShardTables
 from exfm.schema import NETS, Net
+from exfm.serving.batch_queue import NUM_REQUESTS, BatchQueue
 from exfm.serving.bundle_part import load_verified, read_manifest
-from exfm.serving.call import Answer, Call
+from exfm.serving.call import Answer, Call, Deadline
 from exfm.serving.config import ShardConfig
 from exfm.serving.model import Door, ServedModel
 from exfm.serving.shard.protocol import (
@@ -55,6 +57,15 @@ REFUSED_KEYS = Counter(
     ["table"],
 )
 
+BATCHES = Histogram(
+    "exfm_shard_batch_requests",
+    "Requests that were looked up together, with max_batch_candidates",
+    ["model"],
+    buckets=NUM_REQUESTS,
+)
+
+FoundNets = Mapping[Net, Found]
+
 
 class ShardModel(ServedModel):
     """Looks bags of keys up in one shard's tables, and sums their rows."""
@@ -74,6 +85,13 @@ class ShardModel(ServedModel):
         self._dims = {net: sum(lookup.dim for lookup in lookups) for net, lookups in self._lookups.items()}
         for slice_ in manifest.plan.slices_on(shard):
             REFUSED_KEYS.labels(table=slice_.table)  # shows 0 before the first
+        self._queue = BatchQueue(
+            self._answers,
+            size_of=lambda found: sum(of_net.bags.num_rows for of_net in found.values()),
+            num_under_way=lambda: self.admission.num_taken,
+            sizes=BATCHES.labels(model=self.name) if config.max_batch_candidates else None,
+            config=config,
+        )
 
     @classmethod
     def load(cls, bundle: Path, *, bundle_id: str, shard: int, tls: TlsFolder | None, config: ShardConfig) -> Self:
@@ -135,13 +153,18 @@ class ShardModel(ServedModel):
             bags = {
                 net: bags_of(payload.tensors, net, num_lookups=len(lookups)) for net, lookups in self._lookups.items()
             }
-        return Answer(outputs=answer_outputs(self._sums(bags, payload.stopwatch)), parameters={})
+        if payload.stopwatch is not None:  # one that is timed is looked up alone: others' time would be in its own
+            sums = self._sums(bags, payload.stopwatch)
+        else:
+            sums = await self._sums_together(bags, payload.deadline)
+        return Answer(outputs=answer_outputs(sums), parameters={})
 
     def doors(self) -> list[Door]:
         """Return the door for streams."""
         return [
             StreamDoor(
                 self._answer,
+                answer_together=self._answer_together if self.config.max_batch_candidates else None,
                 bundle_id=self.bundle_id,
                 shard=self._shard,
                 admission=self.admission,
@@ -153,39 +176,53 @@ class ShardModel(ServedModel):
 
     def _answer(self, ask: Ask, stopwatch: Stopwatch | None) -> dict[Net, Sums]:
         """Return the sums that a stream's request asks for, counted and timed as KServe does its own."""
+        with PREDICT_HIST_TIME.labels(**get_labels(self.name)).time():
+            return self._sums(self._bags(ask, stopwatch), stopwatch)
+
+    async def _answer_together(self, ask: Ask, deadline: Deadline) -> dict[Net, Sums]:
+        with PREDICT_HIST_TIME.labels(**get_labels(self.name)).time():
+            return await self._sums_together(self._bags(ask, None), deadline)
+
+    def _bags(self, ask: Ask, stopwatch: Stopwatch | None) -> dict[Net, LookupBags]:
         self.check_version(ask.bundle_id)
         if ask.shard != self._shard:
             raise UnknownModelError(f"the request is for shard {ask.shard}; this is {self.name}")
         if ask.keys.keys() != self._lookups.keys():
             raise RequestError(f"the request is for nets {list(ask.keys)}; this shard has {list(self._lookups)}")
-        with PREDICT_HIST_TIME.labels(**get_labels(self.name)).time():
-            with timed(stopwatch, Layer.DESERIALIZE):
-                bags = {
-                    net: checked_bags(
-                        ask.keys[net], ask.lengths[net], ask.lookups.get(net), net=net, num_lookups=len(lookups)
-                    )
-                    for net, lookups in self._lookups.items()
-                }
-            return self._sums(bags, stopwatch)
+        with timed(stopwatch, Layer.DESERIALIZE):
+            return {
+                net: checked_bags(
+                    ask.keys[net], ask.lengths[net], ask.lookups.get(net), net=net, num_lookups=len(lookups)
+                )
+                for net, lookups in self._lookups.items()
+            }
 
     def _sums(self, bags: Mapping[Net, LookupBags], stopwatch: Stopwatch | None) -> dict[Net, Sums]:
         with timed(stopwatch, Layer.EMBEDDING):
-            return self._looked_up(bags)
+            [sums] = self._answers([self._find(bags)])
+            return _checked(sums)
 
-    def _looked_up(self, bags: Mapping[Net, LookupBags]) -> dict[Net, Sums]:
+    async def _sums_together(self, bags: Mapping[Net, LookupBags], deadline: Deadline) -> dict[Net, Sums]:
+        return _checked(await self._queue.together(self._find(bags), deadline))
+
+    def _find(self, bags: Mapping[Net, LookupBags]) -> FoundNets:
         # Lengths do not count: a request within a ranker's limit may have more of them here than ids there.
         self.check_size(sum(len(of_net.keys) for of_net in bags.values()))
-        sums = {}
+        found = {}
         for net, of_net in bags.items():
             self.check_rows(of_net.num_rows, kind=f"{net} rows")
             self._check_answer(net, of_net)
             try:
-                sums[net] = self._tables.answer(net, of_net).numpy()
+                found[net] = self._tables.find(net, of_net)
             except KeysOutsideSliceError as error:
                 REFUSED_KEYS.labels(table=error.table).inc(error.num_keys)
                 raise
-            _check_half(net, sums[net])
-        return sums
+        return found
+
+    def _answers(self, requests: Sequence[FoundNets]) -> list[dict[Net, Sums]]:
+        """Return the sums of several requests, by one call a net."""
+        of_nets = {net: self._tables.answers([found[net] for found in requests]) for net in self._lookups}
+        return [{net: answers[place].numpy() for net, answers in of_nets.items()} for place in range(len(requests))]
 
     def _check_answer(self, net: Net, bags: LookupBags) -> None:
         """Return if the sums of these bags fit into one message.
@@ -198,6 +235,16 @@ class ShardModel(ServedModel):
                 f"the {net} sums of {bags.num_rows} rows take {size_bytes} B; max_message_bytes is "
                 f"{self.config.max_message_bytes}, {MESSAGE_ROOM_BYTES} B of them for the rest: ask in parts"
             )
+
+
+def _checked(sums: dict[Net, Sums]) -> dict[Net, Sums]:
+    """Return sums that all have a number.
+
+    Raises: ServingError.
+    """
+    for net, sums_BE in sums.items():
+        _check_half(net, sums_BE)
+    return sums
 
 
 def _check_half(net: Net, sums_BE: Sums) -> None:

@@ -4,11 +4,12 @@ import asyncio
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from exfm.errors import ConfigError, DeadlineError, OverloadedError, RequestError
+from exfm.errors import ConfigError, OverloadedError, RequestError
 from exfm.serving.admission import Admission
+from exfm.serving.call import Deadline
 from exfm.serving.config import ShardConfig
 from exfm.serving.status import message_of, status_of
 from exfm.serving.stream.connection import Connection
@@ -34,17 +35,24 @@ from exfm.serving.tracing.stopwatch import Stopwatch, timed
 Answer = Callable[[Ask, Stopwatch | None], dict[Any, Sums]]
 """What a shard answers: the sums of each net, or an error raised; its time is taken if need be."""
 
+AnswerTogether = Callable[[Ask, Deadline], Awaitable[dict[Any, Sums]]]
+"""The same, computed with others' that are there; not if the deadline passes before."""
+
 CHECK_S = 2.0
 """Pause between two looks at the certificates and the connections."""
 
 
 class StreamDoor:
-    """Listens for rankers, and answers what they ask, in the event loop: of each connection one request at a time."""
+    """Listens for rankers, and answers what they ask, in the event loop: of each connection one request at a time.
+
+    Or several, if they are computed together.
+    """
 
     def __init__(
         self,
         answer: Answer,
         *,
+        answer_together: AnswerTogether | None,
         bundle_id: str,
         shard: int,
         admission: Admission,
@@ -52,9 +60,11 @@ class StreamDoor:
         config: ShardConfig,
         tls: TlsFolder | None,
     ) -> None:
-        """Answer for a shard of a bundle; with `tls`, clients with a certificate only."""
+        """Answer for a shard of a bundle, together if there is a way; with `tls`, clients with a certificate only."""
         self.spans = spans
         self.answer = answer
+        self.answer_together = answer_together
+        self.answering: set[asyncio.Task[None]] = set()
         self.bundle_id = bundle_id
         self.shard = shard
         self.admission = admission
@@ -194,8 +204,13 @@ class RankerConnection(Connection):
         if self._is_paused or not self._asked:
             return
         frame, came_ns = self._asked.popleft()
-        self._door.admission.release()
-        self.send(self._answer(frame, came_ns))
+        if self._door.answer_together is not None and frame.kind == Kind.ASK:  # one that is timed is answered alone
+            task = asyncio.create_task(self._answer_together(frame, came_ns, self._door.answer_together))
+            self._door.answering.add(task)
+            task.add_done_callback(self._door.answering.discard)
+        else:
+            self._door.admission.release()
+            self.send(self._answer(frame, came_ns))
         if self._asked and not self._is_paused:
             self._loop.call_soon(self._answer_next)
 
@@ -214,13 +229,30 @@ class RankerConnection(Connection):
             return [_error(error, frame)]
 
     def _answer_plain(self, frame: Frame, came_ns: int, stopwatch: Stopwatch | None) -> list[bytes | memoryview]:
-        with timed(stopwatch, Layer.DESERIALIZE):
-            ask = read_ask(frame)
-        if time.perf_counter_ns() > came_ns + ask.allowed_us * 1_000:
-            raise DeadlineError(f"the {ask.allowed_us / 1e3:.0f} ms allowed passed before it came to this request")
+        ask, _ = self._read(frame, came_ns, stopwatch)
         sums = self._door.answer(ask, stopwatch)
         with timed(stopwatch, Layer.SERIALIZE):
             return answer_frame(sums, request=frame.request, bundle_id=self._door.bundle_id)
+
+    async def _answer_together(self, frame: Frame, came_ns: int, answer: AnswerTogether) -> None:
+        try:
+            ask, deadline = self._read(frame, came_ns)
+            sums = await answer(ask, deadline)
+            parts = answer_frame(sums, request=frame.request, bundle_id=self._door.bundle_id)
+        except Exception as error:  # whatever it is, the ranker must hear of it: it waits
+            parts = [_error(error, frame)]
+        finally:
+            self._door.admission.release()
+        if not self.transport.is_closing():
+            self.send(parts)
+
+    def _read(self, frame: Frame, came_ns: int, stopwatch: Stopwatch | None = None) -> tuple[Ask, Deadline]:
+        with timed(stopwatch, Layer.DESERIALIZE):
+            ask = read_ask(frame)
+        allowed_s = ask.allowed_us * 1e-6
+        deadline = Deadline(at_s=came_ns * 1e-9 + allowed_s, allowed_ms=allowed_s * 1e3)
+        deadline.check("others were answered before this request")
+        return ask, deadline
 
 
 def _error(error: Exception, frame: Frame) -> bytes:

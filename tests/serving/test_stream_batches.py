@@ -1,0 +1,114 @@
+"""Streams of a shard that looks requests up together."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from pods import Pod, Pods, wait_for
+from serving_requests import make_request
+
+from exfm.artifact.bundle import BundleManifest
+from exfm.features.oip import tensors_from_json
+from exfm.features.request import encode_request
+from exfm.models.lookup import LookupBags
+from exfm.models.scoring import Scorer
+from exfm.schema import Net
+from exfm.serving.stream.frames import HEAD, Frame, Kind, ask_frame, read_answer, read_error
+
+pytestmark = pytest.mark.slow
+
+MAX_CONCURRENCY = 12
+BATCHING = {"max_batch_candidates": 10_000, "batch_wait_us": 10_000, "max_concurrency": MAX_CONCURRENCY}
+
+Bags = dict[Net, LookupBags]
+
+
+@pytest.fixture(scope="module")
+def manifest(bundle: Path) -> BundleManifest:
+    return BundleManifest.read(bundle)
+
+
+@pytest.fixture(scope="module")
+def bags(bundle: Path, manifest: BundleManifest) -> Bags:
+    """Return what shard 0 is asked for."""
+    batches = encode_request(tensors_from_json(make_request(num_candidates=[3])), manifest.feature_schema)
+    return dict(Scorer.load(bundle, manifest).bags_for(batches)[0])
+
+
+@pytest.fixture(scope="module")
+def shard(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+    pod = Pods(tmp_path_factory.mktemp("batches"), "stream").shard(bundle, 0, settings=BATCHING)
+    pod.wait_until_ready()
+    yield pod
+    pod.server.process.terminate()
+    assert pod.exit_code() == 0
+
+
+def connect(shard: Pod) -> socket.socket:
+    host, port = shard.lookup_address.split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def receive(peer: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        piece = peer.recv(size - len(received))
+        assert piece, "the shard hung up"
+        received += piece
+    return received
+
+
+def frames_of(peer: socket.socket, num_frames: int) -> list[Frame]:
+    """Return as many frames as come, in the order of their requests."""
+    frames = []
+    for _ in range(num_frames):
+        kind, num_nets, shard, size, request = HEAD.unpack(receive(peer, HEAD.size))
+        frames.append(Frame(kind, num_nets, shard, request, memoryview(receive(peer, size))))
+    return sorted(frames, key=lambda frame: frame.request)
+
+
+def test_requests_of_a_connection_are_looked_up_together_and_what_is_wrong_fails_alone(
+    shard: Pod, bags: Bags, manifest: BundleManifest
+) -> None:
+    wrong = {net: replace(of_net, keys=np.full_like(of_net.keys, 2**64 - 1)) for net, of_net in bags.items()}
+    asked = [(bags, 10**7), (wrong, 10**7), (bags, 0), (bags, 10**7)]
+    count, total = (f'exfm_shard_batch_requests_{of}{{model="students-shard-0"}}' for of in ("count", "sum"))
+    before = shard.counted(count), shard.counted(total)
+    with connect(shard) as peer:
+        peer.sendall(
+            b"".join(
+                ask_frame(of_one, request=number, shard=0, bundle_id=manifest.bundle_id, allowed_us=allowed_us)
+                for number, (of_one, allowed_us) in enumerate(asked)
+            )
+        )
+        first, refused, late, last = frames_of(peer, len(asked))
+    assert read_error(refused)[0] == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    status, message = read_error(late)
+    assert status == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+    assert "passed while others were answered" in message
+    assert (first.kind, bytes(first.body)) == (last.kind, bytes(last.body))
+    bundle_id, sums = read_answer(first)
+    assert bundle_id == manifest.bundle_id
+    assert sums.keys() == bags.keys()
+    assert (shard.counted(count) - before[0], shard.counted(total) - before[1]) == (1, 2)
+
+
+def test_rankers_that_hang_up_while_their_requests_wait_give_their_places_back(
+    shard: Pod, bags: Bags, manifest: BundleManifest
+) -> None:
+    ask = ask_frame(bags, request=0, shard=0, bundle_id=manifest.bundle_id, allowed_us=10**7)
+    for _ in range(2 * MAX_CONCURRENCY):
+        with connect(shard) as peer:
+            peer.sendall(3 * ask)
+
+    def takes_as_many_as_ever() -> bool:
+        with connect(shard) as peer:
+            peer.sendall(MAX_CONCURRENCY * ask)
+            return {frame.kind for frame in frames_of(peer, MAX_CONCURRENCY)} == {Kind.ANSWER}
+
+    wait_for(takes_as_many_as_ever)
+    assert not any("Traceback" in line for line in shard.lines())
