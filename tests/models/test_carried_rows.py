@@ -15,7 +15,7 @@ from exfm.models.lookup import LookupBags, lookups_of
 from exfm.models.network import DenseNetwork
 from exfm.models.scoring import NetSums, Scorer
 from exfm.models.shard_tables import ShardTables, flatten_tables
-from exfm.schema import Net, Schema
+from exfm.schema import Schema
 
 Tables = dict[str, torch.Tensor]
 ENCODINGS: list[Encoding] = ["fp32", "fp16", "int8"]
@@ -27,11 +27,6 @@ def shard_tables(
     hot_rows = random_hot_rows(plan, schema, seed=seed)
     flat = flatten_tables(tables, plan, shard=shard, hot_rows=hot_rows)
     return ShardTables(flat, plan, schema, shard=shard, hot_rows=row_sets(hot_rows, schema), sums=sums)
-
-
-def answer_of(held: ShardTables, net: Net, bags: LookupBags) -> torch.Tensor:
-    [answer] = held.answers([held.find(net, bags)])
-    return answer
 
 
 @settings(max_examples=40, deadline=None)
@@ -56,7 +51,7 @@ def test_rows_add_up_to_the_sums_of_their_shard(
     for shard, bags in enumerate(scorer.bags_for(random_batches(schema, num_candidates, seed=seed))):
         held = shard_tables(tables, plan, schema, shard=shard, seed=seed, sums="rows")
         for net, of_net in bags.items():
-            answer, sums = answer_of(held, net, of_net), held.sums(net, of_net)
+            answer, sums = held.answer(held.find(net, of_net)), held.sums(net, of_net)
             assert answer.nbytes == held.answer_bytes(net, of_net) <= sums.nbytes
             if answer.dtype == torch.uint8:
                 lookups = lookups_of(plan, schema, shard=shard, net=net)
@@ -95,7 +90,7 @@ def test_scores_by_rows_are_those_by_sums_to_the_last_bit(
     for shards in (by_form, by_sums):
         sums: list[NetSums] = []
         for held, bags in zip(shards, scorer.bags_for(batches), strict=True):
-            answers = {net: (answer_of(held, net, of_net), of_net) for net, of_net in bags.items()}
+            answers = {net: (held.answer(held.find(net, of_net)), of_net) for net, of_net in bags.items()}
             sums.append(
                 {
                     net: Carried(answer, of_net) if answer.dtype == torch.uint8 else answer
@@ -119,7 +114,7 @@ def test_rows_travel_where_they_take_less_than_sums(
     )
     for form, expected in (("rows", dtype), ("fp32", torch.float32)):
         held = shard_tables(tables, plan, schema, shard=0, seed=1, sums=form)
-        assert answer_of(held, "item", bags).dtype == expected
+        assert held.answer(held.find("item", bags)).dtype == expected
 
 
 def test_a_key_that_a_shard_does_not_hold_has_no_row(schema: Schema, tables: Tables) -> None:

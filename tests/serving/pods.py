@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +57,11 @@ class Pod:
     def lines(self) -> list[str]:
         """Return what it has logged."""
         return self.server.log.read_text().splitlines()
+
+    def connect(self) -> socket.socket:
+        """Return a connection to where rankers reach it."""
+        host, port = self.lookup_address.split(":")
+        return socket.create_connection((host, int(port)), timeout=30)
 
     def exit_code(self) -> int:
         """Return its exit code, once it has ended."""

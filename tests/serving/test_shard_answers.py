@@ -25,7 +25,7 @@ def asked(bundle: Path) -> Asked:
     scorer = Scorer.load(bundle, manifest)
     tables = load_shard_tables(bundle, manifest, shard=0, sums="rows")
     bags = scorer.bags_for(encode_request(tensors_from_json(make_request()), manifest.feature_schema))[0]
-    answers = {net: tables.answers([tables.find(net, of_net)])[0] for net, of_net in bags.items()}
+    answers = {net: tables.answer(tables.find(net, of_net)) for net, of_net in bags.items()}
     assert torch.uint8 in {of_net.dtype for of_net in answers.values()}
     return LocalLink(tables, scorer, shard=0), bags, answers
 

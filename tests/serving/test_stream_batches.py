@@ -22,7 +22,10 @@ from exfm.serving.stream.frames import HEAD, Frame, Kind, ask_frame, read_answer
 pytestmark = pytest.mark.slow
 
 MAX_CONCURRENCY = 12
-BATCHING = {"max_batch_candidates": 10_000, "batch_wait_us": 10_000, "max_concurrency": MAX_CONCURRENCY}
+MAX_IDS = 60
+BATCHING = {"max_batch_candidates": 10_000, "max_concurrency": MAX_CONCURRENCY, "max_ids": MAX_IDS}
+
+COUNT, SUM = (f'exfm_shard_batch_requests_{of}{{model="students-shard-0"}}' for of in ("count", "sum"))
 
 Bags = dict[Net, LookupBags]
 
@@ -42,15 +45,12 @@ def bags(bundle: Path, manifest: BundleManifest) -> Bags:
 @pytest.fixture(scope="module")
 def shard(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     pod = Pods(tmp_path_factory.mktemp("batches"), "stream").shard(bundle, 0, settings=BATCHING)
-    pod.wait_until_ready()
-    yield pod
-    pod.server.process.terminate()
+    try:
+        pod.wait_until_ready()
+        yield pod
+    finally:
+        pod.server.process.terminate()
     assert pod.exit_code() == 0
-
-
-def connect(shard: Pod) -> socket.socket:
-    host, port = shard.lookup_address.split(":")
-    return socket.create_connection((host, int(port)), timeout=30)
 
 
 def receive(peer: socket.socket, size: int) -> bytes:
@@ -76,9 +76,8 @@ def test_requests_of_a_connection_are_looked_up_together_and_what_is_wrong_fails
 ) -> None:
     wrong = {net: replace(of_net, keys=np.full_like(of_net.keys, 2**64 - 1)) for net, of_net in bags.items()}
     asked = [(bags, 10**7), (wrong, 10**7), (bags, 0), (bags, 10**7)]
-    count, total = (f'exfm_shard_batch_requests_{of}{{model="students-shard-0"}}' for of in ("count", "sum"))
-    before = shard.counted(count), shard.counted(total)
-    with connect(shard) as peer:
+    before = shard.counted(COUNT), shard.counted(SUM)
+    with shard.connect() as peer:
         peer.sendall(
             b"".join(
                 ask_frame(of_one, request=number, shard=0, bundle_id=manifest.bundle_id, allowed_us=allowed_us)
@@ -94,7 +93,20 @@ def test_requests_of_a_connection_are_looked_up_together_and_what_is_wrong_fails
     bundle_id, sums = read_answer(first)
     assert bundle_id == manifest.bundle_id
     assert sums.keys() == bags.keys()
-    assert (shard.counted(count) - before[0], shard.counted(total) - before[1]) == (1, 2)
+    assert (shard.counted(COUNT) - before[0], shard.counted(SUM) - before[1]) == (1, 2)
+
+
+def test_a_batch_has_no_more_ids_than_a_request_may_have(shard: Pod, bags: Bags, manifest: BundleManifest) -> None:
+    num_ids = sum(len(of_net.keys) for of_net in bags.values())
+    at_once = MAX_IDS // num_ids
+    assert at_once > 1
+    before = shard.counted(COUNT), shard.counted(SUM)
+    ask = ask_frame(bags, request=0, shard=0, bundle_id=manifest.bundle_id, allowed_us=10**7)
+    with shard.connect() as peer:
+        peer.sendall(MAX_CONCURRENCY * ask)
+        assert {frame.kind for frame in frames_of(peer, MAX_CONCURRENCY)} == {Kind.ANSWER}
+    assert shard.counted(SUM) - before[1] == MAX_CONCURRENCY
+    assert shard.counted(COUNT) - before[0] == -(-MAX_CONCURRENCY // at_once)
 
 
 def test_rankers_that_hang_up_while_their_requests_wait_give_their_places_back(
@@ -102,11 +114,11 @@ def test_rankers_that_hang_up_while_their_requests_wait_give_their_places_back(
 ) -> None:
     ask = ask_frame(bags, request=0, shard=0, bundle_id=manifest.bundle_id, allowed_us=10**7)
     for _ in range(2 * MAX_CONCURRENCY):
-        with connect(shard) as peer:
+        with shard.connect() as peer:
             peer.sendall(3 * ask)
 
     def takes_as_many_as_ever() -> bool:
-        with connect(shard) as peer:
+        with shard.connect() as peer:
             peer.sendall(MAX_CONCURRENCY * ask)
             return {frame.kind for frame in frames_of(peer, MAX_CONCURRENCY)} == {Kind.ANSWER}
 

@@ -27,11 +27,6 @@ def shard(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Po
     assert pod.exit_code() == 0
 
 
-def connect(shard: Pod) -> socket.socket:
-    host, port = shard.lookup_address.split(":")
-    return socket.create_connection((host, int(port)), timeout=30)
-
-
 def ping(peer: socket.socket) -> None:
     """Return once the shard has greeted."""
     peer.sendall(PING_FRAME)
@@ -57,7 +52,7 @@ SILENT = {
 
 @pytest.mark.parametrize("said", SILENT.values(), ids=SILENT)
 def test_a_peer_that_falls_silent_is_left_and_one_that_pings_is_not(shard: Pod, said: bytes) -> None:
-    with connect(shard) as healthy, connect(shard) as silent:
+    with shard.connect() as healthy, shard.connect() as silent:
         silent.sendall(said)
         said_s = time.monotonic()
         for _ in range(3):
@@ -72,8 +67,8 @@ def test_what_peers_only_announce_takes_no_memory(shard: Pod) -> None:
     before = resident_bytes(shard.server.process.pid)
     with ExitStack() as stack:
         for _ in range(300):
-            peer = stack.enter_context(connect(shard))
+            peer = stack.enter_context(shard.connect())
             peer.sendall(HEAD.pack(Kind.ASK, 1, 0, 64 * MIB, 1) + bytes(30_000))
-        with connect(shard) as another:
+        with shard.connect() as another:
             ping(another)
         assert resident_bytes(shard.server.process.pid) - before < 60 * MIB  # of 19,200 announced

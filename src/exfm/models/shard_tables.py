@@ -109,23 +109,26 @@ class ShardTables:
         none = np.empty(0, dtype=np.int64)
         return Found(bags, None, positions=none, offsets=none, starts_L=none)
 
-    def answers(self, found: Sequence[Found]) -> list[Tensor]:
-        """Return what `sums` gives for each of several requests for one net; of all that ask for the same, by one call.
+    def answer(self, found: Found) -> Tensor:
+        """Return what `sums` gives; or, if rows are to travel and take less, uint8 [n]: rows as they are kept.
 
-        Or, if rows are to travel and take less, uint8 [n]: rows as they are kept, of the bags, in the order of the keys
-        (exfm.models.carried_rows adds them up).
+        They are those of the bags, in the order of the keys (exfm.models.carried_rows adds them up).
         """
+        return torch.empty((found.bags.num_rows, 0)) if found.tables is None else found.tables.answer(found)
+
+    def answers(self, found: Sequence[Found]) -> list[Tensor]:
+        """Return the answer to each of several requests for one net; the sums of the same lookups are one call's."""
         answers: dict[int, Tensor] = {}
-        of_tables: defaultdict[_NetTables | None, list[int]] = defaultdict(list)
+        of_tables: defaultdict[_NetTables, list[int]] = defaultdict(list)
         for place, one in enumerate(found):
-            of_tables[one.tables].append(place)
-        for tables, places in of_tables.items():
-            asked = [found[place] for place in places]
-            if tables is None:
-                answered = [torch.empty((one.bags.num_rows, 0)) for one in asked]
+            if one.tables is None or one.tables.rows_travel(one.bags):
+                answers[place] = self.answer(one)
             else:
-                answered = tables.answers(asked)
-            answers.update(zip(places, answered, strict=True))
+                of_tables[one.tables].append(place)
+        for tables, places in of_tables.items():
+            summed = [found[place] for place in places]
+            parts = torch.split(tables.sums(summed).cpu(), [one.bags.num_rows for one in summed])
+            answers.update(zip(places, parts, strict=True))
         return [answers[place] for place in range(len(found))]
 
     def answer_bytes(self, net: Net, bags: LookupBags) -> int:
@@ -178,16 +181,13 @@ class _NetTables:
             for one in lookups
         ]
 
-    def answers(self, found: Sequence[Found]) -> list[Tensor]:
-        is_carried = [self._rows_travel(one.bags) for one in found]
-        summed = [one for one, carried in zip(found, is_carried, strict=True) if not carried]
-        sums = iter(torch.split(self.sums(summed).cpu(), [one.bags.num_rows for one in summed]) if summed else ())
-        return [self._rows(one) if carried else next(sums) for one, carried in zip(found, is_carried, strict=True)]
+    def answer(self, found: Found) -> Tensor:
+        return self._rows(found) if self.rows_travel(found.bags) else self.sums([found]).cpu()
 
     def answer_bytes(self, bags: LookupBags) -> int:
-        return bags.rows_bytes(self._row_bytes_L) if self._rows_travel(bags) else self._sums_bytes(bags)
+        return bags.rows_bytes(self._row_bytes_L) if self.rows_travel(bags) else self._sums_bytes(bags)
 
-    def _rows_travel(self, bags: LookupBags) -> bool:
+    def rows_travel(self, bags: LookupBags) -> bool:
         return self._form == "rows" and bags.rows_bytes(self._row_bytes_L) < self._sums_bytes(bags)
 
     def _sums_bytes(self, bags: LookupBags) -> int:

@@ -34,15 +34,15 @@ class Admission:
         """Take so many at once."""
         self._model = model
         self._max_concurrency = max_concurrency
-        self._num_taken = 0
+        self._num_taken = self._num_beginning = 0
         self._num_come = 0
         self._doorway = asyncio.Lock()
         self._refused = REFUSED.labels(model=model)  # shows 0 before the first
 
     @property
-    def num_taken(self) -> int:
-        """Return the requests that were taken and not given back."""
-        return self._num_taken
+    def num_beginning(self) -> int:
+        """Return the requests that were taken and are about to be begun."""
+        return self._num_beginning
 
     def take(self) -> None:
         """Take a request; `release` is called once it is answered or given up.
@@ -65,16 +65,23 @@ class Admission:
 
     async def begin(self) -> None:
         """Return when a request that was taken may be begun: all that have come by now were taken or refused, too."""
-        async with self._doorway:
-            num_quiet, num_needed = 0, TURNS_ALONE
-            for _ in range(MAX_TURNS):
-                num_come = self._num_come
-                await asyncio.sleep(0)
-                num_quiet += 1
-                if self._num_come != num_come:
-                    num_quiet, num_needed = 0, TURNS_AMONG_OTHERS
-                if num_quiet == num_needed:
-                    return
+        self._num_beginning += 1
+        try:
+            async with self._doorway:
+                await self._until_quiet()
+        finally:
+            self._num_beginning -= 1
+
+    async def _until_quiet(self) -> None:
+        num_quiet, num_needed = 0, TURNS_ALONE
+        for _ in range(MAX_TURNS):
+            num_come = self._num_come
+            await asyncio.sleep(0)
+            num_quiet += 1
+            if self._num_come != num_come:
+                num_quiet, num_needed = 0, TURNS_AMONG_OTHERS
+            if num_quiet == num_needed:
+                return
 
     @asynccontextmanager
     async def under_way(self) -> AsyncIterator[None]:

@@ -5,10 +5,12 @@ request that is alone waits for nobody. Computing holds the loop, and what comes
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from prometheus_client import Histogram
@@ -17,8 +19,8 @@ from exfm.errors import DeadlineError
 from exfm.serving.call import Deadline
 from exfm.serving.config import ServerConfig
 
-NUM_REQUESTS = (1, 2, 4, 8, 16, 32, 64)
-"""Buckets of histograms of the requests in a batch."""
+SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+"""Of histograms of the requests in a batch."""
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
@@ -29,6 +31,7 @@ class Waiting(Generic[Request, Result]):
     """A request that waits for its batch."""
 
     request: Request
+    size: int
     deadline: Deadline
     until_s: float
     """When it waits for no others any more, on the queue's clock."""
@@ -41,48 +44,65 @@ class BatchQueue(Generic[Request, Result]):
 
     def __init__(
         self,
-        compute: Callable[[Sequence[Request]], list[Result]],
+        compute: Callable[[Sequence[Request]], Sequence[Result | Exception]],
         *,
         size_of: Callable[[Request], int],
-        num_under_way: Callable[[], int],
+        may_come: Callable[[int], bool],
         sizes: Histogram | None,
         config: ServerConfig,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Compute by `compute`, which returns as many as it is given.
+        """Compute by `compute`, which returns a result, or what is raised in its place, for each that it is given.
 
-        `size_of` tells a request's candidates, `num_under_way` the requests that wait here or may come; how many come
-        together is observed in `sizes`.
+        `size_of` tells what a request takes of `max_batch_candidates`; `may_come` whether there are others on their way
+        than so many that are here; how many are computed together is observed in `sizes`.
         """
         self._compute = compute
         self._size_of = size_of
-        self._num_under_way = num_under_way
+        self._may_come = may_come
         self._sizes = sizes
         self._max_size = config.max_batch_candidates
         self._wait_s = config.batch_wait_us * 1e-6
         self._clock = clock
         self._waiting: deque[Waiting[Request, Result]] = deque()
+        # Of those that wait and still want a result; kept up, as they are looked at each turn of the loop.
+        self._num_wanted = self._size_wanted = 0
+        self._until_s = math.inf
         self._working: asyncio.Task[None] | None = None
 
-    async def alone(self, request: Request, deadline: Deadline) -> Result:
-        """Return a request's result at once."""
-        return self._computed([request])[0]
+    def alone(self, request: Request) -> Result:
+        """Return a request's result at once; raises what computing it raises."""
+        [result] = self._computed([request])
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     async def together(self, request: Request, deadline: Deadline) -> Result:
-        """Return a request's result once it was its turn, with others or not.
+        """Return a request's result once it was its turn, with others if there are some.
 
-        Raises: DeadlineError if its time passed before; what computing its batch raises.
+        Raises: DeadlineError if its time passed before; what computing it or its batch raises.
         """
-        if not self._max_size or (self._num_under_way() <= 1 and not self._waiting):
-            return self._computed([request])[0]
+        if not self._max_size or not (self._waiting or self._may_come(1)):
+            return self.alone(request)
+        return await self.put(request, deadline)
+
+    def put(self, request: Request, deadline: Deadline) -> asyncio.Future[Result]:
+        """Return where a request's result, or what `together` raises, will be; cancelled, it is not computed."""
         wait_s = min(self._wait_s, deadline.remaining_s() / 2)  # the rest is for computing
-        waiting = Waiting[Request, Result](
-            request, deadline, self._clock() + wait_s, asyncio.get_running_loop().create_future()
-        )
+        result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        waiting = Waiting(request, self._size_of(request), deadline, self._clock() + wait_s, result)
         self._waiting.append(waiting)
+        self._num_wanted += 1
+        self._size_wanted += waiting.size
+        self._until_s = min(self._until_s, waiting.until_s)
+        result.add_done_callback(partial(self._want_no_more, waiting.size))
         if self._working is None or self._working.done():
             self._working = asyncio.create_task(self._work())  # begins once this turn of the loop is over
-        return await waiting.result
+        return result
+
+    def _want_no_more(self, size: int, _result: asyncio.Future[Result]) -> None:
+        self._num_wanted -= 1
+        self._size_wanted -= size
 
     async def _work(self) -> None:
         while self._waiting:
@@ -90,15 +110,16 @@ class BatchQueue(Generic[Request, Result]):
                 # uvloop's timers know whole milliseconds only, so the loop turns.
                 await asyncio.sleep(0)
             self._finish(self._next_batch())
+            self._until_s = min((one.until_s for one in self._waiting), default=math.inf)
             await asyncio.sleep(0)  # answers go out before the next is computed
 
     def _may_grow(self) -> bool:
         """Return whether the next batch has room and time, and there are others who may come."""
-        waiting = [one for one in self._waiting if not one.result.done()]
         return (
-            0 < len(waiting) < self._num_under_way()
-            and self._clock() < min(one.until_s for one in waiting)
-            and sum(self._size_of(one.request) for one in waiting) < self._max_size
+            self._num_wanted > 0
+            and self._size_wanted < self._max_size
+            and self._may_come(self._num_wanted)
+            and self._clock() < self._until_s
         )
 
     def _next_batch(self) -> list[Waiting[Request, Result]]:
@@ -110,7 +131,7 @@ class BatchQueue(Generic[Request, Result]):
             if first.result.done() or _is_late(first):
                 self._waiting.popleft()
                 continue
-            size += self._size_of(first.request)
+            size += first.size
             if batch and size > self._max_size:
                 break
             batch.append(self._waiting.popleft())
@@ -126,9 +147,12 @@ class BatchQueue(Generic[Request, Result]):
                 one.result.set_exception(error)
             return
         for one, of_one in zip(batch, results, strict=True):
-            one.result.set_result(of_one)
+            if isinstance(of_one, Exception):
+                one.result.set_exception(of_one)
+            else:
+                one.result.set_result(of_one)
 
-    def _computed(self, requests: Sequence[Request]) -> list[Result]:
+    def _computed(self, requests: Sequence[Request]) -> Sequence[Result | Exception]:
         if self._sizes is not None:
             self._sizes.observe(len(requests))
         return self._compute(requests)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from prometheus_client import Histogram
 
 from exfm.models.dense_part import Scores, Unscored
-from exfm.serving.batch_queue import NUM_REQUESTS, BatchQueue
+from exfm.serving.batch_queue import SIZE_BUCKETS, BatchQueue
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
 
@@ -15,7 +15,7 @@ BATCHES = Histogram(
     "exfm_ranker_batch_requests",
     "Requests that were scored together, with max_batch_candidates",
     ["model"],
-    buckets=NUM_REQUESTS,
+    buckets=SIZE_BUCKETS,
 )
 
 
@@ -40,7 +40,7 @@ class Batcher:
         self._queue = BatchQueue(
             compute,
             size_of=lambda request: request.num_items,
-            num_under_way=lambda: self._num_under_way,
+            may_come=lambda num_here: num_here < self._num_under_way,
             sizes=BATCHES.labels(model=model) if config.max_batch_candidates else None,
             config=config,
             clock=clock,
@@ -50,10 +50,13 @@ class Batcher:
     def under_way(self, *, alone: bool = False) -> Iterator[Score]:
         """Yield what scores a request that is under way meanwhile: with others, who may wait for it, or `alone`."""
         if alone:
-            yield self._queue.alone
+            yield self._scored_alone
             return
         self._num_under_way += 1
         try:
             yield self._queue.together
         finally:
             self._num_under_way -= 1
+
+    async def _scored_alone(self, request: Unscored, deadline: Deadline) -> Scores:
+        return self._queue.alone(request)

@@ -3,6 +3,9 @@
 Legend: B rows of one net, E dims of the looked-up features side by side.
 """
 
+import asyncio
+import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +27,7 @@ from exfm.models.device import device_of
 from exfm.models.lookup import LookupBags, lookups_of
 from exfm.models.shard_tables import Found, ShardTables
 from exfm.schema import NETS, Net
-from exfm.serving.batch_queue import NUM_REQUESTS, BatchQueue
+from exfm.serving.batch_queue import SIZE_BUCKETS, BatchQueue
 from exfm.serving.bundle_part import load_verified, read_manifest
 from exfm.serving.call import Answer, Call, Deadline
 from exfm.serving.config import ShardConfig
@@ -48,6 +51,9 @@ from exfm.serving.tls import TlsFolder
 from exfm.serving.tracing.breakdown import Layer
 from exfm.serving.tracing.stopwatch import Stopwatch, timed
 
+BATCH_BYTES = 2**30
+"""Of the answers to requests that are looked up together, at most: FBGEMM counts their numbers in 32 bits."""
+
 MESSAGE_ROOM_BYTES = 1_024
 """Of an answer, for what is not sums: names, shapes, and where the time went."""
 
@@ -61,7 +67,7 @@ BATCHES = Histogram(
     "exfm_shard_batch_requests",
     "Requests that were looked up together, with max_batch_candidates",
     ["model"],
-    buckets=NUM_REQUESTS,
+    buckets=SIZE_BUCKETS,
 )
 
 FoundNets = Mapping[Net, Found]
@@ -87,8 +93,8 @@ class ShardModel(ServedModel):
             REFUSED_KEYS.labels(table=slice_.table)  # shows 0 before the first
         self._queue = BatchQueue(
             self._answers,
-            size_of=lambda found: sum(of_net.bags.num_rows for of_net in found.values()),
-            num_under_way=lambda: self.admission.num_taken,
+            size_of=self._size_of,
+            may_come=lambda _: self.admission.num_beginning > 0,  # of streams all that came are here
             sizes=BATCHES.labels(model=self.name) if config.max_batch_candidates else None,
             config=config,
         )
@@ -156,7 +162,7 @@ class ShardModel(ServedModel):
         if payload.stopwatch is not None:  # one that is timed is looked up alone: others' time would be in its own
             sums = self._sums(bags, payload.stopwatch)
         else:
-            sums = await self._sums_together(bags, payload.deadline)
+            sums = await self._queue.together(self._find(bags), payload.deadline)
         return Answer(outputs=answer_outputs(sums), parameters={})
 
     def doors(self) -> list[Door]:
@@ -176,19 +182,26 @@ class ShardModel(ServedModel):
 
     def _answer(self, ask: Ask, stopwatch: Stopwatch | None) -> dict[Net, Sums]:
         """Return the sums that a stream's request asks for, counted and timed as KServe does its own."""
+        self._check_ask(ask)
         with PREDICT_HIST_TIME.labels(**get_labels(self.name)).time():
             return self._sums(self._bags(ask, stopwatch), stopwatch)
 
-    async def _answer_together(self, ask: Ask, deadline: Deadline) -> dict[Net, Sums]:
-        with PREDICT_HIST_TIME.labels(**get_labels(self.name)).time():
-            return await self._sums_together(self._bags(ask, None), deadline)
+    def _answer_together(self, ask: Ask, deadline: Deadline) -> "asyncio.Future[dict[Net, Sums]]":
+        self._check_ask(ask)
+        began_s = time.perf_counter()
+        sums = self._queue.put(self._find(self._bags(ask, None)), deadline)
+        spent = PREDICT_HIST_TIME.labels(**get_labels(self.name))
+        sums.add_done_callback(lambda _: spent.observe(time.perf_counter() - began_s))
+        return sums
 
-    def _bags(self, ask: Ask, stopwatch: Stopwatch | None) -> dict[Net, LookupBags]:
+    def _check_ask(self, ask: Ask) -> None:
         self.check_version(ask.bundle_id)
         if ask.shard != self._shard:
             raise UnknownModelError(f"the request is for shard {ask.shard}; this is {self.name}")
         if ask.keys.keys() != self._lookups.keys():
             raise RequestError(f"the request is for nets {list(ask.keys)}; this shard has {list(self._lookups)}")
+
+    def _bags(self, ask: Ask, stopwatch: Stopwatch | None) -> dict[Net, LookupBags]:
         with timed(stopwatch, Layer.DESERIALIZE):
             return {
                 net: checked_bags(
@@ -199,11 +212,7 @@ class ShardModel(ServedModel):
 
     def _sums(self, bags: Mapping[Net, LookupBags], stopwatch: Stopwatch | None) -> dict[Net, Sums]:
         with timed(stopwatch, Layer.EMBEDDING):
-            [sums] = self._answers([self._find(bags)])
-            return _checked(sums)
-
-    async def _sums_together(self, bags: Mapping[Net, LookupBags], deadline: Deadline) -> dict[Net, Sums]:
-        return _checked(await self._queue.together(self._find(bags), deadline))
+            return self._queue.alone(self._find(bags))
 
     def _find(self, bags: Mapping[Net, LookupBags]) -> FoundNets:
         # Lengths do not count: a request within a ranker's limit may have more of them here than ids there.
@@ -219,10 +228,25 @@ class ShardModel(ServedModel):
                 raise
         return found
 
-    def _answers(self, requests: Sequence[FoundNets]) -> list[dict[Net, Sums]]:
-        """Return the sums of several requests, by one call a net."""
+    def _size_of(self, found: FoundNets) -> int:
+        """Return the candidates of a request, or as many as it takes the room of in a batch."""
+        num_bytes = sum(self._tables.answer_bytes(net, of_net.bags) for net, of_net in found.items())
+        share = max(
+            sum(len(of_net.bags.keys) for of_net in found.values()) / self.config.max_ids, num_bytes / BATCH_BYTES
+        )
+        num_rows = max((of_net.bags.num_rows for of_net in found.values()), default=0)
+        return max(num_rows, math.ceil(share * self.config.max_batch_candidates))
+
+    def _answers(self, requests: Sequence[FoundNets]) -> list[dict[Net, Sums] | Exception]:
+        """Return the sums of several requests, by one call a net, or what is wrong with a request's."""
+        if len(requests) == 1:
+            [found] = requests
+            return [_checked({net: self._tables.answer(of_net).numpy() for net, of_net in found.items()})]
         of_nets = {net: self._tables.answers([found[net] for found in requests]) for net in self._lookups}
-        return [{net: answers[place].numpy() for net, answers in of_nets.items()} for place in range(len(requests))]
+        return [
+            _checked({net: answers[place].numpy() for net, answers in of_nets.items()})
+            for place in range(len(requests))
+        ]
 
     def _check_answer(self, net: Net, bags: LookupBags) -> None:
         """Return if the sums of these bags fit into one message.
@@ -237,23 +261,12 @@ class ShardModel(ServedModel):
             )
 
 
-def _checked(sums: dict[Net, Sums]) -> dict[Net, Sums]:
-    """Return sums that all have a number.
-
-    Raises: ServingError.
-    """
+def _checked(sums: dict[Net, Sums]) -> "dict[Net, Sums] | Exception":
+    """Return sums, or an error if one of them is beyond what half precision has."""
     for net, sums_BE in sums.items():
-        _check_half(net, sums_BE)
+        # By the bits of infinities and of what is no number: numpy's isfinite takes 20 times as long for halves.
+        if sums_BE.dtype == np.float16 and (
+            sums_BE.view(np.int16).max(initial=0) >= 0x7C00 or sums_BE.view(np.uint16).max(initial=0) >= 0xFC00
+        ):
+            return ServingError(f"a sum of the {net} net is beyond 65,504; set the shards' `sums` to fp32")
     return sums
-
-
-def _check_half(net: Net, sums_BE: Sums) -> None:
-    """Return if no sum is beyond what half precision has.
-
-    Raises: ServingError.
-    """
-    if sums_BE.dtype != np.float16:
-        return
-    # By the bits of infinities and of what is no number: numpy's isfinite takes 20 times as long for halves.
-    if sums_BE.view(np.int16).max(initial=0) >= 0x7C00 or sums_BE.view(np.uint16).max(initial=0) >= 0xFC00:
-        raise ServingError(f"a sum of the {net} net is beyond 65,504; set the shards' `sums` to fp32")

@@ -4,7 +4,8 @@ import asyncio
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from exfm.errors import ConfigError, OverloadedError, RequestError
@@ -35,8 +36,12 @@ from exfm.serving.tracing.stopwatch import Stopwatch, timed
 Answer = Callable[[Ask, Stopwatch | None], dict[Any, Sums]]
 """What a shard answers: the sums of each net, or an error raised; its time is taken if need be."""
 
-AnswerTogether = Callable[[Ask, Deadline], Awaitable[dict[Any, Sums]]]
-"""The same, computed with others' that are there; not if the deadline passes before."""
+AnswerTogether = Callable[[Ask, Deadline], asyncio.Future[dict[Any, Sums]]]
+"""The same, once it was computed with others', or what is raised; an error of the request's own is raised at once."""
+
+MAX_BEGUN = 16
+"""Requests of a connection that are computed together with others' at a time: their answers stay in memory where a
+ranker does not read."""
 
 CHECK_S = 2.0
 """Pause between two looks at the certificates and the connections."""
@@ -45,7 +50,7 @@ CHECK_S = 2.0
 class StreamDoor:
     """Listens for rankers, and answers what they ask, in the event loop: of each connection one request at a time.
 
-    Or several, if they are computed together.
+    If they are computed together, MAX_BEGUN at a time.
     """
 
     def __init__(
@@ -64,7 +69,6 @@ class StreamDoor:
         self.spans = spans
         self.answer = answer
         self.answer_together = answer_together
-        self.answering: set[asyncio.Task[None]] = set()
         self.bundle_id = bundle_id
         self.shard = shard
         self.admission = admission
@@ -151,6 +155,7 @@ class RankerConnection(Connection):
         self._door = door
         self._loop = asyncio.get_running_loop()
         self._asked: deque[tuple[Frame, int]] = deque()
+        self._begun: set[asyncio.Future[dict[Any, Sums]]] = set()
         self._is_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -167,6 +172,8 @@ class RankerConnection(Connection):
         for _ in self._asked:
             self._door.admission.release()
         self._asked.clear()
+        for sums in list(self._begun):
+            sums.cancel()
 
     def pause_writing(self) -> None:
         """Answer and read nothing more until the ranker has read what was answered."""
@@ -201,17 +208,46 @@ class RankerConnection(Connection):
 
     def _answer_next(self) -> None:
         """Answer one request; others of this server get their turn before the next."""
+        if self._door.answer_together is not None:
+            self._begin_next(self._door.answer_together)
+            return
         if self._is_paused or not self._asked:
             return
-        frame, came_ns = self._asked.popleft()
-        if self._door.answer_together is not None and frame.kind == Kind.ASK:  # one that is timed is answered alone
-            task = asyncio.create_task(self._answer_together(frame, came_ns, self._door.answer_together))
-            self._door.answering.add(task)
-            task.add_done_callback(self._door.answering.discard)
-        else:
-            self._door.admission.release()
-            self.send(self._answer(frame, came_ns))
+        self._answer_at_once(*self._asked.popleft())
         if self._asked and not self._is_paused:
+            self._loop.call_soon(self._answer_next)
+
+    def _answer_at_once(self, frame: Frame, came_ns: int) -> None:
+        self._door.admission.release()
+        self.send(self._answer(frame, came_ns))
+
+    def _begin_next(self, answer_together: AnswerTogether) -> None:
+        """Begin as many requests as may be under way: what is asked at once is computed at once."""
+        while self._asked and not self._is_paused and len(self._begun) < MAX_BEGUN:
+            frame, came_ns = self._asked.popleft()
+            if frame.kind != Kind.ASK:  # one that is timed: others' time would be in its own
+                self._answer_at_once(frame, came_ns)
+                continue
+            try:
+                sums = answer_together(*self._read(frame, came_ns))
+            except Exception as error:  # whatever it is, the ranker must hear of it: it waits
+                self._door.admission.release()
+                self.send([_error(error, frame)])
+                continue
+            self._begun.add(sums)
+            sums.add_done_callback(partial(self._end, frame))
+
+    def _end(self, frame: Frame, sums: asyncio.Future[dict[Any, Sums]]) -> None:
+        """Answer a request that was begun."""
+        self._begun.discard(sums)
+        self._door.admission.release()
+        if sums.cancelled() or self.transport.is_closing():
+            return
+        try:
+            self.send(answer_frame(sums.result(), request=frame.request, bundle_id=self._door.bundle_id))
+        except Exception as error:
+            self.send([_error(error, frame)])
+        if self._asked:
             self._loop.call_soon(self._answer_next)
 
     def _answer(self, frame: Frame, came_ns: int) -> list[bytes | memoryview]:
@@ -233,18 +269,6 @@ class RankerConnection(Connection):
         sums = self._door.answer(ask, stopwatch)
         with timed(stopwatch, Layer.SERIALIZE):
             return answer_frame(sums, request=frame.request, bundle_id=self._door.bundle_id)
-
-    async def _answer_together(self, frame: Frame, came_ns: int, answer: AnswerTogether) -> None:
-        try:
-            ask, deadline = self._read(frame, came_ns)
-            sums = await answer(ask, deadline)
-            parts = answer_frame(sums, request=frame.request, bundle_id=self._door.bundle_id)
-        except Exception as error:  # whatever it is, the ranker must hear of it: it waits
-            parts = [_error(error, frame)]
-        finally:
-            self._door.admission.release()
-        if not self.transport.is_closing():
-            self.send(parts)
 
     def _read(self, frame: Frame, came_ns: int, stopwatch: Stopwatch | None = None) -> tuple[Ask, Deadline]:
         with timed(stopwatch, Layer.DESERIALIZE):
