@@ -60,8 +60,8 @@ class ServerConfig(Config):
     without were 1.02 and 1.01 with a wait of 0 and 1.16 and 0.87 with one of 10,000 us (1.2 and 4.9 requests a batch)
     for 8 small tables, 1.02 and 1.01, and 1.02 and 0.97 (1.0 and 2.2) for a model like DRM1; those of a second ranker
     without 1.00 to 1.03 and 0.96 to 1.03. Dense layers of eight requests of 512 took 1.1 to 1.2 times as long: they no
-    longer fit the caches. A shard's lookups of eight requests took 0.9 to 1.0 times the CPU time with 64 candidates, and
-    1.9 to 2.6 times with 512 (39 and 52 tables, in int8)."""
+    longer fit the caches. A shard's lookups for eight requests took 0.9 to 1.0 times the CPU time with 64 candidates,
+    and 1.9 to 2.6 times with 512 (39 and 52 tables, in int8)."""
     batch_wait_us: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Time for which a request waits for others that are under way, to be computed with them, in microseconds, 0 to
     10,000; the server's thread is busy meanwhile. 0, the default: with those that are there at once, as those are that
