@@ -241,12 +241,15 @@ class RankerConnection(Connection):
         """Answer a request that was begun."""
         self._begun.discard(sums)
         self._door.admission.release()
-        if sums.cancelled() or self.transport.is_closing():
+        if sums.cancelled():
             return
-        try:
-            self.send(answer_frame(sums.result(), request=frame.request, bundle_id=self._door.bundle_id))
-        except Exception as error:
+        error = sums.exception()
+        if self.transport.is_closing():
+            return
+        if error is not None:
             self.send([_error(error, frame)])
+        else:
+            self.send(answer_frame(sums.result(), request=frame.request, bundle_id=self._door.bundle_id))
         if self._asked:
             self._loop.call_soon(self._answer_next)
 
@@ -279,5 +282,5 @@ class RankerConnection(Connection):
         return ask, deadline
 
 
-def _error(error: Exception, frame: Frame) -> bytes:
+def _error(error: BaseException, frame: Frame) -> bytes:
     return error_frame(status_of(error).grpc.value[0], message_of(error), request=frame.request)
