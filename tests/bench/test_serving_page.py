@@ -8,6 +8,7 @@ import pytest
 from exfm.bench.serving.blocks import Block, Series, Turn
 from exfm.bench.serving.config import Case, ServingBenchConfig, Way
 from exfm.bench.serving.findings import Findings
+from exfm.bench.serving.layers import Layered
 from exfm.bench.serving.measuring import BASELINES, Measured
 from exfm.bench.serving.page import page
 from exfm.bench.serving.peer_servers import Peer
@@ -15,6 +16,7 @@ from exfm.bench.serving.peers import PeersFound
 from exfm.bench.serving.picture import draw
 from exfm.bench.serving.sweep import SweepFound, Swept, is_flat
 from exfm.bench.serving.targets import judged
+from exfm.bench.tracing.spending import Group
 
 STREAM, GRPC = Way(transport="stream"), Way(transport="grpc")
 
@@ -39,6 +41,17 @@ def measured_of(*ways: tuple[Way, float], candidates: int = 512, noise: float = 
         sharded=tuple((way, series_of(str(way), times)) for way, times in ways),
         score_differences=tuple(1e-7 for _ in ways),
         score_spread=0.1,
+        layers=tuple(layered_of(str(name), times) for name, times in [(BASELINES[0], 1.0), *ways]),
+    )
+
+
+def layered_of(name: str, times: float) -> Layered:
+    """Return where a request spends `times` 10 ms, all but 8 of them waiting."""
+    nothing = dict.fromkeys(Group, 0.0)
+    return Layered(
+        name,
+        wall_ms=nothing | {Group.DENSE: 8.0, Group.WAIT: 10 * times - 8},
+        cpu_ms=nothing | {Group.DENSE: 16.0, Group.EMBEDDING: 0.5},
     )
 
 
@@ -106,6 +119,10 @@ def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
         "- processor: a made-up one",
         "| drm3, 512, 30% open (12.5/s) | 2 shards, load-balanced, stream | P99 | 1.01 | 1.015 [1.015, 1.015] |",
         "latency is unsharded not flat (P50 ratio 1.200 [1.200, 1.200])",
+        "| model, candidates | served | ms | dense operators | embedding operator | wait for shards | all |",
+        "| drm3, 512 | unsharded | wall | 8.00 |  | 2.00 | 10.00 |",
+        "| drm3, 512 | 2 shards, load-balanced, grpc | wall | 8.00 |  | 2.40 | 10.40 |",
+        "| drm3, 512 | 2 shards, load-balanced, grpc | CPU | 16.00 | 0.50 |  | 16.50 |",
         "MLServer: not installed",
         "Sharded serving is 5.000 [5.000, 5.000] times as fast as KServe, tuned (4 or more: met).",
         "of 3.60 times the bytes (3.5 or more: met)",
@@ -115,4 +132,5 @@ def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
     assert (tmp_path / "serving.png").read_bytes().startswith(b"\x89PNG")
     raw = findings.to_dict()
     assert len(raw["cases"][0]["sharded"][1]["blocks"]) == 25
+    assert raw["cases"][0]["layers"][1]["wall_ms"]["wait for shards"] == pytest.approx(2.15)
     assert raw["peers"]["peers"][0]["tuned"] is True

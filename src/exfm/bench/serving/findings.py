@@ -1,7 +1,7 @@
 """All that one run found."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from exfm.bench.serving.config import ServingBenchConfig
@@ -44,6 +44,7 @@ def _case(measured: Measured) -> dict[str, Any]:
         "sharded": [{"way": way.to_dict(), **series.to_dict()} for way, series in measured.sharded],
         "score_differences": list(measured.score_differences),
         "score_spread": measured.score_spread,
+        "layers": [asdict(one) for one in measured.layers],
     }
 
 

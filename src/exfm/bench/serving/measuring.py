@@ -11,6 +11,7 @@ from exfm.bench.load import Floats
 from exfm.bench.serving.blocks import Series, Turn, take_blocks
 from exfm.bench.serving.client import Client, Server
 from exfm.bench.serving.config import Case, ServingBenchConfig, Way
+from exfm.bench.serving.layers import Layered, trace_layers
 from exfm.bench.serving.servers import NUM_CORES, ONE_SHARD, Bundles, serving
 from exfm.bench.workload import GeneratedModel
 
@@ -45,6 +46,8 @@ class Measured:
     """Of each way's scores from the unsharded server's, at most."""
     score_spread: float
     """Standard deviation of the unsharded server's scores."""
+    layers: tuple[Layered, ...]
+    """Where the time goes at the unsharded server, then at the sharded ones, one request at a time."""
 
 
 def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, say: Say) -> list[Measured]:
@@ -54,6 +57,7 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
     """
     model = config.model(case.model)
     messages = model.messages(config.distinct_requests, candidates=case.candidates, seed=config.seed)
+    [traced] = model.requests(1, candidates=case.candidates, seed=config.seed)
     ways = case.ways()
     placements = {ONE_SHARD, *(way.placement() for way in ways)}
     paths = {way: bundles.of(case.model, model, way, candidates=case.candidates) for way in placements}
@@ -77,6 +81,12 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
             ]
             servers = [client.server(arm[0], local, messages) for arm, local in zip(arms, started, strict=True)]
             scores = [client.scores(server, min(NUM_SCORED, len(messages))) for server in servers]
+            say(f"  {'; '.join(map(str, some))}: traced")
+            layers = tuple(
+                trace_layers(name, local.grpc_address, traced)
+                for (name, _), local in zip(arms, started, strict=True)
+                if name != BASELINES[1]
+            )
             for load in case.loads:
                 rate = load * client.requests_per_s(servers[0]) if load else 0.0
                 how = f"an open loop of {rate:.1f} requests/s" if load else "a closed loop"
@@ -96,6 +106,7 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
                         sharded=tuple(zip(some, sharded, strict=True)),
                         score_differences=tuple(float(np.abs(one - scores[0]).max()) for one in scores[2:]),
                         score_spread=float(scores[0].std()),
+                        layers=layers,
                     )
                 )
     return found

@@ -2,6 +2,7 @@
 
 from exfm.bench.serving import tables
 from exfm.bench.serving.findings import Findings
+from exfm.bench.serving.layers import NUM_TRACED
 from exfm.bench.serving.models import NETWORKS
 from exfm.bench.serving.peers import FASTER, SMALLER, PeersFound, is_faster
 from exfm.bench.serving.ratios import MAX_HALF_WIDTH
@@ -19,6 +20,7 @@ def page(findings: Findings, *, picture: str) -> str:
         sections += ["## Targets", tables.of_targets(found).markdown(), _rule()]
     if findings.cases:
         sections += ["## All servers", tables.of_cases(findings.cases).markdown(), _models(findings)]
+        sections += ["## Where the time goes", tables.of_layers(findings.cases).markdown(), _traced()]
     if findings.sweep:
         sections += ["## More rows, the same requests", tables.of_sweep(findings.sweep).markdown()]
         sections += [flatness(findings.sweep)]
@@ -85,6 +87,15 @@ def _rule() -> str:
         f"{MAX_HALF_WIDTH:g} wide to either side; it is not met if the interval lies above, and else not resolved. The "
         "99th percentile of a block of fewer than 100 requests is nearly its slowest. A ranker that holds tables asks "
         "shards for the sums of the others alone."
+    )
+
+
+def _traced() -> str:
+    return (
+        f"Means of the middle half, by latency, of {NUM_TRACED} traced requests to each server, one at a time: wall time "
+        "of the server that is asked and of its client, which adds up to the latency, and CPU time, the shards' too. What "
+        "a server takes more than the unsharded one, layer by layer, is what sharding costs; what shards do while the "
+        "dense bottom is computed takes CPU time, but no time of the request's."
     )
 
 

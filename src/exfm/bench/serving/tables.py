@@ -12,6 +12,7 @@ from exfm.bench.serving.measuring import Measured
 from exfm.bench.serving.peers import PeersFound
 from exfm.bench.serving.sweep import SweepFound
 from exfm.bench.serving.targets import Judged
+from exfm.bench.tracing.spending import Group
 from exfm.planning.sizes import bytes_text
 
 TITLES = {"p50_ms": "P50", "p99_ms": "P99", "cpu_ms": "CPU"}
@@ -82,6 +83,21 @@ def of_targets(found: Sequence[Judged]) -> Table:
         for one in found
     ]
     return Table(heads, rows, num_words=3)
+
+
+def of_layers(every: Sequence[Measured]) -> Table:
+    """Return where the time of a request goes at each server, one request at a time."""
+    groups = [group for group in Group if any(one.cpu_ms[group] or one.wall_ms[group] for m in every for one in m.layers)]
+    rows = []
+    for measured in every:
+        if measured.load != measured.case.loads[0]:  # what follows is of the same servers
+            continue
+        what = f"{measured.case.model}, {measured.case.candidates}"
+        for one in measured.layers:
+            for kind, spent in (("wall", one.wall_ms), ("CPU", one.cpu_ms)):
+                figures = (f"{spent[group]:.2f}" if spent[group] else "" for group in groups)
+                rows.append((what, one.name, kind, *figures, f"{sum(spent.values()):.2f}"))
+    return Table(("model, candidates", "served", "ms", *groups, "all"), rows, num_words=3)
 
 
 def of_sweep(found: SweepFound) -> Table:
