@@ -1,6 +1,7 @@
 """Streams of a shard that looks requests up together."""
 
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +22,12 @@ from exfm.serving.stream.frames import HEAD, Frame, Kind, ask_frame, read_answer
 
 pytestmark = pytest.mark.slow
 
-MAX_CONCURRENCY = 12
-MAX_IDS = 60
+MAX_CONCURRENCY = 40
+MAX_IDS = 300
 BATCHING = {"max_batch_candidates": 10_000, "max_concurrency": MAX_CONCURRENCY, "max_ids": MAX_IDS}
 
 COUNT, SUM = (f'exfm_shard_batch_requests_{of}{{model="students-shard-0"}}' for of in ("count", "sum"))
+OF_FOUR = 'exfm_shard_batch_requests_bucket{le="4.0",model="students-shard-0"}'
 
 Bags = dict[Net, LookupBags]
 
@@ -38,7 +40,7 @@ def manifest(bundle: Path) -> BundleManifest:
 @pytest.fixture(scope="module")
 def bags(bundle: Path, manifest: BundleManifest) -> Bags:
     """Return what shard 0 is asked for."""
-    batches = encode_request(tensors_from_json(make_request(num_candidates=[3])), manifest.feature_schema)
+    batches = encode_request(tensors_from_json(make_request(num_candidates=[300])), manifest.feature_schema)
     return dict(Scorer.load(bundle, manifest).bags_for(batches)[0])
 
 
@@ -98,15 +100,37 @@ def test_requests_of_a_connection_are_looked_up_together_and_what_is_wrong_fails
 
 def test_a_batch_has_no_more_ids_than_a_request_may_have(shard: Pod, bags: Bags, manifest: BundleManifest) -> None:
     num_ids = sum(len(of_net.keys) for of_net in bags.values())
-    at_once = MAX_IDS // num_ids
-    assert at_once > 1
-    before = shard.counted(COUNT), shard.counted(SUM)
+    num_asked = 12
+    assert MAX_IDS // num_ids == 4
+    before = [shard.counted(name) for name in (COUNT, SUM, OF_FOUR)]
     ask = ask_frame(bags, request=0, shard=0, bundle_id=manifest.bundle_id, allowed_us=10**7)
     with shard.connect() as peer:
-        peer.sendall(MAX_CONCURRENCY * ask)
-        assert {frame.kind for frame in frames_of(peer, MAX_CONCURRENCY)} == {Kind.ANSWER}
-    assert shard.counted(SUM) - before[1] == MAX_CONCURRENCY
-    assert shard.counted(COUNT) - before[0] == -(-MAX_CONCURRENCY // at_once)
+        peer.sendall(num_asked * ask)
+        assert {frame.kind for frame in frames_of(peer, num_asked)} == {Kind.ANSWER}
+    num_batches, num_requests, num_small = np.subtract([shard.counted(name) for name in (COUNT, SUM, OF_FOUR)], before)
+    assert num_requests == num_asked > num_batches
+    assert num_small == num_batches
+
+
+def test_a_ranker_that_does_not_read_holds_up_only_itself_and_loses_nothing(
+    shard: Pod, bags: Bags, manifest: BundleManifest
+) -> None:
+    ask = ask_frame(bags, request=0, shard=0, bundle_id=manifest.bundle_id, allowed_us=10**8)
+    num_asked = 0
+    with shard.connect() as deaf, shard.connect() as other:
+        while True:
+            before = shard.counted(SUM)
+            deaf.sendall(20 * ask)
+            num_asked += 20
+            time.sleep(0.1)
+            if shard.counted(SUM) - before < 20:
+                break
+            assert num_asked < 20_000
+        for _ in range(5):
+            other.sendall(ask)
+            [frame] = frames_of(other, 1)
+            assert frame.kind == Kind.ANSWER
+        assert {frame.kind for frame in frames_of(deaf, num_asked)} == {Kind.ANSWER}
 
 
 def test_rankers_that_hang_up_while_their_requests_wait_give_their_places_back(

@@ -1,7 +1,7 @@
 """A queue in the event loop of what several requests want computed, by one call.
 
-A batch is computed when it is full, when all that are under way are in it, or when one has waited long enough; so a
-request that is alone waits for nobody. Computing holds the loop, and what comes meanwhile is the next batch.
+A batch is computed when it is full, when no others are known to come, or when one has waited long enough; so a request
+that is alone waits for nobody. Computing holds the loop, and what comes meanwhile is the next batch.
 """
 
 import asyncio

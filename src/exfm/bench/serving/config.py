@@ -69,8 +69,8 @@ class Case(Config):
     sums: Annotated[tuple[AnswerForm, ...], Field(min_length=1)] = ("fp32",)
     local_tables_mib: Annotated[tuple[LocalTablesMib, ...], Field(min_length=1)] = (0,)
     """Of items' tables that the ranker holds itself, in MiB, 0 to 1,048,576."""
-    requests: Requests = 100
-    """Of a server in a block, 2 to 100,000; a 99th percentile wants 100."""
+    requests: Requests = 105
+    """Of a server in a block, 2 to 100,000, rounded up to a multiple of `turns`; a 99th percentile wants 100."""
 
     def ways(self) -> list[Way]:
         """Return the different ones of all combinations."""
@@ -93,8 +93,8 @@ class Sweep(Config):
     """Numbers a row, a multiple of 4, 4 to 1,024."""
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 512
     """Of a request, 1 to 10,000: so many rows are read of each table."""
-    requests: Requests = 50
-    """Of a server in a block, 2 to 100,000."""
+    requests: Requests = 49
+    """Of a server in a block, 2 to 100,000, rounded up to a multiple of `turns`."""
 
 
 class Peers(Config):
@@ -104,8 +104,9 @@ class Peers(Config):
     """`none`: peers are left out."""
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 512
     """Of a request, 1 to 10,000."""
-    requests: Requests = 10
-    """Of a server in a block, 2 to 100,000. They are slow, and their distance is not one of per cents."""
+    requests: Requests = 7
+    """Of a server in a block, 2 to 100,000, rounded up to a multiple of `turns`. They are slow, and their distance is
+    not one of per cents."""
     mlserver: str = ""
     """Folder of a virtual environment with mlserver, torch and safetensors, whose dependencies are not exfm's; empty:
     MLServer is left out. By default MLServer 1.7 runs a worker that does not start with uvloop 0.22 or later."""

@@ -47,7 +47,7 @@ class Measured:
     score_spread: float
     """Standard deviation of the unsharded server's scores."""
     layers: tuple[Layered, ...]
-    """Where the time goes at the unsharded server, then at the sharded ones, one request at a time."""
+    """Where the time goes at the unsharded servers, then at the sharded ones, one request at a time."""
 
 
 def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, say: Say) -> list[Measured]:
@@ -83,9 +83,7 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
             scores = [client.scores(server, min(NUM_SCORED, len(messages))) for server in servers]
             say(f"  {'; '.join(map(str, some))}: traced")
             layers = tuple(
-                trace_layers(name, local.grpc_address, traced)
-                for (name, _), local in zip(arms, started, strict=True)
-                if name != BASELINES[1]
+                trace_layers(name, local.grpc_address, traced) for (name, _), local in zip(arms, started, strict=True)
             )
             for load in case.loads:
                 rate = load * client.requests_per_s(servers[0]) if load else 0.0

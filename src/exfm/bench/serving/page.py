@@ -66,7 +66,7 @@ def _how(findings: Findings) -> str:
         f"{facts}\n\n"
         "All servers of a case run at the same time, on the same two cores. Each of "
         f"{config.blocks} blocks has the same requests for each of them, in {config.turns} parts, each in a random "
-        f"order of the servers and after {config.warmup} requests that do not count. Ratios are to the unsharded "
+        f"order of the servers and after {config.warmup} that do not count. Ratios are to the unsharded "
         "server in the same block: their median over blocks, and a 95 % interval of order statistics. A/A is a second "
         "unsharded server. CPU time is that of a mean request at all of a way's processes, without the client's. Open "
         "loops have Poisson arrivals, and latency counts from when a request was due. Models have random weights in "
@@ -92,10 +92,11 @@ def _rule() -> str:
 
 def _traced() -> str:
     return (
-        f"Means of the middle half, by latency, of {NUM_TRACED} traced requests to each server, one at a time: wall time "
-        "of the server that is asked and of its client, which adds up to the latency, and CPU time, the shards' too. What "
-        "a server takes more than the unsharded one, layer by layer, is what sharding costs; what shards do while the "
-        "dense bottom is computed takes CPU time, but no time of the request's."
+        f"Means of the middle half, by latency, of {NUM_TRACED} traced requests to each server, one after another: "
+        "wall time of the server that is asked and of its client, which adds up to the latency, and CPU time, the "
+        "shards' too, where RPC service has what torch's other threads computed. What sharding costs is a layer's "
+        "difference from the unsharded server's, if it is more than that of A/A; a trace itself costs some 0.2 ms a "
+        "shard."
     )
 
 

@@ -87,7 +87,8 @@ def of_targets(found: Sequence[Judged]) -> Table:
 
 def of_layers(every: Sequence[Measured]) -> Table:
     """Return where the time of a request goes at each server, one request at a time."""
-    groups = [group for group in Group if any(one.cpu_ms[group] or one.wall_ms[group] for m in every for one in m.layers)]
+    layered = [one for measured in every for one in measured.layers]
+    groups = [group for group in Group if any(one.wall_ms[group] or one.cpu_ms[group] for one in layered)]
     rows = []
     for measured in every:
         if measured.load != measured.case.loads[0]:  # what follows is of the same servers

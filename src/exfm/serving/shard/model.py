@@ -5,8 +5,8 @@ Legend: B rows of one net, E dims of the looked-up features side by side.
 
 import asyncio
 import math
-import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -188,10 +188,11 @@ class ShardModel(ServedModel):
 
     def _answer_together(self, ask: Ask, deadline: Deadline) -> "asyncio.Future[dict[Net, Sums]]":
         self._check_ask(ask)
-        began_s = time.perf_counter()
-        sums = self._queue.put(self._find(self._bags(ask, None)), deadline)
-        spent = PREDICT_HIST_TIME.labels(**get_labels(self.name))
-        sums.add_done_callback(lambda _: spent.observe(time.perf_counter() - began_s))
+        with ExitStack() as timing:
+            timing.enter_context(PREDICT_HIST_TIME.labels(**get_labels(self.name)).time())
+            sums = self._queue.put(self._find(self._bags(ask, None)), deadline)
+            until_done = timing.pop_all()
+        sums.add_done_callback(lambda _: until_done.close())
         return sums
 
     def _check_ask(self, ask: Ask) -> None:

@@ -207,7 +207,7 @@ class RankerConnection(Connection):
             self._loop.call_soon(self._answer_next)
 
     def _answer_next(self) -> None:
-        """Answer one request; others of this server get their turn before the next."""
+        """Answer one request, or begin several; others of this server get their turn before the next."""
         if self._door.answer_together is not None:
             self._begin_next(self._door.answer_together)
             return
@@ -227,7 +227,8 @@ class RankerConnection(Connection):
             frame, came_ns = self._asked.popleft()
             if frame.kind != Kind.ASK:  # one that is timed: others' time would be in its own
                 self._answer_at_once(frame, came_ns)
-                continue
+                self._loop.call_soon(self._answer_next)
+                return
             try:
                 sums = answer_together(*self._read(frame, came_ns))
             except Exception as error:  # whatever it is, the ranker must hear of it: it waits
@@ -243,13 +244,13 @@ class RankerConnection(Connection):
         self._door.admission.release()
         if sums.cancelled():
             return
-        error = sums.exception()
+        try:
+            parts = answer_frame(sums.result(), request=frame.request, bundle_id=self._door.bundle_id)
+        except Exception as error:  # whatever it is, the ranker must hear of it: it waits
+            parts = [_error(error, frame)]
         if self.transport.is_closing():
             return
-        if error is not None:
-            self.send([_error(error, frame)])
-        else:
-            self.send(answer_frame(sums.result(), request=frame.request, bundle_id=self._door.bundle_id))
+        self.send(parts)
         if self._asked:
             self._loop.call_soon(self._answer_next)
 
@@ -282,5 +283,5 @@ class RankerConnection(Connection):
         return ask, deadline
 
 
-def _error(error: BaseException, frame: Frame) -> bytes:
+def _error(error: Exception, frame: Frame) -> bytes:
     return error_frame(status_of(error).grpc.value[0], message_of(error), request=frame.request)
