@@ -84,6 +84,16 @@ class Pod:
         return sum(int(float(count)) for count in counts)
 
 
+def receive(peer: socket.socket, size: int) -> bytes:
+    """Return the next bytes that a server sends, so many."""
+    received = b""
+    while len(received) < size:
+        piece = peer.recv(size - len(received))
+        assert piece, "the server hung up"
+        received += piece
+    return received
+
+
 def resident_bytes(pid: int) -> int:
     """Return how much memory a process has."""
     status = Path(f"/proc/{pid}/status").read_text()

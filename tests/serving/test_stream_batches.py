@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from pods import Pod, Pods, wait_for
+from pods import Pod, Pods, receive, wait_for
 from serving_requests import make_request
 
 from exfm.artifact.bundle import BundleManifest
@@ -53,15 +53,6 @@ def shard(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Po
     finally:
         pod.server.process.terminate()
     assert pod.exit_code() == 0
-
-
-def receive(peer: socket.socket, size: int) -> bytes:
-    received = b""
-    while len(received) < size:
-        piece = peer.recv(size - len(received))
-        assert piece, "the shard hung up"
-        received += piece
-    return received
 
 
 def frames_of(peer: socket.socket, num_frames: int) -> list[Frame]:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from pods import Pod, Pods, resident_bytes
+from pods import Pod, Pods, receive, resident_bytes
 
 from exfm.serving.stream.frames import HEAD, PING_FRAME, Kind
 
@@ -30,11 +30,7 @@ def shard(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Po
 def ping(peer: socket.socket) -> None:
     """Return once the shard has greeted."""
     peer.sendall(PING_FRAME)
-    received = b""
-    while len(received) < GREETING_BYTES:
-        piece = peer.recv(GREETING_BYTES - len(received))
-        assert piece, "the shard hung up"
-        received += piece
+    receive(peer, GREETING_BYTES)
 
 
 def wait_until_left(peer: socket.socket) -> None:

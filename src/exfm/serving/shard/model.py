@@ -240,7 +240,7 @@ class ShardModel(ServedModel):
 
     def _answers(self, requests: Sequence[FoundNets]) -> list[dict[Net, Sums] | Exception]:
         """Return the sums of several requests, by one call a net, or what is wrong with a request's."""
-        if len(requests) == 1:
+        if len(requests) == 1:  # each of a server that batches nothing: in 0.7 of the time
             [found] = requests
             return [_checked({net: self._tables.answer(of_net).numpy() for net, of_net in found.items()})]
         of_nets = {net: self._tables.answers([found[net] for found in requests]) for net in self._lookups}
