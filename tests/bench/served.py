@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from exfm.bench.serving.bench import bench_serving
-from exfm.bench.serving.config import Case, Peers, ServingBenchConfig, Sweep
+from exfm.bench.serving.config import Case, Memory, Peers, ServingBenchConfig, Sweep
 
 
 def main() -> None:
@@ -34,6 +34,7 @@ def main() -> None:
             ),
         ),
         sweep=Sweep(rows=()),
+        memory=Memory(requests=100, candidates=4),
         peers=Peers(model="none"),
     )
     bench_serving(Console(width=200), config, out=Path(sys.argv[1]))

@@ -55,11 +55,17 @@ def test_sharded_servers_are_measured_beside_unsharded_ones_and_give_the_same_sc
             assert min(one["wall_ms"]["dense operators"], one["cpu_ms"]["dense operators"]) > 0
         waits = [one["wall_ms"]["wait for shards"] for one in (unsharded, same, of_local)]
         assert max(waits) < of_sharded["wall_ms"]["wait for shards"]
+    assert [one["process"] for one in found["memory"]] == ["ranker", "shard 0", "shard 1"] * 2
+    for one in found["memory"]:
+        assert len(one["anonymous_bytes"]) == 50
+        assert (one["requests_a_part"], one["num_failed"]) == (2, 0)
+        assert 2**20 < min(one["anonymous_bytes"]) <= max(one["anonymous_bytes"]) < 2**32
     page = (out / "serving.md").read_text(encoding="utf-8")
     for words in (
         "2 shards, load-balanced, stream",
         "unsharded again (A/A)",
         "## Where the time goes",
+        "## Memory",
         "| drm3, 16 | unsharded | CPU |",
         "servers on cores",
         "2 crosses of rank 32 and 128-64 units",

@@ -1,5 +1,6 @@
 """Targets are judged, and told, by what was measured: here made up."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,16 @@ from exfm.bench.serving.config import Case, ServingBenchConfig, Way
 from exfm.bench.serving.findings import Findings
 from exfm.bench.serving.layers import Layered
 from exfm.bench.serving.measuring import BASELINES, Measured
-from exfm.bench.serving.page import page
+from exfm.bench.serving.memory import Grown
+from exfm.bench.serving.page import memory_text, page
 from exfm.bench.serving.peer_servers import Peer
 from exfm.bench.serving.peers import PeersFound
 from exfm.bench.serving.picture import draw
 from exfm.bench.serving.sweep import SweepFound, Swept, is_flat
 from exfm.bench.serving.targets import judged
 from exfm.bench.tracing.spending import Group
+
+MIB = 2**20
 
 STREAM, GRPC = Way(transport="stream"), Way(transport="grpc")
 
@@ -78,6 +82,51 @@ def test_a_noisy_machine_resolves_no_target() -> None:
     assert {one.verdict for one in found if one.target.statistic != "cpu_ms"} == {"not resolved"}
 
 
+def test_who_fails_requests_keeps_no_promise() -> None:
+    measured = measured_of((STREAM, 0.5))
+    [(way, series)] = measured.sharded
+    failing = Series(series.name, (replace(series.blocks[0], num_failed=1), *series.blocks[1:]))
+    assert {one.verdict for one in judged([replace(measured, sharded=((way, failing),))])} == {"not met"}
+    first = Series("unsharded", (replace(measured.unsharded.blocks[0], num_failed=1), *measured.unsharded.blocks[1:]))
+    assert {one.verdict for one in judged([replace(measured, unsharded=first)])} == {"not resolved"}
+
+
+def test_few_blocks_resolve_nothing_and_blocks_of_few_requests_no_p99() -> None:
+    measured = measured_of((STREAM, 1.0))
+
+    def verdicts(*, num_blocks: int, num_requests: int) -> list[str]:
+        def less(series: Series) -> Series:
+            return Series(
+                series.name, tuple(replace(one, num_requests=num_requests) for one in series.blocks[:num_blocks])
+            )
+
+        [(way, series)] = measured.sharded
+        arms = {"unsharded": less(measured.unsharded), "same": less(measured.same), "sharded": ((way, less(series)),)}
+        return [one.verdict for one in judged([replace(measured, **arms)])]
+
+    assert verdicts(num_blocks=25, num_requests=100) == ["met", "met", "met"]
+    assert verdicts(num_blocks=24, num_requests=100) == ["not resolved"] * 3
+    assert verdicts(num_blocks=25, num_requests=99) == ["met", "not resolved", "met"]
+
+
+def grown_of(bytes_a_request: float, *, step: int = 0) -> Grown:
+    """Return a process that settles at 100 MiB, and once more takes `step` bytes at a time."""
+    held = [50 * MIB + place * 5 * MIB for place in range(10)] + [
+        100 * MIB + int(2_000 * place * bytes_a_request) + step * (place > 30) for place in range(40)
+    ]
+    return Grown("2 shards", "ranker", 2_000, tuple(held), num_failed=0)
+
+
+@pytest.mark.parametrize(
+    ("grown", "is_flat_"),
+    [(grown_of(0), True), (grown_of(0, step=MIB), True), (grown_of(2), True), (grown_of(16), False)],
+    ids=["flat", "one step", "a drift below any object's size", "an object a request"],
+)
+def test_memory_is_flat_unless_requests_leave_something(grown: Grown, is_flat_: bool) -> None:
+    assert grown.is_flat == is_flat_
+    assert ("Memory is flat" in memory_text([grown])) == is_flat_
+
+
 @pytest.mark.parametrize(("times", "said"), [(1.0, "flat"), (1.2, "not flat")])
 def test_latency_is_flat_if_it_hardly_grows_with_rows(times: float, said: str) -> None:
     assert is_flat(sweep_of(times).growth(sharded=False)) == said
@@ -114,6 +163,7 @@ def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
         sweep=sweep_of(1.2),
         peers=peers,
     )
+    findings = replace(findings, memory=(grown_of(16),))
     text = page(findings, picture="serving.png")
     for words in (
         "- processor: a made-up one",
@@ -126,6 +176,8 @@ def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
         "MLServer: not installed",
         "Sharded serving is 5.000 [5.000, 5.000] times as fast as KServe, tuned (4 or more: met).",
         "of 3.60 times the bytes (3.5 or more: met)",
+        "| 2 shards | ranker | 100,000 | 95.0 | 101.2 | 16.00 [16.00, 16.00] | 0 |",
+        "Memory grows, or that is not resolved: ranker of 2 shards.",
     ):
         assert words in text
     draw(findings, tmp_path / "serving.png")

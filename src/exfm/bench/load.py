@@ -78,11 +78,8 @@ async def send_when_due(ask: Ask, messages: Sequence[bytes], due_s: Floats, *, a
     return sending.outcome(since_s=start_s + due_s)
 
 
-async def send_in_turn(
-    ask: Ask, messages: Sequence[bytes], num_requests: int, *, in_flight: int = 1, at: At = ()
-) -> Outcome:
+async def send_in_turn(ask: Ask, messages: Sequence[bytes], num_requests: int, *, in_flight: int = 1) -> Outcome:
     """Return what a closed loop gave, in which so many clients send their next request when the last is answered."""
-    hooks = dict(at)
     clock = asyncio.get_running_loop().time
     sending = _Sending(ask, messages, num_requests)
     sent_s = np.zeros(num_requests)
@@ -90,8 +87,6 @@ async def send_in_turn(
 
     async def send_some(numbers: Iterable[int]) -> None:
         for number in numbers:
-            if number in hooks:
-                hooks[number]()
             sent_s[number] = clock()
             await sending.send(number)
 

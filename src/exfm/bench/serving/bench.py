@@ -2,6 +2,8 @@
 
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +14,8 @@ from exfm.bench.serving import tables
 from exfm.bench.serving.config import ServingBenchConfig
 from exfm.bench.serving.findings import Findings
 from exfm.bench.serving.measuring import measure_case
-from exfm.bench.serving.page import beside_peers, flatness, page
+from exfm.bench.serving.memory import measure_memory
+from exfm.bench.serving.page import beside_peers, flatness, memory_text, page
 from exfm.bench.serving.peers import measure_peers
 from exfm.bench.serving.picture import draw
 from exfm.bench.serving.servers import Bundles, cores_of_servers
@@ -28,37 +31,42 @@ def bench_serving(console: Console, config: ServingBenchConfig, *, out: Path) ->
     Raises: ConfigError on a machine of one core; PlanError if a strategy finds no place for a model's tables;
     ServingError if servers do not start or answer.
     """
-    findings = measure(console, config)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / NUMBERS, findings.to_dict())
-    draw(findings, out / PICTURE)
-    (out / PAGE).write_text(page(findings, picture=PICTURE), encoding="utf-8")
+    for findings in measure(console, config):  # what was found is kept, though a later part may fail
+        write_json(out / NUMBERS, findings.to_dict())
+        draw(findings, out / PICTURE)
+        (out / PAGE).write_text(page(findings, picture=PICTURE), encoding="utf-8")
     tell(console, findings)
     console.print(f"{out / PAGE}, {PICTURE}, {NUMBERS}: the page, its picture, and the raw numbers", soft_wrap=True)
 
 
-def measure(console: Console, config: ServingBenchConfig) -> Findings:
-    """Return what was measured, and print how far it is."""
+def measure(console: Console, config: ServingBenchConfig) -> Iterator[Findings]:
+    """Yield what was measured, again after each part, and print how far it is."""
 
     def say(line: str) -> None:
         console.print(f"{time.strftime('%H:%M:%S')} {line}", style="dim", soft_wrap=True, highlight=False)
 
-    facts = facts_of_machine()
+    findings = Findings(facts=facts_of_machine(), config=config, cases=(), sweep=None, peers=None)
+    yield findings
     with tempfile.TemporaryDirectory(prefix="exfm-bench-") as folder:
         bundles = Bundles(Path(folder))
-        peers = None  # first: what is not exfm's may fail, and would lose the rest
+        for number, case in enumerate(config.cases, start=1):
+            say(f"case {number} of {len(config.cases)}: {case.model}, {case.candidates} candidates")
+            measured = measure_case(case, config, bundles, say=say)
+            findings = replace(findings, cases=(*findings.cases, *measured))
+            yield findings
+        if config.sweep.rows:
+            say("the sweep of rows")
+            findings = replace(findings, sweep=measure_sweep(config, bundles, say=say))
+            yield findings
+        if config.memory.requests:
+            say("memory")
+            findings = replace(findings, memory=tuple(measure_memory(config, bundles, say=say)))
+            yield findings
         if config.peers.model != "none":
             say(f"other servers: {config.peers.model}, {config.peers.candidates} candidates")
             peers = measure_peers(config, config.peers.model, bundles, Path(folder) / "peers", say=say)
-        cases = []
-        for number, case in enumerate(config.cases, start=1):
-            say(f"case {number} of {len(config.cases)}: {case.model}, {case.candidates} candidates")
-            cases += measure_case(case, config, bundles, say=say)
-        sweep = None
-        if config.sweep.rows:
-            say("the sweep of rows")
-            sweep = measure_sweep(config, bundles, say=say)
-    return Findings(facts=facts, config=config, cases=tuple(cases), sweep=sweep, peers=peers)
+            yield replace(findings, peers=peers)
 
 
 def tell(console: Console, findings: Findings) -> None:
@@ -69,6 +77,9 @@ def tell(console: Console, findings: Findings) -> None:
     if findings.sweep:
         console.print(tables.of_sweep(findings.sweep).rich())
         console.print(flatness(findings.sweep), soft_wrap=True)
+    if findings.memory:
+        console.print(tables.of_memory(findings.memory).rich())
+        console.print(memory_text(findings.memory), soft_wrap=True)
     if findings.peers:
         console.print(tables.of_peers(findings.peers).rich())
         console.print(beside_peers(findings.peers), soft_wrap=True)

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 
 from exfm.bench.cpu import CpuClock
-from exfm.bench.load import ANSWER_TIMEOUT_S, Ask, Floats, ask_by, new_runner, send_in_turn, send_when_due
+from exfm.bench.load import ANSWER_TIMEOUT_S, Ask, Floats, Outcome, ask_by, new_runner, send_in_turn, send_when_due
 from exfm.bench.serving.blocks import Turn
 from exfm.errors import ServingError
 from exfm.serving.local import LocalServing
@@ -20,7 +20,7 @@ from exfm.serving.local import LocalServing
 CONNECT_S = 10.0
 
 IN_FLIGHT = 4
-"""Requests under way while a server's capacity is measured: enough that its event loop never waits for one."""
+"""Requests under way while a server's capacity or memory is measured, enough that its event loop never waits."""
 
 NUM_PROBES, NUM_PROBING = 3, 60
 """Times that a capacity is measured, and of how many requests."""
@@ -126,31 +126,31 @@ class Client:
         """
         return np.concatenate([server.scores_of(self.answer(server, number)) for number in range(num_messages)])
 
+    def send(self, server: Server, num_requests: int) -> Outcome:
+        """Return what came of so many requests, of which IN_FLIGHT are always under way."""
+        return self._runner.run(send_in_turn(server.ask, server.messages, num_requests, in_flight=IN_FLIGHT))
+
     def requests_per_s(self, server: Server) -> float:
         """Return a server's capacity: the requests that it answers in a second while there are always more."""
-        found = [
-            self._runner.run(send_in_turn(server.ask, server.messages, NUM_PROBING, in_flight=IN_FLIGHT))
-            for _ in range(NUM_PROBES)
-        ]
+        found = [self.send(server, NUM_PROBING) for _ in range(NUM_PROBES)]
         # So many are always under way, and each stays for its latency (Little's law).
         return float(np.median([IN_FLIGHT * 1e3 / one.latency_ms.mean() for one in found]))
 
     def turn(self, server: Server, num_requests: int, *, first: int, num_warmup: int, due_s: Floats | None) -> Turn:
         """Return what a server did with so many requests after the warm-up; `first` is the first message's number.
 
-        `due_s` tells when they are due, those of the warm-up too; None asks one at a time.
+        `due_s` tells when they are due; None asks one at a time, as the warm-up always does.
         """
         num_messages = len(server.messages)
         messages = [server.messages[(first + place) % num_messages] for place in range(num_warmup + num_requests)]
         pids = [*server.pids, os.getpid()]
-        began: list[CpuClock] = []
-        at = [(num_warmup, lambda: began.append(CpuClock.read(pids)))]
+        if num_warmup:
+            self._runner.run(send_in_turn(server.ask, messages, num_warmup))
+        began = CpuClock.read(pids)
         if due_s is None:
-            sending = send_in_turn(server.ask, messages, len(messages), at=at)
+            sending = send_in_turn(server.ask, messages[num_warmup:], num_requests)
         else:
-            sending = send_when_due(server.ask, messages, due_s, at=at)
+            sending = send_when_due(server.ask, messages[num_warmup:], due_s)
         outcome = self._runner.run(sending)
-        *servers_s, client_s = CpuClock.read(pids).since(began[0]).processes_s
-        return Turn(
-            outcome.latency_ms[num_warmup:], sum(servers_s[:1]), sum(servers_s[1:]), client_s, outcome.num_failed
-        )
+        *servers_s, client_s = CpuClock.read(pids).since(began).processes_s
+        return Turn(outcome.latency_ms, sum(servers_s[:1]), sum(servers_s[1:]), client_s, outcome.num_failed)

@@ -97,6 +97,15 @@ class Sweep(Config):
     """Of a server in a block, 2 to 100,000, rounded up to a multiple of `turns`."""
 
 
+class Memory(Config):
+    """Requests to two shards, by streams and by gRPC, while the memory of all servers is read."""
+
+    requests: Annotated[int, Field(ge=0, le=100_000_000)] = 100_000
+    """By each, up to 100,000,000; 0: none. At 100,000, what a process holds 10 B more of for each is 1 MB."""
+    candidates: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Of a request, 1 to 10,000, of the sweep's models."""
+
+
 class Peers(Config):
     """Other servers of the same model, one request at a time."""
 
@@ -146,15 +155,11 @@ class ServingBenchConfig(Config):
     ways_at_once: Annotated[int, Field(ge=1, le=64)] = 4
     """Ways of serving whose servers run at the same time, 1 to 64, beside two unsharded servers; more are measured one
     after another. A process takes some 400 MiB, and there is one for each shard, and a ranker."""
-    cases: tuple[Case, ...] = (
-        Case(model="drm3", sums=("fp16",), local_tables_mib=(0, 16), requests=21),
-        Case(
-            model="drm3", candidates=2048, transports=("stream",), sums=("fp16",), local_tables_mib=(0, 16), requests=7
-        ),
-    )
-    """By default what fits into 20 minutes: of the three models, the one with the least work beside its tables, 143 ms
-    of CPU time for 512 candidates; of drm1 it is 372 (2 vCPU of an Intel Xeon, 2026-11)."""
+    cases: tuple[Case, ...] = (Case(model="drm3", sums=("fp16",), local_tables_mib=(0, 16)),)
+    """By default what fits into half an hour: of the three models, the one with the least work beside its tables, 143
+    ms of CPU time for 512 candidates; of drm1 it is 372 (2 vCPU of an Intel Xeon, 2026-11)."""
     sweep: Sweep = Sweep()
+    memory: Memory = Memory()
     peers: Peers = Peers()
 
     def model(self, kind: ModelKind) -> GeneratedModel:

@@ -6,6 +6,7 @@ from typing import Any
 
 from exfm.bench.serving.config import ServingBenchConfig
 from exfm.bench.serving.measuring import Measured
+from exfm.bench.serving.memory import Grown
 from exfm.bench.serving.peers import PeersFound
 from exfm.bench.serving.sweep import SweepFound
 
@@ -20,6 +21,7 @@ class Findings:
     cases: tuple[Measured, ...]
     sweep: SweepFound | None
     peers: PeersFound | None
+    memory: tuple[Grown, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the raw numbers of all blocks, as JSON can hold them."""
@@ -29,6 +31,7 @@ class Findings:
             "cases": [_case(one) for one in self.cases],
             "sweep": _sweep(self.sweep) if self.sweep else None,
             "peers": _peers(self.peers) if self.peers else None,
+            "memory": [one.to_dict() for one in self.memory],
         }
 
 

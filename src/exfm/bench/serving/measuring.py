@@ -26,6 +26,9 @@ NUM_SCORED = 10
 CHOOSING_BLOCKS, CHOOSING_REQUESTS = 9, 20
 """In which the best number of threads is found."""
 
+OPEN_REQUESTS = 20
+"""Of a part of a block in an open loop, at least: its queue begins empty, and wants time to build up."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -119,17 +122,18 @@ def take_series(
     requests_per_s: float = 0.0,
 ) -> list[Series]:
     """Return each server's blocks of so many requests, under a load of so many a second, or 0: a closed loop."""
-    per_turn = -(-num_requests // config.turns)
+    num_turns = min(config.turns, max(1, num_requests // OPEN_REQUESTS)) if requests_per_s else config.turns
+    per_turn = -(-num_requests // num_turns)
 
     def take(server: int, turn: int) -> Turn:
         due_s: Floats | None = None
         if requests_per_s:
             arrivals = np.random.default_rng((config.seed, turn))  # the same for all servers
-            due_s = np.cumsum(arrivals.exponential(1 / requests_per_s, size=config.warmup + per_turn))
+            due_s = np.cumsum(arrivals.exponential(1 / requests_per_s, size=per_turn))
         return client.turn(servers[server], per_turn, first=turn * per_turn, num_warmup=config.warmup, due_s=due_s)
 
     names = [server.name for server in servers]
-    return take_blocks(names, take, num_blocks=config.blocks, num_turns=config.turns, seed=config.seed)
+    return take_blocks(names, take, num_blocks=config.blocks, num_turns=num_turns, seed=config.seed)
 
 
 def best_threads(bundle: Path, messages: Sequence[bytes], config: ServingBenchConfig) -> int:

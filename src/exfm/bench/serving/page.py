@@ -1,13 +1,17 @@
 """The page that says what was found."""
 
+from collections.abc import Sequence
+
 from exfm.bench.serving import tables
 from exfm.bench.serving.findings import Findings
 from exfm.bench.serving.layers import NUM_TRACED
+from exfm.bench.serving.measuring import OPEN_REQUESTS
+from exfm.bench.serving.memory import FLAT_BYTES, NUM_PARTS, NUM_SETTLING, Grown
 from exfm.bench.serving.models import NETWORKS
 from exfm.bench.serving.peers import FASTER, SMALLER, PeersFound, is_faster
 from exfm.bench.serving.ratios import MAX_HALF_WIDTH
 from exfm.bench.serving.sweep import FLAT, SweepFound, is_flat
-from exfm.bench.serving.targets import judged
+from exfm.bench.serving.targets import MIN_BLOCKS, MIN_REQUESTS_P99, judged
 from exfm.models.config import NetworkConfig
 from exfm.planning.sizes import bytes_text
 
@@ -24,6 +28,8 @@ def page(findings: Findings, *, picture: str) -> str:
     if findings.sweep:
         sections += ["## More rows, the same requests", tables.of_sweep(findings.sweep).markdown()]
         sections += [flatness(findings.sweep)]
+    if findings.memory:
+        sections += ["## Memory", tables.of_memory(findings.memory).markdown(), memory_text(findings.memory)]
     if findings.peers:
         sections += ["## Other servers", tables.of_peers(findings.peers).markdown(), beside_peers(findings.peers)]
     return "\n\n".join(sections) + "\n"
@@ -40,6 +46,17 @@ def flatness(found: SweepFound) -> str:
     return (
         f"From {first.rows:,} to {last.rows:,} rows a table, latency is {', '.join(parts)}; flat means a ratio of at "
         f"most {FLAT:g}; that of a second server of the fewest rows is {chance}."
+    )
+
+
+def memory_text(found: Sequence[Grown]) -> str:
+    """Return whether memory stays flat while requests go on."""
+    growing = [f"{one.process} of {one.way}" for one in found if not one.is_flat]
+    verdict = f"grows, or that is not resolved: {', '.join(growing)}" if growing else "is flat"
+    return (
+        f"Memory {verdict}. It is what a process allocated, read "
+        f"{NUM_PARTS} times, of which the first {NUM_SETTLING} do not count; the slope is the median of those between "
+        f"any two (Theil and Sen), and flat is one whose interval ends at {FLAT_BYTES:g} B a request or below."
     )
 
 
@@ -66,13 +83,13 @@ def _how(findings: Findings) -> str:
         f"{facts}\n\n"
         "All servers of a case run at the same time, on the same two cores. Each of "
         f"{config.blocks} blocks has the same requests for each of them, in {config.turns} parts, each in a random "
-        f"order of the servers and after {config.warmup} that do not count. Ratios are to the unsharded "
-        "server in the same block: their median over blocks, and a 95 % interval of order statistics. A/A is a second "
-        "unsharded server. CPU time is that of a mean request at all of a way's processes, without the client's. Open "
-        "loops have Poisson arrivals, and latency counts from when a request was due. Models have random weights in "
-        f"int8: {config.bytes_factor:g} of the bytes of large ones, rows {config.dim_factor:g} as wide, seed "
-        f"{config.seed}. {_layers(NETWORKS[config.network])}, which exfm computes in {config.dense_precision}; models "
-        "with more and more rows have small ones."
+        f"order of the servers and after {config.warmup} that do not count (open loops in parts of {OPEN_REQUESTS} or "
+        "more). Ratios are to the unsharded server in the same block: their median over blocks, and a 95 % interval of "
+        "order statistics. A/A is a second unsharded server. CPU time is that of a mean request at all of a way's "
+        "processes, without the client's. Open loops have Poisson arrivals, and latency counts from when a request was "
+        f"due. Models have random weights in int8: {config.bytes_factor:g} of the bytes of large ones, rows "
+        f"{config.dim_factor:g} as wide, seed {config.seed}. {_layers(NETWORKS[config.network])}, which exfm computes "
+        f"in {config.dense_precision}; models with more and more rows have small ones."
     )
 
 
@@ -84,9 +101,11 @@ def _layers(network: NetworkConfig) -> str:
 def _rule() -> str:
     return (
         "A target is met if the ratio's interval reaches it and A/A's is at most "
-        f"{MAX_HALF_WIDTH:g} wide to either side; it is not met if the interval lies above, and else not resolved. The "
-        "99th percentile of a block of fewer than 100 requests is nearly its slowest. A ranker that holds tables asks "
-        "shards for the sums of the others alone."
+        f"{MAX_HALF_WIDTH:g} wide to either side; it is not met if the interval lies above, or a request failed, and "
+        f"else not resolved. Nor is one resolved by fewer than {MIN_BLOCKS} blocks, or a P99 by blocks of fewer than "
+        f"{MIN_REQUESTS_P99} requests, of which it is the slowest. What A/A's median is off 1 is the chance of a start "
+        "(where its memory lies), which no number of blocks lessens. A ranker that holds tables asks shards for the "
+        "sums of the others alone."
     )
 
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from exfm.bench.serving.blocks import FIGURES, STATISTICS, Series
 from exfm.bench.serving.measuring import Measured
+from exfm.bench.serving.memory import NUM_SETTLING, Grown
 from exfm.bench.serving.peers import PeersFound
 from exfm.bench.serving.sweep import SweepFound
 from exfm.bench.serving.targets import Judged
@@ -119,6 +120,25 @@ def of_sweep(found: SweepFound) -> Table:
         for one in found.sizes
     ]
     return Table(heads, rows, num_words=0)
+
+
+def of_memory(found: Sequence[Grown]) -> Table:
+    """Return every process, and how its memory grew."""
+    heads = ("served", "process", "requests", "MiB after a fifth", "MiB at the end", "B a request", "failed")
+    rows = [
+        (
+            one.way,
+            one.process,
+            f"{one.requests_a_part * len(one.anonymous_bytes):,}",
+            f"{one.anonymous_bytes[NUM_SETTLING - 1] / 2**20:.1f}",
+            f"{one.anonymous_bytes[-1] / 2**20:.1f}",
+            f"{slope.median:.2f} [{slope.low:.2f}, {slope.high:.2f}]",
+            str(one.num_failed),
+        )
+        for one in found
+        for slope in [one.bytes_a_request]
+    ]
+    return Table(heads, rows, num_words=2)
 
 
 def of_peers(found: PeersFound) -> Table:

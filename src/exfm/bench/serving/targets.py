@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exfm.bench.serving.blocks import Statistic
+from exfm.bench.serving.blocks import Series, Statistic
 from exfm.bench.serving.config import Way
 from exfm.bench.serving.measuring import Measured
 from exfm.bench.serving.ratios import Interval, Verdict, judge
@@ -31,6 +31,12 @@ TARGETS = (
 )
 """P99 and P50 on the fast path within what Lui et al. (arXiv:2011.02084) report of their best configuration."""
 
+MIN_BLOCKS = 25
+"""Below which nothing is resolved."""
+
+MIN_REQUESTS_P99 = 100
+"""Of a block, below which its 99th percentile is but its slowest request."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -53,6 +59,16 @@ def judged(every: Sequence[Measured]) -> list[Judged]:
                 if target.transport == way.transport and measured.case.candidates in target.candidates:
                     ratio = series.ratio(target.statistic, measured.unsharded)
                     of_same = measured.same.ratio(target.statistic, measured.unsharded)
-                    verdict = judge(ratio, target.most, of_same=of_same)
+                    verdict = _verdict(target, series, measured, ratio, of_same)
                     found.append(Judged(target, measured, way, ratio, of_same, verdict))
     return found
+
+
+def _verdict(target: Target, series: Series, measured: Measured, ratio: Interval, of_same: Interval) -> Verdict:
+    if series.num_failed:  # a refusal takes no time
+        return "not met"
+    if measured.unsharded.num_failed or measured.same.num_failed or len(series.blocks) < MIN_BLOCKS:
+        return "not resolved"
+    if target.statistic == "p99_ms" and min(block.num_requests for block in series.blocks) < MIN_REQUESTS_P99:
+        return "not resolved"
+    return judge(ratio, target.most, of_same=of_same)

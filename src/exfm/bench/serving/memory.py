@@ -1,0 +1,111 @@
+"""Many requests to servers whose memory is read meanwhile: whether it grows by them."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import theilslopes
+
+from exfm.bench.serving.client import Client
+from exfm.bench.serving.config import ServingBenchConfig, Way
+from exfm.bench.serving.measuring import Say
+from exfm.bench.serving.models import of_rows
+from exfm.bench.serving.ratios import CONFIDENCE, Interval
+from exfm.bench.serving.servers import TWO_SHARDS, Bundles, serving
+from exfm.errors import ConfigError
+
+WAYS = tuple(TWO_SHARDS.model_copy(update={"transport": transport}) for transport in ("stream", "grpc"))
+
+ROWS = 10_000
+"""Of each table."""
+
+NUM_PARTS = 50
+"""Of all requests, after each of which memory is read."""
+
+NUM_SETTLING = 10
+"""Parts before those that count: buffers, caches and the allocator's arenas find their size."""
+
+FLAT_BYTES = 10.0
+"""A request, at most: less than the smallest object of Python's, of which a leak loses one or more each time."""
+
+
+@dataclass(frozen=True)
+class Grown:
+    """One process's own memory, in bytes, after each part of the requests."""
+
+    way: str
+    process: str
+    requests_a_part: int
+    anonymous_bytes: tuple[int, ...]
+    num_failed: int
+    """Of the way's requests."""
+
+    @property
+    def bytes_a_request(self) -> Interval:
+        """Return the slope: the median of those between any two parts that count, which a step at once moves little."""
+        counted = self.anonymous_bytes[NUM_SETTLING:]
+        requests = self.requests_a_part * np.arange(len(counted))
+        slope, _, low, high = theilslopes(counted, requests, CONFIDENCE)
+        return Interval(float(slope), float(low), float(high))
+
+    @property
+    def is_flat(self) -> bool:
+        """Return whether memory grows by no more than FLAT_BYTES a request, with CONFIDENCE."""
+        return self.bytes_a_request.high <= FLAT_BYTES
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the raw numbers, as JSON can hold them."""
+        return {
+            "way": self.way,
+            "process": self.process,
+            "requests_a_part": self.requests_a_part,
+            "anonymous_bytes": list(self.anonymous_bytes),
+            "num_failed": self.num_failed,
+        }
+
+
+def measure_memory(config: ServingBenchConfig, bundles: Bundles, *, say: Say) -> list[Grown]:
+    """Return what each process of each way of serving held, while it was asked one request after another.
+
+    Raises: ServingError if servers do not start; ConfigError where the kernel does not tell.
+    """
+    candidates, per_part = config.memory.candidates, -(-config.memory.requests // NUM_PARTS)
+    model = of_rows(ROWS, num_tables=config.sweep.num_tables, dim=config.sweep.dim)
+    messages = model.messages(config.distinct_requests, candidates=candidates, seed=config.seed)
+    bundle = bundles.of("memory", model, TWO_SHARDS, candidates=candidates)
+    found = []
+    for way in WAYS:
+        say(f"  {way}: {per_part * NUM_PARTS:,} requests of {candidates} candidates")
+        with ExitStack() as stack, Client() as client:
+            local = stack.enter_context(serving(bundle, threads=1, precision=config.dense_precision, way=way))
+            server = client.server(str(way), local, messages)
+            held, num_failed = [], 0
+            for _ in range(NUM_PARTS):
+                num_failed += client.send(server, per_part).num_failed
+                held.append([anonymous_bytes(pid) for pid in server.pids])
+        found += _grown(way, per_part, held, num_failed)
+    return found
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Return the memory of a process that no file is behind: what it allocated.
+
+    Raises: ConfigError where the kernel does not tell.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+        [size] = [line.split()[1] for line in lines if line.startswith("RssAnon:")]
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the memory of process {pid} cannot be read ({error}); measure on Linux") from error
+    return int(size) * 1024
+
+
+def _grown(way: Way, per_part: int, held: Sequence[Sequence[int]], num_failed: int) -> list[Grown]:
+    names = ["ranker", *(f"shard {shard}" for shard in range(len(held[0]) - 1))]
+    return [
+        Grown(str(way), name, per_part, anonymous, num_failed)
+        for name, anonymous in zip(names, zip(*held, strict=True), strict=True)
+    ]
