@@ -11,11 +11,18 @@ import pytest
 import torch
 from prometheus_client import REGISTRY
 
-from exfm.errors import DeadlineError, OverloadedError, ServingError, ShardUnavailableError, VersionMismatchError
+from exfm.errors import (
+    DeadlineError,
+    OverloadedError,
+    RequestError,
+    ServingError,
+    ShardUnavailableError,
+    VersionMismatchError,
+)
 from exfm.models.lookup import LookupBags
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
-from exfm.serving.ranker.breaker import Breaker, GuardedShard
+from exfm.serving.ranker.breaker import Breaker, GuardedShard, Pass
 from exfm.serving.ranker.link import NetBags, NetSums, ShardId, ShardLink
 from exfm.serving.ranker.shards import ask_all
 from exfm.serving.tls import TlsFiles
@@ -68,16 +75,17 @@ class Breaking:
 
     def fail(self, times: int) -> None:
         for _ in range(times):
-            assert self.breaker.admits()
-            self.breaker.failed()
+            admitted = self.breaker.admit()
+            assert admitted is not None
+            self.breaker.failed(admitted)
 
 
 def test_failures_in_a_row_open_a_breaker() -> None:
     breaking = Breaking()
     breaking.fail(2)
-    assert breaking.breaker.admits()
+    assert breaking.breaker.admit() is Pass.PLAIN
     breaking.fail(1)
-    assert not breaking.breaker.admits()
+    assert breaking.breaker.admit() is None
 
 
 def test_an_answer_between_failures_keeps_a_breaker_closed() -> None:
@@ -85,18 +93,18 @@ def test_an_answer_between_failures_keeps_a_breaker_closed() -> None:
     for _ in range(5):
         breaking.fail(2)
         breaking.breaker.answered()
-    assert breaking.breaker.admits()
+    assert breaking.breaker.admit() is Pass.PLAIN
 
 
 def test_after_a_pause_one_request_probes_and_its_answer_closes_the_breaker() -> None:
     breaking = Breaking()
     breaking.fail(3)
     breaking.clock.now_s = 9.9
-    assert not breaking.breaker.admits()
+    assert breaking.breaker.admit() is None
     breaking.clock.now_s = 10.0
-    assert [breaking.breaker.admits() for _ in range(3)] == [True, False, False]
+    assert [breaking.breaker.admit() for _ in range(3)] == [Pass.PROBE, None, None]
     breaking.breaker.answered()
-    assert all(breaking.breaker.admits() for _ in range(3))
+    assert [breaking.breaker.admit() for _ in range(3)] == [Pass.PLAIN] * 3
 
 
 def test_a_probe_that_fails_begins_another_pause() -> None:
@@ -105,29 +113,40 @@ def test_a_probe_that_fails_begins_another_pause() -> None:
     breaking.clock.now_s = 10.0
     breaking.fail(1)
     breaking.clock.now_s = 19.9
-    assert not breaking.breaker.admits()
+    assert breaking.breaker.admit() is None
     breaking.clock.now_s = 20.0
-    assert breaking.breaker.admits()
+    assert breaking.breaker.admit() is Pass.PROBE
 
 
 def test_a_probe_that_gives_up_leaves_its_turn_to_the_next() -> None:
     breaking = Breaking()
     breaking.fail(3)
     breaking.clock.now_s = 10.0
-    assert breaking.breaker.admits()
-    breaking.breaker.learned_nothing()
-    assert [breaking.breaker.admits() for _ in range(2)] == [True, False]
+    assert breaking.breaker.admit() is Pass.PROBE
+    breaking.breaker.learned_nothing(Pass.PROBE)
+    assert [breaking.breaker.admit() for _ in range(2)] == [Pass.PROBE, None]
+
+
+def test_what_was_asked_before_a_breaker_opened_neither_lengthens_the_pause_nor_ends_a_probe() -> None:
+    breaking = Breaking()
+    breaking.fail(3)
+    breaking.clock.now_s = 9.0
+    breaking.breaker.failed(Pass.PLAIN)
+    breaking.clock.now_s = 10.0
+    assert breaking.breaker.admit() is Pass.PROBE
+    breaking.breaker.learned_nothing(Pass.PLAIN)
+    assert breaking.breaker.admit() is None
 
 
 def test_a_breaker_of_no_failures_never_opens() -> None:
     breaker = Breaker(failures=0, pause_s=10)
     for _ in range(100):
-        breaker.failed()
-    assert breaker.admits()
+        breaker.failed(Pass.PLAIN)
+    assert breaker.admit() is Pass.PLAIN
 
 
 def ask_often(
-    link: ScriptedLink, *, times: int, may_miss: bool, allowed_s: float = 1.0
+    link: ScriptedLink, *, times: int, may_miss: bool, deadline: Deadline | None = None
 ) -> Sequence[NetSums | Exception | None]:
     """Return what comes of asking a shard behind a breaker of 3 failures, one request after another."""
 
@@ -137,25 +156,27 @@ def ask_often(
         for _ in range(times):
             try:
                 sums, _ = await ask_all(
-                    [shard], [BAGS], deadline=Deadline.after(allowed_s), meanwhile=lambda: None, may_miss=may_miss
+                    [shard], [BAGS], deadline=deadline or Deadline.after(1), meanwhile=lambda: None, may_miss=may_miss
                 )
                 found += sums
-            except ServingError as error:
-                found.append(error)
-            except VersionMismatchError as error:
+            except (ServingError, RequestError) as error:
                 found.append(error)
         return found
 
     return asyncio.run(ask())
 
 
+def missing() -> float:
+    return REGISTRY.get_sample_value("exfm_ranker_missing_answers_total", {"shard": "7"}) or 0.0
+
+
 @pytest.mark.parametrize("error", [ShardUnavailableError("away"), DeadlineError("late")], ids=str)
 def test_a_shard_that_gives_no_sums_is_missed_and_then_not_asked(error: Exception) -> None:
     link = ScriptedLink(error)
-    before = REGISTRY.get_sample_value("exfm_ranker_missing_answers_total", {"shard": "7"}) or 0.0
+    before = missing()
     assert ask_often(link, times=10, may_miss=True) == [None] * 10
     assert link.num_asked == 3
-    assert REGISTRY.get_sample_value("exfm_ranker_missing_answers_total", {"shard": "7"}) == before + 10
+    assert missing() == before + 10
 
 
 def test_lookups_that_gave_sums_are_measured() -> None:
@@ -185,10 +206,43 @@ def test_an_overloaded_shard_is_missed_but_asked_again() -> None:
     assert ask_often(link, times=10, may_miss=True) == [None] * 9 + [SUMS]
 
 
-def test_a_caller_in_a_hurry_does_not_take_a_shard_from_others() -> None:
+@pytest.mark.parametrize("allowed_ms", [50, 1_000], ids=["a hurry", "a ranker that took most of the time"])
+def test_who_leaves_a_shard_no_time_does_not_take_it_from_others(allowed_ms: float) -> None:
     link = ScriptedLink(DeadlineError("late"))
-    assert ask_often(link, times=10, may_miss=True, allowed_s=0.05) == [None] * 10
+    before = missing()
+    in_50_ms = Deadline(at_s=time.monotonic() + 0.05, allowed_ms=allowed_ms)
+    assert ask_often(link, times=10, may_miss=True, deadline=in_50_ms) == [None] * 10
     assert link.num_asked == 10
+    assert missing() == before
+
+
+def test_no_shard_is_missed_by_who_has_no_time_to_ask_it() -> None:
+    link = ScriptedLink(None)
+    before = missing()
+    assert ask_often(link, times=10, may_miss=True, deadline=Deadline(at_s=0, allowed_ms=1_000)) == [None] * 10
+    assert (link.num_asked, missing()) == (0, before)
+
+
+def test_a_request_that_is_refused_says_nothing_of_a_shard_that_is_away() -> None:
+    away = ShardUnavailableError("away")
+    link = ScriptedLink(away, away, RequestError("too large"), away, away)
+    found = ask_often(link, times=5, may_miss=False)
+    assert [type(error) for error in found] == [
+        ShardUnavailableError, ShardUnavailableError, RequestError, ShardUnavailableError, ShardUnavailableError
+    ]  # fmt: skip
+    assert link.num_asked == 4, "the third failure opened the breaker"
+
+
+def test_another_bundle_is_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    def mismatched() -> float:
+        return REGISTRY.get_sample_value("exfm_ranker_mismatched_shards_total", {"shard": "7"}) or 0.0
+
+    before = mismatched()
+    ask_often(ScriptedLink(VersionMismatchError("it serves another bundle")), times=4, may_miss=True)
+    assert mismatched() == before + 4
+    assert [record.getMessage() for record in caplog.records] == [
+        "shard 7 at nowhere:1 is another one: it serves another bundle"
+    ]
 
 
 @pytest.mark.parametrize("error", [VersionMismatchError("another"), ServingError("malformed")], ids=str)
@@ -196,10 +250,49 @@ def test_what_is_wrong_with_a_bundle_or_an_answer_is_never_missed(error: Excepti
     assert ask_often(ScriptedLink(error), times=5, may_miss=True) == [error] * 5
 
 
-def test_a_shards_refusal_for_load_is_told_apart() -> None:
-    error = ScriptedLink().error(grpc.StatusCode.RESOURCE_EXHAUSTED, "64 requests under way", Deadline.after(1))
-    assert isinstance(error, OverloadedError)
-    assert str(error) == "shard 7 at nowhere:1 refused: 64 requests under way"
+REFUSALS = {
+    "load": (grpc.StatusCode.RESOURCE_EXHAUSTED, "64 requests under way", OverloadedError),
+    "too large a request": (grpc.StatusCode.INVALID_ARGUMENT, "the sums take 80 MB: ask in parts", RequestError),
+    "another bundle": (grpc.StatusCode.FAILED_PRECONDITION, "it holds bundle 1", VersionMismatchError),
+    "another shard": (grpc.StatusCode.NOT_FOUND, "no model 'students-shard-7' here", VersionMismatchError),
+}
+
+
+@pytest.mark.parametrize(("code", "details", "kind"), REFUSALS.values(), ids=REFUSALS)
+def test_refusals_of_a_shard_are_told_apart(code: grpc.StatusCode, details: str, kind: type[Exception]) -> None:
+    error = ScriptedLink().error(code, details, Deadline.after(1))
+    assert type(error) is kind
+    assert str(error) == f"shard 7 at nowhere:1 refused: {details}"
+
+
+def test_a_message_beyond_grpcs_limit_is_the_requests_fault() -> None:
+    details = "SERVER: Received message larger than max (5000 vs. 4096)"
+    error = ScriptedLink().error(grpc.StatusCode.RESOURCE_EXHAUSTED, details, Deadline.after(1))
+    assert type(error) is RequestError
+    assert "ask in parts" in str(error)
+
+
+def test_requests_are_on_their_way_before_this_server_computes() -> None:
+    """Each shard's lookup gets as many turns of the event loop as gRPC needs to send it."""
+    sent: list[int] = []
+
+    class SendingLink(ScriptedLink):
+        async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            sent.append(self.shard.shard)
+            return SUMS
+
+    found = asyncio.run(
+        ask_all(
+            [SendingLink(None) for _ in range(4)],
+            [BAGS] * 4,
+            deadline=Deadline.after(1),
+            meanwhile=lambda: list(sent),
+            may_miss=False,
+        )
+    )
+    assert found == ([SUMS] * 4, [7] * 4)
 
 
 def test_a_probe_whose_request_is_broken_off_is_followed_by_another() -> None:

@@ -37,13 +37,15 @@ class Cluster:
 def start(bundle: Path, pods: Pods, dns: DnsServer) -> Callable[..., Cluster]:
     """Return what starts a cluster; DNS knows all of shard 1's servers, or as many as told."""
 
-    def start_cluster(*, num_known: int = 2, settings: dict[str, int] | None = None) -> Cluster:
+    def start_cluster(
+        *, num_known: int = 2, settings: dict[str, int] | None = None, of_ranker: dict[str, float] | None = None
+    ) -> Cluster:
         ports = claim_ports([0, 0])
         dns.names = {"shard-0.exfm": ["127.0.0.1"], "shard-1.exfm": list(HOSTS[:num_known])}
         shard_0 = pods.shard(bundle, 0, port=ports[0], settings=settings)
         replicas = [pods.shard(bundle, 1, host=host, port=ports[1], settings=settings) for host in HOSTS]
         names = [dns.address_of(f"shard-{shard}.exfm", port) for shard, port in enumerate(ports)]
-        cluster = Cluster(pods.ranker(bundle, names), shard_0, replicas)
+        cluster = Cluster(pods.ranker(bundle, names, settings=of_ranker), shard_0, replicas)
         for pod in (*replicas, cluster.ranker):
             pod.wait_until_ready()
         wait_for(lambda: all(lookups_of(replicas[:num_known], cluster, num_requests=4)))
@@ -145,6 +147,14 @@ def test_a_server_that_does_not_answer_any_more_is_left_out_within_seconds(start
     assert not all(answers(cluster.ranker) for _ in range(2))  # they take turns
     time.sleep(6)
     assert all(answers(cluster.ranker) for _ in range(10))
+
+
+def test_a_server_that_hangs_costs_no_request_where_lookups_are_sent_once_more(start: Callable[..., Cluster]) -> None:
+    cluster = start(of_ranker={"hedge_after_ms": 50, "hedge_share": 1.0})
+    cluster.replicas[0].server.process.send_signal(signal.SIGSTOP)
+    assert all(answers(cluster.ranker) for _ in range(10))
+    won = cluster.ranker.counted('exfm_ranker_won_hedges_total{shard="1"}')
+    assert 4 <= won <= cluster.ranker.counted('exfm_ranker_hedged_lookups_total{shard="1"}')
 
 
 def test_no_server_left_gives_unavailable_and_a_new_address_is_found(

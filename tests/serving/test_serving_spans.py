@@ -136,7 +136,32 @@ def test_requests_that_are_not_sampled_or_whose_header_is_malformed_make_no_span
     assert {span.trace_id.hex()[0] for _, span in collector.spans} <= set("1235")
 
 
+def test_a_shard_begins_no_trace_of_its_own_where_the_sampler_chooses_requests(
+    bundle: Path, transport: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = Collector()
+    thread = threading.Thread(target=collector.server.serve_forever)
+    thread.start()
+    monkeypatch.setenv(ENDPOINTS[0], f"http://127.0.0.1:{collector.server.server_address[1]}")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    try:
+        with serve_local(bundle, ranker=RankerConfig(transport=transport)) as serving:
+            for _ in range(20):
+                serving.ask(BODY)
+        spans = list(collector.spans)  # servers that end export the last ones
+    finally:
+        collector.server.shutdown()
+        collector.server.server_close()
+        thread.join()
+    traces = {server: {span.trace_id for name, span in spans if name == server} for server in SERVERS}
+    assert 0 < len(traces["students"]) < 20
+    assert traces["students-shard-0"] == traces["students-shard-1"] == traces["students"]
+
+
 def test_without_an_endpoint_there_are_no_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ENDPOINTS:
         monkeypatch.delenv(name, raising=False)
-    assert Spans.from_environment(service="students") is None
+    assert Spans.from_environment(service="students", begins_traces=True) is None

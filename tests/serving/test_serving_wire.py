@@ -1,5 +1,6 @@
 """Bytes, bodies and deadlines, without a server."""
 
+import json
 import struct
 from typing import Any
 
@@ -123,7 +124,25 @@ def test_a_shape_that_no_input_has_is_refused(shape: list[int]) -> None:
 @given(st.binary(max_size=60), st.one_of(st.none(), st.text(max_size=5), st.integers(0, 99).map(str)))
 def test_no_body_breaks_the_reader(body: bytes, json_length: str | None) -> None:
     with pytest.raises(RequestError):
-        read_body(body, json_length=json_length)
+        read_body(body, json_length=json_length, max_ids=100)
+
+
+def test_a_body_of_far_too_many_values_is_not_read() -> None:
+    inputs = [{"name": "a", "datatype": "INT64", "shape": [2_000], "data": [1] * 2_000}]
+    body = json.dumps({"inputs": inputs}).encode()
+    assert read_body(body, json_length=None, max_ids=2_000).tensors["a"].values.size == 2_000
+    with pytest.raises(RequestError, match=r"commas, hence too many values; max_ids is 999: ask in parts"):
+        read_body(body[:-1], json_length=None, max_ids=999)  # which is no JSON
+
+
+def test_binary_texts_are_counted_before_they_are_read() -> None:
+    parameters = {"binary_data_size": 40}
+    inputs = [{"name": name, "datatype": "BYTES", "shape": [10], "parameters": parameters} for name in "ab"]
+    text = json.dumps({"inputs": inputs}).encode()
+    body, json_length = text + bytes(80), str(len(text))
+    assert len(read_body(body, json_length=json_length, max_ids=20).tensors) == 2
+    with pytest.raises(RequestError, match="the inputs hold 20 values; max_ids is 19"):
+        read_body(body, json_length=json_length, max_ids=19)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +154,8 @@ def test_no_body_breaks_the_reader(body: bytes, json_length: str | None) -> None
         (50_000, 2.0, 50),
         (5_000_000, 2.0, 2000),
         (None, 3.0, 3000),
+        (10**400, None, 600_000),
+        (None, 1e9, 600_000),
     ],
 )
 def test_the_earlier_deadline_counts(timeout_us: int | None, transport_s: float | None, expected_ms: float) -> None:

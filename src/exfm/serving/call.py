@@ -21,6 +21,9 @@ Numbers = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 TIMEOUT = "timeout"
 """The request parameter in which Triton's clients send the time that they allow, in microseconds."""
 
+MAX_ALLOWED_S = 600
+"""As long as `default_deadline_ms` may be: who allows more gets this."""
+
 
 @dataclass(frozen=True)
 class Deadline:
@@ -100,6 +103,6 @@ def deadline_of(timeout_us: Any, *, transport_s: float | None, default_ms: int, 
         if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or timeout_us < 0:
             raise RequestError(f"parameter {TIMEOUT!r} is {timeout_us!r:.40}, expected whole microseconds, 0 or more")
         if timeout_us > 0:
-            limits_s.append(timeout_us / 1e6)
-    allowed_s = min(limits_s, default=default_ms / 1_000)
+            limits_s.append(min(timeout_us, MAX_ALLOWED_S * 10**6) / 1e6)
+    allowed_s = min([MAX_ALLOWED_S, *limits_s]) if limits_s else default_ms / 1_000
     return Deadline(at_s=came_s + allowed_s, allowed_ms=allowed_s * 1_000)

@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+from kserve.errors import ModelNotReady
 from kserve.protocol.dataplane import DataPlane
 
 from exfm.errors import UnknownModelError
@@ -34,9 +35,11 @@ class ServedModels(DataPlane):  # type: ignore[misc]  # kserve ships no types
     async def ask(self, model: ServedModel, call: Call) -> Answer:
         """Return a model's answer, with the outputs that the call wants, timed by KServe's metrics.
 
-        Raises: RequestError if the call wants an output that the model has not; DeadlineError if nobody waits for it
-        any more; what the model's predict raises.
+        Raises: ModelNotReady; RequestError if the call wants an output that the model has not; DeadlineError if nobody
+        waits for it any more; what the model's predict raises.
         """
+        if not model.ready:  # who asks it past its Service
+            raise ModelNotReady(model.name)
         call.deadline.check("the request waited for others")
         if call.outputs:
             chosen_outputs(call.outputs, [output["name"] for output in model.get_output_types()])

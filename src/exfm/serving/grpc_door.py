@@ -108,7 +108,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
         self, request: Any, model: ServedModel, deadline: Deadline, stopwatch: Stopwatch | None
     ) -> RawResponse:
         with timed(stopwatch, Layer.DESERIALIZE):
-            tensors = tensors_of(request)
+            tensors = tensors_of(request, max_ids=model.config.max_ids)
         outputs = tuple(output.name for output in request.outputs)
         call = Call(
             tensors, deadline=deadline, model_version=request.model_version, outputs=outputs, stopwatch=stopwatch

@@ -15,6 +15,7 @@ from exfm.errors import RequestError
 from exfm.features.oip import Tensor
 from exfm.serving.call import Answer, Parameter
 from exfm.serving.wire import (
+    check_num_values,
     datatype_of,
     num_elements_of,
     number_type,
@@ -56,11 +57,23 @@ class RawResponse:
         return with_raw_outputs(self.head.SerializeToString(), self.raw)
 
 
-def tensors_of(message: Any) -> dict[str, Tensor]:
+def tensors_of(message: Any, *, max_ids: int | None = None) -> dict[str, Tensor]:
     """Return the inputs of a ModelInferRequest, or the outputs of a ModelInferResponse, raw or typed.
 
-    Raises: RequestError if they are not of the form that the protocol asks for.
+    Values that must be looked at one by one, which takes time, are counted before: with `max_ids`, at most so many.
+
+    Raises: RequestError if they are not of the form that the protocol asks for, or too many.
     """
+    if max_ids is not None:
+        is_raw = len(message.raw_input_contents) > 0
+        check_num_values(
+            sum(
+                num_elements_of(item.name, item.shape)
+                for item in message.inputs
+                if not is_raw or item.datatype == "BYTES"
+            ),
+            max_ids=max_ids,
+        )
     if isinstance(message, RawResponse):
         return _tensors(message.head.outputs, message.raw)
     if isinstance(message, pb.ModelInferRequest):

@@ -17,6 +17,7 @@ from exfm.serving.admission import Admission
 from exfm.serving.call import Answer, Call
 from exfm.serving.config import ServerConfig
 from exfm.serving.tracing.spans import Spans
+from exfm.serving.wire import check_num_values
 
 
 class Door(Protocol):
@@ -38,12 +39,15 @@ class Door(Protocol):
 class ServedModel(kserve.Model):  # type: ignore[misc]  # kserve ships no types
     """A model of one bundle. `predict` takes a Call and gives an Answer, whichever door the request came by."""
 
+    begins_traces = True
+    """Whether a request that is part of no trace may begin one, as OpenTelemetry's sampler chooses."""
+
     def __init__(self, name: str, *, bundle_id: str, config: ServerConfig) -> None:
         super().__init__(name)
         self.bundle_id = bundle_id
         self.config = config
         self.admission = Admission(name, max_concurrency=config.max_concurrency)
-        self.spans = Spans.from_environment(service=name)
+        self.spans = Spans.from_environment(service=name, begins_traces=self.begins_traces)
         self.ready = True
 
     @abstractmethod
@@ -96,8 +100,7 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # kserve ships no types
 
         Raises: RequestError.
         """
-        if num_values > self.config.max_ids:
-            raise RequestError(f"the inputs hold {num_values} values; max_ids is {self.config.max_ids}: ask in parts")
+        check_num_values(num_values, max_ids=self.config.max_ids)
 
     def check_rows(self, num_rows: int, *, kind: str) -> None:
         """Return if a request has no more users or items than allowed.

@@ -13,10 +13,13 @@ from typing import Any
 from exfm.errors import RequestError
 from exfm.features.oip import Tensor, tensors_from_json
 from exfm.serving.call import Answer, Numbers
-from exfm.serving.wire import datatype_of, raw_numbers, tensor_from_bytes
+from exfm.serving.wire import check_num_values, datatype_of, num_elements_of, raw_numbers, tensor_from_bytes
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
 BINARY_SIZE = "binary_data_size"
+
+MAX_COMMAS_PER_ID = 2
+"""In a body of the most values that are allowed: texts may hold some, too."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,10 @@ class Query:
         return self.binary_outputs.get(output, self.parameters.get("binary_data_output") is True)
 
 
-def read_body(body: bytes, *, json_length: str | None) -> Query:
+def read_body(body: bytes, *, json_length: str | None, max_ids: int) -> Query:
     """Return the request in a body; `json_length` is the extension's header as it came.
+
+    One of far more than `max_ids` values is not read: it would take seconds, in which the server does nothing else.
 
     Raises: RequestError, which says what is wrong with the body.
     """
@@ -47,6 +52,11 @@ def read_body(body: bytes, *, json_length: str | None) -> Query:
                 f"{len(body)} B"
             )
         text, binary = body[: int(json_length)], body[int(json_length) :]
+    num_commas = text.count(b",")  # at 1 GB/s and more; all values but a list's first come after one
+    if num_commas > MAX_COMMAS_PER_ID * max_ids:
+        raise RequestError(
+            f"the body has {num_commas} commas, hence too many values; max_ids is {max_ids}: ask in parts"
+        )
     try:
         query = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -55,7 +65,7 @@ def read_body(body: bytes, *, json_length: str | None) -> Query:
         raise RequestError(f"the body is a JSON {type(query).__name__}, expected an object with inputs")
     return Query(
         request_id=_field(query, "id", str) or str(uuid.uuid4()),
-        tensors=_tensors(query, binary),
+        tensors=_tensors(query, binary, max_ids=max_ids),
         parameters=_field(query, "parameters", dict),
         binary_outputs=_binary_outputs(query),
     )
@@ -83,7 +93,7 @@ def answer_body(answer: Answer, query: Query, *, model_name: str, model_version:
     return b"".join([text, *binary]), len(text) if binary else None
 
 
-def _tensors(query: dict[str, Any], binary: bytes) -> dict[str, Tensor]:
+def _tensors(query: dict[str, Any], binary: bytes, *, max_ids: int) -> dict[str, Tensor]:
     """Return all inputs; those in JSON are read by the same code as an offline request."""
     inputs = query.get("inputs")
     binary_inputs = [item for item in inputs if _binary_size(item) is not None] if isinstance(inputs, list) else []
@@ -93,7 +103,7 @@ def _tensors(query: dict[str, Any], binary: bytes) -> dict[str, Tensor]:
         return tensors_from_json(query)
     assert isinstance(inputs, list)
     tensors = tensors_from_json({"inputs": [item for item in inputs if _binary_size(item) is None]})
-    position = 0
+    position = num_texts = 0
     for item in binary_inputs:
         name, datatype, shape, size = item.get("name"), item.get("datatype"), item.get("shape"), _binary_size(item)
         if not isinstance(name, str) or not isinstance(datatype, str) or not _is_shape(shape):
@@ -106,6 +116,9 @@ def _tensors(query: dict[str, Any], binary: bytes) -> dict[str, Tensor]:
             raise RequestError(
                 f"input {name!r} has {BINARY_SIZE} {size!r:.40}, but {len(binary) - position} B of the body are left"
             )
+        if datatype == "BYTES":  # which are read one by one
+            num_texts += num_elements_of(name, shape)
+            check_num_values(num_texts, max_ids=max_ids)
         tensors[name] = tensor_from_bytes(name, datatype=datatype, shape=shape, raw=binary[position : position + size])
         position += size
     if position != len(binary):

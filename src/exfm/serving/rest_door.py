@@ -71,7 +71,8 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
         self, body: bytes, request: fastapi.Request, model: ServedModel, model_version: str, *, came_s: float
     ) -> Response:
         json_length = request.headers.get(JSON_LENGTH_HEADER)
-        query = read_body(body, json_length=json_length)
+        max_ids = model.config.max_ids
+        query = read_body(body, json_length=json_length, max_ids=max_ids)
         deadline = deadline_of(
             query.parameters.get(TIMEOUT), transport_s=None, default_ms=self._config.default_deadline_ms, came_s=came_s
         )
@@ -80,7 +81,7 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
         with spanned(model.spans, Stopwatch() if is_told else None, traceparent=traceparent) as stopwatch:
             if stopwatch is not None:  # once more: only now it is known that its time is asked for
                 with stopwatch.measure(Layer.DESERIALIZE):
-                    query = read_body(body, json_length=json_length)
+                    query = read_body(body, json_length=json_length, max_ids=max_ids)
             call = Call(
                 query.tensors,
                 deadline=deadline,

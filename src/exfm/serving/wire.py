@@ -79,6 +79,15 @@ def num_elements_of(name: str, shape: Sequence[int]) -> int:
     return math.prod(shape)
 
 
+def check_num_values(num_values: int, *, max_ids: int) -> None:
+    """Return if a request's inputs hold no more values than a server's setting `max_ids` allows.
+
+    Raises: RequestError.
+    """
+    if num_values > max_ids:
+        raise RequestError(f"the inputs hold {num_values} values; max_ids is {max_ids}: ask in parts")
+
+
 def raw_numbers(values: npt.NDArray[Any]) -> bytes:
     """Return the raw form of numbers."""
     return raw_view(values).tobytes()

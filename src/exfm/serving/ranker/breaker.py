@@ -4,13 +4,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from enum import Enum, auto
 
 from prometheus_client import Counter
 
-from exfm.errors import DeadlineError, OverloadedError, ShardUnavailableError
+from exfm.errors import DeadlineError, OverloadedError, RequestError, ShardUnavailableError, VersionMismatchError
 from exfm.models.scoring import NetSums
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
+from exfm.serving.ranker.hedging import Hedge
 from exfm.serving.ranker.link import NO_ANSWER, NetBags, ShardLink
 from exfm.serving.ranker.lookup_metrics import LookupMetrics
 from exfm.serving.tracing.stopwatch import ShardStopwatch
@@ -22,6 +24,14 @@ MISSING = Counter(
     "Lookups of a shard that gave no sums: it was away, late, overloaded, or not asked because of that",
     ["shard"],
 )
+
+
+class Pass(Enum):
+    """How a breaker lets a lookup pass."""
+
+    PLAIN = auto()
+    PROBE = auto()
+    """To see whether the failures are over."""
 
 
 class Breaker:
@@ -44,28 +54,34 @@ class Breaker:
         """Return whether nothing but probes may ask."""
         return 0 < self._max_failures <= self._num_failures
 
-    def admits(self) -> bool:
-        """Return whether to ask now; who asks then tells what came of it, by one of the other methods."""
+    def admit(self) -> Pass | None:
+        """Return how to ask now, or None; who asks then tells what came of it, by one of the other methods."""
         if not self.is_open:
-            return True
+            return Pass.PLAIN
         if self._is_probing or self._clock() < self._next_probe_s:
-            return False
+            return None
         self._is_probing = True
-        return True
+        return Pass.PROBE
 
     def answered(self) -> None:
         """Close."""
         self._num_failures, self._is_probing = 0, False
 
-    def failed(self) -> None:
-        """Count a failure; at the last that is let pass, or a probe's, a pause begins."""
+    def failed(self, admitted: Pass) -> None:
+        """Count a failure; at the last that is let pass, or a probe's, a pause begins.
+
+        While open, what was asked before is not counted: it would lengthen the pause.
+        """
+        if self.is_open and admitted is Pass.PLAIN:
+            return
         self._num_failures += 1
         self._is_probing = False
         self._next_probe_s = self._clock() + self._pause_s
 
-    def learned_nothing(self) -> None:
-        """Let another one probe: this one gave up by itself."""
-        self._is_probing = False
+    def learned_nothing(self, admitted: Pass) -> None:
+        """Let another one probe, if this was the one: it gave up by itself."""
+        if admitted is Pass.PROBE:
+            self._is_probing = False
 
 
 class GuardedShard:
@@ -73,6 +89,7 @@ class GuardedShard:
 
     def __init__(self, link: ShardLink, *, config: RankerConfig) -> None:
         self._link = link
+        self._shard = Hedge(link, config=config) if config.hedge_after_ms else link
         self._config = config
         self._breaker = Breaker(failures=config.breaker_failures, pause_s=config.breaker_pause_ms * 1e-3)
         self._missing = MISSING.labels(shard=str(link.shard.shard))
@@ -85,26 +102,36 @@ class GuardedShard:
 
     async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
         """Return the shard's sums of these bags; raises as the link's, and during a pause at once."""
-        if deadline.remaining_s() == 0:
-            self._missing.inc()
+        had_ms = deadline.remaining_s() * 1e3
+        if had_ms == 0:  # through no fault of the shard
             deadline.check(f"{self} was not asked yet")
-        if not self._breaker.admits():
+        admitted = self._breaker.admit()
+        if admitted is None:
             self._missing.inc()
             raise ShardUnavailableError(f"{self} cannot be reached (not asked for a while, since {self._problem})")
         asked_s = time.perf_counter()
         try:
-            sums = await self._link.sums(bags, deadline=deadline, stopwatch=stopwatch)
+            sums = await self._shard.sums(bags, deadline=deadline, stopwatch=stopwatch)
         except asyncio.CancelledError:
-            self._breaker.learned_nothing()
+            self._breaker.learned_nothing(admitted)
+            raise
+        except OverloadedError:  # it answers at once: there is nothing to wait for, hence to save
+            self._missing.inc()
+            self._answered()
             raise
         except NO_ANSWER as error:
-            self._missing.inc()
-            if isinstance(error, OverloadedError):  # it answers at once: there is nothing to wait for, hence to save
-                self._answered()
-            elif isinstance(error, DeadlineError) and deadline.allowed_ms < self._config.breaker_patience_ms:
-                self._breaker.learned_nothing()
+            if isinstance(error, DeadlineError) and had_ms < self._config.breaker_patience_ms:
+                self._breaker.learned_nothing(admitted)
             else:
-                self._failed(error)
+                self._missing.inc()
+                self._failed(error, admitted)
+            raise
+        except VersionMismatchError as error:
+            self._link.mismatched(str(error))
+            self._answered()
+            raise
+        except RequestError:  # which may not have been sent
+            self._breaker.learned_nothing(admitted)
             raise
         except Exception:
             self._answered()
@@ -118,9 +145,9 @@ class GuardedShard:
             logger.info("%s answers again", self)
         self._breaker.answered()
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, admitted: Pass) -> None:
         was_open = self._breaker.is_open
-        self._breaker.failed()
+        self._breaker.failed(admitted)
         self._problem = str(error)
         if self._breaker.is_open and not was_open:
             logger.warning(

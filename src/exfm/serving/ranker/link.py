@@ -1,5 +1,6 @@
 """A shard as a ranker sees it, however it is reached."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,10 +9,12 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 import torch
+from prometheus_client import Counter
 
 from exfm.errors import (
     DeadlineError,
     OverloadedError,
+    RequestError,
     ServingError,
     ShardUnavailableError,
     VersionMismatchError,
@@ -24,6 +27,14 @@ from exfm.serving.call import Deadline
 from exfm.serving.tls import TlsFiles
 from exfm.serving.tracing.stopwatch import ShardStopwatch
 
+logger = logging.getLogger(__name__)
+
+MISMATCHED = Counter(
+    "exfm_ranker_mismatched_shards",
+    "Times that a server of a shard was found to serve another shard or bundle; more than 0 is a fault of a rollout",
+    ["shard"],
+)
+
 NetBags = Mapping[Net, LookupBags]
 """What a shard is asked for, of each net that it has lookups of."""
 
@@ -32,6 +43,9 @@ NetAnswers = Mapping[Net, torch.Tensor]
 
 NO_ANSWER = (ShardUnavailableError, DeadlineError, OverloadedError)
 """What a shard's failure is that another moment, or another server, may mend: the bundle and the request are right."""
+
+_TOO_LARGE = "message larger than max"
+"""What gRPC says at either end of one beyond max_message_bytes, by a status that also means too many requests."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,8 @@ class ShardLink(ABC):
     def __init__(self, shard: ShardId, address: str) -> None:
         self.shard = shard
         self.address = address
+        self._mismatched = MISMATCHED.labels(shard=str(shard.shard))  # shows 0 before the first
+        self._mismatch = ""
 
     def __str__(self) -> str:
         """Return how messages name it."""
@@ -117,19 +133,30 @@ class ShardLink(ABC):
             return (bags.rows_bytes(self.shard.row_bytes[net]),)
         return (bags.num_rows, self.shard.dims[net])
 
-    def error(self, code: grpc.StatusCode, details: str, deadline: Deadline) -> ServingError | VersionMismatchError:
+    def error(self, code: grpc.StatusCode, details: str, deadline: Deadline) -> ServingError | RequestError:
         """Return what a shard's status means to a ranker's caller."""
         match code:
+            case grpc.StatusCode.INVALID_ARGUMENT:
+                return RequestError(f"{self} refused: {details}")
+            case grpc.StatusCode.RESOURCE_EXHAUSTED if _TOO_LARGE in details:
+                return RequestError(f"{self} cannot be asked so much at once ({details}): ask in parts")
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
                 return ShardUnavailableError(f"{self} cannot be reached ({details}); try again when it is back")
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return self.late(deadline)
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
                 return OverloadedError(f"{self} refused: {details}")
-            case grpc.StatusCode.FAILED_PRECONDITION:
+            case grpc.StatusCode.FAILED_PRECONDITION | grpc.StatusCode.NOT_FOUND:
                 return VersionMismatchError(f"{self} refused: {details}")
             case code:
                 return ServingError(f"{self} failed with {code.name}: {details}")
+
+    def mismatched(self, found: str) -> None:
+        """Count that a server was found to serve something else, and log it unless the last one was the same."""
+        self._mismatched.inc()
+        if found != self._mismatch:
+            logger.error("%s is another one: %s", self, found)
+        self._mismatch = found
 
     def late(self, deadline: Deadline) -> DeadlineError:
         """Return the error of a shard that did not answer in time."""

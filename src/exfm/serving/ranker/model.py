@@ -233,6 +233,7 @@ class RankerModel(ServedModel):
         found, bottom_NY = await ask_all(
             shards, bags, deadline=for_shards, meanwhile=bottom, may_miss=may_miss, stopwatch=stopwatch
         )
+        deadline.check("shards were asked")
         has_rows = any(isinstance(of_net, Carried) for of_shard in found for of_net in (of_shard or {}).values())
         with timed(stopwatch, Layer.EMBEDDING if has_rows else Layer.DENSE):
             pooled, tables = self._pooled(asked, bags, found)

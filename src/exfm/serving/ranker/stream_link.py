@@ -1,7 +1,9 @@
-"""A shard reached by streams: a connection to each of its servers, which take turns."""
+"""A shard reached by streams: a connection to each of its servers, of which the least busy is asked."""
 
 import asyncio
 import logging
+from collections.abc import Callable
+from typing import TypeVar
 
 import grpc
 import torch
@@ -19,6 +21,8 @@ from exfm.serving.stream.tls import client_context
 from exfm.serving.tls import TlsFiles
 from exfm.serving.tracing.breakdown import Layer
 from exfm.serving.tracing.stopwatch import ShardStopwatch, awaited, timed
+
+Parsed = TypeVar("Parsed")
 
 logger = logging.getLogger(__name__)
 
@@ -119,22 +123,26 @@ class StreamLink(ShardLink):
         return sums
 
     def _read(self, answer: Frame, bags: NetBags, deadline: Deadline) -> NetSums:
-        try:
-            if answer.kind == Kind.ERROR:
-                status, details = read_error(answer)
-                raise self.error(_STATUSES.get(status, grpc.StatusCode.UNKNOWN), details, deadline)
-            bundle_id, answers = read_answer(answer)
-        except VersionMismatchError:  # which is a RequestError, too
-            raise
-        except RequestError as error:
-            raise ServingError(f"{self} answered a malformed frame: {error}") from error
+        if answer.kind == Kind.ERROR:
+            status, details = self._parsed(read_error, answer)
+            raise self.error(_STATUSES.get(status, grpc.StatusCode.UNKNOWN), details, deadline)
+        bundle_id, answers = self._parsed(read_answer, answer)
         tensors = {net: torch.from_numpy(of_net) for net, of_net in answers.items()}
         return self.sums_in(tensors, bags, bundle_id=bundle_id)
 
+    def _parsed(self, read: Callable[[Frame], Parsed], answer: Frame) -> Parsed:
+        try:
+            return read(answer)
+        except RequestError as error:
+            raise ServingError(f"{self} answered a malformed frame: {error}") from error
+
     def _next_connection(self) -> ShardConnection | None:
+        """Return the one with fewest lookups under way, so that a slow server gets fewer; alike, they take turns."""
         usable = [one for one in self._connections.values() if not one.transport.is_closing()]
-        self._turn += 1
-        return usable[self._turn % len(usable)] if usable else None
+        if not usable:
+            return None
+        self._turn = (self._turn + 1) % len(usable)
+        return min(usable[self._turn :] + usable[: self._turn], key=lambda one: one.num_under_way)
 
     async def _connected(self, deadline: Deadline) -> ShardConnection:
         """Return a connection as soon as there is one.
@@ -201,6 +209,7 @@ class StreamLink(ShardLink):
             return
         except VersionMismatchError as error:
             self._problem = (grpc.StatusCode.FAILED_PRECONDITION, f"{where}: {error}")
+            self.mismatched(self._problem[1])
             return
         if place in self._connections:
             self._retire(place)

@@ -77,6 +77,7 @@ class ShardModel(ServedModel):
     """Looks bags of keys up in one shard's tables, and sums their rows."""
 
     config: ShardConfig
+    begins_traces = False  # a ranker's request that it does not trace has no parent here
 
     def __init__(
         self, tables: ShardTables, manifest: BundleManifest, *, shard: int, tls: TlsFolder | None, config: ShardConfig
@@ -221,7 +222,8 @@ class ShardModel(ServedModel):
         found = {}
         for net, of_net in bags.items():
             self.check_rows(of_net.num_rows, kind=f"{net} rows")
-            self._check_answer(net, of_net)
+        self._check_answer(bags)
+        for net, of_net in bags.items():
             try:
                 found[net] = self._tables.find(net, of_net)
             except KeysOutsideSliceError as error:
@@ -249,16 +251,17 @@ class ShardModel(ServedModel):
             for place in range(len(requests))
         ]
 
-    def _check_answer(self, net: Net, bags: LookupBags) -> None:
+    def _check_answer(self, bags: Mapping[Net, LookupBags]) -> None:
         """Return if the sums of these bags fit into one message.
 
         Raises: RequestError.
         """
-        size_bytes = self._tables.answer_bytes(net, bags)
+        size_bytes = sum(self._tables.answer_bytes(net, of_net) for net, of_net in bags.items())
         if size_bytes > self.config.max_message_bytes - MESSAGE_ROOM_BYTES:
+            rows = " and ".join(f"{of_net.num_rows} {net} rows" for net, of_net in bags.items())
             raise RequestError(
-                f"the {net} sums of {bags.num_rows} rows take {size_bytes} B; max_message_bytes is "
-                f"{self.config.max_message_bytes}, {MESSAGE_ROOM_BYTES} B of them for the rest: ask in parts"
+                f"the sums of {rows} take {size_bytes} B; max_message_bytes is {self.config.max_message_bytes}, "
+                f"{MESSAGE_ROOM_BYTES} B of them for the rest: ask in parts"
             )
 
 

@@ -25,15 +25,16 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 class Spans:
     """Makes spans of a server's requests; a thread of OpenTelemetry's exports them."""
 
-    def __init__(self, provider: "TracerProvider") -> None:
-        """Make them by this provider."""
+    def __init__(self, provider: "TracerProvider", *, begins_traces: bool = True) -> None:
+        """Make them by this provider, and none of a request that is part of no trace unless this begins some."""
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._tracer = provider.get_tracer("exfm.serving")
         self._propagator = TraceContextTextMapPropagator()
+        self._begins_traces = begins_traces
 
     @classmethod
-    def from_environment(cls, *, service: str) -> "Spans | None":
+    def from_environment(cls, *, service: str, begins_traces: bool) -> "Spans | None":
         """Return what exports to the endpoint in the environment, or None if there is none."""
         if not any(os.environ.get(name) for name in ENDPOINTS):
             return None
@@ -48,7 +49,7 @@ class Spans:
         resource = Resource.create({} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service})
         provider = TracerProvider(sampler=sampler, resource=resource)  # which exports the last ones at exit
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        return cls(provider)
+        return cls(provider, begins_traces=begins_traces)
 
     @contextmanager
     def request(self, stopwatch: Stopwatch | None, *, traceparent: str) -> Iterator[Stopwatch | None]:
@@ -58,6 +59,9 @@ class Spans:
         """
         from opentelemetry.trace import SpanKind
 
+        if not traceparent and not self._begins_traces:
+            yield stopwatch
+            return
         offset_ns = time.time_ns() - time.perf_counter_ns()
         with self._tracer.start_as_current_span(
             "infer",

@@ -146,6 +146,10 @@ class ShardStopwatch:
         self._wall_ns = came_ns - sent_ns
         self._request.intervals.append(Interval(f"shard {self._shard}", sent_ns, came_ns, 0))
 
+    def again(self) -> "ShardStopwatch":
+        """Return what times the same lookup, sent once more; of the two, the one that is answered tells."""
+        return ShardStopwatch(self._request, self._shard)
+
     def told(self, text: str | bytes) -> None:
         """Take what the shard told of itself."""
         self._request.add_shard(self._shard, wall_ns=self._wall_ns, told=text)

@@ -1,0 +1,79 @@
+"""How much one request may ask: over it clients hear so at every door, whichever server refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pods import Pod, Pods, wait_for
+from serving_requests import ask_by_grpc, make_request
+from tritonclient.utils import InferenceServerException
+
+from exfm.errors import RequestError, ShardUnavailableError
+from exfm.serving.client import ask
+
+pytestmark = pytest.mark.slow
+
+SHARD_BYTES = 16 * 1024
+"""Room for the golden query's sums, and for what 250 candidates ask, but not for their sums."""
+
+
+def start(
+    bundle: Path, pods: Pods, *, ranker: dict[str, Any] | None = None, shard: dict[str, Any] | None = None
+) -> Pod:
+    shards = [pods.shard(bundle, number, settings=shard) for number in range(2)]
+    started = pods.ranker(bundle, [one.lookup_address for one in shards], settings=ranker)
+    started.wait_until_ready()
+    return started
+
+
+def refusals(ranker: Pod, body: dict[str, Any]) -> list[str]:
+    """Return what a client hears by REST and by gRPC."""
+    with pytest.raises(RequestError) as by_rest:
+        ask(ranker.rest_url, "students", body)
+    assert type(by_rest.value) is RequestError, "400"
+    with pytest.raises(InferenceServerException) as by_grpc:
+        ask_by_grpc(ranker.grpc_address, body)
+    assert by_grpc.value.status() == "StatusCode.INVALID_ARGUMENT"
+    return [str(by_rest.value), str(by_grpc.value)]
+
+
+def test_more_values_than_max_ids_are_refused(bundle: Path, pods: Pods) -> None:
+    ranker = start(bundle, pods, ranker={"max_ids": 500})
+    for message in refusals(ranker, make_request(num_candidates=[130])):
+        assert "max_ids is 500: ask in parts" in message
+    by_rest, by_grpc = refusals(ranker, make_request(num_candidates=[1_000]))
+    assert "commas, hence too many values; max_ids is 500: ask in parts" in by_rest
+    assert "the inputs hold 1502 values" in by_grpc, "texts are counted before they are read"
+    assert len(ranker.ask()["outputs"]) == 2
+
+
+def test_a_body_larger_than_max_message_bytes_is_refused(bundle: Path, pods: Pods) -> None:
+    ranker = start(bundle, pods, ranker={"max_message_bytes": 4_096})
+    body = make_request() | {"id": "a" * 4_096}
+    assert len(json.dumps(body)) > 4_096
+    with pytest.raises(RequestError, match="the body is larger than max_message_bytes, 4096 B"):
+        ask(ranker.rest_url, "students", body)
+    assert len(ranker.ask()["outputs"]) == 2
+
+
+def test_what_asks_too_much_of_a_shard_is_the_clients_error_and_no_shards_failure(bundle: Path, pods: Pods) -> None:
+    ranker = start(bundle, pods, ranker={"breaker_failures": 1}, shard={"max_message_bytes": SHARD_BYTES})
+    for _ in range(3):
+        for message in refusals(ranker, make_request(num_candidates=[250])):
+            assert f"max_message_bytes is {SHARD_BYTES}" in message
+            assert "ask in parts" in message
+    assert len(ranker.ask()["outputs"]) == 2
+    for shard in range(2):
+        assert ranker.counted(f'exfm_ranker_missing_answers_total{{shard="{shard}"}}') == 0
+
+
+def test_a_ranker_whose_scores_nobody_compared_yet_answers_none(bundle: Path, pods: Pods) -> None:
+    shard = pods.shard(bundle, 0)
+    ranker = pods.ranker(bundle, [shard.lookup_address, "127.0.0.1:1"], settings={"when_shard_fails": "degrade"})
+    wait_for(lambda: any("not ready since" in line for line in ranker.lines()))
+    with pytest.raises(ShardUnavailableError, match="students is not ready"):
+        ranker.ask()
+    with pytest.raises(InferenceServerException) as caught:
+        ask_by_grpc(ranker.grpc_address, make_request())
+    assert caught.value.status() == "StatusCode.UNAVAILABLE"
