@@ -9,6 +9,7 @@
     ├── PlanError                  2                                      a placement of tables on shards
     ├── RequestError               2           INVALID_ARGUMENT     400   what a client sent
     │   ├── KeysOutsideSliceError  2           INVALID_ARGUMENT     400   keys that a shard does not hold
+    │   ├── LookupTooLargeError    2           OUT_OF_RANGE         400   more than a shard gives at once
     │   ├── UnknownModelError      2           NOT_FOUND            404
     │   └── VersionMismatchError   2           FAILED_PRECONDITION  412   ranker and shard hold different bundles
     ├── StageError                 3                                      a step of a pipeline; or its error's exit code
@@ -18,6 +19,7 @@
     │   ├── CapacityError          3                                      quota or nodes too small for a rollout
     │   └── RolloutError           3                                      servers that do not become ready
     └── ServingError               3
+        ├── NotReadyError          3           UNAVAILABLE          503   a model whose scores nobody compared yet
         ├── ShardUnavailableError  3           UNAVAILABLE          503
         ├── OverloadedError        3           RESOURCE_EXHAUSTED   429   more requests than a server can answer
         └── DeadlineError          3           DEADLINE_EXCEEDED    504
@@ -69,6 +71,10 @@ class KeysOutsideSliceError(RequestError):
         self.num_keys = num_keys
 
 
+class LookupTooLargeError(RequestError):
+    """A shard was asked for more than its limits allow: a ranker's client is to ask in parts."""
+
+
 class UnknownModelError(RequestError):
     """A request names a model that is not served here."""
 
@@ -115,6 +121,10 @@ class ServingError(ExfmError):
     """A server could not answer, through no fault of the request."""
 
     exit_code = 3
+
+
+class NotReadyError(ServingError):
+    """A model was asked before it was ready."""
 
 
 class ShardUnavailableError(ServingError):

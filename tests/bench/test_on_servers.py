@@ -53,6 +53,8 @@ def test_sharded_servers_are_measured_beside_unsharded_ones_and_give_the_same_sc
         for one in case["layers"]:
             assert sum(one["wall_ms"].values()) < 1_000
             assert min(one["wall_ms"]["dense operators"], one["cpu_ms"]["dense operators"]) > 0
+        assert unsharded["shard_ms"] == same["shard_ms"] == of_local["shard_ms"] == {}
+        assert 0 < of_sharded["shard_ms"]["embedding operator"] < sum(of_sharded["shard_ms"].values()) < 1_000
         waits = [one["wall_ms"]["wait for shards"] for one in (unsharded, same, of_local)]
         assert max(waits) < of_sharded["wall_ms"]["wait for shards"]
     assert [one["process"] for one in found["memory"]] == ["ranker", "shard 0", "shard 1"] * 2

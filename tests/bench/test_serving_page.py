@@ -56,6 +56,7 @@ def layered_of(name: str, times: float) -> Layered:
         name,
         wall_ms=nothing | {Group.DENSE: 8.0, Group.WAIT: 10 * times - 8},
         cpu_ms=nothing | {Group.DENSE: 16.0, Group.EMBEDDING: 0.5},
+        shard_ms=nothing | {Group.EMBEDDING: 0.25, Group.NETWORK: times} if times > 1 else {},
     )
 
 
@@ -127,6 +128,10 @@ def test_memory_is_flat_unless_requests_leave_something(grown: Grown, is_flat_: 
     assert ("Memory is flat" in memory_text([grown])) == is_flat_
 
 
+def test_memory_of_servers_that_fail_requests_is_not_called_flat() -> None:
+    assert not replace(grown_of(0), num_failed=1).is_flat
+
+
 @pytest.mark.parametrize(("times", "said"), [(1.0, "flat"), (1.2, "not flat")])
 def test_latency_is_flat_if_it_hardly_grows_with_rows(times: float, said: str) -> None:
     assert is_flat(sweep_of(times).growth(sharded=False)) == said
@@ -169,10 +174,11 @@ def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
         "- processor: a made-up one",
         "| drm3, 512, 30% open (12.5/s) | 2 shards, load-balanced, stream | P99 | 1.01 | 1.015 [1.015, 1.015] |",
         "latency is unsharded not flat (P50 ratio 1.200 [1.200, 1.200])",
-        "| model, candidates | served | ms | dense operators | embedding operator | wait for shards | all |",
-        "| drm3, 512 | unsharded | wall | 8.00 |  | 2.00 | 10.00 |",
-        "| drm3, 512 | 2 shards, load-balanced, grpc | wall | 8.00 |  | 2.40 | 10.40 |",
-        "| drm3, 512 | 2 shards, load-balanced, grpc | CPU | 16.00 | 0.50 |  | 16.50 |",
+        "| ms | dense operators | embedding operator | wait for shards | network, and the client's wait | all |",
+        "| drm3, 512 | unsharded | wall | 8.00 |  | 2.00 |  | 10.00 |",
+        "| drm3, 512 | 2 shards, load-balanced, grpc | wall | 8.00 |  | 2.40 |  | 10.40 |",
+        "| drm3, 512 | 2 shards, load-balanced, grpc | slowest shard's wall |  | 0.25 |  | 1.04 | 1.29 |",
+        "| drm3, 512 | 2 shards, load-balanced, grpc | CPU | 16.00 | 0.50 |  |  | 16.50 |",
         "MLServer: not installed",
         "Sharded serving is 5.000 [5.000, 5.000] times as fast as KServe, tuned (4 or more: met).",
         "of 3.60 times the bytes (3.5 or more: met)",

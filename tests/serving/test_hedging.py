@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from exfm.serving.config import RankerConfig
 from exfm.serving.ranker.hedging import MAX_SAVED, Allowance, Hedge
 from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
 from exfm.serving.tls import TlsFiles
-from exfm.serving.tracing.stopwatch import ShardStopwatch, Stopwatch
+from exfm.serving.tracing.stopwatch import ShardStopwatch, Stopwatch, awaited
 
 BAGS: NetBags = {"user": LookupBags(np.arange(3, dtype=np.uint64), np.full((1, 1), 3, dtype=np.int32))}
 FIRST, SECOND = ({"user": torch.full((1, 4), value)} for value in (1.0, 2.0))
@@ -33,10 +34,21 @@ class SlowLink(ShardLink):
         super().__init__(shard, "nowhere:1")
         self._answers = list(answers)
         self.stopwatches: list[ShardStopwatch | None] = []
+        self.asked_before: list[set[object]] = []
         self.num_broken_off = 0
 
-    async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
+    async def sums(
+        self,
+        bags: NetBags,
+        *,
+        deadline: Deadline,
+        stopwatch: ShardStopwatch | None = None,
+        asked: set[object] | None = None,
+    ) -> NetSums:
         answer = self._answers[len(self.stopwatches)]
+        assert asked is not None
+        self.asked_before.append(set(asked))
+        asked.add(len(self.stopwatches))
         self.stopwatches.append(stopwatch)
         try:
             return await answer()
@@ -66,9 +78,8 @@ def never() -> Answer:
     return answer
 
 
-def fails(error: Exception, *, after_s: float = 0.0) -> Answer:
+def fails(error: Exception) -> Answer:
     async def answer() -> NetSums:
-        await asyncio.sleep(after_s)
         raise error
 
     return answer
@@ -107,6 +118,7 @@ def test_a_shard_that_takes_long_is_asked_once_more_and_the_first_is_broken_off(
     link = SlowLink(never(), sums(SECOND))
     assert counts_of(ask(link)) == (SECOND, [1, 1])
     assert link.num_broken_off == 1
+    assert link.asked_before == [set(), {0}], "so that the second can go elsewhere"
 
 
 def test_the_first_may_still_win() -> None:
@@ -141,16 +153,25 @@ def test_an_answer_that_came_while_this_process_computed_is_not_asked_for_again(
 @pytest.mark.parametrize("error", [ShardUnavailableError("away"), DeadlineError("late")], ids=str)
 def test_a_failure_of_one_is_waited_out_for_the_other(error: ServingError) -> None:
     async def after_the_other() -> NetSums:
-        await asyncio.sleep(0.05)
+        while len(link.stopwatches) < 2:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
         return FIRST
 
-    assert counts_of(ask(SlowLink(after_the_other, fails(error)))) == (FIRST, [1, 0])
+    link = SlowLink(after_the_other, fails(error))
+    assert counts_of(ask(link)) == (FIRST, [1, 0])
 
 
 def test_where_both_fail_the_first_failure_tells() -> None:
-    first, second = DeadlineError("the first"), ShardUnavailableError("the second")
+    async def after_the_other() -> NetSums:
+        while len(link.stopwatches) < 2:
+            await asyncio.sleep(0)
+        raise DeadlineError("the first")
+
+    link = SlowLink(after_the_other, fails(ShardUnavailableError("the second")))
     with pytest.raises(DeadlineError, match="the first"):
-        asyncio.run(ask(SlowLink(fails(first, after_s=0.05), fails(second))))
+        asyncio.run(ask(link))
+    assert len(link.stopwatches) == 2
 
 
 def test_another_bundle_is_not_waited_out() -> None:
@@ -175,16 +196,21 @@ def test_who_is_broken_off_breaks_both_off() -> None:
 
 
 def test_the_one_that_answers_tells_of_its_own_time() -> None:
-    async def run() -> SlowLink:
-        link = SlowLink(never(), sums(SECOND))
-        hedge = Hedge(link, config=RankerConfig(hedge_after_ms=10))
-        await hedge.sums(BAGS, deadline=Deadline.after(10), stopwatch=Stopwatch().of_shard(9))
-        return link
+    async def timed(*, number: int) -> NetSums:
+        stopwatch = link.stopwatches[number]
+        with awaited(stopwatch):
+            await asyncio.sleep(60 if number == 0 else 0)
+        assert stopwatch is not None
+        stopwatch.told('{"total_ns": 1, "process_cpu_ns": 1, "layers": {}}')
+        return SECOND
 
-    first, second = asyncio.run(run()).stopwatches
-    assert first is not None
-    assert second is not None
-    assert first is not second
+    async def run() -> int:
+        hedge, stopwatch = Hedge(link, config=RankerConfig(hedge_after_ms=10)), Stopwatch()
+        await hedge.sums(BAGS, deadline=Deadline.after(10), stopwatch=stopwatch.of_shard(9))
+        return stopwatch.read().shards[9].wall_ns
+
+    link = SlowLink(partial(timed, number=0), partial(timed, number=1))
+    assert asyncio.run(run()) < 10 * 1e6, "not since the first was sent"
 
 
 def spent(allowance: Allowance, *, lookups: int) -> Sequence[bool]:

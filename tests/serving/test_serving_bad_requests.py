@@ -246,8 +246,16 @@ BAD_BAGS: dict[str, tuple[dict[str, Any], str]] = {
     "a lookup twice": ({**ONE_ITEM, "user_lookups": [0, 1, 1]}, "'user.lookups' is [0, 1, 1], expected rising"),
     "a lookup before the first": ({**ONE_ITEM, "user_lookups": [-1, 0, 1]}, "places among 3 lookups"),
     "lengths for more than is asked": ({**ONE_ITEM, "user_lookups": [0, 1]}, "3 lookups; 'user.lookups' has 2"),
-    "too many rows": ({"item_lengths": [[0] * 10_001]}, "10001 item rows; max_candidates is 10000"),
 }
+
+
+def test_a_shard_tells_too_large_a_request_from_a_malformed_one(
+    served: LocalServing, shard: tritonclient.grpc.InferenceServerClient
+) -> None:
+    inputs = shard_inputs(item_keys=[], item_lengths=[[0] * 10_001])
+    with pytest.raises(InferenceServerException, match="10001 item rows; max_candidates is 10000") as caught:
+        shard.infer("students-shard-0", inputs, model_version=served.bundle_id)
+    assert caught.value.status() == "StatusCode.OUT_OF_RANGE"
 
 
 @pytest.mark.parametrize(("bags", "message"), BAD_BAGS.values(), ids=BAD_BAGS)

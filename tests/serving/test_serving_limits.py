@@ -43,7 +43,7 @@ def test_more_values_than_max_ids_are_refused(bundle: Path, pods: Pods) -> None:
     for message in refusals(ranker, make_request(num_candidates=[130])):
         assert "max_ids is 500: ask in parts" in message
     by_rest, by_grpc = refusals(ranker, make_request(num_candidates=[1_000]))
-    assert "commas, hence too many values; max_ids is 500: ask in parts" in by_rest
+    assert "commas, too many for its values; max_ids is 500: ask in parts" in by_rest
     assert "the inputs hold 1502 values" in by_grpc, "texts are counted before they are read"
     assert len(ranker.ask()["outputs"]) == 2
 

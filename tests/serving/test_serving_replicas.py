@@ -153,8 +153,7 @@ def test_a_server_that_hangs_costs_no_request_where_lookups_are_sent_once_more(s
     cluster = start(of_ranker={"hedge_after_ms": 50, "hedge_share": 1.0})
     cluster.replicas[0].server.process.send_signal(signal.SIGSTOP)
     assert all(answers(cluster.ranker) for _ in range(10))
-    won = cluster.ranker.counted('exfm_ranker_won_hedges_total{shard="1"}')
-    assert 4 <= won <= cluster.ranker.counted('exfm_ranker_hedged_lookups_total{shard="1"}')
+    assert cluster.ranker.counted('exfm_ranker_won_hedges_total{shard="1"}') >= 4, "half of the lookups met it first"
 
 
 def test_no_server_left_gives_unavailable_and_a_new_address_is_found(

@@ -131,7 +131,7 @@ def test_a_body_of_far_too_many_values_is_not_read() -> None:
     inputs = [{"name": "a", "datatype": "INT64", "shape": [2_000], "data": [1] * 2_000}]
     body = json.dumps({"inputs": inputs}).encode()
     assert read_body(body, json_length=None, max_ids=2_000).tensors["a"].values.size == 2_000
-    with pytest.raises(RequestError, match=r"commas, hence too many values; max_ids is 999: ask in parts"):
+    with pytest.raises(RequestError, match=r"commas, too many for its values; max_ids is 999: ask in parts"):
         read_body(body[:-1], json_length=None, max_ids=999)  # which is no JSON
 
 

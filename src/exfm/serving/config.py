@@ -144,11 +144,11 @@ class RankerConfig(ServerConfig):
     hurry must not take a shard from all others."""
     hedge_after_ms: Annotated[int, Field(ge=0, le=60_000)] = 0
     """Time after which a lookup is sent once more, and the answer taken that comes first, in milliseconds, 1 to 60,000;
-    0, the default, never. It is for shards of several replicas: by streams the one with fewest lookups under way gets
-    it, by gRPC the one whose turn it is. Take a time that few lookups take (`exfm_ranker_lookup_seconds`)."""
+    0, the default, never. It is for shards of several replicas: by streams another one gets it, by gRPC the one whose
+    turn it is. Take a time that few lookups take (`exfm_ranker_lookup_seconds`)."""
     hedge_share: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Share of a shard's lookups that may be sent once more, more than 0, at most 1: what slow shards are asked
-    besides. Unused it is saved, for 10 on end."""
+    """Share of a shard's lookups that may be sent once more, more than 0, at most 1: so much more work shards that are
+    slow get at most. What is not needed is saved, for 10 lookups in a row."""
     local_tables_mib: LocalTablesMib = 0
     """Memory for whole tables of items, as the bundle encodes them, for which no shard is asked, in MiB (2**20 bytes),
     1 to 1,048,576. 0, the default: none is held. Those of fewest rows are taken, out of the shards' files, which must

@@ -2,10 +2,9 @@
 
 from typing import Any, cast
 
-from kserve.errors import ModelNotReady
 from kserve.protocol.dataplane import DataPlane
 
-from exfm.errors import UnknownModelError
+from exfm.errors import NotReadyError, UnknownModelError
 from exfm.features.oip import chosen_outputs
 from exfm.serving.call import Answer, Call
 from exfm.serving.model import ServedModel
@@ -35,11 +34,11 @@ class ServedModels(DataPlane):  # type: ignore[misc]  # kserve ships no types
     async def ask(self, model: ServedModel, call: Call) -> Answer:
         """Return a model's answer, with the outputs that the call wants, timed by KServe's metrics.
 
-        Raises: ModelNotReady; RequestError if the call wants an output that the model has not; DeadlineError if nobody
+        Raises: NotReadyError; RequestError if the call wants an output that the model has not; DeadlineError if nobody
         waits for it any more; what the model's predict raises.
         """
         if not model.ready:  # who asks it past its Service
-            raise ModelNotReady(model.name)
+            raise NotReadyError(f"{model.name} is not ready; ask it when it is")
         call.deadline.check("the request waited for others")
         if call.outputs:
             chosen_outputs(call.outputs, [output["name"] for output in model.get_output_types()])

@@ -55,7 +55,7 @@ def read_body(body: bytes, *, json_length: str | None, max_ids: int) -> Query:
     num_commas = text.count(b",")  # at 1 GB/s and more; all values but a list's first come after one
     if num_commas > MAX_COMMAS_PER_ID * max_ids:
         raise RequestError(
-            f"the body has {num_commas} commas, hence too many values; max_ids is {max_ids}: ask in parts"
+            f"the body has {num_commas} commas, too many for its values; max_ids is {max_ids}: ask in parts"
         )
     try:
         query = json.loads(text)

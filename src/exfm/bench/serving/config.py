@@ -101,7 +101,7 @@ class Memory(Config):
     """Requests to two shards, by streams and by gRPC, while the memory of all servers is read."""
 
     requests: Annotated[int, Field(ge=0, le=100_000_000)] = 100_000
-    """By each, up to 100,000,000; 0: none. At 100,000, what a process holds 10 B more of for each is 1 MB."""
+    """By each, up to 100,000,000, rounded up to a multiple of 50; 0: none. 10 B for each of 100,000 are 1 MB."""
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 16
     """Of a request, 1 to 10,000, of the sweep's models."""
 

@@ -27,7 +27,7 @@ CHOOSING_BLOCKS, CHOOSING_REQUESTS = 9, 20
 """In which the best number of threads is found."""
 
 OPEN_REQUESTS = 20
-"""Of a part of a block in an open loop, at least: its queue begins empty, and wants time to build up."""
+"""Of a part of a block in an open loop, at least, or it is one: its queue begins empty, and wants time to build up."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
     """
     model = config.model(case.model)
     messages = model.messages(config.distinct_requests, candidates=case.candidates, seed=config.seed)
-    [traced] = model.requests(1, candidates=case.candidates, seed=config.seed)
+    traced = model.requests(config.distinct_requests, candidates=case.candidates, seed=config.seed)
     ways = case.ways()
     placements = {ONE_SHARD, *(way.placement() for way in ways)}
     paths = {way: bundles.of(case.model, model, way, candidates=case.candidates) for way in placements}

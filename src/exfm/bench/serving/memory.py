@@ -53,8 +53,8 @@ class Grown:
 
     @property
     def is_flat(self) -> bool:
-        """Return whether memory grows by no more than FLAT_BYTES a request, with CONFIDENCE."""
-        return self.bytes_a_request.high <= FLAT_BYTES
+        """Return whether memory grows by no more than FLAT_BYTES a request, with CONFIDENCE, and none failed."""
+        return self.num_failed == 0 and self.bytes_a_request.high <= FLAT_BYTES
 
     def to_dict(self) -> dict[str, Any]:
         """Return the raw numbers, as JSON can hold them."""

@@ -84,12 +84,12 @@ def _how(findings: Findings) -> str:
         "All servers of a case run at the same time, on the same two cores. Each of "
         f"{config.blocks} blocks has the same requests for each of them, in {config.turns} parts, each in a random "
         f"order of the servers and after {config.warmup} that do not count (open loops in parts of {OPEN_REQUESTS} or "
-        "more). Ratios are to the unsharded server in the same block: their median over blocks, and a 95 % interval of "
-        "order statistics. A/A is a second unsharded server. CPU time is that of a mean request at all of a way's "
-        "processes, without the client's. Open loops have Poisson arrivals, and latency counts from when a request was "
-        f"due. Models have random weights in int8: {config.bytes_factor:g} of the bytes of large ones, rows "
-        f"{config.dim_factor:g} as wide, seed {config.seed}. {_layers(NETWORKS[config.network])}, which exfm computes "
-        f"in {config.dense_precision}; models with more and more rows have small ones."
+        "more, or in one). Ratios are to the unsharded server in the same block: their median over blocks, and a 95 % "
+        "interval of order statistics. A/A is a second unsharded server. CPU time is that of a mean request at all of "
+        "a way's processes, without the client's. Open loops have Poisson arrivals, and latency counts from when a "
+        f"request was due. Models have random weights in int8: {config.bytes_factor:g} of the bytes of large ones, "
+        f"rows {config.dim_factor:g} as wide, seed {config.seed}. {_layers(NETWORKS[config.network])}, which exfm "
+        f"computes in {config.dense_precision}; models with more and more rows have small ones."
     )
 
 
@@ -101,21 +101,21 @@ def _layers(network: NetworkConfig) -> str:
 def _rule() -> str:
     return (
         "A target is met if the ratio's interval reaches it and A/A's is at most "
-        f"{MAX_HALF_WIDTH:g} wide to either side; it is not met if the interval lies above, or a request failed, and "
-        f"else not resolved. Nor is one resolved by fewer than {MIN_BLOCKS} blocks, or a P99 by blocks of fewer than "
-        f"{MIN_REQUESTS_P99} requests, of which it is the slowest. What A/A's median is off 1 is the chance of a start "
-        "(where its memory lies), which no number of blocks lessens. A ranker that holds tables asks shards for the "
-        "sums of the others alone."
+        f"{MAX_HALF_WIDTH:g} wide to either side; it is not met if the interval lies above, or the sharded server "
+        f"failed a request, and else not resolved. Nor is one resolved by fewer than {MIN_BLOCKS} blocks, or a P99 by "
+        f"blocks of fewer than {MIN_REQUESTS_P99} requests, of which it is the slowest. What A/A's median is off 1 is "
+        "the chance of a start (where its memory lies), which no number of blocks lessens. A ranker that holds tables "
+        "asks shards for the sums of the others alone."
     )
 
 
 def _traced() -> str:
     return (
         f"Means of the middle half, by latency, of {NUM_TRACED} traced requests to each server, one after another: "
-        "wall time of the server that is asked and of its client, which adds up to the latency, and CPU time, the "
-        "shards' too, where RPC service has what torch's other threads computed. What sharding costs is a layer's "
-        "difference from the unsharded server's, if it is more than that of A/A; a trace itself costs some 0.2 ms a "
-        "shard."
+        "wall time of the server that is asked and of its client, which adds up to the latency; that of the shard that "
+        "took longest, from when it was asked until its answer was there; and CPU time, the shards' too, where RPC "
+        "service has what torch's other threads computed. What sharding costs is a layer's difference from the "
+        "unsharded server's, if it is more than that of A/A; a trace itself costs some 0.2 ms a shard."
     )
 
 

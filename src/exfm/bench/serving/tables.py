@@ -89,14 +89,20 @@ def of_targets(found: Sequence[Judged]) -> Table:
 def of_layers(every: Sequence[Measured]) -> Table:
     """Return where the time of a request goes at each server, one request at a time."""
     layered = [one for measured in every for one in measured.layers]
-    groups = [group for group in Group if any(one.wall_ms[group] or one.cpu_ms[group] for one in layered)]
+    groups = [
+        group
+        for group in Group
+        if any(of.get(group) for one in layered for of in (one.wall_ms, one.shard_ms, one.cpu_ms))
+    ]
     rows = []
     for measured in every:
         if measured.load != measured.case.loads[0]:  # what follows is of the same servers
             continue
         what = f"{measured.case.model}, {measured.case.candidates}"
         for one in measured.layers:
-            for kind, spent in (("wall", one.wall_ms), ("CPU", one.cpu_ms)):
+            for kind, spent in (("wall", one.wall_ms), ("slowest shard's wall", one.shard_ms), ("CPU", one.cpu_ms)):
+                if not spent:
+                    continue
                 figures = (f"{spent[group]:.2f}" if spent[group] else "" for group in groups)
                 rows.append((what, one.name, kind, *figures, f"{sum(spent.values()):.2f}"))
     return Table(("model, candidates", "served", "ms", *groups, "all"), rows, num_words=3)

@@ -43,7 +43,7 @@ def trace_requests(
     serving = nullcontext() if address else serve_local(bundle, ranker=RankerConfig(transport=transport))
     with serving as local:
         asked = local.grpc_address if local is not None else address
-        every = ask_traced(asked, tensors, model_name=manifest.name, num_requests=NUM_WARMUP + num_requests)
+        every = ask_traced(asked, [tensors], model_name=manifest.name, num_requests=NUM_WARMUP + num_requests)
     traced = every[NUM_WARMUP - 1 :]  # one more, which tells CPU times before the first that counts
     found, counted_R = spendings(traced), middle_half(traced)
     console.print(layers_table(found, counted_R))

@@ -89,7 +89,7 @@ class GuardedShard:
 
     def __init__(self, link: ShardLink, *, config: RankerConfig) -> None:
         self._link = link
-        self._shard = Hedge(link, config=config) if config.hedge_after_ms else link
+        self._shard = Hedge(link, config=config) if config.hedge_after_ms and link.has_servers else link
         self._config = config
         self._breaker = Breaker(failures=config.breaker_failures, pause_s=config.breaker_pause_ms * 1e-3)
         self._missing = MISSING.labels(shard=str(link.shard.shard))
@@ -120,10 +120,10 @@ class GuardedShard:
             self._answered()
             raise
         except NO_ANSWER as error:
+            self._missing.inc()
             if isinstance(error, DeadlineError) and had_ms < self._config.breaker_patience_ms:
                 self._breaker.learned_nothing(admitted)
             else:
-                self._missing.inc()
                 self._failed(error, admitted)
             raise
         except VersionMismatchError as error:

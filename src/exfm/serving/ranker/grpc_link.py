@@ -38,8 +38,15 @@ class GrpcLink(ShardLink):
         self._ending: set[asyncio.Task[None]] = set()
         self._use(_open(address, tls=tls, config=config), tls=tls)
 
-    async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
-        """Return the shard's sums of these bags; raises as ShardLink's."""
+    async def sums(
+        self,
+        bags: NetBags,
+        *,
+        deadline: Deadline,
+        stopwatch: ShardStopwatch | None = None,
+        asked: set[object] | None = None,
+    ) -> NetSums:
+        """Return the shard's sums of these bags, of the server whose turn it is; raises as ShardLink's."""
         with timed(stopwatch, Layer.SERIALIZE_ASKS):
             request = shard_request(bags, model_name=self._name, bundle_id=self.shard.bundle_id)
         metadata = None

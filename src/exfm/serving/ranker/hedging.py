@@ -18,7 +18,7 @@ HEDGED = Counter("exfm_ranker_hedged_lookups", "Lookups sent once more, since th
 WON = Counter("exfm_ranker_won_hedges", "Lookups answered by what was sent once more", ["shard"])
 
 MAX_SAVED = 10.0
-"""Lookups that may be sent once more on end, of those before that needed it not."""
+"""Lookups that may be sent once more in a row: what was allowed before and not needed is saved, up to this."""
 
 TURNS_TO_READ = 8
 """Turns of the event loop in which an answer is read that came while this process computed."""
@@ -44,7 +44,7 @@ class Allowance:
 
 
 class Hedge:
-    """Asks one shard, and once more where that takes long: of several replicas, another gets its turn."""
+    """Asks one shard, and once more where that takes long: by streams another replica, by gRPC the next in turn."""
 
     def __init__(self, link: ShardLink, *, config: RankerConfig) -> None:
         self._link = link
@@ -58,12 +58,17 @@ class Hedge:
         Raises: as ShardLink's; where both fail as the first did.
         """
         self._allowance.earn()
-        asked = [asyncio.create_task(self._link.sums(bags, deadline=deadline, stopwatch=stopwatch))]
+        servers: set[object] = set()
+
+        def ask(stopwatch: ShardStopwatch | None) -> asyncio.Task[NetSums]:
+            asking = self._link.sums(bags, deadline=deadline, stopwatch=stopwatch, asked=servers)
+            return asyncio.create_task(asking)
+
+        asked = [ask(stopwatch)]
         try:
             if await self._takes_long(asked[0]) and self._allowance.spend():
                 self._hedged.inc()
-                again = None if stopwatch is None else stopwatch.again()
-                asked.append(asyncio.create_task(self._link.sums(bags, deadline=deadline, stopwatch=again)))
+                asked.append(ask(None if stopwatch is None else stopwatch.again()))
             answered = await _first_answered(asked)
         finally:
             for task in asked:

@@ -1,6 +1,7 @@
 """A shard as a ranker sees it, however it is reached."""
 
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,9 @@ NetAnswers = Mapping[Net, torch.Tensor]
 NO_ANSWER = (ShardUnavailableError, DeadlineError, OverloadedError)
 """What a shard's failure is that another moment, or another server, may mend: the bundle and the request are right."""
 
+LOG_AGAIN_S = 60.0
+"""Pause between two lines of a log about the same trouble."""
+
 _TOO_LARGE = "message larger than max"
 """What gRPC says at either end of one beyond max_message_bytes, by a status that also means too many requests."""
 
@@ -79,22 +83,35 @@ class ShardId:
 class ShardLink(ABC):
     """A shard, and what speaks to it."""
 
+    has_servers = True
+    """Whether there are servers, hence perhaps another one to ask."""
+
     def __init__(self, shard: ShardId, address: str) -> None:
         self.shard = shard
         self.address = address
         self._mismatched = MISMATCHED.labels(shard=str(shard.shard))  # shows 0 before the first
-        self._mismatch = ""
+        self._log_mismatch_s = 0.0
 
     def __str__(self) -> str:
         """Return how messages name it."""
         return f"shard {self.shard.shard} at {self.address}"
 
     @abstractmethod
-    async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
+    async def sums(
+        self,
+        bags: NetBags,
+        *,
+        deadline: Deadline,
+        stopwatch: ShardStopwatch | None = None,
+        asked: set[object] | None = None,
+    ) -> NetSums:
         """Return the shard's sums of these bags.
 
-        Raises: ShardUnavailableError, OverloadedError, DeadlineError, VersionMismatchError, ServingError; each names
-        the shard.
+        `asked` are servers that have them to look up already: another is asked, if there is one and this can choose,
+        and added.
+
+        Raises: ShardUnavailableError, OverloadedError, DeadlineError, VersionMismatchError, RequestError if they are
+        too many, ServingError; each names the shard.
         """
 
     @abstractmethod
@@ -136,7 +153,7 @@ class ShardLink(ABC):
     def error(self, code: grpc.StatusCode, details: str, deadline: Deadline) -> ServingError | RequestError:
         """Return what a shard's status means to a ranker's caller."""
         match code:
-            case grpc.StatusCode.INVALID_ARGUMENT:
+            case grpc.StatusCode.OUT_OF_RANGE:
                 return RequestError(f"{self} refused: {details}")
             case grpc.StatusCode.RESOURCE_EXHAUSTED if _TOO_LARGE in details:
                 return RequestError(f"{self} cannot be asked so much at once ({details}): ask in parts")
@@ -152,11 +169,11 @@ class ShardLink(ABC):
                 return ServingError(f"{self} failed with {code.name}: {details}")
 
     def mismatched(self, found: str) -> None:
-        """Count that a server was found to serve something else, and log it unless the last one was the same."""
+        """Count that a server was found to serve something else, and log it now and then."""
         self._mismatched.inc()
-        if found != self._mismatch:
+        if time.monotonic() >= self._log_mismatch_s:
+            self._log_mismatch_s = time.monotonic() + LOG_AGAIN_S
             logger.error("%s is another one: %s", self, found)
-        self._mismatch = found
 
     def late(self, deadline: Deadline) -> DeadlineError:
         """Return the error of a shard that did not answer in time."""

@@ -14,13 +14,22 @@ from exfm.serving.tracing.stopwatch import ShardStopwatch, timed
 class LocalLink(ShardLink):
     """One shard's tables, looked up where they are asked for."""
 
+    has_servers = False
+
     def __init__(self, tables: ShardTables, scorer: Scorer, *, shard: int, num_turns: int = 0) -> None:
         """Look up after so many turns of the event loop, in which other shards are asked."""
         super().__init__(ShardId.of(scorer, shard), "this server")
         self._tables = tables
         self._num_turns = num_turns
 
-    async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
+    async def sums(
+        self,
+        bags: NetBags,
+        *,
+        deadline: Deadline,
+        stopwatch: ShardStopwatch | None = None,
+        asked: set[object] | None = None,
+    ) -> NetSums:
         """Return the sums of these bags; they wait for no server."""
         for _ in range(self._num_turns):
             await asyncio.sleep(0)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest
 from exfm.artifact.hot_rows import HOT_ROWS_FILE
-from exfm.errors import ConfigError, ServingError, VersionMismatchError
+from exfm.errors import ConfigError, RequestError, ServingError
 from exfm.features.batch import NetBatches
 from exfm.features.oip import answer_parameters
 from exfm.features.request import RequestEncoder, input_specs
@@ -266,7 +266,7 @@ class RankerModel(ServedModel):
         """
         try:
             found = await until_reached(self._try_shards)
-        except VersionMismatchError as error:  # no client's mistake here
+        except RequestError as error:  # such as another bundle's: no client's mistake here
             raise ServingError(str(error)) from error
         logger.info("ready: %s", found)
         self.ready = True

@@ -12,8 +12,8 @@ from exfm.serving.tracing.stopwatch import ShardStopwatch, Stopwatch, timed
 
 Found = TypeVar("Found")
 
-TURNS_TO_SEND = 4
-"""Turns of the event loop in which gRPC sends a request; a stream needs one."""
+TURNS_TO_SEND = 5
+"""Turns of the event loop in which gRPC sends a request, one of them for hedging; a stream needs one or two."""
 
 
 class Shard(Protocol):
@@ -37,8 +37,8 @@ async def ask_all(
     A shard without bags is not asked. With `may_miss`, None stands for the sums of one that is away, late or
     overloaded. Any other failure, and without it any at all, ends the wait for the others.
 
-    Raises: ShardUnavailableError, OverloadedError, DeadlineError, VersionMismatchError, ServingError; each names the
-    shard.
+    Raises: ShardUnavailableError, OverloadedError, DeadlineError, VersionMismatchError, RequestError, ServingError;
+    each names the shard.
     """
     tasks = [
         asyncio.create_task(

@@ -41,11 +41,6 @@ class ShardConnection(Connection):
         self._pinged_s: float | None = None
         self._closes_when_idle = False
 
-    @property
-    def num_under_way(self) -> int:
-        """Return how many requests wait for their answer."""
-        return len(self._waiting)
-
     async def greet(self) -> None:
         """Return once the server has said that it holds the owner's shard; the kernel connects for one that hangs, too.
 

@@ -1,8 +1,8 @@
-"""A shard reached by streams: a connection to each of its servers, of which the least busy is asked."""
+"""A shard reached by streams: a connection to each of its servers, which take turns."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 import grpc
@@ -56,15 +56,24 @@ class StreamLink(ShardLink):
         self._retried = RETRIED.labels(shard=str(shard.shard))
         self._attempt = asyncio.create_task(self._connect_all())
 
-    async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
-        """Return the shard's sums of these bags; raises as ShardLink's, and RequestError if they are too many.
+    async def sums(
+        self,
+        bags: NetBags,
+        *,
+        deadline: Deadline,
+        stopwatch: ShardStopwatch | None = None,
+        asked: set[object] | None = None,
+    ) -> NetSums:
+        """Return the shard's sums of these bags; raises as ShardLink's.
 
         A lookup changes nothing, so one that met a lost server is sent again to another, within its deadline.
         """
+        asked = set() if asked is None else asked
         for number in range(self._config.lookup_attempts):
             if number:
                 self._retried.inc()
-            connection = self._next_connection() or await self._connected(deadline)
+            connection = self._next_connection(asked) or await self._connected(deadline)
+            asked.add(connection)
             try:
                 return await self._ask(connection, bags, deadline, stopwatch)
             except ConnectionError as error:
@@ -136,13 +145,13 @@ class StreamLink(ShardLink):
         except RequestError as error:
             raise ServingError(f"{self} answered a malformed frame: {error}") from error
 
-    def _next_connection(self) -> ShardConnection | None:
-        """Return the one with fewest lookups under way, so that a slow server gets fewer; alike, they take turns."""
+    def _next_connection(self, asked: Collection[object] = ()) -> ShardConnection | None:
+        """Return the one whose turn it is, or another than those that were asked, which takes no turn."""
         usable = [one for one in self._connections.values() if not one.transport.is_closing()]
-        if not usable:
-            return None
-        self._turn = (self._turn + 1) % len(usable)
-        return min(usable[self._turn :] + usable[: self._turn], key=lambda one: one.num_under_way)
+        if not asked:
+            self._turn += 1
+        others = [one for one in usable if one not in asked] or usable
+        return others[self._turn % len(others)] if others else None
 
     async def _connected(self, deadline: Deadline) -> ShardConnection:
         """Return a connection as soon as there is one.

@@ -18,6 +18,7 @@ from exfm.artifact.bundle import BundleManifest
 from exfm.errors import (
     ConfigError,
     KeysOutsideSliceError,
+    LookupTooLargeError,
     RequestError,
     ServingError,
     UnknownModelError,
@@ -217,12 +218,15 @@ class ShardModel(ServedModel):
             return self._queue.alone(self._find(bags))
 
     def _find(self, bags: Mapping[Net, LookupBags]) -> FoundNets:
-        # Lengths do not count: a request within a ranker's limit may have more of them here than ids there.
-        self.check_size(sum(len(of_net.keys) for of_net in bags.values()))
+        try:
+            # Lengths do not count: a request within a ranker's limit may have more of them here than ids there.
+            self.check_size(sum(len(of_net.keys) for of_net in bags.values()))
+            for net, of_net in bags.items():
+                self.check_rows(of_net.num_rows, kind=f"{net} rows")
+            self._check_answer(bags)
+        except RequestError as error:  # a ranker's client's, unlike all other errors of its requests
+            raise LookupTooLargeError(str(error)) from error
         found = {}
-        for net, of_net in bags.items():
-            self.check_rows(of_net.num_rows, kind=f"{net} rows")
-        self._check_answer(bags)
         for net, of_net in bags.items():
             try:
                 found[net] = self._tables.find(net, of_net)

@@ -1,7 +1,7 @@
 """A client that asks where its requests' time goes, one request at a time."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import grpc
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
@@ -16,17 +16,20 @@ from exfm.serving.wire import INFER_METHOD
 ANSWER_TIMEOUT_S = 20.0
 
 
-def ask_traced(address: str, tensors: Mapping[str, Tensor], *, model_name: str, num_requests: int) -> list[Traced]:
-    """Return what a ranker's gRPC door told of so many requests, all alike, sent one after another.
+def ask_traced(
+    address: str, requests: Sequence[Mapping[str, Tensor]], *, model_name: str, num_requests: int
+) -> list[Traced]:
+    """Return what a ranker's gRPC door told of so many requests, these in turn, sent one after another.
 
     Raises: ServingError if it cannot be reached, refuses a request, or tells nothing.
     """
-    message = request_bytes(tensors, model_name=model_name, is_traced=True)
+    messages = [request_bytes(tensors, model_name=model_name, is_traced=True) for tensors in requests]
     found = []
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(address, options=options) as channel:
         ask = channel.unary_unary(INFER_METHOD)
-        for _ in range(num_requests):
+        for number in range(num_requests):
+            message = messages[number % len(messages)]
             sent_ns = time.perf_counter_ns()
             try:
                 answer = ask(message, timeout=ANSWER_TIMEOUT_S)
