@@ -95,7 +95,7 @@ def precision(bundle: BundleFolder, examples: JoinedExamples, num_examples: NumE
 def serving(
     out: Annotated[Path, typer.Option(help="Folder for the page, its picture and the raw numbers.")],
     settings: Annotated[
-        Path | None, typer.Option(help="YAML file of what to measure, instead of what fits into 20 minutes.")
+        Path | None, typer.Option(help="YAML file of what to measure, instead of what fits into 45 minutes.")
     ] = None,
 ) -> None:
     """Measure sharded beside unsharded serving on two cores of this machine: P50, P99 and CPU time, as ratios."""

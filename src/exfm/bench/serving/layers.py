@@ -1,15 +1,22 @@
 """Where a request's time goes at each server that is measured, so that what sharding costs has a name."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+
+import numpy as np
 
 from exfm.bench.tracing.spending import RANKER, Group, middle_half, spendings
 from exfm.bench.workload import MODEL_NAME
 from exfm.features.oip import Tensor
+from exfm.serving.tracing.breakdown import Traced
 
-NUM_WARMUP, NUM_TRACED = 3, 40
-"""Requests to each server, one at a time: those before, and those that count, of which the slowest and the fastest
-quarter have no part in the means."""
+NUM_WARMUP = 3
+"""Requests to each server before those that count."""
+
+NUM_ROUNDS, NUM_REQUESTS = 14, 3
+"""Times that each server comes, in an order drawn anew, and requests to it each time, one after another. The slowest
+and the fastest quarter of them all have no part in the means."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +34,30 @@ class Layered:
     asked."""
 
 
-def trace_layers(name: str, address: str, requests: Sequence[Mapping[str, Tensor]]) -> Layered:
-    """Return where the time of these requests goes at the server of an address, which nobody else asks meanwhile.
+def trace_layers(
+    servers: Sequence[tuple[str, str]], requests: Sequence[Mapping[str, Tensor]], *, seed: int
+) -> tuple[Layered, ...]:
+    """Return where the time of these requests goes at servers of these names and addresses, which nobody else asks.
 
-    Raises: ServingError if it does not answer.
+    Raises: ServingError if one does not answer.
     """
     # Here, since a process can hold kserve's messages or tritonclient's, and tests of servers hold the latter.
-    from exfm.serving.tracing.asking import ask_traced
+    from exfm.serving.tracing.asking import TracedRanker
 
-    every = ask_traced(address, requests, model_name=MODEL_NAME, num_requests=NUM_WARMUP + NUM_TRACED)
-    traced = every[NUM_WARMUP - 1 :]  # one more, which tells CPU times before the first that counts
+    generator = np.random.default_rng(seed)
+    with ExitStack() as stack:
+        rankers = [
+            stack.enter_context(TracedRanker(address, requests, model_name=MODEL_NAME)) for _, address in servers
+        ]
+        # The last of the warm-up tells CPU times before the first that counts.
+        traced = [ranker.ask(NUM_WARMUP)[-1:] for ranker in rankers]
+        for _ in range(NUM_ROUNDS):
+            for place in generator.permutation(len(servers)):
+                traced[place] += rankers[place].ask(NUM_REQUESTS)
+    return tuple(_layered(name, of_server) for (name, _), of_server in zip(servers, traced, strict=True))
+
+
+def _layered(name: str, traced: Sequence[Traced]) -> Layered:
     counted_R = middle_half(traced)
     cpu_ms = dict.fromkeys(Group, 0.0)
     wall_ms: dict[str, dict[Group, float]] = {}

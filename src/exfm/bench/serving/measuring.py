@@ -85,9 +85,8 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
             servers = [client.server(arm[0], local, messages) for arm, local in zip(arms, started, strict=True)]
             scores = [client.scores(server, min(NUM_SCORED, len(messages))) for server in servers]
             say(f"  {'; '.join(map(str, some))}: traced")
-            layers = tuple(
-                trace_layers(name, local.grpc_address, traced) for (name, _), local in zip(arms, started, strict=True)
-            )
+            addresses = [(name, local.grpc_address) for (name, _), local in zip(arms, started, strict=True)]
+            layers = trace_layers(addresses, traced, seed=config.seed)
             for load in case.loads:
                 rate = load * client.requests_per_s(servers[0]) if load else 0.0
                 how = f"an open loop of {rate:.1f} requests/s" if load else "a closed loop"

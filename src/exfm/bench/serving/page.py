@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from exfm.bench.serving import tables
 from exfm.bench.serving.findings import Findings
-from exfm.bench.serving.layers import NUM_TRACED
+from exfm.bench.serving.layers import NUM_REQUESTS, NUM_ROUNDS
 from exfm.bench.serving.measuring import OPEN_REQUESTS
 from exfm.bench.serving.memory import FLAT_BYTES, NUM_PARTS, NUM_SETTLING, Grown
 from exfm.bench.serving.models import NETWORKS
@@ -111,11 +111,12 @@ def _rule() -> str:
 
 def _traced() -> str:
     return (
-        f"Means of the middle half, by latency, of {NUM_TRACED} traced requests to each server, one after another: "
-        "wall time of the server that is asked and of its client, which adds up to the latency; that of the shard that "
-        "took longest, from when it was asked until its answer was there; and CPU time, the shards' too, where RPC "
-        "service has what torch's other threads computed. What sharding costs is a layer's difference from the "
-        "unsharded server's, if it is more than that of A/A; a trace itself costs some 0.2 ms a shard."
+        f"Means of the middle half, by latency, of {NUM_ROUNDS * NUM_REQUESTS} traced requests to each server, of "
+        f"{NUM_REQUESTS} at a time, the servers in a random order each time: wall time of the server that is asked and "
+        "of its client, which adds up to the latency; that of the shard that took longest, from when it was asked "
+        "until its answer was there; and CPU time, the shards' too, where RPC service has what torch's other threads "
+        "computed. What sharding costs is a layer's difference from the unsharded server's, if it is more than that of "
+        "A/A; a trace itself costs some 0.2 ms a shard."
     )
 
 

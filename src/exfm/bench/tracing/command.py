@@ -15,7 +15,7 @@ from exfm.errors import ConfigError, StorageError
 from exfm.features.oip import tensors_from_json
 from exfm.serving.config import RankerConfig, Transport
 from exfm.serving.local import serve_local
-from exfm.serving.tracing.asking import ask_traced
+from exfm.serving.tracing.asking import TracedRanker
 
 NUM_WARMUP = 50
 """Requests before those that count."""
@@ -43,7 +43,8 @@ def trace_requests(
     serving = nullcontext() if address else serve_local(bundle, ranker=RankerConfig(transport=transport))
     with serving as local:
         asked = local.grpc_address if local is not None else address
-        every = ask_traced(asked, [tensors], model_name=manifest.name, num_requests=NUM_WARMUP + num_requests)
+        with TracedRanker(asked, [tensors], model_name=manifest.name) as ranker:
+            every = ranker.ask(NUM_WARMUP + num_requests)
     traced = every[NUM_WARMUP - 1 :]  # one more, which tells CPU times before the first that counts
     found, counted_R = spendings(traced), middle_half(traced)
     console.print(layers_table(found, counted_R))

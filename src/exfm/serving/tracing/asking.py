@@ -2,6 +2,9 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import cycle, islice
+from types import TracebackType
+from typing import Self
 
 import grpc
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
@@ -16,28 +19,42 @@ from exfm.serving.wire import INFER_METHOD
 ANSWER_TIMEOUT_S = 20.0
 
 
-def ask_traced(
-    address: str, requests: Sequence[Mapping[str, Tensor]], *, model_name: str, num_requests: int
-) -> list[Traced]:
-    """Return what a ranker's gRPC door told of so many requests, these in turn, sent one after another.
+class TracedRanker:
+    """A ranker's gRPC door, which is asked where its requests' time goes, over one connection."""
 
-    Raises: ServingError if it cannot be reached, refuses a request, or tells nothing.
-    """
-    messages = [request_bytes(tensors, model_name=model_name, is_traced=True) for tensors in requests]
-    found = []
-    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-    with grpc.insecure_channel(address, options=options) as channel:
-        ask = channel.unary_unary(INFER_METHOD)
-        for number in range(num_requests):
-            message = messages[number % len(messages)]
+    def __init__(self, address: str, requests: Sequence[Mapping[str, Tensor]], *, model_name: str) -> None:
+        """Ask these requests in turn."""
+        self._address = address
+        self._messages = cycle([request_bytes(one, model_name=model_name, is_traced=True) for one in requests])
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        self._channel = grpc.insecure_channel(address, options=options)
+        self._ask = self._channel.unary_unary(INFER_METHOD)
+
+    def __enter__(self) -> Self:
+        """Return it."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def ask(self, num_requests: int) -> list[Traced]:
+        """Return what it told of the next requests, sent one after another.
+
+        Raises: ServingError if it cannot be reached, refuses a request, or tells nothing.
+        """
+        found = []
+        for message in islice(self._messages, num_requests):
             sent_ns = time.perf_counter_ns()
             try:
-                answer = ask(message, timeout=ANSWER_TIMEOUT_S)
+                answer = self._ask(message, timeout=ANSWER_TIMEOUT_S)
             except grpc.RpcError as error:
-                raise ServingError(f"{address} did not answer ({error.code().name}): {error.details()}") from error
+                raise ServingError(
+                    f"{self._address} did not answer ({error.code().name}): {error.details()}"
+                ) from error
             client_ns = time.perf_counter_ns() - sent_ns
-            found.append(Traced(client_ns=client_ns, ranker=_told(answer, address)))
-    return found
+            found.append(Traced(client_ns=client_ns, ranker=_told(answer, self._address)))
+        return found
 
 
 def _told(answer: bytes, address: str) -> Breakdown:
