@@ -13,13 +13,16 @@ from exfm.bench.serving.config import Case, Memory, Peers, ServingBenchConfig, S
 
 
 def main() -> None:
-    """Measure one model, sharded and with all tables in the ranker, in a closed loop and an open one."""
+    """Measure one model by both transports, sharded and with all tables in the ranker, in a closed and an open loop.
+
+    Beside it some sizes of tables, memory, and KServe's own server.
+    """
     config = ServingBenchConfig(
         blocks=6,
         turns=1,
         warmup=1,
         distinct_requests=4,
-        threads=1,
+        threads=0,
         bytes_factor=1e-5,
         dim_factor=0.125,
         network="small",
@@ -28,14 +31,13 @@ def main() -> None:
                 model="drm3",
                 candidates=16,
                 loads=(0.0, 0.3),
-                transports=("stream",),
                 local_tables_mib=(0, 1),  # which all of them fit into
                 requests=4,
             ),
         ),
-        sweep=Sweep(rows=()),
+        sweep=Sweep(rows=(64, 128), num_tables=2, dim=4, candidates=8, requests=2),
         memory=Memory(requests=100, candidates=4),
-        peers=Peers(model="none"),
+        peers=Peers(model="drm3", candidates=8, requests=2),
     )
     bench_serving(Console(width=200), config, out=Path(sys.argv[1]))
 

@@ -35,28 +35,37 @@ def test_sharded_servers_are_measured_beside_unsharded_ones_and_give_the_same_sc
     found = json.loads((out / "serving.json").read_text(encoding="utf-8"))
     assert [case["load"] for case in found["cases"]] == [0.0, 0.3]
     for case in found["cases"]:
-        sharded, local = case["sharded"]
+        assert case["threads"] in (1, 2)
         assert max(case["score_differences"]) <= 1e-6
-        asked, not_asked = (sum(block["shards_cpu_ms"] for block in series["blocks"]) for series in (sharded, local))
-        assert not_asked < asked / 2, "shards all of whose tables the ranker holds are not asked"
         assert case["score_spread"] > 1e-3
-        for series in (case["unsharded"], case["same"], sharded):
+        assert [one["way"]["transport"] for one in case["sharded"]] == ["stream", "stream", "grpc", "grpc"]
+        asked, not_asked = case["sharded"][::2], case["sharded"][1::2]
+        for sharded, local in zip(asked, not_asked, strict=True):
+            shards_cpu_ms = [sum(block["shards_cpu_ms"] for block in one["blocks"]) for one in (sharded, local)]
+            assert shards_cpu_ms[1] < shards_cpu_ms[0] / 2, "shards all of whose tables the ranker holds are not asked"
+        for series in (case["unsharded"], case["same"], *asked):
             assert len(series["blocks"]) == 6
             for block in series["blocks"]:
                 assert (block["num_requests"], block["num_failed"]) == (4, 0)
                 assert 0 < block["p50_ms"] <= block["p99_ms"]
                 assert block["cpu_ms"] > 0
-                assert (block["shards_cpu_ms"] > 0) == (series is sharded)
-        unsharded, same, of_sharded, of_local = case["layers"]
-        names = ["unsharded", case["same"]["name"], sharded["name"], local["name"]]
+                assert (block["shards_cpu_ms"] > 0) == (series in asked)
+        names = [one["name"] for one in (case["unsharded"], case["same"], *case["sharded"])]
         assert [one["name"] for one in case["layers"]] == names
         for one in case["layers"]:
             assert sum(one["wall_ms"].values()) < 1_000
             assert min(one["wall_ms"]["dense operators"], one["cpu_ms"]["dense operators"]) > 0
-        assert unsharded["shard_ms"] == same["shard_ms"] == of_local["shard_ms"] == {}
-        assert 0 < of_sharded["shard_ms"]["embedding operator"] < sum(of_sharded["shard_ms"].values()) < 1_000
-        waits = [one["wall_ms"]["wait for shards"] for one in (unsharded, same, of_local)]
-        assert max(waits) < of_sharded["wall_ms"]["wait for shards"]
+        unsharded, same, *of_ways = case["layers"]
+        without_shards, with_shards = [unsharded, same, *of_ways[1::2]], of_ways[::2]
+        for one in with_shards:
+            assert 0 < one["shard_ms"]["embedding operator"] < sum(one["shard_ms"].values()) < 1_000
+            waits = [other["wall_ms"]["wait for shards"] for other in without_shards]
+            assert max(waits) < one["wall_ms"]["wait for shards"]
+        assert all(one["shard_ms"] == {} for one in without_shards)
+    assert [(size["rows"], len(size["sharded"]["blocks"])) for size in found["sweep"]["sizes"]] == [(64, 6), (128, 6)]
+    assert [(one["peer"], one["tuned"]) for one in found["peers"]["peers"]] == [("KServe", False), ("KServe", True)]
+    assert all(block["num_failed"] == 0 for one in found["peers"]["peers"] for block in one["blocks"])
+    assert max(found["peers"]["score_differences"]) < 0.2, "of the same weights, in fp32 and int8"
     assert [one["process"] for one in found["memory"]] == ["ranker", "shard 0", "shard 1"] * 2
     for one in found["memory"]:
         assert len(one["anonymous_bytes"]) == 50

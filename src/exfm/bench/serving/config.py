@@ -155,7 +155,7 @@ class ServingBenchConfig(Config):
     ways_at_once: Annotated[int, Field(ge=1, le=64)] = 4
     """Ways of serving whose servers run at the same time, 1 to 64, beside two unsharded servers; more are measured one
     after another. A process takes some 400 MiB, and there is one for each shard, and a ranker."""
-    cases: tuple[Case, ...] = (Case(model="drm3", sums=("fp16",), local_tables_mib=(0, 16)),)
+    cases: tuple[Case, ...] = (Case(model="drm3", strategies=("nsbp",), sums=("fp16",), local_tables_mib=(0, 16)),)
     """By default what fits into half an hour: of the three models, the one with the least work beside its tables, 143
     ms of CPU time for 512 candidates; of drm1 it is 372 (2 vCPU of an Intel Xeon, 2026-11)."""
     sweep: Sweep = Sweep()

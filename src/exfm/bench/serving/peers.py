@@ -92,7 +92,7 @@ def measure_peers(
             stack.enter_context(serving(in_shards, threads=threads, precision=config.dense_precision, way=TWO_SHARDS))
         )
         running: dict[Peer, RunningPeer] = {}
-        missing = [] if settings.mlserver else ["MLServer: not installed"]
+        missing = [] if settings.mlserver else ["MLServer: left out, as peers.mlserver names no environment"]
         for number, peer in enumerate(peers):
             serving_it = serving_peer(peer, plain, scratch=scratch / str(number), threads=threads)
             try:
