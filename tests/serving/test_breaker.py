@@ -23,10 +23,9 @@ from exfm.models.lookup import LookupBags
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.ranker.breaker import Breaker, GuardedShard, Pass
-from exfm.serving.ranker.link import NetBags, NetSums, ShardId, ShardLink
+from exfm.serving.ranker.link import NetBags, NetSums, ShardCall, ShardId, ShardLink
 from exfm.serving.ranker.shards import ask_all
 from exfm.serving.tls import TlsFiles
-from exfm.serving.tracing.stopwatch import ShardStopwatch
 
 SUMS: NetSums = {"user": torch.ones(1, 4)}
 BAGS: NetBags = {"user": LookupBags(np.arange(3, dtype=np.uint64), np.full((1, 1), 3, dtype=np.int32))}
@@ -49,14 +48,7 @@ class ScriptedLink(ShardLink):
         self._answers = list(answers)
         self.num_asked = 0
 
-    async def sums(
-        self,
-        bags: NetBags,
-        *,
-        deadline: Deadline,
-        stopwatch: ShardStopwatch | None = None,
-        asked: set[object] | None = None,
-    ) -> NetSums:
+    async def sums(self, call: ShardCall) -> NetSums:
         answer = self._answers[min(self.num_asked, len(self._answers) - 1)]
         self.num_asked += 1
         await asyncio.sleep(0)
@@ -291,14 +283,7 @@ def test_requests_are_on_their_way_before_this_server_computes() -> None:
     sent: list[int] = []
 
     class SendingLink(ScriptedLink):
-        async def sums(
-            self,
-            bags: NetBags,
-            *,
-            deadline: Deadline,
-            stopwatch: ShardStopwatch | None = None,
-            asked: set[object] | None = None,
-        ) -> NetSums:
+        async def sums(self, call: ShardCall) -> NetSums:
             for _ in range(3):
                 await asyncio.sleep(0)
             sent.append(self.shard.shard)
@@ -319,12 +304,12 @@ def test_a_probe_whose_request_is_broken_off_is_followed_by_another() -> None:
         link = ScriptedLink(ShardUnavailableError("away"), None)
         shard = GuardedShard(link, config=RankerConfig(breaker_failures=1, breaker_pause_ms=10))
         with pytest.raises(ShardUnavailableError):
-            await shard.sums(BAGS, deadline=Deadline.after(1))
+            await shard.sums(ShardCall(BAGS, Deadline.after(1)))
         await asyncio.sleep(0.02)
-        probe = asyncio.create_task(shard.sums(BAGS, deadline=Deadline.after(1)))
+        probe = asyncio.create_task(shard.sums(ShardCall(BAGS, Deadline.after(1))))
         await asyncio.sleep(0)
         probe.cancel()
         await asyncio.wait([probe])
-        return await shard.sums(BAGS, deadline=Deadline.after(1))
+        return await shard.sums(ShardCall(BAGS, Deadline.after(1)))
 
     assert asyncio.run(ask()) == SUMS

@@ -16,7 +16,7 @@ from exfm.models.scoring import NetSums
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.ranker.hedging import MAX_SAVED, Allowance, Hedge
-from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
+from exfm.serving.ranker.link import NetBags, ShardCall, ShardId, ShardLink
 from exfm.serving.tls import TlsFiles
 from exfm.serving.tracing.stopwatch import ShardStopwatch, Stopwatch, awaited
 
@@ -37,19 +37,11 @@ class SlowLink(ShardLink):
         self.asked_before: list[set[object]] = []
         self.num_broken_off = 0
 
-    async def sums(
-        self,
-        bags: NetBags,
-        *,
-        deadline: Deadline,
-        stopwatch: ShardStopwatch | None = None,
-        asked: set[object] | None = None,
-    ) -> NetSums:
+    async def sums(self, call: ShardCall) -> NetSums:
         answer = self._answers[len(self.stopwatches)]
-        assert asked is not None
-        self.asked_before.append(set(asked))
-        asked.add(len(self.stopwatches))
-        self.stopwatches.append(stopwatch)
+        self.asked_before.append(set(call.asked))
+        call.asked.add(len(self.stopwatches))
+        self.stopwatches.append(call.stopwatch)
         try:
             return await answer()
         except asyncio.CancelledError:
@@ -87,7 +79,7 @@ def fails(error: Exception) -> Answer:
 
 async def ask(link: SlowLink, *, after_ms: int = 10) -> NetSums:
     hedge = Hedge(link, config=RankerConfig(hedge_after_ms=after_ms))
-    found = await hedge.sums(BAGS, deadline=Deadline.after(10))
+    found = await hedge.sums(ShardCall(BAGS, Deadline.after(10)))
     await asyncio.sleep(0)  # in which what is not waited for ends
     return found
 
@@ -206,7 +198,7 @@ def test_the_one_that_answers_tells_of_its_own_time() -> None:
 
     async def run() -> int:
         hedge, stopwatch = Hedge(link, config=RankerConfig(hedge_after_ms=10)), Stopwatch()
-        await hedge.sums(BAGS, deadline=Deadline.after(10), stopwatch=stopwatch.of_shard(9))
+        await hedge.sums(ShardCall(BAGS, Deadline.after(10), stopwatch.of_shard(9)))
         return stopwatch.read().shards[9].wall_ns
 
     link = SlowLink(partial(timed, number=0), partial(timed, number=1))

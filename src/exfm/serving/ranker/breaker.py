@@ -10,12 +10,10 @@ from prometheus_client import Counter
 
 from exfm.errors import DeadlineError, OverloadedError, RequestError, ShardUnavailableError, VersionMismatchError
 from exfm.models.scoring import NetSums
-from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.ranker.hedging import Hedge
-from exfm.serving.ranker.link import NO_ANSWER, NetBags, ShardLink
+from exfm.serving.ranker.link import NO_ANSWER, ShardCall, ShardLink
 from exfm.serving.ranker.lookup_metrics import LookupMetrics
-from exfm.serving.tracing.stopwatch import ShardStopwatch
 
 logger = logging.getLogger(__name__)
 
@@ -100,18 +98,18 @@ class GuardedShard:
         """Return how messages name it."""
         return str(self._link)
 
-    async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
-        """Return the shard's sums of these bags; raises as the link's, and during a pause at once."""
-        had_ms = deadline.remaining_s() * 1e3
+    async def sums(self, call: ShardCall) -> NetSums:
+        """Return the shard's sums of a call's bags; raises as the link's, and during a pause at once."""
+        had_ms = call.deadline.remaining_s() * 1e3
         if had_ms == 0:  # through no fault of the shard
-            deadline.check(f"{self} was not asked yet")
+            call.deadline.check(f"{self} was not asked yet")
         admitted = self._breaker.admit()
         if admitted is None:
             self._missing.inc()
             raise ShardUnavailableError(f"{self} cannot be reached (not asked for a while, since {self._problem})")
         asked_s = time.perf_counter()
         try:
-            sums = await self._shard.sums(bags, deadline=deadline, stopwatch=stopwatch)
+            sums = await self._shard.sums(call)
         except asyncio.CancelledError:
             self._breaker.learned_nothing(admitted)
             raise
@@ -136,7 +134,7 @@ class GuardedShard:
         except Exception:
             self._answered()
             raise
-        self._metrics.answered(bags, sums, seconds=time.perf_counter() - asked_s)
+        self._metrics.answered(call.bags, sums, seconds=time.perf_counter() - asked_s)
         self._answered()
         return sums
 

@@ -13,12 +13,12 @@ from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.connections import client_options
 from exfm.serving.messages import RawResponse
-from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
+from exfm.serving.ranker.link import ShardCall, ShardId, ShardLink
 from exfm.serving.shard.protocol import answers_of, shard_model_name, shard_request
 from exfm.serving.tls import TlsFiles, channel_credentials
 from exfm.serving.tracing.breakdown import Layer
 from exfm.serving.tracing.spans import TRACEPARENT
-from exfm.serving.tracing.stopwatch import TRACE, ShardStopwatch, awaited, timed
+from exfm.serving.tracing.stopwatch import TRACE, awaited, timed
 from exfm.serving.wire import INFER_METHOD
 
 CONNECT_S = 2.0
@@ -38,28 +38,22 @@ class GrpcLink(ShardLink):
         self._ending: set[asyncio.Task[None]] = set()
         self._use(_open(address, tls=tls, config=config), tls=tls)
 
-    async def sums(
-        self,
-        bags: NetBags,
-        *,
-        deadline: Deadline,
-        stopwatch: ShardStopwatch | None = None,
-        asked: set[object] | None = None,
-    ) -> NetSums:
-        """Return the shard's sums of these bags, of the server whose turn it is; raises as ShardLink's."""
+    async def sums(self, call: ShardCall) -> NetSums:
+        """Return the shard's sums of a call's bags, from the server whose turn it is; raises as ShardLink's."""
+        stopwatch = call.stopwatch
         with timed(stopwatch, Layer.SERIALIZE_ASKS):
-            request = shard_request(bags, model_name=self._name, bundle_id=self.shard.bundle_id)
+            request = shard_request(call.bags, model_name=self._name, bundle_id=self.shard.bundle_id)
         metadata = None
         if stopwatch is not None:
             request.parameters[TRACE].bool_param = True
             metadata = ((TRACEPARENT, stopwatch.traceparent),) if stopwatch.traceparent else None
         try:
             with awaited(stopwatch):
-                response = await self._infer(request, timeout=deadline.remaining_s(), metadata=metadata)
+                response = await self._infer(request, timeout=call.deadline.remaining_s(), metadata=metadata)
         except grpc.aio.AioRpcError as error:
-            raise self.error(error.code(), error.details(), deadline) from error
+            raise self.error(error.code(), error.details(), call.deadline) from error
         with timed(stopwatch, Layer.DESERIALIZE_SUMS):
-            sums = self.sums_in(answers_of(response), bags, bundle_id=response.head.model_version)
+            sums = self.sums_in(answers_of(response), call.bags, bundle_id=response.head.model_version)
         if stopwatch is not None:
             stopwatch.told(response.head.parameters[TRACE].string_param)
         return sums

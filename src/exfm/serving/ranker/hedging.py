@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from prometheus_client import Counter
 
 from exfm.models.scoring import NetSums
-from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
-from exfm.serving.ranker.link import NO_ANSWER, NetBags, ShardLink
-from exfm.serving.tracing.stopwatch import ShardStopwatch
+from exfm.serving.ranker.link import NO_ANSWER, ShardCall, ShardLink
 
 HEDGED = Counter("exfm_ranker_hedged_lookups", "Lookups sent once more, since their answer took long", ["shard"])
 WON = Counter("exfm_ranker_won_hedges", "Lookups answered by what was sent once more", ["shard"])
@@ -52,23 +50,17 @@ class Hedge:
         self._allowance = Allowance(config.hedge_share)
         self._hedged, self._won = (of_shards.labels(shard=str(link.shard.shard)) for of_shards in (HEDGED, WON))
 
-    async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
-        """Return the shard's sums of these bags.
+    async def sums(self, call: ShardCall) -> NetSums:
+        """Return the shard's sums of a call's bags.
 
         Raises: as ShardLink's; where both fail as the first did.
         """
         self._allowance.earn()
-        servers: set[object] = set()
-
-        def ask(stopwatch: ShardStopwatch | None) -> asyncio.Task[NetSums]:
-            asking = self._link.sums(bags, deadline=deadline, stopwatch=stopwatch, asked=servers)
-            return asyncio.create_task(asking)
-
-        asked = [ask(stopwatch)]
+        asked = [asyncio.create_task(self._link.sums(call))]
         try:
             if await self._takes_long(asked[0]) and self._allowance.spend():
                 self._hedged.inc()
-                asked.append(ask(None if stopwatch is None else stopwatch.again()))
+                asked.append(asyncio.create_task(self._link.sums(call.again())))
             answered = await _first_answered(asked)
         finally:
             for task in asked:

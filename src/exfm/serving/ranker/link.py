@@ -4,7 +4,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc
 import numpy as np
@@ -80,6 +80,22 @@ class ShardId:
         )
 
 
+@dataclass(frozen=True)
+class ShardCall:
+    """What a shard is asked for."""
+
+    bags: NetBags
+    deadline: Deadline
+    stopwatch: ShardStopwatch | None = None
+    """What takes the lookup's time, if anybody wants to know."""
+    asked: set[object] = field(default_factory=set)
+    """Servers that have it to look up. Who can choose asks another, if there is one, and adds it."""
+
+    def again(self) -> "ShardCall":
+        """Return what sends it once more."""
+        return replace(self, stopwatch=None if self.stopwatch is None else self.stopwatch.again())
+
+
 class ShardLink(ABC):
     """A shard, and what speaks to it."""
 
@@ -97,18 +113,8 @@ class ShardLink(ABC):
         return f"shard {self.shard.shard} at {self.address}"
 
     @abstractmethod
-    async def sums(
-        self,
-        bags: NetBags,
-        *,
-        deadline: Deadline,
-        stopwatch: ShardStopwatch | None = None,
-        asked: set[object] | None = None,
-    ) -> NetSums:
-        """Return the shard's sums of these bags.
-
-        `asked` are servers that have them to look up already: another is asked, if there is one and this can choose,
-        and added.
+    async def sums(self, call: ShardCall) -> NetSums:
+        """Return the shard's sums of a call's bags.
 
         Raises: ShardUnavailableError, OverloadedError, DeadlineError, VersionMismatchError, RequestError if they are
         too many, ServingError; each names the shard.

@@ -5,10 +5,10 @@ import asyncio
 from exfm.models.scoring import NetSums, Scorer
 from exfm.models.shard_tables import ShardTables
 from exfm.serving.call import Deadline
-from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
+from exfm.serving.ranker.link import ShardCall, ShardId, ShardLink
 from exfm.serving.tls import TlsFiles
 from exfm.serving.tracing.breakdown import Layer
-from exfm.serving.tracing.stopwatch import ShardStopwatch, timed
+from exfm.serving.tracing.stopwatch import timed
 
 
 class LocalLink(ShardLink):
@@ -22,19 +22,12 @@ class LocalLink(ShardLink):
         self._tables = tables
         self._num_turns = num_turns
 
-    async def sums(
-        self,
-        bags: NetBags,
-        *,
-        deadline: Deadline,
-        stopwatch: ShardStopwatch | None = None,
-        asked: set[object] | None = None,
-    ) -> NetSums:
-        """Return the sums of these bags; they wait for no server."""
+    async def sums(self, call: ShardCall) -> NetSums:
+        """Return the sums of a call's bags; they wait for no server."""
         for _ in range(self._num_turns):
             await asyncio.sleep(0)
-        with timed(stopwatch, Layer.EMBEDDING):
-            return {net: self._tables.sums(net, of_net) for net, of_net in bags.items()}
+        with timed(call.stopwatch, Layer.EMBEDDING):
+            return {net: self._tables.sums(net, of_net) for net, of_net in call.bags.items()}
 
     async def check_ready(self, *, deadline: Deadline) -> None:
         """Return: the tables were loaded."""

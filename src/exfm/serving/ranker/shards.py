@@ -6,9 +6,9 @@ from typing import Protocol, TypeVar
 
 from exfm.models.scoring import NetSums
 from exfm.serving.call import Deadline
-from exfm.serving.ranker.link import NO_ANSWER, NetBags
+from exfm.serving.ranker.link import NO_ANSWER, NetBags, ShardCall
 from exfm.serving.tracing.breakdown import Layer
-from exfm.serving.tracing.stopwatch import ShardStopwatch, Stopwatch, timed
+from exfm.serving.tracing.stopwatch import Stopwatch, timed
 
 Found = TypeVar("Found")
 
@@ -19,8 +19,8 @@ TURNS_TO_SEND = 5
 class Shard(Protocol):
     """What can be asked for sums: a link, or one behind its breaker."""
 
-    async def sums(self, bags: NetBags, *, deadline: Deadline, stopwatch: ShardStopwatch | None = None) -> NetSums:
-        """Return the shard's sums of these bags."""
+    async def sums(self, call: ShardCall) -> NetSums:
+        """Return the shard's sums of a call's bags."""
 
 
 async def ask_all(
@@ -40,17 +40,12 @@ async def ask_all(
     Raises: ShardUnavailableError, OverloadedError, DeadlineError, VersionMismatchError, RequestError, ServingError;
     each names the shard.
     """
+    calls = [
+        ShardCall(of_shard, deadline, None if stopwatch is None else stopwatch.of_shard(number))
+        for number, of_shard in enumerate(bags)
+    ]
     tasks = [
-        asyncio.create_task(
-            _ask(
-                shard,
-                of_shard,
-                deadline,
-                may_miss=may_miss,
-                stopwatch=None if stopwatch is None else stopwatch.of_shard(number),
-            )
-        )
-        for number, (shard, of_shard) in enumerate(zip(shards, bags, strict=True))
+        asyncio.create_task(_ask(shard, call, may_miss=may_miss)) for shard, call in zip(shards, calls, strict=True)
     ]
     try:
         for _ in range(TURNS_TO_SEND):
@@ -65,13 +60,11 @@ async def ask_all(
         raise
 
 
-async def _ask(
-    shard: Shard, bags: NetBags, deadline: Deadline, *, may_miss: bool, stopwatch: ShardStopwatch | None
-) -> NetSums | None:
-    if not bags:
+async def _ask(shard: Shard, call: ShardCall, *, may_miss: bool) -> NetSums | None:
+    if not call.bags:
         return {}
     try:
-        return await shard.sums(bags, deadline=deadline, stopwatch=stopwatch)
+        return await shard.sums(call)
     except NO_ANSWER:
         if may_miss:
             return None

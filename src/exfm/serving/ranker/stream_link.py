@@ -13,14 +13,14 @@ from exfm.errors import RequestError, ServingError, ShardUnavailableError, Versi
 from exfm.models.scoring import NetSums
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
-from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
+from exfm.serving.ranker.link import ShardCall, ShardId, ShardLink
 from exfm.serving.ranker.stream_connection import Place, ShardConnection
 from exfm.serving.stream.frames import Frame, Kind, ask_frame, read_answer, read_error, split_note, with_note
 from exfm.serving.stream.resolving import host_of, resolve
 from exfm.serving.stream.tls import client_context
 from exfm.serving.tls import TlsFiles
 from exfm.serving.tracing.breakdown import Layer
-from exfm.serving.tracing.stopwatch import ShardStopwatch, awaited, timed
+from exfm.serving.tracing.stopwatch import awaited, timed
 
 Parsed = TypeVar("Parsed")
 
@@ -56,29 +56,21 @@ class StreamLink(ShardLink):
         self._retried = RETRIED.labels(shard=str(shard.shard))
         self._attempt = asyncio.create_task(self._connect_all())
 
-    async def sums(
-        self,
-        bags: NetBags,
-        *,
-        deadline: Deadline,
-        stopwatch: ShardStopwatch | None = None,
-        asked: set[object] | None = None,
-    ) -> NetSums:
-        """Return the shard's sums of these bags; raises as ShardLink's.
+    async def sums(self, call: ShardCall) -> NetSums:
+        """Return the shard's sums of a call's bags; raises as ShardLink's.
 
         A lookup changes nothing, so one that met a lost server is sent again to another, within its deadline.
         """
-        asked = set() if asked is None else asked
         for number in range(self._config.lookup_attempts):
             if number:
                 self._retried.inc()
-            connection = self._next_connection(asked) or await self._connected(deadline)
-            asked.add(connection)
+            connection = self._next_connection(call.asked) or await self._connected(call.deadline)
+            call.asked.add(connection)
             try:
-                return await self._ask(connection, bags, deadline, stopwatch)
+                return await self._ask(connection, call)
             except ConnectionError as error:
                 problem = str(error)
-        raise self.error(grpc.StatusCode.UNAVAILABLE, f"{problem}, {self._config.lookup_attempts} times", deadline)
+        raise self.error(grpc.StatusCode.UNAVAILABLE, f"{problem}, {self._config.lookup_attempts} times", call.deadline)
 
     async def check_ready(self, *, deadline: Deadline) -> None:
         """Return if a server of the shard is connected: it has said that it holds this shard of this bundle."""
@@ -98,14 +90,12 @@ class StreamLink(ShardLink):
         for connection in (*self._connections.values(), *self._retired):
             connection.transport.abort()
 
-    async def _ask(
-        self, connection: ShardConnection, bags: NetBags, deadline: Deadline, stopwatch: ShardStopwatch | None
-    ) -> NetSums:
+    async def _ask(self, connection: ShardConnection, call: ShardCall) -> NetSums:
         self._next_request += 1
-        remaining_s = deadline.remaining_s()
+        remaining_s, stopwatch = call.deadline.remaining_s(), call.stopwatch
         with timed(stopwatch, Layer.SERIALIZE_ASKS):
             frame = ask_frame(
-                bags,
+                call.bags,
                 request=self._next_request,
                 shard=self.shard.shard,
                 bundle_id=self.shard.bundle_id,
@@ -122,22 +112,22 @@ class StreamLink(ShardLink):
             with awaited(stopwatch):
                 answer = await connection.ask(frame, request=self._next_request, timeout_s=remaining_s)
         except TimeoutError as error:
-            raise self.late(deadline) from error
+            raise self.late(call.deadline) from error
         if stopwatch is None or answer.kind == Kind.ERROR:
-            return self._read(answer, bags, deadline)
+            return self._read(answer, call)
         with timed(stopwatch, Layer.DESERIALIZE_SUMS):
             plain, note = split_note(answer)
-            sums = self._read(plain, bags, deadline)
+            sums = self._read(plain, call)
         stopwatch.told(note)
         return sums
 
-    def _read(self, answer: Frame, bags: NetBags, deadline: Deadline) -> NetSums:
+    def _read(self, answer: Frame, call: ShardCall) -> NetSums:
         if answer.kind == Kind.ERROR:
             status, details = self._parsed(read_error, answer)
-            raise self.error(_STATUSES.get(status, grpc.StatusCode.UNKNOWN), details, deadline)
+            raise self.error(_STATUSES.get(status, grpc.StatusCode.UNKNOWN), details, call.deadline)
         bundle_id, answers = self._parsed(read_answer, answer)
         tensors = {net: torch.from_numpy(of_net) for net, of_net in answers.items()}
-        return self.sums_in(tensors, bags, bundle_id=bundle_id)
+        return self.sums_in(tensors, call.bags, bundle_id=bundle_id)
 
     def _parsed(self, read: Callable[[Frame], Parsed], answer: Frame) -> Parsed:
         try:
