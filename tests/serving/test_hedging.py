@@ -15,7 +15,7 @@ from exfm.models.lookup import LookupBags
 from exfm.models.scoring import NetSums
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
-from exfm.serving.ranker.hedging import MAX_SAVED, Allowance, Hedge
+from exfm.serving.ranker.hedging import MAX_SAVED, TURNS_TO_READ, Allowance, Hedge
 from exfm.serving.ranker.link import NetBags, ShardCall, ShardId, ShardLink
 from exfm.serving.tls import TlsFiles
 from exfm.serving.tracing.stopwatch import ShardStopwatch, Stopwatch, awaited
@@ -130,6 +130,8 @@ def test_an_answer_that_came_while_this_process_computed_is_not_asked_for_again(
 
         async def when_arrived() -> NetSums:
             await arrived.wait()
+            for _ in range(TURNS_TO_READ - 2):  # as many as a large answer takes
+                await asyncio.sleep(0)
             return FIRST
 
         asking = asyncio.create_task(ask(SlowLink(when_arrived), after_ms=10))
@@ -187,22 +189,24 @@ def test_who_is_broken_off_breaks_both_off() -> None:
     assert asyncio.run(run()) == 2
 
 
-def test_the_one_that_answers_tells_of_its_own_time() -> None:
+def test_only_the_one_that_answers_tells_of_its_time() -> None:
     async def timed(*, number: int) -> NetSums:
         stopwatch = link.stopwatches[number]
+        assert stopwatch is not None
         with awaited(stopwatch):
             await asyncio.sleep(60 if number == 0 else 0)
-        assert stopwatch is not None
         stopwatch.told('{"total_ns": 1, "process_cpu_ns": 1, "layers": {}}')
         return SECOND
 
-    async def run() -> int:
+    async def run() -> Stopwatch:
         hedge, stopwatch = Hedge(link, config=RankerConfig(hedge_after_ms=10)), Stopwatch()
         await hedge.sums(ShardCall(BAGS, Deadline.after(10), stopwatch.of_shard(9)))
-        return stopwatch.read().shards[9].wall_ns
+        return stopwatch
 
     link = SlowLink(partial(timed, number=0), partial(timed, number=1))
-    assert asyncio.run(run()) < 10 * 1e6, "not since the first was sent"
+    stopwatch = asyncio.run(run())
+    assert [one.name for one in stopwatch.intervals] == ["shard 9"]
+    assert list(stopwatch.read().shards) == [9]
 
 
 def spent(allowance: Allowance, *, lookups: int) -> Sequence[bool]:

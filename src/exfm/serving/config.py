@@ -148,7 +148,9 @@ class RankerConfig(ServerConfig):
     turn it is. Take a time that few lookups take (`exfm_ranker_lookup_seconds`)."""
     hedge_share: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of a shard's lookups that may be sent once more, more than 0, at most 1: so much more work shards that are
-    slow get at most. What is not needed is saved, for 10 lookups in a row."""
+    slow get at most. What is not needed is saved, for 10 lookups in a row. With one of two servers hanging, four
+    clients and 50 ms (two busy cores, 2026-11), by streams 12 of 24 requests were late without, 10 of 49 with 0.1 and
+    none of 119 with 0.5; by gRPC 12 of 24, 11 of 34 and 9 of 42."""
     local_tables_mib: LocalTablesMib = 0
     """Memory for whole tables of items, as the bundle encodes them, for which no shard is asked, in MiB (2**20 bytes),
     1 to 1,048,576. 0, the default: none is held. Those of fewest rows are taken, out of the shards' files, which must

@@ -47,7 +47,6 @@ def measure(console: Console, config: ServingBenchConfig) -> Iterator[Findings]:
         console.print(f"{time.strftime('%H:%M:%S')} {line}", style="dim", soft_wrap=True, highlight=False)
 
     findings = Findings(facts=facts_of_machine(), config=config, cases=(), sweep=None, peers=None)
-    yield findings
     with tempfile.TemporaryDirectory(prefix="exfm-bench-") as folder:
         bundles = Bundles(Path(folder))
         for number, case in enumerate(config.cases, start=1):

@@ -16,7 +16,8 @@ NUM_WARMUP = 3
 
 NUM_ROUNDS, NUM_REQUESTS = 14, 3
 """Times that each server comes, in an order drawn anew, and requests to it each time, one after another. The slowest
-and the fastest quarter of them all have no part in the means."""
+and the fastest quarter of them all have no part in the means. What a server does between two rounds, such as answering
+pings, is CPU time of its next request."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ def memory_text(found: Sequence[Grown]) -> str:
     return (
         f"Memory {verdict}. It is what a process allocated, read "
         f"{NUM_PARTS} times, of which the first {NUM_SETTLING} do not count; the slope is the median of those between "
-        f"any two (Theil and Sen), and flat is one whose interval ends at {FLAT_BYTES:g} B a request or below."
+        f"any two (Theil and Sen), and flat is one whose interval ends at {FLAT_BYTES:g} B a request or below, if no "
+        "request failed."
     )
 
 
@@ -100,12 +101,11 @@ def _layers(network: NetworkConfig) -> str:
 
 def _rule() -> str:
     return (
-        "A target is met if the ratio's interval reaches it and A/A's is at most "
-        f"{MAX_HALF_WIDTH:g} wide to either side; it is not met if the interval lies above, or the sharded server "
-        f"failed a request, and else not resolved. Nor is one resolved by fewer than {MIN_BLOCKS} blocks, or a P99 by "
-        f"blocks of fewer than {MIN_REQUESTS_P99} requests, of which it is the slowest. What A/A's median is off 1 is "
-        "the chance of a start (where its memory lies), which no number of blocks lessens. A ranker that holds tables "
-        "asks shards for the sums of the others alone."
+        f"A target is met if the ratio's interval reaches it and A/A's is at most {2 * MAX_HALF_WIDTH:g} wide; it is "
+        "not met if the interval lies above, or the sharded server failed a request, and else not resolved. Nor is one "
+        f"resolved by fewer than {MIN_BLOCKS} blocks, or a P99 by blocks of fewer than {MIN_REQUESTS_P99} requests, of "
+        "which it is nearly the slowest. What A/A's median is off 1 is the chance of a start (where its memory lies), "
+        "which no number of blocks lessens. A ranker that holds tables asks shards for the sums of the others alone."
     )
 
 
@@ -113,10 +113,11 @@ def _traced() -> str:
     return (
         f"Means of the middle half, by latency, of {NUM_ROUNDS * NUM_REQUESTS} traced requests to each server, of "
         f"{NUM_REQUESTS} at a time, the servers in a random order each time: wall time of the server that is asked and "
-        "of its client, which adds up to the latency; that of the shard that took longest, from when it was asked "
-        "until its answer was there; and CPU time, the shards' too, where RPC service has what torch's other threads "
-        "computed. What sharding costs is a layer's difference from the unsharded server's, if it is more than that of "
-        "A/A; a trace itself costs some 0.2 ms a shard."
+        "of its client, which adds up to the latency; that of the shard that took longest in the mean, from when it "
+        "was asked until its answer was read, hence network also has what the ranker computed meanwhile; and CPU time, "
+        "the shards' too, where RPC service has what torch's other threads computed. What sharding costs is a layer's "
+        "difference from the unsharded server's, if it is more than that of A/A; a trace itself costs some 0.2 ms a "
+        "shard."
     )
 
 

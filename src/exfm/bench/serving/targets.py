@@ -35,7 +35,7 @@ MIN_BLOCKS = 25
 """Below which nothing is resolved."""
 
 MIN_REQUESTS_P99 = 100
-"""Of a block, below which its 99th percentile is but its slowest request."""
+"""Of a block, below which its 99th percentile is little but its slowest request."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Hedge:
         try:
             if await self._takes_long(asked[0]) and self._allowance.spend():
                 self._hedged.inc()
-                asked.append(asyncio.create_task(self._link.sums(call.again())))
+                asked.append(asyncio.create_task(self._link.sums(call)))
             answered = await _first_answered(asked)
         finally:
             for task in asked:

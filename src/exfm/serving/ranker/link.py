@@ -4,7 +4,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import grpc
 import numpy as np
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 MISMATCHED = Counter(
     "exfm_ranker_mismatched_shards",
-    "Times that a server of a shard was found to serve another shard or bundle; more than 0 is a fault of a rollout",
+    "Lookups and connections that met a server of another shard or bundle; if it goes on, a rollout is at fault",
     ["shard"],
 )
 
@@ -89,11 +89,8 @@ class ShardCall:
     stopwatch: ShardStopwatch | None = None
     """What takes the lookup's time, if anybody wants to know."""
     asked: set[object] = field(default_factory=set)
-    """Servers that have it to look up. Who can choose asks another, if there is one, and adds it."""
-
-    def again(self) -> "ShardCall":
-        """Return what sends it once more."""
-        return replace(self, stopwatch=None if self.stopwatch is None else self.stopwatch.again())
+    """Servers that have it to look up, of all that send it. Who can choose asks another, if there is one, and adds
+    it."""
 
 
 class ShardLink(ABC):

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from itertools import count
 from typing import TypeVar
 
 import grpc
@@ -48,7 +49,7 @@ class StreamLink(ShardLink):
         self._retired: set[ShardConnection] = set()
         self._places: tuple[Place, ...] = ()
         self._next_lookup_s = 0.0
-        self._turn = 0
+        self._turns, self._turns_of_others = count(), count()
         self._next_request = 0
         self._problem = (grpc.StatusCode.UNAVAILABLE, "no connection yet")
         self._retry_at_s = 0.0
@@ -136,12 +137,11 @@ class StreamLink(ShardLink):
             raise ServingError(f"{self} answered a malformed frame: {error}") from error
 
     def _next_connection(self, asked: Collection[object] = ()) -> ShardConnection | None:
-        """Return the one whose turn it is, or another than those that were asked, which takes no turn."""
+        """Return the one whose turn it is, or of others than were asked, whose turns are counted apart."""
         usable = [one for one in self._connections.values() if not one.transport.is_closing()]
-        if not asked:
-            self._turn += 1
         others = [one for one in usable if one not in asked] or usable
-        return others[self._turn % len(others)] if others else None
+        turns = self._turns if not asked else self._turns_of_others
+        return others[next(turns) % len(others)] if others else None
 
     async def _connected(self, deadline: Deadline) -> ShardConnection:
         """Return a connection as soon as there is one.

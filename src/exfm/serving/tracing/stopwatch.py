@@ -139,16 +139,12 @@ class ShardStopwatch:
 
     @contextmanager
     def awaiting(self) -> Iterator[None]:
-        """Note the time of a block, which sends the lookup and ends with its answer; the last attempt counts."""
+        """Note the time of a block, which sends the lookup and ends with its answer; without one nothing is noted."""
         sent_ns = time.perf_counter_ns()
         yield
         came_ns = time.perf_counter_ns()
         self._wall_ns = came_ns - sent_ns
         self._request.intervals.append(Interval(f"shard {self._shard}", sent_ns, came_ns, 0))
-
-    def again(self) -> "ShardStopwatch":
-        """Return what times the same lookup, sent once more; of the two, the one that is answered tells."""
-        return ShardStopwatch(self._request, self._shard)
 
     def told(self, text: str | bytes) -> None:
         """Take what the shard told of itself."""
