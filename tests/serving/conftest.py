@@ -15,7 +15,7 @@ from exfm.artifact.fallback_rows import write_fallback_rows
 from exfm.artifact.plan import ShardPlan
 from exfm.models.network import DenseNetwork
 from exfm.schema import Schema
-from exfm.serving.config import RankerConfig
+from exfm.serving.config import Device, RankerConfig, ShardConfig
 from exfm.serving.local import LocalServing, serve_local
 from exfm.sharding.shard_files import write_shards
 
@@ -42,10 +42,21 @@ def transport(request: pytest.FixtureRequest) -> Literal["grpc", "stream"]:
     return transport
 
 
+CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
+
+
+@pytest.fixture(scope="session", params=["cpu", *([CUDA] if torch.cuda.is_available() else [])])
+def device(request: pytest.FixtureRequest) -> Device:
+    """Return what servers compute on: where there is a GPU, every test of them runs there, too."""
+    device: Device = request.param
+    return device
+
+
 @pytest.fixture(scope="session")
-def served(bundle: Path, transport: Literal["grpc", "stream"]) -> Iterator[LocalServing]:
+def served(bundle: Path, transport: Literal["grpc", "stream"], device: Device) -> Iterator[LocalServing]:
     """Return the bundle's servers, for tests that only ask."""
-    with serve_local(bundle, ranker=RankerConfig(transport=transport)) as serving:
+    ranker, shard = RankerConfig(transport=transport, device=device), ShardConfig(device=device)
+    with serve_local(bundle, ranker=ranker, shard=shard) as serving:
         yield serving
 
 
@@ -60,11 +71,11 @@ def replacements() -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 @pytest.fixture
-def pods(tmp_path: Path, transport: str) -> Iterator[Pods]:
+def pods(tmp_path: Path, transport: str, device: Device) -> Iterator[Pods]:
     """Return what starts servers one by one; those that still run at the end are killed."""
     folder = tmp_path / "pods"
     folder.mkdir()
-    pods = Pods(folder, transport)
+    pods = Pods(folder, transport, device)
     yield pods
     for pod in pods.started:
         pod.server.process.kill()

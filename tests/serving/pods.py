@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from serving_requests import make_request
 
 from exfm.errors import ExfmError
 from exfm.serving.client import ask
+from exfm.serving.config import Device
 from exfm.serving.processes import ServerProcess, claim_ports, start_process
 
 LONG_S = 60.0
+
+NOT_ON_CUDA = (("sums", "rows"), ("dense_precision", "int8"), ("cache_mib", 1))
+"""Settings that servers refuse there."""
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -109,6 +114,7 @@ class Pods:
     """For logs and settings."""
     transport: str
     """By which rankers reach shards."""
+    device: Device = "cpu"
     started: list[Pod] = field(default_factory=list)
 
     def shard(self, bundle: Path, shard: int, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> Pod:
@@ -138,8 +144,11 @@ class Pods:
             lookup_port = grpc_port = port or grpc_port
         own = [*own, "--stream-port", str(stream_port)] if kind == "shard" else own
         name = f"{kind}-{len(self.started)}"
+        settings = {"device": self.device, **(settings or {})}
+        if self.device == "cuda" and any(settings.get(setting) == value for setting, value in NOT_ON_CUDA):
+            pytest.skip("the servers refuse these settings with cuda")
         file = self.folder / f"{name}.yaml"
-        file.write_text(json.dumps(settings or {}))
+        file.write_text(json.dumps(settings))
         command = [
             f"exfm.serving.{kind}", "--bundle", str(bundle), "--settings", str(file), "--host", host,
             "--http-port", str(http_port), "--grpc-port", str(grpc_port), *own, *arguments,
