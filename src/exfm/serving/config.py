@@ -145,7 +145,9 @@ class RankerConfig(ServerConfig):
     hedge_after_ms: Annotated[int, Field(ge=0, le=60_000)] = 0
     """Time after which a lookup is sent once more, and the answer taken that comes first, in milliseconds, 1 to 60,000;
     0, the default, never. It is for shards of several replicas: by streams another one gets it, by gRPC the one whose
-    turn it is. Take a time that few lookups take (`exfm_ranker_lookup_seconds`)."""
+    turn it is. Take a time that few lookups take (`exfm_ranker_lookup_seconds`). While none takes as long it costs
+    little: P50 and CPU time 1.01 and 1.03 of those without by streams, 1.02 and 1.00 by gRPC, and those of a second
+    ranker without 0.99 and 0.97 to 0.98 (64 candidates, two busy cores, 2026-11)."""
     hedge_share: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of a shard's lookups that may be sent once more, more than 0, at most 1: so much more work shards that are
     slow get at most. What is not needed is saved, for 10 lookups in a row. With one of two servers hanging, four
