@@ -25,6 +25,18 @@ NOT_ON_CUDA = (("sums", "rows"), ("dense_precision", "int8"), ("cache_mib", 1))
 """Settings that servers refuse there."""
 
 
+_taken: set[int] = set()
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of which no server of the tests has one, though it may not listen yet."""
+    while True:
+        ports = claim_ports([0] * count)
+        if _taken.isdisjoint(ports):
+            _taken.update(ports)
+            return ports
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     """Return once the condition holds."""
     give_up_s = time.monotonic() + LONG_S
@@ -137,7 +149,7 @@ class Pods:
         settings: dict[str, int | float | str] | None = None,
         arguments: Sequence[str] = (),
     ) -> Pod:
-        http_port, grpc_port, stream_port = claim_ports([0, 0, 0])
+        http_port, grpc_port, stream_port = free_ports(3)
         if self.transport == "stream":
             lookup_port = stream_port = port or stream_port
         else:

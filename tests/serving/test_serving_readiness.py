@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc
-from pods import Load, Pod, Pods, wait_for
+from pods import Load, Pod, Pods, free_ports, wait_for
 from serving_requests import make_request, offline_scores, scores_of
 
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle
@@ -21,7 +21,6 @@ from exfm.artifact.manifest import read_json, write_json
 from exfm.errors import ServingError, ShardUnavailableError
 from exfm.models.config import Precision
 from exfm.serving.local import serve_local
-from exfm.serving.processes import claim_ports
 from exfm.serving.ranker.readiness import check_scores
 
 NOBODY = ["127.0.0.1:1", "127.0.0.1:1"]
@@ -68,7 +67,7 @@ def test_a_score_that_is_missing_or_nan_disagrees(scores: list[float]) -> None:
 
 @pytest.mark.slow
 def test_a_ranker_is_ready_once_its_shards_gave_the_golden_scores_and_stays_so(bundle: Path, pods: Pods) -> None:
-    ports = claim_ports([0, 0])
+    ports = free_ports(2)
     ranker = pods.ranker(bundle, [f"127.0.0.1:{port}" for port in ports])
     wait_for(lambda: any(re.search(r"not ready since \d+ s: shard [01] at", line) for line in ranker.lines()))
     assert httpx.get(f"{ranker.rest_url}/v2/health/live").status_code == 200
@@ -138,7 +137,7 @@ def test_a_bundle_without_golden_scores_is_ready_once_all_shards_answer(
     bundle: Path, pods: Pods, tmp_path: Path
 ) -> None:
     plain = sealed_again(bundle, tmp_path / "plain", lambda folder: shutil.rmtree(folder / "golden"))
-    ports = claim_ports([0, 0])
+    ports = free_ports(2)
     ranker = pods.ranker(plain, [f"127.0.0.1:{port}" for port in ports])
     pods.shard(plain, 0, port=ports[0]).wait_until_ready()
     wait_for(lambda: any("not ready since" in line for line in ranker.lines()))

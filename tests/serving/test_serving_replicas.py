@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 from dns_server import DnsServer
-from pods import Load, Pod, Pods, wait_for
+from pods import Load, Pod, Pods, free_ports, wait_for
 from serving_requests import make_request, offline_scores, scores_of
 
 from exfm.errors import DeadlineError, ShardUnavailableError
 from exfm.serving.client import ask
-from exfm.serving.processes import claim_ports
 from exfm.serving.ranker.stream_link import RESOLVE_S
 
 pytestmark = pytest.mark.slow
@@ -40,7 +39,7 @@ def start(bundle: Path, pods: Pods, dns: DnsServer) -> Callable[..., Cluster]:
     def start_cluster(
         *, num_known: int = 2, settings: dict[str, int] | None = None, of_ranker: dict[str, float] | None = None
     ) -> Cluster:
-        ports = claim_ports([0, 0])
+        ports = free_ports(2)
         dns.names = {"shard-0.exfm": ["127.0.0.1"], "shard-1.exfm": list(HOSTS[:num_known])}
         shard_0 = pods.shard(bundle, 0, port=ports[0], settings=settings)
         replicas = [pods.shard(bundle, 1, host=host, port=ports[1], settings=settings) for host in HOSTS]

@@ -13,12 +13,11 @@ import pytest
 import tritonclient.grpc
 import trustme
 from dns_server import DnsServer
-from pods import Load, Pod, Pods, wait_for
+from pods import Load, Pod, Pods, free_ports, wait_for
 from serving_requests import make_request, offline_scores, scores_of
 from tritonclient.utils import InferenceServerException
 
 from exfm.errors import ConfigError
-from exfm.serving.processes import claim_ports
 from exfm.serving.tls import TlsFolder, read_tls
 
 NAMES = ("shard-0.exfm", "shard-1.exfm")
@@ -128,7 +127,7 @@ def start_shards(
     bundle: Path, pods: Pods, dns: DnsServer, authority: Authority, tmp_path: Path
 ) -> Callable[..., Cluster]:
     def start(*, settings: dict[str, int] | None = None) -> Cluster:
-        ports = claim_ports([0, 0])
+        ports = free_ports(2)
         dns.names = {name: ["127.0.0.1"] for name in NAMES}
         folders = [authority.issue(tmp_path / name, name) for name in NAMES]
         shards = [
