@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from exfm.bench.serving.config import Case, ServingBenchConfig
+from exfm.bench.serving.config import Case, Memory, Peers, ServingBenchConfig, Sweep
 from exfm.bench.serving.models import NETWORKS, ModelKind, of_rows, scaled
 from exfm.bench.serving.servers import sharding
 from exfm.config import read_yaml
@@ -116,3 +116,8 @@ def test_the_full_settings_hold_every_combination() -> None:
     for case in config.cases:
         assert case.loads == (0.0, 0.3, 0.6)
         assert len(case.ways()) == 2 * (1 + 3 * 3), "one shard, and three strategies on 2, 4 and 8, by both transports"
+
+
+def test_a_run_that_would_measure_nothing_is_refused() -> None:
+    with pytest.raises(ValidationError, match="nothing would be measured"):
+        ServingBenchConfig(cases=(), sweep=Sweep(rows=()), memory=Memory(requests=0), peers=Peers(model="none"))

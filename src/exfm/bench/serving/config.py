@@ -172,4 +172,6 @@ class ServingBenchConfig(Config):
     def _check(self) -> Self:
         if list(self.sweep.rows) != sorted(set(self.sweep.rows)):
             raise ValueError(f"sweep.rows {self.sweep.rows} do not rise")
+        if not (self.cases or self.sweep.rows or self.memory.requests or self.peers.model != "none"):
+            raise ValueError("cases, sweep, memory and peers are all left out: nothing would be measured")
         return self
