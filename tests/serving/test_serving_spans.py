@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 
 BODY = make_request()
 PARENT = "00f067aa0ba902b7"
+STATE = "vendor=a,other=b"
 SERVERS = {"students", "students-shard-0", "students-shard-1"}
 
 
@@ -88,6 +89,7 @@ def check(found: dict[str, list[Any]]) -> None:
     assert ranker.parent_span_id.hex() == PARENT
     for server, spans in found.items():
         [request] = [span for span in spans if span.name == "infer"]
+        assert request.trace_state == STATE
         if server != "students":
             assert request.parent_span_id == ranker.span_id
         layers = [span for span in spans if span is not request]
@@ -100,7 +102,7 @@ def check(found: dict[str, list[Any]]) -> None:
 
 
 def test_a_sampled_request_by_grpc_is_one_tree_over_all_servers(observed: LocalServing, collector: Collector) -> None:
-    headers = {"traceparent": f"00-{'1' * 32}-{PARENT}-01"}
+    headers = {"traceparent": f"00-{'1' * 32}-{PARENT}-01", "tracestate": STATE}
     with tritonclient.grpc.InferenceServerClient(observed.grpc_address) as client:
         response = client.infer("students", grpc_inputs(BODY), headers=headers).get_response()
     assert "trace" not in response.parameters
@@ -108,7 +110,9 @@ def test_a_sampled_request_by_grpc_is_one_tree_over_all_servers(observed: LocalS
 
 
 def test_a_sampled_request_by_rest_is_one_tree_over_all_servers(observed: LocalServing, collector: Collector) -> None:
-    url, headers = f"{observed.rest_url}/v2/models/students/infer", {"traceparent": f"00-{'2' * 32}-{PARENT}-01"}
+    url = f"{observed.rest_url}/v2/models/students/infer"
+    first, second = STATE.split(",")  # as two headers, which the standard allows
+    headers = [("traceparent", f"00-{'2' * 32}-{PARENT}-01"), ("tracestate", first), ("tracestate", second)]
     answer = httpx.post(url, json=BODY, headers=headers).json()
     assert "trace" not in answer["parameters"]
     assert scores_of(answer) == scores_of(observed.ask(BODY))

@@ -24,7 +24,7 @@ from exfm.serving.model import ServedModel
 from exfm.serving.status import message_of, status_of
 from exfm.serving.tls import TlsFolder, server_credentials
 from exfm.serving.tracing.breakdown import Layer
-from exfm.serving.tracing.spans import TRACEPARENT, spanned
+from exfm.serving.tracing.spans import spanned
 from exfm.serving.tracing.stopwatch import TRACE, Stopwatch, timed, wants_breakdown
 from exfm.serving.wire import INFER_METHOD
 
@@ -95,8 +95,8 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
             came_s=time.monotonic(),
         )
         is_told = wants_breakdown(parameters.get(TRACE))
-        traceparent = _traceparent_of(context) if model.spans is not None else ""
-        with spanned(model.spans, Stopwatch() if is_told else None, traceparent=traceparent) as stopwatch:
+        headers = context.invocation_metadata() or ()
+        with spanned(model.spans, Stopwatch() if is_told else None, headers=headers) as stopwatch:
             with timed(stopwatch, Layer.QUEUE):
                 await model.admission.begin()
             message = await self._infer(request, model, deadline, stopwatch)
@@ -134,10 +134,6 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
     async def RepositoryModelUnload(self, request: Any, context: Any) -> NoReturn:  # noqa: N802
         """Refuse: KServe's servicer would let any client do this."""
         raise NotImplementedError("models are unloaded when the server stops; stop it")
-
-
-def _traceparent_of(context: Any) -> str:
-    return next((value for key, value in context.invocation_metadata() or () if key == TRACEPARENT), "")
 
 
 class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types

@@ -25,7 +25,7 @@ from exfm.serving.model import ServedModel
 from exfm.serving.rest_body import JSON_LENGTH_HEADER, answer_body, read_body
 from exfm.serving.status import message_of, status_of
 from exfm.serving.tracing.breakdown import Layer
-from exfm.serving.tracing.spans import TRACEPARENT, spanned
+from exfm.serving.tracing.spans import spanned
 from exfm.serving.tracing.stopwatch import TRACE, Stopwatch, timed, wants_breakdown
 
 RETRY_AFTER_S = "1"
@@ -77,8 +77,7 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
             query.parameters.get(TIMEOUT), transport_s=None, default_ms=self._config.default_deadline_ms, came_s=came_s
         )
         is_told = wants_breakdown(query.parameters.get(TRACE))
-        traceparent = request.headers.get(TRACEPARENT, "")
-        with spanned(model.spans, Stopwatch() if is_told else None, traceparent=traceparent) as stopwatch:
+        with spanned(model.spans, Stopwatch() if is_told else None, headers=request.headers.items()) as stopwatch:
             if stopwatch is not None:  # once more: only now it is known that its time is asked for
                 with stopwatch.measure(Layer.DESERIALIZE):
                     query = read_body(body, json_length=json_length, max_ids=max_ids)

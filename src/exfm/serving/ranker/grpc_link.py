@@ -17,7 +17,6 @@ from exfm.serving.ranker.link import ShardCall, ShardId, ShardLink
 from exfm.serving.shard.protocol import answers_of, shard_model_name, shard_request
 from exfm.serving.tls import TlsFiles, channel_credentials
 from exfm.serving.tracing.breakdown import Layer
-from exfm.serving.tracing.spans import TRACEPARENT
 from exfm.serving.tracing.stopwatch import TRACE, awaited, timed
 from exfm.serving.wire import INFER_METHOD
 
@@ -46,7 +45,7 @@ class GrpcLink(ShardLink):
         metadata = None
         if stopwatch is not None:
             request.parameters[TRACE].bool_param = True
-            metadata = ((TRACEPARENT, stopwatch.traceparent),) if stopwatch.traceparent else None
+            metadata = tuple(stopwatch.trace_context.items())
         try:
             with awaited(stopwatch):
                 response = await self._infer(request, timeout=call.deadline.remaining_s(), metadata=metadata)

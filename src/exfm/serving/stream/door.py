@@ -30,7 +30,7 @@ from exfm.serving.stream.frames import (
 from exfm.serving.stream.tls import server_context
 from exfm.serving.tls import TlsFiles, TlsFolder
 from exfm.serving.tracing.breakdown import Layer
-from exfm.serving.tracing.spans import Spans, spanned
+from exfm.serving.tracing.spans import Spans, read_trace_note, spanned
 from exfm.serving.tracing.stopwatch import Stopwatch, timed
 
 Answer = Callable[[Ask, Stopwatch | None], dict[Any, Sums]]
@@ -262,7 +262,7 @@ class RankerConnection(Connection):
                 raise RequestError(f"a frame of kind {frame.kind}, expected {Kind.ASK} or {Kind.TRACED_ASK}")
             stopwatch = Stopwatch.since(came_ns)
             plain, note = split_note(frame)
-            with spanned(self._door.spans, stopwatch, traceparent=note.decode("ascii", "replace")):
+            with spanned(self._door.spans, stopwatch, headers=read_trace_note(note)):
                 parts = self._answer_plain(plain, came_ns, stopwatch)
             return with_note(parts, stopwatch.read().to_json().encode())
         except Exception as error:  # whatever it is, the ranker must hear of it: it waits

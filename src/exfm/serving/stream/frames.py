@@ -11,8 +11,8 @@ A frame is a head of 16 bytes and a body; numbers are little-endian, and every a
     ERROR      gRPC's status code u32, then a message in UTF-8
     LEAVING    nothing: the server takes no new request on this connection, and closes it after the last answer
     PING       nothing, or in a server's answer its bundle id (32 bytes): a ranker asks who is there
-    TRACED_    as ASK, then a note and its size u32: the trace that the request is part of (W3C's traceparent), or
-    ASK        nothing
+    TRACED_    as ASK, then a note and its size u32: the trace that the request is part of (W3C's traceparent and
+    ASK        tracestate, a line each), or nothing
     TRACED_    as ANSWER, then a note and its size u32: where the time went at the shard, as JSON
     ANSWER     (exfm.serving.tracing.breakdown)
 
