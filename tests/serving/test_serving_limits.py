@@ -1,6 +1,7 @@
 """How much one request may ask: over it clients hear so at every door, whichever server refuses."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,25 @@ def test_what_asks_too_much_of_a_shard_is_the_clients_error_and_no_shards_failur
     assert len(ranker.ask()["outputs"]) == 2
     for shard in range(2):
         assert ranker.counted(f'exfm_ranker_missing_answers_total{{shard="{shard}"}}') == 0
+
+
+def test_what_a_shard_does_not_even_read_is_refused_alone(bundle: Path, pods: Pods, transport: str) -> None:
+    ranker = start(bundle, pods, ranker={"breaker_failures": 1}, shard={"max_message_bytes": SHARD_BYTES})
+
+    def ask_too_much() -> None:
+        for message in refusals(ranker, make_request(num_candidates=[2_000])):
+            assert str(SHARD_BYTES) in message
+            assert "ask in parts" in message
+
+    with ThreadPoolExecutor() as threads:
+        too_much = threads.submit(ask_too_much)
+        while not too_much.done():
+            assert len(ranker.ask()["outputs"]) == 2
+        too_much.result()
+    for shard in range(2):
+        assert ranker.counted(f'exfm_ranker_missing_answers_total{{shard="{shard}"}}') == 0
+        if transport == "stream":
+            assert ranker.counted(f'exfm_ranker_retried_lookups_total{{shard="{shard}"}}') == 0
 
 
 def test_a_ranker_whose_scores_nobody_compared_yet_answers_none(bundle: Path, pods: Pods) -> None:

@@ -1,6 +1,5 @@
 """Frames between ranker and shard: what goes in comes out, however the stream cuts it, and what is wrong is refused."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -42,9 +41,13 @@ class Listener(Connection):
     def __init__(self, *, max_body_bytes: int = 2**31) -> None:
         super().__init__(max_body_bytes=max_body_bytes)
         self.frames: list[Frame] = []
+        self.refused: list[tuple[int, int]] = []
 
     def take(self, frame: Frame) -> None:
         self.frames.append(frame)
+
+    def refuse(self, frame: Frame, *, size_bytes: int) -> None:
+        self.refused.append((frame.request, size_bytes))
 
 
 def feed(listener: Listener, content: bytes, sizes: Sequence[int]) -> None:
@@ -169,18 +172,15 @@ def test_a_large_body_gets_room_once_its_first_bytes_are_there(came: int) -> Non
     assert [(frame.request, bytes(frame.body)) for frame in listener.frames] == [(7, body), (0, b"")]
 
 
-def test_a_frame_over_the_limit_breaks_the_connection() -> None:
-    class Transport(asyncio.Transport):
-        is_aborted = False
-
-        def abort(self) -> None:
-            self.is_aborted = True
-
+@pytest.mark.parametrize("size_bytes", [101, 3 * STAGING_BYTES])
+@pytest.mark.parametrize("piece", [1, HEAD.size, 37, STAGING_BYTES])
+def test_a_frame_over_the_limit_is_skipped_and_those_around_it_are_not(size_bytes: int, piece: int) -> None:
     listener = Listener(max_body_bytes=100)
-    listener.transport = Transport()
-    feed(listener, HEAD.pack(Kind.ASK, 0, 0, 101, 1), [HEAD.size])
-    assert listener.transport.is_aborted
-    assert not listener.frames
+    frames = [(1, 100), (2, size_bytes), (3, size_bytes), (4, 100)]
+    stream = b"".join(HEAD.pack(Kind.ASK, 0, 0, size, request) + bytes([request]) * size for request, size in frames)
+    feed(listener, stream, [piece])
+    assert [(frame.request, bytes(frame.body)) for frame in listener.frames] == [(n, bytes([n]) * 100) for n in (1, 4)]
+    assert listener.refused == [(2, size_bytes), (3, size_bytes)]
 
 
 @given(content=st.binary(max_size=200), num_nets=st.integers(0, 255))

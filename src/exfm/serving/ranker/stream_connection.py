@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, Protocol
 
-from exfm.errors import VersionMismatchError
+from exfm.errors import RequestError, VersionMismatchError
 from exfm.serving.ranker.link import ShardId
 from exfm.serving.stream.connection import Connection
 from exfm.serving.stream.frames import PING_FRAME, Frame, Kind, read_greeting
@@ -64,7 +64,7 @@ class ShardConnection(Connection):
     async def ask(self, frame: bytes, *, request: int, timeout_s: float) -> Frame:
         """Return the answer to a frame.
 
-        Raises: TimeoutError; ConnectionError if the connection is lost before.
+        Raises: TimeoutError; ConnectionError if the connection is lost before; RequestError if the answer is too large.
         """
         if self.transport.is_closing():
             raise ConnectionResetError("the connection was closed")
@@ -108,6 +108,15 @@ class ShardConnection(Connection):
             future = self._waiting.get(frame.request)
             if future is not None and not future.done():  # else its asker has given up
                 future.set_result(frame)
+
+    def refuse(self, frame: Frame, *, size_bytes: int) -> None:
+        """Tell who waits for an answer that it is too large."""
+        self._pinged_s = None
+        future = self._waiting.get(frame.request)
+        if future is not None and not future.done():
+            future.set_exception(
+                RequestError(f"the answer takes {size_bytes} B; max_message_bytes is {self._max_body_bytes}")
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell those who wait; the argument is asyncio's."""

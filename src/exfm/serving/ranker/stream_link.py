@@ -115,6 +115,8 @@ class StreamLink(ShardLink):
                 answer = await connection.ask(frame, request=self._next_request, timeout_s=remaining_s)
         except TimeoutError as error:
             raise self.late(call.deadline) from error
+        except RequestError as error:
+            raise RequestError(f"{self} cannot be asked so much at once ({error}): ask in parts") from error
         if stopwatch is None or answer.kind == Kind.ERROR:
             return self._read(answer, call)
         with timed(stopwatch, Layer.DESERIALIZE_SUMS):

@@ -28,17 +28,21 @@ class Connection(asyncio.BufferedProtocol):
     """A stream of frames. Bodies are read where they stay: nothing is copied but a body's first bytes."""
 
     def __init__(self, *, max_body_bytes: int) -> None:
-        """Take frames of at most so many bytes; a larger one breaks the connection."""
+        """Take frames whose bodies have at most so many bytes; those of others are skipped."""
         self._max_body_bytes = max_body_bytes
         self._staging = _room(STAGING_BYTES)
         self._staged = 0
         self._head: tuple[int, int, int, int] | None = None
         self._body = memoryview(b"")
-        self._size_bytes = self._filled = 0
+        self._size_bytes = self._filled = self._to_skip = 0
 
     @abstractmethod
     def take(self, frame: Frame) -> None:
         """Take a frame that came whole."""
+
+    @abstractmethod
+    def refuse(self, frame: Frame, *, size_bytes: int) -> None:
+        """Hear of a frame that is too large, without its body; the other requests of the connection go on."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport; the argument is asyncio's."""
@@ -75,13 +79,15 @@ class Connection(asyncio.BufferedProtocol):
             self._go_on()
             return
         self._staged += nbytes
-        at = 0
+        at = self._skipped(0)
         while self._head is None and self._staged - at >= HEAD.size:
             kind, num_nets, shard, size_bytes, request = HEAD.unpack_from(self._staging, at)
             at += HEAD.size
             if size_bytes > self._max_body_bytes:
-                self.transport.abort()  # nothing after it can be read either
-                return
+                self._to_skip = size_bytes
+                at = self._skipped(at)
+                self.refuse(Frame(kind, num_nets, shard, request, body=memoryview(b"")), size_bytes=size_bytes)
+                continue
             self._head, self._size_bytes = (kind, num_nets, shard, request), size_bytes
             self._body = _room(size_bytes if size_bytes < LARGE_BYTES else STAGING_BYTES)
             self._filled = min(len(self._body), self._staged - at)
@@ -91,6 +97,12 @@ class Connection(asyncio.BufferedProtocol):
         rest = self._staged - at
         self._staging[:rest] = bytes(self._staging[at : self._staged])
         self._staged = rest
+
+    def _skipped(self, at: int) -> int:
+        """Return where what came goes on after a body that nobody takes, all of it if that goes on, too."""
+        num_skipped = min(self._to_skip, self._staged - at)
+        self._to_skip -= num_skipped
+        return at + num_skipped
 
     def _go_on(self) -> None:
         """End the frame if its body is whole, or make room for all of it once its first bytes are there."""

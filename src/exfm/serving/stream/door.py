@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from exfm.errors import ConfigError, OverloadedError, RequestError
+from exfm.errors import ConfigError, LookupTooLargeError, OverloadedError, RequestError
 from exfm.serving.admission import Admission
 from exfm.serving.call import Deadline
 from exfm.serving.config import ShardConfig
@@ -205,6 +205,17 @@ class RankerConnection(Connection):
         self._asked.append((frame, time.perf_counter_ns()))
         if len(self._asked) == 1:
             self._loop.call_soon(self._answer_next)
+
+    def refuse(self, frame: Frame, *, size_bytes: int) -> None:
+        """Refuse a request that is too large; what else is as large is of no ranker, and breaks the connection."""
+        if frame.kind not in (Kind.ASK, Kind.TRACED_ASK):
+            self.transport.abort()
+            return
+        self._heard_s = self._loop.time()
+        error = LookupTooLargeError(
+            f"the request takes {size_bytes} B; max_message_bytes is {self._max_body_bytes}: ask in parts"
+        )
+        self.send([_error(error, frame)])
 
     def _answer_next(self) -> None:
         """Answer one request, or begin several; others of this server get their turn before the next."""
