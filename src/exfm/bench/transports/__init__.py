@@ -1,0 +1,1 @@
+"""Ways to carry a shard's sums to a ranker, compared."""
