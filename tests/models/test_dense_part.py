@@ -42,9 +42,8 @@ def unscored(dense: DensePart, schema: Schema, num_candidates: Sequence[int], *,
     generator = torch.Generator().manual_seed(seed)
     dims = {net: sum(schema.table(feature.table).dim for feature in schema.sparse_of(net)) for net in NETS}
     pooled = {net: torch.randn(batches.of(net).num_rows, dims[net], generator=generator) for net in NETS}
-    return Unscored(
-        {net: of_net.to(bottom_NY.device) for net, of_net in pooled.items()}, bottom_NY, batches.num_candidates
-    )
+    pieces = {net: of_net.to(bottom_NY.device).tensor_split(seed % 3 + 1, dim=1) for net, of_net in pooled.items()}
+    return Unscored(pieces, bottom_NY, batches.num_candidates)
 
 
 def assert_scored_as_alone(dense: DensePart, requests: Sequence[Unscored]) -> None:

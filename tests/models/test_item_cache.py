@@ -14,6 +14,7 @@ from exfm.features.batch import Bags, Batch, NetBatches
 from exfm.models.dense_part import Unscored
 from exfm.models.item_cache import WAYS, ItemCache
 from exfm.models.network import DenseNetwork
+from exfm.models.pooling import side_by_side
 from exfm.models.scoring import Scorer
 from exfm.models.shard_tables import ShardTables, flatten_tables
 from exfm.schema import Schema
@@ -44,8 +45,9 @@ def make_score(schema: Schema, tables: dict[str, torch.Tensor], network: DenseNe
         ]
         pooled = scorer.pooled(asked, sums)
         if cache is not None and recalled is not None:
-            cache.keep(recalled, pooled["item"].numpy())
-            pooled["item"] = torch.from_numpy(recalled.completed(pooled["item"].numpy()))
+            new_ME = side_by_side(pooled["item"]).numpy()
+            cache.keep(recalled, new_ME)
+            pooled["item"] = [torch.from_numpy(recalled.completed(new_ME))]
         unscored = Unscored(pooled, scorer.bottom(batches), batches.num_candidates)
         return scorer.scores_together([unscored])[0]
 

@@ -44,7 +44,9 @@ class Dense:
 
 def request(number: int, *, num_items: int = 2) -> Unscored:
     bottom_NY = torch.full((num_items, 1), float(number))
-    return Unscored({"user": torch.empty(1, 0), "item": torch.empty(num_items, 0)}, bottom_NY, np.array([num_items]))
+    return Unscored(
+        {"user": [torch.empty(1, 0)], "item": [torch.empty(num_items, 0)]}, bottom_NY, np.array([num_items])
+    )
 
 
 def batcher(

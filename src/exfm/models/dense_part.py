@@ -19,8 +19,9 @@ from exfm.features.batch import NetBatches
 from exfm.models.config import Precision
 from exfm.models.device import CPU
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
+from exfm.models.pooling import side_by_side
 from exfm.models.served_network import ServedNetwork
-from exfm.schema import NETS, Net, Schema
+from exfm.schema import Net, Schema
 
 Scores = npt.NDArray[np.float32]
 """Probabilities, [N, T]."""
@@ -30,8 +31,8 @@ Scores = npt.NDArray[np.float32]
 class Unscored:
     """A request of which all is there but the scores; its tensors lie where the network does."""
 
-    pooled: Mapping[Net, Tensor]
-    """Embeddings of users, [U, E], and of items, [N, E]."""
+    pooled: Mapping[Net, Sequence[Tensor]]
+    """Embeddings of users, [U, E], and of items, [N, E], in pieces of columns that go side by side."""
     bottom_NY: Tensor
     num_candidates: npt.NDArray[np.int64]
     """Items of each user, in order; [U]."""
@@ -40,6 +41,14 @@ class Unscored:
     def num_items(self) -> int:
         """Return the number of rows of its scores."""
         return len(self.bottom_NY)
+
+    def user_columns(self) -> Tensor:
+        """Return the users' columns of x0, [U, X]."""
+        return side_by_side(self.pooled["user"])
+
+    def item_columns(self) -> Tensor:
+        """Return the items' columns of x0, the bottom tower's behind them, [N, Y]: the one time that all are copied."""
+        return side_by_side([*self.pooled["item"], self.bottom_NY])
 
 
 class DensePart:
@@ -90,18 +99,17 @@ class DensePart:
         return len(request.num_candidates) == 1 and self._one_user.pays(request.num_items)
 
     def _meeting_once(self, requests: Sequence[Unscored]) -> Tensor:
-        items = [torch.cat([request.pooled["item"], request.bottom_NY], dim=1) for request in requests]
         return self._one_user.logits(
-            _stacked([request.pooled["user"] for request in requests]),
-            _stacked(items),
+            _stacked([request.user_columns() for request in requests]),
+            _stacked([request.item_columns() for request in requests]),
             num_items=[request.num_items for request in requests],
         )
 
     def _meeting_each(self, requests: Sequence[Unscored]) -> Tensor:
-        pooled = {net: _stacked([request.pooled[net] for request in requests]) for net in NETS}
+        user_UX = _stacked([request.user_columns() for request in requests])
+        item_NY = _stacked([request.item_columns() for request in requests])
         num_candidates = torch.from_numpy(np.concatenate([request.num_candidates for request in requests]))
-        pooled_NE = expand_users(pooled, num_candidates.to(self._device))
-        x0_NX = torch.cat([pooled_NE, _stacked([request.bottom_NY for request in requests])], dim=1)
+        x0_NX = expand_users({"user": user_UX, "item": item_NY}, num_candidates.to(self._device))
         return self._as_trained.logits(x0_NX.new_empty((1, 0)), x0_NX, num_items=[len(x0_NX)])
 
 

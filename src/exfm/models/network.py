@@ -85,6 +85,8 @@ def expand_users(per_net: Mapping[Net, Tensor], num_candidates: Tensor) -> Tenso
     Shapes: user [U, X], item [N, Y], num_candidates int64 [U] with sum N; returns [N, X + Y].
     """
     user_UX, item_NY = per_net["user"], per_net["item"]
+    if user_UX.shape[1] == 0:
+        return item_NY
     if len(user_UX) == 1:  # the usual request: no copy
         return torch.cat([user_UX.expand(len(item_NY), -1), item_NY], dim=1)
     if len(user_UX) == len(item_NY) and bool((num_candidates == 1).all()):

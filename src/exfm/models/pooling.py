@@ -23,6 +23,16 @@ def pool_sums(sums_BE: Tensor, batch: Batch, features: Sequence[SparseFeature], 
     parts = list(torch.split(sums_BE, dims, dim=1))
     for index, feature in enumerate(features):
         if schema.table(feature.table).pooling == "mean":
-            lengths_B = torch.from_numpy(batch.bags[feature.name].lengths).to(sums_BE.device).clamp(min=1)
-            parts[index] = parts[index] / lengths_B.unsqueeze(1)
+            parts[index] = mean_of(parts[index], batch, feature.name)
     return torch.cat(parts, dim=1)
+
+
+def mean_of(sums_BE: Tensor, batch: Batch, feature: str) -> Tensor:
+    """Return a feature's sums divided by the lengths of its bags."""
+    lengths_B = torch.from_numpy(batch.bags[feature].lengths).to(sums_BE.device).clamp(min=1)
+    return sums_BE / lengths_B.unsqueeze(1)
+
+
+def side_by_side(columns: Sequence[Tensor]) -> Tensor:
+    """Return columns in pieces, [B, ...] each, as one float32 tensor; a single piece is not copied."""
+    return (columns[0] if len(columns) == 1 else torch.cat(list(columns), dim=1)).float()

@@ -5,6 +5,8 @@ Legend: B rows of one net, E dims of all looked-up features side by side, N item
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +21,7 @@ from exfm.artifact.fallback_rows import NO_FALLBACK_ROWS, FallbackRows, read_fal
 from exfm.artifact.hot_rows import HOT_ROWS_FILE, NO_HOT_ROWS, HotRows, hot_rows_file, read_hot_rows
 from exfm.artifact.plan import ShardPlan
 from exfm.errors import BundleError
-from exfm.features.batch import Bags, NetBatches
+from exfm.features.batch import Bags, Batch, NetBatches
 from exfm.models.carried_rows import AllRows, Carried, CarriedRows
 from exfm.models.config import NetworkConfig, Precision
 from exfm.models.dense_part import DensePart, Scores, Unscored
@@ -27,12 +29,32 @@ from exfm.models.device import CPU
 from exfm.models.local_tables import with_local_tables
 from exfm.models.lookup import KeyRouter, Lookup, LookupBags, lookups_of, places_of
 from exfm.models.network import DenseNetwork
-from exfm.models.pooling import pool_sums
+from exfm.models.pooling import mean_of, pool_sums
 from exfm.models.shard_tables import ShardTables
-from exfm.schema import NETS, Net
+from exfm.schema import NETS, Net, Schema
 
 NetSums = Mapping[Net, Tensor | Carried]
 """A shard's sums of each net, [B, E] with columns in the order of its lookups, float32 or 16; or the rows for them."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Columns of one net that lie side by side in what shards give: of one shard, or of several that add up."""
+
+    parts: tuple[tuple[int, int, int], ...]
+    """Shard, first column, and the one after the last."""
+    mean_of: str = ""
+    """The feature that they are of, if its bags are pooled by mean."""
+
+    def with_next(self, other: "_Run") -> "_Run | None":
+        """Return both as one, if the other's columns lie behind these in every part."""
+        lies_behind = [(shard, end) for shard, _, end in self.parts] == [
+            (shard, start) for shard, start, _ in other.parts
+        ]
+        if self.mean_of or other.mean_of or not lies_behind:
+            return None
+        both = zip(self.parts, other.parts, strict=True)
+        return _Run(tuple((shard, start, end) for (shard, start, _), (_, _, end) in both))
 
 
 class Scorer:
@@ -79,6 +101,9 @@ class Scorer:
             net: AllRows([self._lookups[shard, net] for shard in range(plan.num_shards)], features)
             for net in NETS
             if (features := schema.sparse_of(net))
+        }
+        self._runs = {
+            net: _runs_of([self._lookups[shard, net] for shard in range(plan.num_shards)], net, schema) for net in NETS
         }
         slices = plan.by_table()
         self._shards = {name: [slice_.shard for slice_ in of_table] for name, of_table in slices.items()}
@@ -181,34 +206,53 @@ class Scorer:
         return self._dense.scores(requests)
 
     @torch.inference_mode()
-    def pooled(self, batches: NetBatches, sums: Sequence[NetSums]) -> dict[Net, Tensor]:
-        """Return each net's pooled embeddings, given every shard's sums; float32 [B, E], columns in schema's order."""
-        schema = self.manifest.feature_schema
-        return {
-            net: pool_sums(self._assemble(sums, net, batches.of(net).num_rows), batches.of(net),
-                           schema.sparse_of(net), schema)
-            for net in NETS
-        }  # fmt: skip
+    def pooled(self, batches: NetBatches, sums: Sequence[NetSums]) -> dict[Net, list[Tensor]]:
+        """Return each net's pooled embeddings, given every shard's sums: [B, E], columns in schema's order.
 
-    def _assemble(self, sums: Sequence[NetSums], net: Net, num_rows: int) -> Tensor:
-        """Return one net's sums in float32, columns in the schema's order; the slices of one table add up."""
-        schema, by_feature = self.manifest.feature_schema, dict[str, Tensor]()
-        if num_rows == 0:  # shards that were asked for nothing gave nothing
+        They come in pieces of columns, float32 or 16, side by side: what lies so already is not copied.
+        """
+        return {net: self._columns(sums, net, batches.of(net)) for net in NETS}
+
+    def _columns(self, sums: Sequence[NetSums], net: Net, batch: Batch) -> list[Tensor]:
+        """Return one net's pooled embeddings in pieces, one at least; the slices of one table add up."""
+        schema = self.manifest.feature_schema
+        if batch.num_rows == 0:  # shards that were asked for nothing gave nothing
             num_dims = sum(schema.table(feature.table).dim for feature in schema.sparse_of(net))
-            return torch.empty((0, num_dims), device=self.device)
+            return [torch.empty((0, num_dims), device=self.device)]
         given = {shard: per_net[net] for shard, per_net in enumerate(sums) if self._lookups[shard, net]}
         carried = [one for one in given.values() if isinstance(one, Carried)]
         if carried and len(carried) == len(given):
-            return self._all_carried[net].sums(carried).to(self.device)
-        for shard, of_shard in given.items():
-            lookups = self._lookups[shard, net]
-            sums_BE = self._carried[shard, net].sums([of_shard]) if isinstance(of_shard, Carried) else of_shard
-            parts = torch.split(sums_BE.to(self.device), [lookup.dim for lookup in lookups], dim=1)
-            for lookup, part in zip(lookups, parts, strict=True):
-                name = lookup.feature.name
-                by_feature[name] = by_feature[name].float() + part if name in by_feature else part
-        columns = [by_feature[feature.name] for feature in schema.sparse_of(net)]
-        return torch.cat(columns, dim=1).float() if columns else torch.empty((num_rows, 0), device=self.device)
+            sums_BE = self._all_carried[net].sums(carried).to(self.device)
+            return [pool_sums(sums_BE, batch, schema.sparse_of(net), schema)]
+        summed = {
+            shard: (self._carried[shard, net].sums([one]) if isinstance(one, Carried) else one).to(self.device)
+            for shard, one in given.items()
+        }
+        columns = []
+        for run in self._runs[net]:
+            piece, *others = (summed[shard][:, start:end] for shard, start, end in run.parts)
+            for other in others:
+                piece = piece.float() + other
+            columns.append(mean_of(piece.float(), batch, run.mean_of) if run.mean_of else piece)
+        return columns or [torch.empty((batch.num_rows, 0), device=self.device)]
+
+
+def _runs_of(lookups: Sequence[Sequence[Lookup]], net: Net, schema: Schema) -> list[_Run]:
+    """Return a net's columns in the schema's order, in as few runs as what the shards give allows."""
+    parts = defaultdict[str, list[tuple[int, int, int]]](list)
+    for shard, of_shard in enumerate(lookups):
+        ends = accumulate(lookup.dim for lookup in of_shard)
+        for lookup, end in zip(of_shard, ends, strict=True):
+            parts[lookup.feature.name].append((shard, end - lookup.dim, end))
+    runs: list[_Run] = []
+    for feature in schema.sparse_of(net):
+        is_mean = schema.table(feature.table).pooling == "mean"
+        run = _Run(tuple(parts[feature.name]), mean_of=feature.name if is_mean else "")
+        if runs and (longer := runs[-1].with_next(run)):
+            runs[-1] = longer
+        else:
+            runs.append(run)
+    return runs
 
 
 def load_local_tables(folder: Path, scorer: Scorer) -> ShardTables:

@@ -24,6 +24,7 @@ from exfm.models.dense_part import Unscored
 from exfm.models.device import CPU, device_of
 from exfm.models.linear import has_bf16
 from exfm.models.local_tables import choose_local_tables
+from exfm.models.pooling import side_by_side
 from exfm.models.scoring import NetSums, Scorer
 from exfm.models.shard_tables import ShardTables
 from exfm.schema import Net
@@ -239,7 +240,8 @@ class RankerModel(ServedModel):
             pooled, tables = self._pooled(asked, bags, found)
         with timed(stopwatch, Layer.DENSE):
             if recalled is not None:
-                pooled["item"] = self._known.complete(recalled, pooled["item"], is_kept=not tables)
+                new_ME = side_by_side(pooled["item"])
+                pooled["item"] = [self._known.complete(recalled, new_ME, is_kept=not tables)]
             unscored = Unscored(pooled, bottom_NY, batches.num_candidates)
             scores_NT = await score(unscored, deadline)
         return Answer(
@@ -249,7 +251,7 @@ class RankerModel(ServedModel):
 
     def _pooled(
         self, asked: NetBatches, bags: Sequence[NetBags], found: Sequence[NetSums | None]
-    ) -> tuple[dict[Net, Tensor], set[str]]:
+    ) -> tuple[dict[Net, list[Tensor]], set[str]]:
         """Return what was asked for, and the tables of which something had to be made up."""
         missing = [shard for shard, of_shard in enumerate(found) if of_shard is None]
         sums = [
