@@ -48,7 +48,8 @@ async def ask_all(
         asyncio.create_task(_ask(shard, call, may_miss=may_miss)) for shard, call in zip(shards, calls, strict=True)
     ]
     try:
-        for _ in range(TURNS_TO_SEND):
+        # Tables of this server are looked up in the last of them, in one thread: others' cores are the shards' then.
+        for _ in range(TURNS_TO_SEND + 1):
             await asyncio.sleep(0)
         found = meanwhile()
         with timed(stopwatch, Layer.WAIT):
