@@ -19,6 +19,7 @@ def main() -> None:
     """
     config = ServingBenchConfig(
         blocks=6,
+        starts=2,
         turns=1,
         warmup=1,
         distinct_requests=4,

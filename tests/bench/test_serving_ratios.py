@@ -65,7 +65,7 @@ def test_in_each_turn_all_servers_come_once_in_an_order_of_its_own_and_the_same_
             calls.append((turn, server))
             return turn_of(1.0 + server)
 
-        found = take_blocks(["a", "b", "c"], take, num_blocks=6, num_turns=2, seed=seed)
+        found = take_blocks(["a", "b", "c"], take, numbers=range(6), num_turns=2, seed=seed)
         assert [series.name for series in found] == ["a", "b", "c"]
         assert [series.median("p50_ms").median for series in found] == [1.0, 2.0, 3.0]
         assert [len(series.blocks) for series in found] == [6, 6, 6]

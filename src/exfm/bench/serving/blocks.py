@@ -93,6 +93,10 @@ class Series:
         mine, others = ([getattr(block, statistic) for block in series.blocks] for series in (self, to))
         return ratio_of(mine, others)
 
+    def __add__(self, later: "Series") -> "Series":
+        """Return both as one."""
+        return Series(self.name, self.blocks + later.blocks)
+
     @property
     def num_failed(self) -> int:
         """Return the requests without an answer."""
@@ -104,15 +108,15 @@ class Series:
 
 
 def take_blocks(
-    names: Sequence[str], take: Callable[[int, int], Turn], *, num_blocks: int, num_turns: int, seed: int
+    names: Sequence[str], take: Callable[[int, int], Turn], *, numbers: range, num_turns: int, seed: int
 ) -> list[Series]:
     """Return the series of servers of these names; `take(server, turn)` has one server answer a turn's requests.
 
-    In each turn all servers come once, in an order drawn anew; `turn` counts on from block to block.
+    In each turn all servers come once, in an order drawn anew; `turn` counts on from block to block, of these numbers.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng((seed, numbers.start))
     blocks: list[list[Block]] = [[] for _ in names]
-    for block in range(num_blocks):
+    for block in numbers:
         turns: list[list[Turn]] = [[] for _ in names]
         for turn in range(num_turns):
             for server in generator.permutation(len(names)):

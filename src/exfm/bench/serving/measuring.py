@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -70,45 +71,61 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
     for first in range(0, len(ways), config.ways_at_once):
         some = ways[first : first + config.ways_at_once]
         arms: list[tuple[str, Way | None]] = [*((name, None) for name in BASELINES), *((str(way), way) for way in some)]
-        with ExitStack() as stack, Client() as client:
-            started = [
-                stack.enter_context(
-                    serving(
-                        paths[way.placement() if way else ONE_SHARD],
-                        threads=threads,
-                        precision=config.dense_precision,
-                        way=way,
+        names = "; ".join(map(str, some))
+        scores: list[Floats] = []
+        layers: tuple[Layered, ...] = ()
+        rates: dict[float, float] = {}
+        taken: dict[float, list[Series]] = {}
+        starts = config.blocks_of_starts()
+        for start, numbers in enumerate(starts, start=1):
+            with ExitStack() as stack, Client() as client:
+                started = [
+                    stack.enter_context(
+                        serving(
+                            paths[way.placement() if way else ONE_SHARD],
+                            threads=threads,
+                            precision=config.dense_precision,
+                            way=way,
+                        )
                     )
-                )
-                for _, way in arms
-            ]
-            servers = [client.server(arm[0], local, messages) for arm, local in zip(arms, started, strict=True)]
-            scores = [client.scores(server, min(NUM_SCORED, len(messages))) for server in servers]
-            say(f"  {'; '.join(map(str, some))}: traced")
-            addresses = [(name, local.grpc_address) for (name, _), local in zip(arms, started, strict=True)]
-            layers = trace_layers(addresses, traced, seed=config.seed)
-            for load in case.loads:
-                rate = load * client.requests_per_s(servers[0]) if load else 0.0
-                how = f"an open loop of {rate:.1f} requests/s" if load else "a closed loop"
-                say(f"  {'; '.join(map(str, some))}: {how}")
-                unsharded, same, *sharded = take_series(
-                    client, servers, config, num_requests=case.requests, requests_per_s=rate
-                )
-                found.append(
-                    Measured(
-                        case=case,
-                        load=load,
+                    for _, way in arms
+                ]
+                servers = [client.server(name, local, messages) for (name, _), local in zip(arms, started, strict=True)]
+                if start == 1:
+                    scores = [client.scores(server, min(NUM_SCORED, len(messages))) for server in servers]
+                    say(f"  {names}: traced")
+                    addresses = [(name, local.grpc_address) for (name, _), local in zip(arms, started, strict=True)]
+                    layers = trace_layers(addresses, traced, seed=config.seed)
+                    rates = {load: load * client.requests_per_s(servers[0]) if load else 0.0 for load in case.loads}
+                for load, rate in rates.items():
+                    how = f"an open loop of {rate:.1f} requests/s" if rate else "a closed loop"
+                    say(f"  {names}: {how}, start {start} of {len(starts)}")
+                    series = take_series(
+                        client,
+                        servers,
+                        config,
+                        numbers=numbers,
+                        num_requests=case.requests,
                         requests_per_s=rate,
-                        threads=threads,
-                        table_bytes=bytes_of(model),
-                        unsharded=unsharded,
-                        same=same,
-                        sharded=tuple(zip(some, sharded, strict=True)),
-                        score_differences=tuple(float(np.abs(one - scores[0]).max()) for one in scores[2:]),
-                        score_spread=float(scores[0].std()),
-                        layers=layers,
                     )
+                    before = taken.get(load)
+                    taken[load] = series if before is None else [*map(add, before, series)]
+        for load, (unsharded, same, *sharded) in taken.items():
+            found.append(
+                Measured(
+                    case=case,
+                    load=load,
+                    requests_per_s=rates[load],
+                    threads=threads,
+                    table_bytes=bytes_of(model),
+                    unsharded=unsharded,
+                    same=same,
+                    sharded=tuple(zip(some, sharded, strict=True)),
+                    score_differences=tuple(float(np.abs(one - scores[0]).max()) for one in scores[2:]),
+                    score_spread=float(scores[0].std()),
+                    layers=layers,
                 )
+            )
     return found
 
 
@@ -117,10 +134,14 @@ def take_series(
     servers: Sequence[Server],
     config: ServingBenchConfig,
     *,
+    numbers: range,
     num_requests: int,
     requests_per_s: float = 0.0,
 ) -> list[Series]:
-    """Return each server's blocks of so many requests, under a load of so many a second, or 0: a closed loop."""
+    """Return each server's blocks of these numbers, of so many requests.
+
+    They come so many a second, or 0: in a closed loop.
+    """
     num_turns = min(config.turns, max(1, num_requests // OPEN_REQUESTS)) if requests_per_s else config.turns
     per_turn = -(-num_requests // num_turns)
 
@@ -132,7 +153,7 @@ def take_series(
         return client.turn(servers[server], per_turn, first=turn * per_turn, num_warmup=config.warmup, due_s=due_s)
 
     names = [server.name for server in servers]
-    return take_blocks(names, take, num_blocks=config.blocks, num_turns=num_turns, seed=config.seed)
+    return take_blocks(names, take, numbers=numbers, num_turns=num_turns, seed=config.seed)
 
 
 def best_threads(bundle: Path, messages: Sequence[bytes], config: ServingBenchConfig) -> int:
@@ -149,7 +170,7 @@ def best_threads(bundle: Path, messages: Sequence[bytes], config: ServingBenchCo
             return client.turn(servers[server], CHOOSING_REQUESTS, first=first, num_warmup=3, due_s=None)
 
         found = take_blocks(
-            [one.name for one in servers], take, num_blocks=CHOOSING_BLOCKS, num_turns=1, seed=config.seed
+            [one.name for one in servers], take, numbers=range(CHOOSING_BLOCKS), num_turns=1, seed=config.seed
         )
     return min(every, key=lambda threads: found[threads - 1].median("p50_ms").median)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from exfm.bench.serving import tables
+from exfm.bench.serving.config import ServingBenchConfig
 from exfm.bench.serving.findings import Findings
 from exfm.bench.serving.layers import NUM_REQUESTS, NUM_ROUNDS
 from exfm.bench.serving.measuring import OPEN_REQUESTS
@@ -82,7 +83,7 @@ def _how(findings: Findings) -> str:
     facts = "\n".join(f"- {name}: {fact}" for name, fact in findings.facts.items())
     return (
         f"{facts}\n\n"
-        "All servers of a case run at the same time, on the same two cores. Each of "
+        f"All servers of a case run at the same time, on the same two cores, and are started {_times(config)}. Each of "
         f"{config.blocks} blocks has the same requests for each of them, in {config.turns} parts, each in a random "
         f"order of the servers and after {config.warmup} that do not count (open loops in parts of {OPEN_REQUESTS} or "
         "more, or in one). Ratios are to the unsharded server in the same block: their median over blocks, and a 95 % "
@@ -92,6 +93,11 @@ def _how(findings: Findings) -> str:
         f"rows {config.dim_factor:g} as wide, seed {config.seed}. {_layers(NETWORKS[config.network])}, which exfm "
         f"computes in {config.dense_precision}; models with more and more rows have small ones."
     )
+
+
+def _times(config: ServingBenchConfig) -> str:
+    num_starts = len(config.blocks_of_starts())
+    return f"{num_starts} times, for as many parts of the blocks" if num_starts > 1 else "once"
 
 
 def _layers(network: NetworkConfig) -> str:
@@ -104,8 +110,9 @@ def _rule() -> str:
         f"A target is met if the ratio's interval reaches it and A/A's is at most {2 * MAX_HALF_WIDTH:g} wide; it is "
         "not met if the interval lies above, or the sharded server failed a request, and else not resolved. Nor is one "
         f"resolved by fewer than {MIN_BLOCKS} blocks, or a P99 by blocks of fewer than {MIN_REQUESTS_P99} requests, of "
-        "which it is nearly the slowest. What A/A's median is off 1 is the chance of a start (where its memory lies), "
-        "which no number of blocks lessens. A ranker that holds tables asks shards for the sums of the others alone."
+        "which it is nearly the slowest. What A/A's median is off 1 is the chance of starts (where their memory lies), "
+        "which more of them lessen, and more blocks do not. A ranker that holds tables asks shards for the sums of the "
+        "others alone."
     )
 
 

@@ -109,7 +109,9 @@ def measure_peers(
                 ask = client.connect_json(one.infer_url)
                 servers.append(Server(str(peer), one.pids(), ask, bodies, scores_of_json))
         scores = [client.scores(server, min(NUM_SCORED, len(messages))) for server in servers]
-        unsharded, same, sharded, *others = take_series(client, servers, config, num_requests=settings.requests)
+        unsharded, same, sharded, *others = take_series(
+            client, servers, config, numbers=range(config.blocks), num_requests=settings.requests
+        )
     statistics = model.statistics(candidates=settings.candidates)
     return PeersFound(
         model=kind,

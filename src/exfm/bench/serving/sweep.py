@@ -78,7 +78,7 @@ def measure_sweep(config: ServingBenchConfig, bundles: Bundles, *, say: Say) -> 
         ]
         names = [f"{rows} rows, {'unsharded' if way is ONE_SHARD else way}" for rows, way in arms]
         servers = [client.server(name, local, messages) for name, local in zip(names, started, strict=True)]
-        *series, same = take_series(client, servers, config, num_requests=sweep.requests)
+        *series, same = take_series(client, servers, config, numbers=range(config.blocks), num_requests=sweep.requests)
     pairs = zip(series[::2], series[1::2], strict=True)
     sizes = [Swept(rows, bytes_of(models[rows]), *pair) for rows, pair in zip(sweep.rows, pairs, strict=True)]
     return SweepFound(threads, sizes, same)

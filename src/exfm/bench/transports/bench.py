@@ -86,7 +86,7 @@ def measured(*, asked_bytes: int, answered_bytes: int, num_blocks: int) -> tuple
             process, _ = servers[server]
             return runner.run(_ask(asks[server], message, process, answered_bytes=answered_bytes))
 
-        return take_blocks(titles, take, num_blocks=num_blocks, num_turns=NUM_TURNS, seed=0), missing
+        return take_blocks(titles, take, numbers=range(num_blocks), num_turns=NUM_TURNS, seed=0), missing
 
 
 async def _ask(ask: Ask, message: bytes, server: ServerProcess, *, answered_bytes: int) -> Turn:
