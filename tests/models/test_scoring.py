@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable, Collection, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from plain_model import manifest_of, plain_scores, random_batches, random_hot_rows, random_plan, row_sets
 
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, seal_bundle, tables_file
-from exfm.artifact.plan import ShardPlan
+from exfm.artifact.plan import Assignment, ShardPlan, assign
 from exfm.errors import BundleError, RequestError
 from exfm.features.batch import NetBatches
 from exfm.features.oip import tensors_from_json
@@ -86,6 +87,28 @@ def test_shards_may_give_sums_of_both_precisions(schema: Schema, tables: Tables,
     )
     assert halves.dtype == np.float32
     assert 0 < np.abs(halves - exact).max() < 1e-3
+
+
+@pytest.mark.parametrize("shards", [[0, 0, 0, 0, 0], [0, 0, 0, 0, 1], [0, 1, 0, 1, 0]], ids=str)
+def test_columns_that_a_shard_gives_side_by_side_stay_one_piece_which_nobody_copies(
+    schema: Schema, tables: Tables, network: DenseNetwork, shards: Sequence[int]
+) -> None:
+    summed = [table.to_dict() | {"pooling": "sum"} for table in schema.tables]
+    schema = Schema.parse(schema.to_dict() | {"tables": summed}, source="x")
+    placed = [Assignment(table.name, shard, 0, table.rows) for table, shard in zip(schema.tables, shards, strict=True)]
+    slices = assign(schema, placed, 2, encoding="fp32")
+    plan = ShardPlan(strategy="random", num_shards=2, replicas=(1, 1), slices=slices)
+    batches = random_batches(schema, [4], seed=4)
+    scorer = Scorer(manifest_of(plan, schema), network)
+    sums = []
+    for shard, bags in enumerate(scorer.bags_for(batches)):
+        held = ShardTables(flatten_tables(tables, plan, shard=shard, hot_rows={}), plan, schema, shard=shard)
+        sums.append({net: held.sums(net, of_net) for net, of_net in bags.items()})
+    by_table = dict(zip((table.name for table in schema.tables), shards, strict=True))
+    for net, pieces in scorer.pooled(batches, sums).items():
+        runs = [shard for shard, _ in groupby(schema.sparse_of(net), key=lambda feature: by_table[feature.table])]
+        given = {shard: sums[shard][net].untyped_storage().data_ptr() for shard in runs}
+        assert [piece.untyped_storage().data_ptr() for piece in pieces] == [given[shard] for shard in runs]
 
 
 CANDIDATES = [[5], [1], [0], [2, 3], [0, 4, 0], [1, 1, 1], [], [0, 0]]

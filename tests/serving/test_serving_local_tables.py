@@ -1,6 +1,8 @@
 """A ranker that holds tables of items itself asks no shard for them."""
 
+import asyncio
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,14 @@ from exfm.features.oip import tensors_from_json
 from exfm.features.request import encode_request
 from exfm.models.scoring import NetSums, Scorer
 from exfm.serving.bundle_part import load_verified
+from exfm.serving.call import Deadline
 from exfm.serving.client import ask
 from exfm.serving.config import RankerConfig
+from exfm.serving.ranker.link import ShardCall
+from exfm.serving.ranker.local_link import LocalLink
+from exfm.serving.ranker.shards import TURNS_TO_SEND, ask_all
+from exfm.serving.tracing.breakdown import Layer
+from exfm.serving.tracing.stopwatch import Stopwatch
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +66,35 @@ def test_shards_get_no_keys_of_tables_that_the_ranker_holds(start: Callable[...,
     ranker.ask()
     # Of shard 0's the user's id, of shard 1's profile twice; all that is liked, three ids and four genres are here.
     assert [ranker.counted(metric) - was for metric, was in zip(metrics, before, strict=True)] == [1, 2, 9]
+
+
+def test_own_tables_are_looked_up_once_shards_were_asked_and_before_the_rest(bundle: Path) -> None:
+    scorer = Scorer.load(bundle, BundleManifest.read(bundle))
+    tables = load_verified(bundle, scorer.manifest, shard=0)
+    batches = encode_request(tensors_from_json(make_request()), scorer.manifest.feature_schema)
+    stopwatch, happened = Stopwatch(), list[tuple[str, int]]()
+
+    class FarShard:
+        async def sums(self, call: ShardCall) -> NetSums:
+            for _ in range(TURNS_TO_SEND - 1):
+                await asyncio.sleep(0)
+            happened.append(("asked", time.perf_counter_ns()))
+            return {}
+
+    async def ask_both() -> None:
+        own = LocalLink(tables, scorer, shard=0, num_turns=TURNS_TO_SEND)
+        await ask_all(
+            [FarShard(), own],
+            [scorer.bags_for(batches)[0]] * 2,
+            deadline=Deadline.after(1),
+            meanwhile=lambda: happened.append(("the rest", time.perf_counter_ns())),
+            may_miss=False,
+            stopwatch=stopwatch,
+        )
+
+    asyncio.run(ask_both())
+    happened += [(one.name, one.began_ns) for one in stopwatch.intervals if one.name == Layer.EMBEDDING]
+    assert [name for name, _ in sorted(happened, key=lambda one: one[1])] == ["asked", Layer.EMBEDDING, "the rest"]
 
 
 def test_a_ranker_may_hold_tables_and_keep_items(start: Callable[..., Pod], bundle: Path) -> None:
