@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from exfm.bench.serving.blocks import Block, Series, Turn, take_blocks
+from exfm.bench.serving.config import ServingBenchConfig
 from exfm.bench.serving.ratios import Interval, judge, median_of, ratio_of
 
 
@@ -77,6 +78,35 @@ def test_in_each_turn_all_servers_come_once_in_an_order_of_its_own_and_the_same_
     assert all({server for _, server in of_turn} == {0, 1, 2} for of_turn in turns)
     assert len({tuple(server for _, server in of_turn) for of_turn in turns}) > 1
     assert calls == taken(0) != taken(1)
+
+
+def test_blocks_of_later_starts_go_on_where_those_before_ended() -> None:
+    def taken(numbers: range) -> tuple[list[Series], list[int], list[int]]:
+        turns, servers = list[int](), list[int]()
+
+        def take(server: int, turn: int) -> Turn:
+            turns.append(turn)
+            servers.append(server)
+            return turn_of(1.0 + turn)
+
+        return take_blocks(["a", "b"], take, numbers=numbers, num_turns=10, seed=0), turns, servers
+
+    (first, _), _, order = taken(range(3))
+    (later, _), turns, later_order = taken(range(3, 6))
+    assert sorted(set(turns)) == list(range(30, 60))
+    assert later_order != order
+    assert (first + later).blocks == first.blocks + later.blocks
+    assert (first + later).name == "a"
+
+
+@pytest.mark.parametrize(
+    ("blocks", "starts", "sizes"),
+    [(25, 5, [5] * 5), (25, 1, [25]), (7, 3, [2, 2, 3]), (6, 1000, [1] * 6)],
+)
+def test_blocks_are_spread_over_starts(blocks: int, starts: int, sizes: list[int]) -> None:
+    spread = ServingBenchConfig(blocks=blocks, starts=starts).blocks_of_starts()
+    assert [len(numbers) for numbers in spread] == sizes
+    assert [number for numbers in spread for number in numbers] == list(range(blocks))
 
 
 def test_two_series_of_one_noisy_server_resolve_nothing() -> None:

@@ -88,6 +88,17 @@ def test_what_a_shard_does_not_even_read_is_refused_alone(bundle: Path, pods: Po
             assert ranker.counted(f'exfm_ranker_retried_lookups_total{{shard="{shard}"}}') == 0
 
 
+def test_an_answer_too_large_for_the_ranker_is_refused_alone(bundle: Path, pods: Pods) -> None:
+    ranker = start(bundle, pods, ranker={"breaker_failures": 1, "max_message_bytes": SHARD_BYTES})
+    for _ in range(3):
+        for message in refusals(ranker, make_request(num_candidates=[250])):
+            assert str(SHARD_BYTES) in message
+            assert "ask in parts" in message
+        assert len(ranker.ask()["outputs"]) == 2
+    for shard in range(2):
+        assert ranker.counted(f'exfm_ranker_missing_answers_total{{shard="{shard}"}}') == 0
+
+
 def test_a_ranker_whose_scores_nobody_compared_yet_answers_none(bundle: Path, pods: Pods) -> None:
     shard = pods.shard(bundle, 0)
     ranker = pods.ranker(bundle, [shard.lookup_address, "127.0.0.1:1"], settings={"when_shard_fails": "degrade"})

@@ -46,8 +46,9 @@ class Listener(Connection):
     def take(self, frame: Frame) -> None:
         self.frames.append(frame)
 
-    def refuse(self, frame: Frame, *, size_bytes: int) -> None:
+    def refuse(self, frame: Frame, *, size_bytes: int) -> bool:
         self.refused.append((frame.request, size_bytes))
+        return True
 
 
 def feed(listener: Listener, content: bytes, sizes: Sequence[int]) -> None:

@@ -59,6 +59,27 @@ def test_a_peer_that_falls_silent_is_left_and_one_that_pings_is_not(shard: Pod, 
         ping(healthy)
 
 
+def test_a_request_over_the_limit_is_refused_and_the_next_is_read(shard: Pod) -> None:
+    with shard.connect() as peer:
+        peer.sendall(HEAD.pack(Kind.ASK, 1, 0, 64 * MIB + 1, 7))
+        kind, _, _, size, request = HEAD.unpack(receive(peer, HEAD.size))
+        assert (kind, request) == (Kind.ERROR, 7)
+        assert f"takes {64 * MIB + 1} B; max_message_bytes is {64 * MIB}" in receive(peer, size)[4:].decode()
+        for _ in range(64):
+            peer.sendall(bytes(MIB))
+        peer.sendall(bytes(1))
+        ping(peer)
+
+
+@pytest.mark.parametrize("kind", [Kind.PING, Kind.ANSWER, 99])
+def test_another_frame_over_the_limit_breaks_the_connection(shard: Pod, kind: int) -> None:
+    with shard.connect() as peer:
+        peer.sendall(HEAD.pack(kind, 0, 0, 64 * MIB + 1, 0) + PING_FRAME)
+        began_s = time.monotonic()
+        wait_until_left(peer)
+        assert time.monotonic() - began_s < SILENCE_S / 2
+
+
 def test_what_peers_only_announce_takes_no_memory(shard: Pod) -> None:
     before = resident_bytes(shard.server.process.pid)
     with ExitStack() as stack:

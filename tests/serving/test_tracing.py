@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from exfm.errors import RequestError, ServingError
 from exfm.serving.tracing.breakdown import Breakdown, Layer, ShardBreakdown, Spent
+from exfm.serving.tracing.spans import read_trace_note, trace_note
 from exfm.serving.tracing.stopwatch import Stopwatch, awaited, timed, wants_breakdown
 
 MS = 1_000_000
@@ -21,6 +22,17 @@ def compute(ms: float) -> None:
     end_ns = time.thread_time_ns() + int(ms * MS)
     while time.thread_time_ns() < end_ns:
         pass
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"traceparent": "00-1-2-01"}, {"traceparent": "00-1-2-01", "tracestate": "a=b,c=d"}], ids=len
+)
+def test_a_streams_note_brings_a_traces_headers(headers: dict[str, str]) -> None:
+    assert {name: value for name, value in read_trace_note(trace_note(headers)) if value} == headers
+
+
+def test_a_note_that_holds_traceparent_alone_is_that_header() -> None:
+    assert list(read_trace_note(b"00-1-2-01")) == [("traceparent", "00-1-2-01")]
 
 
 @given(outer=LAYERS, inner=LAYERS)

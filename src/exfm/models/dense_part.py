@@ -47,7 +47,7 @@ class Unscored:
         return side_by_side(self.pooled["user"])
 
     def item_columns(self) -> Tensor:
-        """Return the items' columns of x0, the bottom tower's behind them, [N, Y]: the one time that all are copied."""
+        """Return the items' columns of x0, the bottom tower's behind them, [N, Y]: all of them are copied."""
         return side_by_side([*self.pooled["item"], self.bottom_NY])
 
 

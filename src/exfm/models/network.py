@@ -82,7 +82,8 @@ class DenseNetwork(nn.Module):
 def expand_users(per_net: Mapping[Net, Tensor], num_candidates: Tensor) -> Tensor:
     """Return users' and items' columns side by side, one row an item.
 
-    Shapes: user [U, X], item [N, Y], num_candidates int64 [U] with sum N; returns [N, X + Y].
+    Shapes: user [U, X], item [N, Y], num_candidates int64 [U] with sum N; returns [N, X + Y], of which `item` is not
+    copied if X is 0.
     """
     user_UX, item_NY = per_net["user"], per_net["item"]
     if user_UX.shape[1] == 0:

@@ -34,5 +34,5 @@ def mean_of(sums_BE: Tensor, batch: Batch, feature: str) -> Tensor:
 
 
 def side_by_side(columns: Sequence[Tensor]) -> Tensor:
-    """Return columns in pieces, [B, ...] each, as one float32 tensor; a single piece is not copied."""
+    """Return columns in pieces, [B, ...] each, as one float32 tensor; a single one of float32 is not copied."""
     return (columns[0] if len(columns) == 1 else torch.cat(list(columns), dim=1)).float()

@@ -43,7 +43,7 @@ class _Run:
 
     parts: tuple[tuple[int, int, int], ...]
     """Shard, first column, and the one after the last."""
-    mean_of: str = ""
+    mean_feature: str = ""
     """The feature that they are of, if its bags are pooled by mean."""
 
     def with_next(self, other: "_Run") -> "_Run | None":
@@ -51,7 +51,7 @@ class _Run:
         lies_behind = [(shard, end) for shard, _, end in self.parts] == [
             (shard, start) for shard, start, _ in other.parts
         ]
-        if self.mean_of or other.mean_of or not lies_behind:
+        if self.mean_feature or other.mean_feature or not lies_behind:
             return None
         both = zip(self.parts, other.parts, strict=True)
         return _Run(tuple((shard, start, end) for (shard, start, _), (_, _, end) in both))
@@ -233,7 +233,7 @@ class Scorer:
             piece, *others = (summed[shard][:, start:end] for shard, start, end in run.parts)
             for other in others:
                 piece = piece.float() + other
-            columns.append(mean_of(piece.float(), batch, run.mean_of) if run.mean_of else piece)
+            columns.append(mean_of(piece.float(), batch, run.mean_feature) if run.mean_feature else piece)
         return columns or [torch.empty((batch.num_rows, 0), device=self.device)]
 
 
@@ -247,7 +247,7 @@ def _runs_of(lookups: Sequence[Sequence[Lookup]], net: Net, schema: Schema) -> l
     runs: list[_Run] = []
     for feature in schema.sparse_of(net):
         is_mean = schema.table(feature.table).pooling == "mean"
-        run = _Run(tuple(parts[feature.name]), mean_of=feature.name if is_mean else "")
+        run = _Run(tuple(parts[feature.name]), mean_feature=feature.name if is_mean else "")
         if runs and (longer := runs[-1].with_next(run)):
             runs[-1] = longer
         else:

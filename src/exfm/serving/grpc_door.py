@@ -95,8 +95,9 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
             came_s=time.monotonic(),
         )
         is_told = wants_breakdown(parameters.get(TRACE))
-        headers = context.invocation_metadata() or ()
-        with spanned(model.spans, Stopwatch() if is_told else None, headers=headers) as stopwatch:
+        with spanned(
+            model.spans, Stopwatch() if is_told else None, headers=lambda: context.invocation_metadata() or ()
+        ) as stopwatch:
             with timed(stopwatch, Layer.QUEUE):
                 await model.admission.begin()
             message = await self._infer(request, model, deadline, stopwatch)

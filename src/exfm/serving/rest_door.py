@@ -77,7 +77,7 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
             query.parameters.get(TIMEOUT), transport_s=None, default_ms=self._config.default_deadline_ms, came_s=came_s
         )
         is_told = wants_breakdown(query.parameters.get(TRACE))
-        with spanned(model.spans, Stopwatch() if is_told else None, headers=request.headers.items()) as stopwatch:
+        with spanned(model.spans, Stopwatch() if is_told else None, headers=request.headers.items) as stopwatch:
             if stopwatch is not None:  # once more: only now it is known that its time is asked for
                 with stopwatch.measure(Layer.DESERIALIZE):
                     query = read_body(body, json_length=json_length, max_ids=max_ids)

@@ -1,7 +1,7 @@
 """A case measured: unsharded servers and sharded ones, of the same bundle's content, under the same requests."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from operator import add
 from pathlib import Path
@@ -54,6 +54,15 @@ class Measured:
     """Where the time goes at the unsharded servers, then at the sharded ones, one request at a time."""
 
 
+@dataclass(frozen=True)
+class Arm:
+    """A server that is measured: unsharded, or in a way of sharding."""
+
+    name: str
+    way: Way | None
+    bundle: Path
+
+
 def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, say: Say) -> list[Measured]:
     """Return what was measured of a case: of some ways after others, under one load after another.
 
@@ -70,46 +79,26 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
     found = []
     for first in range(0, len(ways), config.ways_at_once):
         some = ways[first : first + config.ways_at_once]
-        arms: list[tuple[str, Way | None]] = [*((name, None) for name in BASELINES), *((str(way), way) for way in some)]
+        arms = [Arm(name, None, paths[ONE_SHARD]) for name in BASELINES]
+        arms += [Arm(str(way), way, paths[way.placement()]) for way in some]
         names = "; ".join(map(str, some))
-        scores: list[Floats] = []
-        layers: tuple[Layered, ...] = ()
-        rates: dict[float, float] = {}
-        taken: dict[float, list[Series]] = {}
         starts = config.blocks_of_starts()
+        taken: dict[float, list[Series]] = {}
         for start, numbers in enumerate(starts, start=1):
-            with ExitStack() as stack, Client() as client:
-                started = [
-                    stack.enter_context(
-                        serving(
-                            paths[way.placement() if way else ONE_SHARD],
-                            threads=threads,
-                            precision=config.dense_precision,
-                            way=way,
-                        )
-                    )
-                    for _, way in arms
-                ]
-                servers = [client.server(name, local, messages) for (name, _), local in zip(arms, started, strict=True)]
+            with _running(arms, messages, threads=threads, config=config) as (client, servers, addresses):
+                # Of every start: its first requests are slower than others.
+                scores = [client.scores(server, min(NUM_SCORED, len(messages))) for server in servers]
                 if start == 1:
-                    scores = [client.scores(server, min(NUM_SCORED, len(messages))) for server in servers]
                     say(f"  {names}: traced")
-                    addresses = [(name, local.grpc_address) for (name, _), local in zip(arms, started, strict=True)]
                     layers = trace_layers(addresses, traced, seed=config.seed)
                     rates = {load: load * client.requests_per_s(servers[0]) if load else 0.0 for load in case.loads}
                 for load, rate in rates.items():
                     how = f"an open loop of {rate:.1f} requests/s" if rate else "a closed loop"
                     say(f"  {names}: {how}, start {start} of {len(starts)}")
                     series = take_series(
-                        client,
-                        servers,
-                        config,
-                        numbers=numbers,
-                        num_requests=case.requests,
-                        requests_per_s=rate,
+                        client, servers, config, numbers=numbers, num_requests=case.requests, requests_per_s=rate
                     )
-                    before = taken.get(load)
-                    taken[load] = series if before is None else [*map(add, before, series)]
+                    taken[load] = [*map(add, taken[load], series)] if load in taken else series
         for load, (unsharded, same, *sharded) in taken.items():
             found.append(
                 Measured(
@@ -127,6 +116,20 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
                 )
             )
     return found
+
+
+@contextmanager
+def _running(
+    arms: Sequence[Arm], messages: Sequence[bytes], *, threads: int, config: ServingBenchConfig
+) -> Iterator[tuple[Client, list[Server], list[tuple[str, str]]]]:
+    """Yield a client, the servers that it asks, and their names and addresses; all were started now."""
+    with ExitStack() as stack, Client() as client:
+        started = [
+            stack.enter_context(serving(arm.bundle, threads=threads, precision=config.dense_precision, way=arm.way))
+            for arm in arms
+        ]
+        servers = [client.server(arm.name, local, messages) for arm, local in zip(arms, started, strict=True)]
+        yield client, servers, [(arm.name, local.grpc_address) for arm, local in zip(arms, started, strict=True)]
 
 
 def take_series(

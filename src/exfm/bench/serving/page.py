@@ -111,8 +111,8 @@ def _rule() -> str:
         "not met if the interval lies above, or the sharded server failed a request, and else not resolved. Nor is one "
         f"resolved by fewer than {MIN_BLOCKS} blocks, or a P99 by blocks of fewer than {MIN_REQUESTS_P99} requests, of "
         "which it is nearly the slowest. What A/A's median is off 1 is the chance of starts (where their memory lies), "
-        "which more of them lessen, and more blocks do not. A ranker that holds tables asks shards for the sums of the "
-        "others alone."
+        "which more of them lessen, and more blocks do not; intervals count the blocks of one start as independent. A "
+        "ranker that holds tables asks shards for the sums of the others alone."
     )
 
 

@@ -102,7 +102,8 @@ async def _ask(ask: Ask, message: bytes, server: ServerProcess, *, answered_byte
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 answer = await ask(message)
         except (TimeoutError, ConnectionError, grpc.aio.AioRpcError) as error:
-            raise ServingError(f"{server.name} did not answer: {error or 'it took too long'}") from error
+            server.process.kill()  # a thread of this process may wait for it
+            raise ServingError(f"{server.name} did not answer: {str(error) or 'it took too long'}") from error
         latency_ms[number] = (time.perf_counter() - sent_s) * 1e3
         if len(answer) != answered_bytes:
             raise ServingError(f"{server.name} answered {len(answer)} B, expected {answered_bytes}")

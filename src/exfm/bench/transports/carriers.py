@@ -5,7 +5,7 @@ All carry bytes, and hand an answer on as memory that nobody copies again.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -58,9 +58,10 @@ class _Answering(Connection):
         """Answer."""
         self.send([HEAD.pack(Kind.ANSWER, 0, 0, len(self._answer), frame.request), self._answer])
 
-    def refuse(self, frame: Frame, *, size_bytes: int) -> None:
-        """Break off; nobody sends as much."""
+    def refuse(self, frame: Frame, *, size_bytes: int) -> bool:
+        """Break off: nobody sends as much."""
         self.transport.abort()
+        return False
 
 
 class _Asking(Connection):
@@ -81,9 +82,10 @@ class _Asking(Connection):
         assert self._answered is not None, "it was asked for"
         self._answered.set_result(frame.body)
 
-    def refuse(self, frame: Frame, *, size_bytes: int) -> None:
-        """Break off; nobody sends as much."""
+    def refuse(self, frame: Frame, *, size_bytes: int) -> bool:
+        """Break off: nobody sends as much."""
         self.transport.abort()
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell who waits; the argument is asyncio's."""
@@ -111,7 +113,7 @@ async def _serve_grpc(port: int, answer: bytes) -> None:
 
     service, method = INFER_METHOD.strip("/").split("/")
     handlers = {method: grpc.unary_unary_rpc_method_handler(respond)}
-    server = grpc.aio.server(options=server_options(ShardConfig()))
+    server = grpc.aio.server(options=server_options(ShardConfig(max_message_bytes=MAX_BYTES)))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     server.add_insecure_port(f"{LOOPBACK}:{port}")
     await server.start()
@@ -120,7 +122,8 @@ async def _serve_grpc(port: int, answer: bytes) -> None:
 
 @asynccontextmanager
 async def _connect_grpc(port: int) -> AsyncIterator[Ask]:
-    async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}", options=client_options(RankerConfig())) as channel:
+    options = client_options(RankerConfig(max_message_bytes=MAX_BYTES))
+    async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}", options=options) as channel:
         call = channel.unary_unary(INFER_METHOD)
 
         async def ask(message: bytes) -> memoryview:
@@ -176,17 +179,23 @@ async def _connect_flight(port: int) -> AsyncIterator[Ask]:
 
     with pyarrow.flight.connect(f"grpc://{LOOPBACK}:{port}") as client:
         writer, reader = client.do_exchange(pyarrow.flight.FlightDescriptor.for_command(b""))
-        with writer:
-            writer.begin(_batch_of(b"").schema)
+        writer.begin(_batch_of(b"").schema)
 
-            def exchange(message: bytes) -> memoryview:
+        def exchange(message: bytes) -> memoryview:
+            try:
                 writer.write_batch(_batch_of(message))
                 return memoryview(reader.read_chunk().data.column(0).buffers()[1])
+            except pyarrow.ArrowException as error:
+                raise ConnectionResetError(str(error)) from error
 
-            async def ask(message: bytes) -> memoryview:
-                return await asyncio.to_thread(exchange, message)
+        async def ask(message: bytes) -> memoryview:
+            return await asyncio.to_thread(exchange, message)
 
+        try:
             yield ask
+        finally:
+            with suppress(pyarrow.ArrowException):  # of a server that is gone
+                writer.close()
 
 
 def _batch_of(content: bytes) -> Any:

@@ -109,14 +109,18 @@ class ShardConnection(Connection):
             if future is not None and not future.done():  # else its asker has given up
                 future.set_result(frame)
 
-    def refuse(self, frame: Frame, *, size_bytes: int) -> None:
-        """Tell who waits for an answer that it is too large."""
+    def refuse(self, frame: Frame, *, size_bytes: int) -> bool:
+        """Tell who waits for an answer that it is too large; what else is as large is of no shard."""
+        if frame.kind not in (Kind.ANSWER, Kind.TRACED_ANSWER, Kind.ERROR):
+            self.transport.abort()
+            return False
         self._pinged_s = None
         future = self._waiting.get(frame.request)
         if future is not None and not future.done():
             future.set_exception(
                 RequestError(f"the answer takes {size_bytes} B; max_message_bytes is {self._max_body_bytes}")
             )
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell those who wait; the argument is asyncio's."""

@@ -207,7 +207,7 @@ class StreamLink(ShardLink):
                 )
                 await connection.greet()
         except (OSError, ValueError) as error:  # ssl.SSLError and TimeoutError are OSErrors
-            self._problem = (grpc.StatusCode.UNAVAILABLE, f"{where}: {error or 'no answer'}")
+            self._problem = (grpc.StatusCode.UNAVAILABLE, f"{where}: {str(error) or 'no answer'}")
             return
         except VersionMismatchError as error:
             self._problem = (grpc.StatusCode.FAILED_PRECONDITION, f"{where}: {error}")

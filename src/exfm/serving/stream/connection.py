@@ -41,8 +41,8 @@ class Connection(asyncio.BufferedProtocol):
         """Take a frame that came whole."""
 
     @abstractmethod
-    def refuse(self, frame: Frame, *, size_bytes: int) -> None:
-        """Hear of a frame that is too large, without its body; the other requests of the connection go on."""
+    def refuse(self, frame: Frame, *, size_bytes: int) -> bool:
+        """Hear of a frame that is too large, without its body; return whether others are read on."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport; the argument is asyncio's."""
@@ -86,8 +86,10 @@ class Connection(asyncio.BufferedProtocol):
             if size_bytes > self._max_body_bytes:
                 self._to_skip = size_bytes
                 at = self._skipped(at)
-                self.refuse(Frame(kind, num_nets, shard, request, body=memoryview(b"")), size_bytes=size_bytes)
-                continue
+                refused = Frame(kind, num_nets, shard, request, body=memoryview(b""))
+                if self.refuse(refused, size_bytes=size_bytes):
+                    continue
+                return
             self._head, self._size_bytes = (kind, num_nets, shard, request), size_bytes
             self._body = _room(size_bytes if size_bytes < LARGE_BYTES else STAGING_BYTES)
             self._filled = min(len(self._body), self._staged - at)

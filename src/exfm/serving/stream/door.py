@@ -206,16 +206,16 @@ class RankerConnection(Connection):
         if len(self._asked) == 1:
             self._loop.call_soon(self._answer_next)
 
-    def refuse(self, frame: Frame, *, size_bytes: int) -> None:
+    def refuse(self, frame: Frame, *, size_bytes: int) -> bool:
         """Refuse a request that is too large; what else is as large is of no ranker, and breaks the connection."""
         if frame.kind not in (Kind.ASK, Kind.TRACED_ASK):
             self.transport.abort()
-            return
-        self._heard_s = self._loop.time()
+            return False
         error = LookupTooLargeError(
             f"the request takes {size_bytes} B; max_message_bytes is {self._max_body_bytes}: ask in parts"
         )
         self.send([_error(error, frame)])
+        return True
 
     def _answer_next(self) -> None:
         """Answer one request, or begin several; others of this server get their turn before the next."""
@@ -273,7 +273,7 @@ class RankerConnection(Connection):
                 raise RequestError(f"a frame of kind {frame.kind}, expected {Kind.ASK} or {Kind.TRACED_ASK}")
             stopwatch = Stopwatch.since(came_ns)
             plain, note = split_note(frame)
-            with spanned(self._door.spans, stopwatch, headers=read_trace_note(note)):
+            with spanned(self._door.spans, stopwatch, headers=partial(read_trace_note, note)):
                 parts = self._answer_plain(plain, came_ns, stopwatch)
             return with_note(parts, stopwatch.read().to_json().encode())
         except Exception as error:  # whatever it is, the ranker must hear of it: it waits

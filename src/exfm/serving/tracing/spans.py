@@ -7,7 +7,7 @@ takes 0.02 ms of CPU time more, and one that is 0.3 ms at each server (in a tigh
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,9 @@ from exfm.serving.tracing.stopwatch import Stopwatch
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-TRACEPARENT, TRACESTATE = TRACE_HEADERS = ("traceparent", "tracestate")
+TRACEPARENT = "traceparent"
+
+TRACE_HEADERS = (TRACEPARENT, "tracestate")
 """Headers, and gRPC's metadata, of the trace that a request is part of (W3C Trace Context)."""
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -84,13 +86,13 @@ class Spans:
 
 
 def spanned(
-    spans: Spans | None, stopwatch: Stopwatch | None, *, headers: Iterable[tuple[str, str]]
+    spans: Spans | None, stopwatch: Stopwatch | None, *, headers: Callable[[], Iterable[tuple[str, str]]]
 ) -> AbstractContextManager[Stopwatch | None]:
     """Make spans of a block that answers a request, if there is who does, and yield what takes its time.
 
-    Of the request's headers, by their names in lower case, those of TRACE_HEADERS count.
+    Of the request's `headers`, by their names in lower case, those of TRACE_HEADERS count.
     """
-    return nullcontext(stopwatch) if spans is None else spans.request(stopwatch, context=_context_in(headers))
+    return nullcontext(stopwatch) if spans is None else spans.request(stopwatch, context=_context_in(headers()))
 
 
 def trace_note(context: Mapping[str, str]) -> bytes:
