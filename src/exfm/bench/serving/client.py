@@ -76,7 +76,7 @@ class Client:
         gc.unfreeze()
 
     def server(self, name: str, local: LocalServing, messages: Sequence[bytes]) -> Server:
-        """Return servers of ours, asked by gRPC; start them all before, as gRPC wants no fork beside its threads."""
+        """Return servers of ours, asked by gRPC."""
         pids = tuple(server.process.pid for server in local.servers)
         return Server(name, pids, self.connect(local.grpc_address), messages)
 
