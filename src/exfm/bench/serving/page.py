@@ -97,7 +97,7 @@ def _how(findings: Findings) -> str:
 
 def _times(config: ServingBenchConfig) -> str:
     num_starts = len(config.blocks_of_starts())
-    return f"{num_starts} times, for as many parts of the blocks" if num_starts > 1 else "once"
+    return f"{num_starts} times in random order, for as many parts of the blocks" if num_starts > 1 else "once"
 
 
 def _layers(network: NetworkConfig) -> str:
