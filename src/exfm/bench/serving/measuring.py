@@ -124,8 +124,8 @@ def _running(
 ) -> Iterator[tuple[Client, list[Server], list[tuple[str, str]]]]:
     """Yield a client, the servers that it asks, and their names and addresses.
 
-    They were started now, in an order drawn for this start: the first of two of one kind took 0.7 +- 0.3 % longer, in
-    the mean of 18 starts (2 vCPU of an Intel Xeon, 2026-11).
+    They were started now, in an order drawn for this start: the first of two of one kind took 0.7 % longer in the
+    mean of 18 starts (standard error 0.3; 2 vCPU of an Intel Xeon, 2026-11).
     """
     order = np.random.default_rng((config.seed, start)).permutation(len(arms))
     with ExitStack() as stack, Client() as client:
