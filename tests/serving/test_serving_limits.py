@@ -91,7 +91,7 @@ def test_what_a_shard_does_not_even_read_is_refused_alone(bundle: Path, pods: Po
 def test_an_answer_too_large_for_the_ranker_is_refused_alone(bundle: Path, pods: Pods) -> None:
     ranker = start(bundle, pods, ranker={"breaker_failures": 1, "max_message_bytes": SHARD_BYTES})
     for _ in range(3):
-        for message in refusals(ranker, make_request(num_candidates=[250])):
+        for message in refusals(ranker, make_request(num_candidates=[500])):
             assert str(SHARD_BYTES) in message
             assert "ask in parts" in message
         assert len(ranker.ask()["outputs"]) == 2

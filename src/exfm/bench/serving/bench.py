@@ -1,6 +1,5 @@
 """A run of `exfm bench serving`: measure, tell, and write page, picture and raw numbers."""
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,8 +31,6 @@ def bench_serving(console: Console, config: ServingBenchConfig, *, out: Path) ->
     Raises: ConfigError on a machine of one core; PlanError if a strategy finds no place for a model's tables;
     ServingError if servers do not start or answer.
     """
-    # Servers are started beside gRPC's threads, and are other programs at once: gRPC need not look after forks.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     out.mkdir(parents=True, exist_ok=True)
     for findings in measure(console, config):  # what was found is kept, though a later part may fail
         write_json(out / NUMBERS, findings.to_dict())
