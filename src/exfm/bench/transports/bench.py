@@ -80,7 +80,7 @@ def measured(*, asked_bytes: int, answered_bytes: int, num_blocks: int) -> tuple
             runner.run(connections.enter_async_context(CARRIERS[name].connect(port)))
             for name, (_, port) in zip(names, servers, strict=True)
         ]
-        message = bytes(asked_bytes)
+        message = b"1" * asked_bytes
 
         def take(server: int, turn: int) -> Turn:
             process, _ = servers[server]
