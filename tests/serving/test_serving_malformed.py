@@ -38,7 +38,17 @@ TIMEOUT_S = 30
 
 many = settings(max_examples=NUM_REQUESTS, database=None, suppress_health_check=list(HealthCheck))
 
-ENDS = {"answered", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "400", "404", "412", "closed"}
+ENDS = {
+    "answered",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "FAILED_PRECONDITION",
+    "OUT_OF_RANGE",
+    "400",
+    "404",
+    "412",
+    "closed",
+}
 """How a malformed request may end; it may be answered, for a change can be harmless."""
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
