@@ -5,8 +5,6 @@ Legend: B rows of one net, E dims of all looked-up features side by side, N item
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Self
 
@@ -23,6 +21,7 @@ from exfm.artifact.plan import ShardPlan
 from exfm.errors import BundleError
 from exfm.features.batch import Bags, Batch, NetBatches
 from exfm.models.carried_rows import AllRows, Carried, CarriedRows
+from exfm.models.column_runs import runs_of
 from exfm.models.config import NetworkConfig, Precision
 from exfm.models.dense_part import DensePart, Scores, Unscored
 from exfm.models.device import CPU
@@ -31,30 +30,10 @@ from exfm.models.lookup import KeyRouter, Lookup, LookupBags, lookups_of, places
 from exfm.models.network import DenseNetwork
 from exfm.models.pooling import mean_of, pool_sums
 from exfm.models.shard_tables import ShardTables
-from exfm.schema import NETS, Net, Schema
+from exfm.schema import NETS, Net
 
 NetSums = Mapping[Net, Tensor | Carried]
 """A shard's sums of each net, [B, E] with columns in the order of its lookups, float32 or 16; or the rows for them."""
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Columns of one net that lie side by side in what shards give: of one shard, or of several that add up."""
-
-    parts: tuple[tuple[int, int, int], ...]
-    """Shard, first column, and the one after the last."""
-    mean_feature: str = ""
-    """The feature that they are of, if its bags are pooled by mean."""
-
-    def with_next(self, other: "_Run") -> "_Run | None":
-        """Return both as one, if the other's columns lie behind these in every part."""
-        lies_behind = [(shard, end) for shard, _, end in self.parts] == [
-            (shard, start) for shard, start, _ in other.parts
-        ]
-        if self.mean_feature or other.mean_feature or not lies_behind:
-            return None
-        both = zip(self.parts, other.parts, strict=True)
-        return _Run(tuple((shard, start, end) for (shard, start, _), (_, _, end) in both))
 
 
 class Scorer:
@@ -103,7 +82,7 @@ class Scorer:
             if (features := schema.sparse_of(net))
         }
         self._runs = {
-            net: _runs_of([self._lookups[shard, net] for shard in range(plan.num_shards)], net, schema) for net in NETS
+            net: runs_of([self._lookups[shard, net] for shard in range(plan.num_shards)], net, schema) for net in NETS
         }
         slices = plan.by_table()
         self._shards = {name: [slice_.shard for slice_ in of_table] for name, of_table in slices.items()}
@@ -235,24 +214,6 @@ class Scorer:
                 piece = piece.float() + other
             columns.append(mean_of(piece.float(), batch, run.mean_feature) if run.mean_feature else piece)
         return columns or [torch.empty((batch.num_rows, 0), device=self.device)]
-
-
-def _runs_of(lookups: Sequence[Sequence[Lookup]], net: Net, schema: Schema) -> list[_Run]:
-    """Return a net's columns in the schema's order, in as few runs as what the shards give allows."""
-    parts = defaultdict[str, list[tuple[int, int, int]]](list)
-    for shard, of_shard in enumerate(lookups):
-        ends = accumulate(lookup.dim for lookup in of_shard)
-        for lookup, end in zip(of_shard, ends, strict=True):
-            parts[lookup.feature.name].append((shard, end - lookup.dim, end))
-    runs: list[_Run] = []
-    for feature in schema.sparse_of(net):
-        is_mean = schema.table(feature.table).pooling == "mean"
-        run = _Run(tuple(parts[feature.name]), mean_feature=feature.name if is_mean else "")
-        if runs and (longer := runs[-1].with_next(run)):
-            runs[-1] = longer
-        else:
-            runs.append(run)
-    return runs
 
 
 def load_local_tables(folder: Path, scorer: Scorer) -> ShardTables:

@@ -17,6 +17,7 @@ from exfm.errors import ConfigError, ServingError
 LOOPBACK = "127.0.0.1"
 
 _LOG_LINES_SHOWN = 8
+_POLL_S = 0.1
 _PR_SET_PDEATHSIG = 1
 
 
@@ -39,6 +40,18 @@ class ServerProcess:
             lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-_LOG_LINES_SHOWN:]
             how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
             raise ServingError("\n  ".join([f"{self.name} {how}; its last lines:", *(lines or ["(none)"])]))
+
+    def wait_until(self, is_ready: Callable[[], bool], *, timeout_s: float) -> None:
+        """Return once it is ready.
+
+        Raises: ServingError if it ends before, or is not ready in time.
+        """
+        give_up_s = time.monotonic() + timeout_s
+        while not is_ready():
+            self.check()
+            if time.monotonic() > give_up_s:
+                raise ServingError(f"{self.name} was not ready within {timeout_s:.0f} s")
+            time.sleep(_POLL_S)
 
 
 def start_process(name: str, arguments: Sequence[str], *, log: Path) -> ServerProcess:

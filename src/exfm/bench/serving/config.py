@@ -131,8 +131,8 @@ class ServingBenchConfig(Config):
     as many halve the intervals."""
     starts: Annotated[int, Field(ge=1, le=1_000)] = 5
     """Times that a case's servers are started anew, 1 to 1,000 and no more than blocks, which are spread over them:
-    where their memory lies is a start's chance. Two servers of one kind had median ratios of 0.986 to 1.006 in eight
-    runs of one start each (2026-11). A start takes some 20 s."""
+    where their memory lies is a start's chance. Two servers of one kind had median ratios of 0.968 to 1.007 in 18
+    starts (2 vCPU of an Intel Xeon, 2026-11). A start takes some 20 s."""
     turns: Annotated[int, Field(ge=1, le=1_000)] = 7
     """Parts that a block's requests come in, 1 to 1,000; in each the servers come in another order, so that a moment in
     which the machine is slow is not one server's. With 7 parts of 3 requests two servers of one kind differed by 0.5 %

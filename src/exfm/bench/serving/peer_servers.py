@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,14 +20,12 @@ from exfm.bench.load import Floats
 from exfm.bench.serving.servers import cores_of_servers, on_cores
 from exfm.bench.workload import DENSE, MODEL_NAME, GeneratedModel
 from exfm.environment import COMPUTE_ENVIRONMENT
-from exfm.errors import ConfigError, ServingError
+from exfm.errors import ConfigError
 from exfm.features.oip import Tensor
 from exfm.serving.local import START_TIMEOUT_S, STOP_TIMEOUT_S
 from exfm.serving.processes import LOOPBACK, ServerProcess, claim_ports, start_command, stop_processes
 
 PROGRAMS = Path(peers.__file__).parent
-
-_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -154,18 +151,15 @@ def _environment(*, tuned: bool) -> dict[str, str]:
 
 
 def _wait_until_ready(process: ServerProcess, url: str) -> None:
-    give_up_s = time.monotonic() + START_TIMEOUT_S
     with httpx.Client(trust_env=False, timeout=1.0) as client:
-        while True:
-            process.check()
+
+        def is_ready() -> bool:
             try:
-                if client.get(url).status_code == 200:
-                    return
+                return client.get(url).status_code == 200
             except httpx.TransportError:  # it does not listen yet
-                pass
-            if time.monotonic() > give_up_s:
-                raise ServingError(f"{process.name} was not ready within {START_TIMEOUT_S:.0f} s")
-            time.sleep(_POLL_S)
+                return False
+
+        process.wait_until(is_ready, timeout_s=START_TIMEOUT_S)
 
 
 def _with_children(pid: int) -> Iterator[int]:

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -29,8 +30,6 @@ NUM_TURNS, NUM_REQUESTS, NUM_WARMUP = 7, 15, 3
 count."""
 
 ANSWER_TIMEOUT_S = 20.0
-
-_POLL_S = 0.05
 
 
 def bench_transports(console: Console, *, asked_bytes: int, answered_bytes: int, num_blocks: int) -> None:
@@ -92,11 +91,9 @@ def measured(*, asked_bytes: int, answered_bytes: int, num_blocks: int) -> tuple
 async def _ask(ask: Ask, message: bytes, server: ServerProcess, *, answered_bytes: int) -> Turn:
     """Return what a turn took; the client has the part of a ranker, the server that of a shard."""
     pids = [os.getpid(), server.process.pid]
-    latency_ms = np.zeros(NUM_REQUESTS)
-    began = CpuClock.read(pids)
-    for number in range(-NUM_WARMUP, NUM_REQUESTS):
-        if number == 0:
-            began = CpuClock.read(pids)
+
+    async def ask_once() -> float:
+        """Return the milliseconds until an answer."""
         sent_s = time.perf_counter()
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -104,9 +101,15 @@ async def _ask(ask: Ask, message: bytes, server: ServerProcess, *, answered_byte
         except (TimeoutError, ConnectionError, grpc.aio.AioRpcError) as error:
             server.process.kill()  # a thread of this process may wait for it
             raise ServingError(f"{server.name} did not answer: {str(error) or 'it took too long'}") from error
-        latency_ms[number] = (time.perf_counter() - sent_s) * 1e3
+        taken_ms = (time.perf_counter() - sent_s) * 1e3
         if len(answer) != answered_bytes:
             raise ServingError(f"{server.name} answered {len(answer)} B, expected {answered_bytes}")
+        return taken_ms
+
+    for _ in range(NUM_WARMUP):
+        await ask_once()
+    began = CpuClock.read(pids)
+    latency_ms = np.array([await ask_once() for _ in range(NUM_REQUESTS)])
     client_s, server_s = CpuClock.read(pids).since(began).processes_s
     return Turn(latency_ms, front_cpu_s=client_s, shards_cpu_s=server_s, client_cpu_s=0.0, num_failed=0)
 
@@ -123,23 +126,18 @@ def _servers(names: Sequence[str], *, answered_bytes: int) -> Iterator[list[tupl
                 log = Path(folder) / f"{number}.log"
                 started.append(start_process(f"{name} on port {port}", arguments, log=log))
             for server, port in zip(started, ports, strict=True):
-                _wait_until_listening(server, port)
+                server.wait_until(partial(_listens, port), timeout_s=START_TIMEOUT_S)
             yield list(zip(started, ports, strict=True))
         finally:
             stop_processes(started, timeout_s=STOP_TIMEOUT_S)
 
 
-def _wait_until_listening(server: ServerProcess, port: int) -> None:
-    give_up_s = time.monotonic() + START_TIMEOUT_S
-    while True:
-        server.check()
-        try:
-            socket.create_connection((LOOPBACK, port), timeout=1.0).close()
-            return
-        except OSError:
-            if time.monotonic() > give_up_s:
-                raise ServingError(f"{server.name} did not listen within {START_TIMEOUT_S:.0f} s") from None
-        time.sleep(_POLL_S)
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _table(found: Sequence[Series]) -> Table:

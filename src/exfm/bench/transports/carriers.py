@@ -58,11 +58,6 @@ class _Answering(Connection):
         """Answer."""
         self.send([HEAD.pack(Kind.ANSWER, 0, 0, len(self._answer), frame.request), self._answer])
 
-    def refuse(self, frame: Frame, *, size_bytes: int) -> bool:
-        """Break off: nobody sends as much."""
-        self.transport.abort()
-        return False
-
 
 class _Asking(Connection):
     """A client's end of a stream."""
@@ -81,11 +76,6 @@ class _Asking(Connection):
         """Hand the answer on."""
         assert self._answered is not None, "it was asked for"
         self._answered.set_result(frame.body)
-
-    def refuse(self, frame: Frame, *, size_bytes: int) -> bool:
-        """Break off: nobody sends as much."""
-        self.transport.abort()
-        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell who waits; the argument is asyncio's."""

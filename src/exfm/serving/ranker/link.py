@@ -159,7 +159,7 @@ class ShardLink(ABC):
             case grpc.StatusCode.OUT_OF_RANGE:
                 return RequestError(f"{self} refused: {details}")
             case grpc.StatusCode.RESOURCE_EXHAUSTED if _TOO_LARGE in details:
-                return RequestError(f"{self} cannot be asked so much at once ({details}): ask in parts")
+                return self.too_much(details)
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
                 return ShardUnavailableError(f"{self} cannot be reached ({details}); try again when it is back")
             case grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -177,6 +177,10 @@ class ShardLink(ABC):
         if time.monotonic() >= self._log_mismatch_s:
             self._log_mismatch_s = time.monotonic() + LOG_AGAIN_S
             logger.error("%s is another one: %s", self, found)
+
+    def too_much(self, details: str) -> RequestError:
+        """Return the error of a request, or an answer, that is too large to travel."""
+        return RequestError(f"{self} cannot be asked so much at once ({details}): ask in parts")
 
     def late(self, deadline: Deadline) -> DeadlineError:
         """Return the error of a shard that did not answer in time."""

@@ -112,8 +112,7 @@ class ShardConnection(Connection):
     def refuse(self, frame: Frame, *, size_bytes: int) -> bool:
         """Tell who waits for an answer that it is too large; what else is as large is of no shard."""
         if frame.kind not in (Kind.ANSWER, Kind.TRACED_ANSWER, Kind.ERROR):
-            self.transport.abort()
-            return False
+            return super().refuse(frame, size_bytes=size_bytes)
         self._pinged_s = None
         future = self._waiting.get(frame.request)
         if future is not None and not future.done():

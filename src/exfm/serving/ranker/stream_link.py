@@ -116,7 +116,7 @@ class StreamLink(ShardLink):
         except TimeoutError as error:
             raise self.late(call.deadline) from error
         except RequestError as error:
-            raise RequestError(f"{self} cannot be asked so much at once ({error}): ask in parts") from error
+            raise self.too_much(str(error)) from error
         if stopwatch is None or answer.kind == Kind.ERROR:
             return self._read(answer, call)
         with timed(stopwatch, Layer.DESERIALIZE_SUMS):

@@ -40,9 +40,13 @@ class Connection(asyncio.BufferedProtocol):
     def take(self, frame: Frame) -> None:
         """Take a frame that came whole."""
 
-    @abstractmethod
     def refuse(self, frame: Frame, *, size_bytes: int) -> bool:
-        """Hear of a frame that is too large, without its body; return whether others are read on."""
+        """Hear of a frame that is too large, without its body; return whether others are read on.
+
+        Breaks the connection, where a subclass knows nobody who waits for an answer.
+        """
+        self.transport.abort()
+        return False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport; the argument is asyncio's."""

@@ -209,8 +209,7 @@ class RankerConnection(Connection):
     def refuse(self, frame: Frame, *, size_bytes: int) -> bool:
         """Refuse a request that is too large; what else is as large is of no ranker, and breaks the connection."""
         if frame.kind not in (Kind.ASK, Kind.TRACED_ASK):
-            self.transport.abort()
-            return False
+            return super().refuse(frame, size_bytes=size_bytes)
         error = LookupTooLargeError(
             f"the request takes {size_bytes} B; max_message_bytes is {self._max_body_bytes}: ask in parts"
         )
