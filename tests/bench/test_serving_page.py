@@ -1,15 +1,17 @@
 """Targets are judged, and told, by what was measured: here made up."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from exfm.bench.serving.bench import NUMBERS, PAGE, PICTURE, write
 from exfm.bench.serving.blocks import Block, Series, Turn
 from exfm.bench.serving.config import Case, ServingBenchConfig, Way
 from exfm.bench.serving.findings import Findings
-from exfm.bench.serving.layers import Layered
+from exfm.bench.serving.layers import Layered, mean_layered, rounds_of_start
 from exfm.bench.serving.measuring import BASELINES, Measured
 from exfm.bench.serving.memory import Grown
 from exfm.bench.serving.page import memory_text, page
@@ -26,10 +28,11 @@ STREAM, GRPC = Way(transport="stream"), Way(transport="grpc")
 
 
 def series_of(name: str, times: float, *, noise: float = 0.0) -> Series:
-    """Return 25 blocks of a server that takes `times` as long, and as much CPU time, as one of 10 ms."""
+    """Return 25 blocks, of 5 starts, of a server that takes `times` as long, and as much CPU time, as one of 10 ms."""
     factors = times * np.exp(noise * np.random.default_rng(len(name)).normal(size=25))
     turns = (Turn(np.full(100, 10 * one), 0.5 * one, 0.5 * one * (times > 1), 0.1, num_failed=0) for one in factors)
-    return Series(name, tuple(Block.of([turn]) for turn in turns))
+    blocks = [Block.of([turn]) for turn in turns]
+    return Series(name, tuple(tuple(blocks[first : first + 5]) for first in range(0, 25, 5)))
 
 
 def measured_of(*ways: tuple[Way, float], candidates: int = 512, noise: float = 0.0) -> Measured:
@@ -60,6 +63,22 @@ def layered_of(name: str, times: float) -> Layered:
     )
 
 
+def test_layers_are_means_over_starts() -> None:
+    found = mean_layered([layered_of("stream", 1.2), layered_of("stream", 1.4)])
+    assert found.name == "stream"
+    assert (found.wall_ms[Group.DENSE], found.wall_ms[Group.WAIT]) == pytest.approx((8.0, 5.0))
+    assert found.cpu_ms[Group.DENSE] == 16.0
+    assert found.shard_ms[Group.NETWORK] == pytest.approx(1.3)
+    assert mean_layered([layered_of("unsharded", 1.0)] * 2).shard_ms == {}
+
+
+@pytest.mark.parametrize(("num_starts", "num_rounds"), [(1, 14), (2, 7), (3, 5), (5, 4), (40, 4)])
+def test_rounds_of_traced_requests_are_spread_over_starts_but_for_a_few_of_each(
+    num_starts: int, num_rounds: int
+) -> None:
+    assert rounds_of_start(num_starts) == num_rounds
+
+
 def test_each_transport_has_its_own_targets() -> None:
     found = judged([measured_of((STREAM, 1.015), (GRPC, 1.04))])
     assert [(one.way.transport, one.target.statistic, one.verdict) for one in found] == [
@@ -86,20 +105,24 @@ def test_a_noisy_machine_resolves_no_target() -> None:
 def test_who_fails_requests_keeps_no_promise() -> None:
     measured = measured_of((STREAM, 0.5))
     [(way, series)] = measured.sharded
-    failing = Series(series.name, (replace(series.blocks[0], num_failed=1), *series.blocks[1:]))
+    failing = with_a_failure(series)
     assert {one.verdict for one in judged([replace(measured, sharded=((way, failing),))])} == {"not met"}
-    first = Series("unsharded", (replace(measured.unsharded.blocks[0], num_failed=1), *measured.unsharded.blocks[1:]))
+    first = with_a_failure(measured.unsharded)
     assert {one.verdict for one in judged([replace(measured, unsharded=first)])} == {"not resolved"}
 
 
-def test_few_blocks_resolve_nothing_and_blocks_of_few_requests_no_p99() -> None:
+def with_a_failure(series: Series) -> Series:
+    (first, *blocks), *starts = series.starts
+    return Series(series.name, ((replace(first, num_failed=1), *blocks), *starts))
+
+
+def test_few_blocks_or_starts_resolve_nothing_and_blocks_of_few_requests_no_p99() -> None:
     measured = measured_of((STREAM, 1.0))
 
-    def verdicts(*, num_blocks: int, num_requests: int) -> list[str]:
+    def verdicts(*, num_blocks: int, num_requests: int, num_starts: int = 5) -> list[str]:
         def less(series: Series) -> Series:
-            return Series(
-                series.name, tuple(replace(one, num_requests=num_requests) for one in series.blocks[:num_blocks])
-            )
+            blocks = [replace(one, num_requests=num_requests) for one in series.blocks[:num_blocks]]
+            return Series(series.name, tuple(tuple(blocks[start::num_starts]) for start in range(num_starts)))
 
         [(way, series)] = measured.sharded
         arms = {"unsharded": less(measured.unsharded), "same": less(measured.same), "sharded": ((way, less(series)),)}
@@ -107,6 +130,7 @@ def test_few_blocks_resolve_nothing_and_blocks_of_few_requests_no_p99() -> None:
 
     assert verdicts(num_blocks=25, num_requests=100) == ["met", "met", "met"]
     assert verdicts(num_blocks=24, num_requests=100) == ["not resolved"] * 3
+    assert verdicts(num_blocks=25, num_requests=100, num_starts=4) == ["not resolved"] * 3
     assert verdicts(num_blocks=25, num_requests=99) == ["met", "not resolved", "met"]
 
 
@@ -189,6 +213,32 @@ def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
     draw(findings, tmp_path / "serving.png")
     assert (tmp_path / "serving.png").read_bytes().startswith(b"\x89PNG")
     raw = findings.to_dict()
-    assert len(raw["cases"][0]["sharded"][1]["blocks"]) == 25
+    assert [len(start) for start in raw["cases"][0]["sharded"][1]["starts"]] == [5] * 5
     assert raw["cases"][0]["layers"][2]["wall_ms"]["wait for shards"] == pytest.approx(2.15)
     assert raw["peers"]["peers"][0]["tuned"] is True
+
+
+def test_a_run_that_goes_on_says_how_far_it_is_and_its_files_take_the_place_of_earlier_ones(tmp_path: Path) -> None:
+    (tmp_path / PAGE).write_text("of an earlier run", encoding="utf-8")
+    whole = measured_of((STREAM, 1.015))
+
+    def after(num_starts: int) -> Findings:
+        def some(series: Series) -> Series:
+            return Series(series.name, series.starts[:num_starts])
+
+        sharded = tuple((way, some(series)) for way, series in whole.sharded)
+        case = replace(whole, unsharded=some(whole.unsharded), same=some(whole.same), sharded=sharded)
+        config = ServingBenchConfig(blocks=25, starts=5)
+        return Findings(facts={}, config=config, cases=(case,), sweep=None, peers=None)
+
+    write(after(1), tmp_path)
+    text = (tmp_path / PAGE).read_text(encoding="utf-8")
+    assert "Starts that were measured: drm3, 512, 30% open (12.5/s): 1 of 5." in text
+    assert "| P50 | 1.02 | 1.015 [-inf, inf] | 1.000 [-inf, inf] | not resolved |" in text
+    write(after(5), tmp_path)
+    text = (tmp_path / PAGE).read_text(encoding="utf-8")
+    assert "Starts that were measured" not in text
+    assert "| P50 | 1.02 | 1.015 [1.015, 1.015] | 1.000 [1.000, 1.000] | met |" in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((PAGE, PICTURE, NUMBERS))
+    [case] = json.loads((tmp_path / NUMBERS).read_text(encoding="utf-8"))["cases"]
+    assert [len(start) for start in case["unsharded"]["starts"]] == [5] * 5

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from exfm.bench.serving.blocks import Block, Series, Turn, take_blocks
+from exfm.bench.serving.blocks import Block, Series, Turn, joined, take_blocks
 from exfm.bench.serving.config import ServingBenchConfig
 from exfm.bench.serving.ratios import Interval, judge, median_of, ratio_of
 
@@ -11,23 +11,38 @@ from exfm.bench.serving.ratios import Interval, judge, median_of, ratio_of
 @pytest.mark.parametrize(("num_values", "low", "high"), [(6, 1, 6), (25, 8, 18), (100, 40, 61)])
 def test_a_medians_interval_lies_between_the_ranks_of_textbooks(num_values: int, low: int, high: int) -> None:
     values = np.random.default_rng(0).permutation(num_values) + 1.0
-    assert median_of(list(values)) == Interval((num_values + 1) / 2, low, high)
+    assert median_of([list(values)]) == Interval((num_values + 1) / 2, low, high)
 
 
 def test_of_five_values_there_is_no_interval_of_95_percent() -> None:
-    assert median_of([1.0] * 5) == Interval(1.0, -np.inf, np.inf)
+    assert median_of([[1.0] * 5]) == Interval(1.0, -np.inf, np.inf)
 
 
 def test_the_interval_holds_the_true_median_as_often_as_it_says() -> None:
     generator = np.random.default_rng(0)
-    found = [median_of(list(generator.lognormal(size=25))) for _ in range(2_000)]
+    found = [median_of([list(generator.lognormal(size=25))]) for _ in range(2_000)]
     share = np.mean([one.low <= 1.0 <= one.high for one in found])
     assert 0.945 < share < 0.97  # 95.7 % by the binomial distribution
 
 
+def test_of_several_starts_the_interval_is_students_of_their_medians() -> None:
+    found = median_of([[0.9, 1.0, 1.3], [2.0], [2.9, 3.0, 3.0, 3.3]])
+    assert (found.value, found.low, found.high) == pytest.approx((2, 2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3)
+    assert median_of([[1.5], [1.5]]) == Interval(1.5, 1.5, 1.5)
+
+
+def test_where_starts_differ_more_than_blocks_the_interval_still_holds_the_true_median_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    values = 1 + 0.01 * generator.normal(size=(2_000, 5, 1)) + 0.005 * generator.normal(size=(2_000, 5, 5))
+    by_starts = [median_of([list(start) for start in one]) for one in values]
+    as_one_start = [median_of([list(one.ravel())]) for one in values]
+    assert 0.94 < np.mean([one.low <= 1.0 <= one.high for one in by_starts]) < 0.96
+    assert np.mean([one.low <= 1.0 <= one.high for one in as_one_start]) < 0.75
+
+
 def test_ratios_are_of_the_same_block_so_that_a_slow_block_counts_for_nothing() -> None:
     slowness = np.array([1.0, 9.0, 2.0, 30.0, 1.0, 5.0])
-    assert ratio_of(list(1.2 * slowness), list(slowness)).high == pytest.approx(1.2)
+    assert ratio_of([list(1.2 * slowness)], [list(slowness)]).high == pytest.approx(1.2)
 
 
 QUIET, NOISY = Interval(1.0, 0.995, 1.004), Interval(1.0, 0.96, 1.05)
@@ -44,6 +59,10 @@ def test_a_target_below_the_interval_is_not_met() -> None:
 
 def test_nothing_is_resolved_where_the_same_server_differs_from_itself() -> None:
     assert judge(Interval(0.9, 0.8, 1.005), 1.01, of_same=NOISY) == "not resolved"
+
+
+def test_nothing_is_resolved_by_a_ratio_that_is_hardly_known() -> None:
+    assert judge(Interval(1.1, 0.46, 1.74), 1.01, of_same=QUIET) == "not resolved"
 
 
 def turn_of(latency_ms: float, *, num_requests: int = 4, cpu_s: float = 0.004) -> Turn:
@@ -68,7 +87,7 @@ def test_in_each_turn_all_servers_come_once_in_an_order_of_its_own_and_the_same_
 
         found = take_blocks(["a", "b", "c"], take, numbers=range(6), num_turns=2, seed=seed)
         assert [series.name for series in found] == ["a", "b", "c"]
-        assert [series.median("p50_ms").median for series in found] == [1.0, 2.0, 3.0]
+        assert [series.median("p50_ms").value for series in found] == [1.0, 2.0, 3.0]
         assert [len(series.blocks) for series in found] == [6, 6, 6]
         return calls
 
@@ -95,8 +114,10 @@ def test_blocks_of_later_starts_go_on_where_those_before_ended() -> None:
     (later, _), turns, later_order = taken(range(3, 6))
     assert sorted(set(turns)) == list(range(30, 60))
     assert later_order != order
-    assert (first + later).blocks == first.blocks + later.blocks
-    assert (first + later).name == "a"
+    [both] = joined(joined([], [first]), [later])
+    assert both.name == "a"
+    assert both.starts == (first.blocks, later.blocks)
+    assert both.blocks == first.blocks + later.blocks
 
 
 @pytest.mark.parametrize(
@@ -112,7 +133,7 @@ def test_blocks_are_spread_over_starts(blocks: int, starts: int, sizes: list[int
 def test_two_series_of_one_noisy_server_resolve_nothing() -> None:
     generator = np.random.default_rng(1)
     first, same, other = (
-        Series(name, tuple(Block.of([turn_of(ms)]) for ms in generator.lognormal(0.0, 0.2, size=25)))
+        Series(name, (tuple(Block.of([turn_of(ms)]) for ms in generator.lognormal(0.0, 0.2, size=25)),))
         for name in ("first", "same", "other")
     )
     assert judge(other.ratio("p50_ms", first), 1.01, of_same=same.ratio("p50_ms", first)) == "not resolved"

@@ -32,12 +32,21 @@ def bench_serving(console: Console, config: ServingBenchConfig, *, out: Path) ->
     ServingError if servers do not start or answer.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for findings in measure(console, config):  # what was found is kept, though a later part may fail
-        write_json(out / NUMBERS, findings.to_dict())
-        draw(findings, out / PICTURE)
-        (out / PAGE).write_text(page(findings, picture=PICTURE), encoding="utf-8")
+    for findings in measure(console, config):  # what was found is kept, whatever ends a run of hours
+        write(findings, out)
     tell(console, findings)
     console.print(f"{out / PAGE}, {PICTURE}, {NUMBERS}: the page, its picture, and the raw numbers", soft_wrap=True)
+
+
+def write(findings: Findings, out: Path) -> None:
+    """Write PAGE, PICTURE and NUMBERS into a folder, each whole, in the place of earlier ones."""
+    with tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as folder:
+        whole = Path(folder)
+        write_json(whole / NUMBERS, findings.to_dict())
+        draw(findings, whole / PICTURE)
+        (whole / PAGE).write_text(page(findings, picture=PICTURE), encoding="utf-8")
+        for name in (PAGE, PICTURE, NUMBERS):
+            (whole / name).replace(out / name)
 
 
 def measure(console: Console, config: ServingBenchConfig) -> Iterator[Findings]:
@@ -51,9 +60,10 @@ def measure(console: Console, config: ServingBenchConfig) -> Iterator[Findings]:
         bundles = Bundles(Path(folder))
         for number, case in enumerate(config.cases, start=1):
             say(f"case {number} of {len(config.cases)}: {case.model}, {case.candidates} candidates")
-            measured = measure_case(case, config, bundles, say=say)
-            findings = replace(findings, cases=(*findings.cases, *measured))
-            yield findings
+            before = findings.cases
+            for measured in measure_case(case, config, bundles, say=say):
+                findings = replace(findings, cases=(*before, *measured))
+                yield findings
         if config.sweep.rows:
             say("the sweep of rows")
             findings = replace(findings, sweep=measure_sweep(config, bundles, say=say))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -82,20 +83,24 @@ class Series:
     """All blocks of one server."""
 
     name: str
-    blocks: tuple[Block, ...]
+    starts: tuple[tuple[Block, ...], ...]
+    """By start of the server."""
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Return those of all starts, one after another."""
+        return tuple(chain.from_iterable(self.starts))
 
     def median(self, figure: Figure) -> Interval:
-        """Return a figure's median over blocks."""
-        return median_of([getattr(block, figure) for block in self.blocks])
+        """Return a figure's median over blocks, as `median_of`."""
+        return median_of(self._figures(figure))
 
     def ratio(self, statistic: Statistic, to: "Series") -> Interval:
         """Return how a figure compares with another server's, by blocks."""
-        mine, others = ([getattr(block, statistic) for block in series.blocks] for series in (self, to))
-        return ratio_of(mine, others)
+        return ratio_of(self._figures(statistic), to._figures(statistic))
 
-    def __add__(self, later: "Series") -> "Series":
-        """Return both as one."""
-        return Series(self.name, self.blocks + later.blocks)
+    def _figures(self, figure: Figure) -> list[list[float]]:
+        return [[getattr(block, figure) for block in start] for start in self.starts]
 
     @property
     def num_failed(self) -> int:
@@ -104,15 +109,23 @@ class Series:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the raw numbers, as JSON can hold them."""
-        return {"name": self.name, "blocks": [asdict(block) for block in self.blocks]}
+        return {"name": self.name, "starts": [[asdict(block) for block in start] for start in self.starts]}
+
+
+def joined(before: Sequence[Series], later: Sequence[Series]) -> list[Series]:
+    """Return each server's series of the starts of both; before the first there are none."""
+    if not before:
+        return list(later)
+    return [Series(one.name, one.starts + other.starts) for one, other in zip(before, later, strict=True)]
 
 
 def take_blocks(
     names: Sequence[str], take: Callable[[int, int], Turn], *, numbers: range, num_turns: int, seed: int
 ) -> list[Series]:
-    """Return the series of servers of these names; `take(server, turn)` has one server answer a turn's requests.
+    """Return the series of servers of these names, of one start.
 
-    In each turn all servers come once, in an order drawn anew; `turn` counts on from block to block, of these numbers.
+    `take(server, turn)` has one server answer a turn's requests. In each turn all servers come once, in an order drawn
+    anew; `turn` counts on from block to block, of these numbers.
     """
     generator = np.random.default_rng((seed, numbers.start))
     blocks: list[list[Block]] = [[] for _ in names]
@@ -123,4 +136,4 @@ def take_blocks(
                 turns[server].append(take(int(server), block * num_turns + turn))
         for of_server, taken in zip(blocks, turns, strict=True):
             of_server.append(Block.of(taken))
-    return [Series(name, tuple(of_server)) for name, of_server in zip(names, blocks, strict=True)]
+    return [Series(name, (tuple(of_server),)) for name, of_server in zip(names, blocks, strict=True)]

@@ -127,12 +127,13 @@ class ServingBenchConfig(Config):
     seed: Annotated[int, Field(ge=0)] = 0
     """Of models, requests, arrivals and the order of blocks."""
     blocks: Annotated[int, Field(ge=6, le=10_000)] = 25
-    """Times that each server is measured under each load, 6 to 10,000; less than six give no 95 % interval. Four times
-    as many halve the intervals."""
-    starts: Annotated[int, Field(ge=1, le=1_000)] = 5
-    """Times that a case's servers are started anew, 1 to 1,000 and no more than blocks, which are spread over them:
-    where their memory lies is a start's chance. Two servers of one kind had median ratios of 0.968 to 1.007 in 18
-    starts (2 vCPU of an Intel Xeon, 2026-11). A start takes some 20 s."""
+    """Times that each server is measured under each load, 6 to 10,000; less than six of one start give no 95 %
+    interval. Four times as many, of as many times the starts, halve the intervals."""
+    starts: Annotated[int, Field(ge=1, le=1_000)] = 10
+    """Times that servers of a case, and of the sweep, are started anew, 1 to 1,000 and no more than blocks, which are
+    spread over them: where their memory lies is a start's chance, and fewer than five resolve no target. Two servers of
+    one kind had median ratios of 0.968 to 1.007 in 18 starts (2 vCPU of an Intel Xeon, 2026-11). A start takes some
+    20 s."""
     turns: Annotated[int, Field(ge=1, le=1_000)] = 7
     """Parts that a block's requests come in, 1 to 1,000; in each the servers come in another order, so that a moment in
     which the machine is slow is not one server's. With 7 parts of 3 requests two servers of one kind differed by 0.5 %

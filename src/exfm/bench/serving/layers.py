@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
@@ -15,9 +16,12 @@ NUM_WARMUP = 3
 """Requests to each server before those that count."""
 
 NUM_ROUNDS, NUM_REQUESTS = 14, 3
-"""Times that each server comes, in an order drawn anew, and requests to it each time, one after another. The slowest
-and the fastest quarter of them all have no part in the means. What a server does between two rounds, such as answering
-pings, is CPU time of its next request."""
+"""Times that each server comes in all starts together or, if that is more, MIN_ROUNDS in each, in an order drawn anew;
+and requests to it each time, one after another. The slowest and the fastest quarter of a start's have no part in the
+means. What a server does between two rounds, such as answering pings, is CPU time of its next request."""
+
+MIN_ROUNDS = 4
+"""Of a start, so that its middle half is some requests."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,39 @@ class Layered:
     cpu_ms: Mapping[Group, float]
     """Of that server and its shards."""
     shard_ms: Mapping[Group, float]
-    """Wall time of the shard that took longest: they add up to the time until its answer was there. Empty if none was
-    asked."""
+    """Wall time of the shard that took longest in the mean of a start's requests: they add up to the time until its
+    answer was there. Empty if none was asked."""
+
+
+def rounds_of_start(num_starts: int) -> int:
+    """Return how often each server comes in one of so many starts."""
+    return max(MIN_ROUNDS, -(-NUM_ROUNDS // num_starts))
+
+
+def mean_layered(of_starts: Sequence[Layered]) -> Layered:
+    """Return the mean of what one server's requests spent in each start."""
+
+    def mean(every: Sequence[Mapping[Group, float]]) -> dict[Group, float]:
+        return {group: fmean(one[group] for one in every) for group in every[0]}
+
+    return Layered(
+        of_starts[0].name,
+        wall_ms=mean([one.wall_ms for one in of_starts]),
+        cpu_ms=mean([one.cpu_ms for one in of_starts]),
+        shard_ms=mean([one.shard_ms for one in of_starts]),
+    )
 
 
 def trace_layers(
-    servers: Sequence[tuple[str, str]], requests: Sequence[Mapping[str, Tensor]], *, seed: int
-) -> tuple[Layered, ...]:
+    servers: Sequence[tuple[str, str]],
+    requests: Sequence[Mapping[str, Tensor]],
+    *,
+    num_starts: int,
+    seed: tuple[int, int],
+) -> list[Layered]:
     """Return where the time of these requests goes at servers of these names and addresses, which nobody else asks.
+
+    They are of one start of so many, whose rounds are spread over all.
 
     Raises: ServingError if one does not answer.
     """
@@ -52,10 +81,10 @@ def trace_layers(
         ]
         # The last of the warm-up tells CPU times before the first that counts.
         traced = [ranker.ask(NUM_WARMUP)[-1:] for ranker in rankers]
-        for _ in range(NUM_ROUNDS):
+        for _ in range(rounds_of_start(num_starts)):
             for place in generator.permutation(len(servers)):
                 traced[place] += rankers[place].ask(NUM_REQUESTS)
-    return tuple(_layered(name, of_server) for (name, _), of_server in zip(servers, traced, strict=True))
+    return [_layered(name, of_server) for (name, _), of_server in zip(servers, traced, strict=True)]
 
 
 def _layered(name: str, traced: Sequence[Traced]) -> Layered:

@@ -5,27 +5,28 @@ from collections.abc import Sequence
 from exfm.bench.serving import tables
 from exfm.bench.serving.config import ServingBenchConfig
 from exfm.bench.serving.findings import Findings
-from exfm.bench.serving.layers import NUM_REQUESTS, NUM_ROUNDS
-from exfm.bench.serving.measuring import OPEN_REQUESTS
+from exfm.bench.serving.layers import NUM_REQUESTS, rounds_of_start
 from exfm.bench.serving.memory import FLAT_BYTES, NUM_PARTS, NUM_SETTLING, Grown
 from exfm.bench.serving.models import NETWORKS
 from exfm.bench.serving.peers import FASTER, SMALLER, PeersFound, is_faster
-from exfm.bench.serving.ratios import MAX_HALF_WIDTH
+from exfm.bench.serving.ratios import MAX_HALF_WIDTH, MAX_OWN_HALF_WIDTH
+from exfm.bench.serving.starts import OPEN_REQUESTS
 from exfm.bench.serving.sweep import FLAT, SweepFound, is_flat
-from exfm.bench.serving.targets import MIN_BLOCKS, MIN_REQUESTS_P99, judged
+from exfm.bench.serving.tables import case_text
+from exfm.bench.serving.targets import MIN_BLOCKS, MIN_REQUESTS_P99, MIN_STARTS, judged
 from exfm.models.config import NetworkConfig
 from exfm.planning.sizes import bytes_text
 
 
 def page(findings: Findings, *, picture: str) -> str:
     """Return the page in Markdown; `picture` is the name of the file beside it."""
-    sections = ["# Sharded beside unsharded serving", _how(findings), f"![ratios]({picture})"]
+    sections = ["# Sharded beside unsharded serving", _how(findings), *_unfinished(findings), f"![ratios]({picture})"]
     found = judged(findings.cases)
     if found:
         sections += ["## Targets", tables.of_targets(found).markdown(), _rule()]
     if findings.cases:
         sections += ["## All servers", tables.of_cases(findings.cases).markdown(), _models(findings)]
-        sections += ["## Where the time goes", tables.of_layers(findings.cases).markdown(), _traced()]
+        sections += ["## Where the time goes", tables.of_layers(findings.cases).markdown(), _traced(findings.config)]
     if findings.sweep:
         sections += ["## More rows, the same requests", tables.of_sweep(findings.sweep).markdown()]
         sections += [flatness(findings.sweep)]
@@ -86,18 +87,28 @@ def _how(findings: Findings) -> str:
         f"All servers of a case run at the same time, on the same two cores, and are started {_times(config)}. Each of "
         f"{config.blocks} blocks has the same requests for each of them, in {config.turns} parts, each in a random "
         f"order of the servers and after {config.warmup} that do not count (open loops in parts of {OPEN_REQUESTS} or "
-        "more, or in one). Ratios are to the unsharded server in the same block: their median over blocks, and a 95 % "
-        "interval of order statistics. A/A is a second unsharded server. CPU time is that of a mean request at all of "
-        "a way's processes, without the client's. Open loops have Poisson arrivals, and latency counts from when a "
-        f"request was due. Models have random weights in int8: {config.bytes_factor:g} of the bytes of large ones, "
-        f"rows {config.dim_factor:g} as wide, seed {config.seed}. {_layers(NETWORKS[config.network])}, which exfm "
-        f"computes in {config.dense_precision}; models with more and more rows have small ones."
+        "more, or in one). Ratios are to the unsharded server in the same block: the median over a start's blocks, in "
+        "the mean of all starts, with Student's 95 % interval; of one start, as other servers have, the median's of "
+        "order statistics, which does not know how another start would have been. A/A is a second unsharded server. "
+        "CPU time is that of a mean request at all of a way's processes, without the client's. Open loops have Poisson "
+        "arrivals, and latency counts from when a request was due. Models have random weights in int8: "
+        f"{config.bytes_factor:g} of the bytes of large ones, rows {config.dim_factor:g} as wide, seed {config.seed}. "
+        f"{_layers(NETWORKS[config.network])}, which exfm computes in {config.dense_precision}; models with more and "
+        "more rows have small ones."
     )
 
 
 def _times(config: ServingBenchConfig) -> str:
     num_starts = len(config.blocks_of_starts())
     return f"{num_starts} times in random order, for as many parts of the blocks" if num_starts > 1 else "once"
+
+
+def _unfinished(findings: Findings) -> list[str]:
+    """Return which cases want starts that are still to come, or never came; nothing if none does."""
+    planned = len(findings.config.blocks_of_starts())
+    begun = [(case_text(one), len(one.unsharded.starts)) for one in findings.cases]
+    parts = [f"{what}: {number} of {planned}" for what, number in begun if number < planned]
+    return [f"Starts that were measured: {'; '.join(parts)}."] if parts else []
 
 
 def _layers(network: NetworkConfig) -> str:
@@ -107,18 +118,20 @@ def _layers(network: NetworkConfig) -> str:
 
 def _rule() -> str:
     return (
-        f"A target is met if the ratio's interval reaches it and A/A's is at most {2 * MAX_HALF_WIDTH:g} wide; it is "
-        "not met if the interval lies above, or the sharded server failed a request, and else not resolved. Nor is one "
-        f"resolved by fewer than {MIN_BLOCKS} blocks, or a P99 by blocks of fewer than {MIN_REQUESTS_P99} requests, of "
-        "which it is nearly the slowest. What A/A's median is off 1 is the chance of starts (where their memory lies), "
-        "which more of them lessen, and more blocks do not; intervals count the blocks of one start as independent. A "
-        "ranker that holds tables asks shards for the sums of the others alone."
+        f"A target is met if the ratio's interval reaches it and is at most {2 * MAX_OWN_HALF_WIDTH:g} wide, and A/A's "
+        f"at most {2 * MAX_HALF_WIDTH:g}; it is not met if the interval lies above, or the sharded server failed a "
+        "request, and else not resolved. Nor is one resolved by fewer than "
+        f"{MIN_BLOCKS} blocks or {MIN_STARTS} starts, or a P99 by blocks of fewer than {MIN_REQUESTS_P99} requests, of "
+        "which it is nearly the slowest. Where a server's memory lies is a start's chance: more starts lessen it, and "
+        "more blocks do not. A ranker that holds tables asks shards for the sums of the others alone."
     )
 
 
-def _traced() -> str:
+def _traced(config: ServingBenchConfig) -> str:
+    num_starts = len(config.blocks_of_starts())
+    num_requests = rounds_of_start(num_starts) * NUM_REQUESTS
     return (
-        f"Means of the middle half, by latency, of {NUM_ROUNDS * NUM_REQUESTS} traced requests to each server, of "
+        f"Means of the middle half, by latency, of {num_requests} traced requests to each server after each start, of "
         f"{NUM_REQUESTS} at a time, the servers in a random order each time: wall time of the server that is asked and "
         "of its client, which adds up to the latency; that of the shard that took longest in the mean, from when it "
         "was asked until its answer was read, hence network also has what the ranker computed meanwhile; and CPU time, "

@@ -9,7 +9,7 @@ import numpy as np
 from exfm.bench.serving.blocks import Series
 from exfm.bench.serving.client import Client, Server
 from exfm.bench.serving.config import ServingBenchConfig
-from exfm.bench.serving.measuring import BASELINES, NUM_SCORED, Say, best_threads, take_series
+from exfm.bench.serving.measuring import BASELINES, Say, best_threads
 from exfm.bench.serving.models import ModelKind
 from exfm.bench.serving.peer_servers import (
     Peer,
@@ -23,6 +23,7 @@ from exfm.bench.serving.peer_servers import (
 )
 from exfm.bench.serving.ratios import Interval
 from exfm.bench.serving.servers import ONE_SHARD, TWO_SHARDS, Bundles, serving
+from exfm.bench.serving.starts import NUM_SCORED, take_series
 from exfm.errors import ServingError
 
 FASTER, SMALLER = 4.0, 3.5

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,7 +23,10 @@ STREAM, GRPC, SAME, TARGET, PEER = "#0072b2", "#e69f00", "#999999", "#d55e00", "
 
 
 def draw(findings: Findings, out: Path) -> None:
-    """Write a PNG: each server's ratios with their intervals, the sweep of rows, and other servers' latency."""
+    """Write a PNG: each server's ratios with their intervals, the sweep of rows, and other servers' latency.
+
+    A ratio without an interval, of a run that has hardly begun, is hollow.
+    """
     bars = [(one, *bar) for one in findings.cases for bar in _bars(one)]
     heights = [1 + 0.24 * len(bars)] * bool(bars) + [3.0] * bool(findings.sweep) + [2.5] * bool(findings.peers)
     with mpl.rc_context(SETTINGS):
@@ -62,7 +66,8 @@ def _draw_ratios(
     for place, (measured, _, colour, series) in enumerate(bars):
         ratio = series.ratio(statistic, measured.unsharded)
         axis.plot([ratio.low, ratio.high], [place, place], color=colour, linewidth=2)
-        axis.plot(ratio.median, place, color=colour, marker="o")
+        is_known = np.isfinite(ratio.half_width)
+        axis.plot(ratio.value, place, color=colour, marker="o", markerfacecolor=None if is_known else "none")
         for target in TARGETS:
             is_of = series is not measured.same and (target.transport == "stream") == (colour == STREAM)
             if is_of and target.statistic == statistic and measured.case.candidates in target.candidates:
@@ -80,7 +85,7 @@ def _draw_sweep(axis: Axes, found: SweepFound) -> None:
         ("sharded", STREAM, [one.sharded for one in found.sizes]),
     ):
         medians = [series.median("p50_ms") for series in of_all]
-        axis.plot(rows, [one.median for one in medians], color=colour, marker="o", label=name)
+        axis.plot(rows, [one.value for one in medians], color=colour, marker="o", label=name)
         axis.fill_between(rows, [m.low for m in medians], [m.high for m in medians], color=colour, alpha=0.2)
     axis.set(xscale="log", xlabel="rows of each table, at equal requests", ylabel="P50, ms", ylim=(0, None))
     axis.legend()
@@ -91,8 +96,8 @@ def _draw_peers(axis: Axes, found: PeersFound) -> None:
     bars = [*ours, *((series, PEER) for _, series in found.peers)]
     for place, (series, colour) in enumerate(bars):
         p50 = series.median("p50_ms")
-        axis.barh(place, p50.median, color=colour, height=0.6)
-        axis.annotate(f" {p50.median:.1f}", (p50.median, place), va="center")
+        axis.barh(place, p50.value, color=colour, height=0.6)
+        axis.annotate(f" {p50.value:.1f}", (p50.value, place), va="center")
     axis.set_yticks(range(len(bars)), [series.name for series, _ in bars])
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")

@@ -1,16 +1,15 @@
 """The same requests to tables of more and more rows: whether latency stays flat."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
-from exfm.bench.serving.blocks import Series
-from exfm.bench.serving.client import Client
+from exfm.bench.serving.blocks import Series, joined
 from exfm.bench.serving.config import ServingBenchConfig
-from exfm.bench.serving.measuring import Say, best_threads, bytes_of, take_series
+from exfm.bench.serving.measuring import Say, best_threads, bytes_of
 from exfm.bench.serving.models import of_rows
 from exfm.bench.serving.ratios import Interval
-from exfm.bench.serving.servers import ONE_SHARD, TWO_SHARDS, Bundles, serving
+from exfm.bench.serving.servers import ONE_SHARD, TWO_SHARDS, Bundles
+from exfm.bench.serving.starts import Arm, started, take_series
 
 FLAT = 1.05
 """Of the median latency with the most rows over that with the fewest, at most: a threshold of ours."""
@@ -56,29 +55,26 @@ def measure_sweep(config: ServingBenchConfig, bundles: Bundles, *, say: Say) -> 
     sweep = config.sweep
     models = {rows: of_rows(rows, num_tables=sweep.num_tables, dim=sweep.dim) for rows in sweep.rows}
     messages = models[sweep.rows[0]].messages(config.distinct_requests, candidates=sweep.candidates, seed=config.seed)
-    paths = {
-        (rows, way): bundles.of(f"rows-{rows}", model, way, candidates=sweep.candidates)
+    arms = [
+        Arm(
+            f"{rows} rows, {way or 'unsharded'}",
+            way,
+            bundles.of(f"rows-{rows}", model, way or ONE_SHARD, candidates=sweep.candidates),
+        )
         for rows, model in models.items()
-        for way in (ONE_SHARD, TWO_SHARDS)
-    }
-    threads = config.threads or best_threads(paths[sweep.rows[0], ONE_SHARD], messages, config)
+        for way in (None, TWO_SHARDS)
+    ]
+    arms.append(arms[0])
+    threads = config.threads or best_threads(arms[0].bundle, messages, config)
     say(f"  {', '.join(f'{rows:,}' for rows in sweep.rows)} rows a table: a closed loop")
-    with ExitStack() as stack, Client() as client:
-        arms = [*paths, (sweep.rows[0], ONE_SHARD)]
-        started = [
-            stack.enter_context(
-                serving(
-                    paths[rows, way],
-                    threads=threads,
-                    precision=config.dense_precision,
-                    way=None if way is ONE_SHARD else way,
-                )
-            )
-            for rows, way in arms
-        ]
-        names = [f"{rows} rows, {'unsharded' if way is ONE_SHARD else way}" for rows, way in arms]
-        servers = [client.server(name, local, messages) for name, local in zip(names, started, strict=True)]
-        *series, same = take_series(client, servers, config, numbers=range(config.blocks), num_requests=sweep.requests)
-    pairs = zip(series[::2], series[1::2], strict=True)
+    taken: list[Series] = []
+    starts = config.blocks_of_starts()
+    for start, numbers in enumerate(starts, start=1):
+        say(f"  start {start} of {len(starts)}")
+        with started(arms, messages, start=start, threads=threads, config=config) as running:
+            series = take_series(running.client, running.servers, config, numbers=numbers, num_requests=sweep.requests)
+            taken = joined(taken, series)
+    *taken, same = taken
+    pairs = zip(taken[::2], taken[1::2], strict=True)
     sizes = [Swept(rows, bytes_of(models[rows]), *pair) for rows, pair in zip(sweep.rows, pairs, strict=True)]
     return SweepFound(threads, sizes, same)

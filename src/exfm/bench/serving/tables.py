@@ -117,9 +117,9 @@ def of_sweep(found: SweepFound) -> Table:
         (
             f"{one.rows:,}",
             bytes_text(one.table_bytes),
-            f"{one.unsharded.median('p50_ms').median:.2f}",
+            f"{one.unsharded.median('p50_ms').value:.2f}",
             str(one.unsharded.ratio("p50_ms", first.unsharded)),
-            f"{one.sharded.median('p50_ms').median:.2f}",
+            f"{one.sharded.median('p50_ms').value:.2f}",
             str(one.sharded.ratio("p50_ms", first.sharded)),
             str(one.sharded.ratio("p50_ms", one.unsharded)),
         )
@@ -138,7 +138,7 @@ def of_memory(found: Sequence[Grown]) -> Table:
             f"{one.requests_a_part * len(one.anonymous_bytes):,}",
             f"{one.anonymous_bytes[NUM_SETTLING - 1] / 2**20:.1f}",
             f"{one.anonymous_bytes[-1] / 2**20:.1f}",
-            f"{slope.median:.2f} [{slope.low:.2f}, {slope.high:.2f}]",
+            f"{slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}]",
             str(one.num_failed),
         )
         for one in found
@@ -166,4 +166,4 @@ def of_peers(found: PeersFound) -> Table:
 
 
 def _figures(series: Series) -> list[str]:
-    return [f"{series.median(figure).median:.2f}" for figure in FIGURES]
+    return [f"{series.median(figure).value:.2f}" for figure in FIGURES]

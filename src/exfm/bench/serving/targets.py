@@ -31,8 +31,8 @@ TARGETS = (
 )
 """P99 and P50 on the fast path within what Lui et al. (arXiv:2011.02084) report of their best configuration."""
 
-MIN_BLOCKS = 25
-"""Below which nothing is resolved."""
+MIN_BLOCKS, MIN_STARTS = 25, 5
+"""Below which nothing is resolved: of few starts, two servers of one kind may be alike by luck."""
 
 MIN_REQUESTS_P99 = 100
 """Of a block, below which its 99th percentile is little but its slowest request."""
@@ -67,7 +67,9 @@ def judged(every: Sequence[Measured]) -> list[Judged]:
 def _verdict(target: Target, series: Series, measured: Measured, ratio: Interval, of_same: Interval) -> Verdict:
     if series.num_failed:  # a refusal takes no time
         return "not met"
-    if measured.unsharded.num_failed or measured.same.num_failed or len(series.blocks) < MIN_BLOCKS:
+    if measured.unsharded.num_failed or measured.same.num_failed:
+        return "not resolved"
+    if len(series.blocks) < MIN_BLOCKS or len(series.starts) < MIN_STARTS:
         return "not resolved"
     if target.statistic == "p99_ms" and min(block.num_requests for block in series.blocks) < MIN_REQUESTS_P99:
         return "not resolved"

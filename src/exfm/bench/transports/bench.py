@@ -143,7 +143,7 @@ def _listens(port: int) -> bool:
 def _table(found: Sequence[Series]) -> Table:
     rows = []
     for series in found:
-        medians = [f"{series.median(figure).median:.2f}" for figure in STATISTICS]
+        medians = [f"{series.median(figure).value:.2f}" for figure in STATISTICS]
         ratios = [str(series.ratio(figure, found[0])) if series is not found[0] else "1" for figure in STATISTICS]
         rows.append((series.name, *medians, *ratios))
     heads = ("transport", "P50 ms", "P99 ms", "CPU ms", "P50 ratio", "P99 ratio", "CPU ratio")
