@@ -166,7 +166,9 @@ class SimulatedCluster:
         return {"metadata": {"name": "test"}, "status": status}
 
     def _services(self) -> list[Object]:
-        return [item for (kind, _), item in self.objects.items() if kind == "InferenceService"]
+        """Return those of ours; who else's there are does nothing."""
+        found = [item for (kind, _), item in self.objects.items() if kind == "InferenceService"]
+        return [item for item in found if VM_LABEL in item["metadata"].get("labels", {})]
 
     def _name(self, service: Object) -> str:
         name: str = service["metadata"]["name"]

@@ -203,6 +203,17 @@ def test_other_settings_of_what_is_served_are_a_switch_that_can_be_taken_back(re
     assert [switch.release.version for switch in again.switches] == [2, 2, 1]
 
 
+def test_other_settings_of_a_version_take_no_other_versions_place(release: Make) -> None:
+    history = switched(history_of(release(1)), release(2), DeployConfig(history=1), at_s=2)
+    for hot_s in (7, 8):
+        history = switched(history, release(2), DeployConfig(history=1, hot_s=hot_s), at_s=99)
+        assert [switch.release.version for switch in history.switches] == [2, 2, 1]
+        assert history.previous is not None
+        assert history.previous.release.version == 1
+    history = switched(history, release(3), DeployConfig(history=1), at_s=100)
+    assert [switch.release.version for switch in history.switches] == [3, 2]
+
+
 def test_a_history_forgets_the_oldest_beyond_its_limit(release: Make) -> None:
     config = DeployConfig(history=2)
     history = history_of(release(1))

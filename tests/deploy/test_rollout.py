@@ -1,7 +1,9 @@
 import contextlib
 import json
 import re
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -14,6 +16,7 @@ from exfm.deploy.observation import observe
 from exfm.deploy.release import Release, switched
 from exfm.deploy.rollout import collect, remove, roll_out
 from exfm.deploy.stage import roll_back
+from exfm.deploy.status import deployed
 from exfm.errors import CapacityError, ConfigError, DeployError, RolloutError
 from simulated_cluster import KilledError, SimulatedCluster, node, of_model
 
@@ -309,6 +312,40 @@ def test_of_two_deployments_at_a_time_the_last_to_switch_wins_and_the_other_says
     assert cluster.ready_rankers() == [3, 3]
 
 
+def test_a_deployment_of_what_serves_already_does_not_undo_anothers_switch(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    deploy(cluster, release(2), config)
+
+    def say(line: str) -> None:
+        if line.endswith("1 of 2 rankers switched"):
+            back(cluster)
+
+    with pytest.raises(RolloutError, match=r"another deployment switched to students v1 meanwhile; .*v1 serves on"):
+        roll_out(as_cluster(cluster), release(2), with_cpu(config, 1_500), say=say)
+    assert current(cluster) == 1
+    assert cluster.ready_rankers() == [1, 1]
+
+
+def test_rankers_that_are_replaced_one_by_one_have_their_time_each(
+    release: Make, config: DeployConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = SimulatedCluster()
+    many = config.model_copy(update={"ranker": RankerResources(replicas=6)})
+    deploy(cluster, release(1), many)
+    now_s = 0.0
+
+    def sleep(_: float) -> None:
+        nonlocal now_s
+        now_s += 0.15 * many.ready_timeout_s
+
+    clock = SimpleNamespace(sleep=sleep, monotonic=lambda: now_s, time=time.time)
+    monkeypatch.setattr(rollout, "time", clock)
+    lines = deploy(cluster, release(2), many)
+    assert lines[-1].startswith("students v2: serving")
+    assert now_s > many.ready_timeout_s
+
+
 def test_other_settings_of_what_serves_are_there_when_it_is_said_to_serve(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
@@ -567,6 +604,14 @@ def test_versions_that_stayed_their_time_are_collected(release: Make, config: De
     assert "students-v1-s0" in cluster.names()
     gather(cluster, cold(config))
     assert "students-v1-s0" not in cluster.names()
+
+
+def test_a_status_leaves_out_what_is_none_of_ours(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    foreign = {"kind": "InferenceService", "metadata": {"name": "somebodys"}, "spec": {}}
+    cluster.objects["InferenceService", "somebodys"] = foreign
+    assert [(row.vm, row.version) for row in deployed(as_cluster(cluster))] == [("students", 1)]
 
 
 def test_a_removed_model_leaves_nothing(release: Make, config: DeployConfig) -> None:

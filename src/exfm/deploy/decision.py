@@ -39,6 +39,8 @@ class Wait:
     """Time has to pass."""
 
     why: str
+    num_switched: int = 0
+    """Rankers that are of the wanted version by now: they come one by one, and each has its time."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def next_action(release: Release, seen: Observation, config: DeployConfig, *, no
     if unready and not seen.ranker.settled and not lost:  # a ranker that waits, waits for its shards
         return _wait_or_fail(unready, doing=_counted(shards, unready))
     if not seen.ranker.settled:
-        return _wait_or_fail([seen.ranker], doing=f"{seen.ranker.ready} of {seen.ranker.wanted} rankers switched")
+        doing = f"{seen.ranker.ready} of {seen.ranker.wanted} rankers switched"
+        return _wait_or_fail([seen.ranker], doing=doing, num_switched=seen.ranker.ready)
     if unready:
         return _wait_or_fail(unready, doing=_counted(shards, unready))
     if seen.old_ranker_pods:
@@ -205,10 +208,10 @@ def _counted(shards: Sequence[Servers], unready: Sequence[Servers]) -> str:
     return f"{len(shards) - len(unready)} of {len(shards)} shards ready"
 
 
-def _wait_or_fail(servers: Sequence[Servers], *, doing: str) -> Wait | Fail:
+def _wait_or_fail(servers: Sequence[Servers], *, doing: str, num_switched: int = 0) -> Wait | Fail:
     problems = [problem for one in servers for problem in one.problems]
     fatal = [problem.text for problem in problems if problem.fatal]
     if fatal:
         return Fail("; ".join(dict.fromkeys(fatal[:3])))
     first = f" ({problems[0].text})" if problems else ""
-    return Wait(f"{doing}{first}")
+    return Wait(f"{doing}{first}", num_switched)

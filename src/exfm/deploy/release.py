@@ -121,7 +121,7 @@ class History(Config):
 
 
 def switched(history: History | None, release: Release, settings: DeployConfig, *, at_s: int) -> History:
-    """Return the history after a switch to `release`, which remembers `settings.history` switches before it.
+    """Return the history after a switch to `release`, which remembers `settings.history` other versions.
 
     Where it is served already, only its settings or its bundle's place may change; if none does, the history stays.
 
@@ -143,7 +143,8 @@ def switched(history: History | None, release: Release, settings: DeployConfig, 
     # Only what was doubled before: all else stays, so that a switch which fails can be taken back whole.
     newest = {s.release.version: s for s in reversed(history.switches)}
     rest = [s for s in history.switches if newest[s.release.version] is s]
-    return History(switches=(switch, *rest)[: settings.history + 1])
+    others = [s for s in rest if s.release.version != release.version][: settings.history]
+    return History(switches=(switch, *(s for s in rest if s in others or s.release.version == release.version)))
 
 
 def served_uri(bundle: str, *, serve_from: str) -> str:

@@ -146,6 +146,7 @@ def _roll_out(cluster: Cluster, release: Release, config: DeployConfig, *, say: 
     linger_until_s = 0.0
     told = ""
     applied = has_switched = False
+    most_switched = 0
     while True:
         seen = observe(cluster, release.vm)
         action = next_action(release, seen, config, now_s=int(time.time()))
@@ -154,6 +155,7 @@ def _roll_out(cluster: Cluster, release: Release, config: DeployConfig, *, say: 
             _apply_shards(cluster, release, config)
             if serves(release, seen):
                 _switch(cluster, release, seen, config)
+                has_switched = True
             applied = True
             continue
         match action:
@@ -170,7 +172,9 @@ def _roll_out(cluster: Cluster, release: Release, config: DeployConfig, *, say: 
                 _delete_shards(cluster, seen, versions)
             case Fail(why):
                 raise RolloutError(why)
-            case Wait(why):
+            case Wait(why, num_switched):
+                if num_switched > most_switched:
+                    most_switched, give_up_s = num_switched, time.monotonic() + config.ready_timeout_s
                 if time.monotonic() > give_up_s:
                     raise RolloutError(f"{why} after {config.ready_timeout_s} s")
                 told = _say_once(say, f"{release.name}: {why}", told)

@@ -38,7 +38,11 @@ def deployed(cluster: Cluster, *, vm: str = "") -> list[Row]:
 
     Raises: ClusterError.
     """
-    names = {vm} if vm else {item["metadata"]["labels"].get(VM_LABEL, "") for item in cluster.find(ISVC_KIND)} - {""}
+    names = (
+        {vm}
+        if vm
+        else {item["metadata"].get("labels", {}).get(VM_LABEL, "") for item in cluster.find(ISVC_KIND)} - {""}
+    )
     return [row for name in sorted(names) for row in rows_of(observe(cluster, name))]
 
 
