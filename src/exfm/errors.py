@@ -137,3 +137,7 @@ class OverloadedError(ServingError):
 
 class DeadlineError(ServingError):
     """The time that the caller allowed is used up."""
+
+
+class StalledRequestError(DeadlineError):
+    """A request was begun, but does not come."""

@@ -299,6 +299,40 @@ def test_requests_are_on_their_way_before_this_server_computes() -> None:
     assert asyncio.run(ask()) == ([SUMS] * 4, [7] * 4)
 
 
+class SilentLink(ScriptedLink):
+    """A shard that hangs."""
+
+    async def sums(self, call: ShardCall) -> NetSums:
+        self.num_asked += 1
+        await asyncio.sleep(60)
+        raise AssertionError("it hangs")
+
+
+@pytest.mark.parametrize(
+    ("left_s", "allowed_ms", "num_missing", "num_asked"),
+    [(0.05, 600_000, 4, 3), (60, 600_000, 0, 4), (0.01, 100, 0, 4)],
+    ids=["at the deadline", "before", "after, when an answer may have come"],
+)
+def test_a_shard_is_to_blame_for_a_request_that_is_broken_off_at_its_deadline_alone(
+    left_s: float, allowed_ms: int, num_missing: int, num_asked: int
+) -> None:
+    link = SilentLink()
+    before = missing()
+
+    async def ask() -> None:
+        config = RankerConfig(breaker_failures=3, breaker_pause_ms=60_000, breaker_patience_ms=0)
+        shard = GuardedShard(link, config=config)
+        for _ in range(4):
+            deadline = Deadline(at_s=time.monotonic() + left_s, allowed_ms=allowed_ms)
+            lookup = asyncio.create_task(shard.sums(ShardCall(BAGS, deadline)))
+            await asyncio.wait([lookup], timeout=0.05)
+            lookup.cancel()
+            await asyncio.wait([lookup])
+
+    asyncio.run(ask())
+    assert (missing() - before, link.num_asked) == (num_missing, num_asked)
+
+
 def test_a_probe_whose_request_is_broken_off_is_followed_by_another() -> None:
     async def ask() -> NetSums:
         link = ScriptedLink(ShardUnavailableError("away"), None)

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 import tritonclient.grpc.aio
@@ -20,6 +21,7 @@ from tritonclient.utils import InferenceServerException
 
 from exfm.errors import OverloadedError
 from exfm.serving.client import ask
+from exfm.serving.wire import INFER_METHOD
 
 pytestmark = pytest.mark.slow
 
@@ -136,6 +138,42 @@ def test_while_all_places_are_taken_requests_are_refused_but_health_and_metrics_
         for answer in waiting:
             for task, values in expected.items():
                 assert scores_of(answer.result())[task] == pytest.approx(values, abs=1e-5)
+    assert ranker.ask()
+
+
+def is_refused(ranker: Pod) -> bool:
+    try:
+        ranker.ask()
+    except OverloadedError:
+        return True
+    return False
+
+
+def test_a_message_that_does_not_come_takes_no_place_for_long_and_is_not_waited_for_to_be_refused(
+    bundle: Path, pods: Pods
+) -> None:
+    ranker, _ = start(bundle, pods, max_concurrency=2)
+    is_over = Event()
+
+    def never() -> Iterator[bytes]:
+        is_over.wait()
+        yield from ()
+
+    with grpc.insecure_channel(ranker.grpc_address) as channel:
+        begin = channel.stream_unary(INFER_METHOD)
+        try:
+            stalled = [begin.future(never()) for _ in range(2)]
+            wait_for(lambda: is_refused(ranker))
+            with pytest.raises(grpc.RpcError) as refused:
+                begin(never(), timeout=10)
+            assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            wait_for(lambda: not is_refused(ranker))
+            late = [one.exception(timeout=30) for one in stalled]
+            assert [one.code() for one in late] == [grpc.StatusCode.DEADLINE_EXCEEDED] * 2
+            with pytest.raises(grpc.RpcError, match="the call ended without a message"):
+                begin(iter(()), timeout=10)
+        finally:
+            is_over.set()
     assert ranker.ask()
 
 

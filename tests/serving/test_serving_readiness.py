@@ -196,6 +196,8 @@ def test_a_server_that_leaves_says_so_first_and_answers_until_it_stops(bundle: P
         response = client.post(url, json=make_request())
         assert response.status_code == 200
         assert response.headers["connection"] == "close"
+        response = client.post(url, json={})
+        assert (response.status_code, response.headers["connection"]) == (400, "close")
     assert ranker.exit_code() == 0
 
 

@@ -1,7 +1,10 @@
 """A ranker logs requests with their answers, as impressions, and answers as if it did not."""
 
+import os
 import shutil
 import signal
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -199,6 +202,73 @@ def test_a_full_folder_pauses_the_log_until_files_are_taken(
     log.close()
     assert rows_of(tmp_path).height == 6
     assert caplog.text.count("pauses; take") == 2  # each time there was a file
+
+
+@pytest.fixture
+def of_an_earlier_start(tmp_path: Path) -> Callable[[int], Path]:
+    """Return what makes the folder of a start of this host, in a process of that number."""
+
+    def make(pid: int) -> Path:
+        folder = tmp_path / "log" / f"students-20261101T000000-{socket.gethostname()}-{pid}"
+        (folder / "impressions").mkdir(parents=True)
+        return folder
+
+    return make
+
+
+def write_mib(path: Path, size_mib: int) -> Path:
+    with path.open("wb") as file:
+        file.truncate(size_mib * 2**20)
+    return path
+
+
+def test_what_killed_starts_had_begun_to_write_takes_no_room_for_ever(
+    start: Callable[..., RequestLog], of_an_earlier_start: Callable[[int], Path]
+) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    name = ".impressions-0000.parquet.partial"
+    stale = [write_mib(of_an_earlier_start(pid) / name, 20) for pid in (ended.pid, os.getpid())]
+    alive = write_mib(of_an_earlier_start(os.getppid()) / name, 1)
+    log = start(log_max_mib=32)
+    assert offer(log) != [None]
+    log.close()
+    assert [path.exists() for path in (*stale, alive)] == [False, False, True]
+
+
+def test_a_start_without_room_logs_nothing_until_there_is_some(
+    start: Callable[..., RequestLog], of_an_earlier_start: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = count_of("unlogged", reason="paused")
+    monkeypatch.setattr(backlog, "POLL_S", 0.01)
+    full = write_mib(of_an_earlier_start(os.getppid()) / "impressions" / "impressions-0000.parquet", 20)
+    log = start(log_file_s=1, log_max_mib=32)
+    assert offer(log) == [None]
+    assert count_of("unlogged", reason="paused") == before + 1
+    full.unlink()
+    wait_for(lambda: offer(log) != [None])
+    log.close()
+
+
+def test_requests_of_which_no_rows_can_be_made_are_counted_and_cost_no_others(
+    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, logged = count_of("unlogged", reason="failed"), count_of("logged")
+    monkeypatch.setattr(backlog, "POLL_S", 0.01)
+    made = request_log.table_of
+
+    def without_memory(*_: Any) -> pa.Table:
+        monkeypatch.setattr(request_log, "table_of", made)
+        raise pa.ArrowMemoryError("no memory")
+
+    monkeypatch.setattr(request_log, "table_of", without_memory)
+    log = start(log_file_s=1)
+    offer(log, 2)
+    wait_for(lambda: count_of("unlogged", reason="failed") == failed + 2)
+    offer(log, 3)
+    log.close()
+    assert count_of("logged") == logged + 3
+    assert rows_of(tmp_path).height == 6 * 3
 
 
 def test_requests_that_cannot_be_written_are_counted_and_no_error_of_the_ranker(

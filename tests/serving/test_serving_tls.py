@@ -284,7 +284,7 @@ def test_a_peer_that_stops_in_the_midst_of_a_handshake_is_left(
 ) -> None:
     folder = authority.issue(tmp_path / "shard", NAMES[0])
     pods = Pods(tmp_path, "stream")
-    shard = pods.shard(bundle, 0, settings={"stream_silence_s": 5}, arguments=["--tls", str(folder)])
+    shard = pods.shard(bundle, 0, settings={"stream_silence_s": 8}, arguments=["--tls", str(folder)])
     try:
         shard.wait_until_ready()
         host, port = shard.lookup_address.split(":")

@@ -97,8 +97,8 @@ class ShardConfig(ServerConfig):
     ranker to add up to the same numbers, wherever they take less: with one id a bag and int8 tables of dim 16 or more,
     under a third. Two shards, 512 candidates, two idle cores (2026-11), CPU time as ratio to one unsharded server,
     by streams and by gRPC: of 257 tables fp32 1.20 and 1.60, fp16 1.16 and 1.35, rows 1.15 and 1.31."""
-    stream_silence_s: Annotated[int, Field(ge=5, le=600)] = 15
-    """Time within which a stream's handshake must end, and a whole frame come then and again, in seconds; 5 to 600. Who
+    stream_silence_s: Annotated[int, Field(ge=8, le=600)] = 15
+    """Time within which a stream's handshake must end, and a whole frame come then and again, in seconds; 8 to 600. Who
     takes longer is left. Rankers ping every 2 to 6 s; 64 MiB within 15 s are 4.5 MB/s."""
 
     @model_validator(mode="after")

@@ -12,6 +12,10 @@ KEEPALIVE_TIME_MS = 2_000
 KEEPALIVE_TIMEOUT_MS = 3_000
 """Time for the answer: a shard that vanished with its machine is noticed within 5 s."""
 
+CONNECT_MS = 2_000
+"""Time for an attempt to connect, TLS handshake and all; gRPC's own is 20 s, in which an address that is gone for good
+is not tried anew."""
+
 _LARGE_MESSAGES: Options = [
     (f"grpc.http2.{name}", 4 * 2**20) for name in ("max_frame_size", "lookahead_bytes", "write_buffer_size")
 ]
@@ -33,7 +37,7 @@ def client_options(config: RankerConfig) -> Options:
         ("grpc.max_send_message_length", config.max_message_bytes),
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", CONNECT_MS),  # time for an attempt, whatever its name says
         ("grpc.max_reconnect_backoff_ms", config.max_reconnect_backoff_ms),
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),

@@ -15,13 +15,13 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 
 from exfm.errors import ConfigError, OverloadedError, RequestError
 from exfm.serving.admission import Admission
-from exfm.serving.call import TIMEOUT, Call, Deadline, deadline_of
+from exfm.serving.call import TIMEOUT, Call, Deadline, arriving, deadline_of
 from exfm.serving.config import ServerConfig
 from exfm.serving.connections import server_options
 from exfm.serving.dataplane import ServedModels
 from exfm.serving.messages import RawResponse, answer_message, parameters_of, tensors_of
 from exfm.serving.model import ServedModel
-from exfm.serving.status import message_of, status_of
+from exfm.serving.status import failed_with, given_up
 from exfm.serving.tls import TlsFolder, server_credentials
 from exfm.serving.tracing.breakdown import Layer
 from exfm.serving.tracing.spans import spanned
@@ -37,8 +37,13 @@ class StatusInterceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # 
         handler = await super().intercept_service(continuation, handler_call_details)
         if handler is None or handler.request_deserializer is None:
             return handler
-        return grpc.unary_unary_rpc_method_handler(
-            handler.unary_unary,
+        make, method = (
+            (grpc.stream_unary_rpc_method_handler, handler.stream_unary)
+            if handler.request_streaming
+            else (grpc.unary_unary_rpc_method_handler, handler.unary_unary)
+        )
+        return make(
+            method,
             request_deserializer=_or_error(handler.request_deserializer),
             response_serializer=_or_raw(handler.response_serializer),
         )
@@ -47,18 +52,26 @@ class StatusInterceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # 
         """Return a method's answer; the arguments are grpc_interceptor's."""
         if isinstance(request_or_iterator, RequestError):
             await self.handle_exception(request_or_iterator, request_or_iterator, context, method_name)
-        return await super().intercept(method, request_or_iterator, context, method_name)
+        try:
+            return await super().intercept(method, request_or_iterator, context, method_name)
+        except asyncio.CancelledError:
+            given_up()
+            raise
 
     async def handle_exception(
         self, ex: Exception, request_or_iterator: Any, context: Any, method_name: str
     ) -> NoReturn:
         """End the call with the error's status; the arguments are grpc_interceptor's."""
-        await context.abort(status_of(ex).grpc, message_of(ex))
+        status, message = failed_with(ex)
+        await context.abort(status.grpc, message)
         raise ex
 
 
 class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ships no types
-    """Refuses requests over the bound before their message is read; health and metadata are always answered."""
+    """Refuses requests over the bound before their message is read; health and metadata are always answered.
+
+    To gRPC a request is a stream of one message: that alone is handed over before it is there.
+    """
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
@@ -70,11 +83,20 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
         try:
             self._admission.take()
         except OverloadedError as error:
-            return grpc.unary_unary_rpc_method_handler(_raise(error))
+            return grpc.stream_unary_rpc_method_handler(_raise(error))
         call = asyncio.current_task()
         assert call is not None, "gRPC makes a task of each call"
         call.add_done_callback(lambda _: self._admission.release())  # also of one that is broken off
-        return await continuation(handler_call_details)
+        handler = await continuation(handler_call_details)
+
+        async def answer(_: Any, context: Any) -> Any:
+            return await handler.unary_unary(await _message_of(context), context)
+
+        return grpc.stream_unary_rpc_method_handler(
+            answer,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
 
 
 class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no types
@@ -170,6 +192,20 @@ class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
             raise ConfigError(f"gRPC cannot listen on {address} ({error}); is another server there?") from error
         await self._server.start()
         return port
+
+
+async def _message_of(context: Any) -> Any:
+    """Return a call's message, read.
+
+    Raises: as `arriving`; RequestError if there is none, or it cannot be read.
+    """
+    async with arriving():
+        message = await context.read()
+    if message is grpc.aio.EOF:
+        raise RequestError("the call ended without a message")
+    if isinstance(message, RequestError):
+        raise message
+    return message
 
 
 def _raise(error: Exception) -> Callable[[Any, Any], Awaitable[NoReturn]]:

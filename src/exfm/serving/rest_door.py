@@ -15,21 +15,28 @@ import uvicorn
 from kserve.protocol.rest.server import metrics_handler
 from kserve.protocol.rest.v2_endpoints import V2Endpoints
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exfm.errors import ConfigError, ExfmError, OverloadedError, RequestError
-from exfm.serving.call import TIMEOUT, Call, deadline_of
+from exfm.errors import ConfigError, ExfmError, OverloadedError, RequestError, StalledRequestError
+from exfm.serving.call import TIMEOUT, Call, arriving, deadline_of
 from exfm.serving.config import ServerConfig
 from exfm.serving.dataplane import ServedModels
 from exfm.serving.model import ServedModel
 from exfm.serving.rest_body import JSON_LENGTH_HEADER, answer_body, read_body
-from exfm.serving.status import message_of, status_of
+from exfm.serving.status import failed_with, given_up
 from exfm.serving.tracing.breakdown import Layer
 from exfm.serving.tracing.spans import spanned
 from exfm.serving.tracing.stopwatch import TRACE, Stopwatch, timed, wants_breakdown
 
 RETRY_AFTER_S = "1"
 """What a refused client is told; HTTP knows whole seconds only."""
+
+
+KEEP_ALIVE_S = 65
+"""Time for which an idle connection stays open, as KServe's own servers have it: longer than the minute for which
+gateways hold on to it. uvicorn's own is 5 s, and a request that meets the end of a connection fails."""
 
 
 class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
@@ -94,20 +101,40 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
         if stopwatch is not None and is_told:  # once more: it tells what its own writing took
             answer = answer.telling(TRACE, stopwatch.read().to_json())
             content, num_json = answer_body(answer, query, model_name=model.name, model_version=model.bundle_id)
-        # Load balancers send no new connections to a server that leaves, but clients hold on to those that they have.
-        headers = {"Connection": "close"} if self._models.is_leaving else {}
         if num_json is None:
-            return Response(content, media_type="application/json", headers=headers)
-        headers[JSON_LENGTH_HEADER] = str(num_json)
+            return Response(content, media_type="application/json")
+        headers = {JSON_LENGTH_HEADER: str(num_json)}
         return Response(content, media_type="application/octet-stream", headers=headers)
 
     async def _read(self, request: fastapi.Request) -> bytes:
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._config.max_message_bytes:
-                raise RequestError(f"the body is larger than max_message_bytes, {self._config.max_message_bytes} B")
+        async with arriving():
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > self._config.max_message_bytes:
+                    raise RequestError(f"the body is larger than max_message_bytes, {self._config.max_message_bytes} B")
         return bytes(body)
+
+
+class Leaving:
+    """Closes the connections of a server that leaves with its next answers, whatever these are.
+
+    Load balancers send it no new ones, but clients hold on to those that they have.
+    """
+
+    def __init__(self, app: ASGIApp, *, models: ServedModels) -> None:
+        self._app = app
+        self._models = models
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; the arguments are ASGI's."""
+
+        async def send_on(message: Message) -> None:
+            if self._models.is_leaving and message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, receive, send_on)
 
 
 def make_app(models: ServedModels, *, config: ServerConfig, infers: bool) -> fastapi.FastAPI:
@@ -128,6 +155,7 @@ def make_app(models: ServedModels, *, config: ServerConfig, infers: bool) -> fas
     for kind in (ExfmError, Exception):
         app.add_exception_handler(kind, _error_response)
     app.add_exception_handler(HTTPException, _http_error_response)
+    app.add_exception_handler(ClientDisconnect, _no_response)
     return app
 
 
@@ -137,10 +165,11 @@ class RestServer(uvicorn.Server):
     def __init__(self, models: ServedModels, *, config: ServerConfig, infers: bool) -> None:
         super().__init__(
             uvicorn.Config(
-                make_app(models, config=config, infers=infers),
+                Leaving(make_app(models, config=config, infers=infers), models=models),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=config.drain_s,
             )
         )
@@ -181,8 +210,19 @@ class RestServer(uvicorn.Server):
 
 
 async def _error_response(request: fastapi.Request, error: Exception) -> Response:
-    headers = {"Retry-After": RETRY_AFTER_S} if isinstance(error, OverloadedError) else {}
-    return JSONResponse({"error": message_of(error)}, status_code=status_of(error).http, headers=headers)
+    headers = {}
+    if isinstance(error, OverloadedError):
+        headers["Retry-After"] = RETRY_AFTER_S
+    if isinstance(error, StalledRequestError):  # or the connection would wait on for the rest
+        headers["Connection"] = "close"
+    status, message = failed_with(error)
+    return JSONResponse({"error": message}, status_code=status.http, headers=headers)
+
+
+async def _no_response(request: fastapi.Request, error: Exception) -> Response:
+    """Return what nobody reads: the client hung up before its body was here."""
+    given_up()
+    return Response(status_code=400)
 
 
 async def _http_error_response(request: fastapi.Request, error: Exception) -> Response:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import grpc
 from kserve.errors import ModelNotReady, ServerNotLive, ServerNotReady
+from prometheus_client import Counter
 
 from exfm.errors import (
     DataError,
@@ -20,6 +21,12 @@ from exfm.errors import (
 )
 
 logger = logging.getLogger(__name__)
+
+FAILED = Counter(
+    "exfm_failed_requests",
+    "Requests that ended in an error, by gRPC's name of it, by any door; CANCELLED: broken off before there was one",
+    ["code"],
+)
 
 MAX_MESSAGE_CHARACTERS = 4_000
 """gRPC sends messages in headers, and clients refuse more than 8 KiB of those."""
@@ -50,14 +57,30 @@ _STATUSES: dict[type[BaseException], Status] = {
 }
 
 
-def status_of(error: BaseException) -> Status:
+for _code in (grpc.StatusCode.CANCELLED, *(status.grpc for status in (*_STATUSES.values(), _INTERNAL))):
+    FAILED.labels(code=_code.name)  # shows 0 before the first
+
+
+def failed_with(error: BaseException) -> tuple[Status, str]:
+    """Return what a request's error is to its client, in codes and words, and count it."""
+    status = _status_of(error)
+    FAILED.labels(code=status.grpc.name).inc()
+    return status, _message_of(error)
+
+
+def given_up() -> None:
+    """Count a request whose client waits no longer."""
+    FAILED.labels(code=grpc.StatusCode.CANCELLED.name).inc()
+
+
+def _status_of(error: BaseException) -> Status:
     """Return the codes of an error; one that nobody foresaw is internal."""
     return next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), _INTERNAL)
 
 
-def message_of(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     """Return what a client may read of an error, in ASCII; one that nobody foresaw goes to the log instead."""
-    if status_of(error) is not _INTERNAL or isinstance(error, ExfmError):
+    if _status_of(error) is not _INTERNAL or isinstance(error, ExfmError):
         return str(error).encode("ascii", "backslashreplace").decode()[:MAX_MESSAGE_CHARACTERS]
     logger.error("internal error", exc_info=error)
     return "internal error; the server's log has its trace"

@@ -6,6 +6,7 @@ let go of the interpreter often: what it holds it for is what requests wait for.
 
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -103,3 +104,21 @@ def folder_of_this_start(parent: str, *, model: str) -> Path:
     """Return the folder below `parent` for what this process writes down of a model, from now on."""
     began = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     return Path(parent) / f"{model}-{began}-{socket.gethostname()}-{os.getpid()}"
+
+
+def starts_of_host(parent: Path, *, model: str) -> dict[Path, int]:
+    """Return the folders of all starts of this host, or pod, there that served a model, and their processes."""
+    form = re.compile(rf"{re.escape(model)}-\d{{8}}T\d{{6}}-{re.escape(socket.gethostname())}-(\d{{1,9}})")
+    folders = parent.iterdir() if parent.is_dir() else ()
+    return {folder: int(match[1]) for folder in folders if (match := form.fullmatch(folder.name))}
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether the process of an earlier start is gone; one that had our number is."""
+    if pid == os.getpid():
+        return True
+    try:
+        os.kill(pid, 0)  # which asks whether it could be
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)
+    return False

@@ -10,9 +10,10 @@ from prometheus_client import Counter
 
 from exfm.errors import DeadlineError, OverloadedError, RequestError, ShardUnavailableError, VersionMismatchError
 from exfm.models.scoring import NetSums
+from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.ranker.hedging import Hedge
-from exfm.serving.ranker.link import NO_ANSWER, ShardCall, ShardLink
+from exfm.serving.ranker.link import ShardCall, ShardLink
 from exfm.serving.ranker.lookup_metrics import LookupMetrics
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,11 @@ MISSING = Counter(
     "Lookups of a shard that gave no sums: it was away, late, overloaded, or not asked because of that",
     ["shard"],
 )
+
+
+ALMOST_S, ALMOST_SHARE = 0.005, 0.01
+"""Time from a deadline, or share of the time allowed, that is none to another clock: gRPC breaks a request off at its
+client's deadline, of which it sends three digits. Who hears of that much later was busy, and may have an answer."""
 
 
 class Pass(Enum):
@@ -111,18 +117,21 @@ class GuardedShard:
         try:
             sums = await self._shard.sums(call)
         except asyncio.CancelledError:
-            self._breaker.learned_nothing(admitted)
+            if _is_over(call.deadline):
+                self._silent(self._link.late(call.deadline), admitted, had_ms=had_ms)
+            else:
+                self._breaker.learned_nothing(admitted)
             raise
         except OverloadedError:  # it answers at once: there is nothing to wait for, hence to save
             self._missing.inc()
             self._answered()
             raise
-        except NO_ANSWER as error:
+        except DeadlineError as error:
+            self._silent(error, admitted, had_ms=had_ms)
+            raise
+        except ShardUnavailableError as error:
             self._missing.inc()
-            if isinstance(error, DeadlineError) and had_ms < self._config.breaker_patience_ms:
-                self._breaker.learned_nothing(admitted)
-            else:
-                self._failed(error, admitted)
+            self._failed(error, admitted)
             raise
         except VersionMismatchError as error:
             self._link.mismatched(str(error))
@@ -143,6 +152,13 @@ class GuardedShard:
             logger.info("%s answers again", self)
         self._breaker.answered()
 
+    def _silent(self, error: DeadlineError, admitted: Pass, *, had_ms: float) -> None:
+        self._missing.inc()
+        if had_ms < self._config.breaker_patience_ms:
+            self._breaker.learned_nothing(admitted)
+        else:
+            self._failed(error, admitted)
+
     def _failed(self, error: Exception, admitted: Pass) -> None:
         was_open = self._breaker.is_open
         self._breaker.failed(admitted)
@@ -152,3 +168,9 @@ class GuardedShard:
                 "%s failed %d times in a row and is asked once in %d ms until it answers: %s",
                 self, self._config.breaker_failures, self._config.breaker_pause_ms, error,
             )  # fmt: skip
+
+
+def _is_over(deadline: Deadline) -> bool:
+    """Return whether this is the moment of a deadline."""
+    almost_s = max(ALMOST_S, ALMOST_SHARE * deadline.allowed_ms * 1e-3)
+    return abs(deadline.at_s - time.monotonic()) < almost_s

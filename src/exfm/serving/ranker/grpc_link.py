@@ -11,7 +11,7 @@ from exfm.errors import ShardUnavailableError
 from exfm.models.scoring import NetSums
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
-from exfm.serving.connections import client_options
+from exfm.serving.connections import CONNECT_MS, client_options
 from exfm.serving.messages import RawResponse
 from exfm.serving.ranker.link import ShardCall, ShardId, ShardLink
 from exfm.serving.shard.protocol import answers_of, shard_model_name, shard_request
@@ -20,7 +20,7 @@ from exfm.serving.tracing.breakdown import Layer
 from exfm.serving.tracing.stopwatch import TRACE, awaited, timed
 from exfm.serving.wire import INFER_METHOD
 
-CONNECT_S = 2.0
+CONNECT_S = CONNECT_MS * 1e-3
 """Time for a new channel to connect before it is given up."""
 LONGEST_CALL_S = 600.0
 """Time for calls under way on a channel that was replaced; each ends by its own deadline before."""

@@ -10,10 +10,10 @@ import contextlib
 import logging
 import random
 import secrets
-import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -28,7 +28,7 @@ from exfm.features.request import raw_request
 from exfm.schema import NUM_CANDIDATES
 from exfm.serving.call import Answer
 from exfm.serving.config import RankerConfig
-from exfm.serving.ranker.backlog import Backlog, Limits, folder_of_this_start
+from exfm.serving.ranker.backlog import Backlog, Limits, folder_of_this_start, has_ended, starts_of_host
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ class RequestLog:
         self._start_id = secrets.token_hex(8)
         self._num_taken = 0
         self._is_paused = False
+        self._pause(not self._has_room())
         self._file: ImpressionsFile | None = None
         self._num_files = self._num_in_file = 0
         limits = Limits(
@@ -111,6 +112,7 @@ class RequestLog:
             raise ConfigError(f"log_folder: {error}") from error
         folder = folder_of_this_start(config.log_folder, model=manifest.name)
         try:
+            _remove_unfinished(folder.parent, model=manifest.name)
             (folder / "impressions").mkdir(parents=True)
             write_json(folder / "schema.json", log_schema(schema).to_dict())
         except OSError as error:
@@ -162,14 +164,22 @@ class RequestLog:
         if self._is_paused:  # since they were taken
             NOT_LOGGED.labels(reason="paused").inc(len(block))
             return
+        try:
+            answered = _pausing(map(self._answered, block))
+            columns = columns_of(
+                answered, self._schema, domain=self._config.log_domain, bundle_id=self._manifest.bundle_id
+            )
+            table = table_of(_pausing(columns), answered)
+        except Exception:  # a fault of ours, which costs these alone
+            NOT_LOGGED.labels(reason="failed").inc(len(block))
+            logger.exception("%d requests are lost to the log", len(block))
+            return
         self._num_in_file += len(block)
         if self._file is None:
             name = f"impressions-{self._num_files:04d}.parquet"
             self._file = ImpressionsFile(self._folder / "impressions" / name, partial=self._folder / f".{name}.partial")
             self._num_files += 1
-        answered = _pausing(map(self._answered, block))
-        columns = columns_of(answered, self._schema, domain=self._config.log_domain, bundle_id=self._manifest.bundle_id)
-        self._file.add(table_of(_pausing(columns), answered))
+        self._file.add(table)
 
     def _answered(self, one: _Waiting) -> Answered:
         return Answered(
@@ -200,7 +210,7 @@ class RequestLog:
         if is_paused and not self._is_paused:
             logger.warning(
                 "the log has no room for another file and pauses; take some from %s, or raise log_max_mib",
-                self._folder,
+                self._folder.parent,
             )
         if self._is_paused and not is_paused:
             logger.info("the log goes on")
@@ -208,10 +218,19 @@ class RequestLog:
 
     def _has_room(self) -> bool:
         size_bytes = 0
-        for file in self._folder.parent.glob(f"{self._manifest.name}-*-{socket.gethostname()}-*/**/*.parquet*"):
+        starts = starts_of_host(self._folder.parent, model=self._manifest.name)
+        for file in chain.from_iterable(folder.glob("**/*.parquet*") for folder in starts):
             with contextlib.suppress(OSError):  # it was taken away
                 size_bytes += file.stat().st_size
         return size_bytes + ROOM_BYTES <= self._config.log_max_mib * 2**20
+
+
+def _remove_unfinished(parent: Path, *, model: str) -> None:
+    """Remove what starts of this host that were killed had begun to write: nobody can read it, and it takes room."""
+    for folder, pid in starts_of_host(parent, model=model).items():
+        if has_ended(pid):
+            for partial in folder.glob(".*.partial"):
+                partial.unlink(missing_ok=True)
 
 
 def _unlogged(answer: Answer, reason: str) -> Answer:

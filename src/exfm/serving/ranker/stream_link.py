@@ -14,6 +14,7 @@ from exfm.errors import RequestError, ServingError, ShardUnavailableError, Versi
 from exfm.models.scoring import NetSums
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
+from exfm.serving.connections import CONNECT_MS
 from exfm.serving.ranker.link import ShardCall, ShardId, ShardLink
 from exfm.serving.ranker.stream_connection import Place, ShardConnection
 from exfm.serving.stream.frames import Frame, Kind, ask_frame, read_answer, read_error, split_note, with_note
@@ -28,7 +29,7 @@ Parsed = TypeVar("Parsed")
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S = 2.0
+CONNECT_S = CONNECT_MS * 1e-3
 """Time for an attempt to connect, or to look a name up, before it is given up."""
 RESOLVE_S = 5.0
 """Pause between two lookups of a name all of whose servers are connected: so long an added one waits for its share."""
@@ -64,9 +65,9 @@ class StreamLink(ShardLink):
         A lookup changes nothing, so one that met a lost server is sent again to another, within its deadline.
         """
         for number in range(self._config.lookup_attempts):
+            connection = self._next_connection(call.asked) or await self._connected(call.deadline)
             if number:
                 self._retried.inc()
-            connection = self._next_connection(call.asked) or await self._connected(call.deadline)
             call.asked.add(connection)
             try:
                 return await self._ask(connection, call)

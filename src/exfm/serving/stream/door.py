@@ -12,7 +12,7 @@ from exfm.errors import ConfigError, LookupTooLargeError, OverloadedError, Reque
 from exfm.serving.admission import Admission
 from exfm.serving.call import Deadline
 from exfm.serving.config import ShardConfig
-from exfm.serving.status import message_of, status_of
+from exfm.serving.status import failed_with
 from exfm.serving.stream.connection import Connection
 from exfm.serving.stream.frames import (
     LEAVING_FRAME,
@@ -294,4 +294,5 @@ class RankerConnection(Connection):
 
 
 def _error(error: Exception, frame: Frame) -> bytes:
-    return error_frame(status_of(error).grpc.value[0], message_of(error), request=frame.request)
+    status, message = failed_with(error)
+    return error_frame(status.grpc.value[0], message, request=frame.request)
