@@ -577,6 +577,26 @@ def test_one_version_cannot_mean_two_bundles(release: Make, config: DeployConfig
     assert cluster.names() == ["students", "students-v1-s0", "students-v1-s1"]
 
 
+def test_of_two_bundles_that_take_one_version_at_a_time_the_later_one_is_refused(
+    release: Make, config: DeployConfig
+) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    other = release(2).model_copy(update={"bundle_id": "f" * 64})
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        if not said:  # of the room that there is; what follows is the first write
+            deploy(cluster, release(2), config)
+        said.append(line)
+
+    with pytest.raises(RolloutError, match=r"version 2 is deployed from bundle 0000.*; students v2 serves on"):
+        roll_out(as_cluster(cluster), other, config, say=say)
+    history = observe(as_cluster(cluster), "students").history
+    assert history is not None
+    assert history.current.release.bundle_id == release(2).bundle_id
+
+
 def test_a_rollout_that_a_quota_cannot_hold_makes_nothing(release: Make, config: DeployConfig) -> None:
     quota: Any = {
         "metadata": {"name": "team"},

@@ -111,7 +111,7 @@ def transports(
 def serving(
     out: Annotated[Path, typer.Option(help="Folder for the page, its picture and the raw numbers.")],
     settings: Annotated[
-        Path | None, typer.Option(help="YAML file of what to measure, instead of what fits into 45 minutes.")
+        Path | None, typer.Option(help="YAML file of what to measure, instead of what takes about an hour.")
     ] = None,
 ) -> None:
     """Measure sharded beside unsharded serving on two cores of this machine: P50, P99 and CPU time, as ratios."""

@@ -149,6 +149,8 @@ def _roll_out(cluster: Cluster, release: Release, config: DeployConfig, *, say: 
     most_switched = 0
     while True:
         seen = observe(cluster, release.vm)
+        if why := conflict(release, seen):  # another one took the version since
+            raise RolloutError(why)
         action = next_action(release, seen, config, now_s=int(time.time()))
         if not applied and not isinstance(action, Collect) and not seen.is_leaving(release):
             # Settings may have changed since a version was applied; applying the same again changes nothing.
