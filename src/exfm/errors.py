@@ -23,6 +23,7 @@
         ├── ShardUnavailableError  3           UNAVAILABLE          503
         ├── OverloadedError        3           RESOURCE_EXHAUSTED   429   more requests than a server can answer
         └── DeadlineError          3           DEADLINE_EXCEEDED    504
+            └── StalledError       3           DEADLINE_EXCEEDED    504   a request that was begun and does not come
 
 A message names the thing, what was found, what was expected, and what to do.
 """
@@ -139,5 +140,5 @@ class DeadlineError(ServingError):
     """The time that the caller allowed is used up."""
 
 
-class StalledRequestError(DeadlineError):
+class StalledError(DeadlineError):
     """A request was begun, but does not come."""

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from exfm.errors import DeadlineError, RequestError, StalledRequestError
+from exfm.errors import DeadlineError, RequestError, StalledError
 from exfm.features.oip import Tensor, chosen_outputs
 from exfm.serving.tracing.stopwatch import Stopwatch
 
@@ -100,13 +100,13 @@ class Answer:
 async def arriving() -> AsyncIterator[None]:
     """Read a request in a block.
 
-    Raises: StalledRequestError if it does not come.
+    Raises: StalledError if it does not come.
     """
     try:
         async with asyncio.timeout(ARRIVAL_S):
             yield
     except TimeoutError as error:
-        raise StalledRequestError(f"the request did not come within {ARRIVAL_S:g} s") from error
+        raise StalledError(f"the request did not come within {ARRIVAL_S:g} s") from error
 
 
 def deadline_of(timeout_us: Any, *, transport_s: float | None, default_ms: int, came_s: float) -> Deadline:

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exfm.errors import ConfigError, ExfmError, OverloadedError, RequestError, StalledRequestError
+from exfm.errors import ConfigError, ExfmError, OverloadedError, RequestError, StalledError
 from exfm.serving.call import TIMEOUT, Call, arriving, deadline_of
 from exfm.serving.config import ServerConfig
 from exfm.serving.dataplane import ServedModels
@@ -213,7 +213,7 @@ async def _error_response(request: fastapi.Request, error: Exception) -> Respons
     headers = {}
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = RETRY_AFTER_S
-    if isinstance(error, StalledRequestError):  # or the connection would wait on for the rest
+    if isinstance(error, StalledError):  # or the connection would wait on for the rest
         headers["Connection"] = "close"
     status, message = failed_with(error)
     return JSONResponse({"error": message}, status_code=status.http, headers=headers)
