@@ -79,8 +79,8 @@ class DeployConfig(Config):
     Rankers refuse to start with `degrade` on a bundle that has no fallback rows."""
     ready_timeout_s: Annotated[int, Field(ge=10, le=86_400)] = 900
     """Time for a version's servers to become ready, in seconds; 10 to 86,400. Rankers are replaced one by one, and each
-    that is has the next one's time begin anew. A failure that no waiting mends (a
-    server that ends again and again, an image that cannot be had) ends the wait at once."""
+    that is has the next one's time begin anew. A failure that no waiting mends (a server that ends again and again, an
+    image that cannot be had) ends the wait at once."""
     hot_s: Annotated[int, Field(ge=0, le=2_592_000)] = 3_600
     """Time that the last version's shards stay after another took over, in seconds; 0 (they go at once) to 2,592,000.
     While they stay its memory is used, and a rollback takes no loading; they go with the first `exfm deploy`,

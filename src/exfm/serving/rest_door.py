@@ -33,7 +33,6 @@ from exfm.serving.tracing.stopwatch import TRACE, Stopwatch, timed, wants_breakd
 RETRY_AFTER_S = "1"
 """What a refused client is told; HTTP knows whole seconds only."""
 
-
 KEEP_ALIVE_S = 65
 """Time for which an idle connection stays open, as KServe's own servers have it: longer than the minute for which
 gateways hold on to it. uvicorn's own is 5 s, and a request that meets the end of a connection fails."""

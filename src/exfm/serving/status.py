@@ -65,7 +65,7 @@ def failed_with(error: BaseException) -> tuple[Status, str]:
     """Return what a request's error is to its client, in codes and words, and count it."""
     status = _status_of(error)
     FAILED.labels(code=status.grpc.name).inc()
-    return status, _message_of(error)
+    return status, _message_of(error, status)
 
 
 def given_up() -> None:
@@ -78,9 +78,9 @@ def _status_of(error: BaseException) -> Status:
     return next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), _INTERNAL)
 
 
-def _message_of(error: BaseException) -> str:
+def _message_of(error: BaseException, status: Status) -> str:
     """Return what a client may read of an error, in ASCII; one that nobody foresaw goes to the log instead."""
-    if _status_of(error) is not _INTERNAL or isinstance(error, ExfmError):
+    if status is not _INTERNAL or isinstance(error, ExfmError):
         return str(error).encode("ascii", "backslashreplace").decode()[:MAX_MESSAGE_CHARACTERS]
     logger.error("internal error", exc_info=error)
     return "internal error; the server's log has its trace"

@@ -12,7 +12,6 @@ from exfm.bench.serving.peers import FASTER, SMALLER, PeersFound, is_faster
 from exfm.bench.serving.ratios import MAX_HALF_WIDTH, MAX_OWN_HALF_WIDTH
 from exfm.bench.serving.starts import OPEN_REQUESTS
 from exfm.bench.serving.sweep import FLAT, SweepFound, is_flat
-from exfm.bench.serving.tables import case_text
 from exfm.bench.serving.targets import MIN_BLOCKS, MIN_REQUESTS_P99, MIN_STARTS, judged
 from exfm.models.config import NetworkConfig
 from exfm.planning.sizes import bytes_text
@@ -106,7 +105,7 @@ def _times(config: ServingBenchConfig) -> str:
 def _unfinished(findings: Findings) -> list[str]:
     """Return which cases want starts that are still to come, or never came; nothing if none does."""
     planned = len(findings.config.blocks_of_starts())
-    begun = [(case_text(one), len(one.unsharded.starts)) for one in findings.cases]
+    begun = [(tables.case_text(one), len(one.unsharded.starts)) for one in findings.cases]
     parts = [f"{what}: {number} of {planned}" for what, number in begun if number < planned]
     return [f"Starts that were measured: {'; '.join(parts)}."] if parts else []
 

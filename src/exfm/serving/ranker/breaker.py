@@ -24,7 +24,6 @@ MISSING = Counter(
     ["shard"],
 )
 
-
 ALMOST_S, ALMOST_SHARE = 0.005, 0.01
 """Time from a deadline, or share of the time allowed, that is none to another clock: gRPC breaks a request off at its
 client's deadline, of which it sends three digits. Who hears of that much later was busy, and may have an answer."""
