@@ -1,4 +1,6 @@
+import json
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -6,11 +8,22 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from exfm.artifact.digests import FileDigest, verify_folder
-from exfm.artifact.storage import MANIFEST, Ref, is_local, join, read_file, reading, ref_to, write_file, writing
+from exfm.artifact.digests import FileDigest, digests_of_folder, verify_folder
+from exfm.artifact.storage import (
+    MANIFEST,
+    Ref,
+    is_local,
+    join,
+    read_file,
+    reading,
+    ref_to,
+    remove_file,
+    write_file,
+    writing,
+)
 from exfm.errors import ConfigError, StorageError
 
-FILES = {"data.bin": b"\x00\x01", "deep/er/data.txt": b"text", "a file with spaces": b"", MANIFEST: b'{"a": 1}\n'}
+FILES = {"data.bin": b"\x00\x01", "deep/er/data.txt": b"text", "a file with spaces": b""}
 
 
 class CrashError(Exception):
@@ -24,9 +37,12 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def fill(folder: Path, files: dict[str, bytes]) -> None:
+    """Write files, and the manifest that lists them."""
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
+    listed = {name: digest.to_dict() for name, digest in digests_of_folder(folder).items()}
+    (folder / MANIFEST).write_text(json.dumps({"files": listed}))
 
 
 def fill_and_crash(folder: Path, files: dict[str, bytes]) -> None:
@@ -41,7 +57,9 @@ def put(uri: str, files: dict[str, bytes] = FILES) -> Ref:
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
-    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    """Return a folder's files but its manifest."""
+    files = (file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 def test_what_was_written_is_read(root: str) -> None:
@@ -53,10 +71,110 @@ def test_what_was_written_is_read(root: str) -> None:
 def test_writing_replaces_the_folder_as_a_whole(root: str) -> None:
     uri = join(root, "out")
     put(uri)
-    new = {"other": b"new", MANIFEST: b"{}"}
+    new = {"other": b"new"}
     ref = put(uri, new)
     with reading(ref) as folder:
         assert content_of(folder) == new
+    for name in FILES:
+        with pytest.raises(StorageError, match="no such file"):
+            read_file(join(uri, name))
+
+
+def test_what_somebody_else_keeps_below_a_url_stays_and_is_not_copied() -> None:
+    root = f"memory://{uuid.uuid4().hex}"
+    kept = {"others.txt": b"theirs", "deep/others.txt": b"theirs, too"}
+    for name, content in kept.items():
+        write_file(join(root, name), content)
+    put(root)  # of a whole store, such as s3://bucket
+    ref = put(root, {"deep/own": b"1"})
+    assert {name: read_file(join(root, name)) for name in kept} == kept
+    with reading(ref) as folder:
+        assert content_of(folder) == {"deep/own": b"1"}
+
+
+def test_a_local_folder_that_holds_something_else_is_refused_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(StorageError, match=r"holds 'thesis\.txt', which no stage wrote, and which would be lost"):
+        put(str(tmp_path))
+    with pytest.raises(StorageError, match=r"thesis\.txt is a file; name a folder"):
+        put(str(tmp_path / "thesis.txt"))
+    assert content_of(tmp_path) == {"thesis.txt": b"mine"}
+    put(str(tmp_path / "out"))
+    (tmp_path / "out" / "deep" / "notes.txt").write_text("mine, too")
+    with pytest.raises(StorageError, match=r"holds 'deep/notes\.txt', which no stage wrote"):
+        put(str(tmp_path / "out"))
+    assert content_of(tmp_path / "out") == {**FILES, "deep/notes.txt": b"mine, too"}
+
+
+def test_a_hidden_file_hinders_nobody(tmp_path: Path) -> None:
+    put(str(tmp_path / "out"))
+    (tmp_path / "out" / ".DS_Store").write_text("a desktop's")
+    put(str(tmp_path / "out"))
+    assert content_of(tmp_path / "out") == FILES
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    put(str(tmp_path / "out"))
+    assert content_of(tmp_path / "out") == FILES
+
+
+def test_a_folder_of_another_kind_is_known_by_the_file_that_it_holds(root: str) -> None:
+    uri = join(root, "counted")
+    for content in (b"1", b"2"):
+        with writing(uri, files=("mark.json", "data")) as folder:
+            (folder / "mark.json").write_bytes(content)
+            (folder / "data").write_bytes(content)
+        assert read_file(join(uri, "mark.json")) == read_file(join(uri, "data")) == content
+
+
+NO_MANIFESTS = [
+    (b"{", r"manifest\.json: not JSON: .*; no stage wrote this: name another folder"),
+    (b"[1]", r"manifest\.json: \(top level\): Input should be a valid dictionary"),
+    (b'{"name": "a web app"}', r"manifest\.json: files: Field required; no stage wrote this"),
+    (b'{"files": [{"name": "requests-00000.safetensors"}]}', r"files: Input should be a valid dictionary"),  # a trace's
+    (b'{"files": {"../others.txt": {"sha256": "%s", "size_bytes": 1}}}' % (b"0" * 64), "lies outside the folder"),
+]
+
+
+@pytest.mark.parametrize(("manifest", "message"), NO_MANIFESTS)
+def test_a_folder_whose_manifest_is_no_stages_is_neither_read_nor_replaced(
+    root: str, manifest: bytes, message: str
+) -> None:
+    uri = join(root, "out")
+    write_file(join(uri, MANIFEST), manifest)
+    write_file(join(uri, "data.bin"), b"theirs")
+    with pytest.raises(StorageError, match=message), reading(ref_to(uri)):
+        pass
+    with pytest.raises(StorageError, match=message), writing(uri) as folder:
+        fill_and_crash(folder, FILES)  # the work of hours
+    assert read_file(join(uri, "data.bin")) == b"theirs"
+
+
+def test_after_an_upload_that_was_killed_another_leaves_a_whole_folder() -> None:
+    uri = f"memory://{uuid.uuid4().hex}/out"
+    put(uri, {"old": b"1", "both": b"1"})
+    remove_file(join(uri, MANIFEST))
+    write_file(join(uri, "half"), b"1")
+    ref = put(uri, {"both": b"2"})
+    with reading(ref) as folder:
+        assert content_of(folder) == {"both": b"2"}
+
+
+def test_a_file_of_before_that_somebody_removed_hinders_nobody() -> None:
+    uri = f"memory://{uuid.uuid4().hex}/out"
+    put(uri)
+    remove_file(join(uri, "data.bin"))
+    with reading(put(uri, {"new": b"1"})) as folder:
+        assert content_of(folder) == {"new": b"1"}
+
+
+@pytest.mark.parametrize("uri", ["pvc://claim/out", "nowhere://out"])
+def test_a_store_that_nothing_here_can_reach_is_named(uri: str) -> None:
+    uses: tuple[Callable[[str], object], ...] = (ref_to, read_file, remove_file, put)
+    for use in uses:
+        with pytest.raises(StorageError, match=rf"^{uri}.*: Protocol not known: .*; name a folder or an s3:// URL"):
+            use(uri)
 
 
 def test_writing_starts_from_an_empty_folder(root: str) -> None:
@@ -82,7 +200,7 @@ def test_a_failure_keeps_the_old_folder(root: str) -> None:
     uri = join(root, "out")
     ref = put(uri)
     with pytest.raises(CrashError), writing(uri) as folder:
-        fill_and_crash(folder, {MANIFEST: b"half"})
+        fill_and_crash(folder, {"half": b""})
     with reading(ref) as kept:
         assert content_of(kept) == FILES
 
@@ -91,7 +209,7 @@ def test_the_old_folder_is_there_until_the_block_ends(root: str) -> None:
     uri = join(root, "out")
     ref = put(uri)
     with writing(uri) as folder:
-        fill(folder, {MANIFEST: b"{}"})
+        fill(folder, {})
         with reading(ref) as old:
             assert content_of(old) == FILES
 
@@ -110,7 +228,7 @@ def test_a_written_folder_may_be_entered_by_others(tmp_path: Path) -> None:
 def test_reading_a_folder_with_another_manifest_is_refused(root: str) -> None:
     uri = join(root, "out")
     old = put(uri)
-    new = put(uri, {MANIFEST: b"{}"})
+    new = put(uri, {})
     with pytest.raises(StorageError) as raised, reading(old):
         pass
     assert uri in str(raised.value)
@@ -160,7 +278,7 @@ class FullStore(MemoryFileSystem):  # type: ignore[misc]
 def test_the_manifest_is_uploaded_last() -> None:
     fsspec.register_implementation("full", FullStore, clobber=True)
     with pytest.raises(CrashError, match=r"no room for .*/manifest\.json"), writing("full://out") as folder:
-        fill(folder, {"a": b"", MANIFEST: b"{}", "zz": b"", "z/z": b""})
+        fill(folder, {"a": b"", "zz": b"", "z/z": b""})
     with pytest.raises(StorageError, match=r"no manifest\.json there"):
         ref_to("full://out")
     assert not folder.exists()

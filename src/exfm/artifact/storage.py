@@ -9,17 +9,17 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import fsspec
-from pydantic import StringConstraints
+from pydantic import ConfigDict, StringConstraints, model_validator
 
-from exfm.artifact.digests import FileDigest, Sha256, digest_of_file, verify_folder
+from exfm.artifact.digests import FileDigest, Sha256, verify_folder
 from exfm.config import Config
-from exfm.errors import StorageError
+from exfm.errors import ConfigError, StorageError
 
 MANIFEST = "manifest.json"
 """The file whose presence makes a folder complete: written last, and digested by whoever refers to the folder."""
@@ -39,13 +39,17 @@ def is_local(uri: str) -> bool:
 
 
 def remove_file(uri: str) -> None:
-    """Remove one file, if it is there."""
-    if is_local(uri):
-        Path(uri).unlink(missing_ok=True)
-        return
-    filesystem, path = _remote(uri)
-    if filesystem.exists(path):
-        filesystem.rm_file(path)
+    """Remove one file, if it is there.
+
+    Raises: StorageError if it cannot be removed, or nobody can tell whether it is there.
+    """
+    with _telling(uri):
+        if is_local(uri):
+            Path(uri).unlink(missing_ok=True)
+            return
+        filesystem, path = _remote(uri)
+        if filesystem.exists(path):
+            filesystem.rm_file(path)
 
 
 def resolve_path(uri: str, *, base: Path) -> str:
@@ -59,17 +63,22 @@ def join(uri: str, *parts: str) -> str:
 
 
 @contextmanager
-def writing(uri: str) -> Iterator[Path]:
+def writing(uri: str, *, files: Sequence[str] = ()) -> Iterator[Path]:
     """Yield an empty local folder that takes the place of `uri` when the block ends, and vanishes if it fails.
 
-    Raises: StorageError if `uri` cannot be written.
+    `files` are those of every folder of its kind, of which the first makes it complete; none: MANIFEST, and those that
+    it lists. A local folder that holds others is refused, and below a URL others stay as they are.
+
+    Raises: StorageError if `uri` cannot be written, or something else is there.
     """
     with _telling(uri):
         if is_local(uri):
             target = Path(uri)
+            _require_ours(target, files)
             target.parent.mkdir(parents=True, exist_ok=True)
             scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         else:
+            _uploaded(uri, files)  # what is nobody's to replace is told before the work
             scratch = Path(tempfile.mkdtemp(prefix="exfm-"))
     try:
         folder = scratch / "new"
@@ -79,7 +88,7 @@ def writing(uri: str) -> Iterator[Path]:
             if is_local(uri):
                 _swap(folder, target, scratch)
             else:
-                _upload(folder, uri)
+                _upload(folder, uri, files=files)
     finally:
         shutil.rmtree(scratch)
 
@@ -88,23 +97,32 @@ def writing(uri: str) -> Iterator[Path]:
 def reading(ref: Ref) -> Iterator[Path]:
     """Yield a local folder with the files of `ref`, each checked against its digest.
 
-    Hashing costs about a second a GB; it is what makes a reference mean one content.
+    Of a remote folder those files are copied that its manifest lists, and no others. Hashing costs about a second a GB;
+    it is what makes a reference mean one content.
 
     Raises: StorageError if it is missing, its manifest is another one than `ref` says, or a file is damaged.
     """
+    manifest = _read_manifest(ref.uri)
+    found = hashlib.sha256(manifest).hexdigest()
+    if found != ref.digest:
+        raise StorageError(
+            f"{ref.uri}: {MANIFEST} has SHA-256 {found}, expected {ref.digest}; "
+            "the folder was written again since: run the stages after it again"
+        )
+    files = _files_of(manifest, source=join(ref.uri, MANIFEST))
     if is_local(ref.uri):
         folder = Path(ref.uri)
-        _check(folder, ref)
+        verify_folder(folder, files)
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
         folder = Path(scratch) / "copy"
+        folder.mkdir()
+        (folder / MANIFEST).write_bytes(manifest)
         with _telling(ref.uri):
             filesystem, path = _remote(ref.uri)
-            if not filesystem.exists(f"{path}/{MANIFEST}"):
-                raise _missing(ref.uri)
-            filesystem.get(f"{path}/", str(folder), recursive=True)
-        _check(folder, ref)
+            filesystem.get([f"{path}/{name}" for name in files], [str(folder / name) for name in files])
+        verify_folder(folder, files)
         yield folder
 
 
@@ -113,11 +131,7 @@ def ref_to(uri: str) -> Ref:
 
     Raises: StorageError if there is none.
     """
-    with _telling(uri):
-        filesystem, path = _remote(join(uri, MANIFEST))
-        if not filesystem.exists(path):
-            raise _missing(uri)
-    return Ref(uri=uri, digest=hashlib.sha256(read_file(join(uri, MANIFEST))).hexdigest())
+    return Ref(uri=uri, digest=hashlib.sha256(_read_manifest(uri)).hexdigest())
 
 
 def write_file(uri: str, content: bytes) -> None:
@@ -148,6 +162,60 @@ def read_file(uri: str) -> bytes:
     return content
 
 
+class _Listing(Config):
+    """What the manifests of all stages and bundles have."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    files: dict[str, FileDigest]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        outside = [name for name in self.files if name.startswith("/") or ".." in name.split("/")]
+        if outside:
+            raise ValueError(f"file {outside[0]!r} lies outside the folder")
+        return self
+
+
+def _files_of(manifest: bytes, *, source: str) -> dict[str, FileDigest]:
+    """Return the files that a manifest lists; `source` names it in errors.
+
+    Raises: StorageError if it is that of no stage and no bundle: a trace's, or not from here.
+    """
+    try:
+        return _Listing.parse(json.loads(manifest), source=source).files
+    except ConfigError as error:
+        raise StorageError(f"{error}; no stage wrote this: name another folder") from error
+    except ValueError as error:
+        raise StorageError(f"{source}: not JSON: {error}; no stage wrote this: name another folder") from error
+
+
+def _read_manifest(uri: str) -> bytes:
+    with _telling(uri):
+        filesystem, path = _remote(join(uri, MANIFEST))
+        if not filesystem.exists(path):
+            raise StorageError(f"{uri}: no {MANIFEST} there; run the stage that writes it")
+        manifest: bytes = filesystem.cat_file(path)
+    return manifest
+
+
+def _require_ours(target: Path, files: Sequence[str]) -> None:
+    """Check that nothing is lost where a folder takes a target's place; hidden files count as nothing."""
+    if not target.exists():
+        return
+    names = {file.relative_to(target).as_posix() for file in target.rglob("*") if file.is_file()}
+    if target.is_file():
+        raise StorageError(f"{target} is a file; name a folder")
+    ours = set(files)
+    if not files and MANIFEST in names:
+        ours = {MANIFEST, *_files_of((target / MANIFEST).read_bytes(), source=str(target / MANIFEST))}
+    others = sorted(name for name in names - ours if not Path(name).name.startswith("."))
+    if others:
+        raise StorageError(
+            f"{target} holds {others[0]!r}, which no stage wrote, and which would be lost; name a folder of its own"
+        )
+
+
 def _swap(folder: Path, target: Path, scratch: Path) -> None:
     folder.chmod(0o755)  # mkdtemp's is private
     old = scratch / "old"
@@ -161,13 +229,34 @@ def _swap(folder: Path, target: Path, scratch: Path) -> None:
         raise
 
 
-def _upload(folder: Path, uri: str) -> None:
+def _upload(folder: Path, uri: str, *, files: Sequence[str]) -> None:
+    """Put a folder's files where those of before go, and nothing else: below a URL may be others' files, too."""
+    before, mark = _uploaded(uri, files), _mark(files)
     filesystem, path = _remote(uri)
-    if filesystem.exists(path):
-        filesystem.rm(path, recursive=True)
-    files = sorted((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f == folder / MANIFEST)
-    for file in files:  # the manifest last: until it is there the folder does not count as finished
-        filesystem.put_file(str(file), f"{path}/{file.relative_to(folder).as_posix()}")
+    if before:
+        filesystem.rm_file(f"{path}/{mark}")  # first: what is left is no finished folder
+    names = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    for name in sorted(names, key=lambda name: (name == mark, name)):  # its mark last: until it is there none is
+        filesystem.put_file(str(folder / name), f"{path}/{name}")
+    for name in sorted(before - names):
+        if filesystem.exists(f"{path}/{name}"):
+            filesystem.rm_file(f"{path}/{name}")
+
+
+def _uploaded(uri: str, files: Sequence[str]) -> set[str]:
+    """Return the names of the files of a finished folder, of which its manifest tells; none if there is no such folder.
+
+    Raises: StorageError if the manifest there is that of no stage.
+    """
+    place = join(uri, _mark(files))
+    filesystem, path = _remote(place)
+    if not filesystem.exists(path):
+        return set()
+    return set(files) or {MANIFEST, *_files_of(filesystem.cat_file(path), source=place)}
+
+
+def _mark(files: Sequence[str]) -> str:
+    return files[0] if files else MANIFEST
 
 
 @contextmanager
@@ -190,24 +279,9 @@ def _store_errors() -> tuple[type[Exception], ...]:
 
 
 def _remote(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    filesystem, path = fsspec.core.url_to_fs(uri)
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+    except (ImportError, ValueError) as error:  # an unknown scheme, or a store whose client is not installed
+        raise StorageError(f"{uri}: {error}; name a folder or an s3:// URL") from error
     filesystem.invalidate_cache()  # of listings: another process may have written since
     return filesystem, path
-
-
-def _check(folder: Path, ref: Ref) -> None:
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        raise _missing(ref.uri)
-    found = digest_of_file(manifest).sha256
-    if found != ref.digest:
-        raise StorageError(
-            f"{ref.uri}: {MANIFEST} has SHA-256 {found}, expected {ref.digest}; "
-            "the folder was written again since: run the stages after it again"
-        )
-    files = json.loads(manifest.read_bytes()).get("files", {})
-    verify_folder(folder, {name: FileDigest.parse(digest, source=ref.uri) for name, digest in files.items()})
-
-
-def _missing(uri: str) -> StorageError:
-    return StorageError(f"{uri}: no {MANIFEST} there; run the stage that writes it")

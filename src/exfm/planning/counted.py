@@ -6,9 +6,10 @@ The second holds a uint32 tensor for each table, named by it: row numbers, most 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
@@ -16,7 +17,7 @@ from exfm.artifact.manifest import write_json
 from exfm.artifact.rows import Rows
 from exfm.artifact.storage import join, read_file, writing
 from exfm.errors import StorageError
-from exfm.planning.statistics import Statistics
+from exfm.planning.statistics import Statistics, TableStatistics
 
 STATISTICS_FILE = "statistics.json"
 HOTTEST_ROWS_FILE = "hottest_rows.safetensors"
@@ -31,11 +32,11 @@ class Counted:
     """By table: rows that came up, most wanted first, as many as are ranked (MAX_HOTTEST_ROWS)."""
 
     def write(self, out: str) -> None:
-        """Write both files into a folder or under a URL, in place of what was there.
+        """Write both files into a folder or under a URL, in place of what was counted before.
 
-        Raises: StorageError if that fails.
+        Raises: StorageError if that fails, or something else is in the folder.
         """
-        with writing(out) as folder:
+        with writing(out, files=(STATISTICS_FILE, HOTTEST_ROWS_FILE)) as folder:
             write_json(folder / STATISTICS_FILE, self.statistics.to_dict())
             rows = {table: of_table.astype(np.uint32) for table, of_table in self.hottest.items()}
             safetensors.numpy.save_file(rows, folder / HOTTEST_ROWS_FILE)
@@ -45,7 +46,8 @@ class Counted:
     def read(cls, uri: str) -> Self:
         """Return what was counted, from a folder or from under a URL.
 
-        Raises: StorageError if a file is missing or malformed; ConfigError, which names each wrong statistic.
+        Raises: StorageError if a file is missing or malformed, or the two were not counted together; ConfigError, which
+        names each wrong statistic.
         """
         place = join(uri, STATISTICS_FILE)
         try:
@@ -53,4 +55,21 @@ class Counted:
             tensors = safetensors.numpy.load(read_file(join(uri, HOTTEST_ROWS_FILE)))
         except (ValueError, safetensors.SafetensorError) as error:
             raise StorageError(f"{uri}: no table statistics: {error}; count them again") from error
+        for table in statistics.tables:
+            _check_hottest(uri, table, tensors.get(table.name, np.empty(0, dtype=np.uint32)))
         return cls(statistics, {table: rows.astype(np.int64) for table, rows in tensors.items()})
+
+
+def _check_hottest(uri: str, table: TableStatistics, rows: npt.NDArray[Any]) -> None:
+    num_ranked = table.skew[-1].num_rows if table.skew else 0
+    if rows.dtype != np.uint32 or rows.ndim != 1:
+        raise StorageError(
+            f"{uri}: the hottest rows of table {table.name!r} are {rows.dtype} {list(rows.shape)}, expected a list "
+            "of uint32; count them again"
+        )
+    beyond = int(rows.max(initial=0))
+    if len(rows) < num_ranked or beyond >= table.rows:
+        raise StorageError(
+            f"{uri}: table {table.name!r} has {len(rows)} hottest rows up to row {beyond}, expected {num_ranked} at "
+            f"least, below {table.rows}; count them again"
+        )
