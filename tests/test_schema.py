@@ -47,6 +47,20 @@ def test_labels_with_one_name_are_refused(schema: Schema) -> None:
     assert "label 'like' is named more than once" in refused(schema, labels=labels)
 
 
+@pytest.mark.parametrize("positive_from", [1.5, 4.0])
+def test_a_label_that_no_feedback_makes_positive_is_refused(positive_from: float, schema: Schema) -> None:
+    labels = [schema.labels[0].to_dict() | {"reduction": "any", "positive_from": positive_from}]
+    message = refused(schema, labels=labels)
+    assert (
+        f"labels.0: label 'like': reduction 'any' is 1 at most, never {positive_from:g}; leave positive_from" in message
+    )
+
+
+def test_a_label_of_any_feedback_may_leave_its_threshold_below_one(schema: Schema) -> None:
+    labels = [schema.labels[0].to_dict() | {"reduction": "any", "positive_from": 0.5}]
+    assert Schema.parse(schema.to_dict() | {"labels": labels}, source="test").labels[0].positive_from == 0.5
+
+
 def test_a_feature_of_a_missing_table_is_refused(schema: Schema) -> None:
     message = refused(schema, sparse=sparse(schema, 0, table="nowhere"))
     assert "feature 'user_id' uses table 'nowhere'; tables are ['genre', 'item'," in message

@@ -95,11 +95,20 @@ class Label(Config):
     attribution_window: Annotated[int, Field(ge=0)]
     """Feedback later than this after its impression no longer counts; in seconds (ordinal time: in its steps)."""
     reduction: Literal["any", "max", "min", "last", "sum"] = "any"
-    """How several feedbacks of one impression become one value; `any` is 1 if there is one at all."""
+    """How several feedbacks of one impression become one value; `any` is 1 if there is one at all, whatever it says."""
     positive_from: float = 1.0
     """The impression is positive if the reduced value is at least this (in the feedback's unit)."""
     truth: str = ""
     """Impression column with the planted probability of a positive (synthetic logs); empty: not known."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.reduction == "any" and self.positive_from > 1:
+            raise ValueError(
+                f"label {self.name!r}: reduction 'any' is 1 at most, never {self.positive_from:g}; leave "
+                "positive_from at 1, or choose max, min, last or sum, which look at the value"
+            )
+        return self
 
 
 class Schema(Config):

@@ -11,7 +11,8 @@ from exfm.errors import ConfigError, DataError, StorageError
 from exfm.events.log import EventLogManifest, RawLog, read_feedback, read_impressions, read_names, write_event_log
 from exfm.events.parquet import LogSource
 from exfm.events.sources import load
-from exfm.schema import Schema
+from exfm.events.stage import ingest
+from exfm.schema import EventTime, Schema
 
 SCHEMA = Schema.parse(
     {
@@ -150,8 +151,12 @@ def test_a_null_is_refused_where_a_value_must_be(tmp_path: Path, column: str) ->
     [
         ("weight", 0.0, "expected > 0"),
         ("weight", float("nan"), "expected > 0"),
+        ("weight", float("inf"), "expected > 0 and finite"),
+        ("weight", 1e300, "expected > 0 and finite, as float32 too"),
+        ("weight", 1e-50, "expected > 0 and finite, as float32 too"),
         ("rate", 1.5, "expected > 0 and <= 1"),
         ("rate", 0.0, "expected > 0 and <= 1"),
+        ("rate", 1e-40, "expected > 0 and <= 1, and weight / rate finite as float32"),
         ("truth", -0.1, "expected a probability, 0 to 1"),
     ],
 )
@@ -234,7 +239,7 @@ def test_parquet_files_of_ones_own_become_a_log(tmp_path: Path) -> None:
     IMPRESSIONS.tail(2).write_parquet(tmp_path / "impressions-1.parquet")
     FEEDBACK.write_parquet(tmp_path / "feedback.parquet")
     source = LogSource(impressions=f"{tmp_path}/impressions-*.parquet", feedback=f"{tmp_path}/feedback.parquet")
-    log = load(source)
+    log = load(source, schema=SCHEMA)
     assert log.impressions.equals(IMPRESSIONS)
     assert log.feedback.equals(FEEDBACK)
 
@@ -243,4 +248,63 @@ def test_parquet_files_of_ones_own_become_a_log(tmp_path: Path) -> None:
 def test_files_that_are_not_there_or_not_parquet_are_named(tmp_path: Path, files: str) -> None:
     (tmp_path / "text.parquet").write_text("not Parquet")
     with pytest.raises(DataError, match=f"impressions: {tmp_path}/{files} cannot be read".replace("*", r"\*")):
-        load(LogSource(impressions=f"{tmp_path}/{files}", feedback=f"{tmp_path}/{files}"))
+        load(LogSource(impressions=f"{tmp_path}/{files}", feedback=f"{tmp_path}/{files}"), schema=SCHEMA)
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_a_column_that_one_file_alone_has_is_left_out(tmp_path: Path, extra: int) -> None:
+    for part, rows in enumerate((IMPRESSIONS.head(1), IMPRESSIONS.tail(2))):
+        more = rows.with_columns(pl.lit(1).alias("more")) if part == extra else rows
+        more.write_parquet(tmp_path / f"impressions-{part}.parquet")
+    FEEDBACK.write_parquet(tmp_path / "feedback.parquet")
+    source = LogSource(impressions=f"{tmp_path}/impressions-*.parquet", feedback=f"{tmp_path}/feedback.parquet")
+    assert load(source, schema=SCHEMA).impressions.equals(IMPRESSIONS)
+
+
+def test_values_that_only_later_feedback_files_have_are_not_left_out_unseen(tmp_path: Path) -> None:
+    IMPRESSIONS.write_parquet(tmp_path / "impressions.parquet")
+    FEEDBACK.head(1).drop("value").write_parquet(tmp_path / "feedback-0.parquet")
+    FEEDBACK.tail(1).write_parquet(tmp_path / "feedback-1.parquet")
+    source = LogSource(impressions=f"{tmp_path}/impressions.parquet", feedback=f"{tmp_path}/feedback-*.parquet")
+    with pytest.raises(DataError, match=r"feedback: .*feedback-\*\.parquet cannot be read"):
+        load(source, schema=SCHEMA)
+
+
+def test_a_missing_column_of_ones_own_files_is_named_with_those_that_are_there(tmp_path: Path) -> None:
+    IMPRESSIONS.rename({"age": "years"}).write_parquet(tmp_path / "impressions.parquet")
+    FEEDBACK.write_parquet(tmp_path / "feedback.parquet")
+    source = LogSource(impressions=f"{tmp_path}/impressions.parquet", feedback=f"{tmp_path}/feedback.parquet")
+    with pytest.raises(DataError, match=r"impressions: column 'age' is missing; the columns are .*years"):
+        ingest(source, schema=SCHEMA, window_length=10, out=str(tmp_path / "events"))
+
+
+@pytest.mark.parametrize("of", ["impressions", "feedback"])
+def test_milliseconds_are_not_taken_for_seconds(tmp_path: Path, of: str) -> None:
+    late = impressions_at([1_700_000_000_000]) if of == "impressions" else feedback_at([1_700_000_000_000], ids=[1])
+    message = refusal(tmp_path, **{of: late})
+    assert (
+        f"{of}: column 'time_s' is out of bounds in 1 of 1 rows (for example 1700000000000), expected seconds"
+        in message
+    )
+    assert "(milliseconds? divide by 1000)" in message
+
+
+def test_a_time_before_1970_is_refused(tmp_path: Path) -> None:
+    assert "(for example -5), expected seconds since 1970" in refusal(tmp_path, impressions=impressions_at([-5]))
+
+
+def test_ordinal_time_has_no_bounds(tmp_path: Path) -> None:
+    schema = SCHEMA.model_copy(update={"event_time": EventTime(column="time_s", kind="ordinal")})
+    log = raw_log(impressions_at([-5, 10**15]), FEEDBACK.clear())
+    manifest = write_event_log(log, schema=schema, window_length=10**15, folder=tmp_path)
+    assert len(manifest.windows) == 2
+
+
+def test_a_features_value_that_training_would_refuse_is_named_with_its_impression(tmp_path: Path) -> None:
+    holed = impressions_at(list(range(1000, 1100))).with_columns(
+        pl.when(pl.col("id").is_in([77, 90])).then(None).otherwise(pl.col("age")).alias("age")
+    )
+    message = refusal(tmp_path, impressions=holed)
+    assert message.startswith(
+        "impressions: the one with id 77, read alone: feature 'age': row 0 is missing; give a number"
+    )

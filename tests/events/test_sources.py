@@ -6,8 +6,10 @@ from exfm.config import Config
 from exfm.errors import ConfigError
 from exfm.events.movielens import MovieLensSource
 from exfm.events.parquet import LogSource
+from exfm.events.schemas import SYNTHETIC
 from exfm.events.sources import Source, load
 from exfm.events.synthetic import SyntheticSource
+from exfm.schema import Schema
 
 
 class Run(Config):
@@ -34,4 +36,4 @@ def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
 
 
 def test_a_source_loads_by_its_config() -> None:
-    assert load(SyntheticSource(num_impressions=1_000)).impressions.height == 1_000
+    assert load(SyntheticSource(num_impressions=1_000), schema=Schema.read(SYNTHETIC)).impressions.height == 1_000

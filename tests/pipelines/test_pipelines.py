@@ -1,5 +1,6 @@
 """What pipelines are made of."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,12 @@ from exfm.environment import COMPUTE_ENVIRONMENT
 from exfm.errors import ConfigError, DataError, PlanError, SchemaError, ServingError, StorageError
 from exfm.events.schemas import MOVIELENS
 from exfm.events.sources import load
+from exfm.planning.counted import Counted
+from exfm.planning.statistics import statistics_of_schema
+from exfm.schema import Schema
 from exfm_components.progress import PREFIX, Progress, parse, running
 from exfm_pipelines.compile import compile_pipelines
+from exfm_pipelines.local import run_locally
 from exfm_pipelines.run_config import read_run_config
 
 REPOSITORY = Path(__file__).parents[2]
@@ -84,7 +89,6 @@ def test_the_examples_runs_are_valid() -> None:
 
 def test_the_demos_foundation_model_has_ten_times_a_vertical_models_parameters() -> None:
     from exfm.models.ranking import RankingModel  # slow to import, and no other test here needs it
-    from exfm.schema import Schema
 
     config = read_run_config(REPOSITORY / "examples/movielens/run.yaml")
     schema = Schema.read(Path(config.feature_schema))
@@ -161,6 +165,31 @@ def test_a_plan_that_a_bundle_is_to_take_starts_at_the_file_and_is_checked_befor
         config.arguments()
 
 
+def test_statistics_that_a_bundle_is_planned_with_are_read_before_anything_runs(tmp_path: Path) -> None:
+    config = read_run_config(write_run(tmp_path, RUN + "bundle: {table_statistics: 'counted/{model}'}\n"))
+    with pytest.raises(StorageError, match=r"counted/one/statistics\.json"):
+        config.arguments()
+    counted = statistics_of_schema(Schema.read(MOVIELENS), candidates_mean=100)
+    Counted(counted, {}).write(str(tmp_path / "counted/one"))
+    assert config.arguments()["bundle"]["table_statistics"] == str(tmp_path / "counted/{model}")
+    first, *others = counted.tables
+    grown = first.model_copy(update={"rows": first.rows + 1})
+    Counted(counted.model_copy(update={"tables": (grown, *others)}), {}).write(str(tmp_path / "counted/one"))
+    with pytest.raises(PlanError, match=f"{first.name!r} has {first.rows} rows .* counted with {first.rows + 1}"):
+        config.arguments()
+
+
+def test_a_root_that_nothing_can_be_written_to_is_one_line(tmp_path: Path) -> None:
+    config = read_run_config(write_run(tmp_path, RUN))
+    (tmp_path / "out" / "pipeline.log").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"out/pipeline\.log: cannot be written \(Is a directory\); let this user"):
+        run_locally(config)
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(StorageError, match=r"out/.*Not a directory.*; check the path, the rights"):
+        run_locally(config)
+
+
 def test_a_logs_remote_paths_stay_and_its_local_ones_start_at_the_file(tmp_path: Path) -> None:
     source = "{kind: log, impressions: s3://bucket/impressions/*.parquet, feedback: feedback.parquet}"
     config = read_run_config(write_run(tmp_path, RUN.replace("{kind: movielens, folder: data}", source)))
@@ -171,4 +200,4 @@ def test_a_logs_remote_paths_stay_and_its_local_ones_start_at_the_file(tmp_path:
 def test_a_resolved_source_can_be_loaded(tmp_path: Path) -> None:
     config = read_run_config(write_run(tmp_path, RUN))
     with pytest.raises(DataError, match=str(tmp_path / "data")):
-        load(config.source)
+        load(config.source, schema=Schema.read(MOVIELENS))

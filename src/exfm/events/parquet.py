@@ -1,5 +1,6 @@
 """A user's own log: impressions and feedback in Parquet files."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import polars as pl
@@ -8,6 +9,8 @@ from pydantic import StringConstraints
 from exfm.config import Config
 from exfm.errors import DataError
 from exfm.events.log import RawLog
+from exfm.events.validation import NAMES_COLUMNS, feedback_columns, impression_columns
+from exfm.schema import Schema
 
 Files = Annotated[str, StringConstraints(min_length=1)]
 """A Parquet file, a folder of them, or a glob such as `impressions/*.parquet`."""
@@ -25,23 +28,30 @@ class LogSource(Config):
     """By id feature: columns `id` and `name`, to show a person a name instead of an id."""
 
 
-def load_parquet(source: LogSource) -> RawLog:
-    """Return the events in a user's Parquet files.
+def load_parquet(source: LogSource, *, schema: Schema) -> RawLog:
+    """Return the events in a user's Parquet files; columns that the schema does not name stay on disk.
 
-    Raises: DataError if there are no such files, or they are not Parquet files of the same columns.
+    Raises: DataError if there are no such files, or they are not Parquet files that all have those columns.
     """
     return RawLog(
-        impressions=_read(source.impressions, of="impressions"),
-        feedback=_read(source.feedback, of="feedback"),
+        impressions=_read(source.impressions, columns=impression_columns(schema), of="impressions"),
+        feedback=_read(source.feedback, columns=feedback_columns(schema), of="feedback"),
         source=f"Parquet files {source.impressions} and {source.feedback}",
         notes=(),
-        names={feature: _read(file, of=f"names of {feature!r}") for feature, file in source.names.items()},
+        names={
+            feature: _read(file, columns=NAMES_COLUMNS, of=f"names of {feature!r}")
+            for feature, file in source.names.items()
+        },
     )
 
 
-def _read(files: str, *, of: str) -> pl.DataFrame:
+def _read(files: str, *, columns: Sequence[str], of: str) -> pl.DataFrame:
     try:
-        return pl.read_parquet(files)
+        found = pl.scan_parquet(files).collect_schema().names()  # of the first file
+        if set(columns) <= set(found):
+            rows = pl.scan_parquet(files, extra_columns="ignore")
+            return rows.select(name for name in found if name in columns).collect()
+        return pl.read_parquet(files)  # `write_event_log` says what is missing, and what there is
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(
             f"{of}: {files} cannot be read ({error}); name a Parquet file, a folder of them or a glob that matches some"

@@ -11,6 +11,7 @@ from exfm.events.log import RawLog
 from exfm.events.movielens import MovieLensSource, load_movielens
 from exfm.events.parquet import LogSource, load_parquet
 from exfm.events.synthetic import SyntheticSource, load_synthetic
+from exfm.schema import Schema
 
 Source = Annotated[MovieLensSource | SyntheticSource | LogSource, Field(discriminator="kind")]
 
@@ -21,8 +22,10 @@ class SourceConfig(Config):
     source: Source
 
 
-def load(source: Source) -> RawLog:
-    """Return a source's events. Paths are taken as they are: whoever reads a config file resolves them.
+def load(source: Source, *, schema: Schema) -> RawLog:
+    """Return a source's events, of a log's own files the schema's columns only.
+
+    Paths are taken as they are: whoever reads a config file resolves them.
 
     Raises: DataError if a file or folder is missing, or its rows are malformed.
     """
@@ -32,7 +35,7 @@ def load(source: Source) -> RawLog:
         case SyntheticSource():
             return load_synthetic(source)
         case LogSource():
-            return load_parquet(source)
+            return load_parquet(source, schema=schema)
 
 
 def resolve(source: Source, *, base: Path) -> Source:

@@ -11,8 +11,9 @@ def ingest(source: Source, *, schema: Schema, window_length: int, out: str) -> E
 
     `window_length` is in the schema's time unit.
 
-    Raises: DataError if the source is missing, or its rows break a rule of the schema.
+    Raises: StorageError if `out` cannot be written; DataError if the source is missing, or its rows break a rule of the
+    schema.
     """
-    log = load(source)
     with writing(out) as folder:
+        log = load(source, schema=schema)
         return write_event_log(log, schema=schema, window_length=window_length, folder=folder)

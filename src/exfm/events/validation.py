@@ -5,23 +5,40 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from exfm.errors import DataError
+from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
 from exfm.schema import Schema
 
 FEEDBACK_KIND = "kind"
 FEEDBACK_VALUE = "value"
+NAMES_COLUMNS = ("id", "name")
+"""Of a table that names an id feature's ids."""
+
+END_OF_SECONDS = 100_000_000_000
+"""In the year 5138. Milliseconds are past it from 1973 on."""
+
+SLICE_ROWS = 65_536
+"""Impressions whose features are encoded at a time: bounds memory."""
+
+
+def impression_columns(schema: Schema) -> tuple[str, ...]:
+    """Return the columns that impressions have."""
+    context = (schema.impression_key, schema.event_time.column, schema.domain, *sorted(schema.context_columns()))
+    return tuple(dict.fromkeys((*context, *schema.feature_names())))
+
+
+def feedback_columns(schema: Schema) -> tuple[str, ...]:
+    """Return the columns that feedback has, the value among them, which may be absent from a user's own."""
+    return (schema.impression_key, schema.event_time.column, FEEDBACK_KIND, FEEDBACK_VALUE)
 
 
 def checked_impressions(impressions: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     """Return the schema's columns of impressions that keep its rules.
 
-    Values of features are not looked at: `exfm.features` does that whenever it reads them.
-
     Raises: DataError, which names the column, what was found and what was expected.
     """
-    key, time = schema.impression_key, schema.event_time.column
-    columns = [key, time, schema.domain, *sorted(schema.context_columns()), *schema.feature_names()]
-    rows = _select(impressions, list(dict.fromkeys(columns)), of="impressions")
+    key = schema.impression_key
+    rows = _select(impressions, impression_columns(schema), of="impressions")
     if rows.is_empty():
         raise DataError("impressions: there are no rows; a log needs at least one")
     _require_key(rows, key, of="impressions")
@@ -29,10 +46,13 @@ def checked_impressions(impressions: pl.DataFrame, schema: Schema) -> pl.DataFra
     _require_type(rows, schema.domain, [pl.String()], of="impressions")
     _require_no_null(rows, schema.domain, of="impressions")
     if schema.weight:
-        _require_number(rows, schema.weight, ~pl.col(schema.weight).is_between(0, float("inf"), closed="none"), "> 0")
+        _require_number(rows, schema.weight, ~_is_positive(_float32(schema.weight)), "> 0 and finite, as float32 too")
     if schema.negative_sampling_rate:
         rate = schema.negative_sampling_rate
-        _require_number(rows, rate, ~pl.col(rate).is_between(0, 1, closed="right"), "> 0 and <= 1")
+        weight = _float32(schema.weight) if schema.weight else pl.lit(1.0, dtype=pl.Float32)
+        of_negative = (weight / _float32(rate)).cast(pl.Float32)
+        wrong = ~(pl.col(rate).is_between(0, 1, closed="right") & _is_positive(of_negative))
+        _require_number(rows, rate, wrong, "> 0 and <= 1, and weight / rate finite as float32")
     for truth in sorted({label.truth for label in schema.labels} - {""}):
         _require_number(rows, truth, ~pl.col(truth).is_between(0, 1), "a probability, 0 to 1")
     raw_columns(rows.clear().to_arrow(), schema)  # of no rows: it checks the types
@@ -42,6 +62,8 @@ def checked_impressions(impressions: pl.DataFrame, schema: Schema) -> pl.DataFra
             f"impressions: column {key!r} identifies an impression, but {repeated.sum()} of {rows.height} rows share "
             f"their key with another (for example {rows.filter(repeated)[key][0]!r}); keep one row of each"
         )
+    for start in range(0, rows.height, SLICE_ROWS):
+        _require_features(rows.slice(start, SLICE_ROWS), schema)
     return rows
 
 
@@ -55,7 +77,7 @@ def checked_feedback(feedback: pl.DataFrame, *, impressions: pl.DataFrame, schem
     key, time = schema.impression_key, schema.event_time.column
     if FEEDBACK_VALUE not in feedback.columns:
         feedback = feedback.with_columns(pl.lit(1.0).alias(FEEDBACK_VALUE))
-    rows = _select(feedback, [key, time, FEEDBACK_KIND, FEEDBACK_VALUE], of="feedback")
+    rows = _select(feedback, feedback_columns(schema), of="feedback")
     _require_type(rows, key, [impressions.schema[key]], of="feedback")
     _require_no_null(rows, key, of="feedback")
     _require_time(rows, schema, of="feedback")
@@ -84,7 +106,7 @@ def checked_names(names: Mapping[str, pl.DataFrame], schema: Schema) -> dict[str
     for feature, table in names.items():
         if feature in known:
             of = f"names of {feature!r}"
-            rows = _select(table, ["id", "name"], of=of)
+            rows = _select(table, NAMES_COLUMNS, of=of)
             _require_no_null(rows, "id", of=of)
             _require_no_null(rows, "name", of=of)
             if rows["id"].n_unique() < rows.height:
@@ -113,6 +135,11 @@ def _require_time(rows: pl.DataFrame, schema: Schema, *, of: str) -> None:
     unit = "seconds since 1970-01-01 UTC" if schema.event_time.kind == "absolute" else "ordinal steps"
     _require_type(rows, schema.event_time.column, [pl.Int64()], of=of, meaning=f" ({unit})")
     _require_no_null(rows, schema.event_time.column, of=of)
+    if schema.event_time.kind == "absolute":
+        times = pl.col(schema.event_time.column)
+        wrong = ~times.is_between(0, END_OF_SECONDS, closed="left")
+        expected = f"{unit}, from 0 to {END_OF_SECONDS:,} (milliseconds? divide by 1000)"
+        _require_number(rows, schema.event_time.column, wrong, expected, of=of)
 
 
 def _require_type(rows: pl.DataFrame, column: str, types: Sequence[pl.DataType], *, of: str, meaning: str = "") -> None:
@@ -140,3 +167,25 @@ def _require_number(
             f"{of}: column {column!r} is out of bounds in {len(wrong)} of {rows.height} rows (for example {wrong[0]}), "
             f"expected {expected}; correct or drop these rows"
         )
+
+
+def _float32(column: str) -> pl.Expr:
+    """Return a column as training reads it: out of float32's range a number becomes 0 or an infinity."""
+    return pl.col(column).cast(pl.Float32)
+
+
+def _is_positive(values: pl.Expr) -> pl.Expr:
+    return values.is_finite() & (values > 0)
+
+
+def _require_features(rows: pl.DataFrame, schema: Schema) -> None:
+    """Check that features can be read as training reads them; of rows that cannot be, name one."""
+    try:
+        encode_examples(raw_columns(rows.to_arrow(), schema), schema)
+    except DataError as error:
+        if rows.height == 1:
+            key = schema.impression_key
+            raise DataError(f"impressions: the one with {key} {rows[key][0]!r}, read alone: {error}") from error
+        half = rows.height // 2
+        _require_features(rows.slice(0, half), schema)
+        _require_features(rows.slice(half), schema)
