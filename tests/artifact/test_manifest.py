@@ -109,3 +109,21 @@ def test_json_that_was_written_is_read(tmp_path: Path) -> None:
     value = {"text": "ä\u2028\x85\x7f😀\t", "numbers": [1e-05, 2**63, -0.5], "none": None, "yes": True}
     write_json(tmp_path / "a.json", value)
     assert read_json(tmp_path / "a.json") == value
+
+
+def test_an_output_is_of_the_content_that_it_was_made_from_wherever_that_lies(folder: Path) -> None:
+    Manifest.read(folder).require_made_from(examples=Ref(uri="elsewhere", digest="0" * 64))
+
+
+def test_an_output_of_another_content_is_refused_with_what_to_run_again(folder: Path) -> None:
+    with pytest.raises(StorageError) as raised:
+        Manifest.read(folder).require_made_from(examples=Ref(uri="s3://bucket/ä", digest="1" * 64))
+    assert str(raised.value) == (
+        "foundation output was made from s3://bucket/ä (manifest 000000000000), but the examples given are "
+        "s3://bucket/ä (manifest 111111111111); run the stage that writes the foundation output on these examples again"
+    )
+
+
+def test_an_output_that_names_no_such_input_is_refused(folder: Path) -> None:
+    with pytest.raises(StorageError, match="foundation output was made from no events, but the events given are e "):
+        Manifest.read(folder).require_made_from(events=Ref(uri="e", digest="1" * 64))

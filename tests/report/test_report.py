@@ -12,9 +12,12 @@ from rich.console import Console
 
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.plan import Assignment, assign
+from exfm.artifact.storage import ref_to
 from exfm.errors import ConfigError, DataError, StorageError
 from exfm.events.labels import PseudoLabelsManifest
 from exfm.events.log import EventLogManifest, read_names
+from exfm.foundation.config import FoundationConfig
+from exfm.foundation.stage import train_foundation
 from exfm.metrics import quality
 from exfm.models.offline import answer_request
 from exfm.report.comparison import NUM_BINS
@@ -250,6 +253,16 @@ def test_the_headline_says_how_much_distillation_changed(summary: Summary) -> No
     assert summary.headline() == (
         f"2 vertical models; NE distilled against alone {min(changes):+.2f} % to {max(changes):+.2f} %"
     )
+
+
+def test_a_foundation_model_that_went_on_without_a_new_window_is_reported_as_before(
+    run: Run, summary: Summary, tmp_path: Path
+) -> None:
+    config = FoundationConfig(model=ModelManifest.read(run.root / "fm").model)
+    events, labels = (ref_to(str(run.root / folder)) for folder in ("events", "labels"))
+    train_foundation(config, events=events, labels=labels, out=str(tmp_path / "fm"), warm_start=run.foundation)
+    again = run.report(tmp_path, foundation=ref_to(str(tmp_path / "fm")))
+    assert again.verticals == summary.verticals
 
 
 def test_a_rehearsal_of_another_bundle_is_refused_and_nothing_written(run: Run, tmp_path: Path) -> None:

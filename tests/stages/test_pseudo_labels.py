@@ -1,13 +1,20 @@
 """Pseudo-labels come from a teacher that could have existed."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
+import pytest
 from stream import Stream
 
-from exfm.artifact.storage import Ref
+from exfm.artifact.storage import Ref, ref_to
+from exfm.das.join import join_examples
+from exfm.das.labels import make_labels
+from exfm.das.pseudo_labels import make_pseudo_labels
+from exfm.errors import StorageError
 from exfm.events.examples import ExamplesManifest
 from exfm.events.labels import PseudoLabelsManifest
-from exfm.events.log import read_impressions
+from exfm.events.log import EventLogManifest, RawLog, read_feedback, read_impressions, write_event_log
 from exfm.events.partitions import read_partition
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
@@ -72,3 +79,37 @@ def test_examples_hold_every_impression_once_with_its_own_label(stream: Stream, 
     both = joined.join(labels, on="impression_id", suffix="_own")
     assert both["label.click"].equals(both["label.click_own"].alias("label.click"))
     assert manifest.fm_snapshots == {"fm": "fm-00007"}  # window 8 is not known yet when 9, the last one, starts
+
+
+def test_what_was_made_from_the_log_before_one_more_feedback_came_is_refused(
+    stream: Stream, foundation: Ref, examples: Ref, tmp_path: Path
+) -> None:
+    events, out = with_one_more_feedback(stream, tmp_path / "events"), str(tmp_path / "out")
+    pseudo_labels = ExamplesManifest.read(stream.folder(examples)).inputs["pseudo_labels"]
+    make_labels(events, out=str(tmp_path / "labels"))
+    labels = ref_to(str(tmp_path / "labels"))
+    with pytest.raises(
+        StorageError, match=rf"foundation output was made from {stream.events.uri}.*{events.uri}.*again"
+    ):
+        make_pseudo_labels(events=events, foundation=foundation, out=out)
+    with pytest.raises(StorageError, match=r"labels output was made from .* run the stage that writes the labels"):
+        join_examples(events=events, labels=stream.labels, pseudo_labels=pseudo_labels, out=out)
+    with pytest.raises(StorageError, match=r"pseudo output was made from .* run the stage that writes the pseudo"):
+        join_examples(events=events, labels=labels, pseudo_labels=pseudo_labels, out=out)
+    assert not Path(out).exists()
+
+
+def with_one_more_feedback(stream: Stream, folder: Path) -> Ref:
+    log = stream.folder(stream.events)
+    windows = EventLogManifest.read(log).windows
+    feedback = pl.concat([read_feedback(log, window) for window in windows])
+    raw = RawLog(
+        impressions=pl.concat([read_impressions(log, window) for window in windows]),
+        feedback=pl.concat([feedback, feedback.tail(1)]),
+        source="a test",
+        notes=(),
+        names={},
+    )
+    folder.mkdir()
+    write_event_log(raw, schema=stream.schema, window_length=43_200, folder=folder)
+    return ref_to(str(folder))

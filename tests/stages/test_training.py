@@ -1,5 +1,6 @@
 """Test, then train: in order of time, with labels used only once they are known."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +9,16 @@ import polars as pl
 import pytest
 import safetensors.torch
 import torch
+from polars.testing import assert_frame_equal
 from stream import Stream
 
 from exfm.artifact.manifest import Window
 from exfm.artifact.storage import Ref, ref_to
 from exfm.das.labels import make_labels
+from exfm.das.pseudo_labels import make_pseudo_labels
 from exfm.errors import ConfigError, DataError, StorageError
 from exfm.events.examples import Examples, examples_of, read_frame
+from exfm.events.labels import LabelsManifest
 from exfm.events.log import write_event_log
 from exfm.events.schemas import SYNTHETIC
 from exfm.events.sources import load
@@ -26,10 +30,11 @@ from exfm.models.ranking import RankingModel
 from exfm.schema import Schema
 from exfm.training.checkpoint import load_weights, save_weights
 from exfm.training.config import TrainingConfig
-from exfm.training.evaluation import read_predictions
+from exfm.training.evaluation import read_predictions, record_predictions, recorded_scores
 from exfm.training.learner import LabelLearner, weighted_loss
 from exfm.training.loop import dense_optimizer, walk_windows
 from exfm.training.manifest import ModelManifest, WindowQuality
+from exfm.training.run import Data, Outcome, run_training
 
 WINDOW_S = 43_200
 
@@ -51,9 +56,7 @@ def one_window(stream: Stream, learner: LabelLearner) -> Examples:
     return examples_of(read_frame(datasets, window, stream.schema), stream.schema.select(tasks=("click",)))
 
 
-def walk(
-    learner: LabelLearner, examples: Examples, *, delay: int, known_until: int = 1000, tested_until: int = 0
-) -> list[tuple[str, int]]:
+def walk(learner: LabelLearner, examples: Examples, *, delay: int, known_until: int = 1000) -> list[tuple[str, int]]:
     """Return what was done to five windows of ten steps each, in order."""
     done: list[tuple[str, int]] = []
     walk_windows(
@@ -63,7 +66,6 @@ def walk(
         read=lambda window: examples,
         label_delay=delay,
         known_until=known_until,
-        tested_until=tested_until,
         batch_size=1000,
         on_tested=lambda window, examples, scores: done.append(("test", window.index)),
         on_trained=lambda window: done.append(("train", window.index)),
@@ -88,12 +90,6 @@ def test_windows_with_labels_still_unknown_at_the_end_are_left(learner: LabelLea
     done = walk(learner, one_window, delay=11, known_until=50)
     assert [index for step, index in done if step == "train"] == [0, 1, 2]
     assert [index for step, index in done if step == "test"] == [0, 1, 2, 3, 4]
-
-
-def test_windows_that_an_earlier_walk_tested_are_only_learned(learner: LabelLearner, one_window: Examples) -> None:
-    done = walk(learner, one_window, delay=0, tested_until=20)
-    assert [index for step, index in done if step == "test"] == [2, 3, 4]
-    assert [index for step, index in done if step == "train"] == [0, 1, 2, 3, 4]
 
 
 def test_one_pass_over_a_fixed_window_lowers_its_loss_as_it_did_before(
@@ -178,7 +174,16 @@ def test_a_warm_start_goes_on_as_if_training_had_never_stopped(
     first = train_on(half, foundation_config, tmp_path / "first")
     second = train_on(whole, foundation_config, tmp_path / "second", warm_start=ref_to(str(tmp_path / "first")))
     assert first.snapshots[-1].version != second.snapshots[-1].version == at_once.snapshots[-1].version
-    assert [q.window for q in first.qualities + second.qualities] == [q.window for q in at_once.qualities]
+    assert second.snapshots == at_once.snapshots
+    assert figures(second) == pytest.approx(figures(at_once), rel=1e-5)
+    predictions = [read_predictions(tmp_path / run / "predictions", second.windows) for run in ("second", "at-once")]
+    assert_frame_equal(*predictions, rel_tol=1e-5, abs_tol=1e-6)
+    pseudo = [
+        make_pseudo_labels(events=whole[0], foundation=ref_to(str(tmp_path / run)), out=str(tmp_path / f"{run}-pseudo"))
+        for run in ("second", "at-once")
+    ]
+    assert pseudo[0].snapshots == pseudo[1].snapshots
+    assert pseudo[0].num_scored == pseudo[1].num_scored > 0
     last = at_once.snapshots[-1].folder
     for file in ("weights.safetensors", "training.safetensors"):
         one = safetensors.torch.load_file(tmp_path / "at-once" / last / file)
@@ -201,23 +206,118 @@ def test_a_warm_start_from_other_sizes_is_refused(
     assert not (tmp_path / "fm").exists()
 
 
+def test_a_warm_start_without_a_new_window_leaves_what_was_there(
+    stream: Stream, foundation: Ref, foundation_config: FoundationConfig, tmp_path: Path
+) -> None:
+    before = ModelManifest.read(stream.folder(foundation))
+    log = (stream.events, stream.labels)
+    after = train_on(log, foundation_config, tmp_path / "fm", warm_start=foundation)
+    assert (after.snapshots, after.qualities, after.overall) == (before.snapshots, before.qualities, before.overall)
+    assert after.overall["click"].normalized_entropy is not None
+
+
+def test_a_warm_start_keeps_the_scores_of_a_window_that_went_on_since(
+    foundation_config: FoundationConfig, tmp_path: Path
+) -> None:
+    half = first_windows(tmp_path / "half", num_windows=4.5)
+    whole = first_windows(tmp_path / "whole", num_windows=8)
+    first = train_on(half, foundation_config, tmp_path / "first")
+    second = train_on(whole, foundation_config, tmp_path / "second", warm_start=ref_to(str(tmp_path / "first")))
+    window = first.windows[4]
+    before, after = (read_predictions(tmp_path / run / "predictions", [window]) for run in ("first", "second"))
+    assert 0 < before.height < after.height
+    assert first.snapshots[-1].window < window.index
+    assert second.snapshots[: len(first.snapshots)] == first.snapshots
+    assert after["score.click"].head(before.height).equals(before["score.click"])
+    assert after["score.click"].is_finite().all()
+
+
+@pytest.mark.parametrize("change", ["start", "length"])
+def test_a_warm_start_on_a_log_with_other_windows_is_refused(
+    change: str, foundation_config: FoundationConfig, tmp_path: Path
+) -> None:
+    train_on(first_windows(tmp_path / "a", num_windows=5), foundation_config, tmp_path / "first")
+    if change == "start":
+        other = first_windows(tmp_path / "b", num_windows=8, skipped_s=WINDOW_S)
+    else:
+        other = first_windows(tmp_path / "b", num_windows=8, window_length=2 * WINDOW_S)
+    with pytest.raises(
+        ConfigError, match=r"warm start: model 'fm' learned 4 from \d+ to \d+, but the log's first wind"
+    ):
+        train_on(other, foundation_config, tmp_path / "second", warm_start=ref_to(str(tmp_path / "first")))
+    assert not (tmp_path / "second").exists()
+
+
+def test_recorded_scores_are_found_again_by_impression(stream: Stream, one_window: Examples, tmp_path: Path) -> None:
+    schema, window = stream.schema.select(tasks=("click",)), Window(index=1, start=0, end=1)
+    few = next(one_window.minibatches(10))
+    scores_BT = np.linspace(0.1, 0.9, 10, dtype=np.float32)[:, None]
+    record_predictions(tmp_path, window, examples=few, scores_BT=scores_BT, schema=schema)
+    found_BT = recorded_scores(tmp_path, window, examples=one_window, schema=schema)
+    np.testing.assert_array_equal(found_BT[:10], scores_BT)
+    assert np.isnan(found_BT[10:]).all()
+    assert found_BT.dtype == np.float32
+
+
+def test_recorded_scores_of_impressions_that_are_gone_are_refused(
+    stream: Stream, one_window: Examples, tmp_path: Path
+) -> None:
+    schema, window = stream.schema.select(tasks=("click",)), Window(index=1, start=0, end=1)
+    scores_BT = np.full((len(one_window), 1), 0.5, dtype=np.float32)
+    record_predictions(tmp_path, window, examples=one_window, scores_BT=scores_BT, schema=schema)
+    message = rf"{len(one_window) - 10} of {len(one_window)} impressions that were scored before in window 1 are not"
+    with pytest.raises(DataError, match=message):
+        recorded_scores(tmp_path, window, examples=next(one_window.minibatches(10)), schema=schema)
+
+
+def test_training_that_diverges_is_told_with_what_helps(stream: Stream, learner: LabelLearner, tmp_path: Path) -> None:
+    spoil(learner)
+    with pytest.raises(DataError, match=r"fm: scores of window 0 are no numbers: training diverged; normalise dense"):
+        run_on(stream, learner, tmp_path)
+
+
+def test_training_that_diverges_in_its_last_windows_is_told(
+    stream: Stream, learner: LabelLearner, tmp_path: Path
+) -> None:
+    known = LabelsManifest.read(stream.folder(stream.labels))
+
+    def on_window(quality: WindowQuality) -> None:
+        if quality.window == known.windows[-1].index:
+            spoil(learner)
+
+    with pytest.raises(DataError, match=r"fm: weights are no numbers after the last window: training diverged"):
+        run_on(stream, learner, tmp_path, on_window=on_window)
+
+
+def test_labels_of_other_events_are_refused(
+    stream: Stream, foundation_config: FoundationConfig, tmp_path: Path
+) -> None:
+    events, _ = first_windows(tmp_path, num_windows=8)
+    with pytest.raises(StorageError, match=r"labels output was made from .*; run the stage that writes the labels out"):
+        train_on((events, stream.labels), foundation_config, tmp_path / "fm")
+
+
 def test_a_log_too_short_to_know_any_label_is_refused(tmp_path: Path) -> None:
     log = first_windows(tmp_path, num_windows=2)
     with pytest.raises(DataError, match="no window's labels are all known at the log's end"):
         train_on(log, FoundationConfig(tasks=("conversion",)), tmp_path / "fm")
 
 
-def first_windows(folder: Path, *, num_windows: int) -> tuple[Ref, Ref]:
-    """Return events and labels of the first windows of one and the same stream of eight."""
+def first_windows(
+    folder: Path, *, num_windows: float, skipped_s: int = 0, window_length: int = WINDOW_S
+) -> tuple[Ref, Ref]:
+    """Return events and labels of the first windows of one and the same stream of eight, from `skipped_s` on."""
     source = SyntheticSource(kind="synthetic", num_impressions=1000, num_users=50, num_ads=40, duration_s=8 * WINDOW_S)
-    log, schema = load(source), Schema.read(SYNTHETIC)
-    end = int(log.impressions["event_time_s"].min()) + num_windows * WINDOW_S
+    schema = Schema.read(SYNTHETIC)
+    log = load(source, schema=schema)
+    first = int(log.impressions["event_time_s"].min())
+    end = first + int(num_windows * WINDOW_S)
     known = {
-        "impressions": log.impressions.filter(pl.col("event_time_s") < end),
+        "impressions": log.impressions.filter(pl.col("event_time_s").is_between(first + skipped_s, end, closed="left")),
         "feedback": log.feedback.filter(pl.col("event_time_s") < end),
     }
     (folder / "events").mkdir(parents=True)
-    write_event_log(replace(log, **known), schema=schema, window_length=WINDOW_S, folder=folder / "events")
+    write_event_log(replace(log, **known), schema=schema, window_length=window_length, folder=folder / "events")
     events = ref_to(str(folder / "events"))
     make_labels(events, out=str(folder / "labels"))
     return events, ref_to(str(folder / "labels"))
@@ -225,3 +325,37 @@ def first_windows(folder: Path, *, num_windows: int) -> tuple[Ref, Ref]:
 
 def train_on(log: tuple[Ref, Ref], config: FoundationConfig, out: Path, **start: Ref) -> ModelManifest:
     return train_foundation(config, events=log[0], labels=log[1], out=str(out), **start)
+
+
+def figures(manifest: ModelManifest) -> dict[str, float | None]:
+    """Return all figures of a model's quality, overall and on each window, by name."""
+    qualities = {str(quality.window): quality.tasks for quality in manifest.qualities} | {"overall": manifest.overall}
+    return {
+        f"{part}.{task}.{name}": figure
+        for part, tasks in qualities.items()
+        for task, quality in tasks.items()
+        for name, figure in quality.to_dict().items()
+    }
+
+
+def spoil(learner: LabelLearner) -> None:
+    with torch.no_grad():
+        next(learner.model.network.parameters()).fill_(float("nan"))
+
+
+def run_on(
+    stream: Stream,
+    learner: LabelLearner,
+    folder: Path,
+    on_window: Callable[[WindowQuality], None] = lambda quality: None,
+) -> Outcome:
+    known = LabelsManifest.read(stream.folder(stream.labels))
+    data = Data(
+        datasets=(stream.folder(stream.events) / "impressions", stream.folder(stream.labels)),
+        log_schema=stream.schema,
+        schema=stream.schema.select(tasks=("click",)),
+        windows=known.windows,
+        known_until=known.known_until,
+    )
+    config = TrainingConfig(batch_size=256)
+    return run_training(learner, data, config, folder=folder, name="fm", snapshot_every=0, on_window=on_window)

@@ -59,6 +59,20 @@ class Manifest(Config):
             raise StorageError(str(error)) from error
         return manifest
 
+    def require_made_from(self, **inputs: Ref) -> None:
+        """Return if this output was made from these outputs of other stages, named as in `inputs`.
+
+        Raises: StorageError if it was made from another content of one.
+        """
+        for name, given in inputs.items():
+            used = self.inputs.get(name)
+            if used is None or used.digest != given.digest:
+                found = f"{used.uri} (manifest {used.digest[:12]})" if used else f"no {name}"
+                raise StorageError(
+                    f"{self.kind} output was made from {found}, but the {name} given are {given.uri} (manifest "
+                    f"{given.digest[:12]}); run the stage that writes the {self.kind} output on these {name} again"
+                )
+
     def write(self, folder: Path) -> Self:
         """Write this manifest into its folder, with the digests of all files there, and return it with them."""
         (folder / MANIFEST).unlink(missing_ok=True)  # one of before is no file of this manifest

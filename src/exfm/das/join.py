@@ -9,11 +9,14 @@ from exfm.events.partitions import write_partition
 def join_examples(*, events: Ref, labels: Ref, pseudo_labels: Ref, out: str) -> ExamplesManifest:
     """Join a log's impressions with their labels and pseudo-labels by impression key; return their manifest.
 
-    Raises: DataError if an impression lacks a label row or a pseudo-label row, or has several.
+    Raises: StorageError if labels or pseudo-labels were not made from `events`; DataError if an impression lacks a
+    label row or a pseudo-label row, or has several.
     """
     with reading(events) as log, reading(labels) as labels_folder, reading(pseudo_labels) as pseudo_folder:
         known = LabelsManifest.read(labels_folder)
         pseudo = PseudoLabelsManifest.read(pseudo_folder)
+        known.require_made_from(events=events)
+        pseudo.require_made_from(events=events)
         num_examples = 0
         with writing(out) as folder:
             for window in known.windows:

@@ -20,9 +20,13 @@ from exfm.training.manifest import ModelManifest, Snapshot
 
 
 def make_pseudo_labels(*, events: Ref, foundation: Ref, out: str) -> PseudoLabelsManifest:
-    """Score every impression of a log; return their manifest."""
+    """Score every impression of a log; return their manifest.
+
+    Raises: StorageError if the foundation model was not trained on `events`.
+    """
     with reading(events) as log, reading(foundation) as model_folder, writing(out) as folder:
         model = ModelManifest.read(model_folder)
+        model.require_made_from(events=events)
         teacher = RankingModel(model.feature_schema, model.model)
         loaded: Snapshot | None = None
         snapshots: dict[int, str] = {}

@@ -1,7 +1,8 @@
 """The stage that trains a foundation model on all domains' labelled impressions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from exfm.artifact.manifest import Window
 from exfm.artifact.storage import Ref, reading, writing
 from exfm.errors import ConfigError
 from exfm.events.labels import LabelsManifest
@@ -24,13 +25,16 @@ def train_foundation(
 ) -> ModelManifest:
     """Train a foundation model in one pass over a log; return its manifest.
 
-    With `warm_start`, an earlier foundation model of the same sizes, only windows after its last one are learned.
+    With `warm_start`, an earlier foundation model of the same sizes and of a log that began as this one does, only
+    windows after the last that it learned are learned; what comes out is what one long run would give.
 
-    Raises: SchemaError for an unknown feature or task; ConfigError if `warm_start` was made with other settings;
-    DataError for unusable examples.
+    Raises: SchemaError for an unknown feature or task; ConfigError if `warm_start` was made with other settings or of a
+    log that began otherwise; StorageError if the labels were not made from `events`; DataError for unusable examples,
+    or if training diverged.
     """
     with reading(events) as log, reading(labels) as labels_folder, writing(out) as folder:
         known = LabelsManifest.read(labels_folder)
+        known.require_made_from(events=events)
         schema = known.feature_schema.select(features=config.features, tasks=config.tasks)
         data = Data(
             datasets=(log / "impressions", labels_folder),
@@ -57,7 +61,7 @@ def train_foundation(
             outcome = train(None)
         else:
             with reading(warm_start) as earlier:
-                outcome = train(Start(earlier, _checked(ModelManifest.read(earlier), config, schema)))
+                outcome = train(_checked(Start(earlier, ModelManifest.read(earlier)), config, schema, known.windows))
         return outcome.manifest(
             learner.model,
             data,
@@ -69,10 +73,22 @@ def train_foundation(
         ).write(folder)
 
 
-def _checked(earlier: ModelManifest, config: FoundationConfig, schema: Schema) -> ModelManifest:
+def _checked(start: Start, config: FoundationConfig, schema: Schema, windows: Sequence[Window]) -> Start:
+    earlier = start.manifest
     if (earlier.name, earlier.model, earlier.feature_schema) != (config.name, config.model, schema):
         raise ConfigError(
             f"warm start: model {earlier.name!r} has other sizes, features or tasks than configured for "
             f"{config.name!r}; train from the first window, or restore its settings"
         )
-    return earlier
+    first = tuple(windows[: len(start.learned)])
+    if first != start.learned:
+        raise ConfigError(
+            f"warm start: model {earlier.name!r} learned {_span(start.learned)}, but the log's first windows are "
+            f"{_span(first)}; go on with a log that begins at the same time and has the same window_length, or train "
+            "from the first window"
+        )
+    return start
+
+
+def _span(windows: Sequence[Window]) -> str:
+    return f"{len(windows)} from {windows[0].start} to {windows[-1].end}"

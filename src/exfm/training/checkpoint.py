@@ -12,6 +12,7 @@ training.safetensors:
     head.<name>             a parameter that only training has
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,6 +42,12 @@ def load_weights(model: RankingModel, folder: Path) -> None:
     Raises: StorageError if the file is missing, damaged or another model's.
     """
     _fill(_weights(model), folder / WEIGHTS)
+
+
+def copy_weights(source: Path, folder: Path) -> None:
+    """Put the weights in one snapshot's folder into another's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
 
 
 def save_training_state(learner: Learner, optimizer: torch.optim.Adam, folder: Path) -> None:

@@ -6,13 +6,15 @@ A dataset of predictions has, besides impression key and domain, `label.<task>`,
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from exfm.artifact.manifest import Window
+from exfm.errors import DataError
 from exfm.events.examples import Examples, Floats
 from exfm.events.partitions import read_partition, write_partition
 from exfm.metrics import Quality, quality
-from exfm.schema import Schema
+from exfm.schema import Schema, score_column
 from exfm.training.manifest import WindowQuality
 
 
@@ -29,6 +31,25 @@ def record_predictions(
     )  # fmt: skip
     write_partition(predictions, folder, window)
     return WindowQuality(window=window.index, tasks=quality_of(predictions, schema.tasks()))
+
+
+def recorded_scores(folder: Path, window: Window, *, examples: Examples, schema: Schema) -> Floats:
+    """Return the scores, [B, T], that were recorded of these examples; NaN for those that came later.
+
+    Raises: DataError if others were recorded too; StorageError if the window's file is missing or damaged.
+    """
+    key, columns = schema.impression_key, [score_column(task) for task in schema.tasks()]
+    recorded = read_partition(folder, window, columns=[key, *columns])
+    shown = pl.DataFrame([examples.keys])
+    gone = recorded.join(shown, on=key, how="anti")
+    if not gone.is_empty():
+        raise DataError(
+            f"{gone.height} of {recorded.height} impressions that were scored before in window {window.index} are not "
+            f"there now (for example {gone[key][0]!r}); go on with the log that was used then, or train from the first "
+            "window"
+        )
+    scores = shown.join(recorded, on=key, how="left", maintain_order="left")
+    return scores.select(pl.col(columns).fill_null(np.nan).cast(pl.Float32)).to_numpy()
 
 
 def quality_of(predictions: pl.DataFrame, tasks: Sequence[str]) -> dict[str, Quality]:

@@ -24,7 +24,6 @@ def walk_windows(
     read: Callable[[Window], Examples],
     label_delay: int,
     known_until: int,
-    tested_until: int,
     batch_size: int,
     on_tested: Callable[[Window, Examples, Floats], None],
     on_trained: Callable[[Window], None],
@@ -32,8 +31,8 @@ def walk_windows(
     """Predict, then learn, each window in order of time.
 
     A window's labels are known `label_delay` after its end, so it is learned before the first window that starts no
-    earlier than that, or at the end if `known_until` allows; the youngest windows are left for a later walk. Windows
-    that end by `tested_until` are learned only: an earlier walk tested them. All times are in event time.
+    earlier than that, or at the end if `known_until` allows; the youngest windows are left for a later walk. All times
+    are in event time.
 
     `on_tested` gets the probabilities, [B, T], made before anything unknown at the window's start was learned.
     """
@@ -42,8 +41,7 @@ def walk_windows(
         while pending and pending[0][0].end + label_delay <= window.start:
             _train(learner, optimizer, pending.popleft(), batch_size, on_trained)
         examples = read(window)
-        if window.end > tested_until:
-            on_tested(window, examples, learner.model.probabilities(examples.batches))
+        on_tested(window, examples, learner.model.probabilities(examples.batches))
         pending.append((window, examples))
     while pending and pending[0][0].end + label_delay <= known_until:
         _train(learner, optimizer, pending.popleft(), batch_size, on_trained)

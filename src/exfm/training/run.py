@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+import numpy as np
 import polars as pl
 import torch
 
@@ -13,15 +14,24 @@ from exfm.artifact.manifest import Window
 from exfm.artifact.storage import Ref
 from exfm.errors import DataError
 from exfm.events.examples import Examples, Floats, examples_of, read_frame
+from exfm.events.partitions import read_partition, write_partition
 from exfm.metrics import Quality
 from exfm.models.ranking import RankingModel
 from exfm.schema import Schema
-from exfm.training.checkpoint import load_training_state, load_weights, save_training_state, save_weights
+from exfm.training.checkpoint import (
+    copy_weights,
+    load_training_state,
+    load_weights,
+    save_training_state,
+    save_weights,
+)
 from exfm.training.config import TrainingConfig
-from exfm.training.evaluation import overall_quality, record_predictions
+from exfm.training.evaluation import overall_quality, record_predictions, recorded_scores
 from exfm.training.learner import Learner
 from exfm.training.loop import dense_optimizer, walk_windows
 from exfm.training.manifest import PREDICTIONS, ModelManifest, Snapshot, WindowQuality
+
+_WHAT_HELPS = "training diverged; normalise dense features, or lower learning_rate"
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,15 @@ class Start:
     def snapshot(self) -> Snapshot:
         """Return the state to go on from."""
         return self.manifest.snapshots[-1]
+
+    @property
+    def learned(self) -> tuple[Window, ...]:
+        """Return the windows up to the last one that was learned; all labels of theirs were known."""
+        return tuple(window for window in self.manifest.windows if window.index <= self.snapshot.window)
+
+    def quality_on(self, window: Window) -> WindowQuality | None:
+        """Return what was found on a window, or None where it was not tested."""
+        return next((quality for quality in self.manifest.qualities if quality.window == window.index), None)
 
 
 @dataclass(frozen=True)
@@ -124,12 +143,42 @@ class _Journal:
         self._learner, self._data, self._folder = learner, data, folder
         self._name, self._snapshot_every, self._on_window = name, snapshot_every, on_window
         self._num_learned = 0
+        self._start: Start | None = None
         self.last: Snapshot | None = None
         self.snapshots: list[Snapshot] = []
         self.tested: list[Window] = []
         self.qualities: list[WindowQuality] = []
 
+    def go_on(self, start: Start) -> None:
+        """Keep what one long run would have kept by now: all snapshots, and what was found up to the last of them."""
+        self._start = start
+        for snapshot in start.manifest.snapshots:
+            copy_weights(start.folder / snapshot.folder, self._folder / snapshot.folder)
+            self.snapshots.append(snapshot)
+        self.last = start.snapshot
+        for window in start.learned:
+            quality = start.quality_on(window)
+            if quality is not None and self._copied(window, start.folder / PREDICTIONS):
+                self.tested.append(window)
+                self.qualities.append(quality)
+
+    def _copied(self, window: Window, predictions: Path) -> bool:
+        """Copy a window's predictions, unless its impressions are others by now: it then counts as not tested."""
+        before, key = read_partition(predictions, window), self._data.schema.impression_key
+        now = read_partition(self._data.datasets[0], window, columns=[key])
+        if not before[key].sort().equals(now[key].sort()):
+            return False
+        write_partition(before, self._folder / PREDICTIONS, window)
+        return True
+
     def keep_predictions(self, window: Window, examples: Examples, scores_BT: Floats) -> None:
+        if not np.isfinite(scores_BT).all():
+            raise DataError(f"{self._name}: scores of window {window.index} are no numbers: {_WHAT_HELPS}")
+        if self._start is not None and self._start.quality_on(window) is not None:  # the learner knows more by now
+            before_BT = recorded_scores(
+                self._start.folder / PREDICTIONS, window, examples=examples, schema=self._data.schema
+            )
+            scores_BT = np.where(np.isnan(before_BT), scores_BT, before_BT)
         quality = record_predictions(
             self._folder / PREDICTIONS, window, examples=examples, scores_BT=scores_BT, schema=self._data.schema
         )
@@ -168,23 +217,22 @@ def run_training(
     """Walk a learner over its data, and write predictions/ and snapshots/ into `folder`.
 
     `snapshot_every` windows give a snapshot; 0 keeps the last only. `on_window` gets each window's quality as soon as
-    it is tested. With `start` the walk goes on after the last window that was learned there, and the snapshot that it
-    starts from is the first one here.
+    it is tested. With `start` the walk goes on after the last window that was learned there, and leaves what one long
+    run would, but that `snapshot_every` counts from there. Where the earlier log held a part of a window only, the rest
+    is scored by the model that the walk starts from: it knew nothing later.
 
-    Raises: DataError for unusable examples, or if no window's labels are known; StorageError if `start` holds another
-    model.
+    Raises: DataError for unusable examples, if no window's labels are known, if training diverged, or if impressions
+    that `start` scored are not there; StorageError if `start` holds another model.
     """
     torch.set_num_threads(config.torch_threads)
     optimizer = dense_optimizer(learner, config)
     journal = _Journal(learner, data, folder=folder, name=name, snapshot_every=snapshot_every, on_window=on_window)
-    windows, tested_until = data.windows, data.windows[0].start
+    windows = data.windows
     if start is not None:
         load_weights(learner.model, start.folder / start.snapshot.folder)
         load_training_state(learner, optimizer, start.folder / start.snapshot.folder)
         windows = [window for window in windows if window.index > start.snapshot.window]
-        tested_until = start.manifest.windows[-1].end
-        journal.last = start.snapshot
-        journal.keep_snapshot(start.snapshot)
+        journal.go_on(start)
     walk_windows(
         learner,
         optimizer,
@@ -192,7 +240,6 @@ def run_training(
         read=lambda window: examples_of(data.frame(window), data.schema, fm=data.teacher),
         label_delay=data.label_delay,
         known_until=data.known_until,
-        tested_until=tested_until,
         batch_size=config.batch_size,
         on_tested=journal.keep_predictions,
         on_trained=journal.note_learned,
@@ -202,6 +249,7 @@ def run_training(
             f"{name}: no window's labels are all known at the log's end, {data.known_until}; the log needs at least "
             f"one window and the longest attribution window after it: take shorter windows or a longer log"
         )
+    _require_finite(learner, name=name)
     if journal.last not in journal.snapshots:
         journal.keep_snapshot(journal.last)
     save_training_state(learner, optimizer, folder / journal.last.folder)
@@ -209,3 +257,9 @@ def run_training(
         folder / PREDICTIONS, journal.tested, schema=data.schema, warmup_windows=config.warmup_windows
     )
     return Outcome(snapshots=tuple(journal.snapshots), qualities=tuple(journal.qualities), overall=overall)
+
+
+def _require_finite(learner: Learner, *, name: str) -> None:
+    """Check the weights that the last windows left, which no later window tests."""
+    if not all(bool(value.isfinite().all()) for _, value in learner.dense_parameters()):
+        raise DataError(f"{name}: weights are no numbers after the last window: {_WHAT_HELPS}")
