@@ -136,6 +136,24 @@ def test_ingest_writes_a_synthetic_log(command: Callable[..., Outcome], tmp_path
     assert (tmp_path / "log/manifest.json").is_file()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("pipelines", "compile", "--out", "s3://bucket/pipelines"),
+        ("bench", "simulator", "--out", "s3://bucket/costs.json"),
+        ("trace", "bundle", "--out", "s3://bucket/trace.png"),
+    ],
+)
+def test_what_is_written_on_this_machine_only_is_not_written_to_a_folder_named_s3(
+    arguments: tuple[str, ...], command: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command(*arguments)
+    assert code == 2
+    assert "this is written on this machine only; name a path" in err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_stage_before_its_inputs_says_which_stage_is_missing(command: Callable[..., Outcome], tmp_path: Path) -> None:
     config = Path(__file__).parents[1] / "examples/movielens/run.yaml"
     code, _, err = command("label", "-c", config, "--root", tmp_path)

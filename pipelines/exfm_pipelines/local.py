@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.status import Status
 
 from exfm.artifact.storage import is_local, remove_file
-from exfm.errors import StageError
+from exfm.errors import StageError, StorageError
 from exfm_components import layout
 from exfm_components.progress import Progress, parse
 from exfm_pipelines.run_config import RunConfig
@@ -28,22 +28,25 @@ LOG = "pipeline.log"
 def run_locally(config: RunConfig) -> None:
     """Run the whole pipeline, with all that its steps print in `<root>/pipeline.log` (remote root: `./pipeline.log`).
 
-    Raises: what RunConfig.arguments raises; StageError, with the step's own message and exit code.
+    Raises: what RunConfig.arguments raises; StorageError if nothing can be written there; StageError, with the step's
+    own message and exit code.
     """
     arguments = config.arguments()
     for file in layout.results(config.root):  # an earlier run's results do not belong to these events
         remove_file(file)
-    with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
-        log_folder = Path(config.root) if is_local(config.root) else Path.cwd()
-        log_folder.mkdir(parents=True, exist_ok=True)
+    log = (Path(config.root) if is_local(config.root) else Path.cwd()) / LOG
+    with (
+        tempfile.TemporaryDirectory(prefix="exfm-") as scratch,
+        _screen(log) as screen,
+        warnings.catch_warnings(),
+    ):
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=scratch, raise_on_error=True)
-        with _screen(log_folder / LOG) as screen, warnings.catch_warnings():
-            # It is about the image's name, which only a cluster uses.
-            warnings.filterwarnings("ignore", message="You may be attemping to run a task", category=RuntimeWarning)
-            try:
-                teach_distil_serve(max_parallel=1)(**arguments)  # more would only share this machine's cores
-            except RuntimeError as error:  # KFP's word for a failed step, whose own error went to its output
-                raise screen.failure(log_folder / LOG) from error
+        # It is about the image's name, which only a cluster uses.
+        warnings.filterwarnings("ignore", message="You may be attemping to run a task", category=RuntimeWarning)
+        try:
+            teach_distil_serve(max_parallel=1)(**arguments)  # more would only share this machine's cores
+        except RuntimeError as error:  # KFP's word for a failed step, whose own error went to its output
+            raise screen.failure(log) from error
 
 
 def run_step(step: Callable[[RunConfig], None], config: RunConfig) -> None:
@@ -99,7 +102,17 @@ class _Screen(TextIOBase):
 @contextmanager
 def _screen(log: Path) -> Iterator[_Screen]:
     console = Console(file=sys.stdout)
-    with log.open("w", encoding="utf-8") as file, console.status("starting") as status:
+    with _opened(log) as file, console.status("starting") as status:
         screen = _Screen(file, console, status)
         with redirect_stdout(screen):
             yield screen
+
+
+def _opened(log: Path) -> TextIO:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("w", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"{log}: cannot be written ({error.strerror}); let this user write there, or name another root"
+        ) from error

@@ -13,6 +13,7 @@ from exfm.distill.config import VerticalConfig
 from exfm.errors import ConfigError
 from exfm.events.sources import Source, resolve
 from exfm.foundation.config import FoundationConfig
+from exfm.planning.counted import Counted
 from exfm.planning.statistics import statistics_of_schema
 from exfm.schema import Schema
 from exfm.sharding.config import BundleConfig
@@ -49,13 +50,16 @@ class RunConfig(Config):
             raise ValueError(f"vertical model {', '.join(twice)} is named more than once")
         return self
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self, *, is_counted: bool = True) -> dict[str, Any]:
         """Return the pipeline's arguments.
+
+        Statistics that `bundle` names are looked at if they are counted by now: of a model, they are not before it is
+        trained.
 
         Raises: before anything runs, what would otherwise fail late: SchemaError if the schema is wrong or a model asks
         for what it does not have; ConfigError if a vertical model's task has no teacher, or a remote root no registry;
-        PlanError if a model's tables do not fit the shards, or a plan that is named is for others; StorageError if one
-        cannot be read.
+        PlanError if a model's tables do not fit the shards, or a plan or statistics that are named are for others;
+        StorageError if they cannot be read.
         """
         schema = Schema.read(Path(self.feature_schema))
         taught = schema.select(features=self.foundation.features, tasks=self.foundation.tasks)
@@ -63,9 +67,12 @@ class RunConfig(Config):
             own = schema.select(features=model.features, tasks=model.tasks)
             if not own.feature_names(["item"]):
                 raise ConfigError(f"vertical model {model.name!r} has no feature of net `item`: it could rank nothing")
-            served = own.widen(model.model.dim_factor)
-            estimate = statistics_of_schema(served, candidates_mean=self.bundle.candidates_mean)
-            plan_bundle(self.bundle.without_latency().of_model(model.name), served, estimate)
+            served, settings = own.widen(model.model.dim_factor), self.bundle.without_latency().of_model(model.name)
+            if settings.table_statistics and is_counted:
+                statistics = Counted.read(settings.table_statistics).statistics
+            else:
+                statistics = statistics_of_schema(served, candidates_mean=settings.candidates_mean)
+            plan_bundle(settings, served, statistics)
             untaught = set(own.tasks()) - set(taught.tasks())
             if untaught:
                 raise ConfigError(

@@ -15,7 +15,7 @@ from exfm_pipelines.run_config import RunConfig
 
 def ingest(run: RunConfig) -> None:
     """Make the event log."""
-    arguments = run.arguments()
+    arguments = run.arguments(is_counted=False)
     names = ("root", "source", "feature_schema", "window_length")
     stages.ingest.python_func(**{name: arguments[name] for name in names})
 

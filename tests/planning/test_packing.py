@@ -88,6 +88,13 @@ def test_what_does_not_fit_is_not_placed() -> None:
     assert place_exactly(np.ones(3), np.full(3, 0.6), 2, at_least=0.0) == (None, np.inf)
 
 
+def test_what_cannot_fit_is_refused_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    for search in ("place_exactly", "repair"):
+        monkeypatch.setattr(f"exfm.planning.placing.packing.{search}", lambda *given, **more: pytest.fail("searched"))
+    assert pack(np.ones(3), np.full(3, 640), num_shards=2, capacity_bytes=1216) is None  # two of three share a shard
+    assert pack(np.ones(300), np.full(300, 640), num_shards=2, capacity_bytes=64_000) is None  # the mean is too much
+
+
 @given(seed=st.integers(0, 1000), num_shards=st.integers(1, 8))
 def test_a_repaired_placement_keeps_its_promise(seed: int, num_shards: int) -> None:
     random = np.random.default_rng(seed)

@@ -295,3 +295,8 @@ def plan_for(
         ):
             raise
         reject()
+
+
+def test_a_shard_that_holds_no_slice_is_no_setting() -> None:
+    with pytest.raises(ConfigError, match="shard_memory_gib: Input should be greater than or equal to"):
+        ShardingConfig.parse({"shard_memory_gib": 1e-12}, source="test")

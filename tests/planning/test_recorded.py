@@ -4,16 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from recorded_requests import plan_with_hot_rows, random_requests
 
 from exfm.artifact.plan import ShardPlan
 from exfm.artifact.trace import Trace, TraceWriter
-from exfm.errors import DataError, PlanError
+from exfm.errors import ConfigError, DataError, PlanError
 from exfm.planning.pricing.costs import DEFAULT_COSTS
-from exfm.planning.simulation.simulator import replay_requests
+from exfm.planning.simulation.simulator import Load, replay_requests
 from exfm.schema import NETS, Schema
 from exfm.sharding.counting import statistics_of_trace
-from exfm.sharding.recorded import recorded_requests, simulate_trace
+from exfm.sharding.recorded import MAX_REPLAYED, WARMUP_SHARE, recorded_requests, simulate_trace
 
 NUM_REQUESTS = 300
 
@@ -101,3 +102,36 @@ def test_a_singular_plan_and_a_short_trace_are_refused(tmp_path: Path, schema: S
     for plan, error in ((singular, PlanError), (split_plan, DataError)):
         with pytest.raises(error, match="singular" if error is PlanError else "50 requests"):
             simulate_trace(trace, schema, plan, counted, DEFAULT_COSTS, requests_per_s=10.0, rankers=1, seed=0)
+
+
+def test_of_a_trace_that_is_too_long_the_newest_requests_come(
+    trace_folder: Path, tmp_path_factory: pytest.TempPathFactory, schema: Schema, split_plan: ShardPlan,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    newest = tmp_path_factory.mktemp("newest")
+    writer = TraceWriter(newest, model="students", bundle_id="b" * 64, sampling_rate=1.0, schema=schema)
+    writer.add(random_requests(schema, 200, seed=0, first_ns=10**9))
+    monkeypatch.setattr("exfm.sharding.recorded.MAX_REPLAYED", 200)
+    counted = statistics_of_trace(trace_folder, schema)
+    cut, whole = (
+        simulate_trace(
+            Trace.read(folder), schema, split_plan, counted, DEFAULT_COSTS, requests_per_s=50.0, rankers=1, seed=0
+        )
+        for folder in (trace_folder, newest)
+    )
+    assert cut.p99_ms == pytest.approx(whole.p99_ms)
+    assert cut.cpu_ms == pytest.approx(whole.cpu_ms)
+
+
+def test_as_many_requests_are_replayed_as_a_load_allows() -> None:
+    num_warmup = int(WARMUP_SHARE * MAX_REPLAYED)
+    Load(requests_per_s=1.0, num_requests=MAX_REPLAYED - num_warmup, num_warmup=num_warmup)
+    more = MAX_REPLAYED + 1
+    with pytest.raises(ValidationError, match="num_requests"):
+        Load(requests_per_s=1.0, num_requests=more - int(WARMUP_SHARE * more), num_warmup=0)
+
+
+def test_a_rate_that_no_load_has_is_refused(trace_folder: Path, schema: Schema, split_plan: ShardPlan) -> None:
+    counted, trace = statistics_of_trace(trace_folder, schema), Trace.read(trace_folder)
+    with pytest.raises(ConfigError, match="the load: requests_per_s: Input should be less than or equal to 1000000000"):
+        simulate_trace(trace, schema, split_plan, counted, DEFAULT_COSTS, requests_per_s=1e10, rankers=1, seed=0)

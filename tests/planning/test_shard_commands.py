@@ -2,6 +2,7 @@
 
 import json
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import yaml
 from made_models import model, table
 from recorded_requests import random_requests
 
+from exfm.artifact.bundle import read_plan
 from exfm.artifact.plan import ShardPlan
 from exfm.artifact.trace import TraceWriter
 from exfm.cli.main import main
@@ -153,7 +155,6 @@ def test_candidates_that_no_request_has_are_refused(
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--requests-per-s", "1e10"), "the load: requests_per_s: Input should be less than or equal to 1000000000"),
         (("--requests-per-s", 10, "--candidates-p99", "1e7"), "the load: candidates_p99: Input should be less than"),
         (
             ("--requests-per-s", 10, "--candidates-p99", 50),
@@ -182,6 +183,30 @@ def test_what_cannot_be_written_is_refused_before_the_work(
     code, said, error = command("plan", schema_file, "--out", schema_file / "plan.json")
     assert (code, said) == (2, "")
     assert "its folder cannot be made (" in error
+
+
+@pytest.mark.parametrize(("option", "value"), [("--requests-per-s", "1e10"), ("--rankers", "10001")])
+def test_more_than_can_be_simulated_is_refused(
+    command: Callable[..., Outcome], schema_file: Path, option: str, value: str
+) -> None:
+    code, _, error = command("simulate", schema_file, "--requests-per-s", 10, option, value)
+    assert code == 2
+    assert f"Invalid value for '{option}'" in error
+
+
+def test_a_plan_is_written_to_a_store(command: Callable[..., Outcome], schema_file: Path) -> None:
+    out = f"memory://{uuid.uuid4().hex}/plan.json"
+    code, said, _ = command("plan", schema_file, "--out", out)
+    assert (code, said.splitlines()[-1]) == (0, f"{out}: the plan")
+    read_plan(out).check(Schema.read(schema_file))
+
+
+def test_a_drawing_in_a_store_is_refused_before_the_work(command: Callable[..., Outcome], schema_file: Path) -> None:
+    code, said, error = command("plan", schema_file, "--drawing", "s3://bucket/a.png")
+    assert (code, said) == (2, "")
+    assert error == (
+        "exfm: s3://bucket/a.png: this is written on this machine only; name a path, and copy it there afterwards\n"
+    )
 
 
 def test_the_folder_of_a_plan_is_made(command: Callable[..., Outcome], schema_file: Path, tmp_path: Path) -> None:

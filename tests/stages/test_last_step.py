@@ -39,7 +39,7 @@ def deploy(root: Path, version: Registration, bundle: Ref, *, promotion: dict[st
 
 
 def champion(root: Path) -> int:
-    return Registry.at(str(root), create=False).version_of("models:/search-ads@champion")
+    return Registry.at(str(root), create=False).resolve("models:/search-ads@champion").version
 
 
 def test_a_version_that_passes_serves_from_where_pods_find_it_and_becomes_champion(

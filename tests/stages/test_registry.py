@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_the_first_version_is_candidate_and_champion(registration: Registration)
 
 
 def test_an_alias_resolves_to_the_bundle_and_its_digest(root: Path, registration: Registration, bundle: Ref) -> None:
-    resolved = Registry.at(str(root), create=False).resolve("models:/search-ads@champion")
+    resolved = Registry.at(str(root), create=False).resolve("models:/search-ads@champion").bundle
     assert resolved == registration.bundle
     assert BundleManifest.read(Path(resolved.uri)).bundle_id == registration.bundle_id
     assert resolved.digest == bundle.digest
@@ -56,7 +56,7 @@ def test_a_later_version_is_candidate_and_leaves_the_champion(
 ) -> None:
     later = Registry.at(str(root), create=False).register(model=vertical, bundle=bundle)
     assert (later.version, later.aliases) == ("2", ("candidate",))
-    assert Registry.at(str(root), create=False).resolve("models:/search-ads@champion") == registration.bundle
+    assert Registry.at(str(root), create=False).resolve("models:/search-ads@champion").bundle == registration.bundle
 
 
 def test_a_version_has_lineage_metrics_and_signature(
@@ -87,7 +87,7 @@ def test_a_tracking_server_takes_the_embedded_registrys_place(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         registry = Registry.at("s3://bucket/run", create=True)  # a root that could hold no embedded registry
         registered = registry.register(model=vertical, bundle=bundle)
-        resolved = registry.resolve("models:/search-ads@champion")
+        resolved = registry.resolve("models:/search-ads@champion").bundle
         assert resolved == registered.bundle
         assert resolved.uri.startswith("mlflow-artifacts:")
         with registry.fetching(resolved) as folder:
@@ -161,13 +161,28 @@ def version_with(version: int, entropy: dict[int, float], *, calibration: float 
 
 CHAMPION = version_with(1, {3: 0.90, 4: 0.80})
 
+LENIENT = PromotionRule(max_calibration_error=10)
+"""Of a small test model, which is badly calibrated."""
+
 
 @pytest.mark.parametrize(
     ("candidate", "passed", "reason"),
     [
-        (version_with(2, {3: 0.89, 4: 0.80}), True, "click: NE 0.84500 against 0.85000 of v1 (windows 3 to 4)"),
-        (version_with(2, {3: 0.93, 4: 0.80}), False, "click: NE 0.86500 against 0.85000 of v1 (windows 3 to 4)"),
-        (version_with(2, {4: 0.80, 5: 9.0}), True, "click: NE 0.80000 against 0.80000 of v1 (windows 4 to 4)"),
+        (
+            version_with(2, {3: 0.89, 4: 0.80}),
+            True,
+            "click: NE 0.84500 against 0.85000 of v1 (windows 3 to 4)",
+        ),
+        (
+            version_with(2, {3: 0.93, 4: 0.80}),
+            False,
+            "click: NE 0.86500 against 0.85000 of v1 (windows 3 to 4)",
+        ),
+        (
+            version_with(2, {4: 0.80, 5: 9.0}),
+            True,
+            "click: NE 0.80000 against 0.80000 of v1 (windows 4 to 4)",
+        ),
         (version_with(2, {9: 0.10}), False, "click: no window that both were tested on"),
         (
             version_with(2, {3: 0.80, 4: 0.80}, calibration=1.3),
@@ -199,14 +214,34 @@ def test_only_a_version_that_passes_becomes_champion(
 ) -> None:
     registry = Registry.at(str(root), create=False)
     version = int(registry.register(model=vertical, bundle=bundle).version)
-    lenient = PromotionRule(max_calibration_error=10)
-    before = registry.version_of("models:/search-ads@champion")
+    before = registry.resolve("models:/search-ads@champion").version
     with pytest.raises(PromotionError, match="search-ads v1 does not become champion: click: calibration"):
         registry.promote("search-ads", 1, PromotionRule(max_calibration_error=0))  # held against nothing but 1.0
-    assert registry.judge("search-ads", version, lenient).passed
-    assert registry.version_of("models:/search-ads@champion") == before != version
-    assert registry.promote("search-ads", version, lenient).passed
-    assert registry.version_of("models:/search-ads@champion") == version
+    assert registry.judge("search-ads", version, LENIENT).passed
+    assert registry.resolve("models:/search-ads@champion").version == before != version
+    assert registry.promote("search-ads", version, LENIENT).passed
+    assert registry.resolve("models:/search-ads@champion").version == version
+
+
+def test_a_tracking_server_that_is_down_is_named(vertical: Ref, bundle: Ref, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    def registry() -> Registry:
+        return Registry.at("s3://bucket/run", create=True)
+
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: registry().register(model=vertical, bundle=bundle),
+        lambda: registry().resolve("models:/search-ads@champion"),
+        lambda: registry().judge("search-ads", 1, PromotionRule()),
+        lambda: registry().promote("search-ads", 1, PromotionRule()),
+    )
+    for use in uses:
+        with pytest.raises(StorageError, match=f"^the registry at {uri} does not do as asked: .*; check MLFLOW_TRACK"):
+            use()
 
 
 def test_a_version_that_is_not_there_is_named(root: Path, registration: Registration) -> None:

@@ -11,7 +11,9 @@ from stream import Stream
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
 from exfm.artifact.manifest import write_json
 from exfm.artifact.plan import Assignment, Encoding, assign
-from exfm.artifact.storage import Ref
+from exfm.artifact.storage import Ref, ref_to
+from exfm.distill.config import VerticalConfig
+from exfm.distill.stage import train_vertical
 from exfm.errors import BundleError, PlanError, StorageError
 from exfm.models.offline import answer_request
 from exfm.planning.config import Demand, ShardingConfig
@@ -92,6 +94,20 @@ def test_a_models_tables_are_counted_on_the_examples_of_its_domain(vertical: Ref
     assert 0 < statistics.num_requests < 4000
     assert statistics.candidates_mean == 50
     assert all(table.skew for table in statistics.tables if table.keys_per_request)
+
+
+def test_a_model_wider_than_its_schema_is_bundled(
+    stream: Stream, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
+) -> None:
+    wide = vertical_config.model.model_copy(update={"dim_factor": 2})
+    config = vertical_config.model_copy(update={"model": wide, "compare_alone": False})
+    train_vertical(config, teacher="fm", examples=examples, out=str(tmp_path / "vm"))
+    vertical = ref_to(str(tmp_path / "vm"))
+    manifest = make_bundle(BundleConfig(golden_candidates=20), vertical=vertical, out=str(tmp_path / "bundle"))
+    dims = [2 * table.dim for table in stream.schema.select(tasks=config.tasks).tables]
+    assert [table.dim for table in manifest.feature_schema.tables] == dims
+    counted = statistics_of_model(vertical, candidates_mean=100).statistics
+    assert [table.dim for table in counted.tables] == dims
 
 
 def test_a_bundle_is_planned_with_statistics_that_were_counted_before(

@@ -40,7 +40,7 @@ def promote(
     from exfm.registry.promotion import PromotionRule
 
     registry = Registry.at(root, create=False)
-    wanted = version or registry.version_of(f"models:/{name}@candidate")
+    wanted = version or registry.resolve(f"models:/{name}@candidate").version
     allowed = PromotionRule() if rule is None else PromotionRule.parse(read_yaml(rule), source=str(rule))
     print(f"{name} v{wanted} is the champion ({registry.promote(name, wanted, allowed)})")
 

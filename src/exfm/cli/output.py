@@ -9,9 +9,9 @@ from exfm.errors import StorageError
 def writable(out: str) -> Path:
     """Return where a file can be written, in a folder that is made if need be; so it is known before the work.
 
-    Raises: StorageError if it cannot.
+    Raises: StorageError if it cannot, or is not on this machine.
     """
-    path = Path(out)
+    path = here(out)
     if path.is_dir():
         raise StorageError(f"{path}: a folder is there; name a file")
     try:
@@ -21,3 +21,28 @@ def writable(out: str) -> Path:
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise StorageError(f"{path}: may not be written; check the rights, or name another place")
     return path
+
+
+def here(out: str) -> Path:
+    """Return a path on this machine.
+
+    Raises: StorageError if it is a URL.
+    """
+    from exfm.artifact.storage import is_local
+
+    if not is_local(out):
+        raise StorageError(f"{out}: this is written on this machine only; name a path, and copy it there afterwards")
+    return Path(out)
+
+
+def put(out: str, content: bytes) -> None:
+    """Write a command's file: at a URL whole, here in place, where it may be a device such as /dev/stdout.
+
+    Raises: StorageError if a URL cannot be written.
+    """
+    from exfm.artifact.storage import is_local, write_file
+
+    if is_local(out):
+        Path(out).write_bytes(content)
+    else:
+        write_file(out, content)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from exfm.cli.output import here
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
@@ -20,5 +22,5 @@ def compile_all(
     """Compile every pipeline to YAML, to be uploaded to Kubeflow Pipelines."""
     from exfm_pipelines.compile import compile_pipelines
 
-    for file in compile_pipelines(out, max_parallel=max_parallel):
+    for file in compile_pipelines(here(str(out)), max_parallel=max_parallel):
         print(file)

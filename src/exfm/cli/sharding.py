@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exfm.cli.output import writable
+from exfm.cli.output import put, writable
 
 if TYPE_CHECKING:
     from exfm.planning.config import ShardingConfig
@@ -49,14 +49,15 @@ def plan(
     costs: CostsOption = "",
     strategy: Annotated[str, typer.Option(help="Instead of the settings' own.")] = "",
     previous: Annotated[str, typer.Option(help="A plan, or a bundle's folder, to move few bytes from.")] = "",
-    out: Annotated[str, typer.Option(help="JSON file for the plan.")] = "",
+    out: Annotated[str, typer.Option(help="JSON file for the plan, or its s3:// URL.")] = "",
     drawing: Annotated[str, typer.Option(help="PNG or SVG file for the comparison.")] = "",
 ) -> None:
     """Plan by the settings' strategy, beside all others."""
     from rich.console import Console
 
     from exfm.artifact.bundle import read_plan
-    from exfm.artifact.manifest import write_json
+    from exfm.artifact.manifest import json_bytes
+    from exfm.artifact.storage import is_local
     from exfm.planning.moving.replanning import replan
     from exfm.planning.planner import headline
     from exfm.planning.pricing.costs import CostModel
@@ -70,7 +71,7 @@ def plan(
 
         kind_of_drawing(Path(drawing))
         writable(drawing)
-    if out:
+    if out and is_local(out):
         writable(out)
     rows = compare(schema, counted, config, priced)
     console = Console()
@@ -90,7 +91,7 @@ def plan(
         found, moves = compared_plan(rows, schema, counted, config, priced), ""
     print(headline(found) + moves)
     if out:
-        write_json(Path(out), found.to_dict())
+        put(out, json_bytes(found.to_dict()))
         print(f"{out}: the plan")
 
 
@@ -117,14 +118,14 @@ def explain(
 
 def simulate(
     model: ModelArgument,
-    requests_per_s: Annotated[float, typer.Option(min=1e-9, help="Requests that come in, a second.")],
+    requests_per_s: Annotated[float, typer.Option(min=1e-9, max=1e9, help="Requests that come in, a second.")],
     plan: Annotated[str, typer.Option(help="The plan's JSON file; empty: the bundle's own.")] = "",
     table_statistics: StatisticsOption = "",
     candidates: CandidatesOption = 100.0,
     candidates_p99: Annotated[float, typer.Option(min=0, help="Their 99th percentile; 0: all have the mean.")] = 0.0,
     trace: Annotated[str, typer.Option(help="A trace's folder: its requests come, at this rate, not drawn ones.")] = "",
     costs: CostsOption = "",
-    rankers: Annotated[int, typer.Option(min=0, help="Rankers before the shards' servers; 0: the plan's own.")] = 0,
+    rankers: Annotated[int, typer.Option(min=0, max=10_000, help="Before the shards' servers; 0: the plan's own.")] = 0,
     num_requests: Annotated[int, typer.Option(min=100, max=1_000_000, help="That are simulated.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="Of everything drawn.")] = 0,
 ) -> None:
@@ -137,7 +138,7 @@ def simulate(
     from exfm.planning.pricing.forecast import described, simulate_plan
     from exfm.planning.simulation.simulator import Load
     from exfm.sharding.counting import statistics_of_trace
-    from exfm.sharding.recorded import simulate_trace
+    from exfm.sharding.recorded import MAX_REPLAYED, simulate_trace
 
     schema, priced = _read_schema(model), CostModel.read(costs)
     found = read_plan(plan or str(model)).check(schema)
@@ -149,6 +150,8 @@ def simulate(
         prediction = simulate_trace(
             recorded, schema, found, counted, priced, requests_per_s=requests_per_s, rankers=rankers, seed=seed
         )
+        if recorded.num_requests > MAX_REPLAYED:
+            print(f"of {recorded.num_requests:,} requests in the trace the newest {MAX_REPLAYED:,} come")
     else:
         drawn = _read_statistics(table_statistics, schema, candidates)
         load = Load.parse(

@@ -78,8 +78,8 @@ class ShardingConfig(Config):
     with its own number of shards, replicas from load, and copies of hot rows where they pay."""
     num_shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] = 2
     """Embedding shards, 1 to 1024, of the strategies that balance; the others choose their own number."""
-    shard_memory_gib: Annotated[float, Field(gt=0, le=4096)] = 4.0
-    """Table bytes that one shard may hold, in GiB (2**30 bytes); more than 0, at most 4096."""
+    shard_memory_gib: Annotated[float, Field(ge=2**-24, le=4096)] = 4.0
+    """Table bytes that one shard may hold, in GiB (2**30 bytes); 2**-24 (64 B, which the least slice takes) to 4096."""
     encoding: Encoding = "int8"
     """How tables are kept and served: `fp32`, 4 bytes a number; `fp16`, 2; `int8`, 1, and 4 more a row for its scale
     and bias. Sums are fp32 always. On MovieLens-100K's held-out examples int8 changes NE by 0.004 % or less."""

@@ -30,7 +30,7 @@ def open_bundle(uri: str, *, root: str) -> Iterator[Path]:
         from exfm.registry.mlflow_registry import Registry  # MLflow takes seconds to import
 
         registry = Registry.at(root, create=False)
-        with registry.fetching(registry.resolve(uri)) as folder:
+        with registry.fetching(registry.resolve(uri).bundle) as folder:
             yield folder
     elif is_local(uri):
         yield Path(uri)
@@ -50,7 +50,8 @@ def locate_bundle(uri: str, *, root: str, digest: str = "") -> LocatedBundle:
         from exfm.registry.mlflow_registry import Registry  # MLflow takes seconds to import
 
         registry = Registry.at(root, create=False)
-        ref, version = registry.resolve(uri), registry.version_of(uri)
+        found = registry.resolve(uri)  # once: an alias may move
+        ref, version = found.bundle, found.version
         if not is_local(ref.uri) and not ref.uri.startswith("s3://"):  # behind a tracking server
             with registry.fetching(ref) as folder:
                 manifest = read_manifest(Ref(uri=str(folder), digest=digest or ref.digest))

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,6 +43,9 @@ OVERALL = "overall."
 MAX_METRICS = 1000
 """Of one call: the limit of the REST API's log-batch."""
 
+MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow calls a model or version that it does not have, and an alias that a model does not have."""
+
 
 class Registration(Config):
     """A model version in the registry."""
@@ -54,12 +58,22 @@ class Registration(Config):
     bundle_id: str
 
 
+@dataclass(frozen=True)
+class ResolvedVersion:
+    """What a name in the registry stood for when it was looked up."""
+
+    version: int
+    bundle: Ref
+
+
 class Registry:
     """The registry that the environment's MLFLOW_TRACKING_URI names, or an embedded one below a root."""
 
     def __init__(self, uri: str, *, artifacts: str = "") -> None:
         """Take a tracking URI; `artifacts` is where a new experiment keeps them, empty where the server says so."""
-        self._client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+        self._uri = uri
+        with _telling(uri):
+            self._client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._artifacts = artifacts
 
     @classmethod
@@ -86,8 +100,10 @@ class Registry:
         """Add a version of a vertical model with its metrics, signature, input example and lineage.
 
         The version becomes `candidate`, and `champion` too if the model has none yet that it could be held against.
+
+        Raises: StorageError if the model, its bundle or the registry cannot be read or written.
         """
-        with reading(model) as model_folder, reading(bundle) as bundle_folder:
+        with _telling(self._uri), reading(model) as model_folder, reading(bundle) as bundle_folder:
             trained = ModelManifest.read(model_folder)
             manifest = BundleManifest.read(bundle_folder, verify=False)  # reading() has
             run = self._client.create_run(self._experiment(), run_name=manifest.name)
@@ -102,16 +118,16 @@ class Registry:
                 _write_mlmodel(folder, manifest, run_id=run_id)
                 self._client.log_artifacts(run_id, str(folder), ARTIFACT)
             self._client.set_terminated(run_id)
-        source = f"{run.info.artifact_uri}/{ARTIFACT}"
-        if not self._client.search_registered_models(f"name = '{manifest.name}'"):
-            self._client.create_registered_model(manifest.name)
-        tags = manifest.lineage | {
-            "bundle_id": manifest.bundle_id,
-            DIGEST_TAG: bundle.digest,
-            "git_commit": _git_commit(),
-        }
-        version = self._client.create_model_version(manifest.name, source=source, run_id=run_id, tags=tags).version
-        aliases = self._move_aliases(manifest.name, version)
+            source = f"{run.info.artifact_uri}/{ARTIFACT}"
+            if not self._client.search_registered_models(f"name = '{manifest.name}'"):
+                self._client.create_registered_model(manifest.name)
+            tags = manifest.lineage | {
+                "bundle_id": manifest.bundle_id,
+                DIGEST_TAG: bundle.digest,
+                "git_commit": _git_commit(),
+            }
+            version = self._client.create_model_version(manifest.name, source=source, run_id=run_id, tags=tags).version
+            aliases = self._move_aliases(manifest.name, version)
         return Registration(
             name=manifest.name,
             version=str(version),
@@ -120,45 +136,43 @@ class Registry:
             bundle_id=manifest.bundle_id,
         )
 
-    def resolve(self, uri: str) -> Ref:
-        """Return the bundle that `models:/NAME@ALIAS` names now.
+    def resolve(self, uri: str) -> ResolvedVersion:
+        """Return the version that `models:/NAME@ALIAS` names now, and its bundle.
 
-        Raises: ConfigError if `uri` is not of that form; StorageError if there is no such model or alias.
+        Raises: ConfigError if `uri` is not of that form; StorageError if there is no such model or alias, or the
+        registry does not answer.
         """
         version = self._version(uri)
         if DIGEST_TAG not in version.tags:
             raise StorageError(
                 f"{version.name!r} version {version.version} has no tag {DIGEST_TAG!r}; register its bundle again"
             )
-        source = self._client.get_model_version_download_uri(version.name, version.version)
-        return Ref(uri=source, digest=version.tags[DIGEST_TAG])
-
-    def version_of(self, uri: str) -> int:
-        """Return the number of the version that `models:/NAME@ALIAS` names now.
-
-        Raises: as `resolve`.
-        """
-        return int(self._version(uri).version)
+        with _telling(self._uri):
+            source = self._client.get_model_version_download_uri(version.name, version.version)
+        return ResolvedVersion(int(version.version), Ref(uri=source, digest=version.tags[DIGEST_TAG]))
 
     def judge(self, name: str, version: int, rule: PromotionRule) -> Verdict:
         """Return whether a version may become champion: it is held against the one that is, on the same windows.
 
-        Raises: StorageError if there is no such version.
+        Raises: StorageError if there is no such version, or the registry does not answer.
         """
         tested = self._tested(name, version)
-        champion = self._client.get_registered_model(name).aliases.get(CHAMPION)
+        with _telling(self._uri):
+            champion = self._client.get_registered_model(name).aliases.get(CHAMPION)
         before = self._tested(name, int(champion)) if champion and int(champion) != version else None
         return judge(tested, before, rule)
 
     def promote(self, name: str, version: int, rule: PromotionRule) -> Verdict:
         """Make a version the champion, and return what spoke for it.
 
-        Raises: PromotionError if it does not pass against the one that is; StorageError if there is no such version.
+        Raises: PromotionError if it does not pass against the one that is; StorageError if there is no such version, or
+        the registry does not answer.
         """
         verdict = self.judge(name, version, rule)
         if not verdict.passed:
             raise PromotionError(f"{name} v{version} does not become champion: {verdict}")
-        self._client.set_registered_model_alias(name, CHAMPION, str(version))
+        with _telling(self._uri):
+            self._client.set_registered_model_alias(name, CHAMPION, str(version))
         return verdict
 
     @contextmanager
@@ -174,7 +188,7 @@ class Registry:
         with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
             try:
                 copy = mlflow.artifacts.download_artifacts(
-                    artifact_uri=ref.uri, dst_path=scratch, tracking_uri=self._client.tracking_uri
+                    artifact_uri=ref.uri, dst_path=scratch, tracking_uri=self._uri
                 )
             except (mlflow.exceptions.MlflowException, OSError) as error:
                 raise StorageError(f"{ref.uri}: cannot be fetched from the registry: {error}") from error
@@ -182,17 +196,14 @@ class Registry:
                 yield folder
 
     def _tested(self, name: str, version: int) -> TestedVersion:
-        try:
-            run_id = self._client.get_model_version(name, str(version)).run_id
-            recorded = self._client.get_run(run_id).data.metrics
-        except mlflow.exceptions.MlflowException as error:
-            raise StorageError(f"the registry has no version {version} of model {name!r}: {error.message}") from error
         figures: dict[str, dict[str, dict[int, float]]] = {"normalized_entropy": {}, "calibration": {}}
-        for key in recorded:
-            task, _, figure = key.rpartition(".")
-            if figure in figures and not task.startswith(OVERALL):
-                history = self._client.get_metric_history(run_id, key)
-                figures[figure][task] = {metric.step: metric.value for metric in history}
+        with _telling(self._uri, missing=f"the registry has no version {version} of model {name!r}"):
+            run_id = self._client.get_model_version(name, str(version)).run_id
+            for key in self._client.get_run(run_id).data.metrics:
+                task, _, figure = key.rpartition(".")
+                if figure in figures and not task.startswith(OVERALL):
+                    history = self._client.get_metric_history(run_id, key)
+                    figures[figure][task] = {metric.step: metric.value for metric in history}
         return TestedVersion(version=version, **figures)
 
     def _version(self, uri: str) -> ModelVersion:
@@ -200,10 +211,9 @@ class Registry:
         if not found:
             raise ConfigError(f"{uri!r} names no model; expected models:/NAME@ALIAS")
         name, alias = found.groups()
-        try:
-            return self._client.get_model_version_by_alias(name, alias)
-        except mlflow.exceptions.MlflowException as error:
-            raise StorageError(f"the registry has no model {name!r} with alias {alias!r}: {error.message}") from error
+        with _telling(self._uri, missing=f"the registry has no model {name!r} with alias {alias!r}"):
+            version: ModelVersion = self._client.get_model_version_by_alias(name, alias)
+        return version
 
     def _experiment(self) -> str:
         found = self._client.get_experiment_by_name(EXPERIMENT)
@@ -229,6 +239,21 @@ def register_all(*, root: str, models: Sequence[Ref], bundles: Sequence[Ref]) ->
 def headline(registrations: Sequence[Registration]) -> str:
     """Return one line about what was registered."""
     return ", ".join(f"{item.name} v{item.version} ({', '.join(item.aliases)})" for item in registrations)
+
+
+@contextmanager
+def _telling(uri: str, *, missing: str = "") -> Iterator[None]:
+    """Turn what MLflow raises into a StorageError that names the tracking URI; or says `missing`, where it is that."""
+    try:
+        yield
+    except (mlflow.exceptions.MlflowException, OSError) as error:  # uploads end in the latter
+        if missing and getattr(error, "error_code", "") in MISSING:
+            raise StorageError(f"{missing}: {error}") from error
+        place = re.sub(r"//[^/@]*@", "//", uri)  # without a password
+        raise StorageError(
+            f"the registry at {place} does not do as asked: {error}; check MLFLOW_TRACKING_URI, or the registry under "
+            "--root, and whether it can be reached"
+        ) from error
 
 
 def _metrics(trained: ModelManifest) -> list[Metric]:

@@ -1,5 +1,6 @@
 """A request made of a log's latest examples: the last user to come, and the items last shown."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from exfm.events.partitions import read_partition
 from exfm.features.batch import RawColumns
 from exfm.features.oip import request_to_json
 from exfm.features.table import raw_columns
-from exfm.schema import Net, Schema
+from exfm.schema import DenseFeature, Net, Schema
 
 
 def latest_query(
@@ -20,8 +21,8 @@ def latest_query(
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Return a query as examples, one a candidate with the same user in each, and as a request in OIP's JSON form.
 
-    The user is the one of the last example of the domains, the candidates are the last items that differ. Examples
-    with a missing number are passed over: JSON has no word for it.
+    The user is the one of the last example of the domains, the candidates are the last items that differ. JSON has no
+    word for a missing number: examples that miss one which must be there are passed over, others have the mean for it.
 
     Raises: SchemaError if nothing tells items apart; DataError if no example of the domains is complete.
     """
@@ -48,5 +49,15 @@ def latest_query(
 
 
 def _complete(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """Return the examples that miss no number which must be there; what else is missing is as models read it."""
     numbers = [feature.name for feature in schema.dense]
-    return frame.with_columns(pl.col(numbers).cast(pl.Float64).fill_nan(None)).drop_nulls(numbers)
+    wanted = [feature.name for feature in schema.dense if feature.missing == "refuse"]
+    read_as = [pl.col(feature.name).fill_null(_mean_of(feature)) for feature in schema.dense]
+    known = frame.with_columns(pl.col(numbers).cast(pl.Float64).fill_nan(None))
+    return (known.drop_nulls(wanted) if wanted else known).with_columns(read_as)
+
+
+def _mean_of(feature: DenseFeature) -> float:
+    """Return the raw value that is the mean, once it is transformed; log1p takes none below 0."""
+    rule = feature.normalisation
+    return max(math.expm1(rule.mean), 0.0) if rule.transform == "log1p" else rule.mean

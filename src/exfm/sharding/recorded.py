@@ -68,6 +68,9 @@ MIN_REQUESTS = 100
 WARMUP_SHARE = 0.1
 """Of a trace's requests, which fill queues and are not counted."""
 
+MAX_REPLAYED = 1_111_111
+"""Requests of a trace that are replayed, the newest: of so many, as many as Load allows come after the warm-up."""
+
 
 def simulate_trace(
     trace: recorded.Trace,
@@ -82,17 +85,23 @@ def simulate_trace(
 ) -> Prediction:
     """Return what a plan's servers will do when a trace's requests come at this mean rate, in the bursts that they did.
 
-    Raises: PlanError if the plan is singular; DataError if there are too few requests; what `recorded_requests` raises.
+    Of a longer trace the newest MAX_REPLAYED come.
+
+    Raises: PlanError if the plan is singular; DataError if there are too few requests; ConfigError if so many a second
+    are more than Load allows; what `recorded_requests` raises.
     """
     if base_strategy(plan) == SINGULAR:
         raise PlanError("a singular plan's rankers make no calls for a trace to be replayed over; leave the trace out")
-    requests = recorded_requests(trace, schema, plan, hottest=counted.hottest).paced(requests_per_s)
+    requests = recorded_requests(trace, schema, plan, hottest=counted.hottest).newest(MAX_REPLAYED)
     num_warmup = int(WARMUP_SHARE * len(requests.arrivals_s))
     num_requests = len(requests.arrivals_s) - num_warmup
     if num_requests < MIN_REQUESTS:
         raise DataError(f"the trace has {num_requests + num_warmup} requests; record {MIN_REQUESTS} or more")
-    load = Load(requests_per_s=requests_per_s, num_requests=num_requests, num_warmup=num_warmup)
-    return simulate_requests(requests, plan, counted.statistics, costs, load, rankers=rankers, seed=seed)
+    load = Load.parse(
+        {"requests_per_s": requests_per_s, "num_requests": num_requests, "num_warmup": num_warmup}, source="the load"
+    )
+    paced = requests.paced(requests_per_s)
+    return simulate_requests(paced, plan, counted.statistics, costs, load, rankers=rankers, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -93,8 +93,9 @@ def _counted(config: BundleConfig, model: ModelManifest, dataset: Path) -> Count
 
 
 def _counted_on_examples(model: ModelManifest, dataset: Path, *, candidates_mean: float) -> Counted:
+    served = model.feature_schema.widen(model.model.dim_factor)
     return statistics_of_examples(
-        dataset, model.windows, model.feature_schema, domains=model.domains, candidates_mean=candidates_mean
+        dataset, model.windows, served, domains=model.domains, candidates_mean=candidates_mean
     )
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from exfm.artifact.plan import ALIGNMENT_BYTES
 from exfm.planning.placing.bounds import Bound, bottleneck_bound
 from exfm.planning.placing.exact import is_small, place_exactly
-from exfm.planning.placing.repair import repair
+from exfm.planning.placing.repair import EPSILON, repair
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -50,7 +50,10 @@ def pack(weights_P: Floats, sizes_P: Integers, *, num_shards: int, capacity_byte
     to a solver. Others are placed greedily, and then mended (`repair`) until every shard bears at most the bound and
     a slack; the least slack for which that works is searched.
     """
-    fills_P = sizes_P / max(capacity_bytes // ALIGNMENT_BYTES * ALIGNMENT_BYTES, 1)
+    room_bytes = max(capacity_bytes // ALIGNMENT_BYTES * ALIGNMENT_BYTES, 1)
+    if bottleneck_bound(sizes_P.astype(np.float64), num_shards).value > room_bytes * (1 + EPSILON):
+        return None  # at once: some shard has too many bytes, however parts are placed
+    fills_P = sizes_P / room_bytes
     bound = bottleneck_bound(weights_P, num_shards)
     found: list[Integers] = []
     if is_small(len(weights_P), num_shards):

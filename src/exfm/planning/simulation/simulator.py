@@ -83,6 +83,14 @@ class Requests:
     keys: Mapping[Net, Floats] = field(default_factory=dict)
     """Of each net's features, by the plan's shards; shape [N, S]. Empty: they are drawn around the statistics."""
 
+    def newest(self, num_requests: int) -> "Requests":
+        """Return the last of these requests, so many at most."""
+        return Requests(
+            arrivals_s=self.arrivals_s[-num_requests:],
+            candidates=self.candidates[-num_requests:],
+            keys={net: of_net[-num_requests:] for net, of_net in self.keys.items()},
+        )
+
     def paced(self, requests_per_s: float) -> "Requests":
         """Return these requests at another mean rate; what came in bursts still does.
 

@@ -1,0 +1,69 @@
+"""A request is made of the latest examples."""
+
+from math import nan
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from exfm.artifact.manifest import Window
+from exfm.errors import DataError
+from exfm.events.partitions import write_partition
+from exfm.features.oip import tensors_from_json
+from exfm.features.request import encode_request
+from exfm.schema import Schema
+from exfm.sharding.query import latest_query
+
+SCHEMA = Schema.parse(
+    {
+        "impression_key": "id",
+        "event_time": {"column": "time"},
+        "domain": "domain",
+        "dense": [
+            {"name": "age", "net": "user", "normalisation": {"mean": 33.0, "std": 11.6}, "missing": "mean"},
+            {
+                "name": "price",
+                "net": "item",
+                "normalisation": {"transform": "log1p", "mean": 2.0},
+                "missing": "mean",
+            },
+            {"name": "length", "net": "item"},
+        ],
+        "sparse": [
+            {"name": "user", "net": "user", "table": "users"},
+            {"name": "item", "net": "item", "table": "items"},
+        ],
+        "tables": [{"name": "users", "rows": 8, "dim": 4}, {"name": "items", "rows": 8, "dim": 4}],
+        "labels": [{"name": "click", "feedback": "click", "attribution_window": 0}],
+    },
+    source="test",
+)
+
+WINDOW = Window(index=0, start=0, end=1)
+
+EXAMPLES = {
+    "domain": ["a", "a", "a"],
+    "user": [1, 2, 3],
+    "item": [1, 2, 3],
+    "age": [30.0, 31.0, None],
+    "price": [None, 3.0, nan],
+    "length": [1.0, None, 2.0],
+}
+
+
+def test_only_examples_that_miss_what_must_be_there_are_passed_over(tmp_path: Path) -> None:
+    write_partition(pl.DataFrame(EXAMPLES), tmp_path, WINDOW)
+    _, request = latest_query(tmp_path, [WINDOW], SCHEMA, domains=["a"], num_candidates=10)
+    inputs = {item["name"]: item["data"] for item in request["inputs"]}
+    assert (inputs["user"], inputs["item"]) == ([3], [3, 1])
+    encoded = encode_request(tensors_from_json(request), SCHEMA)
+    np.testing.assert_allclose(encoded.user.dense_BD, [[0]], atol=1e-6)  # as training reads a missing number
+    np.testing.assert_allclose(encoded.item.dense_BD, [[0, 2], [0, 1]], atol=1e-6)
+
+
+def test_examples_that_all_miss_what_must_be_there_make_no_request(tmp_path: Path) -> None:
+    missing = pl.Series([None, None, nan], dtype=pl.Float64)
+    write_partition(pl.DataFrame(EXAMPLES | {"length": missing}), tmp_path, WINDOW)
+    with pytest.raises(DataError, match="no complete example of domain a: no query can be made of them"):
+        latest_query(tmp_path, [WINDOW], SCHEMA, domains=["a"], num_candidates=10)
