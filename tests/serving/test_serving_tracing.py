@@ -1,6 +1,7 @@
 """Traced requests on real servers, by every door and transport."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 import tritonclient.grpc
 from serving_requests import grpc_inputs, make_request, scores_of
 
+from exfm.artifact.bundle import BundleManifest, seal_bundle
 from exfm.errors import RequestError
 from exfm.serving.local import LocalServing, serve_local
 from exfm.serving.tracing.breakdown import Breakdown, Layer, Traced
@@ -115,6 +117,20 @@ def test_the_command_prints_draws_and_keeps_all_requests(served: LocalServing, b
     for one in [Traced.parse(request, source="the file") for request in requests]:
         check(one.ranker)
         assert one.client_ns > one.ranker.total_ns
+
+
+def test_the_command_tells_nothing_of_a_ranker_that_serves_another_bundle(
+    served: LocalServing, bundle: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(bundle, tmp_path / "other")
+    old = BundleManifest.read(other)
+    seal_bundle(
+        other, name=old.name, schema=old.feature_schema, network=old.network, plan=old.plan, lineage={"copied": "once"}
+    )
+    done = trace(str(other), "--address", served.grpc_address, "--out", str(tmp_path / "trace.png"))
+    assert done.returncode == 3
+    assert "did not answer (FAILED_PRECONDITION)" in done.stderr
+    assert not (tmp_path / "trace.png").exists()
 
 
 def test_the_command_says_that_nobody_answers(bundle: Path, tmp_path: Path) -> None:

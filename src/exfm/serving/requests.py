@@ -10,9 +10,11 @@ from exfm.serving.tracing.stopwatch import TRACE
 from exfm.serving.wire import raw_form
 
 
-def request_bytes(tensors: Mapping[str, Tensor], *, model_name: str, is_traced: bool = False) -> bytes:
-    """Return the serialized ModelInferRequest with these inputs, in raw form."""
-    request = pb.ModelInferRequest(model_name=model_name)
+def request_bytes(
+    tensors: Mapping[str, Tensor], *, model_name: str, model_version: str = "", is_traced: bool = False
+) -> bytes:
+    """Return the serialized ModelInferRequest with these inputs, in raw form; without a version, for any."""
+    request = pb.ModelInferRequest(model_name=model_name, model_version=model_version)
     for name, tensor in tensors.items():
         request.inputs.add(name=name, datatype=tensor.datatype, shape=tensor.values.shape)
         request.raw_input_contents.append(raw_form(tensor))

@@ -165,5 +165,6 @@ def _wait_until_ready(process: ServerProcess, url: str) -> None:
 def _with_children(pid: int) -> Iterator[int]:
     yield pid
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        for child in (thread / "children").read_text(encoding="ascii").split():
-            yield from _with_children(int(child))
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended just now
+            for child in (thread / "children").read_text(encoding="ascii").split():
+                yield from _with_children(int(child))

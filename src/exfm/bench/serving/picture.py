@@ -11,11 +11,13 @@ from matplotlib.lines import Line2D
 
 from exfm.bench.serving.blocks import STATISTICS, Series, Statistic
 from exfm.bench.serving.findings import Findings
+from exfm.bench.serving.layers import Layered
 from exfm.bench.serving.measuring import Measured
 from exfm.bench.serving.peers import PeersFound
 from exfm.bench.serving.sweep import SweepFound
 from exfm.bench.serving.tables import TITLES, case_text
 from exfm.bench.serving.targets import TARGETS
+from exfm.bench.tracing.picture import legend_of, stack
 from exfm.planning.telling.drawing import SETTINGS
 
 STREAM, GRPC, SAME, TARGET, PEER = "#0072b2", "#e69f00", "#999999", "#d55e00", "#cc79a7"
@@ -23,12 +25,18 @@ STREAM, GRPC, SAME, TARGET, PEER = "#0072b2", "#e69f00", "#999999", "#d55e00", "
 
 
 def draw(findings: Findings, out: Path) -> None:
-    """Write a PNG: each server's ratios with their intervals, the sweep of rows, and other servers' latency.
+    """Write a PNG: each server's ratios with their intervals, layers, the sweep of rows, and other servers' latency.
 
     A ratio without an interval, of a run that has hardly begun, is hollow.
     """
     bars = [(one, *bar) for one in findings.cases for bar in _bars(one)]
-    heights = [1 + 0.24 * len(bars)] * bool(bars) + [3.0] * bool(findings.sweep) + [2.5] * bool(findings.peers)
+    layered = [(one, layers) for one in findings.cases if one.load == one.case.loads[0] for layers in one.layers]
+    heights = [
+        *[1 + 0.24 * len(bars)] * bool(bars),
+        *[1.5 + 0.24 * len(layered)] * bool(layered),
+        *[3.0] * bool(findings.sweep),
+        *[2.5] * bool(findings.peers),
+    ]
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(12, sum(heights) or 1), layout="constrained")
         grid = figure.add_gridspec(max(1, len(heights)), len(STATISTICS), height_ratios=heights or None)
@@ -38,6 +46,10 @@ def draw(findings: Findings, out: Path) -> None:
             for column, statistic in enumerate(STATISTICS):
                 _draw_ratios(figure.add_subplot(grid[row, column]), bars, statistic, named=column == 0)
             figure.legend(handles=_legend(), loc="outside upper right", ncols=4)
+        if layered:
+            halves = grid[next(rows), :].subgridspec(1, 2)
+            wall = figure.add_subplot(halves[0])
+            _draw_layers(wall, figure.add_subplot(halves[1], sharey=wall), layered)
         if findings.sweep:
             _draw_sweep(figure.add_subplot(grid[next(rows), :]), findings.sweep)
         if findings.peers:
@@ -76,6 +88,21 @@ def _draw_ratios(
     axis.set_yticks(range(len(bars)), [label if named else "" for _, label, _, _ in bars])
     axis.set_ylim(len(bars) - 0.5, -0.5)
     axis.set_xlabel(f"{TITLES[statistic]}, over the unsharded server's")
+
+
+def _draw_layers(wall: Axes, cpu: Axes, layered: Sequence[tuple[Measured, Layered]]) -> None:
+    """Draw where the time goes at each server, as multiples of what the unsharded one takes in all; behind it, ms."""
+    for place, (measured, one) in enumerate(layered):
+        unsharded = measured.layers[0]
+        stack(wall, place, one.wall_ms, unit_ms=sum(unsharded.wall_ms.values()))
+        stack(cpu, place, one.cpu_ms, unit_ms=sum(unsharded.cpu_ms.values()))
+    for axis, what in ((wall, "latency"), (cpu, "CPU time, the shards' too")):
+        axis.grid(visible=False, axis="y")
+        axis.set_xlim(0, 1.12 * axis.dataLim.x1)
+        axis.set_xlabel(f"{what}, over the unsharded server's, by layers; ms")
+    wall.set_yticks(range(len(layered)), [f"{of.case.model}, {of.case.candidates}: {one.name}" for of, one in layered])
+    wall.set_ylim(len(layered) - 0.5, -0.5)
+    wall.legend(handles=legend_of(wall, cpu), loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=8)
 
 
 def _draw_sweep(axis: Axes, found: SweepFound) -> None:

@@ -43,7 +43,7 @@ def trace_requests(
     serving = nullcontext() if address else serve_local(bundle, ranker=RankerConfig(transport=transport))
     with serving as local:
         asked = local.grpc_address if local is not None else address
-        with TracedRanker(asked, [tensors], model_name=manifest.name) as ranker:
+        with TracedRanker(asked, [tensors], model_name=manifest.name, model_version=manifest.bundle_id) as ranker:
             every = ranker.ask(NUM_WARMUP + num_requests)
     traced = every[NUM_WARMUP - 1 :]  # one more, which tells CPU times before the first that counts
     found, counted_R = spendings(traced), middle_half(traced)

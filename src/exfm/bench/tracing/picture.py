@@ -1,11 +1,12 @@
 """Layers as a picture, drawn without a screen: latency and CPU time of ranker and shards, stacked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -39,21 +40,34 @@ def draw_layers(spendings: Sequence[Spending], counted_R: npt.NDArray[np.bool_],
         wall.set_ylim(len(servers) - 0.5, -0.5)
         wall.set_xlabel("latency, ms: a request at its client, a lookup at the ranker")
         cpu.set_xlabel("CPU time of a request, ms")
-        handles, labels = wall.get_legend_handles_labels()
-        legend = dict(zip(labels, handles, strict=True))
-        groups = [group for group in Group if group in legend]
-        figure.legend([legend[group] for group in groups], groups, loc="outside lower center", ncols=4)
+        figure.legend(handles=legend_of(wall, cpu), loc="outside lower center", ncols=4)
         figure.savefig(out, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+
+
+def stack(axis: Axes, place: int, spent_ms: Mapping[Group, float], *, unit_ms: float = 1.0) -> None:
+    """Draw one bar of groups of layers, as multiples of a unit, with their sum in ms behind it."""
+    left = 0.0
+    for group in Group:
+        width = spent_ms.get(group, 0.0) / unit_ms
+        if width > 0:
+            axis.barh(place, width, left=left, color=COLOURS[group], height=0.62, label=group.value)
+            left += width
+    axis.annotate(f" {left * unit_ms:.2f}", (left, place), va="center", fontsize=8)
+
+
+def legend_of(*axes: Axes) -> list[Artist]:
+    """Return one handle for each group that was drawn on any of them."""
+    handles: dict[str, Artist] = {}
+    for axis in axes:
+        drawn, labels = axis.get_legend_handles_labels()
+        handles |= zip(labels, drawn, strict=True)
+    return [handles[group] for group in Group if group in handles]
 
 
 def _draw_server(
     axis: Axes, place: int, spendings: Sequence[Spending], counted_R: npt.NDArray[np.bool_], *, is_cpu: bool
 ) -> None:
-    left = 0.0
-    for group in Group:
-        of_group = [one.cpu_ms_R if is_cpu else one.wall_ms_R for one in spendings if one.group == group]
-        width = float(sum(one[counted_R].mean() for one in of_group))
-        if width > 0:
-            axis.barh(place, width, left=left, color=COLOURS[group], height=0.62, label=group.value)
-            left += width
-    axis.annotate(f" {left:.2f}", (left, place), va="center", fontsize=8)
+    spent_ms = dict.fromkeys(Group, 0.0)
+    for one in spendings:
+        spent_ms[one.group] += float((one.cpu_ms_R if is_cpu else one.wall_ms_R)[counted_R].mean())
+    stack(axis, place, spent_ms)

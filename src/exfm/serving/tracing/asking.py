@@ -22,10 +22,15 @@ ANSWER_TIMEOUT_S = 20.0
 class TracedRanker:
     """A ranker's gRPC door, which is asked where its requests' time goes, over one connection."""
 
-    def __init__(self, address: str, requests: Sequence[Mapping[str, Tensor]], *, model_name: str) -> None:
-        """Ask these requests in turn."""
+    def __init__(
+        self, address: str, requests: Sequence[Mapping[str, Tensor]], *, model_name: str, model_version: str = ""
+    ) -> None:
+        """Ask these requests in turn; with a version, of that bundle's ranker alone."""
         self._address = address
-        self._messages = cycle([request_bytes(one, model_name=model_name, is_traced=True) for one in requests])
+        messages = [
+            request_bytes(one, model_name=model_name, model_version=model_version, is_traced=True) for one in requests
+        ]
+        self._messages = cycle(messages)
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self._channel = grpc.insecure_channel(address, options=options)
         self._ask = self._channel.unary_unary(INFER_METHOD)
