@@ -209,7 +209,7 @@ def _selects(selector: Object, labels: Object) -> bool:
 
 
 METRICS = """
-import json, kserve.metrics, exfm.serving.shard.model, exfm.serving.ranker.model
+import json, kserve.metrics, exfm.serving.server, exfm.serving.shard.model, exfm.serving.ranker.model
 from prometheus_client import REGISTRY
 print(json.dumps([[family.name, family.type] for family in REGISTRY.collect()]))
 """

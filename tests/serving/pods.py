@@ -111,10 +111,10 @@ def receive(peer: socket.socket, size: int) -> bytes:
     return received
 
 
-def resident_bytes(pid: int) -> int:
-    """Return how much memory a process has."""
+def resident_bytes(pid: int, *, at_most: bool = False) -> int:
+    """Return how much memory a process has, or the most that it ever had."""
     status = Path(f"/proc/{pid}/status").read_text()
-    [size_kib] = re.findall(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+    [size_kib] = re.findall(rf"^{'VmHWM' if at_most else 'VmRSS'}:\s+(\d+) kB$", status, re.MULTILINE)
     return int(size_kib) * 1024
 
 

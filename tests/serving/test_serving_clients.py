@@ -32,6 +32,29 @@ def failed(pod: Pod, code: str) -> float:
     return pod.counted(f'exfm_failed_requests_total{{code="{code}"}}')
 
 
+@pytest.mark.parametrize("max_batch_candidates", [0, 1_000])
+def test_each_answer_is_timed_once_whichever_way_it_was_asked_for(
+    bundle: Path, pods: Pods, max_batch_candidates: int
+) -> None:
+    settings = {"max_batch_candidates": max_batch_candidates}
+    shards = [pods.shard(bundle, number, settings=settings) for number in range(2)]
+    ranker = pods.ranker(bundle, [shard.lookup_address for shard in shards], settings=settings)
+    ranker.wait_until_ready()
+    names = {"students": ranker, "students-shard-0": shards[0], "students-shard-1": shards[1]}
+
+    def timed() -> list[float]:
+        return [pod.counted(f'exfm_request_seconds_count{{model="{name}"}}') for name, pod in names.items()]
+
+    before = timed()
+    for _ in range(3):
+        ranker.ask()
+        ask_by_grpc(ranker.grpc_address, make_request())
+        ask(ranker.rest_url, "students", make_request() | {"parameters": {"trace": True}})
+    with pytest.raises(RequestError):
+        ask(ranker.rest_url, "students", {"inputs": []})
+    assert [after - count for after, count in zip(timed(), before, strict=True)] == [9, 9, 9]
+
+
 def test_a_connection_that_is_idle_for_a_while_answers_again(ranker: Pod) -> None:
     connection = http.client.HTTPConnection(urlsplit(ranker.rest_url).netloc, timeout=30)
     connection.connect()

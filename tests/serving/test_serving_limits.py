@@ -5,13 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
-from pods import Pod, Pods, wait_for
+from pods import Pod, Pods, resident_bytes, wait_for
 from serving_requests import ask_by_grpc, make_request
 from tritonclient.utils import InferenceServerException
 
 from exfm.errors import RequestError, ShardUnavailableError
 from exfm.serving.client import ask
+from exfm.serving.wire import INFER_METHOD
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +57,20 @@ def test_a_body_larger_than_max_message_bytes_is_refused(bundle: Path, pods: Pod
     assert len(json.dumps(body)) > 4_096
     with pytest.raises(RequestError, match="the body is larger than max_message_bytes, 4096 B"):
         ask(ranker.rest_url, "students", body)
+    assert len(ranker.ask()["outputs"]) == 2
+
+
+def test_a_message_that_would_become_gigabytes_is_refused_unread(bundle: Path, pods: Pods) -> None:
+    ranker = start(bundle, pods)
+    empty_inputs = b"\x2a\x00" * (16 * 2**20)
+    before = resident_bytes(ranker.server.process.pid, at_most=True)
+    with grpc.insecure_channel(ranker.grpc_address, options=[("grpc.max_send_message_length", -1)]) as channel:
+        for _ in range(3):
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary(INFER_METHOD)(empty_inputs, timeout=30)
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert "more than 16384 fields or" in caught.value.details()
+    assert resident_bytes(ranker.server.process.pid, at_most=True) - before < 8 * len(empty_inputs)
     assert len(ranker.ask()["outputs"]) == 2
 
 

@@ -226,7 +226,11 @@ def bodies(draw: Draw, good: bytes) -> bytes:
 @st.composite
 def bodies_with_lengths(draw: Draw, good: bytes) -> tuple[bytes, str | None]:
     """Return a body, and the header that says how much of it is JSON: wrong, missing, or right before wrong bytes."""
-    wrong = st.none() | st.integers(-5, 3_000).map(str) | st.sampled_from(["", "x", "1e3", "\u00b2", "9" * 5_000])
+    wrong = (
+        st.none()
+        | st.integers(-5, 3_000).map(str)
+        | st.sampled_from(["", "x", "1e3", "\u00b2", "9" * 5_000, "0" * 5_000, "0" * 30 + "99999"])
+    )
     if draw(st.booleans()):
         return draw(bodies(good)), draw(st.none() | wrong)
     body = json.loads(good)

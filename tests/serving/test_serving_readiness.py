@@ -179,6 +179,7 @@ def test_a_server_that_leaves_says_so_first_and_answers_until_it_stops(bundle: P
     ranker = pods.ranker(bundle, start_shards(pods, bundle), settings={"lame_duck_s": 3})
     ranker.wait_until_ready()
     assert is_ready_by_grpc(ranker)
+    assert ranker.counted("exfm_ready") == 1
     with httpx.Client() as client:
         url = f"{ranker.rest_url}/v2/models/students/infer"
         assert "connection" not in client.post(url, json=make_request()).headers
@@ -192,6 +193,7 @@ def test_a_server_that_leaves_says_so_first_and_answers_until_it_stops(bundle: P
         assert load.num_answered > 0
         assert load.errors == []
         assert not is_ready_by_grpc(ranker)
+        assert ranker.counted("exfm_ready") == 0
         assert httpx.get(f"{ranker.rest_url}/v2/health/live").status_code == 200
         response = client.post(url, json=make_request())
         assert response.status_code == 200
@@ -204,6 +206,8 @@ def test_a_server_that_leaves_says_so_first_and_answers_until_it_stops(bundle: P
 @pytest.mark.slow
 def test_a_server_that_never_was_ready_stops_at_once(bundle: Path, pods: Pods) -> None:
     ranker = pods.ranker(bundle, NOBODY, settings={"lame_duck_s": 600})
-    wait_for(lambda: any("not ready since" in line for line in ranker.lines()))
+    for text in ("serving students", "not ready since"):
+        wait_for(lambda text=text: any(text in line for line in ranker.lines()))
+    assert ranker.counted("exfm_ready") == 0
     ranker.server.process.send_signal(signal.SIGTERM)
     assert ranker.exit_code() == 0

@@ -93,6 +93,11 @@ def test_a_pair_that_is_half_replaced_leaves_the_old_one_in_use(authority: Autho
     assert tls.files() == read_tls(new) != before
 
 
+def test_files_that_nobody_wrote_since_are_not_read_again(authority: Authority, tmp_path: Path) -> None:
+    tls = TlsFolder(authority.issue(tmp_path / "tls", "a.exfm"))
+    assert tls.files() is tls.files()
+
+
 def test_files_that_kubernetes_swaps_are_read_from_one_generation(authority: Authority, tmp_path: Path) -> None:
     mounted = tmp_path / "mounted"
     mounted.mkdir()

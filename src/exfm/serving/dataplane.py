@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 from kserve.protocol.dataplane import DataPlane
+from prometheus_client import Gauge
 
 from exfm.errors import NotReadyError, UnknownModelError
 from exfm.features.oip import chosen_outputs
@@ -11,12 +12,18 @@ from exfm.serving.model import ServedModel
 
 PLATFORM = "exfm"
 
+READY = Gauge("exfm_ready", "1 while the server says that it is ready, else 0")
+
 
 class ServedModels(DataPlane):  # type: ignore[misc]  # kserve ships no types
     """What both front doors ask."""
 
     is_leaving = False
     """Whether the server is about to stop: it answers, but says that it is not ready."""
+
+    def show_ready(self) -> None:
+        """Have the metrics tell whether all models are ready."""
+        READY.set_function(lambda: all(map(self._is_ready, self.model_registry.get_models())))
 
     def find(self, name: str, *, version: str = "") -> ServedModel:
         """Return the model of a name.
@@ -51,14 +58,14 @@ class ServedModels(DataPlane):  # type: ignore[misc]  # kserve ships no types
 
     async def ready(self) -> bool:
         """Return whether all models are ready, and stay so."""
-        return all([await self.model_ready(name) for name in self.model_registry.get_models()])
+        return all(map(self._is_ready, self.model_registry.get_models()))
 
     async def model_ready(self, model_name: str, disable_predictor_health_check: bool = True) -> bool:
         """Return whether a model is ready; the arguments are KServe's.
 
         Raises: UnknownModelError.
         """
-        return not self.is_leaving and await self.find(model_name).healthy()
+        return self._is_ready(model_name)
 
     async def model_metadata(self, model_name: str) -> dict[str, Any]:
         """Return a model's metadata; KServe's own leaves version and platform empty.
@@ -73,3 +80,6 @@ class ServedModels(DataPlane):  # type: ignore[misc]  # kserve ships no types
             "inputs": model.get_input_types(),
             "outputs": model.get_output_types(),
         }
+
+    def _is_ready(self, model_name: str) -> bool:
+        return not self.is_leaving and bool(self.find(model_name).ready)

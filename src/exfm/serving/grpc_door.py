@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
@@ -19,6 +20,7 @@ from exfm.serving.call import TIMEOUT, Call, Deadline, arriving, deadline_of
 from exfm.serving.config import ServerConfig
 from exfm.serving.connections import server_options
 from exfm.serving.dataplane import ServedModels
+from exfm.serving.message_parts import check_parts
 from exfm.serving.messages import RawResponse, answer_message, parameters_of, tensors_of
 from exfm.serving.model import ServedModel
 from exfm.serving.status import failed_with, given_up
@@ -73,8 +75,9 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
     To gRPC a request is a stream of one message: that alone is handed over before it is there.
     """
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, *, max_ids: int) -> None:
         self._admission = admission
+        self._max_ids = max_ids
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return what handles a call; the arguments are gRPC's."""
@@ -94,9 +97,13 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
 
         return grpc.stream_unary_rpc_method_handler(
             answer,
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=partial(self._read, read=handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
+
+    def _read(self, content: bytes, *, read: Callable[[bytes], Any]) -> Any:
+        check_parts(content, pb.ModelInferRequest, max_ids=self._max_ids)
+        return read(content)
 
 
 class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no types
@@ -108,13 +115,14 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Return a model's answer, its tensors in raw form."""
+        came_s = time.monotonic()
         model = self._models.find(request.model_name, version=request.model_version)
         parameters = parameters_of(request.parameters)
         deadline = deadline_of(
             parameters.get(TIMEOUT),
             transport_s=context.time_remaining(),
             default_ms=model.config.default_deadline_ms,
-            came_s=time.monotonic(),
+            came_s=came_s,
         )
         is_told = wants_breakdown(parameters.get(TRACE))
         with spanned(
@@ -125,6 +133,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
             message = await self._infer(request, model, deadline, stopwatch)
         if stopwatch is not None and is_told:
             message.head.parameters[TRACE].string_param = stopwatch.read().to_json()
+        model.seconds.answered(came_s=came_s)
         return message
 
     async def _infer(
@@ -177,7 +186,7 @@ class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
 
         Raises: ConfigError if the address cannot be had.
         """
-        interceptors = (StatusInterceptor(), AdmissionInterceptor(self._admission))
+        interceptors = (StatusInterceptor(), AdmissionInterceptor(self._admission, max_ids=self._config.max_ids))
         self._server = grpc.aio.server(interceptors=interceptors, options=server_options(self._config))
         grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(self._models), self._server)
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
@@ -230,6 +239,8 @@ def _or_error(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     def read_or_error(content: bytes) -> Any:
         try:
             return read(content)
+        except RequestError as error:
+            return error
         except DecodeError as error:
             return RequestError(f"the message of {len(content)} B is not one of the protocol: {error}")
 

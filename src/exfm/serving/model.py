@@ -16,6 +16,7 @@ from exfm.errors import RequestError, VersionMismatchError
 from exfm.serving.admission import Admission
 from exfm.serving.call import Answer, Call
 from exfm.serving.config import ServerConfig
+from exfm.serving.latency import RequestSeconds
 from exfm.serving.tracing.spans import Spans
 from exfm.serving.wire import check_num_values
 
@@ -47,6 +48,7 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # kserve ships no types
         self.bundle_id = bundle_id
         self.config = config
         self.admission = Admission(name, max_concurrency=config.max_concurrency)
+        self.seconds = RequestSeconds(name)
         self.spans = Spans.from_environment(service=name, begins_traces=self.begins_traces)
         self.ready = True
 

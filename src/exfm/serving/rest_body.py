@@ -46,12 +46,14 @@ def read_body(body: bytes, *, json_length: str | None, max_ids: int) -> Query:
     """
     text, binary = body, b""
     if json_length is not None:
-        if not json_length.isascii() or not json_length.isdigit() or int(json_length[:20]) > len(body):
+        digits = json_length.lstrip("0") or json_length[-1:]
+        is_number = json_length.isascii() and json_length.isdigit()
+        if not is_number or len(digits) > len(str(len(body))) or int(digits) > len(body):
             raise RequestError(
                 f"header {JSON_LENGTH_HEADER} is {json_length!r:.40}, expected the length of the JSON in the body's "
                 f"{len(body)} B"
             )
-        text, binary = body[: int(json_length)], body[int(json_length) :]
+        text, binary = body[: int(digits)], body[int(digits) :]
     num_commas = text.count(b",")  # at 1 GB/s and more; all values but a list's first come after one
     if num_commas > MAX_COMMAS_PER_ID * max_ids:
         raise RequestError(

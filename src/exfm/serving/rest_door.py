@@ -71,7 +71,9 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
         body = await self._read(request)
         came_s = time.monotonic()
         async with model.admission.under_way():
-            return await self._answer(body, request, model, model_version, came_s=came_s)
+            response = await self._answer(body, request, model, model_version, came_s=came_s)
+        model.seconds.answered(came_s=came_s)
+        return response
 
     async def _answer(
         self, body: bytes, request: fastapi.Request, model: ServedModel, model_version: str, *, came_s: float

@@ -37,6 +37,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
             grace_period=config.drain_s,
         )
         self.dataplane = ServedModels(self.registered_models)
+        self.dataplane.show_ready()
         self._config = config
         self._grpc = GrpcServer(self.dataplane, admission=admission, config=config, tls=tls)
         self._rest = RestServer(self.dataplane, config=config, infers=tls is None)

@@ -39,9 +39,7 @@ def read_tls(folder: Path) -> TlsFiles:
 
     Raises: ConfigError, which names the file that is missing, unreadable, or does not fit.
     """
-    # Kubernetes replaces all three at once, by turning this link: what it leads to never changes.
-    links = folder / "..data"
-    place = links.resolve() if links.is_symlink() else folder
+    place = _place(folder)
     before = _read(place)
     _check(place)
     if _read(place) != before:
@@ -58,11 +56,19 @@ class TlsFolder:
         Raises: ConfigError.
         """
         self._folder = folder
+        self._written = _written(folder)
         self._files = read_tls(folder)
         self._complaint = ""
 
     def files(self) -> TlsFiles:
-        """Return the files as they are now; those of before while they are being replaced, which is logged."""
+        """Return the files as they are now; those of before while they are being replaced, which is logged.
+
+        They are read if they were written since: each link of a ranker asks every other second, and reading and
+        checking keys takes a millisecond of the event loop.
+        """
+        written = _written(self._folder)
+        if written and written == self._written:
+            return self._files
         try:
             files = read_tls(self._folder)
         except ConfigError as error:
@@ -73,8 +79,18 @@ class TlsFolder:
             return self._files
         if files != self._files:
             logger.info("%s: another certificate is in use from now on", self._folder)
-        self._files, self._complaint = files, ""
+        self._files, self._written, self._complaint = files, written, ""
         return files
+
+
+def _written(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Return which files there are, and when they were written; nothing if one is missing."""
+    try:
+        place = _place(folder)
+        found = [(place / name).stat() for name in (CERTIFICATE, KEY, AUTHORITIES)]
+    except OSError:
+        return ()
+    return tuple((one.st_ino, one.st_mtime_ns) for one in found)
 
 
 def server_credentials(folder: TlsFolder) -> Any:
@@ -94,6 +110,12 @@ def server_credentials(folder: TlsFolder) -> Any:
 def channel_credentials(files: TlsFiles) -> Any:
     """Return gRPC's credentials of a client; unlike a server's, they stay as they are as long as the channel does."""
     return grpc.ssl_channel_credentials(files.authorities, files.key, files.certificate)
+
+
+def _place(folder: Path) -> Path:
+    """Return where a folder's files are: Kubernetes replaces all three at once, by turning a link to what stays."""
+    links = folder / "..data"
+    return links.resolve() if links.is_symlink() else folder
 
 
 def _read(place: Path) -> TlsFiles:

@@ -175,15 +175,17 @@ def test_with_one_server_a_shard_requests_fail_at_once_until_it_is_back_and_no_r
     assert ranker_starts(served) == starts
 
 
+@pytest.mark.parametrize("transport", ["grpc", "stream"])
 def test_with_one_server_a_shard_rankers_that_may_degrade_answer_until_it_is_back(
-    served: Operator, tmp_path: Path
+    served: Operator, tmp_path: Path, transport: str
 ) -> None:
-    lost = 1  # the other one: a second kill of one pod has the kubelet wait 10 s
+    lost = 1  # not the one above: a second kill of one pod, as by streams, has the kubelet wait 10 s
     whole, without = (golden_scores(served.bundles[1], without=shards) for shards in ((), (lost,)))
     assert not close(whole, without), "equal scores would hide any mistake"
     tables = {slice_.table for slice_ in BundleManifest.read(served.bundles[1]).plan.slices_on(lost)}
     settings = tmp_path / "degrade.yaml"
-    settings.write_text(yaml.safe_dump({**yaml.safe_load(served.settings.read_text()), "when_shard_fails": "degrade"}))
+    changed = {"when_shard_fails": "degrade", "transport": transport}
+    settings.write_text(yaml.safe_dump({**yaml.safe_load(served.settings.read_text()), **changed}))
     served.exfm(*served.deploy_arguments(1)[:-1], str(settings))
     starts = ranker_starts(served)
     with served.load(may_miss={lost}) as load:

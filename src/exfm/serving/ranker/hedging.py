@@ -66,9 +66,10 @@ class Hedge:
             for task in asked:
                 task.cancel()
             asyncio.gather(*asked, return_exceptions=True)  # so that no failure counts as never seen
+        sums = answered.result()
         if answered is not asked[0]:
             self._won.inc()
-        return answered.result()
+        return sums
 
     async def _takes_long(self, asked: asyncio.Task[NetSums]) -> bool:
         await asyncio.wait([asked], timeout=self._after_s)

@@ -3,10 +3,8 @@
 from prometheus_client import Counter, Histogram
 
 from exfm.models.scoring import NetSums
+from exfm.serving.latency import BUCKETS_S
 from exfm.serving.ranker.link import NetBags
-
-BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""From a lookup of some bags next door to the deadline that requests have by default."""
 
 SECONDS = Histogram("exfm_ranker_lookup_seconds", "Time until a shard's sums were there", ["shard"], buckets=BUCKETS_S)
 KEYS = Counter("exfm_ranker_lookup_keys", "Keys that a shard gave sums of", ["shard"])

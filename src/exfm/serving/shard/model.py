@@ -176,6 +176,7 @@ class ShardModel(ServedModel):
                 bundle_id=self.bundle_id,
                 shard=self._shard,
                 admission=self.admission,
+                seconds=self.seconds,
                 spans=self.spans,
                 config=self.config,
                 tls=self._tls,

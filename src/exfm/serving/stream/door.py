@@ -12,6 +12,7 @@ from exfm.errors import ConfigError, LookupTooLargeError, OverloadedError, Reque
 from exfm.serving.admission import Admission
 from exfm.serving.call import Deadline
 from exfm.serving.config import ShardConfig
+from exfm.serving.latency import RequestSeconds
 from exfm.serving.status import failed_with
 from exfm.serving.stream.connection import Connection
 from exfm.serving.stream.frames import (
@@ -61,6 +62,7 @@ class StreamDoor:
         bundle_id: str,
         shard: int,
         admission: Admission,
+        seconds: RequestSeconds,
         spans: Spans | None,
         config: ShardConfig,
         tls: TlsFolder | None,
@@ -72,6 +74,7 @@ class StreamDoor:
         self.bundle_id = bundle_id
         self.shard = shard
         self.admission = admission
+        self.seconds = seconds
         self.connections: set[RankerConnection] = set()
         self.is_leaving = False
         self._config = config
@@ -246,9 +249,9 @@ class RankerConnection(Connection):
                 self.send([_error(error, frame)])
                 continue
             self._begun.add(sums)
-            sums.add_done_callback(partial(self._end, frame))
+            sums.add_done_callback(partial(self._end, frame, came_ns))
 
-    def _end(self, frame: Frame, sums: asyncio.Future[dict[Any, Sums]]) -> None:
+    def _end(self, frame: Frame, came_ns: int, sums: asyncio.Future[dict[Any, Sums]]) -> None:
         """Answer a request that was begun."""
         self._begun.discard(sums)
         self._door.admission.release()
@@ -256,6 +259,7 @@ class RankerConnection(Connection):
             return
         try:
             parts = answer_frame(sums.result(), request=frame.request, bundle_id=self._door.bundle_id)
+            self._door.seconds.answered(came_s=came_ns * 1e-9)
         except Exception as error:  # whatever it is, the ranker must hear of it: it waits
             parts = [_error(error, frame)]
         if self.transport.is_closing():
@@ -282,7 +286,9 @@ class RankerConnection(Connection):
         ask, _ = self._read(frame, came_ns, stopwatch)
         sums = self._door.answer(ask, stopwatch)
         with timed(stopwatch, Layer.SERIALIZE):
-            return answer_frame(sums, request=frame.request, bundle_id=self._door.bundle_id)
+            parts = answer_frame(sums, request=frame.request, bundle_id=self._door.bundle_id)
+        self._door.seconds.answered(came_s=came_ns * 1e-9)
+        return parts
 
     def _read(self, frame: Frame, came_ns: int, stopwatch: Stopwatch | None = None) -> tuple[Ask, Deadline]:
         with timed(stopwatch, Layer.DESERIALIZE):
