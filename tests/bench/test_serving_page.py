@@ -1,6 +1,7 @@
 """Targets are judged, and told, by what was measured: here made up."""
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,7 +211,9 @@ def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
         "Memory grows, or that is not resolved: ranker of 2 shards.",
     ):
         assert words in text
-    draw(findings, tmp_path / "serving.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what has no room
+        draw(findings, tmp_path / "serving.png")
     assert (tmp_path / "serving.png").read_bytes().startswith(b"\x89PNG")
     raw = findings.to_dict()
     assert [len(start) for start in raw["cases"][0]["sharded"][1]["starts"]] == [5] * 5

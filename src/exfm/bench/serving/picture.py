@@ -33,7 +33,7 @@ def draw(findings: Findings, out: Path) -> None:
     layered = [(one, layers) for one in findings.cases if one.load == one.case.loads[0] for layers in one.layers]
     heights = [
         *[1 + 0.24 * len(bars)] * bool(bars),
-        *[1.5 + 0.24 * len(layered)] * bool(layered),
+        *[1.6 + 0.24 * len(layered)] * bool(layered),
         *[3.0] * bool(findings.sweep),
         *[2.5] * bool(findings.peers),
     ]
@@ -47,9 +47,8 @@ def draw(findings: Findings, out: Path) -> None:
                 _draw_ratios(figure.add_subplot(grid[row, column]), bars, statistic, named=column == 0)
             figure.legend(handles=_legend(), loc="outside upper right", ncols=4)
         if layered:
-            halves = grid[next(rows), :].subgridspec(1, 2)
-            wall = figure.add_subplot(halves[0])
-            _draw_layers(wall, figure.add_subplot(halves[1], sharey=wall), layered)
+            row = next(rows)
+            _draw_layers(figure.add_subplot(grid[row, :2]), figure.add_subplot(grid[row, 2]), layered)
         if findings.sweep:
             _draw_sweep(figure.add_subplot(grid[next(rows), :]), findings.sweep)
         if findings.peers:
@@ -96,13 +95,16 @@ def _draw_layers(wall: Axes, cpu: Axes, layered: Sequence[tuple[Measured, Layere
         unsharded = measured.layers[0]
         stack(wall, place, one.wall_ms, unit_ms=sum(unsharded.wall_ms.values()))
         stack(cpu, place, one.cpu_ms, unit_ms=sum(unsharded.cpu_ms.values()))
-    for axis, what in ((wall, "latency"), (cpu, "CPU time, the shards' too")):
+    names = [f"{of.case.model}, {of.case.candidates}: {one.name}" for of, one in layered]
+    for axis, what in ((wall, "latency"), (cpu, "CPU")):
         axis.grid(visible=False, axis="y")
         axis.set_xlim(0, 1.12 * axis.dataLim.x1)
-        axis.set_xlabel(f"{what}, over the unsharded server's, by layers; ms")
-    wall.set_yticks(range(len(layered)), [f"{of.case.model}, {of.case.candidates}: {one.name}" for of, one in layered])
-    wall.set_ylim(len(layered) - 0.5, -0.5)
-    wall.legend(handles=legend_of(wall, cpu), loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=8)
+        axis.set_xlabel(f"{what}, over the unsharded server's; ms")
+        axis.set_yticks(range(len(names)), names if axis is wall else [""] * len(names))
+        axis.set_ylim(len(layered) - 0.5, -0.5)
+    wall.set_title("\n")  # room for the legend, which is as wide as both
+    handles = legend_of(wall, cpu)
+    wall.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=8).set_in_layout(False)
 
 
 def _draw_sweep(axis: Axes, found: SweepFound) -> None:
