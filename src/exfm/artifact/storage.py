@@ -203,9 +203,9 @@ def _require_ours(target: Path, files: Sequence[str]) -> None:
     """Check that nothing is lost where a folder takes a target's place; hidden files count as nothing."""
     if not target.exists():
         return
-    names = {file.relative_to(target).as_posix() for file in target.rglob("*") if file.is_file()}
     if target.is_file():
         raise StorageError(f"{target} is a file; name a folder")
+    names = {file.relative_to(target).as_posix() for file in target.rglob("*") if file.is_file()}
     ours = set(files)
     if not files and MANIFEST in names:
         ours = {MANIFEST, *_files_of((target / MANIFEST).read_bytes(), source=str(target / MANIFEST))}

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from exfm.errors import RequestError
+from exfm.serving.wire import varint_at
 
 MAX_UNCOUNTED_BYTES = 128 * 2**10
 """Size of a message that is read without being counted: it becomes 6 MB at most."""
@@ -19,7 +20,7 @@ CONTENTS = "InferTensorContents"
 _TYPE, _VARINT, _FIXED64, _HAS_LENGTH, _FIXED32 = 7, 0, 1, 2, 5
 _GROUPS = (3, 4)
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
-_MAX_VARINT_BYTES = 10
+_MAX_VALUE_BYTES = 10
 _GO_ON = bytes(range(0x80, 0x100))
 """Bytes of a varint but its last."""
 _NUMBERS = None
@@ -43,14 +44,14 @@ def check_parts(content: bytes, message: Any, *, max_ids: int) -> None:
         at, end, kind = waiting.pop()
         inner, is_contents = _inner(kind), kind.name == CONTENTS
         while at < end:
-            tag, at = _varint(content, at)
+            tag, at = varint_at(content, at)
             if is_contents:
                 num_values += 1
             else:
                 num_fields += 1
             wire = tag & _TYPE
             if wire == _HAS_LENGTH:
-                size, at = _varint(content, at)
+                size, at = varint_at(content, at)
                 if (number := tag >> 3) in inner:
                     found, stop = inner[number], min(at + size, end)
                     if found is _NUMBERS:
@@ -59,7 +60,7 @@ def check_parts(content: bytes, message: Any, *, max_ids: int) -> None:
                         waiting.append((at, stop, found))
                 at += size
             elif wire == _VARINT:
-                _, at = _varint(content, at)
+                _, at = varint_at(content, at, max_bytes=_MAX_VALUE_BYTES)
             elif wire in _FIXED_BYTES:
                 at += _FIXED_BYTES[wire]
             elif wire in _GROUPS:
@@ -82,15 +83,3 @@ def _inner(kind: Any) -> Mapping[int, Any]:
     }
     messages = {field.number: field.message_type for field in kind.fields if field.message_type is not None}
     return messages | {field.number: _NUMBERS for field in kind.fields if field.is_repeated and field.type in varints}
-
-
-def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """Return a number and where it ends, which is the content's end at most."""
-    if at < len(content) and content[at] < 0x80:  # as nearly all are
-        return content[at], at + 1
-    number = 0
-    for place, byte in enumerate(content[at : at + _MAX_VARINT_BYTES]):
-        number |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            return number, at + place + 1
-    return 0, len(content)

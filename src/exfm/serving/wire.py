@@ -32,7 +32,8 @@ _LENGTH = struct.Struct("<I")
 _RAW_OUTPUT_TAG = 6 << 3 | 2
 """Of raw_output_contents in a ModelInferResponse; the lower bits are protobuf's type of what has a length."""
 _TYPE, _HAS_LENGTH = 7, 2
-_MAX_VARINT_BYTES = 5
+MAX_SIZE_BYTES = 5
+"""Of protobuf's numbers that say how long something is, or what."""
 
 
 def tensor_from_bytes(name: str, *, datatype: str, shape: Sequence[int], raw: bytes | memoryview) -> Tensor:
@@ -123,7 +124,7 @@ def split_raw_outputs(message: bytes) -> tuple[bytes, tuple[memoryview, ...]]:
     view, rest, raw, start = memoryview(message), list[memoryview](), list[memoryview](), 0
     while start < len(view):
         tag = view[start]
-        size_bytes, at = _varint_at(view, start + 1)
+        size_bytes, at = varint_at(view, start + 1)
         end = at + size_bytes
         if tag & _TYPE != _HAS_LENGTH or tag >= 0x80 or end > len(view):
             return message, ()
@@ -135,22 +136,24 @@ def split_raw_outputs(message: bytes) -> tuple[bytes, tuple[memoryview, ...]]:
     return b"".join(rest), tuple(raw)
 
 
+def varint_at(content: bytes | memoryview, at: int, *, max_bytes: int = MAX_SIZE_BYTES) -> tuple[int, int]:
+    """Return protobuf's number at a place, and where it ends; behind the end if it is cut short or longer."""
+    if at < len(content) and content[at] < 0x80:  # as nearly all are
+        return content[at], at + 1
+    number = 0
+    for place, byte in enumerate(content[at : at + max_bytes]):
+        number |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return number, at + place + 1
+    return 0, len(content) + 1
+
+
 def _varint(number: int) -> bytes:
     parts = []
     while number >= 0x80:
         parts.append(number & 0x7F | 0x80)
         number >>= 7
     return bytes([*parts, number])
-
-
-def _varint_at(view: memoryview, at: int) -> tuple[int, int]:
-    """Return a number and where it ends; behind the end if it is cut short or too long."""
-    number = 0
-    for place, byte in enumerate(view[at : at + _MAX_VARINT_BYTES]):
-        number |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            return number, at + place + 1
-    return 0, len(view) + 1
 
 
 def _split_bytes(name: str, raw: bytes | memoryview, num_elements: int) -> npt.NDArray[np.object_]:
