@@ -43,10 +43,11 @@ def start(bundle: Path, pods: Pods, dns: DnsServer) -> Callable[..., Cluster]:
         dns.names = {"shard-0.exfm": ["127.0.0.1"], "shard-1.exfm": list(HOSTS[:num_known])}
         shard_0 = pods.shard(bundle, 0, port=ports[0], settings=settings)
         replicas = [pods.shard(bundle, 1, host=host, port=ports[1], settings=settings) for host in HOSTS]
+        for pod in (shard_0, *replicas):  # first: where gRPC is refused it looks a name up again, and turns begin anew
+            pod.wait_until_ready()
         names = [dns.address_of(f"shard-{shard}.exfm", port) for shard, port in enumerate(ports)]
         cluster = Cluster(pods.ranker(bundle, names, settings=of_ranker), shard_0, replicas)
-        for pod in (*replicas, cluster.ranker):
-            pod.wait_until_ready()
+        cluster.ranker.wait_until_ready()
         wait_for(lambda: all(lookups_of(replicas[:num_known], cluster, num_requests=4)))
         return cluster
 
