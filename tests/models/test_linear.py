@@ -1,5 +1,7 @@
 """That a served layer multiplies as plainly as its precision allows, and is refused where it cannot."""
 
+import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
 import pytest
@@ -33,6 +35,7 @@ def precisions() -> list[object]:
     num_inputs=st.sampled_from([0, 1, 3, 16, 130]),
     num_outputs=st.sampled_from([0, 1, 16, 65]),
     has_bias=st.booleans(),
+    lies_in_order=st.booleans(),
     seed=st.integers(0, 99),
 )
 def test_outputs_are_the_plain_layers_but_for_rounding(
@@ -42,6 +45,7 @@ def test_outputs_are_the_plain_layers_but_for_rounding(
     num_inputs: int,
     num_outputs: int,
     has_bias: bool,
+    lies_in_order: bool,
     seed: int,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -49,6 +53,9 @@ def test_outputs_are_the_plain_layers_but_for_rounding(
         torch.randn(*shape, generator=generator)
         for shape in ((num_rows, num_inputs), (num_outputs, num_inputs), (num_outputs,))
     )
+    if not lies_in_order:
+        inputs, weight = (one.T.contiguous().T for one in (inputs, weight))
+        bias = torch.stack([bias, bias], dim=1)[:, 0]
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         patch.setattr(torch.cpu, "get_capabilities", lambda: CPU | {"cpu_name": "AMD EPYC" if is_amd else "Intel"})
         layer = linear(weight, precision)
@@ -72,6 +79,34 @@ def test_each_output_is_rounded_by_a_scale_of_its_own() -> None:
     weight = torch.tensor([[1000.0, -500.0], [0.01, 0.02], [0.0, 0.0]])
     found = linear(weight, "int8")(torch.tensor([[1.0, 1.0]]))
     torch.testing.assert_close(found, torch.tensor([[500.0, 0.03, 0.0]]), rtol=0.02, atol=0)
+
+
+@needs_vnni
+@pytest.mark.parametrize("least", [-1.5, -0.5, 0.0, 3.0, -300.0, -254.5])
+def test_int8_rounds_the_extremes_of_its_inputs_to_themselves(least: float) -> None:
+    inputs = torch.tensor([[least, least + 255.0], [0.0, least]])  # where 0 lies within, a scale of 1
+    found = linear(torch.eye(2), "int8")(inputs)
+    torch.testing.assert_close(found, inputs, rtol=0, atol=0.6 * max(1.0, inputs.abs().max().item() / 255))
+
+
+@needs_vnni
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_int8_gives_no_numbers_where_an_input_is_none(bad: float) -> None:
+    assert linear(torch.eye(2), "int8")(torch.tensor([[1.0, bad], [1.0, 1.0]])).isnan().all()
+
+
+@pytest.mark.parametrize("precision", precisions())
+def test_several_threads_may_call_one_layer(precision: Precision) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = linear(torch.randn(64, 300, generator=generator), precision)
+    inputs = [torch.randn(100 + n, 300, generator=generator).to(layer.dtype) * (n + 1) for n in range(4)]
+    expected = [layer(one) for one in inputs]
+
+    def all_equal(place: int) -> bool:
+        return all(torch.equal(layer(inputs[place]), expected[place]) for _ in range(200))
+
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        assert all(pool.map(all_equal, range(len(inputs))))
 
 
 def test_int8_is_refused_where_its_sums_could_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

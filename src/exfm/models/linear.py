@@ -3,7 +3,7 @@
 Legend: N rows, I inputs, O outputs.
 """
 
-import warnings
+import math
 from typing import Protocol
 
 import torch
@@ -15,6 +15,9 @@ from exfm.models.config import Precision
 
 MIN_PACKED = 16
 """Inputs, and outputs, of a layer that oneDNN is asked for; it takes none of 0, and less than this is no work."""
+
+TINY = torch.finfo(torch.float32).tiny
+"""The least scale: numbers that are all 0 have one, too."""
 
 
 class Linear(Protocol):
@@ -64,13 +67,16 @@ class _Packed:
         self.dtype = weight_OI.dtype
 
     def __call__(self, inputs_NI: Tensor, bias_O: Tensor | None = None) -> Tensor:
-        bias_O = None if bias_O is None else bias_O.to(self.dtype)
+        bias_O = None if bias_O is None else bias_O.to(self.dtype).contiguous()
         outputs_NO: Tensor = torch.ops.mkldnn._linear_pointwise(inputs_NI, self._weight, bias_O, "none", [], "")
         return outputs_NO
 
 
 class _Int8:
-    """By FBGEMM: weights are rounded once, an output's by a scale of its own; inputs at each call, all by one."""
+    """By oneDNN: weights are rounded once, an output's by a scale of its own; inputs at each call, all by one.
+
+    A call leaves nothing behind, so several threads may make one.
+    """
 
     dtype = torch.float32
 
@@ -81,16 +87,28 @@ class _Int8:
                 "dense_precision is 'int8', but this CPU has no VNNI instructions, without which sums of products "
                 "could overflow; set 'fp32' or 'bf16'"
             )
-        scales_O = weight_OI.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-        zeros_O = torch.zeros(len(weight_OI), dtype=torch.int64)
-        with warnings.catch_warnings():  # torch means to take quantized tensors away one day (docs/decisions.md)
-            warnings.filterwarnings("ignore", message=".*quantized tensor creation functions", category=UserWarning)
-            rounded_OI = torch.quantize_per_channel(weight_OI.contiguous(), scales_O.double(), zeros_O, 0, torch.qint8)
-        self._weight = torch.ops.quantized.linear_prepack(rounded_OI, None)
+        self._scales_O = (weight_OI.abs().amax(dim=1) / 127).clamp_(min=TINY)
+        self._zeros_O = torch.zeros(len(weight_OI), dtype=torch.int64)
+        rounded_OI = (weight_OI / self._scales_O.unsqueeze(1)).round_().to(torch.int8)
+        # oneDNN reads what it is given as if it lay in order.
+        self._weight = torch.ops.onednn.qlinear_prepack(rounded_OI.contiguous(), None)
 
     def __call__(self, inputs_NI: Tensor, bias_O: Tensor | None = None) -> Tensor:
-        outputs_NO: Tensor = torch.ops.quantized.linear_dynamic(inputs_NI, self._weight)
-        return outputs_NO if bias_O is None else outputs_NO.add_(bias_O)
+        num_rows, num_outputs = len(inputs_NI), len(self._scales_O)
+        if not num_rows:
+            return inputs_NI.new_empty((0, num_outputs))
+        least, most = (float(one) for one in torch.aminmax(inputs_NI))
+        least, most = min(least, 0.0), max(most, 0.0)  # so that 0, as of a layer that was cut off below it, stays 0
+        scale = max((most - least) / 255, TINY)
+        if not math.isfinite(scale):  # some input is no number: by one scale for all, no output is
+            return inputs_NI.new_full((num_rows, num_outputs), math.nan)
+        zero = int(-least / scale)  # cut off, so that `most` becomes 255 and never 256
+        rounded_NI = torch.add(torch.tensor(zero + 0.5), inputs_NI, alpha=1 / scale).to(torch.uint8)  # which cuts off
+        outputs_NO: Tensor = torch.ops.onednn.qlinear_pointwise(
+            rounded_NI.contiguous(), scale, zero, self._weight, self._scales_O, self._zeros_O,
+            None if bias_O is None else bias_O.contiguous(), 1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        return outputs_NO
 
 
 def _is_faster_packed(dtype: torch.dtype) -> bool:
