@@ -8,8 +8,11 @@ COMPUTE_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(256 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_TOP_PAD_": str(64 * 2**20),
-    # OpenMP's threads spin while they wait: a foundation model that trains in 8 s beside another busy process took
-    # 12 s and, beside two, 48 s (2 vCPU, 2026-11); alone, spinning wins 20 %.
+    # OpenMP's threads spin while they wait, by default for so long that dense layers (512 candidates, 2 threads on 2
+    # vCPU, 2026-11) took 4 (fp32) to 17 times (int8) as long beside one busy process. Never to spin costs them 10 to
+    # 25 % when alone, as each small step wakes threads anew. 10,000 turns cost nothing then, and 5 to 40 % beside that
+    # process. GNU's runtime, which torch comes with, goes by the turns, others by the policy.
     "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "10000",
 }
-"""Thresholds and padding in bytes."""
+"""Thresholds and padding in bytes, spinning in turns of a loop."""
