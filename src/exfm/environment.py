@@ -3,6 +3,8 @@
 glibc and OpenMP read it once, so it is for new processes.
 """
 
+import os
+
 COMPUTE_ENVIRONMENT = {
     # glibc gives blocks of several MB back to the kernel each time: 2-4x on such tensors (2 vCPU, torch 2.13).
     "MALLOC_MMAP_THRESHOLD_": str(256 * 2**20),
@@ -16,3 +18,8 @@ COMPUTE_ENVIRONMENT = {
     "GOMP_SPINCOUNT": "10000",
 }
 """Thresholds and padding in bytes, spinning in turns of a loop."""
+
+
+def compute_environment() -> dict[str, str]:
+    """Return these variables, as this process's environment has them where it does."""
+    return {name: os.environ.get(name, value) for name, value in COMPUTE_ENVIRONMENT.items()}

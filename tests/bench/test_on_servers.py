@@ -67,6 +67,7 @@ def test_sharded_servers_are_measured_beside_unsharded_ones_and_give_the_same_sc
     assert [size["rows"] for size in found["sweep"]["sizes"]] == [64, 128]
     assert [[len(start) for start in size["sharded"]["starts"]] for size in found["sweep"]["sizes"]] == [[3, 3]] * 2
     assert [(one["peer"], one["tuned"]) for one in found["peers"]["peers"]] == [("KServe", False), ("KServe", True)]
+    assert found["peers"]["sharded"]["name"] == "2 shards, nsbp, stream, fp16 sums"
     assert all(block["num_failed"] == 0 for one in found["peers"]["peers"] for block in chain(*one["starts"]))
     assert max(found["peers"]["score_differences"]) < 0.2, "of the same weights, in fp32 and int8"
     assert [one["process"] for one in found["memory"]] == ["ranker", "shard 0", "shard 1"] * 2

@@ -118,6 +118,12 @@ def test_the_full_settings_hold_every_combination() -> None:
         assert len(case.ways()) == 2 * (1 + 3 * 3), "one shard, and three strategies on 2, 4 and 8, by both transports"
 
 
+def test_beside_peers_one_shard_is_one() -> None:
+    assert [str(Peers(strategy=strategy).way()) for strategy in ("nsbp", "one-shard")] == [
+        "2 shards, nsbp, stream, fp16 sums", "1 shard, stream, fp16 sums",
+    ]  # fmt: skip
+
+
 def test_a_run_that_would_measure_nothing_is_refused() -> None:
     with pytest.raises(ValidationError, match="nothing would be measured"):
         ServingBenchConfig(cases=(), sweep=Sweep(rows=()), memory=Memory(requests=0), peers=Peers(model="none"))

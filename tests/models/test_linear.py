@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from exfm.errors import ConfigError
+from exfm.errors import ConfigError, ServingError
 from exfm.models.config import Precision
-from exfm.models.linear import has_bf16, linear
+from exfm.models.linear import MAX_INT8_INPUTS, has_bf16, linear
 
 ROUNDINGS: dict[Precision, float] = {"fp32": 2e-6, "bf16": 2**-7, "int8": 2**-5}
 """Share of an output's standard deviation that rounding may move it, some hundred inputs added up."""
@@ -82,21 +82,40 @@ def test_each_output_is_rounded_by_a_scale_of_its_own() -> None:
 
 
 @needs_vnni
-@pytest.mark.parametrize("least", [-1.5, -0.5, 0.0, 3.0, -300.0, -254.5])
-def test_int8_rounds_the_extremes_of_its_inputs_to_themselves(least: float) -> None:
-    inputs = torch.tensor([[least, least + 255.0], [0.0, least]])  # where 0 lies within, a scale of 1
+@pytest.mark.parametrize("least", [-1.5, -0.5, -0.9, -1.9, 0.0, 3.0, -300.0, -254.1, -254.5, -254.9])
+def test_int8_rounds_inputs_to_half_a_step(least: float) -> None:
+    inputs = torch.tensor([[least, least + 255.0], [0.0, least]])
+    step = (max(least + 255.0, 0.0) - min(least, 0.0)) / 255
     found = linear(torch.eye(2), "int8")(inputs)
-    torch.testing.assert_close(found, inputs, rtol=0, atol=0.6 * max(1.0, inputs.abs().max().item() / 255))
+    # As zero is a step, all steps may lie half a one from the least and the most.
+    torch.testing.assert_close(found, inputs, rtol=0, atol=0.51 * step)
+
+
+@needs_vnni
+def test_int8_of_zeros_is_zero() -> None:
+    assert not linear(torch.zeros(3, 2), "int8")(torch.ones(1, 2)).any()
+    assert not linear(torch.ones(3, 2), "int8")(torch.zeros(1, 2)).any()
 
 
 @needs_vnni
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_int8_gives_no_numbers_where_an_input_is_none(bad: float) -> None:
-    assert linear(torch.eye(2), "int8")(torch.tensor([[1.0, bad], [1.0, 1.0]])).isnan().all()
+def test_int8_refuses_inputs_that_are_no_numbers(bad: float) -> None:
+    with pytest.raises(ServingError, match="a dense layer's inputs are not all finite numbers"):
+        linear(torch.eye(2), "int8")(torch.tensor([[1.0, bad], [1.0, 1.0]]))
 
 
+@needs_vnni
+def test_int8_adds_up_as_many_inputs_as_it_takes_and_refuses_more() -> None:
+    layer = linear(torch.ones(1, MAX_INT8_INPUTS), "int8")
+    assert layer(torch.ones(1, MAX_INT8_INPUTS)).item() == pytest.approx(MAX_INT8_INPUTS, rel=1e-6)
+    with pytest.raises(ConfigError, match="room for 66,311 inputs, but a layer has 66,312"):
+        linear(torch.ones(1, MAX_INT8_INPUTS + 1), "int8")
+
+
+@pytest.mark.parametrize("cpu", ["AMD EPYC", "Intel"])
 @pytest.mark.parametrize("precision", precisions())
-def test_several_threads_may_call_one_layer(precision: Precision) -> None:
+def test_several_threads_may_call_one_layer(precision: Precision, cpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: CPU | {"cpu_name": cpu})
     generator = torch.Generator().manual_seed(0)
     layer = linear(torch.randn(64, 300, generator=generator), precision)
     inputs = [torch.randn(100 + n, 300, generator=generator).to(layer.dtype) * (n + 1) for n in range(4)]

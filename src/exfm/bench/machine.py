@@ -5,7 +5,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from exfm.environment import COMPUTE_ENVIRONMENT
+from exfm.environment import compute_environment
 
 
 def processor() -> str:
@@ -28,7 +28,7 @@ def scheduling() -> str:
 
 def allocator() -> str:
     """Return what servers are told of memory and threads, as they start."""
-    return ", ".join(f"{name}={value}" for name, value in COMPUTE_ENVIRONMENT.items())
+    return ", ".join(f"{name}={value}" for name, value in compute_environment().items())
 
 
 def versions(*packages: str) -> str:

@@ -4,13 +4,14 @@ Legend: N rows, I inputs, O outputs.
 """
 
 import math
+import warnings
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from exfm.errors import ConfigError
+from exfm.errors import ConfigError, ServingError
 from exfm.models.config import Precision
 
 MIN_PACKED = 16
@@ -18,6 +19,8 @@ MIN_PACKED = 16
 
 TINY = torch.finfo(torch.float32).tiny
 """The least scale: numbers that are all 0 have one, too."""
+MAX_INT8_INPUTS = 2**31 // (255 * 127)
+"""Of a layer: the sum of so many of the largest products still fits into 32 bits."""
 
 
 class Linear(Protocol):
@@ -87,28 +90,40 @@ class _Int8:
                 "dense_precision is 'int8', but this CPU has no VNNI instructions, without which sums of products "
                 "could overflow; set 'fp32' or 'bf16'"
             )
+        if weight_OI.shape[1] > MAX_INT8_INPUTS:
+            raise ConfigError(
+                f"dense_precision is 'int8', whose sums have room for {MAX_INT8_INPUTS:,} inputs, but a layer has "
+                f"{weight_OI.shape[1]:,}; set 'fp32' or 'bf16'"
+            )
         self._scales_O = (weight_OI.abs().amax(dim=1) / 127).clamp_(min=TINY)
         self._zeros_O = torch.zeros(len(weight_OI), dtype=torch.int64)
         rounded_OI = (weight_OI / self._scales_O.unsqueeze(1)).round_().to(torch.int8)
         # oneDNN reads what it is given as if it lay in order.
         self._weight = torch.ops.onednn.qlinear_prepack(rounded_OI.contiguous(), None)
+        with warnings.catch_warnings():  # torch means to take quantized tensors away one day, and says so once
+            warnings.filterwarnings("ignore", message=".*quantized tensor creation functions", category=UserWarning)
+            _bytes_of(weight_OI.new_zeros(1), scale=1.0, zero=0)
 
     def __call__(self, inputs_NI: Tensor, bias_O: Tensor | None = None) -> Tensor:
-        num_rows, num_outputs = len(inputs_NI), len(self._scales_O)
-        if not num_rows:
-            return inputs_NI.new_empty((0, num_outputs))
+        if not len(inputs_NI):
+            return inputs_NI.new_empty((0, len(self._scales_O)))
         least, most = (float(one) for one in torch.aminmax(inputs_NI))
         least, most = min(least, 0.0), max(most, 0.0)  # so that 0, as of a layer that was cut off below it, stays 0
         scale = max((most - least) / 255, TINY)
-        if not math.isfinite(scale):  # some input is no number: by one scale for all, no output is
-            return inputs_NI.new_full((num_rows, num_outputs), math.nan)
-        zero = int(-least / scale)  # cut off, so that `most` becomes 255 and never 256
-        rounded_NI = torch.add(torch.tensor(zero + 0.5), inputs_NI, alpha=1 / scale).to(torch.uint8)  # which cuts off
+        if not math.isfinite(scale):
+            raise ServingError("a dense layer's inputs are not all finite numbers, so they have no scale in int8")
+        zero = round(-least / scale)
         outputs_NO: Tensor = torch.ops.onednn.qlinear_pointwise(
-            rounded_NI.contiguous(), scale, zero, self._weight, self._scales_O, self._zeros_O,
+            _bytes_of(inputs_NI, scale=scale, zero=zero), scale, zero, self._weight, self._scales_O, self._zeros_O,
             None if bias_O is None else bias_O.contiguous(), 1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
         return outputs_NO
+
+
+def _bytes_of(inputs: Tensor, *, scale: float, zero: int) -> Tensor:
+    """Return round(inputs / scale) + zero within 0 to 255 as uint8: in one pass, thrice as fast as by several."""
+    rounded = torch.quantize_per_tensor(inputs.contiguous(), scale, zero, torch.quint8)
+    return torch.empty(0, dtype=torch.uint8).set_(rounded.untyped_storage(), 0, rounded.shape, rounded.stride())
 
 
 def _is_faster_packed(dtype: torch.dtype) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exfm.environment import COMPUTE_ENVIRONMENT
+from exfm.environment import compute_environment
 from exfm.errors import ConfigError, ServingError
 
 LOOPBACK = "127.0.0.1"
@@ -57,7 +57,7 @@ class ServerProcess:
 def start_process(name: str, arguments: Sequence[str], *, log: Path) -> ServerProcess:
     """Start `python -m` with these arguments; the process ends when the thread that calls this does."""
     command = [sys.executable, "-m", *arguments]
-    return start_command(name, command, environment={**os.environ, **COMPUTE_ENVIRONMENT}, log=log)
+    return start_command(name, command, environment={**os.environ, **compute_environment()}, log=log)
 
 
 def start_command(name: str, command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> ServerProcess:

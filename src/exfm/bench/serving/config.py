@@ -116,9 +116,17 @@ class Peers(Config):
     requests: Requests = 7
     """Of a server in a block, 2 to 100,000, rounded up to a multiple of `turns`. They are slow, and their distance is
     not one of per cents."""
+    strategy: ShardedBy = "nsbp"
+    """Of the shards beside them: two, or with `one-shard` one."""
+    sums: AnswerForm = "fp16"
+    """How these shards' sums travel."""
     mlserver: str = ""
     """Folder of a virtual environment with mlserver, torch and safetensors, whose dependencies are not exfm's; empty:
     MLServer is left out. By default MLServer 1.7 runs a worker that does not start with uvloop 0.22 or later."""
+
+    def way(self) -> Way:
+        """Return how exfm's shards serve; the ranker holds none of their tables, whose bytes would count twice."""
+        return Way(strategy=self.strategy, sums=self.sums).distinct()
 
 
 class ServingBenchConfig(Config):

@@ -66,9 +66,9 @@ def beside_peers(found: PeersFound) -> str:
     """Return whether the targets beside other servers were met."""
     how = (
         f"{found.model}, {found.candidates} candidates, closed loop, {found.threads} of torch's threads in exfm's "
-        "ranker and in tuned peers, which also get raw tensors by gRPC and exfm's environment for memory; as "
-        "documented, peers get JSON by REST and have all defaults. Peers hold an nn.EmbeddingBag in fp32 for each "
-        f"feature, of {found.times_smaller:.2f} times the bytes ({SMALLER:g} or more: "
+        "ranker and in tuned peers, which also get raw tensors by gRPC and exfm's environment for memory and "
+        "threads; as documented, peers get JSON by REST and have all defaults. Peers hold an nn.EmbeddingBag in fp32 "
+        f"for each feature, of {found.times_smaller:.2f} times the bytes ({SMALLER:g} or more: "
         f"{'met' if found.times_smaller >= SMALLER else 'not met'})."
     )
     tuned = next((series for peer, series in found.peers if peer.name == "KServe" and peer.tuned), None)

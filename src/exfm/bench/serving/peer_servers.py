@@ -19,7 +19,7 @@ from exfm.bench import peers
 from exfm.bench.load import Floats
 from exfm.bench.serving.servers import cores_of_servers, on_cores
 from exfm.bench.workload import DENSE, MODEL_NAME, GeneratedModel
-from exfm.environment import COMPUTE_ENVIRONMENT
+from exfm.environment import COMPUTE_ENVIRONMENT, compute_environment
 from exfm.errors import ConfigError
 from exfm.features.oip import Tensor
 from exfm.serving.local import START_TIMEOUT_S, STOP_TIMEOUT_S
@@ -37,8 +37,8 @@ class Peer:
     program: Path
     """Python for KServe, MLServer's own for MLServer."""
     tuned: bool
-    """Raw tensors by gRPC, exfm's environment for memory, as many threads of torch as exfm's ranker has, and nothing
-    logged a request; else JSON by REST, and all defaults."""
+    """Raw tensors by gRPC, exfm's environment for memory and threads, as many of torch's threads as exfm's ranker has, and
+    nothing logged a request; else JSON by REST, and all defaults."""
 
     def __str__(self) -> str:
         """Return its name in tables."""
@@ -147,7 +147,7 @@ def scores_of_json(answer: bytes) -> Floats:
 def _environment(*, tuned: bool) -> dict[str, str]:
     """Return a peer's environment, without what exfm's command line has set for itself unless it is tuned."""
     inherited = {name: value for name, value in os.environ.items() if name not in COMPUTE_ENVIRONMENT}
-    return {**inherited, **(COMPUTE_ENVIRONMENT if tuned else {}), "PYTHONPATH": str(PROGRAMS)}
+    return {**inherited, **(compute_environment() if tuned else {}), "PYTHONPATH": str(PROGRAMS)}
 
 
 def _wait_until_ready(process: ServerProcess, url: str) -> None:

@@ -22,7 +22,7 @@ from exfm.bench.serving.peer_servers import (
     write_plain,
 )
 from exfm.bench.serving.ratios import Interval
-from exfm.bench.serving.servers import ONE_SHARD, TWO_SHARDS, Bundles, serving
+from exfm.bench.serving.servers import ONE_SHARD, Bundles, serving
 from exfm.bench.serving.starts import NUM_SCORED, take_series
 from exfm.errors import ServingError
 
@@ -80,7 +80,8 @@ def measure_peers(
     requests = model.requests(config.distinct_requests, candidates=settings.candidates, seed=config.seed)
     bodies = [json_body(request) for request in requests]
     messages = model.messages(config.distinct_requests, candidates=settings.candidates, seed=config.seed)
-    whole, in_shards = (bundles.of(kind, model, way, candidates=settings.candidates) for way in (ONE_SHARD, TWO_SHARDS))
+    way = settings.way()
+    whole, in_shards = (bundles.of(kind, model, one, candidates=settings.candidates) for one in (ONE_SHARD, way))
     plain = scratch / "plain"
     write_plain(model, plain)
     threads = config.threads or best_threads(whole, messages, config)
@@ -89,9 +90,7 @@ def measure_peers(
         ours = [
             stack.enter_context(serving(whole, threads=threads, precision=config.dense_precision)) for _ in BASELINES
         ]
-        ours.append(
-            stack.enter_context(serving(in_shards, threads=threads, precision=config.dense_precision, way=TWO_SHARDS))
-        )
+        ours.append(stack.enter_context(serving(in_shards, threads=threads, precision=config.dense_precision, way=way)))
         running: dict[Peer, RunningPeer] = {}
         missing = [] if settings.mlserver else ["MLServer: left out, as peers.mlserver names no environment"]
         for number, peer in enumerate(peers):
@@ -101,7 +100,7 @@ def measure_peers(
             except ServingError as error:  # one that does not start shall not cost what others were measured to do
                 missing.append(f"{peer}: {str(error).splitlines()[0]}")
                 say(f"  {missing[-1]}")
-        names = (*BASELINES, str(TWO_SHARDS))
+        names = (*BASELINES, str(way))
         servers = [client.server(name, local, messages) for name, local in zip(names, ours, strict=True)]
         for peer, one in running.items():
             if peer.tuned:

@@ -30,7 +30,7 @@ ONE_SHARD = Way(strategy="one-shard", num_shards=1)
 """How the tables of an unsharded server lie, too."""
 
 TWO_SHARDS = Way()
-"""What stands for sharded serving where only one way of it is measured."""
+"""What stands for sharded serving in the sweep and in memory's requests."""
 
 
 class Bundles:
