@@ -11,6 +11,7 @@ import httpx
 import pytest
 import tritonclient.grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from pods import Pods
 from serving_requests import grpc_inputs, make_request, scores_of
 
 from exfm.serving.config import RankerConfig
@@ -163,6 +164,31 @@ def test_a_shard_begins_no_trace_of_its_own_where_the_sampler_chooses_requests(
     traces = {server: {span.trace_id for name, span in spans if name == server} for server in SERVERS}
     assert 0 < len(traces["students"]) < 20
     assert traces["students-shard-0"] == traces["students-shard-1"] == traces["students"]
+
+
+def test_a_ranker_without_spans_carries_a_trace_on_to_shards_by_grpc(
+    bundle: Path, pods: Pods, transport: str, monkeypatch: pytest.MonkeyPatch, collector: Collector
+) -> None:
+    for name in ENDPOINTS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with monkeypatch.context() as of_shards:
+        of_shards.setenv(ENDPOINTS[0], f"http://127.0.0.1:{collector.server.server_address[1]}")
+        shards = [pods.shard(bundle, shard) for shard in range(2)]
+    ranker = pods.ranker(bundle, [shard.lookup_address for shard in shards])
+    ranker.wait_until_ready()
+    url = f"{ranker.rest_url}/v2/models/students/infer"
+    for traceparent in ("\xe9", f"00-{'8' * 32}-{PARENT}-00", f"00-{'6' * 32}-{PARENT}-01"):
+        headers = {b"traceparent": traceparent.encode("latin-1"), b"tracestate": STATE.encode()}
+        assert httpx.post(url, json=BODY, headers=headers).status_code == 200, traceparent
+    expected = SERVERS - {"students"} if transport == "grpc" else set()
+    found = collector.of_trace("6" * 32, servers=expected)
+    assert found.keys() == expected
+    for spans in found.values():
+        [request] = [span for span in spans if span.name == "infer"]
+        assert (request.parent_span_id.hex(), request.trace_state) == (PARENT, STATE)
+    assert not collector.of_trace("8" * 32, servers=set())
 
 
 def test_without_an_endpoint_there_are_no_spans(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,10 +113,10 @@ class RankerConfig(ServerConfig):
 
     dense_precision: Precision = "fp32"
     """In which a ranker's dense layers multiply, but for the bottom tower's and the last ones' weights, always in fp32.
-    `bf16` wants a CPU that multiplies so (AVX512-BF16 or AMX), `int8` one with VNNI. 512 candidates of MLPerf's layers,
-    two threads of an AMD EPYC (2026-11), as ratios to fp32: 0.52 and 0.49, the user met once 0.56 and 0.44, int8 still by FBGEMM. int8 rounds
-    all inputs of a layer by one scale, so a candidate that is far off coarsens the others' scores. `exfm bench
-    precision` says what both cost a bundle in NE, on MovieLens-100K less than 0.01 %."""
+    `bf16` wants a CPU that multiplies so (AVX512-BF16 or AMX), `int8` one with VNNI, better AMX. 512 candidates of
+    MLPerf's layers, two threads of an AMD EPYC (2026-11), as ratios to fp32: 0.52 and, then by FBGEMM, 0.49, the user
+    met once 0.56 and 0.44. int8 rounds all inputs of a layer by one scale, so a candidate that is far off coarsens the
+    others' scores. `exfm bench precision` says what both cost a bundle in NE, on MovieLens-100K less than 0.01 %."""
     transport: Transport = "grpc"
     """How shards are reached: `grpc`, at their gRPC ports, where a service mesh or a proxy stands between; `stream`, at
     their stream ports, which takes less CPU time and latency. Both encrypt and authenticate with `--tls`."""

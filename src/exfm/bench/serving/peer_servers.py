@@ -37,8 +37,8 @@ class Peer:
     program: Path
     """Python for KServe, MLServer's own for MLServer."""
     tuned: bool
-    """Raw tensors by gRPC, exfm's environment for memory and threads, as many of torch's threads as exfm's ranker has, and
-    nothing logged a request; else JSON by REST, and all defaults."""
+    """Raw tensors by gRPC, exfm's environment for memory and threads, as many of torch's threads as exfm's ranker has,
+    and nothing logged a request; else JSON by REST, and all defaults."""
 
     def __str__(self) -> str:
         """Return its name in tables."""

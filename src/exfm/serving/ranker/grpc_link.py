@@ -17,6 +17,7 @@ from exfm.serving.ranker.link import ShardCall, ShardId, ShardLink
 from exfm.serving.shard.protocol import answers_of, shard_model_name, shard_request
 from exfm.serving.tls import TlsFiles, channel_credentials
 from exfm.serving.tracing.breakdown import Layer
+from exfm.serving.tracing.spans import carried_on
 from exfm.serving.tracing.stopwatch import TRACE, awaited, timed
 from exfm.serving.wire import INFER_METHOD
 
@@ -42,10 +43,9 @@ class GrpcLink(ShardLink):
         stopwatch = call.stopwatch
         with timed(stopwatch, Layer.SERIALIZE_ASKS):
             request = shard_request(call.bags, model_name=self._name, bundle_id=self.shard.bundle_id)
-        metadata = None
         if stopwatch is not None:
             request.parameters[TRACE].bool_param = True
-            metadata = tuple(stopwatch.trace_context.items())
+        metadata = tuple(carried_on().items()) or None
         try:
             with awaited(stopwatch):
                 response = await self._infer(request, timeout=call.deadline.remaining_s(), metadata=metadata)

@@ -22,7 +22,7 @@ from exfm.serving.stream.resolving import host_of, resolve
 from exfm.serving.stream.tls import client_context
 from exfm.serving.tls import TlsFiles
 from exfm.serving.tracing.breakdown import Layer
-from exfm.serving.tracing.spans import trace_note
+from exfm.serving.tracing.spans import carried_on, trace_note
 from exfm.serving.tracing.stopwatch import awaited, timed
 
 Parsed = TypeVar("Parsed")
@@ -105,7 +105,7 @@ class StreamLink(ShardLink):
                 allowed_us=int(remaining_s * 1e6),
             )
         if stopwatch is not None:
-            frame = b"".join(with_note([frame], trace_note(stopwatch.trace_context)))
+            frame = b"".join(with_note([frame], trace_note(carried_on())))
         if len(frame) > self._config.max_message_bytes:
             raise RequestError(
                 f"the request takes {len(frame)} B to {self}; max_message_bytes is {self._config.max_message_bytes}: "

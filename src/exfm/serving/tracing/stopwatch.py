@@ -9,7 +9,7 @@ of the ranker and 0.2 ms of each shard, caches being cold, most of it after what
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -62,8 +62,6 @@ class Stopwatch:
     def __init__(self) -> None:
         self.began_ns = time.perf_counter_ns()
         self.intervals: list[Interval] = []
-        self.trace_context: dict[str, str] = {}
-        """W3C's headers of the span that this request is to shards, if it is part of a trace."""
         self._wall_ns: dict[Layer, int] = {}
         self._cpu_ns: dict[Layer, int] = {}
         self._shards: dict[int, tuple[int, str | bytes]] = {}
@@ -127,11 +125,6 @@ class ShardStopwatch:
         self._request = request
         self._shard = shard
         self._wall_ns = 0
-
-    @property
-    def trace_context(self) -> Mapping[str, str]:
-        """Return the headers of the trace that the lookup is part of, or none."""
-        return self._request.trace_context
 
     def measure(self, layer: Layer) -> AbstractContextManager[None]:
         """Give a block's time to a layer of the request."""
