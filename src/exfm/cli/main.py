@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from exfm.cli import bench, deployment, ingest, pipelines, serving, sharding, steps
-from exfm.environment import COMPUTE_ENVIRONMENT
+from exfm.environment import compute_environment
 from exfm.errors import ExfmError
 
 app = typer.Typer(
@@ -53,9 +53,9 @@ pipelines.add_to(app)
 
 def launch() -> None:
     """Run the command line in a process that started with the environment which tensors want."""
-    missing = {name: value for name, value in COMPUTE_ENVIRONMENT.items() if name not in os.environ}
-    if missing:
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | missing)
+    environment = os.environ | compute_environment()
+    if environment != os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     main()
 
 

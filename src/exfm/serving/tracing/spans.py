@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 from exfm.serving.tracing.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 TRACEPARENT = "traceparent"
 
@@ -69,24 +71,24 @@ class Spans:
         if not context.get(TRACEPARENT) and not self._begins_traces:
             yield stopwatch
             return
-        headers: dict[str, str] = {}
         offset_ns = time.time_ns() - time.perf_counter_ns()
-        with self._tracer.start_as_current_span(
-            "infer",
-            context=self._propagator.extract(context),
-            kind=SpanKind.SERVER,
-            start_time=None if stopwatch is None else stopwatch.began_ns + offset_ns,
-        ) as span:
-            self._propagator.inject(headers)
-            with _carrying_on(headers):
-                if not span.is_recording():
-                    yield stopwatch
-                    return
-                stopwatch = stopwatch or Stopwatch()
-                try:
-                    yield stopwatch
-                finally:
-                    self._end(stopwatch, offset_ns=offset_ns)
+        with (
+            self._tracer.start_as_current_span(
+                "infer",
+                context=self._propagator.extract(context),
+                kind=SpanKind.SERVER,
+                start_time=None if stopwatch is None else stopwatch.began_ns + offset_ns,
+            ) as span,
+            _carrying_on(self._propagator),
+        ):
+            if not span.is_recording():
+                yield stopwatch
+                return
+            stopwatch = stopwatch or Stopwatch()
+            try:
+                yield stopwatch
+            finally:
+                self._end(stopwatch, offset_ns=offset_ns)
 
     def _end(self, stopwatch: Stopwatch, *, offset_ns: int) -> None:
         """Make the spans of a request's layers, below the one that is current."""
@@ -125,7 +127,10 @@ def read_trace_note(note: bytes) -> Iterable[tuple[str, str]]:
 
 
 @contextmanager
-def _carrying_on(headers: Mapping[str, str]) -> Iterator[None]:
+def _carrying_on(propagator: "TraceContextTextMapPropagator", context: "Context | None" = None) -> Iterator[None]:
+    """Carry on a context's trace, by default the current one's, while a block runs."""
+    headers: dict[str, str] = {}
+    propagator.inject(headers, context=context)
     token = _CARRIED_ON.set(headers)
     try:
         yield
@@ -138,9 +143,7 @@ def _without_span(stopwatch: Stopwatch | None, context: Mapping[str, str]) -> It
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # takes 30 ms, once
 
     propagator = TraceContextTextMapPropagator()
-    headers: dict[str, str] = {}
-    propagator.inject(headers, context=propagator.extract(context))  # leaves out what is none of W3C's
-    with _carrying_on(headers):
+    with _carrying_on(propagator, propagator.extract(context)):  # without what is none of W3C's
         yield stopwatch
 
 
