@@ -10,7 +10,7 @@ from exfm.bench.serving.models import ModelKind, NetworkKind, scaled
 from exfm.bench.workload import GeneratedModel
 from exfm.config import Config
 from exfm.models.config import Precision
-from exfm.serving.config import LocalTablesMib, Transport
+from exfm.serving.config import LocalTablesMib, SchedulingPolicy, Transport
 
 ShardedBy = Literal["one-shard", "capacity-balanced", "load-balanced", "nsbp"]
 
@@ -36,21 +36,24 @@ class Way(Config):
     """How they travel back."""
     local_tables_mib: LocalTablesMib = 0
     """Of items' tables that the ranker holds itself, in MiB; 0: none."""
+    scheduling_policy: SchedulingPolicy = "other"
+    """The shards'."""
 
     def __str__(self) -> str:
         """Return its name in tables."""
         shards = "1 shard" if self.num_shards == 1 else f"{self.num_shards} shards, {self.strategy}"
         local = f", {self.local_tables_mib} MiB in the ranker" if self.local_tables_mib else ""
-        return f"{shards}, {self.transport}{_TRAVEL[self.sums]}{local}"
+        batch = ", batch" if self.scheduling_policy == "batch" else ""
+        return f"{shards}, {self.transport}{_TRAVEL[self.sums]}{local}{batch}"
 
     def distinct(self) -> Self:
         """Return the same way, named alike: with one shard all strategies are one."""
         is_one = self.strategy == "one-shard" or self.num_shards == 1
         return self.model_copy(update={"strategy": "one-shard", "num_shards": 1}) if is_one else self
 
-    def placement(self) -> Self:
-        """Return the way that has its tables placed alike, however keys and sums travel, and whoever holds copies."""
-        return self.model_copy(update={"transport": "stream", "sums": "fp32", "local_tables_mib": 0})
+    def placement(self) -> "Way":
+        """Return the way that has its tables placed alike: for all else its default."""
+        return Way(strategy=self.strategy, num_shards=self.num_shards)
 
 
 class Case(Config):
@@ -69,15 +72,31 @@ class Case(Config):
     sums: Annotated[tuple[AnswerForm, ...], Field(min_length=1)] = ("fp32",)
     local_tables_mib: Annotated[tuple[LocalTablesMib, ...], Field(min_length=1)] = (0,)
     """Of items' tables that the ranker holds itself, in MiB, 0 to 1,048,576."""
+    scheduling_policies: Annotated[tuple[SchedulingPolicy, ...], Field(min_length=1)] = ("other",)
+    """The shards'; `batch` keeps them from interrupting the ranker on the cores that they share with it."""
     requests: Requests = 105
     """Of a server in a block, 2 to 100,000, rounded up to a multiple of `turns`; a 99th percentile wants 100."""
 
     def ways(self) -> list[Way]:
         """Return the different ones of all combinations."""
-        every = product(self.strategies, self.num_shards, self.transports, self.sums, self.local_tables_mib)
+        every = product(
+            self.strategies,
+            self.num_shards,
+            self.transports,
+            self.sums,
+            self.local_tables_mib,
+            self.scheduling_policies,
+        )
         ways = [
-            Way(strategy=strategy, num_shards=num, transport=transport, sums=sums, local_tables_mib=local)
-            for strategy, num, transport, sums, local in every
+            Way(
+                strategy=strategy,
+                num_shards=num,
+                transport=transport,
+                sums=sums,
+                local_tables_mib=local,
+                scheduling_policy=policy,
+            )
+            for strategy, num, transport, sums, local, policy in every
         ]
         return list(dict.fromkeys(way.distinct() for way in ways))
 

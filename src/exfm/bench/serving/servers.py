@@ -101,7 +101,7 @@ def serving(bundle: Path, *, threads: int, precision: Precision, way: Way | None
         local_tables_mib=asked.local_tables_mib,
         default_deadline_ms=DEADLINE_MS,
     )
-    shard = ShardConfig(sums=asked.sums)
+    shard = ShardConfig(sums=asked.sums, scheduling_policy=asked.scheduling_policy)
     with ExitStack() as stack:
         with on_cores(cores_of_servers()):
             started = stack.enter_context(serve_local(bundle, ranker=ranker, shard=shard, is_sharded=way is not None))
