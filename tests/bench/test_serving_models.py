@@ -86,6 +86,12 @@ def test_tables_that_the_ranker_holds_make_another_way_of_the_same_placement() -
     assert len({way.placement() for way in ways}) == 1
 
 
+def test_a_policy_of_shards_makes_another_way_of_the_same_placement() -> None:
+    ways = Case(transports=("grpc",), scheduling_policies=("other", "batch")).ways()
+    assert [str(way) for way in ways] == ["2 shards, load-balanced, grpc", "2 shards, load-balanced, grpc, batch"]
+    assert len({way.placement() for way in ways}) == 1
+
+
 def test_a_models_dense_layers_are_those_that_the_settings_name() -> None:
     by_network = {
         network: scaled("drm3", bytes_factor=1e-5, dim_factor=0.125, network=network, seed=0) for network in NETWORKS

@@ -106,9 +106,9 @@ class ShardConfig(ServerConfig):
     scheduling_policy: SchedulingPolicy = "other"
     """How the kernel lets a shard run. `other`, the default: once asked, it may interrupt who computes on the core that
     it wakes on. `batch` (Linux alone) never does that: it waits for a core, up to a tick of some milliseconds if none
-    is free. It is for shards on the cores of their ranker, which wakes them there; 512 candidates of a DRM3-like model
-    on two cores, two shards, streams: P99 1.036 with `other` and 1.019 with `batch` of the unsharded server's, P50 and
-    CPU time the same (standard error 0.007, three starts, Intel Xeon, 2026-11). Beside others' work it is slower."""
+    is free. It is for shards on the cores of their ranker, which are woken there: of 512 candidates, DRM3-like, two
+    shards, streams, two cores, P99 was 1.036 with `other` and 1.019 with `batch` of the unsharded server's (standard
+    error 0.007), P50 and CPU time the same (Intel Xeon, 2026-11). Beside others' work it is slower."""
     stream_silence_s: Annotated[int, Field(ge=8, le=600)] = 15
     """Time within which a stream's handshake must end, and a whole frame come then and again, in seconds; 8 to 600. Who
     takes longer is left. Rankers ping every 2 to 6 s; 64 MiB within 15 s are 4.5 MB/s."""
