@@ -1,17 +1,21 @@
 """What `exfm bench serving` serves is what its settings say."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from exfm.bench.serving.config import Case, Memory, Peers, ServingBenchConfig, Sweep
+from exfm.bench.serving import servers
+from exfm.bench.serving.config import Case, Memory, Peers, ServingBenchConfig, Sweep, Way
 from exfm.bench.serving.models import NETWORKS, ModelKind, of_rows, scaled
 from exfm.bench.serving.servers import sharding
 from exfm.config import read_yaml
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS
+from exfm.serving.config import RankerConfig, ShardConfig
 
 EXAMPLES = Path(__file__).parents[2] / "examples/bench"
 
@@ -90,6 +94,23 @@ def test_a_policy_of_shards_makes_another_way_of_the_same_placement() -> None:
     ways = Case(transports=("grpc",), scheduling_policies=("other", "batch")).ways()
     assert [str(way) for way in ways] == ["2 shards, load-balanced, grpc", "2 shards, load-balanced, grpc, batch"]
     assert len({way.placement() for way in ways}) == 1
+
+
+def test_servers_get_the_settings_of_their_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[tuple[RankerConfig, ShardConfig]] = []
+
+    @contextmanager
+    def serve_local(_: Path, *, ranker: RankerConfig, shard: ShardConfig, is_sharded: bool) -> Iterator[None]:
+        assert is_sharded
+        started.append((ranker, shard))
+        yield
+
+    monkeypatch.setattr(servers, "serve_local", serve_local)
+    way = Way(transport="grpc", sums="fp16", local_tables_mib=16, scheduling_policy="batch")
+    with servers.serving(tmp_path, threads=2, precision="bf16", way=way):
+        [(ranker, shard)] = started
+    assert (ranker.transport, ranker.local_tables_mib, ranker.torch_threads) == ("grpc", 16, 2)
+    assert (shard.sums, shard.scheduling_policy, shard.torch_threads) == ("fp16", "batch", 1)
 
 
 def test_a_models_dense_layers_are_those_that_the_settings_name() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from serving_requests import make_request, offline_scores, scores_of
 
-from exfm.serving.config import RankerConfig, ShardConfig
+from exfm.serving.config import RankerConfig, SchedulingPolicy, ShardConfig
 from exfm.serving.local import serve_local
 
 pytestmark = [
@@ -30,24 +30,25 @@ runpy.run_module("exfm.serving.shard", run_name="__main__", alter_sys=True)
 """
 
 
-def policies(pid: int) -> dict[str, int]:
-    """Return the policy of each of a process's threads, by their names."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return {(one / "comm").read_text().strip(): os.sched_getscheduler(int(one.name)) for one in threads}
+def policies(pid: int, *, name: str) -> list[int]:
+    """Return the policies of a process's threads of that name."""
+    threads = [one for one in Path(f"/proc/{pid}/task").iterdir() if (one / "comm").read_text().strip() == name]
+    return [os.sched_getscheduler(int(one.name)) for one in threads]
 
 
-def test_shards_that_share_cores_never_interrupt_their_ranker(
-    bundle: Path, transport: Literal["grpc", "stream"]
+@pytest.mark.parametrize("policy", ["other", "batch"])
+def test_shards_answer_under_the_policy_of_their_settings(
+    bundle: Path, transport: Literal["grpc", "stream"], policy: SchedulingPolicy
 ) -> None:
-    shard = ShardConfig(scheduling_policy="batch")
+    expected = {"other": os.SCHED_OTHER, "batch": os.SCHED_BATCH}[policy]
+    shard = ShardConfig(scheduling_policy=policy)
     with serve_local(bundle, ranker=RankerConfig(transport=transport), shard=shard) as serving:
         found = scores_of(serving.ask(make_request()))
-        ranker, *shards = (policies(server.process.pid) for server in serving.servers)
-    for of_shard in shards:
-        answering = {name: policy for name, policy in of_shard.items() if name in {"python", "event_engine"}}
-        assert answering
-        assert set(answering.values()) == {os.SCHED_BATCH}
-    assert set(ranker.values()) == {os.SCHED_OTHER}
+        ranker, *shards = (server.process.pid for server in serving.servers)
+        for pid in shards:
+            assert os.sched_getscheduler(pid) == expected  # its main thread, which computes
+            assert set(policies(pid, name="event_engine")) == {expected}  # gRPC's
+        assert os.sched_getscheduler(ranker) == os.SCHED_OTHER
     for task, scores in offline_scores(bundle, make_request()).items():
         np.testing.assert_allclose(found[task], scores, atol=1e-6)
 

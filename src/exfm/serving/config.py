@@ -104,11 +104,11 @@ class ShardConfig(ServerConfig):
     under a third. Two shards, 512 candidates, two idle cores (2026-11), CPU time as ratio to one unsharded server,
     by streams and by gRPC: of 257 tables fp32 1.20 and 1.60, fp16 1.16 and 1.35, rows 1.15 and 1.31."""
     scheduling_policy: SchedulingPolicy = "other"
-    """How the kernel lets a shard run. `other`, the default: once asked, it may interrupt who computes on the core that
-    it wakes on. `batch` (Linux alone) never does that: it waits for a core, up to a tick of some milliseconds if none
-    is free. It is for shards on the cores of their ranker, which are woken there: of 512 candidates, DRM3-like, two
-    shards, streams, two cores, P99 was 1.036 with `other` and 1.019 with `batch` of the unsharded server's (standard
-    error 0.007), P50 and CPU time the same (Intel Xeon, 2026-11). Beside others' work it is slower."""
+    """How the kernel lets a shard run. `other`, the default: it may preempt who computes on the core that it wakes on.
+    `batch` (Linux alone, without privileges): it does not, and waits there for its turn, some milliseconds (estimate).
+    It is for shards on the cores of their ranker. 512 candidates, DRM3-like, two shards, streams, two cores of an Intel
+    Xeon (2026-11): P99 1.019 [1.002, 1.036] of the unsharded server's with `other`, 1.008 [0.983, 1.033] with `batch`,
+    P50 1.016 and 1.015."""
     stream_silence_s: Annotated[int, Field(ge=8, le=600)] = 15
     """Time within which a stream's handshake must end, and a whole frame come then and again, in seconds; 8 to 600. Who
     takes longer is left. Rankers ping every 2 to 6 s; 64 MiB within 15 s are 4.5 MB/s."""

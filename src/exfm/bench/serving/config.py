@@ -37,7 +37,7 @@ class Way(Config):
     local_tables_mib: LocalTablesMib = 0
     """Of items' tables that the ranker holds itself, in MiB; 0: none."""
     scheduling_policy: SchedulingPolicy = "other"
-    """The shards'."""
+    """How the kernel lets shards run."""
 
     def __str__(self) -> str:
         """Return its name in tables."""
@@ -73,7 +73,7 @@ class Case(Config):
     local_tables_mib: Annotated[tuple[LocalTablesMib, ...], Field(min_length=1)] = (0,)
     """Of items' tables that the ranker holds itself, in MiB, 0 to 1,048,576."""
     scheduling_policies: Annotated[tuple[SchedulingPolicy, ...], Field(min_length=1)] = ("other",)
-    """The shards'; `batch` keeps them from interrupting the ranker on the cores that they share with it."""
+    """How the kernel lets shards run: with `batch` they do not preempt a ranker on their cores as they wake."""
     requests: Requests = 105
     """Of a server in a block, 2 to 100,000, rounded up to a multiple of `turns`; a 99th percentile wants 100."""
 
