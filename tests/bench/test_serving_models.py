@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from exfm.bench.serving import servers
 from exfm.bench.serving.config import Case, Memory, Peers, ServingBenchConfig, Sweep, Way
 from exfm.bench.serving.models import NETWORKS, ModelKind, of_rows, scaled
-from exfm.bench.serving.servers import sharding
+from exfm.bench.serving.servers import serving, sharding
 from exfm.config import read_yaml
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS
@@ -105,9 +104,9 @@ def test_servers_get_the_settings_of_their_way(monkeypatch: pytest.MonkeyPatch, 
         started.append((ranker, shard))
         yield
 
-    monkeypatch.setattr(servers, "serve_local", serve_local)
+    monkeypatch.setattr("exfm.bench.serving.servers.serve_local", serve_local)
     way = Way(transport="grpc", sums="fp16", local_tables_mib=16, scheduling_policy="batch")
-    with servers.serving(tmp_path, threads=2, precision="bf16", way=way):
+    with serving(tmp_path, threads=2, precision="bf16", way=way):
         [(ranker, shard)] = started
     assert (ranker.transport, ranker.local_tables_mib, ranker.torch_threads) == ("grpc", 16, 2)
     assert (shard.sums, shard.scheduling_policy, shard.torch_threads) == ("fp16", "batch", 1)

@@ -79,25 +79,15 @@ class Case(Config):
 
     def ways(self) -> list[Way]:
         """Return the different ones of all combinations."""
-        every = product(
-            self.strategies,
-            self.num_shards,
-            self.transports,
-            self.sums,
-            self.local_tables_mib,
-            self.scheduling_policies,
-        )
-        ways = [
-            Way(
-                strategy=strategy,
-                num_shards=num,
-                transport=transport,
-                sums=sums,
-                local_tables_mib=local,
-                scheduling_policy=policy,
-            )
-            for strategy, num, transport, sums, local, policy in every
-        ]
+        lists = {
+            "strategy": self.strategies,
+            "num_shards": self.num_shards,
+            "transport": self.transports,
+            "sums": self.sums,
+            "local_tables_mib": self.local_tables_mib,
+            "scheduling_policy": self.scheduling_policies,
+        }
+        ways = [Way.model_validate(dict(zip(lists, one, strict=True))) for one in product(*lists.values())]
         return list(dict.fromkeys(way.distinct() for way in ways))
 
 
