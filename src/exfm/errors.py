@@ -60,7 +60,7 @@ class PlanError(ExfmError):
 
 
 class RequestError(ExfmError):
-    """A client's request is not one that the schema allows."""
+    """A client's request is not one that the schema allows, or that can be computed."""
 
 
 class KeysOutsideSliceError(RequestError):

@@ -158,4 +158,14 @@ def test_fp16_is_off_by_half_precisions_rounding(table: torch.Tensor) -> None:
 def test_numbers_that_half_precision_does_not_have_are_refused(encoding: Encoding, number: float) -> None:
     with pytest.raises(BundleError, match=rf"table 'ads' has numbers beyond 65504, .* {encoding} cannot keep"):
         encode_rows(torch.tensor([[1.0, 2.0, number, 4.0]]), encoding, table="ads")
-    encode_rows(torch.tensor([[1.0, 2.0, number, 4.0]]), "fp32", table="ads")
+
+
+def test_single_precision_has_numbers_beyond_half_precision() -> None:
+    encoded = encode_rows(torch.tensor([[1.0, 2.0, -1e9, 65505.0]]), "fp32", table="ads")
+    assert encoded.view(torch.float32).tolist() == [[1.0, 2.0, -1e9, 65505.0]]
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+def test_what_is_no_number_is_refused_in_single_precision_too(number: float) -> None:
+    with pytest.raises(BundleError, match=r"table 'ads' has numbers .* that are none, which fp32 cannot keep; train"):
+        encode_rows(torch.tensor([[1.0, 2.0, number, 4.0]]), "fp32", table="ads")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from exfm.errors import ConfigError, ServingError
+from exfm.errors import ConfigError, RequestError
 from exfm.models.config import Precision
 from exfm.models.linear import MAX_INT8_INPUTS, has_bf16, linear
 
@@ -100,7 +100,7 @@ def test_int8_of_zeros_is_zero() -> None:
 @needs_vnni
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_int8_refuses_inputs_that_are_no_numbers(bad: float) -> None:
-    with pytest.raises(ServingError, match="a dense layer's inputs are not all finite numbers"):
+    with pytest.raises(RequestError, match="a dense layer's inputs are not all finite numbers"):
         linear(torch.eye(2), "int8")(torch.tensor([[1.0, bad], [1.0, 1.0]]))
 
 

@@ -186,6 +186,18 @@ def test_a_request_file_that_is_no_json_is_named(content: bytes | None, bundle: 
         answer_request(bundle, query)
 
 
+def test_a_request_whose_numbers_overflow_is_refused(
+    bundle: Path, request_body: dict[str, Any], tmp_path: Path
+) -> None:
+    for tensor in request_body["inputs"]:
+        if tensor["datatype"] == "FP32":
+            tensor["data"] = [3e38] * len(tensor["data"])
+    query = tmp_path / "query.json"
+    query.write_text(json.dumps(request_body))
+    with pytest.raises(RequestError, match=r"candidate 0 has no score for 'like': its dense features are too large"):
+        answer_request(bundle, query)
+
+
 def test_a_damaged_bundle_is_not_scored(bundle: Path) -> None:
     (bundle / tables_file(1)).write_bytes(b"")
     with pytest.raises(BundleError, match=r"shards/1/tables\.safetensors is damaged"):

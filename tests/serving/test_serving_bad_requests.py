@@ -46,6 +46,7 @@ BAD = {
                     {"name": "num_candidates", "datatype": "INT32", "shape": [1], "data": [2]}]},
         "num_candidates sums to 2",
     ),
+    "numbers that overflow": (changed("age", data=[3e38]), "candidate 0 has no score for 'like'"),
     "too many candidates": (TOO_MANY, "10001 candidates; max_candidates is 10000"),
 }  # fmt: skip
 

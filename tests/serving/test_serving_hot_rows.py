@@ -61,12 +61,12 @@ def hot_bundle(
     hot_plan: ShardPlan,
     hottest: dict[str, Rows],
 ) -> Path:
-    """Return a bundle whose rows on shards 0 and 1 are NaN where they are hot, so that nobody may ask for those."""
+    """Return a bundle whose rows on shards 0 and 1 are huge where they are hot, so that nobody may ask for those."""
     folder = tmp_path_factory.mktemp("hot") / "bundle"
     write_shards(folder, tables, hot_plan, hottest=hottest)
     spoilt = {name: table.clone() for name, table in tables.items()}
     for name, rows in hottest.items():
-        spoilt[name][torch.from_numpy(rows)] = torch.nan
+        spoilt[name][torch.from_numpy(rows)] = 1e38
     for shard in (0, 1):
         flat = flatten_tables(spoilt, hot_plan, shard=shard)
         safetensors.torch.save_file({"fp32": flat}, folder / tables_file(shard))

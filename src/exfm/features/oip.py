@@ -108,6 +108,23 @@ def chosen_outputs(names: Sequence[str], outputs: Sequence[str]) -> list[str]:
     return list(names or outputs)
 
 
+def require_numbers(outputs: Mapping[str, npt.NDArray[np.floating[Any]]]) -> None:
+    """Return if every score is a number; `outputs` has each task's, [N].
+
+    Training and export refuse weights and rows that are none, so something overflowed: hardly the model's own numbers,
+    with which it was tested, but a request's dense features, which may be as large as a float can be.
+
+    Raises: RequestError, which names the first candidate without a score.
+    """
+    for task, scores_N in outputs.items():
+        is_none_N = np.isnan(scores_N)
+        if is_none_N.any():
+            raise RequestError(
+                f"candidate {int(is_none_N.argmax())} has no score for {task!r}: its dense features are too large to "
+                "compute with; send them as the model was trained on them"
+            )
+
+
 def outputs_to_json(tasks: Sequence[str], scores_NT: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
     """Return an answer's outputs: one FP32 [N] for each task, named by it."""
     return [_output(task, scores_NT[:, column]) for column, task in enumerate(tasks)]

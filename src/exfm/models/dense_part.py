@@ -80,7 +80,10 @@ class DensePart:
 
     @torch.inference_mode()
     def scores(self, requests: Sequence[Unscored]) -> list[Scores]:
-        """Return the scores of each request, in order."""
+        """Return the scores of each request, in order.
+
+        Raises: RequestError if a layer's inputs are not all numbers, of which int8 has no scale.
+        """
         scores = [np.empty(0, dtype=np.float32)] * len(requests)
         meets_once = [self.meets_once(request) for request in requests]
         for logits_of, is_chosen in ((self._meeting_once, True), (self._meeting_each, False)):

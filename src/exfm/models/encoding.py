@@ -20,17 +20,21 @@ Halves = npt.NDArray[np.float16]
 MAX_HALF = 65504.0
 """The largest number of half precision."""
 
+MAX_FLOAT = float(np.finfo(np.float32).max)
+"""The largest number of single precision."""
+
 
 def encode_rows(rows_RD: Tensor, encoding: Encoding, *, table: str) -> Tensor:
     """Return rows as bytes; uint8 [R, row_bytes(D, encoding)]. An int8 number is at most half a scale off.
 
-    Raises: BundleError, which names the table, if its numbers are not those of half precision, fp32 aside.
+    Raises: BundleError, which names the table, if a number is none, or, fp32 aside, is beyond half precision's.
     """
     numbers_RD = rows_RD.detach().to(torch.float32).numpy()
-    if encoding != "fp32" and not (np.abs(numbers_RD) <= MAX_HALF).all():  # so that NaN is wrong
+    most = MAX_FLOAT if encoding == "fp32" else MAX_HALF
+    if not (np.abs(numbers_RD) <= most).all():  # so that NaN is wrong
         raise BundleError(
-            f"table {table!r} has numbers beyond {MAX_HALF:g}, or that are none, which {encoding} cannot keep; train "
-            "again, or set sharding.encoding to fp32"
+            f"table {table!r} has numbers beyond {most:g}, or that are none, which {encoding} cannot keep; train again"
+            + ("" if encoding == "fp32" else ", or set sharding.encoding to fp32")
         )
     if encoding == "int8":
         return torch.from_numpy(_int8_rows(numbers_RD))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from exfm.errors import ConfigError, ServingError
+from exfm.errors import ConfigError, RequestError
 from exfm.models.config import Precision
 
 MIN_PACKED = 16
@@ -111,7 +111,10 @@ class _Int8:
         least, most = min(least, 0.0), max(most, 0.0)  # so that 0, as of a layer that was cut off below it, stays 0
         scale = max((most - least) / 255, TINY)
         if not math.isfinite(scale):
-            raise ServingError("a dense layer's inputs are not all finite numbers, so they have no scale in int8")
+            raise RequestError(
+                "a dense layer's inputs are not all finite numbers, so they have no scale in int8: the request's dense "
+                "features are too large to compute with; send them as the model was trained on them"
+            )
         zero = round(-least / scale)
         outputs_NO: Tensor = torch.ops.onednn.qlinear_pointwise(
             _bytes_of(inputs_NI, scale=scale, zero=zero), scale, zero, self._weight, self._scales_O, self._zeros_O,

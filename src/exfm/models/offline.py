@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from exfm.errors import RequestError
-from exfm.features.oip import answer_to_json, outputs_asked_for, tensors_from_json
+from exfm.features.oip import answer_to_json, outputs_asked_for, require_numbers, tensors_from_json
 from exfm.features.request import encode_request
 from exfm.models.scoring import UnshardedScorer
 
@@ -13,7 +13,8 @@ from exfm.models.scoring import UnshardedScorer
 def answer_request(folder: Path, query: Path) -> dict[str, Any]:
     """Return a bundle's answer to a request in a file, both in the Open Inference Protocol's JSON form.
 
-    Raises: BundleError; RequestError if the file is missing, is not JSON or is no request of this model.
+    Raises: BundleError; RequestError if the file is missing, is not JSON or is no request of this model, or if a score
+    would be no number.
     """
     scorer = UnshardedScorer.load(folder)
     try:
@@ -23,6 +24,7 @@ def answer_request(folder: Path, query: Path) -> dict[str, Any]:
     tensors = tensors_from_json(body)
     tasks = outputs_asked_for(body, scorer.manifest.tasks)
     scores_NT = scorer.scores(encode_request(tensors, scorer.manifest.feature_schema))
+    require_numbers(dict(zip(scorer.manifest.tasks, scores_NT.T, strict=True)))
     columns = [scorer.manifest.tasks.index(task) for task in tasks]
     return answer_to_json(
         model_name=scorer.manifest.name,

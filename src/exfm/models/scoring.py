@@ -176,12 +176,18 @@ class Scorer:
         return self._dense.bottom(batches)
 
     def scores(self, batches: NetBatches, sums: Sequence[NetSums], bottom_NY: Tensor) -> Scores:
-        """Return the probability of each task for each item, given every shard's sums; shape [N, T]."""
+        """Return the probability of each task for each item, given every shard's sums; shape [N, T].
+
+        Raises: as `scores_together`.
+        """
         [scores_NT] = self.scores_together([Unscored(self.pooled(batches, sums), bottom_NY, batches.num_candidates)])
         return scores_NT
 
     def scores_together(self, requests: Sequence[Unscored]) -> list[Scores]:
-        """Return the probability of each task for each item of each request, [N, T], all computed together."""
+        """Return the probability of each task for each item of each request, [N, T], all computed together.
+
+        One that overflows is NaN. Raises: RequestError if that happens within a layer in int8.
+        """
         return self._dense.scores(requests)
 
     @torch.inference_mode()

@@ -17,7 +17,7 @@ from exfm.artifact.bundle import DENSE_FILE, BundleManifest
 from exfm.artifact.hot_rows import HOT_ROWS_FILE
 from exfm.errors import ConfigError, RequestError, ServingError
 from exfm.features.batch import NetBatches
-from exfm.features.oip import answer_parameters
+from exfm.features.oip import answer_parameters, require_numbers
 from exfm.features.request import RequestEncoder, input_specs
 from exfm.models.carried_rows import Carried
 from exfm.models.dense_part import Unscored
@@ -204,6 +204,7 @@ class RankerModel(ServedModel):
                 batches, self._guarded, deadline, score, may_miss=self._degrades, stopwatch=stopwatch
             )
         deadline.check("scores were computed")
+        require_numbers(answer.outputs)
         if answer.parameters["degraded"]:
             DEGRADED.inc()
         if self._request_log is not None:
