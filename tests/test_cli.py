@@ -119,6 +119,34 @@ def test_a_missing_bundle_or_query_is_named(
     assert str(tmp_path / "query.json") in err
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("shard: {grpc_port: 9000}", "shard.grpc_port: all servers listen on loopback"),
+        (
+            "{ranker: {host: 0.0.0.0, http_port: 80}, shard: {stream_port: 1}}",
+            "ranker.host, ranker.http_port, shard.stream_port: all servers listen on loopback",
+        ),
+        ("shards: {sums: fp16}", "shards: Extra inputs are not permitted"),
+        ("shard: {sums: fp12}", "shard.sums: Input should be 'fp32', 'fp16' or 'rows'"),
+        ("- shard", "Input should be"),
+        ("", "Input should be"),
+        (None, "cannot be read (No such file or directory)"),
+    ],
+)
+def test_settings_that_serve_cannot_follow_are_named(
+    command: Callable[..., Outcome], tmp_path: Path, settings: str | None, message: str
+) -> None:
+    file = tmp_path / "serve.yaml"
+    if settings is not None:
+        file.write_text(settings)
+    code, out, err = command("serve", tmp_path / "bundle", "--settings", file)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"exfm: {file}: ")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
 def test_ingest_refuses_a_folder_without_ratings_and_leaves_nothing(
     command: Callable[..., Outcome], tmp_path: Path
 ) -> None:

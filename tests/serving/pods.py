@@ -37,6 +37,11 @@ def free_ports(count: int) -> list[int]:
             return ports
 
 
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process's main thread started and that were not reaped, in order."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     """Return once the condition holds."""
     give_up_s = time.monotonic() + LONG_S

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pods import LONG_S, wait_for
+from pods import LONG_S, children_of, wait_for
 from pydantic import ValidationError
 from serving_requests import ask_by_grpc, make_request
 from tritonclient.utils import InferenceServerException
@@ -31,10 +31,6 @@ SERVE = (
     "import sys; from pathlib import Path; from exfm.serving.local import serve_until_stopped; "
     "serve_until_stopped(Path(sys.argv[1]), http_port=0, grpc_port=0, announce=lambda line: print(line, flush=True))"
 )
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def is_running(pid: int) -> bool:
@@ -117,6 +113,15 @@ def test_sigterm_lets_a_request_end_and_stops_all_servers(serve: subprocess.Pope
         assert under_way.result()["model_name"] == "students"
     assert serve.wait(LONG_S) == 0
     assert not any(is_running(pid) for pid in servers)
+
+
+def test_servers_are_left_the_time_to_stop_that_their_settings_give_them(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exfm.serving.local.STOP_TIMEOUT_S", 2.0)
+    with serve_local(bundle, ranker=RankerConfig(lame_duck_s=4, drain_s=0)) as serving:
+        process = serving.servers[0].process
+    assert process.returncode == 0
 
 
 def test_sigterm_breaks_off_a_start(serve: subprocess.Popen[str]) -> None:

@@ -9,8 +9,11 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from pods import LONG_S, children_of
 from serving_requests import make_request, offline_scores, scores_of
 
+from exfm.errors import RequestError
+from exfm.serving.client import ask
 from exfm.serving.config import RankerConfig, SchedulingPolicy, ShardConfig
 from exfm.serving.local import serve_local
 
@@ -51,6 +54,24 @@ def test_shards_answer_under_the_policy_of_their_settings(
         assert os.sched_getscheduler(ranker) == os.SCHED_OTHER
     for task, scores in offline_scores(bundle, make_request()).items():
         np.testing.assert_allclose(found[task], scores, atol=1e-6)
+
+
+def test_serve_starts_servers_with_the_settings_of_a_file(bundle: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "serve.yaml"
+    settings.write_text("ranker: {max_candidates: 3}\nshard: {scheduling_policy: batch}\n")
+    arguments = ["serve", str(bundle), "--http-port", "0", "--grpc-port", "0", "--settings", str(settings)]
+    program = [sys.executable, "-c", "from exfm.cli.main import main; main()", *arguments]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().split("REST ")[1].split("/v2/")[0]
+            with pytest.raises(RequestError, match="4 candidates; max_candidates is 3"):
+                ask(url, "students", make_request(num_candidates=[4]))
+            found = [os.sched_getscheduler(pid) for pid in children_of(process.pid)]
+            assert found == [os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_BATCH]  # the ranker's, then the shards'
+        finally:
+            process.terminate()
+        assert process.wait(LONG_S) == 0
 
 
 def test_a_policy_that_is_refused_is_one_clear_error(bundle: Path, tmp_path: Path) -> None:

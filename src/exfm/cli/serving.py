@@ -28,14 +28,20 @@ def serve(
     bundle: BundleArgument,
     http_port: Annotated[int, typer.Option(min=0, max=65_535, help="REST, on 127.0.0.1; 0: any free one.")] = 8080,
     grpc_port: Annotated[int, typer.Option(min=0, max=65_535, help="gRPC, on 127.0.0.1; 0: any free one.")] = 8081,
+    settings: Annotated[
+        Path | None, typer.Option("--settings", "-s", help="YAML file of the servers' settings: `ranker`, `shard`.")
+    ] = None,
     root: RootOption = ".",
 ) -> None:
     """Start a bundle's shards and ranker on this machine, until SIGTERM or Ctrl-C."""
+    from exfm.config import read_yaml
     from exfm.registry.bundles import open_bundle
+    from exfm.serving.config import LocalConfig
     from exfm.serving.local import serve_until_stopped
 
+    config = LocalConfig.parse(read_yaml(settings) if settings else {}, source=str(settings))
     with open_bundle(bundle, root=root) as folder:
-        serve_until_stopped(folder, http_port=http_port, grpc_port=grpc_port, announce=_say)
+        serve_until_stopped(folder, http_port=http_port, grpc_port=grpc_port, announce=_say, config=config)
 
 
 def score(

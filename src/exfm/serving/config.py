@@ -30,6 +30,10 @@ LocalTablesMib = Annotated[int, Field(ge=0, le=1_048_576)]
 """MiB (2**20 bytes) of tables that a ranker holds itself; 0: none."""
 
 
+CacheMib = Annotated[int, Field(ge=0, le=65_536)]
+"""MiB (2**20 bytes) of items that a ranker has met; 0: none is kept."""
+
+
 class ServerConfig(Config):
     """Where a server listens, and how much a request may ask of it."""
 
@@ -171,7 +175,7 @@ class RankerConfig(ServerConfig):
     be where the ranker's are. With 4 MiB, 35 of 52 tables, a model like DRM1 got 71 % fewer bytes of sums, and took
     0.78 of the CPU time by gRPC, 0.92 by streams (512 candidates, loopback; chance: 0.97 to 1.07); one of 12 small
     tables with 64 candidates took 1.08. A ranker that holds all tables takes none."""
-    cache_mib: Annotated[int, Field(ge=0, le=65_536)] = 0
+    cache_mib: CacheMib = 0
     """Memory for items met before, whose embeddings are not asked for again, in MiB (2**20 bytes), 1 to 65,536: 4 B
     a dim of all tables of items, and 48 B. 0, the default: none is kept. An item is met again if all of its ids are the
     same. Of 512 items 0.72 known, a model like DRM1 took 0.80 of the CPU time by gRPC and 0.91 by streams, one of 12
@@ -222,4 +226,31 @@ class RankerConfig(ServerConfig):
             )
         if self.cache_mib and self.device == "cuda":
             raise ValueError("cache_mib is set, but what is kept lies in the host's memory; set it to 0 for cuda")
+        return self
+
+
+PLACES = frozenset({"host", "http_port", "grpc_port", "stream_port"})
+"""Settings that say where a server listens."""
+
+
+class LocalConfig(Config):
+    """Settings of a bundle's servers on one machine, but for where they listen: who starts them says that."""
+
+    ranker: RankerConfig = RankerConfig()
+    """Of the ranker."""
+    shard: ShardConfig = ShardConfig()
+    """Of every shard."""
+
+    @model_validator(mode="after")
+    def _check_places(self) -> Self:
+        found = [
+            f"{kind}.{place}"
+            for kind, of_kind in (("ranker", self.ranker), ("shard", self.shard))
+            for place in sorted(PLACES & of_kind.model_fields_set)
+        ]
+        if found:
+            raise ValueError(
+                f"{', '.join(found)}: all servers listen on loopback, shards at free ports, the ranker at those of the "
+                "command line; leave out where they listen"
+            )
         return self

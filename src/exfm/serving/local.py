@@ -15,15 +15,16 @@ from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.manifest import write_json
 from exfm.errors import ServingError
 from exfm.serving.client import ask
-from exfm.serving.config import RankerConfig, ShardConfig
+from exfm.serving.config import LocalConfig, RankerConfig, ServerConfig, ShardConfig
 from exfm.serving.processes import LOOPBACK, ServerProcess, claim_ports, start_process, stop_processes
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
+"""For a server to end, beside what its settings give it."""
 
 PORT_OPTIONS = ("--http-port", "--grpc-port", "--stream-port")
 
-RANKER, SHARD = RankerConfig(), ShardConfig()
+RANKER, SHARD, LOCAL = RankerConfig(), ShardConfig(), LocalConfig()
 
 _POLL_S = 0.05
 
@@ -96,8 +97,8 @@ def serve_local(
 class _Settings:
     """How servers are started."""
 
-    ranker: RankerConfig = RANKER
-    shard: ShardConfig = SHARD
+    ranker: RankerConfig
+    shard: ShardConfig
     is_sharded: bool = True
 
 
@@ -130,21 +131,26 @@ def _serve(
             yield serving
         finally:
             # The ranker first: its requests under way need the shards.
-            stop_processes(serving.servers[:1], timeout_s=STOP_TIMEOUT_S)
-            stop_processes(serving.servers[1:], timeout_s=STOP_TIMEOUT_S)
+            stop_processes(serving.servers[:1], timeout_s=_stop_timeout_s(settings.ranker))
+            stop_processes(serving.servers[1:], timeout_s=_stop_timeout_s(settings.shard))
 
 
-def serve_until_stopped(bundle: Path, *, http_port: int, grpc_port: int, announce: Callable[[str], None]) -> None:
+def serve_until_stopped(
+    bundle: Path, *, http_port: int, grpc_port: int, announce: Callable[[str], None], config: LocalConfig = LOCAL
+) -> None:
     """Serve a bundle until SIGTERM or SIGINT; `announce` is given one line when it is ready. For the main thread.
+
+    The ports are the ranker's; 0 takes a free one. All other settings are those of `config`.
 
     A shard that ends is announced, and the ranker goes on to tell its callers.
 
     Raises: as `serve_local`; ServingError if the ranker ends by itself.
     """
     stop = _StopFlag()
+    settings = _Settings(config.ranker, config.shard)
     previous = {number: signal.signal(number, stop.set) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with _serve(bundle, _Settings(), http_port=http_port, grpc_port=grpc_port, stop=stop) as serving:
+        with _serve(bundle, settings, http_port=http_port, grpc_port=grpc_port, stop=stop) as serving:
             announce(str(serving))
             lost: set[str] = set()
             while not stop.is_set:
@@ -200,6 +206,10 @@ def _commands(
         of_shard += ["--settings", str(scratch / "shard.json"), "--shard", str(shard)]
         commands[f"shard {shard}"] = ["exfm.serving.shard", *of_shard]
     return commands
+
+
+def _stop_timeout_s(config: ServerConfig) -> float:
+    return config.lame_duck_s + config.drain_s + STOP_TIMEOUT_S
 
 
 def _wait_until_ready(serving: LocalServing, *, stop: _StopFlag) -> None:
