@@ -26,7 +26,7 @@ def scheduling() -> str:
     return f"at nice {os.nice(0)}"
 
 
-def allocator() -> str:
+def environment() -> str:
     """Return what servers are told of memory and threads, as they start."""
     return ", ".join(f"{name}={value}" for name, value in compute_environment().items())
 

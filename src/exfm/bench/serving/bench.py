@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from exfm.artifact.manifest import write_json
-from exfm.bench.machine import allocator, processor, scheduling, versions
+from exfm.bench.machine import environment, processor, scheduling, versions
 from exfm.bench.serving import tables
 from exfm.bench.serving.config import ServingBenchConfig
 from exfm.bench.serving.findings import Findings
@@ -101,5 +101,5 @@ def facts_of_machine() -> dict[str, str]:
         "measured": time.strftime("%Y-%m-%d"),
         "processor": f"{processor()}; servers on cores {cores}, {scheduling()}",
         "software": versions("torch", "grpcio", "kserve"),
-        "environment of servers": allocator(),
+        "environment of servers": environment(),
     }
