@@ -13,7 +13,8 @@ from exfm.bench.serving.config import Case, Memory, Peers, ServingBenchConfig, S
 
 
 def main() -> None:
-    """Measure one model by both transports, sharded and with all tables in the ranker, in a closed and an open loop.
+    """Measure one model by both transports, sharded and with all tables in the ranker, in a closed and an open loop;
+    then with items that come again, and a ranker that keeps them.
 
     Beside it some sizes of tables, memory, and KServe's own server.
     """
@@ -35,6 +36,7 @@ def main() -> None:
                 local_tables_mib=(0, 1),  # which all of them fit into
                 requests=4,
             ),
+            Case(model="drm3", candidates=16, transports=("stream",), cache_mib=(1,), distinct_items=1_000, requests=4),
         ),
         sweep=Sweep(rows=(64, 128), num_tables=2, dim=4, candidates=8, requests=2),
         memory=Memory(requests=100, candidates=4),

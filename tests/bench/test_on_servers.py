@@ -35,8 +35,12 @@ def test_sharded_servers_are_measured_beside_unsharded_ones_and_give_the_same_sc
     assert ended.returncode == 0, ended.stderr
     assert "fork" not in ended.stderr, "gRPC says something of each server that is started later"
     found = json.loads((out / "serving.json").read_text(encoding="utf-8"))
-    assert [case["load"] for case in found["cases"]] == [0.0, 0.3]
-    for case in found["cases"]:
+    *without_cache, with_cache = found["cases"]
+    assert max(with_cache["score_differences"]) <= 1e-6
+    assert 0.05 < with_cache["known_shares"][0] < 0.95, "of 1,000 items some come again, as no request does"
+    assert [case["load"] for case in without_cache] == [0.0, 0.3]
+    for case in without_cache:
+        assert set(case["known_shares"]) == {0.0}
         assert case["threads"] in (1, 2)
         assert max(case["score_differences"]) <= 1e-6
         assert case["score_spread"] > 1e-3
@@ -78,6 +82,7 @@ def test_sharded_servers_are_measured_beside_unsharded_ones_and_give_the_same_sc
     page = (out / "serving.md").read_text(encoding="utf-8")
     for words in (
         "2 shards, load-balanced, stream",
+        "Candidates that the ranker had met and kept: 2 shards, load-balanced, stream, 1 MiB of items met: ",
         "unsharded again (A/A)",
         "## Where the time goes",
         "## Memory",

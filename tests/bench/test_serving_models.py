@@ -1,5 +1,6 @@
 """What `exfm bench serving` serves is what its settings say."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,12 @@ import pytest
 from pydantic import ValidationError
 
 from exfm.bench.serving.config import Case, Memory, Peers, ServingBenchConfig, Sweep, Way
+from exfm.bench.serving.layers import num_traced
 from exfm.bench.serving.models import NETWORKS, ModelKind, of_rows, scaled
+from exfm.bench.serving.requests import CaseRequests
 from exfm.bench.serving.servers import serving, sharding
+from exfm.bench.serving.starts import NUM_SCORED, Parts
+from exfm.bench.workload import SMALL_NETWORK, GeneratedFeature, GeneratedModel
 from exfm.config import read_yaml
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS
@@ -38,6 +43,27 @@ def test_requests_are_the_same_however_many_rows_tables_have() -> None:
     for one, other in zip(few, many, strict=True):
         assert one.keys() == other.keys()
         assert all(np.array_equal(one[name].values, other[name].values) for name in one)
+
+
+def test_candidates_of_distinct_items_come_again_with_all_of_their_ids() -> None:
+    features = (
+        GeneratedFeature("user", "user", 100, 4, 1),
+        GeneratedFeature("brand", "item", 100, 4, 1),
+        GeneratedFeature("shop", "item", 100, 4, 1),
+    )
+    requests = GeneratedModel(features, SMALL_NETWORK).requests(50, candidates=4, seed=0, distinct_items=30)
+    users: set[int] = set()
+    items: Counter[tuple[int, int]] = Counter()
+    for request in requests:
+        users.update(request["user"].values.tolist())
+        of_request = set(zip(request["brand"].values.tolist(), request["shop"].values.tolist(), strict=True))
+        assert len(of_request) == 4, "a request's candidates differ"
+        items.update(of_request)
+    assert len(users) == 50, "users are others each time"
+    assert len(items) <= 30
+    (_, most), *_, (_, least) = items.most_common()
+    assert most > 25, "the first is in most requests"
+    assert least < 10
 
 
 def test_a_models_weights_are_the_same_each_time_and_no_tables_are_anothers() -> None:
@@ -89,6 +115,50 @@ def test_tables_that_the_ranker_holds_make_another_way_of_the_same_placement() -
     assert len({way.placement() for way in ways}) == 1
 
 
+def test_items_that_the_ranker_keeps_make_another_way_of_the_same_placement() -> None:
+    ways = Case(transports=("stream",), cache_mib=(0, 128), distinct_items=1_000).ways()
+    assert [str(way) for way in ways] == [
+        "2 shards, load-balanced, stream",
+        "2 shards, load-balanced, stream, 128 MiB of items met",
+    ]
+    assert len({way.placement() for way in ways}) == 1
+
+
+def test_items_that_cannot_be_drawn_or_met_again_are_refused() -> None:
+    with pytest.raises(ValidationError, match="distinct_items 511 are less than the 512 candidates"):
+        Case(candidates=512, distinct_items=511)
+    with pytest.raises(ValidationError, match="cache_mib is set, but under each of 2 loads the same items come"):
+        Case(cache_mib=(0, 16), loads=(0.0, 0.3))
+
+
+@pytest.mark.parametrize("warmup", [0, 2])
+@pytest.mark.parametrize("loads", [(0.0,), (0.5,)])
+def test_no_request_comes_twice_in_a_start_to_a_ranker_that_keeps_items(warmup: int, loads: tuple[float, ...]) -> None:
+    case = Case(model="drm3", candidates=4, requests=45, loads=loads, cache_mib=(1,), distinct_items=100)
+    config = ServingBenchConfig(blocks=7, starts=3, turns=4, warmup=warmup, distinct_requests=5, bytes_factor=1e-5)
+    requests = CaseRequests.of(case, config)
+    assert (len(requests.traced), len(requests.scored)) == (num_traced(3), NUM_SCORED)
+    every = [*requests.timed, *requests.traced, *requests.scored]
+    assert len({one["age"].values.item() for one in every}) == len(every), "all differ"
+    parts = Parts.of(45, config, is_open=loads[0] > 0)
+    assert parts == Parts(num_parts=2 if loads[0] else 4, num_timed=23 if loads[0] else 12, num_warmup=warmup)
+    for blocks in config.blocks_of_starts():
+        sent = [
+            (parts.first_of(block * parts.num_parts + part) + place) % len(requests.timed)
+            for block in blocks
+            for part in range(parts.num_parts)
+            for place in range(warmup + parts.num_timed)
+        ]
+        assert len(set(sent)) == len(sent) == len(blocks) * parts.num_asked
+
+
+def test_all_requests_of_a_case_are_the_same_where_no_ranker_keeps_items() -> None:
+    requests = CaseRequests.of(Case(model="drm3", candidates=4), ServingBenchConfig(distinct_requests=12))
+    assert requests.timed is requests.traced
+    assert len(requests.timed) == 12
+    assert requests.scored == requests.timed[:NUM_SCORED]
+
+
 def test_a_policy_of_shards_makes_another_way_of_the_same_placement() -> None:
     ways = Case(transports=("grpc",), scheduling_policies=("other", "batch")).ways()
     assert [str(way) for way in ways] == ["2 shards, load-balanced, grpc", "2 shards, load-balanced, grpc, batch"]
@@ -105,10 +175,10 @@ def test_servers_get_the_settings_of_their_way(monkeypatch: pytest.MonkeyPatch, 
         yield
 
     monkeypatch.setattr("exfm.bench.serving.servers.serve_local", serve_local)
-    way = Way(transport="grpc", sums="fp16", local_tables_mib=16, scheduling_policy="batch")
+    way = Way(transport="grpc", sums="fp16", local_tables_mib=16, cache_mib=8, scheduling_policy="batch")
     with serving(tmp_path, threads=2, precision="bf16", way=way):
         [(ranker, shard)] = started
-    assert (ranker.transport, ranker.local_tables_mib, ranker.torch_threads) == ("grpc", 16, 2)
+    assert (ranker.transport, ranker.local_tables_mib, ranker.cache_mib, ranker.torch_threads) == ("grpc", 16, 8, 2)
     assert (shard.sums, shard.scheduling_policy, shard.torch_threads) == ("fp16", "batch", 1)
 
 

@@ -47,6 +47,7 @@ def measured_of(*ways: tuple[Way, float], candidates: int = 512, noise: float = 
         unsharded=first,
         same=same,
         sharded=tuple((way, series_of(str(way), times)) for way, times in ways),
+        known_shares=tuple(0.75 if way.cache_mib else 0.0 for way, _ in ways),
         score_differences=tuple(1e-7 for _ in ways),
         score_spread=0.1,
         layers=tuple(layered_of(str(name), times) for name, times in [*((name, 1.0) for name in BASELINES), *ways]),
@@ -90,6 +91,10 @@ def test_each_transport_has_its_own_targets() -> None:
         ("grpc", "p99_ms", "not met"),  # 1.03
         ("grpc", "cpu_ms", "not met"),
     ]
+
+
+def test_a_ranker_that_keeps_items_is_promised_nothing() -> None:
+    assert judged([measured_of((Way(cache_mib=128), 1.0))]) == []
 
 
 def test_few_candidates_are_promised_nothing_and_many_nothing_by_grpc() -> None:
@@ -219,6 +224,19 @@ def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
     assert [len(start) for start in raw["cases"][0]["sharded"][1]["starts"]] == [5] * 5
     assert raw["cases"][0]["layers"][2]["wall_ms"]["wait for shards"] == pytest.approx(2.15)
     assert raw["peers"]["peers"][0]["tuned"] is True
+
+
+def test_the_page_says_which_candidates_a_ranker_had_kept() -> None:
+    def text_of(way: Way, case: Case) -> str:
+        measured = replace(measured_of((way, 1.015)), case=case)
+        return page(Findings({}, ServingBenchConfig(), (measured,), sweep=None, peers=None), picture="serving.png")
+
+    case = Case(model="drm3", loads=(0.3,), cache_mib=(128,), distinct_items=10_000)
+    assert (
+        "Candidates that the ranker had met and kept: 2 shards, load-balanced, stream, 128 MiB of items met: 0.75 "
+        "(drm3, 512 of 10,000 items, 30% open (12.5/s)); of traced requests none was."
+    ) in text_of(Way(cache_mib=128), case)
+    assert "had met and kept" not in text_of(STREAM, case)
 
 
 def test_a_run_that_goes_on_says_how_far_it_is_and_its_files_take_the_place_of_earlier_ones(tmp_path: Path) -> None:

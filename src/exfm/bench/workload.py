@@ -1,6 +1,6 @@
 """Generated models, of random weights, and requests for them: what servers are measured with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from exfm.schema import Net, Schema, Table
 from exfm.sharding.shard_files import write_shards
 
 MODEL_NAME = "bench"
+
+Request = dict[str, Tensor]
+"""A request's inputs, by name."""
 
 DENSE: tuple[tuple[str, Net], ...] = (("age", "user"), ("price", "item"))
 """Dense features, and whose they are."""
@@ -101,18 +104,27 @@ class GeneratedModel:
             candidates_mean=candidates,
         )
 
-    def requests(self, num_requests: int, *, candidates: int, seed: int) -> list[dict[str, Tensor]]:
-        """Return requests: one user each, and so many candidates. They do not depend on the tables' rows."""
+    def requests(self, num_requests: int, *, candidates: int, seed: int, distinct_items: int = 0) -> list[Request]:
+        """Return requests: one user each, and so many candidates. They do not depend on the tables' rows.
+
+        Of `distinct_items` a request's candidates are different ones, the k-th drawn first 1/k times as often as the
+        first; 0: all are other items.
+        """
         generator = np.random.default_rng(seed)
-        return [self._request(candidates, generator) for _ in range(num_requests)]
+        if not distinct_items:
+            return [self._request(candidates, generator) for _ in range(num_requests)]
+        every = self._request(distinct_items, generator)
+        shares = 1 / np.arange(1, distinct_items + 1)
+        shares /= shares.sum()
+        return [
+            self._request(candidates, generator)
+            | self._items(every, generator.choice(distinct_items, candidates, replace=False, p=shares))
+            for _ in range(num_requests)
+        ]
 
     def messages(self, num_messages: int, *, candidates: int, seed: int) -> list[bytes]:
         """Return such requests for the ranker's gRPC door, serialized."""
-        # Here, since a process can hold kserve's messages or tritonclient's, and tests of servers hold the latter.
-        from exfm.serving.requests import request_bytes
-
-        requests = self.requests(num_messages, candidates=candidates, seed=seed)
-        return [request_bytes(request, model_name=MODEL_NAME) for request in requests]
+        return messages_of(self.requests(num_messages, candidates=candidates, seed=seed))
 
     def weights(self) -> Mapping[str, torch.Tensor]:
         """Return each table's rows, the same every time."""
@@ -132,7 +144,16 @@ class GeneratedModel:
         schema, network = self.schema(), self.network.to_dict()
         return seal_bundle(folder, name=MODEL_NAME, schema=schema, network=network, plan=plan, lineage={})
 
-    def _request(self, candidates: int, generator: np.random.Generator) -> dict[str, Tensor]:
+    def _items(self, request: Request, chosen: npt.NDArray[np.int64]) -> Request:
+        """Return the ids of some of a request's candidates, of whom each table has one."""
+        tensors = {}
+        for feature in self.features:
+            if feature.net == "item":
+                assert feature.pooling_mean == 1, "items of models that are served beside others have one id a table"
+                tensors[feature.name] = Tensor("INT64", request[feature.name].values[chosen])
+        return tensors
+
+    def _request(self, candidates: int, generator: np.random.Generator) -> Request:
         num_rows = {"user": 1, "item": candidates}
         tensors = {name: Tensor("FP32", generator.normal(size=num_rows[net]).astype(np.float32)) for name, net in DENSE}
         for feature in self.features:
@@ -141,6 +162,14 @@ class GeneratedModel:
             if feature.pooling_mean != 1:
                 tensors[feature.name + LENGTHS_SUFFIX] = Tensor("INT32", lengths)
         return tensors
+
+
+def messages_of(requests: Sequence[Request]) -> list[bytes]:
+    """Return requests for the ranker's gRPC door, serialized."""
+    # Here, since a process can hold kserve's messages or tritonclient's, and tests of servers hold the latter.
+    from exfm.serving.requests import request_bytes
+
+    return [request_bytes(request, model_name=MODEL_NAME) for request in requests]
 
 
 class _RandomTables(Mapping[str, torch.Tensor]):

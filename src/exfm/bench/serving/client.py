@@ -105,26 +105,26 @@ class Client:
 
         return self._runner.run(connect())
 
-    def answer(self, server: Server, number: int) -> bytes:
-        """Return the answer to one of a server's messages.
+    def answer(self, server: Server, message: bytes) -> bytes:
+        """Return a server's answer to a message.
 
         Raises: ServingError, which names the server.
         """
 
         async def ask() -> bytes:
-            return await server.ask(server.messages[number])
+            return await server.ask(message)
 
         try:
             return self._runner.run(ask())
         except (grpc.aio.AioRpcError, httpx.HTTPError) as error:
             raise ServingError(f"{server.name} did not answer: {error}") from error
 
-    def scores(self, server: Server, num_messages: int) -> Floats:
-        """Return all scores that a server gives for its first messages, one after another.
+    def scores(self, server: Server, messages: Sequence[bytes]) -> Floats:
+        """Return all scores that a server gives for these messages, one after another.
 
         Raises: ServingError.
         """
-        return np.concatenate([server.scores_of(self.answer(server, number)) for number in range(num_messages)])
+        return np.concatenate([server.scores_of(self.answer(server, message)) for message in messages])
 
     def send(self, server: Server, num_requests: int) -> Outcome:
         """Return what came of so many requests, of which IN_FLIGHT are always under way."""

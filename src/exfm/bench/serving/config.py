@@ -10,7 +10,7 @@ from exfm.bench.serving.models import ModelKind, NetworkKind, scaled
 from exfm.bench.workload import GeneratedModel
 from exfm.config import Config
 from exfm.models.config import Precision
-from exfm.serving.config import LocalTablesMib, SchedulingPolicy, Transport
+from exfm.serving.config import CacheMib, LocalTablesMib, SchedulingPolicy, Transport
 
 ShardedBy = Literal["one-shard", "capacity-balanced", "load-balanced", "nsbp"]
 
@@ -36,6 +36,8 @@ class Way(Config):
     """How they travel back."""
     local_tables_mib: LocalTablesMib = 0
     """Of items' tables that the ranker holds itself, in MiB; 0: none."""
+    cache_mib: CacheMib = 0
+    """Of items that the ranker has met, in MiB; 0: none."""
     scheduling_policy: SchedulingPolicy = "other"
     """How the kernel lets shards run."""
 
@@ -43,8 +45,9 @@ class Way(Config):
         """Return its name in tables."""
         shards = "1 shard" if self.num_shards == 1 else f"{self.num_shards} shards, {self.strategy}"
         local = f", {self.local_tables_mib} MiB in the ranker" if self.local_tables_mib else ""
+        kept = f", {self.cache_mib} MiB of items met" if self.cache_mib else ""
         batch = ", batch" if self.scheduling_policy == "batch" else ""
-        return f"{shards}, {self.transport}{_TRAVEL[self.sums]}{local}{batch}"
+        return f"{shards}, {self.transport}{_TRAVEL[self.sums]}{local}{kept}{batch}"
 
     def distinct(self) -> Self:
         """Return the same way, named alike: with one shard all strategies are one."""
@@ -72,6 +75,12 @@ class Case(Config):
     sums: Annotated[tuple[AnswerForm, ...], Field(min_length=1)] = ("fp32",)
     local_tables_mib: Annotated[tuple[LocalTablesMib, ...], Field(min_length=1)] = (0,)
     """Of items' tables that the ranker holds itself, in MiB, 0 to 1,048,576."""
+    cache_mib: Annotated[tuple[CacheMib, ...], Field(min_length=1)] = (0,)
+    """Of items that the ranker has met, in MiB, 0 to 65,536; where one is above 0, no request comes twice to a server
+    before its next start, whatever `distinct_requests` says."""
+    distinct_items: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Items that candidates are drawn from, at least as many, up to 1,000,000: the k-th is drawn first 1/k times as
+    often as the first. 0: each candidate is another item."""
     scheduling_policies: Annotated[tuple[SchedulingPolicy, ...], Field(min_length=1)] = ("other",)
     """How the kernel lets shards run: with `batch` they do not preempt a ranker on their cores as they wake."""
     requests: Requests = 105
@@ -85,10 +94,21 @@ class Case(Config):
             "transport": self.transports,
             "sums": self.sums,
             "local_tables_mib": self.local_tables_mib,
+            "cache_mib": self.cache_mib,
             "scheduling_policy": self.scheduling_policies,
         }
         ways = [Way.model_validate(dict(zip(lists, one, strict=True))) for one in product(*lists.values())]
         return list(dict.fromkeys(way.distinct() for way in ways))
+
+    @model_validator(mode="after")
+    def _check_items(self) -> Self:
+        if 0 < self.distinct_items < self.candidates:
+            raise ValueError(f"distinct_items {self.distinct_items} are less than the {self.candidates} candidates")
+        if any(self.cache_mib) and len(self.loads) > 1:
+            raise ValueError(
+                f"cache_mib is set, but under each of {len(self.loads)} loads the same items come: set one"
+            )
+        return self
 
 
 class Sweep(Config):

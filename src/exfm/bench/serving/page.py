@@ -6,6 +6,7 @@ from exfm.bench.serving import tables
 from exfm.bench.serving.config import ServingBenchConfig
 from exfm.bench.serving.findings import Findings
 from exfm.bench.serving.layers import NUM_REQUESTS, rounds_of_start
+from exfm.bench.serving.measuring import Measured
 from exfm.bench.serving.memory import FLAT_BYTES, NUM_PARTS, NUM_SETTLING, Grown
 from exfm.bench.serving.models import NETWORKS
 from exfm.bench.serving.peers import FASTER, SMALLER, PeersFound, is_faster
@@ -25,6 +26,7 @@ def page(findings: Findings, *, picture: str) -> str:
         sections += ["## Targets", tables.of_targets(found).markdown(), _rule()]
     if findings.cases:
         sections += ["## All servers", tables.of_cases(findings.cases).markdown(), _models(findings)]
+        sections += _known(findings.cases)
         sections += ["## Where the time goes", tables.of_layers(findings.cases).markdown(), _traced(findings.config)]
     if findings.sweep:
         sections += ["## More rows, the same requests", tables.of_sweep(findings.sweep).markdown()]
@@ -108,6 +110,19 @@ def _unfinished(findings: Findings) -> list[str]:
     begun = [(tables.case_text(one), len(one.unsharded.starts)) for one in findings.cases]
     parts = [f"{what}: {number} of {planned}" for what, number in begun if number < planned]
     return [f"Starts that were measured: {'; '.join(parts)}."] if parts else []
+
+
+def _known(cases: Sequence[Measured]) -> list[str]:
+    """Return which candidates rankers had kept; nothing if none was to keep any."""
+    parts = [
+        f"{way}: {share:.2f} ({tables.case_text(one)})"
+        for one in cases
+        for (way, _), share in zip(one.sharded, one.known_shares, strict=True)
+        if way.cache_mib
+    ]
+    if not parts:
+        return []
+    return [f"Candidates that the ranker had met and kept: {'; '.join(parts)}; of traced requests none was."]
 
 
 def _layers(network: NetworkConfig) -> str:

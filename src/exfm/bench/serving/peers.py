@@ -108,7 +108,7 @@ def measure_peers(
             else:
                 ask = client.connect_json(one.infer_url)
                 servers.append(Server(str(peer), one.pids(), ask, bodies, scores_of_json))
-        scores = [client.scores(server, min(NUM_SCORED, len(messages))) for server in servers]
+        scores = [client.scores(server, server.messages[:NUM_SCORED]) for server in servers]
         unsharded, same, sharded, *others = take_series(
             client, servers, config, numbers=range(config.blocks), num_requests=settings.requests
         )

@@ -99,6 +99,7 @@ def serving(bundle: Path, *, threads: int, precision: Precision, way: Way | None
         dense_precision=precision,
         transport=asked.transport,
         local_tables_mib=asked.local_tables_mib,
+        cache_mib=asked.cache_mib,
         default_deadline_ms=DEADLINE_MS,
     )
     shard = ShardConfig(sums=asked.sums, scheduling_policy=asked.scheduling_policy)

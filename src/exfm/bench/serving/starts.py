@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from exfm.bench.load import Floats
 from exfm.bench.serving.blocks import Series, Turn, take_blocks
 from exfm.bench.serving.client import Client, Server
 from exfm.bench.serving.config import ServingBenchConfig, Way
+from exfm.bench.serving.recall import candidates_met
 from exfm.bench.serving.servers import serving
 
 NUM_SCORED = 10
@@ -18,6 +20,32 @@ NUM_SCORED = 10
 
 OPEN_REQUESTS = 20
 """Of a part of a block in an open loop, at least, or it is one: its queue begins empty, and wants time to build up."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How a block's requests come."""
+
+    num_parts: int
+    num_timed: int
+    """Requests of a part that count."""
+    num_warmup: int
+    """Those before them."""
+
+    @classmethod
+    def of(cls, num_requests: int, config: ServingBenchConfig, *, is_open: bool) -> Self:
+        """Return the parts of so many requests, of a closed or an open loop."""
+        num_parts = min(config.turns, max(1, num_requests // OPEN_REQUESTS)) if is_open else config.turns
+        return cls(num_parts, -(-num_requests // num_parts), config.warmup)
+
+    @property
+    def num_asked(self) -> int:
+        """Return all requests of a block."""
+        return self.num_parts * (self.num_warmup + self.num_timed)
+
+    def first_of(self, part: int) -> int:
+        """Return the number of the first request of a part, which counts on from block to block."""
+        return part * (self.num_warmup + self.num_timed)
 
 
 @dataclass(frozen=True)
@@ -37,13 +65,27 @@ class Running:
     servers: Sequence[Server]
     doors: Sequence[tuple[str, str]]
     """Their names, and the addresses of their gRPC doors."""
+    rest_urls: Sequence[str]
     scores: Sequence[Floats]
-    """Each server's, of the first messages."""
+    """Each server's, of the messages that are scored."""
+
+    def met(self) -> Floats:
+        """Return how many candidates each server knew, and how many it did not; [servers, 2].
+
+        Raises: ServingError if one does not answer.
+        """
+        return np.stack([candidates_met(url) for url in self.rest_urls])
 
 
 @contextmanager
 def started(
-    arms: Sequence[Arm], messages: Sequence[bytes], *, start: int, threads: int, config: ServingBenchConfig
+    arms: Sequence[Arm],
+    messages: Sequence[bytes],
+    *,
+    scored: Sequence[bytes],
+    start: int,
+    threads: int,
+    config: ServingBenchConfig,
 ) -> Iterator[Running]:
     """Yield the arms' servers, started now, in an order drawn for the start of this number.
 
@@ -62,9 +104,10 @@ def started(
         }
         servers = [client.server(arm.name, local[place], messages) for place, arm in enumerate(arms)]
         doors = [(arm.name, local[place].grpc_address) for place, arm in enumerate(arms)]
+        urls = [local[place].rest_url for place in range(len(arms))]
         # Of every start: its first requests are slower than others.
-        scores = [client.scores(server, min(NUM_SCORED, len(messages))) for server in servers]
-        yield Running(client, servers, doors, scores)
+        scores = [client.scores(server, scored) for server in servers]
+        yield Running(client, servers, doors, urls, scores)
 
 
 def take_series(
@@ -80,15 +123,20 @@ def take_series(
 
     They come so many a second, or 0: in a closed loop.
     """
-    num_turns = min(config.turns, max(1, num_requests // OPEN_REQUESTS)) if requests_per_s else config.turns
-    per_turn = -(-num_requests // num_turns)
+    parts = Parts.of(num_requests, config, is_open=requests_per_s > 0)
 
     def take(server: int, turn: int) -> Turn:
         due_s: Floats | None = None
         if requests_per_s:
             arrivals = np.random.default_rng((config.seed, turn))  # the same for all servers
-            due_s = np.cumsum(arrivals.exponential(1 / requests_per_s, size=per_turn))
-        return client.turn(servers[server], per_turn, first=turn * per_turn, num_warmup=config.warmup, due_s=due_s)
+            due_s = np.cumsum(arrivals.exponential(1 / requests_per_s, size=parts.num_timed))
+        return client.turn(
+            servers[server],
+            parts.num_timed,
+            first=parts.first_of(turn),
+            num_warmup=parts.num_warmup,
+            due_s=due_s,
+        )
 
     names = [server.name for server in servers]
-    return take_blocks(names, take, numbers=numbers, num_turns=num_turns, seed=config.seed)
+    return take_blocks(names, take, numbers=numbers, num_turns=parts.num_parts, seed=config.seed)

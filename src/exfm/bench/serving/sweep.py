@@ -9,7 +9,7 @@ from exfm.bench.serving.measuring import Say, best_threads, bytes_of
 from exfm.bench.serving.models import of_rows
 from exfm.bench.serving.ratios import Interval
 from exfm.bench.serving.servers import ONE_SHARD, TWO_SHARDS, Bundles
-from exfm.bench.serving.starts import Arm, started, take_series
+from exfm.bench.serving.starts import NUM_SCORED, Arm, started, take_series
 
 FLAT = 1.05
 """Of the median latency with the most rows over that with the fewest, at most: a threshold of ours."""
@@ -71,7 +71,9 @@ def measure_sweep(config: ServingBenchConfig, bundles: Bundles, *, say: Say) -> 
     starts = config.blocks_of_starts()
     for start, numbers in enumerate(starts, start=1):
         say(f"  start {start} of {len(starts)}")
-        with started(arms, messages, start=start, threads=threads, config=config) as running:
+        with started(
+            arms, messages, scored=messages[:NUM_SCORED], start=start, threads=threads, config=config
+        ) as running:
             series = take_series(running.client, running.servers, config, numbers=numbers, num_requests=sweep.requests)
             taken = joined(taken, series)
     *taken, same = taken

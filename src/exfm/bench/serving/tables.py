@@ -47,7 +47,8 @@ class Table:
 def case_text(measured: Measured) -> str:
     """Return model, candidates and load, for people."""
     load = f"{measured.load:.0%} open ({measured.requests_per_s:.1f}/s)" if measured.load else "closed"
-    return f"{measured.case.model}, {measured.case.candidates}, {load}"
+    items = f" of {measured.case.distinct_items:,} items" if measured.case.distinct_items else ""
+    return f"{measured.case.model}, {measured.case.candidates}{items}, {load}"
 
 
 def of_cases(every: Sequence[Measured]) -> Table:

@@ -51,10 +51,15 @@ class Judged:
 
 
 def judged(every: Sequence[Measured]) -> list[Judged]:
-    """Return what was found of all targets, for each load and way that they are promised for."""
+    """Return what was found of all targets, for each load and way that they are promised for.
+
+    Of a ranker that keeps items nothing is promised: it depends on which come again.
+    """
     found = []
     for measured in every:
         for way, series in measured.sharded:
+            if way.cache_mib:
+                continue
             for target in TARGETS:
                 if target.transport == way.transport and measured.case.candidates in target.candidates:
                     ratio = series.ratio(target.statistic, measured.unsharded)
