@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from exfm.errors import RequestError
 from exfm.models.lookup import LookupBags
 from exfm.schema import NETS, Net
-from exfm.serving.stream.connection import LARGE_BYTES, STAGING_BYTES, Connection
+from exfm.serving.stream.connection import STAGING_BYTES, STEPS_BYTES, Connection, room_of
 from exfm.serving.stream.frames import (
     HEAD,
     PING_FRAME,
@@ -38,8 +38,8 @@ LENGTHS = arrays.arrays(np.int64, arrays.array_shapes(min_dims=2, max_dims=2, ma
 class Listener(Connection):
     """Keeps the frames that it takes."""
 
-    def __init__(self, *, max_body_bytes: int = 2**31) -> None:
-        super().__init__(max_body_bytes=max_body_bytes)
+    def __init__(self, *, max_body_bytes: int = 2**31, staging: memoryview | None = None) -> None:
+        super().__init__(max_body_bytes=max_body_bytes, staging=staging or room_of(STAGING_BYTES))
         self.frames: list[Frame] = []
         self.refused: list[tuple[int, int]] = []
 
@@ -149,7 +149,11 @@ def test_an_error_keeps_its_status_and_its_message() -> None:
 
 
 @given(
-    bodies=st.lists(st.integers(0, 200) | st.integers(STAGING_BYTES - 40, STAGING_BYTES + 40), max_size=6),
+    bodies=st.lists(
+        st.integers(0, 200)
+        | st.sampled_from([STAGING_BYTES, *STEPS_BYTES]).flatmap(lambda size: st.integers(size - 40, size + 40)),
+        max_size=6,
+    ),
     sizes=st.lists(st.integers(1, 100_000), min_size=1, max_size=5),
 )
 def test_frames_come_whole_and_in_order_however_the_stream_is_cut(bodies: list[int], sizes: list[int]) -> None:
@@ -161,15 +165,41 @@ def test_frames_come_whole_and_in_order_however_the_stream_is_cut(bodies: list[i
     assert listener.frames[-1].kind == Kind.PING
 
 
-@pytest.mark.parametrize("came", [0, 1, STAGING_BYTES - 1, STAGING_BYTES, STAGING_BYTES + 4096])
-def test_a_large_body_gets_room_once_its_first_bytes_are_there(came: int) -> None:
-    body = np.random.default_rng(0).bytes(LARGE_BYTES)
+def test_connections_that_share_where_they_read_keep_their_frames_apart() -> None:
+    staging = room_of(STAGING_BYTES)
+    listeners = [Listener(staging=staging) for _ in range(3)]
+    streams = [
+        b"".join(
+            HEAD.pack(Kind.ASK, 0, 0, 40, request) + bytes([request]) * 40 for request in (3 * index, 3 * index + 1)
+        )
+        for index in range(3)
+    ]
+    for at in range(0, len(streams[0]), 7):  # in turn, and each time in the middle of something
+        for listener, stream in zip(listeners, streams, strict=True):
+            feed(listener, stream[at : at + 7], [7])
+    for index, listener in enumerate(listeners):
+        expected = [(request, bytes([request]) * 40) for request in (3 * index, 3 * index + 1)]
+        assert [(frame.request, bytes(frame.body)) for frame in listener.frames] == expected
+
+
+@pytest.mark.parametrize(
+    ("came", "room"),
+    [
+        (0, STEPS_BYTES[0]),
+        (STEPS_BYTES[0] - 1, STEPS_BYTES[0]),
+        (STEPS_BYTES[0], STEPS_BYTES[1]),
+        (STEPS_BYTES[1] - 1, STEPS_BYTES[1]),
+        (STEPS_BYTES[1], 4 * 2**20),
+        (STEPS_BYTES[1] + 1, 4 * 2**20),
+    ],
+)
+def test_a_large_body_gets_room_as_it_comes(came: int, room: int) -> None:
+    body = np.random.default_rng(0).bytes(4 * 2**20)
     stream = HEAD.pack(Kind.ASK, 0, 0, len(body), 7) + body
     listener = Listener()
-    first = HEAD.size + came
-    feed(listener, stream[:first], [first])
-    assert len(listener.get_buffer(-1)) == (STAGING_BYTES if came < STAGING_BYTES else LARGE_BYTES) - came
-    feed(listener, stream[first:] + PING_FRAME, [100_000])
+    feed(listener, stream[: HEAD.size + came], [STAGING_BYTES])
+    assert len(listener.get_buffer(-1)) == room - came
+    feed(listener, stream[HEAD.size + came :] + PING_FRAME, [100_000])
     assert [(frame.request, bytes(frame.body)) for frame in listener.frames] == [(7, body), (0, b"")]
 
 

@@ -80,12 +80,13 @@ def test_another_frame_over_the_limit_breaks_the_connection(shard: Pod, kind: in
         assert time.monotonic() - began_s < SILENCE_S / 2
 
 
-def test_what_peers_only_announce_takes_no_memory(shard: Pod) -> None:
+@pytest.mark.parametrize("sent", [30_000, 40_000])
+def test_what_peers_only_announce_takes_no_memory(shard: Pod, sent: int) -> None:
     before = resident_bytes(shard.server.process.pid)
     with ExitStack() as stack:
         for _ in range(300):
             peer = stack.enter_context(shard.connect())
-            peer.sendall(HEAD.pack(Kind.ASK, 1, 0, 64 * MIB, 1) + bytes(30_000))
+            peer.sendall(HEAD.pack(Kind.ASK, 1, 0, 64 * MIB, 1) + bytes(sent))
         with shard.connect() as another:
             ping(another)
         assert resident_bytes(shard.server.process.pid) - before < 60 * MIB  # of 19,200 announced

@@ -30,8 +30,10 @@ class Owner(Protocol):
 class ShardConnection(Connection):
     """A connection to one server."""
 
-    def __init__(self, owner: Owner, place: Place, *, tls: TlsFiles | None, max_body_bytes: int) -> None:
-        super().__init__(max_body_bytes=max_body_bytes)
+    def __init__(
+        self, owner: Owner, place: Place, *, tls: TlsFiles | None, max_body_bytes: int, staging: memoryview
+    ) -> None:
+        super().__init__(max_body_bytes=max_body_bytes, staging=staging)
         self.place = place
         self.tls = tls
         self._owner = owner

@@ -13,9 +13,8 @@ from exfm.serving.stream.frames import HEAD, Frame
 STAGING_BYTES = 256 * 1024
 """Read at once while a frame's size is not known; asyncio itself reads no more."""
 
-LARGE_BYTES = 4 * 2**20
-"""Of a body as large, or larger, no more than its first bytes get room before they came: numpy asks the kernel for huge
-pages for it, and one byte in one of those takes 2 MiB."""
+STEPS_BYTES = (32 * 1024, 128 * 1024)
+"""Room that a larger body gets first, then once that is full, and then all: one byte in a huge page takes 2 MiB."""
 
 JOINED_BYTES = 64 * 1024
 """Parts of a frame below this go out in one piece: a copy is cheaper than another system call."""
@@ -27,11 +26,14 @@ PEER_LOST_MS = 5_000
 class Connection(asyncio.BufferedProtocol):
     """A stream of frames. Bodies are read where they stay: nothing is copied but a body's first bytes."""
 
-    def __init__(self, *, max_body_bytes: int) -> None:
-        """Take frames whose bodies have at most so many bytes; those of others are skipped."""
+    def __init__(self, *, max_body_bytes: int, staging: memoryview) -> None:
+        """Take frames whose bodies have at most so many bytes; those of others are skipped.
+
+        What comes is read to `staging`, which other connections of this event loop may share.
+        """
         self._max_body_bytes = max_body_bytes
-        self._staging = _room(STAGING_BYTES)
-        self._staged = 0
+        self._staging = staging
+        self._rest = b""
         self._head: tuple[int, int, int, int] | None = None
         self._body = memoryview(b"")
         self._size_bytes = self._filled = self._to_skip = 0
@@ -74,7 +76,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next bytes go; the argument is asyncio's."""
-        return self._staging[self._staged :] if self._head is None else self._body[self._filled :]
+        if self._head is not None:
+            return self._body[self._filled :]
+        self._staging[: len(self._rest)] = self._rest
+        return self._staging[len(self._rest) :]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take bytes that came; the argument is asyncio's."""
@@ -82,41 +87,44 @@ class Connection(asyncio.BufferedProtocol):
             self._filled += nbytes
             self._go_on()
             return
-        self._staged += nbytes
-        at = self._skipped(0)
-        while self._head is None and self._staged - at >= HEAD.size:
+        staged = len(self._rest) + nbytes
+        at = self._skipped(0, staged)
+        while self._head is None and staged - at >= HEAD.size:
             kind, num_nets, shard, size_bytes, request = HEAD.unpack_from(self._staging, at)
             at += HEAD.size
             if size_bytes > self._max_body_bytes:
                 self._to_skip = size_bytes
-                at = self._skipped(at)
+                at = self._skipped(at, staged)
                 refused = Frame(kind, num_nets, shard, request, body=memoryview(b""))
                 if self.refuse(refused, size_bytes=size_bytes):
                     continue
                 return
             self._head, self._size_bytes = (kind, num_nets, shard, request), size_bytes
-            self._body = _room(size_bytes if size_bytes < LARGE_BYTES else STAGING_BYTES)
-            self._filled = min(len(self._body), self._staged - at)
+            self._filled = min(size_bytes, staged - at)
+            self._body = self._room()
             self._body[: self._filled] = self._staging[at : at + self._filled]
             at += self._filled
             self._go_on()
-        rest = self._staged - at
-        self._staging[:rest] = bytes(self._staging[at : self._staged])
-        self._staged = rest
+        self._rest = bytes(self._staging[at:staged])  # a part of a head
 
-    def _skipped(self, at: int) -> int:
+    def _skipped(self, at: int, staged: int) -> int:
         """Return where what came goes on after a body that nobody takes, all of it if that goes on, too."""
-        num_skipped = min(self._to_skip, self._staged - at)
+        num_skipped = min(self._to_skip, staged - at)
         self._to_skip -= num_skipped
         return at + num_skipped
 
     def _go_on(self) -> None:
-        """End the frame if its body is whole, or make room for all of it once its first bytes are there."""
+        """End the frame if its body is whole, or make room for more of it once its first bytes are there."""
         if self._filled == self._size_bytes:
             self._end_frame()
         elif self._filled == len(self._body):
-            first, self._body = self._body, _room(self._size_bytes)
+            first, self._body = self._body, self._room()
             self._body[: self._filled] = first
+
+    def _room(self) -> memoryview:
+        """Return room for what is there of a body, and for some more, unless that is all."""
+        step_bytes = next((step for step in STEPS_BYTES if step > self._filled), self._size_bytes)
+        return room_of(min(self._size_bytes, step_bytes))
 
     def _end_frame(self) -> None:
         assert self._head is not None, "a frame has a head"
@@ -126,6 +134,6 @@ class Connection(asyncio.BufferedProtocol):
         self.take(frame)
 
 
-def _room(size_bytes: int) -> memoryview:
-    """Return memory to be written to; of what a peer only announces, the kernel backs no page."""
+def room_of(size_bytes: int) -> memoryview:
+    """Return memory to be written to; the kernel backs no page that nothing was written to."""
     return np.empty(size_bytes, dtype=np.uint8).data

@@ -14,7 +14,7 @@ from exfm.serving.call import Deadline
 from exfm.serving.config import ShardConfig
 from exfm.serving.latency import RequestSeconds
 from exfm.serving.status import failed_with
-from exfm.serving.stream.connection import Connection
+from exfm.serving.stream.connection import STAGING_BYTES, Connection, room_of
 from exfm.serving.stream.frames import (
     LEAVING_FRAME,
     Ask,
@@ -82,6 +82,7 @@ class StreamDoor:
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._files: TlsFiles | None = None
+        self._staging = room_of(STAGING_BYTES)
 
     async def start(self) -> int:
         """Start to serve, and return the port.
@@ -143,7 +144,7 @@ class StreamDoor:
         """Return a server on the door's socket; two may be there for a moment, so that none is refused."""
         assert self._socket is not None, "it was started"
         return await asyncio.get_running_loop().create_server(
-            lambda: RankerConnection(self, max_body_bytes=self._config.max_message_bytes),
+            lambda: RankerConnection(self, max_body_bytes=self._config.max_message_bytes, staging=self._staging),
             sock=self._socket.dup(),
             ssl=server_context(self._files) if self._files else None,
             ssl_handshake_timeout=self._config.stream_silence_s if self._files else None,
@@ -153,8 +154,8 @@ class StreamDoor:
 class RankerConnection(Connection):
     """A ranker's connection. Its requests wait while another's is answered, and while it does not read answers."""
 
-    def __init__(self, door: StreamDoor, *, max_body_bytes: int) -> None:
-        super().__init__(max_body_bytes=max_body_bytes)
+    def __init__(self, door: StreamDoor, *, max_body_bytes: int, staging: memoryview) -> None:
+        super().__init__(max_body_bytes=max_body_bytes, staging=staging)
         self._door = door
         self._loop = asyncio.get_running_loop()
         self._asked: deque[tuple[Frame, int]] = deque()
