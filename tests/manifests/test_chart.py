@@ -85,6 +85,16 @@ def test_the_chart_fits_another_namespace() -> None:
     assert ("Namespace", "", "ranking") not in templated("namespace.name=ranking", "namespace.create=false")
 
 
+def test_threads_spin_as_long_as_the_chart_is_told() -> None:
+    objects = templated("ranker.spinCount=0", "shard.spinCount=5")
+    found = {
+        kind: [env["value"] for env in container["env"] if env["name"] == "GOMP_SPINCOUNT"]
+        for kind in ("ranker", "shard")
+        for container in objects["ServingRuntime", "exfm", f"exfm-{kind}"]["spec"]["containers"]
+    }
+    assert found == {"ranker": ["0"], "shard": ["5"]}
+
+
 def test_a_release_is_not_kept_in_the_namespace_that_it_makes() -> None:
     with pytest.raises(AssertionError, match="keep it in another one"):
         templated("namespace.name=default")
@@ -105,7 +115,15 @@ def test_helms_test_pod_is_restricted_and_may_only_list_runtimes() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["image.tag=latest", "unknown=1", "ranker.resources.limits.cpu=two", "s3.port=0", "gpu.enabled=maybe"]
+    "value",
+    [
+        "image.tag=latest",
+        "unknown=1",
+        "ranker.resources.limits.cpu=two",
+        "ranker.spinCount=-1",
+        "s3.port=0",
+        "gpu.enabled=maybe",
+    ],
 )
 def test_the_schema_refuses(value: str) -> None:
     with pytest.raises(AssertionError, match="values don't meet the specifications of the schema"):
