@@ -18,6 +18,15 @@ def test_a_request_over_the_bound_is_refused_until_another_is_answered() -> None
     admission.take()
 
 
+def test_to_look_for_a_place_takes_none() -> None:
+    admission = Admission("students", max_concurrency=1)
+    admission.check()
+    admission.check()
+    admission.take()
+    with pytest.raises(OverloadedError, match="'students' has 1 requests under way, and max_concurrency is 1"):
+        admission.check()
+
+
 def test_a_request_that_fails_gives_its_place_back() -> None:
     admission = Admission("students", max_concurrency=1)
 

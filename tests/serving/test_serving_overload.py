@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent import futures
@@ -10,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from pathlib import Path
 from threading import Event
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 import httpx
@@ -112,6 +114,14 @@ def stopped(pod: Pod) -> Iterator[None]:
         pod.server.process.send_signal(signal.SIGCONT)
 
 
+def answer_without_a_body(ranker: Pod) -> bytes:
+    """Return the beginning of the answer to a request of which no more than the headers comes."""
+    url = urlsplit(ranker.rest_url)
+    with socket.create_connection((url.hostname, url.port or 0), timeout=10) as client:
+        client.sendall(b"POST /v2/models/students/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
+        return client.recv(1_000)
+
+
 def test_while_all_places_are_taken_requests_are_refused_but_health_and_metrics_are_told(
     bundle: Path, pods: Pods
 ) -> None:
@@ -131,6 +141,7 @@ def test_while_all_places_are_taken_requests_are_refused_but_health_and_metrics_
             ):
                 client.infer("students", grpc_inputs(make_request()))
             assert caught.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
+            assert answer_without_a_body(ranker).startswith(b"HTTP/1.1 429 "), "its body is not waited for"
             assert ranker.is_ready()
             with tritonclient.grpc.InferenceServerClient(ranker.grpc_address) as client:
                 assert client.is_model_ready("students")

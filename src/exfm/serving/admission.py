@@ -49,14 +49,22 @@ class Admission:
 
         Raises: OverloadedError if too many are under way.
         """
+        self.check()
         self._num_come += 1
+        self._num_taken += 1
+
+    def check(self) -> None:
+        """Return if a request would be taken now, so that the body of one that is not need not be kept.
+
+        Raises: OverloadedError if too many are under way; it counts as refused.
+        """
         if self._num_taken >= self._max_concurrency:
+            self._num_come += 1
             self._refused.inc()
             raise OverloadedError(
                 f"{self._model!r} has {self._num_taken} requests under way, and max_concurrency is "
                 f"{self._max_concurrency}: try again in a moment; if it goes on, add servers"
             )
-        self._num_taken += 1
 
     def release(self) -> None:
         """Give the place of a request back."""

@@ -68,6 +68,7 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
         if not self._infers:
             raise HTTPException(403, "this server answers on its gRPC port only, to clients with a certificate (--tls)")
         model = self._models.find(model_name, version=model_version)
+        model.admission.check()
         body = await self._read(request)
         came_s = time.monotonic()
         async with model.admission.under_way():
