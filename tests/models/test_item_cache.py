@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -211,3 +213,25 @@ def test_items_that_differ_in_the_highest_bits_of_two_ids_are_two(schema: Schema
     has_both = (batches.item.bags[names[0]].lengths > 0) & (batches.item.bags[names[1]].lengths > 0)
     assert has_both.any()
     assert cache.recall(others).is_new_N[has_both].all()
+
+
+BACKED = """
+import sys
+from pathlib import Path
+from exfm.models.item_cache import ItemCache
+from exfm.schema import Schema
+
+def resident_pages():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+schema = Schema.model_validate_json(sys.stdin.read())
+before = resident_pages()
+cache = ItemCache(schema, size_bytes=64 * 2**20)
+print((resident_pages() - before) * 4096 / (4 * cache.num_dims * cache.num_items))
+"""
+
+
+def test_all_memory_for_items_is_there_before_one_is_kept(schema: Schema) -> None:
+    program = [sys.executable, "-c", BACKED]
+    found = subprocess.run(program, input=schema.model_dump_json(), capture_output=True, text=True, check=True)
+    assert float(found.stdout) > 0.95

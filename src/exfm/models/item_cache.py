@@ -72,7 +72,8 @@ class ItemCache:
                 f"{set_bytes} B; make it larger, or 0"
             )
         self._num_sets = num_sets
-        self._rows = np.empty((num_sets * WAYS, num_dims), dtype=np.float32)
+        # Written to, so that the kernel backs it now: a request that keeps items would wait for a huge page for many.
+        self._rows = np.full((num_sets * WAYS, num_dims), 0, dtype=np.float32)
         self._hashes_SW = np.zeros((num_sets, WAYS), dtype=np.uint64)
         self._met_SW = np.zeros((num_sets, WAYS), dtype=np.int64)
         self._recent = np.zeros(num_sets * WAYS * RECENT, dtype=np.uint64)
