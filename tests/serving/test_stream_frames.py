@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from exfm.errors import RequestError
 from exfm.models.lookup import LookupBags
 from exfm.schema import NETS, Net
-from exfm.serving.stream.connection import STAGING_BYTES, STEPS_BYTES, Connection, room_of
+from exfm.serving.stream.connection import STAGING_BYTES, STEPS_BYTES, Connection, new_staging
 from exfm.serving.stream.frames import (
     HEAD,
     PING_FRAME,
@@ -39,7 +39,7 @@ class Listener(Connection):
     """Keeps the frames that it takes."""
 
     def __init__(self, *, max_body_bytes: int = 2**31, staging: memoryview | None = None) -> None:
-        super().__init__(max_body_bytes=max_body_bytes, staging=staging or room_of(STAGING_BYTES))
+        super().__init__(max_body_bytes=max_body_bytes, staging=staging or new_staging())
         self.frames: list[Frame] = []
         self.refused: list[tuple[int, int]] = []
 
@@ -166,7 +166,7 @@ def test_frames_come_whole_and_in_order_however_the_stream_is_cut(bodies: list[i
 
 
 def test_connections_that_share_where_they_read_keep_their_frames_apart() -> None:
-    staging = room_of(STAGING_BYTES)
+    staging = new_staging()
     listeners = [Listener(staging=staging) for _ in range(3)]
     streams = [
         b"".join(

@@ -15,7 +15,7 @@ import grpc
 from exfm.serving.config import RankerConfig, ShardConfig
 from exfm.serving.connections import client_options, server_options
 from exfm.serving.processes import LOOPBACK
-from exfm.serving.stream.connection import STAGING_BYTES, Connection, room_of
+from exfm.serving.stream.connection import Connection, new_staging
 from exfm.serving.stream.frames import HEAD, Frame, Kind
 from exfm.serving.wire import INFER_METHOD, split_raw_outputs, with_raw_outputs
 
@@ -51,7 +51,7 @@ class _Answering(Connection):
     """A server's end of a stream."""
 
     def __init__(self, answer: bytes) -> None:
-        super().__init__(max_body_bytes=MAX_BYTES, staging=room_of(STAGING_BYTES))
+        super().__init__(max_body_bytes=MAX_BYTES, staging=new_staging())
         self._answer = answer
 
     def take(self, frame: Frame) -> None:
@@ -63,7 +63,7 @@ class _Asking(Connection):
     """A client's end of a stream."""
 
     def __init__(self) -> None:
-        super().__init__(max_body_bytes=MAX_BYTES, staging=room_of(STAGING_BYTES))
+        super().__init__(max_body_bytes=MAX_BYTES, staging=new_staging())
         self._answered: asyncio.Future[memoryview] | None = None
 
     async def ask(self, message: bytes) -> memoryview:

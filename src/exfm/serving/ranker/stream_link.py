@@ -17,7 +17,7 @@ from exfm.serving.config import RankerConfig
 from exfm.serving.connections import CONNECT_MS
 from exfm.serving.ranker.link import ShardCall, ShardId, ShardLink
 from exfm.serving.ranker.stream_connection import Place, ShardConnection
-from exfm.serving.stream.connection import STAGING_BYTES, room_of
+from exfm.serving.stream.connection import new_staging
 from exfm.serving.stream.frames import Frame, Kind, ask_frame, read_answer, read_error, split_note, with_note
 from exfm.serving.stream.resolving import host_of, resolve
 from exfm.serving.stream.tls import client_context
@@ -48,7 +48,7 @@ class StreamLink(ShardLink):
         super().__init__(shard, address)
         self._tls = tls
         self._config = config
-        self._staging = room_of(STAGING_BYTES)
+        self._staging = new_staging()
         self._connections: dict[Place, ShardConnection] = {}
         self._retired: set[ShardConnection] = set()
         self._places: tuple[Place, ...] = ()

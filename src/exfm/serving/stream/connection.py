@@ -124,7 +124,7 @@ class Connection(asyncio.BufferedProtocol):
     def _room(self) -> memoryview:
         """Return room for what is there of a body, and for some more, unless that is all."""
         step_bytes = next((step for step in STEPS_BYTES if step > self._filled), self._size_bytes)
-        return room_of(min(self._size_bytes, step_bytes))
+        return _room_of(min(self._size_bytes, step_bytes))
 
     def _end_frame(self) -> None:
         assert self._head is not None, "a frame has a head"
@@ -134,6 +134,11 @@ class Connection(asyncio.BufferedProtocol):
         self.take(frame)
 
 
-def room_of(size_bytes: int) -> memoryview:
+def new_staging() -> memoryview:
+    """Return where connections of one event loop read to."""
+    return _room_of(STAGING_BYTES)
+
+
+def _room_of(size_bytes: int) -> memoryview:
     """Return memory to be written to; the kernel backs no page that nothing was written to."""
     return np.empty(size_bytes, dtype=np.uint8).data

@@ -14,7 +14,7 @@ from exfm.serving.call import Deadline
 from exfm.serving.config import ShardConfig
 from exfm.serving.latency import RequestSeconds
 from exfm.serving.status import failed_with
-from exfm.serving.stream.connection import STAGING_BYTES, Connection, room_of
+from exfm.serving.stream.connection import Connection, new_staging
 from exfm.serving.stream.frames import (
     LEAVING_FRAME,
     Ask,
@@ -82,7 +82,7 @@ class StreamDoor:
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._files: TlsFiles | None = None
-        self._staging = room_of(STAGING_BYTES)
+        self._staging = new_staging()
 
     async def start(self) -> int:
         """Start to serve, and return the port.
