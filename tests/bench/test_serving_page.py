@@ -17,7 +17,7 @@ from exfm.bench.serving.measuring import BASELINES, Measured
 from exfm.bench.serving.memory import Grown
 from exfm.bench.serving.page import memory_text, page
 from exfm.bench.serving.peer_servers import Peer
-from exfm.bench.serving.peers import PeersFound
+from exfm.bench.serving.peers import PeersFound, is_faster
 from exfm.bench.serving.picture import draw
 from exfm.bench.serving.sweep import SweepFound, Swept, is_flat
 from exfm.bench.serving.targets import judged
@@ -176,27 +176,43 @@ def sweep_of(times: float) -> SweepFound:
     return SweepFound(threads=1, sizes=sizes, same=series_of("same", 1.0))
 
 
+KSERVE = Peer("KServe", "0.21.0", Path("python"), tuned=True)
+PEERS = PeersFound(
+    model="drm3",
+    candidates=512,
+    threads=1,
+    unsharded=series_of("unsharded", 1.0),
+    same=series_of("unsharded again (A/A)", 1.0),
+    sharded=series_of(str(STREAM), 1.02),
+    peers=((KSERVE, series_of(str(KSERVE), 5.1)),),
+    missing=("MLServer: left out",),
+    layers=(layered_of("unsharded", 1.0), layered_of(str(STREAM), 1.02)),
+    score_differences=(3e-3,),
+    fp32_bytes=360,
+    int8_bytes=100,
+)
+
+
+@pytest.mark.parametrize(("times", "said"), [(4.2, "met"), (3.9, "not met")])
+def test_a_peer_is_so_many_times_slower_or_not(times: float, said: str) -> None:
+    assert is_faster(PEERS, series_of("KServe", 1.02 * times)) == said
+
+
+def test_a_peer_tells_nothing_by_few_blocks_or_if_it_fails_requests() -> None:
+    peer = series_of("KServe", 5.1)
+    assert is_faster(PEERS, with_a_failure(peer)) == "not resolved"
+    few = replace(PEERS, sharded=replace(PEERS.sharded, starts=PEERS.sharded.starts[:4]))
+    assert is_faster(few, replace(peer, starts=peer.starts[:4])) == "not resolved"
+    assert is_faster(replace(PEERS, sharded=with_a_failure(PEERS.sharded)), peer) == "not met"
+
+
 def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
-    kserve = Peer("KServe", "0.21.0", Path("python"), tuned=True)
-    peers = PeersFound(
-        model="drm3",
-        candidates=512,
-        threads=1,
-        unsharded=series_of("unsharded", 1.0),
-        same=series_of("unsharded again (A/A)", 1.0),
-        sharded=series_of(str(STREAM), 1.02),
-        peers=((kserve, series_of(str(kserve), 5.1)),),
-        missing=("MLServer: left out",),
-        score_differences=(3e-3,),
-        fp32_bytes=360,
-        int8_bytes=100,
-    )
     findings = Findings(
         facts={"processor": "a made-up one"},
         config=ServingBenchConfig(),
         cases=(measured_of((STREAM, 1.015), (GRPC, 1.04)),),
         sweep=sweep_of(1.2),
-        peers=peers,
+        peers=PEERS,
     )
     findings = replace(findings, memory=(grown_of(16),))
     text = page(findings, picture="serving.png")
@@ -209,8 +225,10 @@ def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
         "| drm3, 512 | 2 shards, load-balanced, grpc | wall | 8.00 |  | 2.40 |  | 10.40 |",
         "| drm3, 512 | 2 shards, load-balanced, grpc | slowest shard's wall |  | 0.25 |  | 1.04 | 1.29 |",
         "| drm3, 512 | 2 shards, load-balanced, grpc | CPU | 16.00 | 0.50 |  |  | 16.50 |",
+        "| drm3, 512 | 2 shards, load-balanced, grpc | +0.00 | +0.40 | +0.40 |",
         "MLServer: left out",
-        "Sharded serving is 5.000 [5.000, 5.000] times as fast as KServe, tuned (4 or more: met).",
+        "| drm3, 512 | 2 shards, load-balanced, stream | wall | 8.00 |  | 2.20 |  | 10.20 |",
+        "Sharded serving is 5.000 [5.000, 5.000] times as fast as KServe, tuned (4 or more: met);",
         "of 3.60 times the bytes (3.5 or more: met)",
         "| 2 shards | ranker | 100,000 | 95.0 | 101.2 | 16.00 [16.00, 16.00] | 0 |",
         "Memory grows, or that is not resolved: ranker of 2 shards.",

@@ -81,6 +81,7 @@ def _peers(found: PeersFound) -> dict[str, Any]:
             for peer, series in found.peers
         ],
         "missing": list(found.missing),
+        "layers": [asdict(one) for one in found.layers],
         "score_differences": list(found.score_differences),
         "fp32_bytes": found.fp32_bytes,
         "int8_bytes": found.int8_bytes,

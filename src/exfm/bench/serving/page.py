@@ -27,7 +27,9 @@ def page(findings: Findings, *, picture: str) -> str:
     if findings.cases:
         sections += ["## All servers", tables.of_cases(findings.cases).markdown(), _models(findings)]
         sections += _known(findings.cases)
-        sections += ["## Where the time goes", tables.of_layers(findings.cases).markdown(), _traced(findings.config)]
+        layers = tables.layers_of(findings.cases)
+        sections += ["## Where the time goes", tables.of_layers(layers).markdown(), _traced(findings.config)]
+        sections += ["## What sharding costs", tables.of_costs(layers).markdown(), _costs()]
     if findings.sweep:
         sections += ["## More rows, the same requests", tables.of_sweep(findings.sweep).markdown()]
         sections += [flatness(findings.sweep)]
@@ -35,6 +37,8 @@ def page(findings: Findings, *, picture: str) -> str:
         sections += ["## Memory", tables.of_memory(findings.memory).markdown(), memory_text(findings.memory)]
     if findings.peers:
         sections += ["## Other servers", tables.of_peers(findings.peers).markdown(), beside_peers(findings.peers)]
+        layers = [(f"{findings.peers.model}, {findings.peers.candidates}", findings.peers.layers)]
+        sections += ["Where exfm's time goes, as traced after the blocks:", tables.of_layers(layers).markdown()]
     return "\n\n".join(sections) + "\n"
 
 
@@ -76,8 +80,11 @@ def beside_peers(found: PeersFound) -> str:
     tuned = next((series for peer, series in found.peers if peer.name == "KServe" and peer.tuned), None)
     if tuned is None:
         return how
-    times = found.times_slower(tuned)
-    return f"{how} Sharded serving is {times} times as fast as KServe, tuned ({FASTER:g} or more: {is_faster(times)})."
+    times, verdict = found.times_slower(tuned), is_faster(found, tuned)
+    return (
+        f"{how} Sharded serving is {times} times as fast as KServe, tuned ({FASTER:g} or more: {verdict}); fewer than "
+        f"{MIN_BLOCKS} blocks, or a peer that fails a request, resolve nothing."
+    )
 
 
 def _how(findings: Findings) -> str:
@@ -149,9 +156,14 @@ def _traced(config: ServingBenchConfig) -> str:
         f"{NUM_REQUESTS} at a time, the servers in a random order each time: wall time of the server that is asked and "
         "of its client, which adds up to the latency; that of the shard that took longest in the mean, from when it "
         "was asked until its answer was read, hence network also has what the ranker computed meanwhile; and CPU time, "
-        "the shards' too, where RPC service has what torch's other threads computed. What sharding costs is a layer's "
-        "difference from the unsharded server's, if it is more than that of A/A; a trace itself costs some 0.2 ms a "
-        "shard."
+        "the shards' too, where RPC service has what torch's other threads computed."
+    )
+
+
+def _costs() -> str:
+    return (
+        "The same walls, less the unsharded server's: what is more than A/A's is what sharding costs, and what remains "
+        "where a target is not met. A trace itself takes some 0.2 ms a shard of it."
     )
 
 

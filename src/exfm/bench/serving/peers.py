@@ -9,6 +9,7 @@ import numpy as np
 from exfm.bench.serving.blocks import Series
 from exfm.bench.serving.client import Client, Server
 from exfm.bench.serving.config import ServingBenchConfig
+from exfm.bench.serving.layers import Layered, trace_layers
 from exfm.bench.serving.measuring import BASELINES, Say, best_threads
 from exfm.bench.serving.models import ModelKind
 from exfm.bench.serving.peer_servers import (
@@ -21,9 +22,10 @@ from exfm.bench.serving.peer_servers import (
     serving_peer,
     write_plain,
 )
-from exfm.bench.serving.ratios import Interval
+from exfm.bench.serving.ratios import Interval, Verdict
 from exfm.bench.serving.servers import ONE_SHARD, Bundles, serving
 from exfm.bench.serving.starts import NUM_SCORED, take_series
+from exfm.bench.serving.targets import MIN_BLOCKS
 from exfm.errors import ServingError
 
 FASTER, SMALLER = 4.0, 3.5
@@ -43,6 +45,8 @@ class PeersFound:
     peers: tuple[tuple[Peer, Series], ...]
     missing: tuple[str, ...]
     """Peers that are not installed or did not start, and why."""
+    layers: tuple[Layered, ...]
+    """Of exfm's servers: the unsharded ones, then the sharded."""
     score_differences: tuple[float, ...]
     """Of each peer's scores from the unsharded server's, at most: fp32 against int8."""
     fp32_bytes: int
@@ -59,11 +63,13 @@ class PeersFound:
         return series.ratio("p50_ms", self.sharded)
 
 
-def is_faster(times: Interval) -> str:
-    """Return whether sharded serving is FASTER, in words."""
-    if times.low >= FASTER:
-        return "met"
-    return "not met" if times.high < FASTER else "not resolved"
+def is_faster(found: PeersFound, peer: Series) -> Verdict:
+    """Return whether sharded serving is FASTER than a peer; few blocks, or a peer that fails requests, tell nothing."""
+    times = found.times_slower(peer)
+    if found.sharded.num_failed or times.high < FASTER:  # a refusal takes no time
+        return "not met"
+    is_known = len(peer.blocks) >= MIN_BLOCKS and not peer.num_failed
+    return "met" if is_known and times.low >= FASTER else "not resolved"
 
 
 def measure_peers(
@@ -112,6 +118,8 @@ def measure_peers(
         unsharded, same, sharded, *others = take_series(
             client, servers, config, numbers=range(config.blocks), num_requests=settings.requests
         )
+        addresses = [(name, local.grpc_address) for name, local in zip(names, ours, strict=True)]
+        layers = trace_layers(addresses, requests, num_starts=1, seed=(config.seed, 0))
     statistics = model.statistics(candidates=settings.candidates)
     return PeersFound(
         model=kind,
@@ -122,6 +130,7 @@ def measure_peers(
         sharded=sharded,
         peers=tuple(zip(running, others, strict=True)),
         missing=tuple(missing),
+        layers=tuple(layers),
         score_differences=tuple(float(np.abs(one - scores[0]).max()) for one in scores[len(names) :]),
         fp32_bytes=statistics.size_bytes("fp32"),
         int8_bytes=statistics.size_bytes("int8"),

@@ -8,6 +8,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from exfm.bench.serving.blocks import FIGURES, STATISTICS, Series
+from exfm.bench.serving.layers import Layered
 from exfm.bench.serving.measuring import Measured
 from exfm.bench.serving.memory import NUM_SETTLING, Grown
 from exfm.bench.serving.peers import PeersFound
@@ -87,26 +88,41 @@ def of_targets(found: Sequence[Judged]) -> Table:
     return Table(heads, rows, num_words=3)
 
 
-def of_layers(every: Sequence[Measured]) -> Table:
+def layers_of(every: Sequence[Measured]) -> list[tuple[str, Sequence[Layered]]]:
+    """Return what servers were traced, and their layers, once for all loads of the same servers."""
+    first_loads = (one for one in every if one.load == one.case.loads[0])
+    return [(f"{one.case.model}, {one.case.candidates}", one.layers) for one in first_loads]
+
+
+def of_layers(every: Sequence[tuple[str, Sequence[Layered]]]) -> Table:
     """Return where the time of a request goes at each server, one request at a time."""
-    layered = [one for measured in every for one in measured.layers]
+    traced = [one for _, layers in every for one in layers]
     groups = [
         group
         for group in Group
-        if any(of.get(group) for one in layered for of in (one.wall_ms, one.shard_ms, one.cpu_ms))
+        if any(of.get(group) for one in traced for of in (one.wall_ms, one.shard_ms, one.cpu_ms))
     ]
     rows = []
-    for measured in every:
-        if measured.load != measured.case.loads[0]:  # what follows is of the same servers
-            continue
-        what = f"{measured.case.model}, {measured.case.candidates}"
-        for one in measured.layers:
+    for what, layers in every:
+        for one in layers:
             for kind, spent in (("wall", one.wall_ms), ("slowest shard's wall", one.shard_ms), ("CPU", one.cpu_ms)):
                 if not spent:
                     continue
                 figures = (f"{spent[group]:.2f}" if spent[group] else "" for group in groups)
                 rows.append((what, one.name, kind, *figures, f"{sum(spent.values()):.2f}"))
     return Table(("model, candidates", "served", "ms", *groups, "all"), rows, num_words=3)
+
+
+def of_costs(every: Sequence[tuple[str, Sequence[Layered]]]) -> Table:
+    """Return what each server's layers take more of a request's wall time than the first one's."""
+    groups = [group for group in Group if any(one.wall_ms[group] for _, layers in every for one in layers)]
+    rows = [
+        (what, one.name, *(f"{cost:+.2f}" for cost in (*costs, sum(costs))))
+        for what, (first, *others) in every
+        for one in others
+        for costs in [[one.wall_ms[group] - first.wall_ms[group] for group in groups]]
+    ]
+    return Table(("model, candidates", "more ms than unsharded", *groups, "all"), rows, num_words=2)
 
 
 def of_sweep(found: SweepFound) -> Table:
