@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from stream import Stream
 
-from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle
+from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle
 from exfm.artifact.storage import Ref
 from exfm.bench.precision import bench_precision, measured
-from exfm.errors import BundleError
+from exfm.errors import BundleError, ConfigError
+from exfm.planning.config import ShardingConfig
+from exfm.sharding.config import BundleConfig
+from exfm.sharding.stage import make_bundle
 
 needs_vnni = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="this CPU has no VNNI")
 
@@ -29,6 +33,34 @@ def test_each_precision_has_its_quality_and_its_time(stream: Stream, bundle: Ref
         assert one.qualities["click"].normalized_entropy == pytest.approx(exact, rel=1e-3)
         assert one.qualities["click"].normalized_entropy != exact
         assert one.time_ratio > 0
+
+
+def test_tables_of_another_bundle_are_what_it_is_compared_with(
+    stream: Stream, bundle: Ref, vertical: Ref, examples: Ref, tmp_path: Path
+) -> None:
+    config = BundleConfig(golden_candidates=20, sharding=ShardingConfig(num_shards=1, encoding="fp32"))
+    make_bundle(config, vertical=vertical, out=str(tmp_path / "exact"))
+    found, _ = measured(stream.folder(bundle), examples=examples, num_examples=500, beside=tmp_path / "exact")
+    assert [(one.precision, one.tables) for one in found[:3]] == [("fp32", "fp32"), ("fp32", "int8"), ("bf16", "int8")]
+    exact, rounded = (one.qualities["click"].normalized_entropy for one in found[:2])
+    assert (found[0].largest_shift, found[0].time_ratio) == (0, 1)
+    assert 0 < found[1].largest_shift < 0.02
+    assert exact is not None
+    assert rounded == pytest.approx(exact, rel=2e-3)
+    assert rounded != exact
+
+
+def test_a_bundle_of_another_model_is_no_measure(stream: Stream, bundle: Ref, examples: Ref, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(stream.folder(bundle), folder)
+    old = BundleManifest.read(folder)
+    weights = load_file(folder / DENSE_FILE)
+    save_file({name: weight + 1 for name, weight in weights.items()}, folder / DENSE_FILE)
+    seal_bundle(
+        folder, name=old.name, schema=old.feature_schema, network=old.network, plan=old.plan, lineage=old.lineage
+    )
+    with pytest.raises(ConfigError, match=r"other and .* are not of one model: dense layers or features differ"):
+        measured(stream.folder(bundle), examples=examples, num_examples=100, beside=folder)
 
 
 def test_a_precision_that_cannot_be_had_here_is_told(

@@ -81,7 +81,15 @@ def degraded(bundle: BundleFolder, examples: JoinedExamples, num_examples: NumEx
     bench_degraded(console, bundle, examples=ref_to(examples), num_examples=num_examples)
 
 
-def precision(bundle: BundleFolder, examples: JoinedExamples, num_examples: NumExamples = 20_000) -> None:
+def precision(
+    bundle: BundleFolder,
+    examples: JoinedExamples,
+    num_examples: NumExamples = 20_000,
+    beside: Annotated[
+        Path | None,
+        typer.Option(help="Another bundle of the model, such as one with tables in fp32, to compare with."),
+    ] = None,
+) -> None:
     """Say how good and how fast predictions are with dense layers in fp32, bf16 and int8, on this machine."""
     from rich.console import Console
 
@@ -90,7 +98,7 @@ def precision(bundle: BundleFolder, examples: JoinedExamples, num_examples: NumE
 
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
-    bench_precision(console, bundle, examples=ref_to(examples), num_examples=num_examples)
+    bench_precision(console, bundle, examples=ref_to(examples), num_examples=num_examples, beside=beside)
 
 
 def transports(
