@@ -44,6 +44,18 @@ def make_request(*, num_candidates: list[int] | None = None) -> dict[str, Any]:
     return {"inputs": [{"name": n, "datatype": t, "shape": [len(data)], "data": data} for n, t, data in columns]}
 
 
+def typed_request() -> dict[str, Any]:
+    """Return the same request for one user as a person types it."""
+    return {
+        "user": {"age": 30, "user_id": 7, "gender": "F", "occupation": "student", "liked_items": [0, 1]},
+        "items": [
+            {"item_id": 0, "release_year": 1980, "genres": ["Drama"]},
+            {"item_id": 3, "release_year": 1981, "genres": ["Drama", "Comedy"]},
+            {"item_id": 6, "release_year": 1982, "genres": ["Drama"]},
+        ],
+    }
+
+
 def offline_scores(bundle: Path, request: dict[str, Any], *, without: Collection[int] = ()) -> Scores:
     """Return the unsharded model's scores by task, some shards of the bundle being away."""
     scorer = UnshardedScorer.load(bundle)

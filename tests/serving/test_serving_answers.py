@@ -10,9 +10,19 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-from serving_requests import Scores, ask_by_grpc, grpc_inputs, http_inputs, make_request, offline_scores, scores_of
+from serving_requests import (
+    Scores,
+    ask_by_grpc,
+    grpc_inputs,
+    http_inputs,
+    make_request,
+    offline_scores,
+    scores_of,
+    typed_request,
+)
 
 from exfm.artifact.bundle import BundleManifest
+from exfm.models.offline import answer_request
 from exfm.serving.local import LocalServing
 
 pytestmark = pytest.mark.slow
@@ -39,6 +49,15 @@ def test_every_client_gets_the_unsharded_models_scores(
         for binary in (True, False):
             result = client.infer("students", http_inputs(body, binary=binary))
             assert_same({task: result.as_numpy(task).tolist() for task in expected}, expected)
+
+
+def test_a_request_that_a_person_typed_has_the_same_answer(served: LocalServing, tmp_path: Path, bundle: Path) -> None:
+    typed = typed_request()
+    answer = served.ask(typed | {"id": "mine", "outputs": [{"name": "like"}]})
+    assert (answer["id"], list(scores_of(answer))) == ("mine", ["like"])
+    assert scores_of(served.ask(typed)) == scores_of(served.ask(ONE_USER))
+    (tmp_path / "typed.json").write_text(json.dumps(typed))
+    assert_same(scores_of(answer_request(bundle, tmp_path / "typed.json")), offline_scores(bundle, ONE_USER))
 
 
 def test_kserves_own_clients_get_the_unsharded_models_scores(served: LocalServing, bundle: Path) -> None:

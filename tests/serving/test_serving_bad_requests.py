@@ -76,6 +76,8 @@ BAD_BODIES: dict[str, tuple[bytes, dict[str, str], str]] = {
     "an unknown output": (json.dumps(make_request() | {"outputs": [{"name": "hate"}]}).encode(), {}, "'hate'"),
     "a JSON length past the end": (b"{}", {"inference-header-content-length": "3"}, "expected the length of the JSON"),
     "a JSON length that is no number": (b"{}", {"inference-header-content-length": "x"}, "expected the length"),
+    "typed items that are none": (b'{"user": {}, "items": 3}', {}, "`items` is 3, expected a list of objects"),
+    "a typed name of no feature": (b'{"items": [{"colour": 1}]}', {}, "`items[0]` has 'colour'; the item"),
     "data without an input": (b'{"inputs":[]}1234', {"inference-header-content-length": "13"}, "4 B follow"),
 }  # fmt: skip
 
@@ -215,6 +217,14 @@ def test_a_shard_sums_the_rows_of_its_keys(
     row_0, row_1 = tables["item"][0].numpy(), tables["item"][1].numpy()
     np.testing.assert_allclose(result.as_numpy("item.sums"), [row_0 + row_1, 0 * row_0, row_0], atol=1e-6)
     assert result.get_response().model_version == served.bundle_id
+
+
+def test_a_shard_gives_a_sequences_rows_one_by_one(
+    served: LocalServing, shard: tritonclient.grpc.InferenceServerClient, tables: dict[str, torch.Tensor]
+) -> None:
+    inputs = shard_inputs(item_keys=[2**52, 0, 2**52], item_lengths=[[1, 1, 1]])
+    result = shard.infer("students-shard-0", inputs, model_version=served.bundle_id)
+    np.testing.assert_allclose(result.as_numpy("item.sums"), tables["item"][[1, 0, 1]].numpy(), atol=1e-6)
 
 
 def test_a_shard_refuses_and_counts_keys_outside_its_slices(

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from pods import Pod, Pods, resident_bytes, wait_for
-from serving_requests import ask_by_grpc, make_request
+from serving_requests import ask_by_grpc, make_request, typed_request
 from tritonclient.utils import InferenceServerException
 
 from exfm.errors import RequestError, ShardUnavailableError
@@ -49,6 +49,15 @@ def test_more_values_than_max_ids_are_refused(bundle: Path, pods: Pods) -> None:
     assert "commas, too many for its values; max_ids is 500: ask in parts" in by_rest
     assert "the inputs hold 1502 values" in by_grpc, "texts are counted before they are read"
     assert len(ranker.ask()["outputs"]) == 2
+
+
+def test_more_typed_items_than_are_allowed_are_refused_before_they_are_looked_at(bundle: Path, pods: Pods) -> None:
+    ranker = start(bundle, pods, ranker={"max_candidates": 20, "max_ids": 50})
+    assert len(ask(ranker.rest_url, "students", typed_request())["outputs"]) == 2
+    with pytest.raises(RequestError, match="the request has 21 candidates; max_candidates is 20: ask in parts"):
+        ask(ranker.rest_url, "students", {"items": [None] * 21})
+    with pytest.raises(RequestError, match="the inputs hold 60 values; max_ids is 50: ask in parts"):
+        ask(ranker.rest_url, "students", {"items": [{}] * 20})
 
 
 def test_a_body_larger_than_max_message_bytes_is_refused(bundle: Path, pods: Pods) -> None:

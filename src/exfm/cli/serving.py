@@ -46,7 +46,9 @@ def serve(
 
 def score(
     bundle: BundleArgument,
-    query: Annotated[Path, typer.Argument(help="A request in the Open Inference Protocol's JSON form.")],
+    query: Annotated[
+        Path, typer.Argument(help="A request in the Open Inference Protocol's JSON form, or as a person types it.")
+    ],
     root: RootOption = ".",
 ) -> None:
     """Answer a request offline and unsharded, in the same JSON that a ranker answers with."""

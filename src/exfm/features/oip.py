@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from exfm.errors import RequestError
 from exfm.features.batch import RawColumns
-from exfm.schema import NETS, Net, Schema
+from exfm.schema import NETS, Net, Schema, SparseFeature
 
 Datatype = Literal["INT64", "INT32", "FP32", "BYTES"]
 
@@ -53,18 +53,28 @@ def tensors_from_json(body: Any) -> dict[str, Tensor]:
     return tensors
 
 
+def datatype_of_ids(feature: SparseFeature) -> Datatype:
+    """Return the datatype of a feature's ids."""
+    return "INT64" if feature.id_type == "int64" else "BYTES"
+
+
+def json_input(name: str, datatype: Datatype, data: list[Any]) -> dict[str, Any]:
+    """Return an input of one dimension in OIP's JSON form."""
+    return {"name": name, "datatype": datatype, "shape": [len(data)], "data": data}
+
+
 def request_to_json(raw: Mapping[Net, RawColumns], schema: Schema) -> dict[str, Any]:
     """Return a request for one user in OIP's JSON form: the inverse of `tensors_from_json` and what follows it."""
     inputs = []
     for net in NETS:
         for feature in schema.dense_of(net):
-            inputs.append(_input(feature.name, "FP32", raw[net].dense[feature.name].tolist()))
+            inputs.append(json_input(feature.name, "FP32", raw[net].dense[feature.name].tolist()))
         for sparse in schema.sparse_of(net):
             ids = raw[net].sparse[sparse.name]
             values = ids.values if ids.codes is None else ids.values[ids.codes]
-            inputs.append(_input(sparse.name, "INT64" if sparse.id_type == "int64" else "BYTES", values.tolist()))
+            inputs.append(json_input(sparse.name, datatype_of_ids(sparse), values.tolist()))
             if sparse.kind != "single" or (ids.lengths != 1).any():
-                inputs.append(_input(sparse.name + LENGTHS_SUFFIX, "INT32", ids.lengths.tolist()))
+                inputs.append(json_input(sparse.name + LENGTHS_SUFFIX, "INT32", ids.lengths.tolist()))
     return {"inputs": inputs}
 
 
@@ -132,10 +142,6 @@ def outputs_to_json(tasks: Sequence[str], scores_NT: npt.NDArray[np.float32]) ->
 
 def _output(task: str, scores_N: npt.NDArray[np.float32]) -> dict[str, Any]:
     return {"name": task, "datatype": "FP32", "shape": [len(scores_N)], "data": scores_N.tolist()}
-
-
-def _input(name: str, datatype: Datatype, data: list[Any]) -> dict[str, Any]:
-    return {"name": name, "datatype": datatype, "shape": [len(data)], "data": data}
 
 
 def _tensor_from_json(item: dict[str, Any]) -> Tensor:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from exfm.errors import RequestError
 from exfm.features.batch import NetBatches, RawColumns, RawIds, encode
-from exfm.features.oip import LENGTHS_SUFFIX, Datatype, Tensor
+from exfm.features.oip import LENGTHS_SUFFIX, Datatype, Tensor, datatype_of_ids
 from exfm.schema import NETS, NUM_CANDIDATES, Net, Schema, SparseFeature
 
 
@@ -32,7 +32,7 @@ def input_specs(schema: Schema) -> tuple[InputSpec, ...]:
     for net in NETS:
         specs += [InputSpec(feature.name, "FP32", True) for feature in schema.dense_of(net)]
         for feature in schema.sparse_of(net):
-            specs.append(InputSpec(feature.name, "INT64" if feature.id_type == "int64" else "BYTES", True))
+            specs.append(InputSpec(feature.name, datatype_of_ids(feature), True))
             specs.append(InputSpec(feature.name + LENGTHS_SUFFIX, "INT32", feature.kind != "single"))
     specs.append(InputSpec(NUM_CANDIDATES, "INT32", False))
     return tuple(specs)

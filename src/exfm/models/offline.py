@@ -7,11 +7,12 @@ from typing import Any
 from exfm.errors import RequestError
 from exfm.features.oip import answer_to_json, outputs_asked_for, require_numbers, tensors_from_json
 from exfm.features.request import encode_request
+from exfm.features.typed_request import to_inputs
 from exfm.models.scoring import UnshardedScorer
 
 
 def answer_request(folder: Path, query: Path) -> dict[str, Any]:
-    """Return a bundle's answer to a request in a file, both in the Open Inference Protocol's JSON form.
+    """Return a bundle's answer to a request in a file, in the Open Inference Protocol's JSON form; that may be typed.
 
     Raises: BundleError; RequestError if the file is missing, is not JSON or is no request of this model, or if a score
     would be no number.
@@ -21,6 +22,8 @@ def answer_request(folder: Path, query: Path) -> dict[str, Any]:
         body = json.loads(query.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{query}: cannot be read as JSON: {error}") from error
+    if isinstance(body, dict):
+        body = to_inputs(body, scorer.manifest.feature_schema)
     tensors = tensors_from_json(body)
     tasks = outputs_asked_for(body, scorer.manifest.tasks)
     scores_NT = scorer.scores(encode_request(tensors, scorer.manifest.feature_schema))

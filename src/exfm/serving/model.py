@@ -86,6 +86,13 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # kserve ships no types
     async def close(self) -> None:
         """Let go of what `open` took."""
 
+    def to_inputs(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return a JSON request with the protocol's inputs, in the place of what else a model takes.
+
+        Raises: RequestError if it is no request of this model.
+        """
+        return body
+
     def check_version(self, version: str) -> None:
         """Return if a request for `version` may be answered; empty leaves the choice to the server.
 

@@ -6,7 +6,7 @@ data of those tensors that have the parameter binary_data_size.
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from exfm.serving.wire import check_num_values, datatype_of, num_elements_of, ra
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
 BINARY_SIZE = "binary_data_size"
+
+ToInputs = Callable[[dict[str, Any]], dict[str, Any]]
+"""Makes a body of other forms into one with the protocol's inputs."""
 
 MAX_COMMAS_PER_ID = 2
 """In a body of the most values that are allowed: texts may hold some, too."""
@@ -37,10 +40,13 @@ class Query:
         return self.binary_outputs.get(output, self.parameters.get("binary_data_output") is True)
 
 
-def read_body(body: bytes, *, json_length: str | None, max_ids: int) -> Query:
+def read_body(
+    body: bytes, *, json_length: str | None, max_ids: int, to_inputs: ToInputs = lambda query: query
+) -> Query:
     """Return the request in a body; `json_length` is the extension's header as it came.
 
     One of far more than `max_ids` values is not read: it would take seconds, in which the server does nothing else.
+    What a model takes in the place of the protocol's inputs, `to_inputs` makes into those.
 
     Raises: RequestError, which says what is wrong with the body.
     """
@@ -65,6 +71,7 @@ def read_body(body: bytes, *, json_length: str | None, max_ids: int) -> Query:
         raise RequestError(f"the body is not JSON: {error}") from error
     if not isinstance(query, dict):
         raise RequestError(f"the body is a JSON {type(query).__name__}, expected an object with inputs")
+    query = to_inputs(query)
     return Query(
         request_id=_field(query, "id", str) or str(uuid.uuid4()),
         tensors=_tensors(query, binary, max_ids=max_ids),

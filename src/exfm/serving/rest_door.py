@@ -9,6 +9,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import fastapi
 import uvicorn
@@ -79,9 +80,14 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
     async def _answer(
         self, body: bytes, request: fastapi.Request, model: ServedModel, model_version: str, *, came_s: float
     ) -> Response:
-        json_length = request.headers.get(JSON_LENGTH_HEADER)
-        max_ids = model.config.max_ids
-        query = read_body(body, json_length=json_length, max_ids=max_ids)
+        read = partial(
+            read_body,
+            body,
+            json_length=request.headers.get(JSON_LENGTH_HEADER),
+            max_ids=model.config.max_ids,
+            to_inputs=model.to_inputs,
+        )
+        query = read()
         deadline = deadline_of(
             query.parameters.get(TIMEOUT), transport_s=None, default_ms=self._config.default_deadline_ms, came_s=came_s
         )
@@ -89,7 +95,7 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
         with spanned(model.spans, Stopwatch() if is_told else None, headers=request.headers.items) as stopwatch:
             if stopwatch is not None:  # once more: only now it is known that its time is asked for
                 with stopwatch.measure(Layer.DESERIALIZE):
-                    query = read_body(body, json_length=json_length, max_ids=max_ids)
+                    query = read()
             call = Call(
                 query.tensors,
                 deadline=deadline,

@@ -19,6 +19,7 @@ from exfm.errors import ConfigError, RequestError, ServingError
 from exfm.features.batch import NetBatches
 from exfm.features.oip import answer_parameters, require_numbers
 from exfm.features.request import RequestEncoder, input_specs
+from exfm.features.typed_request import ITEMS, to_inputs
 from exfm.models.carried_rows import Carried
 from exfm.models.dense_part import Unscored
 from exfm.models.device import CPU, device_of
@@ -180,6 +181,14 @@ class RankerModel(ServedModel):
     def get_output_types(self) -> list[dict[str, Any]]:
         """Return an output for each task."""
         return [{"name": task, "datatype": "FP32", "shape": [-1]} for task in self._scorer.manifest.tasks]
+
+    def to_inputs(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return a JSON request with the protocol's inputs, in the place of what a person typed."""
+        schema, items = self._scorer.manifest.feature_schema, body.get(ITEMS)
+        num_items = len(items) if isinstance(items, list) else 0
+        self.check_rows(num_items, kind="candidates")
+        self.check_size(num_items * len(schema.feature_names(["item"])))  # what is left out takes a value, too
+        return to_inputs(body, schema)
 
     async def predict(
         self,
