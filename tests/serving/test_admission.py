@@ -18,20 +18,12 @@ def test_a_request_over_the_bound_is_refused_until_another_is_answered() -> None
     admission.take()
 
 
-def test_to_look_for_a_place_takes_none() -> None:
-    admission = Admission("students", max_concurrency=1)
-    admission.check()
-    admission.check()
-    admission.take()
-    with pytest.raises(OverloadedError, match="'students' has 1 requests under way, and max_concurrency is 1"):
-        admission.check()
-
-
 def test_a_request_that_fails_gives_its_place_back() -> None:
     admission = Admission("students", max_concurrency=1)
 
     async def fail() -> None:
-        async with admission.under_way():
+        with admission.taken():
+            await admission.begin()
             raise ValueError("no scores")
 
     for _ in range(3):
@@ -43,7 +35,8 @@ def test_a_request_that_is_given_up_while_it_waits_gives_its_place_back() -> Non
     admission = Admission("students", max_concurrency=2)
 
     async def answer() -> None:
-        async with admission.under_way():
+        with admission.taken():
+            await admission.begin()
             await asyncio.sleep(60)
 
     async def give_up_both() -> None:
@@ -68,7 +61,8 @@ def coming(admission: Admission, *, num_requests: int, turns_between: int) -> tu
 
     async def answer() -> None:
         try:
-            async with admission.under_way():
+            with admission.taken():
+                await admission.begin()
                 refused_at_first.append(len(refused))
         except OverloadedError:
             refused.append(1)

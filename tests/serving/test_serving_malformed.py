@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pods import resident_bytes
-from serving_requests import grpc_inputs, make_request, offline_scores, scores_of
+from serving_requests import grpc_inputs, make_request, offline_scores, scores_of, typed_request
 from tritonclient.grpc import service_pb2 as pb
 
 from exfm.models.lookup import LookupBags
@@ -27,16 +27,16 @@ from exfm.serving.wire import INFER_METHOD
 pytestmark = pytest.mark.slow
 
 NUM_REQUESTS = 2_500
-"""Of each of the four kinds."""
+"""Of each of the four kinds, that are refused: twice as many are sent, of which some are answered after all."""
 NUM_BEFORE = 300
 """Good requests before, which fill caches."""
 NUM_SETTLING = 1_000
 """Malformed ones before memory is looked at: the first few widen a server's heap by some .6 MiB."""
 MAX_GROWTH_BYTES = 4 * 2**20
-"""Of a server's memory in the course of the others, 2.7 kB a request; measured: .3 MiB at most."""
+"""Of a server's memory in the course of the others, 1 kB a request; measured: .3 MiB at most, of half as many."""
 TIMEOUT_S = 30
 
-many = settings(max_examples=NUM_REQUESTS, database=None, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=2 * NUM_REQUESTS, database=None, suppress_health_check=list(HealthCheck))
 
 ENDS = {
     "answered",
@@ -80,8 +80,7 @@ def watched(serving: LocalServing, bundle: Path, *, server: int, ask: Ask, good:
     assert {ask(good) for _ in range(NUM_BEFORE)} == {"answered"}
     yield end
     assert resident_bytes(process.pid) - resident[0] < MAX_GROWTH_BYTES
-    assert ends.total() >= NUM_REQUESTS
-    assert ends["answered"] < ends.total() / 2, "most changes are to be noticed"
+    assert ends.total() - ends["answered"] >= NUM_REQUESTS
     scores = scores_of(serving.ask(make_request()))
     for task, values in offline_scores(bundle, make_request()).items():
         assert scores[task] == pytest.approx(values, abs=1e-5)
@@ -334,7 +333,7 @@ def test_malformed_messages_are_refused(serving: LocalServing, bundle: Path, ser
 
 def test_malformed_bodies_are_refused(serving: LocalServing, bundle: Path) -> None:
     url = f"{serving.rest_url}/v2/models/students/infer"
-    good = json.dumps(make_request()).encode()
+    good, typed = (json.dumps(one).encode() for one in (make_request(), typed_request()))
     with httpx.Client(trust_env=False, timeout=TIMEOUT_S) as client:
 
         def ask(body: bytes, *, length: str | None = None) -> str:
@@ -346,7 +345,7 @@ def test_malformed_bodies_are_refused(serving: LocalServing, bundle: Path) -> No
         with watched(serving, bundle, server=0, ask=ask, good=good) as end:
 
             @many
-            @given(request=bodies_with_lengths(good))
+            @given(request=bodies_with_lengths(good) | st.tuples(bodies(typed), st.none()))
             def send(request: tuple[bytes, str | None]) -> None:
                 body, length = request
                 end(ask(body, length=length))

@@ -31,6 +31,7 @@ NUM_AT_ONCE = 300
 BOUND = 8
 REQUEST = make_request(num_candidates=[100])
 LONG_MS = 30_000
+READY_METHOD = INFER_METHOD.replace("ModelInfer", "ModelReady")
 
 
 def start(bundle: Path, pods: Pods, *, shard: dict[str, Any] | None = None, **ranker: Any) -> tuple[Pod, list[Pod]]:
@@ -114,12 +115,12 @@ def stopped(pod: Pod) -> Iterator[None]:
         pod.server.process.send_signal(signal.SIGCONT)
 
 
-def answer_without_a_body(ranker: Pod) -> bytes:
-    """Return the beginning of the answer to a request of which no more than the headers comes."""
+def connect_without_a_body(ranker: Pod) -> socket.socket:
+    """Return the connection of a request of which no more than the headers comes."""
     url = urlsplit(ranker.rest_url)
-    with socket.create_connection((url.hostname, url.port or 0), timeout=10) as client:
-        client.sendall(b"POST /v2/models/students/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
-        return client.recv(1_000)
+    client = socket.create_connection((url.hostname, url.port or 0), timeout=30)
+    client.sendall(b"POST /v2/models/students/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
+    return client
 
 
 def test_while_all_places_are_taken_requests_are_refused_but_health_and_metrics_are_told(
@@ -141,7 +142,8 @@ def test_while_all_places_are_taken_requests_are_refused_but_health_and_metrics_
             ):
                 client.infer("students", grpc_inputs(make_request()))
             assert caught.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
-            assert answer_without_a_body(ranker).startswith(b"HTTP/1.1 429 "), "its body is not waited for"
+            with connect_without_a_body(ranker) as without_a_body:
+                assert without_a_body.recv(1_000).startswith(b"HTTP/1.1 429 "), "its body is not waited for"
             assert ranker.is_ready()
             with tritonclient.grpc.InferenceServerClient(ranker.grpc_address) as client:
                 assert client.is_model_ready("students")
@@ -183,8 +185,21 @@ def test_a_message_that_does_not_come_takes_no_place_for_long_and_is_not_waited_
             assert [one.code() for one in late] == [grpc.StatusCode.DEADLINE_EXCEEDED] * 2
             with pytest.raises(grpc.RpcError, match="the call ended without a message"):
                 begin(iter(()), timeout=10)
+            with pytest.raises(grpc.RpcError, match="the request did not come within 15 s"):
+                channel.stream_unary(READY_METHOD)(never(), timeout=30)
         finally:
             is_over.set()
+    assert ranker.ask()
+
+
+def test_a_body_that_does_not_come_takes_a_place_for_no_longer(bundle: Path, pods: Pods) -> None:
+    ranker, _ = start(bundle, pods, max_concurrency=2)
+    with connect_without_a_body(ranker) as stalled:
+        with connect_without_a_body(ranker):
+            wait_for(lambda: is_refused(ranker))  # or bodies without number would be kept
+        wait_for(lambda: not is_refused(ranker))
+        received = b"".join(iter(lambda: stalled.recv(1_000), b""))  # until it is closed
+        assert received.startswith(b"HTTP/1.1 504 ")
     assert ranker.ask()
 
 

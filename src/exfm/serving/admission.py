@@ -6,8 +6,8 @@ before a request is begun the loop turns until no more come.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from prometheus_client import Counter
 
@@ -49,22 +49,14 @@ class Admission:
 
         Raises: OverloadedError if too many are under way.
         """
-        self.check()
         self._num_come += 1
-        self._num_taken += 1
-
-    def check(self) -> None:
-        """Return if a request would be taken now, so that the body of one that is not need not be kept.
-
-        Raises: OverloadedError if too many are under way; it counts as refused.
-        """
         if self._num_taken >= self._max_concurrency:
-            self._num_come += 1
             self._refused.inc()
             raise OverloadedError(
                 f"{self._model!r} has {self._num_taken} requests under way, and max_concurrency is "
                 f"{self._max_concurrency}: try again in a moment; if it goes on, add servers"
             )
+        self._num_taken += 1
 
     def release(self) -> None:
         """Give the place of a request back."""
@@ -91,12 +83,11 @@ class Admission:
             if num_quiet == num_needed:
                 return
 
-    @asynccontextmanager
-    async def under_way(self) -> AsyncIterator[None]:
-        """Take a request, and begin and answer it in a block; raises as `take`."""
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Take a request, which is read, begun and answered in a block; raises as `take`."""
         self.take()
         try:
-            await self.begin()
             yield
         finally:
             self.release()

@@ -72,7 +72,8 @@ class StatusInterceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # 
 class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ships no types
     """Refuses requests over the bound before their message is read; health and metadata are always answered.
 
-    To gRPC a request is a stream of one message: that alone is handed over before it is there.
+    To gRPC a call is a stream of one message: that alone is handed over before it is there, and may be waited for no
+    longer than `arriving` does.
     """
 
     def __init__(self, admission: Admission, *, max_ids: int) -> None:
@@ -81,23 +82,26 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return what handles a call; the arguments are gRPC's."""
-        if handler_call_details.method != INFER_METHOD:
-            return await continuation(handler_call_details)
-        try:
-            self._admission.take()
-        except OverloadedError as error:
-            return grpc.stream_unary_rpc_method_handler(_raise(error))
-        call = asyncio.current_task()
-        assert call is not None, "gRPC makes a task of each call"
-        call.add_done_callback(lambda _: self._admission.release())  # also of one that is broken off
+        is_request = handler_call_details.method == INFER_METHOD
+        if is_request:
+            try:
+                self._admission.take()
+            except OverloadedError as error:
+                return grpc.stream_unary_rpc_method_handler(_raise(error))
+            call = asyncio.current_task()
+            assert call is not None, "gRPC makes a task of each call"
+            call.add_done_callback(lambda _: self._admission.release())  # also of one that is broken off
         handler = await continuation(handler_call_details)
+        if handler is None:  # no such method
+            return None
 
         async def answer(_: Any, context: Any) -> Any:
             return await handler.unary_unary(await _message_of(context), context)
 
+        read = handler.request_deserializer
         return grpc.stream_unary_rpc_method_handler(
             answer,
-            request_deserializer=partial(self._read, read=handler.request_deserializer),
+            request_deserializer=partial(self._read, read=read) if is_request else read,
             response_serializer=handler.response_serializer,
         )
 

@@ -69,10 +69,10 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
         if not self._infers:
             raise HTTPException(403, "this server answers on its gRPC port only, to clients with a certificate (--tls)")
         model = self._models.find(model_name, version=model_version)
-        model.admission.check()
-        body = await self._read(request)
-        came_s = time.monotonic()
-        async with model.admission.under_way():
+        with model.admission.taken():  # before its body is here, or bodies without number would be kept
+            body = await self._read(request)
+            came_s = time.monotonic()
+            await model.admission.begin()
             response = await self._answer(body, request, model, model_version, came_s=came_s)
         model.seconds.answered(came_s=came_s)
         return response
