@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from exfm.errors import RequestError, ServingError
 from exfm.serving.tracing.breakdown import Breakdown, Layer, ShardBreakdown, Spent
-from exfm.serving.tracing.spans import read_trace_note, trace_note
+from exfm.serving.tracing.spans import is_sampled, read_trace_note, trace_note
 from exfm.serving.tracing.stopwatch import Stopwatch, awaited, timed, wants_breakdown
 
 MS = 1_000_000
@@ -33,6 +33,12 @@ def test_a_streams_note_brings_a_traces_headers(headers: dict[str, str]) -> None
 
 def test_a_note_that_holds_traceparent_alone_is_that_header() -> None:
     assert list(read_trace_note(b"00-1-2-01")) == [("traceparent", "00-1-2-01")]
+
+
+def test_a_trace_is_sampled_whose_flags_say_so() -> None:
+    flags = {flag: is_sampled({"traceparent": f"00-{'1' * 32}-{'2' * 16}-{flag}"}) for flag in ("00", "01", "02", "03")}
+    assert flags == {"00": False, "01": True, "02": False, "03": True}
+    assert not is_sampled({})
 
 
 @given(outer=LAYERS, inner=LAYERS)

@@ -23,7 +23,7 @@ from exfm.serving.stream.resolving import host_of, resolve
 from exfm.serving.stream.tls import client_context
 from exfm.serving.tls import TlsFiles
 from exfm.serving.tracing.breakdown import Layer
-from exfm.serving.tracing.spans import carried_on, trace_note
+from exfm.serving.tracing.spans import carried_on, is_sampled, trace_note
 from exfm.serving.tracing.stopwatch import awaited, timed
 
 Parsed = TypeVar("Parsed")
@@ -106,7 +106,7 @@ class StreamLink(ShardLink):
                 bundle_id=self.shard.bundle_id,
                 allowed_us=int(remaining_s * 1e6),
             )
-        if stopwatch is not None:
+        if stopwatch is not None or is_sampled(carried_on()):
             frame = b"".join(with_note([frame], trace_note(carried_on())))
         if len(frame) > self._config.max_message_bytes:
             raise RequestError(
@@ -120,12 +120,13 @@ class StreamLink(ShardLink):
             raise self.late(call.deadline) from error
         except RequestError as error:
             raise self.too_much(str(error)) from error
-        if stopwatch is None or answer.kind == Kind.ERROR:
+        if answer.kind != Kind.TRACED_ANSWER:
             return self._read(answer, call)
         with timed(stopwatch, Layer.DESERIALIZE_SUMS):
-            plain, note = split_note(answer)
+            plain, note = self._parsed(split_note, answer)
             sums = self._read(plain, call)
-        stopwatch.told(note)
+        if stopwatch is not None:
+            stopwatch.told(note)
         return sums
 
     def _read(self, answer: Frame, call: ShardCall) -> NetSums:

@@ -4,7 +4,8 @@ Off unless an OTLP endpoint is in the environment, as OpenTelemetry names it; it
 request is traced whose client says so by W3C's traceparent, or that OTEL_TRACES_SAMPLER chooses. One that is not
 takes 0.02 ms of CPU time more, and one that is 0.3 ms at each server (in a tight loop, busy shared cores, 2026-11).
 
-Whether or not spans are made, what a request's answer asks of others by gRPC carries on the trace that it is part of.
+Whether or not spans are made, what a request's answer asks of others carries on the trace that it is part of: by
+gRPC always, and by streams, where shards then take its time, if the trace is sampled.
 """
 
 import os
@@ -114,6 +115,11 @@ def spanned(
 def carried_on() -> Mapping[str, str]:
     """Return the headers of TRACE_HEADERS, or none, for what the request that is being answered asks of others."""
     return _CARRIED_ON.get() or {}
+
+
+def is_sampled(context: Mapping[str, str]) -> bool:
+    """Return whether a trace's headers, as `carried_on` has them, say that its spans are kept."""
+    return bool(int(context.get(TRACEPARENT, "0")[-1], 16) & 1)  # the last bit of its flags
 
 
 def trace_note(context: Mapping[str, str]) -> bytes:
