@@ -16,6 +16,7 @@ class DnsServer:
     def __init__(self) -> None:
         self.names: dict[str, list[str]] = {}
         self.num_questions = 0
+        self.is_silent = False
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve)
@@ -41,6 +42,8 @@ class DnsServer:
             if not question:
                 return
             self.num_questions += 1
+            if self.is_silent:
+                continue
             self._socket.sendto(self._answer(question), client)
 
     def _answer(self, message: bytes) -> bytes:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection
-from itertools import count
+from itertools import chain, count
 from typing import TypeVar
 
 import grpc
@@ -27,6 +27,9 @@ from exfm.serving.tracing.spans import carried_on, is_sampled, trace_note
 from exfm.serving.tracing.stopwatch import awaited, timed
 
 Parsed = TypeVar("Parsed")
+
+Problem = tuple[grpc.StatusCode, str]
+"""Why there is no connection, as a shard would say it."""
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ class StreamLink(ShardLink):
         self._next_lookup_s = 0.0
         self._turns, self._turns_of_others = count(), count()
         self._next_request = 0
-        self._problem = (grpc.StatusCode.UNAVAILABLE, "no connection yet")
+        self._problem: Problem = (grpc.StatusCode.UNAVAILABLE, "no connection yet")
         self._retry_at_s = 0.0
         self._opened = asyncio.Event()
         self._retried = RETRIED.labels(shard=str(shard.shard))
@@ -178,18 +181,30 @@ class StreamLink(ShardLink):
         return self._attempt
 
     async def _connect_all(self) -> None:
+        """Connect to all servers that are missing; known ones do not wait for DNS, which may be slow or away."""
         clock = asyncio.get_running_loop().time
-        if clock() >= self._next_lookup_s or self._missing():
-            try:
-                self._places = await resolve(self.address, timeout_s=CONNECT_S)
-                self._next_lookup_s = clock() + RESOLVE_S
-            except ShardUnavailableError as error:  # DNS may be away for a while: those that it had stay
-                self._problem = (grpc.StatusCode.UNAVAILABLE, str(error))
-        for gone in self._connections.keys() - set(self._places):
-            self._retire(gone)
-        await asyncio.gather(*(self._open(place) for place in self._missing()))
+        known = self._missing()
+        if known or clock() >= self._next_lookup_s:
+            problems = chain(*await asyncio.gather(self._open_all(known), self._open_others(known)))
+            # That a server is another one's tells only if there is none that may come back.
+            mismatch = grpc.StatusCode.FAILED_PRECONDITION
+            self._problem = min(problems, key=lambda one: one[0] == mismatch, default=self._problem)
         if not self._connections:
             self._retry_at_s = clock() + self._config.max_reconnect_backoff_ms * 1e-3
+
+    async def _open_others(self, known: Collection[Place]) -> list[Problem]:
+        """Look the name up, leave the servers that it has no more, and connect to those that were not known."""
+        try:
+            self._places = await resolve(self.address, timeout_s=CONNECT_S)
+        except ShardUnavailableError as error:  # those that it had stay
+            return [(grpc.StatusCode.UNAVAILABLE, str(error))]
+        self._next_lookup_s = asyncio.get_running_loop().time() + RESOLVE_S
+        for gone in self._connections.keys() - set(self._places):
+            self._retire(gone)
+        return await self._open_all([place for place in self._missing() if place not in known])
+
+    async def _open_all(self, places: Collection[Place]) -> list[Problem]:
+        return [one for one in await asyncio.gather(*map(self._open, places)) if one is not None]
 
     def _missing(self) -> list[Place]:
         """Return where there is no connection, or one under another certificate than there is now."""
@@ -199,7 +214,7 @@ class StreamLink(ShardLink):
             if place not in self._connections or self._connections[place].tls != self._tls
         ]
 
-    async def _open(self, place: Place) -> None:
+    async def _open(self, place: Place) -> Problem | None:
         tls = self._tls
         connection = ShardConnection(
             self, place, tls=tls, max_body_bytes=self._config.max_message_bytes, staging=self._staging
@@ -213,18 +228,23 @@ class StreamLink(ShardLink):
                 )
                 await connection.greet()
         except (OSError, ValueError) as error:  # ssl.SSLError and TimeoutError are OSErrors
-            self._problem = (grpc.StatusCode.UNAVAILABLE, f"{where}: {str(error) or 'no answer'}")
-            return
+            if place not in self._places:
+                return None
+            return (grpc.StatusCode.UNAVAILABLE, f"{where}: {str(error) or 'no answer'}")
         except VersionMismatchError as error:
-            self._problem = (grpc.StatusCode.FAILED_PRECONDITION, f"{where}: {error}")
-            self.mismatched(self._problem[1])
-            return
+            found = f"{where}: {error}"
+            self.mismatched(found)
+            return (grpc.StatusCode.FAILED_PRECONDITION, found)
+        if place not in self._places:  # DNS has it no more since the attempt began
+            connection.transport.abort()
+            return None
         if place in self._connections:
             self._retire(place)
         if not self._connections:
             logger.info("%s: connected", self)
         self._connections[place] = connection
         self._opened.set()
+        return None
 
     def _retire(self, place: Place) -> None:
         """Ask this server nothing more, and close its connection after the last answer."""

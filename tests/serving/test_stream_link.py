@@ -1,0 +1,105 @@
+"""How a ranker finds a shard's servers by streams when DNS or servers fail it; the servers here only greet."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from dns_server import DnsServer
+
+from exfm.errors import ShardUnavailableError, VersionMismatchError
+from exfm.serving.call import Deadline
+from exfm.serving.config import RankerConfig
+from exfm.serving.ranker.link import ShardId
+from exfm.serving.ranker.stream_link import StreamLink
+from exfm.serving.stream.frames import HEAD, greeting_frame
+
+SHARD = ShardId("students", "ab" * 32, 0, dims={"user": 4}, row_bytes={"user": np.array([8])})
+NAME = "shard-0.exfm"
+
+
+class Greeter:
+    """A server that says which bundle's it is, and its connections."""
+
+    def __init__(self, bundle_id: str = SHARD.bundle_id) -> None:
+        self.writers: list[asyncio.StreamWriter] = []
+        self.delay_s = 0.0
+        self._greeting = greeting_frame(bundle_id=bundle_id, shard=SHARD.shard)
+
+    @asynccontextmanager
+    async def serving(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[int]:
+        """Serve there, and yield the port."""
+        async with await asyncio.start_server(self._greet, host, port) as server:
+            yield server.sockets[0].getsockname()[1]
+
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        while await reader.read(HEAD.size):
+            await asyncio.sleep(self.delay_s)
+            writer.write(self._greeting)
+        writer.close()
+
+
+@asynccontextmanager
+async def linked(address: str) -> AsyncIterator[StreamLink]:
+    link = StreamLink(SHARD, address, tls=None, config=RankerConfig())
+    try:
+        yield link
+    finally:
+        await link.close()
+        await asyncio.sleep(0.05)  # for the other end to hear of it
+
+
+def test_a_known_server_is_found_again_while_dns_is_away(dns: DnsServer) -> None:
+    async def lose_and_find() -> None:
+        greeter = Greeter()
+        dns.names = {NAME: ["127.0.0.1"]}
+        async with greeter.serving() as port, linked(dns.address_of(NAME, port)) as link:
+            await link.check_ready(deadline=Deadline.after(10))
+            dns.is_silent = True
+            greeter.writers.pop().close()
+            while not greeter.writers:
+                await asyncio.sleep(0.01)
+                await link.check_ready(deadline=Deadline.after(10))
+            await link.check_ready(deadline=Deadline.after(1))  # DNS is given 2 s
+
+    asyncio.run(lose_and_find())
+
+
+def test_a_server_that_dns_has_no_more_is_left_though_it_is_there_still(dns: DnsServer) -> None:
+    async def lose_and_move() -> None:
+        old, new = Greeter(), Greeter()
+        dns.names = {NAME: ["127.0.0.1"]}
+        async with (
+            old.serving() as port,
+            new.serving("127.0.0.2", port),
+            linked(dns.address_of(NAME, port)) as link,
+        ):
+            await link.check_ready(deadline=Deadline.after(10))
+            dns.names = {NAME: ["127.0.0.2"]}
+            old.delay_s = 0.3  # DNS answers before
+            old.writers.pop().close()
+            while not (old.writers and new.writers):
+                await asyncio.sleep(0.01)
+                await link.check_ready(deadline=Deadline.after(10))
+            while not old.writers[-1].is_closing():
+                await asyncio.sleep(0.01)
+            await link.check_ready(deadline=Deadline.after(10))
+            assert not new.writers[-1].is_closing()
+
+    asyncio.run(asyncio.wait_for(lose_and_move(), 30))
+
+
+@pytest.mark.parametrize("is_one_away", [True, False])
+def test_a_name_whose_servers_are_anothers_is_a_mismatch_unless_one_may_come_back(
+    dns: DnsServer, is_one_away: bool
+) -> None:
+    async def ask() -> None:
+        dns.names = {NAME: ["127.0.0.1", "127.0.0.2"] if is_one_away else ["127.0.0.1"]}
+        async with Greeter("cd" * 32).serving() as port, linked(dns.address_of(NAME, port)) as link:
+            await link.check_ready(deadline=Deadline.after(10))
+
+    error = ShardUnavailableError if is_one_away else VersionMismatchError
+    with pytest.raises(error, match=r"127\.0\.0\.2:" if is_one_away else "serves shard 0 of bundle cdcd"):
+        asyncio.run(ask())
