@@ -1,9 +1,9 @@
 """Certificates between a ranker and its shards."""
 
 import shutil
-import socket
+import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,9 @@ from pods import Load, Pod, Pods, free_ports, wait_for
 from serving_requests import make_request, offline_scores, scores_of
 from tritonclient.utils import InferenceServerException
 
+from exfm.artifact.bundle import BundleManifest
 from exfm.errors import ConfigError
+from exfm.serving.stream.frames import HEAD, PING_FRAME, greeting_frame
 from exfm.serving.tls import TlsFolder, read_tls
 
 NAMES = ("shard-0.exfm", "shard-1.exfm")
@@ -283,22 +285,76 @@ def test_servers_without_their_certificate_do_not_start(bundle: Path, pods: Pods
         assert pod.lines()[-1].startswith(f"error: {tmp_path}/nowhere/tls.crt: cannot be read (No such file")
 
 
-@pytest.mark.slow
-def test_a_peer_that_stops_in_the_midst_of_a_handshake_is_left(
-    bundle: Path, authority: Authority, tmp_path: Path
-) -> None:
+@pytest.fixture
+def stream_shard(bundle: Path, authority: Authority, tmp_path: Path) -> Iterator[Pod]:
+    """Return a shard that answers streams of clients with a certificate; it hangs up on who is silent for 8 s."""
     folder = authority.issue(tmp_path / "shard", NAMES[0])
     pods = Pods(tmp_path, "stream")
-    shard = pods.shard(bundle, 0, settings={"stream_silence_s": 8}, arguments=["--tls", str(folder)])
+    shard = pods.shard(bundle, 0, settings={"stream_silence_s": 8, "drain_s": 2}, arguments=["--tls", str(folder)])
     try:
         shard.wait_until_ready()
-        host, port = shard.lookup_address.split(":")
-        with socket.create_connection((host, int(port)), timeout=30) as peer:
-            peer.sendall(b"\x16\x03\x01")  # of a record, some
-            began_s = time.monotonic()
-            with suppress(ConnectionResetError):
-                assert peer.recv(1) == b""
-            assert 3 < time.monotonic() - began_s < 15
+        yield shard
     finally:
         shard.server.process.terminate()
     assert shard.exit_code() == 0
+
+
+def context_of(client: Authority | None, tmp_path: Path) -> ssl.SSLContext:
+    """Return how a client connects to the shard, with a certificate of somebody's or none."""
+    context = ssl.create_default_context(cafile=tmp_path / "shard" / "ca.crt")
+    if client is not None:
+        folder = client.issue(tmp_path / "client", "ranker.exfm")
+        context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    return context
+
+
+@pytest.mark.slow
+def test_a_stream_is_greeted_only_by_tls_and_with_a_certificate(
+    stream_shard: Pod, bundle: Path, authority: Authority, stranger: Authority, tmp_path: Path
+) -> None:
+    def greeting(client: Authority | None) -> bytes:
+        with (
+            suppress(ssl.SSLError, ConnectionError),
+            stream_shard.connect() as plain,
+            context_of(client, tmp_path).wrap_socket(plain, server_hostname=NAMES[0]) as peer,
+        ):
+            peer.sendall(PING_FRAME)
+            return peer.recv(65_536)
+        return b""
+
+    expected = greeting_frame(bundle_id=BundleManifest.read(bundle).bundle_id, shard=0)
+    assert greeting(authority) == expected
+    assert greeting(None) == greeting(stranger) == b""
+    with stream_shard.connect() as plain, suppress(ConnectionError):
+        plain.sendall(PING_FRAME)
+        assert expected[: HEAD.size] not in plain.recv(65_536)
+
+
+@pytest.mark.slow
+def test_a_stream_of_an_authority_that_is_trusted_no_more_is_broken_off(
+    stream_shard: Pod, authority: Authority, stranger: Authority, tmp_path: Path
+) -> None:
+    context = context_of(authority, tmp_path)
+    with stream_shard.connect() as plain, context.wrap_socket(plain, server_hostname=NAMES[0]) as peer:
+        peer.sendall(PING_FRAME)
+        assert peer.recv(65_536)
+        swap(tmp_path / "shard", lambda new: (new / "ca.crt").write_bytes(stranger.ca.cert_pem.bytes()))
+
+        def is_broken_off() -> bool:
+            try:
+                peer.sendall(PING_FRAME)
+                return not peer.recv(65_536)
+            except (ConnectionError, ssl.SSLError):
+                return True
+
+        wait_for(is_broken_off)
+
+
+@pytest.mark.slow
+def test_a_peer_that_stops_in_the_midst_of_a_handshake_is_left(stream_shard: Pod) -> None:
+    with stream_shard.connect() as peer:
+        peer.sendall(b"\x16\x03\x01")  # of a record, some
+        began_s = time.monotonic()
+        with suppress(ConnectionResetError):
+            assert peer.recv(1) == b""
+        assert 3 < time.monotonic() - began_s < 15

@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+import torch
 from pods import Pod, Pods, receive, wait_for
 from serving_requests import make_request
 
@@ -87,6 +88,18 @@ def test_requests_of_a_connection_are_looked_up_together_and_what_is_wrong_fails
     assert bundle_id == manifest.bundle_id
     assert sums.keys() == bags.keys()
     assert (shard.counted(COUNT) - before[0], shard.counted(SUM) - before[1]) == (1, 2)
+
+
+def test_a_sequences_rows_come_one_by_one(
+    shard: Pod, manifest: BundleManifest, tables: dict[str, torch.Tensor]
+) -> None:
+    item = LookupBags(np.array([2**52, 0, 2**52], dtype=np.uint64), lengths_LB=np.ones((1, 3), dtype=np.int32))
+    bags: Bags = {"user": LookupBags.of_none(1), "item": item}  # of shard 0, item_id's rows 1, 0 and 1 of 2**12
+    with shard.connect() as peer:
+        peer.sendall(ask_frame(bags, request=0, shard=0, bundle_id=manifest.bundle_id, allowed_us=10**7))
+        [frame] = frames_of(peer, 1)
+    _, sums = read_answer(frame)
+    np.testing.assert_allclose(sums["item"], tables["item"][[1, 0, 1]].numpy(), atol=1e-6)
 
 
 def test_a_batch_has_no_more_ids_than_a_request_may_have(shard: Pod, bags: Bags, manifest: BundleManifest) -> None:
