@@ -15,7 +15,7 @@ from exfm.deploy.config import DeployConfig
 from exfm.deploy.release import Release
 from exfm.environment import COMPUTE_ENVIRONMENT
 from exfm.serving.command_line import server_parser
-from exfm.serving.config import RankerConfig, ServerConfig
+from exfm.serving.config import RankerConfig, ShardConfig
 
 WRITTEN = {
     f"{path.relative_to(MANIFESTS)}: {document['kind']} {document['metadata']['name']}": document
@@ -125,7 +125,7 @@ def test_servers_know_their_arguments(name: str) -> None:
 
 
 def test_servers_know_their_settings_and_end_within_their_grace_period() -> None:
-    for kind, key in ((RankerConfig, "ranker.yaml"), (ServerConfig, "shard.yaml")):
+    for kind, key in ((RankerConfig, "ranker.yaml"), (ShardConfig, "shard.yaml")):
         config = kind.parse(yaml.safe_load(SETTINGS[key]), source=key)
         assert config.lame_duck_s + config.drain_s < deploy.GRACE_PERIOD_S
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from pods import LONG_S, children_of, wait_for
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from serving_requests import ask_by_grpc, make_request
 from tritonclient.utils import InferenceServerException
 
@@ -21,7 +21,7 @@ from exfm.artifact.bundle import BundleManifest, tables_file
 from exfm.errors import BundleError, ConfigError, DeadlineError, ServingError, ShardUnavailableError
 from exfm.serving.bundle_part import read_manifest, verify_files
 from exfm.serving.client import ask
-from exfm.serving.config import Device, RankerConfig, ShardConfig
+from exfm.serving.config import Address, Device, RankerConfig, ShardConfig
 from exfm.serving.local import LocalServing, serve_local
 from exfm.serving.processes import claim_ports
 
@@ -224,6 +224,20 @@ def test_a_server_for_a_gpu_that_is_not_there_does_not_start(bundle: Path, serve
         serve_local(bundle, ranker=RankerConfig(device=device["ranker"]), shard=ShardConfig(device=device["shard"])),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "shard", ":8082", "a:0", "a:65536", "a:70000", "dns://[::1]:53/a:1", "dns://a:99999/b:1", "dns:///a:1"],
+)
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Address).validate_python(address)
+
+
+@pytest.mark.parametrize("address", ["a:1", "10.0.0.1:65535", "dns://10.0.0.1:53/a.b:8082", "dns://10.0.0.1/a:8082"])
+def test_an_address_may_name_a_dns_server(address: str) -> None:
+    assert TypeAdapter(Address).validate_python(address) == address
 
 
 def test_what_lies_in_the_hosts_memory_is_not_for_a_gpu() -> None:

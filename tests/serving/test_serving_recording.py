@@ -118,6 +118,19 @@ def test_no_more_bytes_are_recorded_than_asked_for(
     assert 2**19 < sum(file.stat().st_size for file in tmp_path.rglob("requests-*")) < 2**20
 
 
+@pytest.mark.parametrize(("before_kib", "is_recorded"), [(700, True), (1_024, False)])
+def test_what_earlier_starts_of_the_host_left_counts(
+    manifest: BundleManifest, batches: NetBatches, tmp_path: Path, before_kib: int, is_recorded: bool
+) -> None:
+    before = tmp_path / f"{manifest.name}-20260101T000000-{socket.gethostname()}-1"
+    before.mkdir()
+    (before / "requests-00000.safetensors").write_bytes(bytes(before_kib * 1024))
+    record(manifest, RankerConfig(trace_folder=str(tmp_path), trace_max_mib=1), batches, 5_000)
+    sizes = [file.stat().st_size for file in tmp_path.rglob("requests-*")]
+    assert (len(sizes) > 1) == is_recorded
+    assert sum(sizes) <= 2**20
+
+
 def test_a_share_of_the_requests_is_recorded_at_random(
     manifest: BundleManifest, batches: NetBatches, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """What a shard's stream door bears from peers that are slow, silent or greedy."""
 
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -7,13 +8,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from pods import Pod, Pods, receive, resident_bytes
+from pods import Pod, Pods, receive, resident_bytes, wait_for
 
 from exfm.serving.stream.frames import HEAD, PING_FRAME, Kind
 
 pytestmark = pytest.mark.slow
 
 SILENCE_S = 8
+BROKEN_OFF = 'exfm_failed_requests_total{code="CANCELLED"}'
 GREETING_BYTES = HEAD.size + 32
 MIB = 2**20
 
@@ -69,6 +71,21 @@ def test_a_request_over_the_limit_is_refused_and_the_next_is_read(shard: Pod) ->
             peer.sendall(bytes(MIB))
         peer.sendall(bytes(1))
         ping(peer)
+
+
+def test_requests_of_a_peer_that_is_gone_are_broken_off_and_counted(shard: Pod) -> None:
+    assert shard.counted(BROKEN_OFF) == 0
+    process = shard.server.process
+    process.send_signal(signal.SIGSTOP)  # or they would be answered as they come
+    try:
+        with shard.connect() as peer:
+            for number in range(100):
+                peer.sendall(HEAD.pack(Kind.ASK, 0, 0, 0, number))
+    finally:
+        process.send_signal(signal.SIGCONT)
+    wait_for(lambda: shard.counted(BROKEN_OFF) > 0)
+    with shard.connect() as another:
+        ping(another)
 
 
 @pytest.mark.parametrize("kind", [Kind.PING, Kind.ANSWER, 99])

@@ -1,8 +1,9 @@
 """Settings of the servers."""
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from exfm.artifact.answers import AnswerForm
 from exfm.config import Config
@@ -10,7 +11,18 @@ from exfm.models.config import Precision
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
-Address = Annotated[str, StringConstraints(pattern=r"^(dns://[^\s,/]+/)?[^\s:,/]+:[0-9]{1,5}$")]
+
+def _check_ports(address: str) -> str:
+    if not all(0 < int(port) < 2**16 for port in re.findall(r":([0-9]+)", address)):
+        raise ValueError(f"{address}: a port is 1 to 65,535")
+    return address
+
+
+Address = Annotated[
+    str,
+    StringConstraints(pattern=r"^(dns://[^\s:,/]+(:[0-9]{1,5})?/)?[^\s:,/]+:[0-9]{1,5}$"),
+    AfterValidator(_check_ports),
+]
 """host:port; all addresses that DNS has for the host are servers of one shard (a headless Service). In gRPC's form
 dns://SERVER:PORT/host:port, that DNS server is asked instead of the system's."""
 
@@ -81,7 +93,8 @@ class ServerConfig(Config):
     large dense layers. With 2 on two cores, 512 candidates of a DRM3-like model took 0.55 of the time and 1.03 of the
     CPU time with MLPerf's layers, 0.82 and 1.23 with small ones (Intel Xeon, 2026-11)."""
     drain_s: Annotated[int, Field(ge=0, le=600)] = 10
-    """Time for requests under way to end once a server takes no more, in seconds; 0 to 600. 0 breaks them off."""
+    """Time for requests under way to end once a server takes no more, or on a stream under a certificate that was
+    replaced, in seconds; 0 to 600. 0 breaks them off."""
     lame_duck_s: Annotated[int, Field(ge=0, le=600)] = 0
     """Time after SIGTERM in which a server says that it is not ready but still answers, in seconds; 0 to 600. In a pod,
     the seconds until every client has heard of it: some 10. 0, the default, suits a machine where nobody balances
@@ -173,13 +186,13 @@ class RankerConfig(ServerConfig):
     """Memory for whole tables of items, as the bundle encodes them, for which no shard is asked, in MiB (2**20 bytes),
     1 to 1,048,576. 0, the default: none is held. Those of fewest rows are taken, out of the shards' files, which must
     be where the ranker's are. With 4 MiB, 35 of 52 tables, a model like DRM1 got 71 % fewer bytes of sums, and took
-    0.78 of the CPU time by gRPC, 0.92 by streams (512 candidates, loopback; chance: 0.97 to 1.07); one of 12 small
-    tables with 64 candidates took 1.08. A ranker that holds all tables takes none."""
+    0.78 of the CPU time by gRPC, 0.92 by streams (512 candidates, loopback, before huge pages; chance: 0.97 to 1.07);
+    one of 12 small tables with 64 candidates took 1.08. A ranker that holds all tables takes none."""
     cache_mib: CacheMib = 0
     """Memory for items met before, whose embeddings are not asked for again, in MiB (2**20 bytes), 1 to 65,536: 4 B
     a dim of all tables of items, and 48 B. 0, the default: none is kept. An item is met again if all of its ids are the
-    same. Of 512 items 0.72 known, a model like DRM1 took 0.80 of the CPU time by gRPC and 0.91 by streams, one of 12
-    small tables 0.99 and 1.07; where none is known, 1.03 and 1.07 by streams (loopback; chance: 0.97 to 1.07)."""
+    same. With 0.86 of 512 items known, a model like DRM1 took 0.87 of the CPU time by gRPC and 0.94 by streams; where
+    none is known, 1.05 by streams (loopback, small dense layers; chance: 1.00)."""
     trace_folder: str = ""
     """Folder, new or not, in which each start of a ranker records the requests that it gets, for `exfm shard
     statistics`: hashed ids, nothing else. In a pod a folder below /tmp, which goes with the pod. Empty, the default:
@@ -187,8 +200,9 @@ class RankerConfig(ServerConfig):
     trace_max_requests: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     """Requests recorded after one start at most; 1 to 10,000,000."""
     trace_max_mib: Annotated[int, Field(ge=1, le=1_048_576)] = 128
-    """Size of what is recorded after one start at most, in MiB (2**20 bytes), 1 to 1,048,576: some 40,000 requests of
-    100 candidates with four ids. A pod's /tmp has 256 MiB, and one that fills it is ended."""
+    """Size of what a start records at most, with what earlier ones of its host left there, in MiB (2**20 bytes), 1 to
+    1,048,576: some 40,000 requests of 100 candidates with four ids. A pod's /tmp has 256 MiB, which its container's
+    restarts share, and a pod that fills it is ended."""
     trace_sampling_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Probability with which a request is recorded; more than 0, at most 1."""
     trace_seed: Annotated[int, Field(ge=0)] = 0

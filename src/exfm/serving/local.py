@@ -159,7 +159,8 @@ def serve_until_stopped(
                     if shard.name not in lost and shard.process.poll() is not None:
                         lost.add(shard.name)
                         announce(
-                            f"{shard.name} has ended: requests fail (503, UNAVAILABLE) until this is started again"
+                            f"{shard.name} has ended: requests fail (503, UNAVAILABLE), or are degraded where "
+                            "when_shard_fails says so, until this is started again"
                         )
                 time.sleep(_POLL_S)
     except _Stopped:

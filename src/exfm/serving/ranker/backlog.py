@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -111,6 +112,17 @@ def starts_of_host(parent: Path, *, model: str) -> dict[Path, int]:
     form = re.compile(rf"{re.escape(model)}-\d{{8}}T\d{{6}}-{re.escape(socket.gethostname())}-(\d{{1,9}})")
     folders = parent.iterdir() if parent.is_dir() else ()
     return {folder: int(match[1]) for folder in folders if (match := form.fullmatch(folder.name))}
+
+
+def bytes_of_starts(parent: Path, *, model: str, pattern: str) -> int:
+    """Return the size of these files of all starts of this host there; what is taken away meanwhile does not count."""
+    size_bytes = 0
+    for folder in starts_of_host(parent, model=model):
+        with suppress(OSError):
+            for file in folder.glob(pattern):
+                with suppress(OSError):
+                    size_bytes += file.stat().st_size
+    return size_bytes
 
 
 def has_ended(pid: int) -> bool:

@@ -18,7 +18,7 @@ from exfm.errors import ConfigError, StorageError
 from exfm.features.batch import Bags, NetBatches
 from exfm.schema import NETS, Net, Schema
 from exfm.serving.config import RankerConfig
-from exfm.serving.ranker.backlog import Backlog, Limits, folder_of_this_start
+from exfm.serving.ranker.backlog import Backlog, Limits, bytes_of_starts, folder_of_this_start
 
 logger = logging.getLogger(__name__)
 
@@ -57,13 +57,13 @@ class _Waiting:
 class Recorder:
     """Takes requests, a share of them at random, until there are as many, or as many bytes, as the settings allow."""
 
-    def __init__(self, writer: TraceWriter, schema: Schema, config: RankerConfig) -> None:
-        """Write with `writer`, from a thread of its own."""
+    def __init__(self, writer: TraceWriter, schema: Schema, config: RankerConfig, *, room_bytes: int) -> None:
+        """Write so much with `writer`, from a thread of its own."""
         self._writer = writer
         self._schema = schema
         self._config = config
         self._random = random.Random(config.trace_seed)
-        self._max_values = config.trace_max_mib * 2**20 // VALUE_BYTES
+        self._max_values = room_bytes // VALUE_BYTES
         self._is_full = False
         self._num_taken = self._values_taken = 0
         limits = Limits(
@@ -81,6 +81,7 @@ class Recorder:
             return None
         folder = folder_of_this_start(config.trace_folder, model=manifest.name)
         try:
+            before_bytes = bytes_of_starts(folder.parent, model=manifest.name, pattern="*")
             writer = TraceWriter(
                 folder,
                 model=manifest.name,
@@ -88,12 +89,17 @@ class Recorder:
                 sampling_rate=config.trace_sampling_rate,
                 schema=manifest.feature_schema,
             )
-        except StorageError as error:
+        except (OSError, StorageError) as error:
             raise ConfigError(f"trace_folder: {error}") from error
+        room_bytes = config.trace_max_mib * 2**20 - before_bytes
         logger.info(
-            "recording up to %d requests, %d MiB, in %s", config.trace_max_requests, config.trace_max_mib, folder
+            "recording up to %d requests, %d MiB, in %s (earlier starts left %d MiB there)",
+            config.trace_max_requests,
+            max(0, room_bytes) // 2**20,
+            folder,
+            before_bytes // 2**20,
         )
-        return cls(writer, manifest.feature_schema, config)
+        return cls(writer, manifest.feature_schema, config, room_bytes=room_bytes)
 
     def offer(self, batches: NetBatches, *, arrival_ns: int) -> None:
         """Take a request that arrived then, or not; never waits, and never fails."""

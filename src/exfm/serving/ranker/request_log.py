@@ -13,7 +13,6 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -28,7 +27,14 @@ from exfm.features.request import raw_request
 from exfm.schema import NUM_CANDIDATES
 from exfm.serving.call import Answer
 from exfm.serving.config import RankerConfig
-from exfm.serving.ranker.backlog import Backlog, Limits, folder_of_this_start, has_ended, starts_of_host
+from exfm.serving.ranker.backlog import (
+    Backlog,
+    Limits,
+    bytes_of_starts,
+    folder_of_this_start,
+    has_ended,
+    starts_of_host,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -217,11 +223,7 @@ class RequestLog:
         self._is_paused = is_paused
 
     def _has_room(self) -> bool:
-        size_bytes = 0
-        starts = starts_of_host(self._folder.parent, model=self._manifest.name)
-        for file in chain.from_iterable(folder.glob("**/*.parquet*") for folder in starts):
-            with contextlib.suppress(OSError):  # it was taken away
-                size_bytes += file.stat().st_size
+        size_bytes = bytes_of_starts(self._folder.parent, model=self._manifest.name, pattern="**/*.parquet*")
         return size_bytes + ROOM_BYTES <= self._config.log_max_mib * 2**20
 
 
@@ -229,8 +231,9 @@ def _remove_unfinished(parent: Path, *, model: str) -> None:
     """Remove what starts of this host that were killed had begun to write: nobody can read it, and it takes room."""
     for folder, pid in starts_of_host(parent, model=model).items():
         if has_ended(pid):
-            for partial in folder.glob(".*.partial"):
-                partial.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # it was taken away
+                for partial in folder.glob(".*.partial"):
+                    partial.unlink(missing_ok=True)
 
 
 def _unlogged(answer: Answer, reason: str) -> Answer:
