@@ -67,15 +67,29 @@ def request_to_json(raw: Mapping[Net, RawColumns], schema: Schema) -> dict[str, 
     """Return a request for one user in OIP's JSON form: the inverse of `tensors_from_json` and what follows it."""
     inputs = []
     for net in NETS:
-        for feature in schema.dense_of(net):
-            inputs.append(json_input(feature.name, "FP32", raw[net].dense[feature.name].tolist()))
-        for sparse in schema.sparse_of(net):
-            ids = raw[net].sparse[sparse.name]
+        dense = {name: values.tolist() for name, values in raw[net].dense.items()}
+        sparse = {}
+        for name, ids in raw[net].sparse.items():
             values = ids.values if ids.codes is None else ids.values[ids.codes]
-            inputs.append(json_input(sparse.name, datatype_of_ids(sparse), values.tolist()))
-            if sparse.kind != "single" or (ids.lengths != 1).any():
-                inputs.append(json_input(sparse.name + LENGTHS_SUFFIX, "INT32", ids.lengths.tolist()))
+            sparse[name] = (values.tolist(), ids.lengths.tolist())
+        inputs += inputs_of_net(schema, net, dense=dense, sparse=sparse)
     return {"inputs": inputs}
+
+
+def inputs_of_net(
+    schema: Schema, net: Net, *, dense: Mapping[str, list[Any]], sparse: Mapping[str, tuple[list[Any], list[int]]]
+) -> list[dict[str, Any]]:
+    """Return one net's inputs in OIP's JSON form, of each dense feature's values and each sparse one's ids and lengths.
+
+    Lengths of a single are left out where each row has one id.
+    """
+    inputs = [json_input(feature.name, "FP32", dense[feature.name]) for feature in schema.dense_of(net)]
+    for feature in schema.sparse_of(net):
+        ids, lengths = sparse[feature.name]
+        inputs.append(json_input(feature.name, datatype_of_ids(feature), ids))
+        if feature.kind != "single" or any(length != 1 for length in lengths):
+            inputs.append(json_input(feature.name + LENGTHS_SUFFIX, "INT32", lengths))
+    return inputs
 
 
 def answer_to_json(

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from exfm.errors import RequestError
-from exfm.features.oip import LENGTHS_SUFFIX, datatype_of_ids, json_input
+from exfm.features.oip import inputs_of_net, json_input
 from exfm.schema import NUM_CANDIDATES, Net, Schema, SparseFeature
 
 USER, ITEMS = "user", "items"
@@ -49,17 +49,14 @@ def _inputs(rows: Mapping[str, Any], schema: Schema, net: Net) -> list[dict[str,
             raise RequestError(f"`{name}` is {row!r:.40}, expected an object with the {net}'s features")
         if unknown := row.keys() - features:
             raise RequestError(f"`{name}` has {min(unknown)!r:.40}; the {net}'s features are {', '.join(features)}")
-    inputs = []
-    for dense in schema.dense_of(net):
-        values = [row.get(dense.name) for row in rows.values()]
-        inputs.append(json_input(dense.name, "FP32", [_MISSING if value is None else value for value in values]))
-    for sparse in schema.sparse_of(net):
-        ids = [_ids_of(sparse, row.get(sparse.name), name) for name, row in rows.items()]
-        lengths = [len(of_row) for of_row in ids]
-        inputs.append(json_input(sparse.name, datatype_of_ids(sparse), list(chain.from_iterable(ids))))
-        if sparse.kind != "single" or set(lengths) != {1}:
-            inputs.append(json_input(sparse.name + LENGTHS_SUFFIX, "INT32", lengths))
-    return inputs
+    dense, sparse = {}, {}
+    for number in schema.dense_of(net):
+        values = [row.get(number.name) for row in rows.values()]
+        dense[number.name] = [_MISSING if value is None else value for value in values]
+    for feature in schema.sparse_of(net):
+        ids = [_ids_of(feature, row.get(feature.name), name) for name, row in rows.items()]
+        sparse[feature.name] = (list(chain.from_iterable(ids)), [len(of_row) for of_row in ids])
+    return inputs_of_net(schema, net, dense=dense, sparse=sparse)
 
 
 def _ids_of(feature: SparseFeature, value: Any, name: str) -> list[Any]:

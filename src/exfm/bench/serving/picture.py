@@ -15,7 +15,7 @@ from exfm.bench.serving.layers import Layered
 from exfm.bench.serving.measuring import Measured
 from exfm.bench.serving.peers import PeersFound
 from exfm.bench.serving.sweep import SweepFound
-from exfm.bench.serving.tables import TITLES, case_text
+from exfm.bench.serving.tables import TITLES, case_text, layers_of
 from exfm.bench.serving.targets import TARGETS
 from exfm.bench.tracing.picture import legend_of, stack
 from exfm.planning.telling.drawing import SETTINGS
@@ -30,7 +30,7 @@ def draw(findings: Findings, out: Path) -> None:
     A ratio without an interval, of a run that has hardly begun, is hollow.
     """
     bars = [(one, *bar) for one in findings.cases for bar in _bars(one)]
-    layered = [(one, layers) for one in findings.cases if one.load == one.case.loads[0] for layers in one.layers]
+    layered = [(what, one, layers[0]) for what, layers in layers_of(findings.cases) for one in layers]
     heights = [
         *[1 + 0.24 * len(bars)] * bool(bars),
         *[1.6 + 0.24 * len(layered)] * bool(layered),
@@ -89,13 +89,15 @@ def _draw_ratios(
     axis.set_xlabel(f"{TITLES[statistic]}, over the unsharded server's")
 
 
-def _draw_layers(wall: Axes, cpu: Axes, layered: Sequence[tuple[Measured, Layered]]) -> None:
-    """Draw where the time goes at each server, as multiples of what the unsharded one takes in all; behind it, ms."""
-    for place, (measured, one) in enumerate(layered):
-        unsharded = measured.layers[0]
+def _draw_layers(wall: Axes, cpu: Axes, layered: Sequence[tuple[str, Layered, Layered]]) -> None:
+    """Draw where the time goes at each server, as multiples of what the unsharded one takes in all; behind it, ms.
+
+    `layered` are what is served, a server, and the unsharded one.
+    """
+    for place, (_, one, unsharded) in enumerate(layered):
         stack(wall, place, one.wall_ms, unit_ms=sum(unsharded.wall_ms.values()))
         stack(cpu, place, one.cpu_ms, unit_ms=sum(unsharded.cpu_ms.values()))
-    names = [f"{of.case.model}, {of.case.candidates}: {one.name}" for of, one in layered]
+    names = [f"{what}: {one.name}" for what, one, _ in layered]
     for axis, what in ((wall, "latency"), (cpu, "CPU")):
         axis.grid(visible=False, axis="y")
         axis.set_xlim(0, 1.12 * axis.dataLim.x1)

@@ -185,9 +185,9 @@ class RankerModel(ServedModel):
     def to_inputs(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return a JSON request with the protocol's inputs, in the place of what a person typed."""
         schema, items = self._scorer.manifest.feature_schema, body.get(ITEMS)
-        num_items = len(items) if isinstance(items, list) else 0
-        self.check_rows(num_items, kind="candidates")
-        self.check_size(num_items * len(schema.feature_names(["item"])))  # what is left out takes a value, too
+        if isinstance(items, list):
+            self.check_rows(len(items), kind="candidates")
+            self.check_size(len(items) * len(schema.feature_names(["item"])))  # what is left out takes a value, too
         return to_inputs(body, schema)
 
     async def predict(

@@ -204,7 +204,9 @@ class StreamLink(ShardLink):
         return await self._open_all([place for place in self._missing() if place not in known])
 
     async def _open_all(self, places: Collection[Place]) -> list[Problem]:
-        return [one for one in await asyncio.gather(*map(self._open, places)) if one is not None]
+        """Connect to these, and return why not to those of them that the name still has."""
+        found = await asyncio.gather(*map(self._open, places))
+        return [one for place, one in zip(places, found, strict=True) if one is not None and place in self._places]
 
     def _missing(self) -> list[Place]:
         """Return where there is no connection, or one under another certificate than there is now."""
@@ -228,8 +230,6 @@ class StreamLink(ShardLink):
                 )
                 await connection.greet()
         except (OSError, ValueError) as error:  # ssl.SSLError and TimeoutError are OSErrors
-            if place not in self._places:
-                return None
             return (grpc.StatusCode.UNAVAILABLE, f"{where}: {str(error) or 'no answer'}")
         except VersionMismatchError as error:
             found = f"{where}: {error}"

@@ -47,11 +47,11 @@ class StreamDoor:
         self.seconds = seconds
         self.connections: set[RankerConnection] = set()
         self.is_leaving = False
+        self.files: TlsFiles | None = None
         self._config = config
         self._tls = tls
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
-        self.files: TlsFiles | None = None
         self._taken_up_s = 0.0
         self._complaint = ""
         self._staging = new_staging()
