@@ -35,6 +35,16 @@ def test_every_wrong_key_is_named_at_once() -> None:
     assert "(found 'many')" in message
 
 
+def test_a_setting_that_is_gone_is_refused_by_name_with_what_to_do() -> None:
+    class Stove(Config):
+        removed = {"wood": "it burns gas; leave wood out"}
+        heat: float = 180.0
+
+    with pytest.raises(ConfigError, match=r"wood is no longer a setting: it burns gas; leave wood out"):
+        Stove.parse({"wood": 3, "heat": 200.0}, source="kitchen.yaml")
+    assert Stove.parse({"heat": 200.0}, source="kitchen.yaml").heat == 200.0
+
+
 @pytest.mark.parametrize("value", [3, 3.0])
 def test_an_integral_float_is_an_integer(value: float) -> None:
     oven = Oven.parse({"name": "a", "num_trays": value}, source="a pipeline's struct")

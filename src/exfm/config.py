@@ -1,10 +1,11 @@
 """The base of every value that comes from outside, and the one way to read it from a file."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from exfm.errors import ConfigError
 
@@ -15,6 +16,18 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
     )
+
+    removed: ClassVar[Mapping[str, str]] = {}
+    """Keys that earlier releases had, each with a sentence that says what to do instead."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_removed(cls, data: Any) -> Any:
+        given = data if isinstance(data, Mapping) else {}
+        found = [f"{key} is no longer a setting: {remedy}" for key, remedy in cls.removed.items() if key in given]
+        if found:
+            raise ValueError("; ".join(found))
+        return data
 
     @classmethod
     def parse(cls, data: Any, *, source: str) -> Self:
