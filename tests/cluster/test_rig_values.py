@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rig import cgroups
-from rig.binaries import FAMILIES, TOOLS, family_key, linker_flags, required_version, unfetched_modules
+from rig import binaries, cgroups
+from rig.binaries import TOOLS, Binaries, ensure_binaries, linker_flags, required_version, tools_key, unfetched_modules
 from rig.configuration import STORAGE_INITIALIZER_IMAGE, kubelet_config, packet_rules, rig_inference_config
+from rig.daemons import daemons
 from rig.debian import require_machine
 from rig.errors import MissingError, RigError
 from rig.images import Image, built_images, pause_image
@@ -19,13 +21,10 @@ from rig.layout import Layout, folders
 from rig.processes import members
 
 
-def test_every_family_of_binaries_has_pinned_modules() -> None:
-    assert sorted(FAMILIES) == sorted(folder.name for folder in TOOLS.iterdir())
-
-
-def test_kubernetes_is_told_the_version_that_its_go_mod_names() -> None:
-    go_mod = "require k8s.io/kubernetes v1.34.4\n"
-    assert "gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1" in linker_flags("kubernetes", go_mod)
+def test_kubernetes_and_helm_are_told_the_version_that_the_go_mod_names() -> None:
+    flags = linker_flags("require k8s.io/kubernetes v1.34.4\n")
+    assert "version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1" in flags
+    assert flags.endswith("helm.sh/helm/v4/pkg/chart/common.k8sVersionMinor=34")
 
 
 def test_a_module_that_is_only_part_of_another_name_is_not_taken_for_it() -> None:
@@ -35,12 +34,65 @@ def test_a_module_that_is_only_part_of_another_name_is_not_taken_for_it() -> Non
     )
 
 
-def test_a_changed_sum_changes_the_key_of_the_cached_binaries(tmp_path: Path) -> None:
-    (tmp_path / "go.mod").write_text("module m\n")
-    (tmp_path / "go.sum").write_text("a\n")
-    before = family_key(tmp_path)
-    (tmp_path / "go.sum").write_text("b\n")
-    assert family_key(tmp_path) != before
+def test_the_key_of_the_programs_changes_with_modules_sources_and_go_and_not_with_the_folder(tmp_path: Path) -> None:
+    def key(name: str, *, go_sum: str = "a\n", source: str = "package main\n", go_version: str = "go1.26.8") -> str:
+        folder = tmp_path / name
+        (folder / "pause").mkdir(parents=True)
+        (folder / "go.mod").write_text("require k8s.io/kubernetes v1.34.4\n")
+        (folder / "go.sum").write_text(go_sum)
+        (folder / "pause/main.go").write_text(source)
+        return tools_key(folder, go_version=go_version)
+
+    same = key("first")
+    assert key("second") == same
+    assert len({same, key("sum", go_sum="b\n"), key("source", source="\n"), key("go", go_version="go1.27.0")}) == 4
+
+
+def go_that(path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a `go` before all others on the PATH."""
+    path.mkdir()
+    (path / "go").write_text(f"#!/bin/sh\n{script}\n")
+    (path / "go").chmod(0o755)
+    monkeypatch.setenv("PATH", str(path), prepend=":")
+    monkeypatch.setattr(binaries, "PAUSE_S", 0.0)
+
+
+def test_every_program_that_the_rig_starts_is_a_tool_of_the_go_mod(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_that(tmp_path / "bin", "echo go1.26.8", monkeypatch)
+    cache = tmp_path / "cache"
+    started = {Path(daemon.argv[0]) for daemon in daemons(Layout(tmp_path, cache), Binaries(cache))}
+    tools = re.findall(r"^\t([\w./-]+?)(?:/v\d+)?$", (TOOLS / "go.mod").read_text(), re.MULTILINE)
+    built = {path.name for path in started if path.is_relative_to(cache)}
+    assert built | {"helm", "kubectl", "pause"} == {tool.rpartition("/")[2] for tool in tools}
+
+
+def test_modules_are_fetched_again_where_the_proxy_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifests = tmp_path / "module/config"
+    manifests.mkdir(parents=True)
+    fails_twice = f"""
+case $1 in
+env) echo go1.26.8 ;;
+mod) echo try >>{tmp_path}/tries; [ $(wc -l <{tmp_path}/tries) -gt 2 ] || {{ echo m@v1.0.0: timeout >&2; exit 1; }} ;;
+list) echo {manifests.parent} ;;
+esac"""
+    go_that(tmp_path / "bin", fails_twice, monkeypatch)
+    found = Binaries(tmp_path / "cache")
+    ensure_binaries(found)
+    assert found.kserve_manifests.is_dir()
+    assert "cannot fetch or use m@v1.0.0: m@v1.0.0: timeout; 5 tries left" in capsys.readouterr().out
+    ensure_binaries(found)
+    assert (tmp_path / "tries").read_text() == "try\n" * 3
+
+
+def test_a_proxy_that_keeps_failing_is_told_with_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails = "[ $1 = mod ] || { echo go1.26.8; exit; }; echo m@v1.0.0: timeout >&2; exit 1"
+    go_that(tmp_path / "bin", fails, monkeypatch)
+    with pytest.raises(RigError, match=r"go mod failed: cannot fetch or use m@v1\.0\.0: .*timeout"):
+        ensure_binaries(Binaries(tmp_path / "cache"))
 
 
 def test_a_failed_fetch_names_its_modules() -> None:

@@ -67,8 +67,8 @@ def environment(layout: Layout) -> dict[str, str]:
     binaries = Binaries(layout.cache)
     return {
         "KUBECONFIG": str(layout.kubeconfig),
-        "EXFM_KUBECTL": binaries("kubernetes", "kubectl"),
-        "EXFM_HELM": binaries("helm", "helm"),
+        "EXFM_KUBECTL": binaries("kubectl"),
+        "EXFM_HELM": binaries("helm"),
         "EXFM_RIG_DIR": str(layout.folder),
         "EXFM_RIG_CACHE": str(layout.cache),
         "EXFM_RIG_MACHINE_ADDRESS": layout.machine_address,

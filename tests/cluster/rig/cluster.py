@@ -123,7 +123,7 @@ def _await(layout: Layout, *names: str) -> None:
 def _raise(layout: Layout, binaries: Binaries) -> None:
     """Start everything in order. What takes long to get ready is started early and awaited late."""
     named = {daemon.name: daemon for daemon in daemons(layout, binaries)}
-    pause, manifests = Path(binaries("pause", "pause")), binaries.family("kserve") / "config"
+    pause, manifests = Path(binaries("pause")), binaries.kserve_manifests
     with step("certificates, configuration, namespaces"):
         write_certificates(layout)
         _write_configuration(layout)

@@ -26,9 +26,9 @@ def daemons(layout: Layout, binaries: Binaries) -> list[Daemon]:
         _kubelet(layout, binaries),
         Daemon(
             "kube-proxy",
-            (binaries("kubernetes", "kube-proxy"), f"--config={layout.config}/kube-proxy.yaml"),
+            (binaries("kube-proxy"), f"--config={layout.config}/kube-proxy.yaml"),
         ),
-        Daemon("coredns", (binaries("coredns", "coredns"), f"-conf={layout.config}/Corefile")),
+        Daemon("coredns", (binaries("coredns"), f"-conf={layout.config}/Corefile")),
         _metrics_server(layout, binaries),
         _kserve(layout, binaries),
     ]
@@ -47,7 +47,7 @@ def _etcd(layout: Layout, binaries: Binaries) -> Daemon:
         "--unsafe-no-fsync",  # a rig's data need not survive the machine
         "--log-level=warn",
     )
-    return Daemon("etcd", (binaries("etcd", "server"), *arguments))
+    return Daemon("etcd", (binaries("server"), *arguments))
 
 
 def _api_server(layout: Layout, binaries: Binaries) -> Daemon:
@@ -78,7 +78,7 @@ def _api_server(layout: Layout, binaries: Binaries) -> Daemon:
         f"--tls-cert-file={pki}/kube-apiserver.crt",
         f"--tls-private-key-file={pki}/kube-apiserver.key",
     )
-    return Daemon("kube-apiserver", (binaries("kubernetes", "kube-apiserver"), *arguments))
+    return Daemon("kube-apiserver", (binaries("kube-apiserver"), *arguments))
 
 
 def _controller_manager(layout: Layout, binaries: Binaries) -> Daemon:
@@ -98,7 +98,7 @@ def _controller_manager(layout: Layout, binaries: Binaries) -> Daemon:
         f"--service-account-private-key-file={layout.pki}/service-accounts.key",
         "--use-service-account-credentials",
     )
-    return Daemon("kube-controller-manager", (binaries("kubernetes", "kube-controller-manager"), *arguments))
+    return Daemon("kube-controller-manager", (binaries("kube-controller-manager"), *arguments))
 
 
 def _scheduler(layout: Layout, binaries: Binaries) -> Daemon:
@@ -110,7 +110,7 @@ def _scheduler(layout: Layout, binaries: Binaries) -> Daemon:
         f"--kubeconfig={kubeconfig}",
         "--leader-elect=false",
     )
-    return Daemon("kube-scheduler", (binaries("kubernetes", "kube-scheduler"), *arguments))
+    return Daemon("kube-scheduler", (binaries("kube-scheduler"), *arguments))
 
 
 def _kubelet(layout: Layout, binaries: Binaries) -> Daemon:
@@ -122,7 +122,7 @@ def _kubelet(layout: Layout, binaries: Binaries) -> Daemon:
         f"--node-ip={layout.node_address}",
         f"--root-dir={layout.folder}/kubelet",
     )
-    return Daemon("kubelet", (binaries("kubernetes", "kubelet"), *arguments))
+    return Daemon("kubelet", (binaries("kubelet"), *arguments))
 
 
 def _metrics_server(layout: Layout, binaries: Binaries) -> Daemon:
@@ -140,7 +140,7 @@ def _metrics_server(layout: Layout, binaries: Binaries) -> Daemon:
         f"--tls-cert-file={layout.pki}/metrics-server.crt",
         f"--tls-private-key-file={layout.pki}/metrics-server.key",
     )
-    return Daemon("metrics-server", (binaries("metrics-server", "metrics-server"), *arguments))
+    return Daemon("metrics-server", (binaries("metrics-server"), *arguments))
 
 
 def _kserve(layout: Layout, binaries: Binaries) -> Daemon:
@@ -154,4 +154,4 @@ def _kserve(layout: Layout, binaries: Binaries) -> Daemon:
         "POD_NAMESPACE": "kserve",
         "TMPDIR": f"{layout.folder}/kserve",  # the webhooks' certificate lies below it
     }
-    return Daemon("kserve", (binaries("kserve", "manager"), *arguments), environment)
+    return Daemon("kserve", (binaries("manager"), *arguments), environment)
