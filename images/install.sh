@@ -12,6 +12,7 @@ cuda) excludes="" ;;
 *) echo "install.sh: $1 is neither cpu nor cuda" >&2 && exit 2 ;;
 esac
 printf '%s\n' $excludes >/tmp/excludes.txt
+export UV_HTTP_TIMEOUT=120 UV_HTTP_RETRIES=8
 /mnt/bin/uv pip install --quiet --python /opt/exfm --no-cache --system-certs --compile-bytecode \
     --require-hashes --constraints requirements.lock --constraints constraints.txt --excludes /tmp/excludes.txt \
     --requirements pyproject.toml $(printf -- '--extra %s ' "$@")

@@ -79,6 +79,7 @@ finish() {
 # Trimmed to what Python needs to start.
 make_base() {
     SOURCE_DATE_EPOCH=1735689600 mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3,python3-venv \
+        --aptopt='Acquire::Retries "5"' \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' bookworm "${1%.tar}-new.tar" >&2
     mv "${1%.tar}-new.tar" "$1"

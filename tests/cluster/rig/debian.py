@@ -47,7 +47,7 @@ def install_packages() -> None:
     with step(f"install Debian packages: {' '.join(missing)}"):
         for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
             apt = subprocess.run(
-                ["apt-get", "--quiet", "--quiet", *arguments],
+                ["apt-get", "--quiet", "--quiet", "--option=Acquire::Retries=5", *arguments],
                 env=environment, capture_output=True, text=True, check=False, start_new_session=True,
             )  # fmt: skip
             if apt.returncode != 0:
