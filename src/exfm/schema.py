@@ -246,10 +246,18 @@ def score_column(task: str) -> str:
     return f"score.{task}"
 
 
+SERVED_MODEL_COLUMN = "served.model"
+"""Of a request log: the model that a request asked for."""
 SERVED_BUNDLE_COLUMN = "served.bundle_id"
 """Of a request log: the bundle whose scores a row has."""
 SERVED_DEGRADED_COLUMN = "served.degraded"
 """Of a request log: whether fallback rows had a part in its scores."""
+SERVED_SAMPLING_RATE_COLUMN = "served.sampling_rate"
+"""Of a request log: the share of the ranker's requests that is logged."""
+SERVED_ARRIVAL_COLUMN = "served.arrival_ns"
+"""Of a request log: when the request arrived, in nanoseconds since 1970-01-01 UTC."""
+SERVED_USER_COLUMN = "served.user"
+"""Of a request log: which user of its request a candidate is for, from 0."""
 
 
 def _require_some(values: Iterable[object], key: str) -> None:

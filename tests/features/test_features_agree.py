@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exfm.features.batch import Batch, NetBatches, encode_examples
-from exfm.features.impressions import Answered, columns_of, table_of
+from exfm.features.impressions import Answered, Served, columns_of, table_of
 from exfm.features.oip import Tensor, request_to_json, tensors_from_json
 from exfm.features.request import encode_request, raw_request
 from exfm.features.table import raw_columns
@@ -82,7 +82,7 @@ def by_log(rows: list[dict[str, Any]]) -> NetBatches:
     """Return a batch as the trainer's reader makes it of what a ranker logs of that request."""
     scores = {"click": np.zeros(len(rows), dtype=np.float32)}
     answered = [Answered("a", 0, raw_request(tensors_of(rows), SCHEMA), scores, is_degraded=False)]
-    columns = list(columns_of(answered, SCHEMA, domain="here", bundle_id="b"))
+    columns = list(columns_of(answered, SCHEMA, domain="here", served=Served("a", "b", 1.0)))
     return encode_examples(raw_columns(table_of(columns, answered), SCHEMA), SCHEMA)
 
 

@@ -10,7 +10,15 @@ from feature_schemas import SCHEMA
 
 from exfm.errors import SchemaError, StorageError
 from exfm.events.validation import checked_impressions
-from exfm.features.impressions import Answered, ImpressionsFile, columns_of, log_schema, require_loggable, table_of
+from exfm.features.impressions import (
+    Answered,
+    ImpressionsFile,
+    Served,
+    columns_of,
+    log_schema,
+    require_loggable,
+    table_of,
+)
 from exfm.features.oip import NUMPY_TYPES, Datatype, Tensor
 from exfm.features.request import raw_request
 from exfm.schema import Schema
@@ -35,6 +43,10 @@ TWO_USERS: dict[str, tuple[Datatype, list[Any]]] = {
 }
 
 
+ARRIVAL_NS = 1_700_000_000_123_456_789
+SERVED = Served(model="students", bundle_id="abc", sampling_rate=0.25)
+
+
 def changed(**changes: Any) -> Schema:
     return Schema.parse(SCHEMA.to_dict() | changes, source="tests")
 
@@ -46,11 +58,11 @@ def answer_to(
     tensors = {name: Tensor(kind, np.array(data, dtype=NUMPY_TYPES[kind])) for name, (kind, data) in request.items()}
     raw = raw_request(tensors, schema)
     scores = np.arange(raw.columns["item"].num_rows, dtype=np.float32) / 100
-    return Answered(id_, 1_700_000_000, raw, {"click": scores}, is_degraded)
+    return Answered(id_, ARRIVAL_NS, raw, {"click": scores}, is_degraded)
 
 
 def rows_of(*answered: Answered, schema: Schema = SCHEMA, domain: str = "shop") -> pl.DataFrame:
-    frame = pl.from_arrow(table_of(list(columns_of(answered, schema, domain=domain, bundle_id="abc")), answered))
+    frame = pl.from_arrow(table_of(list(columns_of(answered, schema, domain=domain, served=SERVED)), answered))
     assert isinstance(frame, pl.DataFrame)
     return frame
 
@@ -74,6 +86,14 @@ def test_impressions_are_named_by_their_request_and_their_place_in_it() -> None:
     assert rows["served.degraded"].to_list() == [False] * 3 + [True] * 3
     assert set(rows["served.bundle_id"]) == {"abc"}
     assert set(rows["time"]) == {1_700_000_000}
+
+
+def test_each_row_tells_what_its_request_and_its_ranker_were() -> None:
+    rows = rows_of(answer_to(TWO_USERS, "r-0"), answer_to(TWO_USERS, "r-1"))
+    assert set(rows["served.arrival_ns"]) == {ARRIVAL_NS}
+    assert rows["served.user"].to_list() == [0, 0, 1] * 2
+    assert set(rows["served.model"]) == {"students"}
+    assert set(rows["served.sampling_rate"]) == {0.25}
 
 
 def test_an_event_logs_rules_accept_the_rows() -> None:
@@ -120,7 +140,7 @@ def test_a_domain_that_is_given_or_a_feature_is_enough(schema: Schema, domain: s
 
 def test_a_file_is_there_once_it_is_finished_and_not_before(tmp_path: Path) -> None:
     answered = [answer_to(TWO_USERS, "r")]
-    rows = table_of(list(columns_of(answered, SCHEMA, domain="shop", bundle_id="abc")), answered)
+    rows = table_of(list(columns_of(answered, SCHEMA, domain="shop", served=SERVED)), answered)
     file = ImpressionsFile(tmp_path / "whole", partial=tmp_path / "partial")
     file.add(rows)
     file.add(rows)
@@ -134,7 +154,7 @@ def test_a_file_is_there_once_it_is_finished_and_not_before(tmp_path: Path) -> N
 def test_a_file_that_is_discarded_leaves_nothing(tmp_path: Path) -> None:
     answered = [answer_to(TWO_USERS, "r")]
     file = ImpressionsFile(tmp_path / "whole", partial=tmp_path / "partial")
-    file.add(table_of(list(columns_of(answered, SCHEMA, domain="shop", bundle_id="abc")), answered))
+    file.add(table_of(list(columns_of(answered, SCHEMA, domain="shop", served=SERVED)), answered))
     file.discard()
     assert list(tmp_path.iterdir()) == []
 
@@ -149,6 +169,6 @@ def test_a_full_disk_is_told_and_leaves_nothing_to_read(tmp_path: Path) -> None:
     (tmp_path / "partial").symlink_to("/dev/full")
     file = ImpressionsFile(tmp_path / "whole", partial=tmp_path / "partial")
     with pytest.raises(StorageError, match="No space left on device"):
-        file.add(table_of(list(columns_of(answered, SCHEMA, domain="shop", bundle_id="abc")), answered))
+        file.add(table_of(list(columns_of(answered, SCHEMA, domain="shop", served=SERVED)), answered))
     file.discard()
     assert list(tmp_path.iterdir()) == []

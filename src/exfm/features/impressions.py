@@ -19,7 +19,19 @@ import pyarrow.parquet as pq
 from exfm.errors import SchemaError, StorageError
 from exfm.features.batch import RawIds
 from exfm.features.request import RawRequest
-from exfm.schema import NETS, SERVED_BUNDLE_COLUMN, SERVED_DEGRADED_COLUMN, Net, Schema, SparseFeature, score_column
+from exfm.schema import (
+    NETS,
+    SERVED_ARRIVAL_COLUMN,
+    SERVED_BUNDLE_COLUMN,
+    SERVED_DEGRADED_COLUMN,
+    SERVED_MODEL_COLUMN,
+    SERVED_SAMPLING_RATE_COLUMN,
+    SERVED_USER_COLUMN,
+    Net,
+    Schema,
+    SparseFeature,
+    score_column,
+)
 
 WRITER_OPTIONS = {"compression": "zstd", "use_dictionary": False}
 """zstd finds a user's features again in each row. With dictionaries 30 requests of 512 candidates and 12 features took
@@ -32,12 +44,22 @@ class Answered:
 
     id: str
     """Its candidates' impressions are `<id>-0`, `<id>-1`, ..."""
-    time_s: int
-    """Seconds since 1970-01-01 UTC."""
+    arrival_ns: int
+    """Nanoseconds since 1970-01-01 UTC."""
     raw: RawRequest
     scores: Mapping[str, npt.NDArray[np.floating[Any]]]
     """By task."""
     is_degraded: bool
+
+
+@dataclass(frozen=True)
+class Served:
+    """What all requests of one ranker's log have in common."""
+
+    model: str
+    bundle_id: str
+    sampling_rate: float
+    """The share of the ranker's requests that is logged."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +98,7 @@ def log_schema(schema: Schema) -> Schema:
     return schema.model_copy(update={"labels": labels})
 
 
-def columns_of(answered: Sequence[Answered], schema: Schema, *, domain: str, bundle_id: str) -> Iterator[Column]:
+def columns_of(answered: Sequence[Answered], schema: Schema, *, domain: str, served: Served) -> Iterator[Column]:
     """Yield the columns of requests' impressions, one by one: a server's thread may pause between two.
 
     An id that is no UTF-8 is written with U+FFFD for what cannot be read.
@@ -87,13 +109,18 @@ def columns_of(answered: Sequence[Answered], schema: Schema, *, domain: str, bun
     numbers = pa.array(np.concatenate([np.arange(rows) for rows in rows_of])).cast(pa.string())
     ids = pa.array([one.id for one in answered]).take(of_request)
     yield Column(schema.impression_key, "item", pc.binary_join_element_wise(ids, numbers, "-"))
-    times = pa.array([one.time_s for one in answered], type=pa.int64())
-    yield Column(schema.event_time.column, "item", times.take(of_request))
+    arrivals_ns = np.array([one.arrival_ns for one in answered], dtype=np.int64)
+    yield Column(schema.event_time.column, "item", pa.array(arrivals_ns // 10**9).take(of_request))
+    yield Column(SERVED_ARRIVAL_COLUMN, "item", pa.array(arrivals_ns).take(of_request))
+    users = [np.arange(len(one.raw.num_candidates)) for one in answered]
+    yield Column(SERVED_USER_COLUMN, "user", pa.array(np.concatenate(users)))
     for name in filter(None, (schema.weight, schema.negative_sampling_rate)):
         yield Column(name, "item", pa.repeat(1.0, num_rows))  # a row counts for itself alone
     for task in answered[0].scores:
         yield Column(score_column(task), "item", pa.array(np.concatenate([one.scores[task] for one in answered])))
-    yield Column(SERVED_BUNDLE_COLUMN, "item", pa.repeat(bundle_id, num_rows))
+    yield Column(SERVED_MODEL_COLUMN, "item", pa.repeat(served.model, num_rows))
+    yield Column(SERVED_BUNDLE_COLUMN, "item", pa.repeat(served.bundle_id, num_rows))
+    yield Column(SERVED_SAMPLING_RATE_COLUMN, "item", pa.repeat(served.sampling_rate, num_rows))
     yield Column(SERVED_DEGRADED_COLUMN, "item", pa.array([one.is_degraded for one in answered]).take(of_request))
     for net in NETS:
         raw = [one.raw.columns[net] for one in answered]

@@ -21,7 +21,15 @@ from prometheus_client import Counter
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.manifest import write_json
 from exfm.errors import ConfigError, SchemaError, StorageError
-from exfm.features.impressions import Answered, ImpressionsFile, columns_of, log_schema, require_loggable, table_of
+from exfm.features.impressions import (
+    Answered,
+    ImpressionsFile,
+    Served,
+    columns_of,
+    log_schema,
+    require_loggable,
+    table_of,
+)
 from exfm.features.oip import Tensor
 from exfm.features.request import raw_request
 from exfm.schema import NUM_CANDIDATES
@@ -90,6 +98,7 @@ class RequestLog:
         self._schema = manifest.feature_schema
         self._user_features = self._schema.feature_names(["user"])
         self._config = config
+        self._served = Served(model=manifest.name, bundle_id=manifest.bundle_id, sampling_rate=config.log_sampling_rate)
         self._random = random.Random(config.log_seed)
         self._start_id = secrets.token_hex(8)
         self._num_taken = 0
@@ -172,9 +181,7 @@ class RequestLog:
             return
         try:
             answered = _pausing(map(self._answered, block))
-            columns = columns_of(
-                answered, self._schema, domain=self._config.log_domain, bundle_id=self._manifest.bundle_id
-            )
+            columns = columns_of(answered, self._schema, domain=self._config.log_domain, served=self._served)
             table = table_of(_pausing(columns), answered)
         except Exception:  # a fault of ours, which costs these alone
             NOT_LOGGED.labels(reason="failed").inc(len(block))
@@ -190,7 +197,7 @@ class RequestLog:
     def _answered(self, one: _Waiting) -> Answered:
         return Answered(
             id=one.id,
-            time_s=one.arrival_ns // 10**9,
+            arrival_ns=one.arrival_ns,
             raw=raw_request(one.tensors, self._schema),
             scores=one.answer.outputs,
             is_degraded=bool(one.answer.parameters["degraded"]),
