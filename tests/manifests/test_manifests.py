@@ -135,13 +135,13 @@ def test_every_client_of_a_ranker_connects_anew_while_it_still_answers() -> None
     assert 2 * config.max_connection_age_s <= config.lame_duck_s
 
 
-def test_what_a_ranker_records_and_logs_by_default_fits_its_pods_tmp() -> None:
+def test_what_a_ranker_logs_by_default_fits_its_pods_tmp() -> None:
     (spec,) = (runtime["spec"] for runtime in RUNTIMES.values() if runtime["metadata"]["name"] == deploy.RANKER_RUNTIME)
     (mount,) = (mount for mount in spec["containers"][0]["volumeMounts"] if mount["mountPath"] == "/tmp")
     (volume,) = (volume for volume in spec["volumes"] if volume["name"] == mount["name"])
     assert not mount.get("readOnly")
     config = RankerConfig()
-    assert config.trace_max_mib + config.log_max_mib < int(volume["emptyDir"]["sizeLimit"].removesuffix("Mi"))
+    assert config.log_max_mib < int(volume["emptyDir"]["sizeLimit"].removesuffix("Mi"))
 
 
 def test_deploy_and_manifests_mean_the_same_by_a_name() -> None:

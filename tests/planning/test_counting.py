@@ -2,57 +2,54 @@
 
 import math
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorded_requests import random_requests
+from logged_requests import random_requests, write_log
 
 from exfm.artifact.manifest import Window
-from exfm.artifact.trace import Requests, TraceWriter
 from exfm.errors import ConfigError, DataError, StorageError
 from exfm.events.partitions import write_partition
+from exfm.features.batch import encode
+from exfm.features.impressions import Answered
 from exfm.planning.counted import STATISTICS_FILE, Counted
 from exfm.planning.row_counts import RowCounts, ranked, skew_of, sum_by_row
 from exfm.planning.statistics import TableStatistics
 from exfm.schema import Schema
-from exfm.sharding.counting import statistics_of_examples, statistics_of_trace
-
-
-def write_trace(folder: Path, schema: Schema, *blocks: Requests) -> Path:
-    writer = TraceWriter(folder, model="students", bundle_id="b", sampling_rate=1, schema=schema)
-    for block in blocks:
-        writer.add(block)
-    return folder
+from exfm.sharding.counting import statistics_of_examples, statistics_of_log
+from exfm.sharding.request_log import RequestLog
 
 
 def by_name(counted: Counted) -> dict[str, TableStatistics]:
     return {table.name: table for table in counted.statistics.tables}
 
 
-def plain_bags(requests: Requests, schema: Schema) -> list[dict[str, list[list[int]]]]:
-    """Return each request's bags of keys, by feature."""
-    bags: list[dict[str, list[list[int]]]] = [{} for _ in range(len(requests))]
-    for feature in schema.sparse:
-        keys, lengths = iter(requests.keys[feature.name].tolist()), iter(requests.lengths[feature.name].tolist())
-        for request, num_rows in zip(bags, requests.num_rows[feature.net].tolist(), strict=True):
-            request[feature.name] = [[next(keys) for _ in range(next(lengths))] for _ in range(num_rows)]
-    return bags
+def plain_bags(request: Answered, schema: Schema) -> dict[str, list[list[int]]]:
+    """Return a request's bags of keys, as its ranker asks for them, by feature."""
+    batches = encode(request.raw.columns, schema, num_candidates=request.raw.num_candidates)
+    bags = {feature.name: batches.of(feature.net).bags[feature.name] for feature in schema.sparse}
+    return {
+        name: [one.keys[start:end].tolist() for start, end in pairwise(one.offsets.tolist())]
+        for name, one in bags.items()
+    }
 
 
 @settings(max_examples=20)
 @given(st.integers(0, 2**31), st.integers(1, 3), st.integers(4, 30))
-def test_a_trace_is_counted_as_plain_python_does(
+def test_a_log_is_counted_as_plain_python_counts_its_requests(
     schema: Schema, tmp_path_factory: pytest.TempPathFactory, seed: int, num_files: int, num_requests: int
 ) -> None:
-    blocks = [random_requests(schema, num_requests, seed=seed + i, first_ns=10**6 * i) for i in range(num_files)]
-    num_candidates = sum(int(block.num_rows["item"].sum()) for block in blocks)
-    assume(num_candidates >= num_requests * num_files)
-    counted = statistics_of_trace(write_trace(tmp_path_factory.mktemp("trace") / "t", schema, *blocks), schema)
-    requests = [bags for block in blocks for bags in plain_bags(block, schema)]
+    files = [random_requests(schema, num_requests, seed=seed + i, first_ns=10**6 * i) for i in range(num_files)]
+    log = write_log(tmp_path_factory.mktemp("log") / "start", schema, *([file] for file in files))
+    counted = statistics_of_log(RequestLog.find(log, schema))
+    answered = [request for file in files for request in file]
+    num_candidates = sum(int(request.raw.num_candidates.sum()) for request in answered)
+    requests = [plain_bags(request, schema) for request in answered]
     assert counted.statistics.num_requests == len(requests)
     assert counted.statistics.candidates_mean == pytest.approx(num_candidates / len(requests))
     for table in schema.tables:
@@ -108,20 +105,6 @@ def test_counts_of_parts_add_up(parts: list[list[int]]) -> None:
     assert dict(zip(rows.tolist(), weights.tolist(), strict=True)) == expected
     assert rows.tolist() == sorted(expected)
     assert sum_by_row([(rows, weights), (rows, weights)])[1].tolist() == [2 * weight for weight in weights.tolist()]
-
-
-def test_a_trace_without_candidates_is_refused(schema: Schema, tmp_path: Path) -> None:
-    requests = random_requests(schema.select(features=["user_id"]), 5, seed=1)
-    requests.num_rows["item"][:] = 0
-    trace = write_trace(tmp_path / "t", schema.select(features=["user_id"]), requests)
-    with pytest.raises(DataError, match="5 requests ask for 0 candidates"):
-        statistics_of_trace(trace, schema.select(features=["user_id"]))
-
-
-def test_a_trace_of_another_schema_is_refused(schema: Schema, tmp_path: Path) -> None:
-    less = schema.select(features=["user_id", "item_id"])
-    with pytest.raises(DataError, match="feature 'gender' of net 'user' is missing in the trace"):
-        statistics_of_trace(write_trace(tmp_path / "t", less, random_requests(less, 5, seed=1)), schema)
 
 
 WINDOWS = [Window(index=index, start=index, end=index + 1) for index in range(3)]

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from logged_requests import random_requests, write_log
 from made_models import model, table
-from recorded_requests import random_requests
 
 from exfm.artifact.bundle import read_plan
 from exfm.artifact.plan import ShardPlan
-from exfm.artifact.trace import TraceWriter
 from exfm.cli.main import main
 from exfm.planning.counted import Counted
 from exfm.schema import Schema
@@ -94,13 +93,12 @@ def test_simulate_says_what_servers_will_do(command: Callable[..., Outcome], sch
     assert "overloaded: queues grow for ever" in command(*arguments, "--requests-per-s", 100_000)[1]
 
 
-def test_statistics_are_counted_on_a_trace_and_planned_with(
+def test_statistics_are_counted_on_a_log_and_planned_with(
     command: Callable[..., Outcome], schema_file: Path, tmp_path: Path
 ) -> None:
     schema, counted = Schema.read(schema_file), tmp_path / "statistics"
-    writer = TraceWriter(tmp_path / "trace", model="students", bundle_id="b", sampling_rate=1, schema=schema)
-    writer.add(random_requests(schema, 200, seed=0))
-    code, said, _ = command("statistics", tmp_path / "trace", "--model", schema_file, "--out", counted)
+    write_log(tmp_path / "log", schema, [random_requests(schema, 200, seed=0)])
+    code, said, _ = command("statistics", tmp_path / "log", "--model", schema_file, "--out", counted)
     assert code == 0
     assert said.splitlines()[0].split()[:7] == ["table", "net", "rows", "dim", "fp32", "fp16", "int8"]
     assert said.splitlines()[-1] == f"{counted}: 3 tables, counted on 200 requests"

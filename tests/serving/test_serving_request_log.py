@@ -33,7 +33,10 @@ from exfm.serving.call import Answer
 from exfm.serving.client import ask
 from exfm.serving.config import RankerConfig
 from exfm.serving.ranker import backlog, request_log
-from exfm.serving.ranker.request_log import LOGGED_AS, RequestLog
+from exfm.serving.ranker.request_log import LOGGED_AS
+from exfm.serving.ranker.request_log import RequestLog as LogWriter
+from exfm.sharding.counting import statistics_of_log
+from exfm.sharding.request_log import RequestLog
 
 TWO_USERS = make_request(num_candidates=[2, 4])
 TENSORS = tensors_from_json(TWO_USERS)
@@ -49,17 +52,17 @@ def manifest(bundle: Path) -> BundleManifest:
 
 
 @pytest.fixture
-def start(manifest: BundleManifest, tmp_path: Path) -> Callable[..., RequestLog]:
+def start(manifest: BundleManifest, tmp_path: Path) -> Callable[..., LogWriter]:
     """Return what starts a log below the test's folder, of all requests if not told otherwise."""
 
-    def start(**settings: Any) -> RequestLog:
+    def start(**settings: Any) -> LogWriter:
         config = {"log_folder": str(tmp_path / "log"), "log_domain": "shop", "log_sampling_rate": 1.0} | settings
-        return RequestLog.start(manifest, RankerConfig.parse(config, source="test"))
+        return LogWriter.start(manifest, RankerConfig.parse(config, source="test"))
 
     return start
 
 
-def offer(log: RequestLog, num_requests: int = 1) -> list[Any]:
+def offer(log: LogWriter, num_requests: int = 1) -> list[Any]:
     """Return what so many answers say that they are logged as."""
     answers = [log.logged(TENSORS, ANSWER, arrival_ns=1_700_000_000 * 10**9 + index) for index in range(num_requests)]
     return [answer.parameters.get(LOGGED_AS) for answer in answers]
@@ -78,7 +81,7 @@ def count_of(name: str, **labels: str) -> float:
 
 
 def test_each_candidate_of_each_request_is_an_impression_of_its_own(
-    start: Callable[..., RequestLog], tmp_path: Path
+    start: Callable[..., LogWriter], tmp_path: Path
 ) -> None:
     before = count_of("logged")
     log = start()
@@ -91,7 +94,7 @@ def test_each_candidate_of_each_request_is_an_impression_of_its_own(
     assert rows["score.love"].to_list() == ANSWER.outputs["love"].tolist() * 3
 
 
-def test_two_starts_give_no_impression_the_same_id(start: Callable[..., RequestLog], tmp_path: Path) -> None:
+def test_two_starts_give_no_impression_the_same_id(start: Callable[..., LogWriter], tmp_path: Path) -> None:
     logs = [start(log_folder=str(tmp_path / name)) for name in ("a", "b")]
     assert offer(logs[0]) != offer(logs[1])
     for log in logs:
@@ -99,18 +102,20 @@ def test_two_starts_give_no_impression_the_same_id(start: Callable[..., RequestL
 
 
 def test_a_share_of_the_requests_is_logged_at_random_and_the_others_are_told_nothing(
-    start: Callable[..., RequestLog], tmp_path: Path
+    start: Callable[..., LogWriter], tmp_path: Path
 ) -> None:
-    log, again = start(log_sampling_rate=0.25, log_seed=3), start(log_folder=f"{tmp_path}/again", log_seed=3)
+    log = start(log_sampling_rate=0.25)
     told = offer(log, 2_000)
     log.close()
-    again.close()
     num_told = sum(one is not None for one in told)
-    assert num_told == pytest.approx(500, abs=80)  # four standard deviations
-    assert rows_of(tmp_path).height == 6 * num_told
+    assert num_told == pytest.approx(500, abs=116)  # six standard deviations
+    rows = rows_of(tmp_path)
+    assert rows.height == 6 * num_told
+    assert set(rows["served.sampling_rate"]) == {0.25}
+    assert rows["served.arrival_ns"].unique().diff().n_unique() > 4  # not every fourth
 
 
-def test_a_request_without_candidates_is_no_impression(start: Callable[..., RequestLog], tmp_path: Path) -> None:
+def test_a_request_without_candidates_is_no_impression(start: Callable[..., LogWriter], tmp_path: Path) -> None:
     log = start()
     nothing = Answer(outputs={"like": np.empty(0, dtype=np.float32)}, parameters=ANSWER.parameters)
     tensors = tensors_from_json(make_request(num_candidates=[0]))
@@ -120,7 +125,7 @@ def test_a_request_without_candidates_is_no_impression(start: Callable[..., Requ
 
 
 def test_finished_files_may_be_taken_while_the_log_goes_on(
-    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "POLL_S", 0.01)
     log = start(log_file_s=1)
@@ -135,7 +140,7 @@ def test_finished_files_may_be_taken_while_the_log_goes_on(
 
 
 def test_a_file_that_is_full_is_finished(
-    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_log, "BLOCK_REQUESTS", 2)
     monkeypatch.setattr(request_log, "FILE_BYTES", 1)
@@ -146,7 +151,7 @@ def test_a_file_that_is_full_is_finished(
 
 
 def test_requests_that_come_faster_than_they_are_written_are_dropped_counted_and_not_told(
-    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = count_of("unlogged", reason="full")
     monkeypatch.setattr(backlog, "POLL_S", 60.0)  # the thread does not look before the end
@@ -161,7 +166,7 @@ def test_requests_that_come_faster_than_they_are_written_are_dropped_counted_and
 
 
 def test_a_request_whose_rows_would_be_too_large_is_not_logged(
-    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = count_of("unlogged", reason="large")
     monkeypatch.setattr(request_log, "MAX_REQUEST_BYTES", 1_000)
@@ -172,7 +177,7 @@ def test_a_request_whose_rows_would_be_too_large_is_not_logged(
 
 
 def test_the_rows_of_a_request_are_never_larger_than_they_are_taken_for(
-    start: Callable[..., RequestLog], schema: Schema, tmp_path: Path
+    start: Callable[..., LogWriter], schema: Schema, tmp_path: Path
 ) -> None:
     log = start()
     offer(log)
@@ -187,7 +192,7 @@ def test_the_rows_of_a_request_are_never_larger_than_they_are_taken_for(
 
 
 def test_a_full_folder_pauses_the_log_until_files_are_taken(
-    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = count_of("unlogged", reason="paused")
     monkeypatch.setattr(backlog, "POLL_S", 0.01)
@@ -223,7 +228,7 @@ def write_mib(path: Path, size_mib: int) -> Path:
 
 
 def test_what_killed_starts_had_begun_to_write_takes_no_room_for_ever(
-    start: Callable[..., RequestLog], of_an_earlier_start: Callable[[int], Path]
+    start: Callable[..., LogWriter], of_an_earlier_start: Callable[[int], Path]
 ) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
@@ -237,7 +242,7 @@ def test_what_killed_starts_had_begun_to_write_takes_no_room_for_ever(
 
 
 def test_a_start_without_room_logs_nothing_until_there_is_some(
-    start: Callable[..., RequestLog], of_an_earlier_start: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., LogWriter], of_an_earlier_start: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = count_of("unlogged", reason="paused")
     monkeypatch.setattr(backlog, "POLL_S", 0.01)
@@ -251,7 +256,7 @@ def test_a_start_without_room_logs_nothing_until_there_is_some(
 
 
 def test_requests_of_which_no_rows_can_be_made_are_counted_and_cost_no_others(
-    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed, logged = count_of("unlogged", reason="failed"), count_of("logged")
     monkeypatch.setattr(backlog, "POLL_S", 0.01)
@@ -272,7 +277,7 @@ def test_requests_of_which_no_rows_can_be_made_are_counted_and_cost_no_others(
 
 
 def test_requests_that_cannot_be_written_are_counted_and_no_error_of_the_ranker(
-    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = count_of("unlogged", reason="failed")
     monkeypatch.setattr(backlog, "POLL_S", 60.0)
@@ -285,7 +290,7 @@ def test_requests_that_cannot_be_written_are_counted_and_no_error_of_the_ranker(
 
 
 def test_after_a_failure_the_log_goes_on_when_the_next_file_is_due(
-    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "POLL_S", 0.01)
     before = count_of("unlogged", reason="failed")
@@ -301,20 +306,20 @@ def test_after_a_failure_the_log_goes_on_when_the_next_file_is_due(
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_the_start(
-    start: Callable[..., RequestLog], tmp_path: Path
+    start: Callable[..., LogWriter], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"log_folder: .*/file/.*Not a directory"):
         start(log_folder=str(tmp_path / "file"))
 
 
-def test_a_model_whose_requests_tell_no_domain_is_refused_at_the_start(start: Callable[..., RequestLog]) -> None:
+def test_a_model_whose_requests_tell_no_domain_is_refused_at_the_start(start: Callable[..., LogWriter]) -> None:
     with pytest.raises(ConfigError, match="log_folder: the domain 'domain' is no feature of the model"):
         start(log_domain="")
 
 
 def test_taking_a_request_waits_for_nothing(
-    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "POLL_S", 0.01)
     monkeypatch.setattr(request_log, "BLOCK_REQUESTS", 1)
@@ -334,6 +339,14 @@ def test_taking_a_request_waits_for_nothing(
     may_write.set()
     log.close()
     assert rows_of(tmp_path)["impression_id"].to_list() == [f"{one}-{place}" for one in told for place in range(6)]
+
+
+@pytest.mark.parametrize(
+    "setting", ["trace_folder", "trace_max_requests", "trace_max_mib", "trace_sampling_rate", "trace_seed"]
+)
+def test_settings_of_the_second_recorder_are_refused_by_name(setting: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{setting} is no longer a setting: .*(set log_|leave it out)"):
+        RankerConfig.parse({setting: 1}, source="test")
 
 
 @pytest.mark.slow
@@ -383,7 +396,15 @@ def test_what_a_ranker_answers_becomes_an_event_log_that_feedback_joins(
     assert read_feedback(out, window).join(rows, on="impression_id")["item_id"].to_list() == [15]
 
     scored = rows_of(tmp_path)
+    assert set(scored["served.model"]) == {"students"}
     assert set(scored["served.bundle_id"]) == {by_rest["model_version"]}
+    assert scored["served.user"].to_list() == [0, 0, 1, 1, 1, 1] * 2
     assert set(scored["served.degraded"]) == {False}
     assert scored["score.love"][:6].to_list() == scores_of(by_rest)["love"]
     np.testing.assert_array_equal(scored["score.like"][:6], scored["score.like"][6:])
+
+    counted = statistics_of_log(RequestLog.find(tmp_path / "log", schema)).statistics
+    assert (counted.num_requests, counted.candidates_mean) == (2, 6)
+    genre, user = (next(table for table in counted.tables if table.name == name) for name in ("genre", "user"))
+    assert (genre.bags_per_request, genre.keys_per_request) == (6, 9)
+    assert (user.bags_per_request, user.keys_per_request) == (2, 2)

@@ -123,7 +123,7 @@ def simulate(
     table_statistics: StatisticsOption = "",
     candidates: CandidatesOption = 100.0,
     candidates_p99: Annotated[float, typer.Option(min=0, help="Their 99th percentile; 0: all have the mean.")] = 0.0,
-    trace: Annotated[str, typer.Option(help="A trace's folder: its requests come, at this rate, not drawn ones.")] = "",
+    log: Annotated[str, typer.Option(help="A request log: its requests come, at this rate, not drawn ones.")] = "",
     costs: CostsOption = "",
     rankers: Annotated[int, typer.Option(min=0, max=10_000, help="Before the shards' servers; 0: the plan's own.")] = 0,
     num_requests: Annotated[int, typer.Option(min=100, max=1_000_000, help="That are simulated.")] = 20_000,
@@ -131,27 +131,27 @@ def simulate(
 ) -> None:
     """Say what a plan's servers will do under a load: latency, CPU time and how busy they are."""
     from exfm.artifact.bundle import read_plan
-    from exfm.artifact.trace import Trace
     from exfm.planning.counted import Counted
     from exfm.planning.planner import check_statistics
     from exfm.planning.pricing.costs import CostModel
     from exfm.planning.pricing.forecast import described, simulate_plan
     from exfm.planning.simulation.simulator import Load
-    from exfm.sharding.counting import statistics_of_trace
-    from exfm.sharding.recorded import MAX_REPLAYED, simulate_trace
+    from exfm.sharding.counting import statistics_of_log
+    from exfm.sharding.replay import simulate_log
+    from exfm.sharding.request_log import RequestLog
 
     schema, priced = _read_schema(model), CostModel.read(costs)
     found = read_plan(plan or str(model)).check(schema)
     rankers = rankers or found.rankers or 1
-    if trace:
-        recorded = Trace.read(Path(trace))
-        counted = Counted.read(table_statistics) if table_statistics else statistics_of_trace(Path(trace), schema)
+    if log:
+        logged = RequestLog.find(Path(log), schema)
+        counted = Counted.read(table_statistics) if table_statistics else statistics_of_log(logged)
         check_statistics(schema, counted.statistics)
-        prediction = simulate_trace(
-            recorded, schema, found, counted, priced, requests_per_s=requests_per_s, rankers=rankers, seed=seed
+        prediction = simulate_log(
+            logged, found, counted, priced, requests_per_s=requests_per_s, rankers=rankers, seed=seed
         )
-        if recorded.num_requests > MAX_REPLAYED:
-            print(f"of {recorded.num_requests:,} requests in the trace the newest {MAX_REPLAYED:,} come")
+        if logged.num_requests > len(logged.arrivals_ns):
+            print(f"of {logged.num_requests:,} requests in the log the newest {len(logged.arrivals_ns):,} come")
     else:
         drawn = _read_statistics(table_statistics, schema, candidates)
         load = Load.parse(
@@ -164,9 +164,9 @@ def simulate(
 
 
 def statistics(
-    source: Annotated[str, typer.Argument(help="A trace's folder; or a vertical model's (vm/NAME), for its examples.")],
+    source: Annotated[str, typer.Argument(help="A request log; or a vertical model (vm/NAME), for its examples.")],
     out: Annotated[str, typer.Option(help="Folder or s3:// URL for what was counted.")],
-    model: Annotated[str, typer.Option(help="For a trace: a schema's YAML file, or a bundle's folder.")] = "",
+    model: Annotated[str, typer.Option(help="For a request log: a schema's YAML file, or a bundle's folder.")] = "",
     candidates: CandidatesOption = 100.0,
 ) -> None:
     """Count how requests use a model's tables: keys, bags, and which rows they want most."""
@@ -175,11 +175,12 @@ def statistics(
 
     from exfm.artifact.storage import ref_to
     from exfm.planning.statistics import HEADER, rows_of_text
-    from exfm.sharding.counting import statistics_of_trace
+    from exfm.sharding.counting import statistics_of_log
+    from exfm.sharding.request_log import RequestLog
     from exfm.sharding.stage import statistics_of_model
 
     if model:
-        counted = statistics_of_trace(Path(source), _read_schema(Path(model)))
+        counted = statistics_of_log(RequestLog.find(Path(source), _read_schema(Path(model))))
     else:
         counted = statistics_of_model(ref_to(source), candidates_mean=candidates)
     counted.write(out)

@@ -1,7 +1,8 @@
 """Settings of the servers."""
 
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -140,6 +141,14 @@ class ShardConfig(ServerConfig):
 class RankerConfig(ServerConfig):
     """Settings of a ranker."""
 
+    removed: ClassVar[Mapping[str, str]] = {
+        "trace_folder": "`exfm shard statistics` counts request logs; set log_folder",
+        "trace_max_requests": "`exfm shard statistics` counts request logs; set log_max_mib",
+        "trace_max_mib": "`exfm shard statistics` counts request logs; set log_max_mib",
+        "trace_sampling_rate": "`exfm shard statistics` counts request logs; set log_sampling_rate",
+        "trace_seed": "requests are logged at random; leave it out",
+    }
+
     dense_precision: Precision = "fp32"
     """In which a ranker's dense layers multiply, but for the bottom tower's and the last ones' weights, always in fp32.
     `bf16` wants a CPU that multiplies so (AVX512-BF16 or AMX), `int8` one with VNNI, better AMX. 512 candidates of
@@ -193,24 +202,10 @@ class RankerConfig(ServerConfig):
     a dim of all tables of items, and 48 B. 0, the default: none is kept. An item is met again if all of its ids are the
     same. With 0.86 of 512 items known, a model like DRM1 took 0.87 of the CPU time by gRPC and 0.94 by streams; where
     none is known, 1.05 by streams (loopback, small dense layers; chance: 1.00)."""
-    trace_folder: str = ""
-    """Folder, new or not, in which each start of a ranker records the requests that it gets, for `exfm shard
-    statistics`: hashed ids, nothing else. In a pod a folder below /tmp, which goes with the pod. Empty, the default:
-    nothing is recorded."""
-    trace_max_requests: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
-    """Requests recorded after one start at most; 1 to 10,000,000."""
-    trace_max_mib: Annotated[int, Field(ge=1, le=1_048_576)] = 128
-    """Size of what a start records at most, with what earlier ones of its host left there, in MiB (2**20 bytes), 1 to
-    1,048,576: some 40,000 requests of 100 candidates with four ids. A pod's /tmp has 256 MiB, which its container's
-    restarts share, and a pod that fills it is ended."""
-    trace_sampling_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Probability with which a request is recorded; more than 0, at most 1."""
-    trace_seed: Annotated[int, Field(ge=0)] = 0
-    """Of that choice."""
     log_folder: str = ""
-    """Folder, new or not, in which each start of a ranker logs requests that it answers, as impressions that `exfm
-    ingest log` reads: ids as they came. In a pod a volume, or a folder below /tmp, which goes with the pod. Empty, the
-    default: nothing is logged."""
+    """Folder, new or not, in which each start of a ranker logs requests that it answers, ids as they came, for `exfm
+    shard statistics` and `exfm ingest log`. In a pod a volume, or a folder below /tmp, which goes with the pod. Empty,
+    the default: nothing is logged."""
     log_domain: str = ""
     """Domain of the impressions whose request does not tell it, since the schema's `domain` is no feature of the model,
     or is missing. Without it a model of the former kind is refused."""

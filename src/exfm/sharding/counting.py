@@ -1,4 +1,4 @@
-"""Table statistics counted on requests: those of a trace, or examples taken for requests.
+"""Table statistics counted on requests: those of a request log, or examples taken for requests.
 
 Legend: R requests.
 """
@@ -13,7 +13,6 @@ import polars as pl
 
 from exfm.artifact.manifest import Window
 from exfm.artifact.rows import Rows, rows_of_keys
-from exfm.artifact.trace import Requests, Trace, require_features
 from exfm.errors import DataError
 from exfm.events.partitions import read_partition
 from exfm.features.batch import encode_examples
@@ -22,6 +21,8 @@ from exfm.planning.counted import Counted
 from exfm.planning.row_counts import RowCounts, Weights, ranked, skew_of, sum_by_row
 from exfm.planning.statistics import Statistics, TableStatistics, features_by_table, net_of
 from exfm.schema import NETS, Net, Schema, SparseFeature, Table
+from exfm.sharding.request_keys import RequestKeys
+from exfm.sharding.request_log import RequestLog
 
 MAX_EXAMPLES = 1_000_000
 """Examples that are counted, the newest: a few seconds' work, and what is wanted now rather than what was."""
@@ -43,7 +44,9 @@ class _NetCount:
     rows: dict[bool, RowCounts] = field(default_factory=lambda: {False: RowCounts(), True: RowCounts()})
     """Of the first half of the requests, and (True) of the second."""
 
-    def add(self, requests: Requests, features: Sequence[SparseFeature], net: Net, late_R: Late, num_rows: int) -> Late:
+    def add(
+        self, requests: RequestKeys, features: Sequence[SparseFeature], net: Net, late_R: Late, num_rows: int
+    ) -> Late:
         """Count a table's features of one net; return which requests have a key of them."""
         asks_R = np.zeros(len(requests), dtype=np.bool_)
         for feature in features:
@@ -72,7 +75,7 @@ class _TableCount:
         self._nets: dict[Net, _NetCount] = {net: _NetCount() for net in NETS}
         self._num_asking = 0
 
-    def add(self, requests: Requests, late_R: Late) -> None:
+    def add(self, requests: RequestKeys, late_R: Late) -> None:
         """Count some requests, of which some are in the second half of all."""
         asks_R = np.zeros(len(requests), dtype=np.bool_)
         for net, count in self._nets.items():
@@ -110,25 +113,20 @@ class _TableCount:
         return statistics, ranked(*sum_by_row([early, late]))
 
 
-def statistics_of_trace(folder: Path, schema: Schema) -> Counted:
-    """Return what the requests of a trace, or of several in one folder, do with a schema's tables.
+def statistics_of_log(log: RequestLog) -> Counted:
+    """Return what the requests of a log do with its model's tables; a user's bags count once a request.
 
-    Raises: StorageError if the trace cannot be read; DataError if it is of another schema, or asks for no candidate.
+    Raises: StorageError if the log cannot be read; DataError if it is of another schema.
     """
-    trace = Trace.read(folder)
-    require_features(trace, schema)
-    middle_ns = np.median(trace.arrivals_ns())
-    num_candidates = 0
-    counts = _counts(schema)
-    for requests in trace.blocks():
+    middle_ns = np.median(log.arrivals_ns)
+    num_requests = num_candidates = 0
+    counts = _counts(log.schema)
+    for requests in log.blocks():
+        num_requests += len(requests)
         num_candidates += int(requests.num_rows["item"].sum())
         for count in counts:
             count.add(requests, requests.arrival_ns >= middle_ns)
-    if num_candidates < trace.num_requests:
-        raise DataError(
-            f"{folder}: {trace.num_requests} requests ask for {num_candidates} candidates, expected one each at least"
-        )
-    return _counted(counts, trace.num_requests, items=1.0, candidates_mean=num_candidates / trace.num_requests)
+    return _counted(counts, num_requests, items=1.0, candidates_mean=num_candidates / num_requests)
 
 
 def statistics_of_examples(
@@ -190,14 +188,12 @@ def _examples(
     return frame.filter(pl.col(schema.domain).is_in(list(domains))) if domains else frame
 
 
-def _requests_of(frame: pl.DataFrame, schema: Schema) -> Iterator[Requests]:
+def _requests_of(frame: pl.DataFrame, schema: Schema) -> Iterator[RequestKeys]:
     for part in frame.iter_slices(EXAMPLES_AT_ONCE):
         batches = encode_examples(raw_columns(part.to_arrow(), schema), schema)
-        bags = {feature.name: batches.of(feature.net).bags[feature.name] for feature in schema.sparse}
-        ones = np.ones(len(part), dtype=np.int64)
-        yield Requests(
+        yield RequestKeys.of(
+            batches,
+            schema,
             arrival_ns=np.zeros(len(part), dtype=np.int64),  # which an example does not tell
-            num_rows=dict.fromkeys(NETS, ones),
-            keys={name: one.keys for name, one in bags.items()},
-            lengths={name: one.lengths.astype(np.int32) for name, one in bags.items()},
+            num_rows=dict.fromkeys(NETS, batches.num_candidates),  # one each
         )

@@ -83,14 +83,6 @@ class Requests:
     keys: Mapping[Net, Floats] = field(default_factory=dict)
     """Of each net's features, by the plan's shards; shape [N, S]. Empty: they are drawn around the statistics."""
 
-    def newest(self, num_requests: int) -> "Requests":
-        """Return the last of these requests, so many at most."""
-        return Requests(
-            arrivals_s=self.arrivals_s[-num_requests:],
-            candidates=self.candidates[-num_requests:],
-            keys={net: of_net[-num_requests:] for net, of_net in self.keys.items()},
-        )
-
     def paced(self, requests_per_s: float) -> "Requests":
         """Return these requests at another mean rate; what came in bursts still does.
 
@@ -98,7 +90,7 @@ class Requests:
         """
         duration_s = self.arrivals_s[-1] - self.arrivals_s[0]
         if duration_s <= 0:
-            raise DataError(f"{len(self.arrivals_s)} requests came within 0 s, so they have no rate; record more")
+            raise DataError(f"{len(self.arrivals_s)} requests came within 0 s, so they have no rate; log more")
         factor = (len(self.arrivals_s) - 1) / duration_s / requests_per_s
         return replace(self, arrivals_s=(self.arrivals_s - self.arrivals_s[0]) * factor)
 

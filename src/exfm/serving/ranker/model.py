@@ -40,7 +40,6 @@ from exfm.serving.ranker.known_items import KnownItems
 from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
 from exfm.serving.ranker.local_link import LocalLink
 from exfm.serving.ranker.readiness import ATTEMPT_S, Golden, check_scores, read_golden, until_reached
-from exfm.serving.ranker.recorder import Recorder
 from exfm.serving.ranker.shards import TURNS_TO_SEND, Shard, ask_all
 from exfm.serving.ranker.stream_link import StreamLink
 from exfm.serving.ranker.upkeep import keep_links
@@ -74,13 +73,12 @@ class RankerModel(ServedModel):
         golden: Golden | None,
         shards: Shards,
         tls: TlsFolder | None,
-        recorder: Recorder | None,
         request_log: "RequestLog | None",
         config: RankerConfig,
     ) -> None:
         """Serve with these shards, in order; with `tls`, encrypted and under that certificate.
 
-        What clients ask goes to `recorder` too, and with its answer to `request_log`.
+        What clients ask goes to `request_log`, with its answer.
 
         Raises: ConfigError if answers may be degraded but the bundle has no fallback rows.
         """
@@ -100,7 +98,6 @@ class RankerModel(ServedModel):
         self._golden = golden
         self._shards = shards
         self._tls = tls
-        self._recorder = recorder
         self._request_log = request_log
         self._links: list[ShardLink] = []
         self._guarded: list[GuardedShard] = []
@@ -141,7 +138,6 @@ class RankerModel(ServedModel):
             golden=golden,
             shards=[*shards, *held],
             tls=tls,
-            recorder=Recorder.start(manifest, config),
             request_log=_start_log(manifest, config),
             config=config,
         )
@@ -163,11 +159,9 @@ class RankerModel(ServedModel):
         return [self._become_ready(), keep_links(self._links, tls=self._tls)]
 
     async def close(self) -> None:
-        """Disconnect from the shards, and write what is still to be recorded and logged."""
+        """Disconnect from the shards, and write what is still to be logged."""
         for link in self._links:
             await link.close()
-        if self._recorder is not None:
-            await asyncio.to_thread(self._recorder.close)
         if self._request_log is not None:
             await asyncio.to_thread(self._request_log.close)
 
@@ -204,8 +198,6 @@ class RankerModel(ServedModel):
         stopwatch = payload.stopwatch
         with timed(stopwatch, Layer.ENCODE):
             batches = self._encode(payload)
-        if self._recorder is not None:
-            self._recorder.offer(batches, arrival_ns=arrival_ns)
         deadline = payload.deadline
         # One that is timed is scored alone, and nobody waits for it: others' time would be in its own.
         with self._batcher.under_way(alone=stopwatch is not None) as score:

@@ -1,4 +1,4 @@
-"""Logs requests with their answers, as impressions that an event log can be made of once there is feedback.
+"""Logs requests with their answers, as impressions: for table statistics, and with feedback for an event log.
 
 One folder a start of a ranker:
 

@@ -1,4 +1,4 @@
-"""Requests of a trace, as the simulator takes them: when they came, and how many keys of each fall on each shard.
+"""Requests of a log, as the simulator takes them: when they came, and how many keys of each fall on each shard.
 
 Legend: N requests, S shards.
 """
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from exfm.artifact import trace as recorded
 from exfm.artifact.hot_rows import RowSet
 from exfm.artifact.plan import ShardPlan
 from exfm.artifact.rows import Rows
@@ -20,24 +19,29 @@ from exfm.planning.placing.placement import SINGULAR, base_strategy
 from exfm.planning.pricing.costs import CostModel
 from exfm.planning.simulation.simulator import Load, Prediction, Requests, simulate_requests
 from exfm.schema import NETS, Net, Schema
+from exfm.sharding.request_keys import RequestKeys
+from exfm.sharding.request_log import RequestLog
 from exfm.sharding.shard_files import choose_hot_rows
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 
-def recorded_requests(
-    trace: recorded.Trace, schema: Schema, plan: ShardPlan, *, hottest: Mapping[str, Rows]
-) -> Requests:
-    """Return a trace's requests in order of arrival, with their keys counted by shard of a plan.
+MIN_REQUESTS = 100
+WARMUP_SHARE = 0.1
+"""Of a log's requests, which fill queues and are not counted."""
+
+
+def logged_requests(log: RequestLog, plan: ShardPlan, *, hottest: Mapping[str, Rows]) -> Requests:
+    """Return a log's requests in order of arrival, with their keys counted by shard of a plan.
 
     `hottest` lists rows of tables with hot slices, most wanted first. A request of several users counts as one user's,
     but for its keys.
 
-    Raises: StorageError if the trace cannot be read; DataError if it is of another schema; PlanError if a hot slice has
+    Raises: StorageError if the log cannot be read; DataError if it is of another schema; PlanError if a hot slice has
     more rows than its table's list.
     """
-    recorded.require_features(trace, schema)
+    schema = log.schema
     hot_rows = {
         table: RowSet(rows, num_rows=schema.table(table).rows) for table, rows in choose_hot_rows(plan, hottest).items()
     }
@@ -50,7 +54,7 @@ def recorded_requests(
     }
     arrivals_ns, candidates = [], []
     keys: dict[Net, list[Floats]] = {net: [] for net in NETS}
-    for block in trace.blocks():
+    for block in log.blocks():
         arrivals_ns.append(block.arrival_ns)
         candidates.append(block.num_rows["item"])
         for net in NETS:
@@ -64,17 +68,8 @@ def recorded_requests(
     )
 
 
-MIN_REQUESTS = 100
-WARMUP_SHARE = 0.1
-"""Of a trace's requests, which fill queues and are not counted."""
-
-MAX_REPLAYED = 1_111_111
-"""Requests of a trace that are replayed, the newest: of so many, as many as Load allows come after the warm-up."""
-
-
-def simulate_trace(
-    trace: recorded.Trace,
-    schema: Schema,
+def simulate_log(
+    log: RequestLog,
     plan: ShardPlan,
     counted: Counted,
     costs: CostModel,
@@ -83,20 +78,18 @@ def simulate_trace(
     rankers: int,
     seed: int,
 ) -> Prediction:
-    """Return what a plan's servers will do when a trace's requests come at this mean rate, in the bursts that they did.
-
-    Of a longer trace the newest MAX_REPLAYED come.
+    """Return what a plan's servers will do when a log's requests come at this mean rate, in the bursts that they did.
 
     Raises: PlanError if the plan is singular; DataError if there are too few requests; ConfigError if so many a second
-    are more than Load allows; what `recorded_requests` raises.
+    are more than Load allows; what `logged_requests` raises.
     """
     if base_strategy(plan) == SINGULAR:
-        raise PlanError("a singular plan's rankers make no calls for a trace to be replayed over; leave the trace out")
-    requests = recorded_requests(trace, schema, plan, hottest=counted.hottest).newest(MAX_REPLAYED)
+        raise PlanError("a singular plan's rankers make no calls for a log to be replayed over; leave the log out")
+    requests = logged_requests(log, plan, hottest=counted.hottest)
     num_warmup = int(WARMUP_SHARE * len(requests.arrivals_s))
     num_requests = len(requests.arrivals_s) - num_warmup
     if num_requests < MIN_REQUESTS:
-        raise DataError(f"the trace has {num_requests + num_warmup} requests; record {MIN_REQUESTS} or more")
+        raise DataError(f"the log has {num_requests + num_warmup} requests; log {MIN_REQUESTS} or more")
     load = Load.parse(
         {"requests_per_s": requests_per_s, "num_requests": num_requests, "num_warmup": num_warmup}, source="the load"
     )
@@ -113,9 +106,7 @@ class _Route:
     """Of each of the table's slices."""
 
 
-def _keys_of(
-    block: recorded.Requests, schema: Schema, net: Net, routes: Mapping[str, _Route], *, num_shards: int
-) -> Floats:
+def _keys_of(block: RequestKeys, schema: Schema, net: Net, routes: Mapping[str, _Route], *, num_shards: int) -> Floats:
     counts = np.zeros(len(block) * num_shards)
     request_of_row = np.repeat(np.arange(len(block)), block.num_rows[net])
     for feature in schema.sparse_of(net):

@@ -1,0 +1,209 @@
+"""Request logs of rankers, read for counting and replay: requests with their ids hashed as the model hashes them.
+
+A log has a row for each candidate, so a user without candidates is not in it. docs/contracts.md states the format.
+
+Legend: N rows, R requests.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from exfm.errors import DataError, StorageError
+from exfm.features.batch import encode
+from exfm.features.table import raw_columns, require_column
+from exfm.schema import (
+    SERVED_ARRIVAL_COLUMN,
+    SERVED_MODEL_COLUMN,
+    SERVED_SAMPLING_RATE_COLUMN,
+    SERVED_USER_COLUMN,
+    Schema,
+)
+from exfm.sharding.request_keys import RequestKeys
+
+MAX_REQUESTS = 1_111_111
+"""Requests of a log that are read, the newest: of so many, as many as Load allows come after the warm-up."""
+
+TYPES = {
+    SERVED_MODEL_COLUMN: pa.string(),
+    SERVED_SAMPLING_RATE_COLUMN: pa.float64(),
+    SERVED_ARRIVAL_COLUMN: pa.int64(),
+    SERVED_USER_COLUMN: pa.int64(),
+}
+"""Of columns beside the schema; the impression key is a string. Features are checked as they are read."""
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RequestLog:
+    """The newest requests that rankers of one model logged, all at one sampling rate."""
+
+    files: tuple[Path, ...]
+    schema: Schema
+    """The sparse features' part of the model's."""
+    arrivals_ns: Integers
+    """When each of the newest MAX_REQUESTS arrived, in nanoseconds since 1970-01-01 UTC; rising; shape [R]."""
+    num_requests: int
+    """Of the whole log: R, or more."""
+
+    @classmethod
+    def find(cls, place: Path, schema: Schema) -> Self:
+        """Return the log in a Parquet file, or in all of a folder and the folders below it.
+
+        Raises: StorageError if there is no request, or a file cannot be read; DataError if a file is no request log, or
+        two have requests of other models or at other sampling rates.
+        """
+        files = _files(place)
+        arrivals_ns = []
+        file_of: dict[tuple[str, float], Path] = {}
+        for file in files:
+            with _naming(file):
+                columns = [SERVED_MODEL_COLUMN, SERVED_SAMPLING_RATE_COLUMN, SERVED_ARRIVAL_COLUMN]
+                for rows in _whole_requests(file, schema.impression_key, columns):
+                    for origin in _origins(rows):
+                        file_of.setdefault(origin, file)
+                    starts_R = _starts(rows, schema.impression_key)
+                    arrivals_ns.append(_integers(rows, SERVED_ARRIVAL_COLUMN)[starts_R])
+        _check_adds_up(file_of)
+        of_all = np.sort(np.concatenate([np.empty(0, dtype=np.int64), *arrivals_ns]))
+        if not len(of_all):
+            raise StorageError(
+                f"{place}: 0 requests in {len(files)} Parquet files, expected one at least; let a ranker log some "
+                "(`log_folder`)"
+            )
+        sparse = schema.select(features=[feature.name for feature in schema.sparse])
+        newest = of_all if len(of_all) <= MAX_REQUESTS else of_all[of_all > of_all[-MAX_REQUESTS - 1]]
+        return cls(files=files, schema=sparse, arrivals_ns=newest, num_requests=len(of_all))
+
+    def blocks(self) -> Iterator[RequestKeys]:
+        """Yield the newest requests, file by file.
+
+        Raises: StorageError if a file cannot be read; DataError if it is of another schema.
+        """
+        columns = [SERVED_ARRIVAL_COLUMN, SERVED_USER_COLUMN, *self.schema.feature_names()]
+        for file in self.files:
+            with _naming(file):
+                for rows in _whole_requests(file, self.schema.impression_key, columns):
+                    newest = rows.filter(pc.greater_equal(rows[SERVED_ARRIVAL_COLUMN], int(self.arrivals_ns[0])))
+                    if len(newest):
+                        yield _requests_of(newest, self.schema)
+
+
+def _files(place: Path) -> tuple[Path, ...]:
+    if not place.exists():
+        raise StorageError(f"{place}: no such file or folder; name a request log, which rankers write to `log_folder`")
+    files = (place,) if place.is_file() else tuple(sorted(place.rglob("*.parquet")))
+    if not files:
+        raise StorageError(
+            f"{place}: 0 Parquet files, expected one at least; let a ranker log requests (`log_folder`) and finish a "
+            "file (`log_file_s`)"
+        )
+    return files
+
+
+@contextlib.contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Name the file in the errors of what reads it."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{file}: {error}; name a log as a ranker wrote it, of a model with this schema") from error
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(f"{file}: no Parquet file that can be read: {error}; remove it, or copy it again") from error
+
+
+def _whole_requests(file: Path, key: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield columns of some requests' rows, a row group's at a time; no request is in two of the tables."""
+    names = list(dict.fromkeys([key, *columns]))
+    with pq.ParquetFile(file) as source:
+        for name in names:
+            require_column(source.schema_arrow.names, name)
+        rest = source.schema_arrow.empty_table().select(names)
+        for group in range(source.num_row_groups):
+            found = source.read_row_group(group, columns=names).select(names)
+            for name in {key, *TYPES} & {*names}:
+                _check(found[name], name, expected=TYPES.get(name, pa.string()))
+            rows = pa.concat_tables([rest, found])
+            last = int(_starts(rows, key)[-1]) if len(rows) else 0
+            yield rows.slice(0, last)
+            rest = rows.slice(last)
+        yield rest
+
+
+def _check(column: pa.ChunkedArray, name: str, *, expected: pa.DataType) -> None:
+    kind = pa.string() if pa.types.is_large_string(column.type) else column.type
+    if kind != expected or column.null_count:
+        raise DataError(f"column {name!r} is {kind} with {column.null_count} nulls, expected {expected} with 0")
+
+
+def _starts(rows: pa.Table, key: str) -> Integers:
+    """Return the first row of each request; shape [R].
+
+    Raises: DataError if a request's rows do not follow each other.
+    """
+    ids = pc.replace_substring_regex(rows[key], pattern=r"-[0-9]+$", replacement="").combine_chunks()
+    coded = ids.dictionary_encode()
+    starts_R = np.flatnonzero(np.diff(coded.indices.to_numpy(zero_copy_only=False), prepend=-1))
+    if len(starts_R) != len(coded.dictionary):
+        raise DataError(f"rows of {len(coded.dictionary)} requests change {len(starts_R)} times from one to another")
+    return starts_R
+
+
+def _origins(rows: pa.Table) -> list[tuple[str, float]]:
+    """Return the distinct models and sampling rates of rows."""
+    pairs = rows.group_by([SERVED_MODEL_COLUMN, SERVED_SAMPLING_RATE_COLUMN]).aggregate([]).to_pylist()
+    return [(pair[SERVED_MODEL_COLUMN], pair[SERVED_SAMPLING_RATE_COLUMN]) for pair in pairs]
+
+
+def _check_adds_up(file_of: Mapping[tuple[str, float], Path]) -> None:
+    """Check that all requests are for one model and were logged at one rate."""
+    for (model, rate), (other_model, other_rate) in pairwise(file_of):
+        file, other = file_of[model, rate], file_of[other_model, other_rate]
+        if model != other_model:
+            raise DataError(
+                f"{other} logs requests for model {other_model!r}, {file} for {model!r}; keep each model's log in a "
+                "folder of its own"
+            )
+        raise DataError(
+            f"{other} logs a share of {other_rate:g} of a ranker's requests, {file} of {rate:g}, so they do not count "
+            "alike; count them apart, or log at one `log_sampling_rate`"
+        )
+
+
+def _integers(rows: pa.Table, name: str) -> Integers:
+    integers: Integers = rows[name].to_numpy()
+    return integers
+
+
+def _requests_of(rows: pa.Table, schema: Schema) -> RequestKeys:
+    starts_R = _starts(rows, schema.impression_key)
+    is_start_N = np.diff(_integers(rows, SERVED_USER_COLUMN), prepend=-1) != 0
+    is_start_N[starts_R] = True
+    user_starts = np.flatnonzero(is_start_N)
+    batches = encode(
+        {
+            "user": raw_columns(rows.take(user_starts), schema, nets=["user"]),
+            "item": raw_columns(rows, schema, nets=["item"]),
+        },
+        schema,
+        num_candidates=np.diff(user_starts, append=len(rows)),
+    )
+    return RequestKeys.of(
+        batches,
+        schema,
+        arrival_ns=_integers(rows, SERVED_ARRIVAL_COLUMN)[starts_R],
+        num_rows={
+            "user": np.diff(np.searchsorted(user_starts, starts_R), append=len(user_starts)),
+            "item": np.diff(starts_R, append=len(rows)),
+        },
+    )
