@@ -342,7 +342,7 @@ def test_taking_a_request_waits_for_nothing(
 
 
 @pytest.mark.parametrize(
-    "setting", ["trace_folder", "trace_max_requests", "trace_max_mib", "trace_sampling_rate", "trace_seed"]
+    "setting", ["trace_folder", "trace_max_requests", "trace_max_mib", "trace_sampling_rate", "trace_seed", "log_seed"]
 )
 def test_settings_of_the_second_recorder_are_refused_by_name(setting: str) -> None:
     with pytest.raises(ConfigError, match=rf"{setting} is no longer a setting: .*(set log_|leave it out)"):

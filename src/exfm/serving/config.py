@@ -147,6 +147,7 @@ class RankerConfig(ServerConfig):
         "trace_max_mib": "`exfm shard statistics` counts request logs; set log_max_mib",
         "trace_sampling_rate": "`exfm shard statistics` counts request logs; set log_sampling_rate",
         "trace_seed": "requests are logged at random; leave it out",
+        "log_seed": "requests are logged at random; leave it out",
     }
 
     dense_precision: Precision = "fp32"
@@ -214,8 +215,6 @@ class RankerConfig(ServerConfig):
     and two busy cores (2026-11), P50, P99 and the ranker's CPU time were 1.02, 1.11 and 1.02 times those without a log
     with 0.01, and those of a second ranker without one 1.04, 1.09 and 1.02: no difference. With 1 they were 0.97, 1.37
     and 1.36 times (of the second ranker 0.93, 0.94 and 0.95): 1.4 ms of a core a request, which others may miss."""
-    log_seed: Annotated[int, Field(ge=0)] = 0
-    """Of that choice."""
     log_file_s: Annotated[int, Field(ge=1, le=86_400)] = 60
     """Time after which a file is finished though it is not full (8 MiB), in seconds, 1 to 86,400; what is in an
     unfinished one is lost if the ranker is killed."""

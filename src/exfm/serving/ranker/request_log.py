@@ -99,7 +99,6 @@ class RequestLog:
         self._user_features = self._schema.feature_names(["user"])
         self._config = config
         self._served = Served(model=manifest.name, bundle_id=manifest.bundle_id, sampling_rate=config.log_sampling_rate)
-        self._random = random.Random(config.log_seed)
         self._start_id = secrets.token_hex(8)
         self._num_taken = 0
         self._is_paused = False
@@ -139,7 +138,7 @@ class RequestLog:
 
     def logged(self, tensors: Mapping[str, Tensor], answer: Answer, *, arrival_ns: int) -> Answer:
         """Return the answer to a request, which tells what it is logged as, if it is; never waits, and never fails."""
-        if not _num_rows(answer) or self._random.random() >= self._config.log_sampling_rate:
+        if not _num_rows(answer) or random.random() >= self._config.log_sampling_rate:
             return answer
         if self._is_paused:
             return _unlogged(answer, "paused")
