@@ -58,14 +58,14 @@ def test_servers_whose_settings_change_are_counted_and_others_not(release: Make,
     assert forecast(release(1), seen, scaled, room()).added_bytes == 5 * GIB + 7 * 2**20
 
 
-def test_what_rankers_keep_is_asked_of_quotas_and_nodes(release: Make) -> None:
-    keeping = DeployConfig(ranker=RankerResources(local_tables_mib=1_024, cache_mib=2_048))
+def test_what_rankers_hold_is_asked_of_quotas_and_nodes(release: Make) -> None:
+    holding = DeployConfig(ranker=RankerResources(local_tables_mib=3_072))
     mounted = release(1).model_copy(update={"uri": "pvc://models/students"})
-    assert forecast(mounted, nothing_there(), keeping, room()).added_bytes == (5 + 2 * 3) * GIB + 7 * 2**20
+    assert forecast(mounted, nothing_there(), holding, room()).added_bytes == (5 + 2 * 3) * GIB + 7 * 2**20
     small = room(nodes=[node(name, cpu="64", memory="3Gi") for name in ("one", "two", "three")])
     forecast(mounted, nothing_there(), DeployConfig(), small)
     with pytest.raises(CapacityError, match=r"no node has room for a ranker of .*4\.00 GiB memory"):
-        forecast(mounted, nothing_there(), keeping, small)
+        forecast(mounted, nothing_there(), holding, small)
 
 
 def test_a_version_that_is_there_already_adds_nothing(release: Make, config: DeployConfig) -> None:

@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import Callable
 from typing import cast
@@ -34,24 +35,43 @@ def test_names_are_dns_labels_with_kserves_suffixes(release: Make, config: Deplo
 def test_a_ranker_names_the_shards_of_its_version_in_order(release: Make, config: DeployConfig) -> None:
     model = predictor(ranker_object(history_of(release(12), config)))["model"]
     assert model["args"] == [
-        "--shards=students-v12-s0-grpc.exfm.svc:8081,students-v12-s1-grpc.exfm.svc:8081",
-        f"--bundle-id={12:064x}",
-        "--transport=grpc",
-        "--when-shard-fails=fail",
-    ]
-
-
-def test_a_ranker_reaches_its_shards_by_the_transport_of_the_settings(release: Make, config: DeployConfig) -> None:
-    by_streams = config.model_copy(update={"transport": "stream"})
-    model = predictor(ranker_object(history_of(release(12), by_streams)))["model"]
-    assert model["args"] == [
         "--shards=students-v12-s0-grpc.exfm.svc:8082,students-v12-s1-grpc.exfm.svc:8082",
         f"--bundle-id={12:064x}",
-        "--transport=stream",
         "--when-shard-fails=fail",
     ]
-    _, headless = shard_objects(release(12), 0, by_streams)
+
+
+def test_a_shards_service_offers_lookups_to_rankers_and_requests_by_hand(release: Make, config: DeployConfig) -> None:
+    _, headless = shard_objects(release(12), 0, config)
     assert {port["name"]: port["targetPort"] for port in headless["spec"]["ports"]} == {"grpc": 8081, "stream": 8082}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"transport": "grpc"}, "transport is no longer a setting: rankers reach shards by streams; leave it out"),
+        ({"ranker": {"cache_mib": 0}}, "ranker: cache_mib is no longer a setting: rankers keep no items; leave it out"),
+    ],
+)
+def test_a_setting_that_is_gone_is_refused_with_what_to_do(settings: Object, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^deploy\.yaml: .*{message}"):
+        DeployConfig.parse(settings, source="deploy.yaml")
+
+
+def test_a_history_of_an_earlier_release_is_read_without_settings_that_are_gone(release: Make) -> None:
+    history = switched(history_of(release(1)), release(2), DeployConfig(hot_s=7), at_s=5)
+    earlier = json.loads(history.text())
+    for switch in earlier["switches"]:
+        switch["settings"]["transport"] = "grpc"
+        switch["settings"]["ranker"]["cache_mib"] = 128
+    assert History.read(json.dumps(earlier), source="annotation") == history
+
+
+def test_a_history_with_settings_that_never_were_is_refused(release: Make) -> None:
+    damaged = json.loads(history_of(release(1)).text())
+    damaged["switches"][0]["settings"]["ranker"]["cash_mib"] = 1
+    with pytest.raises(ConfigError, match=r"annotation: switches\.0\.settings\.ranker\.cash_mib"):
+        History.read(json.dumps(damaged), source="annotation")
 
 
 def test_rankers_degrade_where_the_settings_say_so_and_are_replaced_for_it(release: Make, config: DeployConfig) -> None:
@@ -129,12 +149,12 @@ def test_there_are_as_many_rankers_as_the_plan_or_the_settings_want(release: Mak
     assert predictor(ranker_object(history_of(release(1), config)))["minReplicas"] == config.ranker.replicas
 
 
-def test_a_ranker_has_memory_for_the_tables_and_items_that_it_is_told_to_keep(release: Make) -> None:
-    config = DeployConfig(ranker=RankerResources(overhead_mib=500, local_tables_mib=40, cache_mib=7))
+def test_a_ranker_has_memory_for_the_tables_that_it_is_told_to_hold(release: Make) -> None:
+    config = DeployConfig(ranker=RankerResources(overhead_mib=500, local_tables_mib=40))
     hot = release(1).model_copy(update={"ranker_bytes": 2**20 + 1, "uri": "pvc://models/students"})
     model = predictor(ranker_object(history_of(hot, config)))["model"]
-    assert model["args"][-2:] == ["--local-tables-mib=40", "--cache-mib=7"]
-    assert model["resources"]["requests"]["memory"] == model["resources"]["limits"]["memory"] == "549Mi"
+    assert model["args"][-1] == "--local-tables-mib=40"
+    assert model["resources"]["requests"]["memory"] == model["resources"]["limits"]["memory"] == "542Mi"
     shards = [shard_objects(hot, 0, settings)[0] for settings in (config, DeployConfig())]
     assert settings_of(shards[0]) == settings_of(shards[1])
 
@@ -145,10 +165,9 @@ def test_tables_for_rankers_of_a_bundle_that_is_copied_in_parts_are_refused(rele
         history_of(release(1), config)
 
 
-def test_what_a_ranker_may_be_told_to_keep_is_what_it_knows() -> None:
-    for name in ("local_tables_mib", "cache_mib"):
-        mine, servers = (kind.model_fields[name] for kind in (RankerResources, RankerConfig))
-        assert (mine.default, mine.metadata) == (servers.default, servers.metadata)
+def test_a_ranker_may_be_told_to_hold_as_much_as_it_may_hold() -> None:
+    mine, servers = (kind.model_fields["local_tables_mib"] for kind in (RankerResources, RankerConfig))
+    assert (mine.default, mine.metadata) == (servers.default, servers.metadata)
 
 
 def test_a_claim_is_mounted_and_nothing_is_copied(release: Make, config: DeployConfig) -> None:

@@ -11,14 +11,14 @@ import pytest
 from exfm.deploy import rollout
 from exfm.deploy.cluster import Cluster
 from exfm.deploy.config import DeployConfig, RankerResources, ShardResources
-from exfm.deploy.objects import HISTORY_ANNOTATION, release_objects
+from exfm.deploy.objects import HISTORY_ANNOTATION, SETTINGS_ANNOTATION, ranker_object, release_objects
 from exfm.deploy.observation import observe
 from exfm.deploy.release import Release, switched
 from exfm.deploy.rollout import collect, remove, roll_out
 from exfm.deploy.stage import roll_back
 from exfm.deploy.status import deployed
 from exfm.errors import CapacityError, ConfigError, DeployError, RolloutError
-from simulated_cluster import KilledError, SimulatedCluster, node, of_model
+from simulated_cluster import KilledError, Pod, SimulatedCluster, node, of_model
 
 Make = Callable[[int], Release]
 
@@ -64,6 +64,31 @@ def cold(config: DeployConfig) -> DeployConfig:
 
 def with_cpu(config: DeployConfig, cpu_m: int) -> DeployConfig:
     return config.model_copy(update={"ranker": config.ranker.model_copy(update={"cpu_request_m": cpu_m})})
+
+
+def made_by_an_earlier_release(cluster: SimulatedCluster) -> None:
+    """Have the rankers be as a release made them that knew of transports and of a cache."""
+    ranker = cluster.objects["InferenceService", "students"]
+    history = json.loads(ranker["metadata"]["annotations"][HISTORY_ANNOTATION])
+    for switch in history["switches"]:
+        switch["settings"]["transport"] = "grpc"
+        switch["settings"]["ranker"]["cache_mib"] = 0
+    ranker["metadata"]["annotations"][HISTORY_ANNOTATION] = json.dumps(history)
+    predictor = ranker["spec"]["predictor"]
+    predictor["annotations"][SETTINGS_ANNOTATION] = "earlier"
+    predictor["model"]["args"] = [arg.replace(":8082", ":8081") for arg in ranker_args(cluster)] + ["--transport=grpc"]
+    for _ in range(5):
+        cluster.rest()
+    assert {pod.annotations[SETTINGS_ANNOTATION] for pod in ranker_pods(cluster)} == {"earlier"}
+
+
+def ranker_pods(cluster: SimulatedCluster) -> list[Pod]:
+    return [pod for pod in cluster.pods if pod.service == "students"]
+
+
+def ranker_args(cluster: SimulatedCluster) -> list[str]:
+    args: list[str] = cluster.objects["InferenceService", "students"]["spec"]["predictor"]["model"]["args"]
+    return args
 
 
 def test_a_first_rollout_ends_with_all_rankers_on_its_version(release: Make, config: DeployConfig) -> None:
@@ -660,6 +685,68 @@ def test_the_only_version_stays_when_all_its_servers_are_lost(release: Make, con
     with pytest.raises(RolloutError, match=r"is not serving as it is to.*its servers stay as they are"):
         deploy(cluster, release(1), config)
     assert "students" in cluster.names()
+
+
+def test_rankers_of_an_earlier_release_are_replaced_once(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    for version in (1, 2):
+        deploy(cluster, release(version), config)
+    made_by_an_earlier_release(cluster)
+    before = {pod.name for pod in ranker_pods(cluster)}
+    (serving, hot) = deployed(as_cluster(cluster))
+    assert (serving.state, serving.version, hot.state, hot.version) == ("serving", 2, "hot", 1)
+    lines = deploy(cluster, release(2), config)
+    assert "students v2: 1 of 2 rankers switched" in lines
+    assert lines[-1] == "students v2: serving"
+    history = observe(as_cluster(cluster), "students").history
+    assert history is not None
+    assert [switch.release.version for switch in history.switches] == [2, 1]
+    assert ranker_args(cluster) == ranker_object(history)["spec"]["predictor"]["model"]["args"]
+    after = {pod.name for pod in ranker_pods(cluster)}
+    assert not before & after
+    deploy(cluster, release(2), config)
+    assert {pod.name for pod in ranker_pods(cluster)} == after
+
+
+def test_rankers_of_an_earlier_release_serve_on_while_new_ones_fail(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    for version in (1, 2):
+        deploy(cluster, release(version), config)
+    made_by_an_earlier_release(cluster)
+    cluster.sturdy = True
+    cluster.broken[2, "ranker"] = "error: no stream"
+    for _ in range(2):  # neither time it goes back to the version before
+        with pytest.raises(RolloutError, match=r"is not serving as it is to: .*no stream.*; its servers stay as they"):
+            deploy(cluster, release(2), config)
+        assert current(cluster) == 2
+        assert cluster.ready_rankers() == [2, 2]
+    cluster.broken = {}
+    deploy(cluster, release(2), config)
+    assert cluster.ready_rankers() == [2, 2]
+    back(cluster)
+    assert current(cluster) == 1
+
+
+def test_a_failed_rollout_goes_back_to_a_version_of_an_earlier_release(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    made_by_an_earlier_release(cluster)
+    cluster.broken[2, "ranker"] = "error: no"
+    with pytest.raises(RolloutError, match="students v1 serves on"):
+        deploy(cluster, release(2), config)
+    deploy(cluster, release(1), config)
+    assert cluster.ready_rankers() == [1, 1]
+    assert "--transport=grpc" not in ranker_args(cluster)
+
+
+def test_a_version_that_an_earlier_release_deployed_can_be_rolled_back_to(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    for version in (1, 2):
+        deploy(cluster, release(version), config)
+    made_by_an_earlier_release(cluster)
+    back(cluster)
+    assert current(cluster) == 1
+    assert "--transport=grpc" not in ranker_args(cluster)
 
 
 def test_a_rankers_history_is_an_annotation(release: Make, config: DeployConfig) -> None:

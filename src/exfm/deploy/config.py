@@ -1,6 +1,7 @@
 """Settings of a deployment."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -36,6 +37,10 @@ class ServerResources(Config):
 class RankerResources(ServerResources):
     """Of rankers."""
 
+    removed: ClassVar[Mapping[str, str]] = {
+        "cache_mib": "rankers keep no items; leave it out, or have them hold tables by local_tables_mib"
+    }
+
     cpu_request_m: Annotated[int, Field(ge=1, le=256_000)] = 1_000
     cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)] = 2_000
     overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)] = 1_024
@@ -45,8 +50,6 @@ class RankerResources(ServerResources):
     """The rankers' setting of that name, in MiB: memory for tables of items that a ranker holds itself, which it is
     given beside the overhead, 1 to 1,048,576. 0, the default: what ConfigMap `exfm-servers` says, without memory for
     it. It wants a bundle in `pvc://`: of one in `s3://` a ranker has its own part alone."""
-    cache_mib: Annotated[int, Field(ge=0, le=65_536)] = 0
-    """Likewise, in MiB: memory for items met before, 1 to 65,536. A ranker on a GPU does not start with it."""
 
     @model_validator(mode="after")
     def _check_replicas(self) -> Self:
@@ -66,13 +69,12 @@ class ShardResources(ServerResources):
 class DeployConfig(Config):
     """How vertical models are deployed."""
 
+    removed: ClassVar[Mapping[str, str]] = {"transport": "rankers reach shards by streams; leave it out"}
+
     namespace: KubernetesName = "exfm"
     """Where the manifests were applied."""
     ranker: RankerResources = RankerResources()
     shard: ShardResources = ShardResources()
-    transport: Literal["grpc", "stream"] = "grpc"
-    """How rankers reach shards: `grpc`, where a service mesh or a proxy stands between; `stream`, which takes less CPU
-    time and latency. Certificates serve both."""
     when_shard_fails: Literal["fail", "degrade"] = "fail"
     """What becomes of a request while a shard is away, late or overloaded: `fail`, an error; `degrade`, an answer with
     fallback rows in the place of that shard's, which says so. It goes before what ConfigMap `exfm-servers` says.

@@ -34,7 +34,7 @@ STORAGE_CONTAINER = "exfm"
 
 MOUNT = "/mnt/models"
 PORTS = {"grpc": 8081, "stream": 8082}
-"""Of shards, by transport; the runtimes have them too."""
+"""Of shards: rankers use streams; gRPC is for requests by hand. The runtimes have them too."""
 USER = 10_001
 GRACE_PERIOD_S = 45
 """For a pod to end: the servers' lame_duck_s and drain_s, and some seconds more."""
@@ -51,14 +51,16 @@ def shard_name(release: Release, shard: int) -> str:
 
 
 def headless_name(inference_service: str) -> str:
-    """Return the name of the headless Service that resolves to the ready pods of a shard's InferenceService."""
+    """Return the name of the headless Service that resolves to the ready pods of a shard's InferenceService.
+
+    The suffix says nothing of ports: it is the name in clusters that earlier releases deployed to.
+    """
     return f"{inference_service}-grpc"
 
 
 def shard_address(release: Release, shard: int, config: DeployConfig) -> str:
     """Return where a ranker finds a shard."""
-    port = PORTS[config.transport]
-    return f"{headless_name(shard_name(release, shard))}.{config.namespace}.svc:{port}"
+    return f"{headless_name(shard_name(release, shard))}.{config.namespace}.svc:{PORTS['stream']}"
 
 
 def deployment_name(inference_service: str) -> str:
@@ -134,13 +136,12 @@ def ranker_object(history: History) -> Object:
             args=[
                 f"--shards={','.join(addresses)}",
                 f"--bundle-id={release.bundle_id}",
-                f"--transport={config.transport}",
                 f"--when-shard-fails={config.when_shard_fails}",
-                *_kept(config.ranker),
+                *_local_tables(config.ranker),
             ],
             parts=["ranker", "golden"],
             resources=config.ranker,
-            table_bytes=release.ranker_bytes + (config.ranker.local_tables_mib + config.ranker.cache_mib) * 2**20,
+            table_bytes=release.ranker_bytes + config.ranker.local_tables_mib * 2**20,
             replicas=max(config.ranker.replicas, release.rankers),
         ),
     )
@@ -167,10 +168,9 @@ def memory_bytes(resources: ServerResources, *, table_bytes: int) -> int:
     return (resources.overhead_mib + -(-table_bytes // 2**20)) * 2**20
 
 
-def _kept(ranker: RankerResources) -> list[str]:
-    """Return what a ranker is told to keep; nothing where the ConfigMap is to say it."""
-    told = {"--local-tables-mib": ranker.local_tables_mib, "--cache-mib": ranker.cache_mib}
-    return [f"{option}={size_mib}" for option, size_mib in told.items() if size_mib]
+def _local_tables(ranker: RankerResources) -> list[str]:
+    """Return a ranker's argument for its tables; nothing where the ConfigMap is to say it."""
+    return [f"--local-tables-mib={ranker.local_tables_mib}"] if ranker.local_tables_mib else []
 
 
 def _labels(release: Release, component: str) -> dict[str, str]:

@@ -2,16 +2,16 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, ModelName
 from exfm.artifact.digests import Sha256
 from exfm.artifact.storage import is_local
 from exfm.config import Config
-from exfm.deploy.config import DeployConfig
+from exfm.deploy.config import DeployConfig, RankerResources
 from exfm.errors import BundleError, ConfigError
 
 Version = Annotated[int, Field(ge=1, le=999_999)]
@@ -80,6 +80,17 @@ class Switch(Config):
     """What a rollback goes back to as well."""
     at_s: Annotated[int, Field(ge=0)]
     """Unix time; 0 for objects that were rendered, of which nobody knows when they were applied."""
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _drop_removed(cls, settings: Any) -> Any:
+        """Return settings, which an earlier release may have written, without keys that are no longer settings."""
+        if not isinstance(settings, Mapping):
+            return settings
+        kept = {key: value for key, value in settings.items() if key not in DeployConfig.removed}
+        if isinstance(ranker := kept.get("ranker"), Mapping):
+            kept["ranker"] = {key: value for key, value in ranker.items() if key not in RankerResources.removed}
+        return kept
 
 
 class History(Config):
