@@ -140,8 +140,7 @@ def test_what_a_ranker_logs_by_default_fits_its_pods_tmp() -> None:
     (mount,) = (mount for mount in spec["containers"][0]["volumeMounts"] if mount["mountPath"] == "/tmp")
     (volume,) = (volume for volume in spec["volumes"] if volume["name"] == mount["name"])
     assert not mount.get("readOnly")
-    config = RankerConfig()
-    assert config.log_max_mib < int(volume["emptyDir"]["sizeLimit"].removesuffix("Mi"))
+    assert RankerConfig().log_max_mib < int(volume["emptyDir"]["sizeLimit"].removesuffix("Mi"))
 
 
 def test_deploy_and_manifests_mean_the_same_by_a_name() -> None:
@@ -152,6 +151,12 @@ def test_deploy_and_manifests_mean_the_same_by_a_name() -> None:
         ("ServiceAccount", deploy.SERVICE_ACCOUNT),
         ("ClusterStorageContainer", deploy.STORAGE_CONTAINER),
     } <= names
+
+
+def test_rankers_reach_shards_at_the_port_of_streams_alone() -> None:
+    spec = {name: WRITTEN[f"base/network.yaml: NetworkPolicy exfm-{name}"]["spec"] for name in ("rankers", "shards")}
+    for (rule,) in (spec["rankers"]["egress"], spec["shards"]["ingress"]):
+        assert [port["port"] for port in rule["ports"]] == [deploy.PORTS["stream"]]
 
 
 def test_policies_and_budgets_select_pods_of_our_runtimes_alone() -> None:
@@ -194,6 +199,7 @@ def test_kserve_chooses_our_storage_container_for_bundles_alone(uri: str, suppor
     assert (re.search(format_["regex"], uri) is not None) == supported
 
 
+@pytest.mark.slow
 def test_alerts_speak_of_metrics_that_servers_have() -> None:
     rules = next(object_ for object_ in WRITTEN.values() if object_["kind"] == "PrometheusRule")
     expressions = [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]]
