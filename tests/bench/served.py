@@ -1,4 +1,4 @@
-"""Run as a program: a very small `exfm bench serving` into the folder that is named.
+"""Run as a program: a very small `exfm bench serving`, twice, into `case` and `beside` of the folder that is named.
 
 A program, because it holds kserve's messages and pytest's process holds tritonclient's.
 """
@@ -11,38 +11,33 @@ from rich.console import Console
 from exfm.bench.serving.bench import bench_serving
 from exfm.bench.serving.config import Case, Memory, Peers, ServingBenchConfig, Sweep
 
+SMALL = ServingBenchConfig(
+    blocks=6,
+    starts=1,
+    turns=1,
+    distinct_requests=4,
+    threads=1,
+    bytes_factor=1e-5,
+    dim_factor=0.125,
+    network="small",
+    cases=(),
+    sweep=Sweep(rows=(64,), num_tables=2, dim=4, candidates=8, requests=2),
+    memory=Memory(requests=50, candidates=4),
+    peers=Peers(model="drm3", candidates=8, requests=2),
+)
+
 
 def main() -> None:
-    """Measure one model by both transports, sharded and with all tables in the ranker, in a closed and an open loop;
-    then with items that come again, and a ranker that keeps them.
-
-    Beside it some sizes of tables, memory, and KServe's own server.
-    """
-    config = ServingBenchConfig(
-        blocks=6,
-        starts=2,
-        turns=1,
-        warmup=1,
-        distinct_requests=4,
-        threads=0,
-        bytes_factor=1e-5,
-        dim_factor=0.125,
-        network="small",
-        cases=(
-            Case(
-                model="drm3",
-                candidates=16,
-                loads=(0.0, 0.3),
-                local_tables_mib=(0, 1),  # which all of them fit into
-                requests=4,
-            ),
-            Case(model="drm3", candidates=16, transports=("stream",), cache_mib=(1,), distinct_items=1_000, requests=4),
-        ),
-        sweep=Sweep(rows=(64, 128), num_tables=2, dim=4, candidates=8, requests=2),
-        memory=Memory(requests=100, candidates=4),
-        peers=Peers(model="drm3", candidates=8, requests=2),
-    )
-    bench_serving(Console(width=200), config, out=Path(sys.argv[1]))
+    """Measure one model in a closed and an open loop; then tables of one size, memory, and KServe's own server."""
+    of_case = {
+        "threads": 0,
+        "cases": (Case(model="drm3", candidates=16, loads=(0.0, 0.3), requests=4),),
+        "sweep": Sweep(rows=()),
+        "memory": Memory(requests=0),
+        "peers": Peers(model="none"),
+    }
+    for name, update in (("case", of_case), ("beside", {})):
+        bench_serving(Console(width=200), SMALL.model_copy(update=update), out=Path(sys.argv[1]) / name)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from exfm.bench.tracing.spending import Group
 
 MIB = 2**20
 
-STREAM, GRPC = Way(transport="stream"), Way(transport="grpc")
+TWO, ONE = Way(), Way(strategy="one-shard", num_shards=1)
 
 
 def series_of(name: str, times: float, *, noise: float = 0.0) -> Series:
@@ -47,7 +47,6 @@ def measured_of(*ways: tuple[Way, float], candidates: int = 512, noise: float = 
         unsharded=first,
         same=same,
         sharded=tuple((way, series_of(str(way), times)) for way, times in ways),
-        known_shares=tuple(0.75 if way.cache_mib else 0.0 for way, _ in ways),
         score_differences=tuple(1e-7 for _ in ways),
         score_spread=0.1,
         layers=tuple(layered_of(str(name), times) for name, times in [*((name, 1.0) for name in BASELINES), *ways]),
@@ -66,8 +65,8 @@ def layered_of(name: str, times: float) -> Layered:
 
 
 def test_layers_are_means_over_starts() -> None:
-    found = mean_layered([layered_of("stream", 1.2), layered_of("stream", 1.4)])
-    assert found.name == "stream"
+    found = mean_layered([layered_of("sharded", 1.2), layered_of("sharded", 1.4)])
+    assert found.name == "sharded"
     assert (found.wall_ms[Group.DENSE], found.wall_ms[Group.WAIT]) == pytest.approx((8.0, 5.0))
     assert found.cpu_ms[Group.DENSE] == 16.0
     assert found.shard_ms[Group.NETWORK] == pytest.approx(1.3)
@@ -81,35 +80,31 @@ def test_rounds_of_traced_requests_are_spread_over_starts_but_for_a_few_of_each(
     assert rounds_of_start(num_starts) == num_rounds
 
 
-def test_each_transport_has_its_own_targets() -> None:
-    found = judged([measured_of((STREAM, 1.015), (GRPC, 1.04))])
-    assert [(one.way.transport, one.target.statistic, one.verdict) for one in found] == [
-        ("stream", "p50_ms", "met"),  # at most 1.02
-        ("stream", "p99_ms", "not met"),  # 1.01
-        ("stream", "cpu_ms", "not met"),  # 1.05, of which the made-up shards take half more
-        ("grpc", "p50_ms", "met"),  # 1.05
-        ("grpc", "p99_ms", "not met"),  # 1.03
-        ("grpc", "cpu_ms", "not met"),
+def test_each_way_is_held_to_every_target() -> None:
+    found = judged([measured_of((TWO, 1.015), (ONE, 1.0))])
+    assert [(one.way, one.target.statistic, one.verdict) for one in found] == [
+        (TWO, "p50_ms", "met"),  # at most 1.02
+        (TWO, "p99_ms", "not met"),  # 1.01
+        (TWO, "cpu_ms", "not met"),  # 1.05, of which the made-up shards take half more
+        (ONE, "p50_ms", "met"),
+        (ONE, "p99_ms", "met"),
+        (ONE, "cpu_ms", "met"),
     ]
 
 
-def test_a_ranker_that_keeps_items_is_promised_nothing() -> None:
-    assert judged([measured_of((Way(cache_mib=128), 1.0))]) == []
-
-
-def test_few_candidates_are_promised_nothing_and_many_nothing_by_grpc() -> None:
-    assert judged([measured_of((STREAM, 2.0), (GRPC, 2.0), candidates=64)]) == []
-    found = judged([measured_of((STREAM, 1.0), (GRPC, 1.0), candidates=2048)])
-    assert [(one.way.transport, one.target.statistic) for one in found] == [("stream", "p50_ms"), ("stream", "p99_ms")]
+def test_few_candidates_are_promised_nothing_and_many_no_cpu_time() -> None:
+    assert judged([measured_of((TWO, 2.0), candidates=64)]) == []
+    found = judged([measured_of((TWO, 1.0), candidates=2048)])
+    assert [one.target.statistic for one in found] == ["p50_ms", "p99_ms"]
 
 
 def test_a_noisy_machine_resolves_no_target() -> None:
-    found = judged([measured_of((STREAM, 1.0), noise=0.3)])
+    found = judged([measured_of((TWO, 1.0), noise=0.3)])
     assert {one.verdict for one in found if one.target.statistic != "cpu_ms"} == {"not resolved"}
 
 
 def test_who_fails_requests_keeps_no_promise() -> None:
-    measured = measured_of((STREAM, 0.5))
+    measured = measured_of((TWO, 0.5))
     [(way, series)] = measured.sharded
     failing = with_a_failure(series)
     assert {one.verdict for one in judged([replace(measured, sharded=((way, failing),))])} == {"not met"}
@@ -123,7 +118,7 @@ def with_a_failure(series: Series) -> Series:
 
 
 def test_few_blocks_or_starts_resolve_nothing_and_blocks_of_few_requests_no_p99() -> None:
-    measured = measured_of((STREAM, 1.0))
+    measured = measured_of((TWO, 1.0))
 
     def verdicts(*, num_blocks: int, num_requests: int, num_starts: int = 5) -> list[str]:
         def less(series: Series) -> Series:
@@ -145,7 +140,7 @@ def grown_of(bytes_a_request: float, *, step: int = 0) -> Grown:
     held = [50 * MIB + place * 5 * MIB for place in range(10)] + [
         100 * MIB + int(2_000 * place * bytes_a_request) + step * (place > 30) for place in range(40)
     ]
-    return Grown("2 shards", "ranker", 2_000, tuple(held), num_failed=0)
+    return Grown("ranker", 2_000, tuple(held), num_failed=0)
 
 
 @pytest.mark.parametrize(
@@ -183,14 +178,24 @@ PEERS = PeersFound(
     threads=1,
     unsharded=series_of("unsharded", 1.0),
     same=series_of("unsharded again (A/A)", 1.0),
-    sharded=series_of(str(STREAM), 1.02),
+    sharded=series_of(str(TWO), 1.02),
     peers=((KSERVE, series_of(str(KSERVE), 5.1)),),
     missing=("MLServer: left out",),
-    layers=(layered_of("unsharded", 1.0), layered_of(str(STREAM), 1.02)),
+    layers=(layered_of("unsharded", 1.0), layered_of(str(TWO), 1.02)),
     score_differences=(3e-3,),
     fp32_bytes=360,
     int8_bytes=100,
 )
+
+
+def test_series_of_a_sweep_are_those_of_their_sizes_and_the_last_is_of_the_second_server() -> None:
+    names = ("64, unsharded", "64, sharded", "128, unsharded", "128, sharded", "64, unsharded again")
+    found = SweepFound.of([series_of(name, 1.0) for name in names], table_bytes={64: 10, 128: 20}, threads=2)
+    assert [(one.rows, one.table_bytes, one.unsharded.name, one.sharded.name) for one in found.sizes] == [
+        (64, 10, "64, unsharded", "64, sharded"),
+        (128, 20, "128, unsharded", "128, sharded"),
+    ]
+    assert (found.threads, found.same.name) == (2, "64, unsharded again")
 
 
 @pytest.mark.parametrize(("times", "said"), [(4.2, "met"), (3.9, "not met")])
@@ -210,7 +215,7 @@ def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
     findings = Findings(
         facts={"processor": "a made-up one"},
         config=ServingBenchConfig(),
-        cases=(measured_of((STREAM, 1.015), (GRPC, 1.04)),),
+        cases=(measured_of((TWO, 1.015), (ONE, 1.04)),),
         sweep=sweep_of(1.2),
         peers=PEERS,
     )
@@ -218,20 +223,20 @@ def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
     text = page(findings, picture="serving.png")
     for words in (
         "- processor: a made-up one",
-        "| drm3, 512, 30% open (12.5/s) | 2 shards, load-balanced, stream | P99 | 1.01 | 1.015 [1.015, 1.015] |",
+        "| drm3, 512, 30% open (12.5/s) | 2 shards, load-balanced | P99 | 1.01 | 1.015 [1.015, 1.015] |",
         "latency is unsharded not flat (P50 ratio 1.200 [1.200, 1.200])",
         "| ms | dense operators | embedding operator | wait for shards | network, and the client's wait | all |",
         "| drm3, 512 | unsharded | wall | 8.00 |  | 2.00 |  | 10.00 |",
-        "| drm3, 512 | 2 shards, load-balanced, grpc | wall | 8.00 |  | 2.40 |  | 10.40 |",
-        "| drm3, 512 | 2 shards, load-balanced, grpc | slowest shard's wall |  | 0.25 |  | 1.04 | 1.29 |",
-        "| drm3, 512 | 2 shards, load-balanced, grpc | CPU | 16.00 | 0.50 |  |  | 16.50 |",
-        "| drm3, 512 | 2 shards, load-balanced, grpc | +0.00 | +0.40 | +0.40 |",
+        "| drm3, 512 | 1 shard | wall | 8.00 |  | 2.40 |  | 10.40 |",
+        "| drm3, 512 | 1 shard | slowest shard's wall |  | 0.25 |  | 1.04 | 1.29 |",
+        "| drm3, 512 | 1 shard | CPU | 16.00 | 0.50 |  |  | 16.50 |",
+        "| drm3, 512 | 1 shard | +0.00 | +0.40 | +0.40 |",
         "MLServer: left out",
-        "| drm3, 512 | 2 shards, load-balanced, stream | wall | 8.00 |  | 2.20 |  | 10.20 |",
+        "| drm3, 512 | 2 shards, load-balanced | wall | 8.00 |  | 2.20 |  | 10.20 |",
         "Sharded serving is 5.000 [5.000, 5.000] times as fast as KServe, tuned (4 or more: met);",
         "of 3.60 times the bytes (3.5 or more: met)",
-        "| 2 shards | ranker | 100,000 | 95.0 | 101.2 | 16.00 [16.00, 16.00] | 0 |",
-        "Memory grows, or that is not resolved: ranker of 2 shards.",
+        "| ranker | 100,000 | 95.0 | 101.2 | 16.00 [16.00, 16.00] | 0 |",
+        "Memory grows, or that is not resolved: ranker.",
     ):
         assert words in text
     with warnings.catch_warnings():
@@ -244,22 +249,9 @@ def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
     assert raw["peers"]["peers"][0]["tuned"] is True
 
 
-def test_the_page_says_which_candidates_a_ranker_had_kept() -> None:
-    def text_of(way: Way, case: Case) -> str:
-        measured = replace(measured_of((way, 1.015)), case=case)
-        return page(Findings({}, ServingBenchConfig(), (measured,), sweep=None, peers=None), picture="serving.png")
-
-    case = Case(model="drm3", loads=(0.3,), cache_mib=(128,), distinct_items=10_000)
-    assert (
-        "Candidates that the ranker had met and kept: 2 shards, load-balanced, stream, 128 MiB of items met: 0.75 "
-        "(drm3, 512 of 10,000 items, 30% open (12.5/s)); of traced requests none was."
-    ) in text_of(Way(cache_mib=128), case)
-    assert "had met and kept" not in text_of(STREAM, case)
-
-
 def test_a_run_that_goes_on_says_how_far_it_is_and_its_files_take_the_place_of_earlier_ones(tmp_path: Path) -> None:
     (tmp_path / PAGE).write_text("of an earlier run", encoding="utf-8")
-    whole = measured_of((STREAM, 1.015))
+    whole = measured_of((TWO, 1.015))
 
     def after(num_starts: int) -> Findings:
         def some(series: Series) -> Series:

@@ -2,20 +2,12 @@
 
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
 from exfm.bench.peers.plain_model import PlainModel
 from exfm.bench.serving.models import scaled
-from exfm.bench.serving.peer_servers import (
-    json_body,
-    kserve_peers,
-    mlserver_peers,
-    scores_of_json,
-    serving_peer,
-    write_plain,
-)
+from exfm.bench.serving.peer_servers import mlserver_peers, write_plain
 from exfm.bench.workload import GENERATED, GeneratedModel
 from exfm.errors import ConfigError
 from exfm.features.request import encode_request
@@ -38,21 +30,6 @@ def test_the_plain_models_scores_are_those_of_the_bundle_in_fp32(tmp_path: Path,
         expected = scorer.scores(encode_request(request, model.schema()))[:, 0]
         found = plain.scores({name: tensor.values for name, tensor in request.items()})
         np.testing.assert_allclose(found, expected, atol=2e-5)
-
-
-@pytest.mark.slow
-def test_kserves_own_server_gives_the_plain_models_scores(tmp_path: Path) -> None:
-    write_plain(SMALL, tmp_path / "plain")
-    (request,) = SMALL.requests(1, candidates=7, seed=0)
-    expected = PlainModel(tmp_path / "plain").scores({name: tensor.values for name, tensor in request.items()})
-    as_documented, _ = kserve_peers()
-    with serving_peer(as_documented, tmp_path / "plain", scratch=tmp_path / "scratch", threads=1) as running:
-        assert running.pids()
-        headers = {"content-type": "application/json"}
-        response = httpx.post(
-            running.infer_url, content=json_body(request), headers=headers, timeout=20, trust_env=False
-        )
-    np.testing.assert_allclose(scores_of_json(response.content), expected, atol=1e-6)
 
 
 def test_an_environment_without_mlserver_is_refused_with_how_to_make_one(tmp_path: Path) -> None:

@@ -26,11 +26,11 @@ class FarBeyond:
     workload: Workload
     plan: ShardPlan
     duration_s: float
-    num_requests: int = NUM_REQUESTS
+    num_requests: int
     num_warmup: int = NUM_WARMUP
 
 
-def far_beyond(costs: CostModel, *, seed: int) -> Iterator[FarBeyond]:
+def far_beyond(costs: CostModel, *, seed: int, num_requests: int = NUM_REQUESTS) -> Iterator[FarBeyond]:
     """Yield simulations of a model of 1,000 tables and 10 TB on 128 shards, under rising loads."""
     workload = ten_terabytes(seed)
 
@@ -42,9 +42,9 @@ def far_beyond(costs: CostModel, *, seed: int) -> Iterator[FarBeyond]:
     plans = {rate: _plan(workload, costs, requests_per_s=rate) for rate in REQUESTS_PER_S}
     timed(plans[REQUESTS_PER_S[0]], Load(requests_per_s=1.0, num_requests=100, num_warmup=0))  # compiles
     for rate, plan in plans.items():
-        load = Load(requests_per_s=rate, num_requests=NUM_REQUESTS, num_warmup=NUM_WARMUP)
+        load = Load(requests_per_s=rate, num_requests=num_requests, num_warmup=NUM_WARMUP)
         predicted, duration_s = timed(plan, load)
-        yield FarBeyond(predicted, workload, plan, duration_s)
+        yield FarBeyond(predicted, workload, plan, duration_s, num_requests)
 
 
 def _plan(workload: Workload, costs: CostModel, *, requests_per_s: float) -> ShardPlan:

@@ -17,10 +17,10 @@ from rich.text import Text
 
 from exfm.artifact.plan import ShardPlan
 from exfm.bench.calibration import Calibration, Predicted, calibrate
-from exfm.bench.far_beyond import FarBeyond, far_beyond
+from exfm.bench.far_beyond import NUM_REQUESTS, FarBeyond, far_beyond
 from exfm.bench.machine import processor, scheduling
 from exfm.bench.measurement import Measured, Point, measure
-from exfm.bench.slopes import measure_slopes
+from exfm.bench.slopes import CASES, Case, measure_slopes
 from exfm.bench.workload import GENERATED
 from exfm.planning.config import ShardingConfig, Strategy
 from exfm.planning.planner import make_plan
@@ -82,10 +82,12 @@ def bench_simulator(
     seed: int,
     shown: Sequence[Setting] = CALIBRATION,
     judging: Sequence[Setting] = VALIDATION,
+    slope_cases: Sequence[Case] = CASES,
+    num_simulated: int = NUM_REQUESTS,
 ) -> CostModel:
     """Measure, calibrate by the settings `shown`, predict those `judging`, and print; some 20 minutes.
 
-    Returns the calibrated costs.
+    `num_simulated` are the requests of the simulations far beyond this machine. Returns the calibrated costs.
 
     Raises: ServingError if servers do not start.
     """
@@ -104,14 +106,14 @@ def bench_simulator(
         say=lambda line: console.print(line, style="dim", soft_wrap=True),
     )
     fitted, judged = found[: len(points[0])], found[len(points[0]) :]
-    prior = measure_slopes(seed).put_into(costs)
+    prior = measure_slopes(seed, cases=slope_cases).put_into(costs)
     calibration = calibrate(fitted, prior=prior, cores=cores, measured=where)
     for title, measured in (("calibrated on", fitted), ("validated on", judged)):
         predicted = [calibration.predict(one, cores=cores) for one in measured]
         console.print(_comparison(title, measured, predicted, cores=cores))
         console.print(_verdict(measured, predicted), soft_wrap=True)
     console.print(_described(calibration), soft_wrap=True)
-    for beyond in far_beyond(calibration.costs, seed=seed):
+    for beyond in far_beyond(calibration.costs, seed=seed, num_requests=num_simulated):
         console.print(_beyond_line(beyond), soft_wrap=True)
     return calibration.costs
 

@@ -16,6 +16,7 @@ from scipy.optimize import nnls
 
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.plan import Assignment, ShardPlan, assign
+from exfm.features.batch import NetBatches
 from exfm.features.oip import LENGTHS_SUFFIX, Tensor
 from exfm.features.request import encode_request
 from exfm.models.config import NetworkConfig
@@ -24,9 +25,8 @@ from exfm.models.scoring import Scorer
 from exfm.models.shard_tables import ShardTables
 from exfm.planning.pricing.costs import KEY_BYTES, LENGTH_BYTES, CallPrices, CostModel
 from exfm.schema import Schema
-from exfm.serving.call import Answer
-from exfm.serving.messages import RawResponse, answer_message, tensors_of
-from exfm.serving.shard.protocol import answers_of, bags_of, shard_request, sums_output
+from exfm.serving.shard.protocol import checked_bags
+from exfm.serving.stream.frames import HEAD, Frame, answer_frame, ask_frame, read_answer, read_ask
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,6 +36,7 @@ TABLES_BYTES = 256 * 2**20
 """Of each case together: more than caches hold."""
 SMALLEST_NETWORK = NetworkConfig(bottom_units=(), num_cross_layers=0, cross_rank=1, top_units=())
 """Its time is part of what a candidate costs, so it should have none here."""
+BUNDLE_ID = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ NAMES = ("lookup_us", "bag_ns", "key_ns", "byte_ns")
 
 
 @dataclass(frozen=True)
-class _Case:
+class Case:
     """A model whose features are all alike, and its requests."""
 
     num_features: int
@@ -91,19 +92,22 @@ class _Case:
         return [1.0, self.num_features, bags * 1e-3, keys * 1e-3, message_bytes * 1e-3, keys * self.dim * 4e-3]
 
 
-CASES = tuple(_Case(*case) for case in product((2, 8), (16, 64, 256), (1, 4, 32), (16, 128, 512)))
+CASES: Sequence[Case] = tuple(Case(*case) for case in product((2, 8), (16, 64, 256), (1, 4, 32), (16, 128, 512)))
 
 
-def measure_slopes(seed: int) -> Slopes:
-    """Return the prices that fit all cases best; some seconds. Tensors are worked on by one thread, as servers do."""
+def measure_slopes(seed: int, *, cases: Sequence[Case] = CASES) -> Slopes:
+    """Return the prices that fit all cases best, seven or more; some seconds.
+
+    Tensors are worked on by one thread, as servers do.
+    """
     generator = np.random.default_rng(seed)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        found_us = np.array([_measure(case, generator) for case in CASES])
+        found_us = np.array([_measure(case, generator) for case in cases])
     finally:
         torch.set_num_threads(num_threads)
-    amounts = np.array([case.amounts() for case in CASES])
+    amounts = np.array([case.amounts() for case in cases])
     _, *shard = _fit(amounts, found_us[:, 1])
     _, *ranker = _fit(amounts[:, :-1], found_us[:, 0])
     return Slopes(_prices(ranker), _prices(shard[:-1]), shard[-1])
@@ -118,7 +122,7 @@ def _prices(prices: Sequence[float]) -> CallPrices:
     return CallPrices(call_us=0, net_us=0, **dict(zip(NAMES, prices, strict=True)))
 
 
-def _measure(case: _Case, generator: np.random.Generator) -> tuple[float, float]:
+def _measure(case: Case, generator: np.random.Generator) -> tuple[float, float]:
     """Return the microseconds of ranker and shard for a request."""
     schema = case.schema()
     plan = ShardPlan(
@@ -128,7 +132,7 @@ def _measure(case: _Case, generator: np.random.Generator) -> tuple[float, float]
         slices=assign(schema, [Assignment(table.name, 0, 0, table.rows) for table in schema.tables], 1),
     )
     manifest = BundleManifest(
-        bundle_id="0" * 64,
+        bundle_id=BUNDLE_ID,
         name="case",
         tasks=schema.tasks(),
         feature_schema=schema,
@@ -146,7 +150,7 @@ def _measure(case: _Case, generator: np.random.Generator) -> tuple[float, float]
 
 
 def _measure_request(
-    case: _Case, schema: Schema, scorer: Scorer, tables: ShardTables, generator: np.random.Generator
+    case: Case, schema: Schema, scorer: Scorer, tables: ShardTables, generator: np.random.Generator
 ) -> tuple[float, float]:
     num_keys = case.candidates * case.pooling
     tensors: dict[str, Tensor] = {}
@@ -154,31 +158,37 @@ def _measure_request(
         lengths = np.full(case.candidates, case.pooling, dtype=np.int32)
         tensors[feature.name] = Tensor("INT64", generator.integers(2**40, size=num_keys))
         tensors[feature.name + LENGTHS_SUFFIX] = Tensor("INT32", lengths)
-    encode_s, (batches, message) = _timed(lambda: _encoded(tensors, schema, scorer))
-    serve_s, answer = _timed(lambda: _served(message, scorer, tables))
+    encode_s, (batches, ask) = _timed(lambda: _encoded(tensors, schema, scorer))
+    serve_s, answer = _timed(lambda: _served(ask, scorer, tables))
 
     def score() -> None:
-        sums = answers_of(RawResponse.from_bytes(answer))
-        scorer.scores(batches, [sums], scorer.bottom(batches))
+        _, sums = read_answer(_received(answer))
+        scorer.scores(
+            batches, [{net: torch.from_numpy(of_net) for net, of_net in sums.items()}], scorer.bottom(batches)
+        )
 
     score_s, _ = _timed(score)
     return (encode_s + score_s) * 1e6, serve_s * 1e6
 
 
-def _encoded(tensors: dict[str, Tensor], schema: Schema, scorer: Scorer) -> tuple[Any, Any]:
+def _encoded(tensors: dict[str, Tensor], schema: Schema, scorer: Scorer) -> tuple[NetBatches, bytes]:
     batches = encode_request(tensors, schema)
     (bags,) = scorer.bags_for(batches)
-    request = shard_request(bags, model_name="case", bundle_id="")
-    request.SerializeToString()
-    return batches, request
+    return batches, ask_frame(bags, request=1, shard=0, bundle_id=BUNDLE_ID, allowed_us=0)
 
 
-def _served(request: Any, scorer: Scorer, tables: ShardTables) -> bytes:
-    received = type(request).FromString(request.SerializeToString())
-    bags = bags_of(tensors_of(received), "item", num_lookups=len(scorer.lookups(0, "item")))
+def _served(sent: bytes, scorer: Scorer, tables: ShardTables) -> bytes:
+    ask = read_ask(_received(sent))
+    num_lookups = len(scorer.lookups(0, "item"))
+    bags = checked_bags(ask.keys["item"], ask.lengths["item"], None, net="item", num_lookups=num_lookups)
     sums_BE = tables.sums("item", bags)
-    answer = Answer({sums_output("item"): sums_BE.numpy()}, {})
-    return answer_message(answer, model_name="case", model_version="", request_id="").to_bytes()
+    return b"".join(answer_frame({"item": sums_BE.numpy()}, request=1, bundle_id=BUNDLE_ID))
+
+
+def _received(sent: bytes) -> Frame:
+    """Return a frame that was sent, copied once, as the kernel does."""
+    kind, num_nets, shard, _, request = HEAD.unpack_from(sent)
+    return Frame(kind, num_nets, shard, request, memoryview(bytearray(sent))[HEAD.size :])
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:

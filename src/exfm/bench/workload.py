@@ -104,23 +104,10 @@ class GeneratedModel:
             candidates_mean=candidates,
         )
 
-    def requests(self, num_requests: int, *, candidates: int, seed: int, distinct_items: int = 0) -> list[Request]:
-        """Return requests: one user each, and so many candidates. They do not depend on the tables' rows.
-
-        Of `distinct_items` a request's candidates are different ones, the k-th drawn first 1/k times as often as the
-        first; 0: all are other items.
-        """
+    def requests(self, num_requests: int, *, candidates: int, seed: int) -> list[Request]:
+        """Return requests: one user each, and so many candidates. They do not depend on the tables' rows."""
         generator = np.random.default_rng(seed)
-        if not distinct_items:
-            return [self._request(candidates, generator) for _ in range(num_requests)]
-        every = self._request(distinct_items, generator)
-        shares = 1 / np.arange(1, distinct_items + 1)
-        shares /= shares.sum()
-        return [
-            self._request(candidates, generator)
-            | self._items(every, generator.choice(distinct_items, candidates, replace=False, p=shares))
-            for _ in range(num_requests)
-        ]
+        return [self._request(candidates, generator) for _ in range(num_requests)]
 
     def messages(self, num_messages: int, *, candidates: int, seed: int) -> list[bytes]:
         """Return such requests for the ranker's gRPC door, serialized."""
@@ -143,15 +130,6 @@ class GeneratedModel:
         write_shards(folder, self.weights(), plan, hottest={})
         schema, network = self.schema(), self.network.to_dict()
         return seal_bundle(folder, name=MODEL_NAME, schema=schema, network=network, plan=plan, lineage={})
-
-    def _items(self, request: Request, chosen: npt.NDArray[np.int64]) -> Request:
-        """Return the ids of some of a request's candidates, of whom each table has one."""
-        tensors = {}
-        for feature in self.features:
-            if feature.net == "item":
-                assert feature.pooling_mean == 1, "items of models that are served beside others have one id a table"
-                tensors[feature.name] = Tensor("INT64", request[feature.name].values[chosen])
-        return tensors
 
     def _request(self, candidates: int, generator: np.random.Generator) -> Request:
         num_rows = {"user": 1, "item": candidates}

@@ -25,7 +25,6 @@ def add_to(app: typer.Typer) -> None:
     group.command("degraded")(degraded)
     group.command("precision")(precision)
     group.command("serving")(serving)
-    group.command("transports")(transports)
     app.add_typer(group, name="bench", rich_help_panel="Sharding")
 
 
@@ -99,21 +98,6 @@ def precision(
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
     bench_precision(console, bundle, examples=ref_to(examples), num_examples=num_examples, beside=beside)
-
-
-def transports(
-    asked_bytes: Annotated[int, typer.Option(min=1, max=2**26, help="Of a lookup, at most 64 MiB.")] = 53_000,
-    answered_bytes: Annotated[int, typer.Option(min=1, max=2**26, help="Of its sums, at most 64 MiB.")] = 850_000,
-    num_blocks: Annotated[int, typer.Option(min=6, max=10_000, help="Times that each is measured.")] = 50,
-) -> None:
-    """Compare ways to carry a lookup to a shard and its sums back: exfm's streams, gRPC, pyzmq, Arrow Flight."""
-    from rich.console import Console
-
-    from exfm.bench.transports.bench import bench_transports
-
-    console = Console()
-    console.width = max(console.width, MIN_WIDTH)
-    bench_transports(console, asked_bytes=asked_bytes, answered_bytes=answered_bytes, num_blocks=num_blocks)
 
 
 def serving(

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from exfm.cli.output import writable
-from exfm.serving.config import Transport
 
 BundleArgument = Annotated[
     str, typer.Argument(help="A bundle's folder or s3:// URL, or models:/NAME@ALIAS of the registry under --root.")
@@ -63,7 +62,6 @@ def trace(
     bundle: BundleArgument,
     address: Annotated[str, typer.Option(help="gRPC address of its ranker; else it is served here.")] = "",
     query: Annotated[Path | None, typer.Option(help="A request in JSON form; else the bundle's golden one.")] = None,
-    transport: Annotated[Transport, typer.Option(help="To the shards, if it is served here.")] = "grpc",
     num_requests: Annotated[int, typer.Option(min=20, max=100_000, help="One at a time, after a warm-up.")] = 500,
     out: Annotated[
         str, typer.Option(help="The picture, PNG or SVG; every request's numbers go beside it.")
@@ -80,15 +78,7 @@ def trace(
     picture = writable(out)
     kind_of_drawing(picture)
     with open_bundle(bundle, root=root) as folder:
-        trace_requests(
-            Console(),
-            folder,
-            query=query,
-            address=address,
-            transport=transport,
-            num_requests=num_requests,
-            out=picture,
-        )
+        trace_requests(Console(), folder, query=query, address=address, num_requests=num_requests, out=picture)
 
 
 def _say(line: str) -> None:

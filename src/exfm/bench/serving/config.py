@@ -5,12 +5,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from exfm.artifact.answers import AnswerForm
+from exfm.artifact.answers import SumsType
 from exfm.bench.serving.models import ModelKind, NetworkKind, scaled
 from exfm.bench.workload import GeneratedModel
 from exfm.config import Config
 from exfm.models.config import Precision
-from exfm.serving.config import CacheMib, LocalTablesMib, SchedulingPolicy, Transport
+from exfm.serving.config import LocalTablesMib
 
 ShardedBy = Literal["one-shard", "capacity-balanced", "load-balanced", "nsbp"]
 
@@ -20,7 +20,7 @@ Requests = Annotated[int, Field(ge=2, le=100_000)]
 
 MAX_SHARDS = 64
 
-_TRAVEL: dict[AnswerForm, str] = {"fp32": "", "fp16": ", fp16 sums", "rows": ", rows"}
+_NO_CACHE = "rankers keep no items, so items need not come again; leave it out, or set local_tables_mib"
 
 
 class Way(Config):
@@ -30,24 +30,17 @@ class Way(Config):
     """Of the planner; `one-shard` has one shard, whatever `num_shards` says."""
     num_shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] = 2
     """Shards, 1 to 64, each a process."""
-    transport: Transport = "stream"
-    """From ranker to shards."""
-    sums: AnswerForm = "fp32"
+    sums: SumsType = "fp32"
     """How they travel back."""
     local_tables_mib: LocalTablesMib = 0
     """Of items' tables that the ranker holds itself, in MiB; 0: none."""
-    cache_mib: CacheMib = 0
-    """Of items that the ranker has met, in MiB; 0: none."""
-    scheduling_policy: SchedulingPolicy = "other"
-    """How the kernel lets shards run."""
 
     def __str__(self) -> str:
         """Return its name in tables."""
         shards = "1 shard" if self.num_shards == 1 else f"{self.num_shards} shards, {self.strategy}"
+        half = ", fp16 sums" if self.sums == "fp16" else ""
         local = f", {self.local_tables_mib} MiB in the ranker" if self.local_tables_mib else ""
-        kept = f", {self.cache_mib} MiB of items met" if self.cache_mib else ""
-        batch = ", batch" if self.scheduling_policy == "batch" else ""
-        return f"{shards}, {self.transport}{_TRAVEL[self.sums]}{local}{kept}{batch}"
+        return f"{shards}{half}{local}"
 
     def distinct(self) -> Self:
         """Return the same way, named alike: with one shard all strategies are one."""
@@ -62,6 +55,13 @@ class Way(Config):
 class Case(Config):
     """One model under one kind of requests, served in every way that the lists below name."""
 
+    removed = {
+        "transports": "rankers reach shards by streams; leave it out",
+        "cache_mib": _NO_CACHE,
+        "distinct_items": _NO_CACHE,
+        "scheduling_policies": "shards run as the kernel's default lets them; leave it out",
+    }
+
     model: ModelKind = "drm1"
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 512
     """Of a request, 1 to 10,000."""
@@ -71,18 +71,9 @@ class Case(Config):
     strategies: Annotated[tuple[ShardedBy, ...], Field(min_length=1)] = ("load-balanced",)
     num_shards: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_SHARDS)], ...], Field(min_length=1)] = (2,)
     """Shards, 1 to 64."""
-    transports: Annotated[tuple[Transport, ...], Field(min_length=1)] = ("stream", "grpc")
-    sums: Annotated[tuple[AnswerForm, ...], Field(min_length=1)] = ("fp32",)
+    sums: Annotated[tuple[SumsType, ...], Field(min_length=1)] = ("fp32",)
     local_tables_mib: Annotated[tuple[LocalTablesMib, ...], Field(min_length=1)] = (0,)
     """Of items' tables that the ranker holds itself, in MiB, 0 to 1,048,576."""
-    cache_mib: Annotated[tuple[CacheMib, ...], Field(min_length=1)] = (0,)
-    """Of items that the ranker has met, in MiB, 0 to 65,536; where one is above 0, no request comes twice to a server
-    before its next start, whatever `distinct_requests` says."""
-    distinct_items: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Items that candidates are drawn from, at least as many, up to 1,000,000: the k-th is drawn first 1/k times as
-    often as the first. 0: each candidate is another item."""
-    scheduling_policies: Annotated[tuple[SchedulingPolicy, ...], Field(min_length=1)] = ("other",)
-    """How the kernel lets shards run: with `batch` they do not preempt a ranker on their cores as they wake."""
     requests: Requests = 105
     """Of a server in a block, 2 to 100,000, rounded up to a multiple of `turns`; a 99th percentile wants 100."""
 
@@ -91,24 +82,11 @@ class Case(Config):
         lists = {
             "strategy": self.strategies,
             "num_shards": self.num_shards,
-            "transport": self.transports,
             "sums": self.sums,
             "local_tables_mib": self.local_tables_mib,
-            "cache_mib": self.cache_mib,
-            "scheduling_policy": self.scheduling_policies,
         }
         ways = [Way.model_validate(dict(zip(lists, one, strict=True))) for one in product(*lists.values())]
         return list(dict.fromkeys(way.distinct() for way in ways))
-
-    @model_validator(mode="after")
-    def _check_items(self) -> Self:
-        if 0 < self.distinct_items < self.candidates:
-            raise ValueError(f"distinct_items {self.distinct_items} are less than the {self.candidates} candidates")
-        if any(self.cache_mib) and len(self.loads) > 1:
-            raise ValueError(
-                f"cache_mib is set, but under each of {len(self.loads)} loads the same items come: set one"
-            )
-        return self
 
 
 class Sweep(Config):
@@ -127,10 +105,10 @@ class Sweep(Config):
 
 
 class Memory(Config):
-    """Requests to two shards, by streams and by gRPC, while the memory of all servers is read."""
+    """Requests to two shards, while the memory of all servers is read."""
 
     requests: Annotated[int, Field(ge=0, le=100_000_000)] = 100_000
-    """By each, up to 100,000,000, rounded up to a multiple of 50; 0: none. 10 B for each of 100,000 are 1 MB."""
+    """Up to 100,000,000, rounded up to a multiple of 50; 0: none. 10 B for each of 100,000 are 1 MB."""
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 16
     """Of a request, 1 to 10,000, of the sweep's models."""
 
@@ -147,7 +125,7 @@ class Peers(Config):
     not one of per cents."""
     strategy: ShardedBy = "nsbp"
     """Of the shards beside them: two, or with `one-shard` one."""
-    sums: AnswerForm = "fp16"
+    sums: SumsType = "fp16"
     """How these shards' sums travel."""
     mlserver: str = ""
     """Folder of a virtual environment with mlserver, torch and safetensors, whose dependencies are not exfm's; empty:

@@ -45,7 +45,6 @@ def _case(measured: Measured) -> dict[str, Any]:
         "unsharded": measured.unsharded.to_dict(),
         "same": measured.same.to_dict(),
         "sharded": [{"way": way.to_dict(), **series.to_dict()} for way, series in measured.sharded],
-        "known_shares": list(measured.known_shares),
         "score_differences": list(measured.score_differences),
         "score_spread": measured.score_spread,
         "layers": [asdict(one) for one in measured.layers],

@@ -44,11 +44,6 @@ def rounds_of_start(num_starts: int) -> int:
     return max(MIN_ROUNDS, -(-NUM_ROUNDS // num_starts))
 
 
-def num_traced(num_starts: int) -> int:
-    """Return how many requests a server gets in one of so many starts, those before the ones that count, too."""
-    return NUM_WARMUP + rounds_of_start(num_starts) * NUM_REQUESTS
-
-
 def mean_layered(of_starts: Sequence[Layered]) -> Layered:
     """Return the mean of what one server's requests spent in each start."""
 

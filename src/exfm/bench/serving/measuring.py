@@ -12,10 +12,8 @@ from exfm.bench.serving.blocks import Series, Turn, joined, take_blocks
 from exfm.bench.serving.client import Client
 from exfm.bench.serving.config import Case, ServingBenchConfig, Way
 from exfm.bench.serving.layers import Layered, mean_layered, trace_layers
-from exfm.bench.serving.recall import known_shares
-from exfm.bench.serving.requests import CaseRequests
 from exfm.bench.serving.servers import NUM_CORES, ONE_SHARD, Bundles, serving
-from exfm.bench.serving.starts import Arm, started, take_series
+from exfm.bench.serving.starts import NUM_SCORED, Arm, started, take_series
 from exfm.bench.workload import GeneratedModel, messages_of
 
 Say = Callable[[str], None]
@@ -42,8 +40,6 @@ class Measured:
     same: Series
     """Of a second unsharded server."""
     sharded: tuple[tuple[Way, Series], ...]
-    known_shares: tuple[float, ...]
-    """Of each way's candidates, those that its ranker had kept."""
     score_differences: tuple[float, ...]
     """Of each way's scores from the unsharded server's, at most."""
     score_spread: float
@@ -58,8 +54,8 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
     Raises: PlanError if a strategy finds no place for its tables; ServingError if servers do not start or answer.
     """
     model = config.model(case.model)
-    requests = CaseRequests.of(case, config)
-    messages, scored = messages_of(requests.timed), messages_of(requests.scored)
+    requests = model.requests(config.distinct_requests, candidates=case.candidates, seed=config.seed)
+    messages = messages_of(requests)
     ways = case.ways()
     placements = {ONE_SHARD, *(way.placement() for way in ways)}
     paths = {way: bundles.of(case.model, model, way, candidates=case.candidates) for way in placements}
@@ -75,26 +71,22 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
         layers: list[list[Layered]] = []
         scores: list[Sequence[Floats]] = []
         taken: dict[float, list[Series]] = {}
-        met: dict[float, Floats] = {}
         for start, numbers in enumerate(starts, start=1):
+            scored = messages[:NUM_SCORED]
             with started(arms, messages, scored=scored, start=start, threads=threads, config=config) as running:
                 client, servers, which = running.client, running.servers, f"start {start} of {len(starts)}"
                 scores.append(running.scores)
                 say(f"  {names}: {which}: traced")
-                layers.append(
-                    trace_layers(running.doors, requests.traced, num_starts=len(starts), seed=(config.seed, start))
-                )
+                layers.append(trace_layers(running.doors, requests, num_starts=len(starts), seed=(config.seed, start)))
                 if start == 1:
                     rates = {load: load * client.requests_per_s(servers[0]) if load else 0.0 for load in case.loads}
                 for load, rate in rates.items():
                     how = f"an open loop of {rate:.1f} requests/s" if rate else "a closed loop"
                     say(f"  {names}: {which}: {how}")
-                    before = running.met()
                     series = take_series(
                         client, servers, config, numbers=numbers, num_requests=case.requests, requests_per_s=rate
                     )
                     taken[load] = joined(taken.get(load, []), series)
-                    met[load] = met.get(load, np.zeros(before.shape)) + running.met() - before
             of_some = [
                 Measured(
                     case=case,
@@ -105,7 +97,6 @@ def measure_case(case: Case, config: ServingBenchConfig, bundles: Bundles, *, sa
                     unsharded=unsharded,
                     same=same,
                     sharded=tuple(zip(some, sharded, strict=True)),
-                    known_shares=known_shares(met[load][len(BASELINES) :]),
                     score_differences=tuple(
                         max(float(np.abs(of_start[place] - of_start[0]).max()) for of_start in scores)
                         for place in range(len(BASELINES), len(arms))

@@ -1,6 +1,5 @@
 """Many requests to servers whose memory is read meanwhile: whether it grows by them."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,12 @@ import numpy as np
 from scipy.stats import theilslopes
 
 from exfm.bench.serving.client import Client
-from exfm.bench.serving.config import ServingBenchConfig, Way
+from exfm.bench.serving.config import ServingBenchConfig
 from exfm.bench.serving.measuring import Say
 from exfm.bench.serving.models import of_rows
 from exfm.bench.serving.ratios import CONFIDENCE, Interval
 from exfm.bench.serving.servers import TWO_SHARDS, Bundles, serving
 from exfm.errors import ConfigError
-
-WAYS = tuple(TWO_SHARDS.model_copy(update={"transport": transport}) for transport in ("stream", "grpc"))
 
 ROWS = 10_000
 """Of each table."""
@@ -36,12 +33,11 @@ FLAT_BYTES = 10.0
 class Grown:
     """One process's own memory, in bytes, after each part of the requests."""
 
-    way: str
     process: str
     requests_a_part: int
     anonymous_bytes: tuple[int, ...]
     num_failed: int
-    """Of the way's requests."""
+    """Of all requests."""
 
     @property
     def bytes_a_request(self) -> Interval:
@@ -59,7 +55,6 @@ class Grown:
     def to_dict(self) -> dict[str, Any]:
         """Return the raw numbers, as JSON can hold them."""
         return {
-            "way": self.way,
             "process": self.process,
             "requests_a_part": self.requests_a_part,
             "anonymous_bytes": list(self.anonymous_bytes),
@@ -68,7 +63,7 @@ class Grown:
 
 
 def measure_memory(config: ServingBenchConfig, bundles: Bundles, *, say: Say) -> list[Grown]:
-    """Return what each process of each way of serving held, while it was asked one request after another.
+    """Return what each process of two shards and their ranker held, while it was asked one request after another.
 
     Raises: ServingError if servers do not start; ConfigError where the kernel does not tell.
     """
@@ -76,18 +71,18 @@ def measure_memory(config: ServingBenchConfig, bundles: Bundles, *, say: Say) ->
     model = of_rows(ROWS, num_tables=config.sweep.num_tables, dim=config.sweep.dim)
     messages = model.messages(config.distinct_requests, candidates=candidates, seed=config.seed)
     bundle = bundles.of("memory", model, TWO_SHARDS, candidates=candidates)
-    found = []
-    for way in WAYS:
-        say(f"  {way}: {per_part * NUM_PARTS:,} requests of {candidates} candidates")
-        with ExitStack() as stack, Client() as client:
-            local = stack.enter_context(serving(bundle, threads=1, precision=config.dense_precision, way=way))
-            server = client.server(str(way), local, messages)
-            held, num_failed = [], 0
-            for _ in range(NUM_PARTS):
-                num_failed += client.send(server, per_part).num_failed
-                held.append([anonymous_bytes(pid) for pid in server.pids])
-        found += _grown(way, per_part, held, num_failed)
-    return found
+    say(f"  {TWO_SHARDS}: {per_part * NUM_PARTS:,} requests of {candidates} candidates")
+    with ExitStack() as stack, Client() as client:
+        local = stack.enter_context(serving(bundle, threads=1, precision=config.dense_precision, way=TWO_SHARDS))
+        server = client.server(str(TWO_SHARDS), local, messages)
+        held, num_failed = [], 0
+        for _ in range(NUM_PARTS):
+            num_failed += client.send(server, per_part).num_failed
+            held.append([anonymous_bytes(pid) for pid in server.pids])
+    return [
+        Grown("ranker" if place == 0 else f"shard {place - 1}", per_part, anonymous, num_failed)
+        for place, anonymous in enumerate(zip(*held, strict=True))
+    ]
 
 
 def anonymous_bytes(pid: int) -> int:
@@ -101,11 +96,3 @@ def anonymous_bytes(pid: int) -> int:
     except (OSError, ValueError) as error:
         raise ConfigError(f"the memory of process {pid} cannot be read ({error}); measure on Linux") from error
     return int(size) * 1024
-
-
-def _grown(way: Way, per_part: int, held: Sequence[Sequence[int]], num_failed: int) -> list[Grown]:
-    names = ["ranker", *(f"shard {shard}" for shard in range(len(held[0]) - 1))]
-    return [
-        Grown(str(way), name, per_part, anonymous, num_failed)
-        for name, anonymous in zip(names, zip(*held, strict=True), strict=True)
-    ]

@@ -6,7 +6,6 @@ from exfm.bench.serving import tables
 from exfm.bench.serving.config import ServingBenchConfig
 from exfm.bench.serving.findings import Findings
 from exfm.bench.serving.layers import NUM_REQUESTS, rounds_of_start
-from exfm.bench.serving.measuring import Measured
 from exfm.bench.serving.memory import FLAT_BYTES, NUM_PARTS, NUM_SETTLING, Grown
 from exfm.bench.serving.models import NETWORKS
 from exfm.bench.serving.peers import FASTER, SMALLER, PeersFound, is_faster
@@ -26,7 +25,6 @@ def page(findings: Findings, *, picture: str) -> str:
         sections += ["## Targets", tables.of_targets(found).markdown(), _rule()]
     if findings.cases:
         sections += ["## All servers", tables.of_cases(findings.cases).markdown(), _models(findings)]
-        sections += _known(findings.cases)
         layers = tables.layers_of(findings.cases)
         sections += ["## Where the time goes", tables.of_layers(layers).markdown(), _traced(findings.config)]
         sections += ["## What sharding costs", tables.of_costs(layers).markdown(), _costs()]
@@ -58,7 +56,7 @@ def flatness(found: SweepFound) -> str:
 
 def memory_text(found: Sequence[Grown]) -> str:
     """Return whether memory stays flat while requests go on."""
-    growing = [f"{one.process} of {one.way}" for one in found if not one.is_flat]
+    growing = [one.process for one in found if not one.is_flat]
     verdict = f"grows, or that is not resolved: {', '.join(growing)}" if growing else "is flat"
     return (
         f"Memory {verdict}. It is what a process allocated, read "
@@ -117,19 +115,6 @@ def _unfinished(findings: Findings) -> list[str]:
     begun = [(tables.case_text(one), len(one.unsharded.starts)) for one in findings.cases]
     parts = [f"{what}: {number} of {planned}" for what, number in begun if number < planned]
     return [f"Starts that were measured: {'; '.join(parts)}."] if parts else []
-
-
-def _known(cases: Sequence[Measured]) -> list[str]:
-    """Return which candidates rankers had kept; nothing if none was to keep any."""
-    parts = [
-        f"{way}: {share:.2f} ({tables.case_text(one)})"
-        for one in cases
-        for (way, _), share in zip(one.sharded, one.known_shares, strict=True)
-        if way.cache_mib
-    ]
-    if not parts:
-        return []
-    return [f"Candidates that the ranker had met and kept: {'; '.join(parts)}; of traced requests none was."]
 
 
 def _layers(network: NetworkConfig) -> str:

@@ -20,7 +20,7 @@ from exfm.bench.serving.targets import TARGETS
 from exfm.bench.tracing.picture import legend_of, stack
 from exfm.planning.telling.drawing import SETTINGS
 
-STREAM, GRPC, SAME, TARGET, PEER = "#0072b2", "#e69f00", "#999999", "#d55e00", "#cc79a7"
+SHARDED, SAME, TARGET, PEER = "#0072b2", "#999999", "#d55e00", "#cc79a7"
 """Of Okabe and Ito's palette: people with any colour vision can tell these apart."""
 
 
@@ -45,7 +45,7 @@ def draw(findings: Findings, out: Path) -> None:
             row = next(rows)
             for column, statistic in enumerate(STATISTICS):
                 _draw_ratios(figure.add_subplot(grid[row, column]), bars, statistic, named=column == 0)
-            figure.legend(handles=_legend(), loc="outside upper right", ncols=4)
+            figure.legend(handles=_legend(), loc="outside upper right", ncols=3)
         if layered:
             row = next(rows)
             _draw_layers(figure.add_subplot(grid[row, :2]), figure.add_subplot(grid[row, 2]), layered)
@@ -57,7 +57,7 @@ def draw(findings: Findings, out: Path) -> None:
 
 
 def _legend() -> list[Line2D]:
-    kinds = (("stream", STREAM), ("gRPC", GRPC), ("A/A", SAME))
+    kinds = (("sharded", SHARDED), ("A/A", SAME))
     lines = [Line2D([], [], color=colour, marker="o", label=name) for name, colour in kinds]
     return [*lines, Line2D([], [], color=TARGET, marker="|", markersize=12, linestyle="", label="at most: target")]
 
@@ -65,9 +65,7 @@ def _legend() -> list[Line2D]:
 def _bars(measured: Measured) -> list[tuple[str, str, Series]]:
     """Return label, colour and series of each server but the first."""
     what = case_text(measured)
-    ways = [
-        (f"{what}: {way}", STREAM if way.transport == "stream" else GRPC, series) for way, series in measured.sharded
-    ]
+    ways = [(f"{what}: {way}", SHARDED, series) for way, series in measured.sharded]
     return [(f"{what}: A/A", SAME, measured.same), *ways]
 
 
@@ -80,7 +78,7 @@ def _draw_ratios(
         is_known = np.isfinite(ratio.half_width)
         axis.plot(ratio.value, place, color=colour, marker="o", markerfacecolor=None if is_known else "none")
         for target in TARGETS:
-            is_of = series is not measured.same and (target.transport == "stream") == (colour == STREAM)
+            is_of = series is not measured.same
             if is_of and target.statistic == statistic and measured.case.candidates in target.candidates:
                 axis.plot(target.most, place, color=TARGET, marker="|", markersize=12)
     axis.axvline(1, color="#555555", linewidth=1)
@@ -113,7 +111,7 @@ def _draw_sweep(axis: Axes, found: SweepFound) -> None:
     rows = [one.rows for one in found.sizes]
     for name, colour, of_all in (
         ("unsharded", SAME, [one.unsharded for one in found.sizes]),
-        ("sharded", STREAM, [one.sharded for one in found.sizes]),
+        ("sharded", SHARDED, [one.sharded for one in found.sizes]),
     ):
         medians = [series.median("p50_ms") for series in of_all]
         axis.plot(rows, [one.value for one in medians], color=colour, marker="o", label=name)
@@ -123,7 +121,7 @@ def _draw_sweep(axis: Axes, found: SweepFound) -> None:
 
 
 def _draw_peers(axis: Axes, found: PeersFound) -> None:
-    ours = [(found.unsharded, SAME), (found.sharded, STREAM)]
+    ours = [(found.unsharded, SAME), (found.sharded, SHARDED)]
     bars = [*ours, *((series, PEER) for _, series in found.peers)]
     for place, (series, colour) in enumerate(bars):
         p50 = series.median("p50_ms")

@@ -97,12 +97,11 @@ def serving(bundle: Path, *, threads: int, precision: Precision, way: Way | None
     ranker = RankerConfig(
         torch_threads=threads,
         dense_precision=precision,
-        transport=asked.transport,
+        transport="stream",
         local_tables_mib=asked.local_tables_mib,
-        cache_mib=asked.cache_mib,
         default_deadline_ms=DEADLINE_MS,
     )
-    shard = ShardConfig(sums=asked.sums, scheduling_policy=asked.scheduling_policy)
+    shard = ShardConfig(sums=asked.sums)
     with ExitStack() as stack:
         with on_cores(cores_of_servers()):
             started = stack.enter_context(serve_local(bundle, ranker=ranker, shard=shard, is_sharded=way is not None))

@@ -12,7 +12,6 @@ from exfm.bench.load import Floats
 from exfm.bench.serving.blocks import Series, Turn, take_blocks
 from exfm.bench.serving.client import Client, Server
 from exfm.bench.serving.config import ServingBenchConfig, Way
-from exfm.bench.serving.recall import candidates_met
 from exfm.bench.serving.servers import serving
 
 NUM_SCORED = 10
@@ -38,11 +37,6 @@ class Parts:
         num_parts = min(config.turns, max(1, num_requests // OPEN_REQUESTS)) if is_open else config.turns
         return cls(num_parts, -(-num_requests // num_parts), config.warmup)
 
-    @property
-    def num_asked(self) -> int:
-        """Return all requests of a block."""
-        return self.num_parts * (self.num_warmup + self.num_timed)
-
     def first_of(self, part: int) -> int:
         """Return the number of the first request of a part, which counts on from block to block."""
         return part * (self.num_warmup + self.num_timed)
@@ -65,16 +59,8 @@ class Running:
     servers: Sequence[Server]
     doors: Sequence[tuple[str, str]]
     """Their names, and the addresses of their gRPC doors."""
-    rest_urls: Sequence[str]
     scores: Sequence[Floats]
     """Each server's, of the messages that are scored."""
-
-    def met(self) -> Floats:
-        """Return how many candidates each server knew, and how many it did not; [servers, 2].
-
-        Raises: ServingError if one does not answer.
-        """
-        return np.stack([candidates_met(url) for url in self.rest_urls])
 
 
 @contextmanager
@@ -104,10 +90,9 @@ def started(
         }
         servers = [client.server(arm.name, local[place], messages) for place, arm in enumerate(arms)]
         doors = [(arm.name, local[place].grpc_address) for place, arm in enumerate(arms)]
-        urls = [local[place].rest_url for place in range(len(arms))]
         # Of every start: its first requests are slower than others.
         scores = [client.scores(server, scored) for server in servers]
-        yield Running(client, servers, doors, urls, scores)
+        yield Running(client, servers, doors, scores)
 
 
 def take_series(

@@ -1,7 +1,8 @@
 """The same requests to tables of more and more rows: whether latency stays flat."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from exfm.bench.serving.blocks import Series, joined
 from exfm.bench.serving.config import ServingBenchConfig
@@ -33,6 +34,19 @@ class SweepFound:
     sizes: Sequence[Swept]
     same: Series
     """Of a second unsharded server of the fewest rows: what its ratios are off 1 is chance."""
+
+    @classmethod
+    def of(cls, taken: Sequence[Series], *, table_bytes: Mapping[int, int], threads: int) -> Self:
+        """Return what was taken: of each size the unsharded server, then the sharded, and the second one at last.
+
+        `table_bytes` tells what all tables take together, by the rows of each.
+        """
+        *pairs, same = taken
+        sizes = [
+            Swept(rows, size_bytes, unsharded, sharded)
+            for (rows, size_bytes), unsharded, sharded in zip(table_bytes.items(), pairs[::2], pairs[1::2], strict=True)
+        ]
+        return cls(threads, sizes, same)
 
     def growth(self, *, sharded: bool) -> Interval:
         """Return the median latency with the most rows over that with the fewest."""
@@ -76,7 +90,5 @@ def measure_sweep(config: ServingBenchConfig, bundles: Bundles, *, say: Say) -> 
         ) as running:
             series = take_series(running.client, running.servers, config, numbers=numbers, num_requests=sweep.requests)
             taken = joined(taken, series)
-    *taken, same = taken
-    pairs = zip(taken[::2], taken[1::2], strict=True)
-    sizes = [Swept(rows, bytes_of(models[rows]), *pair) for rows, pair in zip(sweep.rows, pairs, strict=True)]
-    return SweepFound(threads, sizes, same)
+    table_bytes = {rows: bytes_of(model) for rows, model in models.items()}
+    return SweepFound.of(taken, table_bytes=table_bytes, threads=threads)

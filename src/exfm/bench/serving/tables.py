@@ -48,8 +48,7 @@ class Table:
 def case_text(measured: Measured) -> str:
     """Return model, candidates and load, for people."""
     load = f"{measured.load:.0%} open ({measured.requests_per_s:.1f}/s)" if measured.load else "closed"
-    items = f" of {measured.case.distinct_items:,} items" if measured.case.distinct_items else ""
-    return f"{measured.case.model}, {measured.case.candidates}{items}, {load}"
+    return f"{measured.case.model}, {measured.case.candidates}, {load}"
 
 
 def of_cases(every: Sequence[Measured]) -> Table:
@@ -147,10 +146,9 @@ def of_sweep(found: SweepFound) -> Table:
 
 def of_memory(found: Sequence[Grown]) -> Table:
     """Return every process, and how its memory grew."""
-    heads = ("served", "process", "requests", "MiB after a fifth", "MiB at the end", "B a request", "failed")
+    heads = ("process", "requests", "MiB after a fifth", "MiB at the end", "B a request", "failed")
     rows = [
         (
-            one.way,
             one.process,
             f"{one.requests_a_part * len(one.anonymous_bytes):,}",
             f"{one.anonymous_bytes[NUM_SETTLING - 1] / 2**20:.1f}",
@@ -161,7 +159,7 @@ def of_memory(found: Sequence[Grown]) -> Table:
         for one in found
         for slope in [one.bytes_a_request]
     ]
-    return Table(heads, rows, num_words=2)
+    return Table(heads, rows)
 
 
 def of_peers(found: PeersFound) -> Table:

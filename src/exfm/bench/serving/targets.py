@@ -7,14 +7,12 @@ from exfm.bench.serving.blocks import Series, Statistic
 from exfm.bench.serving.config import Way
 from exfm.bench.serving.measuring import Measured
 from exfm.bench.serving.ratios import Interval, Verdict, judge
-from exfm.serving.config import Transport
 
 
 @dataclass(frozen=True)
 class Target:
     """A ratio to the unsharded server, at most."""
 
-    transport: Transport
     candidates: tuple[int, ...]
     """Of the requests that it is promised for."""
     statistic: Statistic
@@ -22,14 +20,11 @@ class Target:
 
 
 TARGETS = (
-    Target("stream", (512, 2048), "p50_ms", 1.02),
-    Target("stream", (512, 2048), "p99_ms", 1.01),
-    Target("stream", (512,), "cpu_ms", 1.05),
-    Target("grpc", (512,), "p50_ms", 1.05),
-    Target("grpc", (512,), "p99_ms", 1.03),
-    Target("grpc", (512,), "cpu_ms", 1.05),
+    Target((512, 2048), "p50_ms", 1.02),
+    Target((512, 2048), "p99_ms", 1.01),
+    Target((512,), "cpu_ms", 1.05),
 )
-"""P99 and P50 on the fast path within what Lui et al. (arXiv:2011.02084) report of their best configuration."""
+"""P50 and P99 within what Lui et al. (arXiv:2011.02084) report of their best configuration."""
 
 MIN_BLOCKS, MIN_STARTS = 25, 5
 """Below which nothing is resolved: of few starts, two servers of one kind may be alike by luck."""
@@ -51,17 +46,12 @@ class Judged:
 
 
 def judged(every: Sequence[Measured]) -> list[Judged]:
-    """Return what was found of all targets, for each load and way that they are promised for.
-
-    Of a ranker that keeps items nothing is promised: it depends on which come again.
-    """
+    """Return what was found of all targets, for each load and way that they are promised for."""
     found = []
     for measured in every:
         for way, series in measured.sharded:
-            if way.cache_mib:
-                continue
             for target in TARGETS:
-                if target.transport == way.transport and measured.case.candidates in target.candidates:
+                if measured.case.candidates in target.candidates:
                     ratio = series.ratio(target.statistic, measured.unsharded)
                     of_same = measured.same.ratio(target.statistic, measured.unsharded)
                     verdict = _verdict(target, series, measured, ratio, of_same)

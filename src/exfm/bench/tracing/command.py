@@ -13,7 +13,6 @@ from exfm.bench.tracing.spending import middle_half, spendings
 from exfm.bench.tracing.table import layers_table
 from exfm.errors import ConfigError, StorageError
 from exfm.features.oip import tensors_from_json
-from exfm.serving.config import RankerConfig, Transport
 from exfm.serving.local import serve_local
 from exfm.serving.tracing.asking import TracedRanker
 
@@ -27,20 +26,19 @@ def trace_requests(
     *,
     query: Path | None,
     address: str,
-    transport: Transport,
     num_requests: int,
     out: Path,
 ) -> None:
     """Ask a bundle's ranker the same request over and over, and tell where the time went.
 
-    Without a query it is the bundle's golden request; without an address the bundle is served here, by the transport.
-    The picture goes to `out`, the numbers beside it.
+    Without a query it is the bundle's golden request; without an address the bundle is served here. The picture goes
+    to `out`, the numbers beside it.
 
     Raises: BundleError; ConfigError if there is no request; RequestError; ServingError.
     """
     manifest = BundleManifest.read(bundle)
     tensors = tensors_from_json(_read_query(query or bundle / GOLDEN_REQUEST))
-    serving = nullcontext() if address else serve_local(bundle, ranker=RankerConfig(transport=transport))
+    serving = nullcontext() if address else serve_local(bundle)
     with serving as local:
         asked = local.grpc_address if local is not None else address
         with TracedRanker(asked, [tensors], model_name=manifest.name, model_version=manifest.bundle_id) as ranker:
@@ -48,8 +46,8 @@ def trace_requests(
     traced = every[NUM_WARMUP - 1 :]  # one more, which tells CPU times before the first that counts
     found, counted_R = spendings(traced), middle_half(traced)
     console.print(layers_table(found, counted_R))
-    reached = f"by {transport}" if local is not None else f"at {address}"
-    title = f"{manifest.name}, {manifest.plan.num_shards} shards, {reached}: {num_requests:,} requests, one at a time"
+    where = f", at {address}" if address else ""
+    title = f"{manifest.name}, {manifest.plan.num_shards} shards{where}: {num_requests:,} requests, one at a time"
     draw_layers(found, counted_R, title=title, out=out)
     numbers = out.with_suffix(".json")
     write_json(numbers, {"title": title, "bundle_id": manifest.bundle_id, "requests": [t.to_dict() for t in traced]})

@@ -1,1 +1,0 @@
-"""Ways to carry a shard's sums to a ranker, compared."""
