@@ -26,6 +26,9 @@ def test_a_skipped_cluster_test_fails_the_run_where_no_skips_are_allowed(
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  cluster\n")
     pytest_run = subprocess.run(
         [sys.executable, "-m", "pytest", "-m", "cluster", "."],
-        cwd=tmp_path, env=os.environ | {"EXFM_NO_SKIPS": no_skips}, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=os.environ | {"EXFM_NO_SKIPS": no_skips, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert pytest_run.returncode == exit_code, pytest_run.stdout

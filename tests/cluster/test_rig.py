@@ -82,7 +82,7 @@ def smoke(kubectl: Kubectl) -> Iterator[Kubectl]:
     kubectl("wait", f"--namespace={NAMESPACE}", "--for=condition=Ready", "pod/client", "--timeout=60s")
     kubectl("rollout", "status", f"--namespace={NAMESPACE}", "deployment/server", "--timeout=60s")
     yield lambda *arguments: kubectl(f"--namespace={NAMESPACE}", *arguments)
-    kubectl("delete", "namespace", NAMESPACE)
+    kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
 def in_client(smoke: Kubectl, program: str) -> str:

@@ -1,10 +1,11 @@
-"""Run in the client pod: asks a ranker over one gRPC connection, steadily, and says what came back.
+"""Runs in the client pod and asks rankers, steadily, each over one gRPC connection; says what came back.
 
-Its argument NAME names NAME.in, JSON: address, model, request (the protocol's JSON form), scores (by version, then by
-task), degraded_scores (the same, of answers flagged so), rate (requests a second), seconds (the longest that it goes
-on) and deadline_s. It stops early when NAME.stop appears, and prints JSON: how many requests it sent, failures by their
-text, answers by version, degraded ones by the tables that they name, wrong ones, and latencies. Nothing is sent twice,
-but for gRPC's transparent retry of what no server has seen.
+python client.py FOLDER: a file NAME.in in the folder is a load, JSON: address, model, request (the protocol's JSON
+form), scores (by version, then by task), degraded_scores (the same, of answers flagged so), rate (requests a second),
+seconds (the longest that it goes on) and deadline_s. NAME.started appears when it has sent requests for a second; it
+stops early when NAME.stop appears. NAME.out is then JSON: how many requests it sent, failures by their text, answers by
+version, degraded ones by the tables that they name, wrong ones, and latencies. Nothing is sent twice, but for gRPC's
+transparent retry of what no server has seen. Loads run beside each other, with imports that they share.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
@@ -36,8 +38,6 @@ def request_message(model: str, body: dict[str, Any]) -> Any:
 
 def scores_of(response: Any) -> dict[str, Any]:
     """Return an answer's scores by task."""
-    import numpy as np
-
     return {
         output.name: np.frombuffer(raw, dtype=np.float32)
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
@@ -54,7 +54,7 @@ def is_right(response: Any, expected: dict[str, list[float]]) -> bool:
     )
 
 
-async def load(settings: dict[str, Any], *, stop: Path) -> dict[str, Any]:
+async def load(settings: dict[str, Any], *, started: Path, stop: Path) -> dict[str, Any]:
     """Send requests until told to stop, and return what came back."""
     message = request_message(settings["model"], settings["request"])
     failures: Counter[str] = Counter()
@@ -64,7 +64,8 @@ async def load(settings: dict[str, Any], *, stop: Path) -> dict[str, Any]:
     slowest_failure_s = 0.0
     wrong = 0
     order: list[str] = []
-    async with grpc.aio.insecure_channel(settings["address"]) as channel:
+    own_connection = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(settings["address"], options=own_connection) as channel:
         stub = GRPCInferenceServiceStub(channel)
 
         async def ask() -> None:
@@ -89,10 +90,12 @@ async def load(settings: dict[str, Any], *, stop: Path) -> dict[str, Any]:
                 wrong += 1
 
         period_s = 1 / min(settings["rate"], MAX_RATE)
-        ends_s = time.monotonic() + min(settings["seconds"], MAX_SECONDS)
-        next_s, asked = time.monotonic(), set()
-        print("started", flush=True)
+        began_s = next_s = time.monotonic()
+        ends_s = began_s + min(settings["seconds"], MAX_SECONDS)
+        asked = set()
         while not stop.exists() and time.monotonic() < ends_s:
+            if time.monotonic() > began_s + 1:
+                started.write_text("yes")
             task = asyncio.create_task(ask())
             asked.add(task)
             task.add_done_callback(asked.discard)
@@ -113,12 +116,23 @@ async def load(settings: dict[str, Any], *, stop: Path) -> dict[str, Any]:
     }
 
 
-async def main(name: str) -> None:
-    """Read the settings, and go on until told to stop."""
-    settings = json.loads(Path(f"{name}.in").read_text(encoding="utf-8"))
-    print(json.dumps(await load(settings, stop=Path(f"{name}.stop"))))
-    print("finished", flush=True)
+async def serve(folder: Path) -> None:
+    """Run every load that appears, without end."""
+    running: dict[Path, asyncio.Task[None]] = {}
+    while True:
+        for given in set(folder.glob("*.in")) - running.keys():
+            running[given] = asyncio.create_task(run(given))
+        await asyncio.sleep(0.05)
+
+
+async def run(given: Path) -> None:
+    """Run one load, and write what came of it: in the end, whole."""
+    settings = json.loads(given.read_text(encoding="utf-8"))
+    found = await load(settings, started=given.with_suffix(".started"), stop=given.with_suffix(".stop"))
+    unfinished = given.with_suffix(".partial")
+    unfinished.write_text(json.dumps(found), encoding="utf-8")
+    unfinished.rename(given.with_suffix(".out"))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(serve(Path(sys.argv[1])))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from bundle_versions import derive_version, golden
-from operators import CLIENT, CLIENTS, MODELS_CLAIM, NAMESPACE, REPOSITORY, Operator
+from operators import CLIENT, CLIENTS, LOADS, MODELS_CLAIM, NAMESPACE, REPOSITORY, Operator
 
 from exfm.artifact.bundle import BundleManifest
 
@@ -66,6 +66,14 @@ def operator(
     one.uninstall("base")
     kubectl("delete", "namespace", CLIENTS, "--timeout=120s", "--ignore-not-found")
     kubectl("delete", "persistentvolume", "--selector=exfm.dev/test=true", "--timeout=60s")
+
+
+@pytest.fixture
+def either(operator: Operator) -> Operator:
+    """The operator, with version 1 or 2 serving, whichever it is."""
+    if not any(row["state"] == "serving" and row["version"] in (1, 2) for row in operator.status()):
+        operator.deploy(1)
+    return operator
 
 
 @pytest.fixture
@@ -131,7 +139,7 @@ def _client() -> list[Any]:
                         "name": "client",
                         "image": IMAGE,
                         "imagePullPolicy": "IfNotPresent",
-                        "command": ["sleep", "7200"],
+                        "command": ["python", "/client/client.py", LOADS],
                         "volumeMounts": [
                             {"name": "client", "mountPath": "/client"},
                             {"name": "models", "mountPath": "/models"},

@@ -1,5 +1,6 @@
 """A person who operates exfm on a cluster: the command line, kubectl, and a client pod of another namespace."""
 
+import io
 import json
 import os
 import signal
@@ -8,17 +9,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from bundle_versions import golden, golden_scores
+
+from exfm.cli.main import main
 
 REPOSITORY = Path(__file__).parents[3]
 NAMESPACE, CLIENTS = "exfm", "exfm-clients"
 CLIENT = "client"
 MODELS_CLAIM = "models"
+LOADS = "/tmp"
+"""The client pod's folder of loads."""
 
 
 @dataclass
@@ -108,11 +114,18 @@ class Operator:
     def exfm(
         self, *arguments: str, check: bool = True, kubeconfig: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run the command line; with `check`, it must succeed."""
-        process = self.start(*arguments, kubeconfig=kubeconfig)
-        stdout, stderr = process.communicate(timeout=400)
-        assert not check or process.returncode == 0, f"exfm {' '.join(arguments)}: {stdout}\n{stderr}"
-        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+        """Run the command line; with `check`, it must succeed.
+
+        In this process, which has the imports of an earlier run, unless `kubeconfig` is another one.
+        """
+        if kubeconfig:
+            process = self.start(*arguments, kubeconfig=kubeconfig)
+            stdout, stderr = process.communicate(timeout=400)
+            code = process.returncode
+        else:
+            code, stdout, stderr = run_here(*arguments)
+        assert not check or code == 0, f"exfm {' '.join(arguments)}: {stdout}\n{stderr}"
+        return subprocess.CompletedProcess(["exfm", *arguments], code, stdout, stderr)
 
     def start(self, *arguments: str, kubeconfig: Path | None = None) -> subprocess.Popen[str]:
         """Start the command line."""
@@ -206,25 +219,38 @@ class Operator:
             "seconds": seconds,
             "deadline_s": deadline_s,
         }
-        name = f"/tmp/load-{time.monotonic_ns()}"
-        # It runs on its own in the pod: what hangs on kubectl ends when the API server does.
-        self.in_client(f"import sys; open('{name}.in', 'w').write(sys.stdin.read())", text=json.dumps(settings))
-        run = f"python /client/client.py {name} > {name}.out 2>&1 &"
-        self.kubectl("exec", f"--namespace={CLIENTS}", CLIENT, "--", "sh", "-c", run)
+        name = f"{LOADS}/{time.monotonic_ns()}"
+        # It is left to the pod: what hangs on kubectl ends when the API server does.
+        self.in_client(
+            f"import os, sys; open('{name}.new', 'w').write(sys.stdin.read()); os.rename('{name}.new', '{name}.in')",
+            text=json.dumps(settings),
+        )
         found = Load()
-        wait_for(lambda: "started" in self.load_said(name), seconds=30, what="the load's start")
-        time.sleep(1)
+        wait_for(lambda: bool(self.load_said(name, "started")), seconds=30, what="the load's start")
         try:
             yield found
-            time.sleep(2)
+            time.sleep(1)
         finally:
             self.in_client(f"open('{name}.stop', 'w').close()")
-            wait_for(lambda: "finished" in self.load_said(name), seconds=30, what="the load's end")
-        vars(found).update(json.loads(self.load_said(name).splitlines()[-2]))
+            wait_for(lambda: bool(self.load_said(name, "out")), seconds=30, what="the load's end")
+        vars(found).update(json.loads(self.load_said(name, "out")))
 
-    def load_said(self, name: str) -> str:
-        """Return what a load in the client pod has printed."""
-        return self.kubectl("exec", f"--namespace={CLIENTS}", CLIENT, "--", "cat", f"{name}.out")
+    def load_said(self, name: str, what: str) -> str:
+        """Return what a load in the client pod has written, if it has."""
+        read = f"cat {name}.{what} 2>/dev/null || true"
+        return self.kubectl("exec", f"--namespace={CLIENTS}", CLIENT, "--", "sh", "-c", read)
+
+
+def run_here(*arguments: str) -> tuple[int, str, str]:
+    """Run the command line in this process; return its exit code and what it printed."""
+    code, stdout, stderr = 0, io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+        patch.setattr(sys, "argv", ["exfm", *arguments])
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return code, stdout.getvalue(), stderr.getvalue()
 
 
 def wait_for(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
@@ -232,7 +258,7 @@ def wait_for(condition: Callable[[], bool], *, seconds: float, what: str) -> Non
     give_up_s = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up_s, f"{what} not within {seconds} s"
-        time.sleep(0.5)
+        time.sleep(0.3)
 
 
 def _read(file: Path) -> str:

@@ -11,18 +11,18 @@ pytestmark = pytest.mark.cluster
 DEFINITION = "inferenceservices.serving.kserve.io"
 
 
-def test_uninstalling_leaves_nothing_of_ours(served: Operator) -> None:
-    served.exfm("undeploy", served.vm, "-c", str(served.settings))
-    served.kubectl("delete", "persistentvolumeclaim", f"--namespace={NAMESPACE}", MODELS_CLAIM, "--wait=false")
-    served.uninstall("base")
-    kinds = served.kubectl("api-resources", "--verbs=list", "--output=name").split()
+def test_uninstalling_leaves_nothing_of_ours(either: Operator) -> None:
+    either.exfm("undeploy", either.vm, "-c", str(either.settings))
+    either.kubectl("delete", "persistentvolumeclaim", f"--namespace={NAMESPACE}", MODELS_CLAIM, "--wait=false")
+    either.uninstall("base")
+    kinds = either.kubectl("api-resources", "--verbs=list", "--output=name").split()
     listed = ",".join(kind for kind in kinds if not kind.startswith("events"))
-    found = served.kubectl(
+    found = either.kubectl(
         "get", listed, "--all-namespaces", "--selector=app.kubernetes.io/part-of=exfm", "--output=name"
     )
     assert found == ""
-    assert NAMESPACE not in served.names("namespaces")
-    assert CLIENTS in served.names("namespaces")
+    assert NAMESPACE not in either.names("namespaces")
+    assert CLIENTS in either.names("namespaces")
 
 
 def test_a_cluster_without_kserve_is_told_apart_from_one_without_models(operator: Operator) -> None:

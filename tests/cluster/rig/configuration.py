@@ -110,6 +110,7 @@ def kubelet_config(layout: Layout) -> str:
             "podLogsDir": str(layout.folder / "pod-logs"),
             "resolvConf": str(layout.config / "resolv.conf"),
             "serializeImagePulls": False,
+            "syncFrequency": "5s",  # a Secret that changed is in its pods by then; the default is a minute
             "volumePluginDir": str(layout.folder / "volume-plugins"),
         }
     )

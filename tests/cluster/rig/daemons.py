@@ -88,10 +88,10 @@ def _controller_manager(layout: Layout, binaries: Binaries) -> Daemon:
         f"--authorization-kubeconfig={kubeconfig}",
         f"--bind-address={layout.node_address}",
         # Defaults take minutes to scale down and to trust a new pod's CPU; a test cannot wait that long.
-        "--horizontal-pod-autoscaler-cpu-initialization-period=10s",
-        "--horizontal-pod-autoscaler-downscale-stabilization=20s",
+        "--horizontal-pod-autoscaler-cpu-initialization-period=5s",
+        "--horizontal-pod-autoscaler-downscale-stabilization=10s",
         "--horizontal-pod-autoscaler-initial-readiness-delay=5s",
-        "--horizontal-pod-autoscaler-sync-period=5s",
+        "--horizontal-pod-autoscaler-sync-period=2s",
         f"--kubeconfig={kubeconfig}",
         "--leader-elect=false",
         f"--root-ca-file={layout.pki}/ca.crt",
