@@ -246,6 +246,7 @@ def calls_of(cluster: SimulatedCluster, release: Release, config: DeployConfig) 
     return range(first, cluster.num_calls)
 
 
+@pytest.mark.slow
 def test_a_deployment_killed_anywhere_converges_when_it_is_run_again(release: Make, config: DeployConfig) -> None:
     def start() -> SimulatedCluster:
         cluster = SimulatedCluster()
@@ -266,6 +267,7 @@ def test_a_deployment_killed_anywhere_converges_when_it_is_run_again(release: Ma
         assert cluster.served == [1, 2]
 
 
+@pytest.mark.slow
 def test_an_undoing_killed_anywhere_ends_with_the_old_version_when_it_is_run_again(
     release: Make, config: DeployConfig
 ) -> None:
@@ -602,6 +604,7 @@ def test_one_version_cannot_mean_two_bundles(release: Make, config: DeployConfig
     assert cluster.names() == ["students", "students-v1-s0", "students-v1-s1"]
 
 
+@pytest.mark.slow
 def test_of_two_bundles_that_take_one_version_at_a_time_the_later_one_is_refused(
     release: Make, config: DeployConfig
 ) -> None:
@@ -725,6 +728,37 @@ def test_rankers_of_an_earlier_release_serve_on_while_new_ones_fail(release: Mak
     assert cluster.ready_rankers() == [2, 2]
     back(cluster)
     assert current(cluster) == 1
+
+
+def test_the_only_version_is_what_serves_though_its_upgrade_failed(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    made_by_an_earlier_release(cluster)
+    cluster.sturdy = True
+    cluster.broken = {(version, "ranker"): "error: no stream" for version in (1, 2)}
+    with pytest.raises(RolloutError, match=r"is not serving as it is to: .*no stream.*; its servers stay as they"):
+        deploy(cluster, release(1), config)
+    served = observe(as_cluster(cluster), "students").served
+    assert served is not None
+    assert served.current.release.version == 1
+    with pytest.raises(RolloutError, match="students v1 serves on"):
+        deploy(cluster, release(2), config)
+    assert current(cluster) == 1
+    assert cluster.ready_rankers() == [1, 1]
+    cluster.broken = {}
+    deploy(cluster, release(2), config)
+    back(cluster)
+    assert current(cluster) == 1
+
+
+def test_a_rendered_version_is_not_served_while_rankers_of_another_are(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster(broken={(2, "ranker"): "error: no"})
+    for version in (1, 2):
+        for item in release_objects(switched(None, release(version), config, at_s=0)):
+            cluster.apply(item)
+        cluster.rest()
+    assert cluster.ready_rankers() == [1, 1]
+    assert observe(as_cluster(cluster), "students").served is None
 
 
 def test_a_failed_rollout_goes_back_to_a_version_of_an_earlier_release(release: Make, config: DeployConfig) -> None:

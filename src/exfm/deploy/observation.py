@@ -85,12 +85,15 @@ class Observation:
     def switching(self) -> bool:
         """Return whether the ranker's last switch has not ended: not all its servers are, or were, of what it names.
 
-        Without a pod of the version before, old pods are of this version, as an earlier exfm made them.
+        Without a pod of the version before, or of any other version where none is remembered, old pods are of this
+        version, as an earlier exfm made them.
         """
         if self.ranker is None or self.ranker.completed or not self.old_ranker_pods:
             return False
         before = self.history.before if self.history is not None else None
-        return before is None or self.ranker_pods.get(before.current.release.version, 0) > 0
+        if before is None:
+            return any(num for version, num in self.ranker_pods.items() if version != self.ranker.version)
+        return self.ranker_pods.get(before.current.release.version, 0) > 0
 
     @property
     def served(self) -> History | None:
