@@ -23,6 +23,7 @@ DEAR = {"gib": 1000.0, "overhead_gib": 0.0}
 """Prices that make memory dear, though tables are small here."""
 
 
+@pytest.mark.slow
 @given(model=models(min_tables=2), demand=demands)
 def test_auto_costs_no_more_than_any_other_strategy(model: Model, demand: Demand) -> None:
     config = shards(2, memory_bytes=2**24, strategy="auto", demand=demand.to_dict())
@@ -32,6 +33,7 @@ def test_auto_costs_no_more_than_any_other_strategy(model: Model, demand: Demand
     assert make_offer(*model, config, COSTS).fleet.cost <= min(others)
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(model=models(min_tables=3, max_tables=6))
 def test_auto_costs_no_more_than_any_other_that_meets_a_latency(model: Model) -> None:
@@ -98,6 +100,7 @@ def test_more_servers_are_taken_for_a_latency_than_for_the_load_alone() -> None:
     assert sum(tight.replicas) > sum(loose.replicas)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_promised_latency_holds_for_requests_that_chose_no_servers(seed: int) -> None:
     schema, statistics = model(*(table(f"t{index}", rows=1000, pooling=20) for index in range(4)))
@@ -139,6 +142,7 @@ def test_a_plan_says_how_many_rankers_its_load_wants() -> None:
     assert not offer.placement.is_singular  # though it would cost less: nothing can serve it
 
 
+@pytest.mark.slow
 def test_a_prediction_of_a_high_rate_is_of_as_many_requests_as_queues_need() -> None:
     schema, statistics = model(*(table(f"t{index}") for index in range(4)))
     demand = {"requests_per_s": 1e6, "simulated_requests": 1_000}  # which come within a millisecond

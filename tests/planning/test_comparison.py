@@ -52,6 +52,7 @@ def test_sparing_the_calls_spares_time(rows: tuple[Row, ...]) -> None:
     assert needs["singular"] < needs["one-shard"] < needs["capacity-balanced"]
 
 
+@pytest.mark.slow
 def test_servers_that_cannot_keep_up_are_overloaded_and_miss_the_demand(tmp_path: Path) -> None:
     tables = [table(f"t{index}", rows=500 * index, net="user" if index % 2 else "item") for index in range(1, 6)]
     demand = {"requests_per_s": 663.0, "max_utilisation": 0.999, "candidates_p99": 500, "seed": 2}  # of large requests
@@ -99,6 +100,7 @@ def test_a_strategy_without_a_plan_says_why_and_the_others_have_theirs() -> None
     assert "–" in printed(rows)  # noqa: RUF001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
 def test_a_drawing_is_png_or_svg_by_its_name(
     rows: tuple[Row, ...], config: ShardingConfig, tmp_path: Path, suffix: str, start: bytes
@@ -108,6 +110,7 @@ def test_a_drawing_is_png_or_svg_by_its_name(
     assert out.read_bytes().startswith(start)
 
 
+@pytest.mark.slow
 def test_the_same_comparison_is_the_same_svg_with_every_strategy_in_it(
     rows: tuple[Row, ...], config: ShardingConfig, tmp_path: Path
 ) -> None:
@@ -127,6 +130,7 @@ def test_a_drawing_of_another_kind_or_of_nothing_is_refused(
         draw_comparison([], config, title="a model", out=tmp_path / "comparison.svg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["auto", "nsbp"])
 def test_the_plan_out_of_a_comparison_is_the_one_that_would_be_made(strategy: str) -> None:
     schema, statistics = model(*(table(f"t{index}", rows=500 * index) for index in range(1, 5)), table("u", net="user"))

@@ -22,7 +22,7 @@ from exfm.planning.row_counts import RowCounts, ranked, skew_of, sum_by_row
 from exfm.planning.statistics import TableStatistics
 from exfm.schema import Schema
 from exfm.sharding.counting import statistics_of_examples, statistics_of_log
-from exfm.sharding.request_log import RequestLog
+from exfm.sharding.request_log import LoggedRequests
 
 
 def by_name(counted: Counted) -> dict[str, TableStatistics]:
@@ -39,6 +39,7 @@ def plain_bags(request: Answered, schema: Schema) -> dict[str, list[list[int]]]:
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.integers(0, 2**31), st.integers(1, 3), st.integers(4, 30))
 def test_a_log_is_counted_as_plain_python_counts_its_requests(
@@ -46,7 +47,7 @@ def test_a_log_is_counted_as_plain_python_counts_its_requests(
 ) -> None:
     files = [random_requests(schema, num_requests, seed=seed + i, first_ns=10**6 * i) for i in range(num_files)]
     log = write_log(tmp_path_factory.mktemp("log") / "start", schema, *([file] for file in files))
-    counted = statistics_of_log(RequestLog.find(log, schema))
+    counted = statistics_of_log(LoggedRequests.find(log, schema))
     answered = [request for file in files for request in file]
     num_candidates = sum(int(request.raw.num_candidates.sum()) for request in answered)
     requests = [plain_bags(request, schema) for request in answered]

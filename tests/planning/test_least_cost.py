@@ -32,6 +32,7 @@ def some_copies(of_table: TableStatistics) -> list[int]:
 some_prices = st.fixed_dictionaries({"core": st.sampled_from([0.0, 1.0]), "gib": st.sampled_from([0.125, 1e4])})
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(
     model=models(min_tables=2, max_tables=8),
@@ -52,6 +53,7 @@ def test_no_strategy_and_no_auto_plan_costs_less_than_the_bound(
     assert make_offer(*model, config, COSTS).fleet.cost * ROUNDING >= bound
 
 
+@pytest.mark.slow
 @given(data=st.data(), model=models(), demand=demands, prices=some_prices)
 def test_no_placement_costs_less_than_the_bound_however_rows_are_split_and_copied(
     data: st.DataObject, model: Model, demand: Demand, prices: dict[str, float]

@@ -25,6 +25,7 @@ every_strategy = st.sampled_from([*PLACINGS, "auto"])
 encodings = st.sampled_from(ENCODINGS)
 
 
+@pytest.mark.slow
 @given(model=models(), strategy=every_strategy, num_shards=st.integers(1, 5), room=st.floats(1, 3), demand=demands)
 def test_every_key_of_every_table_is_in_exactly_one_row_slice(
     model: Model, strategy: Strategy, num_shards: int, room: float, demand: Demand
@@ -44,6 +45,7 @@ def test_every_key_of_every_table_is_in_exactly_one_row_slice(
             assert ((rows[owned] >= slice_.first_row) & (rows[owned] < slice_.first_row + slice_.num_rows)).all()
 
 
+@pytest.mark.slow
 @given(
     model=models(),
     strategy=every_strategy,
@@ -63,6 +65,7 @@ def test_no_shard_is_over_its_memory_and_none_is_empty(
     assert min(plan.replicas) >= demand.min_replicas
 
 
+@pytest.mark.slow
 @given(model=models(min_tables=3), strategy=every_strategy)
 def test_a_plan_survives_json_and_is_the_same_when_made_again(model: Model, strategy: Strategy) -> None:
     plan = plan_for(model, strategy, 2, 3.0, Demand())
@@ -70,6 +73,7 @@ def test_a_plan_survives_json_and_is_the_same_when_made_again(model: Model, stra
     assert plan_for(model, strategy, 2, 3.0, Demand()) == plan
 
 
+@pytest.mark.slow
 @given(model=models(min_tables=2), num_shards=st.integers(2, 5))
 def test_shards_of_nsbp_have_tables_of_one_net(model: Model, num_shards: int) -> None:
     plan = plan_for(model, "nsbp", num_shards, 3.0, Demand())
@@ -77,6 +81,7 @@ def test_shards_of_nsbp_have_tables_of_one_net(model: Model, num_shards: int) ->
     assert all(len({nets[slice_.table] for slice_ in plan.slices_on(shard)}) == 1 for shard in range(num_shards))
 
 
+@pytest.mark.slow
 @given(model=models(), demand=demands, strategy=every_strategy, encoding=encodings)
 def test_parts_are_priced_as_the_plan_made_of_them(
     model: Model, demand: Demand, strategy: Strategy, encoding: Encoding
@@ -90,6 +95,7 @@ def test_parts_are_priced_as_the_plan_made_of_them(
     np.testing.assert_allclose(needs.ranker_cpu_s, COSTS.ranker_cpu_s(work, statistics.candidates_mean))
 
 
+@pytest.mark.slow
 @given(
     model=models(min_tables=2, max_tables=6),
     strategy=st.sampled_from(["capacity-balanced", "load-balanced", "nsbp"]),

@@ -19,6 +19,7 @@ Model = tuple[Schema, Statistics]
 every_strategy = st.sampled_from([*PLACINGS, "auto"])
 
 
+@pytest.mark.slow
 @given(model=models(min_tables=4), strategy=every_strategy, demand=demands)
 def test_nothing_moves_if_nothing_changed(model: Model, strategy: Strategy, demand: Demand) -> None:
     config = settings(model, strategy, demand)
@@ -28,6 +29,7 @@ def test_nothing_moves_if_nothing_changed(model: Model, strategy: Strategy, dema
     assert found.plan == old
 
 
+@pytest.mark.slow
 @given(
     model=models(min_tables=4),
     grown=models(min_tables=4),

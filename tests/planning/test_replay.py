@@ -17,7 +17,7 @@ from exfm.planning.simulation.simulator import Load, replay_requests
 from exfm.schema import NETS, Schema
 from exfm.sharding.counting import statistics_of_log
 from exfm.sharding.replay import WARMUP_SHARE, logged_requests, simulate_log
-from exfm.sharding.request_log import MAX_REQUESTS, RequestLog
+from exfm.sharding.request_log import MAX_REQUESTS, LoggedRequests
 
 NUM_REQUESTS = 300
 
@@ -28,8 +28,8 @@ def written(schema: Schema) -> list[list[Answered]]:
 
 
 @pytest.fixture
-def log(tmp_path: Path, schema: Schema, written: list[list[Answered]]) -> RequestLog:
-    return RequestLog.find(write_log(tmp_path / "log", schema, *([file] for file in written)), schema)
+def log(tmp_path: Path, schema: Schema, written: list[list[Answered]]) -> LoggedRequests:
+    return LoggedRequests.find(write_log(tmp_path / "log", schema, *([file] for file in written)), schema)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def split_plan(schema: Schema) -> ShardPlan:
 
 
 def test_every_key_of_a_request_falls_on_one_shard(
-    log: RequestLog, written: list[list[Answered]], schema: Schema, split_plan: ShardPlan
+    log: LoggedRequests, written: list[list[Answered]], schema: Schema, split_plan: ShardPlan
 ) -> None:
     counted = statistics_of_log(log)
     requests = logged_requests(log, split_plan, hottest=counted.hottest)
@@ -49,7 +49,7 @@ def test_every_key_of_a_request_falls_on_one_shard(
     assert keys == sum(len(bags.keys) for one in answered for net in NETS for bags in one.of(net).bags.values())
 
 
-def test_hot_rows_take_keys_from_row_slices(log: RequestLog, split_plan: ShardPlan) -> None:
+def test_hot_rows_take_keys_from_row_slices(log: LoggedRequests, split_plan: ShardPlan) -> None:
     counted = statistics_of_log(log)
     hot = logged_requests(log, split_plan, hottest=counted.hottest)
     others = {table: rows[::-1] for table, rows in counted.hottest.items()}
@@ -58,7 +58,7 @@ def test_hot_rows_take_keys_from_row_slices(log: RequestLog, split_plan: ShardPl
     assert by_rows[0] < by_rows[1]
 
 
-def test_a_log_costs_what_its_statistics_do(log: RequestLog, split_plan: ShardPlan) -> None:
+def test_a_log_costs_what_its_statistics_do(log: LoggedRequests, split_plan: ShardPlan) -> None:
     """Keys of its own and keys drawn around the statistics are as many in the mean, so CPU times are alike."""
     counted = statistics_of_log(log)
     requests = logged_requests(log, split_plan, hottest=counted.hottest)
@@ -82,7 +82,7 @@ def test_a_log_costs_what_its_statistics_do(log: RequestLog, split_plan: ShardPl
     assert own.ranker_cpu_ms == pytest.approx(drawn.ranker_cpu_ms, rel=0.05)
 
 
-def test_a_log_is_simulated_at_the_rate_asked_for(log: RequestLog, split_plan: ShardPlan) -> None:
+def test_a_log_is_simulated_at_the_rate_asked_for(log: LoggedRequests, split_plan: ShardPlan) -> None:
     counted = statistics_of_log(log)
     slow, fast = (
         simulate_log(
@@ -102,7 +102,7 @@ def test_a_log_is_simulated_at_the_rate_asked_for(log: RequestLog, split_plan: S
 
 def test_a_singular_plan_and_a_short_log_are_refused(tmp_path: Path, schema: Schema, split_plan: ShardPlan) -> None:
     write_log(tmp_path / "short", schema, [random_requests(schema, 50, seed=0)])
-    log = RequestLog.find(tmp_path / "short", schema)
+    log = LoggedRequests.find(tmp_path / "short", schema)
     counted = statistics_of_log(log)
     singular = split_plan.model_copy(update={"strategy": "singular"})
     for plan, error in ((singular, PlanError), (split_plan, DataError)):
@@ -111,15 +111,15 @@ def test_a_singular_plan_and_a_short_log_are_refused(tmp_path: Path, schema: Sch
 
 
 def test_of_a_log_that_is_too_long_the_newest_requests_come(
-    log: RequestLog, written: list[list[Answered]], schema: Schema, split_plan: ShardPlan, tmp_path: Path,
+    log: LoggedRequests, written: list[list[Answered]], schema: Schema, split_plan: ShardPlan, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    newest = RequestLog.find(write_log(tmp_path / "newest", schema, [written[0]]), schema)
+    newest = LoggedRequests.find(write_log(tmp_path / "newest", schema, [written[0]]), schema)
     monkeypatch.setattr("exfm.sharding.request_log.MAX_REQUESTS", 200)
     counted = statistics_of_log(log)
     cut, whole = (
         simulate_log(one, split_plan, counted, DEFAULT_COSTS, requests_per_s=50.0, rankers=1, seed=0)
-        for one in (RequestLog.find(tmp_path / "log", schema), newest)
+        for one in (LoggedRequests.find(tmp_path / "log", schema), newest)
     )
     assert cut == whole
 
@@ -132,7 +132,7 @@ def test_as_many_requests_are_replayed_as_a_load_allows() -> None:
         Load(requests_per_s=1.0, num_requests=more - int(WARMUP_SHARE * more), num_warmup=0)
 
 
-def test_a_rate_that_no_load_has_is_refused(log: RequestLog, split_plan: ShardPlan) -> None:
+def test_a_rate_that_no_load_has_is_refused(log: LoggedRequests, split_plan: ShardPlan) -> None:
     counted = statistics_of_log(log)
     with pytest.raises(ConfigError, match="the load: requests_per_s: Input should be less than or equal to 1000000000"):
         simulate_log(log, split_plan, counted, DEFAULT_COSTS, requests_per_s=1e10, rankers=1, seed=0)

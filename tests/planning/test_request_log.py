@@ -1,7 +1,10 @@
 """A ranker's log is read as the requests that it was written of."""
 
 import shutil
+import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from exfm.features.batch import NetBatches, encode
 from exfm.features.impressions import Answered
 from exfm.schema import NETS, Schema
 from exfm.sharding.request_keys import RequestKeys
-from exfm.sharding.request_log import RequestLog
+from exfm.sharding.request_log import TYPES, LoggedRequests, highest_of
 
 
 def encoded(request: Answered, schema: Schema) -> NetBatches:
@@ -39,6 +42,7 @@ def assert_same(found: Sequence[RequestKeys], expected: Sequence[Answered], sche
             np.testing.assert_array_equal(values, np.concatenate([getattr(one, part) for one in bags]))
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.integers(0, 2**31), st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), min_size=1, max_size=3))
 def test_requests_are_read_as_they_were_encoded(
@@ -47,7 +51,7 @@ def test_requests_are_read_as_they_were_encoded(
     requests = random_requests(schema, sum(map(sum, files)), seed=seed)
     left = iter(requests)
     blocks = [[[next(left) for _ in range(num)] for num in file] for file in files]
-    log = RequestLog.find(write_log(tmp_path_factory.mktemp("log") / "start", schema, *blocks), schema)
+    log = LoggedRequests.find(write_log(tmp_path_factory.mktemp("log") / "start", schema, *blocks), schema)
     assert log.num_requests == len(requests)
     assert log.arrivals_ns.tolist() == [one.arrival_ns for one in requests]
     assert_same(list(log.blocks()), requests, schema)
@@ -57,21 +61,21 @@ def test_a_request_may_be_in_several_row_groups(schema: Schema, tmp_path: Path) 
     requests = random_requests(schema, 20, seed=0)
     (file,) = write_log(tmp_path / "start", schema, [requests]).glob("impressions/*")
     pl.read_parquet(file).write_parquet(tmp_path / "again.parquet", row_group_size=2)
-    assert_same(list(RequestLog.find(tmp_path / "again.parquet", schema).blocks()), requests, schema)
+    assert_same(list(LoggedRequests.find(tmp_path / "again.parquet", schema).blocks()), requests, schema)
 
 
 @pytest.mark.parametrize("place", ["", "a", "a/impressions", "a/impressions/impressions-0000.parquet"])
 def test_a_log_is_a_file_or_all_files_of_a_folder(place: str, schema: Schema, tmp_path: Path) -> None:
     for seed, start in enumerate("ab" if not place else "a"):
         write_log(tmp_path / "logs" / start, schema, [random_requests(schema, 3, seed=seed)])
-    log = RequestLog.find(tmp_path / "logs" / place, schema)
+    log = LoggedRequests.find(tmp_path / "logs" / place, schema)
     assert log.num_requests == (3 if place else 6)
 
 
 def test_a_file_that_is_still_written_does_not_count(schema: Schema, tmp_path: Path) -> None:
     start = write_log(tmp_path / "start", schema, [random_requests(schema, 3, seed=0)])
     (start / ".impressions-0001.parquet.partial").write_bytes(b"PAR1")
-    assert RequestLog.find(tmp_path, schema).num_requests == 3
+    assert LoggedRequests.find(tmp_path, schema).num_requests == 3
 
 
 def test_of_a_long_log_the_newest_requests_are_read(
@@ -80,10 +84,50 @@ def test_of_a_long_log_the_newest_requests_are_read(
     new, old = random_requests(schema, 5, seed=0, first_ns=10**9), random_requests(schema, 5, seed=1)
     write_log(tmp_path / "start", schema, [new], [old])
     monkeypatch.setattr("exfm.sharding.request_log.MAX_REQUESTS", 7)
-    log = RequestLog.find(tmp_path, schema)
+    log = LoggedRequests.find(tmp_path, schema)
     assert log.num_requests == 10
     assert log.arrivals_ns.tolist() == [one.arrival_ns for one in (*old[3:], *new)]
     assert_same(list(log.blocks()), [*new, *old[3:]], schema)
+
+
+@given(st.lists(st.lists(st.integers(-(2**63), 2**63 - 1))), st.integers(1, 5))
+def test_the_highest_numbers_of_some_parts_are_those_of_all(parts: list[list[int]], most: int) -> None:
+    highest, num = highest_of((np.array(part, dtype=np.int64) for part in parts), most)
+    together = sorted(chain.from_iterable(parts))
+    assert (highest.tolist(), num) == (together[-most:], len(together))
+
+
+def test_of_a_long_log_no_more_arrivals_are_kept_than_are_wanted() -> None:
+    parts = (np.arange(part, 10**6, 1_000) for part in range(1_000))
+    tracemalloc.start()
+    try:
+        _, num = highest_of(parts, 1_000)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert num == 10**6
+    assert peak_bytes < 200_000  # all are 8 MB
+
+
+def test_of_requests_that_came_at_once_none_is_read_rather_than_some(
+    schema: Schema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [replace(one, arrival_ns=max(one.arrival_ns, 2_000)) for one in random_requests(schema, 6, seed=0)]
+    write_log(tmp_path / "start", schema, [requests])  # at 2, 2, 2, 3, 4 and 5 us
+    monkeypatch.setattr("exfm.sharding.request_log.MAX_REQUESTS", 5)
+    log = LoggedRequests.find(tmp_path, schema)
+    assert_same(list(log.blocks()), requests[3:], schema)
+    assert log.arrivals_ns.tolist() == [3_000, 4_000, 5_000]
+
+
+def test_a_log_of_requests_that_all_came_at_once_is_refused(
+    schema: Schema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [replace(one, arrival_ns=1) for one in random_requests(schema, 6, seed=0)]
+    write_log(tmp_path / "start", schema, [requests])
+    monkeypatch.setattr("exfm.sharding.request_log.MAX_REQUESTS", 5)
+    with pytest.raises(DataError, match="the newest 6 requests all came at one nanosecond; name a log as a ranker"):
+        LoggedRequests.find(tmp_path, schema)
 
 
 def test_a_user_without_candidates_is_not_logged(schema: Schema, tmp_path: Path) -> None:
@@ -93,19 +137,46 @@ def test_a_user_without_candidates_is_not_logged(schema: Schema, tmp_path: Path)
     request.raw.num_candidates[:] = 0
     request.raw.num_candidates[-1] = num_items
     write_log(tmp_path / "start", schema, [[request]])
-    (block,) = RequestLog.find(tmp_path, schema).blocks()
+    (block,) = LoggedRequests.find(tmp_path, schema).blocks()
     assert {net: counts.tolist() for net, counts in block.num_rows.items()} == {"user": [1], "item": [num_items]}
 
 
 def test_a_place_without_requests_is_refused(schema: Schema, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"/none: no such file or folder; name a request log"):
-        RequestLog.find(tmp_path / "none", schema)
+        LoggedRequests.find(tmp_path / "none", schema)
     with pytest.raises(StorageError, match="0 Parquet files, expected one at least; let a ranker log requests"):
-        RequestLog.find(tmp_path, schema)
+        LoggedRequests.find(tmp_path, schema)
     (file,) = write_log(tmp_path / "start", schema, [random_requests(schema, 1, seed=0)]).glob("impressions/*")
     pl.read_parquet(file).clear().write_parquet(file)
     with pytest.raises(StorageError, match="0 requests in 1 Parquet files, expected one at least"):
-        RequestLog.find(tmp_path, schema)
+        LoggedRequests.find(tmp_path, schema)
+
+
+def test_a_file_that_was_copied_twice_is_refused(schema: Schema, tmp_path: Path) -> None:
+    start = write_log(tmp_path / "a", schema, *([random_requests(schema, 3, seed=seed)] for seed in range(2)))
+    copy = tmp_path / "b" / "again.parquet"
+    copy.parent.mkdir()
+    shutil.copy(start / "impressions" / "impressions-0001.parquet", copy)
+    problem = (
+        r"/impressions-0001\.parquet and .*/b/again\.parquet both begin with impression '1-0-0', .* remove the copy"
+    )
+    with pytest.raises(DataError, match=problem):
+        LoggedRequests.find(tmp_path, schema)
+
+
+def test_a_trace_of_an_earlier_release_is_refused(schema: Schema, tmp_path: Path) -> None:
+    (tmp_path / "students-1").mkdir()
+    for name in ("manifest.json", "requests-0000.safetensors"):
+        (tmp_path / "students-1" / name).touch()
+    with pytest.raises(DataError, match=r"traces are no longer read; let a ranker log requests \(`log_folder`\)"):
+        LoggedRequests.find(tmp_path, schema)
+
+
+def test_a_log_of_an_earlier_release_is_refused(schema: Schema, tmp_path: Path) -> None:
+    (file,) = write_log(tmp_path, schema, [random_requests(schema, 1, seed=0)]).glob("impressions/*")
+    pl.read_parquet(file).drop(TYPES).write_parquet(file)
+    with pytest.raises(DataError, match=r"-0000\.parquet: a request log of an earlier release, .*cannot be told apart"):
+        LoggedRequests.find(tmp_path, schema)
 
 
 @pytest.mark.parametrize("content", [b"", b"no Parquet", b"PAR1" * 5])
@@ -113,12 +184,12 @@ def test_a_file_that_cannot_be_read_is_named(content: bytes, schema: Schema, tmp
     write_log(tmp_path / "start", schema, [random_requests(schema, 1, seed=0)])
     (tmp_path / "start" / "impressions" / "z.parquet").write_bytes(content)
     with pytest.raises(StorageError, match=r"/impressions/z\.parquet: no Parquet file that can be read: .*; remove it"):
-        RequestLog.find(tmp_path, schema)
+        LoggedRequests.find(tmp_path, schema)
 
 
 def test_a_file_that_was_taken_away_meanwhile_is_named(schema: Schema, tmp_path: Path) -> None:
     start = write_log(tmp_path / "start", schema, [random_requests(schema, 1, seed=0)])
-    log = RequestLog.find(tmp_path, schema)
+    log = LoggedRequests.find(tmp_path, schema)
     shutil.rmtree(start)
     with pytest.raises(StorageError, match=r"impressions-0000\.parquet: .*No such file"):
         list(log.blocks())
@@ -159,23 +230,23 @@ def check_is_refused(apply: Any, change: pl.Expr, *, message: str, schema: Schem
     apply(pl.read_parquet(file), change).write_parquet(file)
     problem = rf"impressions-0000\.parquet: .*{message}.*; name a log as a ranker wrote it, of a model with this schema"
     with pytest.raises(DataError, match=problem):
-        list(RequestLog.find(folder, schema).blocks())
+        list(LoggedRequests.find(folder, schema).blocks())
 
 
 def test_logs_of_other_models_are_not_read_together_though_their_features_are_alike(
     schema: Schema, tmp_path: Path
 ) -> None:
-    for start, model in (("a", "students"), ("b", "nurses")):
-        write_log(tmp_path / start, schema, [random_requests(schema, 1, seed=0)], model=model)
+    for seed, (start, model) in enumerate([("a", "students"), ("b", "nurses")]):
+        write_log(tmp_path / start, schema, [random_requests(schema, 1, seed=seed)], model=model)
     problem = r"/b/.* logs requests for model 'nurses', .*/a/.* for 'students'; keep each model's log in a folder"
     with pytest.raises(DataError, match=problem):
-        RequestLog.find(tmp_path, schema)
+        LoggedRequests.find(tmp_path, schema)
 
 
 def test_logs_of_other_sampling_rates_are_not_read_together(schema: Schema, tmp_path: Path) -> None:
-    for start, rate in (("a", 1.0), ("b", 0.01)):
-        write_log(tmp_path / start, schema, [random_requests(schema, 1, seed=0)], sampling_rate=rate)
+    for seed, (start, rate) in enumerate([("a", 1.0), ("b", 0.01)]):
+        write_log(tmp_path / start, schema, [random_requests(schema, 1, seed=seed)], sampling_rate=rate)
     problem = r"/b/.* logs a share of 0.01 of a ranker's requests, .*/a/.* of 1, .*; count them apart, or log at one"
     with pytest.raises(DataError, match=problem):
-        RequestLog.find(tmp_path, schema)
-    assert RequestLog.find(tmp_path / "b", schema).num_requests == 1
+        LoggedRequests.find(tmp_path, schema)
+    assert LoggedRequests.find(tmp_path / "b", schema).num_requests == 1

@@ -40,6 +40,7 @@ def schema_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_plan_compares_all_strategies_and_writes_the_one_asked_for(
     command: Callable[..., Outcome], schema_file: Path, tmp_path: Path
 ) -> None:

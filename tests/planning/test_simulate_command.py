@@ -10,7 +10,7 @@ from exfm.artifact.plan import ShardPlan
 from exfm.cli.main import main
 from exfm.schema import Schema
 from exfm.sharding.counting import statistics_of_log
-from exfm.sharding.request_log import RequestLog
+from exfm.sharding.request_log import LoggedRequests
 
 Simulate = Callable[..., str]
 
@@ -43,7 +43,7 @@ def test_hot_rows_are_those_of_the_log_if_no_statistics_are_named(
     simulate: Simulate, schema: Schema, tmp_path: Path
 ) -> None:
     hot = plan_with_hot_rows(schema)
-    statistics_of_log(RequestLog.find(tmp_path / "log", schema)).write(str(tmp_path / "counted"))
+    statistics_of_log(LoggedRequests.find(tmp_path / "log", schema)).write(str(tmp_path / "counted"))
     told = simulate(hot)
     assert "latency at 50 requests/s" in told
     assert told == simulate(hot, "--statistics", str(tmp_path / "counted"))

@@ -22,7 +22,7 @@ from exfm.planning.row_counts import RowCounts, Weights, ranked, skew_of, sum_by
 from exfm.planning.statistics import Statistics, TableStatistics, features_by_table, net_of
 from exfm.schema import NETS, Net, Schema, SparseFeature, Table
 from exfm.sharding.request_keys import RequestKeys
-from exfm.sharding.request_log import RequestLog
+from exfm.sharding.request_log import LoggedRequests
 
 MAX_EXAMPLES = 1_000_000
 """Examples that are counted, the newest: a few seconds' work, and what is wanted now rather than what was."""
@@ -113,7 +113,7 @@ class _TableCount:
         return statistics, ranked(*sum_by_row([early, late]))
 
 
-def statistics_of_log(log: RequestLog) -> Counted:
+def statistics_of_log(log: LoggedRequests) -> Counted:
     """Return what the requests of a log do with its model's tables; a user's bags count once a request.
 
     Raises: StorageError if the log cannot be read; DataError if it is of another schema.

@@ -20,7 +20,7 @@ from exfm.planning.pricing.costs import CostModel
 from exfm.planning.simulation.simulator import Load, Prediction, Requests, simulate_requests
 from exfm.schema import NETS, Net, Schema
 from exfm.sharding.request_keys import RequestKeys
-from exfm.sharding.request_log import RequestLog
+from exfm.sharding.request_log import LoggedRequests
 from exfm.sharding.shard_files import choose_hot_rows
 
 Floats = npt.NDArray[np.float64]
@@ -32,7 +32,7 @@ WARMUP_SHARE = 0.1
 """Of a log's requests, which fill queues and are not counted."""
 
 
-def logged_requests(log: RequestLog, plan: ShardPlan, *, hottest: Mapping[str, Rows]) -> Requests:
+def logged_requests(log: LoggedRequests, plan: ShardPlan, *, hottest: Mapping[str, Rows]) -> Requests:
     """Return a log's requests in order of arrival, with their keys counted by shard of a plan.
 
     `hottest` lists rows of tables with hot slices, most wanted first. A request of several users counts as one user's,
@@ -69,7 +69,7 @@ def logged_requests(log: RequestLog, plan: ShardPlan, *, hottest: Mapping[str, R
 
 
 def simulate_log(
-    log: RequestLog,
+    log: LoggedRequests,
     plan: ShardPlan,
     counted: Counted,
     costs: CostModel,

@@ -6,7 +6,7 @@ Legend: N rows, R requests.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +23,7 @@ from exfm.features.batch import encode
 from exfm.features.table import raw_columns, require_column
 from exfm.schema import (
     SERVED_ARRIVAL_COLUMN,
+    SERVED_BUNDLE_COLUMN,
     SERVED_MODEL_COLUMN,
     SERVED_SAMPLING_RATE_COLUMN,
     SERVED_USER_COLUMN,
@@ -45,7 +46,7 @@ Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class RequestLog:
+class LoggedRequests:
     """The newest requests that rankers of one model logged, all at one sampling rate."""
 
     files: tuple[Path, ...]
@@ -60,30 +61,27 @@ class RequestLog:
     def find(cls, place: Path, schema: Schema) -> Self:
         """Return the log in a Parquet file, or in all of a folder and the folders below it.
 
-        Raises: StorageError if there is no request, or a file cannot be read; DataError if a file is no request log, or
-        two have requests of other models or at other sampling rates.
+        Raises: StorageError if there is no request, or a file cannot be read; DataError if a file is no request log, a
+        copy of another, or has requests of another model or at another sampling rate.
         """
         files = _files(place)
-        arrivals_ns = []
         file_of: dict[tuple[str, float], Path] = {}
-        for file in files:
-            with _naming(file):
-                columns = [SERVED_MODEL_COLUMN, SERVED_SAMPLING_RATE_COLUMN, SERVED_ARRIVAL_COLUMN]
-                for rows in _whole_requests(file, schema.impression_key, columns):
-                    for origin in _origins(rows):
-                        file_of.setdefault(origin, file)
-                    starts_R = _starts(rows, schema.impression_key)
-                    arrivals_ns.append(_integers(rows, SERVED_ARRIVAL_COLUMN)[starts_R])
+        newest, num_requests = highest_of(_arrivals(files, schema.impression_key, file_of), MAX_REQUESTS + 1)
         _check_adds_up(file_of)
-        of_all = np.sort(np.concatenate([np.empty(0, dtype=np.int64), *arrivals_ns]))
-        if not len(of_all):
+        if not num_requests:
             raise StorageError(
                 f"{place}: 0 requests in {len(files)} Parquet files, expected one at least; let a ranker log some "
                 "(`log_folder`)"
             )
+        if len(newest) > MAX_REQUESTS:
+            newest = newest[newest > newest[0]]  # so that arrivals tell which requests are read
+        if not len(newest):
+            raise DataError(
+                f"{place}: the newest {MAX_REQUESTS + 1:,} requests all came at one nanosecond; name a log as a ranker "
+                "wrote it"
+            )
         sparse = schema.select(features=[feature.name for feature in schema.sparse])
-        newest = of_all if len(of_all) <= MAX_REQUESTS else of_all[of_all > of_all[-MAX_REQUESTS - 1]]
-        return cls(files=files, schema=sparse, arrivals_ns=newest, num_requests=len(of_all))
+        return cls(files=files, schema=sparse, arrivals_ns=newest, num_requests=num_requests)
 
     def blocks(self) -> Iterator[RequestKeys]:
         """Yield the newest requests, file by file.
@@ -99,16 +97,63 @@ class RequestLog:
                         yield _requests_of(newest, self.schema)
 
 
+def highest_of(parts: Iterable[Integers], most: int) -> tuple[Integers, int]:
+    """Return the highest of all parts' numbers, rising, and how many there are of all; not all are kept meanwhile."""
+    kept = [np.empty(0, dtype=np.int64)]
+    num_kept = num_seen = 0
+    for part in parts:
+        kept.append(part)
+        num_kept, num_seen = num_kept + len(part), num_seen + len(part)
+        if num_kept > 2 * most:
+            kept, num_kept = [np.partition(np.concatenate(kept), -most)[-most:]], most
+    return np.sort(np.concatenate(kept))[-most:], num_seen
+
+
 def _files(place: Path) -> tuple[Path, ...]:
     if not place.exists():
         raise StorageError(f"{place}: no such file or folder; name a request log, which rankers write to `log_folder`")
     files = (place,) if place.is_file() else tuple(sorted(place.rglob("*.parquet")))
+    if not files and any(place.rglob("requests-*.safetensors")):
+        raise DataError(
+            f"{place}: a trace of an earlier release, and traces are no longer read; let a ranker log requests "
+            "(`log_folder`), and name that log"
+        )
     if not files:
         raise StorageError(
             f"{place}: 0 Parquet files, expected one at least; let a ranker log requests (`log_folder`) and finish a "
             "file (`log_file_s`)"
         )
     return files
+
+
+def _arrivals(files: Sequence[Path], key: str, file_of: dict[tuple[str, float], Path]) -> Iterator[Integers]:
+    """Yield when requests arrived, and add their models and sampling rates to `file_of`."""
+    columns = [SERVED_MODEL_COLUMN, SERVED_SAMPLING_RATE_COLUMN, SERVED_ARRIVAL_COLUMN]
+    starting_with: dict[str, Path] = {}
+    for file in files:
+        _check_release(file)
+        first = ""
+        with _naming(file):
+            for rows in _whole_requests(file, key, columns):
+                first = first or str(next(iter(rows[key]), ""))
+                for origin in _origins(rows):
+                    file_of.setdefault(origin, file)
+                yield _integers(rows, SERVED_ARRIVAL_COLUMN)[_starts(rows, key)]
+        if first and (other := starting_with.setdefault(first, file)) != file:
+            raise DataError(
+                f"{other} and {file} both begin with impression {first!r}, so their requests would count twice; remove "
+                "the copy"
+            )
+
+
+def _check_release(file: Path) -> None:
+    with _naming(file):
+        names = set(pq.read_schema(file).names)
+    if SERVED_BUNDLE_COLUMN in names and not TYPES.keys() & names:
+        raise DataError(
+            f"{file}: a request log of an earlier release, whose requests cannot be told apart; name one that rankers "
+            "of this release wrote"
+        )
 
 
 @contextlib.contextmanager
