@@ -15,12 +15,20 @@ from exfm.models.config import NetworkConfig
 from exfm.models.network import DenseNetwork
 from exfm.models.shard_tables import flatten_tables
 from exfm.schema import Schema
+from forked_servers import ForkedServers
 
 REPOSITORY = Path(__file__).parent.parent
 
 # No deadline: cores are shared, and a slow minute is no failure.
 hypothesis.settings.register_profile("exfm", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=10)
 hypothesis.settings.load_profile("exfm")
+
+
+@pytest.fixture(scope="session")
+def start_server() -> ForkedServers:
+    """Return what starts servers; in a fraction of the time that a program of its own takes."""
+    return ForkedServers()
 
 
 @pytest.fixture(scope="session")

@@ -128,7 +128,9 @@ def test_a_missing_bundle_or_query_is_named(
             "ranker.host, ranker.http_port, shard.stream_port: all servers listen on loopback",
         ),
         ("shards: {sums: fp16}", "shards: Extra inputs are not permitted"),
-        ("shard: {sums: fp12}", "shard.sums: Input should be 'fp32', 'fp16' or 'rows'"),
+        ("shard: {sums: fp12}", "shard.sums: Input should be 'fp32' or 'fp16'"),
+        ("shard: {sums: rows}", "shard.sums: rows no longer travel; set fp32 or fp16"),
+        ("ranker: {transport: grpc}", "ranker: transport is no longer a setting: rankers reach shards by streams"),
         ("- shard", "Input should be"),
         ("", "Input should be"),
         (None, "cannot be read (No such file or directory)"),
@@ -164,6 +166,7 @@ def test_ingest_writes_a_synthetic_log(command: Callable[..., Outcome], tmp_path
     assert (tmp_path / "log/manifest.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -1,11 +1,31 @@
+import importlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import pytest
 from pydantic import Field
 
+import exfm
 from exfm.config import Config, read_yaml
 from exfm.errors import ConfigError
+
+
+def with_removed_keys() -> Iterator[type[Config]]:
+    """Yield the classes of exfm that earlier releases had keys of."""
+    folder = Path(exfm.__path__[0])
+    for file in folder.rglob("*.py"):
+        if re.search(r"^    removed\b.* = ", file.read_text(), re.MULTILINE):
+            module = importlib.import_module(".".join(["exfm", *file.relative_to(folder).with_suffix("").parts]))
+            for found in vars(module).values():
+                if isinstance(found, type) and issubclass(found, Config) and found.__module__ == module.__name__:
+                    yield found
+
+
+def removed_of(config: type[Config]) -> dict[str, str]:
+    """Return all keys that a class or a base of it lost, with what to do instead."""
+    return {key: remedy for base in reversed(config.__mro__) for key, remedy in vars(base).get("removed", {}).items()}
 
 
 class Oven(Config):
@@ -43,6 +63,22 @@ def test_a_setting_that_is_gone_is_refused_by_name_with_what_to_do() -> None:
     with pytest.raises(ConfigError, match=r"wood is no longer a setting: it burns gas; leave wood out"):
         Stove.parse({"wood": 3, "heat": 200.0}, source="kitchen.yaml")
     assert Stove.parse({"heat": 200.0}, source="kitchen.yaml").heat == 200.0
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "remedy"),
+    [
+        pytest.param(config, key, remedy, id=f"{config.__name__}.{key}")
+        for config in with_removed_keys()
+        for key, remedy in removed_of(config).items()
+    ],
+)
+def test_every_setting_that_is_gone_is_refused_by_name_with_what_to_do(
+    config: type[Config], key: str, remedy: str
+) -> None:
+    assert re.search(r"leave it out|set [a-z]", remedy)
+    with pytest.raises(ConfigError, match=re.escape(f"{key} is no longer a setting: {remedy}")):
+        config.parse({key: 1}, source="a test")
 
 
 @pytest.mark.parametrize("value", [3, 3.0])

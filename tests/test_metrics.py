@@ -52,6 +52,7 @@ def test_always_answering_the_base_rate_has_an_entropy_of_one(positives: int, ne
     assert found.calibration == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.floats(1 / 64, 63 / 64, width=32), st.booleans(), st.integers(1, 5)), min_size=2, max_size=20

@@ -3,9 +3,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from exfm.errors import ConfigError, SchemaError
-from exfm.schema import Schema, pseudo_label_column
+from exfm.schema import Schema, WrittenSchema, pseudo_label_column
 
 
 def refused(schema: Schema, **changes: Any) -> str:
@@ -182,6 +183,29 @@ def test_selecting_a_task_twice_is_refused(schema: Schema) -> None:
 def test_selecting_no_sparse_feature_is_refused(schema: Schema) -> None:
     with pytest.raises(SchemaError, match="sparse is empty"):
         schema.select(features=["age"])
+
+
+def with_policies(schema: Schema) -> dict[str, Any]:
+    """Return a schema as an earlier release wrote it."""
+    return schema.to_dict() | {"tables": [table.to_dict() | {"policy": "hash"} for table in schema.tables]}
+
+
+def test_a_tables_policy_is_refused_by_name_in_a_users_schema(schema: Schema) -> None:
+    with pytest.raises(SchemaError, match=r"tables\.0: policy is no longer a setting: .* leave it out"):
+        Schema.parse(with_policies(schema), source="schema.yaml")
+
+
+def test_a_tables_policy_counts_for_nothing_in_a_json_file_that_a_ranker_wrote(schema: Schema, tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text(json.dumps(with_policies(schema)))
+    assert Schema.read(tmp_path / "schema.json") == schema
+
+
+def test_a_tables_policy_counts_for_nothing_in_what_an_earlier_release_wrote(schema: Schema) -> None:
+    assert TypeAdapter(WrittenSchema).validate_python(with_policies(schema)) == schema
+    assert TypeAdapter(WrittenSchema).validate_python(schema.to_dict()) == schema
+    for malformed in (with_policies(schema) | {"tables": "none"}, with_policies(schema) | {"tables": ["item"]}, []):
+        with pytest.raises(ValidationError):
+            TypeAdapter(WrittenSchema).validate_python(malformed)
 
 
 def test_a_wider_schema_differs_in_dims_only(schema: Schema) -> None:

@@ -6,12 +6,12 @@ docs/contracts.md states the format.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from exfm.config import Config, read_yaml
 from exfm.errors import ConfigError, SchemaError
@@ -73,7 +73,9 @@ class SparseFeature(Config):
 
 
 class Table(Config):
-    """An embedding table."""
+    """An embedding table, whose keys are hashed to rows: distinct keys may share one."""
+
+    removed: ClassVar[Mapping[str, str]] = {"policy": "the keys of all tables are hashed; leave it out"}
 
     name: Name
     rows: Annotated[int, Field(ge=1, le=2**32)]
@@ -82,8 +84,6 @@ class Table(Config):
     """Numbers a row; a multiple of 4 (FBGEMM's granularity), 4 to 4096."""
     pooling: Literal["sum", "mean"] = "sum"
     """How the rows of one bag become one vector."""
-    policy: Literal["hash"] = "hash"
-    """How a key becomes a row: `hash` spreads all keys over the rows, so distinct keys may share one."""
 
 
 class Label(Config):
@@ -137,11 +137,12 @@ class Schema(Config):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Return the schema in a YAML file.
+        """Return the schema in a YAML file, or in a JSON file that exfm wrote, maybe an earlier release.
 
         Raises: ConfigError if the file cannot be read; SchemaError, which names each wrong key.
         """
-        return cls.parse(read_yaml(path), source=str(path))
+        data = read_yaml(path)
+        return cls.parse(_drop_removed(data) if path.suffix == ".json" else data, source=str(path))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -224,6 +225,23 @@ class Schema(Config):
         """Return this schema with every table's dim times `factor` (a foundation model's is wider than a VM's)."""
         tables = tuple(table.model_copy(update={"dim": table.dim * factor}) for table in self.tables)
         return self.parse(self.to_dict() | {"tables": [table.to_dict() for table in tables]}, source="the wider schema")
+
+
+def _drop_removed(schema: Any) -> Any:
+    """Return a schema without keys that tables have no more; of another form it is returned as it is."""
+    if not isinstance(schema, Mapping) or not isinstance(schema.get("tables"), list | tuple):
+        return schema
+    tables = [
+        {key: value for key, value in table.items() if key not in Table.removed}
+        if isinstance(table, Mapping)
+        else table
+        for table in schema["tables"]
+    ]
+    return {**schema, "tables": tables}
+
+
+WrittenSchema = Annotated[Schema, BeforeValidator(_drop_removed)]
+"""A schema in what exfm wrote, maybe by an earlier release, whose keys that are gone count for nothing."""
 
 
 def pseudo_label_column(fm: str, task: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, seal_bundle, tables_file
 from exfm.artifact.digests import digest_of_json
+from exfm.artifact.manifest import write_json
 from exfm.artifact.plan import ShardPlan
 from exfm.artifact.storage import MANIFEST
 from exfm.errors import BundleError, ConfigError, PlanError
@@ -104,7 +105,7 @@ def test_an_unknown_format_version_is_named_before_all_else(version: object, bun
         BundleManifest.read(bundle)
 
 
-def test_a_bundle_of_before_there_were_encodings_is_read_and_sealed_again_as_the_same(tmp_path: Path) -> None:
+def test_a_bundle_is_sealed_under_a_known_id_and_one_of_when_tables_had_a_policy_is_read(tmp_path: Path) -> None:
     schema = {
         "impression_key": "k", "event_time": {"column": "t"}, "domain": "d",
         "sparse": [{"name": "f", "net": "item", "table": "t"}], "tables": [{"name": "t", "rows": 10, "dim": 4}],
@@ -116,8 +117,12 @@ def test_a_bundle_of_before_there_were_encodings_is_read_and_sealed_again_as_the
     }  # fmt: skip
     plan = {"strategy": "by-hand", "num_shards": 1, "replicas": [1], "rankers": 0, "slices": [slice_]}
     sealed = seal(tmp_path, Schema.parse(schema, source="x"), ShardPlan.parse(plan, source="x"))
-    assert sealed.bundle_id == "ccb40ad5ab4b231c3a91ca30fde8f439d22fc0bf3b0d59bee9403db5f31a9f35"
+    assert sealed.bundle_id == "c558e558f1e86f552a05545fb8e1215e24a747527266b3ec60ccccd92848fc9f"
     assert BundleManifest.read(tmp_path) == sealed
+    before = sealed.to_dict() | {"bundle_id": "ccb40ad5ab4b231c3a91ca30fde8f439d22fc0bf3b0d59bee9403db5f31a9f35"}
+    before["feature_schema"]["tables"][0]["policy"] = "hash"
+    write_json(tmp_path / MANIFEST, before)
+    assert BundleManifest.read(tmp_path).feature_schema == sealed.feature_schema
 
 
 def test_an_unknown_key_is_named(bundle: Path) -> None:

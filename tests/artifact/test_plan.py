@@ -60,6 +60,7 @@ def cases(draw: st.DrawFn) -> tuple[Schema, list[Assignment], int]:
     return schema, draw(assignments_for(schema, num_shards)), num_shards
 
 
+@pytest.mark.slow
 @given(cases())
 def test_any_split_of_all_tables_is_a_plan(case: tuple[Schema, list[Assignment], int]) -> None:
     schema, assignments, num_shards = case

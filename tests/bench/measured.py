@@ -1,17 +1,23 @@
-"""Run as a program: measures a few loads for real, and prints what `exfm bench simulator` does.
+"""`main` is run by a process of its own: it measures a few loads for real, and prints what `exfm bench simulator` does.
 
-A program, because it holds kserve's messages and pytest's process holds tritonclient's.
+Of its own, because it holds kserve's messages and pytest's process holds tritonclient's.
 """
+
+from functools import partial
 
 from rich.console import Console
 
+from exfm.bench import measurement
 from exfm.bench.simulator import Setting, bench_simulator
 from exfm.bench.slopes import CASES
 from exfm.planning.pricing.costs import DEFAULT_COSTS
+from exfm.serving.local import serve_local
+from forked_servers import ForkedServers
 
 
 def main() -> None:
     """Print the benchmark's tables."""
+    measurement.serve_local = partial(serve_local, start=ForkedServers())
     bench_simulator(
         Console(width=160),
         DEFAULT_COSTS,
@@ -23,7 +29,3 @@ def main() -> None:
         slope_cases=CASES[:9],
         num_simulated=100,
     )
-
-
-if __name__ == "__main__":
-    main()

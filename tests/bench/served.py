@@ -1,15 +1,19 @@
-"""Run as a program: a very small `exfm bench serving`, twice, into `case` and `beside` of the folder that is named.
+"""`main` is run by a process of its own: a very small `exfm bench serving`, twice, into two folders of the one named.
 
-A program, because it holds kserve's messages and pytest's process holds tritonclient's.
+Of its own, because it holds kserve's messages and pytest's process holds tritonclient's.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
+from exfm.bench.serving import servers
 from exfm.bench.serving.bench import bench_serving
 from exfm.bench.serving.config import Case, Memory, Peers, ServingBenchConfig, Sweep
+from exfm.serving.local import serve_local
+from forked_servers import ForkedServers
 
 SMALL = ServingBenchConfig(
     blocks=6,
@@ -29,6 +33,7 @@ SMALL = ServingBenchConfig(
 
 def main() -> None:
     """Measure one model in a closed and an open loop; then tables of one size, memory, and KServe's own server."""
+    servers.serve_local = partial(serve_local, start=ForkedServers())
     of_case = {
         "threads": 0,
         "cases": (Case(model="drm3", candidates=16, loads=(0.0, 0.3), requests=4),),
@@ -38,7 +43,3 @@ def main() -> None:
     }
     for name, update in (("case", of_case), ("beside", {})):
         bench_serving(Console(width=200), SMALL.model_copy(update=update), out=Path(sys.argv[1]) / name)
-
-
-if __name__ == "__main__":
-    main()

@@ -23,6 +23,7 @@ def text_of(console: Console) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_plans_are_timed_and_measured_against_their_bound(console: Console) -> None:
     found = placed(heavy_tailed(0, num_tables=1000, num_shards=128, fill=0.9), DEFAULT_COSTS)
     assert found.memory_full == pytest.approx(0.9, abs=1e-3)
@@ -38,8 +39,9 @@ def test_shards_are_not_full_of_work_where_tables_are_too_few_to_spread_it() -> 
     assert 0.3 < load_full(placement.bound, workload, DEFAULT_COSTS) < 0.9
 
 
+@pytest.mark.slow
 def test_what_auto_saves_is_told_at_equal_load_and_latency(console: Console) -> None:
-    found = saved(drm3_like(0), 500.0, DEFAULT_COSTS)
+    found = saved(drm3_like(0, num_shards=4), 500.0, DEFAULT_COSTS)
     assert found.auto_p99_ms <= found.p99_ms
     assert found.auto.fleet.cost <= min(found.cheapest_other, found.whole.cost)
     console.print(bench._saving_table([found]), bench._saving_verdict([found]))

@@ -53,7 +53,7 @@ def measured_of(strategy: str, num_shards: int, *, candidates: int, requests_per
     point = Point(
         strategy, make_plan(GENERATED.schema(), statistics, config, DEFAULT_COSTS), candidates, requests_per_s, 0.3
     )
-    arrivals_s = point.arrivals_s(num_requests=1_500, seed=seed)
+    arrivals_s = point.arrivals_s(num_requests=1_000, seed=seed)
     replayed = replay_requests(
         Requests(arrivals_s, np.full(len(arrivals_s), float(candidates))),
         point.plan,
@@ -77,6 +77,7 @@ def measured_of(strategy: str, num_shards: int, *, candidates: int, requests_per
     return Measured(point, [one])
 
 
+@pytest.mark.slow
 def test_what_a_calibrated_model_was_not_shown_it_predicts() -> None:
     shown = [
         measured_of(strategy, num_shards, candidates=candidates, requests_per_s=rate, seed=seed)
@@ -87,7 +88,7 @@ def test_what_a_calibrated_model_was_not_shown_it_predicts() -> None:
             for rate in (40.0, 120.0)
         )
     ]
-    calibration = calibrate(shown, prior=PRIOR, cores=2, measured="in a test", num_trials=30)
+    calibration = calibrate(shown, prior=PRIOR, cores=2, measured="in a test", num_trials=12)
     other = measured_of("nsbp", 2, candidates=60, requests_per_s=160.0, seed=100)
     predicted = calibration.predict(other, cores=2)
     assert predicted.cpu_ms == pytest.approx(other.ranker_cpu_ms + other.shard_cpu_ms.sum(), rel=0.05)

@@ -9,7 +9,9 @@ from exfm.bench import planner as bench
 from exfm.bench.findings import Findings, findings_of, gain_of
 from exfm.planning.pricing.costs import DEFAULT_COSTS
 
-SEEDS = range(3)
+pytestmark = pytest.mark.slow
+
+SEEDS = range(2)
 
 
 @pytest.fixture(scope="module", params=SEEDS)

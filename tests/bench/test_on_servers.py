@@ -1,6 +1,7 @@
 """Benchmarks that start servers, each in one small run: what they find, but not how fast."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,12 +21,18 @@ from exfm.planning.config import ShardingConfig
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS
 
-PROGRAMS = Path(__file__).parent
+HERE = Path(__file__).parent
 
 
-def run(program: str, *arguments: str) -> str:
-    command = [sys.executable, str(PROGRAMS / program), *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+def run(module: str, *arguments: str) -> str:
+    command = [
+        sys.executable,
+        "-c",
+        f"import {module}; {module}.main()",
+        *arguments,
+    ]  # no file that servers import again
+    path = os.pathsep.join([str(HERE), str(HERE.parent), *sys.path])
+    ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert "fork" not in ended.stderr, "gRPC says something of each server that is started later"
     return ended.stdout
@@ -33,7 +40,7 @@ def run(program: str, *arguments: str) -> str:
 
 @pytest.mark.slow
 def test_real_servers_are_measured_and_predicted() -> None:
-    told = run("measured.py")
+    told = run("measured")
     for words in (
         "calibrated on",
         "validated on",
@@ -49,7 +56,7 @@ def test_real_servers_are_measured_and_predicted() -> None:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return where the two runs of served.py wrote what they found."""
     out = tmp_path_factory.mktemp("served")
-    run("served.py", str(out))
+    run("served", str(out))
     return out
 
 

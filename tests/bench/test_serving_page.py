@@ -211,6 +211,7 @@ def test_a_peer_tells_nothing_by_few_blocks_or_if_it_fails_requests() -> None:
     assert is_faster(replace(PEERS, sharded=with_a_failure(PEERS.sharded)), peer) == "not met"
 
 
+@pytest.mark.slow
 def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
     findings = Findings(
         facts={"processor": "a made-up one"},
@@ -249,6 +250,7 @@ def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
     assert raw["peers"]["peers"][0]["tuned"] is True
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_says_how_far_it_is_and_its_files_take_the_place_of_earlier_ones(tmp_path: Path) -> None:
     (tmp_path / PAGE).write_text("of an earlier run", encoding="utf-8")
     whole = measured_of((TWO, 1.015))

@@ -19,6 +19,7 @@ from exfm.planning.pricing.costs import DEFAULT_COSTS
 SMALL = scaled("drm3", bytes_factor=1e-5, dim_factor=0.125, network="small", seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [GENERATED, SMALL], ids=["bags of users", "items"])
 def test_the_plain_models_scores_are_those_of_the_bundle_in_fp32(tmp_path: Path, model: GeneratedModel) -> None:
     config = ShardingConfig(strategy="one-shard", encoding="fp32")

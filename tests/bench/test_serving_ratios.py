@@ -31,6 +31,7 @@ def test_of_several_starts_the_interval_is_students_of_their_medians() -> None:
     assert median_of([[1.5], [1.5]]) == Interval(1.5, 1.5, 1.5)
 
 
+@pytest.mark.slow
 def test_where_starts_differ_more_than_blocks_the_interval_still_holds_the_true_median_as_often_as_it_says() -> None:
     generator = np.random.default_rng(0)
     values = 1 + 0.01 * generator.normal(size=(2_000, 5, 1)) + 0.005 * generator.normal(size=(2_000, 5, 5))

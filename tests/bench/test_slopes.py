@@ -1,9 +1,12 @@
 """Prices of lookups, bags, keys and bytes, measured here: not how much they are, but that they are prices."""
 
+import pytest
+
 from exfm.bench.slopes import CASES, measure_slopes
 from exfm.planning.pricing.costs import DEFAULT_COSTS
 
 
+@pytest.mark.slow
 def test_prices_are_measured_at_both_ends_of_a_call_and_those_of_calls_stay() -> None:
     slopes = measure_slopes(seed=0, cases=CASES[:9])
     for end in (slopes.ranker, slopes.shard):

@@ -46,18 +46,6 @@ def test_a_shards_service_offers_lookups_to_rankers_and_requests_by_hand(release
     assert {port["name"]: port["targetPort"] for port in headless["spec"]["ports"]} == {"grpc": 8081, "stream": 8082}
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"transport": "grpc"}, "transport is no longer a setting: rankers reach shards by streams; leave it out"),
-        ({"ranker": {"cache_mib": 0}}, "ranker: cache_mib is no longer a setting: rankers keep no items; leave it out"),
-    ],
-)
-def test_a_setting_that_is_gone_is_refused_with_what_to_do(settings: Object, message: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^deploy\.yaml: .*{message}"):
-        DeployConfig.parse(settings, source="deploy.yaml")
-
-
 def test_a_history_of_an_earlier_release_is_read_without_settings_that_are_gone(release: Make) -> None:
     history = switched(history_of(release(1)), release(2), DeployConfig(hot_s=7), at_s=5)
     earlier = json.loads(history.text())

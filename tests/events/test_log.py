@@ -96,6 +96,7 @@ def test_a_window_without_rows_has_the_columns_of_the_others(tmp_path: Path) -> 
     assert read_feedback(tmp_path, empty).columns == ["id", "time_s", "kind", "value"]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     times=st.lists(st.integers(0, 500), min_size=1, max_size=30),

@@ -164,6 +164,7 @@ ROWS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(ROWS, min_size=1, max_size=8), st.data())
 def test_a_slice_of_chunks_is_read_as_its_rows_are(rows: list[dict[str, Any]], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(rows)))

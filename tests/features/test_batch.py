@@ -148,20 +148,3 @@ def test_rows_of_a_batch_are_the_batch_of_the_rows(rows: list[tuple[float, list[
 def test_rows_of_a_batch_share_its_keys() -> None:
     bags = encode_examples(raw_of(3, history=[[1], [2, 3], [4]]), SCHEMA).user.bags["history"]
     assert np.shares_memory(bags.rows(1, 3).keys, bags.keys)
-
-
-@given(st.lists(st.tuples(st.lists(st.integers(0, 9), max_size=6), st.integers(0, 2), st.booleans()), max_size=8))
-def test_chosen_items_are_as_if_there_were_no_others(items: list[tuple[list[object], int, bool]]) -> None:
-    def batches_of(part: list[tuple[list[object], int, bool]]) -> NetBatches:
-        bags = [bag for bag, *_ in part]
-        prices: list[object] = [float(len(bag)) for bag in bags]
-        item = raw_of(len(part), price=prices, shelves=bags, words=[[f"{id_}" for id_ in bag] for bag in bags])
-        counts = np.bincount(np.array([user for _, user, _ in part], dtype=np.int64), minlength=3)
-        return encode({"user": raw_of(3), "item": item}, SCHEMA, num_candidates=counts)
-
-    items = sorted(items, key=lambda item: item[1])
-    is_chosen = np.array([chosen for *_, chosen in items], dtype=bool)
-    found, expected = batches_of(items).with_items(is_chosen), batches_of([item for item in items if item[2]])
-    for net in NETS:
-        same(found.of(net), expected.of(net))
-    assert found.num_candidates.tolist() == expected.num_candidates.tolist()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pytest
 from feature_schemas import SCHEMA, row
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,6 +130,7 @@ def test_one_row_is_equal_by_all_ways(example: dict[str, Any]) -> None:
         assert found.num_candidates.tolist() == expected.num_candidates.tolist() == [1]
 
 
+@pytest.mark.slow
 @given(st.lists(ROWS, min_size=1, max_size=5))
 def test_a_users_items_are_equal_by_all_ways(rows: list[dict[str, Any]]) -> None:
     expected = by_reader(rows)

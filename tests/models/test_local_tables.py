@@ -44,6 +44,7 @@ def scores_of(
     return scorer.scores(batches, sums, scorer.bottom(batches))
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.integers(0, 2**31), st.integers(1, 4), st.data())
 def test_tables_of_any_plan_score_the_same_from_the_ranker(
@@ -56,6 +57,7 @@ def test_tables_of_any_plan_score_the_same_from_the_ranker(
     np.testing.assert_allclose(found, scores_of(schema, tables, network, plan, batches), atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.integers(0, 2**31), st.data())
 def test_tables_in_one_slice_score_the_same_to_the_last_bit(

@@ -125,6 +125,7 @@ def test_a_bundle_scores_as_plain_torch_does(
     np.testing.assert_allclose(scores, plain_scores(schema, tables, network, batches).numpy(), atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.integers(0, 2**31), st.integers(1, 4), st.lists(st.integers(0, 4), min_size=1, max_size=4))
 def test_any_plan_scores_as_plain_torch_does(

@@ -18,6 +18,8 @@ from exfm_pipelines.compile import compile_pipelines
 from exfm_pipelines.local import run_locally
 from exfm_pipelines.run_config import read_run_config
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 
 

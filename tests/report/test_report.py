@@ -27,6 +27,8 @@ from exfm.report.plots import bytes_by_shard
 from exfm.report.summary import BundleSummary, Summary
 from exfm.training.manifest import PREDICTIONS, ModelManifest
 
+pytestmark = pytest.mark.slow
+
 TASKS = ("click", "conversion")
 
 

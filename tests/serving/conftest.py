@@ -1,9 +1,7 @@
 """A bundle with golden scores, served once for all tests that only ask."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
@@ -17,6 +15,7 @@ from exfm.models.network import DenseNetwork
 from exfm.schema import Schema
 from exfm.serving.config import Device, RankerConfig, ShardConfig
 from exfm.serving.local import LocalServing, serve_local
+from exfm.serving.processes import Start
 from exfm.sharding.shard_files import write_shards
 
 
@@ -35,13 +34,6 @@ def bundle(
     return seal_with_golden_scores(folder, schema, network, plan)
 
 
-@pytest.fixture(scope="session", params=["grpc", "stream"])
-def transport(request: pytest.FixtureRequest) -> Literal["grpc", "stream"]:
-    """Return by what rankers reach shards: every test of them runs with each."""
-    transport: Literal["grpc", "stream"] = request.param
-    return transport
-
-
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 
 
@@ -53,29 +45,19 @@ def device(request: pytest.FixtureRequest) -> Device:
 
 
 @pytest.fixture(scope="session")
-def served(bundle: Path, transport: Literal["grpc", "stream"], device: Device) -> Iterator[LocalServing]:
+def served(bundle: Path, device: Device, start_server: Start) -> Iterator[LocalServing]:
     """Return the bundle's servers, for tests that only ask."""
-    ranker, shard = RankerConfig(transport=transport, device=device), ShardConfig(device=device)
-    with serve_local(bundle, ranker=ranker, shard=shard) as serving:
+    ranker, shard = RankerConfig(device=device), ShardConfig(device=device)
+    with serve_local(bundle, ranker=ranker, shard=shard, start=start_server) as serving:
         yield serving
 
 
-@pytest.fixture(scope="session")
-def replacements() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Return where a test puts a server that takes the place of one that it ended."""
-    processes: list[subprocess.Popen[bytes]] = []
-    yield processes
-    for process in processes:
-        process.terminate()
-        assert process.wait() == 0
-
-
 @pytest.fixture
-def pods(tmp_path: Path, transport: str, device: Device) -> Iterator[Pods]:
+def pods(tmp_path: Path, device: Device, start_server: Start) -> Iterator[Pods]:
     """Return what starts servers one by one; those that still run at the end are killed."""
     folder = tmp_path / "pods"
     folder.mkdir()
-    pods = Pods(folder, transport, device)
+    pods = Pods(folder, start_server, device)
     yield pods
     for pod in pods.started:
         pod.server.process.kill()

@@ -17,11 +17,11 @@ from serving_requests import make_request
 from exfm.errors import ExfmError
 from exfm.serving.client import ask
 from exfm.serving.config import Device
-from exfm.serving.processes import ServerProcess, claim_ports, start_process
+from exfm.serving.processes import ServerProcess, Start, claim_ports
 
 LONG_S = 60.0
 
-NOT_ON_CUDA = (("sums", "rows"), ("dense_precision", "int8"), ("cache_mib", 1))
+NOT_ON_CUDA = (("dense_precision", "int8"),)
 """Settings that servers refuse there."""
 
 
@@ -47,7 +47,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
     give_up_s = time.monotonic() + LONG_S
     while not condition():
         assert time.monotonic() < give_up_s
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Pod:
     rest_url: str
     grpc_address: str
     lookup_address: str
-    """Where rankers reach it, if it is a shard: by gRPC or by streams, as the test has it."""
+    """Where rankers reach it, if it is a shard."""
 
     def is_ready(self) -> bool:
         """Return what a readiness probe would."""
@@ -129,8 +129,7 @@ class Pods:
 
     folder: Path
     """For logs and settings."""
-    transport: str
-    """By which rankers reach shards."""
+    start: Start
     device: Device = "cpu"
     started: list[Pod] = field(default_factory=list)
 
@@ -140,7 +139,6 @@ class Pods:
 
     def ranker(self, bundle: Path, shards: Sequence[str], **options: Any) -> Pod:
         """Start a ranker with these addresses; `options` are `settings` (of the file) and `arguments` (besides)."""
-        options["settings"] = {"transport": self.transport, **(options.get("settings") or {})}
         return self._start("ranker", bundle, ["--shards", ",".join(shards)], host="127.0.0.1", port=0, **options)
 
     def _start(
@@ -155,10 +153,7 @@ class Pods:
         arguments: Sequence[str] = (),
     ) -> Pod:
         http_port, grpc_port, stream_port = free_ports(3)
-        if self.transport == "stream":
-            lookup_port = stream_port = port or stream_port
-        else:
-            lookup_port = grpc_port = port or grpc_port
+        stream_port = port or stream_port
         own = [*own, "--stream-port", str(stream_port)] if kind == "shard" else own
         name = f"{kind}-{len(self.started)}"
         settings = {"device": self.device, **(settings or {})}
@@ -170,12 +165,12 @@ class Pods:
             f"exfm.serving.{kind}", "--bundle", str(bundle), "--settings", str(file), "--host", host,
             "--http-port", str(http_port), "--grpc-port", str(grpc_port), *own, *arguments,
         ]  # fmt: skip
-        server = start_process(name, command, log=self.folder / f"{name}.log")
+        server = self.start(name, command, log=self.folder / f"{name}.log")
         pod = Pod(
             server,
             rest_url=f"http://{host}:{http_port}",
             grpc_address=f"{host}:{grpc_port}",
-            lookup_address=f"{host}:{lookup_port}",
+            lookup_address=f"{host}:{stream_port}",
         )
         self.started.append(pod)
         return pod

@@ -24,7 +24,7 @@ from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.ranker.breaker import Breaker, GuardedShard, Pass
 from exfm.serving.ranker.link import NetBags, NetSums, ShardCall, ShardId, ShardLink
-from exfm.serving.ranker.shards import ask_all
+from exfm.serving.ranker.shards import TURNS_TO_SEND, ask_all
 from exfm.serving.tls import TlsFiles
 
 SUMS: NetSums = {"user": torch.ones(1, 4)}
@@ -43,7 +43,7 @@ class ScriptedLink(ShardLink):
     """A shard whose answers are given: errors, or None for sums; the last one again and again."""
 
     def __init__(self, *answers: Exception | None) -> None:
-        shard = ShardId("students", "0" * 64, 7, dims={"user": 4}, row_bytes={"user": np.array([16])})
+        shard = ShardId("0" * 64, 7, dims={"user": 4})
         super().__init__(shard, "nowhere:1")
         self._answers = list(answers)
         self.num_asked = 0
@@ -271,27 +271,19 @@ def test_what_a_shard_takes_for_malformed_is_no_fault_of_the_rankers_client() ->
     assert type(error) is ServingError
 
 
-def test_a_message_beyond_grpcs_limit_is_the_requests_fault() -> None:
-    details = "SERVER: Received message larger than max (5000 vs. 4096)"
-    error = ScriptedLink().error(grpc.StatusCode.RESOURCE_EXHAUSTED, details, Deadline.after(1))
-    assert type(error) is RequestError
-    assert "ask in parts" in str(error)
-
-
 def test_requests_are_on_their_way_before_this_server_computes() -> None:
-    """Each shard's lookup gets as many turns of the event loop as gRPC needs to send it."""
+    """Each shard's lookup gets as many turns of the event loop as a stream needs to send it."""
     sent: list[int] = []
 
     class SendingLink(ScriptedLink):
         async def sums(self, call: ShardCall) -> NetSums:
-            for _ in range(3):
+            for _ in range(TURNS_TO_SEND - 1):
                 await asyncio.sleep(0)
             sent.append(self.shard.shard)
             return SUMS
 
     async def ask() -> tuple[list[NetSums | None], list[int]]:
-        config = RankerConfig(hedge_after_ms=60_000)
-        shards = [GuardedShard(SendingLink(None), config=config) for _ in range(4)]
+        shards = [GuardedShard(SendingLink(None), config=RankerConfig()) for _ in range(4)]
         return await ask_all(
             shards, [BAGS] * 4, deadline=Deadline.after(1), meanwhile=lambda: list(sent), may_miss=False
         )

@@ -47,6 +47,7 @@ def check(message: Any, *, cut: int = 0) -> None:
     check_parts(content[: len(content) - cut], pb.ModelInferRequest, max_ids=MAX_IDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "most"),
     [

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import httpx
 import numpy as np
@@ -21,6 +20,7 @@ from exfm.models.network import DenseNetwork
 from exfm.schema import Schema
 from exfm.serving.config import RankerConfig, ShardConfig
 from exfm.serving.local import LocalServing, serve_local
+from exfm.serving.processes import Start
 from exfm.sharding.shard_files import write_shards
 
 pytestmark = pytest.mark.slow
@@ -49,8 +49,8 @@ def encoded_bundle(
 
 
 @pytest.fixture(scope="module")
-def encoded_served(encoded_bundle: Path) -> Iterator[LocalServing]:
-    with serve_local(encoded_bundle) as serving:  # returns once they gave the golden scores
+def encoded_served(encoded_bundle: Path, start_server: Start) -> Iterator[LocalServing]:
+    with serve_local(encoded_bundle, start=start_server) as serving:  # returns once they gave the golden scores
         yield serving
 
 
@@ -65,12 +65,8 @@ def test_servers_score_as_the_bundle_does_and_nearly_as_its_model(
                 assert 0 < np.abs(np.subtract(found[task], of_model[task])).max() < 0.02
 
 
-def test_sums_that_travel_in_half_precision_score_nearly_the_same(
-    encoded_bundle: Path, transport: Literal["grpc", "stream"]
-) -> None:
-    with serve_local(
-        encoded_bundle, ranker=RankerConfig(transport=transport), shard=ShardConfig(sums="fp16")
-    ) as serving:
+def test_sums_that_travel_in_half_precision_score_nearly_the_same(encoded_bundle: Path, start_server: Start) -> None:
+    with serve_local(encoded_bundle, shard=ShardConfig(sums="fp16"), start=start_server) as serving:
         described = httpx.get(f"{serving.shard_urls[1]}/v2/models/students-shard-1").json()["outputs"]
         assert {output["datatype"] for output in described} == {"FP16"}
         for body in (make_request(), MANY):
@@ -89,30 +85,17 @@ def test_sums_that_travel_in_half_precision_score_nearly_the_same(
     ],
 )
 def test_dense_layers_in_another_precision_score_nearly_the_same(
-    encoded_bundle: Path, transport: Literal["grpc", "stream"], precision: Precision
+    encoded_bundle: Path, precision: Precision, start_server: Start
 ) -> None:
-    with serve_local(encoded_bundle, ranker=RankerConfig(transport=transport, dense_precision=precision)) as serving:
+    with serve_local(encoded_bundle, ranker=RankerConfig(dense_precision=precision), start=start_server) as serving:
         for body in (make_request(), make_request(num_candidates=[40]), MANY):
             found = ask_by_grpc(serving.grpc_address, body)
             for task, scores in offline_scores(encoded_bundle, body).items():
                 assert 0 < np.abs(np.subtract(found[task], scores)).max() < 2e-2
 
 
-def test_rows_that_travel_as_they_are_kept_score_exactly_the_same(
-    encoded_served: LocalServing, encoded_bundle: Path, transport: Literal["grpc", "stream"]
-) -> None:
-    with serve_local(
-        encoded_bundle, ranker=RankerConfig(transport=transport), shard=ShardConfig(sums="rows")
-    ) as serving:
-        described = httpx.get(f"{serving.shard_urls[1]}/v2/models/students-shard-1").json()["outputs"]
-        assert {output["datatype"] for output in described if output["name"].endswith(".rows")} == {"UINT8"}
-        for body in (make_request(), MANY):
-            found, by_sums = (ask_by_grpc(one.grpc_address, body) for one in (serving, encoded_served))
-            assert found == by_sums
-
-
 def test_sums_beyond_half_precision_are_an_error(
-    tmp_path: Path, schema: Schema, tables: dict[str, torch.Tensor], network: DenseNetwork
+    tmp_path: Path, schema: Schema, tables: dict[str, torch.Tensor], network: DenseNetwork, start_server: Start
 ) -> None:
     slices = assign(schema, [Assignment(table.name, 0, 0, table.rows) for table in schema.tables], 1)
     plan = ShardPlan(strategy="by-hand", num_shards=1, replicas=(1,), slices=slices)
@@ -120,7 +103,7 @@ def test_sums_beyond_half_precision_are_an_error(
     seal_with_golden_scores(tmp_path / "bundle", schema, network, plan)
     with (
         pytest.raises(ServingError, match="beyond 65,504; set the shards' `sums` to fp32"),
-        serve_local(tmp_path / "bundle", shard=ShardConfig(sums="fp16")),
+        serve_local(tmp_path / "bundle", shard=ShardConfig(sums="fp16"), start=start_server),
     ):
         pass
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pods import LONG_S, children_of, wait_for
+from pods import LONG_S, Pod, Pods, children_of, wait_for
 from pydantic import TypeAdapter, ValidationError
 from serving_requests import ask_by_grpc, make_request
 from tritonclient.utils import InferenceServerException
@@ -23,7 +23,7 @@ from exfm.serving.bundle_part import read_manifest, verify_files
 from exfm.serving.client import ask
 from exfm.serving.config import Address, Device, RankerConfig, ShardConfig
 from exfm.serving.local import LocalServing, serve_local
-from exfm.serving.processes import claim_ports
+from exfm.serving.processes import Start, claim_ports
 
 pytestmark = pytest.mark.slow
 
@@ -41,9 +41,9 @@ def is_running(pid: int) -> bool:
     return state not in "ZX"  # orphans may have no one who reaps them
 
 
-def answers(served: LocalServing) -> bool:
+def answers(ranker: Pod) -> bool:
     try:
-        return bool(served.ask(make_request()))
+        return bool(ranker.ask())
     except (ShardUnavailableError, DeadlineError):
         return False
 
@@ -75,26 +75,26 @@ def test_a_stopped_shard_gives_deadline_exceeded_within_the_deadline(served: Loc
         assert time.monotonic() - began_s < 1.5
     finally:
         shard.send_signal(signal.SIGCONT)
-    assert answers(served)
+    assert served.ask(make_request())
 
 
-def test_a_killed_shard_gives_unavailable_within_the_deadline_and_is_found_again(
-    served: LocalServing, bundle: Path, replacements: list[subprocess.Popen[bytes]]
-) -> None:
-    served.servers[2].process.kill()
-    served.servers[2].process.wait()
+def test_a_killed_shard_gives_unavailable_within_the_deadline_and_is_found_again(bundle: Path, pods: Pods) -> None:
+    shards = [pods.shard(bundle, shard) for shard in range(2)]
+    ranker = pods.ranker(bundle, [shard.lookup_address for shard in shards])
+    ranker.wait_until_ready()
+    lost = shards[1].lookup_address
+    shards[1].server.process.kill()
+    shards[1].exit_code()
     began_s = time.monotonic()
-    with pytest.raises(ShardUnavailableError, match=f"shard 1 at {served.lookup_addresses[1]} cannot be reached"):
-        served.ask(make_request())
+    with pytest.raises(ShardUnavailableError, match=f"shard 1 at {lost} cannot be reached"):
+        ranker.ask()
     with pytest.raises(InferenceServerException) as caught:
-        ask_by_grpc(served.grpc_address, make_request(), client_timeout=30.0)
+        ask_by_grpc(ranker.grpc_address, make_request(), client_timeout=30.0)
     assert caught.value.status() == "StatusCode.UNAVAILABLE"
     assert time.monotonic() - began_s < 10
 
-    shard = served.servers[2].process.args
-    assert isinstance(shard, list)
-    replacements.append(subprocess.Popen(shard, stderr=subprocess.DEVNULL))
-    wait_for(lambda: answers(served))
+    pods.shard(bundle, 1, port=int(lost.rsplit(":", 1)[1]))
+    wait_for(lambda: answers(ranker))
 
 
 def test_sigterm_lets_a_request_end_and_stops_all_servers(serve: subprocess.Popen[str], bundle: Path) -> None:
@@ -116,10 +116,10 @@ def test_sigterm_lets_a_request_end_and_stops_all_servers(serve: subprocess.Pope
 
 
 def test_servers_are_left_the_time_to_stop_that_their_settings_give_them(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, start_server: Start
 ) -> None:
     monkeypatch.setattr("exfm.serving.local.STOP_TIMEOUT_S", 2.0)
-    with serve_local(bundle, ranker=RankerConfig(lame_duck_s=4, drain_s=0)) as serving:
+    with serve_local(bundle, ranker=RankerConfig(lame_duck_s=4, drain_s=0), start=start_server) as serving:
         process = serving.servers[0].process
     assert process.returncode == 0
 
@@ -181,8 +181,11 @@ def damaged(bundle: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def test_a_damaged_bundle_is_not_served(damaged: Path) -> None:
-    with pytest.raises(BundleError, match=r"shards/1/tables\.safetensors is damaged"), serve_local(damaged):
+def test_a_damaged_bundle_is_not_served(damaged: Path, start_server: Start) -> None:
+    with (
+        pytest.raises(BundleError, match=r"shards/1/tables\.safetensors is damaged"),
+        serve_local(damaged, start=start_server),
+    ):
         pass
 
 
@@ -193,11 +196,11 @@ def test_a_server_checks_its_own_part_of_a_bundle_only(damaged: Path) -> None:
         verify_files(damaged, manifest, [tables_file(1)])
 
 
-def test_a_port_in_use_is_one_clear_error(served: LocalServing, bundle: Path) -> None:
+def test_a_port_in_use_is_one_clear_error(served: LocalServing, bundle: Path, start_server: Start) -> None:
     port = int(served.rest_url.rsplit(":", 1)[1])
     with (
         pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 cannot be had"),
-        serve_local(bundle, http_port=port),
+        serve_local(bundle, http_port=port, start=start_server),
     ):
         pass
 
@@ -217,11 +220,16 @@ def test_a_server_that_cannot_start_says_why_in_one_line(damaged: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("server", ["ranker", "shard"])
-def test_a_server_for_a_gpu_that_is_not_there_does_not_start(bundle: Path, server: str) -> None:
+def test_a_server_for_a_gpu_that_is_not_there_does_not_start(bundle: Path, server: str, start_server: Start) -> None:
     device: dict[str, Device] = {"ranker": "cpu", "shard": "cpu", server: "cuda"}
     with (
         pytest.raises(ServingError, match=r"device is 'cuda', but torch .* finds no GPU here; set 'cpu'"),
-        serve_local(bundle, ranker=RankerConfig(device=device["ranker"]), shard=ShardConfig(device=device["shard"])),
+        serve_local(
+            bundle,
+            ranker=RankerConfig(device=device["ranker"]),
+            shard=ShardConfig(device=device["shard"]),
+            start=start_server,
+        ),
     ):
         pass
 
@@ -240,15 +248,6 @@ def test_an_address_may_name_a_dns_server(address: str) -> None:
     assert TypeAdapter(Address).validate_python(address) == address
 
 
-def test_what_lies_in_the_hosts_memory_is_not_for_a_gpu() -> None:
-    with pytest.raises(ValidationError, match="sums is 'rows', which are taken from the host's memory"):
-        ShardConfig(device="cuda", sums="rows")
-    with pytest.raises(ValidationError, match="cache_mib is set, but what is kept lies in the host's memory"):
-        RankerConfig(device="cuda", cache_mib=1)
+def test_int8_is_not_for_a_gpu() -> None:
     with pytest.raises(ValidationError, match="dense_precision is 'int8', in which CPUs alone multiply"):
         RankerConfig(device="cuda", dense_precision="int8")
-
-
-def test_scores_in_int8_may_not_depend_on_other_requests() -> None:
-    with pytest.raises(ValidationError, match="scores would depend on other requests of a batch"):
-        RankerConfig(max_batch_candidates=100, dense_precision="int8")

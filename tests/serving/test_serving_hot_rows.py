@@ -1,8 +1,6 @@
 """A table in several slices, with copies of its hot rows on a shard of their own, answers as the whole one does."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from exfm.models.network import DenseNetwork
 from exfm.models.shard_tables import flatten_tables
 from exfm.schema import Schema
 from exfm.serving.local import LocalServing, serve_local
+from exfm.serving.processes import Start
 from exfm.sharding.shard_files import write_shards
 
 pytestmark = pytest.mark.slow
@@ -74,8 +73,8 @@ def hot_bundle(
 
 
 @pytest.fixture(scope="module")
-def hot_served(hot_bundle: Path) -> Iterator[LocalServing]:
-    with serve_local(hot_bundle) as serving:
+def hot_served(hot_bundle: Path, start_server: Start) -> Iterator[LocalServing]:
+    with serve_local(hot_bundle, start=start_server) as serving:
         yield serving
 
 
@@ -109,19 +108,15 @@ def test_a_server_needs_its_own_part_of_a_hot_bundle_only(hot_bundle: Path, pods
     assert shards[2].num_lookups() >= 1
 
 
-@pytest.mark.parametrize(
-    ("file", "server"),
-    [(HOT_ROWS_FILE, ["ranker", "--shards", "a:1,a:1,a:1"]), (hot_rows_file(2), ["shard", "--shard", "2"])],
-)
+@pytest.mark.parametrize("file", [HOT_ROWS_FILE, hot_rows_file(2)])
 def test_a_server_does_not_start_with_hot_rows_that_are_damaged(
-    file: str, server: list[str], hot_bundle: Path, tmp_path: Path
+    file: str, hot_bundle: Path, pods: Pods, tmp_path: Path
 ) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(hot_bundle, damaged)
     content = bytearray((damaged / file).read_bytes())
     content[-1] ^= 1
     (damaged / file).write_bytes(content)
-    command = [sys.executable, "-m", f"exfm.serving.{server[0]}", "--bundle", str(damaged), *server[1:]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert f"error: {damaged}: {file} is damaged" in done.stderr
+    server = pods.ranker(damaged, ["a:1"] * 3) if file == HOT_ROWS_FILE else pods.shard(damaged, 2)
+    assert server.exit_code() == 2
+    assert f"error: {damaged}: {file} is damaged" in server.lines()[-1]

@@ -94,7 +94,7 @@ def test_what_asks_too_much_of_a_shard_is_the_clients_error_and_no_shards_failur
         assert ranker.counted(f'exfm_ranker_missing_answers_total{{shard="{shard}"}}') == 0
 
 
-def test_what_a_shard_does_not_even_read_is_refused_alone(bundle: Path, pods: Pods, transport: str) -> None:
+def test_what_a_shard_does_not_even_read_is_refused_alone(bundle: Path, pods: Pods) -> None:
     ranker = start(bundle, pods, ranker={"breaker_failures": 1}, shard={"max_message_bytes": SHARD_BYTES})
 
     def ask_too_much() -> None:
@@ -109,8 +109,7 @@ def test_what_a_shard_does_not_even_read_is_refused_alone(bundle: Path, pods: Po
         too_much.result()
     for shard in range(2):
         assert ranker.counted(f'exfm_ranker_missing_answers_total{{shard="{shard}"}}') == 0
-        if transport == "stream":
-            assert ranker.counted(f'exfm_ranker_retried_lookups_total{{shard="{shard}"}}') == 0
+        assert ranker.counted(f'exfm_ranker_retried_lookups_total{{shard="{shard}"}}') == 0
 
 
 def test_an_answer_too_large_for_the_ranker_is_refused_alone(bundle: Path, pods: Pods) -> None:

@@ -97,15 +97,6 @@ def test_own_tables_are_looked_up_once_shards_were_asked_and_before_the_rest(bun
     assert [name for name, _ in sorted(happened, key=lambda one: one[1])] == ["asked", Layer.EMBEDDING, "the rest"]
 
 
-def test_a_ranker_may_hold_tables_and_keep_items(start: Callable[..., Pod], bundle: Path) -> None:
-    ranker = start(cache_mib=1)
-    for _ in range(2):
-        scores = scores_of(ranker.ask())
-        for task, expected in offline_scores(bundle, make_request()).items():
-            assert scores[task] == pytest.approx(expected, abs=1e-6)
-    assert ranker.counted("exfm_ranker_cache_hits_total") > 0
-
-
 def test_a_ranker_with_its_own_part_of_a_bundle_alone_cannot_hold_tables(
     bundle: Path, pods: Pods, tmp_path: Path
 ) -> None:
@@ -159,15 +150,3 @@ def scores_without_users_of(bundle: Path, *, shard: int) -> Scores:
         sums.append(found | {"user": scorer.stand_in(bags, shard=number)["user"]} if number == shard else found)
     scores_NT = scorer.scores(batches, sums, scorer.bottom(batches))
     return {task: scores_NT[:, column].tolist() for column, task in enumerate(manifest.tasks)}
-
-
-@pytest.mark.parametrize("cache_mib", [0, 1])
-def test_rows_travel_to_a_ranker_that_holds_tables_and_keeps_items(bundle: Path, pods: Pods, cache_mib: int) -> None:
-    shards = [pods.shard(bundle, shard, settings={"sums": "rows"}) for shard in range(2)]
-    settings = {"local_tables_mib": 1, "cache_mib": cache_mib}
-    ranker = pods.ranker(bundle, [shard.lookup_address for shard in shards], settings=settings)
-    ranker.wait_until_ready()
-    for body in (make_request(), MANY, make_request(), MANY):
-        scores = scores_of(ask(ranker.rest_url, "students", body))
-        for task, expected in offline_scores(bundle, body).items():
-            assert scores[task] == pytest.approx(expected, abs=1e-6)

@@ -162,31 +162,32 @@ def is_refused(ranker: Pod) -> bool:
     return False
 
 
+def never(is_over: Event) -> Iterator[bytes]:
+    """Yield no message until that is over."""
+    is_over.wait()
+    yield from ()
+
+
 def test_a_message_that_does_not_come_takes_no_place_for_long_and_is_not_waited_for_to_be_refused(
     bundle: Path, pods: Pods
 ) -> None:
     ranker, _ = start(bundle, pods, max_concurrency=2)
     is_over = Event()
-
-    def never() -> Iterator[bytes]:
-        is_over.wait()
-        yield from ()
-
     with grpc.insecure_channel(ranker.grpc_address) as channel:
         begin = channel.stream_unary(INFER_METHOD)
         try:
-            stalled = [begin.future(never()) for _ in range(2)]
+            without_a_place = channel.stream_unary(READY_METHOD).future(never(is_over), timeout=60)
+            stalled = [begin.future(never(is_over)) for _ in range(2)]
             wait_for(lambda: is_refused(ranker))
             with pytest.raises(grpc.RpcError) as refused:
-                begin(never(), timeout=10)
+                begin(never(is_over), timeout=10)
             assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
             wait_for(lambda: not is_refused(ranker))
-            late = [one.exception(timeout=30) for one in stalled]
-            assert [one.code() for one in late] == [grpc.StatusCode.DEADLINE_EXCEEDED] * 2
+            late = [one.exception(timeout=30) for one in (without_a_place, *stalled)]
+            assert [one.code() for one in late] == [grpc.StatusCode.DEADLINE_EXCEEDED] * 3
+            assert {one.details() for one in late} == {"the request did not come within 15 s"}
             with pytest.raises(grpc.RpcError, match="the call ended without a message"):
                 begin(iter(()), timeout=10)
-            with pytest.raises(grpc.RpcError, match="the request did not come within 15 s"):
-                channel.stream_unary(READY_METHOD)(never(), timeout=30)
         finally:
             is_over.set()
     assert ranker.ask()
@@ -199,7 +200,9 @@ def test_a_body_that_does_not_come_takes_a_place_for_no_longer(bundle: Path, pod
             wait_for(lambda: is_refused(ranker))  # or bodies without number would be kept
         wait_for(lambda: not is_refused(ranker))
         received = b"".join(iter(lambda: stalled.recv(1_000), b""))  # until it is closed
-        assert received.startswith(b"HTTP/1.1 504 ")
+    assert received.startswith(b"HTTP/1.1 504 ")
+    assert b"the request did not come within 15 s" in received
+    assert ranker.counted('exfm_failed_requests_total{code="DEADLINE_EXCEEDED"}') == 1
     assert ranker.ask()
 
 

@@ -21,6 +21,7 @@ from exfm.artifact.manifest import read_json, write_json
 from exfm.errors import ServingError, ShardUnavailableError
 from exfm.models.config import Precision
 from exfm.serving.local import serve_local
+from exfm.serving.processes import Start
 from exfm.serving.ranker.readiness import check_scores
 
 NOBODY = ["127.0.0.1:1", "127.0.0.1:1"]
@@ -113,9 +114,12 @@ def test_a_ranker_whose_shards_score_otherwise_ends_with_one_line_about_it(
 
 
 @pytest.mark.slow
-def test_servers_that_score_otherwise_are_not_served_locally(bundle: Path, tmp_path: Path) -> None:
+def test_servers_that_score_otherwise_are_not_served_locally(bundle: Path, tmp_path: Path, start_server: Start) -> None:
     moved = sealed_again(bundle, tmp_path / "moved", move_a_score)
-    with pytest.raises(ServingError, match=r"the ranker ended with exit code 3(.|\n)*task 'love'"), serve_local(moved):
+    with (
+        pytest.raises(ServingError, match=r"the ranker ended with exit code 3(.|\n)*task 'love'"),
+        serve_local(moved, start=start_server),
+    ):
         pass
 
 
@@ -211,3 +215,27 @@ def test_a_server_that_never_was_ready_stops_at_once(bundle: Path, pods: Pods) -
     assert ranker.counted("exfm_ready") == 0
     ranker.server.process.send_signal(signal.SIGTERM)
     assert ranker.exit_code() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [
+        ("--transport=grpc", "rankers reach shards by streams; leave it out; run `exfm deploy` again"),
+        ("--cache-mib=8", "no cache of items is kept"),
+    ],
+)
+def test_an_option_of_an_earlier_release_is_refused_with_what_to_do(
+    bundle: Path, pods: Pods, option: str, remedy: str
+) -> None:
+    pod = pods.ranker(bundle, NOBODY, arguments=[option])
+    assert pod.exit_code() == 2
+    assert pod.lines()[-1].startswith(f"error: {option.split('=')[0]} is no longer an option: ")
+    assert remedy in pod.lines()[-1]
+
+
+@pytest.mark.slow
+def test_an_option_that_never_was_is_refused(bundle: Path, pods: Pods) -> None:
+    pod = pods.shard(bundle, 0, arguments=["--colour=red"])
+    assert pod.exit_code() == 2
+    assert pod.lines()[-1].endswith("error: unrecognized arguments: --colour=red")

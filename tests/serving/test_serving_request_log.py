@@ -33,10 +33,9 @@ from exfm.serving.call import Answer
 from exfm.serving.client import ask
 from exfm.serving.config import RankerConfig
 from exfm.serving.ranker import backlog, request_log
-from exfm.serving.ranker.request_log import LOGGED_AS
-from exfm.serving.ranker.request_log import RequestLog as LogWriter
+from exfm.serving.ranker.request_log import LOGGED_AS, RequestLog
 from exfm.sharding.counting import statistics_of_log
-from exfm.sharding.request_log import RequestLog
+from exfm.sharding.request_log import LoggedRequests
 
 TWO_USERS = make_request(num_candidates=[2, 4])
 TENSORS = tensors_from_json(TWO_USERS)
@@ -52,17 +51,17 @@ def manifest(bundle: Path) -> BundleManifest:
 
 
 @pytest.fixture
-def start(manifest: BundleManifest, tmp_path: Path) -> Callable[..., LogWriter]:
+def start(manifest: BundleManifest, tmp_path: Path) -> Callable[..., RequestLog]:
     """Return what starts a log below the test's folder, of all requests if not told otherwise."""
 
-    def start(**settings: Any) -> LogWriter:
+    def start(**settings: Any) -> RequestLog:
         config = {"log_folder": str(tmp_path / "log"), "log_domain": "shop", "log_sampling_rate": 1.0} | settings
-        return LogWriter.start(manifest, RankerConfig.parse(config, source="test"))
+        return RequestLog.start(manifest, RankerConfig.parse(config, source="test"))
 
     return start
 
 
-def offer(log: LogWriter, num_requests: int = 1) -> list[Any]:
+def offer(log: RequestLog, num_requests: int = 1) -> list[Any]:
     """Return what so many answers say that they are logged as."""
     answers = [log.logged(TENSORS, ANSWER, arrival_ns=1_700_000_000 * 10**9 + index) for index in range(num_requests)]
     return [answer.parameters.get(LOGGED_AS) for answer in answers]
@@ -81,7 +80,7 @@ def count_of(name: str, **labels: str) -> float:
 
 
 def test_each_candidate_of_each_request_is_an_impression_of_its_own(
-    start: Callable[..., LogWriter], tmp_path: Path
+    start: Callable[..., RequestLog], tmp_path: Path
 ) -> None:
     before = count_of("logged")
     log = start()
@@ -94,7 +93,7 @@ def test_each_candidate_of_each_request_is_an_impression_of_its_own(
     assert rows["score.love"].to_list() == ANSWER.outputs["love"].tolist() * 3
 
 
-def test_two_starts_give_no_impression_the_same_id(start: Callable[..., LogWriter], tmp_path: Path) -> None:
+def test_two_starts_give_no_impression_the_same_id(start: Callable[..., RequestLog], tmp_path: Path) -> None:
     logs = [start(log_folder=str(tmp_path / name)) for name in ("a", "b")]
     assert offer(logs[0]) != offer(logs[1])
     for log in logs:
@@ -102,7 +101,7 @@ def test_two_starts_give_no_impression_the_same_id(start: Callable[..., LogWrite
 
 
 def test_a_share_of_the_requests_is_logged_at_random_and_the_others_are_told_nothing(
-    start: Callable[..., LogWriter], tmp_path: Path
+    start: Callable[..., RequestLog], tmp_path: Path
 ) -> None:
     log = start(log_sampling_rate=0.25)
     told = offer(log, 2_000)
@@ -112,10 +111,10 @@ def test_a_share_of_the_requests_is_logged_at_random_and_the_others_are_told_not
     rows = rows_of(tmp_path)
     assert rows.height == 6 * num_told
     assert set(rows["served.sampling_rate"]) == {0.25}
-    assert rows["served.arrival_ns"].unique().diff().n_unique() > 4  # not every fourth
+    assert rows["served.arrival_ns"].unique().sort().diff().n_unique() > 4  # not every fourth
 
 
-def test_a_request_without_candidates_is_no_impression(start: Callable[..., LogWriter], tmp_path: Path) -> None:
+def test_a_request_without_candidates_is_no_impression(start: Callable[..., RequestLog], tmp_path: Path) -> None:
     log = start()
     nothing = Answer(outputs={"like": np.empty(0, dtype=np.float32)}, parameters=ANSWER.parameters)
     tensors = tensors_from_json(make_request(num_candidates=[0]))
@@ -125,7 +124,7 @@ def test_a_request_without_candidates_is_no_impression(start: Callable[..., LogW
 
 
 def test_finished_files_may_be_taken_while_the_log_goes_on(
-    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "POLL_S", 0.01)
     log = start(log_file_s=1)
@@ -140,7 +139,7 @@ def test_finished_files_may_be_taken_while_the_log_goes_on(
 
 
 def test_a_file_that_is_full_is_finished(
-    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_log, "BLOCK_REQUESTS", 2)
     monkeypatch.setattr(request_log, "FILE_BYTES", 1)
@@ -151,7 +150,7 @@ def test_a_file_that_is_full_is_finished(
 
 
 def test_requests_that_come_faster_than_they_are_written_are_dropped_counted_and_not_told(
-    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = count_of("unlogged", reason="full")
     monkeypatch.setattr(backlog, "POLL_S", 60.0)  # the thread does not look before the end
@@ -166,7 +165,7 @@ def test_requests_that_come_faster_than_they_are_written_are_dropped_counted_and
 
 
 def test_a_request_whose_rows_would_be_too_large_is_not_logged(
-    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = count_of("unlogged", reason="large")
     monkeypatch.setattr(request_log, "MAX_REQUEST_BYTES", 1_000)
@@ -177,7 +176,7 @@ def test_a_request_whose_rows_would_be_too_large_is_not_logged(
 
 
 def test_the_rows_of_a_request_are_never_larger_than_they_are_taken_for(
-    start: Callable[..., LogWriter], schema: Schema, tmp_path: Path
+    start: Callable[..., RequestLog], schema: Schema, tmp_path: Path
 ) -> None:
     log = start()
     offer(log)
@@ -192,7 +191,7 @@ def test_the_rows_of_a_request_are_never_larger_than_they_are_taken_for(
 
 
 def test_a_full_folder_pauses_the_log_until_files_are_taken(
-    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = count_of("unlogged", reason="paused")
     monkeypatch.setattr(backlog, "POLL_S", 0.01)
@@ -228,7 +227,7 @@ def write_mib(path: Path, size_mib: int) -> Path:
 
 
 def test_what_killed_starts_had_begun_to_write_takes_no_room_for_ever(
-    start: Callable[..., LogWriter], of_an_earlier_start: Callable[[int], Path]
+    start: Callable[..., RequestLog], of_an_earlier_start: Callable[[int], Path]
 ) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
@@ -242,7 +241,7 @@ def test_what_killed_starts_had_begun_to_write_takes_no_room_for_ever(
 
 
 def test_a_start_without_room_logs_nothing_until_there_is_some(
-    start: Callable[..., LogWriter], of_an_earlier_start: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., RequestLog], of_an_earlier_start: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = count_of("unlogged", reason="paused")
     monkeypatch.setattr(backlog, "POLL_S", 0.01)
@@ -256,7 +255,7 @@ def test_a_start_without_room_logs_nothing_until_there_is_some(
 
 
 def test_requests_of_which_no_rows_can_be_made_are_counted_and_cost_no_others(
-    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed, logged = count_of("unlogged", reason="failed"), count_of("logged")
     monkeypatch.setattr(backlog, "POLL_S", 0.01)
@@ -277,7 +276,7 @@ def test_requests_of_which_no_rows_can_be_made_are_counted_and_cost_no_others(
 
 
 def test_requests_that_cannot_be_written_are_counted_and_no_error_of_the_ranker(
-    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = count_of("unlogged", reason="failed")
     monkeypatch.setattr(backlog, "POLL_S", 60.0)
@@ -290,7 +289,7 @@ def test_requests_that_cannot_be_written_are_counted_and_no_error_of_the_ranker(
 
 
 def test_after_a_failure_the_log_goes_on_when_the_next_file_is_due(
-    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "POLL_S", 0.01)
     before = count_of("unlogged", reason="failed")
@@ -306,20 +305,20 @@ def test_after_a_failure_the_log_goes_on_when_the_next_file_is_due(
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_the_start(
-    start: Callable[..., LogWriter], tmp_path: Path
+    start: Callable[..., RequestLog], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"log_folder: .*/file/.*Not a directory"):
         start(log_folder=str(tmp_path / "file"))
 
 
-def test_a_model_whose_requests_tell_no_domain_is_refused_at_the_start(start: Callable[..., LogWriter]) -> None:
+def test_a_model_whose_requests_tell_no_domain_is_refused_at_the_start(start: Callable[..., RequestLog]) -> None:
     with pytest.raises(ConfigError, match="log_folder: the domain 'domain' is no feature of the model"):
         start(log_domain="")
 
 
 def test_taking_a_request_waits_for_nothing(
-    start: Callable[..., LogWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "POLL_S", 0.01)
     monkeypatch.setattr(request_log, "BLOCK_REQUESTS", 1)
@@ -339,14 +338,6 @@ def test_taking_a_request_waits_for_nothing(
     may_write.set()
     log.close()
     assert rows_of(tmp_path)["impression_id"].to_list() == [f"{one}-{place}" for one in told for place in range(6)]
-
-
-@pytest.mark.parametrize(
-    "setting", ["trace_folder", "trace_max_requests", "trace_max_mib", "trace_sampling_rate", "trace_seed", "log_seed"]
-)
-def test_settings_of_the_second_recorder_are_refused_by_name(setting: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{setting} is no longer a setting: .*(set log_|leave it out)"):
-        RankerConfig.parse({setting: 1}, source="test")
 
 
 @pytest.mark.slow
@@ -403,7 +394,7 @@ def test_what_a_ranker_answers_becomes_an_event_log_that_feedback_joins(
     assert scored["score.love"][:6].to_list() == scores_of(by_rest)["love"]
     np.testing.assert_array_equal(scored["score.like"][:6], scored["score.like"][6:])
 
-    counted = statistics_of_log(RequestLog.find(tmp_path / "log", schema)).statistics
+    counted = statistics_of_log(LoggedRequests.find(tmp_path / "log", schema)).statistics
     assert (counted.num_requests, counted.candidates_mean) == (2, 6)
     genre, user = (next(table for table in counted.tables if table.name == name) for name in ("genre", "user"))
     assert (genre.bags_per_request, genre.keys_per_request) == (6, 9)

@@ -14,8 +14,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from pods import Pods
 from serving_requests import grpc_inputs, make_request, scores_of
 
-from exfm.serving.config import RankerConfig
 from exfm.serving.local import LocalServing, serve_local
+from exfm.serving.processes import Start
 from exfm.serving.tracing.breakdown import Layer
 from exfm.serving.tracing.spans import ENDPOINTS, Spans
 
@@ -63,8 +63,7 @@ class Collector:
 
 
 @pytest.fixture(scope="module")
-def collector(transport: str) -> Iterator[Collector]:
-    """Return a collector of one transport's servers alone."""
+def collector() -> Iterator[Collector]:
     collector = Collector()
     thread = threading.Thread(target=collector.server.serve_forever)
     thread.start()
@@ -75,12 +74,12 @@ def collector(transport: str) -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def observed(bundle: Path, transport: Any, collector: Collector) -> Iterator[LocalServing]:
+def observed(bundle: Path, collector: Collector, start_server: Start) -> Iterator[LocalServing]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(ENDPOINTS[0], f"http://127.0.0.1:{collector.server.server_address[1]}")
         environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
         environment.setenv("NO_PROXY", "127.0.0.1")
-        with serve_local(bundle, ranker=RankerConfig(transport=transport)) as serving:
+        with serve_local(bundle, start=start_server) as serving:
             yield serving
 
 
@@ -138,11 +137,11 @@ def test_requests_that_are_not_sampled_or_whose_header_is_malformed_make_no_span
     headers = {"traceparent": f"00-{'5' * 32}-{PARENT}-01"}
     assert httpx.post(url, json=BODY, headers=headers).status_code == 200
     collector.of_trace("5" * 32, servers=SERVERS)  # which came after the others
-    assert {span.trace_id.hex()[0] for _, span in collector.spans} <= set("1235")
+    assert {span.trace_id.hex()[0] for _, span in collector.spans} <= set("12356")
 
 
 def test_a_shard_begins_no_trace_of_its_own_where_the_sampler_chooses_requests(
-    bundle: Path, transport: Any, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, start_server: Start
 ) -> None:
     collector = Collector()
     thread = threading.Thread(target=collector.server.serve_forever)
@@ -153,7 +152,7 @@ def test_a_shard_begins_no_trace_of_its_own_where_the_sampler_chooses_requests(
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     try:
-        with serve_local(bundle, ranker=RankerConfig(transport=transport)) as serving:
+        with serve_local(bundle, start=start_server) as serving:
             for _ in range(20):
                 serving.ask(BODY)
         spans = list(collector.spans)  # servers that end export the last ones

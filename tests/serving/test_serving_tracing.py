@@ -1,4 +1,4 @@
-"""Traced requests on real servers, by every door and transport."""
+"""Traced requests on real servers, by every door."""
 
 import json
 import shutil
@@ -16,6 +16,7 @@ from serving_requests import grpc_inputs, make_request, scores_of
 from exfm.artifact.bundle import BundleManifest, seal_bundle
 from exfm.errors import RequestError
 from exfm.serving.local import LocalServing, serve_local
+from exfm.serving.processes import Start
 from exfm.serving.tracing.breakdown import Breakdown, Layer, Traced
 
 pytestmark = pytest.mark.slow
@@ -89,8 +90,8 @@ def test_another_value_of_the_parameter_is_refused(served: LocalServing, value: 
 
 
 @pytest.fixture(scope="module")
-def unsharded(bundle: Path) -> Iterator[LocalServing]:
-    with serve_local(bundle, is_sharded=False) as serving:
+def unsharded(bundle: Path, start_server: Start) -> Iterator[LocalServing]:
+    with serve_local(bundle, is_sharded=False, start=start_server) as serving:
         yield serving
 
 

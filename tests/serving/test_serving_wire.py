@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
@@ -20,7 +19,6 @@ from exfm.serving.wire import (
     raw_form,
     raw_numbers,
     raw_view,
-    split_raw_outputs,
     tensor_from_bytes,
     with_raw_outputs,
 )
@@ -81,30 +79,6 @@ def test_a_response_with_raw_contents_beside_it_is_protobufs(outputs: dict[str, 
     head.ClearField("raw_output_contents")
     message = with_raw_outputs(head.SerializeToString(), [memoryview(raw) for raw in outputs.values()])
     assert service_pb2.ModelInferResponse.FromString(message) == whole
-    rest, raw = split_raw_outputs(whole.SerializeToString())
-    assert service_pb2.ModelInferResponse.FromString(rest) == head
-    assert [bytes(one) for one in raw] == list(outputs.values())
-
-
-@given(OUTPUTS, st.binary(min_size=1, max_size=9), st.data())
-def test_a_response_that_protobuf_must_judge_is_left_to_it(
-    outputs: dict[str, bytes], noise: bytes, data: st.DataObject
-) -> None:
-    message = response_of({"sums": b"12345", **outputs}).SerializeToString()
-    at = data.draw(st.integers(0, len(message) - 1))
-    broken = data.draw(st.sampled_from([message[:at], message[:at] + noise + message[at:]]))
-
-    def parsed(content: bytes) -> service_pb2.ModelInferResponse | None:
-        try:
-            return service_pb2.ModelInferResponse.FromString(content)
-        except DecodeError:
-            return None
-
-    rest, raw = split_raw_outputs(broken)
-    expected, found = parsed(broken), parsed(rest)
-    if found is not None:
-        found.raw_output_contents.extend(bytes(one) for one in raw)
-    assert found == expected
 
 
 @pytest.mark.parametrize("dtype", ["<f2", ">f4", "?", "<u8"])

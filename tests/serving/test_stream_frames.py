@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -127,19 +128,10 @@ def test_a_ranker_reads_the_sums_that_a_shard_answers(
         assert found[net].dtype == dtype
 
 
-@given(sizes=st.dictionaries(st.sampled_from(NETS), st.integers(0, 50), min_size=1))
-def test_a_ranker_reads_the_rows_that_a_shard_answers(sizes: dict[Net, int]) -> None:
-    rows = {net: np.random.default_rng(0).integers(256, size=size, dtype=np.uint8) for net, size in sizes.items()}
-    _, found = read_answer(frame_of(b"".join(answer_frame(rows, request=1, bundle_id=BUNDLE_ID))))
-    assert found.keys() == rows.keys()
-    for net, of_net in rows.items():
-        np.testing.assert_array_equal(found[net], of_net, strict=True)
-
-
 def test_sums_of_an_unknown_precision_are_refused() -> None:
     content = bytearray(b"".join(answer_frame({"user": np.ones((1, 2), np.float16)}, request=1, bundle_id=BUNDLE_ID)))
     content[HEAD.size + 32 + 4] = 3  # the bytes of a number, after bundle id and net
-    with pytest.raises(RequestError, match=r"sums of 3 B a number, expected one of \[4, 2, 1\]"):
+    with pytest.raises(RequestError, match=r"sums of 3 B a number, expected one of \[4, 2\]"):
         read_answer(frame_of(bytes(content)))
 
 
@@ -203,8 +195,13 @@ def test_a_large_body_gets_room_as_it_comes(came: int, room: int) -> None:
     assert [(frame.request, bytes(frame.body)) for frame in listener.frames] == [(7, body), (0, b"")]
 
 
-@pytest.mark.parametrize("size_bytes", [101, 3 * STAGING_BYTES])
-@pytest.mark.parametrize("piece", [1, HEAD.size, 37, STAGING_BYTES])
+@pytest.mark.parametrize(
+    ("size_bytes", "piece"),
+    [
+        *product([101], [1, HEAD.size, 37, STAGING_BYTES]),
+        *product([3 * STAGING_BYTES], [1_001, STAGING_BYTES]),
+    ],
+)
 def test_a_frame_over_the_limit_is_skipped_and_those_around_it_are_not(size_bytes: int, piece: int) -> None:
     listener = Listener(max_body_bytes=100)
     frames = [(1, 100), (2, size_bytes), (3, size_bytes), (4, 100)]

@@ -1,21 +1,26 @@
 """How a ranker finds a shard's servers by streams when DNS or servers fail it; the servers here only greet."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
+import uvloop
 from dns_server import DnsServer
 
 from exfm.errors import ShardUnavailableError, VersionMismatchError
+from exfm.models.lookup import LookupBags
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
-from exfm.serving.ranker.link import ShardId
+from exfm.serving.ranker.link import NetBags, ShardId
+from exfm.serving.ranker.shards import ask_all
 from exfm.serving.ranker.stream_link import StreamLink
 from exfm.serving.stream.frames import HEAD, greeting_frame
 
-SHARD = ShardId("students", "ab" * 32, 0, dims={"user": 4}, row_bytes={"user": np.array([8])})
+SHARD = ShardId("ab" * 32, 0, dims={"user": 4})
 NAME = "shard-0.exfm"
 
 
@@ -103,3 +108,44 @@ def test_a_name_whose_servers_are_anothers_is_a_mismatch_unless_one_may_come_bac
     error = ShardUnavailableError if is_one_away else VersionMismatchError
     with pytest.raises(error, match=r"127\.0\.0\.2:" if is_one_away else "serves shard 0 of bundle cdcd"):
         asyncio.run(ask())
+
+
+class Listener(threading.Thread):
+    """A server with a thread of its own, as a shard has a process: it greets, and hears of what is sent after."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        self.has_heard = threading.Event()
+
+    def run(self) -> None:
+        with self._socket, self._socket.accept()[0] as peer:
+            peer.recv(HEAD.size)
+            peer.sendall(greeting_frame(bundle_id=SHARD.bundle_id, shard=SHARD.shard))
+            if peer.recv(1):
+                self.has_heard.set()
+
+
+def test_a_lookup_has_left_the_ranker_before_it_computes_anything_else() -> None:
+    async def ask() -> bool:
+        link = StreamLink(SHARD, listener.address, tls=None, config=RankerConfig())
+        await link.check_ready(deadline=Deadline.after(10))
+        bags: NetBags = {"user": LookupBags(np.zeros(1, dtype=np.uint64), np.ones((1, 1), dtype=np.int32))}
+        try:
+            _, has_left = await ask_all(
+                [link],
+                [bags],
+                deadline=Deadline.after(1),
+                meanwhile=lambda: listener.has_heard.wait(10),  # the event loop does nothing meanwhile
+                may_miss=True,
+            )
+        finally:
+            await link.close()
+        return has_left
+
+    listener = Listener()
+    listener.start()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as servers have
+        assert runner.run(ask())
+    listener.join(10)

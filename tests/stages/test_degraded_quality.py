@@ -13,6 +13,8 @@ from exfm.artifact.storage import Ref
 from exfm.bench.degraded import bench_degraded, losses
 from exfm.errors import BundleError
 
+pytestmark = pytest.mark.slow
+
 
 def test_quality_is_told_complete_without_each_shard_and_without_any(
     stream: Stream, bundle: Ref, examples: Ref

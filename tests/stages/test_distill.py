@@ -20,6 +20,8 @@ from exfm.training.learner import LabelLearner
 from exfm.training.loop import dense_optimizer
 from exfm.training.manifest import ModelManifest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def taught(stream: Stream, examples: Ref, vertical_config: VerticalConfig) -> Examples:

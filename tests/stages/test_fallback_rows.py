@@ -17,6 +17,8 @@ from exfm.errors import BundleError
 from exfm.planning.statistics import HotRows
 from exfm.sharding.fallback import mean_row
 
+pytestmark = pytest.mark.slow
+
 TABLE = torch.tensor([[0.0, 8.0], [2.0, 0.0], [4.0, 0.0], [6.0, 0.0]])
 
 

@@ -13,6 +13,8 @@ from exfm_components.deployment import deploy_models, readable_uri
 from exfm_components.deployment_config import DeploymentConfig
 from simulated_cluster import SimulatedCluster
 
+pytestmark = pytest.mark.slow
+
 LENIENT = {"max_calibration_error": 10}
 
 

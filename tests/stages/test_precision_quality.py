@@ -17,6 +17,8 @@ from exfm.planning.config import ShardingConfig
 from exfm.sharding.config import BundleConfig
 from exfm.sharding.stage import make_bundle
 
+pytestmark = pytest.mark.slow
+
 needs_vnni = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="this CPU has no VNNI")
 
 

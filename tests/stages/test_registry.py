@@ -21,6 +21,8 @@ from exfm.errors import ConfigError, PromotionError, StorageError
 from exfm.registry.mlflow_registry import Registration, Registry, register_all
 from exfm.registry.promotion import PromotionRule, TestedVersion, judge
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -24,6 +24,8 @@ from exfm.sharding.config import BundleConfig
 from exfm.sharding.golden import write_golden
 from exfm.sharding.stage import SCORE_SHIFT, headline, make_bundle, statistics_of_model
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_bundle_scores_its_golden_query_as_it_did_when_it_was_made(stream: Stream, bundle: Ref) -> None:
     folder = stream.folder(bundle)

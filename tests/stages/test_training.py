@@ -36,6 +36,8 @@ from exfm.training.loop import dense_optimizer, walk_windows
 from exfm.training.manifest import ModelManifest, WindowQuality
 from exfm.training.run import Data, Outcome, run_training
 
+pytestmark = pytest.mark.slow
+
 WINDOW_S = 43_200
 
 

@@ -30,7 +30,7 @@ from exfm.artifact.plan import ShardPlan
 from exfm.artifact.storage import MANIFEST, Ref, is_local, join, read_file
 from exfm.config import Config
 from exfm.errors import BundleError, ConfigError, PlanError, StorageError
-from exfm.schema import Schema
+from exfm.schema import Schema, WrittenSchema
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]{0,28}[a-z0-9])?$")]
 """A DNS label of at most 30 characters that starts with a letter: Kubernetes objects are named by it."""
@@ -53,13 +53,13 @@ class BundleManifest(Config):
     name: ModelName
     tasks: tuple[str, ...]
     """The outputs, in the order of the network's heads."""
-    feature_schema: Schema
+    feature_schema: WrittenSchema
     """The part of the log's schema that this model uses."""
     network: dict[str, Any]
     """Sizes of the dense network, as exfm.models reads them."""
     plan: ShardPlan
     id_maps: dict[str, str] = {}
-    """By table whose policy looks keys up: the file that maps its keys to rows. Empty: all tables are hashed."""
+    """Empty: the keys of all tables are hashed. Earlier releases wrote it, too."""
     fallback_rows: str = ""
     """The file with a row for each table, to answer with while its shard is away. Empty: there is none."""
     lineage: dict[str, str]

@@ -1,6 +1,6 @@
 """Key to row, and the key range that a run of rows owns.
 
-Under the policy `hash` a key's row is floor(key * rows / 2**64). It grows with the key, so consecutive rows are
+A key's row is floor(key * rows / 2**64). It grows with the key, so consecutive rows are
 owned by one range of keys: a table split by rows is split by keys, and which slice owns a key needs no table.
 """
 

@@ -180,7 +180,7 @@ class _Listing(Config):
 def _files_of(manifest: bytes, *, source: str) -> dict[str, FileDigest]:
     """Return the files that a manifest lists; `source` names it in errors.
 
-    Raises: StorageError if it is that of no stage and no bundle: a trace's, or not from here.
+    Raises: StorageError if it is that of no stage and no bundle.
     """
     try:
         return _Listing.parse(json.loads(manifest), source=source).files

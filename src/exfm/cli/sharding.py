@@ -138,13 +138,13 @@ def simulate(
     from exfm.planning.simulation.simulator import Load
     from exfm.sharding.counting import statistics_of_log
     from exfm.sharding.replay import simulate_log
-    from exfm.sharding.request_log import RequestLog
+    from exfm.sharding.request_log import LoggedRequests
 
     schema, priced = _read_schema(model), CostModel.read(costs)
     found = read_plan(plan or str(model)).check(schema)
     rankers = rankers or found.rankers or 1
     if log:
-        logged = RequestLog.find(Path(log), schema)
+        logged = LoggedRequests.find(Path(log), schema)
         counted = Counted.read(table_statistics) if table_statistics else statistics_of_log(logged)
         check_statistics(schema, counted.statistics)
         prediction = simulate_log(
@@ -176,11 +176,11 @@ def statistics(
     from exfm.artifact.storage import ref_to
     from exfm.planning.statistics import HEADER, rows_of_text
     from exfm.sharding.counting import statistics_of_log
-    from exfm.sharding.request_log import RequestLog
+    from exfm.sharding.request_log import LoggedRequests
     from exfm.sharding.stage import statistics_of_model
 
     if model:
-        counted = statistics_of_log(RequestLog.find(Path(source), _read_schema(Path(model))))
+        counted = statistics_of_log(LoggedRequests.find(Path(source), _read_schema(Path(model))))
     else:
         counted = statistics_of_model(ref_to(source), candidates_mean=candidates)
     counted.write(out)

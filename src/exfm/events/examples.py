@@ -16,7 +16,7 @@ from exfm.artifact.manifest import Manifest, Window
 from exfm.events.partitions import join_rows, partition, read_partition
 from exfm.features.batch import NetBatches, encode_examples
 from exfm.features.table import raw_columns, require_column
-from exfm.schema import Schema, pseudo_label_column
+from exfm.schema import Schema, WrittenSchema, pseudo_label_column
 
 Floats = npt.NDArray[np.float32]
 
@@ -25,7 +25,7 @@ class ExamplesManifest(Manifest):
     """A dataset of examples; exfm.das makes it, every vertical model reads it."""
 
     kind: Literal["examples"] = "examples"
-    feature_schema: Schema
+    feature_schema: WrittenSchema
     known_until: int
     """End of what the labels saw, in event time."""
     fm_snapshots: dict[str, str]

@@ -4,7 +4,7 @@ from typing import Literal
 
 from exfm.artifact.manifest import Manifest
 from exfm.config import Config
-from exfm.schema import Schema
+from exfm.schema import WrittenSchema
 
 
 class FeedbackCounts(Config):
@@ -26,7 +26,7 @@ class LabelsManifest(Manifest):
     """Labels of all impressions."""
 
     kind: Literal["labels"] = "labels"
-    feature_schema: Schema
+    feature_schema: WrittenSchema
     known_until: int
     """End of the log: feedback after it was not seen; in event time."""
     feedback: FeedbackCounts

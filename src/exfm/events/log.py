@@ -19,7 +19,7 @@ from exfm.artifact.manifest import Manifest, Window
 from exfm.errors import ConfigError, DataError
 from exfm.events.partitions import read_parquet, read_partition, write_partition
 from exfm.events.validation import checked_feedback, checked_impressions, checked_names
-from exfm.schema import Schema
+from exfm.schema import Schema, WrittenSchema
 
 IMPRESSIONS, FEEDBACK = "impressions", "feedback"
 """The folders of a log's two datasets."""
@@ -46,7 +46,7 @@ class EventLogManifest(Manifest):
     """What an event log says of itself."""
 
     kind: Literal["events"] = "events"
-    feature_schema: Schema
+    feature_schema: WrittenSchema
     source: str
     """What the events are, in words."""
     notes: tuple[str, ...]

@@ -75,25 +75,6 @@ class Batch:
             bags={name: bags.rows(start, stop) for name, bags in self.bags.items()},
         )
 
-    def where(self, chosen_B: npt.NDArray[np.bool_]) -> "Batch":
-        """Return the chosen rows; of features there is one at least."""
-        all_offsets = np.stack([bags.offsets for bags in self.bags.values()])
-        lengths_FB = all_offsets[:, 1:] - all_offsets[:, :-1]
-        is_kept = np.repeat(np.tile(chosen_B, len(lengths_FB)), lengths_FB.reshape(-1))
-        keys = np.concatenate([bags.keys for bags in self.bags.values()])[is_kept]
-        num_rows = int(np.count_nonzero(chosen_B))
-        offsets_FB = np.zeros((len(lengths_FB), num_rows + 1), dtype=np.int64)
-        lengths_FB[:, chosen_B].cumsum(axis=1, out=offsets_FB[:, 1:])
-        ends = offsets_FB[:, -1].cumsum()
-        return Batch(
-            num_rows=num_rows,
-            dense_BD=self.dense_BD[chosen_B],
-            bags={
-                name: Bags(keys=keys[end - offsets[-1] : end], offsets=offsets)
-                for name, offsets, end in zip(self.bags, offsets_FB, ends, strict=True)
-            },
-        )
-
 
 @dataclass(frozen=True)
 class NetBatches:
@@ -114,16 +95,6 @@ class NetBatches:
             user=self.user.rows(start, stop),
             item=self.item.rows(start, stop),
             num_candidates=self.num_candidates[start:stop],
-        )
-
-    def with_items(self, chosen_N: npt.NDArray[np.bool_]) -> "NetBatches":
-        """Return all users, and of their items the chosen ones."""
-        num_users = len(self.num_candidates)
-        user_of_item = np.repeat(np.arange(num_users), self.num_candidates)
-        return NetBatches(
-            user=self.user,
-            item=self.item.where(chosen_N),
-            num_candidates=np.bincount(user_of_item[chosen_N], minlength=num_users),
         )
 
 

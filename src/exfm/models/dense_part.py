@@ -1,8 +1,4 @@
-"""The dense part of a ranking model: from embeddings to scores, of several requests together.
-
-A layer is one call for all of them. What stays each request's own are its bottom tower, its embeddings' way to a GPU,
-and where its user is met once, a small product in each layer that reads crosses. Each is computed as it would be alone,
-but for the rounding of sums in another order.
+"""The dense part of a ranking model: from a request's embeddings to its scores.
 
 Legend: U users, N items, E pooled embeddings of a net, Y units of the bottom tower, T tasks.
 """
@@ -29,7 +25,7 @@ Scores = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Unscored:
-    """A request of which all is there but the scores; its tensors lie where the network does."""
+    """A request's inputs of the dense layers; its tensors lie where the network does."""
 
     pooled: Mapping[Net, Sequence[Tensor]]
     """Embeddings of users, [U, E], and of items, [N, E], in pieces of columns that go side by side."""
@@ -79,43 +75,20 @@ class DensePart:
         return bottom_NY
 
     @torch.inference_mode()
-    def scores(self, requests: Sequence[Unscored]) -> list[Scores]:
-        """Return the scores of each request, in order.
+    def scores(self, request: Unscored) -> Scores:
+        """Return the scores of a request.
 
         Raises: RequestError if a layer's inputs are not all numbers, of which int8 has no scale.
         """
-        scores = [np.empty(0, dtype=np.float32)] * len(requests)
-        meets_once = [self.meets_once(request) for request in requests]
-        for logits_of, is_chosen in ((self._meeting_once, True), (self._meeting_each, False)):
-            places = [place for place, once in enumerate(meets_once) if once is is_chosen]
-            if not places:
-                continue
-            chosen = [requests[place] for place in places]
-            scores_NT: Scores = logits_of(chosen).sigmoid_().cpu().numpy()
-            ends = np.cumsum([request.num_items for request in chosen])
-            for place, own_NT in zip(places, np.split(scores_NT, ends[:-1]), strict=True):
-                scores[place] = own_NT
-        return scores
+        if self.meets_once(request):
+            logits_NT = self._one_user.logits(request.user_columns()[0], request.item_columns())
+        else:
+            columns: dict[Net, Tensor] = {"user": request.user_columns(), "item": request.item_columns()}
+            x0_NX = expand_users(columns, torch.from_numpy(request.num_candidates).to(self._device))
+            logits_NT = self._as_trained.logits(x0_NX.new_empty(0), x0_NX)
+        scores_NT: Scores = logits_NT.sigmoid_().cpu().numpy()
+        return scores_NT
 
     def meets_once(self, request: Unscored) -> bool:
         """Return whether a request's user is met once for all of its items."""
         return len(request.num_candidates) == 1 and self._one_user.pays(request.num_items)
-
-    def _meeting_once(self, requests: Sequence[Unscored]) -> Tensor:
-        return self._one_user.logits(
-            _stacked([request.user_columns() for request in requests]),
-            _stacked([request.item_columns() for request in requests]),
-            num_items=[request.num_items for request in requests],
-        )
-
-    def _meeting_each(self, requests: Sequence[Unscored]) -> Tensor:
-        user_UX = _stacked([request.user_columns() for request in requests])
-        item_NY = _stacked([request.item_columns() for request in requests])
-        num_candidates = torch.from_numpy(np.concatenate([request.num_candidates for request in requests]))
-        x0_NX = expand_users({"user": user_UX, "item": item_NY}, num_candidates.to(self._device))
-        return self._as_trained.logits(x0_NX.new_empty((1, 0)), x0_NX, num_items=[len(x0_NX)])
-
-
-def _stacked(parts: Sequence[Tensor]) -> Tensor:
-    """Return rows below each other; those of one request are not copied."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

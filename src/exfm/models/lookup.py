@@ -6,14 +6,13 @@ Legend: B rows of one net, L lookups, S slices of one table.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from exfm.artifact.hot_rows import NO_HOT_ROWS, HotRows
-from exfm.artifact.plan import ShardPlan, TableSlice, order_of_slice, row_bytes
+from exfm.artifact.plan import ShardPlan, TableSlice, order_of_slice
 from exfm.artifact.rows import Keys, rows_of_keys
 from exfm.features.batch import Bags
 from exfm.schema import Net, Schema, SparseFeature
@@ -26,11 +25,6 @@ class Lookup:
     feature: SparseFeature
     slice: TableSlice
     dim: int
-
-    @property
-    def row_bytes(self) -> int:
-        """Return what a row takes as it is kept."""
-        return row_bytes(self.dim, self.slice.encoding)
 
 
 @dataclass(frozen=True)
@@ -61,16 +55,6 @@ class LookupBags:
         """Return the rows, B."""
         num_rows: int = self.lengths_LB.shape[1]
         return num_rows
-
-    @cached_property
-    def num_keys(self) -> npt.NDArray[np.int64]:
-        """Return the keys of each lookup; shape [L]."""
-        num_keys_L: npt.NDArray[np.int64] = self.lengths_LB.sum(axis=1, dtype=np.int64)
-        return num_keys_L
-
-    def rows_bytes(self, row_bytes_L: npt.NDArray[np.int64]) -> int:
-        """Return what the keys' rows take, if one of each lookup takes so much."""
-        return int(self.num_keys @ row_bytes_L)
 
 
 def lookups_of(plan: ShardPlan, schema: Schema, *, shard: int, net: Net) -> tuple[Lookup, ...]:

@@ -102,14 +102,6 @@ class PooledLookup:
         sums_BE: Tensor = self._call(indices=indices, offsets=starts)
         return sums_BE
 
-    def sums_of(
-        self, flat: Tensor, starts_L: npt.NDArray[np.int64], rows: Rows, offsets: npt.NDArray[np.int64]
-    ) -> Tensor:
-        """Return the same of tables in another flat tensor, which start at other bytes there."""
-        tables = {"dev_weights": flat, "weights_offsets": torch.from_numpy(starts_L)}
-        sums_BE: Tensor = self._call(indices=torch.from_numpy(rows), offsets=torch.from_numpy(offsets), **tables)
-        return sums_BE
-
 
 def tables_on(
     device: torch.device, flat: Tensor, tables: Sequence[EncodedTable]

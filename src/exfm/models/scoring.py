@@ -13,14 +13,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from exfm.artifact.answers import AnswerForm
+from exfm.artifact.answers import SumsType
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, tables_file
 from exfm.artifact.fallback_rows import NO_FALLBACK_ROWS, FallbackRows, read_fallback_rows
 from exfm.artifact.hot_rows import HOT_ROWS_FILE, NO_HOT_ROWS, HotRows, hot_rows_file, read_hot_rows
 from exfm.artifact.plan import ShardPlan
 from exfm.errors import BundleError
 from exfm.features.batch import Bags, Batch, NetBatches
-from exfm.models.carried_rows import AllRows, Carried, CarriedRows
 from exfm.models.column_runs import runs_of
 from exfm.models.config import NetworkConfig, Precision
 from exfm.models.dense_part import DensePart, Scores, Unscored
@@ -28,12 +27,12 @@ from exfm.models.device import CPU
 from exfm.models.local_tables import with_local_tables
 from exfm.models.lookup import KeyRouter, Lookup, LookupBags, lookups_of, places_of
 from exfm.models.network import DenseNetwork
-from exfm.models.pooling import mean_of, pool_sums
+from exfm.models.pooling import mean_of
 from exfm.models.shard_tables import ShardTables
 from exfm.schema import NETS, Net
 
-NetSums = Mapping[Net, Tensor | Carried]
-"""A shard's sums of each net, [B, E] with columns in the order of its lookups, float32 or 16; or the rows for them."""
+NetSums = Mapping[Net, Tensor]
+"""A shard's sums of each net, [B, E] with columns in the order of its lookups, float32 or 16."""
 
 
 class Scorer:
@@ -73,14 +72,6 @@ class Scorer:
             if shard < manifest.plan.num_shards
         }
         self._left_out = [of_net for of_net, only in self._only.items() if only == ()]
-        self._carried = {
-            place: CarriedRows([lookups], order=range(len(lookups))) for place, lookups in self._lookups.items()
-        }
-        self._all_carried = {
-            net: AllRows([self._lookups[shard, net] for shard in range(plan.num_shards)], features)
-            for net in NETS
-            if (features := schema.sparse_of(net))
-        }
         self._runs = {
             net: runs_of([self._lookups[shard, net] for shard in range(plan.num_shards)], net, schema) for net in NETS
         }
@@ -178,17 +169,9 @@ class Scorer:
     def scores(self, batches: NetBatches, sums: Sequence[NetSums], bottom_NY: Tensor) -> Scores:
         """Return the probability of each task for each item, given every shard's sums; shape [N, T].
 
-        Raises: as `scores_together`.
-        """
-        [scores_NT] = self.scores_together([Unscored(self.pooled(batches, sums), bottom_NY, batches.num_candidates)])
-        return scores_NT
-
-    def scores_together(self, requests: Sequence[Unscored]) -> list[Scores]:
-        """Return the probability of each task for each item of each request, [N, T], all computed together.
-
         One that overflows is NaN. Raises: RequestError if that happens within a layer in int8.
         """
-        return self._dense.scores(requests)
+        return self._dense.scores(Unscored(self.pooled(batches, sums), bottom_NY, batches.num_candidates))
 
     @torch.inference_mode()
     def pooled(self, batches: NetBatches, sums: Sequence[NetSums]) -> dict[Net, list[Tensor]]:
@@ -204,14 +187,8 @@ class Scorer:
         if batch.num_rows == 0:  # shards that were asked for nothing gave nothing
             num_dims = sum(schema.table(feature.table).dim for feature in schema.sparse_of(net))
             return [torch.empty((0, num_dims), device=self.device)]
-        given = {shard: per_net[net] for shard, per_net in enumerate(sums) if self._lookups[shard, net]}
-        carried = [one for one in given.values() if isinstance(one, Carried)]
-        if carried and len(carried) == len(given):
-            sums_BE = self._all_carried[net].sums(carried).to(self.device)
-            return [pool_sums(sums_BE, batch, schema.sparse_of(net), schema)]
         summed = {
-            shard: (self._carried[shard, net].sums([one]) if isinstance(one, Carried) else one).to(self.device)
-            for shard, one in given.items()
+            shard: per_net[net].to(self.device) for shard, per_net in enumerate(sums) if self._lookups[shard, net]
         }
         columns = []
         for run in self._runs[net]:
@@ -239,7 +216,7 @@ def load_local_tables(folder: Path, scorer: Scorer) -> ShardTables:
 
 
 def load_shard_tables(
-    folder: Path, manifest: BundleManifest, *, shard: int, sums: AnswerForm = "fp32", device: torch.device = CPU
+    folder: Path, manifest: BundleManifest, *, shard: int, sums: SumsType = "fp32", device: torch.device = CPU
 ) -> ShardTables:
     """Return one shard's tables, mapped from its file, or copied to another device.
 

@@ -5,7 +5,7 @@ for all requests and z of low rank; so a layer that reads them, as `down` and th
 (W diag(u) up) z: a vector and a small matrix of the user. The logits are the network's, but for the rounding of sums in
 another order.
 
-Legend: U users, N items, X user columns and Y item columns of x0 (the bottom tower's among them), R ranks of a cross
+Legend: N items, X user columns and Y item columns of x0 (the bottom tower's among them), R ranks of a cross
 layer, K of those passed, side by side, O outputs of a layer, I its inputs, T tasks.
 """
 
@@ -50,19 +50,18 @@ class ServedNetwork:
         self._dtype = torch.bfloat16 if precision == "bf16" else head.weight.dtype
         self._saved_per_item, self._once = self._multiplications(num_user_columns)
 
-    def logits(self, user_UX: Tensor, item_NY: Tensor, *, num_items: Sequence[int]) -> Tensor:
-        """Return the logits of users' items, of each so many in order; shape [N, T]."""
-        users = _Users(user_UX, num_items)
+    def logits(self, user_X: Tensor, item_NY: Tensor) -> Tensor:
+        """Return the logits of a user's items; shape [N, T]."""
         cross_NY = item_NY = item_NY.to(self._dtype)
         passed: list[tuple[Tensor, Linear]] = []
         for down, up, user_up in zip(self._downs, self._ups, self._user_ups, strict=True):
-            ranks_NR = down.read(cross_NY, users, passed)
+            ranks_NR = down.read(cross_NY, user_X, passed)
             cross_NY = torch.addcmul(cross_NY, item_NY, up(ranks_NR))
             passed.append((ranks_NR, user_up))
-        deep = self._first.read(item_NY, users, [])
+        deep = self._first.read(item_NY, user_X, [])
         for layer in self._rest:
             deep = layer(deep.relu_())
-        return deep.add_(self._head.read(cross_NY, users, passed))
+        return deep.add_(self._head.read(cross_NY, user_X, passed))
 
     def pays(self, num_items: int) -> bool:
         """Return whether this takes fewer multiplications than the network itself for so many items of a user."""
@@ -76,25 +75,6 @@ class ServedNetwork:
         num_outputs = sum(reader.num_outputs for reader in (*readers, self._first))
         num_ranks = ranks_read[-1]
         return num_user_columns * (num_outputs + num_ranks) - mixed, num_user_columns * (num_outputs + mixed)
-
-
-class _Users:
-    """Users, and which items are whose."""
-
-    def __init__(self, user_UX: Tensor, num_items: Sequence[int]) -> None:
-        self.user_UX = user_UX
-        self.each = user_UX.unbind()
-        self._num_items = list(num_items)
-        self._num_items_U = torch.tensor(self._num_items, device=user_UX.device) if len(self.each) > 1 else None
-
-    def of_items(self, of_users_UO: Tensor) -> Tensor:
-        """Return for each item what its user has."""
-        assert self._num_items_U is not None, "there are several"
-        return of_users_UO.repeat_interleave(self._num_items_U, dim=0, output_size=sum(self._num_items))
-
-    def rows(self, of_items: Tensor) -> Sequence[Tensor]:
-        """Return each user's rows, without copying them."""
-        return (of_items,) if len(self.each) == 1 else torch.split(of_items, self._num_items)
 
 
 class _Layer:
@@ -120,21 +100,15 @@ class _Reader:
         self._bias_O = weight_OI.new_zeros(len(weight_OI)) if layer.bias is None else layer.bias.detach()
         self.num_outputs = len(weight_OI)
 
-    def read(self, cross_NY: Tensor, users: _Users, passed: Sequence[tuple[Tensor, Linear]]) -> Tensor:
-        """Return the layer's outputs, [N, O]; of each cross layer passed, its ranks, [N, R], and users' ups, [R, X]."""
+    def read(self, cross_NY: Tensor, user_X: Tensor, passed: Sequence[tuple[Tensor, Linear]]) -> Tensor:
+        """Return the layer's outputs, [N, O]; of each cross layer passed, its ranks, [N, R], and user's ups, [R, X]."""
         dtype = self._item.dtype
-        cross_NY = cross_NY.to(dtype)
-        if len(users.each) == 1:  # the usual request: no copy of what the user has for each item
-            read_NO = self._item(cross_NY, torch.addmv(self._bias_O, self._scaled_OX, users.each[0]))
-        else:
-            user_UO = torch.addmm(self._bias_O, users.user_UX, self._scaled_OX.T)
-            read_NO = self._item(cross_NY).add_(users.of_items(user_UO))
-        if passed and users.user_UX.shape[1]:
-            for place, (user_X, own_NO) in enumerate(zip(users.each, users.rows(read_NO), strict=True)):
-                met_OX = self._user_OX * user_X.to(dtype)
-                for ranks_NR, up in passed:
-                    mixing_OR = up(met_OX.to(up.dtype))
-                    own_NO.addmm_(users.rows(ranks_NR)[place].to(dtype), mixing_OR.T.to(dtype))
+        read_NO = self._item(cross_NY.to(dtype), torch.addmv(self._bias_O, self._scaled_OX, user_X))
+        if passed and len(user_X):
+            met_OX = self._user_OX * user_X.to(dtype)
+            for ranks_NR, up in passed:
+                mixing_OR = up(met_OX.to(up.dtype))
+                read_NO.addmm_(ranks_NR.to(dtype), mixing_OR.T.to(dtype))
         return read_NO
 
 

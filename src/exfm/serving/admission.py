@@ -34,15 +34,10 @@ class Admission:
         """Take so many at once."""
         self._model = model
         self._max_concurrency = max_concurrency
-        self._num_taken = self._num_beginning = 0
+        self._num_taken = 0
         self._num_come = 0
         self._doorway = asyncio.Lock()
         self._refused = REFUSED.labels(model=model)  # shows 0 before the first
-
-    @property
-    def num_beginning(self) -> int:
-        """Return the requests that were taken and are about to be begun."""
-        return self._num_beginning
 
     def take(self) -> None:
         """Take a request; `release` is called once it is answered or given up.
@@ -65,12 +60,8 @@ class Admission:
 
     async def begin(self) -> None:
         """Return when a request that was taken may be begun: all that have come by now were taken or refused, too."""
-        self._num_beginning += 1
-        try:
-            async with self._doorway:
-                await self._until_quiet()
-        finally:
-            self._num_beginning -= 1
+        async with self._doorway:
+            await self._until_quiet()
 
     async def _until_quiet(self) -> None:
         num_quiet, num_needed = 0, TURNS_ALONE

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from exfm.artifact.answers import AnswerForm
+from exfm.artifact.answers import SumsType
 from exfm.artifact.bundle import BundleManifest, tables_file
 from exfm.artifact.digests import verify_folder
 from exfm.artifact.hot_rows import hot_rows_file
@@ -30,7 +30,7 @@ def read_manifest(folder: Path, *, bundle_id: str = "") -> BundleManifest:
 
 
 def load_verified(
-    folder: Path, manifest: BundleManifest, *, shard: int, sums: AnswerForm = "fp32", device: torch.device = CPU
+    folder: Path, manifest: BundleManifest, *, shard: int, sums: SumsType = "fp32", device: torch.device = CPU
 ) -> ShardTables:
     """Return one shard's tables, whose files were verified; no other shard's are read.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from exfm.config import read_yaml
+from exfm.errors import ConfigError
 from exfm.serving.config import ServerConfig
 from exfm.serving.tls import TlsFolder
 
@@ -28,6 +29,20 @@ def server_parser(program: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--http-port", type=int, metavar="PORT", help="REST port, instead of the settings'")
     parser.add_argument("--grpc-port", type=int, metavar="PORT", help="gRPC port, instead of the settings'")
     return parser
+
+
+def parse(parser: argparse.ArgumentParser, kind: type[ServerConfig]) -> argparse.Namespace:
+    """Return the options of this process's command line.
+
+    Raises: ConfigError for one that an earlier release had, with what to do; SystemExit for another unknown one.
+    """
+    arguments, unknown = parser.parse_known_args()
+    for option in (one.split("=")[0] for one in unknown):
+        if remedy := kind.removed.get(option.removeprefix("--").replace("-", "_")):
+            raise ConfigError(f"{option} is no longer an option: {remedy}; run `exfm deploy` again if a pod says this")
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return arguments
 
 
 def tls_from(arguments: argparse.Namespace) -> TlsFolder | None:

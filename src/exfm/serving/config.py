@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
-from exfm.artifact.answers import AnswerForm
+from exfm.artifact.answers import SumsType
 from exfm.config import Config
 from exfm.models.config import Precision
 
@@ -24,31 +24,24 @@ Address = Annotated[
     StringConstraints(pattern=r"^(dns://[^\s:,/]+(:[0-9]{1,5})?/)?[^\s:,/]+:[0-9]{1,5}$"),
     AfterValidator(_check_ports),
 ]
-"""host:port; all addresses that DNS has for the host are servers of one shard (a headless Service). In gRPC's form
+"""host:port; all addresses that DNS has for the host are servers of one shard (a headless Service). With
 dns://SERVER:PORT/host:port, that DNS server is asked instead of the system's."""
 
 
-Transport = Literal["grpc", "stream"]
-"""From rankers to shards."""
-
-
 Device = Literal["cpu", "cuda"]
-
-
-SchedulingPolicy = Literal["other", "batch"]
-"""Linux's SCHED_OTHER or SCHED_BATCH."""
 
 
 LocalTablesMib = Annotated[int, Field(ge=0, le=1_048_576)]
 """MiB (2**20 bytes) of tables that a ranker holds itself; 0: none."""
 
 
-CacheMib = Annotated[int, Field(ge=0, le=65_536)]
-"""MiB (2**20 bytes) of items that a ranker has met; 0: none is kept."""
+_COMPUTED_ALONE = "each request is computed by itself; leave it out"
 
 
 class ServerConfig(Config):
     """Where a server listens, and how much a request may ask of it."""
+
+    removed: ClassVar[Mapping[str, str]] = {"max_batch_candidates": _COMPUTED_ALONE, "batch_wait_us": _COMPUTED_ALONE}
 
     host: Annotated[str, StringConstraints(min_length=1)] = "127.0.0.1"
     """Address that REST and gRPC bind to. Nothing but the line between ranker and shards (`--tls`) can be encrypted and
@@ -72,23 +65,6 @@ class ServerConfig(Config):
     device: Device = "cpu"
     """Where dense layers (a ranker's) and tables (a shard's, and a ranker's that holds them itself) lie: `cuda` is one
     NVIDIA GPU, whose memory must hold them. It has never been run: there was no GPU to try it on (2026-11)."""
-    max_batch_candidates: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Candidates of several requests that are computed by one call, a ranker's dense layers or a shard's lookups, 1 to
-    1,000,000; a request of more goes alone. 0, the default: each goes alone. While a batch is computed the server does
-    nothing else, on a CPU for some 10 to 150 us a candidate in a ranker (`shard_budget`). It is for GPUs, where
-    launches and copies cost more than multiplications, and was never run on one. On a CPU, eight requests of 64
-    candidates at a time (two shards, streams, two busy cores, 2026-11), a ranker's throughput and P50 as ratios to one
-    without were 1.02 and 1.01 with a wait of 0 and 1.16 and 0.87 with one of 10,000 us (1.2 and 4.9 requests a batch)
-    for 8 small tables, 1.02 and 1.01, and 1.02 and 0.97 (1.0 and 2.2) for a model like DRM1; those of a second ranker
-    without 1.00 to 1.03 and 0.96 to 1.03. Dense layers of eight requests of 512 took 1.1 to 1.2 times as long: they no
-    longer fit the caches. A shard's lookups for eight requests took 0.9 to 1.0 times the CPU time with 64 candidates,
-    and 1.9 to 2.6 times with 512 (39 and 52 tables, in int8)."""
-    batch_wait_us: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """Time for which a request waits for others that are under way, to be computed with them, in microseconds, 0 to
-    10,000; the server's thread is busy meanwhile. 0, the default: with those that are there at once, as those are that
-    came while others were computed. Whoever is alone never waits, and nobody longer than half of the time that is left.
-    A shard waits for those that gRPC begins one after another, some 100 us each; those of streams are there at once.
-    Counts with `max_batch_candidates` alone."""
     torch_threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads of one tensor operation; 1 to 256. 1, the default, answers most requests a core; more shorten those of
     large dense layers. With 2 on two cores, 512 candidates of a DRM3-like model took 0.55 of the time and 1.03 of the
@@ -110,38 +86,43 @@ class ServerConfig(Config):
 class ShardConfig(ServerConfig):
     """Settings of a shard."""
 
+    removed: ClassVar[Mapping[str, str]] = {
+        **ServerConfig.removed,
+        "scheduling_policy": "the kernel's default serves as well; leave it out",
+    }
+
     max_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 256
     """As any server's: so that eight rankers may each have their 32 under way; a lookup takes a tenth of a request's
     time."""
     stream_port: Port = 8082
-    """TCP port of streams, the faster way for rankers; 0 takes a free one."""
-    sums: AnswerForm = "fp32"
-    """How sums travel to rankers. `fp32`: as they were added up. `fp16`: rounded to half precision, in half the bytes;
-    a sum beyond 65,504 has none, and is an error. `rows`: not at all, but the rows themselves as they are kept, for the
-    ranker to add up to the same numbers, wherever they take less: with one id a bag and int8 tables of dim 16 or more,
-    under a third. Two shards, 512 candidates, two idle cores (2026-11), CPU time as ratio to one unsharded server,
-    by streams and by gRPC: of 257 tables fp32 1.20 and 1.60, fp16 1.16 and 1.35, rows 1.15 and 1.31."""
-    scheduling_policy: SchedulingPolicy = "other"
-    """How the kernel lets a shard run. `other`, the default: it may preempt who computes on the core that it wakes on.
-    `batch` (Linux alone, without privileges): it does not, and waits there for its turn, some milliseconds (estimate).
-    It is for shards on the cores of their ranker. 512 candidates, DRM3-like, two shards, streams, two cores of an Intel
-    Xeon (2026-11): P99 1.019 [1.002, 1.036] of the unsharded server's with `other`, 1.008 [0.983, 1.033] with `batch`,
-    P50 1.016 and 1.015."""
+    """TCP port of streams, by which rankers ask; 0 takes a free one."""
+    sums: SumsType = "fp32"
+    """How sums travel to rankers: `fp32` as they were added up, `fp16` rounded to half precision, in half the bytes. A
+    sum beyond 65,504 has no half precision, and is an error."""
     stream_silence_s: Annotated[int, Field(ge=8, le=600)] = 15
-    """Time within which a stream's handshake must end, and a whole frame come then and again, in seconds; 8 to 600. Who
-    takes longer is left. Rankers ping every 2 to 6 s; 64 MiB within 15 s are 4.5 MB/s."""
+    """Time within which a stream's handshake must end, and a whole frame come then and again, in seconds; 8 to 600. The
+    shard closes a connection that takes longer. Rankers ping every 2 to 6 s; 64 MiB within 15 s are 4.5 MB/s."""
 
-    @model_validator(mode="after")
-    def _check_rows(self) -> Self:
-        if self.sums == "rows" and self.device == "cuda":
-            raise ValueError("sums is 'rows', which are taken from the host's memory; set 'fp32' or 'fp16' for cuda")
-        return self
+    @field_validator("sums", mode="before")
+    @classmethod
+    def _refuse_rows(cls, sums: Any) -> Any:
+        if sums == "rows":
+            raise ValueError("rows no longer travel; set fp32 or fp16")
+        return sums
+
+
+_ANSWERED_ONCE = "a lookup is sent again only where its server is lost; leave it out"
 
 
 class RankerConfig(ServerConfig):
     """Settings of a ranker."""
 
     removed: ClassVar[Mapping[str, str]] = {
+        **ServerConfig.removed,
+        "transport": "rankers reach shards by streams; leave it out",
+        "cache_mib": "no cache of items is kept; leave it out, or hold tables by local_tables_mib",
+        "hedge_after_ms": _ANSWERED_ONCE,
+        "hedge_share": _ANSWERED_ONCE,
         "trace_folder": "`exfm shard statistics` counts request logs; set log_folder",
         "trace_max_requests": "`exfm shard statistics` counts request logs; set log_max_mib",
         "trace_max_mib": "`exfm shard statistics` counts request logs; set log_max_mib",
@@ -156,12 +137,8 @@ class RankerConfig(ServerConfig):
     MLPerf's layers, two threads of an AMD EPYC (2026-11), as ratios to fp32: 0.52 and, then by FBGEMM, 0.49, the user
     met once 0.56 and 0.44. int8 rounds all inputs of a layer by one scale, so a candidate that is far off coarsens the
     others' scores. `exfm bench precision` says what both cost a bundle in NE, on MovieLens-100K less than 0.01 %."""
-    transport: Transport = "grpc"
-    """How shards are reached: `grpc`, at their gRPC ports, where a service mesh or a proxy stands between; `stream`, at
-    their stream ports, which takes less CPU time and latency. Both encrypt and authenticate with `--tls`."""
     max_reconnect_backoff_ms: Annotated[int, Field(ge=100, le=60_000)] = 500
-    """Longest pause between two attempts to reach a lost shard, in milliseconds; 100 to 60,000. gRPC's own is 120,000:
-    a ranker would miss a shard for two minutes after it is back."""
+    """Pause between two attempts to reach a lost shard, in milliseconds; 100 to 60,000."""
     lookup_attempts: Annotated[int, Field(ge=1, le=5)] = 3
     """Times that a lookup is sent while its shard's servers cannot be reached, all within its deadline; 1 to 5. 1 never
     sends it again."""
@@ -181,28 +158,10 @@ class RankerConfig(ServerConfig):
     breaker_patience_ms: Annotated[int, Field(ge=0, le=600_000)] = 100
     """Time that a shard must have had for its silence to be a failure, in milliseconds, 0 to 600,000: callers in a
     hurry must not take a shard from all others."""
-    hedge_after_ms: Annotated[int, Field(ge=0, le=60_000)] = 0
-    """Time after which a lookup is sent once more, and the answer taken that comes first, in milliseconds, 1 to 60,000;
-    0, the default, never. It is for shards of several replicas: by streams another one gets it, by gRPC the one whose
-    turn it is. Take a time that few lookups take (`exfm_ranker_lookup_seconds`). While none takes as long it costs
-    little: P50 and CPU time 1.01 and 1.03 of those without by streams, 1.02 and 1.00 by gRPC, and those of a second
-    ranker without 0.99 and 0.97 to 0.98 (64 candidates, two busy cores, 2026-11)."""
-    hedge_share: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Share of a shard's lookups that may be sent once more, more than 0, at most 1: so much more work shards that are
-    slow get at most. What is not needed is saved, for 10 lookups in a row. With one of two servers hanging, four
-    clients and 50 ms (two busy cores, 2026-11), by streams 12 of 24 requests were late without, 10 of 49 with 0.1 and
-    none of 119 with 0.5; by gRPC 12 of 24, 11 of 34 and 9 of 42."""
     local_tables_mib: LocalTablesMib = 0
     """Memory for whole tables of items, as the bundle encodes them, for which no shard is asked, in MiB (2**20 bytes),
     1 to 1,048,576. 0, the default: none is held. Those of fewest rows are taken, out of the shards' files, which must
-    be where the ranker's are. With 4 MiB, 35 of 52 tables, a model like DRM1 got 71 % fewer bytes of sums, and took
-    0.78 of the CPU time by gRPC, 0.92 by streams (512 candidates, loopback, before huge pages; chance: 0.97 to 1.07);
-    one of 12 small tables with 64 candidates took 1.08. A ranker that holds all tables takes none."""
-    cache_mib: CacheMib = 0
-    """Memory for items met before, whose embeddings are not asked for again, in MiB (2**20 bytes), 1 to 65,536: 4 B
-    a dim of all tables of items, and 48 B. 0, the default: none is kept. An item is met again if all of its ids are the
-    same. With 0.86 of 512 items known, a model like DRM1 took 0.87 of the CPU time by gRPC and 0.94 by streams; where
-    none is known, 1.05 by streams (loopback, small dense layers; chance: 1.00)."""
+    be where the ranker's are. A ranker that holds all tables takes none."""
     log_folder: str = ""
     """Folder, new or not, in which each start of a ranker logs requests that it answers, ids as they came, for `exfm
     shard statistics` and `exfm ingest log`. In a pod a volume, or a folder below /tmp, which goes with the pod. Empty,
@@ -227,13 +186,6 @@ class RankerConfig(ServerConfig):
     def _check_device(self) -> Self:
         if self.dense_precision == "int8" and self.device == "cuda":
             raise ValueError("dense_precision is 'int8', in which CPUs alone multiply; set 'bf16' or 'fp32' for cuda")
-        if self.dense_precision == "int8" and self.max_batch_candidates:
-            raise ValueError(
-                "dense_precision is 'int8', which rounds all inputs of a layer by one scale, so scores would depend on "
-                "other requests of a batch; set max_batch_candidates to 0, or 'bf16' or 'fp32'"
-            )
-        if self.cache_mib and self.device == "cuda":
-            raise ValueError("cache_mib is set, but what is kept lies in the host's memory; set it to 0 for cuda")
         return self
 
 

@@ -32,7 +32,7 @@ from exfm.serving.wire import INFER_METHOD
 
 
 class StatusInterceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # kserve ships no types
-    """Gives every error its status, also a message that cannot be read: gRPC alone says UNKNOWN, and logs a trace."""
+    """Gives every error its status, also a message that cannot be read: gRPC's own is UNKNOWN and a traceback."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return what handles a call; the arguments are gRPC's."""

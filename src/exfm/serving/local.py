@@ -16,7 +16,7 @@ from exfm.artifact.manifest import write_json
 from exfm.errors import ServingError
 from exfm.serving.client import ask
 from exfm.serving.config import LocalConfig, RankerConfig, ServerConfig, ShardConfig
-from exfm.serving.processes import LOOPBACK, ServerProcess, claim_ports, start_process, stop_processes
+from exfm.serving.processes import LOOPBACK, ServerProcess, Start, claim_ports, start_process, stop_processes
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
@@ -26,7 +26,7 @@ PORT_OPTIONS = ("--http-port", "--grpc-port", "--stream-port")
 
 RANKER, SHARD, LOCAL = RankerConfig(), ShardConfig(), LocalConfig()
 
-_POLL_S = 0.05
+_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class LocalServing:
     rest_url: str
     grpc_address: str
     shard_addresses: tuple[str, ...]
-    """gRPC's; none if the ranker holds all tables itself."""
+    """gRPC's, for a lookup by hand; none if the ranker holds all tables itself."""
     lookup_addresses: tuple[str, ...]
-    """Where the ranker reaches the shards, by its transport."""
+    """Where the ranker reaches the shards: their streams."""
     shard_urls: tuple[str, ...]
     """REST's, for health and metrics."""
     servers: list[ServerProcess]
@@ -78,6 +78,7 @@ def serve_local(
     ranker: RankerConfig = RANKER,
     shard: ShardConfig = SHARD,
     is_sharded: bool = True,
+    start: Start = start_process,
 ) -> Iterator[LocalServing]:
     """Yield a bundle's ranker and shards when all are ready, and stop them when the block ends.
 
@@ -88,7 +89,7 @@ def serve_local(
 
     Raises: BundleError, ConfigError if a port is in use, ServingError if a server does not become ready.
     """
-    settings = _Settings(ranker, shard, is_sharded=is_sharded)
+    settings = _Settings(ranker, shard, is_sharded=is_sharded, start=start)
     with _serve(bundle, settings, http_port=http_port, grpc_port=grpc_port, stop=_StopFlag()) as serving:
         yield serving
 
@@ -100,6 +101,7 @@ class _Settings:
     ranker: RankerConfig
     shard: ShardConfig
     is_sharded: bool = True
+    start: Start = start_process
 
 
 @contextmanager
@@ -111,7 +113,6 @@ def _serve(
     flat = claim_ports([http_port, grpc_port, *([0, 0, 0] * num_shards)])
     shard_ports = [tuple(flat[at : at + 3]) for at in range(2, len(flat), 3)]
     http_port, grpc_port = flat[:2]
-    reached_at = 2 if settings.ranker.transport == "stream" else 1
     serving = LocalServing(
         model_name=manifest.name,
         bundle_id=manifest.bundle_id,
@@ -119,14 +120,14 @@ def _serve(
         grpc_address=f"{LOOPBACK}:{grpc_port}",
         shard_urls=tuple(f"http://{LOOPBACK}:{ports[0]}" for ports in shard_ports),
         shard_addresses=tuple(f"{LOOPBACK}:{ports[1]}" for ports in shard_ports),
-        lookup_addresses=tuple(f"{LOOPBACK}:{ports[reached_at]}" for ports in shard_ports),
+        lookup_addresses=tuple(f"{LOOPBACK}:{ports[2]}" for ports in shard_ports),
         servers=[],
     )
     with tempfile.TemporaryDirectory(prefix="exfm-serve-") as scratch:
         try:
             commands = _commands(serving, bundle, settings, [(http_port, grpc_port), *shard_ports], Path(scratch))
             for name, arguments in commands.items():
-                serving.servers.append(start_process(name, arguments, log=Path(scratch) / f"{name}.log"))
+                serving.servers.append(settings.start(name, arguments, log=Path(scratch) / f"{name}.log"))
             _wait_until_ready(serving, stop=stop)
             yield serving
         finally:

@@ -5,7 +5,7 @@ The messages are typed Any: kserve and its generated code ship no types that myp
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,6 @@ from exfm.serving.wire import (
     num_elements_of,
     number_type,
     raw_view,
-    split_raw_outputs,
     tensor_from_bytes,
     with_raw_outputs,
 )
@@ -39,18 +38,6 @@ class RawResponse:
 
     head: Any
     raw: Sequence[bytes | memoryview]
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> Self:
-        """Return what was serialized, whoever did it.
-
-        Raises: google.protobuf.message.DecodeError.
-        """
-        rest, raw = split_raw_outputs(content)
-        head = pb.ModelInferResponse.FromString(rest)
-        beside = raw or tuple(head.raw_output_contents)
-        head.ClearField("raw_output_contents")
-        return cls(head, beside)
 
     def to_bytes(self) -> bytes:
         """Return it serialized, as protobuf does it."""
@@ -74,8 +61,6 @@ def tensors_of(message: Any, *, max_ids: int | None = None) -> dict[str, Tensor]
             ),
             max_ids=max_ids,
         )
-    if isinstance(message, RawResponse):
-        return _tensors(message.head.outputs, message.raw)
     if isinstance(message, pb.ModelInferRequest):
         return _tensors(message.inputs, message.raw_input_contents)
     return _tensors(message.outputs, message.raw_output_contents)

@@ -2,8 +2,7 @@
 
 Models compute in the event loop, not in a thread: encoding and scoring 64 candidates take 0.6 ms, but handing them to a
 thread and back raised the median request from 3.5 to 7 ms and its CPU time from 2.4 to 8 ms (two CPU cores, 2026-11),
-because the threads wait for each other's GIL. The limits on a request bound how long the loop is held; where requests
-are computed together, those on a batch.
+because the threads wait for each other's GIL. The limits on a request bound how long the loop is held.
 """
 
 from abc import abstractmethod

@@ -2,23 +2,59 @@
 
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from exfm.environment import compute_environment
 from exfm.errors import ConfigError, ServingError
 
 LOOPBACK = "127.0.0.1"
 
+FREE_PORTS = range(10_000, 32_768)
+"""Where free ports are taken from: below those that Linux gives to clients' connections."""
+
 _LOG_LINES_SHOWN = 8
-_POLL_S = 0.1
+_POLL_S = 0.02
 _PR_SET_PDEATHSIG = 1
+_PORT_CLASSES = 64
+"""Processes that start servers at the same moment take ports of different classes, but for one in so many."""
+
+
+class Process(Protocol):
+    """What a server's owner needs of subprocess.Popen."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None:
+        """Return the exit code, as far as it is known."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while the process runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code once the process has ended.
+
+        Raises: subprocess.TimeoutExpired.
+        """
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal, unless the process has ended."""
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +62,7 @@ class ServerProcess:
     """One running server."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: Process
     log: Path
     """What it wrote to stdout and stderr."""
 
@@ -52,6 +88,13 @@ class ServerProcess:
             if time.monotonic() > give_up_s:
                 raise ServingError(f"{self.name} was not ready within {timeout_s:.0f} s")
             time.sleep(_POLL_S)
+
+
+class Start(Protocol):
+    """Starts a server's program, as `start_process` does."""
+
+    def __call__(self, name: str, arguments: Sequence[str], *, log: Path) -> ServerProcess:
+        """Return the running program; the arguments are those of `python -m`."""
 
 
 def start_process(name: str, arguments: Sequence[str], *, log: Path) -> ServerProcess:
@@ -94,19 +137,26 @@ def claim_ports(wanted: Sequence[int]) -> list[int]:
 
     Raises: ConfigError if a port is in use.
     """
-    sockets: list[socket.socket] = []
-    try:
-        for port in wanted:
-            try:
-                sockets.append(socket.create_server((LOOPBACK, port)))
-            except OSError as error:
-                raise ConfigError(
-                    f"port {port} on {LOOPBACK} cannot be had ({error.strerror}); give another port"
-                ) from error
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    with ExitStack() as taken:
+        return [taken.enter_context(_bound(port)).getsockname()[1] for port in wanted]
+
+
+def _bound(port: int) -> socket.socket:
+    """Return a socket on this loopback port; of 0 on a free one.
+
+    Raises: ConfigError if there is none.
+    """
+    candidates = [port]
+    if port == 0:
+        candidates = [one for one in FREE_PORTS if one % _PORT_CLASSES == os.getpid() % _PORT_CLASSES]
+        random.shuffle(candidates)
+    for candidate in candidates:
+        try:
+            return socket.create_server((LOOPBACK, candidate))
+        except OSError as error:
+            problem = error
+    what = f"port {port}" if port else f"any of {len(candidates)} free ports"
+    raise ConfigError(f"{what} on {LOOPBACK} cannot be had ({problem.strerror}); give another port") from problem
 
 
 def _end_with_parent() -> Callable[[], None] | None:

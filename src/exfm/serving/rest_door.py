@@ -49,7 +49,7 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
         self._infers = infers
 
     async def ready(self) -> JSONResponse:
-        """Return whether all models are ready: 200 if so, else 503; KServe's own logs a trace at every 503."""
+        """Return whether all models are ready: 200 if so, else 503; KServe's own logs a traceback at every 503."""
         ready = await self._models.ready()
         return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
 

@@ -83,4 +83,4 @@ def _message_of(error: BaseException, status: Status) -> str:
     if status is not _INTERNAL or isinstance(error, ExfmError):
         return str(error).encode("ascii", "backslashreplace").decode()[:MAX_MESSAGE_CHARACTERS]
     logger.error("internal error", exc_info=error)
-    return "internal error; the server's log has its trace"
+    return "internal error; the server's log has its traceback"

@@ -107,11 +107,6 @@ def server_credentials(folder: TlsFolder) -> Any:
     return grpc.dynamic_ssl_server_credentials(current(), current, require_client_authentication=True)
 
 
-def channel_credentials(files: TlsFiles) -> Any:
-    """Return gRPC's credentials of a client; unlike a server's, they stay as they are as long as the channel does."""
-    return grpc.ssl_channel_credentials(files.authorities, files.key, files.certificate)
-
-
 def _place(folder: Path) -> Path:
     """Return where a folder's files are: Kubernetes replaces all three at once, by turning a link to what stays."""
     links = folder / "..data"

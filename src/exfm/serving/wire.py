@@ -116,26 +116,6 @@ def with_raw_outputs(head: bytes, raw: Sequence[bytes | memoryview]) -> bytes:
     return b"".join(parts)
 
 
-def split_raw_outputs(message: bytes) -> tuple[bytes, tuple[memoryview, ...]]:
-    """Return a serialized ModelInferResponse without its raw contents, and these, uncopied.
-
-    One that protobuf must judge, since it is cut short or has fields that are not the protocol's, comes back whole.
-    """
-    view, rest, raw, start = memoryview(message), list[memoryview](), list[memoryview](), 0
-    while start < len(view):
-        tag = view[start]
-        size_bytes, at = varint_at(view, start + 1)
-        end = at + size_bytes
-        if tag & _TYPE != _HAS_LENGTH or tag >= 0x80 or end > len(view):
-            return message, ()
-        if tag == _RAW_OUTPUT_TAG:
-            raw.append(view[at:end])
-        else:
-            rest.append(view[start:end])
-        start = end
-    return b"".join(rest), tuple(raw)
-
-
 def varint_at(content: bytes | memoryview, at: int, *, max_bytes: int = MAX_SIZE_BYTES) -> tuple[int, int]:
     """Return protobuf's number at a place, and where it ends; behind the end if it is cut short or longer."""
     if at < len(content) and content[at] < 0x80:  # as nearly all are

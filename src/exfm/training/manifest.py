@@ -8,7 +8,7 @@ from exfm.artifact.manifest import Manifest
 from exfm.config import Config
 from exfm.metrics import Quality
 from exfm.models.config import ModelConfig
-from exfm.schema import Schema
+from exfm.schema import WrittenSchema
 from exfm.training.config import TrainingConfig
 
 ALONE = "alone"
@@ -42,7 +42,7 @@ class ModelManifest(Manifest):
 
     kind: Literal["foundation", "vertical"]
     name: str
-    feature_schema: Schema
+    feature_schema: WrittenSchema
     """The part of the log's schema that the model uses."""
     domains: tuple[str, ...] = ()
     """Whose examples it learned from; empty: all."""

@@ -97,7 +97,6 @@ def serving(bundle: Path, *, threads: int, precision: Precision, way: Way | None
     ranker = RankerConfig(
         torch_threads=threads,
         dense_precision=precision,
-        transport="stream",
         local_tables_mib=asked.local_tables_mib,
         default_deadline_ms=DEADLINE_MS,
     )

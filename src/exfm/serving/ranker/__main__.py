@@ -4,7 +4,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from exfm.config import describe
 from exfm.errors import ConfigError
-from exfm.serving.command_line import config_from, server_parser, tls_from
+from exfm.serving.command_line import config_from, parse, server_parser, tls_from
 from exfm.serving.config import Address, RankerConfig
 from exfm.serving.ranker.model import RankerModel
 from exfm.serving.server import exit_with_message, run
@@ -17,14 +17,12 @@ def main() -> None:
         "--shards",
         required=True,
         metavar="HOST:PORT,...",
-        help="the shards' addresses, in order, with the port of the transport; behind each name may be several servers "
-        "of that shard. Empty: this server holds all tables itself",
+        help="the shards' stream addresses, in order; behind each name may be several servers of that shard. Empty: "
+        "this server holds all tables itself",
     )
-    parser.add_argument("--transport", choices=["grpc", "stream"], help="to the shards, instead of the settings'")
     parser.add_argument("--when-shard-fails", choices=["fail", "degrade"], help="instead of the settings'")
-    for option in ("--local-tables-mib", "--cache-mib"):
-        parser.add_argument(option, type=int, metavar="MIB", help="instead of the settings'")
-    arguments = parser.parse_args()
+    parser.add_argument("--local-tables-mib", type=int, metavar="MIB", help="instead of the settings'")
+    arguments = parse(parser, RankerConfig)
     config = config_from(arguments, RankerConfig)
     shards = _addresses(arguments.shards)
     tls = tls_from(arguments)  # for the shards; this server's own doors are not encrypted

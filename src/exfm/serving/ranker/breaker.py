@@ -12,7 +12,6 @@ from exfm.errors import DeadlineError, OverloadedError, RequestError, ShardUnava
 from exfm.models.scoring import NetSums
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
-from exfm.serving.ranker.hedging import Hedge
 from exfm.serving.ranker.link import ShardCall, ShardLink
 from exfm.serving.ranker.lookup_metrics import LookupMetrics
 
@@ -25,8 +24,8 @@ MISSING = Counter(
 )
 
 ALMOST_S, ALMOST_SHARE = 0.005, 0.01
-"""Time from a deadline, or share of the time allowed, that is none to another clock: gRPC breaks a request off at its
-client's deadline, of which it sends three digits. Who hears of that much later was busy, and may have an answer."""
+"""Time from a deadline, in seconds or as a share of the time allowed, within which another clock may see the deadline:
+gRPC breaks a request off at its client's deadline, of which it sends three digits."""
 
 
 class Pass(Enum):
@@ -92,7 +91,6 @@ class GuardedShard:
 
     def __init__(self, link: ShardLink, *, config: RankerConfig) -> None:
         self._link = link
-        self._shard = Hedge(link, config=config) if config.hedge_after_ms and link.has_servers else link
         self._config = config
         self._breaker = Breaker(failures=config.breaker_failures, pause_s=config.breaker_pause_ms * 1e-3)
         self._missing = MISSING.labels(shard=str(link.shard.shard))
@@ -114,7 +112,7 @@ class GuardedShard:
             raise ShardUnavailableError(f"{self} cannot be reached (not asked for a while, since {self._problem})")
         asked_s = time.perf_counter()
         try:
-            sums = await self._shard.sums(call)
+            sums = await self._link.sums(call)
         except asyncio.CancelledError:
             if _is_over(call.deadline):
                 self._silent(self._link.late(call.deadline), admitted, had_ms=had_ms)

@@ -4,12 +4,9 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import grpc
-import numpy as np
-import numpy.typing as npt
-import torch
 from prometheus_client import Counter
 
 from exfm.errors import (
@@ -20,7 +17,6 @@ from exfm.errors import (
     ShardUnavailableError,
     VersionMismatchError,
 )
-from exfm.models.carried_rows import Carried
 from exfm.models.lookup import LookupBags
 from exfm.models.scoring import NetSums, Scorer
 from exfm.schema import NETS, Net
@@ -39,45 +35,27 @@ MISMATCHED = Counter(
 NetBags = Mapping[Net, LookupBags]
 """What a shard is asked for, of each net that it has lookups of."""
 
-NetAnswers = Mapping[Net, torch.Tensor]
-"""Each net's sums, [B, E], or uint8 [n]: the rows that they are of."""
-
 NO_ANSWER = (ShardUnavailableError, DeadlineError, OverloadedError)
 """What a shard's failure is that another moment, or another server, may mend: the bundle and the request are right."""
 
 LOG_AGAIN_S = 60.0
 """Pause between two lines of a log about the same trouble."""
 
-_TOO_LARGE = "message larger than max"
-"""What gRPC says at either end of one beyond max_message_bytes, by a status that also means too many requests."""
-
 
 @dataclass(frozen=True)
 class ShardId:
     """Which shard of which bundle."""
 
-    model: str
     bundle_id: str
     shard: int
     dims: Mapping[Net, int]
     """E of each net, of the lookups that it is asked for."""
-    row_bytes: Mapping[Net, npt.NDArray[np.int64]] = field(compare=False, repr=False)
-    """What a row takes, of each of those lookups."""
 
     @classmethod
     def of(cls, scorer: Scorer, shard: int) -> "ShardId":
         """Return a shard of the bundle that a scorer is for."""
-        lookups = {net: scorer.lookups(shard, net) for net in NETS}
-        return cls(
-            scorer.manifest.name,
-            scorer.manifest.bundle_id,
-            shard,
-            dims={net: sum(lookup.dim for lookup in of_net) for net, of_net in lookups.items()},
-            row_bytes={
-                net: np.array([lookup.row_bytes for lookup in of_net], dtype=np.int64)
-                for net, of_net in lookups.items()
-            },
-        )
+        dims = {net: sum(lookup.dim for lookup in scorer.lookups(shard, net)) for net in NETS}
+        return cls(scorer.manifest.bundle_id, shard, dims=dims)
 
 
 @dataclass(frozen=True)
@@ -88,16 +66,10 @@ class ShardCall:
     deadline: Deadline
     stopwatch: ShardStopwatch | None = None
     """What takes the lookup's time, if anybody wants to know."""
-    asked: set[object] = field(default_factory=set)
-    """Servers that have it to look up, of all that send it. Who can choose asks another, if there is one, and adds
-    it."""
 
 
 class ShardLink(ABC):
     """A shard, and what speaks to it."""
-
-    has_servers = True
-    """Whether there are servers, hence perhaps another one to ask."""
 
     def __init__(self, shard: ShardId, address: str) -> None:
         self.shard = shard
@@ -132,34 +104,23 @@ class ShardLink(ABC):
     async def close(self) -> None:
         """Let go of the shard; what is under way is broken off."""
 
-    def sums_in(self, answers: NetAnswers, bags: NetBags, *, bundle_id: str) -> NetSums:
-        """Return the sums in a shard's answer, if it is from this bundle and has the shapes that these bags ask for.
+    def check(self, sums: NetSums, bags: NetBags, *, bundle_id: str) -> None:
+        """Return if a shard's sums are from this bundle and have the shapes that these bags ask for.
 
         Raises: VersionMismatchError; ServingError if it is malformed.
         """
         if bundle_id != self.shard.bundle_id:
             raise VersionMismatchError(f"{self} answered from bundle {bundle_id!r}, expected {self.shard.bundle_id}")
-        expected = {net: self._shape(bags[net], net, answers.get(net)) for net in bags}
-        found = {net: tuple(of_net.shape) for net, of_net in answers.items()}
+        expected = {net: (of_net.num_rows, self.shard.dims[net]) for net, of_net in bags.items()}
+        found = {net: tuple(of_net.shape) for net, of_net in sums.items()}
         if found != expected:
-            raise ServingError(f"{self} answered sums or rows of shapes {found}, expected {expected}")
-        return {
-            net: Carried(of_net, bags[net]) if of_net.dtype == torch.uint8 else of_net
-            for net, of_net in answers.items()
-        }
-
-    def _shape(self, bags: LookupBags, net: Net, answer: torch.Tensor | None) -> tuple[int, ...]:
-        if answer is not None and answer.dtype == torch.uint8:
-            return (bags.rows_bytes(self.shard.row_bytes[net]),)
-        return (bags.num_rows, self.shard.dims[net])
+            raise ServingError(f"{self} answered sums of shapes {found}, expected {expected}")
 
     def error(self, code: grpc.StatusCode, details: str, deadline: Deadline) -> ServingError | RequestError:
         """Return what a shard's status means to a ranker's caller."""
         match code:
             case grpc.StatusCode.OUT_OF_RANGE:
                 return RequestError(f"{self} refused: {details}")
-            case grpc.StatusCode.RESOURCE_EXHAUSTED if _TOO_LARGE in details:
-                return self.too_much(details)
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
                 return ShardUnavailableError(f"{self} cannot be reached ({details}); try again when it is back")
             case grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -14,8 +14,6 @@ from exfm.serving.tracing.stopwatch import timed
 class LocalLink(ShardLink):
     """One shard's tables, looked up where they are asked for."""
 
-    has_servers = False
-
     def __init__(self, tables: ShardTables, scorer: Scorer, *, shard: int, num_turns: int = 0) -> None:
         """Look up after so many turns of the event loop, in which other shards are asked."""
         super().__init__(ShardId.of(scorer, shard), "this server")

@@ -8,7 +8,7 @@ from exfm.serving.ranker.link import NetBags
 
 SECONDS = Histogram("exfm_ranker_lookup_seconds", "Time until a shard's sums were there", ["shard"], buckets=BUCKETS_S)
 KEYS = Counter("exfm_ranker_lookup_keys", "Keys that a shard gave sums of", ["shard"])
-BYTES = Counter("exfm_ranker_lookup_bytes", "Sums that a shard gave, or rows to add up, in bytes", ["shard"])
+BYTES = Counter("exfm_ranker_lookup_bytes", "Sums that a shard gave, in bytes", ["shard"])
 
 
 class LookupMetrics:

@@ -20,24 +20,17 @@ from exfm.features.batch import NetBatches
 from exfm.features.oip import answer_parameters, require_numbers
 from exfm.features.request import RequestEncoder, input_specs
 from exfm.features.typed_request import ITEMS, to_inputs
-from exfm.models.carried_rows import Carried
-from exfm.models.dense_part import Unscored
 from exfm.models.device import CPU, device_of
 from exfm.models.linear import has_bf16
 from exfm.models.local_tables import choose_local_tables
-from exfm.models.pooling import side_by_side
 from exfm.models.scoring import NetSums, Scorer
 from exfm.models.shard_tables import ShardTables
-from exfm.schema import Net
 from exfm.serving.bundle_part import load_verified, load_verified_locals, read_manifest, verify_files
 from exfm.serving.call import Answer, Call, Deadline
 from exfm.serving.config import RankerConfig
 from exfm.serving.model import ServedModel
-from exfm.serving.ranker.batching import Batcher, Score
 from exfm.serving.ranker.breaker import GuardedShard
-from exfm.serving.ranker.grpc_link import GrpcLink
-from exfm.serving.ranker.known_items import KnownItems
-from exfm.serving.ranker.link import NetBags, ShardId, ShardLink
+from exfm.serving.ranker.link import ShardId, ShardLink
 from exfm.serving.ranker.local_link import LocalLink
 from exfm.serving.ranker.readiness import ATTEMPT_S, Golden, check_scores, read_golden, until_reached
 from exfm.serving.ranker.shards import TURNS_TO_SEND, Shard, ask_all
@@ -51,8 +44,6 @@ if TYPE_CHECKING:
     from exfm.serving.ranker.request_log import RequestLog
 
 logger = logging.getLogger(__name__)
-
-LINKS: dict[str, type[GrpcLink] | type[StreamLink]] = {"grpc": GrpcLink, "stream": StreamLink}
 
 DEGRADED = Counter("exfm_ranker_degraded_answers", "Answers with fallback rows in the place of rows of a shard")
 
@@ -92,8 +83,6 @@ class RankerModel(ServedModel):
                 "or set 'fail'"
             )
         self._scorer = scorer
-        self._known = KnownItems(manifest.feature_schema, cache_mib=config.cache_mib)
-        self._batcher = Batcher(scorer.scores_together, model=manifest.name, config=config)
         self._encoder = RequestEncoder(manifest.feature_schema)
         self._golden = golden
         self._shards = shards
@@ -152,7 +141,7 @@ class RankerModel(ServedModel):
         if isinstance(one, ShardTables):
             has_others = any(isinstance(other, str) for other in self._shards)
             return LocalLink(one, self._scorer, shard=shard, num_turns=TURNS_TO_SEND if has_others else 0)
-        return LINKS[self.config.transport](ShardId.of(self._scorer, shard), one, tls=tls, config=self.config)
+        return StreamLink(ShardId.of(self._scorer, shard), one, tls=tls, config=self.config)
 
     def background(self) -> list[Coroutine[Any, Any, None]]:
         """Return what becomes ready, and what keeps the links good."""
@@ -199,11 +188,7 @@ class RankerModel(ServedModel):
         with timed(stopwatch, Layer.ENCODE):
             batches = self._encode(payload)
         deadline = payload.deadline
-        # One that is timed is scored alone, and nobody waits for it: others' time would be in its own.
-        with self._batcher.under_way(alone=stopwatch is not None) as score:
-            answer = await self._answer(
-                batches, self._guarded, deadline, score, may_miss=self._degrades, stopwatch=stopwatch
-            )
+        answer = await self._answer(batches, self._guarded, deadline, may_miss=self._degrades, stopwatch=stopwatch)
         deadline.check("scores were computed")
         require_numbers(answer.outputs)
         if answer.parameters["degraded"]:
@@ -217,7 +202,6 @@ class RankerModel(ServedModel):
         batches: NetBatches,
         shards: Sequence[Shard],
         deadline: Deadline,
-        score: Score,
         *,
         may_miss: bool,
         stopwatch: Stopwatch | None = None,
@@ -229,39 +213,24 @@ class RankerModel(ServedModel):
                 return self._scorer.bottom(batches)
 
         with timed(stopwatch, Layer.ROUTE):
-            recalled = self._known.recall(batches)
-            asked = batches if recalled is None else recalled.asked
-            bags = self._scorer.bags_for(asked)
+            bags = self._scorer.bags_for(batches)
         for_shards = deadline.share(self.config.shard_budget) if may_miss else deadline
         found, bottom_NY = await ask_all(
             shards, bags, deadline=for_shards, meanwhile=bottom, may_miss=may_miss, stopwatch=stopwatch
         )
         deadline.check("shards were asked")
-        has_rows = any(isinstance(of_net, Carried) for of_shard in found for of_net in (of_shard or {}).values())
-        with timed(stopwatch, Layer.EMBEDDING if has_rows else Layer.DENSE):
-            pooled, tables = self._pooled(asked, bags, found)
         with timed(stopwatch, Layer.DENSE):
-            if recalled is not None:
-                new_ME = side_by_side(pooled["item"])
-                pooled["item"] = [self._known.complete(recalled, new_ME, is_kept=not tables)]
-            unscored = Unscored(pooled, bottom_NY, batches.num_candidates)
-            scores_NT = await score(unscored, deadline)
+            sums, replaced = list[NetSums](), set[str]()
+            for shard, of_shard in enumerate(found):
+                if of_shard is None:
+                    of_shard = self._scorer.stand_in(bags[shard], shard=shard)
+                    replaced |= self._scorer.tables_asked(bags[shard], shard=shard)
+                sums.append(of_shard)
+            scores_NT = self._scorer.scores(batches, sums, bottom_NY)
         return Answer(
             outputs={task: scores_NT[:, column] for column, task in enumerate(self._scorer.manifest.tasks)},
-            parameters=answer_parameters(tables),
+            parameters=answer_parameters(replaced),
         )
-
-    def _pooled(
-        self, asked: NetBatches, bags: Sequence[NetBags], found: Sequence[NetSums | None]
-    ) -> tuple[dict[Net, list[Tensor]], set[str]]:
-        """Return what was asked for, and the tables of which something had to be made up."""
-        missing = [shard for shard, of_shard in enumerate(found) if of_shard is None]
-        sums = [
-            self._scorer.stand_in(bags[shard], shard=shard) if of_shard is None else of_shard
-            for shard, of_shard in enumerate(found)
-        ]
-        tables = set[str]().union(*(self._scorer.tables_asked(bags[shard], shard=shard) for shard in missing))
-        return self._scorer.pooled(asked, sums), tables
 
     async def _become_ready(self) -> None:
         """Return when the shards were reached and gave the golden scores; from then on the model is ready.
@@ -280,8 +249,7 @@ class RankerModel(ServedModel):
         deadline = Deadline.after(ATTEMPT_S)
         if self._golden is not None:
             call = Call(self._golden.tensors, deadline=deadline, model_version=self.bundle_id)
-            with self._batcher.under_way(alone=True) as score:
-                answer = await self._answer(self._encode(call), self._links, deadline, score, may_miss=False)
+            answer = await self._answer(self._encode(call), self._links, deadline, may_miss=False)
             difference = check_scores(
                 answer.outputs, expected=self._golden.scores, precision=self.config.dense_precision
             )

@@ -12,8 +12,8 @@ from exfm.serving.tracing.stopwatch import Stopwatch, timed
 
 Found = TypeVar("Found")
 
-TURNS_TO_SEND = 5
-"""Turns of the event loop in which gRPC sends a request, one of them for hedging; a stream needs one or two."""
+TURNS_TO_SEND = 2
+"""Turns of the event loop in which a stream sends a request: its task's own, and uvloop's for what was written."""
 
 
 class Shard(Protocol):

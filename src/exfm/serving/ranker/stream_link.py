@@ -14,7 +14,6 @@ from exfm.errors import RequestError, ServingError, ShardUnavailableError, Versi
 from exfm.models.scoring import NetSums
 from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
-from exfm.serving.connections import CONNECT_MS
 from exfm.serving.ranker.link import ShardCall, ShardId, ShardLink
 from exfm.serving.ranker.stream_connection import Place, ShardConnection
 from exfm.serving.stream.connection import new_staging
@@ -33,7 +32,7 @@ Problem = tuple[grpc.StatusCode, str]
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S = CONNECT_MS * 1e-3
+CONNECT_S = 2.0
 """Time for an attempt to connect, or to look a name up, before it is given up."""
 RESOLVE_S = 5.0
 """Pause between two lookups of a name all of whose servers are connected: so long an added one waits for its share."""
@@ -56,7 +55,7 @@ class StreamLink(ShardLink):
         self._retired: set[ShardConnection] = set()
         self._places: tuple[Place, ...] = ()
         self._next_lookup_s = 0.0
-        self._turns, self._turns_of_others = count(), count()
+        self._turns = count()
         self._next_request = 0
         self._problem: Problem = (grpc.StatusCode.UNAVAILABLE, "no connection yet")
         self._retry_at_s = 0.0
@@ -69,11 +68,12 @@ class StreamLink(ShardLink):
 
         A lookup changes nothing, so one that met a lost server is sent again to another, within its deadline.
         """
+        asked: set[ShardConnection] = set()
         for number in range(self._config.lookup_attempts):
-            connection = self._next_connection(call.asked) or await self._connected(call.deadline)
+            connection = self._next_connection(asked) or await self._connected(call.deadline)
             if number:
                 self._retried.inc()
-            call.asked.add(connection)
+            asked.add(connection)
             try:
                 return await self._ask(connection, call)
             except ConnectionError as error:
@@ -137,8 +137,9 @@ class StreamLink(ShardLink):
             status, details = self._parsed(read_error, answer)
             raise self.error(_STATUSES.get(status, grpc.StatusCode.UNKNOWN), details, call.deadline)
         bundle_id, answers = self._parsed(read_answer, answer)
-        tensors = {net: torch.from_numpy(of_net) for net, of_net in answers.items()}
-        return self.sums_in(tensors, call.bags, bundle_id=bundle_id)
+        sums = {net: torch.from_numpy(of_net) for net, of_net in answers.items()}
+        self.check(sums, call.bags, bundle_id=bundle_id)
+        return sums
 
     def _parsed(self, read: Callable[[Frame], Parsed], answer: Frame) -> Parsed:
         try:
@@ -146,12 +147,11 @@ class StreamLink(ShardLink):
         except RequestError as error:
             raise ServingError(f"{self} answered a malformed frame: {error}") from error
 
-    def _next_connection(self, asked: Collection[object] = ()) -> ShardConnection | None:
-        """Return the one whose turn it is, or of others than were asked, whose turns are counted apart."""
+    def _next_connection(self, asked: Collection[ShardConnection] = ()) -> ShardConnection | None:
+        """Return the one whose turn it is, of those that were not asked if there are some."""
         usable = [one for one in self._connections.values() if not one.transport.is_closing()]
         others = [one for one in usable if one not in asked] or usable
-        turns = self._turns if not asked else self._turns_of_others
-        return others[next(turns) % len(others)] if others else None
+        return others[next(self._turns) % len(others)] if others else None
 
     async def _connected(self, deadline: Deadline) -> ShardConnection:
         """Return a connection as soon as there is one.

@@ -1,4 +1,6 @@
-"""What a ranker and a shard say to each other: one ModelInfer a request, every tensor in raw form.
+"""A lookup by hand: what a shard takes and gives in the Open Inference Protocol, one ModelInfer a request.
+
+Rankers ask the same by streams (exfm.serving.stream.frames).
 
 Request, for each net that the shard has lookups for (in the order of exfm.models.lookup.lookups_of):
 
@@ -6,36 +8,27 @@ Request, for each net that the shard has lookups for (in the order of exfm.model
     <net>.lengths  INT32 [L, B]   keys of each of the L lookups' bags, B rows of the net
     <net>.lookups  INT32 [L]      only where some are left out: the places of these L among all lookups, rising
 
-Answer, for each net one of:
+Answer, for each net:
 
     <net>.sums     FP32 or FP16 [B, E], the lookups' dims side by side
-    <net>.rows     UINT8 [n], the rows of all keys in their order, as the shard keeps them
 
 Request and answer name the bundle as model version.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from exfm.artifact.answers import SumsType
 from exfm.artifact.rows import Keys
-from exfm.errors import RequestError, ServingError
+from exfm.errors import RequestError
 from exfm.features.oip import Tensor
 from exfm.models.lookup import LookupBags
-from exfm.schema import NETS, Net
-from exfm.serving.messages import RawResponse, tensors_of
-from exfm.serving.wire import raw_numbers
+from exfm.schema import Net
 
 SUMS_TYPES: dict[SumsType, str] = {"fp32": "FP32", "fp16": "FP16"}
 """The datatypes that sums may have."""
-
-ROWS_TYPE = "UINT8"
-"""That of rows."""
 
 
 def shard_model_name(bundle: str, shard: int) -> str:
@@ -61,32 +54,6 @@ def lookups_input(net: Net) -> str:
 def sums_output(net: Net) -> str:
     """Return the name of the output with a net's sums."""
     return f"{net}.sums"
-
-
-def rows_output(net: Net) -> str:
-    """Return the name of the output with a net's rows."""
-    return f"{net}.rows"
-
-
-def answer_outputs(answers: Mapping[Net, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """Return what a shard answers of each net, by the name of the output."""
-    return {
-        rows_output(net) if of_net.dtype == np.uint8 else sums_output(net): of_net for net, of_net in answers.items()
-    }
-
-
-def shard_request(bags: Mapping[Net, LookupBags], *, model_name: str, bundle_id: str) -> Any:
-    """Return the ModelInferRequest for these bags."""
-    request = pb.ModelInferRequest(model_name=model_name, model_version=bundle_id)
-    for net, of_net in bags.items():
-        request.inputs.add(name=keys_input(net), datatype="UINT64", shape=of_net.keys.shape)
-        request.raw_input_contents.append(raw_numbers(of_net.keys))
-        request.inputs.add(name=lengths_input(net), datatype="INT32", shape=of_net.lengths_LB.shape)
-        request.raw_input_contents.append(raw_numbers(of_net.lengths_LB))
-        if of_net.only is not None:
-            request.inputs.add(name=lookups_input(net), datatype="INT32", shape=[len(of_net.only)])
-            request.raw_input_contents.append(raw_numbers(np.array(of_net.only, dtype=np.int32)))
-    return request
 
 
 def bags_of(tensors: Mapping[str, Tensor], net: Net, *, num_lookups: int) -> LookupBags:
@@ -135,28 +102,6 @@ def checked_bags(
 def _rise(places: npt.NDArray[np.int32], *, below: int) -> bool:
     within = places.min(initial=0) >= 0 and places.max(initial=0) < below
     return bool(within and (places[1:] > places[:-1]).all())
-
-
-def answers_of(response: RawResponse) -> dict[Net, torch.Tensor]:
-    """Return each net's sums [B, E], or rows uint8 [n], out of a ModelInferResponse.
-
-    Raises: ServingError if the answer is not of the form above.
-    """
-    shard = response.head.model_name
-    try:
-        tensors = tensors_of(response)
-    except RequestError as error:
-        raise ServingError(f"{shard} answered malformed tensors: {error}") from error
-    answers: dict[Net, torch.Tensor] = {}
-    for net in NETS:
-        for name, datatypes in ((sums_output(net), tuple(SUMS_TYPES.values())), (rows_output(net), (ROWS_TYPE,))):
-            tensor = tensors.get(name)
-            if tensor is None:
-                continue
-            if tensor.datatype not in datatypes:
-                raise ServingError(f"{shard} answered {tensor.datatype} for {name}, expected {' or '.join(datatypes)}")
-            answers[net] = torch.from_numpy(tensor.values.copy())  # torch warns of memory that it must not write to
-    return answers
 
 
 def _input(tensors: Mapping[str, Tensor], name: str, *, datatype: str, num_dimensions: int) -> Tensor:

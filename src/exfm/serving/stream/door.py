@@ -10,7 +10,7 @@ from exfm.serving.config import ShardConfig
 from exfm.serving.latency import RequestSeconds
 from exfm.serving.stream.connection import new_staging
 from exfm.serving.stream.frames import LEAVING_FRAME
-from exfm.serving.stream.ranker_connection import Answer, AnswerTogether, RankerConnection
+from exfm.serving.stream.ranker_connection import Answer, RankerConnection
 from exfm.serving.stream.tls import server_context
 from exfm.serving.tls import TlsFiles, TlsFolder
 from exfm.serving.tracing.spans import Spans
@@ -28,7 +28,6 @@ class StreamDoor:
         self,
         answer: Answer,
         *,
-        answer_together: AnswerTogether | None,
         bundle_id: str,
         shard: int,
         admission: Admission,
@@ -37,10 +36,9 @@ class StreamDoor:
         config: ShardConfig,
         tls: TlsFolder | None,
     ) -> None:
-        """Answer for a shard of a bundle, together if there is a way; with `tls`, clients with a certificate only."""
+        """Answer for a shard of a bundle; with `tls`, clients with a certificate only."""
         self.spans = spans
         self.answer = answer
-        self.answer_together = answer_together
         self.bundle_id = bundle_id
         self.shard = shard
         self.admission = admission
@@ -103,7 +101,7 @@ class StreamDoor:
         self._ask_to_leave()
 
     def _leave_old_ones(self) -> None:
-        """Break connections off that were made under another certificate and stay: whom it trusted may be no friend."""
+        """Break connections off that were made under another certificate and stay: its authority may be withdrawn."""
         if asyncio.get_running_loop().time() - self._taken_up_s > self._config.drain_s:
             for connection in list(self.connections):
                 if connection.files != self.files:

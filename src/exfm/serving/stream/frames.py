@@ -6,8 +6,8 @@ A frame is a head of 16 bytes and a body; numbers are little-endian, and every a
     ASK        bundle id (32 bytes), time allowed in microseconds u64, then for each net its sizes: net u32, lookups L
                u32, rows B u32, keys K u32; then for each net keys u64 [K] and lengths i32 [L, B], padded; and where
                256 is added to the net, since some of a shard's lookups are left out, the places of these L i32, padded
-    ANSWER     bundle id (32 bytes), then for each net its sizes: net u32, bytes of a number u32 (4, 2 or 1), rows B
-               u32, dims E u32; then for each net sums f32 or f16 [B, E], padded; or u8 [B, 1], rows as they are kept
+    ANSWER     bundle id (32 bytes), then for each net its sizes: net u32, bytes of a number u32 (4 or 2), rows B
+               u32, dims E u32; then for each net sums f32 or f16 [B, E], padded
     ERROR      gRPC's status code u32, then a message in UTF-8
     LEAVING    nothing: the server takes no new request on this connection, and closes it after the last answer
     PING       nothing, or in a server's answer its bundle id (32 bytes): a ranker asks who is there
@@ -18,7 +18,7 @@ A frame is a head of 16 bytes and a body; numbers are little-endian, and every a
 
 An ASK names the shard that it is for, and a server's PING the shard that it holds.
 
-Keys, lengths and sums are those of exfm.serving.shard.protocol. Answers come in any order.
+Keys, lengths and sums are those of exfm.serving.shard.protocol.
 """
 
 import struct
@@ -37,11 +37,11 @@ from exfm.schema import NETS, Net
 from exfm.serving.wire import raw_view
 
 Lengths = npt.NDArray[np.int32]
-Sums = npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.uint8]
-"""Sums, [B, E]; or bytes of rows, [n]."""
+Sums = npt.NDArray[np.float32] | npt.NDArray[np.float16]
+"""Shape [B, E]."""
 
 HEAD = struct.Struct("<BBHIQ")
-_SUMS_TYPES = {4: "<f4", 2: "<f2", 1: "u1"}
+_SUMS_TYPES = {4: "<f4", 2: "<f2"}
 _SIZES = struct.Struct("<IIII")
 _NOTE_SIZE = struct.Struct("<I")
 _SOME = 256
@@ -132,7 +132,7 @@ def answer_frame(sums: Mapping[Net, Sums], *, request: int, bundle_id: str) -> l
     """Return the frame of an answer in parts; the sums of a net are not copied."""
     sizes, parts = b"", list[bytes | memoryview]()
     for net, of_net in sums.items():
-        sizes += _SIZES.pack(NETS.index(net), of_net.itemsize, len(of_net), *of_net.shape[1:] or (1,))
+        sizes += _SIZES.pack(NETS.index(net), of_net.itemsize, *of_net.shape)
         raw = raw_view(of_net)
         parts += [raw, bytes(_padded_size(len(raw)) - len(raw))]
     first = bytes.fromhex(bundle_id) + sizes
@@ -140,7 +140,7 @@ def answer_frame(sums: Mapping[Net, Sums], *, request: int, bundle_id: str) -> l
 
 
 def read_answer(frame: Frame) -> tuple[str, dict[Net, Sums]]:
-    """Return an ANSWER frame's bundle id, and each net's sums [B, E] or rows u8 [n], views of it.
+    """Return an ANSWER frame's bundle id, and each net's sums [B, E], views of it.
 
     Raises: RequestError if its sizes contradict each other.
     """
@@ -151,7 +151,7 @@ def read_answer(frame: Frame) -> tuple[str, dict[Net, Sums]]:
             raise RequestError(f"sums of {item_bytes} B a number, expected one of {list(_SUMS_TYPES)}")
         of_net: Any = _array(body, at, num_rows * num_dims, _SUMS_TYPES[item_bytes])
         of_net = of_net.astype(of_net.dtype.newbyteorder("="), copy=False)
-        sums[net] = of_net if item_bytes == 1 else of_net.reshape(num_rows, num_dims)
+        sums[net] = of_net.reshape(num_rows, num_dims)
         at += _padded_size(item_bytes * num_rows * num_dims)
     _check_end(body, at)
     return _id_of(body), sums

@@ -34,19 +34,11 @@ from exfm.serving.tracing.stopwatch import Stopwatch, timed
 Answer = Callable[[Ask, Stopwatch | None], dict[Any, Sums]]
 """What a shard answers: the sums of each net, or an error raised; its time is taken if need be."""
 
-AnswerTogether = Callable[[Ask, Deadline], asyncio.Future[dict[Any, Sums]]]
-"""The same, once it was computed with others', or what is raised; an error of the request's own is raised at once."""
-
-MAX_BEGUN = 16
-"""Requests of a connection that are computed together with others' at a time: their answers stay in memory where a
-ranker does not read."""
-
 
 class Door(Protocol):
     """Where the connection was made, and who answers there."""
 
     answer: Answer
-    answer_together: AnswerTogether | None
     bundle_id: str
     shard: int
     admission: Admission
@@ -59,10 +51,7 @@ class Door(Protocol):
 
 
 class RankerConnection(Connection):
-    """A ranker's connection. Its requests wait while another's is answered, and while it does not read answers.
-
-    One is answered at a time, or MAX_BEGUN if they are computed together.
-    """
+    """A ranker's connection. Its requests wait while another is answered, and while the ranker reads no answer."""
 
     def __init__(self, door: Door, files: TlsFiles | None, *, max_body_bytes: int, staging: memoryview) -> None:
         """Answer by a door; it was made under these certificates."""
@@ -71,7 +60,6 @@ class RankerConnection(Connection):
         self._door = door
         self._loop = asyncio.get_running_loop()
         self._asked: deque[tuple[Frame, int]] = deque()
-        self._begun: set[asyncio.Future[dict[Any, Sums]]] = set()
         self._is_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -89,8 +77,6 @@ class RankerConnection(Connection):
             self._door.admission.release()
             given_up()
         self._asked.clear()
-        for sums in list(self._begun):
-            sums.cancel()
 
     def pause_writing(self) -> None:
         """Answer and read nothing more until the ranker has read what was answered."""
@@ -134,53 +120,13 @@ class RankerConnection(Connection):
         return True
 
     def _answer_next(self) -> None:
-        """Answer one request, or begin several; others of this server get their turn before the next."""
-        if self._door.answer_together is not None:
-            self._begin_next(self._door.answer_together)
-            return
+        """Answer one request; others of this server get their turn before the next."""
         if self._is_paused or not self._asked:
             return
-        self._answer_at_once(*self._asked.popleft())
-        if self._asked and not self._is_paused:
-            self._loop.call_soon(self._answer_next)
-
-    def _answer_at_once(self, frame: Frame, came_ns: int) -> None:
+        frame, came_ns = self._asked.popleft()
         self._door.admission.release()
         self.send(self._answer(frame, came_ns))
-
-    def _begin_next(self, answer_together: AnswerTogether) -> None:
-        """Begin as many requests as may be under way: what is asked at once is computed at once."""
-        while self._asked and not self._is_paused and len(self._begun) < MAX_BEGUN:
-            frame, came_ns = self._asked.popleft()
-            if frame.kind != Kind.ASK:  # one that is timed: others' time would be in its own
-                self._answer_at_once(frame, came_ns)
-                self._loop.call_soon(self._answer_next)
-                return
-            try:
-                sums = answer_together(*self._read(frame, came_ns))
-            except Exception as error:  # whatever it is, the ranker must hear of it: it waits
-                self._door.admission.release()
-                self.send([_error(error, frame)])
-                continue
-            self._begun.add(sums)
-            sums.add_done_callback(partial(self._end, frame, came_ns))
-
-    def _end(self, frame: Frame, came_ns: int, sums: asyncio.Future[dict[Any, Sums]]) -> None:
-        """Answer a request that was begun."""
-        self._begun.discard(sums)
-        self._door.admission.release()
-        if sums.cancelled():
-            given_up()
-            return
-        try:
-            parts = answer_frame(sums.result(), request=frame.request, bundle_id=self._door.bundle_id)
-            self._door.seconds.answered(came_s=came_ns * 1e-9)
-        except Exception as error:  # whatever it is, the ranker must hear of it: it waits
-            parts = [_error(error, frame)]
-        if self.transport.is_closing():
-            return
-        self.send(parts)
-        if self._asked:
+        if self._asked and not self._is_paused:
             self._loop.call_soon(self._answer_next)
 
     def _answer(self, frame: Frame, came_ns: int) -> list[bytes | memoryview]:
@@ -198,20 +144,16 @@ class RankerConnection(Connection):
             return [_error(error, frame)]
 
     def _answer_plain(self, frame: Frame, came_ns: int, stopwatch: Stopwatch | None) -> list[bytes | memoryview]:
-        ask, _ = self._read(frame, came_ns, stopwatch)
-        sums = self._door.answer(ask, stopwatch)
-        with timed(stopwatch, Layer.SERIALIZE):
-            parts = answer_frame(sums, request=frame.request, bundle_id=self._door.bundle_id)
-        self._door.seconds.answered(came_s=came_ns * 1e-9)
-        return parts
-
-    def _read(self, frame: Frame, came_ns: int, stopwatch: Stopwatch | None = None) -> tuple[Ask, Deadline]:
         with timed(stopwatch, Layer.DESERIALIZE):
             ask = read_ask(frame)
         allowed_s = ask.allowed_us * 1e-6
         deadline = Deadline(at_s=came_ns * 1e-9 + allowed_s, allowed_ms=allowed_s * 1e3)
         deadline.check("others were answered before this request")
-        return ask, deadline
+        sums = self._door.answer(ask, stopwatch)
+        with timed(stopwatch, Layer.SERIALIZE):
+            parts = answer_frame(sums, request=frame.request, bundle_id=self._door.bundle_id)
+        self._door.seconds.answered(came_s=came_ns * 1e-9)
+        return parts
 
 
 def _error(error: Exception, frame: Frame) -> bytes:

@@ -1,4 +1,4 @@
-"""Names to addresses, for streams: gRPC has a resolver of its own."""
+"""Names to addresses, for streams."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""TLS of a stream: both ends show a certificate, as over gRPC."""
+"""TLS of a stream: both ends show a certificate."""
 
 import os
 import ssl
