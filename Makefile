@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A worker a core; each takes whole files, which share servers.
+PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile
 RIG := PYTHONPATH=tests/cluster $(BIN)/python -m rig
 MOVIELENS := examples/movielens/data
 DEMO_BUNDLE := out/movielens/bundle/students/manifest.json
@@ -23,7 +25,11 @@ serve: $(VENV)/.installed ## Serve the demo's first vertical model on 127.0.0.1:
 
 .PHONY: test
 test: $(VENV)/.installed ## Run all tests that need no cluster
-	@$(BIN)/pytest -m "not cluster"
+	@$(PYTEST) -m "not cluster" --durations 30
+
+.PHONY: test-fast
+test-fast: $(VENV)/.installed ## Run the tests that start no server and train no model
+	@$(PYTEST) -m "not cluster and not slow" --hypothesis-profile fast
 
 .PHONY: cluster
 cluster: $(VENV)/.installed ## Bring up a Kubernetes with KServe on this machine (Debian, root, Go); print its KUBECONFIG
