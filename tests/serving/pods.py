@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,15 +26,16 @@ NOT_ON_CUDA = (("dense_precision", "int8"),)
 """Settings that servers refuse there."""
 
 
-_taken: set[int] = set()
+_claimed: deque[int] = deque(maxlen=100)
+"""Ports of servers that may not listen yet: the last ones, as there are not ports for all servers of a run."""
 
 
 def free_ports(count: int) -> list[int]:
     """Return ports of which no server of the tests has one, though it may not listen yet."""
     while True:
         ports = claim_ports([0] * count)
-        if _taken.isdisjoint(ports):
-            _taken.update(ports)
+        if not set(ports).intersection(_claimed):
+            _claimed.extend(ports)
             return ports
 
 
@@ -117,9 +119,9 @@ def receive(peer: socket.socket, size: int) -> bytes:
 
 
 def resident_bytes(pid: int, *, at_most: bool = False) -> int:
-    """Return how much memory a process has, or the most that it ever had."""
+    """Return how much memory a process has of its own, or the most that it ever had, with what it maps."""
     status = Path(f"/proc/{pid}/status").read_text()
-    [size_kib] = re.findall(rf"^{'VmHWM' if at_most else 'VmRSS'}:\s+(\d+) kB$", status, re.MULTILINE)
+    [size_kib] = re.findall(rf"^{'VmHWM' if at_most else 'RssAnon'}:\s+(\d+) kB$", status, re.MULTILINE)
     return int(size_kib) * 1024
 
 

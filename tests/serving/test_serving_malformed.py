@@ -26,14 +26,14 @@ from exfm.serving.wire import INFER_METHOD
 
 pytestmark = pytest.mark.slow
 
-NUM_REQUESTS = 400
+NUM_REQUESTS = 1_000
 """Of each of the four kinds, that are refused: twice as many are sent, of which some are answered after all."""
 NUM_BEFORE = 300
 """Good requests before, which fill caches."""
-NUM_SETTLING = 200
+NUM_SETTLING = 1_000
 """Malformed ones before memory is looked at: the first few widen a server's heap by some .6 MiB."""
-MAX_GROWTH_BYTES = 2**20
-"""Of a server's memory in the course of the others, some 2 kB a request."""
+MAX_GROWTH_BYTES = 4 * 2**20
+"""Of a server's memory in the course of the others, some 4 kB a request."""
 TIMEOUT_S = 30
 
 many = settings(max_examples=2 * NUM_REQUESTS, database=None, suppress_health_check=list(HealthCheck))

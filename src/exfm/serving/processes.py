@@ -25,7 +25,7 @@ FREE_PORTS = range(10_000, 32_768)
 _LOG_LINES_SHOWN = 8
 _POLL_S = 0.02
 _PR_SET_PDEATHSIG = 1
-_PORT_CLASSES = 64
+_PORT_CLASSES = 16
 """Processes that start servers at the same moment take ports of different classes, but for one in so many."""
 
 
