@@ -30,6 +30,13 @@ class Config(BaseModel):
         return data
 
     @classmethod
+    def without_removed(cls, written: Any) -> Any:
+        """Return what exfm wrote, maybe an earlier release, without keys that are gone; no mapping is left as it is."""
+        if not isinstance(written, Mapping):
+            return written
+        return {key: value for key, value in written.items() if key not in cls.removed}
+
+    @classmethod
     def parse(cls, data: Any, *, source: str) -> Self:
         """Return `data` as a value of this type; `source` names where it came from.
 

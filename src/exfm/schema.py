@@ -231,13 +231,7 @@ def _drop_removed(schema: Any) -> Any:
     """Return a schema without keys that tables have no more; of another form it is returned as it is."""
     if not isinstance(schema, Mapping) or not isinstance(schema.get("tables"), list | tuple):
         return schema
-    tables = [
-        {key: value for key, value in table.items() if key not in Table.removed}
-        if isinstance(table, Mapping)
-        else table
-        for table in schema["tables"]
-    ]
-    return {**schema, "tables": tables}
+    return {**schema, "tables": [Table.without_removed(table) for table in schema["tables"]]}
 
 
 WrittenSchema = Annotated[Schema, BeforeValidator(_drop_removed)]

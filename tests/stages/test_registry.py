@@ -81,7 +81,6 @@ def test_nothing_in_the_registry_is_pickled(root: Path, registration: Registrati
     assert suffixes == {".db", ".json", ".safetensors", ""}  # "" is MLmodel
 
 
-@pytest.mark.slow
 def test_a_tracking_server_takes_the_embedded_registrys_place(
     tmp_path: Path, vertical: Ref, bundle: Ref, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

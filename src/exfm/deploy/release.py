@@ -85,11 +85,9 @@ class Switch(Config):
     @classmethod
     def _drop_removed(cls, settings: Any) -> Any:
         """Return settings, which an earlier release may have written, without keys that are no longer settings."""
-        if not isinstance(settings, Mapping):
-            return settings
-        kept = {key: value for key, value in settings.items() if key not in DeployConfig.removed}
-        if isinstance(ranker := kept.get("ranker"), Mapping):
-            kept["ranker"] = {key: value for key, value in ranker.items() if key not in RankerResources.removed}
+        kept = DeployConfig.without_removed(settings)
+        if isinstance(kept, Mapping) and "ranker" in kept:
+            return {**kept, "ranker": RankerResources.without_removed(kept["ranker"])}
         return kept
 
 

@@ -55,7 +55,7 @@ class StreamLink(ShardLink):
         self._retired: set[ShardConnection] = set()
         self._places: tuple[Place, ...] = ()
         self._next_lookup_s = 0.0
-        self._turns = count()
+        self._turns, self._retry_turns = count(), count()
         self._next_request = 0
         self._problem: Problem = (grpc.StatusCode.UNAVAILABLE, "no connection yet")
         self._retry_at_s = 0.0
@@ -148,10 +148,14 @@ class StreamLink(ShardLink):
             raise ServingError(f"{self} answered a malformed frame: {error}") from error
 
     def _next_connection(self, asked: Collection[ShardConnection] = ()) -> ShardConnection | None:
-        """Return the one whose turn it is, of those that were not asked if there are some."""
+        """Return the one whose turn it is, of those that were not asked if there are some.
+
+        Retries take turns of their own: each would else move the next lookup's on to the server that was just lost.
+        """
         usable = [one for one in self._connections.values() if not one.transport.is_closing()]
         others = [one for one in usable if one not in asked] or usable
-        return others[next(self._turns) % len(others)] if others else None
+        turns = self._retry_turns if asked else self._turns
+        return others[next(turns) % len(others)] if others else None
 
     async def _connected(self, deadline: Deadline) -> ShardConnection:
         """Return a connection as soon as there is one.
