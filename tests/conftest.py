@@ -1,6 +1,7 @@
 """Real objects that many tests share: a schema, a bundle with known tables, a request for it."""
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,35 @@ hypothesis.settings.load_profile("exfm")
 def start_server() -> ForkedServers:
     """Return what starts servers; in a fraction of the time that a program of its own takes."""
     return ForkedServers()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """Yield the address of an S3 server that takes any key."""
+    pytest.importorskip("s3fs")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Yield the URL of an empty bucket that the environment gives access to."""
+    from s3fs import S3FileSystem
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    S3FileSystem.clear_instance_cache()  # a client keeps the environment that it was made in
+    name = f"bucket-{uuid.uuid4().hex}"
+    S3FileSystem().mkdir(name)
+    yield f"s3://{name}"
+    S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="session")

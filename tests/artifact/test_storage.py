@@ -1,4 +1,5 @@
 import json
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,16 @@ from exfm.artifact.storage import (
     Ref,
     is_local,
     join,
+    list_folders,
+    modified_s,
     read_file,
     reading,
     ref_to,
     remove_file,
+    remove_folder,
     write_file,
     writing,
+    writing_once,
 )
 from exfm.errors import ConfigError, StorageError
 
@@ -34,6 +39,12 @@ class CrashError(Exception):
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Return a root of a store: a local folder, and a remote one."""
     return str(tmp_path / "root") if request.param == "folder" else f"memory://{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return a root of a store as runs have it: a local folder, and a prefix in S3."""
+    return str(tmp_path / "root") if request.param == "folder" else join(request.getfixturevalue("bucket"), "root")
 
 
 def fill(folder: Path, files: dict[str, bytes]) -> None:
@@ -54,6 +65,12 @@ def put(uri: str, files: dict[str, bytes] = FILES) -> Ref:
     with writing(uri) as folder:
         fill(folder, files)
     return ref_to(uri)
+
+
+def put_once(parent: str, files: dict[str, bytes] = FILES, *, called: str = "4f0c") -> Ref:
+    with writing_once(parent, name=lambda folder: called) as folder:
+        fill(folder, files)
+    return ref_to(join(parent, called))
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
@@ -319,35 +336,153 @@ def test_a_reference_without_a_digest_is_refused(digest: str) -> None:
 
 
 @pytest.mark.slow
-def test_an_s3_bucket_is_a_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("s3fs")
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        fsspec.filesystem("s3").mkdir("bucket")
-        uri = "s3://bucket/run/out"
-        put(uri)
-        ref = put(uri, FILES | {"new": b"1"})
-        with reading(ref) as folder:
-            assert content_of(folder) == FILES | {"new": b"1"}
-        write_file("s3://bucket/run/report.html", b"1")
-        assert read_file("s3://bucket/run/report.html") == b"1"
-        with pytest.raises(StorageError, match="no such file"):
-            read_file("s3://bucket/run/gone")
-        with pytest.raises(StorageError, match=r"no manifest\.json there"):
-            ref_to("s3://bucket/run/gone")
-    finally:
-        server.stop()
+def test_an_s3_bucket_is_a_root(bucket: str) -> None:
+    uri = join(bucket, "run", "out")
+    put(uri)
+    ref = put(uri, FILES | {"new": b"1"})
+    with reading(ref) as folder:
+        assert content_of(folder) == FILES | {"new": b"1"}
+    write_file(join(bucket, "run", "report.html"), b"1")
+    assert read_file(join(bucket, "run", "report.html")) == b"1"
+    with pytest.raises(StorageError, match="no such file"):
+        read_file(join(bucket, "run", "gone"))
+    with pytest.raises(StorageError, match=r"no manifest\.json there"):
+        ref_to(join(bucket, "run", "gone"))
 
 
 def test_a_file_that_this_user_may_not_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/proc/self/mem")
     with pytest.raises(StorageError, match=r"link cannot be read \(Input/output error\)"):
         verify_folder(tmp_path, {"link": FileDigest(sha256="0" * 64, size_bytes=0)})
+
+
+def test_a_folder_appears_under_the_name_that_its_content_gives(store: str) -> None:
+    seen: list[dict[str, bytes]] = []
+
+    def name(folder: Path) -> str:
+        seen.append(content_of(folder))
+        return ref_to(str(folder)).digest
+
+    with writing_once(store, name=name) as folder:
+        assert list(folder.iterdir()) == []
+        fill(folder, FILES)
+        digest = name(folder)
+        assert list_folders(store) == []
+    assert seen == [FILES, FILES]
+    assert list_folders(store) == [digest]
+    with reading(Ref(uri=join(store, digest), digest=digest)) as there:
+        assert content_of(there) == FILES
+    assert not folder.exists()
+
+
+def test_a_finished_folder_is_not_written_again(store: str) -> None:
+    ref = put_once(store)
+    write_file(join(ref.uri, "data.bin"), b"changed")  # which tells whether it is written again
+    assert put_once(store) == ref
+    assert read_file(join(ref.uri, "data.bin")) == b"changed"
+    assert list_folders(store) == ["4f0c"]
+
+
+def test_a_finished_folder_with_another_manifest_is_refused_and_stays(store: str) -> None:
+    ref = put_once(store)
+    with pytest.raises(StorageError, match=r"4f0c: another manifest\.json is there than the one to write"):
+        put_once(store, {"data.bin": b"other"})
+    with reading(ref) as folder:
+        assert content_of(folder) == FILES
+
+
+def test_an_upload_that_was_cut_off_is_completed(store: str) -> None:
+    write_file(join(store, "4f0c", "data.bin"), b"\x00")
+    with reading(put_once(store)) as folder:
+        assert content_of(folder) == FILES
+
+
+def test_a_local_folder_of_others_is_not_completed(tmp_path: Path) -> None:
+    (tmp_path / "4f0c").mkdir()
+    (tmp_path / "4f0c" / "thesis.txt").write_text("mine")
+    with pytest.raises(StorageError, match=r"4f0c holds 'thesis\.txt', which no stage wrote"):
+        put_once(str(tmp_path))
+    assert content_of(tmp_path) == {"4f0c/thesis.txt": b"mine"}
+
+
+def test_a_failure_leaves_no_folder_named_by_its_content(store: str) -> None:
+    with pytest.raises(CrashError), writing_once(store, name=lambda folder: "4f0c") as folder:
+        fill_and_crash(folder, FILES)
+    assert not folder.parent.exists()
+    assert list_folders(store) == []
+    if is_local(store):
+        assert list(Path(store).iterdir()) == []
+
+
+def test_of_two_writers_of_the_same_content_one_leaves_the_others_folder(store: str) -> None:
+    with writing_once(store, name=lambda folder: "4f0c") as folder:
+        fill(folder, FILES)
+        ref = put_once(store)
+        write_file(join(ref.uri, "data.bin"), b"changed")
+    assert ref_to(ref.uri) == ref
+    assert read_file(join(ref.uri, "data.bin")) == b"changed"
+
+
+def test_a_folder_named_by_its_content_may_be_entered_by_others(tmp_path: Path) -> None:
+    put_once(str(tmp_path))
+    assert (tmp_path / "4f0c").stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in tmp_path.iterdir()] == ["4f0c"]
+
+
+def test_folders_are_listed_without_what_lies_deeper_or_is_hidden_or_no_folder(store: str) -> None:
+    assert list_folders(join(store, "bundle")) == []
+    for name in ("b/manifest.json", "a/deep/er/data.bin", ".hidden/data.bin", "latest.json"):
+        write_file(join(store, "bundle", name), b"1")
+    assert list_folders(join(store, "bundle")) == ["a", "b"]
+    assert list_folders(join(store, "bundle") + "/") == ["a", "b"]
+    assert list_folders(join(store, "bundle", "a", "deep")) == ["er"]
+    assert list_folders(join(store, "bundle", "b")) == []
+    assert list_folders(join(store, "bundle", "latest.json")) == []
+
+
+def test_a_removed_folder_is_gone_and_its_neighbours_stay(store: str) -> None:
+    kept = put(join(store, "kept"))
+    put(join(store, "gone"))
+    remove_folder(join(store, "gone"))
+    assert list_folders(store) == ["kept"]
+    assert ref_to(kept.uri) == kept
+
+
+def test_others_files_below_a_url_stay_when_a_folder_is_removed() -> None:
+    root = f"memory://{uuid.uuid4().hex}"
+    put(root)
+    write_file(join(root, "deep", "others.txt"), b"theirs")
+    remove_folder(root)
+    filesystem, path = fsspec.core.url_to_fs(root)
+    assert filesystem.find(path) == [f"{path}/deep/others.txt"]
+
+
+def test_a_local_folder_with_others_files_is_not_removed(tmp_path: Path) -> None:
+    put(str(tmp_path / "out"))
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(StorageError, match=r"holds 'notes\.txt', which no stage wrote"):
+        remove_folder(str(tmp_path / "out"))
+    assert content_of(tmp_path / "out") == FILES | {"notes.txt": b"mine"}
+
+
+@pytest.mark.parametrize(("manifest", "message"), NO_MANIFESTS)
+def test_a_folder_whose_manifest_is_no_stages_is_not_removed(root: str, manifest: bytes, message: str) -> None:
+    write_file(join(root, "out", MANIFEST), manifest)
+    with pytest.raises(StorageError, match=message):
+        remove_folder(join(root, "out"))
+    assert read_file(join(root, "out", MANIFEST)) == manifest
+
+
+def test_what_is_no_finished_folder_is_not_removed(root: str) -> None:
+    write_file(join(root, "out", "data.bin"), b"1")
+    for name in ("out", "nowhere"):
+        with pytest.raises(StorageError, match=rf"{name}: no manifest\.json there"):
+            remove_folder(join(root, name))
+    assert read_file(join(root, "out", "data.bin")) == b"1"
+
+
+def test_the_time_of_a_file_is_told(store: str) -> None:
+    write_file(join(store, "latest.json"), b"1")
+    assert modified_s(join(store, "latest.json")) == pytest.approx(time.time(), abs=60)
+    with pytest.raises(StorageError, match="gone: no such file"):
+        modified_s(join(store, "gone"))

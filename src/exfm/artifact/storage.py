@@ -9,8 +9,9 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -94,6 +95,40 @@ def writing(uri: str, *, files: Sequence[str] = ()) -> Iterator[Path]:
 
 
 @contextmanager
+def writing_once(parent: str, *, name: Callable[[Path], str]) -> Iterator[Path]:
+    """Yield an empty local folder that appears below `parent` when the block ends, and vanishes if the block fails.
+
+    `name` tells, of the filled folder with its MANIFEST, what it is called there: a digest of its content. A finished
+    folder of that name stays as it is, byte for byte; one without a manifest, of an upload that was cut off, is
+    completed.
+
+    Raises: StorageError if `parent` cannot be written, a folder of that name has another manifest, or a local one
+    holds something else.
+    """
+    with _telling(parent):
+        if is_local(parent):
+            Path(parent).mkdir(parents=True, exist_ok=True)
+        else:
+            _remote(parent)  # a store that nothing here can reach is told before the work
+        scratch = Path(tempfile.mkdtemp(prefix=".exfm-", dir=parent if is_local(parent) else None))
+    try:
+        folder = scratch / "new"
+        folder.mkdir()
+        yield folder
+        manifest = (folder / MANIFEST).read_bytes()
+        uri = join(parent, name(folder))
+        with _telling(uri):
+            if _has_manifest(uri, manifest):
+                return
+            if is_local(uri):
+                _place(folder, Path(uri), scratch)
+            else:
+                _put_files(folder, uri, mark=MANIFEST)
+    finally:
+        shutil.rmtree(scratch)
+
+
+@contextmanager
 def reading(ref: Ref) -> Iterator[Path]:
     """Yield a local folder with the files of `ref`, each checked against its digest.
 
@@ -162,6 +197,54 @@ def read_file(uri: str) -> bytes:
     return content
 
 
+def modified_s(uri: str) -> float:
+    """Return when a file was written last, as Unix time.
+
+    Raises: StorageError if there is none, or nobody can tell.
+    """
+    with _telling(uri):
+        filesystem, path = _remote(uri)
+        written: datetime = filesystem.modified(path)
+    return written.timestamp()
+
+
+def list_folders(uri: str) -> list[str]:
+    """Return the names of the folders directly below a URI, sorted, without hidden ones; none if it is not there.
+
+    Raises: StorageError if nobody can tell.
+    """
+    with _telling(uri):
+        filesystem, path = _remote(uri)
+        try:
+            found = filesystem.ls(path, detail=True)
+        except FileNotFoundError:
+            return []
+    names = {item["name"].rstrip("/").rpartition("/")[2] for item in found if item["type"] == "directory"}
+    return sorted(name for name in names if not name.startswith("."))
+
+
+def remove_folder(uri: str) -> None:
+    """Remove a finished folder: from a URL the files that its manifest lists, the manifest first.
+
+    Below a URL others' files stay; a local folder that holds others is refused.
+
+    Raises: StorageError if there is no finished folder, or it cannot be removed.
+    """
+    files = _files_of(_read_manifest(uri), source=join(uri, MANIFEST))
+    with _telling(uri):
+        if is_local(uri):
+            target = Path(uri)
+            _require_ours(target, ())
+            scratch = Path(tempfile.mkdtemp(prefix=".exfm-", dir=target.parent))
+            target.rename(scratch / "old")  # at once: no reader meets a half of it
+            shutil.rmtree(scratch)
+            return
+        filesystem, path = _remote(uri)
+        for name in (MANIFEST, *files):
+            if filesystem.exists(f"{path}/{name}"):
+                filesystem.rm_file(f"{path}/{name}")
+
+
 class _Listing(Config):
     """What the manifests of all stages and bundles have."""
 
@@ -205,7 +288,7 @@ def _require_ours(target: Path, files: Sequence[str]) -> None:
         return
     if target.is_file():
         raise StorageError(f"{target} is a file; name a folder")
-    names = {file.relative_to(target).as_posix() for file in target.rglob("*") if file.is_file()}
+    names = _names(target)
     ours = set(files)
     if not files and MANIFEST in names:
         ours = {MANIFEST, *_files_of((target / MANIFEST).read_bytes(), source=str(target / MANIFEST))}
@@ -229,18 +312,56 @@ def _swap(folder: Path, target: Path, scratch: Path) -> None:
         raise
 
 
+def _place(folder: Path, target: Path, scratch: Path) -> None:
+    """Rename a folder to a target that no other writer has finished."""
+    manifest = (folder / MANIFEST).read_bytes()
+    _require_ours(target, sorted(_names(folder)))
+    folder.chmod(0o755)  # mkdtemp's is private
+    if target.exists():
+        target.rename(scratch / "old")
+    try:
+        folder.rename(target)
+    except OSError:
+        if not _has_manifest(str(target), manifest):  # it has: another writer was faster
+            raise
+
+
+def _has_manifest(uri: str, manifest: bytes) -> bool:
+    """Return whether a finished folder is there.
+
+    Raises: StorageError if its manifest is another one.
+    """
+    filesystem, path = _remote(join(uri, MANIFEST))
+    if not filesystem.exists(path):
+        return False
+    if filesystem.cat_file(path) != manifest:
+        raise StorageError(
+            f"{uri}: another {MANIFEST} is there than the one to write; a folder named by its content is never "
+            "written again: remove it if nothing uses it"
+        )
+    return True
+
+
 def _upload(folder: Path, uri: str, *, files: Sequence[str]) -> None:
     """Put a folder's files where those of before go, and nothing else: below a URL may be others' files, too."""
     before, mark = _uploaded(uri, files), _mark(files)
     filesystem, path = _remote(uri)
     if before:
         filesystem.rm_file(f"{path}/{mark}")  # first: what is left is no finished folder
-    names = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
-    for name in sorted(names, key=lambda name: (name == mark, name)):  # its mark last: until it is there none is
-        filesystem.put_file(str(folder / name), f"{path}/{name}")
-    for name in sorted(before - names):
+    _put_files(folder, uri, mark=mark)
+    for name in sorted(before - _names(folder)):
         if filesystem.exists(f"{path}/{name}"):
             filesystem.rm_file(f"{path}/{name}")
+
+
+def _put_files(folder: Path, uri: str, *, mark: str) -> None:
+    filesystem, path = _remote(uri)
+    for name in sorted(_names(folder), key=lambda name: (name == mark, name)):  # until its mark is there none is
+        filesystem.put_file(str(folder / name), f"{path}/{name}")
+
+
+def _names(folder: Path) -> set[str]:
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
 
 
 def _uploaded(uri: str, files: Sequence[str]) -> set[str]:
