@@ -76,6 +76,8 @@ class SimulatedCluster:
     """By name: what the API server says to an object that is applied."""
     quota_pods: int = 0
     """A quota on pods, which counts those that end; 0: none."""
+    denied: str = ""
+    """What an admission webhook says to every new pod; empty: it lets them be made."""
     undeletable: str = ""
     """What the API server says to every deletion; empty: it deletes."""
     calls_until_killed: int = -1
@@ -225,7 +227,7 @@ class SimulatedCluster:
             self._end(unready[0])
         elif len(ready) > template["replicas"]:
             self._end((old or new)[0])
-        elif len(new) < template["replicas"] and len(own) <= template["replicas"]:
+        elif len(new) < template["replicas"] and len(own) <= template["replicas"] and not self.denied:
             self.num_pods += 1
             version = template["labels"][VERSION_LABEL]
             pod = Pod(f"{name}-v{version}-{self.num_pods}", name, dict(template["labels"]), template["annotations"])
@@ -258,16 +260,23 @@ class SimulatedCluster:
             "NewReplicaSetAvailable" if self.completed.get(name) == template["annotations"] else "ReplicaSetUpdated"
         )
         self.objects["InferenceService", name]["status"] = {"conditions": conditions}
+        refusal = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": self.denied}
+        refused = [refusal] if self.denied and len(updated) < template["replicas"] else []
         status: dict[str, Any] = {
             "observedGeneration": 1,
             "replicas": len(own),
             "updatedReplicas": len(updated),
             "availableReplicas": len(ready),
             "unavailableReplicas": len(own) - len(ready),
-            "conditions": [{"type": "Progressing", "status": "True", "reason": progress}],
+            "conditions": [{"type": "Progressing", "status": "True", "reason": progress}, *refused],
         }
         return {
-            "metadata": {"name": deployment_name(name), "generation": 1, "labels": service["metadata"]["labels"]},
+            "metadata": {
+                "name": deployment_name(name),
+                "namespace": self.namespace,
+                "generation": 1,
+                "labels": service["metadata"]["labels"],
+            },
             "spec": {
                 "replicas": template["replicas"],
                 "template": {"metadata": {"labels": template["labels"], "annotations": template["annotations"]}},

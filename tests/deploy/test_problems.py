@@ -100,6 +100,26 @@ def test_a_webhook_that_cannot_be_called_may_come_back() -> None:
     assert texts(fatal=False, deployment=deployment) == [f"FailedCreate: {message}"]
 
 
+def test_a_secret_that_a_service_account_lists_and_nobody_made_ends_the_wait_by_name() -> None:
+    message = (
+        'admission webhook "inferenceservice.kserve-webhook-server.pod-mutator" denied the request: '
+        'secrets "exfm-s3" not found'
+    )
+    condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+    deployment = {"metadata": {"name": "d", "namespace": "models"}, "status": {"conditions": [condition]}}
+    [text] = texts(fatal=True, deployment=deployment)
+    assert text.startswith("Secret exfm-s3 is missing in namespace models, and without it KServe lets no pod be made")
+    assert "make it with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, as docs/operating.md says" in text
+    assert texts(fatal=False, deployment=deployment) == []
+
+
+def test_what_another_webhook_denies_is_told_and_waited_for() -> None:
+    message = 'admission webhook "policy" denied the request: no owner label'
+    condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+    deployment = {"metadata": {"name": "d"}, "status": {"conditions": [condition]}}
+    assert texts(fatal=False, deployment=deployment) == [f"FailedCreate: {message}"]
+
+
 def test_a_failure_that_kserve_has_left_behind_is_none() -> None:
     status = {"transitionStatus": "UpToDate", "lastFailureInfo": {"reason": "RuntimeNotRecognized", "message": "m"}}
     service = {**SERVICE, "status": {"modelStatus": status}}

@@ -226,6 +226,31 @@ def test_a_failed_first_rollout_leaves_nothing(release: Make, config: DeployConf
     assert of_model(cluster, "students") == []
 
 
+DENIED = 'admission webhook "pod-mutator" denied the request: secrets "exfm-s3" not found'
+
+
+def test_a_missing_secret_is_told_at_once_and_nothing_is_left(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster(denied=DENIED)
+    lines: list[str] = []
+    with pytest.raises(RolloutError, match=r"Secret exfm-s3 is missing in namespace exfm.*nothing of it was left"):
+        roll_out(as_cluster(cluster), release(1), config, say=lines.append)
+    assert lines[-1].startswith("students v1: Secret exfm-s3 is missing in namespace exfm")
+    assert lines[-1].endswith("; taking it back")
+    assert cluster.objects == {}
+
+
+def test_a_secret_that_went_missing_hinders_the_new_version_alone(release: Make, config: DeployConfig) -> None:
+    cluster = SimulatedCluster()
+    deploy(cluster, release(1), config)
+    cluster.denied = DENIED
+    with pytest.raises(RolloutError, match=r"Secret exfm-s3 is missing.*; students v1 serves on"):
+        deploy(cluster, release(2), config)
+    assert cluster.ready_rankers() == [1, 1]
+    cluster.denied = ""
+    deploy(cluster, release(2), config)
+    assert cluster.ready_rankers() == [2, 2]
+
+
 def test_a_version_that_served_well_is_not_taken_back_when_it_breaks_later(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)

@@ -22,6 +22,9 @@ _FATAL_WAITING = frozenset(
 _FATAL_REFUSALS = ("exceeded quota", "violates PodSecurity")
 """What an API server says of pods that it will not have."""
 
+_MISSING_SECRET = re.compile(r'denied the request: secrets "([^"]+)" not found')
+"""What KServe's webhook says of a pod whose ServiceAccount lists a Secret that is not there."""
+
 _TELLING_EVENTS = frozenset(
     {"InternalError", "FailedCreate", "FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}
 )
@@ -71,9 +74,19 @@ def _of_conditions(service: Object) -> Iterator[Problem]:
 def _of_deployment(deployment: Object | None) -> Iterator[Problem]:
     for condition in (deployment or {}).get("status", {}).get("conditions", []):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            if missing := _MISSING_SECRET.search(condition["message"]):
+                yield Problem(_missing(missing[1], (deployment or {})["metadata"]["namespace"]), fatal=True)
+                continue
             # The text says which quota, and by how much. A webhook that cannot be called may come back.
             fatal = any(words in condition["message"] for words in _FATAL_REFUSALS)
             yield Problem(_line(f"{condition['reason']}: {condition['message']}"), fatal=fatal)
+
+
+def _missing(secret: str, namespace: str) -> str:
+    return (
+        f"Secret {secret} is missing in namespace {namespace}, and without it KServe lets no pod be made that copies a "
+        "bundle; make it with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, as docs/operating.md says in 'Bundles in S3'"
+    )
 
 
 def _of_pod(pod: Object) -> Iterator[Problem]:

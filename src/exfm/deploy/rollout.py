@@ -62,6 +62,7 @@ def roll_out(cluster: Cluster, release: Release, config: DeployConfig, *, say: S
         if isinstance(error, ClusterError) and _serves_well(cluster, release):
             say(f"{release.name}: serving, but {error}")
             return
+        say(f"{release.name}: {error}; taking it back")  # before what may take minutes
         raise RolloutError(_give_up(cluster, release, config, because=error)) from error
 
 
