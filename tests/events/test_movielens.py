@@ -78,13 +78,13 @@ def load_ratings(folder: Path, ratings: list[tuple[int, int, float, int]], feedb
     write_csv(folder)
     lines = [",".join(map(str, row)) for row in ratings]
     write(folder / "ratings.csv", ["userId,movieId,rating,timestamp", *lines])
-    return load_movielens(MovieLensSource(folder=folder, feedback=feedback))
+    return load_movielens(MovieLensSource(folder=str(folder), feedback=feedback))
 
 
 @pytest.mark.parametrize("layout", ALL_LAYOUTS)
 def test_every_published_layout_gives_the_same_events(tmp_path: Path, layout: Writer) -> None:
     layout(tmp_path)
-    log = load_movielens(MovieLensSource(folder=tmp_path, feedback=AT_ONCE))
+    log = load_movielens(MovieLensSource(folder=str(tmp_path), feedback=AT_ONCE))
     impressions = log.impressions
     assert impressions["impression_id"].to_list() == [0, 1, 2, 3, 4]
     assert impressions["event_time_s"].to_list() == [1000, 1010, 1020, 1030, 1040]
@@ -101,7 +101,7 @@ def test_every_published_layout_gives_the_same_events(tmp_path: Path, layout: Wr
 @pytest.mark.parametrize("layout", ALL_LAYOUTS)
 def test_every_layout_fits_the_schema_of_the_example(tmp_path: Path, layout: Writer) -> None:
     layout(tmp_path)
-    log = load_movielens(MovieLensSource(folder=tmp_path))
+    log = load_movielens(MovieLensSource(folder=str(tmp_path)))
     (tmp_path / "events").mkdir()
     manifest = write_event_log(log, schema=SCHEMA, window_length=3600, folder=tmp_path / "events")
     assert manifest.num_impressions == len(RATINGS)
@@ -110,7 +110,7 @@ def test_every_layout_fits_the_schema_of_the_example(tmp_path: Path, layout: Wri
 @pytest.mark.parametrize("layout", WITH_USERS)
 def test_a_users_occupation_gives_the_domain(tmp_path: Path, layout: Writer) -> None:
     layout(tmp_path)
-    log = load_movielens(MovieLensSource(folder=tmp_path))
+    log = load_movielens(MovieLensSource(folder=str(tmp_path)))
     users = log.impressions.select("user_id", "domain", "age", "gender").unique().sort("user_id")
     assert users.rows() == [(1, "technologists", 24, "M"), (2, "others", 53, "F")]
 
@@ -118,7 +118,7 @@ def test_a_users_occupation_gives_the_domain(tmp_path: Path, layout: Writer) -> 
 @pytest.mark.parametrize("layout", WITHOUT_USERS)
 def test_a_layout_without_users_gets_domains_by_hash_and_says_so(tmp_path: Path, layout: Writer) -> None:
     layout(tmp_path)
-    log = load_movielens(MovieLensSource(folder=tmp_path, num_hashed_domains=7))
+    log = load_movielens(MovieLensSource(folder=str(tmp_path), num_hashed_domains=7))
     users = log.impressions.select("user_id", "domain", "age", "gender", "occupation").unique().sort("user_id")
     one, two = (int(key) % 7 for key in keys_of_integers(np.array([1, 2])))
     assert users.rows() == [(1, f"group{one}", None, None, None), (2, f"group{two}", None, None, None)]
@@ -178,7 +178,7 @@ def test_the_planted_faults_are_counted_in_the_notes(tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_movielens_log(tmp_path: Path) -> None:
     write_recbole(tmp_path)
-    logs = [load_movielens(MovieLensSource(folder=tmp_path, seed=seed)) for seed in (5, 5, 6)]
+    logs = [load_movielens(MovieLensSource(folder=str(tmp_path), seed=seed)) for seed in (5, 5, 6)]
     assert logs[0].impressions.equals(logs[1].impressions)
     assert logs[0].feedback.equals(logs[1].feedback)
     assert not logs[0].feedback.equals(logs[2].feedback)
@@ -188,12 +188,12 @@ def test_a_folder_without_ratings_is_refused(tmp_path: Path) -> None:
     write_csv(tmp_path)
     (tmp_path / "ratings.csv").unlink()
     with pytest.raises(DataError, match=r"looked for .*ratings\.csv, movies\.csv; found movies\.csv"):
-        load_movielens(MovieLensSource(folder=tmp_path))
+        load_movielens(MovieLensSource(folder=str(tmp_path)))
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such folder"):
-        load_movielens(MovieLensSource(folder=tmp_path / "nowhere"))
+        load_movielens(MovieLensSource(folder=str(tmp_path / "nowhere")))
 
 
 @pytest.mark.parametrize("row", ["1,x,3,1000", "1,10,3", "1,10,6,1000", "1,10,nan,1000", "", ",10,3,1000"])
@@ -202,7 +202,7 @@ def test_a_malformed_rating_is_refused_with_its_line(tmp_path: Path, row: str) -
     write(tmp_path / "ratings.csv", ["userId,movieId,rating,timestamp", "1,10,3,1000", row, "2,10,3,1000"])
     expected = f"1 of 3 rows are malformed, the first in line 3: '{row}'; expected user_id, item_id, rating, timestamp"
     with pytest.raises(DataError) as caught:
-        load_movielens(MovieLensSource(folder=tmp_path))
+        load_movielens(MovieLensSource(folder=str(tmp_path)))
     assert expected in str(caught.value)
 
 
@@ -210,35 +210,35 @@ def test_a_rating_with_too_many_fields_is_refused(tmp_path: Path) -> None:
     write_grouplens_100k(tmp_path)
     write(tmp_path / "u.data", ["1\t10\t3\t1000\t7"])
     with pytest.raises(DataError, match=r"u\.data: cannot be read as the columns user_id, item_id, rating, timestamp"):
-        load_movielens(MovieLensSource(folder=tmp_path))
+        load_movielens(MovieLensSource(folder=str(tmp_path)))
 
 
 def test_a_file_with_another_header_is_refused(tmp_path: Path) -> None:
     write_csv(tmp_path)
     write(tmp_path / "ratings.csv", ["movieId,userId,rating,timestamp", "10,1,3,1000"])
     with pytest.raises(DataError, match="the header is 'movieId,userId,rating,timestamp', expected 'userId,movieId"):
-        load_movielens(MovieLensSource(folder=tmp_path))
+        load_movielens(MovieLensSource(folder=str(tmp_path)))
 
 
 def test_ratings_that_are_empty_are_refused(tmp_path: Path) -> None:
     write_csv(tmp_path)
     write(tmp_path / "ratings.csv", ["userId,movieId,rating,timestamp"])
     with pytest.raises(DataError, match=r"ratings\.csv: there are no ratings"):
-        load_movielens(MovieLensSource(folder=tmp_path))
+        load_movielens(MovieLensSource(folder=str(tmp_path)))
 
 
 def test_a_rating_of_an_unknown_movie_or_user_is_refused(tmp_path: Path) -> None:
     write_grouplens_100k(tmp_path)
     write(tmp_path / "u.data", ["1\t10\t3\t1000", "1\t99\t3\t1000"])
     with pytest.raises(DataError, match=r"1 of 2 ratings name an unknown item_id \(for example 99\)"):
-        load_movielens(MovieLensSource(folder=tmp_path))
+        load_movielens(MovieLensSource(folder=str(tmp_path)))
     write(tmp_path / "u.data", ["77\t10\t3\t1000"])
     with pytest.raises(DataError, match=r"name an unknown user_id \(for example 77\)"):
-        load_movielens(MovieLensSource(folder=tmp_path))
+        load_movielens(MovieLensSource(folder=str(tmp_path)))
 
 
 def test_an_occupation_code_that_1m_does_not_have_is_refused(tmp_path: Path) -> None:
     write_dat(tmp_path)
     write(tmp_path / "users.dat", ["1::M::24::17::85711", "2::F::53::21::94043"])
     with pytest.raises(DataError, match="user 2 has occupation code 21; expected 0 to 20"):
-        load_movielens(MovieLensSource(folder=tmp_path))
+        load_movielens(MovieLensSource(folder=str(tmp_path)))

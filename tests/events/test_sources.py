@@ -7,7 +7,7 @@ from exfm.errors import ConfigError
 from exfm.events.movielens import MovieLensSource
 from exfm.events.parquet import LogSource
 from exfm.events.schemas import SYNTHETIC
-from exfm.events.sources import Source, load
+from exfm.events.sources import Source, load, resolve
 from exfm.events.synthetic import SyntheticSource
 from exfm.schema import Schema
 
@@ -19,7 +19,7 @@ class Run(Config):
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ({"kind": "movielens", "folder": "ml"}, MovieLensSource(folder=Path("ml"))),
+        ({"kind": "movielens", "folder": "ml"}, MovieLensSource(folder="ml")),
         ({"kind": "synthetic", "seed": 3}, SyntheticSource(seed=3)),
         ({"kind": "log", "impressions": "i", "feedback": "f"}, LogSource(impressions="i", feedback="f")),
     ],
@@ -37,3 +37,15 @@ def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
 
 def test_a_source_loads_by_its_config() -> None:
     assert load(SyntheticSource(num_impressions=1_000), schema=Schema.read(SYNTHETIC)).impressions.height == 1_000
+
+
+def test_relative_paths_start_at_the_config_files_folder_and_urls_stay(tmp_path: Path) -> None:
+    movielens = resolve(MovieLensSource(folder="ml"), base=tmp_path)
+    assert movielens == MovieLensSource(folder=str(tmp_path / "ml"))
+    assert resolve(MovieLensSource(folder="s3://bucket/ml/"), base=tmp_path).folder == "s3://bucket/ml/"
+    log = LogSource(impressions="i/*.parquet", feedback="s3://bucket/f", names={"item": "names.parquet"})
+    assert resolve(log, base=tmp_path) == LogSource(
+        impressions=str(tmp_path / "i/*.parquet"),
+        feedback="s3://bucket/f",
+        names={"item": str(tmp_path / "names.parquet")},
+    )

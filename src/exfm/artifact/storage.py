@@ -15,10 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Self
 
-import fsspec
 from pydantic import ConfigDict, StringConstraints, model_validator
 
 from exfm.artifact.digests import FileDigest, Sha256, verify_folder
+from exfm.artifact.stores import filesystem_of, telling
 from exfm.config import Config
 from exfm.errors import ConfigError, StorageError
 
@@ -44,11 +44,11 @@ def remove_file(uri: str) -> None:
 
     Raises: StorageError if it cannot be removed, or nobody can tell whether it is there.
     """
-    with _telling(uri):
+    with telling(uri):
         if is_local(uri):
             Path(uri).unlink(missing_ok=True)
             return
-        filesystem, path = _remote(uri)
+        filesystem, path = filesystem_of(uri)
         if filesystem.exists(path):
             filesystem.rm_file(path)
 
@@ -72,7 +72,7 @@ def writing(uri: str, *, files: Sequence[str] = ()) -> Iterator[Path]:
 
     Raises: StorageError if `uri` cannot be written, or something else is there.
     """
-    with _telling(uri):
+    with telling(uri):
         if is_local(uri):
             target = Path(uri)
             _require_ours(target, files)
@@ -85,7 +85,7 @@ def writing(uri: str, *, files: Sequence[str] = ()) -> Iterator[Path]:
         folder = scratch / "new"
         folder.mkdir()
         yield folder
-        with _telling(uri):
+        with telling(uri):
             if is_local(uri):
                 _swap(folder, target, scratch)
             else:
@@ -105,11 +105,11 @@ def writing_once(parent: str, *, name: Callable[[Path], str]) -> Iterator[Path]:
     Raises: StorageError if `parent` cannot be written, a folder of that name has another manifest, or a local one
     holds something else.
     """
-    with _telling(parent):
+    with telling(parent):
         if is_local(parent):
             Path(parent).mkdir(parents=True, exist_ok=True)
         else:
-            _remote(parent)  # a store that nothing here can reach is told before the work
+            filesystem_of(parent)  # a store that nothing here can reach is told before the work
         scratch = Path(tempfile.mkdtemp(prefix=".exfm-", dir=parent if is_local(parent) else None))
     try:
         folder = scratch / "new"
@@ -117,7 +117,7 @@ def writing_once(parent: str, *, name: Callable[[Path], str]) -> Iterator[Path]:
         yield folder
         manifest = (folder / MANIFEST).read_bytes()
         uri = join(parent, name(folder))
-        with _telling(uri):
+        with telling(uri):
             if _has_manifest(uri, manifest):
                 return
             if is_local(uri):
@@ -154,8 +154,8 @@ def reading(ref: Ref) -> Iterator[Path]:
         folder = Path(scratch) / "copy"
         folder.mkdir()
         (folder / MANIFEST).write_bytes(manifest)
-        with _telling(ref.uri):
-            filesystem, path = _remote(ref.uri)
+        with telling(ref.uri):
+            filesystem, path = filesystem_of(ref.uri)
             filesystem.get([f"{path}/{name}" for name in files], [str(folder / name) for name in files])
         verify_folder(folder, files)
         yield folder
@@ -174,7 +174,7 @@ def write_file(uri: str, content: bytes) -> None:
 
     Raises: StorageError if it cannot be written.
     """
-    with _telling(uri):
+    with telling(uri):
         if is_local(uri):
             target = Path(uri)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ def write_file(uri: str, content: bytes) -> None:
             partial.write_bytes(content)
             partial.replace(target)
         else:
-            filesystem, path = _remote(uri)
+            filesystem, path = filesystem_of(uri)
             filesystem.pipe_file(path, content)
 
 
@@ -191,8 +191,8 @@ def read_file(uri: str) -> bytes:
 
     Raises: StorageError if there is none, or it cannot be read.
     """
-    with _telling(uri):
-        filesystem, path = _remote(uri)
+    with telling(uri):
+        filesystem, path = filesystem_of(uri)
         content: bytes = filesystem.cat_file(path)
     return content
 
@@ -202,8 +202,8 @@ def modified_s(uri: str) -> float:
 
     Raises: StorageError if there is none, or nobody can tell.
     """
-    with _telling(uri):
-        filesystem, path = _remote(uri)
+    with telling(uri):
+        filesystem, path = filesystem_of(uri)
         written: datetime = filesystem.modified(path)
     return written.timestamp()
 
@@ -213,8 +213,8 @@ def list_folders(uri: str) -> list[str]:
 
     Raises: StorageError if nobody can tell.
     """
-    with _telling(uri):
-        filesystem, path = _remote(uri)
+    with telling(uri):
+        filesystem, path = filesystem_of(uri)
         try:
             found = filesystem.ls(path, detail=True)
         except FileNotFoundError:
@@ -231,7 +231,7 @@ def remove_folder(uri: str) -> None:
     Raises: StorageError if there is no finished folder, or it cannot be removed.
     """
     files = _files_of(_read_manifest(uri), source=join(uri, MANIFEST))
-    with _telling(uri):
+    with telling(uri):
         if is_local(uri):
             target = Path(uri)
             _require_ours(target, ())
@@ -239,7 +239,7 @@ def remove_folder(uri: str) -> None:
             target.rename(scratch / "old")  # at once: no reader meets a half of it
             shutil.rmtree(scratch)
             return
-        filesystem, path = _remote(uri)
+        filesystem, path = filesystem_of(uri)
         for name in (MANIFEST, *files):
             if filesystem.exists(f"{path}/{name}"):
                 filesystem.rm_file(f"{path}/{name}")
@@ -274,8 +274,8 @@ def _files_of(manifest: bytes, *, source: str) -> dict[str, FileDigest]:
 
 
 def _read_manifest(uri: str) -> bytes:
-    with _telling(uri):
-        filesystem, path = _remote(join(uri, MANIFEST))
+    with telling(uri):
+        filesystem, path = filesystem_of(join(uri, MANIFEST))
         if not filesystem.exists(path):
             raise StorageError(f"{uri}: no {MANIFEST} there; run the stage that writes it")
         manifest: bytes = filesystem.cat_file(path)
@@ -331,7 +331,7 @@ def _has_manifest(uri: str, manifest: bytes) -> bool:
 
     Raises: StorageError if its manifest is another one.
     """
-    filesystem, path = _remote(join(uri, MANIFEST))
+    filesystem, path = filesystem_of(join(uri, MANIFEST))
     if not filesystem.exists(path):
         return False
     if filesystem.cat_file(path) != manifest:
@@ -345,7 +345,7 @@ def _has_manifest(uri: str, manifest: bytes) -> bool:
 def _upload(folder: Path, uri: str, *, files: Sequence[str]) -> None:
     """Put a folder's files where those of before go, and nothing else: below a URL may be others' files, too."""
     before, mark = _uploaded(uri, files), _mark(files)
-    filesystem, path = _remote(uri)
+    filesystem, path = filesystem_of(uri)
     if before:
         filesystem.rm_file(f"{path}/{mark}")  # first: what is left is no finished folder
     _put_files(folder, uri, mark=mark)
@@ -355,7 +355,7 @@ def _upload(folder: Path, uri: str, *, files: Sequence[str]) -> None:
 
 
 def _put_files(folder: Path, uri: str, *, mark: str) -> None:
-    filesystem, path = _remote(uri)
+    filesystem, path = filesystem_of(uri)
     for name in sorted(_names(folder), key=lambda name: (name == mark, name)):  # until its mark is there none is
         filesystem.put_file(str(folder / name), f"{path}/{name}")
 
@@ -370,7 +370,7 @@ def _uploaded(uri: str, files: Sequence[str]) -> set[str]:
     Raises: StorageError if the manifest there is that of no stage.
     """
     place = join(uri, _mark(files))
-    filesystem, path = _remote(place)
+    filesystem, path = filesystem_of(place)
     if not filesystem.exists(path):
         return set()
     return set(files) or {MANIFEST, *_files_of(filesystem.cat_file(path), source=place)}
@@ -378,31 +378,3 @@ def _uploaded(uri: str, files: Sequence[str]) -> set[str]:
 
 def _mark(files: Sequence[str]) -> str:
     return files[0] if files else MANIFEST
-
-
-@contextmanager
-def _telling(uri: str) -> Iterator[None]:
-    """Turn what a file system or an object store raises into a StorageError that names the URI."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise StorageError(f"{uri}: no such file; run the stage that writes it") from error
-    except _store_errors() as error:
-        raise StorageError(f"{uri}: {error}; check the path, the rights and the credentials") from error
-
-
-def _store_errors() -> tuple[type[Exception], ...]:
-    try:
-        from botocore.exceptions import BotoCoreError  # an S3 client's own errors are no OSErrors
-    except ImportError:
-        return (OSError,)
-    return (OSError, BotoCoreError)
-
-
-def _remote(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    try:
-        filesystem, path = fsspec.core.url_to_fs(uri)
-    except (ImportError, ValueError) as error:  # an unknown scheme, or a store whose client is not installed
-        raise StorageError(f"{uri}: {error}; name a folder or an s3:// URL") from error
-    filesystem.invalidate_cache()  # of listings: another process may have written since
-    return filesystem, path

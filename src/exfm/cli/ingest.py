@@ -27,7 +27,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def movielens(
-    src: Annotated[Path, typer.Argument(help="Folder with MovieLens files (100K, 1M, 10M, or the CSV releases).")],
+    src: Annotated[
+        str, typer.Argument(help="Folder or s3:// URL with MovieLens files (100K, 1M, 10M, or the CSV releases).")
+    ],
     out: OutOption,
     window_length: WindowOption = WEEK_S,
 ) -> None:
@@ -35,7 +37,7 @@ def movielens(
     from exfm.events.movielens import MovieLensSource
     from exfm.events.schemas import MOVIELENS
 
-    _ingest(MovieLensSource(kind="movielens", folder=str(src)), MOVIELENS, window_length, out)
+    _ingest(MovieLensSource(kind="movielens", folder=src), MOVIELENS, window_length, out)
 
 
 def synthetic(
@@ -53,8 +55,8 @@ def synthetic(
 
 
 def log(
-    impressions: Annotated[str, typer.Argument(help="Parquet file, folder or glob.")],
-    feedback: Annotated[str, typer.Argument(help="Parquet file, folder or glob.")],
+    impressions: Annotated[str, typer.Argument(help="Parquet file, folder or glob; s3:// too.")],
+    feedback: Annotated[str, typer.Argument(help="Parquet file, folder or glob; s3:// too.")],
     schema: SchemaOption,
     out: OutOption,
     window_length: WindowOption = DAY_S,

@@ -1,13 +1,12 @@
 """MovieLens as an event log: a rating is an impression of the movie and, some time later, its feedback."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from exfm.config import Config
 from exfm.events.feedback import FeedbackSimulation, describe_faults, draw_delays, plant_faults
@@ -32,8 +31,8 @@ class MovieLensSource(Config):
     """A folder of MovieLens files, in any published layout."""
 
     kind: Literal["movielens"] = "movielens"
-    folder: Path
-    """Holds ratings and movies, and users where the layout has them."""
+    folder: Annotated[str, StringConstraints(min_length=1)]
+    """Holds ratings and movies, and users where the layout has them; a path or an s3:// URL."""
     feedback: FeedbackSimulation = FeedbackSimulation()
     """MovieLens has one time for impression and feedback, so when feedback arrives is simulated."""
     num_hashed_domains: Annotated[int, Field(ge=1, le=1000)] = 3
@@ -48,7 +47,8 @@ def load_movielens(source: MovieLensSource) -> RawLog:
     Impressions are numbered in order of time, user and item. The movies that a user is known to like or dislike are
     those whose feedback had arrived, after its simulated delay, strictly before the impression.
 
-    Raises: DataError if the folder is missing, has no known layout, or a row is malformed.
+    Raises: DataError if the folder is missing, has no known layout, or a row is malformed; StorageError if its store
+    does not answer.
     """
     tables = read_movielens(source.folder)
     rng = np.random.default_rng(source.seed)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
+from exfm.artifact.source_files import local_copy, names_in
+from exfm.artifact.storage import is_local
 from exfm.errors import DataError
 
 GENRES_100K = (
@@ -21,6 +23,9 @@ OCCUPATIONS_1M = (
     "unemployed", "writer",
 )  # fmt: skip
 """What the occupation codes of users.dat mean, by code."""
+
+USERS = "users.dat"
+"""What 1M has beside the files of 10M."""
 
 Types = Mapping[str, type[pl.DataType]]
 
@@ -41,6 +46,10 @@ class MovieLensTables:
     """user_id and age (int64; 1M: the least of an age group), gender, occupation; None: the layout has no users."""
 
 
+Reader = Callable[[Path], MovieLensTables]
+"""Reads the files of one layout in a folder."""
+
+
 @dataclass(frozen=True)
 class _Layout:
     """How one table is written."""
@@ -54,24 +63,36 @@ class _Layout:
     nullable: Sequence[str] = ()
 
 
-def read_movielens(folder: Path) -> MovieLensTables:
+def read_movielens(folder: str) -> MovieLensTables:
     """Return the tables in a folder of MovieLens files, whichever published layout they have.
 
     Raises: DataError if the files of no layout are all there, a row is malformed (its line is named), or a rating's
-    user or item is in no table.
+    user or item is in no table; StorageError if the folder's store does not answer.
     """
-    if not folder.is_dir():
+    if is_local(folder) and not Path(folder).is_dir():
         raise DataError(f"{folder}: no such folder; name the one that holds the files of MovieLens")
-    for files, read in READERS.items():
-        if all((folder / file).is_file() for file in files):
-            tables = read(folder)
-            _require_known(tables.ratings, tables.items, "item_id", folder)
-            if tables.users is not None:
-                _require_known(tables.ratings, tables.users, "user_id", folder)
-            return tables
-    wanted = "; or ".join(", ".join(files) for files in READERS)
-    found = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
-    raise DataError(f"{folder}: no layout of MovieLens recognised; looked for {wanted}; found {found}")
+    names = names_in(folder)
+    layout = next((files for files in READERS if set(files) <= set(names)), None)
+    if layout is None:
+        wanted = "; or ".join(", ".join(files) for files in READERS)
+        found = ", ".join(names[:10]) or "nothing"
+        raise DataError(f"{folder}: no layout of MovieLens recognised; looked for {wanted}; found {found}")
+    with local_copy(folder, [*layout, *(name for name in names if name == USERS)]) as local:
+        try:
+            return _read(local, READERS[layout])
+        except DataError as error:
+            if is_local(folder):
+                raise
+            # It names a copy, which is gone when somebody reads this.
+            raise DataError(str(error).replace(str(local), folder.rstrip("/"))) from error
+
+
+def _read(folder: Path, read: Reader) -> MovieLensTables:
+    tables = read(folder)
+    _require_known(tables.ratings, tables.items, "item_id", folder)
+    if tables.users is not None:
+        _require_known(tables.ratings, tables.users, "user_id", folder)
+    return tables
 
 
 def _read_recbole(folder: Path) -> MovieLensTables:
@@ -133,12 +154,12 @@ def _read_dat(folder: Path) -> MovieLensTables:
         {"user_id": pl.Int64, "gender": pl.String, "age": pl.Int64, "code": pl.Int64, "zip": pl.String},
         nullable=["zip"],
     )
-    has_users = (folder / "users.dat").is_file()
+    has_users = (folder / USERS).is_file()
     return MovieLensTables(
         edition="MovieLens 1M" if has_users else "MovieLens 10M",
         ratings=_ratings(folder / "ratings.dat", _Layout(tab, RATING_TYPES)),
         items=_items(_text(folder / "movies.dat", items), separator="|"),
-        users=_name_occupations(_text(folder / "users.dat", users), folder) if has_users else None,
+        users=_name_occupations(_text(folder / USERS, users), folder) if has_users else None,
     )
 
 
@@ -158,7 +179,7 @@ def _read_csv(folder: Path) -> MovieLensTables:
     )
 
 
-READERS: Mapping[tuple[str, ...], Callable[[Path], MovieLensTables]] = {
+READERS: Mapping[tuple[str, ...], Reader] = {
     ("ml-100k.inter", "ml-100k.user", "ml-100k.item"): _read_recbole,
     ("u.data", "u.user", "u.item"): _read_100k,
     ("ratings.dat", "movies.dat"): _read_dat,

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 import polars as pl
 from pydantic import StringConstraints
 
+from exfm.artifact.source_files import locate
+from exfm.artifact.storage import is_local
 from exfm.config import Config
 from exfm.errors import DataError
 from exfm.events.log import RawLog
@@ -13,7 +15,7 @@ from exfm.events.validation import NAMES_COLUMNS, feedback_columns, impression_c
 from exfm.schema import Schema
 
 Files = Annotated[str, StringConstraints(min_length=1)]
-"""A Parquet file, a folder of them, or a glob such as `impressions/*.parquet`."""
+"""A Parquet file, a folder of them, or a glob such as `impressions/*.parquet`; a path or an s3:// URL."""
 
 
 class LogSource(Config):
@@ -31,7 +33,8 @@ class LogSource(Config):
 def load_parquet(source: LogSource, *, schema: Schema) -> RawLog:
     """Return the events in a user's Parquet files; columns that the schema does not name stay on disk.
 
-    Raises: DataError if there are no such files, or they are not Parquet files that all have those columns.
+    Raises: DataError if there are no such files, or they are not Parquet files that all have those columns;
+    StorageError if a store has no such files, or does not answer.
     """
     return RawLog(
         impressions=_read(source.impressions, columns=impression_columns(schema), of="impressions"),
@@ -46,6 +49,8 @@ def load_parquet(source: LogSource, *, schema: Schema) -> RawLog:
 
 
 def _read(files: str, *, columns: Sequence[str], of: str) -> pl.DataFrame:
+    if not is_local(files):
+        files = locate(files)  # polars reads columns from S3, but knows a folder by its slash alone
     try:
         found = pl.scan_parquet(files).collect_schema().names()  # of the first file
         if set(columns) <= set(found):

@@ -27,7 +27,8 @@ def load(source: Source, *, schema: Schema) -> RawLog:
 
     Paths are taken as they are: whoever reads a config file resolves them.
 
-    Raises: DataError if a file or folder is missing, or its rows are malformed.
+    Raises: DataError if a file or folder is missing, or its rows are malformed; StorageError if a store has no such
+    files, or does not answer.
     """
     match source:
         case MovieLensSource():
@@ -42,7 +43,7 @@ def resolve(source: Source, *, base: Path) -> Source:
     """Return a source whose relative paths start at `base`."""
     match source:
         case MovieLensSource():
-            return source.model_copy(update={"folder": base / source.folder})
+            return source.model_copy(update={"folder": resolve_path(source.folder, base=base)})
         case LogSource():
             paths = {
                 "impressions": resolve_path(source.impressions, base=base),

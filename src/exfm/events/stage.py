@@ -11,8 +11,8 @@ def ingest(source: Source, *, schema: Schema, window_length: int, out: str) -> E
 
     `window_length` is in the schema's time unit.
 
-    Raises: StorageError if `out` cannot be written; DataError if the source is missing, or its rows break a rule of the
-    schema.
+    Raises: StorageError if `out` cannot be written, or the source's store does not answer; DataError if the source is
+    missing, or its rows break a rule of the schema.
     """
     with writing(out) as folder:
         log = load(source, schema=schema)

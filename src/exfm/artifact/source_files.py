@@ -1,0 +1,58 @@
+"""Files that users bring, which no manifest lists: on this machine, or in a store."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from exfm.artifact.storage import is_local, join
+from exfm.artifact.stores import filesystem_of, telling
+from exfm.errors import StorageError
+
+
+def locate(uri: str) -> str:
+    """Return the URI of files that are there: of one file or a glob as it is, of a folder with a slash at its end.
+
+    Raises: StorageError if no file is there, or the store does not say.
+    """
+    with telling(uri):
+        filesystem, path = filesystem_of(uri)
+        is_glob = any(mark in path for mark in "*?[")
+        try:
+            found = filesystem.glob(path) if is_glob else filesystem.find(path)
+        except FileNotFoundError:  # not even the bucket
+            found = []
+    if all(name.endswith("/") for name in found):  # what S3 consoles make of an empty folder
+        raise StorageError(f"{uri}: no file is there; name a file, a folder of files, or a glob that matches some")
+    return uri if is_glob or found == [path] else join(uri, "")
+
+
+def names_in(uri: str) -> list[str]:
+    """Return the names of what lies directly in a folder, sorted; none if it is not there.
+
+    Raises: StorageError if the store does not say.
+    """
+    with telling(uri):
+        filesystem, path = filesystem_of(uri)
+        try:
+            found = filesystem.ls(path, detail=True)
+        except FileNotFoundError:
+            return []
+    return sorted(item["name"].rstrip("/").rpartition("/")[2] for item in found)
+
+
+@contextmanager
+def local_copy(uri: str, names: Iterable[str]) -> Iterator[Path]:
+    """Yield a local folder with these files of a folder: itself, or a copy that vanishes when the block ends.
+
+    Raises: StorageError if the store has one of them not, or does not answer.
+    """
+    if is_local(uri):
+        yield Path(uri)
+        return
+    with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
+        with telling(uri):
+            filesystem, path = filesystem_of(uri)
+            for name in names:
+                filesystem.get_file(f"{path}/{name}", str(Path(scratch) / name))
+        yield Path(scratch)

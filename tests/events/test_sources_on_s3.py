@@ -1,0 +1,195 @@
+"""Sources in S3: what a local folder gives, a bucket gives too, and what is wrong there is told once and soon."""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import polars as pl
+import pytest
+
+from exfm.artifact.storage import join, write_file
+from exfm.errors import DataError, StorageError
+from exfm.events.log import RawLog
+from exfm.events.movielens import MovieLensSource
+from exfm.events.parquet import LogSource
+from exfm.events.schemas import MOVIELENS
+from exfm.events.sources import Source, load
+from exfm.events.stage import ingest
+from exfm.schema import Schema
+
+pytestmark = pytest.mark.slow
+
+SCHEMA = Schema.read(MOVIELENS)
+RATINGS = "userId,movieId,rating,timestamp\n1,10,5,1000\n2,10,1,1010\n1,20,2,1020\n"
+MOVIES = "movieId,title,genres\n10,Toy Story (1995),Animation|Comedy\n20,Psycho (1960),Horror\n"
+
+
+def put_movielens(uri: str, *, ratings: str = RATINGS) -> None:
+    for name, text in (("ratings.csv", ratings), ("movies.csv", MOVIES), ("tags.csv", "of no use")):
+        write_file(join(uri, name), text.encode())
+
+
+def put_rows(uri: str, rows: pl.DataFrame, scratch: Path) -> None:
+    rows.write_parquet(scratch / "rows.parquet")
+    write_file(uri, (scratch / "rows.parquet").read_bytes())
+
+
+def assert_same(log: RawLog, other: RawLog) -> None:
+    assert log.impressions.equals(other.impressions)
+    assert log.feedback.equals(other.feedback)
+    assert {name: rows.to_dicts() for name, rows in log.names.items()} == {
+        name: rows.to_dicts() for name, rows in other.names.items()
+    }
+
+
+@pytest.fixture(params=["", "/"])
+def slash(request: pytest.FixtureRequest) -> str:
+    """Return how a folder's URL ends."""
+    text: str = request.param
+    return text
+
+
+@pytest.fixture
+def movielens(tmp_path: Path) -> RawLog:
+    """Return the log of the same files in a local folder."""
+    put_movielens(str(tmp_path / "ml"))
+    return load(MovieLensSource(folder=str(tmp_path / "ml")), schema=SCHEMA)
+
+
+def test_movielens_is_read_from_s3(bucket: str, movielens: RawLog, slash: str) -> None:
+    put_movielens(join(bucket, "ml"))
+    assert_same(load(MovieLensSource(folder=join(bucket, "ml") + slash), schema=SCHEMA), movielens)
+
+
+def test_movielens_is_read_from_a_bucket_of_its_own(bucket: str, movielens: RawLog) -> None:
+    put_movielens(bucket)
+    assert_same(load(MovieLensSource(folder=bucket), schema=SCHEMA), movielens)
+
+
+def test_users_are_copied_with_the_files_of_their_layout(bucket: str) -> None:
+    files = {
+        "ratings.dat": "1::10::5::1000\n",
+        "movies.dat": "10::Toy Story (1995)::Comedy\n",
+        "users.dat": "1::M::24::17::85711\n",
+    }
+    for name, text in files.items():
+        write_file(join(bucket, "ml-1m", name), text.encode())
+    log = load(MovieLensSource(folder=join(bucket, "ml-1m")), schema=SCHEMA)
+    assert log.impressions["occupation"].to_list() == ["technician/engineer"]
+
+
+def test_a_malformed_row_in_s3_is_named_by_its_url(bucket: str, slash: str) -> None:
+    put_movielens(join(bucket, "ml"), ratings=RATINGS + "1,ten,5,1000\n")
+    with pytest.raises(DataError, match=rf"^{bucket}/ml/ratings\.csv: 1 of 4 rows are malformed, the first in line 5"):
+        load(MovieLensSource(folder=join(bucket, "ml") + slash), schema=SCHEMA)
+
+
+def test_a_folder_in_s3_without_movielens_is_told_with_what_is_there(bucket: str) -> None:
+    put_movielens(join(bucket, "ml"))
+    with pytest.raises(DataError, match=rf"^{bucket}/: no layout of MovieLens recognised; .*; found ml$"):
+        load(MovieLensSource(folder=bucket + "/"), schema=SCHEMA)
+    with pytest.raises(DataError, match=r"/none: no layout of MovieLens recognised; .*; found nothing$"):
+        load(MovieLensSource(folder=join(bucket, "none")), schema=SCHEMA)
+
+
+def test_an_event_log_in_s3_is_read_by_its_parts(bucket: str, movielens: RawLog, slash: str, tmp_path: Path) -> None:
+    put_movielens(join(bucket, "ml"))
+    places = {bucket: join(bucket, "ml"), str(tmp_path): str(tmp_path / "ml")}
+    logs = []
+    for root, source in places.items():
+        events = join(root, "events")
+        manifest = ingest(MovieLensSource(folder=source), schema=SCHEMA, window_length=5, out=events)
+        assert len(manifest.windows) > 1
+        parts = {part: join(events, part) + slash for part in ("impressions", "feedback")}
+        names = {"item_id": join(events, "names", "item_id.parquet")}
+        logs.append(load(LogSource(names=names, **parts), schema=SCHEMA))
+    assert_same(*logs)
+    assert logs[0].impressions.height == 3
+    assert logs[0].names["item_id"].height == 2
+
+
+def test_a_glob_and_a_file_in_s3_are_read_and_other_columns_are_not(
+    bucket: str, movielens: RawLog, tmp_path: Path
+) -> None:
+    more = movielens.impressions.with_columns(pl.lit(1).alias("more"))
+    put_rows(join(bucket, "log", "a b-0.parquet"), more.head(1), tmp_path)
+    put_rows(join(bucket, "log", "a b-1.parquet"), movielens.impressions.tail(-1), tmp_path)
+    put_rows(join(bucket, "log", "feedback.parquet"), movielens.feedback, tmp_path)
+    source = LogSource(impressions=f"{bucket}/log/a b-*.parquet", feedback=f"{bucket}/log/feedback.parquet")
+    log = load(source, schema=SCHEMA)
+    assert log.impressions.equals(movielens.impressions.select(log.impressions.columns))
+    assert log.feedback.equals(movielens.feedback)
+
+
+def log_of(uri: str) -> LogSource:
+    return LogSource(impressions=uri, feedback=uri)
+
+
+@pytest.mark.parametrize("there", ["none", "none/", "none/*.parquet", "none/impressions.parquet", "marked", "marked/"])
+def test_what_is_not_in_s3_is_named(bucket: str, there: str) -> None:
+    filesystem = fsspec.filesystem("s3")
+    filesystem.touch(f"{bucket}/marked/")  # as consoles make a folder
+    with pytest.raises(StorageError) as raised:
+        load(log_of(join(bucket, there)), schema=SCHEMA)
+    assert str(raised.value) == (
+        f"{bucket}/{there}: no file is there; name a file, a folder of files, or a glob that matches some"
+    )
+
+
+def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
+    with pytest.raises(StorageError, match=r"^s3://no-such-bucket/log/: no file is there"):
+        load(log_of("s3://no-such-bucket/log/"), schema=SCHEMA)
+    with pytest.raises(
+        DataError, match=r"^s3://no-such-bucket/ml: no layout of MovieLens recognised; .*found nothing$"
+    ):
+        load(MovieLensSource(folder="s3://no-such-bucket/ml"), schema=SCHEMA)
+
+
+@pytest.mark.parametrize("named", ["log", "log/", "log/text.parquet"])
+def test_a_file_in_s3_that_is_no_parquet_is_told(bucket: str, named: str) -> None:
+    write_file(join(bucket, "log", "text.parquet"), b"not Parquet, though long enough")
+    with pytest.raises(DataError, match=rf"^impressions: {bucket}/log.* cannot be read \(parquet: File out of spec"):
+        load(log_of(join(bucket, named)), schema=SCHEMA)
+
+
+def test_missing_credentials_are_told(bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    fsspec.filesystem("s3").clear_instance_cache()
+    sources: list[Source] = [
+        log_of(join(bucket, "log")),
+        log_of(join(bucket, "*.parquet")),
+        MovieLensSource(folder=join(bucket, "ml")),
+    ]
+    for source in sources:
+        with pytest.raises(
+            StorageError, match=r"Unable to locate credentials; check the path, the rights and the cred"
+        ):
+            load(source, schema=SCHEMA)
+
+
+@pytest.fixture(params=["closed", "silent"])
+def away(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Yield an address where connections are refused, or where nobody answers them."""
+    with socket.socket() as server, socket.socket() as waiting:
+        server.bind(("127.0.0.1", 0))
+        if request.param == "silent":  # its queue is full, so that the kernel drops what comes
+            server.listen(0)
+            waiting.connect(server.getsockname())
+        yield "http://{}:{}".format(*server.getsockname())
+
+
+def test_an_endpoint_that_is_away_is_told_within_seconds(
+    bucket: str, away: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", away)
+    fsspec.filesystem("s3").clear_instance_cache()
+    began_s = time.monotonic()
+    with pytest.raises(StorageError, match=rf"[Cc]onnect.* endpoint URL: \"?{away}.*; check the path, the rights"):
+        load(log_of(join(bucket, "log")), schema=SCHEMA)
+    assert time.monotonic() - began_s < 12
