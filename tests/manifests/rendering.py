@@ -36,6 +36,12 @@ def templated(*values: str) -> Objects:
     return read_objects(_output(_binary("helm"), "template", "exfm", str(CHART), "--skip-tests", *settings))
 
 
+def chart_notes(*values: str) -> str:
+    """Return what the chart says after an installation."""
+    settings = [argument for value in values for argument in ("--set", value)]
+    return _output(_binary("helm"), "install", "exfm", str(CHART), "--dry-run=client", *settings).partition("NOTES:")[2]
+
+
 def chart_tests() -> Objects:
     """Return the objects that `helm test` makes."""
     helm = _binary("helm")

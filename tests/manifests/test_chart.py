@@ -1,10 +1,12 @@
 """The chart and the manifests, rendered by helm and kubectl. Marked `cluster`: they run where these two are."""
 
+import base64
 import shutil
 from pathlib import Path
 
 import pytest
-from rendering import MANIFESTS, Objects, chart_tests, kustomized, overlay, templated
+import yaml
+from rendering import MANIFESTS, Object, Objects, chart_notes, chart_tests, kustomized, overlay, templated
 
 pytestmark = pytest.mark.cluster
 
@@ -26,12 +28,104 @@ def assert_same(chart: Objects, manifests: Objects) -> None:
         assert object_ == manifests[key], f"the chart's {' '.join(key)} is not the manifests'"
 
 
+def decoded(secret: Object) -> dict[str, str]:
+    return {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
+
+
 def test_chart_and_manifests_are_the_same_objects() -> None:
     assert_same(templated(), kustomized(STANDALONE))
 
 
 def test_the_charts_gpu_switch_is_the_gpu_overlay() -> None:
     assert_same(templated("gpu.enabled=true"), kustomized(MANIFESTS / "overlays/gpu"))
+
+
+def test_pipelines_in_the_chart_are_the_kubeflow_overlay_but_for_secrets() -> None:
+    kubeflow = kustomized(MANIFESTS / "overlays/kubeflow")
+    peer = r"s3.peers[0].namespaceSelector.matchLabels.kubernetes\.io/metadata\.name=kubeflow"
+    chart = templated("pipelines.enabled=true", "s3.port=9000", peer)
+    assert_same(chart, {key: object_ for key, object_ in kubeflow.items() if key[0] != "Secret"})
+
+
+def test_two_files_say_where_stores_are_and_with_which_keys(tmp_path: Path) -> None:
+    mine = MANIFESTS / "overlays/kubeflow"
+    edited = tmp_path / "overlays/mine"
+    shutil.copytree(MANIFESTS, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(mine, edited)
+    endpoints = {
+        "MLFLOW_TRACKING_URI": "https://mlflow",
+        "AWS_ENDPOINT_URL": "https://s3:9",
+        "AWS_DEFAULT_REGION": "eu",
+    }
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "a=b"}
+    for name, values in (("endpoints", endpoints), ("credentials", keys)):
+        (edited / f"{name}.env").write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+    (edited / "mlflow.env").write_text("MLFLOW_TRACKING_TOKEN=token\n")
+    objects = kustomized(edited)
+    assert objects["ConfigMap", "kubeflow", "exfm"]["data"] == endpoints
+    assert decoded(objects["Secret", "kubeflow", "exfm"]) == {**keys, "MLFLOW_TRACKING_TOKEN": "token"}
+    servers = objects["Secret", "exfm", "exfm-s3"]
+    assert decoded(servers) == keys
+    assert servers["metadata"]["annotations"] == {
+        "serving.kserve.io/s3-endpoint": "https://s3:9",
+        "serving.kserve.io/s3-region": "eu",
+    }
+    assert objects["ServiceAccount", "exfm", "exfm-server"]["secrets"] == [{"name": "exfm-s3"}]
+
+
+def test_what_is_not_filled_in_is_left_out_of_the_environment() -> None:
+    objects = kustomized(MANIFESTS / "overlays/kubeflow")
+    assert decoded(objects["Secret", "kubeflow", "exfm"]).keys() == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    chart = templated("pipelines.enabled=true", "pipelines.endpoints.AWS_ENDPOINT_URL=")
+    assert chart["ConfigMap", "kubeflow", "exfm"]["data"].keys() == {"MLFLOW_TRACKING_URI", "AWS_DEFAULT_REGION"}
+
+
+def test_the_charts_notes_say_which_secrets_to_make() -> None:
+    make, endpoint = "--namespace {} create secret generic {} ", "serving.kserve.io/s3-endpoint="
+    notes = chart_notes("pipelines.enabled=true", "pipelines.endpoints.AWS_ENDPOINT_URL=https://s3")
+    assert make.format("exfm", "exfm-s3") in notes
+    assert make.format("kubeflow", "exfm") in notes
+    assert f"{endpoint}https://s3 " in notes
+    others = chart_notes()
+    assert make.format("exfm", "exfm-s3") in others
+    assert "kubeflow" not in others
+    assert f"{endpoint}https://HOST:PORT " in others
+
+
+def test_every_object_of_the_kubeflow_overlay_says_whose_it_is() -> None:
+    for object_ in kustomized(MANIFESTS / "overlays/kubeflow").values():
+        labels = object_["metadata"]["labels"]
+        assert [labels[f"app.kubernetes.io/{key}"] for key in ("name", "part-of", "managed-by")] == ["exfm"] * 3
+        assert labels["app.kubernetes.io/component"]
+
+
+def test_steps_of_a_profile_deploy_by_its_account(tmp_path: Path) -> None:
+    written = (MANIFESTS / "components/pipelines/deployer.yaml").read_text()
+    shown = [line.removeprefix("# ") for line in written.splitlines() if line.startswith("#  ")]
+    patches = yaml.safe_load("\n".join(shown))
+    profile = overlay(tmp_path / "o", resources=STANDALONE, components=["pipelines"], patches=patches)
+    chart = templated(
+        "pipelines.enabled=true", "pipelines.namespace=my-profile", "pipelines.serviceAccount=default-editor"
+    )
+    expected = [{"kind": "ServiceAccount", "name": "default-editor", "namespace": "my-profile"}]
+    for objects in (kustomized(profile), chart):
+        assert objects["RoleBinding", "exfm", "exfm-deployer"]["subjects"] == expected
+    assert ("ConfigMap", "my-profile", "exfm") in chart
+
+
+def test_nobody_is_bound_to_the_deployers_role_unless_asked() -> None:
+    assert not [key for key in kustomized(STANDALONE) if key[0] == "RoleBinding"]
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        ("deployer.serviceAccount.name=mine", "pipelines.serviceAccount"),
+    ],
+)
+def test_values_that_are_gone_are_refused_with_what_to_do(value: str, remedy: str) -> None:
+    with pytest.raises(AssertionError, match=f"is no longer a value: .*{remedy}"):
+        templated(value)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +217,7 @@ def test_helms_test_pod_is_restricted_and_may_only_list_runtimes() -> None:
         "ranker.spinCount=-1",
         "s3.port=0",
         "gpu.enabled=maybe",
+        "pipelines.endpoints.AWS_ENDPOINT_URL=host:9000",
     ],
 )
 def test_the_schema_refuses(value: str) -> None:

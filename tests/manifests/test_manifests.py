@@ -92,6 +92,8 @@ def test_roles_name_what_they_allow() -> None:
     writes = {(resource, verb) for _, resource, verb in allowed if verb not in {"get", "list", "watch"}}
     assert {resource for resource, _ in writes} == {"inferenceservices", "services"}
     assert not {resource for _, resource, _ in allowed} & {"secrets", "configmaps", "pods/exec", "pods/portforward"}
+    (account,) = (rule for rule in roles[0]["rules"] if "serviceaccounts" in rule["resources"])
+    assert (account["resourceNames"], account["verbs"]) == ([deploy.SERVICE_ACCOUNT], ["get"])
 
 
 @pytest.mark.parametrize("name", RUNTIMES)

@@ -69,6 +69,8 @@ def test_a_pipelines_step_may_manage_inference_services_here_and_nothing_elsewhe
     asked = {(verb, what, NAMESPACE) for verb in verbs for what in kinds} | {("create", "pods/exec", NAMESPACE)}
     asked |= {("get", what, CLIENTS) for what in kinds}
     assert allowed(pipelines, asked) == {(verb, what, NAMESPACE) for verb, what in granted}
+    account = ("get", "serviceaccount", f"--namespace={NAMESPACE}", "exfm-server", "--output=name", f"--as={ACCOUNT}")
+    assert pipelines.kubectl(*account).strip() == "serviceaccount/exfm-server"
 
 
 def test_the_pipelines_last_step_deploys_by_its_own_account(pipelines: Operator, tmp_path: Path) -> None:
