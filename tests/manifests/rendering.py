@@ -31,7 +31,7 @@ def kustomized(folder: Path) -> Objects:
 
 
 def templated(*values: str) -> Objects:
-    """Return what the chart makes of values like `gpu.enabled=true`, without the hooks of `helm test`."""
+    """Return what the chart makes of values like `gpu.servers=ranker`, without the hooks of `helm test`."""
     settings = [argument for value in values for argument in ("--set", value)]
     return read_objects(_output(_binary("helm"), "template", "exfm", str(CHART), "--skip-tests", *settings))
 

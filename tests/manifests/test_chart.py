@@ -36,8 +36,8 @@ def test_chart_and_manifests_are_the_same_objects() -> None:
     assert_same(templated(), kustomized(STANDALONE))
 
 
-def test_the_charts_gpu_switch_is_the_gpu_overlay() -> None:
-    assert_same(templated("gpu.enabled=true"), kustomized(MANIFESTS / "overlays/gpu"))
+def test_rankers_on_gpus_in_the_chart_are_the_gpu_overlay() -> None:
+    assert_same(templated("gpu.servers=ranker"), kustomized(MANIFESTS / "overlays/gpu"))
 
 
 def test_pipelines_in_the_chart_are_the_kubeflow_overlay_but_for_secrets() -> None:
@@ -121,11 +121,30 @@ def test_nobody_is_bound_to_the_deployers_role_unless_asked() -> None:
     ("value", "remedy"),
     [
         ("deployer.serviceAccount.name=mine", "pipelines.serviceAccount"),
+        ("gpu.enabled=true", "gpu.servers=ranker, or all"),
+        ("gpu.enabled=false", "gpu.servers=ranker, or all"),
     ],
 )
 def test_values_that_are_gone_are_refused_with_what_to_do(value: str, remedy: str) -> None:
     with pytest.raises(AssertionError, match=f"is no longer a value: .*{remedy}"):
         templated(value)
+
+
+def test_each_kind_of_server_keeps_its_own_image_where_it_is_renamed(tmp_path: Path) -> None:
+    images = [{"name": "exfm-serving", "newName": "registry.example/exfm-serving"}]
+    objects = kustomized(overlay(tmp_path / "o", resources=STANDALONE, components=["gpu"], images=images))
+    chart = templated("gpu.servers=ranker", "image.repository=registry.example/exfm-serving")
+    for kind, tag in (("ranker", "0.1.0-cuda"), ("shard", "0.1.0")):
+        for rendered in (objects, chart):
+            container = rendered["ServingRuntime", "exfm", f"exfm-{kind}"]["spec"]["containers"][0]
+            assert container["image"] == f"registry.example/exfm-serving:{tag}"
+
+
+def test_a_device_that_the_charts_settings_name_stays() -> None:
+    objects = templated("gpu.servers=all", "ranker.settings.device=cpu")
+    settings = objects["ConfigMap", "exfm", "exfm-servers"]["data"]
+    assert "device: cpu" in settings["ranker.yaml"]
+    assert "device: cuda" in settings["shard.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +153,8 @@ def test_values_that_are_gone_are_refused_with_what_to_do(value: str, remedy: st
         (["mtls.enabled=true", "mtls.certManager=false"], ["mtls"]),
         (["mtls.enabled=true"], ["mtls", "certificates"]),
         (["monitoring.enabled=true"], ["monitoring"]),
-        (["gpu.enabled=true", "mtls.enabled=true", "monitoring.enabled=true"],
+        (["gpu.servers=all"], ["gpu", "gpu-shards"]),
+        (["gpu.servers=ranker", "mtls.enabled=true", "monitoring.enabled=true"],
          ["gpu", "mtls", "certificates", "monitoring"]),
     ],
 )  # fmt: skip
@@ -216,7 +236,7 @@ def test_helms_test_pod_is_restricted_and_may_only_list_runtimes() -> None:
         "ranker.resources.limits.cpu=two",
         "ranker.spinCount=-1",
         "s3.port=0",
-        "gpu.enabled=maybe",
+        "gpu.servers=maybe",
         "pipelines.endpoints.AWS_ENDPOINT_URL=host:9000",
     ],
 )

@@ -73,8 +73,8 @@ def test_every_image_is_pinned_to_a_version_other_than_latest() -> None:
     images = re.findall(r"^\s*image: ([^{\s]+)$", text, re.M)
     assert {container["image"] for container in CONTAINERS.values()} <= set(images)
     versions = [image.rpartition(":")[2] for image in images]
-    versions += re.findall(r"^\s*(?:tag|imageTag|newTag): (\S+)$", text, re.M)
-    assert len(versions) >= 6
+    versions += re.findall(r"^\s*(?:(?:tag|imageTag|newTag): |value: exfm-serving:)(\S+)$", text, re.M)
+    assert len(versions) >= 8
     assert [version for version in versions if not re.fullmatch(r"v?\d+\.\d+\.\d+(-\w+)?", version)] == []
 
 

@@ -41,6 +41,29 @@ matchExpressions:
     values: [ranker, shard]
 {{- end -}}
 
+{{- /* "true" where a component's servers have a GPU, else nothing; the argument is (list ROOT COMPONENT). */ -}}
+{{- define "exfm.hasGpu" -}}
+{{- $gpu := (index . 0).Values.gpu -}}
+{{- if hasKey $gpu "enabled" -}}
+{{- fail "gpu.enabled is no longer a value: say gpu.servers=ranker, or all, or none" -}}
+{{- end -}}
+{{- if or (eq $gpu.servers "all") (eq $gpu.servers (index . 1)) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{- /* The image of a component's servers; then the nodes that they go to. The argument is (list ROOT COMPONENT). */ -}}
 {{- define "exfm.image" -}}
-{{ .Values.image.repository }}:{{ .Values.gpu.enabled | ternary .Values.gpu.imageTag .Values.image.tag }}
+{{- $values := (index . 0).Values -}}
+{{ $values.image.repository }}:{{ include "exfm.hasGpu" . | empty | ternary $values.image.tag $values.gpu.imageTag }}
+{{- end -}}
+{{- define "exfm.nodes" -}}
+{{- if include "exfm.hasGpu" . -}}
+nodeSelector:
+  nvidia.com/gpu.present: "true"
+tolerations:
+  - key: nvidia.com/gpu
+    operator: Exists
+    effect: NoSchedule
+{{- end -}}
 {{- end -}}

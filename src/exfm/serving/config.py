@@ -64,7 +64,7 @@ class ServerConfig(Config):
     time with 32 as without a bound, half of them within 0.3 s instead of 0.5 s."""
     device: Device = "cpu"
     """Where dense layers (a ranker's) and tables (a shard's, and a ranker's that holds them itself) lie: `cuda` is one
-    NVIDIA GPU, whose memory must hold them. It has never been run: there was no GPU to try it on (2026-11)."""
+    NVIDIA GPU, whose memory must hold them. What never ran on one: docs/operating.md, GPU nodes."""
     torch_threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads of one tensor operation; 1 to 256. 1, the default, answers most requests a core; more shorten those of
     large dense layers. With 2 on two cores, 512 candidates of a DRM3-like model took 0.55 of the time and 1.03 of the

@@ -54,13 +54,17 @@ def gpu_manifests(operator: Operator) -> Iterator[Operator]:
     operator.install("base")
 
 
+TAINT = "nvidia.com/gpu=present:NoSchedule"
+
+
 @pytest.fixture
 def node(operator: Operator) -> Iterator[str]:
     """A node that is given GPUs, and loses them again."""
     [name] = operator.names("nodes")
     yield name
     operator.kubectl("label", "node", name, "nvidia.com/gpu.present-")
-    operator.kubectl("taint", "node", name, "nvidia.com/gpu-")
+    if TAINT.partition("=")[0] in operator.kubectl("get", "node", name, "--output=jsonpath={.spec.taints}"):
+        operator.kubectl("taint", "node", name, f"{TAINT}-")
     gone = [{"op": "remove", "path": "/status/capacity/nvidia.com~1gpu"}]
     operator.kubectl("patch", "node", name, "--subresource=status", "--type=json", f"--patch={json.dumps(gone)}")
 
@@ -69,7 +73,7 @@ def allocatable(operator: Operator, node: str) -> str:
     return operator.kubectl("get", "node", node, r"--output=jsonpath={.status.allocatable.nvidia\.com/gpu}")
 
 
-def test_gpu_servers_go_to_nodes_with_gpus_and_to_no_others(gpu_manifests: Operator, node: str, tmp_path: Path) -> None:
+def test_rankers_go_to_nodes_with_gpus_and_shards_to_others(gpu_manifests: Operator, node: str, tmp_path: Path) -> None:
     changed = tmp_path / "changed.yaml"
     settings = yaml.safe_load(gpu_manifests.settings.read_text())
 
@@ -77,28 +81,43 @@ def test_gpu_servers_go_to_nodes_with_gpus_and_to_no_others(gpu_manifests: Opera
         changed.write_text(yaml.safe_dump(settings | more))
         return gpu_manifests.exfm(*gpu_manifests.deploy_arguments(1)[:-1], str(changed), check=check)
 
+    def pods() -> list[Any]:
+        text = gpu_manifests.kubectl("get", "pods", f"--namespace={NAMESPACE}", "--output=json")
+        return list(json.loads(text)["items"])
+
     refused = deploy()
     assert refused.returncode == 3
-    assert re.search(
-        r"no node has room for a shard \d of .*1 nvidia.com/gpu.*; 0 of 1 nodes may take it", refused.stderr
-    )
-    unplaced = deploy(ready_timeout_s=10, nodes_must_fit=False)
-    assert unplaced.returncode == 3
-    assert re.search(
-        r"Unschedulable: 0/1 nodes are available: .*didn't match.*node (affinity|selector)", unplaced.stderr
-    )
-    assert gpu_manifests.names("inferenceservices") == []
+    assert re.search(r"no node has room for a ranker of .*1 nvidia.com/gpu.*; 0 of 1 nodes may take it", refused.stderr)
 
     gpu_manifests.kubectl("label", "node", node, "nvidia.com/gpu.present=true")
-    gpu_manifests.kubectl("taint", "node", node, "nvidia.com/gpu=present:NoSchedule")
     gpus = [{"op": "add", "path": "/status/capacity/nvidia.com~1gpu", "value": "8"}]
     gpu_manifests.kubectl("patch", "node", node, "--subresource=status", "--type=json", f"--patch={json.dumps(gpus)}")
     wait_for(lambda: allocatable(gpu_manifests, node) == "8", seconds=60, what="the node's GPUs")
+    gpu_manifests.kubectl("taint", "node", node, TAINT)
+    refused = deploy()
+    assert refused.returncode == 3
+    assert re.search(r"no node has room for a shard \d of .*; 0 of 1 nodes may take it", refused.stderr)
+    unplaced = deploy(ready_timeout_s=10, nodes_must_fit=False)
+    assert unplaced.returncode == 3
+    assert re.search(r"Unschedulable: 0/1 nodes are available: .*untolerated taint", unplaced.stderr)
+    assert gpu_manifests.names("inferenceservices") == []
+
+    gpu_manifests.kubectl("taint", "node", node, f"{TAINT}-")
     deploy(check=True)
-    pods: list[Any] = json.loads(gpu_manifests.kubectl("get", "pods", f"--namespace={NAMESPACE}", "--output=json"))[
-        "items"
-    ]
-    assert len(pods) == 4
-    for pod in pods:
-        assert pod["spec"]["nodeName"] == node
-        assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    limits = [
+        (pod["metadata"]["labels"]["app.kubernetes.io/component"],
+         pod["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu"))
+        for pod in pods()
+    ]  # fmt: skip
+    assert sorted(limits, key=str) == [("ranker", "1"), ("ranker", "1"), ("shard", None), ("shard", None)]
+
+    gpu_manifests.kubectl("taint", "node", node, TAINT)
+    [first, _] = gpu_manifests.names("pods", labels="app.kubernetes.io/component=ranker")
+    gpu_manifests.kubectl("delete", "pod", f"--namespace={NAMESPACE}", first, "--wait=false")
+
+    def is_replaced() -> bool:
+        present = {pod["metadata"]["name"]: pod for pod in pods()}
+        placed = [pod for pod in present.values() if pod["spec"].get("nodeName") == node]
+        return first not in present and len(placed) == 4
+
+    wait_for(is_replaced, seconds=60, what="another ranker on the tainted node")
