@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile
 RIG := PYTHONPATH=tests/cluster $(BIN)/python -m rig
 MOVIELENS := examples/movielens/data
-DEMO_BUNDLE := out/movielens/bundle/students/manifest.json
+DEMO_BUNDLE := out/movielens/bundle/students/latest.json
 
 .DEFAULT_GOAL := help
 
@@ -20,7 +20,7 @@ demo: $(VENV)/.installed $(MOVIELENS)/.fetched ## Train, distil, register, shard
 
 .PHONY: serve
 serve: $(VENV)/.installed ## Serve the demo's first vertical model on 127.0.0.1:8080 (REST) and :8081 (gRPC)
-	@test -f out/movielens/bundle/students/manifest.json || { echo "nothing to serve yet: run make demo first" >&2; exit 2; }
+	@test -f $(DEMO_BUNDLE) || { echo "nothing to serve yet: run make demo first" >&2; exit 2; }
 	@$(BIN)/exfm serve out/movielens/bundle/students --http-port 8080 --grpc-port 8081
 
 .PHONY: test
@@ -60,8 +60,8 @@ imports: $(VENV)/.installed ## Check that each layer imports only what lies belo
 	@$(BIN)/lint-imports
 
 .PHONY: pipelines
-pipelines: $(VENV)/.installed ## Compile the pipelines to build/pipelines/*.yaml, for a Kubeflow cluster
-	@$(BIN)/exfm pipelines compile --out build/pipelines
+pipelines: $(VENV)/.installed ## Compile the demo's pipeline to build/pipelines/*.yaml, for a Kubeflow cluster
+	@$(BIN)/exfm pipelines compile -c examples/movielens/kubeflow.yaml --out build/pipelines
 
 .PHONY: images
 images: ## Build exfm-serving and exfm-pipelines, with docker, podman or buildah

@@ -166,11 +166,14 @@ def test_ingest_writes_a_synthetic_log(command: Callable[..., Outcome], tmp_path
     assert (tmp_path / "log/manifest.json").is_file()
 
 
+CLUSTER_RUN = Path(__file__).parents[1] / "examples/movielens/kubeflow.yaml"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("pipelines", "compile", "--out", "s3://bucket/pipelines"),
+        ("pipelines", "compile", "-c", str(CLUSTER_RUN), "--out", "s3://bucket/pipelines"),
         ("bench", "simulator", "--out", "s3://bucket/costs.json"),
         ("trace", "bundle", "--out", "s3://bucket/trace.png"),
     ],

@@ -4,51 +4,88 @@ Here the registry and the cluster meet; neither knows of the other.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from exfm.artifact.bundle import read_manifest
 from exfm.artifact.storage import Ref
 from exfm.deploy.cluster import Cluster
+from exfm.deploy.observation import observe
 from exfm.deploy.release import SERVED_SCHEMES
 from exfm.deploy.stage import Deployable, deploy
-from exfm.errors import ConfigError
+from exfm.errors import ConfigError, DeployError, PromotionError, StageError
 from exfm.registry.mlflow_registry import Registration, Registry
+from exfm.registry.promotion import Judgement, verdict
 from exfm_components.deployment_config import DeploymentConfig
+
+Outcome = Literal["serves", "refused", "nothing new", "failed"]
+
+SIGNS: dict[Outcome, str] = {"serves": "✅", "refused": "⛔", "nothing new": "💤", "failed": "❌"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A registered version, and what was found of it."""
+
+    registration: Registration
+    judgement: Judgement
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a candidate."""
+
+    name: str
+    version: int
+    outcome: Outcome
+    text: str
+    """Why."""
+
+    def __str__(self) -> str:
+        """Return one line."""
+        version = f"{self.name} v{self.version}"
+        return f"{version} serves" if self.outcome == "serves" else f"{version} is not deployed ({self.text})"
 
 
 def deploy_models(
-    *,
-    root: str,
-    registrations: Sequence[Registration],
-    bundles: Sequence[Ref],
-    config: DeploymentConfig,
-    say: Callable[[str], None],
-) -> str:
-    """Deploy what passes, in order, and return one line about all of them.
+    candidates: Sequence[Candidate], *, root: str, config: DeploymentConfig, say: Callable[[str], None]
+) -> list[Result]:
+    """Deploy what passes, in order, and return what became of each.
 
-    A version that does not pass is not deployed, and what served before serves on; a model's first version, which
-    nothing can be held against, passes if it is calibrated.
+    A version that does not pass is not deployed, and what served before serves on. A champion that has nothing newer is
+    deployed where nothing of its model serves.
 
-    Raises: ConfigError if pods can read a bundle nowhere; what exfm.deploy raises.
+    Raises: ConfigError, before anything is rolled out, if pods can read a bundle nowhere; ClusterError if there is no
+    cluster; StorageError if the registry does not answer.
     """
     registry = Registry.at(root, create=False)
     cluster = Cluster.connect(namespace=config.settings.namespace)
-    lines = []
-    for registration, bundle in zip(registrations, bundles, strict=True):
-        version = int(registration.version)
-        verdict = registry.judge(registration.name, version, config.promotion)
-        if not verdict.passed:
-            lines.append(f"{registration.name} v{version} is not deployed ({verdict})")
-            continue
-        deployable = Deployable(
-            manifest=read_manifest(bundle),
-            digest=bundle.digest,
-            uri=readable_uri([registration.bundle.uri, bundle.uri], root=root, served_root=config.served_root),
-            version=version,
-        )
-        deploy(cluster, deployable, config.settings, say=say)
-        registry.promote(registration.name, version, config.promotion)
-        lines.append(f"{registration.name} v{version} serves")
-    return ", ".join(lines)
+    uris = [
+        readable_uri([one.registration.place, one.registration.bundle.uri], root=root, served_root=config.served_root)
+        for one in candidates
+    ]
+    return [
+        _deploy(registry, cluster, candidate, uri=uri, config=config, say=say)
+        for candidate, uri in zip(candidates, uris, strict=True)
+    ]
+
+
+def require_deployed(results: Sequence[Result]) -> None:
+    """Return if no rollout failed.
+
+    Raises: StageError, with what became of every candidate.
+    """
+    if any(result.outcome == "failed" for result in results):
+        raise StageError("; ".join(map(str, results)))
+
+
+def to_markdown(results: Sequence[Result]) -> str:
+    """Return a page with what became of each candidate."""
+    rows = [
+        f"| {SIGNS[result.outcome]} {result.outcome} | {result.name} | v{result.version} | {result.text} |"
+        for result in results
+    ]
+    return "\n".join(["# Deployment", "", "| | model | version | why |", "| --- | --- | --- | --- |", *rows, ""])
 
 
 def readable_uri(uris: Sequence[str], *, root: str, served_root: str) -> str:
@@ -65,3 +102,31 @@ def readable_uri(uris: Sequence[str], *, root: str, served_root: str) -> str:
         f"pods can read none of {', '.join(seen)}; run with a root of s3://BUCKET/PATH, or name the claim that holds "
         "it as deployment.served_root"
     )
+
+
+def _deploy(
+    registry: Registry,
+    cluster: Cluster,
+    candidate: Candidate,
+    *,
+    uri: str,
+    config: DeploymentConfig,
+    say: Callable[[str], None],
+) -> Result:
+    registration, found = candidate.registration, verdict(candidate.judgement, config.promotion)
+    name, version = registration.name, int(registration.version)
+    is_away = found.outcome == "nothing new" and observe(cluster, name).history is None
+    if found.outcome != "passed" and not is_away:
+        return Result(name, version, found.outcome, str(found))
+    try:
+        registry.require_promotable(name, version, config.promotion)
+    except PromotionError as error:  # another version became champion since it was judged
+        return Result(name, version, "refused", str(error))
+    bundle = Ref(uri=registration.place, digest=registration.bundle.digest)
+    deployable = Deployable(manifest=read_manifest(bundle), digest=bundle.digest, uri=uri, version=version)
+    try:
+        deploy(cluster, deployable, config.settings, say=say)
+    except DeployError as error:
+        return Result(name, version, "failed", str(error))
+    registry.promote(name, version, config.promotion)
+    return Result(name, version, "serves", "nothing of it was deployed" if is_away else str(found))

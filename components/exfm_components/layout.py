@@ -33,9 +33,14 @@ def vertical(root: str, name: str) -> str:
     return join(root, "vm", name)
 
 
-def bundle(root: str, name: str) -> str:
-    """Return where a vertical model's bundle is."""
+def bundles(root: str, name: str) -> str:
+    """Return the folder of a vertical model's bundles, one below its id each."""
     return join(root, "bundle", name)
+
+
+def bundle(root: str, name: str, bundle_id: str) -> str:
+    """Return where one of them is."""
+    return join(bundles(root, name), bundle_id)
 
 
 def rehearsal(root: str) -> str:

@@ -1,21 +1,24 @@
-"""Lines that a component prints for whoever runs the pipeline: one protocol for a log viewer and for `exfm run`."""
+"""Lines that a component prints, one an event: for whoever reads the log of a step, and for `exfm run`."""
 
-import json
+import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, cast
 
 from exfm.errors import ExfmError
 
-PREFIX = "exfm-progress "
+_LINE = re.compile(r"exfm \| (started|under way|done|failed)(?: (\d+))? \| ([^|]*) \| (.*)")
+
+Event = Literal["started", "under way", "done", "failed"]
 
 
 @dataclass(frozen=True)
 class Progress:
     """Something a stage has to say."""
 
-    event: Literal["started", "under way", "done", "failed"]
+    event: Event
     stage: str
     text: str = ""
     exit_code: int = 0
@@ -43,20 +46,40 @@ class Stage:
 
 @contextmanager
 def running(name: str) -> Iterator[Stage]:
-    """Say that a stage has started and, if it ends with an error of ours, which one."""
+    """Say that a stage has started and, if it ends with an error of ours, which one.
+
+    Meanwhile libraries' loggers say no more than warnings: KFP's executor has them tell all that they do.
+    """
     _say(Progress(event="started", stage=name))
+    level = logging.root.level
+    logging.root.setLevel(max(level, logging.WARNING))
     try:
         yield Stage(name)
     except ExfmError as error:
         _say(Progress(event="failed", stage=name, text=str(error), exit_code=error.exit_code))
         raise
+    finally:
+        logging.root.setLevel(level)
 
 
 def parse(line: str) -> Progress | None:
     """Return the progress in a line of a component's output, or None if the line is something else."""
-    _, found, text = line.partition(PREFIX)
-    return Progress(**json.loads(text)) if found else None
+    found = _LINE.search(line)
+    if not found:
+        return None
+    event, exit_code, stage, text = found.groups()
+    return Progress(cast(Event, event), stage, _unescaped(text), int(exit_code or 0))
 
 
 def _say(progress: Progress) -> None:
-    print(PREFIX + json.dumps(asdict(progress)), flush=True)
+    code = f" {progress.exit_code}" if progress.exit_code else ""
+    print(f"exfm | {progress.event}{code} | {progress.stage} | {_escaped(progress.text)}", flush=True)
+
+
+def _escaped(text: str) -> str:
+    """Return a text on one line."""
+    return text.replace("\\", r"\\").replace("\n", r"\n")
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], text)

@@ -1,21 +1,59 @@
-"""Pipelines as YAML for a Kubeflow cluster."""
+"""A run's pipeline as YAML for a Kubeflow cluster."""
 
 from pathlib import Path
 
+from google.protobuf.json_format import MessageToDict
 from kfp import compiler
+from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
+from exfm.artifact.digests import digest_of_json
+from exfm.errors import ConfigError
+from exfm_components.run_config import RunConfig
+from exfm_components.stages import IMAGE
 from exfm_pipelines.teach_distil_serve import teach_distil_serve
 
 
-def compile_pipelines(folder: Path, *, max_parallel: int) -> list[Path]:
-    """Write every pipeline's YAML into a folder, and return the files.
+def compile_pipeline(config: RunConfig, folder: Path, *, image: str = IMAGE) -> Path:
+    """Write a run's pipeline into a folder, to be uploaded to Kubeflow Pipelines, and return the file.
 
-    `max_parallel` vertical models are trained at a time.
+    Raises: ConfigError if the run names places on this machine; what RunConfig.check raises.
     """
+    require_remote(config)
+    pipeline = teach_distil_serve(config, image=image)
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for pipeline in (teach_distil_serve(max_parallel=max_parallel),):
-        file = folder / f"{pipeline.name}.yaml"
-        compiler.Compiler().compile(pipeline, str(file))
-        files.append(file)
-    return files
+    file = folder / f"{pipeline.name}.yaml"
+    compiler.Compiler().compile(pipeline, str(file))
+    return file
+
+
+def compile_objects(config: RunConfig, folder: Path, *, image: str = IMAGE, namespace: str) -> Path:
+    """Write a run's pipeline as the objects Pipeline and PipelineVersion, for `kubectl apply`, and return the file.
+
+    Raises: as `compile_pipeline`.
+    """
+    require_remote(config)
+    pipeline = teach_distil_serve(config, image=image)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{pipeline.name}.objects.yaml"
+    # A version is never changed, so that each specification has a name of its own.
+    digest = digest_of_json(MessageToDict(pipeline.pipeline_spec))[:10]
+    options = KubernetesManifestOptions(
+        pipeline_name=pipeline.name,
+        pipeline_version_name=f"{pipeline.name}-{digest}",
+        namespace=namespace or None,
+        include_pipeline_manifest=True,
+    )
+    compiler.Compiler().compile(
+        pipeline, str(file), kubernetes_manifest_options=options, kubernetes_manifest_format=True
+    )
+    return file
+
+
+def require_remote(config: RunConfig) -> None:
+    """Return if a run's steps find in pods what it names.
+
+    Raises: ConfigError, which names every place that is on this machine.
+    """
+    config.check(is_counted=False)
+    if local := config.local_places():
+        raise ConfigError(f"steps run in pods, which do not see {', '.join(local)}; name s3://BUCKET/PATH")

@@ -19,7 +19,8 @@ from exfm.artifact.storage import is_local, remove_file
 from exfm.errors import StageError, StorageError
 from exfm_components import layout
 from exfm_components.progress import Progress, parse
-from exfm_pipelines.run_config import RunConfig
+from exfm_components.run_config import RunConfig
+from exfm_components.stages import IMAGE
 from exfm_pipelines.teach_distil_serve import teach_distil_serve
 
 LOG = "pipeline.log"
@@ -28,10 +29,11 @@ LOG = "pipeline.log"
 def run_locally(config: RunConfig) -> None:
     """Run the whole pipeline, with all that its steps print in `<root>/pipeline.log` (remote root: `./pipeline.log`).
 
-    Raises: what RunConfig.arguments raises; StorageError if nothing can be written there; StageError, with the step's
+    Raises: what RunConfig.check raises; StorageError if nothing can be written there; StageError, with the step's
     own message and exit code.
     """
-    arguments = config.arguments()
+    config.require_registry()
+    config.check()
     for file in layout.results(config.root):  # an earlier run's results do not belong to these events
         remove_file(file)
     log = (Path(config.root) if is_local(config.root) else Path.cwd()) / LOG
@@ -43,19 +45,24 @@ def run_locally(config: RunConfig) -> None:
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=scratch, raise_on_error=True)
         # It is about the image's name, which only a cluster uses.
         warnings.filterwarnings("ignore", message="You may be attemping to run a task", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", message=".*have no effect in the current local runner", category=UserWarning)
         try:
-            teach_distil_serve(max_parallel=1)(**arguments)  # more would only share this machine's cores
+            # More than one model at a time would only share this machine's cores.
+            platform = config.platform.model_copy(update={"max_parallel": 1})
+            teach_distil_serve(config.model_copy(update={"platform": platform}), image=IMAGE)()
         except RuntimeError as error:  # KFP's word for a failed step, whose own error went to its output
             raise screen.failure(log) from error
 
 
-def run_step(step: Callable[[RunConfig], None], config: RunConfig) -> None:
-    """Run one step in this process, with its progress on the screen.
+def run_step(step: Callable[[RunConfig], object], config: RunConfig) -> None:
+    """Run one step in this process, with its progress on the screen, and then the page that it returns, if it does.
 
     Raises: whatever the step raises.
     """
     with _screen(Path(os.devnull)):
-        step(config)
+        page = step(config)
+    if isinstance(page, str):
+        print(f"\n{page}", end="")
 
 
 class _Screen(TextIOBase):

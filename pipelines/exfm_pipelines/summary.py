@@ -10,7 +10,7 @@ from exfm.artifact.storage import is_local, read_file
 from exfm.report.console import print_summary
 from exfm.report.summary import Summary
 from exfm_components import layout
-from exfm_pipelines.run_config import RunConfig
+from exfm_components.run_config import RunConfig
 
 
 def show_summary(config: RunConfig) -> None:
@@ -20,7 +20,7 @@ def show_summary(config: RunConfig) -> None:
     print_summary(summary, console=Console(file=sys.stdout), report=_short(layout.report(config.root)))
     name = config.vertical_models[0].name
     # Lines to be copied: they must not be wrapped.
-    served = _short(layout.bundle(config.root, name))
+    served = _short(layout.bundles(config.root, name))
     print(f"\nTo ask again: {sys.argv[0]} serve {served}   (the demo's: make serve), then")
     query = layout.query(config.root)
     body = _short(query) if is_local(query) else f"query.json   # which is {query}"

@@ -6,88 +6,124 @@ from kfp import dsl, kubernetes
 
 from exfm.environment import COMPUTE_ENVIRONMENT
 from exfm_components import stages
+from exfm_components.platform import PlatformConfig, Step
+from exfm_components.run_config import RunConfig
 
-CONFIG_MAP, ENDPOINTS = "exfm", ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
-"""The ConfigMap, and its keys, that a step's environment takes endpoints from."""
-SECRET, CREDENTIALS = "exfm", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-"""The Secret, and its keys, that it takes credentials from."""
+ENDPOINTS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
+"""Keys of the platform's ConfigMap that a step's environment takes endpoints from."""
+CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+)
+"""Keys of the platform's Secret that it takes credentials from."""
+
+CHECK_TIMEOUT_S = 300
+"""Of the step that is to tell within seconds; the rest is its image's download."""
 
 
-def teach_distil_serve(*, max_parallel: int) -> Any:
-    """Return the pipeline; `max_parallel` vertical models are trained at a time (KFP wants it when it compiles)."""
+def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
+    """Return the pipeline of a run, whose settings are its parameters' defaults; every step runs in `image`."""
+
+    settings, its_root, its_deploy = config.to_dict(), config.root, config.deploy
 
     @dsl.pipeline(
-        name="exfm-teach-distil-serve",
-        description="Teach once, distil many, serve sharded: see docs/architecture.md of exfm.",
+        name=f"exfm-{config.name}",
+        description="Teach once, distil many, serve sharded: see docs/pipelines.md of exfm.",
     )
-    def pipeline(
-        root: str,
-        name: str,
-        source: dict,
-        feature_schema: dict,
-        window_length: int,
-        foundation: dict,
-        teacher: str,
-        vertical_models: list,
-        bundle: dict,
-        deploy: bool = False,
-        deployment: dict = {},  # noqa: B006  # KFP reads the default, and nothing changes it
-        warm_start: str = "",
-    ) -> None:
-        """Run every stage in order; the structs are the configurations of src/exfm.
+    def pipeline(run: dict = settings, root: str = its_root, deploy: bool = its_deploy) -> None:
+        """Run every stage in order.
 
-        `root` is a folder or s3://bucket/prefix that all steps see; `teacher` is the foundation model's name;
-        `warm_start` an earlier foundation model's URI (empty: none). With `deploy`, versions that pass against their
-        champions are rolled out in the cluster that the pipeline runs in, as `deployment` says. Nothing is cached:
-        what lies behind a path can change without the path. Endpoints and credentials come from the namespace (see
-        docs/architecture.md).
+        `run` is the run's file with its schema; `root`, s3://bucket/prefix, and `deploy` take the place of what it says
+        of them. With `deploy`, versions that pass against their champions are rolled out
+        in the cluster that the pipeline runs in. Nothing is cached: what lies behind a path can change without it.
         """
-        events = stages.ingest(root=root, source=source, feature_schema=feature_schema, window_length=window_length)
-        labels = stages.make_labels(root=root, events=events.output)
-        model = stages.train_foundation(
-            root=root, config=foundation, events=events.output, labels=labels.output, warm_start=warm_start
-        )
-        pseudo = stages.make_pseudo_labels(root=root, events=events.output, foundation=model.output)
-        examples = stages.join_examples(
-            root=root, events=events.output, labels=labels.output, pseudo_labels=pseudo.output
-        )
-        with dsl.ParallelFor(vertical_models, parallelism=max_parallel) as config:
-            vertical = stages.train_vertical(
-                root=root, config=config, teacher=teacher, examples=examples.outputs["examples"]
+        checked = stages.check(run=run, root=root, deploy=deploy)
+        log = stages.ingest(run=run, root=root).after(checked)
+        events = log.outputs["Output"]
+        labelled = stages.make_labels(root=root, events=events)
+        labels = labelled.outputs["Output"]
+        teacher = stages.train_foundation(run=run, root=root, events=events, labels=labels)
+        foundation = teacher.outputs["Output"]
+        scored = stages.make_pseudo_labels(root=root, events=events, foundation=foundation)
+        joined = stages.join_examples(root=root, events=events, labels=labels, pseudo_labels=scored.outputs["Output"])
+        with dsl.ParallelFor(
+            checked.output, name="each vertical model", parallelism=config.platform.max_parallel
+        ) as vertical_model:
+            student = stages.train_vertical(
+                run=run, root=root, vertical_model=vertical_model, examples=joined.outputs["examples"]
             )
-            sharded = stages.make_bundle(root=root, config=bundle, vertical_model=config, vertical=vertical.output)
-        registered = stages.register(
-            root=root, verticals=dsl.Collected(vertical.output), bundles=dsl.Collected(sharded.output)
-        )
-        rehearsal = stages.ask(root=root, bundles=dsl.Collected(sharded.output))
-        report = stages.report(
+            sharded = stages.make_bundle(
+                run=run, root=root, vertical_model=vertical_model, vertical=student.outputs["Output"]
+            )
+
+        def verticals() -> dsl.Collected:  # KFP's compiler changes a Collected where it is used
+            return dsl.Collected(student.outputs["Output"])
+
+        def bundles() -> dsl.Collected:
+            return dsl.Collected(sharded.outputs["Output"])
+
+        judged = stages.judge(run=run, root=root, verticals=verticals())
+        judgements = judged.outputs["Output"]
+        registered = stages.register(root=root, verticals=verticals(), bundles=bundles(), judgements=judgements)
+        asked = stages.ask(root=root, bundles=bundles())
+        told = stages.report(
+            run=run,
             root=root,
-            name=name,
-            foundation=model.output,
-            verticals=dsl.Collected(vertical.output),
-            bundles=dsl.Collected(sharded.output),
+            foundation=foundation,
+            verticals=verticals(),
+            bundles=bundles(),
             registrations=registered.output,
-            rehearsal=rehearsal.output,
+            rehearsal=asked.output,
         )
-        with dsl.If(deploy == True):  # noqa: E712  # KFP compiles the comparison
+        with dsl.If(deploy == True, name="if deploy"):  # noqa: E712  # KFP compiles the comparison
             deployed = stages.deploy(
+                run=run,
                 root=root,
                 registrations=registered.output,
-                bundles=dsl.Collected(sharded.output),
-                config=deployment,
-            ).after(report)
-        for step in (
-            events, labels, model, pseudo, examples, vertical, sharded, registered, rehearsal, report, deployed
-        ):  # fmt: skip
-            _prepare(step)
+                judgements=judgements,
+            ).after(told)
+        steps: dict[Step, dsl.PipelineTask] = {
+            "check": checked, "ingest": log, "label": labelled, "train-fm": teacher, "pseudo-label": scored,
+            "join": joined, "train-vm": student, "bundle": sharded, "judge": judged, "register": registered,
+            "ask": asked, "report": told, "deploy": deployed,
+        }  # fmt: skip
+        for name, step in steps.items():
+            _prepare(step, name, config.platform, image=image)
 
     return pipeline
 
 
-def _prepare(step: dsl.PipelineTask) -> None:
-    step.set_caching_options(enable_caching=False)
+def _prepare(task: dsl.PipelineTask, step: Step, platform: PlatformConfig, *, image: str) -> None:
+    task.set_display_name(step)
+    task.set_container_image(image)
+    task.set_caching_options(enable_caching=False)
+    wanted = platform.of(step)
+    task.set_cpu_request(f"{wanted.cpu_request_m}m").set_cpu_limit(f"{wanted.cpu_limit_m}m")
+    task.set_memory_request(f"{wanted.memory_mib}Mi").set_memory_limit(f"{wanted.memory_mib}Mi")
+    if step == "check":  # what is missing is told at once
+        kubernetes.set_timeout(task, CHECK_TIMEOUT_S)
+    else:
+        kubernetes.set_timeout(task, platform.timeout_s)
+        if platform.retries:
+            task.set_retry(platform.retries, backoff_duration=f"{platform.backoff_s}s", backoff_factor=2.0)
     for variable, value in COMPUTE_ENVIRONMENT.items():
-        step.set_env_variable(variable, value)
+        task.set_env_variable(variable, value)
     # Optional: without them a step has the environment of its image.
-    kubernetes.use_config_map_as_env(step, CONFIG_MAP, {name: name for name in ENDPOINTS}, optional=True)
-    kubernetes.use_secret_as_env(step, SECRET, {name: name for name in CREDENTIALS}, optional=True)
+    kubernetes.use_config_map_as_env(task, platform.config_map, {name: name for name in ENDPOINTS}, optional=True)
+    kubernetes.use_secret_as_env(task, platform.secret, {name: name for name in CREDENTIALS}, optional=True)
+    for label, value in platform.node_selector.items():
+        kubernetes.add_node_selector(task, label_key=label, label_value=value)
+    for toleration in platform.tolerations:
+        kubernetes.add_toleration(
+            task,
+            key=toleration.key or None,
+            operator=toleration.operator,
+            value=toleration.value or None,
+            effect=toleration.effect or None,
+        )
+    if platform.image_pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(platform.image_pull_secrets))

@@ -1,8 +1,10 @@
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import yaml
 
 from exfm.deploy.capacity import Room, forecast
 from exfm.deploy.cluster import Cluster
@@ -206,3 +208,22 @@ def test_what_an_account_may_not_see_is_said_to_be_unchecked(release: Make, conf
     assert "nodes_must_fit is off" in str(
         forecast(release(1), nothing_there(), DeployConfig(nodes_must_fit=False), room(nodes=[]))
     )
+
+
+def test_the_demos_servers_and_a_second_version_fit_a_node_with_two_cores(release: Make) -> None:
+    file = Path(__file__).parents[2] / "examples/movielens/kubeflow.yaml"
+    written = yaml.safe_load(file.read_text(encoding="utf-8"))["deployment"]["settings"]
+    config = DeployConfig.parse(written, source=str(file))
+    two_shards = release(1).model_copy(update={"shard_bytes": (2**20, 2**20), "replicas": (1, 1), "rankers": 0})
+    requests = {"cpu": f"{config.ranker.cpu_request_m}m", "memory": f"{config.ranker.overhead_mib}Mi"}
+    server = {
+        "metadata": {"name": "server"},
+        "spec": {"nodeName": "one", "containers": [{"resources": {"requests": requests}}]},
+        "status": {"phase": "Running"},
+    }
+    of_cluster = {"cpu": "1", "memory": "2Gi"}  # what the cluster's own pods ask for
+    system = {**server, "spec": {"nodeName": "one", "containers": [{"resources": {"requests": of_cluster}}]}}
+    small = room(nodes=(node("one", cpu="2", memory="16Gi"),), pods=(system, *[server] * 9))  # three models' servers
+    forecast(two_shards, nothing_there(), config, small)
+    with pytest.raises(CapacityError, match=r"no node has room for a shard 1 of 0\.5 cpu"):
+        forecast(two_shards, nothing_there(), DeployConfig(), small)

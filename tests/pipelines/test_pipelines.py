@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,10 +14,11 @@ from exfm.events.sources import load
 from exfm.planning.counted import Counted
 from exfm.planning.statistics import statistics_of_schema
 from exfm.schema import Schema
-from exfm_components.progress import PREFIX, Progress, parse, running
-from exfm_pipelines.compile import compile_pipelines
+from exfm_components.platform import StepResources
+from exfm_components.progress import Progress, parse, running
+from exfm_components.run_config import RunConfig, read_run_config
+from exfm_pipelines.compile import compile_objects, compile_pipeline
 from exfm_pipelines.local import run_locally
-from exfm_pipelines.run_config import read_run_config
 
 pytestmark = pytest.mark.slow
 
@@ -40,37 +42,178 @@ vertical_models:
 """
 
 
-def test_the_pipeline_compiles_with_a_step_for_each_stage(tmp_path: Path) -> None:
-    [file] = compile_pipelines(tmp_path, max_parallel=8)
-    spec, platform = yaml.safe_load_all(file.read_text(encoding="utf-8"))
-    tasks = spec["root"]["dag"]["tasks"]
-    before_the_loop = {"ingest", "make-labels", "train-foundation", "make-pseudo-labels", "join-examples"}
-    assert set(tasks) == before_the_loop | {"for-loop-1", "register", "ask", "report", "condition-2"}
-    assert tasks["for-loop-1"]["iteratorPolicy"] == {"parallelismLimit": 8}
-    parameters = spec["root"]["inputDefinitions"]["parameters"]
-    assert parameters["foundation"]["parameterType"] == "STRUCT"
-    for executor in spec["deploymentSpec"]["executors"].values():
-        assert "pip install" not in " ".join(executor["container"]["command"])
-        assert {item["name"] for item in executor["container"]["env"]} == COMPUTE_ENVIRONMENT.keys()
-    for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
-        [endpoints], [credentials] = executor["configMapAsEnv"], executor["secretAsEnv"]
-        assert endpoints["optional"]
-        assert credentials["optional"]
-        assert {item["envVar"] for item in credentials["keyToEnv"]} == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+STEPS = (
+    "check", "ingest", "label", "train-fm", "pseudo-label", "join", "train-vm", "bundle", "judge", "register", "ask",
+    "report", "deploy",
+)  # fmt: skip
+
+REMOTE = RUN.replace("root: out", "root: s3://bucket/run").replace("folder: data", "folder: s3://bucket/data")
 
 
-def test_no_step_is_cached(tmp_path: Path) -> None:
-    [file] = compile_pipelines(tmp_path, max_parallel=8)
-    spec = next(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-    dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
-    tasks = [
-        task
-        for dag in dags
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the specifications of a pipeline and of its platform, as Kubeflow reads them."""
+    folder = tmp_path_factory.mktemp("compiled")
+    platform = """
+platform:
+  steps: {train-fm: {cpu_request_m: 4000, cpu_limit_m: 8000, memory_mib: 16384}}
+  max_parallel: 3
+  retries: 1
+  backoff_s: 7
+  timeout_s: 3600
+  node_selector: {pool: training}
+  tolerations: [{key: spot, operator: Exists, effect: NoSchedule}]
+  image_pull_secrets: [registry]
+  config_map: endpoints
+  secret: keys
+"""
+    file = compile_pipeline(read_run_config(write_run(folder, REMOTE + platform)), folder, image="repo/image@sha256:0")
+    spec, of_platform = yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    return spec, of_platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def tasks_of(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return every task that runs a container, by its name on the screen."""
+    return {
+        task["taskInfo"]["name"]: task
+        for dag in dags_of(spec).values()
         for task in dag["tasks"].values()
         if "executorLabel" in spec["components"][task["componentRef"]["name"]]
-    ]
-    assert len(tasks) == 11
-    assert not [task for task in tasks if task.get("cachingOptions", {}).get("enableCache")]
+    }
+
+
+def dags_of(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    inner = {name: component["dag"] for name, component in spec["components"].items() if "dag" in component}
+    return {"root": spec["root"]["dag"], **inner}
+
+
+def executor_of(spec: dict[str, Any], step: str) -> str:
+    label: str = spec["components"][tasks_of(spec)[step]["componentRef"]["name"]]["executorLabel"]
+    return label
+
+
+def test_start_suffices(compiled: Any) -> None:
+    parameters = compiled[0]["root"]["inputDefinitions"]["parameters"]
+    assert {name: one["parameterType"] for name, one in parameters.items()} == {
+        "run": "STRUCT",
+        "root": "STRING",
+        "deploy": "BOOLEAN",
+    }
+    assert parameters["root"]["defaultValue"] == "s3://bucket/run"
+    assert parameters["deploy"]["defaultValue"] is False
+    baked = RunConfig.parse(parameters["run"]["defaultValue"], source="run")
+    assert baked.vertical_models[0].name == "one"
+    assert baked.feature_schema == Schema.read(MOVIELENS)
+
+
+def test_every_step_and_group_is_named_for_what_it_does(compiled: Any) -> None:
+    spec, _ = compiled
+    assert set(tasks_of(spec)) == set(STEPS)
+    groups = {
+        task["taskInfo"]["name"]
+        for dag in dags_of(spec).values()
+        for task in dag["tasks"].values()
+        if "dag" in spec["components"][task["componentRef"]["name"]]
+    }
+    assert groups == {"each vertical model", "if deploy"}
+
+
+def test_every_parameter_has_the_type_that_its_consumer_declares(compiled: Any) -> None:
+    """Kubeflow's driver refuses what its compiler and local runner let pass: a loop's item of another type."""
+    spec, _ = compiled
+    components = spec["components"]
+    compared = 0
+    for name, dag in dags_of(spec).items():
+        own = spec["root"] if name == "root" else components[name]
+        inputs = own.get("inputDefinitions", {}).get("parameters", {})
+        for task in dag["tasks"].values():
+            wanted = components[task["componentRef"]["name"]].get("inputDefinitions", {}).get("parameters", {})
+            for parameter, source in task.get("inputs", {}).get("parameters", {}).items():
+                if "componentInputParameter" in source:
+                    given = inputs[source["componentInputParameter"]]["parameterType"]
+                elif "taskOutputParameter" in source:
+                    output = source["taskOutputParameter"]
+                    producer = components[dag["tasks"][output["producerTask"]]["componentRef"]["name"]]
+                    given = producer["outputDefinitions"]["parameters"][output["outputParameterKey"]]["parameterType"]
+                else:
+                    raise AssertionError(f"a constant for {parameter}: its type is to be compared as well")
+                assert given == wanted[parameter]["parameterType"], f"{name}: {parameter}"
+                compared += 1
+            if "parameterIterator" in task:
+                item = task["parameterIterator"]["itemInput"]
+                assert wanted[item]["parameterType"] == "STRUCT", "a vertical model's settings"
+    assert compared > 30
+
+
+def test_steps_run_in_the_image_and_with_the_rights_that_the_run_names(compiled: Any) -> None:
+    spec, platform = compiled
+    executors = spec["deploymentSpec"]["executors"]
+    assert len(executors) == len(platform) == len(STEPS)
+    for step in STEPS:
+        label = executor_of(spec, step)
+        container = executors[label]["container"]
+        assert container["image"] == "repo/image@sha256:0"
+        assert "pip install" not in " ".join(container["command"])
+        assert {item["name"] for item in container["env"]} == COMPUTE_ENVIRONMENT.keys()
+        [endpoints], [credentials] = platform[label]["configMapAsEnv"], platform[label]["secretAsEnv"]
+        assert (endpoints["configMapName"], credentials["secretName"]) == ("endpoints", "keys")
+        assert endpoints["optional"]
+        assert credentials["optional"]
+        assert {item["envVar"] for item in credentials["keyToEnv"]} == {
+            "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+            "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
+        }  # fmt: skip
+
+
+def test_steps_ask_for_what_the_platform_says(compiled: Any) -> None:
+    spec, platform = compiled
+    executors = spec["deploymentSpec"]["executors"]
+    wanted = executors[executor_of(spec, "train-fm")]["container"]["resources"]
+    assert (wanted["resourceCpuRequest"], wanted["resourceCpuLimit"]) == ("4000m", "8000m")
+    assert wanted["resourceMemoryRequest"] == wanted["resourceMemoryLimit"] == "16384Mi"
+    default = executors[executor_of(spec, "label")]["container"]["resources"]
+    assert default["resourceMemoryLimit"] == f"{StepResources().memory_mib}Mi"
+    for step in STEPS:
+        of_step = platform[executor_of(spec, step)]
+        assert of_step["nodeSelector"]["labels"] == {"pool": "training"}
+        assert of_step["tolerations"] == [{"key": "spot", "operator": "Exists", "effect": "NoSchedule"}]
+        assert [secret["secretName"] for secret in of_step["imagePullSecret"]] == ["registry"]
+        assert of_step["activeDeadlineSeconds"] == ("300" if step == "check" else "3600")
+        retry = tasks_of(spec)[step].get("retryPolicy", {})
+        assert retry.get("maxRetryCount") == (None if step == "check" else 1)
+        assert retry.get("backoffDuration") == (None if step == "check" else "7s")
+
+
+def test_nothing_is_cached_and_models_are_trained_so_many_at_a_time(compiled: Any) -> None:
+    spec, _ = compiled
+    tasks = tasks_of(spec)
+    assert not [name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")]
+    [loop] = [task for task in spec["root"]["dag"]["tasks"].values() if "parameterIterator" in task]
+    assert loop["iteratorPolicy"] == {"parallelismLimit": 3}
+
+
+def test_a_pipeline_is_objects_for_kubectl_too(tmp_path: Path) -> None:
+    config = read_run_config(write_run(tmp_path, REMOTE))
+    file = compile_objects(config, tmp_path, image="repo/image:1", namespace="profile")
+    pipeline, version = yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    assert (pipeline["kind"], pipeline["metadata"]["name"]) == ("Pipeline", "exfm-test")
+    assert (version["kind"], version["spec"]["pipelineName"]) == ("PipelineVersion", "exfm-test")
+    assert pipeline["metadata"]["namespace"] == version["metadata"]["namespace"] == "profile"
+    assert "root" in version["spec"]["pipelineSpec"]["root"]["inputDefinitions"]["parameters"]
+
+
+def test_compiling_needs_no_registry_and_refuses_places_that_pods_do_not_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert compile_pipeline(read_run_config(write_run(tmp_path, REMOTE)), tmp_path, image="i").is_file()
+    with pytest.raises(ConfigError, match=r"pods, which do not see root /.*/out, source\.folder /.*/data; name s3://"):
+        compile_pipeline(read_run_config(write_run(tmp_path, RUN)), tmp_path, image="i")
+
+
+def test_an_example_is_ready_for_a_cluster(tmp_path: Path) -> None:
+    config = read_run_config(REPOSITORY / "examples/movielens/kubeflow.yaml")
+    assert compile_pipeline(config, tmp_path, image="i").name == "exfm-movielens.yaml"
 
 
 def test_paths_of_a_run_start_at_its_file(tmp_path: Path) -> None:
@@ -85,15 +228,14 @@ def test_a_root_on_the_command_line_takes_the_files_place(tmp_path: Path) -> Non
 
 def test_the_examples_runs_are_valid() -> None:
     for example in ("movielens", "synthetic"):
-        arguments = read_run_config(REPOSITORY / "examples" / example / "run.yaml").arguments()
-        assert arguments["vertical_models"]
+        read_run_config(REPOSITORY / "examples" / example / "run.yaml").check()
 
 
 def test_the_demos_foundation_model_has_ten_times_a_vertical_models_parameters() -> None:
     from exfm.models.ranking import RankingModel  # slow to import, and no other test here needs it
 
     config = read_run_config(REPOSITORY / "examples/movielens/run.yaml")
-    schema = Schema.read(Path(config.feature_schema))
+    schema = config.feature_schema
     teacher = RankingModel(schema.select(), config.foundation.model).num_parameters()
     for model in config.vertical_models:
         assert teacher >= 10 * RankingModel(schema.select(tasks=model.tasks), model.model).num_parameters()
@@ -119,7 +261,7 @@ def test_a_wrong_key_of_a_run_is_named(tmp_path: Path, line: str, changed: str, 
 def test_a_model_that_asks_for_an_unknown_feature_is_refused_before_anything_runs(tmp_path: Path) -> None:
     config = read_run_config(write_run(tmp_path, RUN.replace("{name: one}", "{name: one, features: [shoe_size]}")))
     with pytest.raises(SchemaError, match="unknown feature 'shoe_size'; the schema has age, release_year"):
-        config.arguments()
+        config.check()
 
 
 def test_progress_is_read_back_from_an_indented_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +269,7 @@ def test_progress_is_read_back_from_an_indented_line(capsys: pytest.CaptureFixtu
         stage.window(3)
         stage.done('with "quotes" and ✓')
     lines = capsys.readouterr().out.splitlines()
-    assert all(line.startswith(PREFIX) for line in lines)
+    assert lines[1] == "exfm | under way | label | window 3"
     assert [parse("    " + line) for line in lines] == [
         Progress(event="started", stage="label"),
         Progress(event="under way", stage="label", text="window 3"),
@@ -144,18 +286,19 @@ def test_a_failure_is_said_with_all_its_lines_and_its_exit_code(capsys: pytest.C
 
 def test_a_line_without_progress_is_not_progress() -> None:
     assert parse("Epoch 1") is None
+    assert parse("exfm | finished | label | it") is None
 
 
 def test_what_would_fail_late_is_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     untaught = RUN + "foundation: {tasks: [like]}\n"
     with pytest.raises(ConfigError, match="'one' has task love, which foundation model 'fm' does not teach"):
-        read_run_config(write_run(tmp_path, untaught)).arguments()
+        read_run_config(write_run(tmp_path, untaught)).check()
     many = RUN + "bundle: {sharding: {num_shards: 9}}\n"
     with pytest.raises(PlanError, match="9 shards for 5 tables"):
-        read_run_config(write_run(tmp_path, many)).arguments()
+        read_run_config(write_run(tmp_path, many)).check()
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ConfigError, match="root s3://bucket/run is remote; set MLFLOW_TRACKING_URI"):
-        read_run_config(write_run(tmp_path, RUN), root="s3://bucket/run").arguments()
+        run_locally(read_run_config(write_run(tmp_path, RUN), root="s3://bucket/run"))
 
 
 def test_a_plan_that_a_bundle_is_to_take_starts_at_the_file_and_is_checked_before_anything_runs(tmp_path: Path) -> None:
@@ -164,21 +307,22 @@ def test_a_plan_that_a_bundle_is_to_take_starts_at_the_file_and_is_checked_befor
     assert config.bundle.plan == str(tmp_path / "plans/{model}.json")
     assert config.bundle.costs == "s3://bucket/costs.yaml"
     with pytest.raises(StorageError, match=r"plans/one\.json"):
-        config.arguments()
+        config.check()
 
 
 def test_statistics_that_a_bundle_is_planned_with_are_read_before_anything_runs(tmp_path: Path) -> None:
     config = read_run_config(write_run(tmp_path, RUN + "bundle: {table_statistics: 'counted/{model}'}\n"))
     with pytest.raises(StorageError, match=r"counted/one/statistics\.json"):
-        config.arguments()
+        config.check()
     counted = statistics_of_schema(Schema.read(MOVIELENS), candidates_mean=100)
     Counted(counted, {}).write(str(tmp_path / "counted/one"))
-    assert config.arguments()["bundle"]["table_statistics"] == str(tmp_path / "counted/{model}")
+    assert config.bundle.table_statistics == str(tmp_path / "counted/{model}")
+    config.check()
     first, *others = counted.tables
     grown = first.model_copy(update={"rows": first.rows + 1})
     Counted(counted.model_copy(update={"tables": (grown, *others)}), {}).write(str(tmp_path / "counted/one"))
     with pytest.raises(PlanError, match=f"{first.name!r} has {first.rows} rows .* counted with {first.rows + 1}"):
-        config.arguments()
+        config.check()
 
 
 def test_a_root_that_nothing_can_be_written_to_is_one_line(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from exfm.artifact.bundle import BundleManifest
+from exfm.artifact.bundle import BundleManifest, find_bundle
 from exfm.artifact.storage import ref_to
 from exfm.events.schemas import SYNTHETIC
 
@@ -71,7 +71,7 @@ def test_a_run_leaves_its_outputs_under_their_fixed_names(root: Path) -> None:
     files = ["pipeline.log", "query.json", "rehearsal.json", "report.html", "summary.json"]
     assert sorted(path.name for path in root.iterdir()) == sorted(folders + files)
     for name in ("search", "rest"):
-        assert BundleManifest.read(root / "bundle" / name).plan.num_shards == 2
+        assert BundleManifest.read(Path(find_bundle(str(root / "bundle" / name)))).plan.num_shards == 2
         assert ref_to(str(root / "vm" / name)).digest
 
 
@@ -79,9 +79,9 @@ def test_a_run_tells_one_line_a_stage_and_then_what_it_found(root: Path, finishe
     lines = finished.stdout.splitlines()
     done = [line for line in lines if line.startswith("✓")]
     stages = [line[2:25].strip() for line in done]
-    assert stages[:5] == ["ingest", "label", "train-fm", "pseudo-label", "join"]
-    assert sorted(stages[5:]) == sorted(
-        ["train-vm search", "bundle search", "train-vm rest", "bundle rest", "register", "ask", "report"]
+    assert stages[:6] == ["check", "ingest", "label", "train-fm", "pseudo-label", "join"]
+    assert sorted(stages[6:]) == sorted(
+        ["train-vm search", "bundle search", "train-vm rest", "bundle rest", "judge", "register", "ask", "report"]
     )
     assert "KFP Executor" not in finished.stdout
     assert [line for line in lines if line.strip().startswith("curl -s http://127.0.0.1:8080/v2/models/search/infer")]
@@ -100,9 +100,9 @@ def test_what_was_served_is_what_offline_scoring_says(root: Path) -> None:
 
 
 def test_the_registry_resolves_to_the_bundle_that_was_made(root: Path) -> None:
-    offline = exfm("score", "models:/search@champion", root / "query.json", "--root", root)
+    offline = exfm("score", "models:/search@candidate", root / "query.json", "--root", root)
     assert offline.returncode == 0, offline.stderr
-    made = BundleManifest.read(root / "bundle/search")
+    made = BundleManifest.read(Path(find_bundle(str(root / "bundle/search"))))
     assert json.loads(offline.stdout)["model_version"] == made.bundle_id
 
 

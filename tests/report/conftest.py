@@ -61,17 +61,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         train_vertical(vertical, teacher="fm", examples=examples, out=at(f"vm/{name}"))
     verticals = (ref_to(at("vm/search")), ref_to(at("vm/video")))
     bundle = make_bundle(BundleConfig(golden_candidates=30), vertical=verticals[0], out=at("bundle/search"))
+    folder = root / "bundle/search" / bundle.bundle_id
     return Run(
         root=root,
         foundation=foundation,
         verticals=verticals,
-        bundles=(ref_to(at("bundle/search")),),
+        bundles=(ref_to(str(folder)),),
         registrations=(
             {
                 "name": "search",
                 "version": "7",
                 "aliases": ["candidate"],
-                "bundle": ref_to(at("bundle/search")).to_dict(),
+                "bundle": ref_to(str(folder)).to_dict(),
                 "bundle_id": bundle.bundle_id,
             },
         ),
@@ -81,8 +82,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             "num_shards": 2,
             "max_abs_difference": 0.0,
             "latency_ms": 3.5,
-            "request": _read(root / "bundle/search" / GOLDEN_REQUEST),
-            "answer": _read(root / "bundle/search" / GOLDEN_RESPONSE),
+            "request": _read(folder / GOLDEN_REQUEST),
+            "answer": _read(folder / GOLDEN_RESPONSE),
         },
     )
 

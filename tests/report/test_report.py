@@ -128,7 +128,7 @@ def test_shards_hold_what_the_plan_says(summary: Summary) -> None:
 
 
 def test_copies_of_hot_rows_are_called_so(run: Run, summary: Summary) -> None:
-    manifest = BundleManifest.read(run.root / "bundle/search")
+    manifest = BundleManifest.read(Path(run.bundles[0].uri))
     plan = manifest.plan
     assignments = [Assignment(s.table, s.shard, s.first_row, s.num_rows) for s in plan.slices]
     assignments.append(Assignment("user", 0, 0, 1024, hot=True))
@@ -170,7 +170,7 @@ def test_summary_json_holds_the_summary(run: Run, summary: Summary) -> None:
 
 
 def test_query_json_is_a_request_that_the_first_model_answers_as_the_report_says(run: Run, summary: Summary) -> None:
-    answer = answer_request(run.root / "bundle/search", run.root / "query.json")
+    answer = answer_request(Path(run.bundles[0].uri), run.root / "query.json")
     assert sorted(answer["outputs"][0]["data"], reverse=True)[:10] == pytest.approx(
         [item.scores["click"] for item in summary.answer.ranked], abs=1e-6
     )

@@ -3,6 +3,7 @@
 import pytest
 from stream import Stream
 
+from exfm.artifact.bundle import find_bundle
 from exfm.artifact.storage import Ref, ref_to
 from exfm.das.join import join_examples
 from exfm.das.labels import make_labels
@@ -89,4 +90,4 @@ def bundle(stream: Stream, vertical: Ref) -> Ref:
     """Return that vertical model's bundle on two shards."""
     out = str(stream.root / "bundle")
     make_bundle(BundleConfig(golden_candidates=20), vertical=vertical, out=out)
-    return ref_to(out)
+    return ref_to(find_bundle(out))

@@ -1,21 +1,32 @@
 """The pipeline's last step: what passes is deployed, and takes the champion's place."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from exfm.artifact.storage import Ref
+from exfm.artifact.bundle import find_bundle
+from exfm.artifact.storage import Ref, ref_to
 from exfm.deploy import rollout
 from exfm.deploy.cluster import Cluster
-from exfm.errors import ConfigError, RolloutError
-from exfm.registry.mlflow_registry import Registration, Registry, register_all
-from exfm_components.deployment import deploy_models, readable_uri
+from exfm.errors import ConfigError, StageError
+from exfm.registry.mlflow_registry import Registry
+from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures
+from exfm.sharding.config import BundleConfig
+from exfm.sharding.stage import make_bundle
+from exfm_components.deployment import Candidate, Result, deploy_models, readable_uri, require_deployed, to_markdown
 from exfm_components.deployment_config import DeploymentConfig
 from simulated_cluster import SimulatedCluster
 
 pytestmark = pytest.mark.slow
 
-LENIENT = {"max_calibration_error": 10}
+GOOD = TaskFigures(
+    task="click", num_examples=1000, num_positives=500, normalized_entropy=0.9, calibration=1.02,
+    excess_loss=-0.07, excess_loss_error=0.01,
+)  # fmt: skip
+PASSED = Judgement(name="search-ads", num_new_windows=1, windows=(7,), tasks=(GOOD,))
+"""Of a first version."""
 
 
 @pytest.fixture
@@ -28,55 +39,104 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> SimulatedCluster:
 
 
 @pytest.fixture
-def versions(tmp_path: Path, vertical: Ref, bundle: Ref) -> list[Registration]:
-    """Two versions of one model, of which the first is champion."""
-    return register_all(root=str(tmp_path), models=[vertical, vertical], bundles=[bundle, bundle])
+def registry(tmp_path: Path) -> Registry:
+    return Registry.at(str(tmp_path), create=True)
 
 
-def deploy(root: Path, version: Registration, bundle: Ref, *, promotion: dict[str, float]) -> str:
-    config = DeploymentConfig.parse({"served_root": "pvc://models/root", "promotion": promotion}, source="test")
-    return deploy_models(
-        root=str(root), registrations=[version], bundles=[bundle], config=config, say=lambda line: None
+@pytest.fixture
+def candidate(tmp_path: Path, registry: Registry, vertical: Ref, bundle: Ref) -> Candidate:
+    """A first version, whose bundle lies below the root."""
+    own = tmp_path / "bundle" / "search-ads" / Path(bundle.uri).name
+    shutil.copytree(bundle.uri, own)
+    lying = Ref(uri=str(own), digest=bundle.digest)
+    return Candidate(registry.register(model=vertical, bundle=lying, judgement=PASSED), PASSED)
+
+
+def deploy(root: Path, *candidates: Candidate) -> list[Result]:
+    config = DeploymentConfig.parse({"served_root": "pvc://models/root"}, source="test")
+    return deploy_models(candidates, root=str(root), config=config, say=lambda line: None)
+
+
+def test_a_version_that_passes_serves_from_where_it_lies_and_becomes_champion(
+    cluster: SimulatedCluster, tmp_path: Path, registry: Registry, candidate: Candidate
+) -> None:
+    [result] = deploy(tmp_path, candidate)
+    assert (result.name, result.version, result.outcome) == ("search-ads", 1, "serves")
+    assert str(result) == "search-ads v1 serves"
+    require_deployed([result])
+    assert registry.resolve("models:/search-ads@champion").version == 1
+    assert cluster.ready_rankers() == [1, 1]
+    shard = cluster.objects["InferenceService", "search-ads-v1-s0"]["spec"]["predictor"]["model"]
+    assert shard["storageUri"].startswith(
+        f"pvc://models/root/bundle/search-ads/{Path(candidate.registration.place).name}"
     )
 
 
-def champion(root: Path) -> int:
-    return Registry.at(str(root), create=False).resolve("models:/search-ads@champion").version
-
-
-def test_a_version_that_passes_serves_from_where_pods_find_it_and_becomes_champion(
-    cluster: SimulatedCluster, tmp_path: Path, versions: list[Registration], bundle: Ref
+@pytest.mark.parametrize(
+    ("judgement", "outcome", "why"),
+    [
+        (PASSED.model_copy(update={"tasks": (GOOD.model_copy(update={"calibration": 1.3}),)}), "refused", "0.3000"),
+    ],
+)
+def test_a_version_that_does_not_pass_is_not_deployed_and_the_page_says_why(
+    cluster: SimulatedCluster, tmp_path: Path, candidate: Candidate, judgement: Judgement, outcome: str, why: str
 ) -> None:
-    assert deploy(tmp_path, versions[1], bundle, promotion=LENIENT) == "search-ads v2 serves"
-    assert champion(tmp_path) == 2
-    assert cluster.ready_rankers() == [2, 2]
-    shard = cluster.objects["InferenceService", "search-ads-v2-s0"]["spec"]["predictor"]["model"]
-    assert shard["storageUri"].startswith("pvc://models/root/registry/")
-
-
-def test_a_version_that_does_not_pass_is_not_deployed(
-    cluster: SimulatedCluster, tmp_path: Path, versions: list[Registration], bundle: Ref
-) -> None:
-    line = deploy(tmp_path, versions[0], bundle, promotion={"max_calibration_error": 0})
-    assert line.startswith("search-ads v1 is not deployed (click: calibration is off by ")
-    assert champion(tmp_path) == 1
+    [result] = results = deploy(tmp_path, replace(candidate, judgement=judgement))
+    assert result.outcome == outcome
+    assert why in result.text
+    assert f" {outcome} | search-ads | v1 | {result.text} |" in to_markdown(results)
+    assert str(result).startswith("search-ads v1 is not deployed (")
     assert cluster.num_writes == 0
+    require_deployed(results)  # a refusal is no failure
 
 
-def test_a_version_whose_rollout_fails_does_not_become_champion(
-    cluster: SimulatedCluster, tmp_path: Path, versions: list[Registration], bundle: Ref
+NOTHING_NEW = Judgement(name="search-ads", champion=1, num_new_windows=0)
+
+
+def test_a_champion_with_nothing_newer_is_deployed_only_where_nothing_serves(
+    cluster: SimulatedCluster, tmp_path: Path, registry: Registry, candidate: Candidate
 ) -> None:
-    cluster.broken[2, "ranker"] = "error: no"
-    with pytest.raises(RolloutError, match="search-ads v2 is not serving"):
-        deploy(tmp_path, versions[1], bundle, promotion=LENIENT)
-    assert champion(tmp_path) == 1
+    registry.promote("search-ads", 1, PromotionRule())
+    champion = replace(candidate, judgement=NOTHING_NEW)
+    [result] = deploy(tmp_path, champion)
+    assert (result.outcome, result.text) == ("serves", "nothing of it was deployed")
+    assert cluster.ready_rankers() == [1, 1]
+    writes = cluster.num_writes
+    [result] = deploy(tmp_path, champion)
+    assert (result.outcome, result.text) == ("nothing new", "nothing new against v1: no window was learned since")
+    assert cluster.num_writes == writes
+
+
+def test_a_version_whose_rollout_fails_does_not_become_champion_and_others_go_on(
+    cluster: SimulatedCluster, tmp_path: Path, registry: Registry, candidate: Candidate
+) -> None:
+    cluster.broken[1, "ranker"] = "error: no"
+    refused = replace(candidate, judgement=Judgement(name="search-ads", num_new_windows=0))
+    results = deploy(tmp_path, candidate, refused)
+    assert [result.outcome for result in results] == ["failed", "refused"]
+    assert registry.champion("search-ads") is None
+    with pytest.raises(StageError, match=r"search-ads v1 is not serving.*; search-ads v1 is not deployed \(refused"):
+        require_deployed(results)
+
+
+def test_an_old_run_that_is_retried_takes_no_later_champion_down(
+    cluster: SimulatedCluster, tmp_path: Path, registry: Registry, candidate: Candidate, vertical: Ref
+) -> None:
+    deploy(tmp_path, candidate)
+    make_bundle(BundleConfig(golden_candidates=10), vertical=vertical, out=str(tmp_path / "bundle" / "search-ads"))
+    later = ref_to(find_bundle(str(tmp_path / "bundle" / "search-ads")))
+    old = registry.register(model=vertical, bundle=later, judgement=PASSED)  # judged before the first was champion
+    [result] = deploy(tmp_path, Candidate(old, PASSED))
+    assert (result.version, result.outcome) == (2, "refused")
+    assert "it was judged against no champion, but v1 is the champion now" in result.text
+    assert cluster.ready_rankers() == [1, 1]
 
 
 @pytest.mark.parametrize(
     ("uris", "served_root", "found"),
     [
-        (["s3://a/run/registry/b", "s3://a/run/bundle/b"], "", "s3://a/run/registry/b"),
-        (["mlflow-artifacts:/1/b", "s3://a/run/bundle/b"], "", "s3://a/run/bundle/b"),
+        (["s3://a/run/bundle/b", "s3://mlflow/1/bundle"], "", "s3://a/run/bundle/b"),
+        (["/root/bundle/b", "s3://mlflow/1/bundle"], "", "s3://mlflow/1/bundle"),
         (["/root/registry/b"], "pvc://claim/runs/1", "pvc://claim/runs/1/registry/b"),
         (["/rooted/b", "/root/bundle/b"], "pvc://claim", "pvc://claim/bundle/b"),
     ],

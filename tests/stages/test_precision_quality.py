@@ -9,7 +9,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from stream import Stream
 
-from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle
+from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, find_bundle, seal_bundle
 from exfm.artifact.storage import Ref
 from exfm.bench.precision import bench_precision, measured
 from exfm.errors import BundleError, ConfigError
@@ -42,7 +42,9 @@ def test_tables_of_another_bundle_are_what_it_is_compared_with(
 ) -> None:
     config = BundleConfig(golden_candidates=20, sharding=ShardingConfig(num_shards=1, encoding="fp32"))
     make_bundle(config, vertical=vertical, out=str(tmp_path / "exact"))
-    found, _ = measured(stream.folder(bundle), examples=examples, num_examples=500, beside=tmp_path / "exact")
+    found, _ = measured(
+        stream.folder(bundle), examples=examples, num_examples=500, beside=Path(find_bundle(str(tmp_path / "exact")))
+    )
     assert [(one.precision, one.tables) for one in found[:3]] == [("fp32", "fp32"), ("fp32", "int8"), ("bf16", "int8")]
     exact, rounded = (one.qualities["click"].normalized_entropy for one in found[:2])
     assert (found[0].largest_shift, found[0].time_ratio) == (0, 1)

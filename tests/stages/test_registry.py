@@ -19,9 +19,16 @@ from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.storage import Ref
 from exfm.errors import ConfigError, PromotionError, StorageError
 from exfm.registry.mlflow_registry import Registration, Registry, register_all
-from exfm.registry.promotion import PromotionRule, TestedVersion, judge
+from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures
 
 pytestmark = pytest.mark.slow
+
+FIGURES = TaskFigures(
+    task="click", num_examples=1000, num_positives=500, normalized_entropy=0.9, calibration=1.02,
+    excess_loss=-0.07, excess_loss_error=0.01,
+)  # fmt: skip
+PASSED = Judgement(name="search-ads", num_new_windows=1, windows=(7,), tasks=(FIGURES,))
+"""Of a first version."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def registration(root: Path, vertical: Ref, bundle: Ref) -> Registration:
-    [registered] = register_all(root=str(root), models=[vertical], bundles=[bundle])
+    [registered] = register_all(root=str(root), models=[vertical], bundles=[bundle], judgements=[PASSED])
     return registered
 
 
@@ -41,24 +48,16 @@ def client(root: Path) -> mlflow.MlflowClient:
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def test_the_first_version_is_candidate_and_champion(registration: Registration) -> None:
+def test_a_version_is_candidate_and_nothing_is_crowned_unseen(registration: Registration) -> None:
     assert (registration.name, registration.version) == ("search-ads", "1")
-    assert registration.aliases == ("candidate", "champion")
+    assert registration.aliases == ("candidate",)
 
 
 def test_an_alias_resolves_to_the_bundle_and_its_digest(root: Path, registration: Registration, bundle: Ref) -> None:
-    resolved = Registry.at(str(root), create=False).resolve("models:/search-ads@champion").bundle
+    resolved = Registry.at(str(root), create=False).resolve("models:/search-ads@candidate").bundle
     assert resolved == registration.bundle
     assert BundleManifest.read(Path(resolved.uri)).bundle_id == registration.bundle_id
     assert resolved.digest == bundle.digest
-
-
-def test_a_later_version_is_candidate_and_leaves_the_champion(
-    root: Path, registration: Registration, vertical: Ref, bundle: Ref
-) -> None:
-    later = Registry.at(str(root), create=False).register(model=vertical, bundle=bundle)
-    assert (later.version, later.aliases) == ("2", ("candidate",))
-    assert Registry.at(str(root), create=False).resolve("models:/search-ads@champion").bundle == registration.bundle
 
 
 def test_a_version_has_lineage_metrics_and_signature(
@@ -78,7 +77,7 @@ def test_a_version_has_lineage_metrics_and_signature(
 
 def test_nothing_in_the_registry_is_pickled(root: Path, registration: Registration) -> None:
     suffixes = {path.suffix for path in (root / "registry").rglob("*") if path.is_file()}
-    assert suffixes == {".db", ".json", ".safetensors", ""}  # "" is MLmodel
+    assert suffixes == {".db", ".json", ".parquet", ".safetensors", ""}  # "" is MLmodel
 
 
 def test_a_tracking_server_takes_the_embedded_registrys_place(
@@ -87,12 +86,17 @@ def test_a_tracking_server_takes_the_embedded_registrys_place(
     with tracking_server(tmp_path) as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         registry = Registry.at("s3://bucket/run", create=True)  # a root that could hold no embedded registry
-        registered = registry.register(model=vertical, bundle=bundle)
-        resolved = registry.resolve("models:/search-ads@champion").bundle
+        registered = registry.register(model=vertical, bundle=bundle, judgement=PASSED)
+        resolved = registry.resolve("models:/search-ads@candidate").bundle
         assert resolved == registered.bundle
         assert resolved.uri.startswith("mlflow-artifacts:")
         with registry.fetching(resolved) as folder:
             assert BundleManifest.read(folder) == BundleManifest.read(stream.folder(bundle))
+        registry.promote("search-ads", 1, PromotionRule())
+        champion = registry.champion("search-ads")
+        assert champion is not None
+        assert champion.bundle == resolved
+        assert champion.recorded.height > 0
         with (
             pytest.raises(StorageError, match="has SHA-256"),
             registry.fetching(resolved.model_copy(update={"digest": "0" * 64})),
@@ -152,76 +156,19 @@ def test_asking_for_a_model_where_there_is_no_registry_makes_none(tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
-def version_with(version: int, entropy: dict[int, float], *, calibration: float = 1.0) -> TestedVersion:
-    return TestedVersion(
-        version=version,
-        normalized_entropy={"click": entropy},
-        calibration={"click": dict.fromkeys(entropy, calibration)},
-    )
-
-
-CHAMPION = version_with(1, {3: 0.90, 4: 0.80})
-
-LENIENT = PromotionRule(max_calibration_error=10)
-"""Of a small test model, which is badly calibrated."""
-
-
-@pytest.mark.parametrize(
-    ("candidate", "passed", "reason"),
-    [
-        (
-            version_with(2, {3: 0.89, 4: 0.80}),
-            True,
-            "click: NE 0.84500 against 0.85000 of v1 (windows 3 to 4)",
-        ),
-        (
-            version_with(2, {3: 0.93, 4: 0.80}),
-            False,
-            "click: NE 0.86500 against 0.85000 of v1 (windows 3 to 4)",
-        ),
-        (
-            version_with(2, {4: 0.80, 5: 9.0}),
-            True,
-            "click: NE 0.80000 against 0.80000 of v1 (windows 4 to 4)",
-        ),
-        (version_with(2, {9: 0.10}), False, "click: no window that both were tested on"),
-        (
-            version_with(2, {3: 0.80, 4: 0.80}, calibration=1.3),
-            False,
-            "click: calibration is off by 0.300, allowed 0.100",
-        ),
-    ],
-)
-def test_a_candidate_passes_only_if_it_is_no_worse_on_the_same_windows(
-    candidate: TestedVersion, passed: bool, reason: str
-) -> None:
-    verdict = judge(candidate, CHAMPION, PromotionRule())
-    assert verdict.passed is passed
-    assert reason in str(verdict)
-
-
-def test_a_candidate_without_a_calibration_figure_does_not_pass() -> None:
-    gap = TestedVersion(version=2, normalized_entropy={"click": {3: 0.1}}, calibration={})
-    assert not judge(gap, None, PromotionRule()).passed
-
-
-def test_a_candidate_no_worse_calibrated_than_a_badly_calibrated_champion_passes() -> None:
-    champion = version_with(1, {3: 0.9}, calibration=1.5)
-    assert judge(version_with(2, {3: 0.9}, calibration=1.4), champion, PromotionRule()).passed
-
-
 def test_only_a_version_that_passes_becomes_champion(
     root: Path, registration: Registration, vertical: Ref, bundle: Ref
 ) -> None:
     registry = Registry.at(str(root), create=False)
-    version = int(registry.register(model=vertical, bundle=bundle).version)
-    before = registry.resolve("models:/search-ads@champion").version
-    with pytest.raises(PromotionError, match="search-ads v1 does not become champion: click: calibration"):
-        registry.promote("search-ads", 1, PromotionRule(max_calibration_error=0))  # held against nothing but 1.0
-    assert registry.judge("search-ads", version, LENIENT).passed
-    assert registry.resolve("models:/search-ads@champion").version == before != version
-    assert registry.promote("search-ads", version, LENIENT).passed
-    assert registry.resolve("models:/search-ads@champion").version == version
+    with pytest.raises(PromotionError, match=r"search-ads v1 does not become champion: refused.*calibration error"):
+        registry.promote("search-ads", 1, PromotionRule(max_calibration_error=0))
+    assert registry.champion("search-ads") is None
+    assert registry.promote("search-ads", 1, PromotionRule()).outcome == "passed"
+    assert registry.resolve("models:/search-ads@champion").version == 1
+    champion = registry.champion("search-ads")
+    assert champion is not None
+    assert champion.version == 1
+    assert champion.recorded.height > 0
 
 
 def test_a_tracking_server_that_is_down_is_named(vertical: Ref, bundle: Ref, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,9 +182,9 @@ def test_a_tracking_server_that_is_down_is_named(vertical: Ref, bundle: Ref, mon
         return Registry.at("s3://bucket/run", create=True)
 
     uses: tuple[Callable[[], object], ...] = (
-        lambda: registry().register(model=vertical, bundle=bundle),
+        lambda: registry().register(model=vertical, bundle=bundle, judgement=PASSED),
         lambda: registry().resolve("models:/search-ads@champion"),
-        lambda: registry().judge("search-ads", 1, PromotionRule()),
+        lambda: registry().champion("search-ads"),
         lambda: registry().promote("search-ads", 1, PromotionRule()),
     )
     for use in uses:
@@ -248,24 +195,3 @@ def test_a_tracking_server_that_is_down_is_named(vertical: Ref, bundle: Ref, mon
 def test_a_version_that_is_not_there_is_named(root: Path, registration: Registration) -> None:
     with pytest.raises(StorageError, match="no version 99 of model 'search-ads'"):
         Registry.at(str(root), create=False).promote("search-ads", 99, PromotionRule())
-
-
-def test_versions_without_figures_do_not_pass() -> None:
-    nothing = TestedVersion(version=2, normalized_entropy={}, calibration={})
-    assert not judge(nothing, None, PromotionRule()).passed
-    assert not judge(nothing, CHAMPION, PromotionRule()).passed
-
-
-def test_a_task_that_the_champion_lacks_is_judged_by_its_calibration() -> None:
-    both = TestedVersion(
-        version=2,
-        normalized_entropy={"click": {3: 0.9}, "like": {3: 0.9}},
-        calibration={"click": {3: 1.0}, "like": {3: 2.0}},
-    )
-    verdict = judge(both, CHAMPION, PromotionRule())
-    assert str(verdict) == "like: calibration is off by 1.000, allowed 0.100 (windows 3 to 3)"
-
-
-def test_a_champion_without_calibration_widens_nothing() -> None:
-    champion = TestedVersion(version=1, normalized_entropy={"click": {3: 0.9}}, calibration={})
-    assert not judge(version_with(2, {3: 0.9}, calibration=1.5), champion, PromotionRule()).passed

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from stream import Stream
 
-from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
+from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, find_bundle
 from exfm.artifact.manifest import write_json
 from exfm.artifact.plan import Assignment, Encoding, assign
 from exfm.artifact.storage import Ref, ref_to
@@ -83,6 +83,31 @@ def test_the_same_model_gives_the_same_bundle(stream: Stream, vertical: Ref, bun
     config = BundleConfig(golden_candidates=20)
     again = make_bundle(config, vertical=vertical, out=str(tmp_path / "again"))
     assert again.bundle_id == BundleManifest.read(stream.folder(bundle)).bundle_id
+
+
+def test_a_models_bundles_lie_side_by_side_and_none_is_written_again(
+    stream: Stream, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
+) -> None:
+    out, found = tmp_path / "bundles", []
+    for learning_rate in (0.001, 0.002):  # other weights
+        training = vertical_config.training.model_copy(update={"learning_rate": learning_rate})
+        config = vertical_config.model_copy(update={"training": training, "compare_alone": False})
+        train_vertical(config, teacher="fm", examples=examples, out=str(tmp_path / "vm"))
+        manifest = make_bundle(BundleConfig(golden_candidates=20), vertical=ref_to(str(tmp_path / "vm")), out=str(out))
+        assert find_bundle(str(out)) == str(out / manifest.bundle_id)
+        found.append(manifest)
+        if len(found) == 1:
+            before = contents(out / manifest.bundle_id)
+    assert sorted(path.name for path in out.iterdir()) == sorted([*(one.bundle_id for one in found), "latest.json"])
+    assert contents(out / found[0].bundle_id) == before
+    make_bundle(BundleConfig(golden_candidates=20), vertical=ref_to(str(tmp_path / "vm")), out=str(out))
+    assert len(list(out.iterdir())) == 3, "the same bundle again is no other one"
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Return each file's content and when it was written."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
 def test_servers_of_another_user_may_read_every_file_of_a_bundle(stream: Stream, bundle: Ref) -> None:

@@ -1,5 +1,8 @@
 """A bundle: all that serving needs of one vertical model, as files whose digests make up its identity.
 
+A model's bundles lie side by side in a folder, each below its id, and none is ever written again; `latest.json` beside
+them names the newest. In a bundle:
+
 manifest.json             BundleManifest
 ranker/dense.safetensors  the dense network's parameters
 ranker/fallback.safetensors
@@ -25,9 +28,9 @@ from pydantic import StringConstraints
 
 from exfm.artifact.digests import FileDigest, Sha256, digest_of_json, digests_of_folder, verify_folder
 from exfm.artifact.fallback_rows import FALLBACK_FILE
-from exfm.artifact.manifest import read_json, write_json
+from exfm.artifact.manifest import json_bytes, read_json, write_json
 from exfm.artifact.plan import ShardPlan
-from exfm.artifact.storage import MANIFEST, Ref, is_local, join, read_file
+from exfm.artifact.storage import MANIFEST, Ref, exists, is_local, join, read_file, write_file
 from exfm.config import Config
 from exfm.errors import BundleError, ConfigError, PlanError, StorageError
 from exfm.schema import Schema, WrittenSchema
@@ -36,6 +39,9 @@ ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]{0,28}[a-
 """A DNS label of at most 30 characters that starts with a letter: Kubernetes objects are named by it."""
 
 DENSE_FILE = "ranker/dense.safetensors"
+LATEST = "latest.json"
+"""The file, in the folder of a model's bundles, with the newest one's `bundle_id`."""
+
 GOLDEN_REQUEST = "golden/request.json"
 GOLDEN_RESPONSE = "golden/response.json"
 
@@ -111,13 +117,42 @@ class BundleManifest(Config):
         return manifest
 
 
+class _Latest(Config):
+    """What LATEST holds."""
+
+    bundle_id: Sha256
+
+
+def find_bundle(uri: str) -> str:
+    """Return where a bundle is: `uri` itself or, where that is the folder of a model's bundles, the newest in it.
+
+    Raises: StorageError if nobody can tell; ConfigError if LATEST is malformed.
+    """
+    place = join(uri, LATEST)
+    if not exists(place):
+        return uri
+    try:
+        latest = json.loads(read_file(place))
+    except ValueError as error:
+        raise StorageError(f"{place}: not JSON: {error}") from error
+    return join(uri, _Latest.parse(latest, source=place).bundle_id)
+
+
+def note_latest(folder: str, bundle_id: str) -> None:
+    """Make a bundle the newest in the folder of its model's bundles.
+
+    Raises: StorageError if LATEST cannot be written.
+    """
+    write_file(join(folder, LATEST), json_bytes({"bundle_id": bundle_id}))
+
+
 def read_plan(uri: str) -> ShardPlan:
     """Return the plan in a JSON file, or that of a bundle; `uri` is a path or URL of either.
 
     Raises: StorageError if it cannot be read; ConfigError or BundleError if it is malformed.
     """
     if Path(uri).is_dir() or not (is_local(uri) or uri.endswith(".json")):
-        place = join(uri, MANIFEST)
+        place = join(find_bundle(uri), MANIFEST)
         return BundleManifest.of(read_file(place), source=place).plan
     if is_local(uri):
         return ShardPlan.parse(read_json(Path(uri)), source=uri)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import fsspec
+
 from exfm.artifact.storage import is_local, join
 from exfm.artifact.stores import filesystem_of, telling
 from exfm.errors import StorageError
@@ -19,12 +21,25 @@ def locate(uri: str) -> str:
         filesystem, path = filesystem_of(uri)
         is_glob = any(mark in path for mark in "*?[")
         try:
-            found = filesystem.glob(path) if is_glob else filesystem.find(path)
+            found = next(iter(filesystem.glob(path)), "") if is_glob else _first_file(filesystem, path)
         except FileNotFoundError:  # not even the bucket
-            found = []
-    if all(name.endswith("/") for name in found):  # what S3 consoles make of an empty folder
+            found = ""
+    if not found:
         raise StorageError(f"{uri}: no file is there; name a file, a folder of files, or a glob that matches some")
-    return uri if is_glob or found == [path] else join(uri, "")
+    return uri if is_glob or found == path else join(uri, "")
+
+
+def _first_file(filesystem: fsspec.AbstractFileSystem, path: str) -> str:
+    """Return a file in a folder, at any depth, or the path itself where it is one; of a large log little is listed."""
+    folders = [path]
+    while folders:
+        for item in filesystem.ls(folders.pop(), detail=True):
+            name: str = item["name"]
+            if item["type"] == "directory":
+                folders.append(name)
+            elif not name.endswith("/"):  # what S3 consoles make of an empty folder
+                return name
+    return ""
 
 
 def names_in(uri: str) -> list[str]:

@@ -197,6 +197,16 @@ def read_file(uri: str) -> bytes:
     return content
 
 
+def exists(uri: str) -> bool:
+    """Return whether there is a file or folder.
+
+    Raises: StorageError if nobody can tell.
+    """
+    with telling(uri):
+        filesystem, path = filesystem_of(uri)
+        return bool(filesystem.exists(path))
+
+
 def modified_s(uri: str) -> float:
     """Return when a file was written last, as Unix time.
 

@@ -34,7 +34,7 @@ def promote(
     ] = None,
     root: RootOption = ".",
 ) -> None:
-    """Make a registered version the champion, if its quality passes against the one that is."""
+    """Make a registered version the champion, if it passed against the one that is when it was judged."""
     from exfm.config import read_yaml
     from exfm.registry.mlflow_registry import Registry
     from exfm.registry.promotion import PromotionRule
@@ -140,6 +140,14 @@ def collect(
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Also of deployments that were killed; let none be under way.")
     ] = False,
+    bundles: Annotated[
+        str,
+        typer.Option(
+            metavar="ROOT",
+            help="Also remove bundles under this root that nothing names: no server, no rollback, no alias, and not "
+            "the newest.",
+        ),
+    ] = "",
     config: SettingsOption = None,
     namespace: NamespaceOption = "",
     context: ContextOption = "",
@@ -151,7 +159,16 @@ def collect(
     settings = _settings(config, namespace)
     cluster = Cluster.connect(namespace=settings.namespace, context=context)
     given = settings if config else None
-    collect_versions(cluster, name, config=given, with_unfinished=unfinished, say=_say)
+    if not bundles:
+        collect_versions(cluster, name, config=given, with_unfinished=unfinished, say=_say)
+        return
+    from exfm.registry.mlflow_registry import Registry
+    from exfm_components.bundle_collection import collect_all
+
+    registry = Registry.at(bundles, create=False)
+    collect_all(
+        bundles, name=name, cluster=cluster, registry=registry, config=given, with_unfinished=unfinished, say=_say
+    )
 
 
 def undeploy(

@@ -72,9 +72,9 @@ def of_run(
     root: Annotated[str, typer.Option(help="Where outputs go, instead of the file's own root.")] = "",
 ) -> None:
     """The source of a run."""
+    from exfm_components.run_config import read_run_config
     from exfm_pipelines import steps
     from exfm_pipelines.local import run_step
-    from exfm_pipelines.run_config import read_run_config
 
     run_step(steps.ingest, read_run_config(config, root=root))
 

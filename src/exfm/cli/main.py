@@ -33,8 +33,8 @@ def run(
     root: Annotated[str, typer.Option(help="Where outputs go, instead of the file's own root.")] = "",
 ) -> None:
     """Run every stage on a log: from events to an answer, with a report."""
+    from exfm_components.run_config import read_run_config
     from exfm_pipelines.local import run_locally
-    from exfm_pipelines.run_config import read_run_config
     from exfm_pipelines.summary import show_summary
 
     settings = read_run_config(config, root=root)

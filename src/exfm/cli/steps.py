@@ -22,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
         ("join", join),
         ("train-vm", train_vm),
         ("bundle", bundle),
+        ("judge", judge),
         ("register", register),
         ("ask", ask),
         ("report", report),
@@ -72,8 +73,15 @@ def bundle(name: NameArgument, config: ConfigOption, root: RootOption = "") -> N
     _run(lambda run: steps.make_bundle(run, name=name), config, root)
 
 
+def judge(config: ConfigOption, root: RootOption = "") -> None:
+    """Hold all vertical models against their champions: each figure with its bound and margin."""
+    from exfm_pipelines import steps
+
+    _run(steps.judge, config, root)
+
+
 def register(config: ConfigOption, root: RootOption = "") -> None:
-    """Add all vertical models to the MLflow registry, with metrics, signature and lineage."""
+    """Judge all vertical models, and add those with something new to the MLflow registry."""
     from exfm_pipelines import steps
 
     _run(steps.register, config, root)
@@ -93,8 +101,8 @@ def report(config: ConfigOption, root: RootOption = "") -> None:
     _run(steps.report, config, root)
 
 
-def _run(step: Callable[..., None], config: Path, root: str) -> None:
+def _run(step: Callable[..., object], config: Path, root: str) -> None:
+    from exfm_components.run_config import read_run_config
     from exfm_pipelines.local import run_step
-    from exfm_pipelines.run_config import read_run_config
 
     run_step(step, read_run_config(config, root=root))

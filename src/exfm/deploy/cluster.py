@@ -24,8 +24,10 @@ _PATHS = {
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
     "Pod": "/api/v1/namespaces/{namespace}/pods",
     "Event": "/api/v1/namespaces/{namespace}/events",
+    "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
     "ServingRuntime": "/apis/serving.kserve.io/v1alpha1/namespaces/{namespace}/servingruntimes",
     "ResourceQuota": "/api/v1/namespaces/{namespace}/resourcequotas",
+    "SelfSubjectRulesReview": "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
     "Node": "/api/v1/nodes",
     "every Pod": "/api/v1/pods",
 }
@@ -115,11 +117,25 @@ class Cluster:
         except _NotFoundError:
             return
 
+    def own_rules(self) -> tuple[list[Object], bool]:
+        """Return what this account may do in the namespace, as rules of a Role, and whether these are all.
+
+        Raises: ClusterError.
+        """
+        kind = "SelfSubjectRulesReview"
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": kind,
+            "spec": {"namespace": self.namespace},
+        }
+        status = self._call("POST", kind, body=review)["status"]
+        return status["resourceRules"], not status.get("incomplete", False)
+
     def _call(self, method: str, kind: str, *, name: str = "", query: Any = (), body: Object | None = None) -> Object:
         path = _PATHS[kind].format(namespace=self.namespace) + (f"/{name}" if name else "")
         headers = {"Accept": "application/json"}
         if body is not None:
-            headers["Content-Type"] = "application/apply-patch+yaml"
+            headers["Content-Type"] = "application/apply-patch+yaml" if method == "PATCH" else "application/json"
         with _telling(
             f"{method} {kind}" + (f" {name}" if name else ""), kind=kind, host=self._client.configuration.host
         ):

@@ -69,6 +69,22 @@ def read_movielens(folder: str) -> MovieLensTables:
     Raises: DataError if the files of no layout are all there, a row is malformed (its line is named), or a rating's
     user or item is in no table; StorageError if the folder's store does not answer.
     """
+    layout, names = recognise(folder)
+    with local_copy(folder, names) as local:
+        try:
+            return _read(local, READERS[layout])
+        except DataError as error:
+            if is_local(folder):
+                raise
+            # It names a copy, which is gone when somebody reads this.
+            raise DataError(str(error).replace(str(local), folder.rstrip("/"))) from error
+
+
+def recognise(folder: str) -> tuple[tuple[str, ...], list[str]]:
+    """Return the layout of a folder, a key of READERS, and the names of its files.
+
+    Raises: DataError if the files of no layout are all there; StorageError if the folder's store does not answer.
+    """
     if is_local(folder) and not Path(folder).is_dir():
         raise DataError(f"{folder}: no such folder; name the one that holds the files of MovieLens")
     names = names_in(folder)
@@ -77,14 +93,7 @@ def read_movielens(folder: str) -> MovieLensTables:
         wanted = "; or ".join(", ".join(files) for files in READERS)
         found = ", ".join(names[:10]) or "nothing"
         raise DataError(f"{folder}: no layout of MovieLens recognised; looked for {wanted}; found {found}")
-    with local_copy(folder, [*layout, *(name for name in names if name == USERS)]) as local:
-        try:
-            return _read(local, READERS[layout])
-        except DataError as error:
-            if is_local(folder):
-                raise
-            # It names a copy, which is gone when somebody reads this.
-            raise DataError(str(error).replace(str(local), folder.rstrip("/"))) from error
+    return layout, [*layout, *(name for name in names if name == USERS)]
 
 
 def _read(folder: Path, read: Reader) -> MovieLensTables:

@@ -5,10 +5,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from exfm.artifact.source_files import locate
 from exfm.artifact.storage import resolve_path
 from exfm.config import Config
 from exfm.events.log import RawLog
 from exfm.events.movielens import MovieLensSource, load_movielens
+from exfm.events.movielens_files import recognise
 from exfm.events.parquet import LogSource, load_parquet
 from exfm.events.synthetic import SyntheticSource, load_synthetic
 from exfm.schema import Schema
@@ -37,6 +39,30 @@ def load(source: Source, *, schema: Schema) -> RawLog:
             return load_synthetic(source)
         case LogSource():
             return load_parquet(source, schema=schema)
+
+
+def places_of(source: Source) -> dict[str, str]:
+    """Return the paths and URLs that a source reads, by the key of a run's file."""
+    match source:
+        case MovieLensSource():
+            return {"source.folder": source.folder}
+        case LogSource():
+            names = {f"source.names.{feature}": files for feature, files in source.names.items()}
+            return {"source.impressions": source.impressions, "source.feedback": source.feedback, **names}
+        case SyntheticSource():
+            return {}
+
+
+def require_source(source: Source) -> None:
+    """Return if the files that a source reads are there.
+
+    Raises: DataError or StorageError if they are not, or a store does not say.
+    """
+    if isinstance(source, MovieLensSource):
+        recognise(source.folder)
+        return
+    for place in places_of(source).values():
+        locate(place)
 
 
 def resolve(source: Source, *, base: Path) -> Source:

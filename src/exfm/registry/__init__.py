@@ -1,1 +1,5 @@
 """The model registry: MLflow, embedded (SQLite) unless the environment names a tracking server."""
+
+import os
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it once, at its import

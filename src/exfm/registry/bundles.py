@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from exfm.artifact.bundle import BundleManifest, read_manifest
+from exfm.artifact.bundle import BundleManifest, find_bundle, read_manifest
 from exfm.artifact.storage import Ref, is_local, reading, ref_to
 from exfm.errors import ConfigError
 
@@ -24,6 +24,8 @@ class LocatedBundle:
 def open_bundle(uri: str, *, root: str) -> Iterator[Path]:
     """Yield a local folder with the bundle at `uri`, or that `models:/NAME@ALIAS` names in the registry of `root`.
 
+    `uri` may be the folder of a model's bundles: the newest is meant.
+
     Raises: StorageError if it is not there; ConfigError if the alias is malformed.
     """
     if uri.startswith("models:/"):
@@ -33,9 +35,9 @@ def open_bundle(uri: str, *, root: str) -> Iterator[Path]:
         with registry.fetching(registry.resolve(uri).bundle) as folder:
             yield folder
     elif is_local(uri):
-        yield Path(uri)
+        yield Path(find_bundle(uri))
     else:
-        with reading(ref_to(uri)) as folder:
+        with reading(ref_to(find_bundle(uri))) as folder:
             yield folder
 
 
@@ -55,10 +57,11 @@ def locate_bundle(uri: str, *, root: str, digest: str = "") -> LocatedBundle:
         if not is_local(ref.uri) and not ref.uri.startswith("s3://"):  # behind a tracking server
             with registry.fetching(ref) as folder:
                 manifest = read_manifest(Ref(uri=str(folder), digest=digest or ref.digest))
-            return LocatedBundle(manifest=manifest, ref=ref, version=version)
+            uri = found.place if found.place.startswith("s3://") else ref.uri  # pods cannot read from that server
+            return LocatedBundle(manifest=manifest, ref=Ref(uri=uri, digest=digest or ref.digest), version=version)
     elif uri.startswith("pvc://"):
         raise ConfigError(f"{uri} can be read by pods only; name a copy of the bundle, and --serve-from {uri}")
     else:
-        ref, version = ref_to(uri), 0
+        ref, version = ref_to(find_bundle(uri)), 0
     ref = Ref(uri=ref.uri, digest=digest or ref.digest)
     return LocatedBundle(manifest=read_manifest(ref), ref=ref, version=version)

@@ -3,42 +3,40 @@
 import os
 import re
 import shutil
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read once, at the import below
+from typing import Self
 
 import mlflow
-import numpy as np
-from mlflow.entities import Metric, Param
+import polars as pl
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema as TensorSchema
-from mlflow.types import TensorSpec
 
-from exfm.artifact.bundle import GOLDEN_REQUEST, BundleManifest
+from exfm.artifact.bundle import BundleManifest
+from exfm.artifact.manifest import read_json, write_json
 from exfm.artifact.storage import Ref, is_local, join, reading
 from exfm.config import Config
 from exfm.errors import ConfigError, PromotionError, StorageError
-from exfm.features.oip import NUMPY_TYPES
-from exfm.features.request import input_specs
-from exfm.registry.promotion import PromotionRule, TestedVersion, Verdict, judge
+from exfm.registry.model_card import ARTIFACT, git_commit, metrics_of, params_of, write_mlmodel
+from exfm.registry.promotion import Judgement, PromotionRule, Verdict, verdict
+from exfm.registry.recorded import learned_until, newest_recorded
 from exfm.training.manifest import ModelManifest
 
 EXPERIMENT = "exfm"
 CANDIDATE, CHAMPION = "candidate", "champion"
-ARTIFACT = "bundle"
-DIGEST_TAG = "bundle_digest"
-"""Of a model version: the SHA-256 of the bundle's manifest.json."""
+DIGEST_TAG, PLACE_TAG, ID_TAG = "bundle_digest", "bundle_uri", "bundle_id"
+"""Of a model version: the SHA-256 of the bundle's manifest.json, where the bundle was registered from, and its id."""
+LEARNED_TAG = "learned_until"
+"""Of a model version: the end of the last window that the model learned, in event time."""
 
-OVERALL = "overall."
-"""Begins the names of metrics over all windows together."""
+PROMOTED_TAG = "promoted"
+"""Of a model version that is the champion, or was."""
+
+JUDGED = "judged"
+"""The folder, among a run's artifacts, of what judgements need: its own, and the newest recorded predictions."""
+JUDGEMENT, RECORDED = "judgement.json", "recorded.parquet"
 
 MAX_METRICS = 1000
 """Of one call: the limit of the REST API's log-batch."""
@@ -55,7 +53,11 @@ class Registration(Config):
     aliases: tuple[str, ...]
     bundle: Ref
     """The registry's own copy."""
+    place: str
+    """Where the bundle was registered from."""
     bundle_id: str
+    is_new: bool = True
+    """Whether the run has something new; otherwise this is the champion."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,21 @@ class ResolvedVersion:
 
     version: int
     bundle: Ref
+    """The registry's own copy."""
+    place: str
+    """Where the bundle was registered from."""
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that candidates are held against."""
+
+    version: int
+    bundle: Ref
+    learned_until: int
+    """End of the last window that it learned, in event time."""
+    recorded: pl.DataFrame
+    """The newest predictions that it recorded before it learned them (exfm.registry.recorded)."""
 
 
 class Registry:
@@ -96,45 +113,36 @@ class Registry:
             raise StorageError(f"{database}: no registry there; name its run's root with --root, or register first")
         return cls(f"sqlite:///{database}", artifacts=str(folder / "artifacts"))
 
-    def register(self, *, model: Ref, bundle: Ref) -> Registration:
-        """Add a version of a vertical model with its metrics, signature, input example and lineage.
+    def require(self, names: Sequence[str] = ()) -> None:
+        """Return if the registry answers, and candidates of these names can be judged.
 
-        The version becomes `candidate`, and `champion` too if the model has none yet that it could be held against.
+        Raises: StorageError if it does not, or a champion was registered without what a judgement needs.
+        """
+        with _telling(self._uri):
+            self._client.search_experiments(max_results=1)
+        for name in names:
+            self._champion(name)
+
+    def register(self, *, model: Ref, bundle: Ref, judgement: Judgement) -> Registration:
+        """Add a version of a vertical model with its metrics, signature, input example, lineage and judgement.
+
+        The version becomes `candidate`. Where a version has this bundle already, none is added. Where the judgement has
+        nothing new, neither, and the champion is returned.
 
         Raises: StorageError if the model, its bundle or the registry cannot be read or written.
         """
+        if not judgement.has_news:
+            return self._registration(judgement.name, judgement.champion, is_new=False)
         with _telling(self._uri), reading(model) as model_folder, reading(bundle) as bundle_folder:
             trained = ModelManifest.read(model_folder)
             manifest = BundleManifest.read(bundle_folder, verify=False)  # reading() has
-            run = self._client.create_run(self._experiment(), run_name=manifest.name)
-            run_id = run.info.run_id
-            metrics, params = _metrics(trained), _params(trained)
-            for start in range(0, len(metrics), MAX_METRICS):
-                self._client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS])
-            self._client.log_batch(run_id, params=params)
+            version = self._version_of(manifest.name, bundle) or self._add(trained, manifest, bundle_folder, bundle)
             with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
-                folder = Path(scratch) / ARTIFACT
-                shutil.copytree(bundle_folder, folder)
-                _write_mlmodel(folder, manifest, run_id=run_id)
-                self._client.log_artifacts(run_id, str(folder), ARTIFACT)
-            self._client.set_terminated(run_id)
-            source = f"{run.info.artifact_uri}/{ARTIFACT}"
-            if not self._client.search_registered_models(f"name = '{manifest.name}'"):
-                self._client.create_registered_model(manifest.name)
-            tags = manifest.lineage | {
-                "bundle_id": manifest.bundle_id,
-                DIGEST_TAG: bundle.digest,
-                "git_commit": _git_commit(),
-            }
-            version = self._client.create_model_version(manifest.name, source=source, run_id=run_id, tags=tags).version
-            aliases = self._move_aliases(manifest.name, version)
-        return Registration(
-            name=manifest.name,
-            version=str(version),
-            aliases=aliases,
-            bundle=Ref(uri=source, digest=bundle.digest),
-            bundle_id=manifest.bundle_id,
-        )
+                write_json(Path(scratch) / JUDGEMENT, judgement.to_dict())
+                newest_recorded(model_folder, trained).write_parquet(Path(scratch) / RECORDED)
+                self._client.log_artifacts(version.run_id, scratch, JUDGED)
+            self._client.set_registered_model_alias(manifest.name, CANDIDATE, version.version)
+        return self._registration(manifest.name, int(version.version))
 
     def resolve(self, uri: str) -> ResolvedVersion:
         """Return the version that `models:/NAME@ALIAS` names now, and its bundle.
@@ -143,37 +151,79 @@ class Registry:
         registry does not answer.
         """
         version = self._version(uri)
-        if DIGEST_TAG not in version.tags:
-            raise StorageError(
-                f"{version.name!r} version {version.version} has no tag {DIGEST_TAG!r}; register its bundle again"
-            )
-        with _telling(self._uri):
-            source = self._client.get_model_version_download_uri(version.name, version.version)
-        return ResolvedVersion(int(version.version), Ref(uri=source, digest=version.tags[DIGEST_TAG]))
+        return ResolvedVersion(int(version.version), self._bundle(version), version.tags.get(PLACE_TAG, ""))
 
-    def judge(self, name: str, version: int, rule: PromotionRule) -> Verdict:
-        """Return whether a version may become champion: it is held against the one that is, on the same windows.
+    def champion(self, name: str) -> Champion | None:
+        """Return a model's champion, or None if it has none.
+
+        Raises: StorageError if it was registered without what a judgement needs, or the registry does not answer.
+        """
+        found = self._champion(name)
+        if found is None:
+            return None
+        with self._judged(found) as folder:
+            recorded = pl.read_parquet(folder / RECORDED)
+        return Champion(int(found.version), self._bundle(found), int(found.tags[LEARNED_TAG]), recorded)
+
+    def judgement(self, name: str, version: int) -> Judgement:
+        """Return what was found of a version before it was registered.
 
         Raises: StorageError if there is no such version, or the registry does not answer.
         """
-        tested = self._tested(name, version)
-        with _telling(self._uri):
-            champion = self._client.get_registered_model(name).aliases.get(CHAMPION)
-        before = self._tested(name, int(champion)) if champion and int(champion) != version else None
-        return judge(tested, before, rule)
+        with self._judged(self._numbered(name, version)) as folder:
+            return Judgement.parse(read_json(folder / JUDGEMENT), source=f"judgement of {name} v{version}")
 
     def promote(self, name: str, version: int, rule: PromotionRule) -> Verdict:
-        """Make a version the champion, and return what spoke for it.
+        """Make a version the champion, and return the verdict on it; nothing changes where it is the champion.
 
-        Raises: PromotionError if it does not pass against the one that is; StorageError if there is no such version, or
-        the registry does not answer.
+        Raises: as `require_promotable`.
         """
-        verdict = self.judge(name, version, rule)
-        if not verdict.passed:
-            raise PromotionError(f"{name} v{version} does not become champion: {verdict}")
+        found = self.require_promotable(name, version, rule)
         with _telling(self._uri):
+            self._client.set_model_version_tag(name, str(version), PROMOTED_TAG, "true")
             self._client.set_registered_model_alias(name, CHAMPION, str(version))
-        return verdict
+        return found
+
+    def require_promotable(self, name: str, version: int, rule: PromotionRule) -> Verdict:
+        """Return the verdict on a version that may become the champion, that is it, or that was it before.
+
+        Raises: PromotionError if it does not pass, or was not judged against the version that is the champion now;
+        StorageError if there is no such version, or the registry does not answer.
+        """
+        judgement = self.judgement(name, version)
+        found = verdict(judgement, rule)
+        was_champion = PROMOTED_TAG in self._numbered(name, version).tags
+        with _telling(self._uri):
+            champion = int(self._client.get_registered_model(name).aliases.get(CHAMPION, 0))
+        if champion == version or was_champion:
+            return found
+        if judgement.champion != champion:
+            before = f"v{judgement.champion}" if judgement.champion else "no champion"
+            raise PromotionError(
+                f"{name} v{version} does not become champion: it was judged against {before}, but v{champion} is the "
+                "champion now; run the pipeline again, which judges and registers anew"
+            )
+        if found.outcome != "passed":
+            raise PromotionError(f"{name} v{version} does not become champion: {found}")
+        return found
+
+    def named_bundle_ids(self, name: str) -> set[str] | None:
+        """Return the ids of the bundles that a model's aliases name, or None if the registry has no such model.
+
+        Raises: StorageError if a version that an alias names has no bundle's id, or the registry does not answer.
+        """
+        with _telling(self._uri):
+            if not self._has(name):
+                return None
+            versions = set(self._client.get_registered_model(name).aliases.values())
+        found = [self._numbered(name, int(version)) for version in versions]
+        unknown = [version.version for version in found if ID_TAG not in version.tags]
+        if unknown:
+            raise StorageError(
+                f"{name!r} version {unknown[0]} has an alias, but no tag {ID_TAG!r} that says which bundle it is; take "
+                "the alias away, or register the bundle again"
+            )
+        return {version.tags[ID_TAG] for version in found}
 
     @contextmanager
     def fetching(self, ref: Ref) -> Iterator[Path]:
@@ -195,16 +245,96 @@ class Registry:
             with reading(Ref(uri=copy, digest=ref.digest)) as folder:
                 yield folder
 
-    def _tested(self, name: str, version: int) -> TestedVersion:
-        figures: dict[str, dict[str, dict[int, float]]] = {"normalized_entropy": {}, "calibration": {}}
+    def _add(self, trained: ModelManifest, manifest: BundleManifest, folder: Path, bundle: Ref) -> ModelVersion:
+        run = self._client.create_run(self._experiment(), run_name=manifest.name)
+        run_id, metrics = run.info.run_id, metrics_of(trained)
+        for start in range(0, len(metrics), MAX_METRICS):
+            self._client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS])
+        self._client.log_batch(run_id, params=params_of(trained))
+        with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
+            copy = Path(scratch) / ARTIFACT
+            shutil.copytree(folder, copy)
+            write_mlmodel(copy, manifest, run_id=run_id)
+            self._client.log_artifacts(run_id, str(copy), ARTIFACT)
+        self._client.set_terminated(run_id)
+        if not self._has(manifest.name):
+            self._client.create_registered_model(manifest.name)
+        tags = manifest.lineage | {
+            ID_TAG: manifest.bundle_id,
+            DIGEST_TAG: bundle.digest,
+            PLACE_TAG: bundle.uri,
+            LEARNED_TAG: str(learned_until(trained)),
+            "git_commit": git_commit(),
+        }
+        source = f"{run.info.artifact_uri}/{ARTIFACT}"
+        return self._client.create_model_version(manifest.name, source=source, run_id=run_id, tags=tags)
+
+    def _registration(self, name: str, version: int, *, is_new: bool = True) -> Registration:
+        found = self._numbered(name, version)
+        with _telling(self._uri):
+            aliases = self._client.get_registered_model(name).aliases
+        return Registration(
+            name=name,
+            version=str(version),
+            aliases=tuple(sorted(alias for alias, of in aliases.items() if int(of) == version)),
+            bundle=self._bundle(found),
+            place=found.tags[PLACE_TAG],
+            bundle_id=found.tags[ID_TAG],
+            is_new=is_new,
+        )
+
+    def _bundle(self, version: ModelVersion) -> Ref:
+        if DIGEST_TAG not in version.tags:
+            raise StorageError(
+                f"{version.name!r} version {version.version} has no tag {DIGEST_TAG!r}; register its bundle again"
+            )
+        with _telling(self._uri):
+            source = self._client.get_model_version_download_uri(version.name, version.version)
+        return Ref(uri=source, digest=version.tags[DIGEST_TAG])
+
+    def _champion(self, name: str) -> ModelVersion | None:
+        with _telling(self._uri):
+            if not self._has(name):
+                return None
+            version = self._client.get_registered_model(name).aliases.get(CHAMPION)
+        if not version:
+            return None
+        found = self._numbered(name, int(version))
+        if LEARNED_TAG not in found.tags:
+            raise StorageError(
+                f"{name} v{version}, the champion, was registered by an earlier release of exfm, which kept nothing to "
+                "judge a candidate by; take its alias `champion` away, and the next version is judged as a first one"
+            )
+        return found
+
+    def _version_of(self, name: str, bundle: Ref) -> ModelVersion | None:
+        """Return the newest version that has a bundle; one of an earlier release lacks what judgements need."""
+        versions = self._client.search_model_versions(
+            f"name = '{name}' and tags.{DIGEST_TAG} = '{bundle.digest}'", order_by=["version_number DESC"]
+        )
+        return next((version for version in versions if LEARNED_TAG in version.tags), None)
+
+    def _has(self, name: str) -> bool:
+        return bool(self._client.search_registered_models(f"name = '{name}'"))
+
+    def _numbered(self, name: str, version: int) -> ModelVersion:
         with _telling(self._uri, missing=f"the registry has no version {version} of model {name!r}"):
-            run_id = self._client.get_model_version(name, str(version)).run_id
-            for key in self._client.get_run(run_id).data.metrics:
-                task, _, figure = key.rpartition(".")
-                if figure in figures and not task.startswith(OVERALL):
-                    history = self._client.get_metric_history(run_id, key)
-                    figures[figure][task] = {metric.step: metric.value for metric in history}
-        return TestedVersion(version=version, **figures)
+            return self._client.get_model_version(name, str(version))
+
+    @contextmanager
+    def _judged(self, version: ModelVersion) -> Iterator[Path]:
+        """Yield a folder with what a version's judgement and later ones need."""
+        with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
+            with _telling(self._uri):
+                if not self._client.list_artifacts(version.run_id, JUDGED):
+                    raise StorageError(
+                        f"{version.name} v{version.version} was registered without a judgement; run the pipeline "
+                        "again, which judges and registers anew"
+                    )
+                folder = mlflow.artifacts.download_artifacts(
+                    run_id=version.run_id, artifact_path=JUDGED, dst_path=scratch, tracking_uri=self._uri
+                )
+            yield Path(folder)
 
     def _version(self, uri: str) -> ModelVersion:
         found = re.fullmatch(r"models:/([^/@]+)@([^/@]+)", uri)
@@ -221,24 +351,24 @@ class Registry:
             return str(found.experiment_id)
         return str(self._client.create_experiment(EXPERIMENT, artifact_location=self._artifacts or None))
 
-    def _move_aliases(self, name: str, version: str) -> tuple[str, ...]:
-        aliases = [CANDIDATE]
-        if CHAMPION not in self._client.get_registered_model(name).aliases:
-            aliases.append(CHAMPION)
-        for alias in aliases:
-            self._client.set_registered_model_alias(name, alias, version)
-        return tuple(aliases)
 
-
-def register_all(*, root: str, models: Sequence[Ref], bundles: Sequence[Ref]) -> list[Registration]:
-    """Register vertical models with their bundles, in pairs."""
+def register_all(
+    *, root: str, models: Sequence[Ref], bundles: Sequence[Ref], judgements: Sequence[Judgement]
+) -> list[Registration]:
+    """Return the versions of vertical models, registered with their bundles and judgements in that order."""
     registry = Registry.at(root, create=True)
-    return [registry.register(model=model, bundle=bundle) for model, bundle in zip(models, bundles, strict=True)]
+    return [
+        registry.register(model=model, bundle=bundle, judgement=judgement)
+        for model, bundle, judgement in zip(models, bundles, judgements, strict=True)
+    ]
 
 
 def headline(registrations: Sequence[Registration]) -> str:
     """Return one line about what was registered."""
-    return ", ".join(f"{item.name} v{item.version} ({', '.join(item.aliases)})" for item in registrations)
+    return ", ".join(
+        f"{item.name} v{item.version} ({', '.join(item.aliases)})" if item.is_new else f"{item.name}: nothing new"
+        for item in registrations
+    )
 
 
 @contextmanager
@@ -254,63 +384,3 @@ def _telling(uri: str, *, missing: str = "") -> Iterator[None]:
             f"the registry at {place} does not do as asked: {error}; check MLFLOW_TRACKING_URI, or the registry under "
             "--root, and whether it can be reached"
         ) from error
-
-
-def _metrics(trained: ModelManifest) -> list[Metric]:
-    now_ms = int(time.time() * 1000)
-    figures = ("normalized_entropy", "auc", "calibration")
-    per_window = [
-        Metric(f"{task}.{figure}", value, now_ms, window.window)
-        for window in trained.qualities
-        for task, quality in window.tasks.items()
-        for figure in figures
-        if (value := getattr(quality, figure)) is not None
-    ]
-    overall = [
-        Metric(f"{OVERALL}{task}.{figure}", value, now_ms, 0)
-        for task, quality in trained.overall.items()
-        for figure in figures
-        if (value := getattr(quality, figure)) is not None
-    ]
-    return per_window + overall
-
-
-def _params(trained: ModelManifest) -> list[Param]:
-    settings = {"model": trained.model.to_dict(), "training": trained.training.to_dict()}
-    flat = _flatten(settings) | {"num_parameters": trained.num_parameters, "teacher": trained.teacher}
-    return [Param(key, str(value)) for key, value in flat.items()]
-
-
-def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat |= _flatten(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
-    return flat
-
-
-def _write_mlmodel(folder: Path, manifest: BundleManifest, *, run_id: str) -> None:
-    inputs = [
-        TensorSpec(np.dtype(NUMPY_TYPES[spec.datatype]), (-1,), spec.name)
-        for spec in input_specs(manifest.feature_schema)
-        if spec.required
-    ]
-    outputs = [TensorSpec(np.dtype(np.float32), (-1,), task) for task in manifest.tasks]
-    model = Model(
-        artifact_path=ARTIFACT,
-        run_id=run_id,
-        signature=ModelSignature(inputs=TensorSchema(inputs), outputs=TensorSchema(outputs)),
-        saved_input_example_info={"artifact_path": GOLDEN_REQUEST, "type": "json_object"},
-    )
-    model.add_flavor("exfm", format_version=manifest.format_version, bundle_id=manifest.bundle_id)
-    model.save(str(folder / "MLmodel"))
-
-
-def _git_commit() -> str:
-    """Return the commit of the working folder, or what EXFM_GIT_COMMIT says where there is no checkout (in a pod)."""
-    if commit := os.environ.get("EXFM_GIT_COMMIT", ""):
-        return commit
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return "unknown"
-    return found.stdout.strip() or "unknown"

@@ -1,81 +1,166 @@
-"""Whether a candidate may become champion: both are compared on the windows that both were tested on."""
+"""Whether a candidate may become champion: figures on windows that neither had learned, each held against a bound."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import inf
-from statistics import fmean
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from exfm.config import Config
 
-Figures = Mapping[str, Mapping[int, float]]
-"""By task: a figure of each window, by the window's index."""
+SIGNIFICANT = 2.0
+"""Standard errors by which a loss must exceed another one to count as worse: by chance one case in 40 does."""
+
+Outcome = Literal["passed", "refused", "nothing new"]
 
 
 class PromotionRule(Config):
-    """How much worse than the champion a candidate may be."""
+    """The bounds that a candidate is held against."""
 
     max_ne_increase: Annotated[float, Field(ge=0, le=1)] = 0.002
-    """Normalized entropy over the champion's, as a fraction of it; 0 to 1. Below the spread of seeds alone a rule is a
-    lottery: a standard deviation of 0.002 to 0.008 for the demo's models (8 seeds of each, 2026-11), less with more
-    data. The default is at the lower end: a wrong refusal costs a training run, a wrong pass revenue."""
+    """Normalized entropy over the champion's, as a fraction of it; 0 to 1."""
     max_calibration_error: Annotated[float, Field(ge=0, le=10)] = 0.1
-    """Distance of calibration (sum of predictions over sum of labels) from 1; 0 to 10. A candidate that is farther
-    passes only if it is no farther than the champion."""
+    """Distance of calibration (sum of predictions over sum of labels) from 1; 0 to 10. The champion's own distance, on
+    the same examples, takes its place where that is larger."""
+
+
+class TaskFigures(Config):
+    """What one task's predictions are worth on the judged windows, all their examples pooled."""
+
+    task: str
+    num_examples: int
+    """With a known label."""
+    num_positives: int
+    normalized_entropy: float | None = None
+    """None where the windows do not define it; so for the figures below."""
+    calibration: float | None = None
+    champion_entropy: float | None = None
+    """The champion's on the same examples; None without a champion, or where it lacks the task."""
+    champion_calibration: float | None = None
+    excess_loss: float | None = None
+    """Mean log loss, in nats, over that of answering the base rate of the windows before; below 0 is better."""
+    excess_loss_error: float | None = None
+    """Its standard error, in nats."""
+
+
+class Judgement(Config):
+    """What was found of a candidate, and against which champion."""
+
+    name: str
+    champion: int = 0
+    """Version that it was compared with; 0: there was none."""
+    num_new_windows: int
+    """Windows that the candidate learned and the champion had not; 0: there is nothing to judge by."""
+    windows: tuple[int, ...] = ()
+    """Judged, by index: the new ones, and older ones where these have too few positives."""
+    tasks: tuple[TaskFigures, ...] = ()
+    missing_tasks: tuple[str, ...] = ()
+    """Tasks of the champion that the candidate lacks."""
+
+    @property
+    def has_news(self) -> bool:
+        """Return whether there is something to judge by: a first version is news."""
+        return not self.champion or self.num_new_windows > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as what JSON can hold, without figures that are None: a pipeline's parameters have no null."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 @dataclass(frozen=True)
-class TestedVersion:
-    """What the windows' tests found of a version."""
+class Check:
+    """One figure against its bound."""
 
-    __test__ = False  # no test of pytest's
+    task: str
+    figure: str
+    value: float | None
+    """None: the windows do not define it, and the check fails."""
+    bound: float
 
-    version: int
-    normalized_entropy: Figures
-    calibration: Figures
+    @property
+    def margin(self) -> float | None:
+        """Return how far the value is below the bound; negative: it is above."""
+        return None if self.value is None else self.bound - self.value
+
+    @property
+    def passed(self) -> bool:
+        """Return whether the value is within the bound."""
+        return self.value is not None and self.value <= self.bound
+
+    def __str__(self) -> str:
+        """Return it as part of a line."""
+        return f"{self.task}: {self.figure} {_number(self.value)}, bound {_number(self.bound)}"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a candidate passes, and what speaks for or against it."""
+    """Whether a candidate passes, and every figure that was held against a bound."""
 
-    passed: bool
-    reasons: tuple[str, ...]
+    judgement: Judgement
+    checks: tuple[Check, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return how it ended."""
+        if not self.judgement.has_news:
+            return "nothing new"
+        failed = not self.checks or self.judgement.missing_tasks or not all(check.passed for check in self.checks)
+        return "refused" if failed else "passed"
 
     def __str__(self) -> str:
-        """Return one line."""
-        return "; ".join(self.reasons)
+        """Return one line: what speaks against it, or else all figures."""
+        against = f" against v{self.judgement.champion}" if self.judgement.champion else ""
+        if self.judgement.has_news and not self.judgement.windows:
+            return "refused: no window after the warm-up was learned; lower warmup_windows, or take a longer log"
+        if self.outcome == "nothing new":
+            return f"nothing new{against}: no window was learned since"
+        told = [str(check) for check in self.checks if self.outcome == "passed" or not check.passed]
+        told += [f"{task}: the champion has this task, the candidate lacks it" for task in self.judgement.missing_tasks]
+        return f"{self.outcome}{against}, {_span(self.judgement.windows)}: {'; '.join(told)}"
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return a table's rows, with the columns of HEADS."""
+        missing = [(task, "task of the champion", "missing", "there", "", "✗") for task in self.judgement.missing_tasks]
+        return [
+            (
+                check.task,
+                check.figure,
+                *map(_number, (check.value, check.bound, check.margin)),
+                "✓" if check.passed else "✗",
+            )
+            for check in self.checks
+        ] + missing
 
 
-def judge(candidate: TestedVersion, champion: TestedVersion | None, rule: PromotionRule) -> Verdict:
-    """Return whether a candidate may take the champion's place; without a champion any may that is calibrated."""
-    tasks = set(candidate.normalized_entropy) | set(champion.normalized_entropy if champion else ())
-    against: list[str] = []
-    figures: list[str] = []
-    if not tasks:
-        against.append("no window of the candidate was tested")
-    for task in sorted(tasks):
-        found = candidate.normalized_entropy.get(task, {})
-        before = champion.normalized_entropy.get(task, {}) if champion else {}
-        windows = sorted(set(found) & set(before) if before else found)
-        if not windows:
-            against.append(f"{task}: no window that both were tested on")
-            continue
-        span = f"windows {windows[0]} to {windows[-1]}"
-        if champion and before:
-            entropy, entropy_before = _mean(found, windows), _mean(before, windows)
-            text = f"{task}: NE {entropy:.5f} against {entropy_before:.5f} of v{champion.version} ({span})"
-            (figures if entropy <= entropy_before * (1 + rule.max_ne_increase) else against).append(text)
-        error = abs(_mean(candidate.calibration.get(task, {}), windows) - 1)
-        error_before = abs(_mean(champion.calibration.get(task, {}), windows) - 1) if champion and before else inf
-        allowed = max(rule.max_calibration_error, error_before if error_before < inf else 0.0)
-        text = f"{task}: calibration is off by {error:.3f}, allowed {allowed:.3f} ({span})"
-        (figures if error <= allowed else against).append(text)
-    return Verdict(passed=not against, reasons=tuple(against or figures))
+HEADS = ("task", "figure", "value", "bound", "margin", "")
+"""Of the columns of `Verdict.rows`."""
 
 
-def _mean(values: Mapping[int, float], windows: list[int]) -> float:
-    """Return a figure's mean over windows; infinite where one of them lacks it, so that nothing passes by a gap."""
-    return fmean(values.get(window, inf) for window in windows)
+def verdict(judgement: Judgement, rule: PromotionRule) -> Verdict:
+    """Return how a judgement's figures stand against a rule's bounds; without a champion only the absolute ones count.
+
+    Absolute are calibration, and a loss that is not significantly worse than the base rate's.
+    """
+    return Verdict(judgement, tuple(check for task in judgement.tasks for check in _checks(task, rule)))
+
+
+def _checks(found: TaskFigures, rule: PromotionRule) -> Iterator[Check]:
+    if found.champion_entropy is not None:
+        bound = found.champion_entropy * (1 + rule.max_ne_increase)
+        yield Check(found.task, "NE", found.normalized_entropy, bound)
+    error, before = _error(found.calibration), _error(found.champion_calibration)
+    yield Check(found.task, "calibration error", error, max(rule.max_calibration_error, before or 0.0))
+    bound = SIGNIFICANT * (found.excess_loss_error or 0.0)
+    yield Check(found.task, "loss over the base rate's", found.excess_loss, bound)
+
+
+def _error(calibration: float | None) -> float | None:
+    return None if calibration is None else abs(calibration - 1)
+
+
+def _span(windows: Sequence[int]) -> str:
+    return f"windows {windows[0]} to {windows[-1]}" if len(windows) > 1 else f"window {windows[0]}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"  # noqa: RUF001

@@ -51,6 +51,10 @@ class BundleConfig(Config):
         """Return the settings of one model, with its name in their paths."""
         return self.model_copy(update={place: getattr(self, place).replace(MODEL, name) for place in PLACES})
 
+    def places(self) -> dict[str, str]:
+        """Return the paths and URLs that these settings name, by key; empty: none is named."""
+        return {f"bundle.{place}": getattr(self, place) for place in PLACES}
+
     def resolved(self, base: Path) -> Self:
         """Return the settings with local paths made absolute; relative ones start at `base`."""
         named = {place: getattr(self, place) for place in PLACES}

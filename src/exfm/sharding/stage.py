@@ -6,9 +6,9 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from exfm.artifact.bundle import DENSE_FILE, BundleManifest, draft_bundle, seal_bundle
+from exfm.artifact.bundle import DENSE_FILE, BundleManifest, draft_bundle, note_latest, seal_bundle
 from exfm.artifact.fallback_rows import write_fallback_rows
-from exfm.artifact.storage import Ref, reading, writing
+from exfm.artifact.storage import Ref, reading, writing_once
 from exfm.events.examples import ExamplesManifest
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
@@ -31,12 +31,14 @@ SCORE_SHIFT = "score_shift"
 
 
 def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManifest:
-    """Write the bundle of a vertical model's last snapshot; return its manifest.
+    """Write the bundle of a vertical model's last snapshot into `out`, the folder of its bundles; return its manifest.
+
+    It lies below its id. One that is there already stays as it is, and so do all others.
 
     Raises: PlanError if its tables do not fit the shards, or a plan that is named is for others; StorageError or
     ConfigError if what the settings name cannot be read; BundleError if its tables' encoding changes what it scores.
     """
-    with reading(vertical) as model_folder, writing(out) as folder:
+    with reading(vertical) as model_folder, writing_once(out, name=_id_of) as folder:
         model = ModelManifest.read(model_folder)
         config = config.of_model(model.name)
         trained = RankingModel(model.feature_schema, model.model)
@@ -58,7 +60,9 @@ def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManif
         trained_NT = trained.probabilities(encode_examples(raw_columns(rows.to_arrow(), schema), schema))
         shift = write_golden(folder, draft, request, trained_NT=trained_NT)
         told = lineage | {SCORE_SHIFT: f"{shift:.1e}"} | ({MOVED: moved} if moved else {})
-        return seal_bundle(folder, name=model.name, schema=schema, network=network, plan=plan, lineage=told)
+        manifest = seal_bundle(folder, name=model.name, schema=schema, network=network, plan=plan, lineage=told)
+    note_latest(out, manifest.bundle_id)
+    return manifest
 
 
 def statistics_of_model(vertical: Ref, *, candidates_mean: float) -> Counted:
@@ -84,6 +88,10 @@ def headline(manifest: BundleManifest) -> str:
         f"scores within {manifest.lineage[SCORE_SHIFT]} of the model's"
         + (f"; {manifest.lineage[MOVED]}" if MOVED in manifest.lineage else "")
     )
+
+
+def _id_of(folder: Path) -> str:
+    return BundleManifest.read(folder, verify=False).bundle_id
 
 
 def _counted(config: BundleConfig, model: ModelManifest, dataset: Path) -> Counted:

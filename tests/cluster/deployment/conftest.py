@@ -10,7 +10,7 @@ import yaml
 from bundle_versions import derive_version, golden
 from operators import CLIENT, CLIENTS, LOADS, MODELS_CLAIM, NAMESPACE, REPOSITORY, Operator
 
-from exfm.artifact.bundle import BundleManifest
+from exfm.artifact.bundle import BundleManifest, find_bundle
 
 HERE = Path(__file__).parent
 IMAGE = os.environ.get("EXFM_SERVING_IMAGE", "localhost/exfm-serving:rig")
@@ -26,7 +26,8 @@ SETTINGS = {
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Two versions of the demo's first model: what it trained, and one with all tables changed."""
-    trained = Path(os.environ.get("EXFM_DEMO", REPOSITORY / "out" / "movielens")) / "bundle" / "students"
+    folder = Path(os.environ.get("EXFM_DEMO", REPOSITORY / "out" / "movielens")) / "bundle" / "students"
+    trained = Path(find_bundle(str(folder)))
     if not trained.is_dir():
         pytest.fail(f"no bundle in {trained}: run `make demo`, or have EXFM_DEMO name a run's root")
     changed = tmp_path_factory.mktemp("bundles") / "v2"

@@ -5,13 +5,23 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
 import yaml
-from operators import CLIENTS, NAMESPACE, Operator
+from operators import CLIENTS, NAMESPACE, REPOSITORY, Operator
+from safetensors.torch import load_file
 
+from exfm.artifact.bundle import find_bundle
 from exfm.artifact.storage import ref_to
-from exfm.registry.mlflow_registry import register_all
+from exfm.registry.mlflow_registry import Registry
+from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures
+from exfm.sharding.config import BundleConfig
+from exfm.sharding.stage import make_bundle
+from exfm.training.manifest import ModelManifest
+from exfm_components import layout
+from exfm_components.run_config import read_run_config
 
 pytestmark = pytest.mark.cluster
 
@@ -73,30 +83,84 @@ def test_a_pipelines_step_may_manage_inference_services_here_and_nothing_elsewhe
     assert pipelines.kubectl(*account).strip() == "serviceaccount/exfm-server"
 
 
-def test_the_pipelines_last_step_deploys_by_its_own_account(pipelines: Operator, tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    shutil.copytree(pipelines.bundles[1], root / "bundle" / "students")
-    trained = ref_to(str(pipelines.bundles[1].parents[1] / "vm" / "students"))
-    bundle = ref_to(str(root / "bundle" / "students"))
-    [registration] = register_all(root=str(root), models=[trained], bundles=[bundle])
+FIGURES = TaskFigures(
+    task="like", num_examples=1000, num_positives=500, normalized_entropy=0.9, calibration=1.0, champion_entropy=0.95,
+    champion_calibration=1.0, excess_loss=-0.1, excess_loss_error=0.01,
+)  # fmt: skip
+
+
+def test_two_runs_over_one_root_deploy_by_the_pipelines_account_and_what_serves_can_restart(
+    pipelines: Operator, tmp_path: Path
+) -> None:
+    root, trained, vm = tmp_path / "root", tmp_path / "vm", pipelines.vm
+    registry = Registry.at(str(root), create=True)
     pipelines.undeploy()
+    shutil.copytree(pipelines.bundles[1].parents[2] / "vm" / vm, trained)
+    first = bundle_of(trained, root, vm)
+    registered = register(registry, trained, first, champion=0)
     pipelines.copy_to_claim(root, "root")
-    arguments = {
-        "root": str(root),
-        "registrations": [registration.to_dict()],
-        "bundles": [bundle.to_dict()],
-        "config": {
-            "settings": yaml.safe_load(pipelines.settings.read_text()),
-            "served_root": "pvc://models/root",
-            "promotion": {"max_calibration_error": 10},
-        },
+    log = last_step(pipelines, root, registered)
+    assert f"{vm} v1 serves" in log
+    assert "not checked: nodes (no right to list nodes and all pods)" in log
+    assert pipelines.serving() == 1
+    registry.promote(vm, 1, PromotionRule())  # as the step did in its own copy of the root
+
+    scale_weights(trained, 1.5)
+    second = bundle_of(trained, root, vm)
+    assert second.parent == first.parent
+    assert second != first
+    pipelines.copy_to_claim(second, f"root/bundle/{vm}/{second.name}")
+    [shard] = [pod for pod in pipelines.names("pods") if pod.startswith(f"{vm}-v1-s0")]
+    pipelines.kubectl("delete", "pod", f"--namespace={NAMESPACE}", shard)
+    assert pipelines.serving() == 1, "a shard restarted after the second run wrote its bundle"
+    registered = register(registry, trained, second, champion=1)
+    pipelines.copy_to_claim(root / "registry", "root/registry")
+    assert f"{vm} v2 serves" in last_step(pipelines, root, registered)
+    assert pipelines.serving() == 2
+    pipelines.exfm("rollback", vm, "-c", str(pipelines.settings))
+    assert pipelines.serving() == 1
+
+
+def bundle_of(trained: Path, root: Path, vm: str) -> Path:
+    """Return a model's bundle, as the pipeline writes it below a root."""
+    folder = layout.bundles(str(root), vm)
+    make_bundle(BundleConfig(), vertical=ref_to(str(trained)), out=folder)
+    return Path(find_bundle(folder))
+
+
+def scale_weights(trained: Path, factor: float) -> None:
+    """Give a model other weights."""
+    manifest = ModelManifest.read(trained)
+    file = trained / manifest.snapshots[-1].folder / "weights.safetensors"
+    safetensors.torch.save_file({name: factor * value for name, value in load_file(file).items()}, file)
+    manifest.write(trained)
+
+
+def register(registry: Registry, trained: Path, bundle: Path, *, champion: int) -> dict[str, Any]:
+    """Register a model as one that passed, and return what the last step takes."""
+    judgement = Judgement(name="students", champion=champion, num_new_windows=1, windows=(7,), tasks=(FIGURES,))
+    model, reference = ref_to(str(trained)), ref_to(str(bundle))
+    registration = registry.register(model=model, bundle=reference, judgement=judgement)
+    return {"registrations": [registration.to_dict()], "judgements": [judgement.to_dict()]}
+
+
+def last_step(pipelines: Operator, root: Path, registered: dict[str, Any]) -> str:
+    """Run the pipeline's last step in a pod of its account, which sees the claim's copy of the root; return its log."""
+    run = read_run_config(REPOSITORY / "examples/movielens/run.yaml", root=str(root)).to_dict()
+    run["deployment"] |= {
+        "settings": yaml.safe_load(pipelines.settings.read_text()),
+        "served_root": "pvc://models/root",
     }
+    arguments = {"run": run, "root": str(root)} | registered
     program = (
-        "import json, sys; from exfm_components import stages; "
-        f"stages.deploy.python_func(**json.loads({json.dumps(arguments)!r}))"
+        "import json; from kfp import dsl; from exfm_components import stages; "
+        "from exfm.deploy.cluster import Cluster; from exfm.deploy.preflight import missing; "
+        "assert (lacking := missing(Cluster.connect(namespace='exfm'))) == [], lacking; "
+        f"stages.deploy.python_func(**json.loads({json.dumps(arguments)!r}), "
+        "outcome=dsl.Markdown(uri='/tmp/outcome'), deployed=dsl.Metrics())"
     )
-    pod = pipelines.kubectl("get", "pod", f"--namespace={CLIENTS}", "client", "--output=json")
-    folder = next(v["hostPath"]["path"] for v in json.loads(pod)["spec"]["volumes"] if v["name"] == "models")
+    client = json.loads(pipelines.kubectl("get", "pod", f"--namespace={CLIENTS}", "client", "--output=json"))["spec"]
+    folder = next(v["hostPath"]["path"] for v in client["volumes"] if v["name"] == "models")
     pipelines.apply(
         {
             "apiVersion": "v1",
@@ -118,13 +182,11 @@ def test_the_pipelines_last_step_deploys_by_its_own_account(pipelines: Operator,
             },
         }
     )
-    pipelines.kubectl(
-        "wait", "--for=jsonpath={.status.phase}=Succeeded", f"--namespace={KUBEFLOW}", "pod/deploy", "--timeout=150s"
-    )
+    succeeded = "--for=jsonpath={.status.phase}=Succeeded"
+    pipelines.kubectl("wait", succeeded, f"--namespace={KUBEFLOW}", "pod/deploy", "--timeout=150s")
     log = pipelines.kubectl("logs", f"--namespace={KUBEFLOW}", "deploy")
-    assert "students v1 serves" in log
-    assert "not checked: nodes (no right to list nodes and all pods)" in log
-    assert pipelines.serving() == 1
+    pipelines.kubectl("delete", "pod", f"--namespace={KUBEFLOW}", "deploy")
+    return log
 
 
 def test_an_account_without_rights_is_told_which_role_it_needs(either: Operator, tmp_path: Path) -> None:

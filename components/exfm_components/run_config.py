@@ -2,8 +2,9 @@
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -11,7 +12,7 @@ from exfm.artifact.storage import is_local, resolve_path
 from exfm.config import Config, read_yaml
 from exfm.distill.config import VerticalConfig
 from exfm.errors import ConfigError
-from exfm.events.sources import Source, resolve
+from exfm.events.sources import Source, places_of, resolve
 from exfm.foundation.config import FoundationConfig
 from exfm.planning.counted import Counted
 from exfm.planning.statistics import statistics_of_schema
@@ -19,6 +20,7 @@ from exfm.schema import Schema
 from exfm.sharding.config import BundleConfig
 from exfm.sharding.planned import plan_bundle
 from exfm_components.deployment_config import DeploymentConfig
+from exfm_components.platform import PlatformConfig
 
 
 class RunConfig(Config):
@@ -28,8 +30,8 @@ class RunConfig(Config):
     """In titles; lower-case letters, digits and dashes."""
     root: str
     """Where outputs go: a folder, or s3://bucket/prefix."""
-    feature_schema: str
-    """Path of the schema's YAML file."""
+    feature_schema: Schema
+    """The log's schema; in a file, the path of its YAML file, too."""
     source: Source
     """Where the events come from."""
     window_length: Annotated[int, Field(ge=1)]
@@ -42,6 +44,8 @@ class RunConfig(Config):
     deployment: DeploymentConfig = DeploymentConfig()
     warm_start: str = ""
     """An earlier run's foundation model (its `fm` folder) to go on from; empty: train from the first window."""
+    platform: PlatformConfig = PlatformConfig()
+    """How the steps run on a Kubeflow cluster."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -50,18 +54,17 @@ class RunConfig(Config):
             raise ValueError(f"vertical model {', '.join(twice)} is named more than once")
         return self
 
-    def arguments(self, *, is_counted: bool = True) -> dict[str, Any]:
-        """Return the pipeline's arguments.
+    def check(self, *, is_counted: bool = True) -> None:
+        """Find out, before anything runs, what would otherwise fail late.
 
         Statistics that `bundle` names are looked at if they are counted by now: of a model, they are not before it is
         trained.
 
-        Raises: before anything runs, what would otherwise fail late: SchemaError if the schema is wrong or a model asks
-        for what it does not have; ConfigError if a vertical model's task has no teacher, or a remote root no registry;
-        PlanError if a model's tables do not fit the shards, or a plan or statistics that are named are for others;
-        StorageError if they cannot be read.
+        Raises: SchemaError if a model asks for what the schema does not have; ConfigError if a vertical model's task
+        has no teacher; PlanError if a model's tables do not fit the shards, or a plan or statistics that are named are
+        for others; StorageError if they cannot be read.
         """
-        schema = Schema.read(Path(self.feature_schema))
+        schema = self.feature_schema
         taught = schema.select(features=self.foundation.features, tasks=self.foundation.tasks)
         for model in self.vertical_models:
             own = schema.select(features=model.features, tasks=model.tasks)
@@ -79,37 +82,50 @@ class RunConfig(Config):
                     f"vertical model {model.name!r} has task {', '.join(sorted(untaught))}, which foundation model "
                     f"{self.foundation.name!r} does not teach; add it to foundation.tasks, or leave it out"
                 )
+
+    def require_registry(self) -> None:
+        """Return if this process can tell where the registry is.
+
+        Raises: ConfigError if the root is remote, and the environment names no MLflow server.
+        """
         if not is_local(self.root) and "MLFLOW_TRACKING_URI" not in os.environ:
             raise ConfigError(
                 f"root {self.root} is remote; set MLFLOW_TRACKING_URI to an MLflow server for the registry"
             )
-        return {
-            "root": self.root,
-            "name": self.name,
-            "source": self.source.to_dict(),
-            "feature_schema": schema.to_dict(),
-            "window_length": self.window_length,
-            "foundation": self.foundation.to_dict(),
-            "teacher": self.foundation.name,
-            "vertical_models": [model.to_dict() for model in self.vertical_models],
-            "bundle": self.bundle.to_dict(),
-            "deploy": self.deploy,
-            "deployment": self.deployment.to_dict(),
-            "warm_start": self.warm_start,
-        }
+
+    def local_places(self) -> list[str]:
+        """Return the settings that name places on this machine, which pods do not see."""
+        places = {"root": self.root, "warm_start": self.warm_start, **places_of(self.source), **self.bundle.places()}
+        return [f"{key} {place}" for key, place in places.items() if place and is_local(place)]
+
+    def vertical_model(self, name: str) -> VerticalConfig:
+        """Return a vertical model's settings.
+
+        Raises: ConfigError if the run has none of that name.
+        """
+        found = [model for model in self.vertical_models if model.name == name]
+        if not found:
+            names = ", ".join(model.name for model in self.vertical_models)
+            raise ConfigError(f"no vertical model {name!r} in the run; there are {names}")
+        return found[0]
 
 
 def read_run_config(path: Path, *, root: str = "") -> RunConfig:
-    """Return the run in a YAML file, with paths made absolute; `root`, where given, takes the place of the file's.
+    """Return the run in a YAML file, with its schema and with paths made absolute.
 
-    Raises: ConfigError, which names every wrong key.
+    `root`, where given, takes the place of the file's.
+
+    Raises: ConfigError, which names every wrong key; SchemaError if the schema is wrong.
     """
-    config = RunConfig.parse(read_yaml(path), source=str(path))
     base = path.parent.resolve()
+    written = read_yaml(path)
+    if isinstance(written, Mapping) and isinstance(written.get("feature_schema"), str):
+        schema = Schema.read(base / written["feature_schema"])
+        written = {**written, "feature_schema": schema.to_dict()}
+    config = RunConfig.parse(written, source=str(path))
     return config.model_copy(
         update={
             "root": resolve_path(root, base=Path.cwd()) if root else resolve_path(config.root, base=base),
-            "feature_schema": str(base / config.feature_schema),
             "source": resolve(config.source, base=base),
             "bundle": config.bundle.resolved(base),
             "warm_start": resolve_path(config.warm_start, base=base) if config.warm_start else "",

@@ -1,0 +1,105 @@
+"""Which of a vertical model's bundles under a root may go: those that no server, rollback or alias names.
+
+As in exfm_components.deployment, the registry and the cluster meet here.
+"""
+
+import re
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from exfm.artifact.bundle import find_bundle
+from exfm.artifact.storage import MANIFEST, exists, join, list_folders, modified_s, remove_folder
+from exfm.deploy.cluster import Cluster
+from exfm.deploy.config import DeployConfig
+from exfm.deploy.observation import Observation, observe
+from exfm.deploy.rollout import collect
+from exfm.registry.mlflow_registry import Registry
+from exfm_components import layout
+
+MIN_AGE_S = 24 * 60 * 60
+"""A run registers its bundles some steps after it wrote them; until then nothing but their age tells of the run."""
+
+
+@dataclass(frozen=True)
+class FinishedBundle:
+    """A bundle under a root."""
+
+    bundle_id: str
+    written_s: float
+    """Unix time at which its manifest was written."""
+
+
+def unnamed(bundles: Sequence[FinishedBundle], *, named: Collection[str], now_s: float) -> list[str]:
+    """Return the ids of the bundles that may go, in their order: not named, and at least MIN_AGE_S old."""
+    return [
+        bundle.bundle_id
+        for bundle in bundles
+        if bundle.bundle_id not in named and now_s - bundle.written_s >= MIN_AGE_S
+    ]
+
+
+def served_ids(seen: Observation) -> set[str]:
+    """Return the ids of the bundles that a model's servers hold, or that a rollback of its ranker goes back to."""
+    remembered = [switch.release for switch in seen.history.switches] if seen.history else []
+    held = [servers.release for servers in seen.all_servers()]
+    return {release.bundle_id for release in (*remembered, *held)}
+
+
+def collect_bundles(
+    root: str, *, name: str, cluster: Cluster, registry: Registry, say: Callable[[str], None], now_s: float
+) -> None:
+    """Remove the bundles of a vertical model under a root that nothing names.
+
+    Bundles are compared by their ids: pods may know the root by another name. An unfinished bundle, which has no
+    manifest, stays.
+
+    Raises: DeployError, ConfigError or StorageError if the cluster, the registry or the store does not say what names
+    bundles; nothing was removed then. StorageError if one cannot be removed.
+    """
+    folder = layout.bundles(root, name)
+    bundles = _finished(folder)  # before it is asked what names them: one that appears meanwhile is none of these
+    newest = find_bundle(folder).rpartition("/")[2]
+    named = {newest, *served_ids(observe(cluster, name)), *(registry.named_bundle_ids(name) or ())}
+    gone = unnamed(bundles, named=named, now_s=now_s)
+    for bundle_id in gone:
+        remove_folder(layout.bundle(root, name, bundle_id))
+        say(f"{name}: removed bundle {bundle_id[:12]}")
+    if not gone:
+        say(f"{name}: no bundle to remove")
+
+
+def collect_all(
+    root: str,
+    *,
+    name: str,
+    cluster: Cluster,
+    registry: Registry,
+    config: DeployConfig | None,
+    with_unfinished: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Remove a vertical model's shards as exfm.deploy.rollout.collect does, then its bundles that nothing names.
+
+    A model that the registry has need not be deployed.
+
+    Raises: what exfm.deploy.rollout.collect and collect_bundles raise.
+    """
+    is_registered = registry.named_bundle_ids(name) is not None  # first: if nobody answers, the shards stay too
+    seen = observe(cluster, name)
+    is_deployed = seen.history is not None or bool(seen.shards)
+    if is_deployed or not is_registered:
+        collect(cluster, name, config=config, with_unfinished=with_unfinished, say=say)
+    else:
+        say(f"{name}: not deployed in namespace {cluster.namespace}")
+    collect_bundles(root, name=name, cluster=cluster, registry=registry, say=say, now_s=time.time())
+
+
+def _finished(folder: str) -> list[FinishedBundle]:
+    manifests = {name: join(folder, name, MANIFEST) for name in list_folders(folder) if _is_bundle_id(name)}
+    return [FinishedBundle(name, modified_s(file)) for name, file in manifests.items() if exists(file)]
+
+
+def _is_bundle_id(name: str) -> bool:
+    """Return whether a folder's name is a bundle's id: others under the root are not a run's bundles."""
+    return re.fullmatch(r"[0-9a-f]{64}", name) is not None

@@ -1,0 +1,78 @@
+"""How a pipeline's steps run on a Kubeflow cluster: read when the pipeline is compiled."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from exfm.config import Config
+from exfm.deploy.config import KubernetesName
+
+Step = Literal[
+    "check", "ingest", "label", "train-fm", "pseudo-label", "join", "train-vm", "bundle", "judge", "register", "ask",
+    "report", "deploy",
+]  # fmt: skip
+
+
+class StepResources(Config):
+    """What one step asks of its node."""
+
+    cpu_request_m: Annotated[int, Field(ge=1, le=256_000)] = 200
+    """CPU that the scheduler sets aside, in thousandths of a core; 1 to 256,000."""
+    cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)] = 2_000
+    """CPU that the step may use, in thousandths of a core; 1 to 256,000, at least the request."""
+    memory_mib: Annotated[int, Field(ge=64, le=16_777_216)] = 1_024
+    """Memory, requested and limited, in MiB; 64 to 16,777,216. It grows with a log's largest window and a model's
+    tables."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.cpu_limit_m < self.cpu_request_m:
+            raise ValueError(f"cpu_limit_m {self.cpu_limit_m} is less than cpu_request_m {self.cpu_request_m}")
+        return self
+
+
+class Toleration(Config):
+    """A taint of nodes that steps tolerate, as Kubernetes writes it."""
+
+    key: str = ""
+    """Empty, with operator Exists: every taint."""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+    """Empty: all effects."""
+
+
+class PlatformConfig(Config):
+    """How steps run on a Kubeflow cluster."""
+
+    steps: dict[Step, StepResources] = {}
+    """By step, what it asks of its node; a step that is not named has its default (docs/measurements.md)."""
+    max_parallel: Annotated[int, Field(ge=1, le=1_000)] = 8
+    """Vertical models that are trained at a time, 1 to 1,000."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """Times that a failed step is run again, 0 to 10; every step may be repeated."""
+    backoff_s: Annotated[int, Field(ge=1, le=3_600)] = 30
+    """Time before a step's first repetition, in seconds, doubled before each further one; 1 to 3,600."""
+    timeout_s: Annotated[int, Field(ge=60, le=2_592_000)] = 86_400
+    """Time after which a step is ended, in seconds; 60 to 2,592,000 (30 days)."""
+    node_selector: dict[str, str] = {}
+    """Labels of the nodes that steps run on; empty: all nodes."""
+    tolerations: tuple[Toleration, ...] = ()
+    image_pull_secrets: tuple[KubernetesName, ...] = ()
+    """Secrets of a private registry, in the namespace where steps run."""
+    config_map: KubernetesName = "exfm"
+    """ConfigMap in that namespace with endpoints: MLFLOW_TRACKING_URI, AWS_ENDPOINT_URL, AWS_DEFAULT_REGION."""
+    secret: KubernetesName = "exfm"
+    """Secret in that namespace with credentials: AWS_ACCESS_KEY_ID and so on (docs/operating.md)."""
+
+    def of(self, step: Step) -> StepResources:
+        """Return what a step asks of its node."""
+        return self.steps.get(step) or DEFAULTS.get(step, StepResources())
+
+
+DEFAULTS: dict[Step, StepResources] = {
+    "train-fm": StepResources(cpu_request_m=500, memory_mib=2_048),
+    "train-vm": StepResources(cpu_request_m=500),
+    "ask": StepResources(memory_mib=2_048),  # it starts every shard and a ranker
+}
+"""Of steps that want more than the others."""

@@ -1,0 +1,122 @@
+"""A run's pipeline brought to a Kubeflow Pipelines server: a version of it is uploaded, started and followed."""
+
+import json
+import re
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import kfp
+import kfp_server_api
+import urllib3
+
+from exfm.errors import ConfigError, StageError
+from exfm_components.run_config import RunConfig
+from exfm_pipelines.compile import compile_pipeline
+
+POLL_S = 2.0
+ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
+
+_MACHINERY = re.compile(r"-driver|^executor|\(\d+\)$")
+"""In the names of a run's tasks that are no steps: what Kubeflow runs around each, and its tries."""
+
+Say = Callable[[str], None]
+"""Takes one line for whoever waits."""
+
+
+def submit(config: RunConfig, *, image: str, host: str, token: str, namespace: str, experiment: str, say: Say) -> None:
+    """Return once the run of a run's pipeline has succeeded.
+
+    Empty `host` or `token`: what kfp finds by itself, a kubeconfig's cluster or a pod's own. `namespace` is a
+    profile's, in multi-user mode; empty: there is none.
+
+    Raises: what compile_pipeline raises; ConfigError if the server cannot be reached or refuses; StageError if the run
+    does not succeed, with what its steps said.
+    """
+    with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
+        package = compile_pipeline(config, Path(scratch), image=image)
+        try:
+            with _quiet():
+                client = kfp.Client(host=host or None, existing_token=token or None)
+                run_id = _start(client, config, package, namespace=namespace, experiment=experiment)
+        except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, ValueError) as error:
+            raise ConfigError(
+                f"Kubeflow Pipelines at {host or 'the current cluster'} does not take the pipeline: "
+                f"{_first_line(error)}; check --host, --token and --namespace"
+            ) from error
+    say(f"run {run_id}")
+    try:
+        _follow(client, run_id, say=say)
+    except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError) as error:
+        raise StageError(f"run {run_id} goes on, but is not followed: {_first_line(error)}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep off the screen what kfp prints: a warning about old servers, and links that cannot be opened."""
+    with warnings.catch_warnings(), redirect_stdout(StringIO()):
+        warnings.filterwarnings("ignore", message="This client only works", category=FutureWarning)
+        yield
+
+
+def _start(client: kfp.Client, config: RunConfig, package: Path, *, namespace: str, experiment: str) -> str:
+    """Return the id of a run of the pipeline's new version."""
+    pipeline_id, version_id = _upload(client, package, namespace=namespace)
+    started = client.run_pipeline(
+        client.create_experiment(experiment, namespace=namespace or None).experiment_id,
+        f"{config.name} {_stamp()}",
+        pipeline_id=pipeline_id,
+        version_id=version_id,
+        enable_caching=False,
+    )
+    return str(started.run_id)
+
+
+def _upload(client: kfp.Client, package: Path, *, namespace: str) -> tuple[str, str]:
+    """Return the ids of the pipeline, which has its package's name, and of its new version."""
+    name = package.stem
+    named = {"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]}
+    found = client.list_pipelines(filter=json.dumps(named), namespace=namespace or None).pipelines
+    pipeline_id = found[0].pipeline_id if found else None
+    if pipeline_id is None:
+        uploaded = client.upload_pipeline(str(package), pipeline_name=name, namespace=namespace or None)
+        pipeline_id = uploaded.pipeline_id
+        [version] = client.list_pipeline_versions(pipeline_id).pipeline_versions
+    else:
+        version = client.upload_pipeline_version(str(package), f"{name} {_stamp()}", pipeline_id=pipeline_id)
+    return str(pipeline_id), str(version.pipeline_version_id)
+
+
+def _follow(client: kfp.Client, run_id: str, *, say: Say) -> None:
+    began_s, told = time.monotonic(), set[str]()
+    while True:
+        run = client.get_run(run_id)
+        tasks = run.run_details.task_details if run.run_details else None
+        for task in sorted(tasks or [], key=lambda task: str(task.start_time)):
+            if task.state in ENDED and task.task_id not in told and not _MACHINERY.search(task.display_name):
+                told.add(task.task_id)
+                say(f"{time.monotonic() - began_s:5.0f} s  {task.display_name}: {task.state}")
+        if run.state in ENDED:
+            break
+        time.sleep(POLL_S)
+    if run.state != "SUCCEEDED":
+        raise StageError(f"run {run_id} {run.state}: {_failures(run) or 'see its log in the UI'}")
+    say(f"{time.monotonic() - began_s:5.0f} s  {run.state}")
+
+
+def _failures(run: Any) -> str:
+    tasks = run.run_details.task_details if run.run_details else None
+    return "; ".join(f"{task.display_name}: {task.error.message}" for task in tasks or [] if task.error)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _stamp() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,50 @@
+"""What a deployment will need of the cluster: rights, and the objects that the manifests bring."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from exfm.deploy.cluster import Cluster
+from exfm.deploy.objects import RANKER_RUNTIME, SERVICE_ACCOUNT, SHARD_RUNTIME
+
+RIGHTS: Mapping[tuple[str, str], Sequence[str]] = {
+    ("serving.kserve.io", "inferenceservices"): ("get", "list", "create", "patch", "delete"),
+    ("serving.kserve.io", "servingruntimes"): ("get", "list"),
+    ("", "services"): ("get", "list", "create", "patch", "delete"),
+    ("", "pods"): ("list",),
+    ("", "events"): ("list",),
+    ("apps", "deployments"): ("list",),
+}
+"""Verbs by API group and resource that a deployment uses."""
+
+
+def missing(cluster: Cluster) -> list[str]:
+    """Return what a deployment would lack in a cluster's namespace, a line each; nothing: it can begin.
+
+    Raises: ClusterError if the cluster does not answer.
+    """
+    rules, all_known = cluster.own_rules()
+    lacking = [
+        f"{verb} on {resource}{f'.{group}' if group else ''}"
+        for (group, resource), verbs in RIGHTS.items()
+        for verb in verbs
+        if all_known and not any(_covers(rule, group=group, resource=resource, verb=verb) for rule in rules)
+    ]
+    if lacking:
+        return [
+            f"this account may not {', '.join(lacking)} in namespace {cluster.namespace}: bind it to Role "
+            "exfm-deployer (manifests/components/pipelines), and check that the namespace is there"
+        ]
+    wanted = [
+        ("ServingRuntime", RANKER_RUNTIME),
+        ("ServingRuntime", SHARD_RUNTIME),
+        ("ServiceAccount", SERVICE_ACCOUNT),
+    ]
+    gone = [f"{kind} {name}" for kind, name in wanted if cluster.get(kind, name) is None]
+    if gone:
+        return [f"namespace {cluster.namespace} has no {', '.join(gone)}: apply exfm's manifests there"]
+    return []
+
+
+def _covers(rule: Mapping[str, Any], *, group: str, resource: str, verb: str) -> bool:
+    wanted = (("apiGroups", group), ("resources", resource), ("verbs", verb))
+    return not rule.get("resourceNames") and all({value, "*"} & set(rule.get(key) or ()) for key, value in wanted)

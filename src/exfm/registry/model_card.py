@@ -1,0 +1,87 @@
+"""What MLflow keeps of a vertical model beside its bundle: metrics, parameters, signature and commit."""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.entities import Metric, Param
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema as TensorSchema
+from mlflow.types import TensorSpec
+
+from exfm.artifact.bundle import GOLDEN_REQUEST, BundleManifest
+from exfm.features.oip import NUMPY_TYPES
+from exfm.features.request import input_specs
+from exfm.training.manifest import ModelManifest
+
+ARTIFACT = "bundle"
+"""The name of a version's bundle among its run's artifacts."""
+
+OVERALL = "overall."
+"""Begins the names of metrics over all windows together."""
+
+
+def metrics_of(trained: ModelManifest) -> list[Metric]:
+    """Return the qualities of each window, with its index as the step, and of all together."""
+    now_ms = int(time.time() * 1000)
+    figures = ("normalized_entropy", "auc", "calibration")
+    per_window = [
+        Metric(f"{task}.{figure}", value, now_ms, window.window)
+        for window in trained.qualities
+        for task, quality in window.tasks.items()
+        for figure in figures
+        if (value := getattr(quality, figure)) is not None
+    ]
+    overall = [
+        Metric(f"{OVERALL}{task}.{figure}", value, now_ms, 0)
+        for task, quality in trained.overall.items()
+        for figure in figures
+        if (value := getattr(quality, figure)) is not None
+    ]
+    return per_window + overall
+
+
+def params_of(trained: ModelManifest) -> list[Param]:
+    """Return how a model was made."""
+    settings = {"model": trained.model.to_dict(), "training": trained.training.to_dict()}
+    flat = _flatten(settings) | {"num_parameters": trained.num_parameters, "teacher": trained.teacher}
+    return [Param(key, str(value)) for key, value in flat.items()]
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flatten(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
+    return flat
+
+
+def write_mlmodel(folder: Path, manifest: BundleManifest, *, run_id: str) -> None:
+    """Write the file by which MLflow tells what a bundle takes and gives."""
+    inputs = [
+        TensorSpec(np.dtype(NUMPY_TYPES[spec.datatype]), (-1,), spec.name)
+        for spec in input_specs(manifest.feature_schema)
+        if spec.required
+    ]
+    outputs = [TensorSpec(np.dtype(np.float32), (-1,), task) for task in manifest.tasks]
+    model = Model(
+        artifact_path=ARTIFACT,
+        run_id=run_id,
+        signature=ModelSignature(inputs=TensorSchema(inputs), outputs=TensorSchema(outputs)),
+        saved_input_example_info={"artifact_path": GOLDEN_REQUEST, "type": "json_object"},
+    )
+    model.add_flavor("exfm", format_version=manifest.format_version, bundle_id=manifest.bundle_id)
+    model.save(str(folder / "MLmodel"))
+
+
+def git_commit() -> str:
+    """Return the commit of the working folder, or what EXFM_GIT_COMMIT says where there is no checkout (in a pod)."""
+    if commit := os.environ.get("EXFM_GIT_COMMIT", ""):
+        return commit
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
+    return found.stdout.strip() or "unknown"

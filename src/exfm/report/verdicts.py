@@ -1,0 +1,37 @@
+"""Verdicts on candidates, for a person to read."""
+
+from collections.abc import Sequence
+
+from exfm.registry.promotion import HEADS, Verdict
+
+SIGNS = {"passed": "✅", "refused": "⛔", "nothing new": "💤"}
+"""By outcome: what tells it apart at a glance."""
+
+
+def headline(verdicts: Sequence[Verdict]) -> str:
+    """Return one line about all verdicts."""
+    return ", ".join(f"{verdict.judgement.name} {verdict.outcome}" for verdict in verdicts)
+
+
+def to_markdown(verdicts: Sequence[Verdict]) -> str:
+    """Return a page: each verdict with every figure, its bound and its margin."""
+    return "\n".join(_section(verdict) for verdict in verdicts)
+
+
+def _section(verdict: Verdict) -> str:
+    judgement = verdict.judgement
+    title = f"## {SIGNS[verdict.outcome]} {judgement.name}: {verdict.outcome}\n\n"
+    if verdict.outcome == "nothing new":
+        return f"{title}No window was learned since v{judgement.champion}, the champion. Nothing is registered.\n"
+    if not judgement.windows:
+        return f"{title}{verdict}.\n"
+    against = f"the champion, v{judgement.champion}" if judgement.champion else "absolute bounds: it has no champion"
+    windows = judgement.windows
+    span = f"windows {windows[0]} to {windows[-1]}, of which {judgement.num_new_windows} are new"
+    text = f"{title}Held against {against}, on {span}.\n\n"
+    counts = ", ".join(
+        f"{task.task} {task.num_examples:,} ({task.num_positives:,} positive)" for task in judgement.tasks
+    )
+    rows = [HEADS, ("---",) * len(HEADS), *verdict.rows()]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{text}{table}\n\nExamples: {counts}. Losses are mean log losses, in nats.\n"

@@ -1,0 +1,293 @@
+"""Candidates against champions: which windows count, whose predictions, and which bounds."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from stream import Stream
+
+from exfm.artifact.bundle import find_bundle
+from exfm.artifact.storage import Ref, ref_to
+from exfm.distill.config import VerticalConfig
+from exfm.distill.stage import train_vertical
+from exfm.errors import PromotionError, StorageError
+from exfm.events.examples import ExamplesManifest
+from exfm.events.partitions import read_partition, write_partition
+from exfm.features.batch import encode_examples
+from exfm.features.table import raw_columns
+from exfm.metrics import quality
+from exfm.models.scoring import UnshardedScorer
+from exfm.registry.judging import figures, judge
+from exfm.registry.mlflow_registry import Registry
+from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures, verdict
+from exfm.registry.recorded import MIN_POSITIVES, learned_until, learned_windows
+from exfm.sharding.config import BundleConfig
+from exfm.sharding.stage import make_bundle
+from exfm.training.manifest import PREDICTIONS, ModelManifest
+
+pytestmark = pytest.mark.slow
+
+RULE = PromotionRule()
+
+
+def rows(scores: list[float], labels: list[float], *, champion: list[float], rate: float = 0.5) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"score.click": scores, "label.click": labels, "champion.click": champion},
+        schema=dict.fromkeys(("score.click", "label.click", "champion.click"), pl.Float32),
+    ).with_columns(pl.lit(1.0, pl.Float32).alias("weight.click"), pl.lit(rate).alias("base_rate.click"))
+
+
+def test_figures_pool_all_examples() -> None:
+    found = figures(rows([0.8, 0.8, 0.2, 0.2], [1, 1, 0, 0], champion=[0.5] * 4), "click", has_champion=True)
+    assert (found.num_examples, found.num_positives) == (4, 2)
+    assert found.calibration == pytest.approx(1.0)
+    assert found.normalized_entropy == pytest.approx(-np.log2(0.8), rel=1e-5)
+    assert found.champion_entropy == pytest.approx(1.0)
+    assert found.excess_loss == pytest.approx(-np.log(0.8) - np.log(2), rel=1e-5)
+    assert found.excess_loss_error == pytest.approx(0, abs=1e-6)
+
+
+def test_an_unknown_label_and_a_window_without_one_before_do_not_count() -> None:
+    known = rows([0.8, 0.2], [1, 0], champion=[0.5] * 2)
+    unknown = rows([0.1], [float("nan")], champion=[0.9])
+    first = rows([0.9, 0.1], [1, 0], champion=[0.5] * 2, rate=float("nan"))
+    found = figures(pl.concat([known, unknown, first]), "click", has_champion=True)
+    assert found.num_examples == 4
+    assert found.excess_loss == pytest.approx(-np.log(0.8) - np.log(2), rel=1e-5), "of the two with a base rate"
+
+
+def test_an_example_counts_by_its_weight() -> None:
+    heavy = rows([0.8, 0.2], [1, 0], champion=[0.5] * 2).with_columns(
+        pl.Series("weight.click", [3.0, 1.0], dtype=pl.Float32)
+    )
+    found = figures(heavy, "click", has_champion=False)
+    assert found.calibration == pytest.approx((3 * 0.8 + 0.2) / 3)
+    assert found.excess_loss == pytest.approx(-np.log(0.8) - np.log(2), rel=1e-5)
+    assert found.champion_entropy is None
+
+
+def test_a_judgement_is_the_same_after_a_pipelines_parameter_which_knows_no_integers_and_no_null() -> None:
+    judgement = judged(champion_entropy=None)
+    sent = json.loads(json.dumps(judgement.to_dict()), parse_int=float)
+    assert "champion_entropy" not in sent["tasks"][0]
+    assert Judgement.parse(sent, source="test") == judgement
+
+
+GOOD = TaskFigures(
+    task="click", num_examples=1000, num_positives=500, normalized_entropy=0.9, calibration=1.02,
+    champion_entropy=0.9, champion_calibration=1.0, excess_loss=-0.07, excess_loss_error=0.01,
+)  # fmt: skip
+
+
+def judged(*, champion: int = 3, **changed: float | None) -> Judgement:
+    return Judgement(
+        name="one", champion=champion, num_new_windows=1, windows=(7, 8),
+        tasks=(GOOD.model_copy(update=changed),),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "failed"),
+    [
+        ({}, []),
+        ({"normalized_entropy": 0.9019}, ["NE"]),
+        ({"normalized_entropy": 0.9017}, []),
+        ({"calibration": 0.89}, ["calibration error"]),
+        ({"calibration": 1.2, "champion_calibration": 1.3}, []),  # no farther off than the champion on these examples
+        ({"calibration": None}, ["calibration error"]),
+        ({"normalized_entropy": None}, ["NE"]),
+        ({"excess_loss": 0.019}, []),  # within two standard errors
+        ({"excess_loss": 0.021}, ["loss over the base rate's"]),
+        ({"excess_loss": None}, ["loss over the base rate's"]),
+        ({"normalized_entropy": 7.5, "excess_loss": 4.5}, ["NE", "loss over the base rate's"]),
+    ],
+)
+def test_each_figure_is_held_against_its_bound(changed: dict[str, float | None], failed: list[str]) -> None:
+    found = verdict(judged(**changed), RULE)
+    assert [check.figure for check in found.checks if not check.passed] == failed
+    assert found.outcome == ("refused" if failed else "passed")
+
+
+def test_a_first_version_meets_the_absolute_bounds() -> None:
+    first = judged(champion=0, champion_entropy=None, champion_calibration=None)
+    found = verdict(first, RULE)
+    assert [check.figure for check in found.checks] == ["calibration error", "loss over the base rate's"]
+    assert found.outcome == "passed"
+    for changed in ({"calibration": 1.11}, {"excess_loss": 1.0}):
+        worse = judged(champion=0, champion_entropy=None, champion_calibration=None, **changed)
+        assert verdict(worse, RULE).outcome == "refused"
+
+
+def test_a_candidate_that_lacks_a_task_of_the_champions_is_refused() -> None:
+    found = verdict(judged().model_copy(update={"missing_tasks": ("like",)}), RULE)
+    assert found.outcome == "refused"
+    assert "like: the champion has this task, the candidate lacks it" in str(found)
+
+
+def test_a_verdict_is_one_table_of_figure_bound_and_margin() -> None:
+    assert verdict(judged(normalized_entropy=0.95), RULE).rows() == [
+        ("click", "NE", "0.9500", "0.9018", "-0.0482", "✗"),
+        ("click", "calibration error", "0.0200", "0.1000", "0.0800", "✓"),
+        ("click", "loss over the base rate's", "-0.0700", "0.0200", "0.0900", "✓"),
+    ]
+
+
+def test_nothing_new_is_neither_passed_nor_refused() -> None:
+    found = verdict(Judgement(name="one", champion=3, num_new_windows=0), RULE)
+    assert found.outcome == "nothing new"
+    assert str(found) == "nothing new against v3: no window was learned since"
+
+
+def test_a_first_version_that_learned_nothing_after_the_warm_up_is_refused() -> None:
+    assert verdict(Judgement(name="one", num_new_windows=0), RULE).outcome == "refused"
+
+
+NUM_BEFORE = 10
+"""Windows of the log as it was when the champion was trained: it had not learned the last, whose labels came later."""
+
+
+@pytest.fixture(scope="module")
+def before(stream: Stream, examples: Ref, vertical_config: VerticalConfig) -> Ref:
+    """Return the champion: a vertical model of the log as it was before the last window's labels were known."""
+    dataset = stream.root / "examples before"
+    shutil.copytree(examples.uri, dataset)
+    manifest = ExamplesManifest.read(dataset)
+    windows = manifest.windows[:NUM_BEFORE]
+    for gone in manifest.windows[NUM_BEFORE:]:
+        shutil.rmtree(dataset / gone.folder)
+    manifest.model_copy(update={"windows": windows, "known_until": windows[-1].end}).write(dataset)
+    config = vertical_config.model_copy(update={"compare_alone": False})
+    train_vertical(config, teacher="fm", examples=ref_to(str(dataset)), out=str(stream.root / "vm before"))
+    return ref_to(str(stream.root / "vm before"))
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry.at(str(tmp_path), create=True)
+
+
+def crown(registry: Registry, vertical: Ref, out: Path) -> int:
+    """Register a model with its bundle as if it had passed, make it the champion, and return its version."""
+    make_bundle(BundleConfig(golden_candidates=20), vertical=vertical, out=str(out))
+    passed = judged(champion=0).model_copy(update={"name": "search-ads"})
+    registered = registry.register(model=vertical, bundle=ref_to(find_bundle(str(out))), judgement=passed)
+    registry.promote(registered.name, int(registered.version), RULE)
+    return int(registered.version)
+
+
+def test_a_first_version_is_judged_on_all_windows_that_it_learned_after_the_warm_up(
+    registry: Registry, stream: Stream, vertical: Ref
+) -> None:
+    model = ModelManifest.read(stream.folder(vertical))
+    found = judge(registry, vertical=vertical)
+    assert found.champion == 0
+    assert found.windows == tuple(window.index for window in learned_windows(model)[2:])
+    predicted = recorded(stream.folder(vertical), found.windows)
+    expected = quality(*(predicted[f"{kind}.click"].to_numpy() for kind in ("score", "label", "weight")))
+    [task] = found.tasks
+    assert task.num_examples == predicted.height
+    assert task.normalized_entropy == pytest.approx(expected.normalized_entropy)
+    assert task.champion_entropy is None
+    assert task.excess_loss is not None
+
+
+def test_later_versions_are_judged_on_what_the_champion_had_not_learned(
+    registry: Registry, stream: Stream, before: Ref, vertical: Ref, tmp_path: Path
+) -> None:
+    version = crown(registry, before, tmp_path / "bundles")
+    champion, candidate = (ModelManifest.read(stream.folder(ref)) for ref in (before, vertical))
+    new = [w.index for w in learned_windows(candidate) if w.start >= learned_until(champion)]
+    found = judge(registry, vertical=vertical)
+    assert (found.champion, found.num_new_windows) == (version, len(new))
+    assert found.windows[-len(new) :] == tuple(new)
+    predicted = recorded(stream.folder(vertical), found.windows)
+    [task] = found.tasks
+    assert task.num_positives == int((predicted["label.click"] > 0).sum())
+    older = [w for w in found.windows if w not in new]
+    positives_of_new = int((recorded(stream.folder(vertical), tuple(new))["label.click"] > 0).sum())
+    assert positives_of_new < MIN_POSITIVES, "else the next lines show nothing"
+    assert older
+    assert task.num_positives >= MIN_POSITIVES
+    without_first = recorded(stream.folder(vertical), found.windows[1:])
+    assert int((without_first["label.click"] > 0).sum()) < MIN_POSITIVES, "no window more than is needed"
+
+
+def test_the_champions_figures_are_its_bundles_on_new_windows_and_its_own_records_on_older_ones(
+    registry: Registry, stream: Stream, before: Ref, vertical: Ref, tmp_path: Path
+) -> None:
+    crown(registry, before, tmp_path / "bundles")
+    found = judge(registry, vertical=vertical)
+    candidate = ModelManifest.read(stream.folder(vertical))
+    new = found.windows[-found.num_new_windows :]
+    own = recorded(stream.folder(before), tuple(w for w in found.windows if w not in new))
+    scorer = UnshardedScorer.load(Path(find_bundle(str(tmp_path / "bundles"))))
+    scores, labels = [own["score.click"].to_numpy()], [own["label.click"].to_numpy()]
+    for window in (w for w in candidate.windows if w.index in new):
+        frame = read_partition(stream.folder(candidate.inputs["examples"]), window)
+        frame = frame.filter(pl.col("segment") == "search")
+        schema = scorer.manifest.feature_schema
+        scores.append(scorer.scores(encode_examples(raw_columns(frame.to_arrow(), schema), schema))[:, 0])
+        labels.append(frame["label.click"].cast(pl.Float32).to_numpy())
+    expected = quality(np.concatenate(scores), np.concatenate(labels), np.ones(sum(map(len, labels)), np.float32))
+    [task] = found.tasks
+    assert task.champion_entropy == pytest.approx(expected.normalized_entropy, rel=1e-5)
+    assert task.champion_calibration == pytest.approx(expected.calibration, rel=1e-5)
+
+
+def test_the_champions_own_run_again_has_nothing_new_and_registers_nothing(
+    registry: Registry, before: Ref, tmp_path: Path
+) -> None:
+    version = crown(registry, before, tmp_path / "bundles")
+    judgement = judge(registry, vertical=before)
+    assert verdict(judgement, RULE).outcome == "nothing new"
+    bundle = ref_to(find_bundle(str(tmp_path / "bundles")))
+    again = registry.register(model=before, bundle=bundle, judgement=judgement)
+    assert (int(again.version), again.aliases) == (version, ("candidate", "champion"))
+    with pytest.raises(StorageError, match="no version 2"):
+        registry.judgement("search-ads", 2)
+
+
+def test_a_candidate_that_fails_on_the_new_windows_alone_is_refused(
+    registry: Registry, stream: Stream, before: Ref, vertical: Ref, tmp_path: Path
+) -> None:
+    crown(registry, before, tmp_path / "bundles")
+    broken = tmp_path / "broken"
+    shutil.copytree(vertical.uri, broken)
+    manifest = ModelManifest.read(broken)
+    last = learned_windows(manifest)[-1]
+    rows = read_partition(broken / PREDICTIONS, last)
+    wrong = rows.with_columns((1 - pl.col("label.click")).clip(1e-6, 1 - 1e-6).cast(pl.Float32).alias("score.click"))
+    write_partition(wrong, broken / PREDICTIONS, last)
+    manifest.write(broken)
+    found = verdict(judge(registry, vertical=ref_to(str(broken))), RULE)
+    assert found.outcome == "refused"
+    assert {check.figure for check in found.checks if not check.passed} >= {"NE", "loss over the base rate's"}
+
+
+def test_a_version_that_was_judged_against_another_champion_is_not_promoted(
+    registry: Registry, before: Ref, vertical: Ref, tmp_path: Path
+) -> None:
+    make_bundle(BundleConfig(golden_candidates=20), vertical=vertical, out=str(tmp_path / "first"))
+    first = judge(registry, vertical=vertical)  # no champion yet
+    bundle = ref_to(find_bundle(str(tmp_path / "first")))
+    registered = registry.register(model=vertical, bundle=bundle, judgement=first)
+    assert registered.aliases == ("candidate",), "nothing is crowned unseen"
+    champion = crown(registry, before, tmp_path / "bundles")
+    with pytest.raises(PromotionError, match=f"was judged against no champion, but v{champion} is the champion now"):
+        registry.promote("search-ads", int(registered.version), RULE)
+    assert registry.promote("search-ads", champion, RULE), "the champion stays champion, whatever the rule"
+
+
+def test_the_same_bundle_is_registered_once(registry: Registry, vertical: Ref, tmp_path: Path) -> None:
+    make_bundle(BundleConfig(golden_candidates=20), vertical=vertical, out=str(tmp_path / "bundles"))
+    bundle, judgement = ref_to(find_bundle(str(tmp_path / "bundles"))), judge(registry, vertical=vertical)
+    first, again = (registry.register(model=vertical, bundle=bundle, judgement=judgement) for _ in range(2))
+    assert first == again
+
+
+def recorded(folder: Path, windows: tuple[int, ...]) -> pl.DataFrame:
+    manifest = ModelManifest.read(folder)
+    return pl.concat([read_partition(folder / PREDICTIONS, w) for w in manifest.windows if w.index in windows])
