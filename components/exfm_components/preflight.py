@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from uuid import uuid4
 
-from exfm.artifact.storage import is_local, join, ref_to, remove_file, write_file
+from exfm.artifact.storage import exists, is_local, join, ref_to, remove_file, write_file
 from exfm.deploy.cluster import Cluster
 from exfm.deploy.preflight import missing
 from exfm.errors import ConfigError, ExfmError
@@ -34,7 +34,7 @@ def check_run(run: RunConfig) -> str:
         f"source {run.source.kind}": lambda: require_source(run.source),
     }
     # A local root's own registry is made when it is needed.
-    if "MLFLOW_TRACKING_URI" in os.environ or not is_local(run.root):
+    if "MLFLOW_TRACKING_URI" in os.environ or not is_local(run.root) or exists(join(run.root, "registry")):
         probes["registry"] = lambda: _require_registry(run)
     if run.warm_start:
         probes[f"warm_start {run.warm_start}"] = lambda: _require_folder(run.warm_start)
