@@ -159,6 +159,8 @@ def last_step(pipelines: Operator, root: Path, registered: dict[str, Any]) -> st
         f"stages.deploy.python_func(**json.loads({json.dumps(arguments)!r}), "
         "outcome=dsl.Markdown(uri='/tmp/outcome'), deployed=dsl.Metrics())"
     )
+    # The step's user writes to the registry.
+    pipelines.kubectl("exec", f"--namespace={CLIENTS}", "client", "--", "chmod", "-R", "a+rwX", "/models/root/registry")
     client = json.loads(pipelines.kubectl("get", "pod", f"--namespace={CLIENTS}", "client", "--output=json"))["spec"]
     folder = next(v["hostPath"]["path"] for v in client["volumes"] if v["name"] == "models")
     pipelines.apply(
@@ -182,9 +184,11 @@ def last_step(pipelines: Operator, root: Path, registered: dict[str, Any]) -> st
             },
         }
     )
-    succeeded = "--for=jsonpath={.status.phase}=Succeeded"
-    pipelines.kubectl("wait", succeeded, f"--namespace={KUBEFLOW}", "pod/deploy", "--timeout=150s")
+    ended = "--for=jsonpath={.status.containerStatuses[0].state.terminated}"
+    pipelines.kubectl("wait", ended, f"--namespace={KUBEFLOW}", "pod/deploy", "--timeout=150s")
     log = pipelines.kubectl("logs", f"--namespace={KUBEFLOW}", "deploy")
+    phase = pipelines.kubectl("get", "pod", f"--namespace={KUBEFLOW}", "deploy", "--output=jsonpath={.status.phase}")
+    assert phase == "Succeeded", log
     pipelines.kubectl("delete", "pod", f"--namespace={KUBEFLOW}", "deploy")
     return log
 
