@@ -187,8 +187,9 @@ def last_step(pipelines: Operator, root: Path, registered: dict[str, Any]) -> st
     ended = "--for=jsonpath={.status.containerStatuses[0].state.terminated}"
     pipelines.kubectl("wait", ended, f"--namespace={KUBEFLOW}", "pod/deploy", "--timeout=150s")
     log = pipelines.kubectl("logs", f"--namespace={KUBEFLOW}", "deploy")
-    phase = pipelines.kubectl("get", "pod", f"--namespace={KUBEFLOW}", "deploy", "--output=jsonpath={.status.phase}")
-    assert phase == "Succeeded", log
+    code = "--output=jsonpath={.status.containerStatuses[0].state.terminated.exitCode}"
+    ended_with = pipelines.kubectl("get", "pod", f"--namespace={KUBEFLOW}", "deploy", code)
+    assert ended_with == "0", log
     pipelines.kubectl("delete", "pod", f"--namespace={KUBEFLOW}", "deploy")
     return log
 
