@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import yaml
-from operators import CLIENTS, NAMESPACE, REPOSITORY, Operator
+from operators import CLIENTS, NAMESPACE, REPOSITORY, Operator, wait_for
 from safetensors.torch import load_file
 
 from exfm.artifact.bundle import find_bundle
@@ -112,7 +112,12 @@ def test_two_runs_over_one_root_deploy_by_the_pipelines_account_and_what_serves_
     pipelines.copy_to_claim(second, f"root/bundle/{vm}/{second.name}")
     [shard] = [pod for pod in pipelines.names("pods") if pod.startswith(f"{vm}-v1-s0")]
     pipelines.kubectl("delete", "pod", f"--namespace={NAMESPACE}", shard)
-    assert pipelines.serving() == 1, "a shard restarted after the second run wrote its bundle"
+
+    def serves_again() -> bool:
+        return any(row["state"] == "serving" for row in pipelines.status())
+
+    wait_for(serves_again, seconds=90, what="the shard, which restarted after the second run wrote its bundle")
+    assert pipelines.serving() == 1
     registered = register(registry, trained, second, champion=1)
     pipelines.copy_to_claim(root / "registry", "root/registry")
     assert f"{vm} v2 serves" in last_step(pipelines, root, registered)
