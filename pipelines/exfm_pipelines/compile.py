@@ -1,6 +1,7 @@
 """A run's pipeline as YAML for a Kubeflow cluster."""
 
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from kfp import compiler
@@ -18,9 +19,7 @@ def compile_pipeline(config: RunConfig, folder: Path, *, image: str = IMAGE) -> 
 
     Raises: ConfigError if the run names places on this machine; what RunConfig.check raises.
     """
-    require_remote(config)
-    pipeline = teach_distil_serve(config, image=image)
-    folder.mkdir(parents=True, exist_ok=True)
+    pipeline = _pipeline(config, folder, image=image)
     file = folder / f"{pipeline.name}.yaml"
     compiler.Compiler().compile(pipeline, str(file))
     return file
@@ -31,9 +30,7 @@ def compile_objects(config: RunConfig, folder: Path, *, image: str = IMAGE, name
 
     Raises: as `compile_pipeline`.
     """
-    require_remote(config)
-    pipeline = teach_distil_serve(config, image=image)
-    folder.mkdir(parents=True, exist_ok=True)
+    pipeline = _pipeline(config, folder, image=image)
     file = folder / f"{pipeline.name}.objects.yaml"
     # A version is never changed, so that each specification has a name of its own.
     digest = digest_of_json(MessageToDict(pipeline.pipeline_spec))[:10]
@@ -49,11 +46,10 @@ def compile_objects(config: RunConfig, folder: Path, *, image: str = IMAGE, name
     return file
 
 
-def require_remote(config: RunConfig) -> None:
-    """Return if a run's steps find in pods what it names.
-
-    Raises: ConfigError, which names every place that is on this machine.
-    """
+def _pipeline(config: RunConfig, folder: Path, *, image: str) -> Any:
+    """Return the pipeline of a run whose steps find in pods what it names, and make the folder that it goes to."""
     config.check(is_counted=False)
     if local := config.local_places():
         raise ConfigError(f"steps run in pods, which do not see {', '.join(local)}; name s3://BUCKET/PATH")
+    folder.mkdir(parents=True, exist_ok=True)
+    return teach_distil_serve(config, image=image)

@@ -8,7 +8,7 @@ from pathlib import Path
 import fsspec
 
 from exfm.artifact.storage import is_local, join
-from exfm.artifact.stores import filesystem_of, telling
+from exfm.artifact.stores import entries, filesystem_of, telling
 from exfm.errors import StorageError
 
 
@@ -47,13 +47,7 @@ def names_in(uri: str) -> list[str]:
 
     Raises: StorageError if the store does not say.
     """
-    with telling(uri):
-        filesystem, path = filesystem_of(uri)
-        try:
-            found = filesystem.ls(path, detail=True)
-        except FileNotFoundError:
-            return []
-    return sorted(item["name"].rstrip("/").rpartition("/")[2] for item in found)
+    return sorted(item["name"] for item in entries(uri))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import Annotated, Self
 from pydantic import ConfigDict, StringConstraints, model_validator
 
 from exfm.artifact.digests import FileDigest, Sha256, verify_folder
-from exfm.artifact.stores import filesystem_of, telling
+from exfm.artifact.stores import entries, filesystem_of, telling
 from exfm.config import Config
 from exfm.errors import ConfigError, StorageError
 
@@ -223,13 +223,7 @@ def list_folders(uri: str) -> list[str]:
 
     Raises: StorageError if nobody can tell.
     """
-    with telling(uri):
-        filesystem, path = filesystem_of(uri)
-        try:
-            found = filesystem.ls(path, detail=True)
-        except FileNotFoundError:
-            return []
-    names = {item["name"].rstrip("/").rpartition("/")[2] for item in found if item["type"] == "directory"}
+    names = {item["name"] for item in entries(uri) if item["type"] == "directory"}
     return sorted(name for name in names if not name.startswith("."))
 
 

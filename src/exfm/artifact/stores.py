@@ -26,6 +26,20 @@ def filesystem_of(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return filesystem, path
 
 
+def entries(uri: str) -> list[dict[str, Any]]:
+    """Return what lies directly in a folder, as fsspec describes it; nothing if the folder is not there.
+
+    Raises: StorageError if the store does not say.
+    """
+    with telling(uri):
+        filesystem, path = filesystem_of(uri)
+        try:
+            found: list[dict[str, Any]] = filesystem.ls(path, detail=True)
+        except FileNotFoundError:
+            return []
+    return [item | {"name": item["name"].rstrip("/").rpartition("/")[2]} for item in found]
+
+
 @contextmanager
 def telling(uri: str) -> Iterator[None]:
     """Turn what a file system or an object store raises into a StorageError that names the URI."""

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from exfm.cli.output import here
+from exfm.cli.steps import ConfigOption
 
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The run's YAML file.")]
 RootOption = Annotated[str, typer.Option("--root", help="Where outputs go, instead of the file's own root.")]
 ImageOption = Annotated[str, typer.Option(help="What steps run in, REPOSITORY@sha256:DIGEST; empty: exfm-pipelines.")]
 NamespaceOption = Annotated[
