@@ -8,6 +8,9 @@ RIG := PYTHONPATH=tests/cluster $(BIN)/python -m rig
 MOVIELENS := examples/movielens/data
 DEMO_BUNDLE := out/movielens/bundle/students/latest.json
 
+# Every command below starts Python, some a hundred times: it keeps what it compiled, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 
 .PHONY: help

@@ -22,6 +22,8 @@ from exfm.models.ranking import RankingModel
 from exfm.training.checkpoint import load_weights
 from exfm.training.manifest import ModelManifest
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_pseudo_label_never_comes_from_a_snapshot_that_knew_something_later(
     stream: Stream, foundation: Ref, examples: Ref
