@@ -46,6 +46,16 @@ def s3_endpoint() -> Iterator[str]:
 
 
 @pytest.fixture
+def image_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Yield the host and port of a registry that this process trusts: it has `team/exfm:1` for anybody."""
+    from oci_registry import running_registry
+
+    with running_registry() as (host, authority):
+        monkeypatch.setenv("SSL_CERT_FILE", authority)
+        yield host
+
+
+@pytest.fixture
 def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Yield the URL of an empty bucket that the environment gives access to."""
     from s3fs import S3FileSystem

@@ -30,17 +30,29 @@ class Account(SimulatedCluster):
     """A cluster that tells what an account may do."""
 
     def __init__(
-        self, rules: list[Any], *, runtimes: tuple[str, ...] = ("exfm-ranker", "exfm-shard"), all_known: bool = True
+        self,
+        rules: list[Any],
+        *,
+        runtimes: tuple[str, ...] = ("exfm-ranker", "exfm-shard"),
+        all_known: bool = True,
+        image: str = "localhost/exfm-serving:1",
+        on_node: str = "localhost/exfm-serving:1",
     ) -> None:
         super().__init__()
         self.rules, self.runtimes, self.all_known = rules, runtimes, all_known
+        self.image, self.on_node = image, on_node
 
     def own_rules(self) -> tuple[list[Any], bool]:
         return self.rules, self.all_known
 
     def get(self, kind: str, name: str) -> Any:
         there = {*(("ServingRuntime", runtime) for runtime in self.runtimes), ("ServiceAccount", "exfm-server")}
-        return {"metadata": {"name": name}} if (kind, name) in there else None
+        spec = {"containers": [{"image": self.image}]} if kind == "ServingRuntime" else {}
+        return {"metadata": {"name": name}, "spec": spec} if (kind, name) in there else None
+
+    def find(self, kind: str, **which: Any) -> list[Any]:
+        assert kind == "Node"
+        return [{"status": {"images": [{"names": [self.on_node]}]}}]
 
 
 def test_the_role_of_the_manifests_suffices() -> None:
@@ -75,6 +87,14 @@ def test_a_right_to_one_object_by_name_is_no_right_to_all() -> None:
 def test_runtimes_that_are_not_there_are_named() -> None:
     [line] = missing(Account(ROLE["rules"], runtimes=("exfm-shard",)))
     assert line == "namespace exfm has no ServingRuntime exfm-ranker: apply exfm's manifests there"
+
+
+def test_an_image_that_is_nowhere_is_named(image_registry: str) -> None:
+    image = f"{image_registry}/team/exfm:2"
+    [line] = missing(Account(ROLE["rules"], image=image))
+    assert line.startswith(f"image {image} is in no registry and on no node")
+    assert missing(Account(ROLE["rules"], image=image, on_node=image)) == []
+    assert missing(Account(ROLE["rules"], image=f"{image_registry}/team/exfm:1")) == []
 
 
 def test_probes_run_at_a_time_and_one_that_hangs_is_told_in_time() -> None:

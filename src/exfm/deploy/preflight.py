@@ -1,10 +1,11 @@
-"""What a deployment will need of the cluster: rights, and the objects that the manifests bring."""
+"""What a deployment will need of the cluster: rights, the objects that the manifests bring, and their images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from exfm.deploy.cluster import Cluster
-from exfm.deploy.objects import RANKER_RUNTIME, SERVICE_ACCOUNT, SHARD_RUNTIME
+from exfm.deploy.cluster import Cluster, ForbiddenError
+from exfm.deploy.images import missing_images
+from exfm.deploy.objects import RANKER_RUNTIME, SERVICE_ACCOUNT, SHARD_RUNTIME, Object
 
 RIGHTS: Mapping[tuple[str, str], Sequence[str]] = {
     ("serving.kserve.io", "inferenceservices"): ("get", "list", "create", "patch", "delete"),
@@ -39,10 +40,26 @@ def missing(cluster: Cluster) -> list[str]:
         ("ServingRuntime", SHARD_RUNTIME),
         ("ServiceAccount", SERVICE_ACCOUNT),
     ]
-    gone = [f"{kind} {name}" for kind, name in wanted if cluster.get(kind, name) is None]
+    found = {what: cluster.get(*what) for what in wanted}
+    gone = [f"{kind} {name}" for (kind, name), object_ in found.items() if object_ is None]
     if gone:
         return [f"namespace {cluster.namespace} has no {', '.join(gone)}: apply exfm's manifests there"]
-    return []
+    images = {
+        container["image"]
+        for object_ in found.values()
+        for container in (object_ or {}).get("spec", {}).get("containers", [])
+    }
+    return [
+        f"image {image} is in no registry and on no node that this account may list: push it, or load it onto the nodes"
+        for image in missing_images(sorted(images), nodes=_nodes(cluster))
+    ]
+
+
+def _nodes(cluster: Cluster) -> list[Object]:
+    try:
+        return cluster.find("Node")
+    except ForbiddenError:
+        return []
 
 
 def _covers(rule: Mapping[str, Any], *, group: str, resource: str, verb: str) -> bool:

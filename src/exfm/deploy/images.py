@@ -1,0 +1,92 @@
+"""Whether the images of servers can be had, without pulling one: from the nodes, or from their registry."""
+
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import urllib3
+
+from exfm.deploy.objects import Object
+
+DOCKER_HUB = "docker.io"
+
+TIMEOUT_S = 3.0
+"""For each request to a registry."""
+
+_MANIFEST_TYPES = (
+    "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
+    "application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json"
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImageName:
+    """An image's name with all its parts, as container runtimes complete a short one."""
+
+    registry: str
+    repository: str
+    reference: str
+    """A tag, or a digest (`sha256:...`)."""
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Return the parts of `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`."""
+        rest, _, digest = name.partition("@")
+        first, slash, others = rest.partition("/")
+        has_registry = bool(slash) and (re.search(r"[.:]", first) is not None or first == "localhost")
+        registry, path = (first, others) if has_registry else (DOCKER_HUB, rest)
+        repository, _, tag = path.partition(":")
+        if registry == DOCKER_HUB and "/" not in repository:
+            repository = f"library/{repository}"
+        return cls(registry=registry, repository=repository, reference=digest or tag or "latest")
+
+
+def missing_images(images: Iterable[str], *, nodes: Iterable[Object]) -> list[str]:
+    """Return the images that no node holds and that their registry says it does not have.
+
+    A registry that does not answer, or wants credentials, is logged: nodes may reach it where this process cannot.
+    """
+    held = {ImageName.parse(name) for node in nodes for name in _names_on(node)}
+    return [image for image in images if ImageName.parse(image) not in held and not _may_be_in_registry(image)]
+
+
+def _names_on(node: Object) -> Iterable[str]:
+    return (name for image in node.get("status", {}).get("images", []) for name in image.get("names") or [])
+
+
+def _may_be_in_registry(image: str) -> bool:
+    name = ImageName.parse(image)
+    host = "registry-1.docker.io" if name.registry == DOCKER_HUB else name.registry
+    url = f"https://{host}/v2/{name.repository}/manifests/{name.reference}"
+    with urllib3.PoolManager(timeout=TIMEOUT_S, retries=False) as pool:
+        try:
+            status = _status(pool, url)
+        except urllib3.exceptions.HTTPError as error:
+            _log.warning("image %s was not looked up: %s does not answer (%s)", image, host, error)
+            return True
+    if status == 404:
+        return False
+    if status != 200:
+        _log.warning("image %s was not looked up: %s answers %d without credentials", image, host, status)
+    return True
+
+
+def _status(pool: urllib3.PoolManager, url: str) -> int:
+    """Return the status of a manifest's HEAD, with the token that a registry gives to anybody where it wants one.
+
+    Source: OCI Distribution Specification, "Checking if content exists in the registry"; Docker's token authentication.
+    """
+    headers = {"Accept": _MANIFEST_TYPES}
+    answer = pool.request("HEAD", url, headers=headers)
+    challenge = dict(re.findall(r'(\w+)="([^"]*)"', answer.headers.get("WWW-Authenticate", "")))
+    if answer.status == 401 and "realm" in challenge:
+        realm = challenge.pop("realm")
+        granted = pool.request("GET", realm, fields=challenge)
+        if granted.status == 200:
+            token = granted.json().get("token") or granted.json().get("access_token", "")
+            answer = pool.request("HEAD", url, headers={**headers, "Authorization": f"Bearer {token}"})
+    return answer.status
