@@ -16,11 +16,10 @@ from exfm.deploy.stage import Deployable, deploy
 from exfm.errors import ConfigError, DeployError, PromotionError, StageError
 from exfm.registry.mlflow_registry import Registration, Registry
 from exfm.registry.promotion import Judgement, verdict
+from exfm.report.verdicts import SIGNS
 from exfm_components.deployment_config import DeploymentConfig
 
 Outcome = Literal["serves", "refused", "nothing new", "failed"]
-
-SIGNS: dict[Outcome, str] = {"serves": "✅", "refused": "⛔", "nothing new": "💤", "failed": "❌"}
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from exfm.registry.promotion import HEADS, Verdict
 
-SIGNS = {"passed": "✅", "refused": "⛔", "nothing new": "💤"}
-"""By outcome: what tells it apart at a glance."""
+SIGNS = {"passed": "✅", "serves": "✅", "refused": "⛔", "nothing new": "💤", "failed": "❌"}
+"""By outcome, of a judgement or of a deployment: what tells it apart at a glance."""
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:

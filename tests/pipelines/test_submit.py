@@ -1,0 +1,106 @@
+"""A run's pipeline is brought to a server, started and followed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubeflow_server import Kubeflow, running
+
+from exfm.errors import ConfigError, StageError
+from exfm.events.schemas import MOVIELENS
+from exfm_components.run_config import RunConfig, read_run_config
+from exfm_pipelines import submit as submission
+from exfm_pipelines.submit import submit
+
+IMAGE = "registry.example.com/exfm-pipelines@sha256:" + 64 * "a"
+
+
+@pytest.fixture(autouse=True)
+def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "POLL_S", 0.0)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    file = tmp_path / "run.yaml"
+    run = {
+        "name": "ads",
+        "root": "s3://models/ads",
+        "feature_schema": str(MOVIELENS),
+        "source": {"kind": "synthetic"},
+        "window_length": 100,
+        "vertical_models": [{"name": "search"}],
+    }
+    file.write_text(yaml.safe_dump(run), encoding="utf-8")
+    return read_run_config(file)
+
+
+def task(name: str, state: str, *, error: str = "") -> dict[str, Any]:
+    said = {"error": {"message": error}} if error else {}
+    return {"task_id": name, "display_name": name, "state": state, "start_time": "2026-11-30T00:00:00Z"} | said
+
+
+def state(state: str, *tasks: dict[str, Any]) -> dict[str, Any]:
+    return {"state": state, "run_details": {"task_details": list(tasks)}}
+
+
+def submitted(config: RunConfig, kubeflow: Kubeflow, *, token: str = "") -> list[str]:
+    lines: list[str] = []
+    with running(kubeflow):
+        submit(
+            config, image=IMAGE, host=kubeflow.host, token=token, namespace="", experiment="nightly", say=lines.append
+        )
+    return lines
+
+
+def test_a_run_is_uploaded_started_and_followed_to_its_end(config: RunConfig) -> None:
+    kubeflow = Kubeflow(
+        states=[
+            state("RUNNING", task("check", "SUCCEEDED"), task("check-driver", "SUCCEEDED"), task("ingest", "RUNNING")),
+            state("SUCCEEDED", task("check", "SUCCEEDED"), task("ingest", "SUCCEEDED")),
+        ]
+    )
+    lines = submitted(config, kubeflow)
+    assert [line.split(" s  ")[-1] for line in lines] == [
+        "run run-1", "check: SUCCEEDED", "ingest: SUCCEEDED", "SUCCEEDED",
+    ]  # fmt: skip
+    [(path, name, package)] = kubeflow.uploads
+    assert (path, name) == ("/pipelines/upload", "exfm-ads")
+    assert IMAGE.encode() in package
+    [run] = kubeflow.runs
+    assert run["pipeline_version_reference"] == {"pipeline_id": "pipeline-1", "pipeline_version_id": "version-1"}
+    assert run["experiment_id"] == "experiment-1"
+
+
+def test_a_pipeline_that_is_there_gets_one_more_version(config: RunConfig) -> None:
+    kubeflow = Kubeflow(states=[state("SUCCEEDED")], pipelines={"exfm-ads": "pipeline-7"})
+    submitted(config, kubeflow)
+    assert [path for path, _, _ in kubeflow.uploads] == ["/pipelines/upload_version"]
+    assert kubeflow.runs[0]["pipeline_version_reference"]["pipeline_version_id"] == "version-2"
+
+
+def test_a_run_that_fails_says_what_its_step_said(config: RunConfig) -> None:
+    kubeflow = Kubeflow(states=[state("FAILED", task("ingest", "FAILED", error="no such bucket"))])
+    with pytest.raises(StageError, match=r"^run run-1 FAILED: ingest: no such bucket$"):
+        submitted(config, kubeflow)
+
+
+def test_a_token_goes_with_every_request(config: RunConfig) -> None:
+    lines = submitted(config, Kubeflow(states=[state("SUCCEEDED")], token="secret"), token="secret")
+    assert lines[-1].endswith("SUCCEEDED")
+
+
+def test_a_server_that_refuses_is_named_in_one_line(config: RunConfig, caplog: pytest.LogCaptureFixture) -> None:
+    kubeflow = Kubeflow(states=[state("SUCCEEDED")], token="secret")
+    with pytest.raises(ConfigError) as caught:
+        submitted(config, kubeflow, token="wrong")
+    [line] = str(caught.value).splitlines()
+    assert line.startswith(f"Kubeflow Pipelines at {kubeflow.host} does not take the pipeline: (401)")
+    assert line.endswith("check --host, --token and --namespace")
+    assert not caplog.records, "kfp's tracebacks are kept off the screen"
+
+
+def test_a_server_that_is_away_is_named_in_one_line(config: RunConfig) -> None:
+    with pytest.raises(ConfigError, match=r"^Kubeflow Pipelines at http://127.0.0.1:1 does not take the pipeline: "):
+        submit(config, image=IMAGE, host="http://127.0.0.1:1", token="", namespace="", experiment="x", say=print)
