@@ -113,6 +113,20 @@ def test_a_secret_that_a_service_account_lists_and_nobody_made_ends_the_wait_by_
     assert texts(fatal=False, deployment=deployment) == []
 
 
+def test_a_missing_secret_is_named_before_kserve_makes_a_deployment() -> None:
+    message = 'fails to create NewRawKubeReconciler for predictor: secrets "exfm-s3" not found'
+    of_both = [
+        {"type": kind, "status": "False", "reason": "ReconcileFailed", "message": message}
+        for kind in ("PredictorReady", "Ready")
+    ]
+    service = {"metadata": {"name": "students-v1-s0", "namespace": "models"}, "status": {"conditions": of_both}}
+    events = [{"reason": "InternalError", "message": message, "involvedObject": {"name": "students-v1-s0"}}]
+    first, *others = problems_of(service, None, [], events)
+    assert first.text.startswith("Secret exfm-s3 is missing in namespace models")
+    assert first.fatal
+    assert [problem.fatal for problem in others] == [False]
+
+
 def test_what_another_webhook_denies_is_told_and_waited_for() -> None:
     message = 'admission webhook "policy" denied the request: no owner label'
     condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}

@@ -22,8 +22,9 @@ _FATAL_WAITING = frozenset(
 _FATAL_REFUSALS = ("exceeded quota", "violates PodSecurity")
 """What an API server says of pods that it will not have."""
 
-_MISSING_SECRET = re.compile(r'denied the request: secrets "([^"]+)" not found')
-"""What KServe's webhook says of a pod whose ServiceAccount lists a Secret that is not there."""
+_MISSING_SECRET = re.compile(r'secrets "([^"]+)" not found')
+"""What KServe says of a ServiceAccount that lists a Secret which is not there: its controller by a condition of the
+InferenceService, before there is a Deployment, and its webhook of each pod."""
 
 _TELLING_EVENTS = frozenset(
     {"InternalError", "FailedCreate", "FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}
@@ -68,6 +69,9 @@ def _of_service(service: Object) -> Iterator[Problem]:
 def _of_conditions(service: Object) -> Iterator[Problem]:
     for condition in service.get("status", {}).get("conditions", []):
         if condition["status"] == "False" and condition.get("message"):
+            if missing := _MISSING_SECRET.search(condition["message"]):
+                yield Problem(_missing(missing[1], service["metadata"]["namespace"]), fatal=True)
+                continue
             yield Problem(_line(f"{condition.get('reason', '')}: {condition['message']}"), fatal=False)
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,38 @@ def test_wrong_credentials_are_told_in_the_initializers_words(
     assert process.returncode == 3
     assert "storage-initializer ended with exit code" in process.stderr
     assert operator.names("inferenceservices") == []
+
+
+def test_a_missing_secret_is_told_within_seconds(
+    operator: Operator, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(store).items():
+        monkeypatch.setenv(name, value)
+    operator.undeploy()
+    secret = ("secret", f"--namespace={NAMESPACE}", "exfm-s3")
+    kept = json.loads(operator.kubectl("get", *secret, "--output=json"))
+    operator.kubectl("delete", *secret)
+    try:
+        with operator.start("deploy", f"s3://{BUCKET}/students-1", "-c", str(operator.settings)) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert "peak memory" in process.stdout.readline()  # imports are done, and nothing is made yet
+            began_s = time.monotonic()
+            told = next((line for line in process.stdout if f"is missing in namespace {NAMESPACE}" in line), "")
+            took_s = time.monotonic() - began_s
+            _, stderr = process.communicate(timeout=150)
+    finally:
+        metadata = {key: kept["metadata"][key] for key in ("name", "namespace", "annotations")}
+        operator.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": kept["data"]})
+    assert "Secret exfm-s3 is missing" in told
+    assert took_s < 5
+    assert process.returncode == 3
+    assert f"Secret exfm-s3 is missing in namespace {NAMESPACE}" in stderr
+    assert "nothing of it was left behind" in stderr
+    assert operator.names("inferenceservices") == []
+    operator.exfm("deploy", f"s3://{BUCKET}/students-1", "-c", str(operator.settings))  # with the Secret it serves
+    assert operator.serving() == 1
+    operator.undeploy()
 
 
 def test_a_bundle_that_is_not_in_s3_is_named(operator: Operator, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
