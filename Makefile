@@ -81,14 +81,14 @@ lock: $(VENV)/.installed ## Resolve pyproject.toml again into requirements.lock
 clean: ## Remove the environment and everything made
 	rm -rf $(VENV) out build dist
 
-$(VENV)/.installed: requirements.lock pyproject.toml
+$(VENV)/.installed: requirements.lock pyproject.toml benchmarks/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "exfm needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) -V 2>&1); set PYTHON=..." >&2; exit 2; }
 	@echo "Installing exfm and its dependencies into $(VENV), once (about 6 GB on disk) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[0-9.]+' requirements.lock)"
 	@$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes --requirement requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . --editable benchmarks
 	@touch $@
 
 $(DEMO_BUNDLE): # what the cluster's tests deploy

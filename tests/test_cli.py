@@ -51,6 +51,11 @@ def test_help_loads_no_framework() -> None:
     assert found.stdout.strip() == "[]"
 
 
+def test_a_renamed_command_is_refused_with_its_new_name(command: Callable[..., Outcome]) -> None:
+    code, out, err = command("trace", "bundle", "--out", "trace.png")
+    assert (code, out, err) == (2, "", "exfm: `exfm trace` has a new name; run `exfm profile`\n")
+
+
 def test_score_answers_in_the_protocols_json(
     command: Callable[..., Outcome],
     make_bundle: Callable[[Path], BundleManifest],
@@ -174,8 +179,7 @@ CLUSTER_RUN = Path(__file__).parents[1] / "examples/movielens/kubeflow.yaml"
     "arguments",
     [
         ("pipelines", "compile", "-c", str(CLUSTER_RUN), "--out", "s3://bucket/pipelines"),
-        ("bench", "simulator", "--out", "s3://bucket/costs.json"),
-        ("trace", "bundle", "--out", "s3://bucket/trace.png"),
+        ("profile", "bundle", "--out", "s3://bucket/profile.png"),
     ],
 )
 def test_what_is_written_on_this_machine_only_is_not_written_to_a_folder_named_s3(

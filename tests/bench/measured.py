@@ -7,11 +7,11 @@ from functools import partial
 
 from rich.console import Console
 
-from exfm.bench import measurement
-from exfm.bench.simulator import Setting, bench_simulator
-from exfm.bench.slopes import CASES
 from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm.serving.local import serve_local
+from exfm_bench import measurement
+from exfm_bench.simulator import Setting, bench_simulator
+from exfm_bench.slopes import SCENARIOS
 from forked_servers import ForkedServers
 
 
@@ -26,6 +26,6 @@ def main() -> None:
         seed=0,
         shown=[Setting("one shard", "one-shard", 1, (10,), (0.4,))],
         judging=[Setting("two shards", "nsbp", 2, (20,), (0.4,))],
-        slope_cases=CASES[:9],
+        slope_scenarios=SCENARIOS[:9],
         num_simulated=100,
     )

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from exfm.bench.serving import servers
-from exfm.bench.serving.bench import bench_serving
-from exfm.bench.serving.config import Case, Memory, Peers, ServingBenchConfig, Sweep
 from exfm.serving.local import serve_local
+from exfm_bench.serving import servers
+from exfm_bench.serving.bench import bench_serving
+from exfm_bench.serving.config import Memory, Peers, Scenario, ServingBenchConfig, Sweep
 from forked_servers import ForkedServers
 
 SMALL = ServingBenchConfig(
@@ -24,7 +24,7 @@ SMALL = ServingBenchConfig(
     bytes_factor=1e-5,
     dim_factor=0.125,
     network="small",
-    cases=(),
+    scenarios=(),
     sweep=Sweep(rows=(64,), num_tables=2, dim=4, candidates=8, requests=2),
     memory=Memory(requests=50, candidates=4),
     peers=Peers(model="drm3", candidates=8, requests=2),
@@ -34,12 +34,12 @@ SMALL = ServingBenchConfig(
 def main() -> None:
     """Measure one model in a closed and an open loop; then tables of one size, memory, and KServe's own server."""
     servers.serve_local = partial(serve_local, start=ForkedServers())
-    of_case = {
+    of_scenario = {
         "threads": 0,
-        "cases": (Case(model="drm3", candidates=16, loads=(0.0, 0.3), requests=4),),
+        "scenarios": (Scenario(model="drm3", candidates=16, loads=(0.0, 0.3), requests=4),),
         "sweep": Sweep(rows=()),
         "memory": Memory(requests=0),
         "peers": Peers(model="none"),
     }
-    for name, update in (("case", of_case), ("beside", {})):
+    for name, update in (("scenario", of_scenario), ("beside", {})):
         bench_serving(Console(width=200), SMALL.model_copy(update=update), out=Path(sys.argv[1]) / name)

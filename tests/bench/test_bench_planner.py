@@ -5,13 +5,13 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from exfm.bench import planner as bench
-from exfm.bench.large_models import drm3_like, heavy_tailed
-from exfm.bench.placing import load_full, placed
-from exfm.bench.saving import saved
-from exfm.bench.torchrec_plans import plan_by_torchrec
 from exfm.planning.planner import PLACINGS
 from exfm.planning.pricing.costs import DEFAULT_COSTS
+from exfm_bench import planner as bench
+from exfm_bench.large_models import drm3_like, heavy_tailed
+from exfm_bench.placement import load_full, placed
+from exfm_bench.saving import saved
+from exfm_bench.torchrec_plans import plan_by_torchrec
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def text_of(console: Console) -> str:
 def test_plans_are_timed_and_measured_against_their_bound(console: Console) -> None:
     found = placed(heavy_tailed(0, num_tables=1000, num_shards=128, fill=0.9), DEFAULT_COSTS)
     assert found.memory_full == pytest.approx(0.9, abs=1e-3)
-    console.print(bench._placing_table([found]), bench._placing_verdict([found]))
+    console.print(bench._placement_table([found]), bench._placement_verdict([found]))
     assert "heavy-tailed, sigma 2, 90% full, seed 0" in text_of(console)
     assert "1 of 1 models that are at least 90 % full in both are within 1% of the bound" in text_of(console)
 
@@ -49,7 +49,9 @@ def test_what_auto_saves_is_told_at_equal_load_and_latency(console: Console) -> 
 
 
 def test_what_a_new_plan_moves_is_told(console: Console) -> None:
-    console.print(bench._moving_table([heavy_tailed(0, num_tables=200, num_shards=8, total_gib=100)], DEFAULT_COSTS))
+    console.print(
+        bench._replanning_table([heavy_tailed(0, num_tables=200, num_shards=8, total_gib=100)], DEFAULT_COSTS)
+    )
     assert "a plan from" in text_of(console)
 
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from exfm.bench.calibration import Calibration, ClientCosts, calibrate
-from exfm.bench.measurement import NUM_WARMUP, Measured, Point, Round
-from exfm.bench.workload import GENERATED
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS, CallPrices
 from exfm.planning.simulation.simulator import Requests, replay_requests
 from exfm.sharding.config import ShardingConfig
+from exfm_bench.calibration import Calibration, ClientCosts, calibrate
+from exfm_bench.measurement import NUM_WARMUP, Measured, Point, Round
+from exfm_bench.workload import GENERATED
 
 PRIOR = DEFAULT_COSTS.model_copy(
     update={

@@ -1,7 +1,7 @@
 import os
 import time
 
-from exfm.bench.cpu import CpuClock
+from exfm_bench.cpu import CpuClock
 
 
 def test_work_is_counted_and_sleep_is_not() -> None:

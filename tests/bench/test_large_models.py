@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from exfm.bench.large_models import (
+from exfm.planning.planner import PLACINGS, check_statistics
+from exfm.planning.pricing.costs import DEFAULT_COSTS
+from exfm_bench.large_models import (
     ZIPF,
     Workload,
     changed,
@@ -16,9 +18,7 @@ from exfm.bench.large_models import (
     ten_terabytes,
     zipf_mass,
 )
-from exfm.bench.placing import load_full
-from exfm.planning.planner import PLACINGS, check_statistics
-from exfm.planning.pricing.costs import DEFAULT_COSTS
+from exfm_bench.placement import load_full
 
 
 @pytest.mark.parametrize(

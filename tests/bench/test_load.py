@@ -7,8 +7,8 @@ import grpc
 import numpy as np
 import pytest
 
-from exfm.bench.load import Outcome, ask_by, drive, new_runner, send_in_turn
 from exfm.serving.wire import INFER_METHOD
+from exfm_bench.load import Outcome, drive, new_runner, send_in_turn, sender_of
 
 
 class SlowServer:
@@ -84,7 +84,7 @@ def closed_loop(server: SlowServer, *, in_flight: int) -> Outcome:
     async def send() -> Outcome:
         async with grpc.aio.insecure_channel(server.address) as channel:
             await channel.channel_ready()
-            return await send_in_turn(ask_by(channel), [b"a", b"refuse"], 8, in_flight=in_flight)
+            return await send_in_turn(sender_of(channel), [b"a", b"refuse"], 8, in_flight=in_flight)
 
     with new_runner() as runner:
         return runner.run(send())

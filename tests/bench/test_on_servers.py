@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exfm.bench.peers.plain_model import PlainModel
-from exfm.bench.serving.models import scaled
-from exfm.bench.serving.peer_servers import write_plain
 from exfm.features.request import encode_request
 from exfm.models.scoring import UnshardedScorer
 from exfm.planning.config import ShardingConfig
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS
+from exfm_bench.peers.plain_model import PlainModel
+from exfm_bench.serving.models import scaled
+from exfm_bench.serving.peer_servers import write_plain
 
 HERE = Path(__file__).parent
 
@@ -70,21 +70,21 @@ def blocks_of(series: Any) -> Sequence[Any]:
 
 @pytest.mark.slow
 def test_sharded_servers_are_measured_beside_unsharded_ones_and_give_the_same_scores(served: Path) -> None:
-    found = found_in(served / "case")
-    assert [case["load"] for case in found["cases"]] == [0.0, 0.3]
-    for case in found["cases"]:
-        assert case["threads"] in (1, 2), "those with which the unsharded server was faster"
-        assert max(case["score_differences"]) <= 1e-6
-        assert case["score_spread"] > 1e-3
-        [sharded] = case["sharded"]
-        for series in (case["unsharded"], case["same"], sharded):
+    found = found_in(served / "scenario")
+    assert [scenario["load"] for scenario in found["scenarios"]] == [0.0, 0.3]
+    for scenario in found["scenarios"]:
+        assert scenario["threads"] in (1, 2), "those with which the unsharded server was faster"
+        assert max(scenario["score_differences"]) <= 1e-6
+        assert scenario["score_spread"] > 1e-3
+        [sharded] = scenario["sharded"]
+        for series in (scenario["unsharded"], scenario["same"], sharded):
             assert len(blocks_of(series)) == 6
             for block in blocks_of(series):
                 assert (block["num_requests"], block["num_failed"]) == (4, 0)
                 assert 0 < block["p50_ms"] <= block["p99_ms"]
                 assert block["cpu_ms"] > 0
                 assert (block["shards_cpu_ms"] > 0) == (series is sharded)
-    page = (served / "case" / "serving.md").read_text(encoding="utf-8")
+    page = (served / "scenario" / "serving.md").read_text(encoding="utf-8")
     for words in (
         "2 shards, load-balanced",
         "unsharded again (A/A)",
@@ -95,18 +95,18 @@ def test_sharded_servers_are_measured_beside_unsharded_ones_and_give_the_same_sc
         "MALLOC_MMAP_THRESHOLD_",
     ):
         assert words in page
-    assert (served / "case" / "serving.png").read_bytes().startswith(b"\x89PNG")
+    assert (served / "scenario" / "serving.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
 def test_time_is_found_in_the_layers_of_each_server_and_of_its_shards(served: Path) -> None:
-    for case in found_in(served / "case")["cases"]:
-        names = [one["name"] for one in (case["unsharded"], case["same"], *case["sharded"])]
-        assert [one["name"] for one in case["layers"]] == names
-        for one in case["layers"]:
+    for scenario in found_in(served / "scenario")["scenarios"]:
+        names = [one["name"] for one in (scenario["unsharded"], scenario["same"], *scenario["sharded"])]
+        assert [one["name"] for one in scenario["layers"]] == names
+        for one in scenario["layers"]:
             assert sum(one["wall_ms"].values()) < 1_000
             assert min(one["wall_ms"]["dense operators"], one["cpu_ms"]["dense operators"]) > 0
-        *unsharded, sharded = case["layers"]
+        *unsharded, sharded = scenario["layers"]
         assert all(one["shard_ms"] == {} for one in unsharded)
         assert 0 < sharded["shard_ms"]["embedding operator"] < sum(sharded["shard_ms"].values()) < 1_000
         assert sharded["wall_ms"]["wait for shards"] > max(one["wall_ms"]["wait for shards"] for one in unsharded)

@@ -11,17 +11,17 @@ import pytest
 from pydantic import ValidationError
 
 from exfm.artifact.plan import row_bytes
-from exfm.bench.serving.config import Case, Memory, Peers, ServingBenchConfig, ShardedBy, Sweep, Way
-from exfm.bench.serving.models import NETWORKS, ModelKind, of_rows, scaled
-from exfm.bench.serving.servers import serving, sharding
-from exfm.bench.serving.starts import Parts
-from exfm.bench.workload import GeneratedModel
 from exfm.config import read_yaml
 from exfm.errors import ConfigError
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm.planning.statistics import Statistics
 from exfm.serving.config import RankerConfig, ShardConfig
+from exfm_bench.serving.config import Memory, Peers, Scenario, ServingBenchConfig, ShardedBy, Sweep, Variant
+from exfm_bench.serving.models import NETWORKS, ModelKind, of_rows, scaled
+from exfm_bench.serving.servers import serving, sharding
+from exfm_bench.serving.starts import Parts
+from exfm_bench.workload import GeneratedModel
 
 EXAMPLES = Path(__file__).parents[2] / "examples/bench"
 
@@ -69,16 +69,16 @@ def test_a_models_weights_are_the_same_each_time_and_no_tables_are_anothers() ->
 )
 def test_every_strategy_places_every_model(kind: ModelKind, strategy: ShardedBy, num_shards: int) -> None:
     model, statistics = small(kind)
-    way = Way(strategy=strategy, num_shards=num_shards)
-    plan = make_plan(model.schema(), statistics, sharding(way, statistics), DEFAULT_COSTS)
+    variant = Variant(strategy=strategy, num_shards=num_shards)
+    plan = make_plan(model.schema(), statistics, sharding(variant, statistics), DEFAULT_COSTS)
     assert plan.num_shards == num_shards
     if kind == "drm3" and strategy in {"capacity-balanced", "load-balanced"}:
         assert len(plan.slices) > len(model.features), "the table with nearly all bytes is split"
 
 
 def test_one_shard_is_one_way_whatever_the_strategy() -> None:
-    case = Case(strategies=("load-balanced", "nsbp"), num_shards=(1, 2))
-    assert [str(way) for way in case.ways()] == [
+    scenario = Scenario(strategies=("load-balanced", "nsbp"), num_shards=(1, 2))
+    assert [str(variant) for variant in scenario.variants()] == [
         "1 shard",
         "2 shards, load-balanced",
         "2 shards, nsbp",
@@ -86,21 +86,21 @@ def test_one_shard_is_one_way_whatever_the_strategy() -> None:
 
 
 def test_tables_lie_alike_however_sums_travel() -> None:
-    ways = Case(sums=("fp32", "fp16")).ways()
-    assert [str(way) for way in ways] == [
+    variants = Scenario(sums=("fp32", "fp16")).variants()
+    assert [str(variant) for variant in variants] == [
         "2 shards, load-balanced",
         "2 shards, load-balanced, fp16 sums",
     ]
-    assert len({way.placement() for way in ways}) == 1
+    assert len({variant.placement() for variant in variants}) == 1
 
 
 def test_tables_that_the_ranker_holds_make_another_way_of_the_same_placement() -> None:
-    ways = Case(local_tables_mib=(0, 16)).ways()
-    assert [str(way) for way in ways] == [
+    variants = Scenario(local_tables_mib=(0, 16)).variants()
+    assert [str(variant) for variant in variants] == [
         "2 shards, load-balanced",
         "2 shards, load-balanced, 16 MiB in the ranker",
     ]
-    assert len({way.placement() for way in ways}) == 1
+    assert len({variant.placement() for variant in variants}) == 1
 
 
 def test_servers_get_the_settings_of_their_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -112,17 +112,23 @@ def test_servers_get_the_settings_of_their_way(monkeypatch: pytest.MonkeyPatch, 
         started.append((ranker, shard))
         yield
 
-    monkeypatch.setattr("exfm.bench.serving.servers.serve_local", serve_local)
-    way = Way(sums="fp16", local_tables_mib=16)
-    with serving(tmp_path, threads=2, precision="bf16", way=way):
+    monkeypatch.setattr("exfm_bench.serving.servers.serve_local", serve_local)
+    variant = Variant(sums="fp16", local_tables_mib=16)
+    with serving(tmp_path, threads=2, precision="bf16", variant=variant):
         [(ranker, shard)] = started
     assert (ranker.local_tables_mib, ranker.torch_threads, ranker.dense_precision) == (16, 2, "bf16")
     assert (shard.sums, shard.torch_threads) == ("fp16", 1)
 
 
 def test_rows_that_travel_are_no_longer_measured() -> None:
-    with pytest.raises(ConfigError, match=r"cases\.0\.sums\.0: Input should be 'fp32' or 'fp16' \(found 'rows'\)"):
-        ServingBenchConfig.parse({"cases": [{"sums": ["rows"]}]}, source="a test")
+    with pytest.raises(ConfigError, match=r"scenarios\.0\.sums\.0: Input should be 'fp32' or 'fp16' \(found 'rows'\)"):
+        ServingBenchConfig.parse({"scenarios": [{"sums": ["rows"]}]}, source="a test")
+
+
+@pytest.mark.parametrize(("old", "new"), [("cases", "scenarios"), ("ways_at_once", "variants_at_once")])
+def test_a_renamed_setting_is_refused_with_its_new_name(old: str, new: str) -> None:
+    with pytest.raises(ConfigError, match=rf"a test: .*{old} is no longer a setting: it is called {new}; rename it"):
+        ServingBenchConfig.parse({old: 1}, source="a test")
 
 
 @pytest.mark.parametrize(("is_open", "parts"), [(False, Parts(4, 12, 2)), (True, Parts(2, 23, 2))])
@@ -150,25 +156,25 @@ def test_rows_of_a_sweep_that_do_not_rise_are_refused() -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("serving-*.yaml")), ids=lambda path: path.name)
 def test_the_settings_in_examples_are_valid(path: Path) -> None:
     config = ServingBenchConfig.parse(read_yaml(path), source=str(path))
-    assert all(case.ways() for case in config.cases)
+    assert all(scenario.variants() for scenario in config.scenarios)
 
 
 def test_the_full_settings_hold_every_combination() -> None:
     config = ServingBenchConfig.parse(read_yaml(EXAMPLES / "serving-full.yaml"), source="full")
-    assert {(case.model, case.candidates) for case in config.cases} == {
+    assert {(scenario.model, scenario.candidates) for scenario in config.scenarios} == {
         (model, candidates) for model in ("drm1", "drm2", "drm3") for candidates in (64, 512, 2048)
     }
-    for case in config.cases:
-        assert case.loads == (0.0, 0.3, 0.6)
-        assert len(case.ways()) == 1 + 3 * 3, "one shard, and three strategies on 2, 4 and 8"
+    for scenario in config.scenarios:
+        assert scenario.loads == (0.0, 0.3, 0.6)
+        assert len(scenario.variants()) == 1 + 3 * 3, "one shard, and three strategies on 2, 4 and 8"
 
 
 def test_beside_peers_one_shard_is_one() -> None:
-    assert [str(Peers(strategy=strategy).way()) for strategy in ("nsbp", "one-shard")] == [
+    assert [str(Peers(strategy=strategy).variant()) for strategy in ("nsbp", "one-shard")] == [
         "2 shards, nsbp, fp16 sums", "1 shard, fp16 sums",
     ]  # fmt: skip
 
 
 def test_a_run_that_would_measure_nothing_is_refused() -> None:
     with pytest.raises(ValidationError, match="nothing would be measured"):
-        ServingBenchConfig(cases=(), sweep=Sweep(rows=()), memory=Memory(requests=0), peers=Peers(model="none"))
+        ServingBenchConfig(scenarios=(), sweep=Sweep(rows=()), memory=Memory(requests=0), peers=Peers(model="none"))

@@ -8,24 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exfm.bench.serving.bench import NUMBERS, PAGE, PICTURE, write
-from exfm.bench.serving.blocks import Block, Series, Turn
-from exfm.bench.serving.config import Case, ServingBenchConfig, Way
-from exfm.bench.serving.findings import Findings
-from exfm.bench.serving.layers import Layered, mean_layered, rounds_of_start
-from exfm.bench.serving.measuring import BASELINES, Measured
-from exfm.bench.serving.memory import Grown
-from exfm.bench.serving.page import memory_text, page
-from exfm.bench.serving.peer_servers import Peer
-from exfm.bench.serving.peers import PeersFound, is_faster
-from exfm.bench.serving.picture import draw
-from exfm.bench.serving.sweep import SweepFound, Swept, is_flat
-from exfm.bench.serving.targets import judged
-from exfm.bench.tracing.spending import Group
+from exfm.report.breakdown.layers import Group
+from exfm_bench.serving.bench import NUMBERS, PAGE, PICTURE, write
+from exfm_bench.serving.blocks import Block, Series, Turn
+from exfm_bench.serving.config import Scenario, ServingBenchConfig, Variant
+from exfm_bench.serving.findings import Findings
+from exfm_bench.serving.layers import MeanBreakdown, mean_of_starts, rounds_of_start
+from exfm_bench.serving.measuring import BASELINES, Measured
+from exfm_bench.serving.memory import Grown
+from exfm_bench.serving.page import memory_text, page
+from exfm_bench.serving.peer_servers import Peer
+from exfm_bench.serving.peers import PeersFound, is_faster
+from exfm_bench.serving.picture import draw
+from exfm_bench.serving.sweep import SweepFound, Swept, is_flat
+from exfm_bench.serving.targets import judged
 
 MIB = 2**20
 
-TWO, ONE = Way(), Way(strategy="one-shard", num_shards=1)
+TWO, ONE = Variant(), Variant(strategy="one-shard", num_shards=1)
 
 
 def series_of(name: str, times: float, *, noise: float = 0.0) -> Series:
@@ -36,27 +36,27 @@ def series_of(name: str, times: float, *, noise: float = 0.0) -> Series:
     return Series(name, tuple(tuple(blocks[first : first + 5]) for first in range(0, 25, 5)))
 
 
-def measured_of(*ways: tuple[Way, float], candidates: int = 512, noise: float = 0.0) -> Measured:
+def measured_of(*variants: tuple[Variant, float], candidates: int = 512, noise: float = 0.0) -> Measured:
     first, same = (series_of(name, 1.0, noise=noise) for name in BASELINES)
     return Measured(
-        case=Case(model="drm3", candidates=candidates, loads=(0.3,)),
+        scenario=Scenario(model="drm3", candidates=candidates, loads=(0.3,)),
         load=0.3,
         requests_per_s=12.5,
         threads=1,
         table_bytes=150 * 2**20,
         unsharded=first,
         same=same,
-        sharded=tuple((way, series_of(str(way), times)) for way, times in ways),
-        score_differences=tuple(1e-7 for _ in ways),
+        sharded=tuple((variant, series_of(str(variant), times)) for variant, times in variants),
+        score_differences=tuple(1e-7 for _ in variants),
         score_spread=0.1,
-        layers=tuple(layered_of(str(name), times) for name, times in [*((name, 1.0) for name in BASELINES), *ways]),
+        layers=tuple(layered_of(str(name), times) for name, times in [*((name, 1.0) for name in BASELINES), *variants]),
     )
 
 
-def layered_of(name: str, times: float) -> Layered:
+def layered_of(name: str, times: float) -> MeanBreakdown:
     """Return where a request spends `times` 10 ms, all but 8 of them waiting."""
     nothing = dict.fromkeys(Group, 0.0)
-    return Layered(
+    return MeanBreakdown(
         name,
         wall_ms=nothing | {Group.DENSE: 8.0, Group.WAIT: 10 * times - 8},
         cpu_ms=nothing | {Group.DENSE: 16.0, Group.EMBEDDING: 0.5},
@@ -65,12 +65,12 @@ def layered_of(name: str, times: float) -> Layered:
 
 
 def test_layers_are_means_over_starts() -> None:
-    found = mean_layered([layered_of("sharded", 1.2), layered_of("sharded", 1.4)])
+    found = mean_of_starts([layered_of("sharded", 1.2), layered_of("sharded", 1.4)])
     assert found.name == "sharded"
     assert (found.wall_ms[Group.DENSE], found.wall_ms[Group.WAIT]) == pytest.approx((8.0, 5.0))
     assert found.cpu_ms[Group.DENSE] == 16.0
     assert found.shard_ms[Group.NETWORK] == pytest.approx(1.3)
-    assert mean_layered([layered_of("unsharded", 1.0)] * 2).shard_ms == {}
+    assert mean_of_starts([layered_of("unsharded", 1.0)] * 2).shard_ms == {}
 
 
 @pytest.mark.parametrize(("num_starts", "num_rounds"), [(1, 14), (2, 7), (3, 5), (5, 4), (40, 4)])
@@ -82,7 +82,7 @@ def test_rounds_of_traced_requests_are_spread_over_starts_but_for_a_few_of_each(
 
 def test_each_way_is_held_to_every_target() -> None:
     found = judged([measured_of((TWO, 1.015), (ONE, 1.0))])
-    assert [(one.way, one.target.statistic, one.verdict) for one in found] == [
+    assert [(one.variant, one.target.statistic, one.verdict) for one in found] == [
         (TWO, "p50_ms", "met"),  # at most 1.02
         (TWO, "p99_ms", "not met"),  # 1.01
         (TWO, "cpu_ms", "not met"),  # 1.05, of which the made-up shards take half more
@@ -105,9 +105,9 @@ def test_a_noisy_machine_resolves_no_target() -> None:
 
 def test_who_fails_requests_keeps_no_promise() -> None:
     measured = measured_of((TWO, 0.5))
-    [(way, series)] = measured.sharded
+    [(variant, series)] = measured.sharded
     failing = with_a_failure(series)
-    assert {one.verdict for one in judged([replace(measured, sharded=((way, failing),))])} == {"not met"}
+    assert {one.verdict for one in judged([replace(measured, sharded=((variant, failing),))])} == {"not met"}
     first = with_a_failure(measured.unsharded)
     assert {one.verdict for one in judged([replace(measured, unsharded=first)])} == {"not resolved"}
 
@@ -125,8 +125,12 @@ def test_few_blocks_or_starts_resolve_nothing_and_blocks_of_few_requests_no_p99(
             blocks = [replace(one, num_requests=num_requests) for one in series.blocks[:num_blocks]]
             return Series(series.name, tuple(tuple(blocks[start::num_starts]) for start in range(num_starts)))
 
-        [(way, series)] = measured.sharded
-        arms = {"unsharded": less(measured.unsharded), "same": less(measured.same), "sharded": ((way, less(series)),)}
+        [(variant, series)] = measured.sharded
+        arms = {
+            "unsharded": less(measured.unsharded),
+            "same": less(measured.same),
+            "sharded": ((variant, less(series)),),
+        }
         return [one.verdict for one in judged([replace(measured, **arms)])]
 
     assert verdicts(num_blocks=25, num_requests=100) == ["met", "met", "met"]
@@ -216,7 +220,7 @@ def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
     findings = Findings(
         facts={"processor": "a made-up one"},
         config=ServingBenchConfig(),
-        cases=(measured_of((TWO, 1.015), (ONE, 1.04)),),
+        scenarios=(measured_of((TWO, 1.015), (ONE, 1.04)),),
         sweep=sweep_of(1.2),
         peers=PEERS,
     )
@@ -245,8 +249,8 @@ def test_page_and_picture_tell_all_that_was_found(tmp_path: Path) -> None:
         draw(findings, tmp_path / "serving.png")
     assert (tmp_path / "serving.png").read_bytes().startswith(b"\x89PNG")
     raw = findings.to_dict()
-    assert [len(start) for start in raw["cases"][0]["sharded"][1]["starts"]] == [5] * 5
-    assert raw["cases"][0]["layers"][2]["wall_ms"]["wait for shards"] == pytest.approx(2.15)
+    assert [len(start) for start in raw["scenarios"][0]["sharded"][1]["starts"]] == [5] * 5
+    assert raw["scenarios"][0]["layers"][2]["wall_ms"]["wait for shards"] == pytest.approx(2.15)
     assert raw["peers"]["peers"][0]["tuned"] is True
 
 
@@ -259,10 +263,10 @@ def test_a_run_that_goes_on_says_how_far_it_is_and_its_files_take_the_place_of_e
         def some(series: Series) -> Series:
             return Series(series.name, series.starts[:num_starts])
 
-        sharded = tuple((way, some(series)) for way, series in whole.sharded)
-        case = replace(whole, unsharded=some(whole.unsharded), same=some(whole.same), sharded=sharded)
+        sharded = tuple((variant, some(series)) for variant, series in whole.sharded)
+        scenario = replace(whole, unsharded=some(whole.unsharded), same=some(whole.same), sharded=sharded)
         config = ServingBenchConfig(blocks=25, starts=5)
-        return Findings(facts={}, config=config, cases=(case,), sweep=None, peers=None)
+        return Findings(facts={}, config=config, scenarios=(scenario,), sweep=None, peers=None)
 
     write(after(1), tmp_path)
     text = (tmp_path / PAGE).read_text(encoding="utf-8")
@@ -273,5 +277,5 @@ def test_a_run_that_goes_on_says_how_far_it_is_and_its_files_take_the_place_of_e
     assert "Starts that were measured" not in text
     assert "| P50 | 1.02 | 1.015 [1.015, 1.015] | 1.000 [1.000, 1.000] | met |" in text
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted((PAGE, PICTURE, NUMBERS))
-    [case] = json.loads((tmp_path / NUMBERS).read_text(encoding="utf-8"))["cases"]
-    assert [len(start) for start in case["unsharded"]["starts"]] == [5] * 5
+    [scenario] = json.loads((tmp_path / NUMBERS).read_text(encoding="utf-8"))["scenarios"]
+    assert [len(start) for start in scenario["unsharded"]["starts"]] == [5] * 5

@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exfm.bench.peers.plain_model import PlainModel
-from exfm.bench.serving.models import scaled
-from exfm.bench.serving.peer_servers import mlserver_peers, write_plain
-from exfm.bench.workload import GENERATED, GeneratedModel
 from exfm.errors import ConfigError
 from exfm.features.request import encode_request
 from exfm.models.scoring import UnshardedScorer
 from exfm.planning.config import ShardingConfig
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS
+from exfm_bench.peers.plain_model import PlainModel
+from exfm_bench.serving.models import scaled
+from exfm_bench.serving.peer_servers import mlserver_peers, write_plain
+from exfm_bench.workload import GENERATED, GeneratedModel
 
 SMALL = scaled("drm3", bytes_factor=1e-5, dim_factor=0.125, network="small", seed=0)
 

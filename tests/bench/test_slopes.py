@@ -2,13 +2,13 @@
 
 import pytest
 
-from exfm.bench.slopes import CASES, measure_slopes
 from exfm.planning.pricing.costs import DEFAULT_COSTS
+from exfm_bench.slopes import SCENARIOS, measure_slopes
 
 
 @pytest.mark.slow
 def test_prices_are_measured_at_both_ends_of_a_call_and_those_of_calls_stay() -> None:
-    slopes = measure_slopes(seed=0, cases=CASES[:9])
+    slopes = measure_slopes(seed=0, scenarios=SCENARIOS[:9])
     for end in (slopes.ranker, slopes.shard):
         prices = (end.lookup_us, end.bag_ns, end.key_ns, end.byte_ns)
         assert all(price >= 0 for price in prices)

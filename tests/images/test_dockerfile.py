@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -80,8 +81,21 @@ def test_the_images_share_the_layers_up_to_the_serving_dependencies() -> None:
         assert stages()[stage][: len(shared)] == shared
 
 
-def test_everything_that_a_build_copies_passes_dockerignore() -> None:
+def passes_dockerignore(path: str) -> bool:
     allowed = [line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    return any(fnmatch(path, pattern) or path.startswith(f"{pattern}/") for pattern in allowed)
+
+
+def test_no_image_and_no_wheel_of_exfm_holds_the_benchmarks() -> None:
+    assert (REPOSITORY / "benchmarks/exfm_bench/cli.py").is_file()
+    assert not passes_dockerignore("benchmarks/exfm_bench/cli.py")
+    wheel = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert {Path(package).name for package in wheel["packages"]} == {"exfm", "exfm_components", "exfm_pipelines"}
+    assert not [found for package in wheel["packages"] for found in (REPOSITORY / package).rglob("*bench*")]
+    assert "bench" not in dependencies_of(REPOSITORY / "pyproject.toml")
+
+
+def test_everything_that_a_build_copies_passes_dockerignore() -> None:
     copied = [
         source
         for keyword, rest in instructions(IMAGES / "Dockerfile")
@@ -91,7 +105,7 @@ def test_everything_that_a_build_copies_passes_dockerignore() -> None:
     assert copied
     for source in copied:
         assert (REPOSITORY / source).exists()
-        assert any(fnmatch(source, pattern) or source.startswith(f"{pattern}/") for pattern in allowed), source
+        assert passes_dockerignore(source), source
 
 
 def test_a_new_version_of_exfm_leaves_the_layers_of_its_dependencies(tmp_path: Path) -> None:

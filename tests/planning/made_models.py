@@ -3,11 +3,11 @@
 from hypothesis import strategies as st
 
 from exfm.artifact.plan import ShardPlan
-from exfm.bench.large_models import schema_of
 from exfm.planning.config import Demand, ShardingConfig
 from exfm.planning.pricing.costs import CallPrices, CostModel
 from exfm.planning.statistics import HotRows, Statistics, TableStatistics
 from exfm.schema import Schema
+from exfm_bench.large_models import schema_of
 
 COSTS = CostModel(
     measured="made up for tests",

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_models import COSTS, demands, model, models, shards, table
 
-from exfm.bench.large_models import drm1_like
 from exfm.errors import PlanError
 from exfm.planning.config import Demand
 from exfm.planning.placing.parts import Parts
@@ -18,6 +17,7 @@ from exfm.planning.pricing.fleet import fleet_of, needs_of
 from exfm.planning.pricing.offers import cheapest_fleet
 from exfm.planning.statistics import Statistics, TableStatistics
 from exfm.schema import Schema
+from exfm_bench.large_models import drm1_like
 
 Model = tuple[Schema, Statistics]
 

@@ -101,15 +101,15 @@ def test_a_ranker_that_holds_all_tables_looks_up_by_itself(unsharded: LocalServi
     assert told.shards == {}
 
 
-def trace(*arguments: str) -> subprocess.CompletedProcess[str]:
+def profile(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own: it uses kserve's messages, and tests tritonclient's."""
-    program = [sys.executable, "-c", "from exfm.cli.main import main; main()", "trace", *arguments]
+    program = [sys.executable, "-c", "from exfm.cli.main import main; main()", "profile", *arguments]
     return subprocess.run(program, capture_output=True, text=True, check=False)
 
 
 def test_the_command_prints_draws_and_keeps_all_requests(served: LocalServing, bundle: Path, tmp_path: Path) -> None:
-    out = tmp_path / "made" / "trace.png"
-    done = trace(str(bundle), "--address", served.grpc_address, "--num-requests", "20", "--out", str(out))
+    out = tmp_path / "made" / "profile.png"
+    done = profile(str(bundle), "--address", served.grpc_address, "--num-requests", "20", "--out", str(out))
     assert done.returncode == 0, done.stderr
     for words in ("dense bottom", "embedding", "RPC service", "shard 1", "20 requests, one at a time"):
         assert words in done.stdout
@@ -128,14 +128,14 @@ def test_the_command_tells_nothing_of_a_ranker_that_serves_another_bundle(
     seal_bundle(
         other, name=old.name, schema=old.feature_schema, network=old.network, plan=old.plan, lineage={"copied": "once"}
     )
-    done = trace(str(other), "--address", served.grpc_address, "--out", str(tmp_path / "trace.png"))
+    done = profile(str(other), "--address", served.grpc_address, "--out", str(tmp_path / "profile.png"))
     assert done.returncode == 3
     assert "did not answer (FAILED_PRECONDITION)" in done.stderr
-    assert not (tmp_path / "trace.png").exists()
+    assert not (tmp_path / "profile.png").exists()
 
 
 def test_the_command_says_that_nobody_answers(bundle: Path, tmp_path: Path) -> None:
-    done = trace(str(bundle), "--address", "127.0.0.1:1", "--out", str(tmp_path / "trace.png"))
+    done = profile(str(bundle), "--address", "127.0.0.1:1", "--out", str(tmp_path / "profile.png"))
     assert done.returncode == 3
     assert done.stderr.startswith("exfm: 127.0.0.1:1 did not answer (UNAVAILABLE)")
     assert "\n" not in done.stderr.strip()

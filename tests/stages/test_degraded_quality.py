@@ -10,8 +10,8 @@ from stream import Stream
 from exfm.artifact.bundle import BundleManifest, seal_bundle
 from exfm.artifact.fallback_rows import FALLBACK_FILE
 from exfm.artifact.storage import Ref
-from exfm.bench.degraded import bench_degraded, losses
 from exfm.errors import BundleError
+from exfm_bench.degraded import bench_degraded, losses
 
 pytestmark = pytest.mark.slow
 

@@ -10,11 +10,13 @@ from typing import Annotated
 
 import typer
 
-from exfm.cli import bench, deployment, ingest, pipelines, serving, sharding, steps
+from exfm.cli import deployment, ingest, pipelines, serving, sharding, steps
+from exfm.cli.commands import Commands
 from exfm.environment import compute_environment
 from exfm.errors import ExfmError
 
 app = typer.Typer(
+    cls=Commands,
     help="Teach once, distil many, serve sharded.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -47,7 +49,6 @@ ingest.add_to(app)
 serving.add_to(app)
 deployment.add_to(app)
 sharding.add_to(app)
-bench.add_to(app)
 pipelines.add_to(app)
 
 

@@ -1,4 +1,4 @@
-"""`exfm serve`, `exfm score` and `exfm trace`: a bundle online and offline, and where its requests' time goes."""
+"""`exfm serve`, `exfm score` and `exfm profile`: a bundle online and offline, and where its requests' time goes."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the subcommands."""
     app.command("serve", rich_help_panel=PANEL)(serve)
     app.command("score", rich_help_panel=PANEL)(score)
-    app.command("trace", rich_help_panel=PANEL)(trace)
+    app.command("profile", rich_help_panel=PANEL)(profile)
 
 
 def serve(
@@ -58,27 +58,27 @@ def score(
         print(json.dumps(answer_request(folder, query), indent=2))
 
 
-def trace(
+def profile(
     bundle: BundleArgument,
-    address: Annotated[str, typer.Option(help="gRPC address of its ranker; else it is served here.")] = "",
+    address: Annotated[str, typer.Option(help="gRPC address of its ranker; empty: the bundle is served here.")] = "",
     query: Annotated[Path | None, typer.Option(help="A request in JSON form; else the bundle's golden one.")] = None,
     num_requests: Annotated[int, typer.Option(min=20, max=100_000, help="One at a time, after a warm-up.")] = 500,
     out: Annotated[
         str, typer.Option(help="The picture, PNG or SVG; every request's numbers go beside it.")
-    ] = "trace.png",
+    ] = "profile.png",
     root: RootOption = ".",
 ) -> None:
-    """Say which layer of ranker and shards takes how much of a request's latency and CPU time, and draw it."""
+    """Show how much of a request's latency and CPU time each layer of ranker and shards takes, and draw it."""
     from rich.console import Console
 
-    from exfm.bench.tracing.command import trace_requests
     from exfm.planning.telling.drawing import kind_of_drawing
     from exfm.registry.bundles import open_bundle
+    from exfm.report.breakdown.profile import profile_requests
 
     picture = writable(out)
     kind_of_drawing(picture)
     with open_bundle(bundle, root=root) as folder:
-        trace_requests(Console(), folder, query=query, address=address, num_requests=num_requests, out=picture)
+        profile_requests(Console(), folder, query=query, address=address, num_requests=num_requests, out=picture)
 
 
 def _say(line: str) -> None:

@@ -139,7 +139,7 @@ class CostModel(Config):
 
 DEFAULT_COSTS = CostModel(
     measured="2026-11-25, exfm's servers on 2 cores of an Intel Xeon at real-time priority beside other work, 12 loads "
-    "of 2 plans of exfm.bench.workload's model, by exfm.bench.calibration; bytes on the way are assumed, 10 Gbit/s",
+    "of 2 plans of exfm_bench.workload's model, by exfm_bench.calibration; bytes on the way are assumed, 10 Gbit/s",
     ranker_request_us=1_050.0,
     ranker_candidate_us=2.8,
     ranker=CallPrices(call_us=85.0, net_us=17.5, lookup_us=28.0, bag_ns=5.7, key_ns=0.0, byte_ns=1.76),

@@ -1,0 +1,125 @@
+"""`exfm bench`: an entry point of the group `exfm.commands`, with one subcommand a promise.
+
+What a subcommand needs is imported inside it, because `exfm --help` loads this module.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exfm.cli.output import writable
+
+MIN_WIDTH = 240
+"""Columns of the widest table: wrapped it cannot be read."""
+
+BundleFolder = Annotated[Path, typer.Argument(help="A bundle's folder.")]
+
+JoinedExamples = Annotated[str, typer.Option(help="Folder or URL of joined examples, ROOT/examples/joined of a run.")]
+
+NumExamples = Annotated[int, typer.Option(min=1, help="That are scored at least, the newest.")]
+
+
+app = typer.Typer(
+    name="bench",
+    help="Measure what the project promises, on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+@app.command()
+def planner(
+    num_seeds: Annotated[int, typer.Option(min=1, max=100, help="Of each made-up model.")] = 3,
+    requests_per_s: Annotated[
+        float, typer.Option(min=1, help="That servers are counted for, and ten times it.")
+    ] = 2000.0,
+) -> None:
+    """Time plans of 1,000 tables on 128 shards, and say how near the best they are; some minutes."""
+    from rich.console import Console
+
+    from exfm.planning.pricing.costs import DEFAULT_COSTS
+    from exfm_bench.planner import bench_planner
+
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
+    bench_planner(console, DEFAULT_COSTS, num_seeds=num_seeds, requests_per_s=requests_per_s)
+
+
+@app.command()
+def simulator(
+    num_rounds: Annotated[int, typer.Option(min=1, max=1000, help="Times that each load is measured.")] = 12,
+    num_requests: Annotated[int, typer.Option(min=100, max=1_000_000, help="A load, in all rounds together.")] = 3000,
+    seed: Annotated[int, typer.Option(min=0, help="Of requests, arrivals and the order of loads.")] = 0,
+    out: Annotated[str, typer.Option(help="File for the measured costs, as --costs of `exfm shard` takes it.")] = "",
+) -> None:
+    """Measure real servers on this machine, fit the simulator to some and judge it by others; some 20 minutes."""
+    from rich.console import Console
+
+    from exfm.artifact.manifest import write_json
+    from exfm.planning.pricing.costs import DEFAULT_COSTS
+    from exfm_bench.simulator import bench_simulator
+
+    if out:
+        writable(out)
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
+    costs = bench_simulator(console, DEFAULT_COSTS, num_rounds=num_rounds, num_requests=num_requests, seed=seed)
+    if out:
+        write_json(Path(out), costs.to_dict())
+        print(f"{out}: the measured costs")
+
+
+@app.command()
+def degraded(bundle: BundleFolder, examples: JoinedExamples, num_examples: NumExamples = 20_000) -> None:
+    """Say how much worse predictions are while a shard is away and answers are degraded."""
+    from rich.console import Console
+
+    from exfm.artifact.storage import ref_to
+    from exfm_bench.degraded import bench_degraded
+
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
+    bench_degraded(console, bundle, examples=ref_to(examples), num_examples=num_examples)
+
+
+@app.command()
+def precision(
+    bundle: BundleFolder,
+    examples: JoinedExamples,
+    num_examples: NumExamples = 20_000,
+    beside: Annotated[
+        Path | None,
+        typer.Option(help="Another bundle of the model, such as one with tables in fp32, to compare with."),
+    ] = None,
+) -> None:
+    """Say how good and how fast predictions are with dense layers in fp32, bf16 and int8, on this machine."""
+    from rich.console import Console
+
+    from exfm.artifact.storage import ref_to
+    from exfm_bench.precision import bench_precision
+
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
+    bench_precision(console, bundle, examples=ref_to(examples), num_examples=num_examples, beside=beside)
+
+
+@app.command()
+def serving(
+    out: Annotated[Path, typer.Option(help="Folder for the page, its picture and the raw numbers.")],
+    settings: Annotated[
+        Path | None, typer.Option(help="YAML file of what to measure, instead of what takes about an hour.")
+    ] = None,
+) -> None:
+    """Measure sharded beside unsharded serving on two cores of this machine: P50, P99 and CPU time, as ratios."""
+    from rich.console import Console
+
+    from exfm.config import read_yaml
+    from exfm_bench.serving.bench import PAGE, bench_serving
+    from exfm_bench.serving.config import ServingBenchConfig
+
+    writable(str(out / PAGE))
+    config = ServingBenchConfig.parse(read_yaml(settings) if settings else {}, source=str(settings))
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
+    bench_serving(console, config, out=out)

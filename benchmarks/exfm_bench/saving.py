@@ -1,0 +1,67 @@
+"""What `auto` saves against the whole model on every server, at equal load and latency."""
+
+import math
+import time
+from dataclasses import dataclass
+
+from exfm.planning.config import Demand
+from exfm.planning.planner import PLACINGS, make_plan
+from exfm.planning.pricing.costs import CostModel
+from exfm.planning.pricing.fleet import Fleet
+from exfm.planning.pricing.forecast import forecast
+from exfm.planning.pricing.offers import Offer, cheapest_fleet
+from exfm.planning.telling.comparison import compare
+from exfm_bench.large_models import Workload
+
+NODE_GIB = 256.0
+"""Memory of a shard: it holds the whole of each model."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """The whole model on every server, and `auto`'s plan that is no slower."""
+
+    workload: Workload
+    requests_per_s: float
+    p99_ms: float
+    """Of the whole models' servers at the usual utilisation: the objective of all others."""
+    whole: Fleet
+    auto: Offer
+    auto_p99_ms: float
+    auto_distance: float
+    """Of its cost above what no plan with shard servers costs less than, whatever its latency."""
+    seconds: float
+    """For `auto`'s plan, nearly all of it for simulations."""
+    cheapest_other: float
+    """Cost of the cheapest strategy but `auto` that meets the objective; `singular` aside, which is not rolled out."""
+
+
+def saved(workload: Workload, requests_per_s: float, costs: CostModel) -> Saving:
+    """Return what `auto` takes where whole models on every server set the latency.
+
+    Raises: PlanError if nothing meets it.
+    """
+    config = workload.settings("auto").model_copy(
+        update={"shard_memory_gib": NODE_GIB, "demand": Demand(requests_per_s=requests_per_s)}
+    )
+    singular = cheapest_fleet(PLACINGS["singular"](workload.statistics, config, costs), config, costs)
+    surely = config.model_copy(update={"demand": config.demand.confirming()})
+    p99_ms = forecast(singular.placement, singular.fleet, workload.schema, surely, costs).p99_ms
+    demand = config.demand.model_copy(update={"p99_ms": p99_ms})
+    config = config.model_copy(update={"demand": demand})
+    rows = compare(workload.schema, workload.statistics, config, costs)
+    start = time.perf_counter()
+    make_plan(workload.schema, workload.statistics, config, costs)
+    *others, auto = (row for row in rows if row.strategy != "singular")
+    assert auto.offer and auto.prediction and auto.distance is not None, "make_plan found one"  # noqa: PT018
+    return Saving(
+        workload=workload,
+        requests_per_s=requests_per_s,
+        p99_ms=p99_ms,
+        whole=singular.fleet,
+        auto=auto.offer,
+        auto_p99_ms=auto.prediction.p99_ms,
+        auto_distance=auto.distance,
+        seconds=time.perf_counter() - start,
+        cheapest_other=min((row.offer.fleet.cost for row in others if row.offer and row.meets), default=math.inf),
+    )

@@ -1,1 +1,0 @@
-"""A plain model and other servers' ways to serve it; programs of their own, which import nothing of exfm."""

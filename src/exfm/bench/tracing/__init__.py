@@ -1,1 +1,0 @@
-"""`exfm trace`: where requests' time goes, told, summed up and drawn."""
