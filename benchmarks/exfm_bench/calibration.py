@@ -25,7 +25,7 @@ SLOPE_WEIGHT = 0.1
 points leave open. Those of lookups, bags, keys and bytes weigh more: they were measured for themselves."""
 
 PRICES = ("call_us", "net_us", "lookup_us", "bag_ns", "key_ns", "byte_ns")
-"""Of one end of the calls, in the order of `_shard_amounts`."""
+"""Prices of one end of a call, in the order of `_shard_amounts`."""
 
 PAUSE_S = 1.0
 """Between two rounds, when they are replayed one after the other."""
@@ -33,7 +33,7 @@ PAUSE_S = 1.0
 
 @dataclass(frozen=True)
 class Predicted:
-    """What the simulator says of a measured point."""
+    """What the simulator predicts for a measured point."""
 
     p50_ms: float
     p90_ms: float
@@ -55,12 +55,12 @@ class ClientCosts:
     request_us: float
     candidate_us: float
     cold_us: float
-    """What a request takes more when the last one is long ago."""
+    """Extra time of a request after a long pause."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was found at the points measured."""
+    """The costs that fit the measured points."""
 
     costs: CostModel
     client: ClientCosts
@@ -119,11 +119,11 @@ def calibrate(
 
 
 COOLING_MS = (2.0, 4.0, 6.0, 8.0, 10.0, 13.0, 17.0, 22.0, 30.0, 50.0)
-"""That are tried."""
+"""Values that are tried for `cooling_ms`."""
 
 POSITIVE = ("network_latency_us", "spread")
 SHARES = ("ranker_before_share", "beside_share")
-"""What is searched for by simulation: by its logarithm, or its logit."""
+"""Parameters that a search by simulation fits: POSITIVE by their logarithm, SHARES by their logit."""
 
 
 def _parameters(costs: CostModel) -> Floats:

@@ -17,7 +17,7 @@ BundleFolder = Annotated[Path, typer.Argument(help="A bundle's folder.")]
 
 JoinedExamples = Annotated[str, typer.Option(help="Folder or URL of joined examples, ROOT/examples/joined of a run.")]
 
-NumExamples = Annotated[int, typer.Option(min=1, help="That are scored at least, the newest.")]
+NumExamples = Annotated[int, typer.Option(min=1, help="Examples to score, at least; the newest are taken.")]
 
 
 app = typer.Typer(
@@ -30,12 +30,12 @@ app = typer.Typer(
 
 @app.command()
 def planner(
-    num_seeds: Annotated[int, typer.Option(min=1, max=100, help="Of each made-up model.")] = 3,
+    num_seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds of each made-up model.")] = 3,
     requests_per_s: Annotated[
-        float, typer.Option(min=1, help="That servers are counted for, and ten times it.")
+        float, typer.Option(min=1, help="Load that fleets are planned for; once more for ten times as much.")
     ] = 2000.0,
 ) -> None:
-    """Time plans of 1,000 tables on 128 shards, and say how near the best they are; some minutes."""
+    """Time plans of 1,000 tables on 128 shards, and print how near the best they are; some minutes."""
     from rich.console import Console
 
     from exfm.planning.pricing.costs import DEFAULT_COSTS
@@ -49,8 +49,10 @@ def planner(
 @app.command()
 def simulator(
     num_rounds: Annotated[int, typer.Option(min=1, max=1000, help="Times that each load is measured.")] = 12,
-    num_requests: Annotated[int, typer.Option(min=100, max=1_000_000, help="A load, in all rounds together.")] = 3000,
-    seed: Annotated[int, typer.Option(min=0, help="Of requests, arrivals and the order of loads.")] = 0,
+    num_requests: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="Requests of each load, in all rounds.")
+    ] = 3000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of requests, arrivals and the order of loads.")] = 0,
     out: Annotated[str, typer.Option(help="File for the measured costs, as --costs of `exfm shard` takes it.")] = "",
 ) -> None:
     """Measure real servers on this machine, fit the simulator to some and judge it by others; some 20 minutes."""
@@ -72,7 +74,7 @@ def simulator(
 
 @app.command()
 def degraded(bundle: BundleFolder, examples: JoinedExamples, num_examples: NumExamples = 20_000) -> None:
-    """Say how much worse predictions are while a shard is away and answers are degraded."""
+    """Print how much worse predictions are while a shard is away and answers are degraded."""
     from rich.console import Console
 
     from exfm.artifact.storage import ref_to
@@ -93,7 +95,7 @@ def precision(
         typer.Option(help="Another bundle of the model, such as one with tables in fp32, to compare with."),
     ] = None,
 ) -> None:
-    """Say how good and how fast predictions are with dense layers in fp32, bf16 and int8, on this machine."""
+    """Print how good and how fast predictions are with dense layers in fp32, bf16 and int8, on this machine."""
     from rich.console import Console
 
     from exfm.artifact.storage import ref_to
@@ -108,7 +110,7 @@ def precision(
 def serving(
     out: Annotated[Path, typer.Option(help="Folder for the page, its picture and the raw numbers.")],
     settings: Annotated[
-        Path | None, typer.Option(help="YAML file of what to measure, instead of what takes about an hour.")
+        Path | None, typer.Option(help="YAML file of what to measure; the defaults take about an hour.")
     ] = None,
 ) -> None:
     """Measure sharded beside unsharded serving on two cores of this machine: P50, P99 and CPU time, as ratios."""

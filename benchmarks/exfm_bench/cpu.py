@@ -8,7 +8,7 @@ from pathlib import Path
 from exfm.errors import ConfigError
 
 _BUSY_FIELDS = (0, 1, 2, 5, 6)
-"""Of /proc/stat's first line: user, nice, system, irq, softirq. Stolen time is another machine's."""
+"""Fields of /proc/stat's first line: user, nice, system, irq, softirq. Stolen time belongs to another machine."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class CpuClock:
     """CPU seconds at one moment."""
 
     processes_s: tuple[float, ...]
-    """Of each process that was named."""
+    """CPU time of each process that was named."""
     machine_s: float
-    """Of all processes, in steps of the kernel's tick (10 ms)."""
+    """CPU time of all processes, in steps of the kernel's tick (10 ms)."""
 
     @classmethod
     def read(cls, pids: Sequence[int]) -> "CpuClock":

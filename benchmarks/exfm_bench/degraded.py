@@ -17,13 +17,13 @@ from exfm_bench.qualities import NewestExamples, about, add_columns, cells
 
 @dataclass(frozen=True)
 class Loss:
-    """What is left of the quality without some shards."""
+    """The quality of predictions while some shards are away."""
 
     shards: tuple[int, ...]
     tables: tuple[str, ...]
-    """Those with rows on these shards."""
+    """Tables with rows on these shards."""
     qualities: Mapping[str, Quality]
-    """By task."""
+    """Quality by task."""
 
 
 def bench_degraded(console: Console, bundle: Path, *, examples: Ref, num_examples: int) -> None:

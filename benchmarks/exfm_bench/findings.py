@@ -1,4 +1,4 @@
-"""What arXiv:2011.02084 found of sharded models, looked for by exfm's strategies on models like its own.
+"""Findings of arXiv:2011.02084 on sharded models, checked with exfm's strategies on models like its own.
 
 Its servers make a call for each net that a shard holds (`CostModel.calls`), so these are priced to do the same.
 """
@@ -16,7 +16,7 @@ from exfm_bench.large_models import Workload, drm1_like, drm3_like
 STRATEGIES: tuple[Strategy, ...] = ("one-shard", "capacity-balanced", "load-balanced", "nsbp")
 
 NUM_SHARDS = (2, 4, 8)
-"""On which the models are placed; every strategy on the most, but for one shard."""
+"""Numbers of shards of the plans; all strategies but `one-shard` are compared on the largest."""
 
 ROOM = 1.5
 """Memory of all shards over the bytes of all tables: each net by itself does not fill shards as evenly."""
@@ -41,11 +41,11 @@ class Findings:
     """Simulations of a model like DRM1, whose tables are all whole, and of one like DRM3, whose huge one is split."""
 
     by_strategy: Mapping[Strategy, Simulated]
-    """Of DRM1."""
+    """Simulations of the DRM1-like model."""
     whole: tuple[Simulated, ...]
-    """Of DRM1, balanced by load on more and more shards."""
+    """Simulations of the DRM1-like model, balanced by load on more and more shards."""
     split: tuple[Simulated, ...]
-    """The same of DRM3. By load its small tables are as even as can be, so that their places by chance do not count."""
+    """The same of the DRM3-like model. Balanced by load its small tables spread evenly, so chance does not count."""
 
     @property
     def one_shard_is_slowest(self) -> bool:

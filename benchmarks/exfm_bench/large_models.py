@@ -19,7 +19,7 @@ from exfm.schema import Schema
 
 Floats = npt.NDArray[np.float64]
 ENCODING: Encoding = "fp32"
-"""In which models take their bytes and fill their shards."""
+"""Encoding of all tables: it decides their bytes, and how full shards are."""
 Net = Literal["user", "item"]
 
 ZIPF = 1.05
@@ -34,7 +34,7 @@ class Workload:
     """A model, how requests use it, and a shard's memory that suits it."""
 
     name: str
-    """With the seed."""
+    """Name of the model, with its seed."""
     schema: Schema
     statistics: Statistics
     num_shards: int

@@ -28,7 +28,7 @@ class Outcome:
     """What a client saw; failed requests count for the time that they took."""
 
     latency_ms: Floats
-    """From when a request was due, or was sent in a closed loop, to when its answer was there."""
+    """From when a request was due, or was sent in a closed loop, to its response."""
     num_failed: int
 
 

@@ -22,7 +22,7 @@ NUM_MESSAGES = 300
 """Requests that differ; they come again in turn."""
 NUM_REDRAWN = 200
 NUM_PROBES, NUM_PROBING = 3, 100
-"""Times that a point's CPU time is measured to set its rate, and of how many requests."""
+"""A point's CPU time is measured NUM_PROBES times, each with NUM_PROBING requests, to set its rate."""
 NUM_WARMUP = 40
 """Requests before those that count, in each round."""
 
@@ -46,17 +46,17 @@ class Point:
 
 @dataclass(frozen=True)
 class Round:
-    """What was seen at a point at one time, after the warm-up."""
+    """Measurements of a point in one round, after the warm-up."""
 
     arrivals_s: Floats
     """When requests were due, those of the warm-up too."""
     latency_ms: Floats
-    """Of those that count."""
+    """Latency of the requests that count."""
     ranker_cpu_ms: float
     shard_cpu_ms: Floats
     """Shape [S]."""
     client_cpu_ms: float
-    """Of a mean request."""
+    """CPU time of the client for a mean request."""
     other_cores: float
     """Cores that other processes of the machine took meanwhile, in the mean."""
     num_failed: int

@@ -14,12 +14,12 @@ from exfm_bench.large_models import Workload, drm1_like, drm2_like, drm3_like, h
 from exfm_bench.torchrec_plans import TorchRecPlan, plan_by_torchrec
 
 REPEATS = 3
-"""Of each timed plan; the median counts."""
+"""Times that each plan is made; the median time counts."""
 
 FILLS = (0.90, 0.92, 0.95)
 SIGMAS = (1.5, 2.0)
 AUTO_REQUESTS_PER_S = 10_000.0
-"""That `auto` plans for where it is timed: replicas and copies of hot rows come with a load."""
+"""Load of the timed plan of `auto`, because it has replicas and copies of hot rows only under a load."""
 
 TIMED: tuple[Strategy, ...] = ("capacity-balanced", "load-balanced", "auto")
 
@@ -29,9 +29,9 @@ class Timed:
     """A plan by one strategy."""
 
     seconds: float
-    """Median of a few."""
+    """Median of REPEATS plans."""
     distance: float | None
-    """Of its bottleneck above the bound; None for `auto`, which balances nothing."""
+    """Distance of the bottleneck above its bound; None for `auto`, which balances nothing."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Placed:
     force more than the mean upon a shard."""
     torchrec: TorchRecPlan | str
     torchrec_distance: float | None
-    """Of the busiest shard of TorchRec's plan above exfm's bound, by exfm's cost model."""
+    """Distance of the busiest shard in TorchRec's plan above exfm's bound, by exfm's cost model."""
 
 
 def all_placed(num_seeds: int, costs: CostModel) -> Iterator[Placed]:

@@ -20,13 +20,13 @@ from exfm_bench.placement import Placed, all_placed
 from exfm_bench.saving import Saving, saved
 
 MOST_S = 1.0
-"""For a plan of 1,000 tables on 128 shards: the target."""
+"""Target: seconds for a plan of 1,000 tables on 128 shards, at most."""
 
 MOST_DISTANCE = 0.01
-"""Of a bottleneck above its bound, on instances that are at least 90 % full: the target."""
+"""Target: distance of a bottleneck above its bound, at most, on models that are at least 90 % full."""
 
 MIN_FULL = 0.899
-"""Of an instance that is 90 % full but for a row."""
+"""How full a model is that is 90 % full but for a row."""
 
 REPLANNED: tuple[Strategy, ...] = ("capacity-balanced", "load-balanced", "nsbp", "auto")
 

@@ -29,24 +29,24 @@ from exfm_bench.qualities import NewestExamples, about, add_columns, cells
 OTHERS: tuple[Precision, ...] = ("bf16", "int8")
 
 NUM_TURNS = 50
-"""In each of which every precision scores the golden request once."""
+"""Turns that count; in each, every precision scores the golden request once."""
 NUM_WARMUP = 5
-"""Turns before that do not count."""
+"""Turns of the warm-up, before those that count."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Of one precision, and one bundle's tables."""
+    """Quality and time of one precision of dense layers, with one bundle's tables."""
 
     precision: Precision
     tables: Encoding
-    """How the bundle keeps them."""
+    """Encoding of the bundle's tables."""
     largest_shift: float
-    """Of an example's score from the first one's."""
+    """Largest difference of an example's score from that of the first precision."""
     time_ratio: float
-    """Time that the golden request takes, over the first one's."""
+    """Time of the golden request, over its time in the first precision."""
     qualities: Mapping[str, Quality]
-    """By task."""
+    """Quality by task."""
 
 
 def bench_precision(

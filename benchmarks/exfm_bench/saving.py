@@ -24,14 +24,14 @@ class Saving:
     workload: Workload
     requests_per_s: float
     p99_ms: float
-    """Of the whole models' servers at the usual utilisation: the objective of all others."""
+    """P99 of servers with the whole model at the usual utilisation: the objective for all strategies."""
     whole: Fleet
     auto: Offer
     auto_p99_ms: float
     auto_distance: float
-    """Of its cost above what no plan with shard servers costs less than, whatever its latency."""
+    """Distance of `auto`'s cost above a lower bound on the cost of plans with shard servers, at any latency."""
     seconds: float
-    """For `auto`'s plan, nearly all of it for simulations."""
+    """Seconds to make `auto`'s plan, nearly all of them for simulations."""
     cheapest_other: float
     """Cost of the cheapest strategy but `auto` that meets the objective; `singular` aside, which is not rolled out."""
 

@@ -13,7 +13,7 @@ from exfm_bench.large_models import Workload, ten_terabytes
 
 REQUESTS_PER_S = (1e3, 1e5)
 UTILISATION = 0.6
-"""Of servers, at which their number is planned."""
+"""Utilisation of servers for which their number is planned."""
 NUM_REQUESTS = 20_000
 NUM_WARMUP = 2_000
 

@@ -27,10 +27,10 @@ from exfm_bench.slopes import SCENARIOS, Scenario, measure_slopes
 from exfm_bench.workload import GENERATED
 
 TOLERANCE = 0.15
-"""Of predicted P50 and P99: the target."""
+"""Target: the relative error of predicted P50 and P99, at most."""
 
 MOST_S = 30.0
-"""For 20,000 requests over 128 shards after a warm-up: the target."""
+"""Target: seconds to simulate 20,000 requests over 128 shards after a warm-up, at most."""
 
 FIRST_RATE = 50.0
 """Requests a second at which a point's CPU time is first measured, which then sets its rate."""

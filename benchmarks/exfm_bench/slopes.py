@@ -31,11 +31,11 @@ from exfm.serving.stream.frames import HEAD, Frame, answer_frame, ask_frame, rea
 Floats = npt.NDArray[np.float64]
 
 NUM_REQUESTS = 12
-"""Of each scenario, all different, so that their rows are not in a cache; the median counts."""
+"""Requests of each scenario, all different, so that their rows are not in a cache; the median counts."""
 TABLES_BYTES = 256 * 2**20
-"""Of each scenario together: more than caches hold."""
+"""Bytes of all tables of a scenario: more than caches hold."""
 SMALLEST_NETWORK = NetworkConfig(bottom_units=(), num_cross_layers=0, cross_rank=1, top_units=())
-"""Its time is part of what a candidate costs, so it should have none here."""
+"""A network with almost no work, because its time is part of what a candidate costs."""
 BUNDLE_ID = "0" * 64
 
 

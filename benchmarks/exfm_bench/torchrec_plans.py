@@ -24,15 +24,15 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TorchRecPlan:
-    """What TorchRec planned, measured by what it estimates itself and by exfm's cost model."""
+    """TorchRec's plan, measured by its own estimates and by exfm's cost model."""
 
     seconds: float
     own_distance: float
-    """Of its bottleneck above the bound, by its own estimate of each part's time."""
+    """Distance of its bottleneck above the bound, by TorchRec's estimate of each part's time."""
     exfm_own_distance: float | None
-    """Of the bottleneck that exfm's packing has for the same parts and estimates; None: none found."""
+    """Distance of the bottleneck of exfm's packing, for the same parts and estimates; None: no packing was found."""
     shard_cpu_s: Floats
-    """By exfm's cost model, of each shard."""
+    """CPU seconds of each shard for a request, by exfm's cost model."""
 
 
 def plan_by_torchrec(workload: Workload, costs: CostModel) -> TorchRecPlan | str:

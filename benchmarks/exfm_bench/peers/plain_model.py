@@ -1,4 +1,4 @@
-"""What one would write first: an nn.EmbeddingBag in fp32 for each feature, and the dense network beside it.
+"""A ranking model as PyTorch has it: an nn.EmbeddingBag in fp32 for each feature, and the dense network.
 
 It runs in other servers' environments too, so nothing of exfm is imported. It hashes ids and reads weights as exfm
 does, so that scores can be compared. Legend: B bags of one feature, N items, X all embeddings and dense features.

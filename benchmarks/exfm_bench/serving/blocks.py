@@ -16,12 +16,12 @@ Floats = npt.NDArray[np.float64]
 Statistic = Literal["p50_ms", "p99_ms", "cpu_ms"]
 
 STATISTICS: tuple[Statistic, ...] = ("p50_ms", "p99_ms", "cpu_ms")
-"""That servers are compared by."""
+"""Figures by which servers are compared."""
 
 Figure = Literal["p50_ms", "p99_ms", "cpu_ms", "shards_cpu_ms", "client_cpu_ms"]
 
 FIGURES: tuple[Figure, ...] = (*STATISTICS, "shards_cpu_ms", "client_cpu_ms")
-"""That are shown of each server."""
+"""Figures that are shown of each server."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Turn:
 
     latency_ms: Floats
     front_cpu_s: float
-    """Of the process that receives requests."""
+    """CPU time of the process that receives requests."""
     shards_cpu_s: float
-    """Of all others together."""
+    """CPU time of all other processes together."""
     client_cpu_s: float
     num_failed: int
 
@@ -54,9 +54,9 @@ class Block:
     p50_ms: float
     p99_ms: float
     cpu_ms: float
-    """Of its processes; the client's is not in it."""
+    """CPU time of all processes of the server, without the client's."""
     shards_cpu_ms: float
-    """Of these, the shards'."""
+    """CPU time of the shards among these processes."""
     client_cpu_ms: float
     num_requests: int
     num_failed: int
@@ -84,7 +84,7 @@ class Series:
 
     name: str
     starts: tuple[tuple[Block, ...], ...]
-    """By start of the server."""
+    """Blocks by start of the server."""
 
     @property
     def blocks(self) -> tuple[Block, ...]:

@@ -23,7 +23,7 @@ IN_FLIGHT = 4
 """Requests under way while a server's capacity or memory is measured, enough that its event loop never waits."""
 
 NUM_PROBES, NUM_PROBING = 3, 60
-"""Times that a capacity is measured, and of how many requests."""
+"""A capacity is measured NUM_PROBES times, each with NUM_PROBING requests."""
 
 
 def scores_of_message(answer: bytes) -> Floats:

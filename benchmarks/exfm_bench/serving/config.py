@@ -27,13 +27,13 @@ class Variant(Config):
     """A variant of sharded serving."""
 
     strategy: ShardedBy = "load-balanced"
-    """Of the planner; `one-shard` has one shard, whatever `num_shards` says."""
+    """Strategy of the planner; `one-shard` has one shard, whatever `num_shards` says."""
     num_shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] = 2
     """Shards, 1 to 64, each a process."""
     sums: SumsType = "fp32"
     """Precision of pooled embeddings in the shards' answers."""
     local_tables_mib: LocalTablesMib = 0
-    """Of items' tables that the ranker holds itself, in MiB; 0: none."""
+    """Items' tables that the ranker holds itself, in MiB; 0: none."""
 
     def __str__(self) -> str:
         """Return its name in tables."""
@@ -64,7 +64,7 @@ class Scenario(Config):
 
     model: ModelKind = "drm1"
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 512
-    """Of a request, 1 to 10,000."""
+    """Candidates of a request, 1 to 10,000."""
     loads: Annotated[tuple[Load, ...], Field(min_length=1)] = (0.0,)
     """Each a share of the unsharded server's capacity, below 1, in an open loop: requests are sent when due, and timed
     from then. 0: a closed loop, one request at a time."""
@@ -73,9 +73,9 @@ class Scenario(Config):
     """Shards, 1 to 64."""
     sums: Annotated[tuple[SumsType, ...], Field(min_length=1)] = ("fp32",)
     local_tables_mib: Annotated[tuple[LocalTablesMib, ...], Field(min_length=1)] = (0,)
-    """Of items' tables that the ranker holds itself, in MiB, 0 to 1,048,576."""
+    """Items' tables that the ranker holds itself, in MiB, 0 to 1,048,576; 0: none."""
     requests: Requests = 105
-    """Of a server in a block, 2 to 100,000, rounded up to a multiple of `turns`; a 99th percentile needs 100."""
+    """Requests to a server in a block, 2 to 100,000, rounded up to a multiple of `turns`; a P99 needs 100."""
 
     def variants(self) -> list[Variant]:
         """Return the different ones of all combinations."""
@@ -93,24 +93,24 @@ class Sweep(Config):
     """Tables of more and more rows under the same requests."""
 
     rows: tuple[Annotated[int, Field(ge=16, le=2**31)], ...] = (10_000, 300_000, 10_000_000)
-    """Of each table, 16 to 2**31, rising; the first is what others are compared with. Empty: no sweep."""
+    """Rows of each table, 16 to 2**31, rising; all others are compared with the first. Empty: no sweep."""
     num_tables: Annotated[int, Field(ge=1, le=1_000)] = 4
-    """All items', 1 to 1,000."""
+    """Tables of items, 1 to 1,000."""
     dim: Annotated[int, Field(ge=4, le=1_024, multiple_of=4)] = 32
     """Numbers a row, a multiple of 4, 4 to 1,024."""
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 512
-    """Of a request, 1 to 10,000: so many rows are read of each table."""
+    """Candidates of a request, 1 to 10,000; each reads one row of each table."""
     requests: Requests = 49
-    """Of a server in a block, 2 to 100,000, rounded up to a multiple of `turns`."""
+    """Requests to a server in a block, 2 to 100,000, rounded up to a multiple of `turns`."""
 
 
 class Memory(Config):
     """Requests to two shards, while the memory of all servers is read."""
 
     requests: Annotated[int, Field(ge=0, le=100_000_000)] = 100_000
-    """Up to 100,000,000, rounded up to a multiple of 50; 0: memory is not measured."""
+    """Requests, up to 100,000,000, rounded up to a multiple of 50; 0: memory is not measured."""
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 16
-    """Of a request, 1 to 10,000, of the sweep's models."""
+    """Candidates of a request, 1 to 10,000; the model is like those of the sweep."""
 
 
 class Peers(Config):
@@ -119,11 +119,11 @@ class Peers(Config):
     model: ModelKind | Literal["none"] = "drm3"
     """`none`: peers are left out."""
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 512
-    """Of a request, 1 to 10,000."""
+    """Candidates of a request, 1 to 10,000."""
     requests: Requests = 7
-    """Of a server in a block, 2 to 100,000, rounded up to a multiple of `turns`."""
+    """Requests to a server in a block, 2 to 100,000, rounded up to a multiple of `turns`."""
     strategy: ShardedBy = "nsbp"
-    """Of the shards beside them: two, or with `one-shard` one."""
+    """Strategy of exfm's shards beside the peers: two shards, or with `one-shard` one."""
     sums: SumsType = "fp16"
     """Precision of pooled embeddings in these shards' answers."""
     mlserver: str = ""
@@ -140,7 +140,7 @@ class ServingBenchConfig(Config):
     removed = {"cases": "it is called scenarios; rename it", "ways_at_once": "it is called variants_at_once; rename it"}
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of models, requests, arrivals and the order of blocks."""
+    """Seed of models, requests, arrivals and the order of blocks."""
     blocks: Annotated[int, Field(ge=6, le=10_000)] = 25
     """Times that each server is measured under each load, 6 to 10,000. Fewer than six of one start give no 95 %
     interval; four times as many, over four times the starts, halve it."""
@@ -155,8 +155,8 @@ class ServingBenchConfig(Config):
     distinct_requests: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Requests that differ, 1 to 10,000; they are sent in turn."""
     threads: Annotated[int, Field(ge=0, le=2)] = 0
-    """Of torch in each server that gets requests, 1 or 2. 0: the number with which the unsharded server is fastest in a
-    closed loop, measured before each scenario in about a minute."""
+    """Threads of torch in each server that gets requests, 1 or 2. 0: the number with which the unsharded server is
+    fastest in a closed loop, measured before each scenario in about a minute."""
     bytes_factor: Annotated[float, Field(gt=0, le=1)] = 0.0025
     """Bytes of tables, as a share of the 140 or 200 GiB (fp32) of the large models; more than 0, at most 1."""
     dim_factor: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -165,7 +165,7 @@ class ServingBenchConfig(Config):
     """Dense layers. `mlperf`: 3 crosses of rank 512 and 1024-1024-512-256 units, as MLPerf's DLRM-DCNv2. `small`: 2 of
     rank 32 and 128-64 units, so that what sharding costs stands out; the sweep has small ones."""
     dense_precision: Precision = "fp32"
-    """Of these layers in all of exfm's rankers, unsharded or not; other servers compute in fp32."""
+    """Precision of these layers in all of exfm's rankers, unsharded or not; other servers compute in fp32."""
     variants_at_once: Annotated[int, Field(ge=1, le=64)] = 4
     """Variants whose servers run at the same time, 1 to 64, beside two unsharded servers; the others follow. Each has a
     process for the ranker and for each shard."""

@@ -16,7 +16,7 @@ class Findings:
     """Where and how it was measured, and what came out."""
 
     facts: Mapping[str, str]
-    """Of the machine and its software."""
+    """Facts of the machine and its software."""
     config: ServingBenchConfig
     scenarios: tuple[Measured, ...]
     sweep: SweepFound | None

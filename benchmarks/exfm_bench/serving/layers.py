@@ -1,4 +1,4 @@
-"""Where a request's time goes at each server that is measured, so that what sharding costs has a name."""
+"""The breakdown of a mean request at each measured server: it names the layers that sharding costs."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,12 +16,11 @@ NUM_WARMUP = 3
 """Requests to each server before those that count."""
 
 NUM_ROUNDS, NUM_REQUESTS = 14, 3
-"""Times that each server comes in all starts together or, if that is more, MIN_ROUNDS in each, in an order drawn anew;
-and requests to it each time, one after another. The slowest and the fastest quarter of a start's have no part in the
-means. What a server does between two rounds, such as answering pings, is CPU time of its next request."""
+"""Rounds in all starts together (but at least MIN_ROUNDS in each start), and requests to each server in a round, one
+after another. Work of a server between two rounds, such as answering pings, counts as CPU time of its next request."""
 
 MIN_ROUNDS = 4
-"""Of a start, so that its middle half is some requests."""
+"""Rounds of a start, at least: the middle half of its requests is then several requests."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,9 @@ class MeanBreakdown:
     name: str
     """The server's."""
     wall_ms: Mapping[Group, float]
-    """Of the server that receives requests, and of its client: they add up to the latency."""
+    """Wall time of the server that receives requests, and of its client: the groups add up to the latency."""
     cpu_ms: Mapping[Group, float]
-    """Of that server and its shards."""
+    """CPU time of that server and its shards."""
     shard_ms: Mapping[Group, float]
     """Wall time of the shard that took longest in the mean of a start's requests: they add up to the time until its
     answer was there. Empty without shards."""

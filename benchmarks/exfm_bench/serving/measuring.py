@@ -19,10 +19,10 @@ from exfm_bench.workload import GeneratedModel, messages_of
 Say = Callable[[str], None]
 
 BASELINES = ("unsharded", "unsharded again (A/A)")
-"""Two servers of one kind: what their ratios are off 1 is chance."""
+"""Two servers of one kind: how far their ratios are from 1 is chance."""
 
 CHOOSING_BLOCKS, CHOOSING_REQUESTS = 9, 20
-"""In which the best number of threads is found."""
+"""Blocks, and requests of each, in which the best number of threads is found."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,20 @@ class Measured:
     scenario: Scenario
     load: float
     requests_per_s: float
-    """Of the open loop; 0 in a closed one."""
+    """Rate of the open loop; 0 in a closed loop."""
     threads: int
-    """Of torch, in each server that the client sends requests to."""
+    """Threads of torch in each server that the client sends requests to."""
     table_bytes: int
     unsharded: Series
     same: Series
-    """Of a second unsharded server."""
+    """Blocks of a second unsharded server."""
     sharded: tuple[tuple[Variant, Series], ...]
     score_differences: tuple[float, ...]
-    """Of each variant's scores from the unsharded server's, at most."""
+    """Largest difference of each variant's scores from the unsharded server's."""
     score_spread: float
     """Standard deviation of the unsharded server's scores."""
     layers: tuple[MeanBreakdown, ...]
-    """Where the time goes at the unsharded servers, then at the sharded ones, one request at a time."""
+    """Breakdowns of the unsharded servers, then of the sharded ones, one request at a time."""
 
 
 def measure_scenario(

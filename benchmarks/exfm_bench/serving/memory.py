@@ -17,10 +17,10 @@ from exfm_bench.serving.ratios import CONFIDENCE, Interval
 from exfm_bench.serving.servers import TWO_SHARDS, Bundles, serving
 
 ROWS = 10_000
-"""Of each table."""
+"""Rows of each table."""
 
 NUM_PARTS = 50
-"""Of all requests, after each of which memory is read."""
+"""Parts of all requests; after each part, memory is read."""
 
 NUM_SETTLING = 10
 """Parts before those that count: buffers, caches and the allocator's arenas find their size."""
@@ -37,7 +37,7 @@ class Grown:
     requests_a_part: int
     anonymous_bytes: tuple[int, ...]
     num_failed: int
-    """Of all requests."""
+    """Failed requests, of all."""
 
     @property
     def bytes_a_request(self) -> Interval:

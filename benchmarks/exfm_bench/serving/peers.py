@@ -29,7 +29,7 @@ from exfm_bench.serving.starts import NUM_SCORED, take_series
 from exfm_bench.serving.targets import MIN_BLOCKS
 
 FASTER, SMALLER = 4.0, 3.5
-"""Times that sharded serving is to be as fast as KServe's own server, tuned, and its tables as small: the targets."""
+"""Targets: how many times as fast as KServe's own server, tuned, sharded serving is, and its tables as small."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class PeersFound:
     missing: tuple[str, ...]
     """Peers that are not installed or did not start, and why."""
     layers: tuple[MeanBreakdown, ...]
-    """Of exfm's servers: the unsharded ones, then the sharded."""
+    """Breakdowns of exfm's servers: the unsharded ones, then the sharded."""
     score_differences: tuple[float, ...]
-    """Of each peer's scores from the unsharded server's, at most: fp32 against int8."""
+    """Largest difference of each peer's scores from the unsharded server's: fp32 against int8."""
     fp32_bytes: int
-    """Of the peers' tables."""
+    """Bytes of the peers' tables."""
     int8_bytes: int
 
     @property

@@ -17,17 +17,17 @@ from exfm_bench.serving.config import Variant
 from exfm_bench.workload import GeneratedModel
 
 NUM_CORES = 2
-"""That all servers share."""
+"""Cores that all servers share."""
 
 DEADLINE_MS = 20_000
-"""Of a request: what is late shall be seen as late, not fail."""
+"""Deadline of a request, so long that a late response is measured and does not fail."""
 
 ROOM, ROOM_BY_NET = 1.5, 2.0
 """Memory of all shards over the bytes of all tables. With 1.5 two shards of a DRM3-like model split its largest table;
 `nsbp` needs more, because one of two shards may hold nearly everything."""
 
 ONE_SHARD = Variant(strategy="one-shard", num_shards=1)
-"""How the tables of an unsharded server lie, too."""
+"""The placement of an unsharded server, too."""
 
 TWO_SHARDS = Variant()
 """The sharded variant of the sweep and of the memory measurement."""

@@ -18,18 +18,18 @@ NUM_SCORED = 10
 """Requests whose scores are compared."""
 
 OPEN_REQUESTS = 20
-"""Of a part of a block in an open loop, at least, or it is one: its queue begins empty, and needs time to build up."""
+"""Requests of a part of a block in an open loop, at least: its queue begins empty, and needs time to build up."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """How a block's requests come."""
+    """How a block's requests are divided into parts."""
 
     num_parts: int
     num_timed: int
     """Requests of a part that count."""
     num_warmup: int
-    """Those before them."""
+    """Requests before those that count."""
 
     @classmethod
     def of(cls, num_requests: int, config: ServingBenchConfig, *, is_open: bool) -> Self:
@@ -58,9 +58,9 @@ class Running:
     client: Client
     servers: Sequence[Server]
     addresses: Sequence[tuple[str, str]]
-    """Their names and gRPC addresses."""
+    """Name and gRPC address of each server."""
     scores: Sequence[Floats]
-    """Each server's, of the messages that are scored."""
+    """Scores of each server for the messages whose scores are compared."""
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from exfm_bench.serving.servers import ONE_SHARD, TWO_SHARDS, Bundles
 from exfm_bench.serving.starts import NUM_SCORED, Arm, started, take_series
 
 FLAT = 1.05
-"""Of the median latency with the most rows over that with the fewest, at most: a threshold of ours."""
+"""Median latency with the most rows over that with the fewest, at most, to be called flat; chosen here."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SweepFound:
     threads: int
     sizes: Sequence[Swept]
     same: Series
-    """Of a second unsharded server of the fewest rows: what its ratios are off 1 is chance."""
+    """Blocks of a second unsharded server with the fewest rows: how far its ratios are from 1 is chance."""
 
     @classmethod
     def of(cls, taken: Sequence[Series], *, table_bytes: Mapping[int, int], threads: int) -> Self:

@@ -1,4 +1,4 @@
-"""What was found, as tables: of a page (Markdown) and of a terminal."""
+"""The findings as tables, for a page (Markdown) and for a terminal."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ class Target:
     """A ratio to the unsharded server, at most."""
 
     candidates: tuple[int, ...]
-    """Of the requests that the target is for."""
+    """Candidates of the requests that the target is for."""
     statistic: Statistic
     most: float
 
@@ -27,10 +27,10 @@ TARGETS = (
 """P50 and P99 within what Lui et al. (arXiv:2011.02084) report of their best configuration."""
 
 MIN_BLOCKS, MIN_STARTS = 25, 5
-"""Below which nothing is resolved: of few starts, two servers of one kind may be alike by luck."""
+"""Blocks and starts that resolve a target, at least: in few starts, two servers of one kind may be alike by luck."""
 
 MIN_REQUESTS_P99 = 100
-"""Of a block, below which its 99th percentile is little but its slowest request."""
+"""Requests of a block that resolve a P99, at least: of fewer, P99 is nearly the slowest request."""
 
 
 @dataclass(frozen=True)
