@@ -127,11 +127,12 @@ def test_a_missing_bundle_or_query_is_named(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ("shard: {grpc_port: 9000}", "shard.grpc_port: all servers listen on loopback"),
+        ("shard: {listen: {grpc_port: 9000}}", "shard.listen: all servers listen on loopback"),
         (
-            "{ranker: {host: 0.0.0.0, http_port: 80}, shard: {stream_port: 1}}",
-            "ranker.host, ranker.http_port, shard.stream_port: all servers listen on loopback",
+            "{ranker: {listen: {host: 0.0.0.0}}, shard: {listen: {stream_port: 1}}}",
+            "ranker.listen, shard.listen: all servers listen on loopback",
         ),
+        ("shard: {grpc_port: 9000}", "shard: grpc_port is no longer a setting: set listen.grpc_port"),
         ("shards: {sums: fp16}", "shards: Extra inputs are not permitted"),
         ("shard: {sums: fp12}", "shard.sums: Input should be 'fp32' or 'fp16'"),
         ("shard: {sums: rows}", "shard.sums: rows no longer travel; set fp32 or fp16"),

@@ -116,7 +116,7 @@ def test_servers_get_the_settings_of_their_way(monkeypatch: pytest.MonkeyPatch, 
     variant = Variant(sums="fp16", local_tables_mib=16)
     with serving(tmp_path, threads=2, precision="bf16", variant=variant):
         [(ranker, shard)] = started
-    assert (ranker.local_tables_mib, ranker.torch_threads, ranker.dense_precision) == (16, 2, "bf16")
+    assert (ranker.shards.local_tables_mib, ranker.torch_threads, ranker.dense_precision) == (16, 2, "bf16")
     assert (shard.sums, shard.torch_threads) == ("fp16", 1)
 
 

@@ -13,6 +13,7 @@ from exfm.deploy.observation import observe
 from exfm.deploy.release import Release
 from exfm.deploy.rollout import roll_out
 from exfm.errors import CapacityError
+from exfm.models.config import ShardsConfig
 from simulated_cluster import SimulatedCluster, node
 
 Make = Callable[[int], Release]
@@ -61,7 +62,7 @@ def test_servers_whose_settings_change_are_counted_and_others_not(release: Make,
 
 
 def test_what_rankers_hold_is_asked_of_quotas_and_nodes(release: Make) -> None:
-    holding = DeployConfig(ranker=RankerResources(local_tables_mib=3_072))
+    holding = DeployConfig(ranker=RankerResources(shards=ShardsConfig(local_tables_mib=3_072)))
     mounted = release(1).model_copy(update={"uri": "pvc://models/students"})
     assert forecast(mounted, nothing_there(), holding, room()).added_bytes == (5 + 2 * 3) * GIB + 7 * 2**20
     small = room(nodes=[node(name, cpu="64", memory="3Gi") for name in ("one", "two", "three")])

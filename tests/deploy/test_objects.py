@@ -11,6 +11,7 @@ from exfm.deploy.objects import Object, ranker_object, release_objects, settings
 from exfm.deploy.release import History, Release, choose_version, make_release, served_uri, switched
 from exfm.deploy.render import to_yaml
 from exfm.errors import BundleError, ConfigError
+from exfm.models.config import ShardsConfig
 from exfm.serving.config import RankerConfig
 
 Make = Callable[[int], Release]
@@ -55,6 +56,18 @@ def test_a_history_of_an_earlier_release_is_read_without_settings_that_are_gone(
     assert History.read(json.dumps(earlier), source="annotation") == history
 
 
+def test_a_history_of_the_release_before_keeps_what_its_rankers_were_told_of_shards(release: Make) -> None:
+    told = RankerResources(shards=ShardsConfig(when_shard_fails="degrade", local_tables_mib=40))
+    mounted = release(1).model_copy(update={"uri": "pvc://models/students"})
+    history = history_of(mounted, DeployConfig(ranker=told))
+    earlier = json.loads(history.text())
+    [switch] = earlier["switches"]
+    of_shards = switch["settings"]["ranker"].pop("shards")
+    switch["settings"]["when_shard_fails"] = of_shards.pop("when_shard_fails")
+    switch["settings"]["ranker"] |= of_shards
+    assert History.read(json.dumps(earlier), source="annotation") == history
+
+
 def test_a_history_with_settings_that_never_were_is_refused(release: Make) -> None:
     damaged = json.loads(history_of(release(1)).text())
     damaged["switches"][0]["settings"]["ranker"]["cash_mib"] = 1
@@ -63,7 +76,7 @@ def test_a_history_with_settings_that_never_were_is_refused(release: Make) -> No
 
 
 def test_rankers_degrade_where_the_settings_say_so_and_are_replaced_for_it(release: Make, config: DeployConfig) -> None:
-    degrading = config.model_copy(update={"when_shard_fails": "degrade"})
+    degrading = DeployConfig(ranker=RankerResources(shards=ShardsConfig(when_shard_fails="degrade")))
     before, after = (ranker_object(history_of(release(12), settings)) for settings in (config, degrading))
     assert "--when-shard-fails=degrade" in predictor(after)["model"]["args"]
     assert settings_of(after) != settings_of(before)
@@ -138,7 +151,7 @@ def test_there_are_as_many_rankers_as_the_plan_or_the_settings_want(release: Mak
 
 
 def test_a_ranker_has_memory_for_the_tables_that_it_is_told_to_hold(release: Make) -> None:
-    config = DeployConfig(ranker=RankerResources(overhead_mib=500, local_tables_mib=40))
+    config = DeployConfig(ranker=RankerResources(overhead_mib=500, shards=ShardsConfig(local_tables_mib=40)))
     hot = release(1).model_copy(update={"ranker_bytes": 2**20 + 1, "uri": "pvc://models/students"})
     model = predictor(ranker_object(history_of(hot, config)))["model"]
     assert model["args"][-1] == "--local-tables-mib=40"
@@ -148,14 +161,14 @@ def test_a_ranker_has_memory_for_the_tables_that_it_is_told_to_hold(release: Mak
 
 
 def test_tables_for_rankers_of_a_bundle_that_is_copied_in_parts_are_refused(release: Make) -> None:
-    config = DeployConfig(ranker=RankerResources(local_tables_mib=40))
+    config = DeployConfig(ranker=RankerResources(shards=ShardsConfig(local_tables_mib=40)))
     with pytest.raises(ConfigError, match=r"local_tables_mib is 40, but of s3://bucket/bundle/students-1 a ranker has"):
         history_of(release(1), config)
 
 
-def test_a_ranker_may_be_told_to_hold_as_much_as_it_may_hold() -> None:
-    mine, servers = (kind.model_fields["local_tables_mib"] for kind in (RankerResources, RankerConfig))
-    assert (mine.default, mine.metadata) == (servers.default, servers.metadata)
+def test_what_a_deployment_tells_a_ranker_of_its_shards_is_the_rankers_own_model() -> None:
+    deployed, served = (kind.model_fields["shards"] for kind in (RankerResources, RankerConfig))
+    assert deployed.annotation is served.annotation is ShardsConfig
 
 
 def test_a_claim_is_mounted_and_nothing_is_copied(release: Make, config: DeployConfig) -> None:

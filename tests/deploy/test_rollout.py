@@ -18,6 +18,7 @@ from exfm.deploy.rollout import collect, remove, roll_out
 from exfm.deploy.stage import roll_back
 from exfm.deploy.status import deployed
 from exfm.errors import CapacityError, ConfigError, DeployError, RolloutError
+from exfm.models.config import ShardsConfig
 from simulated_cluster import KilledError, Pod, SimulatedCluster, node, of_model
 
 Make = Callable[[int], Release]
@@ -662,7 +663,7 @@ def test_a_rollout_that_a_quota_cannot_hold_makes_nothing(release: Make, config:
 
 
 def test_a_rollout_whose_rankers_would_not_find_their_tables_makes_nothing(release: Make) -> None:
-    keeping = DeployConfig(ranker=RankerResources(local_tables_mib=40))
+    keeping = DeployConfig(ranker=RankerResources(shards=ShardsConfig(local_tables_mib=40)))
     cluster = SimulatedCluster()
     with pytest.raises(ConfigError, match=r"local_tables_mib is 40, but of s3://"):
         deploy(cluster, release(1), keeping)

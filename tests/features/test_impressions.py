@@ -122,7 +122,7 @@ def test_an_id_that_is_no_text_is_written_with_a_mark_in_the_place_of_what_is_no
     ("schema", "message"),
     [
         (changed(event_time={"column": "time", "kind": "ordinal"}), "event_time 'time' is ordinal"),
-        (SCHEMA, "domain 'domain' is no feature.*`log_domain`"),
+        (SCHEMA, "domain 'domain' is no feature.*`request_log.domain`"),
         (changed(domain="user_id"), "domain 'user_id' is no single string"),
         (changed(domain="words"), "domain 'words' is no single string"),
         (changed(domain="age"), "domain 'age' is no single string"),

@@ -130,6 +130,13 @@ def test_values_that_are_gone_are_refused_with_what_to_do(value: str, remedy: st
         templated(value)
 
 
+def test_settings_that_are_gone_are_refused_with_their_new_names() -> None:
+    with pytest.raises(AssertionError, match=r"ranker\.settings\.max_ids is no longer a setting: set limits\.max_ids"):
+        templated("ranker.settings.max_ids=500")
+    with pytest.raises(AssertionError, match=r"shard\.settings\.lame_duck_s .*: set shutdown\.lame_duck_s"):
+        templated("shard.settings.lame_duck_s=17")
+
+
 def test_each_kind_of_server_keeps_its_own_image_where_it_is_renamed(tmp_path: Path) -> None:
     images = [{"name": "exfm-serving", "newName": "registry.example/exfm-serving"}]
     objects = kustomized(overlay(tmp_path / "o", resources=STANDALONE, components=["gpu"], images=images))

@@ -129,12 +129,12 @@ def test_servers_know_their_arguments(name: str) -> None:
 def test_servers_know_their_settings_and_end_within_their_grace_period() -> None:
     for kind, key in ((RankerConfig, "ranker.yaml"), (ShardConfig, "shard.yaml")):
         config = kind.parse(yaml.safe_load(SETTINGS[key]), source=key)
-        assert config.lame_duck_s + config.drain_s < deploy.GRACE_PERIOD_S
+        assert config.shutdown.lame_duck_s + config.shutdown.drain_s < deploy.GRACE_PERIOD_S
 
 
 def test_every_client_of_a_ranker_connects_anew_while_it_still_answers() -> None:
     config = RankerConfig.parse(yaml.safe_load(SETTINGS["ranker.yaml"]), source="ranker.yaml")
-    assert 2 * config.max_connection_age_s <= config.lame_duck_s
+    assert 2 * config.limits.max_connection_age_s <= config.shutdown.lame_duck_s
 
 
 def test_what_a_ranker_logs_by_default_fits_its_pods_tmp() -> None:
@@ -142,7 +142,7 @@ def test_what_a_ranker_logs_by_default_fits_its_pods_tmp() -> None:
     (mount,) = (mount for mount in spec["containers"][0]["volumeMounts"] if mount["mountPath"] == "/tmp")
     (volume,) = (volume for volume in spec["volumes"] if volume["name"] == mount["name"])
     assert not mount.get("readOnly")
-    assert RankerConfig().log_max_mib < int(volume["emptyDir"]["sizeLimit"].removesuffix("Mi"))
+    assert RankerConfig().request_log.max_mib < int(volume["emptyDir"]["sizeLimit"].removesuffix("Mi"))
 
 
 def test_deploy_and_manifests_mean_the_same_by_a_name() -> None:

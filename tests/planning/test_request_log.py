@@ -168,7 +168,9 @@ def test_a_trace_of_an_earlier_release_is_refused(schema: Schema, tmp_path: Path
     (tmp_path / "students-1").mkdir()
     for name in ("manifest.json", "requests-0000.safetensors"):
         (tmp_path / "students-1" / name).touch()
-    with pytest.raises(DataError, match=r"traces are no longer read; let a ranker log requests \(`log_folder`\)"):
+    with pytest.raises(
+        DataError, match=r"traces are no longer read; let a ranker log requests \(`request_log.folder`\)"
+    ):
         LoggedRequests.find(tmp_path, schema)
 
 

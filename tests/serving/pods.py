@@ -151,7 +151,7 @@ class Pods:
         *,
         host: str,
         port: int,
-        settings: dict[str, int | float | str] | None = None,
+        settings: dict[str, Any] | None = None,
         arguments: Sequence[str] = (),
     ) -> Pod:
         http_port, grpc_port, stream_port = free_ports(3)

@@ -21,7 +21,7 @@ from exfm.errors import (
 )
 from exfm.models.lookup import LookupBags
 from exfm.serving.call import Deadline
-from exfm.serving.config import RankerConfig
+from exfm.serving.config import BreakerConfig
 from exfm.serving.ranker.breaker import Breaker, GuardedShard, Pass
 from exfm.serving.ranker.link import NetBags, NetSums, ShardCall, ShardId, ShardLink
 from exfm.serving.ranker.shards import TURNS_TO_SEND, ask_all
@@ -149,7 +149,7 @@ def ask_often(
 ) -> Sequence[NetSums | Exception | None]:
     """Return what comes of asking a shard behind a breaker of 3 failures, one request after another."""
 
-    config = RankerConfig(breaker_failures=3, breaker_pause_ms=60_000, breaker_patience_ms=patience_ms)
+    config = BreakerConfig(failures=3, pause_ms=60_000, patience_ms=patience_ms)
 
     async def ask() -> list[NetSums | Exception | None]:
         shard = GuardedShard(link, config=config)
@@ -283,7 +283,7 @@ def test_requests_are_on_their_way_before_this_server_computes() -> None:
             return SUMS
 
     async def ask() -> tuple[list[NetSums | None], list[int]]:
-        shards = [GuardedShard(SendingLink(None), config=RankerConfig()) for _ in range(4)]
+        shards = [GuardedShard(SendingLink(None), config=BreakerConfig()) for _ in range(4)]
         return await ask_all(
             shards, [BAGS] * 4, deadline=Deadline.after(1), meanwhile=lambda: list(sent), may_miss=False
         )
@@ -312,7 +312,7 @@ def test_a_shard_is_to_blame_for_a_request_that_is_broken_off_at_its_deadline_al
     before = missing()
 
     async def ask() -> None:
-        config = RankerConfig(breaker_failures=3, breaker_pause_ms=60_000, breaker_patience_ms=0)
+        config = BreakerConfig(failures=3, pause_ms=60_000, patience_ms=0)
         shard = GuardedShard(link, config=config)
         for _ in range(4):
             deadline = Deadline(at_s=time.monotonic() + left_s, allowed_ms=allowed_ms)
@@ -328,7 +328,7 @@ def test_a_shard_is_to_blame_for_a_request_that_is_broken_off_at_its_deadline_al
 def test_a_probe_whose_request_is_broken_off_is_followed_by_another() -> None:
     async def ask() -> NetSums:
         link = ScriptedLink(ShardUnavailableError("away"), None)
-        shard = GuardedShard(link, config=RankerConfig(breaker_failures=1, breaker_pause_ms=10))
+        shard = GuardedShard(link, config=BreakerConfig(failures=1, pause_ms=10))
         with pytest.raises(ShardUnavailableError):
             await shard.sums(ShardCall(BAGS, Deadline.after(1)))
         await asyncio.sleep(0.02)

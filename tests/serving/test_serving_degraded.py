@@ -52,7 +52,7 @@ def start(bundle: Path, pods: Pods) -> Callable[..., Servers]:
         ranker = pods.ranker(
             bundle,
             [shard.lookup_address for shard in shards],
-            settings={"when_shard_fails": "degrade", "breaker_pause_ms": 200, **settings},
+            settings={"shards": {"when_shard_fails": "degrade"}, "breaker": {"pause_ms": 200}, **settings},
         )
         ranker.wait_until_ready()
         return Servers(ranker, shards)
@@ -126,7 +126,7 @@ def test_without_any_shard_answers_are_the_fallback_rows(start: Callable[..., Se
 def test_a_stopped_shard_degrades_within_its_budget_and_after_some_failures_at_once(
     start: Callable[..., Servers],
 ) -> None:
-    servers = start(shard_budget=0.25, breaker_failures=2, breaker_pause_ms=5_000)
+    servers = start(deadlines={"shard_budget": 0.25}, breaker={"failures": 2, "pause_ms": 5_000})
     stopped = servers.shards[1].server.process
     stopped.send_signal(signal.SIGSTOP)
     body = make_request() | {"parameters": {"timeout": 4_000_000}}
@@ -183,11 +183,11 @@ def test_a_bundle_without_fallback_rows_cannot_be_served_degraded(
     ranker = pods.ranker(
         old,
         ["127.0.0.1:1", "127.0.0.1:1"],
-        settings={"when_shard_fails": "fail"},
+        settings={"shards": {"when_shard_fails": "fail"}},
         arguments=["--when-shard-fails=degrade"],  # as a deployment says it
     )
     assert ranker.exit_code() == 2
     assert ranker.lines()[-1] == (
-        "error: when_shard_fails is 'degrade', but bundle 'students' has no fallback rows: "
+        "error: shards.when_shard_fails is 'degrade', but bundle 'students' has no fallback rows: "
         "export it again, or set 'fail'"
     )

@@ -21,7 +21,7 @@ from exfm.artifact.bundle import BundleManifest, tables_file
 from exfm.errors import BundleError, ConfigError, DeadlineError, ServingError, ShardUnavailableError
 from exfm.serving.bundle_part import read_manifest, verify_files
 from exfm.serving.client import ask
-from exfm.serving.config import Address, Device, RankerConfig, ShardConfig
+from exfm.serving.config import Address, Device, RankerConfig, ShardConfig, ShutdownConfig
 from exfm.serving.local import LocalServing, serve_local
 from exfm.serving.processes import Start, claim_ports
 
@@ -119,7 +119,9 @@ def test_servers_are_left_the_time_to_stop_that_their_settings_give_them(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, start_server: Start
 ) -> None:
     monkeypatch.setattr("exfm.serving.local.STOP_TIMEOUT_S", 2.0)
-    with serve_local(bundle, ranker=RankerConfig(lame_duck_s=4, drain_s=0), start=start_server) as serving:
+    with serve_local(
+        bundle, ranker=RankerConfig(shutdown=ShutdownConfig(lame_duck_s=4, drain_s=0)), start=start_server
+    ) as serving:
         process = serving.servers[0].process
     assert process.returncode == 0
 

@@ -20,6 +20,9 @@ pytestmark = pytest.mark.slow
 SHARD_BYTES = 16 * 1024
 """Room for the golden query's sums, and for what 250 candidates ask, but not for their sums."""
 
+SMALL = {"limits": {"max_message_bytes": SHARD_BYTES}}
+ONE_FAILURE = {"breaker": {"failures": 1}}
+
 
 def start(
     bundle: Path, pods: Pods, *, ranker: dict[str, Any] | None = None, shard: dict[str, Any] | None = None
@@ -42,7 +45,7 @@ def refusals(ranker: Pod, body: dict[str, Any]) -> list[str]:
 
 
 def test_more_values_than_max_ids_are_refused(bundle: Path, pods: Pods) -> None:
-    ranker = start(bundle, pods, ranker={"max_ids": 500})
+    ranker = start(bundle, pods, ranker={"limits": {"max_ids": 500}})
     for message in refusals(ranker, make_request(num_candidates=[130])):
         assert "max_ids is 500: ask in parts" in message
     by_rest, by_grpc = refusals(ranker, make_request(num_candidates=[1_000]))
@@ -52,7 +55,7 @@ def test_more_values_than_max_ids_are_refused(bundle: Path, pods: Pods) -> None:
 
 
 def test_more_typed_items_than_are_allowed_are_refused_before_they_are_looked_at(bundle: Path, pods: Pods) -> None:
-    ranker = start(bundle, pods, ranker={"max_candidates": 20, "max_ids": 50})
+    ranker = start(bundle, pods, ranker={"limits": {"max_candidates": 20, "max_ids": 50}})
     assert len(ask(ranker.rest_url, "students", typed_request())["outputs"]) == 2
     with pytest.raises(RequestError, match="the request has 21 candidates; max_candidates is 20: ask in parts"):
         ask(ranker.rest_url, "students", {"items": [None] * 21})
@@ -61,7 +64,7 @@ def test_more_typed_items_than_are_allowed_are_refused_before_they_are_looked_at
 
 
 def test_a_body_larger_than_max_message_bytes_is_refused(bundle: Path, pods: Pods) -> None:
-    ranker = start(bundle, pods, ranker={"max_message_bytes": 4_096})
+    ranker = start(bundle, pods, ranker={"limits": {"max_message_bytes": 4_096}})
     body = make_request() | {"id": "a" * 4_096}
     assert len(json.dumps(body)) > 4_096
     with pytest.raises(RequestError, match="the body is larger than max_message_bytes, 4096 B"):
@@ -84,7 +87,7 @@ def test_a_message_that_would_become_gigabytes_is_refused_unread(bundle: Path, p
 
 
 def test_what_asks_too_much_of_a_shard_is_the_clients_error_and_no_shards_failure(bundle: Path, pods: Pods) -> None:
-    ranker = start(bundle, pods, ranker={"breaker_failures": 1}, shard={"max_message_bytes": SHARD_BYTES})
+    ranker = start(bundle, pods, ranker=ONE_FAILURE, shard=SMALL)
     for _ in range(3):
         for message in refusals(ranker, make_request(num_candidates=[250])):
             assert f"max_message_bytes is {SHARD_BYTES}" in message
@@ -95,7 +98,7 @@ def test_what_asks_too_much_of_a_shard_is_the_clients_error_and_no_shards_failur
 
 
 def test_what_a_shard_does_not_even_read_is_refused_alone(bundle: Path, pods: Pods) -> None:
-    ranker = start(bundle, pods, ranker={"breaker_failures": 1}, shard={"max_message_bytes": SHARD_BYTES})
+    ranker = start(bundle, pods, ranker=ONE_FAILURE, shard=SMALL)
 
     def ask_too_much() -> None:
         for message in refusals(ranker, make_request(num_candidates=[2_000])):
@@ -113,7 +116,7 @@ def test_what_a_shard_does_not_even_read_is_refused_alone(bundle: Path, pods: Po
 
 
 def test_an_answer_too_large_for_the_ranker_is_refused_alone(bundle: Path, pods: Pods) -> None:
-    ranker = start(bundle, pods, ranker={"breaker_failures": 1, "max_message_bytes": SHARD_BYTES})
+    ranker = start(bundle, pods, ranker=ONE_FAILURE | SMALL)
     for _ in range(3):
         for message in refusals(ranker, make_request(num_candidates=[500])):
             assert str(SHARD_BYTES) in message
@@ -125,7 +128,9 @@ def test_an_answer_too_large_for_the_ranker_is_refused_alone(bundle: Path, pods:
 
 def test_a_ranker_whose_scores_nobody_compared_yet_answers_none(bundle: Path, pods: Pods) -> None:
     shard = pods.shard(bundle, 0)
-    ranker = pods.ranker(bundle, [shard.lookup_address, "127.0.0.1:1"], settings={"when_shard_fails": "degrade"})
+    ranker = pods.ranker(
+        bundle, [shard.lookup_address, "127.0.0.1:1"], settings={"shards": {"when_shard_fails": "degrade"}}
+    )
     wait_for(lambda: any("not ready since" in line for line in ranker.lines()))
     with pytest.raises(ShardUnavailableError, match="students is not ready"):
         ranker.ask()

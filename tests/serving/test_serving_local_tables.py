@@ -39,7 +39,7 @@ def start(bundle: Path, pods: Pods) -> Callable[..., Pod]:
     def start_servers(**settings: Any) -> Pod:
         shards = [pods.shard(bundle, shard) for shard in range(2)]
         addresses = [shard.lookup_address for shard in shards]
-        ranker = pods.ranker(bundle, addresses, settings={"local_tables_mib": 1, **settings})
+        ranker = pods.ranker(bundle, addresses, settings={"shards": {"local_tables_mib": 1}, **settings})
         ranker.wait_until_ready()
         return ranker
 
@@ -47,7 +47,7 @@ def start(bundle: Path, pods: Pods) -> Callable[..., Pod]:
 
 
 def test_rankers_hold_no_tables_by_default() -> None:
-    assert RankerConfig().local_tables_mib == 0
+    assert RankerConfig().shards.local_tables_mib == 0
 
 
 def test_tables_in_the_ranker_score_as_those_on_shards_do(start: Callable[..., Pod], bundle: Path) -> None:
@@ -103,10 +103,10 @@ def test_a_ranker_with_its_own_part_of_a_bundle_alone_cannot_hold_tables(
     for part in ("ranker", "golden"):
         shutil.copytree(bundle / part, tmp_path / "part" / part)
     shutil.copy(bundle / MANIFEST, tmp_path / "part")
-    ranker = pods.ranker(tmp_path / "part", ["127.0.0.1:1"] * 2, settings={"local_tables_mib": 1})
+    ranker = pods.ranker(tmp_path / "part", ["127.0.0.1:1"] * 2, settings={"shards": {"local_tables_mib": 1}})
     assert ranker.exit_code() == 2
     assert (
-        f"error: local_tables_mib is set, but {tmp_path / 'part'} lacks shards/0/tables.safetensors, "
+        f"error: shards.local_tables_mib is set, but {tmp_path / 'part'} lacks shards/0/tables.safetensors, "
         "shards/1/tables.safetensors: serve from a folder or a claim"
     ) in ranker.lines()[-1]
 
@@ -118,14 +118,17 @@ def test_damaged_tables_are_not_held(bundle: Path, pods: Pods, tmp_path: Path) -
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    ranker = pods.ranker(damaged, ["127.0.0.1:1"] * 2, settings={"local_tables_mib": 1})
+    ranker = pods.ranker(damaged, ["127.0.0.1:1"] * 2, settings={"shards": {"local_tables_mib": 1}})
     assert ranker.exit_code() == 2
     assert "shards/1/tables.safetensors is damaged" in ranker.lines()[-1]
 
 
 def test_a_lost_shard_degrades_what_it_alone_holds(bundle: Path, pods: Pods) -> None:
     shards = [pods.shard(bundle, shard) for shard in range(2)]
-    settings = {"local_tables_mib": 1, "when_shard_fails": "degrade", "default_deadline_ms": 20_000}
+    settings = {
+        "shards": {"local_tables_mib": 1, "when_shard_fails": "degrade"},
+        "deadlines": {"default_ms": 20_000},
+    }
     ranker = pods.ranker(bundle, [shard.lookup_address for shard in shards], settings=settings)
     ranker.wait_until_ready()
     shards[0].server.process.kill()

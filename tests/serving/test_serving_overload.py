@@ -34,11 +34,16 @@ LONG_MS = 30_000
 READY_METHOD = INFER_METHOD.replace("ModelInfer", "ModelReady")
 
 
+def at_once(num_requests: int) -> dict[str, Any]:
+    """Return the settings of a server that takes so many requests at once."""
+    return {"limits": {"max_concurrency": num_requests}}
+
+
 def start(bundle: Path, pods: Pods, *, shard: dict[str, Any] | None = None, **ranker: Any) -> tuple[Pod, list[Pod]]:
     """Return a ranker that is ready, and its shards."""
     shards = [pods.shard(bundle, number, settings=shard) for number in range(2)]
     started = pods.ranker(
-        bundle, [one.lookup_address for one in shards], settings={"default_deadline_ms": LONG_MS, **ranker}
+        bundle, [one.lookup_address for one in shards], settings={"deadlines": {"default_ms": LONG_MS}, **ranker}
     )
     started.wait_until_ready()
     return started, shards
@@ -86,7 +91,7 @@ DOORS = {
 def test_of_far_too_many_requests_each_is_answered_rightly_or_refused_at_once(
     bundle: Path, pods: Pods, door: Callable[[Pod], AbstractAsyncContextManager[Ask]], refusal: str
 ) -> None:
-    ranker, _ = start(bundle, pods, max_concurrency=BOUND)
+    ranker, _ = start(bundle, pods, **at_once(BOUND))
 
     async def ask_all_at_once() -> list[Scores | str]:
         async with door(ranker) as ask_once, asyncio.timeout(60):
@@ -126,7 +131,7 @@ def connect_without_a_body(ranker: Pod) -> socket.socket:
 def test_while_all_places_are_taken_requests_are_refused_but_health_and_metrics_are_told(
     bundle: Path, pods: Pods
 ) -> None:
-    ranker, shards = start(bundle, pods, max_concurrency=2)
+    ranker, shards = start(bundle, pods, **at_once(2))
     expected = offline_scores(bundle, make_request())
 
     with ThreadPoolExecutor(3) as pool:
@@ -171,7 +176,7 @@ def never(is_over: Event) -> Iterator[bytes]:
 def test_a_message_that_does_not_come_takes_no_place_for_long_and_is_not_waited_for_to_be_refused(
     bundle: Path, pods: Pods
 ) -> None:
-    ranker, _ = start(bundle, pods, max_concurrency=2)
+    ranker, _ = start(bundle, pods, **at_once(2))
     is_over = Event()
     with grpc.insecure_channel(ranker.grpc_address) as channel:
         begin = channel.stream_unary(INFER_METHOD)
@@ -194,7 +199,7 @@ def test_a_message_that_does_not_come_takes_no_place_for_long_and_is_not_waited_
 
 
 def test_a_body_that_does_not_come_takes_a_place_for_no_longer(bundle: Path, pods: Pods) -> None:
-    ranker, _ = start(bundle, pods, max_concurrency=2)
+    ranker, _ = start(bundle, pods, **at_once(2))
     with connect_without_a_body(ranker) as stalled:
         with connect_without_a_body(ranker):
             wait_for(lambda: is_refused(ranker))  # or bodies without number would be kept
@@ -230,7 +235,7 @@ def test_a_shard_that_refuses_is_an_overload_or_a_missing_shard(
     bundle: Path, pods: Pods, when_shard_fails: str, ends: set[str]
 ) -> None:
     ranker, shards = start(
-        bundle, pods, shard={"max_concurrency": 1}, max_concurrency=100, when_shard_fails=when_shard_fails
+        bundle, pods, shard=at_once(1), **at_once(100), shards={"when_shard_fails": when_shard_fails}
     )
 
     def flood() -> bool:
@@ -245,7 +250,7 @@ def test_a_shard_that_refuses_is_an_overload_or_a_missing_shard(
 
 
 def test_a_ranker_becomes_ready_though_another_besieges_its_shards(bundle: Path, pods: Pods) -> None:
-    first, shards = start(bundle, pods, shard={"max_concurrency": 1}, max_concurrency=100)
+    first, shards = start(bundle, pods, shard=at_once(1), **at_once(100))
     is_over = Event()
 
     def besiege() -> None:
@@ -265,7 +270,7 @@ def test_a_ranker_becomes_ready_though_another_besieges_its_shards(bundle: Path,
 
 
 def test_callers_that_give_up_leave_no_place_taken(bundle: Path, pods: Pods) -> None:
-    ranker, shards = start(bundle, pods, max_concurrency=2)
+    ranker, shards = start(bundle, pods, **at_once(2))
     with (
         tritonclient.grpc.InferenceServerClient(ranker.grpc_address) as client,
         ThreadPoolExecutor(2) as pool,

@@ -180,7 +180,7 @@ def is_ready_by_grpc(pod: Pod) -> bool:
 
 @pytest.mark.slow
 def test_a_server_that_leaves_says_so_first_and_answers_until_it_stops(bundle: Path, pods: Pods) -> None:
-    ranker = pods.ranker(bundle, start_shards(pods, bundle), settings={"lame_duck_s": 3})
+    ranker = pods.ranker(bundle, start_shards(pods, bundle), settings={"shutdown": {"lame_duck_s": 3}})
     ranker.wait_until_ready()
     assert is_ready_by_grpc(ranker)
     assert ranker.counted("exfm_ready") == 1
@@ -209,7 +209,7 @@ def test_a_server_that_leaves_says_so_first_and_answers_until_it_stops(bundle: P
 
 @pytest.mark.slow
 def test_a_server_that_never_was_ready_stops_at_once(bundle: Path, pods: Pods) -> None:
-    ranker = pods.ranker(bundle, NOBODY, settings={"lame_duck_s": 600})
+    ranker = pods.ranker(bundle, NOBODY, settings={"shutdown": {"lame_duck_s": 600}})
     for text in ("serving students", "not ready since"):
         wait_for(lambda text=text: any(text in line for line in ranker.lines()))
     assert ranker.counted("exfm_ready") == 0

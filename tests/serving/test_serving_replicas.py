@@ -37,7 +37,7 @@ def start(bundle: Path, pods: Pods, dns: DnsServer) -> Callable[..., Cluster]:
     """Return what starts a cluster; DNS knows all of shard 1's servers, or as many as told."""
 
     def start_cluster(
-        *, num_known: int = 2, settings: dict[str, int] | None = None, of_ranker: dict[str, float] | None = None
+        *, num_known: int = 2, settings: dict[str, Any] | None = None, of_ranker: dict[str, Any] | None = None
     ) -> Cluster:
         ports = free_ports(2)
         dns.names = {"shard-0.exfm": ["127.0.0.1"], "shard-1.exfm": list(HOSTS[:num_known])}
@@ -86,7 +86,7 @@ def test_an_added_replica_gets_its_share_after_the_next_lookup_of_its_name(
 
 
 def test_ending_one_of_two_servers_by_sigterm_costs_no_request(start: Callable[..., Cluster], dns: DnsServer) -> None:
-    cluster = start(settings={"lame_duck_s": 1})
+    cluster = start(settings={"shutdown": {"lame_duck_s": 1}})
     leaving = cluster.replicas[0]
 
     def end_one() -> None:

@@ -31,7 +31,7 @@ from exfm.features.oip import tensors_from_json
 from exfm.schema import Schema
 from exfm.serving.call import Answer
 from exfm.serving.client import ask
-from exfm.serving.config import RankerConfig
+from exfm.serving.config import RequestLogConfig
 from exfm.serving.ranker import backlog, request_log
 from exfm.serving.ranker.request_log import LOGGED_AS, RequestLog
 from exfm.sharding.counting import statistics_of_log
@@ -55,8 +55,8 @@ def start(manifest: BundleManifest, tmp_path: Path) -> Callable[..., RequestLog]
     """Return what starts a log below the test's folder, of all requests if not told otherwise."""
 
     def start(**settings: Any) -> RequestLog:
-        config = {"log_folder": str(tmp_path / "log"), "log_domain": "shop", "log_sampling_rate": 1.0} | settings
-        return RequestLog.start(manifest, RankerConfig.parse(config, source="test"))
+        config = {"folder": str(tmp_path / "log"), "domain": "shop", "sampling_rate": 1.0} | settings
+        return RequestLog.start(manifest, RequestLogConfig.parse(config, source="test"))
 
     return start
 
@@ -94,7 +94,7 @@ def test_each_candidate_of_each_request_is_an_impression_of_its_own(
 
 
 def test_two_starts_give_no_impression_the_same_id(start: Callable[..., RequestLog], tmp_path: Path) -> None:
-    logs = [start(log_folder=str(tmp_path / name)) for name in ("a", "b")]
+    logs = [start(folder=str(tmp_path / name)) for name in ("a", "b")]
     assert offer(logs[0]) != offer(logs[1])
     for log in logs:
         log.close()
@@ -103,7 +103,7 @@ def test_two_starts_give_no_impression_the_same_id(start: Callable[..., RequestL
 def test_a_share_of_the_requests_is_logged_at_random_and_the_others_are_told_nothing(
     start: Callable[..., RequestLog], tmp_path: Path
 ) -> None:
-    log = start(log_sampling_rate=0.25)
+    log = start(sampling_rate=0.25)
     told = offer(log, 2_000)
     log.close()
     num_told = sum(one is not None for one in told)
@@ -127,7 +127,7 @@ def test_finished_files_may_be_taken_while_the_log_goes_on(
     start: Callable[..., RequestLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "POLL_S", 0.01)
-    log = start(log_file_s=1)
+    log = start(file_s=1)
     first = offer(log)
     wait_for(lambda: len(files_of(tmp_path)) == 1)
     taken = pl.read_parquet(files_of(tmp_path)[0].rename(tmp_path / "taken"))
@@ -196,7 +196,7 @@ def test_a_full_folder_pauses_the_log_until_files_are_taken(
     before = count_of("unlogged", reason="paused")
     monkeypatch.setattr(backlog, "POLL_S", 0.01)
     monkeypatch.setattr(request_log, "ROOM_BYTES", 32 * 2**20)  # the settings' least: any file is in the way
-    log = start(log_file_s=1, log_max_mib=32)
+    log = start(file_s=1, max_mib=32)
     assert offer(log) != [None]
     wait_for(lambda: "pauses; take some from" in caplog.text)
     assert offer(log) == [None]
@@ -234,7 +234,7 @@ def test_what_killed_starts_had_begun_to_write_takes_no_room_for_ever(
     name = ".impressions-0000.parquet.partial"
     stale = [write_mib(of_an_earlier_start(pid) / name, 20) for pid in (ended.pid, os.getpid())]
     alive = write_mib(of_an_earlier_start(os.getppid()) / name, 1)
-    log = start(log_max_mib=32)
+    log = start(max_mib=32)
     assert offer(log) != [None]
     log.close()
     assert [path.exists() for path in (*stale, alive)] == [False, False, True]
@@ -246,7 +246,7 @@ def test_a_start_without_room_logs_nothing_until_there_is_some(
     before = count_of("unlogged", reason="paused")
     monkeypatch.setattr(backlog, "POLL_S", 0.01)
     full = write_mib(of_an_earlier_start(os.getppid()) / "impressions" / "impressions-0000.parquet", 20)
-    log = start(log_file_s=1, log_max_mib=32)
+    log = start(file_s=1, max_mib=32)
     assert offer(log) == [None]
     assert count_of("unlogged", reason="paused") == before + 1
     full.unlink()
@@ -266,7 +266,7 @@ def test_requests_of_which_no_rows_can_be_made_are_counted_and_cost_no_others(
         raise pa.ArrowMemoryError("no memory")
 
     monkeypatch.setattr(request_log, "table_of", without_memory)
-    log = start(log_file_s=1)
+    log = start(file_s=1)
     offer(log, 2)
     wait_for(lambda: count_of("unlogged", reason="failed") == failed + 2)
     offer(log, 3)
@@ -293,7 +293,7 @@ def test_after_a_failure_the_log_goes_on_when_the_next_file_is_due(
 ) -> None:
     monkeypatch.setattr(backlog, "POLL_S", 0.01)
     before = count_of("unlogged", reason="failed")
-    log = start(log_file_s=1)
+    log = start(file_s=1)
     (folder,) = (tmp_path / "log").iterdir()
     folder.rename(tmp_path / "away")
     offer(log)
@@ -308,13 +308,13 @@ def test_a_folder_that_cannot_be_written_is_refused_at_the_start(
     start: Callable[..., RequestLog], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"log_folder: .*/file/.*Not a directory"):
-        start(log_folder=str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=r"request_log\.folder: .*/file/.*Not a directory"):
+        start(folder=str(tmp_path / "file"))
 
 
 def test_a_model_whose_requests_tell_no_domain_is_refused_at_the_start(start: Callable[..., RequestLog]) -> None:
-    with pytest.raises(ConfigError, match="log_folder: the domain 'domain' is no feature of the model"):
-        start(log_domain="")
+    with pytest.raises(ConfigError, match=r"request_log\.folder: the domain 'domain' is no feature of the model"):
+        start(domain="")
 
 
 def test_taking_a_request_waits_for_nothing(
@@ -345,7 +345,7 @@ def test_what_a_ranker_answers_becomes_an_event_log_that_feedback_joins(
     bundle: Path, pods: Pods, schema: Schema, tmp_path: Path
 ) -> None:
     shards = [pods.shard(bundle, shard).lookup_address for shard in range(2)]
-    settings = {"log_folder": str(tmp_path / "log"), "log_domain": "shop", "log_sampling_rate": 1.0}
+    settings = {"request_log": {"folder": str(tmp_path / "log"), "domain": "shop", "sampling_rate": 1.0}}
     ranker = pods.ranker(bundle, shards, settings=settings)
     ranker.wait_until_ready()
     began_s = int(time.time())

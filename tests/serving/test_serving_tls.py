@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -134,7 +135,7 @@ class Cluster:
 def start_shards(
     bundle: Path, pods: Pods, dns: DnsServer, authority: Authority, tmp_path: Path
 ) -> Callable[..., Cluster]:
-    def start(*, settings: dict[str, int] | None = None) -> Cluster:
+    def start(*, settings: dict[str, Any] | None = None) -> Cluster:
         ports = free_ports(2)
         dns.names = {name: ["127.0.0.1"] for name in NAMES}
         folders = [authority.issue(tmp_path / name, name) for name in NAMES]
@@ -235,7 +236,7 @@ def test_certificates_are_exchanged_without_a_restart_or_a_lost_request(
     stranger: Authority,
     tmp_path: Path,
 ) -> None:
-    cluster = start_shards(settings={"max_connection_age_s": 1})
+    cluster = start_shards(settings={"limits": {"max_connection_age_s": 1}})
     folder = authority.issue(tmp_path / "ranker", "ranker.exfm")
     ranker = pods.ranker(bundle, cluster.addresses, arguments=["--tls", str(folder)])
     ranker.wait_until_ready()
@@ -290,7 +291,12 @@ def stream_shard(bundle: Path, authority: Authority, tmp_path: Path, start_serve
     """Return a shard that answers streams of clients with a certificate; it hangs up on who is silent for 8 s."""
     folder = authority.issue(tmp_path / "shard", NAMES[0])
     pods = Pods(tmp_path, start_server)
-    shard = pods.shard(bundle, 0, settings={"stream_silence_s": 8, "drain_s": 2}, arguments=["--tls", str(folder)])
+    shard = pods.shard(
+        bundle,
+        0,
+        settings={"deadlines": {"stream_silence_s": 8}, "shutdown": {"drain_s": 2}},
+        arguments=["--tls", str(folder)],
+    )
     try:
         shard.wait_until_ready()
         yield shard

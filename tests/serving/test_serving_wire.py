@@ -150,10 +150,13 @@ def test_a_deadline_that_has_passed_says_what_was_under_way() -> None:
 
 
 def test_servers_bind_to_loopback_unless_told_otherwise() -> None:
-    assert ServerConfig().host == RankerConfig().host == "127.0.0.1"
+    assert ServerConfig().listen.host == RankerConfig().listen.host == "127.0.0.1"
 
 
-@pytest.mark.parametrize("setting", [{"http_port": 65_536}, {"default_deadline_ms": 0}, {"max_candidate": 5}])
-def test_a_wrong_setting_is_named(setting: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(setting))):
-        ServerConfig.parse(setting, source="settings.yaml")
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [("listen", "http_port", 65_536), ("deadlines", "default_ms", 0), ("limits", "max_candidate", 5)],
+)
+def test_a_wrong_setting_is_named(group: str, name: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=rf"{group}\.{name}"):
+        ServerConfig.parse({group: {name: value}}, source="settings.yaml")

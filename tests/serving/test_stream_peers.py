@@ -24,7 +24,7 @@ MIB = 2**20
 @pytest.fixture(scope="module")
 def shard(bundle: Path, tmp_path_factory: pytest.TempPathFactory, start_server: Start) -> Iterator[Pod]:
     pod = Pods(tmp_path_factory.mktemp("peers"), start_server).shard(
-        bundle, 0, settings={"stream_silence_s": SILENCE_S}
+        bundle, 0, settings={"deadlines": {"stream_silence_s": SILENCE_S}}
     )
     pod.wait_until_ready()
     yield pod

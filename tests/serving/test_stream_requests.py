@@ -46,7 +46,7 @@ def bags(bundle: Path, manifest: BundleManifest) -> Bags:
 @pytest.fixture(scope="module")
 def shard(bundle: Path, tmp_path_factory: pytest.TempPathFactory, start_server: Start) -> Iterator[Pod]:
     pod = Pods(tmp_path_factory.mktemp("requests"), start_server).shard(
-        bundle, 0, settings={"max_concurrency": MAX_CONCURRENCY}
+        bundle, 0, settings={"limits": {"max_concurrency": MAX_CONCURRENCY}}
     )
     try:
         pod.wait_until_ready()

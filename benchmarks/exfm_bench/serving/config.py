@@ -7,8 +7,7 @@ from pydantic import Field, model_validator
 
 from exfm.artifact.answers import SumsType
 from exfm.config import Config
-from exfm.models.config import Precision
-from exfm.serving.config import LocalTablesMib
+from exfm.models.config import LocalTablesMib, Precision
 from exfm_bench.serving.models import ModelKind, NetworkKind, scaled
 from exfm_bench.workload import GeneratedModel
 

@@ -6,12 +6,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from exfm.errors import ConfigError
-from exfm.models.config import Precision
+from exfm.models.config import Precision, ShardsConfig
 from exfm.planning.config import ShardingConfig
 from exfm.planning.planner import make_plan
 from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm.planning.statistics import Statistics
-from exfm.serving.config import RankerConfig, ShardConfig
+from exfm.serving.config import RankerConfig, RankerDeadlinesConfig, ShardConfig
 from exfm.serving.local import LocalServing, serve_local
 from exfm_bench.serving.config import Variant
 from exfm_bench.workload import GeneratedModel
@@ -99,8 +99,8 @@ def serving(
     ranker = RankerConfig(
         torch_threads=threads,
         dense_precision=precision,
-        local_tables_mib=chosen.local_tables_mib,
-        default_deadline_ms=DEADLINE_MS,
+        shards=ShardsConfig(local_tables_mib=chosen.local_tables_mib),
+        deadlines=RankerDeadlinesConfig(default_ms=DEADLINE_MS),
     )
     shard = ShardConfig(sums=chosen.sums)
     with ExitStack() as stack:

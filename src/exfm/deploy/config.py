@@ -1,31 +1,30 @@
-"""Settings of a deployment."""
+"""Settings of a deployment. What it tells servers stands in the servers' own settings."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from exfm.config import Config
+from exfm.models.config import ShardsConfig
 
 KubernetesName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 """A DNS label."""
 
 
 class ServerResources(Config):
-    """What one server of a kind asks of its node, and how many there may be."""
+    """What one server of a kind asks of its node, and how many servers there may be."""
 
     cpu_request_m: Annotated[int, Field(ge=1, le=256_000)]
     """CPU that the scheduler sets aside, in thousandths of a core; 1 to 256,000. Autoscaling measures against it."""
     cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)]
     """CPU that a server may use, in thousandths of a core; 1 to 256,000, at least the request."""
     overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)]
-    """Memory beside tables, requested and limited, in MiB; 128 to 1,048,576. A server of the demo takes 690 MiB,
-    most of it torch's (2026-11)."""
+    """Memory beside tables, requested and limited, in MiB (2**20 bytes); 128 to 1,048,576."""
     max_replicas: Annotated[int, Field(ge=0, le=1_000)] = 0
-    """Servers that KServe's autoscaler may go up to; 0, or no more than the least number, leaves their number as it
-    is."""
+    """Most servers that KServe's autoscaler may make; 0 to 1,000. 0, or not above the least number: no autoscaling."""
     cpu_target_percent: Annotated[int, Field(ge=1, le=100)] = 60
-    """CPU use, of the request, that the autoscaler keeps to, in percent; 1 to 100. For max_replicas above 0."""
+    """CPU use, of the request, that the autoscaler keeps to, in percent; 1 to 100. For `max_replicas` above 0."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -35,10 +34,11 @@ class ServerResources(Config):
 
 
 class RankerResources(ServerResources):
-    """Of rankers."""
+    """What a ranker asks of its node, how many rankers there are, and what they are told of shards."""
 
     removed: ClassVar[Mapping[str, str]] = {
-        "cache_mib": "rankers keep no items; leave it out, or have them hold tables by local_tables_mib"
+        "cache_mib": "rankers keep no items; leave it out, or set shards.local_tables_mib",
+        "local_tables_mib": "set shards.local_tables_mib",
     }
 
     cpu_request_m: Annotated[int, Field(ge=1, le=256_000)] = 1_000
@@ -46,10 +46,9 @@ class RankerResources(ServerResources):
     overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)] = 1_024
     replicas: Annotated[int, Field(ge=1, le=1_000)] = 2
     """Rankers, or the least number of them where they are autoscaled; 1 to 1,000. More where a plan wants more."""
-    local_tables_mib: Annotated[int, Field(ge=0, le=1_048_576)] = 0
-    """The rankers' setting of that name, in MiB: memory for tables of items that a ranker holds itself, which it is
-    given beside the overhead, 1 to 1,048,576. 0, the default: what ConfigMap `exfm-servers` says, without memory for
-    it. It wants a bundle in `pvc://`: of one in `s3://` a ranker has its own part alone."""
+    shards: ShardsConfig = ShardsConfig()
+    """The rankers' own settings of that name, which take the place of those in ConfigMap `exfm-servers`. Memory for
+    `local_tables_mib` is added to the overhead; 0: the ConfigMap's, without memory for it."""
 
     @model_validator(mode="after")
     def _check_replicas(self) -> Self:
@@ -59,7 +58,7 @@ class RankerResources(ServerResources):
 
 
 class ShardResources(ServerResources):
-    """Of shards; the least number of servers of each is its plan's."""
+    """What a server of a shard asks of its node; the least number of servers is the plan's."""
 
     cpu_request_m: Annotated[int, Field(ge=1, le=256_000)] = 500
     cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)] = 2_000
@@ -67,27 +66,35 @@ class ShardResources(ServerResources):
 
 
 class DeployConfig(Config):
-    """How vertical models are deployed."""
+    """How vertical models are deployed: `exfm deploy -c deploy.yaml`."""
 
-    removed: ClassVar[Mapping[str, str]] = {"transport": "rankers reach shards by streams; leave it out"}
+    removed: ClassVar[Mapping[str, str]] = {
+        "transport": "rankers reach shards by streams; leave it out",
+        "when_shard_fails": "set ranker.shards.when_shard_fails",
+    }
 
     namespace: KubernetesName = "exfm"
-    """Where the manifests were applied."""
+    """Namespace that the manifests were applied to."""
     ranker: RankerResources = RankerResources()
     shard: ShardResources = ShardResources()
-    when_shard_fails: Literal["fail", "degrade"] = "fail"
-    """What becomes of a request while a shard is away, late or overloaded: `fail`, an error; `degrade`, an answer with
-    fallback rows in the place of that shard's, which says so. It goes before what ConfigMap `exfm-servers` says.
-    Rankers refuse to start with `degrade` on a bundle that has no fallback rows."""
     ready_timeout_s: Annotated[int, Field(ge=10, le=86_400)] = 900
-    """Time for a version's servers to become ready, in seconds; 10 to 86,400. Rankers are replaced one by one, and each
-    that is has the next one's time begin anew. A failure that no waiting mends (a server that ends again and again, an
-    image that cannot be had) ends the wait at once."""
+    """Time for a version's shards to become ready, and then for each ranker, in seconds; 10 to 86,400. A failure that
+    waiting does not mend ends the wait at once."""
     hot_s: Annotated[int, Field(ge=0, le=2_592_000)] = 3_600
-    """Time that the last version's shards stay after another took over, in seconds; 0 (they go at once) to 2,592,000.
-    While they stay its memory is used, and a rollback takes no loading; they go with the first `exfm deploy`,
-    `rollback` or `collect` after it. An hour is a choice, time to see a version's first figures: not measured."""
+    """Time that the last version's shards stay for a quick rollback, in seconds; 0 to 2,592,000 (30 days). 0: they go
+    at once. Their memory stays in use, until the first `exfm deploy`, `rollback` or `collect` after that time."""
     nodes_must_fit: bool = True
-    """Refuse a rollout that the nodes which are there cannot hold; false where an autoscaler adds nodes."""
+    """Refuse a rollout that today's nodes cannot hold; false where an autoscaler adds nodes."""
     history: Annotated[int, Field(ge=1, le=50)] = 10
-    """Versions that a vertical model's ranker remembers beside the one that it serves, to roll back to; 1 to 50."""
+    """Versions that a ranker's history keeps for a rollback, beside the one that it serves; 1 to 50."""
+
+    @classmethod
+    def of_history(cls, written: Any) -> Any:
+        """Return settings that a ranker's history holds, maybe an earlier release's, with today's names."""
+        ranker = written.get("ranker", {}) if isinstance(written, Mapping) else None
+        if not isinstance(ranker, Mapping):
+            return written
+        moved = {"when_shard_fails": written, "local_tables_mib": ranker}
+        shards = {key: place[key] for key, place in moved.items() if key in place}
+        kept = RankerResources.without_removed(ranker)
+        return {**cls.without_removed(written), "ranker": {**kept, "shards": shards} if shards else kept}

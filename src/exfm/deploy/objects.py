@@ -136,12 +136,12 @@ def ranker_object(history: History) -> Object:
             args=[
                 f"--shards={','.join(addresses)}",
                 f"--bundle-id={release.bundle_id}",
-                f"--when-shard-fails={config.when_shard_fails}",
+                f"--when-shard-fails={config.ranker.shards.when_shard_fails}",
                 *_local_tables(config.ranker),
             ],
             parts=["ranker", "golden"],
             resources=config.ranker,
-            table_bytes=release.ranker_bytes + config.ranker.local_tables_mib * 2**20,
+            table_bytes=release.ranker_bytes + config.ranker.shards.local_tables_mib * 2**20,
             replicas=max(config.ranker.replicas, release.rankers),
         ),
     )
@@ -170,7 +170,8 @@ def memory_bytes(resources: ServerResources, *, table_bytes: int) -> int:
 
 def _local_tables(ranker: RankerResources) -> list[str]:
     """Return a ranker's argument for its tables; nothing where the ConfigMap is to say it."""
-    return [f"--local-tables-mib={ranker.local_tables_mib}"] if ranker.local_tables_mib else []
+    local_tables_mib = ranker.shards.local_tables_mib
+    return [f"--local-tables-mib={local_tables_mib}"] if local_tables_mib else []
 
 
 def _labels(release: Release, component: str) -> dict[str, str]:

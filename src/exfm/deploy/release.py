@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, field_validator
@@ -11,7 +11,7 @@ from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
 from exfm.artifact.digests import Sha256
 from exfm.artifact.storage import is_local
 from exfm.config import Config
-from exfm.deploy.config import DeployConfig, RankerResources
+from exfm.deploy.config import DeployConfig
 from exfm.errors import BundleError, ConfigError
 
 Version = Annotated[int, Field(ge=1, le=999_999)]
@@ -83,12 +83,8 @@ class Switch(Config):
 
     @field_validator("settings", mode="before")
     @classmethod
-    def _drop_removed(cls, settings: Any) -> Any:
-        """Return settings, which an earlier release may have written, without keys that are no longer settings."""
-        kept = DeployConfig.without_removed(settings)
-        if isinstance(kept, Mapping) and "ranker" in kept:
-            return {**kept, "ranker": RankerResources.without_removed(kept["ranker"])}
-        return kept
+    def _read_earlier(cls, settings: Any) -> Any:
+        return DeployConfig.of_history(settings)
 
 
 class History(Config):
@@ -136,10 +132,11 @@ def switched(history: History | None, release: Release, settings: DeployConfig, 
 
     Raises: ConfigError if rankers could not start with these settings.
     """
-    if settings.ranker.local_tables_mib and not release.is_mounted:
+    local_tables_mib = settings.ranker.shards.local_tables_mib
+    if local_tables_mib and not release.is_mounted:
         raise ConfigError(
-            f"ranker.local_tables_mib is {settings.ranker.local_tables_mib}, but of {release.uri} a ranker has its own "
-            "part alone, without tables; serve the bundle from pvc://CLAIM/PATH, or set 0"
+            f"ranker.shards.local_tables_mib is {local_tables_mib}, but of {release.uri} a ranker has its own part "
+            "alone, without tables; serve the bundle from pvc://CLAIM/PATH, or set 0"
         )
     if history is None:
         return History(switches=(Switch(release=release, settings=settings, at_s=at_s),))

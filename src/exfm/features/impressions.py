@@ -86,7 +86,7 @@ def require_loggable(schema: Schema, *, domain: str) -> None:
         if not domain:
             raise SchemaError(
                 f"the domain {schema.domain!r} is no feature of the model, so requests do not tell it; give one for "
-                "all as `log_domain`"
+                "all as `request_log.domain`"
             )
     elif not any(_is_text(feature) for feature in schema.sparse if feature.name == schema.domain):
         raise SchemaError(f"the domain {schema.domain!r} is no single string, which an impression's is")

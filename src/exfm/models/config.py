@@ -1,4 +1,4 @@
-"""Sizes of a model, and how it starts and learns; apart from the networks, so that reading settings needs no torch."""
+"""Sizes of a model, how it starts, learns and is served; apart from the networks: reading settings needs no torch."""
 
 from typing import Annotated, Literal
 
@@ -12,14 +12,27 @@ Units = Annotated[int, Field(ge=1, le=16_384)]
 Precision = Literal["fp32", "bf16", "int8"]
 """Of the factors that a served network's layers multiply; products add up in float32, or of int8 in integers."""
 
+LocalTablesMib = Annotated[int, Field(ge=0, le=1_048_576)]
+
+
+class ShardsConfig(Config):
+    """What a ranker holds beside its shards, and what it does without one."""
+
+    when_shard_fails: Literal["fail", "degrade"] = "fail"
+    """What becomes of a request while a shard is away, late or overloaded: `fail`, an error (503, 504 or 429);
+    `degrade`, scores from the bundle's fallback rows in that shard's place, marked `degraded`."""
+    local_tables_mib: LocalTablesMib = 0
+    """Memory for whole item tables that a ranker holds itself, those of fewest rows, in MiB (2**20 bytes); 0 to
+    1,048,576. 0: none. It wants the whole bundle: a folder or `pvc://`."""
+
 
 class NetworkConfig(Config):
     """Sizes of a dense network."""
 
     bottom_units: tuple[Units, ...] = (32,)
-    """Hidden units of each layer over the dense features; 1 to 16,384. Empty: they enter as they are."""
+    """Hidden units of each layer over the dense features; 1 to 16,384. Empty: no layer."""
     num_cross_layers: Annotated[int, Field(ge=0, le=8)] = 2
-    """Cross layers, each of which multiplies in one more order of interaction; 0 to 8."""
+    """Cross layers, each of which adds one order of feature interaction; 0 to 8. 0: none."""
     cross_rank: Annotated[int, Field(ge=1, le=4096)] = 32
     """Rank of a cross layer's matrix; 1 to 4096."""
     top_units: tuple[Units, ...] = (64, 32)
@@ -30,9 +43,9 @@ class TablesConfig(Config):
     """How embedding tables learn."""
 
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.05
-    """Of row-wise Adagrad, per step; more than 0, at most 10."""
+    """Learning rate of row-wise Adagrad, per step; more than 0, at most 10."""
     init_scale: Annotated[float, Field(ge=0, le=10)] = 0.05
-    """Rows start uniform in [-init_scale, init_scale]; 0 to 10."""
+    """Rows start uniform in [-init_scale, init_scale]; 0 to 10. 0: all rows start at 0."""
 
 
 class ModelConfig(Config):
@@ -41,6 +54,6 @@ class ModelConfig(Config):
     network: NetworkConfig = NetworkConfig()
     tables: TablesConfig = TablesConfig()
     dim_factor: Annotated[int, Field(ge=1, le=64)] = 1
-    """Times the schema's dim of every table; 1 to 64."""
+    """Factor on the schema's `dim` of every table; 1 to 64."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of all first parameters."""
+    """Seed of the initial parameters."""

@@ -51,7 +51,7 @@ def load_verified_locals(folder: Path, scorer: Scorer) -> ShardTables:
     missing = [tables_file(shard) for shard in shards if not (folder / tables_file(shard)).exists()]
     if missing:
         raise ConfigError(
-            f"local_tables_mib is set, but {folder} lacks {', '.join(missing)}: serve from a folder or a claim "
+            f"shards.local_tables_mib is set, but {folder} lacks {', '.join(missing)}: serve from a folder or a claim "
             "(pvc://) with the whole bundle, of which s3:// gives rankers a part; or set it to 0"
         )
     verify_files(folder, scorer.manifest, [tables_file(shard) for shard in shards])

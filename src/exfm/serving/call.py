@@ -28,7 +28,7 @@ ARRIVAL_S = 15.0
 MB/s."""
 
 MAX_ALLOWED_S = 600
-"""As long as `default_deadline_ms` may be: who allows more gets this."""
+"""As long as `deadlines.default_ms` may be: who allows more gets this."""
 
 
 @dataclass(frozen=True)

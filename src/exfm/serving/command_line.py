@@ -25,10 +25,15 @@ def server_parser(program: str, description: str) -> argparse.ArgumentParser:
     )  # fmt: skip
     # Not --config: KServe parses every process's command line at import, and takes that for its --configure_logging.
     parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML file of the server's settings")
-    parser.add_argument("--host", help="address to bind to, instead of the settings'")
-    parser.add_argument("--http-port", type=int, metavar="PORT", help="REST port, instead of the settings'")
-    parser.add_argument("--grpc-port", type=int, metavar="PORT", help="gRPC port, instead of the settings'")
+    add_setting(parser, "--host", "listen.host")
+    add_setting(parser, "--http-port", "listen.http_port")
+    add_setting(parser, "--grpc-port", "listen.grpc_port")
     return parser
+
+
+def add_setting(parser: argparse.ArgumentParser, option: str, place: str) -> None:
+    """Add an option that sets one of the settings, `GROUP.NAME`, in place of the file's; the settings check it."""
+    parser.add_argument(option, dest=place, metavar=option.split("-")[-1].upper(), help=f"instead of {place}")
 
 
 def parse(parser: argparse.ArgumentParser, kind: type[ServerConfig]) -> argparse.Namespace:
@@ -59,7 +64,9 @@ def config_from(arguments: argparse.Namespace, kind: type[AnyConfig]) -> AnyConf
     Raises: ConfigError, which names each wrong setting.
     """
     values = {} if arguments.settings is None else read_yaml(arguments.settings)
-    overrides = {key: value for key, value in vars(arguments).items() if key in kind.model_fields}
-    if isinstance(values, dict):
-        values |= {key: value for key, value in overrides.items() if value is not None}
-    return kind.parse(values, source=str(arguments.settings or "command line"))
+    given = {place: value for place, value in vars(arguments).items() if "." in place and value is not None}
+    for group, name, value in ((*place.split("."), value) for place, value in given.items()):
+        if isinstance(values, dict) and isinstance(of_group := values.get(group, {}), dict):
+            values |= {group: of_group | {name: value}}
+    sources = [*filter(None, [str(arguments.settings or "")]), *(["the command line"] if given else [])]
+    return kind.parse(values, source=" and ".join(sources) or "no settings")

@@ -17,10 +17,10 @@ _LARGE_MESSAGES: Options = [
 def server_options(config: ServerConfig) -> Options:
     """Return the options of a server."""
     return [
-        ("grpc.max_send_message_length", config.max_message_bytes),
-        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", config.limits.max_message_bytes),
+        ("grpc.max_receive_message_length", config.limits.max_message_bytes),
         # Requests under way at that age may end: they have deadlines of their own, so gRPC's endless grace is kept.
-        ("grpc.max_connection_age_ms", config.max_connection_age_s * 1_000),
+        ("grpc.max_connection_age_ms", config.limits.max_connection_age_s * 1_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
         *_LARGE_MESSAGES,

@@ -125,7 +125,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
         deadline = deadline_of(
             parameters.get(TIMEOUT),
             transport_s=context.time_remaining(),
-            default_ms=model.config.default_deadline_ms,
+            default_ms=model.config.deadlines.default_ms,
             came_s=came_s,
         )
         is_told = wants_breakdown(parameters.get(TRACE))
@@ -144,7 +144,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
         self, request: Any, model: ServedModel, deadline: Deadline, stopwatch: Stopwatch | None
     ) -> RawResponse:
         with timed(stopwatch, Layer.DESERIALIZE):
-            tensors = tensors_of(request, max_ids=model.config.max_ids)
+            tensors = tensors_of(request, max_ids=model.config.limits.max_ids)
         outputs = tuple(output.name for output in request.outputs)
         call = Call(
             tensors, deadline=deadline, model_version=request.model_version, outputs=outputs, stopwatch=stopwatch
@@ -179,7 +179,7 @@ class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
         self, models: ServedModels, *, admission: Admission, config: ServerConfig, tls: TlsFolder | None
     ) -> None:
         """Serve models; with `tls`, clients with a certificate only."""
-        super().__init__(config.grpc_port, models, None, kwargs={}, grace_period=config.drain_s)
+        super().__init__(config.listen.grpc_port, models, None, kwargs={}, grace_period=config.shutdown.drain_s)
         self._tls = tls
         self._admission = admission
         self._config = config
@@ -190,11 +190,11 @@ class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
 
         Raises: ConfigError if the address cannot be had.
         """
-        interceptors = (StatusInterceptor(), AdmissionInterceptor(self._admission, max_ids=self._config.max_ids))
+        interceptors = (StatusInterceptor(), AdmissionInterceptor(self._admission, max_ids=self._config.limits.max_ids))
         self._server = grpc.aio.server(interceptors=interceptors, options=server_options(self._config))
         grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(self._models), self._server)
-        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
-        address = f"{host}:{self._config.grpc_port}"
+        host = f"[{self._config.listen.host}]" if ":" in self._config.listen.host else self._config.listen.host
+        address = f"{host}:{self._config.listen.grpc_port}"
         try:
             port: int
             if self._tls is None:

@@ -211,7 +211,7 @@ def _commands(
 
 
 def _stop_timeout_s(config: ServerConfig) -> float:
-    return config.lame_duck_s + config.drain_s + STOP_TIMEOUT_S
+    return config.shutdown.lame_duck_s + config.shutdown.drain_s + STOP_TIMEOUT_S
 
 
 def _wait_until_ready(serving: LocalServing, *, stop: _StopFlag) -> None:

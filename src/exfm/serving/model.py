@@ -46,7 +46,7 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # kserve ships no types
         super().__init__(name)
         self.bundle_id = bundle_id
         self.config = config
-        self.admission = Admission(name, max_concurrency=config.max_concurrency)
+        self.admission = Admission(name, max_concurrency=config.limits.max_concurrency)
         self.seconds = RequestSeconds(name)
         self.spans = Spans.from_environment(service=name, begins_traces=self.begins_traces)
         self.ready = True
@@ -108,13 +108,13 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # kserve ships no types
 
         Raises: RequestError.
         """
-        check_num_values(num_values, max_ids=self.config.max_ids)
+        check_num_values(num_values, max_ids=self.config.limits.max_ids)
 
     def check_rows(self, num_rows: int, *, kind: str) -> None:
         """Return if a request has no more users or items than allowed.
 
         Raises: RequestError.
         """
-        if num_rows > self.config.max_candidates:
-            limit = self.config.max_candidates
+        if num_rows > self.config.limits.max_candidates:
+            limit = self.config.limits.max_candidates
             raise RequestError(f"the request has {num_rows} {kind}; max_candidates is {limit}: ask in parts")

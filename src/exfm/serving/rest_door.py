@@ -84,12 +84,12 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
             read_body,
             body,
             json_length=request.headers.get(JSON_LENGTH_HEADER),
-            max_ids=model.config.max_ids,
+            max_ids=model.config.limits.max_ids,
             to_inputs=model.to_inputs,
         )
         query = read()
         deadline = deadline_of(
-            query.parameters.get(TIMEOUT), transport_s=None, default_ms=self._config.default_deadline_ms, came_s=came_s
+            query.parameters.get(TIMEOUT), transport_s=None, default_ms=self._config.deadlines.default_ms, came_s=came_s
         )
         is_told = wants_breakdown(query.parameters.get(TRACE))
         with spanned(model.spans, Stopwatch() if is_told else None, headers=request.headers.items) as stopwatch:
@@ -119,8 +119,9 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
         async with arriving():
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > self._config.max_message_bytes:
-                    raise RequestError(f"the body is larger than max_message_bytes, {self._config.max_message_bytes} B")
+                limit = self._config.limits.max_message_bytes
+                if len(body) > limit:
+                    raise RequestError(f"the body is larger than max_message_bytes, {limit} B")
         return bytes(body)
 
 
@@ -178,10 +179,10 @@ class RestServer(uvicorn.Server):
                 access_log=False,
                 lifespan="off",
                 timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=config.drain_s,
+                timeout_graceful_shutdown=config.shutdown.drain_s,
             )
         )
-        self._address = (config.host, config.http_port)
+        self._address = (config.listen.host, config.listen.http_port)
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> int:

@@ -31,10 +31,10 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
     def __init__(self, *, admission: Admission, config: ServerConfig, tls: TlsFolder | None) -> None:
         """Make the two front doors; with `tls`, only gRPC's answers requests, those of clients with a certificate."""
         super().__init__(
-            http_port=config.http_port,
-            grpc_port=config.grpc_port,
+            http_port=config.listen.http_port,
+            grpc_port=config.listen.grpc_port,
             enable_latency_logging=False,
-            grace_period=config.drain_s,
+            grace_period=config.shutdown.drain_s,
         )
         self.dataplane = ServedModels(self.registered_models)
         self.dataplane.show_ready()
@@ -69,9 +69,9 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
             logger.info("serving %s: REST on port %d, gRPC on port %d%s", names, http_port, grpc_port, streams)
             await _wait(stop, beside=background)
             if await self.dataplane.ready():  # else nobody was sent here
-                logger.info("not ready any more, and stopping in %d s", self._config.lame_duck_s)
+                logger.info("not ready any more, and stopping in %d s", self._config.shutdown.lame_duck_s)
                 self.dataplane.is_leaving = True
-                await asyncio.sleep(self._config.lame_duck_s)
+                await asyncio.sleep(self._config.shutdown.lame_duck_s)
             logger.info("stopping")
         finally:
             for task in background:

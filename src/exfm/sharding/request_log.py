@@ -71,7 +71,7 @@ class LoggedRequests:
         if not num_requests:
             raise StorageError(
                 f"{place}: 0 requests in {len(files)} Parquet files, expected one at least; let a ranker log some "
-                "(`log_folder`)"
+                "(`request_log.folder`)"
             )
         if len(newest) > MAX_REQUESTS:
             newest = newest[newest > newest[0]]  # so that arrivals tell which requests are read
@@ -111,17 +111,19 @@ def highest_of(parts: Iterable[Integers], most: int) -> tuple[Integers, int]:
 
 def _files(place: Path) -> tuple[Path, ...]:
     if not place.exists():
-        raise StorageError(f"{place}: no such file or folder; name a request log, which rankers write to `log_folder`")
+        raise StorageError(
+            f"{place}: no such file or folder; name a request log, which rankers write to `request_log.folder`"
+        )
     files = (place,) if place.is_file() else tuple(sorted(place.rglob("*.parquet")))
     if not files and any(place.rglob("requests-*.safetensors")):
         raise DataError(
             f"{place}: a trace of an earlier release, and traces are no longer read; let a ranker log requests "
-            "(`log_folder`), and name that log"
+            "(`request_log.folder`), and name that log"
         )
     if not files:
         raise StorageError(
-            f"{place}: 0 Parquet files, expected one at least; let a ranker log requests (`log_folder`) and finish a "
-            "file (`log_file_s`)"
+            f"{place}: 0 Parquet files, expected one at least; let a ranker log requests (`request_log.folder`) and "
+            "finish a file (`request_log.file_s`)"
         )
     return files
 
@@ -221,7 +223,7 @@ def _check_adds_up(file_of: Mapping[tuple[str, float], Path]) -> None:
             )
         raise DataError(
             f"{other} logs a share of {other_rate:g} of a ranker's requests, {file} of {rate:g}, so they do not count "
-            "alike; count them apart, or log at one `log_sampling_rate`"
+            "alike; count them apart, or log at one `request_log.sampling_rate`"
         )
 
 

@@ -65,8 +65,8 @@ def test_an_upgrade_changes_what_it_says_and_a_rollback_takes_it_back(
     helm: Helm, release: list[str], kubectl: Callable[..., str]
 ) -> None:
     before = lame_duck(kubectl)
-    helm("upgrade", *release, "--set=shard.settings.lame_duck_s=17", "--set=gpu.servers=ranker")
-    assert lame_duck(kubectl) == "lame_duck_s: 17"
+    helm("upgrade", *release, "--set=shard.settings.shutdown.lame_duck_s=17", "--set=gpu.servers=ranker")
+    assert lame_duck(kubectl) == "shutdown:\n  lame_duck_s: 17"
     runtime = ("get", "servingruntime", f"--namespace={NAMESPACE}", "exfm-ranker", "--output=jsonpath={.spec}")
     assert "nvidia.com/gpu" in kubectl(*runtime)
     helm("rollback", "exfm", "1")

@@ -200,7 +200,8 @@ def test_with_one_server_a_shard_rankers_that_may_degrade_answer_until_it_is_bac
     assert not close(whole, without), "equal scores would hide any mistake"
     tables = {slice_.table for slice_ in BundleManifest.read(served.bundles[1]).plan.slices_on(lost)}
     settings = tmp_path / "degrade.yaml"
-    changed = {**yaml.safe_load(served.settings.read_text()), "when_shard_fails": "degrade"}
+    changed = yaml.safe_load(served.settings.read_text())
+    changed["ranker"]["shards"] = {"when_shard_fails": "degrade"}
     settings.write_text(yaml.safe_dump(changed))
     served.exfm(*served.deploy_arguments(1)[:-1], str(settings))
     starts = ranker_starts(served)

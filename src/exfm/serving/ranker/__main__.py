@@ -4,7 +4,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from exfm.config import describe
 from exfm.errors import ConfigError
-from exfm.serving.command_line import config_from, parse, server_parser, tls_from
+from exfm.serving.command_line import add_setting, config_from, parse, server_parser, tls_from
 from exfm.serving.config import Address, RankerConfig
 from exfm.serving.ranker.model import RankerModel
 from exfm.serving.server import exit_with_message, run
@@ -20,8 +20,8 @@ def main() -> None:
         help="the shards' stream addresses, in order; behind each name may be several servers of that shard. Empty: "
         "this server holds all tables itself",
     )
-    parser.add_argument("--when-shard-fails", choices=["fail", "degrade"], help="instead of the settings'")
-    parser.add_argument("--local-tables-mib", type=int, metavar="MIB", help="instead of the settings'")
+    add_setting(parser, "--when-shard-fails", "shards.when_shard_fails")
+    add_setting(parser, "--local-tables-mib", "shards.local_tables_mib")
     arguments = parse(parser, RankerConfig)
     config = config_from(arguments, RankerConfig)
     shards = _addresses(arguments.shards)

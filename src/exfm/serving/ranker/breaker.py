@@ -11,7 +11,7 @@ from prometheus_client import Counter
 from exfm.errors import DeadlineError, OverloadedError, RequestError, ShardUnavailableError, VersionMismatchError
 from exfm.models.scoring import NetSums
 from exfm.serving.call import Deadline
-from exfm.serving.config import RankerConfig
+from exfm.serving.config import BreakerConfig
 from exfm.serving.ranker.link import ShardCall, ShardLink
 from exfm.serving.ranker.lookup_metrics import LookupMetrics
 
@@ -89,10 +89,10 @@ class Breaker:
 class GuardedShard:
     """A link behind its breaker; what gave sums is measured, and what gave none is counted."""
 
-    def __init__(self, link: ShardLink, *, config: RankerConfig) -> None:
+    def __init__(self, link: ShardLink, *, config: BreakerConfig) -> None:
         self._link = link
         self._config = config
-        self._breaker = Breaker(failures=config.breaker_failures, pause_s=config.breaker_pause_ms * 1e-3)
+        self._breaker = Breaker(failures=config.failures, pause_s=config.pause_ms * 1e-3)
         self._missing = MISSING.labels(shard=str(link.shard.shard))
         self._metrics = LookupMetrics(link.shard.shard)
         self._problem = ""
@@ -151,7 +151,7 @@ class GuardedShard:
 
     def _silent(self, error: DeadlineError, admitted: Pass, *, had_ms: float) -> None:
         self._missing.inc()
-        if had_ms < self._config.breaker_patience_ms:
+        if had_ms < self._config.patience_ms:
             self._breaker.learned_nothing(admitted)
         else:
             self._failed(error, admitted)
@@ -163,7 +163,7 @@ class GuardedShard:
         if self._breaker.is_open and not was_open:
             logger.warning(
                 "%s failed %d times in a row and is asked once in %d ms until it answers: %s",
-                self, self._config.breaker_failures, self._config.breaker_pause_ms, error,
+                self, self._config.failures, self._config.pause_ms, error,
             )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from exfm.models.scoring import NetSums, Scorer
 from exfm.models.shard_tables import ShardTables
 from exfm.serving.bundle_part import load_verified, load_verified_locals, read_manifest, verify_files
 from exfm.serving.call import Answer, Call, Deadline
-from exfm.serving.config import RankerConfig
+from exfm.serving.config import RankerConfig, RequestLogConfig
 from exfm.serving.model import ServedModel
 from exfm.serving.ranker.breaker import GuardedShard
 from exfm.serving.ranker.link import ShardId, ShardLink
@@ -76,11 +76,11 @@ class RankerModel(ServedModel):
         manifest = scorer.manifest
         super().__init__(manifest.name, bundle_id=manifest.bundle_id, config=config)
         self.ready = False
-        self._degrades = config.when_shard_fails == "degrade"
+        self._degrades = config.shards.when_shard_fails == "degrade"
         if self._degrades and not manifest.fallback_rows:
             raise ConfigError(
-                f"when_shard_fails is 'degrade', but bundle {manifest.name!r} has no fallback rows: export it again, "
-                "or set 'fail'"
+                f"shards.when_shard_fails is 'degrade', but bundle {manifest.name!r} has no fallback rows: export "
+                "it again, or set 'fail'"
             )
         self._scorer = scorer
         self._encoder = RequestEncoder(manifest.feature_schema)
@@ -111,7 +111,7 @@ class RankerModel(ServedModel):
         optional = [HOT_ROWS_FILE if plan.hot_slices() else "", manifest.fallback_rows]
         verify_files(bundle, manifest, [DENSE_FILE, *filter(None, optional)])
         golden = read_golden(bundle, manifest)
-        room_bytes = config.local_tables_mib * 2**20 if shards else 0
+        room_bytes = config.shards.local_tables_mib * 2**20 if shards else 0
         local = choose_local_tables(plan, manifest.feature_schema, size_bytes=room_bytes) if room_bytes else ()
         device = device_of(config.device)
         if config.dense_precision == "bf16" and device == CPU and not has_bf16():
@@ -127,7 +127,7 @@ class RankerModel(ServedModel):
             golden=golden,
             shards=[*shards, *held],
             tls=tls,
-            request_log=_start_log(manifest, config),
+            request_log=_start_log(manifest, config.request_log),
             config=config,
         )
 
@@ -135,7 +135,7 @@ class RankerModel(ServedModel):
         """Connect to the shards; they need not be there yet."""
         files = self._tls.files() if self._tls is not None else None
         self._links = [self._link_to(one, shard, files) for shard, one in enumerate(self._shards)]
-        self._guarded = [GuardedShard(link, config=self.config) for link in self._links]
+        self._guarded = [GuardedShard(link, config=self.config.breaker) for link in self._links]
 
     def _link_to(self, one: str | ShardTables, shard: int, tls: TlsFiles | None) -> ShardLink:
         if isinstance(one, ShardTables):
@@ -214,7 +214,7 @@ class RankerModel(ServedModel):
 
         with timed(stopwatch, Layer.ROUTE):
             bags = self._scorer.bags_for(batches)
-        for_shards = deadline.share(self.config.shard_budget) if may_miss else deadline
+        for_shards = deadline.share(self.config.deadlines.shard_budget) if may_miss else deadline
         found, bottom_NY = await ask_all(
             shards, bags, deadline=for_shards, meanwhile=bottom, may_miss=may_miss, stopwatch=stopwatch
         )
@@ -266,8 +266,8 @@ class RankerModel(ServedModel):
         return batches
 
 
-def _start_log(manifest: BundleManifest, config: RankerConfig) -> "RequestLog | None":
-    if not config.log_folder:
+def _start_log(manifest: BundleManifest, config: RequestLogConfig) -> "RequestLog | None":
+    if not config.folder:
         return None
     from exfm.serving.ranker.request_log import RequestLog  # and with it Arrow, for this alone
 

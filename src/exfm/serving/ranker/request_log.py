@@ -34,7 +34,7 @@ from exfm.features.oip import Tensor
 from exfm.features.request import raw_request
 from exfm.schema import NUM_CANDIDATES
 from exfm.serving.call import Answer
-from exfm.serving.config import RankerConfig
+from exfm.serving.config import RequestLogConfig
 from exfm.serving.ranker.backlog import (
     Backlog,
     Limits,
@@ -91,14 +91,14 @@ class _Waiting:
 class RequestLog:
     """Takes requests with their answers, a share of them at random, while there is room for them."""
 
-    def __init__(self, folder: Path, manifest: BundleManifest, config: RankerConfig) -> None:
+    def __init__(self, folder: Path, manifest: BundleManifest, config: RequestLogConfig) -> None:
         """Write into a folder, which is there, from a thread of its own."""
         self._folder = folder
         self._manifest = manifest
         self._schema = manifest.feature_schema
         self._user_features = self._schema.feature_names(["user"])
         self._config = config
-        self._served = Served(model=manifest.name, bundle_id=manifest.bundle_id, sampling_rate=config.log_sampling_rate)
+        self._served = Served(model=manifest.name, bundle_id=manifest.bundle_id, sampling_rate=config.sampling_rate)
         self._start_id = secrets.token_hex(8)
         self._num_taken = 0
         self._is_paused = False
@@ -109,36 +109,34 @@ class RequestLog:
             waiting_size=MAX_WAITING_BYTES,
             block_size=BLOCK_BYTES,
             block_items=BLOCK_REQUESTS,
-            block_s=config.log_file_s,
+            block_s=config.file_s,
         )
         self._backlog = Backlog[_Waiting](self._write, limits, name="request log")
 
     @classmethod
-    def start(cls, manifest: BundleManifest, config: RankerConfig) -> Self:
+    def start(cls, manifest: BundleManifest, config: RequestLogConfig) -> Self:
         """Return the log of a bundle's requests in a new folder below the one of the settings.
 
         Raises: ConfigError if nothing can be written there, or requests do not tell all that an impression has.
         """
         schema = manifest.feature_schema
         try:
-            require_loggable(schema, domain=config.log_domain)
+            require_loggable(schema, domain=config.domain)
         except SchemaError as error:
-            raise ConfigError(f"log_folder: {error}") from error
-        folder = folder_of_this_start(config.log_folder, model=manifest.name)
+            raise ConfigError(f"request_log.folder: {error}") from error
+        folder = folder_of_this_start(config.folder, model=manifest.name)
         try:
             _remove_unfinished(folder.parent, model=manifest.name)
             (folder / "impressions").mkdir(parents=True)
             write_json(folder / "schema.json", log_schema(schema).to_dict())
         except OSError as error:
-            raise ConfigError(f"log_folder: {folder}: {error.strerror}; let this user write there") from error
-        logger.info(
-            "logging %g of all requests, up to %d MiB, in %s", config.log_sampling_rate, config.log_max_mib, folder
-        )
+            raise ConfigError(f"request_log.folder: {folder}: {error.strerror}; let this user write there") from error
+        logger.info("logging %g of all requests, up to %d MiB, in %s", config.sampling_rate, config.max_mib, folder)
         return cls(folder, manifest, config)
 
     def logged(self, tensors: Mapping[str, Tensor], answer: Answer, *, arrival_ns: int) -> Answer:
         """Return the answer to a request, which tells what it is logged as, if it is; never waits, and never fails."""
-        if not _num_rows(answer) or random.random() >= self._config.log_sampling_rate:
+        if not _num_rows(answer) or random.random() >= self._config.sampling_rate:
             return answer
         if self._is_paused:
             return _unlogged(answer, "paused")
@@ -180,7 +178,7 @@ class RequestLog:
             return
         try:
             answered = _pausing(map(self._answered, block))
-            columns = columns_of(answered, self._schema, domain=self._config.log_domain, served=self._served)
+            columns = columns_of(answered, self._schema, domain=self._config.domain, served=self._served)
             table = table_of(_pausing(columns), answered)
         except Exception:  # a fault of ours, which costs these alone
             NOT_LOGGED.labels(reason="failed").inc(len(block))
@@ -221,7 +219,7 @@ class RequestLog:
         """Pause or go on, and say so if that is new."""
         if is_paused and not self._is_paused:
             logger.warning(
-                "the log has no room for another file and pauses; take some from %s, or raise log_max_mib",
+                "the log has no room for another file and pauses; take some from %s, or raise request_log.max_mib",
                 self._folder.parent,
             )
         if self._is_paused and not is_paused:
@@ -230,7 +228,7 @@ class RequestLog:
 
     def _has_room(self) -> bool:
         size_bytes = bytes_of_starts(self._folder.parent, model=self._manifest.name, pattern="**/*.parquet*")
-        return size_bytes + ROOM_BYTES <= self._config.log_max_mib * 2**20
+        return size_bytes + ROOM_BYTES <= self._config.max_mib * 2**20
 
 
 def _remove_unfinished(parent: Path, *, model: str) -> None:

@@ -37,6 +37,11 @@ CONNECT_S = 2.0
 RESOLVE_S = 5.0
 """Pause between two lookups of a name all of whose servers are connected: so long an added one waits for its share."""
 
+LOOKUP_ATTEMPTS = 3
+"""Times that a lookup is sent while its shard's servers cannot be reached, within its deadline."""
+RECONNECT_S = 0.5
+"""Pause between two attempts to reach a shard that has no connection left."""
+
 RETRIED = Counter("exfm_ranker_retried_lookups", "Lookups sent again, since a stream broke", ["shard"])
 
 _STATUSES = {code.value[0]: code for code in grpc.StatusCode}
@@ -69,7 +74,7 @@ class StreamLink(ShardLink):
         A lookup changes nothing, so one that met a lost server is sent again to another, within its deadline.
         """
         asked: set[ShardConnection] = set()
-        for number in range(self._config.lookup_attempts):
+        for number in range(LOOKUP_ATTEMPTS):
             connection = self._next_connection(asked) or await self._connected(call.deadline)
             if number:
                 self._retried.inc()
@@ -78,7 +83,7 @@ class StreamLink(ShardLink):
                 return await self._ask(connection, call)
             except ConnectionError as error:
                 problem = str(error)
-        raise self.error(grpc.StatusCode.UNAVAILABLE, f"{problem}, {self._config.lookup_attempts} times", call.deadline)
+        raise self.error(grpc.StatusCode.UNAVAILABLE, f"{problem}, {LOOKUP_ATTEMPTS} times", call.deadline)
 
     async def check_ready(self, *, deadline: Deadline) -> None:
         """Return if a server of the shard is connected: it has said that it holds this shard of this bundle."""
@@ -111,10 +116,10 @@ class StreamLink(ShardLink):
             )
         if stopwatch is not None or is_sampled(carried_on()):
             frame = b"".join(with_note([frame], trace_note(carried_on())))
-        if len(frame) > self._config.max_message_bytes:
+        limit = self._config.limits.max_message_bytes
+        if len(frame) > limit:
             raise RequestError(
-                f"the request takes {len(frame)} B to {self}; max_message_bytes is {self._config.max_message_bytes}: "
-                "ask in parts"
+                f"the request takes {len(frame)} B to {self}; max_message_bytes is {limit}: ask in parts"
             )
         try:
             with awaited(stopwatch):
@@ -194,7 +199,7 @@ class StreamLink(ShardLink):
             mismatch = grpc.StatusCode.FAILED_PRECONDITION
             self._problem = min(problems, key=lambda one: one[0] == mismatch, default=self._problem)
         if not self._connections:
-            self._retry_at_s = clock() + self._config.max_reconnect_backoff_ms * 1e-3
+            self._retry_at_s = clock() + RECONNECT_S
 
     async def _open_others(self, known: Collection[Place]) -> list[Problem]:
         """Look the name up, leave the servers that it has no more, and connect to those that were not known."""
@@ -223,7 +228,7 @@ class StreamLink(ShardLink):
     async def _open(self, place: Place) -> Problem | None:
         tls = self._tls
         connection = ShardConnection(
-            self, place, tls=tls, max_body_bytes=self._config.max_message_bytes, staging=self._staging
+            self, place, tls=tls, max_body_bytes=self._config.limits.max_message_bytes, staging=self._staging
         )
         where = f"{place[0]}:{place[1]}"
         try:

@@ -1,6 +1,6 @@
 """python -m exfm.serving.shard: serve one shard of a bundle."""
 
-from exfm.serving.command_line import config_from, parse, server_parser, tls_from
+from exfm.serving.command_line import add_setting, config_from, parse, server_parser, tls_from
 from exfm.serving.config import ShardConfig
 from exfm.serving.server import exit_with_message, run
 from exfm.serving.shard.model import ShardModel
@@ -9,7 +9,7 @@ from exfm.serving.shard.model import ShardModel
 def main() -> None:
     """Serve the shard that the command line names."""
     parser = server_parser("exfm.serving.shard", "Serve one shard of a bundle.")
-    parser.add_argument("--stream-port", type=int, metavar="PORT", help="port of streams, instead of the settings'")
+    add_setting(parser, "--stream-port", "listen.stream_port")
     parser.add_argument("--shard", type=int, required=True, metavar="N", help="which one, from 0")
     arguments = parse(parser, ShardConfig)
     config = config_from(arguments, ShardConfig)

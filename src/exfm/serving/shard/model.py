@@ -208,9 +208,9 @@ class ShardModel(ServedModel):
         Raises: RequestError.
         """
         size_bytes = sum(self._tables.sums_bytes(net, of_net) for net, of_net in bags.items())
-        if size_bytes > self.config.max_message_bytes - MESSAGE_ROOM_BYTES:
+        if size_bytes > self.config.limits.max_message_bytes - MESSAGE_ROOM_BYTES:
             rows = " and ".join(f"{of_net.num_rows} {net} rows" for net, of_net in bags.items())
             raise RequestError(
-                f"the sums of {rows} take {size_bytes} B; max_message_bytes is {self.config.max_message_bytes}, "
+                f"the sums of {rows} take {size_bytes} B; max_message_bytes is {self.config.limits.max_message_bytes}, "
                 f"{MESSAGE_ROOM_BYTES} B of them for the rest: ask in parts"
             )

@@ -59,9 +59,9 @@ class StreamDoor:
 
         Raises: ConfigError if the address cannot be had.
         """
-        address = (self._config.host, self._config.stream_port)
+        address = (self._config.listen.host, self._config.listen.stream_port)
         try:
-            family = socket.AF_INET6 if ":" in self._config.host else socket.AF_INET
+            family = socket.AF_INET6 if ":" in self._config.listen.host else socket.AF_INET
             self._socket = socket.create_server(address, family=family, backlog=128)
         except OSError as error:
             raise ConfigError(
@@ -78,7 +78,7 @@ class StreamDoor:
         while True:
             await asyncio.sleep(CHECK_S)
             for connection in list(self.connections):
-                connection.check_heard(within_s=self._config.stream_silence_s)
+                connection.check_heard(within_s=self._config.deadlines.stream_silence_s)
             if self._tls is None:
                 continue
             try:
@@ -102,7 +102,7 @@ class StreamDoor:
 
     def _leave_old_ones(self) -> None:
         """Break connections off that were made under another certificate and stay: its authority may be withdrawn."""
-        if asyncio.get_running_loop().time() - self._taken_up_s > self._config.drain_s:
+        if asyncio.get_running_loop().time() - self._taken_up_s > self._config.shutdown.drain_s:
             for connection in list(self.connections):
                 if connection.files != self.files:
                     connection.transport.abort()
@@ -115,7 +115,7 @@ class StreamDoor:
         if self._socket is not None:
             self._socket.close()
         self._ask_to_leave()
-        give_up_s = asyncio.get_running_loop().time() + self._config.drain_s
+        give_up_s = asyncio.get_running_loop().time() + self._config.shutdown.drain_s
         while self.connections and asyncio.get_running_loop().time() < give_up_s:
             await asyncio.sleep(0.02)
         for connection in list(self.connections):
@@ -128,10 +128,10 @@ class StreamDoor:
     async def _listen(self, files: TlsFiles | None) -> asyncio.Server:
         """Return a server on the door's socket; two may be there for a moment, so that none is refused."""
         assert self._socket is not None, "it was started"
-        max_body_bytes = self._config.max_message_bytes
+        max_body_bytes = self._config.limits.max_message_bytes
         return await asyncio.get_running_loop().create_server(
             lambda: RankerConnection(self, files, max_body_bytes=max_body_bytes, staging=self._staging),
             sock=self._socket.dup(),
             ssl=server_context(files) if files else None,
-            ssl_handshake_timeout=self._config.stream_silence_s if files else None,
+            ssl_handshake_timeout=self._config.deadlines.stream_silence_s if files else None,
         )
