@@ -47,7 +47,7 @@ test-cluster: $(VENV)/.installed $(DEMO_BUNDLE) ## Run the cluster's tests again
 	@$(RIG) run $(BIN)/pytest -m cluster tests
 
 .PHONY: check
-check: lint types imports pipelines ## Check style, types, layers and that the pipelines compile
+check: lint types imports settings-current pipelines ## Check style, types, layers, docs/settings.md and the pipelines
 
 .PHONY: lint
 lint: $(VENV)/.installed ## Check style and formatting
@@ -61,6 +61,17 @@ types: $(VENV)/.installed ## Check types
 .PHONY: imports
 imports: $(VENV)/.installed ## Check that each layer imports only what lies below it
 	@$(BIN)/lint-imports
+
+.PHONY: settings
+settings: $(VENV)/.installed ## Make docs/settings.md anew, and what the chart refuses, from the settings' docstrings
+	@$(BIN)/exfm explain --all > docs/settings.md
+	@$(BIN)/exfm explain --removed > charts/exfm/files/removed-settings.yaml
+
+.PHONY: settings-current
+settings-current: $(VENV)/.installed
+	@$(BIN)/exfm explain --all | diff docs/settings.md - && \
+	  $(BIN)/exfm explain --removed | diff charts/exfm/files/removed-settings.yaml - || \
+	  { echo "the settings changed: run make settings, and commit what it makes" >&2; exit 1; }
 
 .PHONY: pipelines
 pipelines: $(VENV)/.installed ## Compile the demo's pipeline to build/pipelines/*.yaml, for a Kubeflow cluster

@@ -15,4 +15,4 @@ class DeploymentConfig(Config):
     settings: DeployConfig = DeployConfig()
     promotion: PromotionRule = PromotionRule()
     served_root: Annotated[str, StringConstraints(pattern=r"^$|^(pvc|s3)://[^/]+(/.*)?$")] = ""
-    """What serving pods call the run's root, where that is a folder: pvc://CLAIM/PATH. Empty: its own name."""
+    """URL of the run's root for serving pods, where the root is a folder: pvc://CLAIM/PATH. Empty: the root itself."""

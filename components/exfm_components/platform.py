@@ -35,22 +35,24 @@ class Toleration(Config):
     """A taint of nodes that steps tolerate, as Kubernetes writes it."""
 
     key: str = ""
-    """Empty, with operator Exists: every taint."""
+    """Key of the taint; empty, with operator `Exists`: every taint."""
     operator: Literal["Equal", "Exists"] = "Equal"
+    """Whether the taint must have `value`, or any."""
     value: str = ""
+    """Value of the taint; for `Equal`."""
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
-    """Empty: all effects."""
+    """Effect of the taint; empty: all effects."""
 
 
 class PlatformConfig(Config):
     """How steps run on a Kubeflow cluster."""
 
     steps: dict[Step, StepResources] = {}
-    """By step, what it asks of its node; a step that is not named has its default (docs/measurements.md)."""
+    """What a step asks of its node, by step; a step that is not named has its default (docs/measurements.md)."""
     max_parallel: Annotated[int, Field(ge=1, le=1_000)] = 8
-    """Vertical models that are trained at a time, 1 to 1,000."""
+    """Vertical models that are trained at a time; 1 to 1,000."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """Times that a failed step is run again, 0 to 10; every step may be repeated."""
+    """Times that a failed step is run again; 0 to 10. 0: never. Every step may be repeated."""
     backoff_s: Annotated[int, Field(ge=1, le=3_600)] = 30
     """Time before a step's first repetition, in seconds, doubled before each further one; 1 to 3,600."""
     timeout_s: Annotated[int, Field(ge=60, le=2_592_000)] = 86_400
@@ -58,8 +60,9 @@ class PlatformConfig(Config):
     node_selector: dict[str, str] = {}
     """Labels of the nodes that steps run on; empty: all nodes."""
     tolerations: tuple[Toleration, ...] = ()
+    """Taints that steps tolerate; empty: none."""
     image_pull_secrets: tuple[KubernetesName, ...] = ()
-    """Secrets of a private registry, in the namespace where steps run."""
+    """Names of Secrets of a private registry, in the namespace where steps run; empty: none."""
     config_map: KubernetesName = "exfm"
     """ConfigMap in that namespace with endpoints: MLFLOW_TRACKING_URI, AWS_ENDPOINT_URL, AWS_DEFAULT_REGION."""
     secret: KubernetesName = "exfm"

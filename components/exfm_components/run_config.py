@@ -27,11 +27,11 @@ class RunConfig(Config):
     """A run: its data, its models, and where its outputs go. Relative paths start at the file's own folder."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][-a-z0-9]{0,39}$")]
-    """In titles; lower-case letters, digits and dashes."""
+    """Name in titles: lower-case letters, digits and dashes, 40 at most."""
     root: str
     """Where outputs go: a folder, or s3://bucket/prefix."""
     feature_schema: Schema
-    """The log's schema; in a file, the path of its YAML file, too."""
+    """Schema of the log, or the path of its YAML file."""
     source: Source
     """Where the events come from."""
     window_length: Annotated[int, Field(ge=1)]
@@ -40,10 +40,10 @@ class RunConfig(Config):
     vertical_models: Annotated[tuple[VerticalConfig, ...], Field(min_length=1)]
     bundle: BundleConfig = BundleConfig()
     deploy: bool = False
-    """Roll out, as the last step, what passes against its champion."""
+    """Whether the last step rolls out the models that pass against their champions."""
     deployment: DeploymentConfig = DeploymentConfig()
     warm_start: str = ""
-    """An earlier run's foundation model (its `fm` folder) to go on from; empty: train from the first window."""
+    """Folder or URL of an earlier run's foundation model (`fm`) to go on from; empty: train from the first window."""
     platform: PlatformConfig = PlatformConfig()
     """How the steps run on a Kubeflow cluster."""
 

@@ -52,24 +52,29 @@ class DenseFeature(Config):
     """A number."""
 
     name: Name
+    """Column of the log, and input of a request: a letter, then letters, digits and underscores."""
     net: Net
+    """What it describes: the `user` who asks, or the `item` that is ranked."""
     normalisation: Normalisation = Normalisation()
     missing: Literal["refuse", "mean"] = "refuse"
-    """`refuse` makes a missing value (null, NaN) an error; `mean` reads it as the normalisation's mean, hence as 0."""
+    """`refuse`: a missing value (null, NaN) is an error; `mean`: it is read as the normalisation's mean, hence as 0."""
 
 
 class SparseFeature(Config):
     """Ids that look rows up in an embedding table."""
 
     name: Name
+    """Column of the log, and input of a request: a letter, then letters, digits and underscores."""
     net: Net
+    """What it describes: the `user` who asks, or the `item` that is ranked."""
     kind: Literal["single", "bag", "sequence"] = "single"
     """`single`: at most one id. `bag`: any number, order without meaning. `sequence`: the same, oldest first."""
     id_type: Literal["int64", "string"] = "int64"
+    """Type of its ids, in the log and in requests."""
     table: Name
-    """The embedding table; features may share one."""
+    """Embedding table, one of `tables`; features may share one."""
     max_length: Annotated[int, Field(ge=1, le=10_000)] = 100
-    """Ids used of a bag (the first) or a sequence (the last); 1 to 10,000. A single has one."""
+    """Ids that are used of a bag (the first) or of a sequence (the last); 1 to 10,000. A single has one."""
 
 
 class Table(Config):
@@ -78,10 +83,11 @@ class Table(Config):
     removed: ClassVar[Mapping[str, str]] = {"policy": "the keys of all tables are hashed; leave it out"}
 
     name: Name
+    """Name that features give: a letter, then letters, digits and underscores."""
     rows: Annotated[int, Field(ge=1, le=2**32)]
     """Rows that keys are spread over; 1 to 2**32."""
     dim: Annotated[int, Field(ge=4, le=4096, multiple_of=4)]
-    """Numbers a row; a multiple of 4 (FBGEMM's granularity), 4 to 4096."""
+    """Numbers of a row; a multiple of 4 (FBGEMM's granularity), 4 to 4096."""
     pooling: Literal["sum", "mean"] = "sum"
     """How the rows of one bag become one vector."""
 
@@ -90,16 +96,17 @@ class Label(Config):
     """A task's truth: which feedback makes an impression positive, and how long it may take to arrive."""
 
     name: Name
+    """Name of the task, which models learn and answer: a letter, then letters, digits and underscores."""
     feedback: str
-    """The feedback's kind, as the column `kind` of the feedback log names it."""
+    """Kind of feedback, as the column `kind` of the feedback log names it."""
     attribution_window: Annotated[int, Field(ge=0)]
-    """Feedback later than this after its impression no longer counts; in seconds (ordinal time: in its steps)."""
+    """Time after an impression in which its feedback counts, in seconds (ordinal time: in its steps); at least 0."""
     reduction: Literal["any", "max", "min", "last", "sum"] = "any"
     """How several feedbacks of one impression become one value; `any` is 1 if there is one at all, whatever it says."""
     positive_from: float = 1.0
-    """The impression is positive if the reduced value is at least this (in the feedback's unit)."""
+    """Least reduced value, in the feedback's unit, that makes an impression positive."""
     truth: str = ""
-    """Impression column with the planted probability of a positive (synthetic logs); empty: not known."""
+    """Impression column with the planted probability of a positive, in synthetic logs; empty: not known."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -115,16 +122,17 @@ class Schema(Config):
     """What an impression is made of, and what a model may use of it."""
 
     version: Literal[1] = 1
+    """Version of this format."""
     impression_key: str
     """Column that identifies an impression (int64 or string), in impressions and feedback."""
     event_time: EventTime
     domain: str
-    """Column (string) that verticals choose their examples by."""
+    """Column (string) by which vertical models choose their examples."""
     weight: str = ""
-    """Column (float, > 0) that weighs an example; empty: every example weighs 1."""
+    """Column (float, more than 0) with an example's weight; empty: every example weighs 1."""
     negative_sampling_rate: str = ""
-    """Column (float, > 0 and <= 1) with the share that was kept of rows like this one (1 where all were, as for clicked
-    rows when only rows without a click were sampled). A task's negatives weigh 1 / rate. Empty: all were kept."""
+    """Column (float, more than 0, at most 1) with the share that was kept of rows like this one; 1 where all were. A
+    task's negatives weigh 1 / rate. Empty: all were kept."""
     dense: tuple[DenseFeature, ...] = ()
     sparse: tuple[SparseFeature, ...]
     tables: tuple[Table, ...]

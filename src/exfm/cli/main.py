@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from exfm.cli import deployment, ingest, pipelines, serving, sharding, steps
+from exfm.cli import deployment, explain, ingest, pipelines, serving, sharding, steps
 from exfm.cli.commands import Commands
 from exfm.environment import compute_environment
 from exfm.errors import ExfmError
@@ -50,6 +50,7 @@ serving.add_to(app)
 deployment.add_to(app)
 sharding.add_to(app)
 pipelines.add_to(app)
+explain.add_to(app)
 
 
 def launch() -> None:

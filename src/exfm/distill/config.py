@@ -14,15 +14,16 @@ class VerticalConfig(Config):
     """A vertical model (VM) and how it is trained."""
 
     name: ModelName
+    """Name of the model and of its Kubernetes objects: lower-case letters, digits and dashes, 30 at most."""
     domains: tuple[str, ...] = ()
-    """Values of the schema's domain column whose examples it learns from and serves; empty: all."""
+    """Values of the schema's `domain` column whose examples it learns from and serves; empty: all."""
     features: tuple[str, ...] = ()
-    """Of the schema; empty: all."""
+    """Features of the schema that it reads; empty: all."""
     tasks: tuple[str, ...] = ()
-    """Of the schema's labels, in the order of its outputs; empty: all."""
+    """Labels of the schema that it learns, in the order of its outputs; empty: all."""
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig(batch_size=128)
     teacher_weight: Annotated[float, Field(ge=0, le=100)] = 3.0
-    """Of the pseudo-labels' loss beside the labels' loss, 0 to 100; 0 learns from labels alone."""
+    """Weight of the pseudo-labels' loss beside the labels' loss; 0 to 100. 0: it learns from labels only."""
     compare_alone: bool = True
-    """Whether a twin without a teacher is trained too, for the report; doubles the time."""
+    """Whether a twin without a teacher is trained too, for the report. It doubles the time."""

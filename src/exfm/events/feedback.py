@@ -20,17 +20,17 @@ class FeedbackSimulation(Config):
     """When feedback arrives, and what is wrong with it."""
 
     mean_delay_s: Annotated[float, Field(ge=0, le=30 * DAY_S)] = 120.0
-    """Mean of the exponential delay, in seconds, up to 30 days; 0: feedback comes at once."""
+    """Mean of the exponential delay, in seconds; 0 to 30 days. 0: feedback comes at once."""
     late_share: Share = 0.01
-    """Share of feedback that is late on top of its delay; 0: none."""
+    """Share of feedback that is late on top of its delay; 0 to 1. 0: none."""
     min_late_s: Annotated[int, Field(ge=0)] = 3 * DAY_S
-    """Least that late feedback is late by, in seconds."""
+    """Least lateness of late feedback, in seconds; at least 0."""
     max_late_s: Annotated[int, Field(ge=0, le=365 * DAY_S)] = 10 * DAY_S
-    """Most that late feedback is late by, in seconds, up to a year; lateness is uniform between the two."""
+    """Most lateness of late feedback, in seconds; 0 to a year. Lateness is uniform between the two."""
     duplicate_share: Share = 0.005
-    """Share of feedback that is delivered a second time, unchanged; 0: none."""
+    """Share of feedback that is delivered a second time, unchanged; 0 to 1. 0: none."""
     orphan_share: Share = 0.002
-    """Feedback of impressions that do not exist, as a share of that of impressions that do; 0: none."""
+    """Feedback of impressions that do not exist, as a share of that of impressions that do; 0 to 1. 0: none."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -31,14 +31,15 @@ class MovieLensSource(Config):
     """A folder of MovieLens files, in any published layout."""
 
     kind: Literal["movielens"] = "movielens"
+    """Chooses this source."""
     folder: Annotated[str, StringConstraints(min_length=1)]
-    """Holds ratings and movies, and users where the layout has them; a path or an s3:// URL."""
+    """Folder with ratings and movies, and users where the layout has them; a path or an s3:// URL."""
     feedback: FeedbackSimulation = FeedbackSimulation()
-    """MovieLens has one time for impression and feedback, so when feedback arrives is simulated."""
+    """MovieLens has one time for impression and feedback, so the arrival of feedback is simulated."""
     num_hashed_domains: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Domains that users are hashed to where the layout says nothing of users; 1 to 1000."""
+    """Domains that users are hashed to where the layout says nothing about users; 1 to 1000."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of the simulated delays and faults."""
+    """Seed of the simulated delays and faults."""
 
 
 def load_movielens(source: MovieLensSource) -> RawLog:

@@ -22,12 +22,15 @@ class LogSource(Config):
     """Events of your own, with the columns that the schema names."""
 
     kind: Literal["log"] = "log"
+    """Chooses this source."""
     impressions: Files
-    """One row for each item that was shown to a user, with its features as they were known then."""
+    """Parquet files with one row for each item that was shown to a user, with its features as they were known then: a
+    file, a folder or a glob; a path or an s3:// URL."""
     feedback: Files
-    """One row for each reaction: impression key, event time, `kind` (string) and, if not 1.0, `value` (number)."""
+    """Parquet files with one row for each reaction: impression key, event time, `kind` (string) and, if not 1.0,
+    `value` (number)."""
     names: dict[str, Files] = {}
-    """By id feature: columns `id` and `name`, to show a person a name instead of an id."""
+    """Parquet files by id feature, with columns `id` and `name`: people then see a name instead of an id."""
 
 
 def load_parquet(source: LogSource, *, schema: Schema) -> RawLog:

@@ -42,28 +42,30 @@ class SyntheticSource(Config):
     """A stream of ads made up from a seed."""
 
     kind: Literal["synthetic"] = "synthetic"
+    """Chooses this source."""
     num_impressions: Annotated[int, Field(ge=1_000, le=100_000_000)] = 100_000
     """Impressions shown, before any are left out by `negative_sampling_rate`; 1,000 to 100 million."""
     num_users: Annotated[int, Field(ge=10, le=10_000_000)] = 5_000
-    """10 to 10 million."""
+    """Users; 10 to 10 million."""
     num_ads: Annotated[int, Field(ge=10, le=10_000_000)] = 2_000
-    """10 to 10 million."""
+    """Ads; 10 to 10 million."""
     num_advertisers: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-    """1 to a million."""
+    """Advertisers; 1 to a million."""
     duration_s: Annotated[int, Field(ge=3_600, le=3 * 365 * DAY_S)] = 28 * DAY_S
     """Time that the impressions spread over, in seconds; an hour to three years."""
     popularity_exponent: Annotated[float, Field(ge=0, le=3)] = 0.8
-    """The n-th most popular user or ad has n ** -exponent of the first one's impressions; 0: all are alike."""
+    """The n-th most popular user or ad has n ** -exponent of the first one's impressions; 0 to 3. 0: all are alike."""
     drift_turns: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Turns that the ads' latent vectors make over the whole time; 0: tastes stay, 0.25: at the end all is new."""
+    """Turns that the ads' latent vectors make over the whole time; 0 to 100. 0: tastes stay; 0.25: at the end all is
+    new."""
     negative_sampling_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share that is kept of the impressions without a click; 1: all."""
+    """Share that is kept of the impressions without a click; more than 0, at most 1. 1: all."""
     feedback: FeedbackSimulation = FeedbackSimulation()
     """When clicks arrive, and what is wrong with the feedback."""
     mean_conversion_delay_s: Annotated[float, Field(ge=0, le=30 * DAY_S)] = 6 * 3_600.0
-    """Mean of the exponential time from a click's arrival to its conversion's, in seconds, up to 30 days."""
+    """Mean of the exponential time from a click's arrival to its conversion's, in seconds; 0 to 30 days."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of everything that is drawn."""
+    """Seed of everything that is drawn."""
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ class FoundationConfig(Config):
     """A foundation model and how it is trained."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,29}$")] = "fm"
-    """In the names of its pseudo-label columns: lower-case letters, digits, underscores; at most 30 characters."""
+    """Part of its pseudo-label columns' names: lower-case letters, digits and underscores, 30 at most."""
     features: tuple[str, ...] = ()
-    """Of the schema; empty: all."""
+    """Features of the schema that it reads; empty: all."""
     tasks: tuple[str, ...] = ()
-    """Of the schema's labels; empty: all."""
+    """Labels of the schema that it learns and teaches; empty: all."""
     model: ModelConfig = ModelConfig(
         network=NetworkConfig(bottom_units=(32,), num_cross_layers=2, cross_rank=32, top_units=(128, 64)), dim_factor=12
     )
-    """Its defaults give over ten times the parameters of a vertical model's defaults."""
+    """Its defaults have over ten times the parameters of a vertical model's."""
     training: TrainingConfig = TrainingConfig()
     snapshot_every: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Windows learned between two snapshots, 1 to 10,000: more saves space and makes pseudo-labels staler."""
+    """Windows learned between two snapshots; 1 to 10,000. More windows save space, and make pseudo-labels staler."""

@@ -18,10 +18,10 @@ class PromotionRule(Config):
     """The bounds that a candidate is held against."""
 
     max_ne_increase: Annotated[float, Field(ge=0, le=1)] = 0.002
-    """Normalized entropy over the champion's, as a fraction of it; 0 to 1."""
+    """Increase of normalized entropy over the champion's, as a share of it; 0 to 1. 0: none is allowed."""
     max_calibration_error: Annotated[float, Field(ge=0, le=10)] = 0.1
-    """Distance of calibration (sum of predictions over sum of labels) from 1; 0 to 10. The champion's own distance, on
-    the same examples, takes its place where that is larger."""
+    """Distance of calibration (sum of predictions over sum of labels) from 1; 0 to 10. The champion's own distance on
+    the same examples takes its place where that is larger."""
 
 
 class TaskFigures(Config):

@@ -20,21 +20,20 @@ class BundleConfig(Config):
 
     sharding: ShardingConfig = ShardingConfig()
     plan: str = ""
-    """JSON file, or URL, of a plan as `exfm shard plan` writes it, which is taken as it is. Empty: a plan is made by
-    `sharding`."""
+    """JSON file or URL of a plan of `exfm shard plan`, which is used as it is. Empty: a plan is made by `sharding`."""
     previous_plan: str = ""
-    """The same, or the folder or URL of a bundle, from which the plan made by `sharding` is to move few bytes. Empty:
-    it is made from nothing."""
+    """Plan, or folder or URL of a bundle, from which the plan made by `sharding` should move few bytes. Empty: the plan
+    is made anew."""
     table_statistics: str = ""
-    """Folder or URL of what `exfm shard statistics` counted. Empty: the examples that the model learned from are
-    counted, as requests of `candidates_mean` items."""
+    """Folder or URL of what `exfm shard statistics` counted. Empty: the model's own examples are counted, as requests
+    of `candidates_mean` items."""
     costs: str = ""
-    """YAML file or URL with costs that `exfm bench simulator` measured. Empty: those of exfm's own servers."""
+    """YAML file or URL of costs that `exfm bench simulator` measured. Empty: those of exfm's own servers."""
     candidates_mean: Annotated[float, Field(ge=1, le=1_000_000)] = 100.0
-    """Items of a mean request, which examples do not tell; 1 to 1,000,000."""
+    """Mean number of items of a request, which examples do not show; 1 to 1,000,000."""
     golden_candidates: Annotated[int, Field(ge=1, le=10_000)] = 100
-    """Items in the golden query, 1 to 10,000; `exfm serve` is ready only when the ranker scores
-    them as the bundle did when it was made."""
+    """Items of the request that a ranker must score as the bundle did when it was made, before it is ready; 1 to
+    10,000."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
