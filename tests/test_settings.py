@@ -168,6 +168,16 @@ def test_every_setting_says_what_it_means_in_three_lines_without_measurements() 
             assert not re.search(r"\b20\d\d-\d\d\b", text), f"{model.__name__}.{name}: that belongs in measurements.md"
 
 
+def test_measurements_are_named_by_settings() -> None:
+    paths = {one.path for one in every_setting()}
+    headings = re.findall(r"^## (.*)$", (REPOSITORY / "docs/measurements.md").read_text(), re.MULTILINE)
+    named = [
+        name for heading in headings for name in re.findall(r"`((?:run|ranker|shard|deploy)\.[a-z_.0-9]+)`", heading)
+    ]
+    assert len(named) >= 20
+    assert set(named) <= paths
+
+
 def test_a_place_that_a_setting_went_to_is_a_setting() -> None:
     for model in models():
         for key, remedy in model.removed.items():
