@@ -67,3 +67,15 @@ def test_examples_that_all_miss_what_must_be_there_make_no_request(tmp_path: Pat
     write_partition(pl.DataFrame(EXAMPLES | {"length": missing}), tmp_path, WINDOW)
     with pytest.raises(DataError, match="no complete example of domain a: no query can be made of them"):
         latest_query(tmp_path, [WINDOW], SCHEMA, domains=["a"], num_candidates=10)
+
+
+def test_candidates_are_of_the_models_own_domains_though_others_came_later(tmp_path: Path) -> None:
+    later = Window(index=1, start=1, end=2)
+    complete = EXAMPLES | {"age": [30.0] * 3, "price": [1.0] * 3, "length": [1.0] * 3}
+    write_partition(pl.DataFrame(complete | {"domain": ["a", "b", "a"]}), tmp_path, WINDOW)
+    write_partition(pl.DataFrame(complete | {"domain": ["b", "a", "b"], "item": [4, 5, 6]}), tmp_path, later)
+    for domains, num_candidates, items in [(["a"], 10, [5, 3, 1]), (["a"], 2, [5, 3]), ([], 4, [6, 5, 4, 3])]:
+        rows, request = latest_query(tmp_path, [WINDOW, later], SCHEMA, domains=domains, num_candidates=num_candidates)
+        inputs = {item["name"]: item["data"] for item in request["inputs"]}
+        assert inputs["item"] == rows["item"].to_list() == items
+        assert inputs["user"] == [2 if domains else 3]

@@ -1,4 +1,4 @@
-"""A request made of a log's latest examples: the last user to come, and the items last shown."""
+"""A request made of the latest examples of a model's domains: the last user to come, and the items last shown."""
 
 import math
 from collections.abc import Sequence
@@ -21,26 +21,26 @@ def latest_query(
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Return a query as examples, one a candidate with the same user in each, and as a request in OIP's JSON form.
 
-    The user is the one of the last example of the domains, the candidates are the last items that differ. JSON has no
-    word for a missing number: examples that miss one which must be there are passed over, others have the mean for it.
+    Only examples of the domains count, or all if none is named: the user is the last one's, the candidates are the last
+    items that differ. JSON has no word for a missing number: examples that miss one which must be there are passed
+    over, others have the mean for it.
 
     Raises: SchemaError if nothing tells items apart; DataError if no example of the domains is complete.
     """
     if not schema.feature_names(["item"]):
         raise SchemaError("the model has no feature of net `item`: all candidates would score the same; add one")
-    users, items = [], pl.DataFrame()
+    last, items = pl.DataFrame(), pl.DataFrame()
     for window in reversed(windows):
-        frame = read_partition(dataset, window).reverse()
-        frame = _complete(frame, schema)
+        frame = _complete(read_partition(dataset, window).reverse(), schema)
         own = frame.filter(pl.col(schema.domain).is_in(list(domains))) if domains else frame
-        users += [own.head(1)] if len(own) else []
-        shown = frame.select(schema.feature_names(["item"]))
+        shown = own.select(schema.feature_names(["item"]))
+        last = last if len(last) else own.head(1)
         items = (pl.concat([items, shown]) if len(items) else shown).unique(maintain_order=True).head(num_candidates)
-        if users and len(items) == num_candidates:
+        if len(items) == num_candidates:
             break
-    if not users:
+    if not len(last):
         raise DataError(f"no complete example of domain {', '.join(domains) or '(any)'}: no query can be made of them")
-    user = users[0].drop(schema.feature_names(["item"]))
+    user = last.drop(schema.feature_names(["item"]))
     raw: dict[Net, RawColumns] = {
         "user": raw_columns(user.to_arrow(), schema, nets=["user"]),
         "item": raw_columns(items.to_arrow(), schema, nets=["item"]),
