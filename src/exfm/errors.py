@@ -22,6 +22,7 @@
         ├── NotReadyError          3           UNAVAILABLE          503   a model whose scores nobody compared yet
         ├── ShardUnavailableError  3           UNAVAILABLE          503
         ├── OverloadedError        3           RESOURCE_EXHAUSTED   429   more requests than a server can answer
+        │   └── UnfinishedError    3           RESOURCE_EXHAUSTED   429   closed, as too many were not whole yet
         └── DeadlineError          3           DEADLINE_EXCEEDED    504
             └── StalledError       3           DEADLINE_EXCEEDED    504   a request that was begun and does not come
 
@@ -134,6 +135,10 @@ class ShardUnavailableError(ServingError):
 
 class OverloadedError(ServingError):
     """A server has more requests under way than it can answer in time, and refuses this one at once."""
+
+
+class UnfinishedError(OverloadedError):
+    """A request was closed before its body was there, because too many others were not there either."""
 
 
 class DeadlineError(ServingError):

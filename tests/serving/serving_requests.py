@@ -3,8 +3,9 @@
 tritonclient and kserve register the same protobuf names, so one process can import either; tests import tritonclient's.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,12 @@ def ask_by_grpc(address: str, body: dict[str, Any], **options: Any) -> Scores:
     with tritonclient.grpc.InferenceServerClient(address) as client:
         result = client.infer("students", grpc_inputs(body), **options)
     return {output.name: result.as_numpy(output.name).tolist() for output in result.get_response().outputs}
+
+
+def never(is_over: Event) -> Iterator[bytes]:
+    """Yield no message until that is over."""
+    is_over.wait()
+    yield from ()
 
 
 def scores_of(answer: dict[str, Any]) -> Scores:

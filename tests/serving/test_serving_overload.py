@@ -18,7 +18,7 @@ import httpx
 import pytest
 import tritonclient.grpc.aio
 from pods import Pod, Pods, wait_for
-from serving_requests import Scores, grpc_inputs, make_request, offline_scores, scores_of
+from serving_requests import Scores, grpc_inputs, make_request, never, offline_scores, scores_of
 from tritonclient.utils import InferenceServerException
 
 from exfm.errors import OverloadedError
@@ -31,7 +31,6 @@ NUM_AT_ONCE = 300
 BOUND = 8
 REQUEST = make_request(num_candidates=[100])
 LONG_MS = 30_000
-READY_METHOD = INFER_METHOD.replace("ModelInfer", "ModelReady")
 
 
 def at_once(num_requests: int) -> dict[str, Any]:
@@ -133,6 +132,7 @@ def test_while_all_places_are_taken_requests_are_refused_but_health_and_metrics_
 ) -> None:
     ranker, shards = start(bundle, pods, **at_once(2))
     expected = offline_scores(bundle, make_request())
+    is_over = Event()
 
     with ThreadPoolExecutor(3) as pool:
         with stopped(shards[1]):
@@ -147,6 +147,10 @@ def test_while_all_places_are_taken_requests_are_refused_but_health_and_metrics_
             ):
                 client.infer("students", grpc_inputs(make_request()))
             assert caught.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
+            with grpc.insecure_channel(ranker.grpc_address) as channel, pytest.raises(grpc.RpcError) as without_message:
+                channel.stream_unary(INFER_METHOD)(never(is_over), timeout=10)
+            assert without_message.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED, "its message is not waited for"
+            is_over.set()
             with connect_without_a_body(ranker) as without_a_body:
                 assert without_a_body.recv(1_000).startswith(b"HTTP/1.1 429 "), "its body is not waited for"
             assert ranker.is_ready()
@@ -156,58 +160,6 @@ def test_while_all_places_are_taken_requests_are_refused_but_health_and_metrics_
         for answer in waiting:
             for task, values in expected.items():
                 assert scores_of(answer.result())[task] == pytest.approx(values, abs=1e-5)
-    assert ranker.ask()
-
-
-def is_refused(ranker: Pod) -> bool:
-    try:
-        ranker.ask()
-    except OverloadedError:
-        return True
-    return False
-
-
-def never(is_over: Event) -> Iterator[bytes]:
-    """Yield no message until that is over."""
-    is_over.wait()
-    yield from ()
-
-
-def test_a_message_that_does_not_come_takes_no_place_for_long_and_is_not_waited_for_to_be_refused(
-    bundle: Path, pods: Pods
-) -> None:
-    ranker, _ = start(bundle, pods, **at_once(2))
-    is_over = Event()
-    with grpc.insecure_channel(ranker.grpc_address) as channel:
-        begin = channel.stream_unary(INFER_METHOD)
-        try:
-            without_a_place = channel.stream_unary(READY_METHOD).future(never(is_over), timeout=60)
-            stalled = [begin.future(never(is_over)) for _ in range(2)]
-            wait_for(lambda: is_refused(ranker))
-            with pytest.raises(grpc.RpcError) as refused:
-                begin(never(is_over), timeout=10)
-            assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-            wait_for(lambda: not is_refused(ranker))
-            late = [one.exception(timeout=30) for one in (without_a_place, *stalled)]
-            assert [one.code() for one in late] == [grpc.StatusCode.DEADLINE_EXCEEDED] * 3
-            assert {one.details() for one in late} == {"the request did not come within 15 s"}
-            with pytest.raises(grpc.RpcError, match="the call ended without a message"):
-                begin(iter(()), timeout=10)
-        finally:
-            is_over.set()
-    assert ranker.ask()
-
-
-def test_a_body_that_does_not_come_takes_a_place_for_no_longer(bundle: Path, pods: Pods) -> None:
-    ranker, _ = start(bundle, pods, **at_once(2))
-    with connect_without_a_body(ranker) as stalled:
-        with connect_without_a_body(ranker):
-            wait_for(lambda: is_refused(ranker))  # or bodies without number would be kept
-        wait_for(lambda: not is_refused(ranker))
-        received = b"".join(iter(lambda: stalled.recv(1_000), b""))  # until it is closed
-    assert received.startswith(b"HTTP/1.1 504 ")
-    assert b"the request did not come within 15 s" in received
-    assert ranker.counted('exfm_failed_requests_total{code="DEADLINE_EXCEEDED"}') == 1
     assert ranker.ask()
 
 

@@ -35,22 +35,29 @@ class Admission:
         self._model = model
         self._max_concurrency = max_concurrency
         self._num_taken = 0
-        self._num_come = 0
+        self._num_heard = 0
         self._doorway = asyncio.Lock()
         self._refused = REFUSED.labels(model=model)  # shows 0 before the first
 
-    def take(self) -> None:
-        """Take a request; `release` is called once it is answered or given up.
+    def check(self) -> None:
+        """Return if a request would be taken now; called when it is heard of, before its body is there.
 
         Raises: OverloadedError if too many are under way.
         """
-        self._num_come += 1
+        self._num_heard += 1
         if self._num_taken >= self._max_concurrency:
             self._refused.inc()
             raise OverloadedError(
                 f"{self._model!r} has {self._num_taken} requests under way, and max_concurrency is "
                 f"{self._max_concurrency}: try again in a moment; if it goes on, add servers"
             )
+
+    def take(self) -> None:
+        """Take a request whose body is there; `release` is called once it is answered or given up.
+
+        Raises: OverloadedError if too many are under way.
+        """
+        self.check()
         self._num_taken += 1
 
     def release(self) -> None:
@@ -66,17 +73,17 @@ class Admission:
     async def _until_quiet(self) -> None:
         num_quiet, num_needed = 0, TURNS_ALONE
         for _ in range(MAX_TURNS):
-            num_come = self._num_come
+            num_heard = self._num_heard
             await asyncio.sleep(0)
             num_quiet += 1
-            if self._num_come != num_come:
+            if self._num_heard != num_heard:
                 num_quiet, num_needed = 0, TURNS_AMONG_OTHERS
             if num_quiet == num_needed:
                 return
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Take a request, which is read, begun and answered in a block; raises as `take`."""
+        """Take a request, which is begun and answered in a block; raises as `take`."""
         self.take()
         try:
             yield

@@ -1,16 +1,14 @@
 """What a front door hands to a model and takes back: the same for gRPC and REST."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from exfm.errors import DeadlineError, RequestError, StalledError
+from exfm.errors import DeadlineError, RequestError
 from exfm.features.oip import Tensor, chosen_outputs
 from exfm.serving.tracing.stopwatch import Stopwatch
 
@@ -22,10 +20,6 @@ Numbers = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 
 TIMEOUT = "timeout"
 """The request parameter in which Triton's clients send the time that they allow, in microseconds."""
-
-ARRIVAL_S = 15.0
-"""Time for a whole request to come once it was heard of; servers themselves wait for ever. 64 MiB within it are 4.5
-MB/s."""
 
 MAX_ALLOWED_S = 600
 """As long as `deadlines.default_ms` may be: who allows more gets this."""
@@ -94,19 +88,6 @@ class Answer:
     def telling(self, key: str, value: Parameter) -> "Answer":
         """Return the answer with another parameter."""
         return Answer(outputs=self.outputs, parameters={**self.parameters, key: value})
-
-
-@asynccontextmanager
-async def arriving() -> AsyncIterator[None]:
-    """Read a request in a block.
-
-    Raises: StalledError if it does not come.
-    """
-    try:
-        async with asyncio.timeout(ARRIVAL_S):
-            yield
-    except TimeoutError as error:
-        raise StalledError(f"the request did not come within {ARRIVAL_S:g} s") from error
 
 
 def deadline_of(timeout_us: Any, *, transport_s: float | None, default_ms: int, came_s: float) -> Deadline:

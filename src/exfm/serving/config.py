@@ -68,6 +68,12 @@ class LimitsConfig(Config):
     """Size of one gRPC message, REST body or stream frame, in bytes; 1 KiB to 2 GiB."""
     max_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 32
     """Requests under way; 1 to 10,000. The server refuses further requests at once (RESOURCE_EXHAUSTED, 429)."""
+    max_unfinished_requests: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    """Requests whose body is not there yet, 1 to 100,000; they count apart from `max_concurrency`. Over it the server
+    closes the one that was idle for longest (RESOURCE_EXHAUSTED, 429)."""
+    max_unfinished_bytes: Annotated[int, Field(ge=1_024, le=2**40)] = 256 * 2**20
+    """Bytes of bodies that are not whole yet, together; 1 KiB to 1 TiB. One body may always come. gRPC shows no message
+    before it is whole: one that takes longer than 2 s counts as `max_message_bytes`."""
     max_connection_age_s: Annotated[int, Field(ge=1, le=86_400)] = 60
     """Age at which a server asks a gRPC client to connect anew, in seconds; 1 to 86,400. A client looks a name up again
     only then, so an added replica waits as long for its share. A ranker's: half of `shutdown.lame_duck_s` at most."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NoReturn
 
@@ -16,7 +17,8 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 
 from exfm.errors import ConfigError, OverloadedError, RequestError
 from exfm.serving.admission import Admission
-from exfm.serving.call import TIMEOUT, Call, Deadline, arriving, deadline_of
+from exfm.serving.arrivals import Arrivals
+from exfm.serving.call import TIMEOUT, Call, Deadline, deadline_of
 from exfm.serving.config import ServerConfig
 from exfm.serving.connections import server_options
 from exfm.serving.dataplane import ServedModels
@@ -72,31 +74,32 @@ class StatusInterceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # 
 class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ships no types
     """Refuses requests over the bound before their message is read; health and metadata are always answered.
 
-    To gRPC a call is a stream of one message: that alone is handed over before it is there, and may be waited for no
-    longer than `arriving` does.
+    To gRPC a call is a stream of one message: that alone is handed over before it is there. gRPC shows a message only
+    once it is whole, so its bytes count as `max_message_bytes` if it takes long.
     """
 
-    def __init__(self, admission: Admission, *, max_ids: int) -> None:
+    def __init__(self, admission: Admission, arrivals: Arrivals, *, config: ServerConfig) -> None:
         self._admission = admission
-        self._max_ids = max_ids
+        self._arrivals = arrivals
+        self._max_ids = config.max_ids
+        self._max_message_bytes = config.max_message_bytes
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return what handles a call; the arguments are gRPC's."""
         is_request = handler_call_details.method == INFER_METHOD
         if is_request:
             try:
-                self._admission.take()
+                self._admission.check()
             except OverloadedError as error:
                 return grpc.stream_unary_rpc_method_handler(_raise(error))
-            call = asyncio.current_task()
-            assert call is not None, "gRPC makes a task of each call"
-            call.add_done_callback(lambda _: self._admission.release())  # also of one that is broken off
         handler = await continuation(handler_call_details)
         if handler is None:  # no such method
             return None
 
         async def answer(_: Any, context: Any) -> Any:
-            return await handler.unary_unary(await _message_of(context), context)
+            message = await self._message_of(context)
+            with self._admission.taken() if is_request else nullcontext():
+                return await handler.unary_unary(message, context)
 
         read = handler.request_deserializer
         return grpc.stream_unary_rpc_method_handler(
@@ -104,6 +107,19 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
             request_deserializer=partial(self._read, read=read) if is_request else read,
             response_serializer=handler.response_serializer,
         )
+
+    async def _message_of(self, context: Any) -> Any:
+        """Return a call's message, read.
+
+        Raises: as `arriving`; RequestError if there is none, or it cannot be read.
+        """
+        async with self._arrivals.arriving(unseen_bytes=self._max_message_bytes):
+            message = await context.read()
+        if message is grpc.aio.EOF:
+            raise RequestError("the call ended without a message")
+        if isinstance(message, RequestError):
+            raise message
+        return message
 
     def _read(self, content: bytes, *, read: Callable[[bytes], Any]) -> Any:
         check_parts(content, pb.ModelInferRequest, max_ids=self._max_ids)
@@ -176,12 +192,19 @@ class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
     """The gRPC server; KServe's own binds to every address of the machine and cannot be told otherwise."""
 
     def __init__(
-        self, models: ServedModels, *, admission: Admission, config: ServerConfig, tls: TlsFolder | None
+        self,
+        models: ServedModels,
+        *,
+        admission: Admission,
+        arrivals: Arrivals,
+        config: ServerConfig,
+        tls: TlsFolder | None,
     ) -> None:
         """Serve models; with `tls`, clients with a certificate only."""
         super().__init__(config.listen.grpc_port, models, None, kwargs={}, grace_period=config.shutdown.drain_s)
         self._tls = tls
         self._admission = admission
+        self._arrivals = arrivals
         self._config = config
         self._models = models
 
@@ -190,7 +213,8 @@ class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
 
         Raises: ConfigError if the address cannot be had.
         """
-        interceptors = (StatusInterceptor(), AdmissionInterceptor(self._admission, max_ids=self._config.limits.max_ids))
+        admission = AdmissionInterceptor(self._admission, self._arrivals, config=self._config)
+        interceptors = (StatusInterceptor(), admission)
         self._server = grpc.aio.server(interceptors=interceptors, options=server_options(self._config))
         grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(self._models), self._server)
         host = f"[{self._config.listen.host}]" if ":" in self._config.listen.host else self._config.listen.host
@@ -205,20 +229,6 @@ class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
             raise ConfigError(f"gRPC cannot listen on {address} ({error}); is another server there?") from error
         await self._server.start()
         return port
-
-
-async def _message_of(context: Any) -> Any:
-    """Return a call's message, read.
-
-    Raises: as `arriving`; RequestError if there is none, or it cannot be read.
-    """
-    async with arriving():
-        message = await context.read()
-    if message is grpc.aio.EOF:
-        raise RequestError("the call ended without a message")
-    if isinstance(message, RequestError):
-        raise message
-    return message
 
 
 def _raise(error: Exception) -> Callable[[Any, Any], Awaitable[NoReturn]]:

@@ -20,8 +20,16 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exfm.errors import ConfigError, ExfmError, OverloadedError, RequestError, StalledError
-from exfm.serving.call import TIMEOUT, Call, arriving, deadline_of
+from exfm.errors import (
+    ConfigError,
+    ExfmError,
+    OverloadedError,
+    RequestError,
+    StalledError,
+    UnfinishedError,
+)
+from exfm.serving.arrivals import Arrivals
+from exfm.serving.call import TIMEOUT, Call, deadline_of
 from exfm.serving.config import ServerConfig
 from exfm.serving.dataplane import ServedModels
 from exfm.serving.model import ServedModel
@@ -42,9 +50,10 @@ gateways hold on to it. uvicorn's own is 5 s, and a request that meets the end o
 class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
     """The protocol's routes."""
 
-    def __init__(self, models: ServedModels, *, config: ServerConfig, infers: bool) -> None:
+    def __init__(self, models: ServedModels, *, arrivals: Arrivals, config: ServerConfig, infers: bool) -> None:
         super().__init__(models)
         self._models = models
+        self._arrivals = arrivals
         self._config = config
         self._infers = infers
 
@@ -69,9 +78,10 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
         if not self._infers:
             raise HTTPException(403, "this server answers on its gRPC port only, to clients with a certificate (--tls)")
         model = self._models.find(model_name, version=model_version)
-        with model.admission.taken():  # before its body is here, or bodies without number would be kept
-            body = await self._read(request)
-            came_s = time.monotonic()
+        model.admission.check()
+        body = await self._read(request)
+        came_s = time.monotonic()
+        with model.admission.taken():
             await model.admission.begin()
             response = await self._answer(body, request, model, model_version, came_s=came_s)
         model.seconds.answered(came_s=came_s)
@@ -116,12 +126,13 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
 
     async def _read(self, request: fastapi.Request) -> bytes:
         body = bytearray()
-        async with arriving():
+        async with self._arrivals.arriving() as received:
             async for chunk in request.stream():
                 body += chunk
                 limit = self._config.limits.max_message_bytes
                 if len(body) > limit:
                     raise RequestError(f"the body is larger than max_message_bytes, {limit} B")
+                received(len(chunk))
         return bytes(body)
 
 
@@ -146,9 +157,9 @@ class Leaving:
         await self._app(scope, receive, send_on)
 
 
-def make_app(models: ServedModels, *, config: ServerConfig, infers: bool) -> fastapi.FastAPI:
+def make_app(models: ServedModels, *, arrivals: Arrivals, config: ServerConfig, infers: bool) -> fastapi.FastAPI:
     """Return the REST application; one that does not infer tells of health, metadata and metrics only."""
-    endpoints = Endpoints(models, config=config, infers=infers)
+    endpoints = Endpoints(models, arrivals=arrivals, config=config, infers=infers)
     app = fastapi.FastAPI(title="exfm", docs_url=None, redoc_url=None, openapi_url=None)
     routes = {
         "/": models.live, "/metrics": metrics_handler, "/v2": endpoints.metadata, "/v2/models": endpoints.models,
@@ -171,10 +182,10 @@ def make_app(models: ServedModels, *, config: ServerConfig, infers: bool) -> fas
 class RestServer(uvicorn.Server):
     """The REST server."""
 
-    def __init__(self, models: ServedModels, *, config: ServerConfig, infers: bool) -> None:
+    def __init__(self, models: ServedModels, *, arrivals: Arrivals, config: ServerConfig, infers: bool) -> None:
         super().__init__(
             uvicorn.Config(
-                Leaving(make_app(models, config=config, infers=infers), models=models),
+                Leaving(make_app(models, arrivals=arrivals, config=config, infers=infers), models=models),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -222,7 +233,7 @@ async def _error_response(request: fastapi.Request, error: Exception) -> Respons
     headers = {}
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = RETRY_AFTER_S
-    if isinstance(error, StalledError):  # or the connection would wait on for the rest
+    if isinstance(error, StalledError | UnfinishedError):  # or the connection would wait on for the rest
         headers["Connection"] = "close"
     status, message = failed_with(error)
     return JSONResponse({"error": message}, status_code=status.http, headers=headers)

@@ -15,6 +15,7 @@ import uvloop
 
 from exfm.errors import ExfmError
 from exfm.serving.admission import Admission
+from exfm.serving.arrivals import Arrivals
 from exfm.serving.config import ServerConfig
 from exfm.serving.dataplane import ServedModels
 from exfm.serving.grpc_door import GrpcServer
@@ -39,8 +40,9 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
         self.dataplane = ServedModels(self.registered_models)
         self.dataplane.show_ready()
         self._config = config
-        self._grpc = GrpcServer(self.dataplane, admission=admission, config=config, tls=tls)
-        self._rest = RestServer(self.dataplane, config=config, infers=tls is None)
+        arrivals = Arrivals(max_requests=config.max_unfinished_requests, max_bytes=config.max_unfinished_bytes)
+        self._grpc = GrpcServer(self.dataplane, admission=admission, arrivals=arrivals, config=config, tls=tls)
+        self._rest = RestServer(self.dataplane, arrivals=arrivals, config=config, infers=tls is None)
 
     def start(self, models: list[ServedModel]) -> None:
         """Serve until a signal; KServe's own stops its two servers one after another, by two handlers.

@@ -1,0 +1,130 @@
+"""Requests whose body is not there yet: bounded in number and bytes, and closed once nothing comes.
+
+Such a request takes no place of `max_concurrency`, so slow clients keep nobody out.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from prometheus_client import Counter
+
+from exfm.errors import ServingError, StalledError, UnfinishedError
+
+TICK_S = 0.5
+"""Time is counted in ticks of the event loop: what came while a model computed is read before the next tick."""
+IDLE_TICKS = 4
+"""Time for the next bytes of a body: 2 s."""
+ARRIVAL_TICKS = 30
+"""Time for a whole body: 15 s."""
+
+CLOSED = Counter(
+    "exfm_closed_unfinished_requests",
+    "Requests closed before their body was there: it came too slowly, or too many were unfinished",
+)
+
+
+class Arrival:
+    """One request whose body is not there yet."""
+
+    def __init__(self, *, unseen_bytes: int) -> None:
+        self.unseen_bytes = unseen_bytes
+        self.num_bytes = 0
+        self.num_ticks = 0
+        self.num_idle_ticks = 0
+        self.timeout = asyncio.timeout(None)
+        self.timer: asyncio.TimerHandle | None = None
+        self.make_error: Callable[[], ServingError] | None = None
+        """Not the error itself: its traceback would hold the body until the garbage collector comes."""
+
+
+class Arrivals:
+    """All requests of a server whose body is not there yet, by REST and gRPC."""
+
+    def __init__(self, *, max_requests: int, max_bytes: int, tick_s: float = TICK_S) -> None:
+        """Hold so many, of so many bytes together; over it those that were idle for longest are closed."""
+        self._max_requests = max_requests
+        self._max_bytes = max_bytes
+        self._tick_s = tick_s
+        self._num_bytes = 0
+        self._unfinished: OrderedDict[Arrival, None] = OrderedDict()
+        """The one that was idle for longest comes first."""
+
+    @asynccontextmanager
+    async def arriving(self, *, unseen_bytes: int = 0) -> AsyncIterator[Callable[[int], None]]:
+        """Read a body in a block, which calls what is yielded with the number of bytes of each part that came.
+
+        A protocol that shows a body only once it is whole says how many bytes that may hold meanwhile, `unseen_bytes`:
+        it counts as so many from the time on at which others are idle.
+
+        Raises: StalledError if it does not come in time; UnfinishedError if it is closed for others.
+        """
+        arrival = Arrival(unseen_bytes=unseen_bytes)
+        try:
+            async with arrival.timeout:
+                self._unfinished[arrival] = None
+                self._wait(arrival)
+                self._make_room()
+                try:
+                    yield partial(self._receive, arrival)
+                finally:
+                    self._forget(arrival)
+        except TimeoutError as error:
+            if arrival.make_error is None:
+                raise
+            raise arrival.make_error() from error
+
+    def _receive(self, arrival: Arrival, num_bytes: int) -> None:
+        if arrival in self._unfinished:  # else it was closed, and its task does not know yet
+            arrival.num_idle_ticks = 0
+            self._unfinished.move_to_end(arrival)
+            self._count(arrival, num_bytes)
+
+    def _count(self, arrival: Arrival, num_bytes: int) -> None:
+        arrival.num_bytes += num_bytes
+        self._num_bytes += num_bytes
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Close those that were idle for longest until the rest is within the bounds; one may always come."""
+        while (num := len(self._unfinished)) > 1 and (num > self._max_requests or self._num_bytes > self._max_bytes):
+            found = (
+                f"{num} requests are unfinished; max_unfinished_requests is {self._max_requests}"
+                if num > self._max_requests
+                else f"unfinished requests hold {self._num_bytes} B; max_unfinished_bytes is {self._max_bytes}"
+            )
+            message = f"{found}: this one was idle for longest; send it again, faster"
+            self._close(next(iter(self._unfinished)), partial(UnfinishedError, message))
+
+    def _wait(self, arrival: Arrival) -> None:
+        arrival.timer = asyncio.get_running_loop().call_later(self._tick_s, self._tick, arrival)
+
+    def _tick(self, arrival: Arrival) -> None:
+        arrival.num_ticks += 1
+        arrival.num_idle_ticks += 1
+        self._wait(arrival)
+        if arrival.num_ticks == ARRIVAL_TICKS:
+            message = f"the request did not come within {ARRIVAL_TICKS * self._tick_s:g} s; send it faster"
+            self._close(arrival, partial(StalledError, message))
+        elif arrival.num_idle_ticks == IDLE_TICKS:
+            if arrival.unseen_bytes:
+                self._count(arrival, arrival.unseen_bytes)
+            else:
+                idle_s = IDLE_TICKS * self._tick_s
+                message = f"the request has {arrival.num_bytes} B so far; nothing came for {idle_s:g} s; send it all"
+                self._close(arrival, partial(StalledError, message))
+
+    def _close(self, arrival: Arrival, make_error: Callable[[], ServingError]) -> None:
+        CLOSED.inc()
+        self._forget(arrival)
+        arrival.make_error = make_error
+        arrival.timeout.reschedule(0)
+
+    def _forget(self, arrival: Arrival) -> None:
+        if arrival in self._unfinished:
+            del self._unfinished[arrival]
+            self._num_bytes -= arrival.num_bytes
+            assert arrival.timer is not None, "it waits"
+            arrival.timer.cancel()
