@@ -8,6 +8,8 @@
     │   └── BundleError            2                                      a served bundle
     ├── PlanError                  2                                      a placement of tables on shards
     ├── RequestError               2           INVALID_ARGUMENT     400   what a client sent
+    │   ├── BodyTooLargeError      2           INVALID_ARGUMENT     413   more bytes than a server reads
+    │   ├── EncodingError          2           INVALID_ARGUMENT     415   compressed in a way that no server reads
     │   ├── KeysOutsideSliceError  2           INVALID_ARGUMENT     400   keys that a shard does not hold
     │   ├── LookupTooLargeError    2           OUT_OF_RANGE         400   more than a shard gives at once
     │   ├── UnknownModelError      2           NOT_FOUND            404
@@ -62,6 +64,14 @@ class PlanError(ExfmError):
 
 class RequestError(ExfmError):
     """A client's request is not one that the schema allows, or that can be computed."""
+
+
+class BodyTooLargeError(RequestError):
+    """A body is larger than a server reads, as it came or once it is expanded."""
+
+
+class EncodingError(RequestError):
+    """A body is compressed in a way that servers do not read."""
 
 
 class KeysOutsideSliceError(RequestError):

@@ -51,6 +51,22 @@ def test_every_client_gets_the_unsharded_models_scores(
             assert_same({task: result.as_numpy(task).tolist() for task in expected}, expected)
 
 
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_compressed_request_has_the_same_answer(
+    served: LocalServing, bundle: Path, algorithm: str, binary: bool
+) -> None:
+    with tritonclient.http.InferenceServerClient(served.rest_url.removeprefix("http://")) as client:
+        result = client.infer(
+            "students",
+            http_inputs(THREE_USERS, binary=binary),
+            request_compression_algorithm=algorithm,
+            response_compression_algorithm=algorithm,
+        )
+    expected = offline_scores(bundle, THREE_USERS)
+    assert_same({task: result.as_numpy(task).tolist() for task in expected}, expected)
+
+
 def test_a_request_that_a_person_typed_has_the_same_answer(served: LocalServing, tmp_path: Path, bundle: Path) -> None:
     typed = typed_request()
     answer = served.ask(typed | {"id": "mine", "outputs": [{"name": "like"}]})

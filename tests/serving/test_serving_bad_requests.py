@@ -78,6 +78,7 @@ BAD_BODIES: dict[str, tuple[bytes, dict[str, str], str]] = {
     "a JSON length that is no number": (b"{}", {"inference-header-content-length": "x"}, "expected the length"),
     "typed items that are none": (b'{"user": {}, "items": 3}', {}, "`items` is 3, expected a list of objects"),
     "a typed name of no feature": (b'{"items": [{"colour": 1}]}', {}, "`items[0]` has 'colour'; the item"),
+    "no gzip": (b"{}", {"content-encoding": "gzip"}, "the body of 2 B is not gzip, its content-encoding"),
     "data without an input": (b'{"inputs":[]}1234', {"inference-header-content-length": "13"}, "4 B follow"),
 }  # fmt: skip
 
@@ -167,6 +168,43 @@ def test_no_client_can_unload_a_model(served: LocalServing) -> None:
         client.unload_model("students")
     assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
     assert served.ask(make_request())
+
+
+UNANSWERED = {"get_model_config": "there is no model config here", "get_model_repository_index": "no model repository"}
+
+
+@pytest.mark.parametrize(("method", "reason"), UNANSWERED.items())
+def test_tritons_extensions_are_refused_with_a_reason(served: LocalServing, method: str, reason: str) -> None:
+    arguments = ["students"] if method == "get_model_config" else []
+    with (
+        tritonclient.http.InferenceServerClient(served.rest_url.removeprefix("http://")) as by_rest,
+        pytest.raises(InferenceServerException, match=reason) as caught,
+    ):
+        getattr(by_rest, method)(*arguments)
+    assert caught.value.status() == "501"
+    with (
+        tritonclient.grpc.InferenceServerClient(served.grpc_address) as by_grpc,
+        pytest.raises(InferenceServerException, match=reason) as caught,
+    ):
+        getattr(by_grpc, method)(*arguments)
+    assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
+
+
+def test_a_method_that_there_is_not_is_refused_by_its_name(served: LocalServing) -> None:
+    with (
+        tritonclient.grpc.InferenceServerClient(served.grpc_address) as client,
+        pytest.raises(InferenceServerException, match="there is no method 'ModelStatistics' here") as caught,
+    ):
+        client.get_inference_statistics()
+    assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
+
+
+def test_a_body_in_an_encoding_that_is_not_read_is_a_415(served: LocalServing) -> None:
+    response = httpx.post(
+        f"{served.rest_url}/v2/models/students/infer", content=b"{}", headers={"content-encoding": "br"}
+    )
+    assert response.status_code == 415
+    assert "content-encoding is 'br', expected one of gzip, deflate" in response.json()["error"]
 
 
 # Shard 0 looks up three features of the user net, and item_id of the item net in the first 1000 of 4096 rows.

@@ -1,11 +1,13 @@
 """How much one request may ask: over it clients hear so at every door, whichever server refuses."""
 
 import json
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from pods import Pod, Pods, resident_bytes, wait_for
 from serving_requests import ask_by_grpc, make_request, typed_request
@@ -69,6 +71,36 @@ def test_a_body_larger_than_max_message_bytes_is_refused(bundle: Path, pods: Pod
     assert len(json.dumps(body)) > 4_096
     with pytest.raises(RequestError, match="the body is larger than max_message_bytes, 4096 B"):
         ask(ranker.rest_url, "students", body)
+    assert httpx.post(f"{ranker.rest_url}/v2/models/students/infer", json=body).status_code == 413
+    assert len(ranker.ask()["outputs"]) == 2
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_body_that_would_expand_beyond_the_bound_is_refused_before(bundle: Path, pods: Pods, encoding: str) -> None:
+    ranker = start(bundle, pods, ranker={"limits": {"max_message_bytes": 4 * 2**20}})
+    compressor = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
+    zeros = bytes(2**20)
+    body = b"".join([*(compressor.compress(zeros) for _ in range(128)), compressor.flush()])
+    before = resident_bytes(ranker.server.process.pid, at_most=True)
+    for _ in range(2):
+        response = httpx.post(
+            f"{ranker.rest_url}/v2/models/students/infer", content=body, headers={"content-encoding": encoding}
+        )
+        assert response.status_code == 413
+        assert "once expanded, is larger than max_message_bytes, 4194304 B" in response.json()["error"]
+    assert resident_bytes(ranker.server.process.pid, at_most=True) - before < 32 * 2**20
+    assert len(ranker.ask()["outputs"]) == 2
+
+
+def test_a_message_that_would_expand_beyond_the_bound_is_refused(bundle: Path, pods: Pods) -> None:
+    ranker = start(bundle, pods, ranker={"limits": {"max_message_bytes": 4 * 2**20}})
+    before = resident_bytes(ranker.server.process.pid, at_most=True)
+    options = [("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(ranker.grpc_address, options=options, compression=grpc.Compression.Gzip) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(INFER_METHOD)(bytes(128 * 2**20), timeout=30)
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert resident_bytes(ranker.server.process.pid, at_most=True) - before < 32 * 2**20
     assert len(ranker.ask()["outputs"]) == 2
 
 

@@ -90,7 +90,7 @@ def is_answered(client: socket.socket) -> bool:
 
 @pytest.mark.parametrize("make", [half_by_rest, half_by_grpc])
 def test_requests_sent_in_half_keep_nobody_out(bundle: Path, pods: Pods, make: Any) -> None:
-    ranker = start(bundle, pods, max_concurrency=2)
+    ranker = start(bundle, pods, limits={"max_concurrency": 2})
     expected = offline_scores(bundle, make_request())
     with pending(make, ranker, number=NUM_PENDING):
         time.sleep(0.3)  # the server has heard of all
@@ -120,7 +120,7 @@ def test_a_body_of_which_nothing_more_comes_is_closed_after_two_seconds(bundle: 
 
 
 def test_one_unfinished_body_too_many_closes_the_one_that_was_idle_for_longest(bundle: Path, pods: Pods) -> None:
-    ranker = start(bundle, pods, max_unfinished_requests=3)
+    ranker = start(bundle, pods, limits={"max_unfinished_requests": 3})
     with pending(half_by_rest, ranker, number=3) as clients:
         time.sleep(0.3)
         began_s = time.monotonic()
@@ -135,7 +135,7 @@ def test_one_unfinished_body_too_many_closes_the_one_that_was_idle_for_longest(b
 
 
 def test_unfinished_bodies_hold_no_more_bytes_than_allowed(bundle: Path, pods: Pods) -> None:
-    ranker = start(bundle, pods, max_message_bytes=8 * MIB, max_unfinished_bytes=8 * MIB)
+    ranker = start(bundle, pods, limits={"max_message_bytes": 8 * MIB, "max_unfinished_bytes": 8 * MIB})
     before = resident_bytes(ranker.server.process.pid, at_most=True)
     with ExitStack() as stack:
         clients = [
@@ -148,7 +148,7 @@ def test_unfinished_bodies_hold_no_more_bytes_than_allowed(bundle: Path, pods: P
 
 
 def test_messages_that_do_not_come_are_few_after_two_seconds(bundle: Path, pods: Pods) -> None:
-    ranker = start(bundle, pods, max_message_bytes=MIB, max_unfinished_bytes=2 * MIB)
+    ranker = start(bundle, pods, limits={"max_message_bytes": MIB, "max_unfinished_bytes": 2 * MIB})
     is_over = Event()
     with grpc.insecure_channel(ranker.grpc_address) as channel:
         try:

@@ -12,6 +12,12 @@ from exfm.serving.model import ServedModel
 
 PLATFORM = "exfm"
 
+UNANSWERED = {
+    "ModelConfig": "there is no model config here; GET /v2/models/NAME, or ModelMetadata, names inputs and outputs",
+    "RepositoryIndex": "there is no model repository here; GET /v2/models names this server's models",
+}
+"""Why Triton's extensions of the protocol are not answered, by gRPC's name of the method."""
+
 READY = Gauge("exfm_ready", "1 while the server says that it is ready, else 0")
 
 

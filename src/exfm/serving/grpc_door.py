@@ -21,7 +21,7 @@ from exfm.serving.arrivals import Arrivals
 from exfm.serving.call import TIMEOUT, Call, Deadline, deadline_of
 from exfm.serving.config import ServerConfig
 from exfm.serving.connections import server_options
-from exfm.serving.dataplane import ServedModels
+from exfm.serving.dataplane import UNANSWERED, ServedModels
 from exfm.serving.message_parts import check_parts
 from exfm.serving.messages import RawResponse, answer_message, parameters_of, tensors_of
 from exfm.serving.model import ServedModel
@@ -81,8 +81,8 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
     def __init__(self, admission: Admission, arrivals: Arrivals, *, config: ServerConfig) -> None:
         self._admission = admission
         self._arrivals = arrivals
-        self._max_ids = config.max_ids
-        self._max_message_bytes = config.max_message_bytes
+        self._max_ids = config.limits.max_ids
+        self._max_message_bytes = config.limits.max_message_bytes
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return what handles a call; the arguments are gRPC's."""
@@ -93,8 +93,10 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
             except OverloadedError as error:
                 return grpc.stream_unary_rpc_method_handler(_raise(error))
         handler = await continuation(handler_call_details)
-        if handler is None:  # no such method
-            return None
+        if handler is None:
+            name = handler_call_details.method.rpartition("/")[2]
+            reason = UNANSWERED.get(name, f"there is no method {name!r:.80} here")
+            return grpc.stream_unary_rpc_method_handler(_raise(NotImplementedError(reason)))
 
         async def answer(_: Any, context: Any) -> Any:
             message = await self._message_of(context)

@@ -9,7 +9,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator
-from functools import partial
+from typing import NoReturn
 
 import fastapi
 import uvicorn
@@ -21,19 +21,20 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exfm.errors import (
+    BodyTooLargeError,
     ConfigError,
     ExfmError,
     OverloadedError,
-    RequestError,
     StalledError,
     UnfinishedError,
 )
 from exfm.serving.arrivals import Arrivals
 from exfm.serving.call import TIMEOUT, Call, deadline_of
 from exfm.serving.config import ServerConfig
-from exfm.serving.dataplane import ServedModels
+from exfm.serving.dataplane import UNANSWERED, ServedModels
 from exfm.serving.model import ServedModel
-from exfm.serving.rest_body import JSON_LENGTH_HEADER, answer_body, read_body
+from exfm.serving.rest_body import JSON_LENGTH_HEADER, Query, answer_body, read_body
+from exfm.serving.rest_compression import decompressed, encoding_of
 from exfm.serving.status import failed_with, given_up
 from exfm.serving.tracing.breakdown import Layer
 from exfm.serving.tracing.spans import spanned
@@ -73,30 +74,47 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
         ready = await self._models.model_ready(model_name)
         return JSONResponse({"name": model_name, "ready": ready}, status_code=200 if ready else 503)
 
+    async def model_config(self) -> NoReturn:
+        """Refuse: this is no part of the protocol, but an extension of Triton's."""
+        raise NotImplementedError(UNANSWERED["ModelConfig"])
+
+    async def repository_index(self) -> NoReturn:
+        """Refuse: this is no part of the protocol, but an extension of Triton's."""
+        raise NotImplementedError(UNANSWERED["RepositoryIndex"])
+
     async def answer(self, request: fastapi.Request, model_name: str, model_version: str = "") -> Response:
         """Return a model's answer, in the form that the request asks for."""
         if not self._infers:
             raise HTTPException(403, "this server answers on its gRPC port only, to clients with a certificate (--tls)")
         model = self._models.find(model_name, version=model_version)
+        encoding = encoding_of(", ".join(request.headers.getlist("content-encoding")))
         model.admission.check()
         body = await self._read(request)
         came_s = time.monotonic()
         with model.admission.taken():
             await model.admission.begin()
-            response = await self._answer(body, request, model, model_version, came_s=came_s)
+            response = await self._answer(body, encoding, request, model, model_version, came_s=came_s)
         model.seconds.answered(came_s=came_s)
         return response
 
     async def _answer(
-        self, body: bytes, request: fastapi.Request, model: ServedModel, model_version: str, *, came_s: float
+        self,
+        body: bytes,
+        encoding: str,
+        request: fastapi.Request,
+        model: ServedModel,
+        model_version: str,
+        *,
+        came_s: float,
     ) -> Response:
-        read = partial(
-            read_body,
-            body,
-            json_length=request.headers.get(JSON_LENGTH_HEADER),
-            max_ids=model.config.limits.max_ids,
-            to_inputs=model.to_inputs,
-        )
+        def read() -> Query:
+            return read_body(
+                decompressed(body, encoding=encoding, max_bytes=self._config.limits.max_message_bytes),
+                json_length=request.headers.get(JSON_LENGTH_HEADER),
+                max_ids=model.config.limits.max_ids,
+                to_inputs=model.to_inputs,
+            )
+
         query = read()
         deadline = deadline_of(
             query.parameters.get(TIMEOUT), transport_s=None, default_ms=self._config.deadlines.default_ms, came_s=came_s
@@ -131,7 +149,7 @@ class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
                 body += chunk
                 limit = self._config.limits.max_message_bytes
                 if len(body) > limit:
-                    raise RequestError(f"the body is larger than max_message_bytes, {limit} B")
+                    raise BodyTooLargeError(f"the body is larger than max_message_bytes, {limit} B: ask in parts")
                 received(len(chunk))
         return bytes(body)
 
@@ -167,12 +185,15 @@ def make_app(models: ServedModels, *, arrivals: Arrivals, config: ServerConfig, 
         "/v2/models/{model_name}": endpoints.model_metadata, "/v2/models/{model_name}/ready": endpoints.model_ready,
         "/v2/models/{model_name}/versions/{model_version}": endpoints.model_metadata,
         "/v2/models/{model_name}/versions/{model_version}/ready": endpoints.model_ready,
+        "/v2/models/{model_name}/config": endpoints.model_config,
+        "/v2/models/{model_name}/versions/{model_version}/config": endpoints.model_config,
     }  # fmt: skip
     for path, endpoint in routes.items():
         app.add_api_route(path, endpoint, methods=["GET"], response_model=None)
     for path in ("/v2/models/{model_name}/infer", "/v2/models/{model_name}/versions/{model_version}/infer"):
         app.add_api_route(path, endpoints.answer, methods=["POST"], response_model=None)
-    for kind in (ExfmError, Exception):
+    app.add_api_route("/v2/repository/index", endpoints.repository_index, methods=["POST"], response_model=None)
+    for kind in (ExfmError, NotImplementedError, Exception):
         app.add_exception_handler(kind, _error_response)
     app.add_exception_handler(HTTPException, _http_error_response)
     app.add_exception_handler(ClientDisconnect, _no_response)

@@ -40,7 +40,9 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
         self.dataplane = ServedModels(self.registered_models)
         self.dataplane.show_ready()
         self._config = config
-        arrivals = Arrivals(max_requests=config.max_unfinished_requests, max_bytes=config.max_unfinished_bytes)
+        arrivals = Arrivals(
+            max_requests=config.limits.max_unfinished_requests, max_bytes=config.limits.max_unfinished_bytes
+        )
         self._grpc = GrpcServer(self.dataplane, admission=admission, arrivals=arrivals, config=config, tls=tls)
         self._rest = RestServer(self.dataplane, arrivals=arrivals, config=config, infers=tls is None)
 

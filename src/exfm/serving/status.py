@@ -8,8 +8,10 @@ from kserve.errors import ModelNotReady, ServerNotLive, ServerNotReady
 from prometheus_client import Counter
 
 from exfm.errors import (
+    BodyTooLargeError,
     DataError,
     DeadlineError,
+    EncodingError,
     ExfmError,
     LookupTooLargeError,
     NotReadyError,
@@ -45,6 +47,8 @@ _INTERNAL = Status(grpc.StatusCode.INTERNAL, 500)
 _STATUSES: dict[type[BaseException], Status] = {
     DataError: Status(grpc.StatusCode.INVALID_ARGUMENT, 400),
     RequestError: Status(grpc.StatusCode.INVALID_ARGUMENT, 400),
+    BodyTooLargeError: Status(grpc.StatusCode.INVALID_ARGUMENT, 413),
+    EncodingError: Status(grpc.StatusCode.INVALID_ARGUMENT, 415),
     LookupTooLargeError: Status(grpc.StatusCode.OUT_OF_RANGE, 400),
     UnknownModelError: Status(grpc.StatusCode.NOT_FOUND, 404),
     VersionMismatchError: Status(grpc.StatusCode.FAILED_PRECONDITION, 412),
