@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize, nnls
 
-from exfm.planning.pricing.costs import CallPrices, CostModel, ShardWork, work_of
+from exfm.planning.cost_model.costs import CallPrices, CostModel
+from exfm.planning.cost_model.work import ShardWork, work_of
 from exfm.planning.simulation.simulator import ReplayedRequests, Requests, replay_requests
 from exfm_bench.measurement import NUM_WARMUP, Measured
 from exfm_bench.workload import GENERATED

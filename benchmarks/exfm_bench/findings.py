@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from exfm.artifact.plan import ShardPlan
 from exfm.planning.config import Strategy
+from exfm.planning.cost_model.costs import CostModel
 from exfm.planning.planner import make_plan
-from exfm.planning.pricing.costs import CostModel
 from exfm.planning.simulation.simulator import Load, Prediction, simulate
 from exfm_bench.large_models import Workload, drm1_like, drm3_like
 

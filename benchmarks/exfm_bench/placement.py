@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from statistics import median
 
 from exfm.planning.config import Demand, Strategy
-from exfm.planning.placing.bounds import Bound
-from exfm.planning.placing.parts import Parts, pieces_within
-from exfm.planning.planner import PLACINGS, make_plan
-from exfm.planning.pricing.costs import CostModel
 from exfm_bench.large_models import Workload, drm1_like, drm2_like, drm3_like, heavy_tailed
 from exfm_bench.torchrec_plans import TorchRecPlan, plan_by_torchrec
+from exfm.planning.cost_model.costs import CostModel
+from exfm.planning.enumerator import Parts, pieces_within
+from exfm.planning.partitioner.bounds import Bound
+from exfm.planning.planner import make_plan
+from exfm.planning.proposer.strategies import STRATEGIES
 
 REPEATS = 3
 """Times that each plan is made; the median time counts."""
@@ -67,7 +68,7 @@ def placed(workload: Workload, costs: CostModel) -> Placed:
 
     Raises: PlanError if one of exfm's strategies has no plan.
     """
-    by_load = PLACINGS["load-balanced"](workload.statistics, workload.settings("load-balanced"), costs)
+    by_load = STRATEGIES["load-balanced"](workload.statistics, workload.settings("load-balanced"), costs)
     bound, torchrec = by_load.bound, plan_by_torchrec(workload, costs)
     assert bound is not None, "a strategy that balances has one"
     return Placed(
@@ -96,5 +97,5 @@ def _timed(workload: Workload, strategy: Strategy, costs: CostModel) -> Timed:
         start = time.perf_counter()
         make_plan(workload.schema, workload.statistics, config, costs)
         seconds.append(time.perf_counter() - start)
-    place = PLACINGS.get(strategy)
+    place = STRATEGIES.get(strategy)
     return Timed(median(seconds), place(workload.statistics, config, costs).distance if place else None)

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from exfm.planning.config import Strategy
-from exfm.planning.moving.replanning import Replanned, replan
+from exfm.planning.cost_model.costs import CostModel
 from exfm.planning.planner import make_plan
-from exfm.planning.pricing.costs import CostModel
+from exfm.planning.replanning.replanner import Replanned, replan
 from exfm.planning.sizes import bytes_text, three_digits
 from exfm_bench.findings import REQUESTS_PER_S, Findings, findings_of, gain_of
 from exfm_bench.large_models import Workload, changed, drm1_like, drm2_like, drm3_like, heavy_tailed

@@ -5,13 +5,14 @@ import time
 from dataclasses import dataclass
 
 from exfm.planning.config import Demand
-from exfm.planning.planner import PLACINGS, make_plan
-from exfm.planning.pricing.costs import CostModel
-from exfm.planning.pricing.fleet import Fleet
-from exfm.planning.pricing.forecast import forecast
-from exfm.planning.pricing.offers import Offer, cheapest_fleet
-from exfm.planning.telling.comparison import compare
 from exfm_bench.large_models import Workload
+from exfm.planning.cost_model.costs import CostModel
+from exfm.planning.perf_model.candidates import CandidatePlan, candidate_of
+from exfm.planning.perf_model.forecast import forecast
+from exfm.planning.planner import make_plan
+from exfm.planning.proposer.strategies import STRATEGIES
+from exfm.planning.reporting.comparison import compare
+from exfm.planning.topology import Fleet
 
 NODE_GIB = 256.0
 """Memory of a shard: it holds the whole of each model."""
@@ -26,7 +27,7 @@ class Saving:
     p99_ms: float
     """P99 of servers with the whole model at the usual utilisation: the objective for all strategies."""
     whole: Fleet
-    auto: Offer
+    auto: CandidatePlan
     auto_p99_ms: float
     auto_distance: float
     """Distance of `auto`'s cost above a lower bound on the cost of plans with shard servers, at any latency."""
@@ -44,7 +45,7 @@ def saved(workload: Workload, requests_per_s: float, costs: CostModel) -> Saving
     config = workload.settings("auto").model_copy(
         update={"shard_memory_gib": NODE_GIB, "demand": Demand(requests_per_s=requests_per_s)}
     )
-    singular = cheapest_fleet(PLACINGS["singular"](workload.statistics, config, costs), config, costs)
+    singular = candidate_of(STRATEGIES["singular"](workload.statistics, config, costs), config, costs)
     surely = config.model_copy(update={"demand": config.demand.confirming()})
     p99_ms = forecast(singular.placement, singular.fleet, workload.schema, surely, costs).p99_ms
     demand = config.demand.model_copy(update={"p99_ms": p99_ms})
@@ -53,15 +54,17 @@ def saved(workload: Workload, requests_per_s: float, costs: CostModel) -> Saving
     start = time.perf_counter()
     make_plan(workload.schema, workload.statistics, config, costs)
     *others, auto = (row for row in rows if row.strategy != "singular")
-    assert auto.offer and auto.prediction and auto.distance is not None, "make_plan found one"  # noqa: PT018
+    assert auto.candidate and auto.prediction and auto.distance is not None, "make_plan found one"  # noqa: PT018
     return Saving(
         workload=workload,
         requests_per_s=requests_per_s,
         p99_ms=p99_ms,
         whole=singular.fleet,
-        auto=auto.offer,
+        auto=auto.candidate,
         auto_p99_ms=auto.prediction.p99_ms,
         auto_distance=auto.distance,
         seconds=time.perf_counter() - start,
-        cheapest_other=min((row.offer.fleet.cost for row in others if row.offer and row.meets), default=math.inf),
+        cheapest_other=min(
+            (row.candidate.fleet.cost for row in others if row.candidate and row.meets), default=math.inf
+        ),
     )

@@ -17,8 +17,8 @@ from rich.text import Text
 
 from exfm.artifact.plan import ShardPlan
 from exfm.planning.config import ShardingConfig, Strategy
+from exfm.planning.cost_model.costs import CostModel
 from exfm.planning.planner import make_plan
-from exfm.planning.pricing.costs import CostModel
 from exfm_bench.calibration import Calibration, Predicted, calibrate
 from exfm_bench.machine import processor, scheduling
 from exfm_bench.measurement import Measured, Point, measure

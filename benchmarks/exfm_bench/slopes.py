@@ -23,7 +23,8 @@ from exfm.models.config import NetworkConfig
 from exfm.models.network import DenseNetwork
 from exfm.models.scoring import Scorer
 from exfm.models.shard_tables import ShardTables
-from exfm.planning.pricing.costs import KEY_BYTES, LENGTH_BYTES, CallPrices, CostModel
+from exfm.planning.cost_model.costs import CallPrices, CostModel
+from exfm.planning.cost_model.work import KEY_BYTES, LENGTH_BYTES
 from exfm.schema import Schema
 from exfm.serving.shard.protocol import checked_bags
 from exfm.serving.stream.frames import HEAD, Frame, answer_frame, ask_frame, read_answer, read_ask

@@ -7,7 +7,7 @@ from functools import partial
 
 from rich.console import Console
 
-from exfm.planning.pricing.costs import DEFAULT_COSTS
+from exfm.planning.cost_model.costs import DEFAULT_COSTS
 from exfm.serving.local import serve_local
 from exfm_bench import measurement
 from exfm_bench.simulator import Setting, bench_simulator

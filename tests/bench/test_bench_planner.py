@@ -5,13 +5,13 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from exfm.planning.planner import PLACINGS
-from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm_bench import planner as bench
 from exfm_bench.large_models import drm3_like, heavy_tailed
 from exfm_bench.placement import load_full, placed
 from exfm_bench.saving import saved
 from exfm_bench.torchrec_plans import plan_by_torchrec
+from exfm.planning.cost_model.costs import DEFAULT_COSTS
+from exfm.planning.proposer.strategies import STRATEGIES
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_plans_are_timed_and_measured_against_their_bound(console: Console) -> N
 
 def test_shards_are_not_full_of_work_where_tables_are_too_few_to_spread_it() -> None:
     workload = heavy_tailed(0, num_tables=5, num_shards=4, total_gib=100, fill=0.5)
-    placement = PLACINGS["load-balanced"](workload.statistics, workload.settings("load-balanced"), DEFAULT_COSTS)
+    placement = STRATEGIES["load-balanced"](workload.statistics, workload.settings("load-balanced"), DEFAULT_COSTS)
     assert placement.bound is not None
     assert 0.3 < load_full(placement.bound, workload, DEFAULT_COSTS) < 0.9
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from exfm.planning.cost_model.costs import DEFAULT_COSTS, CallPrices
 from exfm.planning.planner import make_plan
-from exfm.planning.pricing.costs import DEFAULT_COSTS, CallPrices
 from exfm.planning.simulation.simulator import Requests, replay_requests
 from exfm.sharding.config import ShardingConfig
 from exfm_bench.calibration import Calibration, ClientCosts, calibrate

@@ -19,6 +19,9 @@ from exfm_bench.large_models import (
     zipf_mass,
 )
 from exfm_bench.placement import load_full
+from exfm.planning.cost_model.costs import DEFAULT_COSTS
+from exfm.planning.proposer.strategies import STRATEGIES
+from exfm.planning.statistics import check_statistics
 
 
 @pytest.mark.parametrize(
@@ -47,7 +50,7 @@ def test_bytes_and_load_both_bind_where_tails_are_heavy() -> None:
     workload = heavy_tailed(0, num_tables=400, num_shards=32, fill=0.92)
     config = workload.settings("load-balanced")
     assert workload.total_bytes / (32 * config.capacity_bytes) == pytest.approx(0.92, abs=1e-3)
-    placement = PLACINGS["load-balanced"](workload.statistics, config, DEFAULT_COSTS)
+    placement = STRATEGIES["load-balanced"](workload.statistics, config, DEFAULT_COSTS)
     assert placement.bound is not None
     assert load_full(placement.bound, workload, DEFAULT_COSTS) > 0.9
     sizes = np.sort([table.size_bytes("fp32") for table in workload.statistics.tables])
@@ -59,7 +62,7 @@ def test_bytes_and_load_both_bind_where_tails_are_heavy() -> None:
 def test_models_like_drm_are_placed_near_the_bound(make: object, seed: int) -> None:
     workload: Workload = make(seed)  # type: ignore[operator]
     for strategy, most in (("capacity-balanced", 0.01), ("load-balanced", 0.02)):
-        placement = PLACINGS[strategy](workload.statistics, workload.settings(strategy), DEFAULT_COSTS)
+        placement = STRATEGIES[strategy](workload.statistics, workload.settings(strategy), DEFAULT_COSTS)
         assert placement.distance is not None
         assert placement.distance <= most
         assert placement.shard_bytes.max() <= workload.settings(strategy).capacity_bytes

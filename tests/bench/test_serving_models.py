@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from exfm.artifact.plan import row_bytes
 from exfm.config import read_yaml
 from exfm.errors import ConfigError
+from exfm.planning.cost_model.costs import DEFAULT_COSTS
 from exfm.planning.planner import make_plan
-from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm.planning.statistics import Statistics
 from exfm.serving.config import RankerConfig, ShardConfig
 from exfm_bench.serving.config import Memory, Peers, Scenario, ServingBenchConfig, ShardedBy, Sweep, Variant

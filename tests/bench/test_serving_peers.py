@@ -9,8 +9,8 @@ from exfm.errors import ConfigError
 from exfm.features.request import encode_request
 from exfm.models.scoring import UnshardedScorer
 from exfm.planning.config import ShardingConfig
+from exfm.planning.cost_model.costs import DEFAULT_COSTS
 from exfm.planning.planner import make_plan
-from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm_bench.peers.plain_model import PlainModel
 from exfm_bench.serving.models import scaled
 from exfm_bench.serving.peer_servers import mlserver_peers, write_plain

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from exfm.artifact.plan import ShardPlan
 from exfm.planning.config import Demand, ShardingConfig
-from exfm.planning.pricing.costs import CallPrices, CostModel
+from exfm.planning.cost_model.costs import CallPrices, CostModel
 from exfm.planning.statistics import HotRows, Statistics, TableStatistics
 from exfm.schema import Schema
 from exfm_bench.large_models import schema_of

@@ -7,14 +7,15 @@ from made_models import COSTS, demands, model, models, shards, table
 
 from exfm.errors import PlanError
 from exfm.planning.config import Demand
-from exfm.planning.placing.cuts import cut, placements_by_density
-from exfm.planning.placing.parts import Parts
-from exfm.planning.planner import make_offer, make_plan, place_by_all
-from exfm.planning.pricing.fleet import fleet_of, needs_of
-from exfm.planning.pricing.forecast import forecast
-from exfm.planning.pricing.offers import cheapest_fleet
+from exfm.planning.enumerator import Parts
+from exfm.planning.perf_model.candidates import candidate_of
+from exfm.planning.perf_model.forecast import forecast
+from exfm.planning.planner import best_candidate, make_plan
+from exfm.planning.proposer.density import cut, placements_by_density
+from exfm.planning.proposer.strategies import place_by_each_strategy
+from exfm.planning.reporting.comparison import compare
 from exfm.planning.statistics import Statistics
-from exfm.planning.telling.comparison import compare
+from exfm.planning.topology import fleet_of, needs_of
 from exfm.schema import Schema
 
 Model = tuple[Schema, Statistics]
@@ -27,10 +28,10 @@ DEAR = {"gib": 1000.0, "overhead_gib": 0.0}
 @given(model=models(min_tables=2), demand=demands)
 def test_auto_costs_no_more_than_any_other_strategy(model: Model, demand: Demand) -> None:
     config = shards(2, memory_bytes=2**24, strategy="auto", demand=demand.to_dict())
-    found, _ = place_by_all(model[1], config, COSTS)
+    found, _ = place_by_each_strategy(model[1], config, COSTS)
     deployable = [placement for placement in found.values() if not placement.is_singular]
-    others = [cheapest_fleet(placement, config, COSTS).fleet.cost for placement in deployable]
-    assert make_offer(*model, config, COSTS).fleet.cost <= min(others)
+    others = [candidate_of(placement, config, COSTS).fleet.cost for placement in deployable]
+    assert best_candidate(*model, config, COSTS).fleet.cost <= min(others)
 
 
 @pytest.mark.slow
@@ -42,13 +43,13 @@ def test_auto_costs_no_more_than_any_other_that_meets_a_latency(model: Model) ->
     auto = rows[-1]
     assert auto.strategy == "auto"
     deployable = [row for row in rows if row.strategy != "singular"]
-    costs = [row.offer.fleet.cost for row in deployable if row.offer and row.meets]
+    costs = [row.candidate.fleet.cost for row in deployable if row.candidate and row.meets]
     if not costs:
-        assert "no plan answers in time" in auto.problem
+        assert "no plan meets p99_ms" in auto.problem
     else:
-        assert auto.offer is not None
+        assert auto.candidate is not None
         assert auto.prediction is not None
-        assert auto.offer.fleet.cost == min(costs)
+        assert auto.candidate.fleet.cost == min(costs)
         assert auto.prediction.p99_ms <= 12
 
 
@@ -106,9 +107,9 @@ def test_a_promised_latency_holds_for_requests_that_chose_no_servers(seed: int) 
     schema, statistics = model(*(table(f"t{index}", rows=1000, pooling=20) for index in range(4)))
     demand = {"requests_per_s": 2000.0, "simulated_requests": 1000, "p99_ms": 10, "candidates_p99": 200, "seed": seed}
     config = shards(2, memory_bytes=2**20, strategy="auto", demand=demand)
-    offer = make_offer(schema, statistics, config, COSTS)
+    candidate = best_candidate(schema, statistics, config, COSTS)
     others = config.demand.model_copy(update={"simulated_requests": 100_000, "seed": seed + 1000})
-    found = forecast(offer.placement, offer.fleet, schema, config.model_copy(update={"demand": others}), COSTS)
+    found = forecast(candidate.placement, candidate.fleet, schema, config.model_copy(update={"demand": others}), COSTS)
     assert found.p99_ms <= 10 * 1.1
     assert not found.is_overloaded
 
@@ -127,19 +128,19 @@ def test_a_latency_that_no_plan_reaches_is_refused_with_the_numbers(strategy: st
 def test_replicating_the_whole_model_takes_more_memory_than_auto() -> None:
     schema, statistics = model(*(table(f"t{index}", rows=100_000, dim=64, pooling=5.0 * index) for index in range(8)))
     config = shards(2, memory_bytes=2**30, strategy="auto", demand={"requests_per_s": 20_000.0}, prices=DEAR)
-    found, _ = place_by_all(statistics, config, COSTS)
-    whole = cheapest_fleet(found["singular"], config, COSTS).fleet
-    auto = make_offer(schema, statistics, config, COSTS).fleet
+    found, _ = place_by_each_strategy(statistics, config, COSTS)
+    whole = candidate_of(found["singular"], config, COSTS).fleet
+    auto = best_candidate(schema, statistics, config, COSTS).fleet
     assert auto.memory_bytes < whole.memory_bytes / 2
 
 
 def test_a_plan_says_how_many_rankers_its_load_wants() -> None:
     schema, statistics = model(table("a"), table("b"))
     config = shards(2, memory_bytes=2**20, strategy="auto", demand={"requests_per_s": 2_000.0})
-    offer = make_offer(schema, statistics, config, COSTS)
+    candidate = best_candidate(schema, statistics, config, COSTS)
     plan = make_plan(schema, statistics, config, COSTS)
-    assert plan.rankers == offer.fleet.rankers > 1
-    assert not offer.placement.is_singular  # though it would cost less: nothing can serve it
+    assert plan.rankers == candidate.fleet.rankers > 1
+    assert not candidate.placement.is_singular  # though it would cost less: nothing can serve it
 
 
 @pytest.mark.slow
@@ -147,10 +148,10 @@ def test_a_prediction_of_a_high_rate_is_of_as_many_requests_as_queues_need() -> 
     schema, statistics = model(*(table(f"t{index}") for index in range(4)))
     demand = {"requests_per_s": 1e6, "simulated_requests": 1_000}  # which come within a millisecond
     config = shards(2, memory_bytes=2**20, demand=demand)
-    offer = cheapest_fleet(place_by_all(statistics, config, COSTS)[0]["load-balanced"], config, COSTS)
-    found = forecast(offer.placement, offer.fleet, schema, config, COSTS)
+    candidate = candidate_of(place_by_each_strategy(statistics, config, COSTS)[0]["load-balanced"], config, COSTS)
+    found = forecast(candidate.placement, candidate.fleet, schema, config, COSTS)
     longer = config.model_copy(update={"demand": config.demand.model_copy(update={"simulated_requests": 100_000})})
-    assert found == forecast(offer.placement, offer.fleet, schema, longer, COSTS)
+    assert found == forecast(candidate.placement, candidate.fleet, schema, longer, COSTS)
 
 
 def test_placements_by_density_have_no_shard_over_its_memory() -> None:
@@ -170,31 +171,31 @@ def test_a_model_that_wants_more_shards_than_a_plan_may_have_is_refused_by_every
     with pytest.raises(PlanError, match=r"raise .*shard_memory_gib"):
         make_plan(schema, statistics, config, COSTS)
     auto = compare(schema, statistics, config, COSTS)[-1]
-    assert (auto.strategy, auto.offer) == ("auto", None)
+    assert (auto.strategy, auto.candidate) == ("auto", None)
     assert auto.problem == (
-        "2 tables take 625.0 KiB, which want 5,982 shards of 107 B (shard_memory_gib 9.96515e-08) at least; a plan has "
-        "1024 at most: raise shard_memory_gib"
+        "2 tables take 625.0 KiB, which is at least 5,982 shards of 107 B (shard_memory_gib 9.96515e-08), but a plan "
+        "has at most 1024; raise shard_memory_gib"
     )
 
 
 def test_auto_says_so_where_the_tables_fill_more_shards_than_a_plan_may_have() -> None:
     schema, statistics = model(table("t0", rows=1023 * 4, net="user"), *(table(f"i{index}", rows=1) for index in "abc"))
     config = shards(2, memory_bytes=64, strategy="auto")  # three more parts of 64 B each, though of 16 B before padding
-    with pytest.raises(PlanError, match=r"auto: no way was found to place tables that take 64.0 KiB on 1024 shards"):
+    with pytest.raises(PlanError, match=r"auto: no placement was found for tables of 64.0 KiB on 1024 shards"):
         make_plan(schema, statistics, config, COSTS)
 
 
 def test_auto_splits_no_table_that_may_not_be_split() -> None:
     schema, statistics = model(table("large", rows=200), table("small", rows=10))
     config = shards(2, memory_bytes=2048, strategy="auto", split_rows=False)
-    with pytest.raises(PlanError, match="'large' takes 3200 B, a shard holds 2048 B; raise shard_memory_gib, or set"):
+    with pytest.raises(PlanError, match="'large' takes 3200 B, but a shard has 2048 B; raise shard_memory_gib, or set"):
         make_plan(schema, statistics, config, COSTS)
     assert make_plan(schema, statistics, shards(2, memory_bytes=2048, strategy="auto"), COSTS).check(schema)
 
 
 def cost_of(parts: Parts, shard_of: np.ndarray, config: object) -> float:
     """Return what a placement's fleet costs."""
-    from exfm.planning.placing.placement import Placement
+    from exfm.planning.placement import Placement
 
     placement = Placement("auto", parts, shard_of, int(shard_of.max()) + 1)
     return fleet_of(needs_of(placement, COSTS), config, COSTS, utilisation=config.demand.max_utilisation).cost

@@ -10,9 +10,9 @@ from rich.console import Console
 from exfm.errors import ConfigError, PlanError
 from exfm.planning.config import ShardingConfig
 from exfm.planning.planner import make_plan
+from exfm.planning.reporting.comparison import Row, about_bounds, compare, compared_plan, comparison_table, problems
+from exfm.planning.reporting.drawing import draw_comparison
 from exfm.planning.sizes import three_digits
-from exfm.planning.telling.comparison import Row, about_bounds, compare, compared_plan, comparison_table, problems
-from exfm.planning.telling.drawing import draw_comparison
 
 STRATEGIES = ["singular", "one-shard", "capacity-balanced", "load-balanced", "nsbp", "auto"]
 
@@ -37,7 +37,7 @@ def printed(rows: tuple[Row, ...]) -> str:
 
 def test_every_strategy_has_a_row_and_auto_comes_last(rows: tuple[Row, ...]) -> None:
     assert [row.strategy for row in rows] == STRATEGIES
-    assert all(row.meets and row.offer and row.prediction for row in rows)
+    assert all(row.meets and row.candidate and row.prediction for row in rows)
     text = printed(rows)
     assert [line.split()[0].rstrip(":") for line in text.splitlines()[3:9]] == STRATEGIES
 
@@ -48,7 +48,7 @@ def test_a_request_makes_a_call_a_shard_and_a_singular_one_none(rows: tuple[Row,
 
 
 def test_sparing_the_calls_spares_time(rows: tuple[Row, ...]) -> None:
-    needs = {row.strategy: row.offer.needs.cpu_s for row in rows if row.offer}
+    needs = {row.strategy: row.candidate.needs.cpu_s for row in rows if row.candidate}
     assert needs["singular"] < needs["one-shard"] < needs["capacity-balanced"]
 
 
@@ -79,21 +79,21 @@ def test_the_cpu_time_told_is_the_prediction(rows: tuple[Row, ...]) -> None:
 
 def test_auto_says_how_far_its_cost_is_above_what_no_plan_costs_less_than(rows: tuple[Row, ...]) -> None:
     *others, auto = rows
-    assert auto.offer is not None
+    assert auto.candidate is not None
     assert auto.cost_bound is not None
-    assert auto.distance == auto.offer.fleet.cost / auto.cost_bound.value - 1 > 0
+    assert auto.distance == auto.candidate.fleet.cost / auto.cost_bound.value - 1 > 0
     lines = {line.split()[0].rstrip(":"): line.split() for line in printed(rows).splitlines()[3:9]}
     assert f"{auto.distance:.2%}" in lines["auto"]
     (line,) = about_bounds(rows)
     least = three_digits(auto.cost_bound.value)
-    assert line.startswith(f"auto: above bound is its cost: no plan with shard servers costs less than {least} (")
-    assert [row.distance for row in others] == [row.offer.placement.distance for row in others if row.offer]
+    assert line.startswith(f"auto: above bound is for its cost: no plan with shard servers costs less than {least} (")
+    assert [row.distance for row in others] == [row.candidate.placement.distance for row in others if row.candidate]
 
 
 def test_a_strategy_without_a_plan_says_why_and_the_others_have_theirs() -> None:
     config = shards(3, memory_bytes=2**14, demand={"simulated_requests": 1000})
     rows = compare(*model(table("large", rows=2000), table("small")), config, COSTS)
-    assert "one-shard: all tables take 32.8 KiB, a shard holds 16.0 KiB" in "\n".join(problems(rows))
+    assert "one-shard: all tables take 32.8 KiB, but a shard has 16.0 KiB" in "\n".join(problems(rows))
     by_name = {row.strategy: row for row in rows}
     assert not by_name["one-shard"].meets
     assert by_name["auto"].meets
@@ -124,7 +124,7 @@ def test_the_same_comparison_is_the_same_svg_with_every_strategy_in_it(
 def test_a_drawing_of_another_kind_or_of_nothing_is_refused(
     rows: tuple[Row, ...], config: ShardingConfig, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"comparison.pdf: a drawing is PNG or SVG"):
+    with pytest.raises(ConfigError, match=r"comparison.pdf: a drawing must be PNG or SVG"):
         draw_comparison(rows, config, title="a model", out=tmp_path / "comparison.pdf")
     with pytest.raises(ConfigError, match="no strategy has a plan"):
         draw_comparison([], config, title="a model", out=tmp_path / "comparison.svg")

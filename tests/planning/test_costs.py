@@ -5,7 +5,8 @@ import pytest
 
 from exfm.artifact.plan import Assignment, Encoding, ShardPlan, assign
 from exfm.errors import PlanError
-from exfm.planning.pricing.costs import DEFAULT_COSTS, CostModel, mass_of, pooling_variance, work_by_net, work_of
+from exfm.planning.cost_model.costs import DEFAULT_COSTS, CostModel
+from exfm.planning.cost_model.work import mass_of, pooling_variance, work_by_net, work_of
 from exfm.planning.statistics import HotRows, Statistics, TableStatistics
 from exfm.schema import Schema
 

@@ -16,9 +16,9 @@ from exfm.planning.counted import HOTTEST_ROWS_FILE, Counted
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (None, r"table 't' has 0 hottest rows up to row 0, expected 2 at least, below 8; count them again"),
-        (np.array([3], np.uint32), "has 1 hottest rows up to row 3, expected 2 at least, below 8"),
-        (np.array([3, 8], np.uint32), "has 2 hottest rows up to row 8, expected 2 at least, below 8"),
+        (None, r"table 't' has 0 hottest rows up to row 0, expected at least 2, all below row 8; count them again"),
+        (np.array([3], np.uint32), "has 1 hottest rows up to row 3, expected at least 2, all below row 8"),
+        (np.array([3, 8], np.uint32), "has 2 hottest rows up to row 8, expected at least 2, all below row 8"),
         (np.array([3, 1], np.int64), r"of table 't' are int64 \[2\], expected a list of uint32; count them again"),
         (np.array([[3, 1]], np.uint32), r"of table 't' are uint32 \[1, 2\], expected a list of uint32"),
     ],

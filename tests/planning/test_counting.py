@@ -164,7 +164,7 @@ def test_the_newest_examples_tell_what_is_hot(dataset: Path, schema: Schema, mon
 
 
 def test_a_domain_without_examples_is_named(dataset: Path, schema: Schema) -> None:
-    with pytest.raises(DataError, match="no example of domain c"):
+    with pytest.raises(DataError, match="0 examples of domain c"):
         statistics_of_examples(dataset, WINDOWS, schema, domains=["c"], candidates_mean=10)
 
 

@@ -4,11 +4,11 @@ import pytest
 from made_models import COSTS, model, shards, table
 
 from exfm.errors import PlanError
-from exfm.planning.planner import make_offer, make_plan
-from exfm.planning.pricing.bounds import least_cost
+from exfm.planning.perf_model.cost_bound import least_cost
+from exfm.planning.planner import best_candidate, make_plan
+from exfm.planning.reporting.explanation import explain
 from exfm.planning.sizes import three_digits
 from exfm.planning.statistics import TableStatistics
-from exfm.planning.telling.explanation import explain
 
 
 def explained(
@@ -22,13 +22,13 @@ def explained(
 def test_it_says_what_a_table_is() -> None:
     text = explained("b", table("a", rows=300), table("b", rows=100, net="user", pooling=3))
     assert "b (user net) has 100 rows of dim 4: 1600 B in fp32, 25.0% of all bytes, number 2 of 2 in size" in text
-    assert "a request reads 3 rows of it" in text
+    assert "A request reads 3 rows of it" in text
 
 
 def test_it_says_what_another_shard_would_bear() -> None:
     text = explained("a", table("a", rows=300), table("b", rows=200), table("c", rows=90))
-    assert "evens out bytes" in text
-    assert "the most of a shard would rise: 4800 B to 9472 B" in text
+    assert "balances bytes" in text
+    assert "the fullest shard's size would rise from 4800 B to 9472 B" in text
 
 
 def test_it_says_where_there_is_no_room() -> None:
@@ -38,13 +38,13 @@ def test_it_says_where_there_is_no_room() -> None:
 
 def test_it_says_why_a_table_is_split() -> None:
     text = explained("a", table("a", rows=1000), table("b", rows=10), num_shards=3, memory_bytes=6400)
-    assert "split by ranges of keys into 3: it takes 2.50 times the 6400 B of a shard" in text
+    assert "split by ranges of keys into 3 slices, because it is 2.50 times as large as a shard (6400 B)" in text
 
 
 def test_it_says_which_net_a_shard_is_for() -> None:
     text = explained("a", *(table(name, net=net) for name, net in (("a", "user"), ("b", "item"), ("c", "item"))),
                      num_shards=3, strategy="nsbp")  # fmt: skip
-    assert "0 other shards hold tables of this net" in text
+    assert "Only shards of this net may have it: 0 others." in text
 
 
 def test_it_says_why_rows_are_copied() -> None:
@@ -57,20 +57,20 @@ def test_it_says_why_rows_are_copied() -> None:
         demand={"requests_per_s": 20_000.0},
         prices={"gib": 1000.0, "overhead_gib": 0.0},
     )
-    assert "Its 1,000 most wanted rows (250.0 KiB) lie on shard" in text
-    assert "0.25% of its rows take 95% of its keys: copied" in text
-    assert "puts together what works alike for its bytes" in text
+    assert "Its 1,000 hottest rows (250.0 KiB) are on shard" in text
+    assert "0.25% of its rows get 95% of its keys. A copy of these rows is on " in text
+    assert "groups slices with similar work per byte" in text
 
 
 def test_it_says_that_one_shard_has_all() -> None:
     assert "The plan (one-shard) has one shard, so all tables are on it." in explained(
         "a", table("a"), strategy="one-shard"
     )
-    assert "lie in every ranker, with all others" in explained("a", table("a"), strategy="singular")
+    assert "are in every ranker, as all tables are" in explained("a", table("a"), strategy="singular")
 
 
 def test_a_table_that_is_not_there_is_refused_with_some_that_are() -> None:
-    with pytest.raises(PlanError, match="no table 'x' in this plan of 2 tables; some are a, b"):
+    with pytest.raises(PlanError, match="the plan of 2 tables has no table 'x'; name one of its tables, such as a, b"):
         explained("x", table("a"), table("b"))
 
 
@@ -80,7 +80,7 @@ def test_a_strategy_of_another_version_is_not_explained() -> None:
     plan = make_plan(schema, statistics, config, COSTS).model_copy(update={"strategy": "size-balanced"})
     text = " ".join(explain("a", plan, statistics, config, COSTS))
     assert text.endswith(
-        "The plan is by 'size-balanced', a strategy that this version does not have: it cannot tell why."
+        "The plan has strategy 'size-balanced', which this version does not know, so it cannot explain the shard."
     )
 
 
@@ -88,12 +88,12 @@ def test_it_says_what_auto_took_and_what_another_strategy_would_cost() -> None:
     tables = [table(f"t{index}", rows=1000 * index, pooling=index) for index in range(1, 5)]
     config = shards(2, memory_bytes=2**20, strategy="auto", demand={"requests_per_s": 5000.0})
     schema, statistics = model(*tables)
-    fleet = make_offer(schema, statistics, config, COSTS).fleet
+    fleet = best_candidate(schema, statistics, config, COSTS).fleet
     text = explained("t1", *tables, strategy="auto", demand={"requests_per_s": 5000.0})
-    assert f"auto takes what costs least: the plan's {fleet.pods} pods cost {three_digits(fleet.cost)}." in text
+    assert f"auto takes the cheapest plan: the {fleet.pods} pods of this one cost {three_digits(fleet.cost)}." in text
     assert (
-        f"For 5,000 requests/s alone, whatever the latency, its placement wants {fleet.pods} at "
-        f"{three_digits(fleet.cost)}, the cheapest of another strategy ("
+        f"For 5,000 requests/s, whatever the latency, its placement needs {fleet.pods} pods, which cost "
+        f"{three_digits(fleet.cost)}; the cheapest of another strategy ("
     ) in text
     assert f"costs less than {three_digits(least_cost(statistics, config, COSTS).value)}." in text
     assert "The other" not in text
@@ -101,24 +101,24 @@ def test_it_says_what_auto_took_and_what_another_strategy_would_cost() -> None:
 
 def test_it_says_what_auto_does_without_a_load() -> None:
     text = explained("a", table("a"), table("b"), strategy="auto", demand={"min_replicas": 2})
-    assert "auto takes what costs least: the plan's 4 pods cost" in text
+    assert "auto takes the cheapest plan: the 4 pods of this one cost" in text
     assert "The settings have no load (demand.requests_per_s), so every shard has 2 servers, and the fewest" in text
-    assert "So its placement wants 4 at " in text
+    assert "So its placement needs 4 pods, which cost " in text
 
 
 def test_it_says_where_only_auto_has_a_plan() -> None:
     text = explained("a", table("a", rows=1000), table("b", rows=1000), memory_bytes=12_800, strategy="auto")
-    assert "and no other strategy has a plan on 2 shards of 12.5 KiB" in text
+    assert "; no other strategy has a plan on 2 shards of 12.5 KiB" in text
 
 
 @pytest.mark.parametrize(
     ("demand", "takes", "why"),
     [
-        ({}, "least: ", "The other costs less: the plan is of other settings, or comes from a plan before it;"),
+        ({}, "plan: ", "The other placement costs less: this plan was made by other settings or from an old plan;"),
         (
             {"requests_per_s": 1.0, "p99_ms": 30.0},
-            "least within p99_ms (30): ",
-            "The other would be taken if so few servers answered in time, which `exfm shard plan` simulates; or",
+            "plan within p99_ms (30): ",
+            "Either so few servers of it do not meet p99_ms, which `exfm shard plan` simulates; or this plan",
         ),
     ],
 )
@@ -129,8 +129,8 @@ def test_it_says_why_auto_may_not_take_a_strategy_that_costs_less(
     config = shards(4, memory_bytes=2**20, demand=demand)
     plan = make_plan(schema, statistics, config, COSTS).model_copy(update={"strategy": "auto: capacity-balanced"})
     text = " ".join(explain("t0", plan, statistics, config, COSTS))
-    assert f"auto takes what costs {takes}the plan's 5 pods cost" in text
-    assert "the cheapest of another strategy (one-shard, 1 shard) 2 at " in text
+    assert f"auto takes the cheapest {takes}the 5 pods of this one cost" in text
+    assert "the cheapest of another strategy (one-shard, 1 shard) needs 2 pods, which cost " in text
     assert why in text
 
 
@@ -140,8 +140,8 @@ def test_what_the_plan_has_is_priced_though_the_load_wants_others() -> None:
     plan = make_plan(schema, statistics, config, COSTS)
     pods = plan.rankers + sum(plan.replicas)
     text = " ".join(explain("a", plan.model_copy(update={"rankers": plan.rankers + 7}), statistics, config, COSTS))
-    assert f"the plan's {pods + 7} pods cost" in text
-    assert f"its placement wants {pods} at " in text
+    assert f"the {pods + 7} pods of this one cost" in text
+    assert f"its placement needs {pods} pods, which cost " in text
 
 
 def test_a_plan_of_another_strategy_says_nothing_of_auto() -> None:

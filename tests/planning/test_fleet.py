@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from made_models import COSTS, shards
 
-from exfm.planning.pricing.fleet import shard_servers
+from exfm.planning.topology import shard_servers
 
 CPU_S = st.floats(min_value=1e-5, max_value=0.2)
 

@@ -8,14 +8,15 @@ from made_models import COSTS, demands, model, models, shards, table
 
 from exfm.errors import PlanError
 from exfm.planning.config import Demand
-from exfm.planning.placing.parts import Parts
-from exfm.planning.placing.placement import Placement
-from exfm.planning.planner import make_offer, place_by_all
-from exfm.planning.pricing.bounds import least_cost
-from exfm.planning.pricing.costs import DEFAULT_COSTS
-from exfm.planning.pricing.fleet import fleet_of, needs_of
-from exfm.planning.pricing.offers import cheapest_fleet
+from exfm.planning.cost_model.costs import DEFAULT_COSTS
+from exfm.planning.enumerator import Parts
+from exfm.planning.perf_model.candidates import candidate_of
+from exfm.planning.perf_model.cost_bound import least_cost
+from exfm.planning.placement import Placement
+from exfm.planning.planner import best_candidate
+from exfm.planning.proposer.strategies import place_by_each_strategy
 from exfm.planning.statistics import Statistics, TableStatistics
+from exfm.planning.topology import fleet_of, needs_of
 from exfm.schema import Schema
 from exfm_bench.large_models import drm1_like
 
@@ -46,11 +47,11 @@ def test_no_strategy_and_no_auto_plan_costs_less_than_the_bound(
 ) -> None:
     config = shards(num_shards, memory_bytes=memory_bytes, strategy="auto", demand=demand.to_dict(), prices=prices)
     bound = least_cost(model[1], config, COSTS).value
-    found, _ = place_by_all(model[1], config, COSTS)
+    found, _ = place_by_each_strategy(model[1], config, COSTS)
     for placement in found.values():
         if not placement.is_singular:
-            assert cheapest_fleet(placement, config, COSTS).fleet.cost * ROUNDING >= bound
-    assert make_offer(*model, config, COSTS).fleet.cost * ROUNDING >= bound
+            assert candidate_of(placement, config, COSTS).fleet.cost * ROUNDING >= bound
+    assert best_candidate(*model, config, COSTS).fleet.cost * ROUNDING >= bound
 
 
 @pytest.mark.slow
@@ -79,9 +80,9 @@ def test_no_placement_costs_less_than_the_bound_however_rows_are_split_and_copie
 def test_the_bound_is_what_a_plan_on_one_shard_costs_where_one_net_fits_on_it(requests_per_s: float) -> None:
     _, statistics = model(table("a", rows=1000), table("b", rows=2000, pooling=3))
     config = shards(1, memory_bytes=2**20, demand={"requests_per_s": requests_per_s})
-    found, _ = place_by_all(statistics, config, COSTS)
-    offer = cheapest_fleet(found["one-shard"], config, COSTS)
-    assert least_cost(statistics, config, COSTS).value == pytest.approx(offer.fleet.cost)
+    found, _ = place_by_each_strategy(statistics, config, COSTS)
+    candidate = candidate_of(found["one-shard"], config, COSTS)
+    assert least_cost(statistics, config, COSTS).value == pytest.approx(candidate.fleet.cost)
 
 
 def test_the_bound_counts_the_shards_that_the_bytes_want() -> None:
@@ -114,18 +115,18 @@ def test_copies_of_hot_rows_cost_less_than_any_plan_without_them_but_not_less_th
         model(table("large", rows=400_000, dim=64, pooling=500, hot=hot), table("small", rows=1000, dim=64))
         for hot in ((1000, 0.95), None)
     )
-    cost = make_offer(*skewed, config, COSTS).fleet.cost
+    cost = best_candidate(*skewed, config, COSTS).fleet.cost
     assert least_cost(skewed[1], config, COSTS).value <= cost < least_cost(even[1], config, COSTS).value
 
 
 def test_auto_is_near_the_bound_of_a_large_model_under_a_large_load() -> None:
     workload = drm1_like(0)
     config = workload.settings("auto").model_copy(update={"demand": Demand(requests_per_s=20_000.0)})
-    cost = make_offer(workload.schema, workload.statistics, config, DEFAULT_COSTS).fleet.cost
+    cost = best_candidate(workload.schema, workload.statistics, config, DEFAULT_COSTS).fleet.cost
     assert 0 < least_cost(workload.statistics, config, DEFAULT_COSTS).distance(cost) < 0.15
 
 
 def test_a_row_that_no_shard_holds_has_no_plan_and_no_bound() -> None:
     _, statistics = model(table("a", dim=64))
-    with pytest.raises(PlanError, match="a row of table 'a' takes 256 B, more than the 128 B that a shard holds"):
+    with pytest.raises(PlanError, match="a row of table 'a' takes 256 B, but a shard has 128 B"):
         least_cost(statistics, shards(2, memory_bytes=128), COSTS)

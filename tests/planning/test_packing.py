@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exfm.planning.placing.bounds import bottleneck_bound
-from exfm.planning.placing.exact import place_exactly
-from exfm.planning.placing.packing import pack
-from exfm.planning.placing.repair import repair
+from exfm.planning.partitioner.bounds import bottleneck_bound
+from exfm.planning.partitioner.exact import place_exactly
+from exfm.planning.partitioner.packing import pack
+from exfm.planning.partitioner.tabu_search import tabu_search
 
 weights = st.lists(st.floats(0.01, 100), min_size=1, max_size=6)
 
@@ -89,25 +89,27 @@ def test_what_does_not_fit_is_not_placed() -> None:
 
 
 def test_what_cannot_fit_is_refused_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    for search in ("place_exactly", "repair"):
-        monkeypatch.setattr(f"exfm.planning.placing.packing.{search}", lambda *given, **more: pytest.fail("searched"))
+    for search in ("place_exactly", "tabu_search"):
+        monkeypatch.setattr(
+            f"exfm.planning.partitioner.packing.{search}", lambda *given, **more: pytest.fail("searched")
+        )
     assert pack(np.ones(3), np.full(3, 640), num_shards=2, capacity_bytes=1216) is None  # two of three share a shard
     assert pack(np.ones(300), np.full(300, 640), num_shards=2, capacity_bytes=64_000) is None  # the mean is too much
 
 
 @given(seed=st.integers(0, 1000), num_shards=st.integers(1, 8))
-def test_a_repaired_placement_keeps_its_promise(seed: int, num_shards: int) -> None:
+def test_tabu_search_says_whether_all_loads_are_within_their_limits(seed: int, num_shards: int) -> None:
     random = np.random.default_rng(seed)
-    heights_2P = random.random((2, 30)) * num_shards / 20
+    loads_2P = random.random((2, 30)) * num_shards / 20
     start = np.zeros(30, dtype=np.int64)
-    shard_of, is_found = repair(start, heights_2P, num_shards)
-    highest = max(np.bincount(shard_of, row, num_shards).max() for row in heights_2P)
+    shard_of, is_found = tabu_search(start, loads_2P, num_shards)
+    highest = max(np.bincount(shard_of, row, num_shards).max() for row in loads_2P)
     assert is_found == (highest <= 1 + 1e-9)
     assert not start.any(), "what was given is not changed"
 
 
-def test_a_toll_keeps_parts_at_home() -> None:
-    heights_2P = np.stack([np.array([0.6, 0.5, 0.2]), np.zeros(3)])
-    shard_of, is_found = repair(np.array([0, 0, 1]), heights_2P, 2, tolls_P=np.array([0.05, 5.0, 5.0]))
+def test_a_migration_cost_keeps_parts_at_home() -> None:
+    loads_2P = np.stack([np.array([0.6, 0.5, 0.2]), np.zeros(3)])
+    shard_of, is_found = tabu_search(np.array([0, 0, 1]), loads_2P, 2, migration_costs_P=np.array([0.05, 5.0, 5.0]))
     assert is_found
-    assert shard_of.tolist() == [1, 0, 1], "the part of the least toll moved"
+    assert shard_of.tolist() == [1, 0, 1], "the part of the lowest migration cost moved"

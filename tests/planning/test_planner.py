@@ -12,16 +12,17 @@ from exfm.artifact.plan import ENCODINGS, Encoding, ShardPlan
 from exfm.artifact.rows import rows_of_keys
 from exfm.errors import ConfigError, PlanError, SchemaError
 from exfm.planning.config import Demand, ShardingConfig, Strategy
-from exfm.planning.placing.placement import bottleneck_of, placement_of
-from exfm.planning.planner import PLACINGS, make_plan
-from exfm.planning.pricing.costs import work_of
-from exfm.planning.pricing.fleet import needs_of
+from exfm.planning.cost_model.work import work_of
+from exfm.planning.placement import bottleneck_of, placement_of
+from exfm.planning.planner import make_plan
+from exfm.planning.proposer.strategies import STRATEGIES
 from exfm.planning.statistics import Statistics
+from exfm.planning.topology import needs_of
 from exfm.schema import Schema
 
 Model = tuple[Schema, Statistics]
 
-every_strategy = st.sampled_from([*PLACINGS, "auto"])
+every_strategy = st.sampled_from([*STRATEGIES, "auto"])
 encodings = st.sampled_from(ENCODINGS)
 
 
@@ -120,7 +121,7 @@ def test_no_placement_is_below_its_bound_though_tables_are_split(
     config = settings(model, strategy, num_shards, room, Demand(), encoding)
     assume(max(one.size_bytes(encoding) for one in model[1].tables) > config.capacity_bytes)
     try:
-        placement = PLACINGS[strategy](model[1], config, COSTS)
+        placement = STRATEGIES[strategy](model[1], config, COSTS)
     except PlanError:
         reject()
     assert placement.bound is not None
@@ -134,7 +135,7 @@ def test_no_placement_is_below_its_bound_though_tables_are_split(
 )  # fmt: skip
 def test_parts_are_weighed_in_the_unit_of_the_bottleneck(strategy: Strategy, unit: str) -> None:
     _, statistics = model(table("u", rows=300, net="user"), table("i", rows=200), table("j", rows=100))
-    placement = PLACINGS[strategy](statistics, shards(2, memory_bytes=2**16), COSTS)
+    placement = STRATEGIES[strategy](statistics, shards(2, memory_bytes=2**16), COSTS)
     np.testing.assert_array_equal(placement.parts.weights(placement.balances), getattr(placement.parts, unit))
     assert bottleneck_of(placement) == np.bincount(placement.shard_of, getattr(placement.parts, unit)).max()
 
@@ -142,11 +143,11 @@ def test_parts_are_weighed_in_the_unit_of_the_bottleneck(strategy: Strategy, uni
 def test_pieces_that_need_not_be_alike_do_not_raise_the_bound_of_nsbp() -> None:
     users = table("u0", rows=1020, dim=16, net="user"), table("u1", rows=400, dim=16, net="user")
     _, statistics = model(*users, table("i0", rows=100, dim=16))
-    placement = PLACINGS["nsbp"](statistics, shards(3, memory_bytes=64 * 1000, strategy="nsbp"), COSTS)
+    placement = STRATEGIES["nsbp"](statistics, shards(3, memory_bytes=64 * 1000, strategy="nsbp"), COSTS)
     assert placement.bound is not None
     assert (placement.bound.value, bottleneck_of(placement)) == (710 * 64, 710 * 64)
     tight = shards(3, memory_bytes=64 * 900, strategy="nsbp")  # a half of u0 and all of u1 would not fit together
-    assert bottleneck_of(PLACINGS["nsbp"](statistics, tight, COSTS)) == 710 * 64
+    assert bottleneck_of(STRATEGIES["nsbp"](statistics, tight, COSTS)) == 710 * 64
 
 
 def test_the_largest_tables_part_company() -> None:
@@ -187,40 +188,42 @@ def test_replicas_follow_the_load() -> None:
 
 def test_a_table_larger_than_all_shards_together_is_refused_with_the_numbers() -> None:
     schema, statistics = model(table("t0", rows=300))
-    with pytest.raises(PlanError, match="table 't0' takes 4800 B, but 2 shards of 2048 B hold 4096 B together; raise"):
+    with pytest.raises(PlanError, match="table 't0' takes 4800 B, but 2 shards of 2048 B have 4096 B together; raise"):
         make_plan(schema, statistics, shards(2, memory_bytes=2048), COSTS)
 
 
 def test_tables_larger_than_all_shards_together_are_refused_with_the_numbers() -> None:
     schema, statistics = model(*(table(f"t{index}") for index in range(3)))
-    with pytest.raises(PlanError, match="3 tables take 4800 B, but 2 shards of 2048 B hold 4096 B together; raise"):
+    with pytest.raises(PlanError, match="3 tables take 4800 B, but 2 shards of 2048 B have 4096 B together; raise"):
         make_plan(schema, statistics, shards(2, memory_bytes=2048), COSTS)
 
 
 def test_a_table_over_a_shards_memory_is_refused_where_it_may_not_be_split() -> None:
     schema, statistics = model(table("t0", rows=101), table("t1", rows=10))
     with pytest.raises(
-        PlanError, match="table 't0' takes 1616 B, a shard holds 1024 B; raise shard_memory_gib, or set"
+        PlanError, match="table 't0' takes 1616 B, but a shard has 1024 B; raise shard_memory_gib, or set"
     ):
         make_plan(schema, statistics, shards(2, memory_bytes=1024, split_rows=False), COSTS)
 
 
 def test_a_row_larger_than_a_shard_is_refused() -> None:
     schema, statistics = model(table("t0", rows=2, dim=64), table("t1"))
-    with pytest.raises(PlanError, match="a row of table 't0' takes 256 B, more than the 128 B that a shard holds"):
+    with pytest.raises(PlanError, match="a row of table 't0' takes 256 B, but a shard has 128 B"):
         make_plan(schema, statistics, shards(1000, memory_bytes=128), COSTS)
 
 
 def test_tables_that_no_placement_fits_are_refused_with_the_numbers() -> None:
     schema, statistics = model(*(table(f"t{index}", rows=60) for index in range(3)))
     config = shards(2, memory_bytes=1856, split_rows=False)
-    with pytest.raises(PlanError, match=r"3 parts of 3 tables, the largest 960 B, on 2 shards of 1856 B, .* take 77"):
+    with pytest.raises(
+        PlanError, match=r"3 parts of 3 tables, the largest 960 B, on 2 shards of 1856 B; the parts take 77"
+    ):
         make_plan(schema, statistics, config, COSTS)
 
 
 def test_a_shard_too_small_for_all_is_refused_by_one_shard_with_the_numbers() -> None:
     schema, statistics = model(table("t0"), table("t1"))
-    with pytest.raises(PlanError, match="one-shard: all tables take 3200 B, a shard holds 2048 B; raise"):
+    with pytest.raises(PlanError, match="one-shard: all tables take 3200 B, but a shard has 2048 B; raise"):
         make_plan(schema, statistics, shards(2, memory_bytes=2048, strategy="one-shard"), COSTS)
 
 
@@ -232,7 +235,7 @@ def test_more_shards_than_tables_are_refused() -> None:
 
 def test_one_shard_for_two_nets_is_refused_by_nsbp() -> None:
     schema, statistics = model(table("t0", net="user"), table("t1", net="item"))
-    with pytest.raises(PlanError, match="2 nets want a shard each"):
+    with pytest.raises(PlanError, match="2 nets need at least 1 shard each"):
         make_plan(schema, statistics, shards(1, memory_bytes=2**20, strategy="nsbp"), COSTS)
 
 
@@ -268,7 +271,7 @@ def test_tables_named_twice_or_without_rows_are_refused() -> None:
 
 
 def test_a_latency_without_a_load_is_refused() -> None:
-    with pytest.raises(ConfigError, match="p99_ms 5 says nothing without a load; set requests_per_s"):
+    with pytest.raises(ConfigError, match=r"p99_ms is 5, but requests_per_s is 0: .*; set requests_per_s"):
         shards(2, memory_bytes=2**20, demand={"p99_ms": 5})
 
 
@@ -276,7 +279,8 @@ def test_nets_that_no_division_of_the_shards_has_room_for_are_refused_with_the_n
     schema, statistics = model(table("u", rows=96, net="user"), *(table(f"i{index}", rows=64) for index in range(4)))
     config = shards(3, memory_bytes=1900, strategy="nsbp")
     with pytest.raises(
-        PlanError, match="users' tables take 1536 B as laid out, items' 4096 B; however 3 shards of 1900 B"
+        PlanError,
+        match="user net's tables take 1536 B as stored, the item net's 4096 B; no division of 3 shards of 1900",
     ):
         make_plan(schema, statistics, config, COSTS)
 
@@ -297,7 +301,8 @@ def plan_for(
         return make_plan(*model, settings(model, strategy, num_shards, room, demand, encoding), COSTS)
     except PlanError as error:
         if not re.search(
-            "one shard a table|want a shard each|no way was found|divided among the nets|all tables take", str(error)
+            "one shard per table|need at least 1 shard each|no placement was found|between the nets|all tables take",
+            str(error),
         ):
             raise
         reject()

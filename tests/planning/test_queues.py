@@ -41,7 +41,7 @@ def lindley(arrivals_s: Floats, service_s: Floats) -> Floats:
 def test_a_server_works_in_order_of_arrival() -> None:
     arrivals_s = poisson(5_000, rate=0.8)
     service_s = np.random.default_rng(1).exponential(size=5_000)
-    timings = timings_of(np.zeros(5_000), num_calls=1, serve_s=service_s[:, None])
+    timings = timings_of(np.zeros(5_000), num_calls=1, serve_call_s=service_s[:, None])
     answered_s = replay(arrivals_s, timings, servers_of(5_000, num_calls=1)).answered_s
     assert answered_s == pytest.approx(lindley(arrivals_s, service_s))
 
@@ -49,7 +49,7 @@ def test_a_server_works_in_order_of_arrival() -> None:
 def test_waiting_for_a_constant_service_is_what_theory_says() -> None:
     """M/D/1: mean wait = rho / (2 (1 - rho)) services."""
     arrivals_s = poisson(200_000, rate=0.7)
-    timings = timings_of(np.zeros(200_000), num_calls=1, serve_s=np.ones((200_000, 1)))
+    timings = timings_of(np.zeros(200_000), num_calls=1, serve_call_s=np.ones((200_000, 1)))
     answered_s = replay(arrivals_s, timings, servers_of(200_000, num_calls=1)).answered_s
     assert (answered_s - arrivals_s - 1).mean() == pytest.approx(0.7 / (2 * 0.3), rel=0.03)
 
@@ -80,12 +80,12 @@ def test_enough_shared_cores_are_cores_of_ones_own() -> None:
         generator.exponential(0.2, size=3_000),
         num_calls=3,
         score_s=generator.exponential(0.3, size=3_000),
-        ask_s=np.full((3_000, 3), 0.02),
-        serve_s=generator.exponential(0.5, size=(3_000, 3)),
-        take_s=np.full((3_000, 3), 0.03),
-        out_s=np.full((3_000, 3), 0.1),
-        back_s=np.full((3_000, 3), 0.2),
-        client_way_s=0.05,
+        send_call_s=np.full((3_000, 3), 0.02),
+        serve_call_s=generator.exponential(0.5, size=(3_000, 3)),
+        receive_answer_s=np.full((3_000, 3), 0.03),
+        call_latency_s=np.full((3_000, 3), 0.1),
+        answer_latency_s=np.full((3_000, 3), 0.2),
+        client_latency_s=0.05,
     )
     own = replay(arrivals_s, timings, servers_of(3_000, num_calls=3)).answered_s
     shared = replay(arrivals_s, timings, servers_of(3_000, num_calls=3, shared_cores=5)).answered_s
@@ -97,19 +97,19 @@ def test_a_lone_request_takes_the_longest_of_its_calls() -> None:
         np.array([1.0]),
         num_calls=2,
         score_s=np.array([2.0]),
-        ask_s=np.array([[0.1, 0.1]]),
-        serve_s=np.array([[5.0, 3.0]]),
-        take_s=np.array([[0.2, 0.2]]),
-        out_s=np.array([[0.5, 0.5]]),
-        back_s=np.array([[0.25, 0.25]]),
-        client_way_s=0.125,
+        send_call_s=np.array([[0.1, 0.1]]),
+        serve_call_s=np.array([[5.0, 3.0]]),
+        receive_answer_s=np.array([[0.2, 0.2]]),
+        call_latency_s=np.array([[0.5, 0.5]]),
+        answer_latency_s=np.array([[0.25, 0.25]]),
+        client_latency_s=0.125,
     )
     answered_s = replay(np.array([10.0]), timings, servers_of(1, num_calls=2)).answered_s
     assert answered_s.tolist() == pytest.approx([10 + 0.125 + 1 + 0.1 + 0.5 + 5 + 0.25 + 0.2 + 2 + 0.125])
 
 
 def test_the_servers_of_a_shard_get_their_turns() -> None:
-    timings = timings_of(np.zeros(4), num_calls=1, serve_s=np.ones((4, 1)))
+    timings = timings_of(np.zeros(4), num_calls=1, serve_call_s=np.ones((4, 1)))
     answered_s = replay(np.zeros(4), timings, servers_of(4, num_calls=1, replicas=2)).answered_s
     assert answered_s.tolist() == pytest.approx([1, 1, 2, 2])
 

@@ -12,7 +12,7 @@ from exfm.artifact.plan import ShardPlan
 from exfm.errors import ConfigError, DataError, PlanError
 from exfm.features.batch import encode
 from exfm.features.impressions import Answered
-from exfm.planning.pricing.costs import DEFAULT_COSTS
+from exfm.planning.cost_model.costs import DEFAULT_COSTS
 from exfm.planning.simulation.simulator import Load, replay_requests
 from exfm.schema import NETS, Schema
 from exfm.sharding.counting import statistics_of_log

@@ -126,7 +126,7 @@ def test_a_log_of_requests_that_all_came_at_once_is_refused(
     requests = [replace(one, arrival_ns=1) for one in random_requests(schema, 6, seed=0)]
     write_log(tmp_path / "start", schema, [requests])
     monkeypatch.setattr("exfm.sharding.request_log.MAX_REQUESTS", 5)
-    with pytest.raises(DataError, match="the newest 6 requests all came at one nanosecond; name a log as a ranker"):
+    with pytest.raises(DataError, match="the newest 6 requests have the same arrival time; name a log as a ranker"):
         LoggedRequests.find(tmp_path, schema)
 
 
@@ -142,13 +142,13 @@ def test_a_user_without_candidates_is_not_logged(schema: Schema, tmp_path: Path)
 
 
 def test_a_place_without_requests_is_refused(schema: Schema, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"/none: no such file or folder; name a request log"):
+    with pytest.raises(StorageError, match=r"/none: there is no such file or folder; name a request log"):
         LoggedRequests.find(tmp_path / "none", schema)
-    with pytest.raises(StorageError, match="0 Parquet files, expected one at least; let a ranker log requests"):
+    with pytest.raises(StorageError, match="0 Parquet files, expected at least one; let a ranker log requests"):
         LoggedRequests.find(tmp_path, schema)
     (file,) = write_log(tmp_path / "start", schema, [random_requests(schema, 1, seed=0)]).glob("impressions/*")
     pl.read_parquet(file).clear().write_parquet(file)
-    with pytest.raises(StorageError, match="0 requests in 1 Parquet files, expected one at least"):
+    with pytest.raises(StorageError, match="0 requests in 1 Parquet files, expected at least one"):
         LoggedRequests.find(tmp_path, schema)
 
 
@@ -158,7 +158,7 @@ def test_a_file_that_was_copied_twice_is_refused(schema: Schema, tmp_path: Path)
     copy.parent.mkdir()
     shutil.copy(start / "impressions" / "impressions-0001.parquet", copy)
     problem = (
-        r"/impressions-0001\.parquet and .*/b/again\.parquet both begin with impression '1-0-0', .* remove the copy"
+        r"/impressions-0001\.parquet and .*/b/again\.parquet both start with impression '1-0-0', .* remove the copy"
     )
     with pytest.raises(DataError, match=problem):
         LoggedRequests.find(tmp_path, schema)
@@ -168,16 +168,17 @@ def test_a_trace_of_an_earlier_release_is_refused(schema: Schema, tmp_path: Path
     (tmp_path / "students-1").mkdir()
     for name in ("manifest.json", "requests-0000.safetensors"):
         (tmp_path / "students-1" / name).touch()
-    with pytest.raises(
-        DataError, match=r"traces are no longer read; let a ranker log requests \(`request_log.folder`\)"
-    ):
+    with pytest.raises(DataError, match=r"can no longer be read; let a ranker log requests \(`request_log.folder`\)"):
         LoggedRequests.find(tmp_path, schema)
 
 
 def test_a_log_of_an_earlier_release_is_refused(schema: Schema, tmp_path: Path) -> None:
     (file,) = write_log(tmp_path, schema, [random_requests(schema, 1, seed=0)]).glob("impressions/*")
     pl.read_parquet(file).drop(TYPES).write_parquet(file)
-    with pytest.raises(DataError, match=r"-0000\.parquet: a request log of an earlier release, .*cannot be told apart"):
+    with pytest.raises(
+        DataError,
+        match=r"-0000\.parquet: this is a request log of an earlier release, which does not separate requests",
+    ):
         LoggedRequests.find(tmp_path, schema)
 
 
@@ -185,7 +186,7 @@ def test_a_log_of_an_earlier_release_is_refused(schema: Schema, tmp_path: Path) 
 def test_a_file_that_cannot_be_read_is_named(content: bytes, schema: Schema, tmp_path: Path) -> None:
     write_log(tmp_path / "start", schema, [random_requests(schema, 1, seed=0)])
     (tmp_path / "start" / "impressions" / "z.parquet").write_bytes(content)
-    with pytest.raises(StorageError, match=r"/impressions/z\.parquet: no Parquet file that can be read: .*; remove it"):
+    with pytest.raises(StorageError, match=r"/impressions/z\.parquet: this Parquet file cannot be read: .*; remove it"):
         LoggedRequests.find(tmp_path, schema)
 
 
@@ -220,7 +221,7 @@ def test_a_log_without_a_column_is_refused(change: pl.Expr, message: str, schema
         ),
         (pl.lit("x").alias("served.sampling_rate"), "'served.sampling_rate' is string with 0 nulls, expected double"),
         (pl.lit(None, pl.Int64).alias("served.user"), "'served.user' is int64 with [1-9][0-9]* nulls, expected int64"),
-        (pl.all().shuffle(seed=0), "rows of 5 requests change [0-9]+ times from one to another"),
+        (pl.all().shuffle(seed=0), "the rows of 5 requests are in [0-9]+ runs, expected one run per request"),
     ],
 )
 def test_a_log_of_another_kind_is_refused(change: pl.Expr, message: str, schema: Schema, tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ def test_logs_of_other_models_are_not_read_together_though_their_features_are_al
 ) -> None:
     for seed, (start, model) in enumerate([("a", "students"), ("b", "nurses")]):
         write_log(tmp_path / start, schema, [random_requests(schema, 1, seed=seed)], model=model)
-    problem = r"/b/.* logs requests for model 'nurses', .*/a/.* for 'students'; keep each model's log in a folder"
+    problem = r"/b/.* has requests for model 'nurses', .*/a/.* for 'students'; keep each model's log in its own"
     with pytest.raises(DataError, match=problem):
         LoggedRequests.find(tmp_path, schema)
 
@@ -248,7 +249,7 @@ def test_logs_of_other_models_are_not_read_together_though_their_features_are_al
 def test_logs_of_other_sampling_rates_are_not_read_together(schema: Schema, tmp_path: Path) -> None:
     for seed, (start, rate) in enumerate([("a", 1.0), ("b", 0.01)]):
         write_log(tmp_path / start, schema, [random_requests(schema, 1, seed=seed)], sampling_rate=rate)
-    problem = r"/b/.* logs a share of 0.01 of a ranker's requests, .*/a/.* of 1, .*; count them apart, or log at one"
+    problem = r"/b/.* has a `log_sampling_rate` of 0.01, .*/a/.* of 1, .*; count them separately, or log at one rate"
     with pytest.raises(DataError, match=problem):
         LoggedRequests.find(tmp_path, schema)
     assert LoggedRequests.find(tmp_path / "b", schema).num_requests == 1

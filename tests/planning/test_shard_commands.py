@@ -56,7 +56,7 @@ def test_plan_compares_all_strategies_and_writes_the_one_asked_for(
     plan = ShardPlan.parse(json.loads(out.read_text(encoding="utf-8")), source="test")
     plan.check(Schema.read(schema_file))
     assert plan.strategy == "nsbp"
-    assert "\nauto: above bound is its cost: no plan with shard servers costs less than " in said
+    assert "\nauto: above bound is for its cost: no plan with shard servers costs less than " in said
     assert f"nsbp: 3 tables in 3 slices, 2 shards, {sum(plan.replicas)} server" in said
     assert drawing.read_bytes().startswith(b"<?xml")
 
@@ -68,7 +68,7 @@ def test_a_plan_from_a_previous_one_says_what_moves(
     assert command("plan", schema_file, "--out", out)[0] == 0
     code, said, _ = command("plan", schema_file, "--previous", out)
     assert code == 0
-    assert "; moves 0 B (a plan from nothing: 0 B; at least: 0 B)" in said
+    assert "; moves 0 B (a plan from scratch: 0 B; at least: 0 B)" in said
 
 
 def test_explain_says_why_a_table_is_where_it_is(
@@ -79,7 +79,7 @@ def test_explain_says_why_a_table_is_where_it_is(
     code, said, _ = command("explain", "ads", schema_file, "--plan", out)
     assert code == 0
     assert said.startswith("ads (item net) has 5,000 rows of dim 16")
-    assert "The plan (capacity-balanced) evens out bytes" in said
+    assert "The plan (capacity-balanced) balances bytes" in said
 
 
 def test_simulate_says_what_servers_will_do(command: Callable[..., Outcome], schema_file: Path, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_simulate_says_what_servers_will_do(command: Callable[..., Outcome], sch
     assert said.startswith("latency at 100 requests/s: median ")
     assert "2 calls to shards" in said
     assert "overloaded" not in said
-    assert "overloaded: queues grow for ever" in command(*arguments, "--requests-per-s", 100_000)[1]
+    assert "overloaded: queues grow without limit" in command(*arguments, "--requests-per-s", 100_000)[1]
 
 
 def test_statistics_are_counted_on_a_log_and_planned_with(
@@ -106,7 +106,7 @@ def test_statistics_are_counted_on_a_log_and_planned_with(
     assert command("plan", schema_file, "--statistics", counted, "--out", tmp_path / "plan.json")[0] == 0
     code, said, _ = command("explain", "users", schema_file, "--plan", tmp_path / "plan.json", "--statistics", counted)
     keys = next(one for one in Counted.read(str(counted)).statistics.tables if one.name == "users").keys_per_request
-    assert f"a request reads {keys:.3g} rows of it" in said
+    assert f"A request reads {keys:.3g} rows of it" in said
 
 
 @pytest.mark.parametrize("question", [("explain", "ads"), ("simulate", "--requests-per-s", 100)])
@@ -135,7 +135,7 @@ def test_a_mistake_is_one_line_with_the_numbers(
     code, _, error = command("plan", schema_file, "-s", settings)
     assert code == 2
     assert error == (
-        "exfm: table 'ads' takes 97.7 KiB, but 2 shards of 41.9 KiB hold 83.9 KiB together; "
+        "exfm: table 'ads' takes 97.7 KiB, but 2 shards of 41.9 KiB have 83.9 KiB together; "
         "raise num_shards or shard_memory_gib\n"
     )
     code, _, error = command("explain", "ads", schema_file, "--plan", tmp_path / "no.json")
@@ -157,7 +157,7 @@ def test_candidates_that_no_request_has_are_refused(
         (("--requests-per-s", 10, "--candidates-p99", "1e7"), "the load: candidates_p99: Input should be less than"),
         (
             ("--requests-per-s", 10, "--candidates-p99", 50),
-            "candidates_p99 is 50, below the 100 candidates of a mean request; give 100 or more, or 0",
+            "candidates_p99 is 50, below the mean of 100 candidates per request; set it to 100 or more, or to 0",
         ),
     ],
 )
@@ -176,7 +176,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(
 ) -> None:
     code, said, error = command("plan", schema_file, "--drawing", tmp_path / "a.jpg")
     assert (code, said) == (2, "")
-    assert error == f"exfm: {tmp_path / 'a.jpg'}: a drawing is PNG or SVG; name it *.png or *.svg\n"
+    assert error == f"exfm: {tmp_path / 'a.jpg'}: a drawing must be PNG or SVG; name it *.png or *.svg\n"
     code, said, error = command("plan", schema_file, "--out", tmp_path)
     assert (code, said, error) == (2, "", f"exfm: {tmp_path}: a folder is there; name a file\n")
     code, said, error = command("plan", schema_file, "--out", schema_file / "plan.json")

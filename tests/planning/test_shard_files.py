@@ -23,6 +23,6 @@ def test_the_first_rows_of_the_ranking_are_hot(hot_plan: ShardPlan) -> None:
 @pytest.mark.parametrize("hottest", [{"user": np.array([9, 4])}, {"item": np.array([1, 2, 3])}])
 def test_a_hot_slice_of_more_rows_than_came_up_is_refused(hot_plan: ShardPlan, hottest: dict[str, np.ndarray]) -> None:
     num_known = len(hottest.get("user", ()))
-    message = f"table 'user' has a hot slice of 3 rows, but only {num_known} are known to be wanted"
+    message = f"table 'user' has a hot slice of 3 rows, but the statistics rank only {num_known}"
     with pytest.raises(PlanError, match=message):
         choose_hot_rows(hot_plan, hottest)

@@ -4,7 +4,8 @@ import pytest
 
 from exfm.artifact.plan import Assignment, ShardPlan, assign
 from exfm.errors import PlanError
-from exfm.planning.pricing.costs import DEFAULT_COSTS, work_of
+from exfm.planning.cost_model.costs import DEFAULT_COSTS
+from exfm.planning.cost_model.work import work_of
 from exfm.planning.simulation.simulator import Load, Prediction, simulate
 from exfm.planning.statistics import Statistics, TableStatistics
 from exfm.schema import Schema

@@ -17,9 +17,9 @@ from exfm.distill.stage import train_vertical
 from exfm.errors import BundleError, PlanError, StorageError
 from exfm.models.offline import answer_request
 from exfm.planning.config import Demand, ShardingConfig
+from exfm.planning.cost_model.costs import DEFAULT_COSTS
 from exfm.planning.counted import Counted
 from exfm.planning.planner import make_plan
-from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm.sharding.config import BundleConfig
 from exfm.sharding.golden import write_golden
 from exfm.sharding.stage import SCORE_SHIFT, headline, make_bundle, statistics_of_model
@@ -207,7 +207,7 @@ def test_a_bundle_moves_few_bytes_from_the_one_before(
     config = BundleConfig(golden_candidates=20, previous_plan=str(tmp_path / "old.json"))
     found = make_bundle(config, vertical=vertical, out=str(tmp_path / "bundle"))
     assert found.plan.slices == old.slices
-    assert "; moves 0 B (a plan from nothing: 0 B; at least: 0 B)" in headline(found)
+    assert "; moves 0 B (a plan from scratch: 0 B; at least: 0 B)" in headline(found)
 
 
 def test_a_bundle_is_planned_by_the_costs_that_its_settings_name(vertical: Ref, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_bundle_is_planned_by_the_costs_that_its_settings_name(vertical: Ref, 
 
 def test_a_plan_and_one_to_move_from_are_not_named_together() -> None:
     with pytest.raises(
-        ValidationError, match=r"plan a\.json is taken as it is; leave it out, or previous_plan b\.json"
+        ValidationError, match=r"plan a\.json is used as it is, so previous_plan b\.json has no effect; leave out one"
     ):
         BundleConfig(plan="a.json", previous_plan="b.json")
 

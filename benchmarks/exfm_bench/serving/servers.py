@@ -8,8 +8,8 @@ from pathlib import Path
 from exfm.errors import ConfigError
 from exfm.models.config import Precision, ShardsConfig
 from exfm.planning.config import ShardingConfig
+from exfm.planning.cost_model.costs import DEFAULT_COSTS
 from exfm.planning.planner import make_plan
-from exfm.planning.pricing.costs import DEFAULT_COSTS
 from exfm.planning.statistics import Statistics
 from exfm.serving.config import RankerConfig, RankerDeadlinesConfig, ShardConfig
 from exfm.serving.local import LocalServing, serve_local

@@ -1,4 +1,4 @@
-"""`exfm shard`: where a model's tables go, why, and what that will cost."""
+"""`exfm shard`: plan a model's shards, explain a plan, and predict its cost and latency."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 ModelArgument = Annotated[Path, typer.Argument(help="A schema's YAML file, or a bundle's folder.")]
 SettingsOption = Annotated[
-    str, typer.Option("--settings", "-s", help="YAML file as bundle.sharding of a run; empty: the defaults.")
+    str, typer.Option("--settings", "-s", help="YAML file with the keys of bundle.sharding; empty: the defaults.")
 ]
 StatisticsOption = Annotated[
-    str, typer.Option("--statistics", help="What `exfm shard statistics` counted; empty: an estimate from the schema.")
+    str, typer.Option("--statistics", help="Folder of `exfm shard statistics`; empty: an estimate from the schema.")
 ]
 CandidatesOption = Annotated[
     float,
-    typer.Option("--candidates", min=1, max=1_000_000, help="Candidates of a mean request, where nothing was counted."),
+    typer.Option("--candidates", min=1, max=1_000_000, help="Mean candidates of a request, if nothing was counted."),
 ]
 CostsOption = Annotated[
-    str, typer.Option("--costs", help="YAML file with measured costs; empty: those of exfm's own servers.")
+    str, typer.Option("--costs", help="YAML file with measured costs; empty: the costs of exfm's own servers.")
 ]
 
 MIN_WIDTH = 140
-"""Columns of tables, wider than many terminals: wrapped they cannot be read."""
+"""Minimum width of tables, in columns: wrapped tables cannot be read."""
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the subcommand, which has one subcommand a question."""
-    group = typer.Typer(help="Where a model's tables go, why, and what it costs.", no_args_is_help=True)
+    """Add the subcommand."""
+    group = typer.Typer(help="Plan shards, explain a plan, and predict its cost.", no_args_is_help=True)
     group.command("plan")(plan)
     group.command("explain")(explain)
     group.command("simulate")(simulate)
@@ -47,27 +47,27 @@ def plan(
     table_statistics: StatisticsOption = "",
     candidates: CandidatesOption = 100.0,
     costs: CostsOption = "",
-    strategy: Annotated[str, typer.Option(help="Instead of the settings' own.")] = "",
-    previous: Annotated[str, typer.Option(help="A plan, or a bundle's folder, to move few bytes from.")] = "",
+    strategy: Annotated[str, typer.Option(help="Strategy; empty: the settings' own.")] = "",
+    previous: Annotated[str, typer.Option(help="Old plan, or a bundle's folder, to move few bytes from.")] = "",
     out: Annotated[str, typer.Option(help="JSON file for the plan, or its s3:// URL.")] = "",
     drawing: Annotated[str, typer.Option(help="PNG or SVG file for the comparison.")] = "",
 ) -> None:
-    """Plan by the settings' strategy, beside all others."""
+    """Make a plan by the settings' strategy, and compare all strategies."""
     from rich.console import Console
 
     from exfm.artifact.bundle import read_plan
     from exfm.artifact.manifest import json_bytes
     from exfm.artifact.storage import is_local
-    from exfm.planning.moving.replanning import replan
+    from exfm.planning.cost_model.costs import CostModel
     from exfm.planning.planner import headline
-    from exfm.planning.pricing.costs import CostModel
-    from exfm.planning.telling.comparison import about_bounds, compare, compared_plan, comparison_table, problems
+    from exfm.planning.replanning.replanner import replan
+    from exfm.planning.reporting.comparison import about_bounds, compare, compared_plan, comparison_table, problems
 
     schema, config = _read_schema(model), _read_settings(settings, strategy=strategy)
     counted, priced = _read_statistics(table_statistics, schema, candidates), CostModel.read(costs)
     before = read_plan(previous) if previous else None
     if drawing:
-        from exfm.planning.telling.drawing import kind_of_drawing
+        from exfm.planning.reporting.drawing import kind_of_drawing
 
         kind_of_drawing(Path(drawing))
         writable(drawing)
@@ -80,7 +80,7 @@ def plan(
     for line in (*about_bounds(rows), *problems(rows)):
         print(line)
     if drawing:
-        from exfm.planning.telling.drawing import draw_comparison
+        from exfm.planning.reporting.drawing import draw_comparison
 
         draw_comparison(rows, config, title=model.stem, out=Path(drawing))
         print(f"{drawing}: the comparison")
@@ -104,10 +104,10 @@ def explain(
     candidates: CandidatesOption = 100.0,
     costs: CostsOption = "",
 ) -> None:
-    """Say why a table is where it is."""
+    """Explain why a plan places a table where it does."""
     from exfm.artifact.bundle import read_plan
-    from exfm.planning.pricing.costs import CostModel
-    from exfm.planning.telling.explanation import explain as explained
+    from exfm.planning.cost_model.costs import CostModel
+    from exfm.planning.reporting.explanation import explain as explained
 
     schema = _read_schema(model)
     found = read_plan(plan or str(model)).check(schema)
@@ -118,24 +118,27 @@ def explain(
 
 def simulate(
     model: ModelArgument,
-    requests_per_s: Annotated[float, typer.Option(min=1e-9, max=1e9, help="Requests that come in, a second.")],
+    requests_per_s: Annotated[float, typer.Option(min=1e-9, max=1e9, help="Incoming requests per second.")],
     plan: Annotated[str, typer.Option(help="The plan's JSON file; empty: the bundle's own.")] = "",
     table_statistics: StatisticsOption = "",
     candidates: CandidatesOption = 100.0,
-    candidates_p99: Annotated[float, typer.Option(min=0, help="Their 99th percentile; 0: all have the mean.")] = 0.0,
-    log: Annotated[str, typer.Option(help="A request log: its requests come, at this rate, not drawn ones.")] = "",
+    candidates_p99: Annotated[
+        float, typer.Option(min=0, help="99th percentile of a request's candidates; 0: all requests have the mean.")
+    ] = 0.0,
+    log: Annotated[str, typer.Option(help="Request log to replay at this rate; empty: requests are drawn.")] = "",
     costs: CostsOption = "",
-    rankers: Annotated[int, typer.Option(min=0, max=10_000, help="Before the shards' servers; 0: the plan's own.")] = 0,
-    num_requests: Annotated[int, typer.Option(min=100, max=1_000_000, help="That are simulated.")] = 20_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything drawn.")] = 0,
+    rankers: Annotated[int, typer.Option(min=0, max=10_000, help="Number of rankers; 0: the plan's own.")] = 0,
+    num_requests: Annotated[int, typer.Option(min=100, max=1_000_000, help="Requests to simulate.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 0,
 ) -> None:
-    """Say what a plan's servers will do under a load: latency, CPU time and how busy they are."""
+    """Predict latency, CPU time and utilisation of a plan's servers under a load."""
     from exfm.artifact.bundle import read_plan
+    from exfm.planning.cost_model.costs import CostModel
     from exfm.planning.counted import Counted
-    from exfm.planning.planner import check_statistics
-    from exfm.planning.pricing.costs import CostModel
-    from exfm.planning.pricing.forecast import described, simulate_plan
+    from exfm.planning.perf_model.forecast import simulate_plan
+    from exfm.planning.reporting.prediction import prediction_lines
     from exfm.planning.simulation.simulator import Load
+    from exfm.planning.statistics import check_statistics
     from exfm.sharding.counting import statistics_of_log
     from exfm.sharding.replay import simulate_log
     from exfm.sharding.request_log import LoggedRequests
@@ -151,7 +154,7 @@ def simulate(
             logged, found, counted, priced, requests_per_s=requests_per_s, rankers=rankers, seed=seed
         )
         if logged.num_requests > len(logged.arrivals_ns):
-            print(f"of {logged.num_requests:,} requests in the log the newest {len(logged.arrivals_ns):,} come")
+            print(f"the log has {logged.num_requests:,} requests; the newest {len(logged.arrivals_ns):,} are replayed")
     else:
         drawn = _read_statistics(table_statistics, schema, candidates)
         load = Load.parse(
@@ -159,17 +162,17 @@ def simulate(
             source="the load",
         )
         prediction = simulate_plan(found, drawn, priced, load, rankers=rankers, seed=seed)
-    for line in described(prediction):
+    for line in prediction_lines(prediction):
         print(line)
 
 
 def statistics(
     source: Annotated[str, typer.Argument(help="A request log; or a vertical model (vm/NAME), for its examples.")],
-    out: Annotated[str, typer.Option(help="Folder or s3:// URL for what was counted.")],
+    out: Annotated[str, typer.Option(help="Folder or s3:// URL for the statistics.")],
     model: Annotated[str, typer.Option(help="For a request log: a schema's YAML file, or a bundle's folder.")] = "",
     candidates: CandidatesOption = 100.0,
 ) -> None:
-    """Count how requests use a model's tables: keys, bags, and which rows they want most."""
+    """Count how requests use a model's tables: keys, bags and hottest rows."""
     from rich.console import Console
     from rich.table import Table
 
@@ -212,8 +215,7 @@ def _read_settings(file: str, *, strategy: str = "") -> "ShardingConfig":
 
 def _read_statistics(folder: str, schema: "Schema", candidates: float) -> "Statistics":
     from exfm.planning.counted import Counted
-    from exfm.planning.planner import check_statistics
-    from exfm.planning.statistics import statistics_of_schema
+    from exfm.planning.statistics import check_statistics, statistics_of_schema
 
     if not folder:
         return statistics_of_schema(schema, candidates_mean=candidates)

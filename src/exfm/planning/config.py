@@ -1,4 +1,4 @@
-"""What a plan is made for: shards of which size, a load and a latency, and what servers cost."""
+"""Settings of a plan: the shards, the load and latency that it must meet, and what servers cost."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,22 +8,22 @@ from exfm.artifact.plan import Encoding
 from exfm.config import Config
 
 CONFIRMING = 5
-"""Times the simulated requests on which chosen servers are confirmed (docs/measurements.md)."""
+"""Factor by which the requests that confirm a fleet outnumber those that chose it."""
 
 OTHER_SEED = 1_000_003
-"""Added to a seed for the confirming requests: one that nobody else takes."""
+"""Offset that gives confirming requests a seed of their own."""
 
 MAX_SIMULATED = 1_000_000
-"""Requests of one simulation."""
+"""Maximum number of requests in one simulation."""
 
 MAX_SHARDS = 1024
-"""Of a plan."""
+"""Maximum number of shards in a plan."""
 
 Strategy = Literal["auto", "singular", "one-shard", "capacity-balanced", "load-balanced", "nsbp"]
 
 
 class Demand(Config):
-    """What a plan's servers must do."""
+    """The load and the latency that a plan's servers must meet."""
 
     requests_per_s: Annotated[float, Field(ge=0, le=1e9)] = 0.0
     """Load, in requests a second; 0 to 1e9. 0: not known, so every shard has `min_replicas` servers."""
@@ -46,17 +46,19 @@ class Demand(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.p99_ms and not self.requests_per_s:
-            raise ValueError(f"p99_ms {self.p99_ms:g} says nothing without a load; set requests_per_s")
+            raise ValueError(
+                f"p99_ms is {self.p99_ms:g}, but requests_per_s is 0: latency depends on load; set requests_per_s"
+            )
         return self
 
     def confirming(self) -> Self:
-        """Return the demand with other simulated requests, and more of them: those that chose servers flatter them."""
+        """Return the demand with more and other simulated requests: the ones that chose a fleet are biased for it."""
         num_requests = min(CONFIRMING * self.simulated_requests, MAX_SIMULATED)
         return self.model_copy(update={"simulated_requests": num_requests, "seed": self.seed + OTHER_SEED})
 
 
 class Prices(Config):
-    """What a pod costs, in any currency and for any time: it is the ratio that decides between plans."""
+    """The cost of a pod, in any currency and for any period: plans depend on the ratios only."""
 
     core: Annotated[float, Field(ge=0)] = 1.0
     """Price of a core. Every server is one event loop, so every pod has one core."""
@@ -67,7 +69,7 @@ class Prices(Config):
 
 
 class ShardingConfig(Config):
-    """Where tables go, on how many shards of what size."""
+    """How tables are placed, and on how many shards of what size."""
 
     strategy: Strategy = "capacity-balanced"
     """How tables are placed on shards: all on one (`singular`, in the ranker; `one-shard`), balanced by bytes
@@ -90,5 +92,5 @@ class ShardingConfig(Config):
 
     @property
     def capacity_bytes(self) -> int:
-        """Return the table bytes that one shard may hold."""
+        """Return the maximum size of the tables on one shard."""
         return int(self.shard_memory_gib * 2**30)

@@ -1,6 +1,6 @@
-"""What was counted of tables, in files: statistics.json, and hottest_rows.safetensors with the rows wanted most.
+"""Counted table statistics in files: statistics.json, and hottest_rows.safetensors.
 
-The second holds a uint32 tensor for each table, named by it: row numbers, most wanted first.
+hottest_rows.safetensors has a uint32 tensor for each table, with the table's name: row numbers, hottest first.
 """
 
 import json
@@ -25,16 +25,16 @@ HOTTEST_ROWS_FILE = "hottest_rows.safetensors"
 
 @dataclass(frozen=True)
 class Counted:
-    """What was counted of tables."""
+    """Table statistics, with the hottest rows of each table."""
 
     statistics: Statistics
     hottest: Mapping[str, Rows]
-    """By table: rows that came up, most wanted first, as many as are ranked (MAX_HOTTEST_ROWS)."""
+    """By table: accessed rows, hottest first, at most MAX_HOTTEST_ROWS."""
 
     def write(self, out: str) -> None:
-        """Write both files into a folder or under a URL, in place of what was counted before.
+        """Write both files into a folder or under a URL; replace earlier ones.
 
-        Raises: StorageError if that fails, or something else is in the folder.
+        Raises: StorageError if writing fails, or the folder has other files.
         """
         with writing(out, files=(STATISTICS_FILE, HOTTEST_ROWS_FILE)) as folder:
             write_json(folder / STATISTICS_FILE, self.statistics.to_dict())
@@ -44,17 +44,17 @@ class Counted:
 
     @classmethod
     def read(cls, uri: str) -> Self:
-        """Return what was counted, from a folder or from under a URL.
+        """Return the statistics in a folder or under a URL.
 
-        Raises: StorageError if a file is missing or malformed, or the two were not counted together; ConfigError, which
-        names each wrong statistic.
+        Raises: StorageError if a file is missing or malformed, or the two files do not belong together; ConfigError,
+        which names each wrong statistic.
         """
         place = join(uri, STATISTICS_FILE)
         try:
             statistics = Statistics.parse(json.loads(read_file(place)), source=place)
             tensors = safetensors.numpy.load(read_file(join(uri, HOTTEST_ROWS_FILE)))
         except (ValueError, safetensors.SafetensorError) as error:
-            raise StorageError(f"{uri}: no table statistics: {error}; count them again") from error
+            raise StorageError(f"{uri}: table statistics cannot be read: {error}; count them again") from error
         for table in statistics.tables:
             _check_hottest(uri, table, tensors.get(table.name, np.empty(0, dtype=np.uint32)))
         return cls(statistics, {table: rows.astype(np.int64) for table, rows in tensors.items()})
@@ -70,6 +70,6 @@ def _check_hottest(uri: str, table: TableStatistics, rows: npt.NDArray[Any]) -> 
     beyond = int(rows.max(initial=0))
     if len(rows) < num_ranked or beyond >= table.rows:
         raise StorageError(
-            f"{uri}: table {table.name!r} has {len(rows)} hottest rows up to row {beyond}, expected {num_ranked} at "
-            f"least, below {table.rows}; count them again"
+            f"{uri}: table {table.name!r} has {len(rows)} hottest rows up to row {beyond}, expected at least "
+            f"{num_ranked}, all below row {table.rows}; count them again"
         )

@@ -1,4 +1,4 @@
-"""How often each row of a table is wanted, and how unevenly."""
+"""How often requests access each row of a table, and how skewed these accesses are."""
 
 from collections.abc import Sequence
 
@@ -11,21 +11,21 @@ from exfm.planning.statistics import HotRows
 Weights = npt.NDArray[np.float64]
 
 MAX_HOTTEST_ROWS = 2**20
-"""Rows of a table that are ranked: a list of 4 MiB, and more rows than a hot slice pays for."""
+"""Maximum number of ranked rows of a table: a list of 4 MiB, and more rows than a hot slice is worth."""
 
 MERGE_ROWS = 2**20
-"""Rows that wait before they are added up with those counted before."""
+"""Rows that are collected before they are merged with the counts so far."""
 
 
 class RowCounts:
-    """Counts of the rows that came up; what it takes grows with those, not with the table."""
+    """Counts of accessed rows; their memory grows with the distinct rows, not with the table."""
 
     def __init__(self) -> None:
         self._parts: list[tuple[Rows, Weights]] = []
         self._num_waiting = 0
 
     def add(self, rows: Rows) -> None:
-        """Count each of these rows once for each time that it is among them."""
+        """Add the occurrences of each row."""
         distinct, counts = np.unique(rows, return_counts=True)
         self._parts.append((distinct, counts.astype(np.float64)))
         self._num_waiting += len(distinct)
@@ -33,14 +33,14 @@ class RowCounts:
             self.merged()
 
     def merged(self) -> tuple[Rows, Weights]:
-        """Return the rows that came up, rising, and how often each did."""
+        """Return the accessed rows in ascending order, and the count of each."""
         merged = sum_by_row(self._parts)
         self._parts, self._num_waiting = [merged], 0
         return merged
 
 
 def sum_by_row(parts: Sequence[tuple[Rows, Weights]]) -> tuple[Rows, Weights]:
-    """Return the distinct rows of all parts, rising, and the sum of each one's weights."""
+    """Return the distinct rows of all parts in ascending order, and the sum of the weights of each."""
     rows = np.concatenate([np.empty(0, dtype=np.int64), *(rows for rows, _ in parts)])
     weights = np.concatenate([np.empty(0, dtype=np.float64), *(weights for _, weights in parts)])
     order = np.argsort(rows, kind="stable")
@@ -50,14 +50,14 @@ def sum_by_row(parts: Sequence[tuple[Rows, Weights]]) -> tuple[Rows, Weights]:
 
 
 def ranked(rows: Rows, weights: Weights) -> Rows:
-    """Return rows by falling weight, then by number; MAX_HOTTEST_ROWS at most."""
+    """Return rows by descending weight, then by number; at most MAX_HOTTEST_ROWS."""
     return rows[np.lexsort((rows, -weights))][:MAX_HOTTEST_ROWS]
 
 
 def skew_of(hottest: Rows, rows: Rows, weights: Weights) -> tuple[HotRows, ...]:
-    """Return the share of all weight that the first rows of a ranking have, for numbers of rows √2 apart.
+    """Return the share of all weight that the first rows of a ranking have, for numbers of rows that grow by √2.
 
-    `rows` rise. Without any weight, or without a ranking, nothing is told.
+    `rows` must be in ascending order. Without any weight, or without a ranking, there are no points.
     """
     total = float(weights.sum())
     if not total or not len(hottest):

@@ -1,8 +1,8 @@
-"""Bytes and other figures as people read them."""
+"""Bytes and other figures as text for people."""
 
 
 def unit_of(num_bytes: int) -> tuple[str, int]:
-    """Return the largest of B, KiB, MiB, GiB and TiB that a number of bytes has ten of, else B; and its bytes."""
+    """Return the largest unit of which a number of bytes is at least ten, else B; and the bytes of that unit."""
     for unit, exponent in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if num_bytes >= 10 * 2**exponent:
             return unit, 2**exponent
@@ -16,5 +16,5 @@ def bytes_text(num_bytes: int) -> str:
 
 
 def three_digits(value: float) -> str:
-    """Return three digits, or all before the point."""
+    """Return a value with three digits, or all digits before the decimal point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""What a planner must know of tables: how large they are, and how requests use them."""
+"""Table statistics: how large tables are, and how requests use them."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from exfm.artifact.plan import ENCODINGS, Encoding, row_bytes
 from exfm.config import Config
+from exfm.errors import PlanError
 from exfm.planning.sizes import bytes_text
 from exfm.schema import Name, Schema, SparseFeature
 
@@ -17,10 +18,10 @@ TableNet = Literal["user", "item", "both"]
 
 
 class HotRows(Config):
-    """A point of a table's access skew: the share of its keys that fall on so many of its most wanted rows.
+    """A point of a table's access skew: the share of its keys that its `num_rows` hottest rows get.
 
-    Which rows those are was told by the first half of what was counted, the share by the second: rows chosen and
-    weighed on the same requests would look hotter than the next request finds them.
+    The first half of the counted requests ranks the rows, the second half gives the share. If both came from the same
+    requests, the share would be too high.
     """
 
     num_rows: Annotated[int, Field(ge=1)]
@@ -28,58 +29,61 @@ class HotRows(Config):
 
 
 class TableStatistics(Config):
-    """One table, and how an average request uses it."""
+    """One table, and how a mean request uses it."""
 
     name: Name
     net: TableNet
-    """Of the features that look it up: user features once a request, item features once a candidate."""
+    """Net of the features that look the table up: user features once per request, item features once per candidate."""
     num_features: Annotated[int, Field(ge=1)] = 1
-    """That look it up."""
+    """Features that look the table up."""
     rows: Annotated[int, Field(ge=1, le=2**32)]
     dim: Annotated[int, Field(ge=4, le=4096)]
     request_share: Share
-    """Requests that look up at least one of its keys."""
+    """Share of requests that look up at least one key of the table."""
     bags_per_request: Annotated[float, Field(ge=0)]
-    """Bags of its features, empty ones too, in a mean request."""
+    """Bags of the table's features in a mean request, with empty bags."""
     pooling_mean: Annotated[float, Field(ge=0)]
-    """Keys a bag."""
+    """Mean number of keys per bag."""
     pooling_p99: Annotated[float, Field(ge=0)]
+    """99th percentile of the number of keys per bag."""
     skew: tuple[HotRows, ...] = ()
-    """Rising in rows and in mass; empty where accesses were not counted. Its last point has no more rows than the
-    list of hottest rows that was counted along with it, and less than all mass if some rows came up too late."""
+    """Points that rise in rows and in mass; empty: accesses were not counted. The last point has at most as many rows
+    as the list of hottest rows, and a mass below 1 if the second half of the requests has other rows."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         rows, masses = [0, *(p.num_rows for p in self.skew), self.rows + 1], [0.0, *(p.mass for p in self.skew)]
         if any(after <= before for before, after in pairwise(rows)) or masses != sorted(masses):
-            raise ValueError(f"table {self.name!r}: its skew does not rise in rows (up to {self.rows}) and in mass")
+            raise ValueError(
+                f"table {self.name!r}: its skew must rise in rows (up to {self.rows}) and in mass; count it again"
+            )
         return self
 
     def size_bytes(self, encoding: Encoding) -> int:
-        """Return what its rows take as they are served."""
+        """Return the bytes of the table's rows in this encoding."""
         return self.rows * row_bytes(self.dim, encoding)
 
     def rows_for(self, mass: float) -> int | None:
-        """Return how many of its most wanted rows have that share of its keys; None if not so many were counted."""
+        """Return the number of hottest rows that get this share of the keys; None if it was not counted that far."""
         return next((point.num_rows for point in self.skew if point.mass >= mass), None)
 
     @property
     def keys_per_request(self) -> float:
-        """Return the keys that a mean request looks up: its pooling work, in rows read."""
+        """Return the keys that a mean request looks up: its pooling factor, in rows read."""
         return self.bags_per_request * self.pooling_mean
 
 
 class Statistics(Config):
-    """All tables of a model."""
+    """Statistics of all tables of a model."""
 
     tables: Annotated[tuple[TableStatistics, ...], Field(min_length=1)]
     num_requests: Annotated[int, Field(ge=0)]
-    """That they were counted on; 0: estimated from a schema, by `statistics_of_schema`."""
+    """Requests that were counted; 0: `statistics_of_schema` estimated the statistics from a schema."""
     candidates_mean: Annotated[float, Field(ge=1)]
-    """Candidates of a mean request."""
+    """Mean number of candidates in a request."""
 
     def size_bytes(self, encoding: Encoding) -> int:
-        """Return what all rows take as they are served."""
+        """Return the bytes of all tables' rows in this encoding."""
         return sum(table.size_bytes(encoding) for table in self.tables)
 
     @model_validator(mode="after")
@@ -87,7 +91,7 @@ class Statistics(Config):
         names = [table.name for table in self.tables]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"tables {', '.join(map(repr, twice))} are named more than once")
+            raise ValueError(f"tables {', '.join(map(repr, twice))} are named more than once; name each table once")
         return self
 
 
@@ -104,11 +108,12 @@ HEADER = (
     "asked",
     "hot rows",
 )
-"""Of `rows_of_text`: bags and keys of a mean request, requests that ask, rows with 50, 90 and 99 % of the keys."""
+"""Columns of `rows_of_text`: `bags` and `keys` per mean request, `asked`: the share of requests that use the table,
+`hot rows`: how many rows get 50, 90 and 99 % of the keys."""
 
 
 def rows_of_text(statistics: Statistics) -> list[tuple[str, ...]]:
-    """Return a row of HEADER's columns for each table, as people read them."""
+    """Return a row of text for each table, with HEADER's columns."""
     return [
         (
             table.name,
@@ -128,10 +133,10 @@ def rows_of_text(statistics: Statistics) -> list[tuple[str, ...]]:
 
 
 def statistics_of_schema(schema: Schema, *, candidates_mean: float) -> Statistics:
-    """Return what a schema alone tells of tables: an estimate, for a model that nobody asked yet.
+    """Return an estimate from a schema alone, for a model that has not served a request yet.
 
-    One user a request. A single feature has one id a bag, any other's lengths are spread evenly up to `max_length`.
-    No row is wanted more than another.
+    A request has one user. A single feature has one key per bag; other features have half of `max_length`. All rows of
+    a table are accessed equally often.
     """
     of_table = features_by_table(schema)
     tables = []
@@ -156,8 +161,27 @@ def statistics_of_schema(schema: Schema, *, candidates_mean: float) -> Statistic
     return Statistics(tables=tuple(tables), num_requests=0, candidates_mean=candidates_mean)
 
 
+def check_statistics(schema: Schema, statistics: Statistics) -> None:
+    """Check that the statistics have the schema's tables, with the same rows and dims.
+
+    Raises: PlanError, which names the first table that differs.
+    """
+    counted = {table.name: table for table in statistics.tables}
+    for table in schema.tables:
+        found = counted.pop(table.name, None)
+        if found is None:
+            raise PlanError(f"table {table.name!r} of the schema is not in the statistics; count them again")
+        if (found.rows, found.dim) != (table.rows, table.dim):
+            raise PlanError(
+                f"table {table.name!r} has {table.rows} rows of dim {table.dim}, but was counted with {found.rows} of "
+                f"dim {found.dim}; count again with this model"
+            )
+    if counted:
+        raise PlanError(f"the statistics have table {min(counted)!r}, which the schema does not; count them again")
+
+
 def features_by_table(schema: Schema) -> dict[str, list[SparseFeature]]:
-    """Return the features that look each table up; a schema has some for every table."""
+    """Return the features that look up each table; in a schema, every table has at least one."""
     of_table: dict[str, list[SparseFeature]] = {table.name: [] for table in schema.tables}
     for feature in schema.sparse:
         of_table[feature.table].append(feature)
@@ -165,6 +189,6 @@ def features_by_table(schema: Schema) -> dict[str, list[SparseFeature]]:
 
 
 def net_of(features: Iterable[SparseFeature]) -> TableNet:
-    """Return the net of these features, of which there is one at least."""
+    """Return the net of one or more features."""
     nets = {feature.net for feature in features}
     return "both" if len(nets) > 1 else nets.pop()

@@ -1,4 +1,4 @@
-"""How a vertical model is made ready for serving."""
+"""Settings of a bundle: how a vertical model's tables are planned, counted and checked."""
 
 from pathlib import Path
 from typing import Annotated, Self
@@ -16,7 +16,7 @@ MODEL = "{model}"
 
 
 class BundleConfig(Config):
-    """How a vertical model is made ready for serving. In a path or URL, {model} stands for the model's name."""
+    """Settings of a vertical model's bundle. In a path or URL, {model} stands for the model's name."""
 
     sharding: ShardingConfig = ShardingConfig()
     plan: str = ""
@@ -38,7 +38,9 @@ class BundleConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.plan and self.previous_plan:
-            raise ValueError(f"plan {self.plan} is taken as it is; leave it out, or previous_plan {self.previous_plan}")
+            raise ValueError(
+                f"plan {self.plan} is used as it is, so previous_plan {self.previous_plan} has no effect; leave out one"
+            )
         return self
 
     def without_latency(self) -> Self:
@@ -51,7 +53,7 @@ class BundleConfig(Config):
         return self.model_copy(update={place: getattr(self, place).replace(MODEL, name) for place in PLACES})
 
     def places(self) -> dict[str, str]:
-        """Return the paths and URLs that these settings name, by key; empty: none is named."""
+        """Return the paths and URLs of these settings by key; an empty one is not set."""
         return {f"bundle.{place}": getattr(self, place) for place in PLACES}
 
     def resolved(self, base: Path) -> Self:

@@ -1,4 +1,4 @@
-"""Table statistics counted on requests: those of a request log, or examples taken for requests.
+"""Table statistics, counted on the requests of a log, or on examples as requests.
 
 Legend: R requests.
 """
@@ -25,30 +25,30 @@ from exfm.sharding.request_keys import RequestKeys
 from exfm.sharding.request_log import LoggedRequests
 
 MAX_EXAMPLES = 1_000_000
-"""Examples that are counted, the newest: a few seconds' work, and what is wanted now rather than what was."""
+"""Maximum number of examples that are counted, the newest: recent accesses matter, and this many take a few seconds."""
 
 EXAMPLES_AT_ONCE = 65_536
-"""Examples in memory at a time, beside their window's columns."""
+"""Examples that are encoded at a time."""
 
 Late = npt.NDArray[np.bool_]
 
 
 @dataclass
 class _NetCount:
-    """What one net's features do with a table."""
+    """The use of a table by one net's features."""
 
     num_bags: int = 0
     num_by_length: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
-    num_asking: int = 0
-    """Requests with a key."""
+    num_using: int = 0
+    """Requests with a key of the table."""
     rows: dict[bool, RowCounts] = field(default_factory=lambda: {False: RowCounts(), True: RowCounts()})
-    """Of the first half of the requests, and (True) of the second."""
+    """Row counts of the first half of the requests (False), and of the second half (True)."""
 
     def add(
         self, requests: RequestKeys, features: Sequence[SparseFeature], net: Net, late_R: Late, num_rows: int
     ) -> Late:
-        """Count a table's features of one net; return which requests have a key of them."""
-        asks_R = np.zeros(len(requests), dtype=np.bool_)
+        """Count one net's features of a table; return which requests have a key of them."""
+        uses_R = np.zeros(len(requests), dtype=np.bool_)
         for feature in features:
             lengths = requests.lengths[feature.name]
             self.num_bags += len(lengths)
@@ -58,33 +58,33 @@ class _NetCount:
             before = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
             ends_R = np.cumsum(requests.num_rows[net])
             keys_R = before[ends_R] - before[ends_R - requests.num_rows[net]]
-            asks_R |= keys_R > 0
+            uses_R |= keys_R > 0
             rows, is_late = rows_of_keys(requests.keys[feature.name], num_rows), np.repeat(late_R, keys_R)
             self.rows[False].add(rows[~is_late])
             self.rows[True].add(rows[is_late])
-        self.num_asking += int(asks_R.sum())
-        return asks_R
+        self.num_using += int(uses_R.sum())
+        return uses_R
 
 
 class _TableCount:
-    """What requests do with one table."""
+    """The use of one table by requests."""
 
     def __init__(self, table: Table, features: Sequence[SparseFeature]) -> None:
         self._table = table
         self._features = features
         self._nets: dict[Net, _NetCount] = {net: _NetCount() for net in NETS}
-        self._num_asking = 0
+        self._num_using = 0
 
     def add(self, requests: RequestKeys, late_R: Late) -> None:
-        """Count some requests, of which some are in the second half of all."""
-        asks_R = np.zeros(len(requests), dtype=np.bool_)
+        """Count some requests; `late_R` says which are in the second half of all requests."""
+        uses_R = np.zeros(len(requests), dtype=np.bool_)
         for net, count in self._nets.items():
             of_net = [feature for feature in self._features if feature.net == net]
-            asks_R |= count.add(requests, of_net, net, late_R, self._table.rows)
-        self._num_asking += int(asks_R.sum())
+            uses_R |= count.add(requests, of_net, net, late_R, self._table.rows)
+        self._num_using += int(uses_R.sum())
 
     def statistics(self, num_requests: int, *, items: float) -> tuple[TableStatistics, Rows]:
-        """Return the table's statistics, and its hottest rows; what was counted of items counts `items` times."""
+        """Return the table's statistics and its hottest rows; counts of the item net are multiplied by `items`."""
         weight_of: dict[Net, float] = {"user": 1.0, "item": items}
         early, late = (
             sum_by_row([_weighted(self._nets[net].rows[half].merged(), weight_of[net]) for net in NETS])
@@ -94,9 +94,9 @@ class _TableCount:
         for net, count in self._nets.items():
             by_length[: len(count.num_by_length)] += count.num_by_length * weight_of[net]
         num_bags = by_length.sum()
-        share_of = {net: count.num_asking / num_requests for net, count in self._nets.items()}
-        share = self._num_asking / num_requests
-        if items > 1:  # each of a request's items asks, or does not, as the one that was counted
+        share_of = {net: count.num_using / num_requests for net, count in self._nets.items()}
+        share = self._num_using / num_requests
+        if items > 1:  # each of a request's items uses the table with the probability of the one that was counted
             share = 1 - (1 - share_of["user"]) * (1 - share_of["item"]) ** items
         statistics = TableStatistics(
             name=self._table.name,
@@ -114,9 +114,9 @@ class _TableCount:
 
 
 def statistics_of_log(log: LoggedRequests) -> Counted:
-    """Return what the requests of a log do with its model's tables; a user's bags count once a request.
+    """Return the statistics of a log's requests; a user's bags count once per request.
 
-    Raises: StorageError if the log cannot be read; DataError if it is of another schema.
+    Raises: StorageError if the log cannot be read; DataError if it has another schema.
     """
     middle_ns = np.median(log.arrivals_ns)
     num_requests = num_candidates = 0
@@ -132,12 +132,13 @@ def statistics_of_log(log: LoggedRequests) -> Counted:
 def statistics_of_examples(
     dataset: Path, windows: Sequence[Window], schema: Schema, *, domains: Sequence[str], candidates_mean: float
 ) -> Counted:
-    """Return what requests would do with a schema's tables if their users and items were those of examples.
+    """Return an estimate of the statistics: of requests with the users and items of examples.
 
-    An estimate: an example has one user and one item, a request `candidates_mean` items. The newest MAX_EXAMPLES of the
-    domains are counted, those of whole windows.
+    An example has one user and one item; a request has `candidates_mean` items. The count covers the newest examples of
+    the domains, in whole windows, until there are MAX_EXAMPLES.
 
-    Raises: StorageError if a window cannot be read; DataError if no example is of the domains, or a column is missing.
+    Raises: StorageError if a window cannot be read; DataError if no example has one of the domains, or a column is
+    missing.
     """
     sparse = schema.select(features=[feature.name for feature in schema.sparse])
     num_of: dict[Window, int] = {}
@@ -147,7 +148,10 @@ def statistics_of_examples(
         num_of[window] = len(_examples(dataset, window, sparse, domains=domains, columns=[]))
     num_examples = sum(num_of.values())
     if not num_examples:
-        raise DataError(f"{dataset}: no example of domain {', '.join(domains) or '(any)'}: no table use can be counted")
+        raise DataError(
+            f"{dataset}: 0 examples of domain {', '.join(domains) or '(any)'}, so table statistics cannot be counted; "
+            "name other domains, or examples that have these"
+        )
     counts = _counts(sparse)
     num_before = 0
     for window in reversed(num_of):
@@ -194,6 +198,6 @@ def _requests_of(frame: pl.DataFrame, schema: Schema) -> Iterator[RequestKeys]:
         yield RequestKeys.of(
             batches,
             schema,
-            arrival_ns=np.zeros(len(part), dtype=np.int64),  # which an example does not tell
+            arrival_ns=np.zeros(len(part), dtype=np.int64),  # examples have no arrival time
             num_rows=dict.fromkeys(NETS, batches.num_candidates),  # one each
         )

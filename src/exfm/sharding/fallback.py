@@ -1,4 +1,4 @@
-"""What a ranker puts in the place of a row that it cannot get: the row that a key of the table gets on average."""
+"""Fallback rows: a ranker uses a table's mean row in place of a row that it cannot get."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,10 +15,10 @@ NO_ROWS: Rows = np.empty(0, dtype=np.int64)
 
 
 def fallback_rows(tables: Mapping[str, Tensor], counted: Counted) -> FallbackRows:
-    """Return the mean row of each whole table ([rows, dim], by name), weighed by how often requests want a row.
+    """Return the mean row of each whole table ([rows, dim], by name), weighted by how often requests access a row.
 
-    So a bag that falls back gets the sum that it has on average; a plain mean would count as much for the many rows of
-    a hashed table that no key ever fell on, and that are still as they were before training.
+    So a bag of fallback rows has the mean pooled embedding. An unweighted mean would give most weight to rows of a
+    hashed table that no key accesses, and that training never changed.
     """
     skews = {of_table.name: of_table.skew for of_table in counted.statistics.tables}
     return {
@@ -28,9 +28,9 @@ def fallback_rows(tables: Mapping[str, Tensor], counted: Counted) -> FallbackRow
 
 
 def mean_row(table: Tensor, hottest: Rows, skew: Sequence[HotRows]) -> Tensor:
-    """Return a table's mean row, float32 [dim], weighed by its access skew; without one all rows weigh the same.
+    """Return a table's mean row, float32 [dim], weighted by its access skew; without one all weights are equal.
 
-    An estimate: between two points of the skew the hottest rows weigh the same, and so do all rows after the last.
+    An estimate: rows between two points of the skew have equal weights, and so have all rows after the last point.
     """
     rest_sum = table.sum(dim=0, dtype=torch.float64)
     mean, weight = torch.zeros_like(rest_sum), 0.0

@@ -1,20 +1,20 @@
-"""The plan of a bundle: one that its settings name, or one made by them."""
+"""The plan of a bundle: one that its settings name, or one that they make."""
 
 from exfm.artifact.bundle import read_plan
 from exfm.artifact.plan import ShardPlan
-from exfm.planning.moving.replanning import replan
-from exfm.planning.planner import check_statistics, make_plan
-from exfm.planning.pricing.costs import CostModel
-from exfm.planning.statistics import Statistics
+from exfm.planning.cost_model.costs import CostModel
+from exfm.planning.planner import make_plan
+from exfm.planning.replanning.replanner import replan
+from exfm.planning.statistics import Statistics, check_statistics
 from exfm.schema import Schema
 from exfm.sharding.config import BundleConfig
 
 
 def plan_bundle(config: BundleConfig, schema: Schema, statistics: Statistics) -> tuple[ShardPlan, str]:
-    """Return a model's plan by its own settings (`BundleConfig.of_model`), and how many bytes move if they name one.
+    """Return a model's plan by its own settings (`BundleConfig.of_model`), and the bytes moved from an old plan if any.
 
-    Raises: StorageError, ConfigError or BundleError if what they name cannot be read; PlanError if the plan or the
-    statistics are for another schema, or as `make_plan`.
+    Raises: StorageError, ConfigError or BundleError if a file cannot be read; PlanError if the plan or the statistics
+    are for another schema, or as `make_plan`.
     """
     check_statistics(schema, statistics)
     if config.plan:

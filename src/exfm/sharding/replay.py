@@ -1,4 +1,4 @@
-"""Requests of a log, as the simulator takes them: when they came, and how many keys of each fall on each shard.
+"""Logged requests as input of the simulator: when they arrived, and how many keys each has on each shard.
 
 Legend: N requests, S shards.
 """
@@ -14,9 +14,9 @@ from exfm.artifact.plan import ShardPlan
 from exfm.artifact.rows import Rows
 from exfm.errors import DataError, PlanError
 from exfm.models.lookup import KeyRouter
+from exfm.planning.cost_model.costs import CostModel
 from exfm.planning.counted import Counted
-from exfm.planning.placing.placement import SINGULAR, base_strategy
-from exfm.planning.pricing.costs import CostModel
+from exfm.planning.placement import SINGULAR, base_strategy
 from exfm.planning.simulation.simulator import Load, Prediction, Requests, simulate_requests
 from exfm.schema import NETS, Net, Schema
 from exfm.sharding.request_keys import RequestKeys
@@ -28,15 +28,16 @@ Integers = npt.NDArray[np.int64]
 
 
 MIN_REQUESTS = 100
+"""Minimum number of counted requests in a log."""
 WARMUP_SHARE = 0.1
-"""Of a log's requests, which fill queues and are not counted."""
+"""Share of a log's requests that fill queues and are not counted."""
 
 
 def logged_requests(log: LoggedRequests, plan: ShardPlan, *, hottest: Mapping[str, Rows]) -> Requests:
-    """Return a log's requests in order of arrival, with their keys counted by shard of a plan.
+    """Return a log's requests in order of arrival, with the number of their keys on each shard of a plan.
 
-    `hottest` lists rows of tables with hot slices, most wanted first. A request of several users counts as one user's,
-    but for its keys.
+    `hottest` lists rows of tables with hot slices, hottest first. A request of several users counts as one of one user,
+    except for its keys.
 
     Raises: StorageError if the log cannot be read; DataError if it is of another schema; PlanError if a hot slice has
     more rows than its table's list.
@@ -78,18 +79,21 @@ def simulate_log(
     rankers: int,
     seed: int,
 ) -> Prediction:
-    """Return what a plan's servers will do when a log's requests come at this mean rate, in the bursts that they did.
+    """Return the prediction for a plan's servers when a log's requests arrive at this mean rate, in the log's bursts.
 
-    Raises: PlanError if the plan is singular; DataError if there are too few requests; ConfigError if so many a second
-    are more than Load allows; what `logged_requests` raises.
+    Raises: PlanError if the plan is singular; DataError if there are too few requests; ConfigError if Load does not
+    allow the rate; what `logged_requests` raises.
     """
     if base_strategy(plan) == SINGULAR:
-        raise PlanError("a singular plan's rankers make no calls for a log to be replayed over; leave the log out")
+        raise PlanError("a singular plan makes no calls, so a log cannot be replayed; leave the log out")
     requests = logged_requests(log, plan, hottest=counted.hottest)
     num_warmup = int(WARMUP_SHARE * len(requests.arrivals_s))
     num_requests = len(requests.arrivals_s) - num_warmup
     if num_requests < MIN_REQUESTS:
-        raise DataError(f"the log has {num_requests + num_warmup} requests; log {MIN_REQUESTS} or more")
+        raise DataError(
+            f"the log has {num_requests + num_warmup} requests, {num_requests} after the warm-up, expected at least "
+            f"{MIN_REQUESTS}; log more"
+        )
     load = Load.parse(
         {"requests_per_s": requests_per_s, "num_requests": num_requests, "num_warmup": num_warmup}, source="the load"
     )
@@ -99,11 +103,11 @@ def simulate_log(
 
 @dataclass(frozen=True)
 class _Route:
-    """How a table's keys come to shards: by the ranker's own router."""
+    """The route of a table's keys to shards, by the ranker's own router."""
 
     router: KeyRouter
     shards: Integers
-    """Of each of the table's slices."""
+    """The shard of each of the table's slices."""
 
 
 def _keys_of(block: RequestKeys, schema: Schema, net: Net, routes: Mapping[str, _Route], *, num_shards: int) -> Floats:

@@ -1,4 +1,4 @@
-"""Keys of requests, whichever way they came: what is counted, and what is replayed.
+"""Keys of requests, for counting and for replay.
 
 Legend: R requests.
 """
@@ -19,20 +19,20 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class RequestKeys:
-    """Some requests, each sparse feature's keys in one array: request after request, row after row of its net."""
+    """Some requests; each sparse feature has one array of keys: request after request, row after row of its net."""
 
     arrival_ns: Integers
     """Nanoseconds since 1970-01-01 UTC; shape [R]."""
     num_rows: Mapping[Net, Integers]
-    """Users and candidates of each request; shape [R] each."""
+    """Number of users and of candidates in each request; shape [R] each."""
     keys: Mapping[str, Keys]
-    """By sparse feature."""
+    """Keys by sparse feature."""
     lengths: Mapping[str, Integers]
-    """By sparse feature: keys of each row's bag."""
+    """Number of keys in each row's bag, by sparse feature."""
 
     @classmethod
     def of(cls, batches: NetBatches, schema: Schema, *, arrival_ns: Integers, num_rows: Mapping[Net, Integers]) -> Self:
-        """Return the requests whose users and items are in `batches`, in order."""
+        """Return the requests whose users and candidates are in `batches`, in the same order."""
         bags = {feature.name: batches.of(feature.net).bags[feature.name] for feature in schema.sparse}
         return cls(
             arrival_ns=arrival_ns,

@@ -1,6 +1,6 @@
-"""Request logs of rankers, read for counting and replay: requests with their ids hashed as the model hashes them.
+"""The reader of rankers' request logs, for counting and replay; it hashes ids as the model does.
 
-A log has a row for each candidate, so a user without candidates is not in it. docs/contracts.md states the format.
+A log has a row for each candidate, so it lacks users without candidates. docs/contracts.md states the format.
 
 Legend: N rows, R requests.
 """
@@ -32,7 +32,7 @@ from exfm.schema import (
 from exfm.sharding.request_keys import RequestKeys
 
 MAX_REQUESTS = 1_111_111
-"""Requests of a log that are read, the newest: of so many, as many as Load allows come after the warm-up."""
+"""Maximum number of requests that are read, the newest: after the warm-up, as many as Load allows."""
 
 TYPES = {
     SERVED_MODEL_COLUMN: pa.string(),
@@ -40,29 +40,29 @@ TYPES = {
     SERVED_ARRIVAL_COLUMN: pa.int64(),
     SERVED_USER_COLUMN: pa.int64(),
 }
-"""Of columns beside the schema; the impression key is a string. Features are checked as they are read."""
+"""Types of the columns that are not in the schema; the impression key is a string. Features are checked when read."""
 
 Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class LoggedRequests:
-    """The newest requests that rankers of one model logged, all at one sampling rate."""
+    """The newest logged requests of one model, all at one sampling rate."""
 
     files: tuple[Path, ...]
     schema: Schema
-    """The sparse features' part of the model's."""
+    """The model's schema with its sparse features only."""
     arrivals_ns: Integers
-    """When each of the newest MAX_REQUESTS arrived, in nanoseconds since 1970-01-01 UTC; rising; shape [R]."""
+    """Arrival times of the newest requests, in nanoseconds since 1970-01-01 UTC, ascending; shape [R]."""
     num_requests: int
-    """Of the whole log: R, or more."""
+    """Requests of the whole log: R, or more."""
 
     @classmethod
     def find(cls, place: Path, schema: Schema) -> Self:
-        """Return the log in a Parquet file, or in all of a folder and the folders below it.
+        """Return the log in one Parquet file, or in all Parquet files of a folder and of the folders below it.
 
-        Raises: StorageError if there is no request, or a file cannot be read; DataError if a file is no request log, a
-        copy of another, or has requests of another model or at another sampling rate.
+        Raises: StorageError if there is no request, or a file cannot be read; DataError if a file is not a request log,
+        is a copy of another, or has requests of another model or at another sampling rate.
         """
         files = _files(place)
         file_of: dict[tuple[str, float], Path] = {}
@@ -70,14 +70,14 @@ class LoggedRequests:
         _check_adds_up(file_of)
         if not num_requests:
             raise StorageError(
-                f"{place}: 0 requests in {len(files)} Parquet files, expected one at least; let a ranker log some "
+                f"{place}: 0 requests in {len(files)} Parquet files, expected at least one; let a ranker log some "
                 "(`request_log.folder`)"
             )
         if len(newest) > MAX_REQUESTS:
-            newest = newest[newest > newest[0]]  # so that arrivals tell which requests are read
+            newest = newest[newest > newest[0]]  # so that the arrival time decides which requests are read
         if not len(newest):
             raise DataError(
-                f"{place}: the newest {MAX_REQUESTS + 1:,} requests all came at one nanosecond; name a log as a ranker "
+                f"{place}: the newest {MAX_REQUESTS + 1:,} requests have the same arrival time; name a log as a ranker "
                 "wrote it"
             )
         sparse = schema.select(features=[feature.name for feature in schema.sparse])
@@ -86,7 +86,7 @@ class LoggedRequests:
     def blocks(self) -> Iterator[RequestKeys]:
         """Yield the newest requests, file by file.
 
-        Raises: StorageError if a file cannot be read; DataError if it is of another schema.
+        Raises: StorageError if a file cannot be read; DataError if it has another schema.
         """
         columns = [SERVED_ARRIVAL_COLUMN, SERVED_USER_COLUMN, *self.schema.feature_names()]
         for file in self.files:
@@ -98,7 +98,7 @@ class LoggedRequests:
 
 
 def highest_of(parts: Iterable[Integers], most: int) -> tuple[Integers, int]:
-    """Return the highest of all parts' numbers, rising, and how many there are of all; not all are kept meanwhile."""
+    """Return the highest numbers of all parts in ascending order, and the count of all numbers, in bounded memory."""
     kept = [np.empty(0, dtype=np.int64)]
     num_kept = num_seen = 0
     for part in parts:
@@ -112,24 +112,24 @@ def highest_of(parts: Iterable[Integers], most: int) -> tuple[Integers, int]:
 def _files(place: Path) -> tuple[Path, ...]:
     if not place.exists():
         raise StorageError(
-            f"{place}: no such file or folder; name a request log, which rankers write to `request_log.folder`"
+            f"{place}: there is no such file or folder; name a request log, which rankers write to `request_log.folder`"
         )
     files = (place,) if place.is_file() else tuple(sorted(place.rglob("*.parquet")))
     if not files and any(place.rglob("requests-*.safetensors")):
         raise DataError(
-            f"{place}: a trace of an earlier release, and traces are no longer read; let a ranker log requests "
+            f"{place}: this is a trace of an earlier release, which can no longer be read; let a ranker log requests "
             "(`request_log.folder`), and name that log"
         )
     if not files:
         raise StorageError(
-            f"{place}: 0 Parquet files, expected one at least; let a ranker log requests (`request_log.folder`) and "
-            "finish a file (`request_log.file_s`)"
+            f"{place}: 0 Parquet files, expected at least one; let a ranker log requests (`request_log.folder`) and finish a "
+            "file (`request_log.file_s`)"
         )
     return files
 
 
 def _arrivals(files: Sequence[Path], key: str, file_of: dict[tuple[str, float], Path]) -> Iterator[Integers]:
-    """Yield when requests arrived, and add their models and sampling rates to `file_of`."""
+    """Yield arrival times of requests, and add their models and sampling rates to `file_of`."""
     columns = [SERVED_MODEL_COLUMN, SERVED_SAMPLING_RATE_COLUMN, SERVED_ARRIVAL_COLUMN]
     starting_with: dict[str, Path] = {}
     for file in files:
@@ -143,7 +143,7 @@ def _arrivals(files: Sequence[Path], key: str, file_of: dict[tuple[str, float], 
                 yield _integers(rows, SERVED_ARRIVAL_COLUMN)[_starts(rows, key)]
         if first and (other := starting_with.setdefault(first, file)) != file:
             raise DataError(
-                f"{other} and {file} both begin with impression {first!r}, so their requests would count twice; remove "
+                f"{other} and {file} both start with impression {first!r}, so their requests would count twice; remove "
                 "the copy"
             )
 
@@ -153,24 +153,24 @@ def _check_release(file: Path) -> None:
         names = set(pq.read_schema(file).names)
     if SERVED_BUNDLE_COLUMN in names and not TYPES.keys() & names:
         raise DataError(
-            f"{file}: a request log of an earlier release, whose requests cannot be told apart; name one that rankers "
-            "of this release wrote"
+            f"{file}: this is a request log of an earlier release, which does not separate requests; name a log "
+            "of this release's rankers"
         )
 
 
 @contextlib.contextmanager
 def _naming(file: Path) -> Iterator[None]:
-    """Name the file in the errors of what reads it."""
+    """Add the file's name to errors of its readers."""
     try:
         yield
     except DataError as error:
         raise DataError(f"{file}: {error}; name a log as a ranker wrote it, of a model with this schema") from error
     except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"{file}: no Parquet file that can be read: {error}; remove it, or copy it again") from error
+        raise StorageError(f"{file}: this Parquet file cannot be read: {error}; remove it, or copy it again") from error
 
 
 def _whole_requests(file: Path, key: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield columns of some requests' rows, a row group's at a time; no request is in two of the tables."""
+    """Yield rows of whole requests, about a row group at a time, with these columns."""
     names = list(dict.fromkeys([key, *columns]))
     with pq.ParquetFile(file) as source:
         for name in names:
@@ -202,7 +202,9 @@ def _starts(rows: pa.Table, key: str) -> Integers:
     coded = ids.dictionary_encode()
     starts_R = np.flatnonzero(np.diff(coded.indices.to_numpy(zero_copy_only=False), prepend=-1))
     if len(starts_R) != len(coded.dictionary):
-        raise DataError(f"rows of {len(coded.dictionary)} requests change {len(starts_R)} times from one to another")
+        raise DataError(
+            f"the rows of {len(coded.dictionary)} requests are in {len(starts_R)} runs, expected one run per request"
+        )
     return starts_R
 
 
@@ -213,17 +215,20 @@ def _origins(rows: pa.Table) -> list[tuple[str, float]]:
 
 
 def _check_adds_up(file_of: Mapping[tuple[str, float], Path]) -> None:
-    """Check that all requests are for one model and were logged at one rate."""
+    """Check that all requests are for one model, at one sampling rate.
+
+    Raises: DataError, which names two files that differ.
+    """
     for (model, rate), (other_model, other_rate) in pairwise(file_of):
         file, other = file_of[model, rate], file_of[other_model, other_rate]
         if model != other_model:
             raise DataError(
-                f"{other} logs requests for model {other_model!r}, {file} for {model!r}; keep each model's log in a "
-                "folder of its own"
+                f"{other} has requests for model {other_model!r}, {file} for {model!r}; keep each model's log in its "
+                "own folder"
             )
         raise DataError(
-            f"{other} logs a share of {other_rate:g} of a ranker's requests, {file} of {rate:g}, so they do not count "
-            "alike; count them apart, or log at one `request_log.sampling_rate`"
+            f"{other} has a `request_log.sampling_rate` of {other_rate:g}, {file} of {rate:g}, so their requests do not have "
+            "equal weight; count them separately, or log at one rate"
         )
 
 

@@ -1,4 +1,4 @@
-"""The files of a bundle that a plan decides: each shard's slices, and which rows are hot."""
+"""The files of a bundle that depend on its plan: each shard's slices, and the hot rows."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +16,12 @@ from exfm.models.shard_tables import flatten_tables
 
 
 def write_shards(folder: Path, tables: Mapping[str, Tensor], plan: ShardPlan, *, hottest: Mapping[str, Rows]) -> None:
-    """Write what each shard of a plan holds of whole tables ([rows, dim], by name) into a bundle's folder.
+    """Write each shard's slices of whole tables ([rows, dim], by name) into a bundle's folder.
 
-    `hottest` lists rows of tables, most wanted first.
+    `hottest` lists rows of tables, hottest first.
 
-    Raises: PlanError if a hot slice has more rows than its table's list; BundleError if the plan's encoding cannot keep
-    a table's numbers.
+    Raises: PlanError if a hot slice has more rows than its table's list; BundleError if the plan's encoding cannot
+    represent a table's numbers.
     """
     hot_rows = choose_hot_rows(plan, hottest)
     if hot_rows:
@@ -37,7 +37,7 @@ def write_shards(folder: Path, tables: Mapping[str, Tensor], plan: ShardPlan, *,
 
 
 def choose_hot_rows(plan: ShardPlan, hottest: Mapping[str, Rows]) -> dict[str, Rows]:
-    """Return the rows of each hot slice, rising: the first of its table's list of rows, most wanted first.
+    """Return the rows of each hot slice in ascending order: the first ones of its table's list, hottest first.
 
     Raises: PlanError if a hot slice has more rows than its table's list.
     """
@@ -46,8 +46,8 @@ def choose_hot_rows(plan: ShardPlan, hottest: Mapping[str, Rows]) -> dict[str, R
         listed = hottest.get(table, np.empty(0, dtype=np.int64))
         if len(listed) < slice_.num_rows:
             raise PlanError(
-                f"table {table!r} has a hot slice of {slice_.num_rows} rows, but only {len(listed)} are known to be "
-                "wanted: count more requests, or plan again with these statistics"
+                f"table {table!r} has a hot slice of {slice_.num_rows} rows, but the statistics rank only "
+                f"{len(listed)}; count more requests, or plan again with these statistics"
             )
         hot_rows[table] = np.sort(listed[: slice_.num_rows])
     return hot_rows

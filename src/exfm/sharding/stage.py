@@ -66,7 +66,7 @@ def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManif
 
 
 def statistics_of_model(vertical: Ref, *, candidates_mean: float) -> Counted:
-    """Return what the examples that a vertical model learned from tell of its tables.
+    """Return table statistics, counted on the examples that a vertical model learned from.
 
     Raises: StorageError if the model or its examples cannot be read; DataError if there is none.
     """

@@ -1,1 +1,1 @@
-"""What a plan will do under a load."""
+"""The simulator: requests replayed through the queues of rankers and shard servers."""

@@ -1,14 +1,15 @@
-"""Requests replayed through the queues of rankers and shards, event by event, in compiled code.
+"""A discrete-event simulation of requests in the queues of rankers and shards, compiled by numba.
 
-Legend: N requests, C calls that a request makes, S shards, K rankers.
+Legend: N requests, C calls of a request, S shards, K rankers.
 
-A request is a chain of jobs: the client sends it; its ranker encodes it and sends C calls; each call's server works on
-it; the ranker takes each answer in, and scores after the last; the client takes the scores. Every server, and the
-client, is one event loop: it does one job at a time, in order of arrival, but what follows from a job by itself (calls
-from encoding, scores from the last answer) at once. Each has a core of its own, or all share some cores, which go in
-turn to those that have work, for a whole job at least.
+A request is a chain of jobs. The client sends the request. Its ranker encodes it and sends C calls. A shard server
+serves each call. The ranker receives each answer, and scores after the last one. The client receives the scores.
 
-All of it stands in one file, since numba's cache on disk does not see changes in others.
+Every server, and the client, is one event loop: it does one job at a time, in order of arrival. A job that follows from
+another one at the same server (calls after encoding, scores after the last answer) runs immediately after it. Each
+server has a core of its own, or all share some cores; a shared core then changes between servers after whole jobs.
+
+The whole simulation is in this file, because numba's cache on disk does not notice changes in imported files.
 """
 
 from collections.abc import Callable
@@ -23,43 +24,46 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-_SEND, _ENCODE, _SCORE, _RECEIVE = 0, 1, 2, 3
-"""Jobs of a request; its calls' follow them, first all asks."""
+_CLIENT_SEND, _ENCODE, _SCORE, _CLIENT_RECEIVE = 0, 1, 2, 3
+"""Jobs of a request. The jobs of its calls follow them: all _SEND_CALL, then all _SERVE_CALL, then _RECEIVE_ANSWER."""
 _NUM_OWN_JOBS = 4
-_ASK, _SERVE, _TAKE = 0, 1, 2
+_SEND_CALL, _SERVE_CALL, _RECEIVE_ANSWER = 0, 1, 2
 """Jobs of a call."""
 
 
 class Timings(NamedTuple):
-    """CPU seconds of each job, and seconds on the way of each message; a tuple, as compiled code takes it."""
+    """CPU seconds of each job, and network latency of each message; a tuple, because numba requires one."""
 
     encode_s: Floats
-    """At the ranker, before its calls; shape [N]."""
+    """CPU time of the ranker before its calls; shape [N]."""
     score_s: Floats
-    """At the ranker, after the answers; shape [N]."""
-    ask_s: Floats
-    """At the ranker, to send a call; shape [N, C]."""
-    serve_s: Floats
-    """At the shard; shape [N, C]."""
-    take_s: Floats
-    """At the ranker, to take an answer in; shape [N, C]."""
-    out_s: Floats
-    """On the way to the shard; shape [N, C]."""
-    back_s: Floats
-    """On the way to the ranker; shape [N, C]."""
-    client_way_s: float
-    """On the way between client and ranker, each way."""
+    """CPU time of the ranker after the answers; shape [N]."""
+    send_call_s: Floats
+    """CPU time of the ranker to send a call; shape [N, C]."""
+    serve_call_s: Floats
+    """CPU time of the shard server; shape [N, C]."""
+    receive_answer_s: Floats
+    """CPU time of the ranker to receive an answer; shape [N, C]."""
+    call_latency_s: Floats
+    """Network latency from ranker to shard; shape [N, C]."""
+    answer_latency_s: Floats
+    """Network latency from shard to ranker; shape [N, C]."""
+    client_latency_s: float
+    """One-way network latency between client and ranker."""
     client_s: float
-    """At the client, half of it to send and half to receive; only on shared cores. 0: it needs none."""
+    """CPU time of the client, half to send and half to receive; only on shared cores. 0: the client needs none."""
     cold_encode_s: float = 0.0
+    """Extra CPU time to encode at a cold ranker."""
     cold_score_s: float = 0.0
+    """Extra CPU time to score at a cold ranker."""
     cold_serve_s: float = 0.0
+    """Extra CPU time to serve a call at a cold shard server."""
     cold_client_s: float = 0.0
-    """What a request takes more at a server (or client) that is cold."""
+    """Extra CPU time of a cold client."""
 
 
 class Servers(NamedTuple):
-    """Who does the jobs; a tuple, as compiled code takes it."""
+    """The servers that do the jobs; a tuple, because numba requires one."""
 
     num_rankers: int
     ranker_of: Integers
@@ -69,100 +73,105 @@ class Servers(NamedTuple):
     replicas: Integers
     """Servers of each shard; shape [S]."""
     first_turn: Integers
-    """The server, from 0, of a ranker's first call to a shard; the next call goes to the next one. Shape [K, S]."""
+    """Index of the server that gets a ranker's first call to a shard (round robin); shape [K, S]."""
     shared_cores: int
-    """That all servers and the client share; 0 gives each server a core of its own, and the client takes no time."""
+    """Cores that all servers and the client share; 0: each server has its own core, and the client takes no time."""
     cooling_s: float = 1.0
-    """Time from one request to the next after which a server is cold but for a part 1/e."""
+    """Time constant of cooling: a server without a request for this long is 1 - 1/e cold."""
     beside_share: float = 0.0
-    """Part of the CPU time that threads beside the event loop take, which then delay nobody but on shared cores."""
+    """Share of the CPU time in threads beside the event loop, which delay other jobs on shared cores only."""
     turn_s: float = 0.003
-    """How long a server may keep a shared core while others wait for one. Linux's fair scheduler lets a thread run for
-    up to 3 ms before another gets the core, by the number of cores; jobs are about as long."""
+    """How long a server may keep a shared core while others wait. 3 ms is the longest slice of Linux's fair scheduler,
+    which depends on the number of cores; jobs are about as long."""
 
 
 class Replayed(NamedTuple):
-    """What the replay of some requests gave."""
+    """The result of a replay."""
 
     answered_s: Floats
-    """When each request's scores were with its client; shape [N]."""
+    """When each request's client had its scores; shape [N]."""
     busy_s: Floats
     """CPU time of each server: rankers, then the shards' servers, then the client."""
 
 
 def replay(arrivals_s: Floats, timings: Timings, servers: Servers) -> Replayed:
-    """Return what servers that start cold do with requests that come at these times, which rise; shape [N]."""
+    """Return the result for requests at these times, in ascending order, shape [N]; all servers start cold."""
     return Replayed(*_replay(arrivals_s, timings, servers))
 
 
 class _Events(NamedTuple):
-    """A binary heap of jobs that reach their server at some time; ties go by the jobs' numbers."""
+    """A binary heap of jobs, by the time at which they reach their server; ties are resolved by the jobs' numbers."""
 
     times_s: Floats
     jobs: Integers
     num_events: Integers
-    """One number: the places of both arrays that are in use."""
+    """One number: how many entries of both arrays are in use."""
 
 
 class _Progress(NamedTuple):
-    """How far requests are."""
+    """The progress of all requests."""
 
     first_server: Integers
     """The number of each shard's first server, then that of the client; shape [S + 1]."""
     turns: Integers
-    """The server, from 0, of a ranker's next call to a shard; shape [K, S]."""
+    """Index of the server that gets a ranker's next call to a shard; shape [K, S]."""
     server_of: npt.NDArray[np.int32]
-    """Of each call that was sent; shape [N, C]."""
+    """The server of each call that was sent; shape [N, C]."""
     unanswered: Integers
-    """Calls of each request; shape [N]."""
+    """Calls of each request that have no answer yet; shape [N]."""
     answered_s: Floats
-    """When its client had the scores, or infinity; shape [N]."""
+    """When the client had the scores, or infinity; shape [N]."""
 
 
 class _Sharing(NamedTuple):
-    """Event loops and the threads beside them on shared cores; a loop has its server's number, the threads follow."""
+    """Shared cores, and the workers that take turns on them.
+
+    A worker is an event loop, with the number of its server, or the threads beside a loop: numbers after all servers.
+    """
 
     first: Integers
-    """The first job in each server's line, or -1."""
+    """The first job in each server's queue, or -1."""
     last: Integers
+    """The last job in each server's queue."""
     next_job: Integers
-    """The job behind each job in its line, or -1."""
+    """The job after each job in its queue, or -1."""
     beside_s: Floats
-    """CPU time that the threads beside each loop still have to do."""
+    """CPU time that the threads beside each loop still need."""
     wants_core: npt.NDArray[np.bool_]
-    """Whether each loop or its threads have a core or wait for one."""
+    """Whether each worker has a core or waits for one."""
     waiting: Integers
-    """Those that wait for a core, in a ring."""
+    """Ring buffer of workers that wait for a core."""
     ring: Integers
-    """Two numbers: the place of the ring's first, and how many wait."""
+    """Two numbers: the index of the ring's first worker, and how many wait."""
     on_core: Integers
-    """Who has each core, or -1."""
+    """The worker on each core, or -1."""
     job: Integers
-    """The job done on each core."""
+    """The job on each core."""
     end_s: Floats
-    """When it ends, or infinity."""
+    """When that job ends, or infinity."""
     turn_ends_s: Floats
-    """When whoever has the core must give way to those that wait."""
+    """When the worker must give up the core if others wait."""
 
 
 class _Spent(NamedTuple):
-    """What servers did."""
+    """What servers have done so far."""
 
     busy_s: Floats
+    """CPU time of each server."""
     free_s: Floats
-    """When each server with a core of its own ends what it was given."""
+    """When each server with its own core ends its last job."""
     last_began_s: Floats
-    """When each server began with the last request new to it."""
+    """When each server began its last new request or call."""
     coldness: Floats
     """How cold each request's ranker was, from 0 to 1; shape [N]."""
 
 
 def _compiled(function: Function) -> Function:
-    """Return the function compiled when it is first called; what was compiled is kept on disk, where that can be."""
+    """Return the function, compiled at its first call; numba caches the result on disk if it can."""
     compiled: Function
     try:
         compiled = numba.njit(cache=True)(function)
-    except RuntimeError:  # a read-only installation without a home: every process compiles for itself, some 10 s
+    except RuntimeError:  # numba can write no cache (read-only installation, no home): each process compiles, some 10 s
         compiled = numba.njit(function)
     return compiled
 
@@ -182,7 +191,7 @@ def _swap(events: _Events, a: int, b: int) -> None:
 
 @_compiled
 def _push(events: _Events, time_s: float, job: int) -> _Events:
-    """Return the events with one more: the same arrays, or larger ones."""
+    """Return the events with one more, in the same arrays or in larger ones."""
     place = events.num_events[0]
     if place == len(events.jobs):
         times_s, jobs = np.empty(2 * place, dtype=np.float64), np.empty(2 * place, dtype=np.int64)
@@ -198,7 +207,7 @@ def _push(events: _Events, time_s: float, job: int) -> _Events:
 
 @_compiled
 def _pop(events: _Events) -> int:
-    """Take the first event away, and return its job."""
+    """Remove the first event and return its job."""
     events.num_events[0] -= 1
     num_events = events.num_events[0]
     _swap(events, 0, num_events)
@@ -220,34 +229,38 @@ def _has_client(timings: Timings, servers: Servers) -> bool:
 
 @_compiled
 def _cpu_s(timings: Timings, job: int) -> float:
-    num_calls = timings.serve_s.shape[1]
+    num_calls = timings.serve_call_s.shape[1]
     request, step = divmod(job, _NUM_OWN_JOBS + 3 * num_calls)
-    if step in (_SEND, _RECEIVE):
+    if step in (_CLIENT_SEND, _CLIENT_RECEIVE):
         return timings.client_s / 2
     if step == _ENCODE:
         return float(timings.encode_s[request])
     if step == _SCORE:
         return float(timings.score_s[request])
     kind, call = divmod(step - _NUM_OWN_JOBS, num_calls)
-    if kind == _ASK:
-        return float(timings.ask_s[request, call])
-    return float(timings.serve_s[request, call] if kind == _SERVE else timings.take_s[request, call])
+    if kind == _SEND_CALL:
+        return float(timings.send_call_s[request, call])
+    return float(
+        timings.serve_call_s[request, call] if kind == _SERVE_CALL else timings.receive_answer_s[request, call]
+    )
 
 
 @_compiled
 def _begin(job: int, server: int, now_s: float, timings: Timings, servers: Servers, spent: _Spent) -> float:
-    """Return the CPU time of a job that a server begins now: the longer, the longer ago its last request came."""
+    """Return the CPU time of a job that a server begins now; it is longer if the server's last request was long ago."""
     num_calls = len(servers.shard_of_call)
     request, step = divmod(job, _NUM_OWN_JOBS + 3 * num_calls)
     cpu_s = _cpu_s(timings, job)
-    if step in (_SEND, _ENCODE) or (step >= _NUM_OWN_JOBS and (step - _NUM_OWN_JOBS) // num_calls == _SERVE):
+    if step in (_CLIENT_SEND, _ENCODE) or (
+        step >= _NUM_OWN_JOBS and (step - _NUM_OWN_JOBS) // num_calls == _SERVE_CALL
+    ):
         coldness = 1 - np.exp((spent.last_began_s[server] - now_s) / servers.cooling_s)
         spent.last_began_s[server] = now_s
         if step == _ENCODE:
             spent.coldness[request] = coldness
             cpu_s += coldness * timings.cold_encode_s
         else:
-            cpu_s += coldness * (timings.cold_client_s if step == _SEND else timings.cold_serve_s)
+            cpu_s += coldness * (timings.cold_client_s if step == _CLIENT_SEND else timings.cold_serve_s)
     elif step == _SCORE:
         cpu_s += spent.coldness[request] * timings.cold_score_s
     spent.busy_s[server] += cpu_s
@@ -256,12 +269,12 @@ def _begin(job: int, server: int, now_s: float, timings: Timings, servers: Serve
 
 @_compiled
 def _server_of(job: int, servers: Servers, progress: _Progress) -> int:
-    """Return the server of a job: rankers come first, then the shards' servers; the client is the last."""
+    """Return the server of a job: rankers have the first numbers, then shard servers, then the client."""
     num_calls = len(servers.shard_of_call)
     request, step = divmod(job, _NUM_OWN_JOBS + 3 * num_calls)
-    if step in (_SEND, _RECEIVE):
+    if step in (_CLIENT_SEND, _CLIENT_RECEIVE):
         return int(progress.first_server[-1])
-    if step >= _NUM_OWN_JOBS and (step - _NUM_OWN_JOBS) // num_calls == _SERVE:
+    if step >= _NUM_OWN_JOBS and (step - _NUM_OWN_JOBS) // num_calls == _SERVE_CALL:
         return int(progress.server_of[request, (step - _NUM_OWN_JOBS) % num_calls])
     return int(servers.ranker_of[request])
 
@@ -270,35 +283,35 @@ def _server_of(job: int, servers: Servers, progress: _Progress) -> int:
 def _follow(
     events: _Events, job: int, end_s: float, timings: Timings, servers: Servers, progress: _Progress
 ) -> _Events:
-    """Return the events with those that the end of a job makes."""
+    """Return the events with those that follow from the end of a job."""
     num_calls = len(servers.shard_of_call)
     request, step = divmod(job, _NUM_OWN_JOBS + 3 * num_calls)
     first = job - step
-    if step == _SEND:
-        return _push(events, end_s + timings.client_way_s, first + _ENCODE)
+    if step == _CLIENT_SEND:
+        return _push(events, end_s + timings.client_latency_s, first + _ENCODE)
     if step == _ENCODE:
         return events
     if step == _SCORE and _has_client(timings, servers):
-        return _push(events, end_s + timings.client_way_s, first + _RECEIVE)
-    if step in (_SCORE, _RECEIVE):
-        progress.answered_s[request] = end_s + (timings.client_way_s if step == _SCORE else 0.0)
+        return _push(events, end_s + timings.client_latency_s, first + _CLIENT_RECEIVE)
+    if step in (_SCORE, _CLIENT_RECEIVE):
+        progress.answered_s[request] = end_s + (timings.client_latency_s if step == _SCORE else 0.0)
         return events
     kind, call = divmod(step - _NUM_OWN_JOBS, num_calls)
-    if kind == _ASK:
+    if kind == _SEND_CALL:
         shard, ranker = servers.shard_of_call[call], servers.ranker_of[request]
         turn = progress.turns[ranker, shard]
         progress.turns[ranker, shard] = (turn + 1) % servers.replicas[shard]
         progress.server_of[request, call] = progress.first_server[shard] + turn
-        return _push(events, end_s + timings.out_s[request, call], job + num_calls)
-    if kind == _SERVE:
-        return _push(events, end_s + timings.back_s[request, call], job + num_calls)
+        return _push(events, end_s + timings.call_latency_s[request, call], job + num_calls)
+    if kind == _SERVE_CALL:
+        return _push(events, end_s + timings.answer_latency_s[request, call], job + num_calls)
     progress.unanswered[request] -= 1
     return events
 
 
 @_compiled
 def _continuation(job: int, servers: Servers, progress: _Progress) -> int:
-    """Return the job that the same server goes on with, before whatever waits for it, or -1."""
+    """Return the job that the same server does immediately after this one, before its queue, or -1."""
     num_calls = len(servers.shard_of_call)
     request, step = divmod(job, _NUM_OWN_JOBS + 3 * num_calls)
     first = job - step
@@ -307,22 +320,22 @@ def _continuation(job: int, servers: Servers, progress: _Progress) -> int:
     if step < _NUM_OWN_JOBS:
         return -1
     kind, call = divmod(step - _NUM_OWN_JOBS, num_calls)
-    if kind == _ASK and call + 1 < num_calls:
+    if kind == _SEND_CALL and call + 1 < num_calls:
         return job + 1
-    return first + _SCORE if kind == _TAKE and not progress.unanswered[request] else -1
+    return first + _SCORE if kind == _RECEIVE_ANSWER and not progress.unanswered[request] else -1
 
 
 @_compiled
 def _replay_on_own_cores(
     arrivals_s: Floats, timings: Timings, servers: Servers, progress: _Progress, spent: _Spent
 ) -> None:
-    num_requests, num_calls = timings.serve_s.shape
+    num_requests, num_calls = timings.serve_call_s.shape
     events = _Events(np.empty(1024), np.empty(1024, dtype=np.int64), np.zeros(1, dtype=np.int64))
     num_arrived = 0
     while num_arrived < num_requests or events.num_events[0]:
         if num_arrived < num_requests and (not events.num_events[0] or arrivals_s[num_arrived] < events.times_s[0]):
             first = num_arrived * (_NUM_OWN_JOBS + 3 * num_calls)
-            events = _push(events, arrivals_s[num_arrived] + timings.client_way_s, first + _ENCODE)
+            events = _push(events, arrivals_s[num_arrived] + timings.client_latency_s, first + _ENCODE)
             num_arrived += 1
             continue
         event_s = events.times_s[0]
@@ -336,35 +349,35 @@ def _replay_on_own_cores(
 
 
 @_compiled
-def _want_core(sharing: _Sharing, who: int) -> None:
-    if not sharing.wants_core[who]:
-        sharing.wants_core[who] = True
+def _want_core(sharing: _Sharing, worker: int) -> None:
+    if not sharing.wants_core[worker]:
+        sharing.wants_core[worker] = True
         size = len(sharing.waiting)
-        sharing.waiting[(sharing.ring[0] + sharing.ring[1]) % size] = who
+        sharing.waiting[(sharing.ring[0] + sharing.ring[1]) % size] = worker
         sharing.ring[1] += 1
 
 
 @_compiled
 def _go_on(sharing: _Sharing, core: int, now_s: float, timings: Timings, servers: Servers, spent: _Spent) -> None:
-    """Let whoever has a core do the next of its work."""
-    who, num_servers = sharing.on_core[core], len(sharing.first)
-    if who >= num_servers:
-        sharing.end_s[core] = now_s + sharing.beside_s[who - num_servers]
-        sharing.beside_s[who - num_servers] = 0.0
+    """Start the next job of the worker on a core."""
+    worker, num_servers = sharing.on_core[core], len(sharing.first)
+    if worker >= num_servers:
+        sharing.end_s[core] = now_s + sharing.beside_s[worker - num_servers]
+        sharing.beside_s[worker - num_servers] = 0.0
         return
-    job = sharing.first[who]
-    sharing.first[who] = sharing.next_job[job]
-    cpu_s = _begin(job, who, now_s, timings, servers, spent)
+    job = sharing.first[worker]
+    sharing.first[worker] = sharing.next_job[job]
+    cpu_s = _begin(job, worker, now_s, timings, servers, spent)
     sharing.job[core] = job
     sharing.end_s[core] = now_s + cpu_s * (1 - servers.beside_share)
     if servers.beside_share > 0:
-        sharing.beside_s[who] += cpu_s * servers.beside_share
-        _want_core(sharing, num_servers + who)
+        sharing.beside_s[worker] += cpu_s * servers.beside_share
+        _want_core(sharing, num_servers + worker)
 
 
 @_compiled
 def _fill_cores(sharing: _Sharing, now_s: float, timings: Timings, servers: Servers, spent: _Spent) -> None:
-    """Give free cores to those that wait, in their order."""
+    """Give free cores to waiting workers, in order."""
     for core in range(len(sharing.on_core)):
         if sharing.on_core[core] < 0 and sharing.ring[1]:
             sharing.on_core[core] = sharing.waiting[sharing.ring[0]]
@@ -378,7 +391,7 @@ def _fill_cores(sharing: _Sharing, now_s: float, timings: Timings, servers: Serv
 def _replay_on_shared_cores(
     arrivals_s: Floats, timings: Timings, servers: Servers, progress: _Progress, spent: _Spent
 ) -> None:
-    num_requests, num_calls = timings.serve_s.shape
+    num_requests, num_calls = timings.serve_call_s.shape
     num_jobs = _NUM_OWN_JOBS + 3 * num_calls
     num_servers = progress.first_server[-1] + 1
     events = _Events(np.empty(1024), np.empty(1024, dtype=np.int64), np.zeros(1, dtype=np.int64))
@@ -395,11 +408,11 @@ def _replay_on_shared_cores(
         np.full(servers.shared_cores, np.inf),
         np.zeros(servers.shared_cores),
     )
-    first_step, last_step = (_SEND, _RECEIVE) if _has_client(timings, servers) else (_ENCODE, _SCORE)
-    first_way_s = 0.0 if first_step == _SEND else timings.client_way_s
+    first_step, last_step = (_CLIENT_SEND, _CLIENT_RECEIVE) if _has_client(timings, servers) else (_ENCODE, _SCORE)
+    first_latency_s = 0.0 if first_step == _CLIENT_SEND else timings.client_latency_s
     num_arrived, num_left = 0, num_requests
     while num_left:
-        arrival_s = arrivals_s[num_arrived] + first_way_s if num_arrived < num_requests else np.inf
+        arrival_s = arrivals_s[num_arrived] + first_latency_s if num_arrived < num_requests else np.inf
         event_s = events.times_s[0] if events.num_events[0] else np.inf
         core = int(np.argmin(sharing.end_s))
         now_s = sharing.end_s[core]
@@ -419,21 +432,21 @@ def _replay_on_shared_cores(
             _want_core(sharing, server)
             _fill_cores(sharing, now_s, timings, servers, spent)
             continue
-        who, job = sharing.on_core[core], sharing.job[core]
-        if who < num_servers:
+        worker, job = sharing.on_core[core], sharing.job[core]
+        if worker < num_servers:
             events = _follow(events, job, now_s, timings, servers, progress)
             num_left -= job % num_jobs == last_step
             following = _continuation(job, servers, progress)
             if following >= 0:
-                sharing.next_job[following] = sharing.first[who]
-                sharing.last[who] = following if sharing.first[who] < 0 else sharing.last[who]
-                sharing.first[who] = following
-        is_done = sharing.first[who] < 0 if who < num_servers else sharing.beside_s[who - num_servers] <= 0
+                sharing.next_job[following] = sharing.first[worker]
+                sharing.last[worker] = following if sharing.first[worker] < 0 else sharing.last[worker]
+                sharing.first[worker] = following
+        is_done = sharing.first[worker] < 0 if worker < num_servers else sharing.beside_s[worker - num_servers] <= 0
         if is_done or (sharing.ring[1] and now_s >= sharing.turn_ends_s[core]):
             sharing.on_core[core], sharing.end_s[core] = -1, np.inf
-            sharing.wants_core[who] = False
+            sharing.wants_core[worker] = False
             if not is_done:
-                _want_core(sharing, who)
+                _want_core(sharing, worker)
         else:
             _go_on(sharing, core, now_s, timings, servers, spent)
         _fill_cores(sharing, now_s, timings, servers, spent)
@@ -441,7 +454,7 @@ def _replay_on_shared_cores(
 
 @_compiled
 def _replay(arrivals_s: Floats, timings: Timings, servers: Servers) -> tuple[Floats, Floats]:
-    num_requests, num_calls = timings.serve_s.shape
+    num_requests, num_calls = timings.serve_call_s.shape
     first_server = servers.num_rankers + np.append(0, np.cumsum(servers.replicas))
     num_servers = first_server[-1] + 1
     progress = _Progress(

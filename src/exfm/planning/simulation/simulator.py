@@ -1,4 +1,4 @@
-"""What a plan will do under a load: requests drawn from the statistics, replayed through the queues of its servers.
+"""The latency and utilisation of a plan under a load: requests drawn from statistics go through its servers' queues.
 
 Legend: N requests, S shards.
 """
@@ -14,7 +14,8 @@ from pydantic import Field
 from exfm.artifact.plan import ShardPlan
 from exfm.config import Config
 from exfm.errors import DataError, PlanError
-from exfm.planning.pricing.costs import CostModel, log_normal_sigma, work_by_net
+from exfm.planning.cost_model.costs import CostModel
+from exfm.planning.cost_model.work import log_normal_sigma, work_by_net
 from exfm.planning.simulation.queues import Servers, replay
 from exfm.planning.simulation.timings import calls_of, draw_timings
 from exfm.planning.statistics import Statistics
@@ -24,88 +25,90 @@ Floats = npt.NDArray[np.float64]
 
 
 class Load(Config):
-    """Requests that come by themselves, whether the ones before were answered or not."""
+    """An open load: requests arrive independently of the answers to earlier ones."""
 
     requests_per_s: Annotated[float, Field(gt=0, le=1e9)]
-    """Mean rate, of users who know nothing of each other (Poisson arrivals); more than 0."""
+    """Mean rate of requests per second, with Poisson arrivals; above 0, up to 1e9."""
     num_requests: Annotated[int, Field(ge=100, le=1_000_000)] = 20_000
-    """That the prediction is made of, after the warm-up; 100 to 1,000,000. Each takes some 100 B of memory a call."""
+    """Requests that the prediction counts, after the warm-up, 100 to 1,000,000. Each takes some 100 B per call."""
     num_warmup: Annotated[int, Field(ge=0, le=1_000_000)] = 2_000
-    """Before them, while queues fill; 0 to 1,000,000. 0 counts from empty queues on."""
+    """Requests before them that fill queues and are not counted, 0 to 1,000,000. 0: counting starts at empty queues."""
     candidates_mean: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
-    """Candidates of a mean request, up to 1,000,000; 0 takes the statistics'."""
+    """Mean number of candidates in a request, up to 1,000,000. 0: the statistics' mean."""
     candidates_p99: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
-    """99th percentile of a request's candidates (log-normal); 0 gives every request the mean."""
+    """99th percentile of a request's candidates (log-normal), up to 1,000,000. 0: every request has the mean."""
     shared_cores: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Cores that all servers and the client share, up to 1024; 0 gives each server a core of its own."""
+    """Cores that all servers and the client share, up to 1024. 0: each server has its own core."""
     client_us: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
-    """The client's CPU time for a request, in microseconds; it counts on shared cores only, and 0 leaves it out."""
+    """CPU time of the client per request, in microseconds, on shared cores only. 0: the client needs none."""
     client_cold_us: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
-    """What it takes more when its last request is long ago, in microseconds, as in CostModel."""
+    """Extra CPU time of the client with cold caches, in microseconds, as in CostModel. 0: none."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What clients and servers will see."""
+    """The predicted latency and utilisation."""
 
     requests_per_s: float
     p50_ms: float
+    """Median latency of a request, from when it is due until its client has the scores."""
     p90_ms: float
+    """90th percentile of that latency."""
     p99_ms: float
-    """Of the time from when a request is due to when its client has the scores."""
+    """99th percentile of that latency."""
     cpu_ms: float
     """CPU time of a mean request, at the ranker and all shards."""
     ranker_cpu_ms: float
-    """The ranker's part of it."""
+    """The ranker's part of `cpu_ms`."""
     calls: float
-    """From a ranker to shards, for a mean request."""
+    """Calls from a ranker to shards in a mean request."""
     ranker_utilisation: float
-    """Busy part of the rankers' time; 1 and more is too much."""
+    """Share of time that rankers are busy; 1 or more is an overload."""
     shard_utilisation: tuple[float, ...]
-    """Busy part of each shard's servers' time."""
+    """Share of time that the servers of each shard are busy."""
     shared_utilisation: float
-    """Busy part of the shared cores' time, the client's too; 0 where each server has a core of its own."""
+    """Share of time that shared cores are busy, with the client; 0 if each server has its own core."""
 
     @property
     def is_overloaded(self) -> bool:
-        """Return whether a queue grows for ever, so that the quantiles only tell how long the simulation was."""
+        """Return whether a queue grows without limit; the quantiles then depend on the length of the simulation."""
         return max(self.ranker_utilisation, self.shared_utilisation, *self.shard_utilisation) >= 1
 
 
 @dataclass(frozen=True)
 class Requests:
-    """What comes to the rankers."""
+    """Requests to the rankers."""
 
     arrivals_s: Floats
-    """When each request is due; rising; shape [N]."""
+    """When each request is due, in ascending order; shape [N]."""
     candidates: Floats
-    """Shape [N]."""
+    """Number of candidates of each request; shape [N]."""
     keys: Mapping[Net, Floats] = field(default_factory=dict)
-    """Of each net's features, by the plan's shards; shape [N, S]. Empty: they are drawn around the statistics."""
+    """Number of keys of each net's features on each shard of the plan, shape [N, S]. Empty: drawn from statistics."""
 
     def paced(self, requests_per_s: float) -> "Requests":
-        """Return these requests at another mean rate; what came in bursts still does.
+        """Return these requests at another mean rate, with the same bursts.
 
-        Raises: DataError if all came at once.
+        Raises: DataError if all requests arrived at the same time.
         """
         duration_s = self.arrivals_s[-1] - self.arrivals_s[0]
         if duration_s <= 0:
-            raise DataError(f"{len(self.arrivals_s)} requests came within 0 s, so they have no rate; log more")
+            raise DataError(f"{len(self.arrivals_s)} requests arrived within 0 s, so they have no rate; log more")
         factor = (len(self.arrivals_s) - 1) / duration_s / requests_per_s
         return replace(self, arrivals_s=(self.arrivals_s - self.arrivals_s[0]) * factor)
 
 
 def draw_requests(load: Load, statistics: Statistics, generator: np.random.Generator) -> Requests:
-    """Return a load's requests, those of the warm-up first.
+    """Return a load's requests; the warm-up's come first.
 
-    Raises: PlanError if the 99th percentile of their candidates is below the mean.
+    Raises: PlanError if the 99th percentile of candidates is below the mean.
     """
     num_requests = load.num_warmup + load.num_requests
     mean = load.candidates_mean or statistics.candidates_mean
     if 0 < load.candidates_p99 < mean:
         raise PlanError(
-            f"candidates_p99 is {load.candidates_p99:g}, below the {mean:g} candidates of a mean request; give "
-            f"{mean:g} or more, or 0 for requests that all have the mean"
+            f"candidates_p99 is {load.candidates_p99:g}, below the mean of {mean:g} candidates per request; set it to "
+            f"{mean:g} or more, or to 0 if every request has the mean"
         )
     candidates = np.full(num_requests, mean)
     arrivals_s = np.cumsum(generator.exponential(1 / load.requests_per_s, size=num_requests))
@@ -119,12 +122,12 @@ def draw_requests(load: Load, statistics: Statistics, generator: np.random.Gener
 def simulate(
     plan: ShardPlan, statistics: Statistics, costs: CostModel, load: Load, *, rankers: int, seed: int
 ) -> Prediction:
-    """Return what `rankers` rankers and the plan's servers will do under a load; the same seed gives the same.
+    """Return the prediction for rankers and a plan's shard servers under a load; it is deterministic for a seed.
 
-    Requests go to rankers at random; a ranker gives the servers of a shard their turns. A server does one thing at a
-    time, in order of arrival.
+    Requests go to rankers at random; a ranker sends its calls to the servers of a shard in turn (round robin). A server
+    does one job at a time, in order of arrival.
 
-    Raises: PlanError if there is no ranker, the plan has a table that was not counted, or as `draw_requests`.
+    Raises: PlanError if there is no ranker, the statistics lack a table of the plan, or as `draw_requests`.
     """
     requests = draw_requests(load, statistics, np.random.default_rng(seed))
     return simulate_requests(requests, plan, statistics, costs, load, rankers=rankers, seed=seed)
@@ -140,7 +143,7 @@ def simulate_requests(
     rankers: int,
     seed: int,
 ) -> Prediction:
-    """Return what `simulate` does, for these requests; `load` tells their rate, the warm-up, the cores and the client.
+    """Return the prediction for given requests; `load` has their rate, the warm-up, the cores and the client.
 
     Raises: PlanError, as `simulate`.
     """
@@ -160,16 +163,18 @@ def simulate_requests(
 
 @dataclass(frozen=True)
 class ReplayedRequests:
-    """What became of requests, and what they took."""
+    """The latency and CPU time of replayed requests."""
 
     latency_ms: Floats
-    """From when each was due to when its client had the scores; shape [N]."""
+    """Latency of each request, from when it was due until its client had the scores; shape [N]."""
     ranker_cpu_ms: float
+    """CPU time of the ranker in a mean request."""
     shard_cpu_ms: Floats
-    """Of a mean request; shape [S]."""
+    """CPU time of each shard in a mean request; shape [S]."""
     client_cpu_ms: float
+    """CPU time of the client in a mean request."""
     num_calls: int
-    """Of each request."""
+    """Calls per request."""
 
 
 def replay_requests(
@@ -184,14 +189,14 @@ def replay_requests(
     client_cold_us: float,
     seed: int,
 ) -> ReplayedRequests:
-    """Return what `simulate` looks at, for requests that are given: `seed` is that of their keys and service times.
+    """Return latency and CPU time of given requests; `seed` is for their keys and service times.
 
     `shared_cores`, `client_us` and `client_cold_us` are as in Load.
 
     Raises: PlanError, as `simulate`.
     """
     if rankers < 1:
-        raise PlanError(f"{rankers} rankers cannot answer; take 1 or more")
+        raise PlanError(f"{rankers} rankers were given, expected 1 or more")
     generator = np.random.default_rng([seed, 1])
     calls = calls_of(work_by_net(plan, statistics), costs)
     timings = draw_timings(

@@ -1,6 +1,6 @@
-"""How long each job of each request takes: work drawn around the statistics, priced by the cost model.
+"""The duration of each job of each request: work drawn from statistics, with the cost model's service times.
 
-Legend: N requests, C calls that a request makes, S shards.
+Legend: N requests, C calls of a request, S shards.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from exfm.planning.pricing.costs import KEY_BYTES, LENGTH_BYTES, CallPrices, CostModel, ShardWork
+from exfm.planning.cost_model.costs import CallPrices, CostModel
+from exfm.planning.cost_model.work import KEY_BYTES, LENGTH_BYTES, ShardWork
 from exfm.planning.simulation.queues import Timings
 from exfm.schema import Net
 
@@ -19,16 +20,18 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Calls:
-    """The calls that a request makes, and the work in them for a mean request; arrays of shape [C]."""
+    """The calls of a request, and their work in a mean request; arrays have shape [C]."""
 
     shards: Integers
+    """The shard of each call."""
     user: ShardWork
+    """The user net's part of the work; 0 in a call that is for the item net only."""
     item: ShardWork
-    """The nets' parts of the work; a call that is for one net only has none of the other's."""
+    """The item net's part of the work; 0 in a call that is for the user net only."""
 
 
 def calls_of(by_net: Mapping[Net, ShardWork], costs: CostModel) -> Calls:
-    """Return a call for each shard with a lookup, or one for each of its nets."""
+    """Return a call for each shard that has lookups, or one for each net of it, as the cost model says."""
     user, item = by_net["user"], by_net["item"]
     if costs.calls == "shard":
         (shards,) = np.nonzero(user.nets + item.nets)
@@ -52,11 +55,11 @@ def draw_timings(
     keys: Mapping[Net, Floats],
     generator: np.random.Generator,
 ) -> Timings:
-    """Return the times of each request's jobs and messages.
+    """Return the durations of each request's jobs and messages.
 
-    `candidates_mean` is the statistics', which the calls' work was counted at. Users' keys vary from request to
-    request, items' the less the more candidates there are; both are gamma (an assumption: statistics have no more than
-    mean and variance). `keys`, by net and of shape [N, S], are the requests' own; without any they are drawn.
+    `candidates_mean` is the mean number of candidates in the statistics. `keys` has the requests' own keys by net, of
+    shape [N, S]. Without them, keys are drawn from gamma distributions: an assumption, because the statistics have only
+    mean and variance.
     """
     scale_N1, user, item = (candidates_N / candidates_mean)[:, None], calls.user, calls.item
     if keys:
@@ -88,12 +91,12 @@ def draw_timings(
     return Timings(
         encode_s=own_s * before,
         score_s=own_s * (1 - before),
-        ask_s=calls_s_NC * before,
-        serve_s=serve_s_NC * _spread(costs.spread, serve_s_NC.shape, generator),
-        take_s=calls_s_NC * (1 - before),
-        out_s=latency_s + request_bytes_NC * costs.network_byte_ns * 1e-9,
-        back_s=latency_s + answer_bytes_NC * costs.network_byte_ns * 1e-9,
-        client_way_s=latency_s,
+        send_call_s=calls_s_NC * before,
+        serve_call_s=serve_s_NC * _spread(costs.spread, serve_s_NC.shape, generator),
+        receive_answer_s=calls_s_NC * (1 - before),
+        call_latency_s=latency_s + request_bytes_NC * costs.network_byte_ns * 1e-9,
+        answer_latency_s=latency_s + answer_bytes_NC * costs.network_byte_ns * 1e-9,
+        client_latency_s=latency_s,
         client_s=client_s,
         cold_encode_s=costs.ranker_cold_us * before * 1e-6,
         cold_score_s=costs.ranker_cold_us * (1 - before) * 1e-6,
@@ -108,7 +111,7 @@ def _take(work: ShardWork, shards: Integers, *, num_zeros_before: int = 0, num_z
 
 
 def _gamma(mean: Floats, variance: Floats, generator: np.random.Generator) -> Floats:
-    """Return a gamma variate for each mean and variance; where there is no variance, the mean."""
+    """Return a gamma variate for each mean and variance; the mean if the variance is 0."""
     varies = (variance > 0) & (mean > 0)
     safe_mean, safe_variance = np.where(varies, mean, 1.0), np.where(varies, variance, 1.0)
     drawn = generator.gamma(safe_mean**2 / safe_variance) * safe_variance / safe_mean

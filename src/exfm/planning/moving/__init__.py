@@ -1,1 +1,0 @@
-"""From an old plan to a new one, with few bytes moved."""

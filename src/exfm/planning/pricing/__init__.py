@@ -1,1 +1,0 @@
-"""What a placement costs: work, servers for a load, and offers that meet a demand."""

@@ -1,0 +1,1 @@
+"""The proposer: placements by each strategy, and those that `auto` chooses from."""

@@ -1,0 +1,1 @@
+"""Replanning: a new plan that moves few bytes from an old one."""

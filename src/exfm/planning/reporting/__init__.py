@@ -1,0 +1,1 @@
+"""Reports about plans for people: tables, charts and sentences."""

@@ -1,1 +1,0 @@
-"""Plans as people read them: tables, drawings and sentences."""
