@@ -18,7 +18,7 @@ from exfm.planning.counted import Counted
 from exfm.planning.statistics import statistics_of_schema
 from exfm.schema import Schema
 from exfm.sharding.config import BundleConfig
-from exfm.sharding.planned import plan_bundle
+from exfm.sharding.fit import check_bundle
 from exfm_components.deployment_config import DeploymentConfig
 from exfm_components.platform import PlatformConfig
 
@@ -55,14 +55,14 @@ class RunConfig(Config):
         return self
 
     def check(self, *, is_counted: bool = True) -> None:
-        """Find out, before anything runs, what would otherwise fail late.
+        """Check, before anything runs, what would otherwise fail late; no model is planned.
 
-        Statistics that `bundle` names are looked at if they are counted by now: of a model, they are not before it is
-        trained.
+        `is_counted` says whether the statistics that `bundle` names exist by now: before a model is trained, its own do
+        not.
 
-        Raises: SchemaError if a model asks for what the schema does not have; ConfigError if a vertical model's task
-        has no teacher; PlanError if a model's tables do not fit the shards, or a plan or statistics that are named are
-        for others; StorageError if they cannot be read.
+        Raises: SchemaError if the schema lacks a model's feature; ConfigError if a vertical model's task has no
+        teacher; PlanError if a model's tables do not fit the shards, or a named plan or named statistics are for
+        another model; StorageError if a file cannot be read.
         """
         schema = self.feature_schema
         taught = schema.select(features=self.foundation.features, tasks=self.foundation.tasks)
@@ -70,12 +70,12 @@ class RunConfig(Config):
             own = schema.select(features=model.features, tasks=model.tasks)
             if not own.feature_names(["item"]):
                 raise ConfigError(f"vertical model {model.name!r} has no feature of net `item`: it could rank nothing")
-            served, settings = own.widen(model.model.dim_factor), self.bundle.without_latency().of_model(model.name)
+            served, settings = own.widen(model.model.dim_factor), self.bundle.of_model(model.name)
             if settings.table_statistics and is_counted:
                 statistics = Counted.read(settings.table_statistics).statistics
             else:
                 statistics = statistics_of_schema(served, candidates_mean=settings.candidates_mean)
-            plan_bundle(settings, served, statistics)
+            check_bundle(settings, served, statistics)
             untaught = set(own.tasks()) - set(taught.tasks())
             if untaught:
                 raise ConfigError(

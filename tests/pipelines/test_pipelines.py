@@ -1,12 +1,16 @@
 """What pipelines are made of."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from exfm.artifact.manifest import json_bytes
+from exfm.artifact.plan import ShardPlan, TableSlice
 from exfm.environment import COMPUTE_ENVIRONMENT
 from exfm.errors import ConfigError, DataError, PlanError, SchemaError, ServingError, StorageError
 from exfm.events.schemas import MOVIELENS
@@ -307,6 +311,41 @@ def test_a_plan_that_a_bundle_is_to_take_starts_at_the_file_and_is_checked_befor
     assert config.bundle.plan == str(tmp_path / "plans/{model}.json")
     assert config.bundle.costs == "s3://bucket/costs.yaml"
     with pytest.raises(StorageError, match=r"plans/one\.json"):
+        config.check()
+
+
+@pytest.mark.parametrize("strategy", ["capacity-balanced", "auto"])
+def test_checking_a_run_plans_no_model(tmp_path: Path, strategy: str) -> None:
+    sharding = f"bundle: {{sharding: {{strategy: {strategy}, demand: {{requests_per_s: 1000, p99_ms: 50}}}}}}\n"
+    run = write_run(tmp_path, RUN + sharding)
+    code = f"""
+import sys
+from pathlib import Path
+from exfm_components.run_config import read_run_config
+read_run_config(Path({str(run)!r})).check()
+rooms = ["planner", "perf_model", "simulation", "proposer.strategies", "partitioner.packing"]
+print([room for room in rooms if "exfm.planning." + room in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_previous_plan_of_another_model_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    old = ShardPlan(
+        strategy="one-shard", num_shards=1, replicas=(1,),
+        slices=(
+            TableSlice(
+                table="other", shard=0, encoding="fp32", first_row=0, num_rows=4, first_key="0x" + "0" * 16,
+                last_key="0x" + "f" * 16,
+                offset_bytes=0, size_bytes=64,
+            ),
+        ),
+    )  # fmt: skip
+    (tmp_path / "old.json").write_bytes(json_bytes(old.to_dict()))
+    config = read_run_config(write_run(tmp_path, RUN + "bundle: {previous_plan: old.json}\n"))
+    with pytest.raises(
+        PlanError, match="the old plan has 1 tables, and none of the schema's 5: it is for another model"
+    ):
         config.check()
 
 

@@ -43,11 +43,6 @@ class BundleConfig(Config):
             )
         return self
 
-    def without_latency(self) -> Self:
-        """Return the settings with any latency allowed: whether a plan keeps one takes statistics, and some time."""
-        demand = self.sharding.demand.model_copy(update={"p99_ms": 0.0})
-        return self.model_copy(update={"sharding": self.sharding.model_copy(update={"demand": demand})})
-
     def of_model(self, name: str) -> Self:
         """Return the settings of one model, with its name in their paths."""
         return self.model_copy(update={place: getattr(self, place).replace(MODEL, name) for place in PLACES})
