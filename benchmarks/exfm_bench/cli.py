@@ -38,8 +38,8 @@ def planner(
     """Time plans of 1,000 tables on 128 shards, and print how near the best they are; some minutes."""
     from rich.console import Console
 
-    from exfm_bench.planner import bench_planner
     from exfm.planning.cost_model.costs import DEFAULT_COSTS
+    from exfm_bench.planner import bench_planner
 
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
@@ -59,8 +59,8 @@ def simulator(
     from rich.console import Console
 
     from exfm.artifact.manifest import write_json
-    from exfm_bench.simulator import bench_simulator
     from exfm.planning.cost_model.costs import DEFAULT_COSTS
+    from exfm_bench.simulator import bench_simulator
 
     if out:
         writable(out)

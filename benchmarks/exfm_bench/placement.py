@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from statistics import median
 
 from exfm.planning.config import Demand, Strategy
-from exfm_bench.large_models import Workload, drm1_like, drm2_like, drm3_like, heavy_tailed
-from exfm_bench.torchrec_plans import TorchRecPlan, plan_by_torchrec
 from exfm.planning.cost_model.costs import CostModel
 from exfm.planning.enumerator import Parts, pieces_within
 from exfm.planning.partitioner.bounds import Bound
 from exfm.planning.planner import make_plan
 from exfm.planning.proposer.strategies import STRATEGIES
+from exfm_bench.large_models import Workload, drm1_like, drm2_like, drm3_like, heavy_tailed
+from exfm_bench.torchrec_plans import TorchRecPlan, plan_by_torchrec
 
 REPEATS = 3
 """Times that each plan is made; the median time counts."""

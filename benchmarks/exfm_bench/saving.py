@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass
 
 from exfm.planning.config import Demand
-from exfm_bench.large_models import Workload
 from exfm.planning.cost_model.costs import CostModel
 from exfm.planning.perf_model.candidates import CandidatePlan, candidate_of
 from exfm.planning.perf_model.forecast import forecast
@@ -13,6 +12,7 @@ from exfm.planning.planner import make_plan
 from exfm.planning.proposer.strategies import STRATEGIES
 from exfm.planning.reporting.comparison import compare
 from exfm.planning.topology import Fleet
+from exfm_bench.large_models import Workload
 
 NODE_GIB = 256.0
 """Memory of a shard: it holds the whole of each model."""

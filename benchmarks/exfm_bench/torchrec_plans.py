@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exfm_bench.large_models import ENCODING, Workload
 from exfm.planning.cost_model.costs import CostModel
 from exfm.planning.enumerator import Parts
 from exfm.planning.partitioner.bounds import bottleneck_bound
 from exfm.planning.partitioner.packing import pack
+from exfm_bench.large_models import ENCODING, Workload
 
 Floats = npt.NDArray[np.float64]
 

@@ -5,13 +5,13 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from exfm.planning.cost_model.costs import DEFAULT_COSTS
+from exfm.planning.proposer.strategies import STRATEGIES
 from exfm_bench import planner as bench
 from exfm_bench.large_models import drm3_like, heavy_tailed
 from exfm_bench.placement import load_full, placed
 from exfm_bench.saving import saved
 from exfm_bench.torchrec_plans import plan_by_torchrec
-from exfm.planning.cost_model.costs import DEFAULT_COSTS
-from exfm.planning.proposer.strategies import STRATEGIES
 
 
 @pytest.fixture(scope="module")

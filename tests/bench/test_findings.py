@@ -5,9 +5,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from exfm.planning.cost_model.costs import DEFAULT_COSTS
 from exfm_bench import planner as bench
 from exfm_bench.findings import Findings, findings_of, gain_of
-from exfm.planning.cost_model.costs import DEFAULT_COSTS
 
 pytestmark = pytest.mark.slow
 

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from exfm.planning.planner import PLACINGS, check_statistics
-from exfm.planning.pricing.costs import DEFAULT_COSTS
+from exfm.planning.cost_model.costs import DEFAULT_COSTS
+from exfm.planning.proposer.strategies import STRATEGIES
+from exfm.planning.statistics import check_statistics
 from exfm_bench.large_models import (
     ZIPF,
     Workload,
@@ -19,9 +20,6 @@ from exfm_bench.large_models import (
     zipf_mass,
 )
 from exfm_bench.placement import load_full
-from exfm.planning.cost_model.costs import DEFAULT_COSTS
-from exfm.planning.proposer.strategies import STRATEGIES
-from exfm.planning.statistics import check_statistics
 
 
 @pytest.mark.parametrize(

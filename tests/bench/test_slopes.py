@@ -2,8 +2,8 @@
 
 import pytest
 
-from exfm_bench.slopes import SCENARIOS, measure_slopes
 from exfm.planning.cost_model.costs import DEFAULT_COSTS
+from exfm_bench.slopes import SCENARIOS, measure_slopes
 
 
 @pytest.mark.slow

@@ -249,7 +249,9 @@ def test_logs_of_other_models_are_not_read_together_though_their_features_are_al
 def test_logs_of_other_sampling_rates_are_not_read_together(schema: Schema, tmp_path: Path) -> None:
     for seed, (start, rate) in enumerate([("a", 1.0), ("b", 0.01)]):
         write_log(tmp_path / start, schema, [random_requests(schema, 1, seed=seed)], sampling_rate=rate)
-    problem = r"/b/.* has a `log_sampling_rate` of 0.01, .*/a/.* of 1, .*; count them separately, or log at one rate"
+    problem = (
+        r"/b/.* has a `request_log.sampling_rate` of 0.01, .*/a/.* of 1, .*; count them separately, or log at one rate"
+    )
     with pytest.raises(DataError, match=problem):
         LoggedRequests.find(tmp_path, schema)
     assert LoggedRequests.find(tmp_path / "b", schema).num_requests == 1

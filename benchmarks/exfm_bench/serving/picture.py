@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from exfm.planning.reporting.drawing import SETTINGS
 from exfm.report.breakdown.picture import legend_of, stack
 from exfm_bench.serving.blocks import STATISTICS, Series, Statistic
 from exfm_bench.serving.findings import Findings
@@ -18,7 +19,6 @@ from exfm_bench.serving.peers import PeersFound
 from exfm_bench.serving.sweep import SweepFound
 from exfm_bench.serving.tables import TITLES, layers_of, scenario_text
 from exfm_bench.serving.targets import TARGETS
-from exfm.planning.reporting.drawing import SETTINGS
 
 SHARDED, SAME, TARGET, PEER = "#0072b2", "#999999", "#d55e00", "#cc79a7"
 """Of Okabe and Ito's palette: people with any colour vision can tell these apart."""

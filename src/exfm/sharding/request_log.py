@@ -122,8 +122,8 @@ def _files(place: Path) -> tuple[Path, ...]:
         )
     if not files:
         raise StorageError(
-            f"{place}: 0 Parquet files, expected at least one; let a ranker log requests (`request_log.folder`) and finish a "
-            "file (`request_log.file_s`)"
+            f"{place}: 0 Parquet files, expected at least one; let a ranker log requests (`request_log.folder`) and "
+            "finish a file (`request_log.file_s`)"
         )
     return files
 
@@ -227,8 +227,8 @@ def _check_adds_up(file_of: Mapping[tuple[str, float], Path]) -> None:
                 "own folder"
             )
         raise DataError(
-            f"{other} has a `request_log.sampling_rate` of {other_rate:g}, {file} of {rate:g}, so their requests do not have "
-            "equal weight; count them separately, or log at one rate"
+            f"{other} has a `request_log.sampling_rate` of {other_rate:g}, {file} of {rate:g}, so their requests "
+            "do not have equal weight; count them separately, or log at one rate"
         )
 
 

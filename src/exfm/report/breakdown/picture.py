@@ -10,8 +10,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from exfm.report.breakdown.layers import Group, LayerTimes
 from exfm.planning.reporting.drawing import SETTINGS, kind_of_drawing
+from exfm.report.breakdown.layers import Group, LayerTimes
 
 # Okabe and Ito's palette: people with any colour vision can tell these apart.
 COLOURS = {

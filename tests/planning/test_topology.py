@@ -1,4 +1,4 @@
-"""How many servers a load wants."""
+"""The number of servers for a load."""
 
 import numpy as np
 from hypothesis import example, given
