@@ -137,8 +137,8 @@ def test_a_missing_bundle_or_query_is_named(
         ("shard: {sums: fp12}", "shard.sums: Input should be 'fp32' or 'fp16'"),
         ("shard: {sums: rows}", "shard.sums: rows no longer travel; set fp32 or fp16"),
         ("ranker: {transport: grpc}", "ranker: transport is no longer a setting: rankers reach shards by streams"),
-        ("- shard", "Input should be"),
-        ("", "Input should be"),
+        ("- shard", "(top level): expected settings, each as `key: value` (found ['shard'])"),
+        ("", "(top level): expected settings, each as `key: value` (found None)"),
         (None, "cannot be read (No such file or directory)"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field
 
 import exfm
-from exfm.config import Config, read_yaml
+from exfm.config import Config, like, read_yaml
 from exfm.errors import ConfigError
 
 
@@ -81,6 +81,30 @@ def test_every_setting_that_is_gone_is_refused_by_name_with_what_to_do(
         config.parse({key: 1}, source="a test")
 
 
+class Menu(Config):
+    dishes: Annotated[tuple[Oven, ...], Field(min_length=1)]
+    number: Annotated[str, like("[A-Z][0-9]+", "a capital letter, then digits")] = "A1"
+
+
+@pytest.mark.parametrize(
+    ("menu", "message"),
+    [
+        ({"dishes": []}, "menu: dishes: expected at least 1 of them (found [])"),
+        ({"dishes": [{"name": 3}]}, "menu: dishes.0.name: Input should be a valid string (found 3)"),
+        ({"dishes": ["soup"]}, "menu: dishes.0: expected settings, each as `key: value` (found 'soup')"),
+        ({"dishes": "soup"}, "menu: dishes: expected a list, such as [a, b] (found 'soup')"),
+        (
+            {"dishes": [{"name": "soup"}], "number": "A1b"},
+            "menu: number: expected a capital letter, then digits (found 'A1b')",
+        ),
+    ],
+)
+def test_a_mistake_is_told_once_and_in_words(menu: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Menu.parse(menu, source="menu")
+    assert str(raised.value) == message
+
+
 @pytest.mark.parametrize("value", [3, 3.0])
 def test_an_integral_float_is_an_integer(value: float) -> None:
     oven = Oven.parse({"name": "a", "num_trays": value}, source="a pipeline's struct")
@@ -100,7 +124,9 @@ def test_a_number_that_is_not_finite_is_refused(value: float) -> None:
 
 
 def test_something_that_is_no_mapping_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"x: \(top level\): Input should be a valid dictionary.*\(found \[1, 2\]\)"):
+    with pytest.raises(
+        ConfigError, match=r"x: \(top level\): expected settings, each as `key: value` \(found \[1, 2\]\)"
+    ):
         Oven.parse([1, 2], source="x")
 
 
@@ -127,13 +153,25 @@ def test_a_missing_file_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"a: [1, 2", b"a: b: c", b"\xff\xfe\xff", b"a: 2020-13-45", b"a: \x00", b"- a\nb: c"]
+    ("content", "message"),
+    [
+        (b"a: [1, 2", "line 1, column 9: expected ',' or ']', but got '<stream end>'; correct it there or just before"),
+        (b"a: b: c", "line 1, column 5: mapping values are not allowed here; correct it there or just before"),
+        (b"- a\nb: c", "line 2, column 1: expected <block end>, but found '?'; correct it there or just before"),
+        (b"\xff\xfe\xff", "byte 0 is no UTF-8; save it as UTF-8 text"),
+        (b"a: 2020-13-45", "month must be in 1..12; correct it, or put the value in quotes"),
+        (b"a: \x00", "unacceptable character #x0000: special characters are not allowed; correct it, or put the value"),
+    ],
 )
-def test_a_file_that_is_not_yaml_is_named(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_yaml_is_named_in_one_line_with_the_place(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"a\.yaml: not YAML: "):
+    with pytest.raises(ConfigError) as raised:
         read_yaml(path)
+    assert str(raised.value).startswith(f"{path}: not YAML: {message}")
+    assert "\n" not in str(raised.value)
 
 
 def test_yaml_cannot_make_python_objects(tmp_path: Path) -> None:

@@ -2,9 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import StringConstraints
-
-from exfm.config import Config
+from exfm.config import Config, like
 from exfm.deploy.config import DeployConfig
 from exfm.registry.promotion import PromotionRule
 
@@ -14,5 +12,7 @@ class DeploymentConfig(Config):
 
     settings: DeployConfig = DeployConfig()
     promotion: PromotionRule = PromotionRule()
-    served_root: Annotated[str, StringConstraints(pattern=r"^$|^(pvc|s3)://[^/]+(/.*)?$")] = ""
+    served_root: Annotated[
+        str, like("((pvc|s3)://[^/]+(/.*)?)?", "pvc://CLAIM/PATH, s3://BUCKET/PREFIX, or nothing")
+    ] = ""
     """URL of the run's root for serving pods, where the root is a folder: pvc://CLAIM/PATH. Empty: the root itself."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from exfm.artifact.storage import is_local, resolve_path
-from exfm.config import Config, read_yaml
+from exfm.config import Config, like, read_yaml
 from exfm.distill.config import VerticalConfig
-from exfm.errors import ConfigError
+from exfm.errors import ConfigError, SchemaError
 from exfm.events.sources import Source, places_of, resolve
 from exfm.foundation.config import FoundationConfig
 from exfm.planning.counted import Counted
@@ -26,7 +26,10 @@ from exfm_components.platform import PlatformConfig
 class RunConfig(Config):
     """A run: its data, its models, and where its outputs go. Relative paths start at the file's own folder."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z][-a-z0-9]{0,39}$")]
+    name: Annotated[
+        str,
+        like("[a-z][-a-z0-9]{0,39}", "a lower-case letter, then such, digits and dashes; at most 40 in all"),
+    ]
     """Name in titles: lower-case letters, digits and dashes, 40 at most."""
     root: str
     """Where outputs go: a folder, or s3://bucket/prefix."""
@@ -65,9 +68,9 @@ class RunConfig(Config):
         another model; StorageError if a file cannot be read.
         """
         schema = self.feature_schema
-        taught = schema.select(features=self.foundation.features, tasks=self.foundation.tasks)
+        taught = _part(schema, self.foundation, f"foundation model {self.foundation.name!r}")
         for model in self.vertical_models:
-            own = schema.select(features=model.features, tasks=model.tasks)
+            own = _part(schema, model, f"vertical model {model.name!r}")
             if not own.feature_names(["item"]):
                 raise ConfigError(f"vertical model {model.name!r} has no feature of net `item`: it could rank nothing")
             served, settings = own.widen(model.model.dim_factor), self.bundle.of_model(model.name)
@@ -108,6 +111,13 @@ class RunConfig(Config):
             names = ", ".join(model.name for model in self.vertical_models)
             raise ConfigError(f"no vertical model {name!r} in the run; there are {names}")
         return found[0]
+
+
+def _part(schema: Schema, model: FoundationConfig | VerticalConfig, name: str) -> Schema:
+    try:
+        return schema.select(features=model.features, tasks=model.tasks)
+    except SchemaError as error:
+        raise SchemaError(f"{name}: {error}") from error
 
 
 def read_run_config(path: Path, *, root: str = "") -> RunConfig:

@@ -45,6 +45,7 @@ def ingest(run: dict, root: str, log: dsl.Output[dsl.Dataset]) -> dict:
             schema=config.feature_schema,
             window_length=config.window_length,
             out=layout.events(root),
+            domains={model.name: model.domains for model in config.vertical_models},
         )
         ref = ref_to(layout.events(root))
         write_ref(ref, log, windows=len(manifest.windows), impressions=manifest.num_impressions)

@@ -1,11 +1,13 @@
 """The base of every value that comes from outside, and the one way to read it from a file."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from exfm.errors import ConfigError
 
@@ -57,15 +59,52 @@ class Config(BaseModel):
         return self.model_dump(mode="json")
 
 
+def like(pattern: str, meaning: str) -> AfterValidator:
+    """Return what refuses a text that a pattern does not match as a whole, and says so by the pattern's meaning."""
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(f"expected {meaning} (found {text!r:.80})")
+        return text
+
+    return AfterValidator(check)
+
+
 def describe(error: ValidationError, *, source: str) -> str:
     """Return one line a mistake: its place, what was wrong and what was found."""
-    lines = []
+    lines, places = [], [item["loc"] for item in error.errors()]
     for item in error.errors():
+        depth = len(item["loc"])
+        if item["type"] == "too_short" and any(len(at) > depth and at[:depth] == item["loc"] for at in places):
+            continue  # it has items, but pydantic counts those alone that are right
         place = ".".join(str(part) for part in item["loc"]) or "(top level)"
-        message = item["msg"].removeprefix("Value error, ")
         found = "" if item["type"] in {"missing", "value_error"} else f" (found {item['input']!r:.80})"
-        lines.append(f"{place}: {message}{found}")
+        lines.append(f"{place}: {_expected(item)}{found}")
     return f"{source}: " + "; ".join(lines)
+
+
+def _expected(item: ErrorDetails) -> str:
+    """Return what a mistake's place wants: in pydantic's words, but for those about its own types."""
+    context = item.get("ctx", {})
+    key = str(context.get("discriminator", "")).strip("'")
+    match item["type"]:
+        case "model_type" | "model_attributes_type" | "dict_type" | "mapping_type":
+            return "expected settings, each as `key: value`"
+        case "tuple_type" | "list_type":
+            return "expected a list, such as [a, b]"
+        case "too_short":
+            return f"expected at least {context['min_length']} of them"
+        case "string_too_short":
+            return f"expected at least {context['min_length']} character(s)"
+        case "union_tag_not_found":
+            return f"{key} is missing, which says what this is"
+        case "union_tag_invalid":
+            return f"{key} is '{context['tag']}', expected {context['expected_tags']}"
+        case "string_pattern_mismatch":  # of what exfm writes itself; what people write is checked by `like`
+            return "this has not the form in which exfm writes it"
+        case _:
+            return item["msg"].removeprefix("Value error, ")
 
 
 def read_yaml(path: Path) -> Any:
@@ -86,5 +125,12 @@ def parse_yaml(content: bytes, *, source: str) -> Any:
     """
     try:
         return yaml.safe_load(content.decode())
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2020-13-45
-        raise ConfigError(f"{source}: not YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source}: not YAML: byte {error.start} is no UTF-8; save it as UTF-8 text") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{source}: not YAML: {where}{error.problem}; correct it there or just before") from error
+    except (yaml.YAMLError, ValueError) as error:  # a control character, or a date such as 2020-13-45
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{source}: not YAML: {reason}; correct it, or put the value in quotes") from error

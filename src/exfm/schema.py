@@ -11,12 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from exfm.config import Config, read_yaml
+from exfm.config import Config, like, read_yaml
 from exfm.errors import ConfigError, SchemaError
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$")]
+Name = Annotated[
+    str, like(r"[A-Za-z][A-Za-z0-9_]{0,62}", "a letter, then letters, digits and underscores; at most 63 in all")
+]
 """Of a feature, a table or a label: letters, digits and underscores, because inputs and outputs are named by it."""
 
 Net = Literal["user", "item"]

@@ -1,3 +1,4 @@
+import re
 import tempfile
 from pathlib import Path
 
@@ -175,11 +176,25 @@ def test_a_number_out_of_bounds_is_refused(tmp_path: Path, column: str, wrong: f
         ("domain", pl.Categorical, "column 'domain' is Categorical, expected String"),
         ("weight", pl.String, "column 'weight' is String, expected a number"),
         ("age", pl.String, "column 'age' is"),
-        ("item", pl.String, "column 'item' holds"),
+        ("item", pl.String, "impressions: column 'item' has ids of type string, expected int64; convert them"),
     ],
 )
 def test_a_column_of_another_type_is_refused(tmp_path: Path, column: str, dtype: pl.DataType, found: str) -> None:
     assert found in refusal(tmp_path, impressions=IMPRESSIONS.with_columns(pl.col(column).cast(dtype)))
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("id", "column 'id' is null in every row, expected Int64 or String; fill it"),
+        ("domain", "column 'domain' is null in every row, expected String; fill it"),
+        ("age", "column 'age' has no value in any row, and so no type; write it as a number, or leave the feature out"),
+        ("item", "column 'item' has no value in any row, and so no type; write it as int64, or leave the feature out"),
+    ],
+)
+def test_a_column_without_any_value_is_refused(tmp_path: Path, column: str, message: str) -> None:
+    empty = IMPRESSIONS.with_columns(pl.lit(None).alias(column))
+    assert refusal(tmp_path, impressions=empty).startswith(f"impressions: {message}")
 
 
 def test_a_repeated_impression_key_is_refused(tmp_path: Path) -> None:
@@ -198,7 +213,7 @@ def test_feedback_before_its_impression_is_refused(tmp_path: Path) -> None:
 
 def test_feedback_with_another_key_type_is_refused(tmp_path: Path) -> None:
     message = refusal(tmp_path, feedback=FEEDBACK.with_columns(pl.col("id").cast(pl.String)))
-    assert message == "feedback: column 'id' is String, expected Int64; convert it"
+    assert message == "feedback: column 'id' is String, expected Int64 as in impressions; convert it"
 
 
 @pytest.mark.parametrize("column", ["id", "time_s", "kind"])
@@ -245,11 +260,69 @@ def test_parquet_files_of_ones_own_become_a_log(tmp_path: Path) -> None:
     assert log.feedback.equals(FEEDBACK)
 
 
-@pytest.mark.parametrize("files", ["none/impressions.parquet", "none-*.parquet", "text.parquet"])
-def test_files_that_are_not_there_or_not_parquet_are_named(tmp_path: Path, files: str) -> None:
-    (tmp_path / "text.parquet").write_text("not Parquet")
-    with pytest.raises(DataError, match=f"impressions: {tmp_path}/{files} cannot be read".replace("*", r"\*")):
+@pytest.mark.parametrize("files", ["none/impressions.parquet", "none-*.parquet", "empty", "none"])
+def test_files_that_are_not_there_are_named(tmp_path: Path, files: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StorageError, match=re.escape(f"{tmp_path}/{files}: no file is there; name a file, a folder")):
         load(LogSource(impressions=f"{tmp_path}/{files}", feedback=f"{tmp_path}/{files}"), schema=SCHEMA)
+
+
+def refused_files(folder: Path, **files: pl.DataFrame | bytes) -> str:
+    """Return why a folder's impressions are refused, all of which the log has, without the folder's name."""
+    (folder / "log").mkdir()
+    for name, content in files.items():
+        path = folder / "log" / f"{name}.parquet"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            content.write_parquet(path)
+    FEEDBACK.write_parquet(folder / "feedback.parquet")
+    with pytest.raises(DataError) as caught:
+        load(LogSource(impressions=f"{folder}/log", feedback=f"{folder}/feedback.parquet"), schema=SCHEMA)
+    return str(caught.value).replace(f"{folder}/log/", "")
+
+
+@pytest.mark.parametrize("content", [b"not Parquet, but long enough to be some", b"PAR1"])
+@pytest.mark.parametrize("name", ["a", "c"])
+def test_a_file_that_is_not_parquet_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    assert refused_files(tmp_path, b=IMPRESSIONS, **{name: content}) == (
+        f"impressions: {name}.parquet is damaged, or no Parquet file; write it again, or name the Parquet files alone, "
+        "such as FOLDER/*.parquet"
+    )
+
+
+def test_another_file_among_parquet_files_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "notes.txt").write_text("not Parquet")
+    IMPRESSIONS.write_parquet(tmp_path / "log" / "a.parquet")
+    with pytest.raises(DataError, match=r"^impressions: .*/log/notes\.txt is damaged, or no Parquet file;"):
+        load(LogSource(impressions=f"{tmp_path}/log", feedback=f"{tmp_path}/log"), schema=SCHEMA)
+
+
+def test_files_that_do_not_agree_on_a_columns_type_are_named(tmp_path: Path) -> None:
+    text = IMPRESSIONS.with_columns(pl.col("age").cast(pl.String))
+    assert refused_files(tmp_path, a=IMPRESSIONS, b=text, c=IMPRESSIONS) == (
+        "impressions: column 'age' is Float64 in a.parquet, but String in b.parquet; write it as one type to all files"
+    )
+
+
+@pytest.mark.parametrize("lacking", ["a", "b"])
+def test_files_of_which_one_lacks_a_column_are_named(tmp_path: Path, lacking: str) -> None:
+    having = "b" if lacking == "a" else "a"
+    assert refused_files(tmp_path, **{lacking: IMPRESSIONS.drop("age"), having: IMPRESSIONS}) == (
+        f"impressions: {having}.parquet has a column 'age', {lacking}.parquet has none; write it to all files"
+    )
+
+
+def test_a_damaged_page_is_told_with_its_files(tmp_path: Path) -> None:
+    many = impressions_at(list(range(1000, 9000)))
+    many.write_parquet(tmp_path / "whole.parquet")
+    content = bytearray((tmp_path / "whole.parquet").read_bytes())
+    content[4:2000] = bytes(1996)
+    message = refused_files(tmp_path, a=bytes(content))
+    assert message.startswith(f"impressions: {tmp_path}/log cannot be read (")
+    assert message.endswith("; write the files again")
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("extra", [0, 1])
@@ -267,7 +340,8 @@ def test_values_that_only_later_feedback_files_have_are_not_left_out_unseen(tmp_
     FEEDBACK.head(1).drop("value").write_parquet(tmp_path / "feedback-0.parquet")
     FEEDBACK.tail(1).write_parquet(tmp_path / "feedback-1.parquet")
     source = LogSource(impressions=f"{tmp_path}/impressions.parquet", feedback=f"{tmp_path}/feedback-*.parquet")
-    with pytest.raises(DataError, match=r"feedback: .*feedback-\*\.parquet cannot be read"):
+    message = r"feedback: .*feedback-1\.parquet has a column 'value', .*feedback-0\.parquet has none; write it to all"
+    with pytest.raises(DataError, match=message):
         load(source, schema=SCHEMA)
 
 
@@ -275,7 +349,7 @@ def test_a_missing_column_of_ones_own_files_is_named_with_those_that_are_there(t
     IMPRESSIONS.rename({"age": "years"}).write_parquet(tmp_path / "impressions.parquet")
     FEEDBACK.write_parquet(tmp_path / "feedback.parquet")
     source = LogSource(impressions=f"{tmp_path}/impressions.parquet", feedback=f"{tmp_path}/feedback.parquet")
-    with pytest.raises(DataError, match=r"impressions: column 'age' is missing; the columns are .*years"):
+    with pytest.raises(DataError, match=r"impressions in .*/impressions\.parquet: column 'age' is missing; .*"):
         ingest(source, schema=SCHEMA, window_length=10, out=str(tmp_path / "events"))
 
 
@@ -309,3 +383,28 @@ def test_a_features_value_that_training_would_refuse_is_named_with_its_impressio
     assert message.startswith(
         "impressions: the one with id 77, read alone: feature 'age': row 0 is missing; give a number"
     )
+
+
+def test_a_domain_that_no_impression_has_is_refused_with_those_there_are_and_nothing_is_left(tmp_path: Path) -> None:
+    IMPRESSIONS.with_columns(pl.Series("domain", ["feed", "search", "feed"])).write_parquet(tmp_path / "shown.parquet")
+    FEEDBACK.write_parquet(tmp_path / "feedback.parquet")
+    source = LogSource(impressions=f"{tmp_path}/shown.parquet", feedback=f"{tmp_path}/feedback.parquet")
+    out = str(tmp_path / "events")
+    with pytest.raises(ConfigError) as caught:
+        ingest(source, schema=SCHEMA, window_length=10, out=out, domains={"one": ["feed", "serch"], "two": ["video"]})
+    assert str(caught.value) == (
+        "vertical model 'one': no impression is of domain 'serch'; vertical model 'two': no impression is of domain "
+        "'video'; the log's domains are feed, search: correct `domains` of the vertical model"
+    )
+    assert not (tmp_path / "events").exists()
+    domains = {"one": ["feed", "search"], "two": ["search"], "all": []}
+    assert ingest(source, schema=SCHEMA, window_length=10, out=out, domains=domains).num_impressions == 3
+
+
+def test_of_many_domains_a_message_names_some(tmp_path: Path) -> None:
+    many = impressions_at(list(range(1000, 1100))).with_columns(pl.col("id").cast(pl.String).alias("domain"))
+    many.write_parquet(tmp_path / "shown.parquet")
+    FEEDBACK.write_parquet(tmp_path / "feedback.parquet")
+    source = LogSource(impressions=f"{tmp_path}/shown.parquet", feedback=f"{tmp_path}/feedback.parquet")
+    with pytest.raises(ConfigError, match=r"the log's domains are 0, 1, 10, .* and 80 more: correct `domains`"):
+        ingest(source, schema=SCHEMA, window_length=10, out=str(tmp_path / "events"), domains={"one": ["feed"]})

@@ -100,7 +100,7 @@ def test_an_event_logs_rules_accept_the_rows() -> None:
     labels = [{"name": "click", "feedback": "click", "attribution_window": 10, "truth": "planted"}]
     schema = changed(labels=labels, weight="weight", negative_sampling_rate="rate")
     rows = rows_of(answer_to(TWO_USERS, "r-0"), answer_to(TWO_USERS, "r-1"), schema=schema)
-    checked = checked_impressions(rows, log_schema(schema))
+    checked = checked_impressions(rows, log_schema(schema), of="impressions")
     assert checked["domain"].to_list() == ["shop"] * 6
     assert checked["weight"].to_list() == checked["rate"].to_list() == [1.0] * 6
     assert "score.click" not in checked.columns
@@ -110,7 +110,7 @@ def test_a_domain_that_is_a_feature_is_the_requests_own_where_it_is_told() -> No
     schema = changed(domain="city")
     request = TWO_USERS | {"city": ("BYTES", [b"Ulm"]), "city.lengths": ("INT32", [1, 0])}
     rows = rows_of(answer_to(request, "r", schema=schema), schema=schema)
-    assert checked_impressions(rows, schema)["city"].to_list() == ["Ulm", "Ulm", "shop"]
+    assert checked_impressions(rows, schema, of="impressions")["city"].to_list() == ["Ulm", "Ulm", "shop"]
 
 
 def test_an_id_that_is_no_text_is_written_with_a_mark_in_the_place_of_what_is_not() -> None:

@@ -250,8 +250,12 @@ def test_the_demos_foundation_model_has_ten_times_a_vertical_models_parameters()
     [
         ("window_length: 100", "window_length: 0", "window_length: Input should be greater than or equal to 1"),
         ("name: test", "nam: test", "nam: Extra inputs are not permitted"),
-        ("kind: movielens", "kind: netflix", "source: Input tag 'netflix' found using 'kind'"),
-        ("  - {name: one}", "  - {name: One}", "vertical_models.0.name: String should match pattern"),
+        ("kind: movielens", "kind: netflix", "source: kind is 'netflix', expected 'movielens', 'synthetic', 'log'"),
+        (
+            "  - {name: one}",
+            "  - {name: One}",
+            "vertical_models.0.name: expected a lower-case letter, then such, digits and dashes, no dash",
+        ),
         ("  - {name: one}", "  - {name: one}\n  - {name: one}", "vertical model one is named more than once"),
     ],
 )
@@ -264,7 +268,7 @@ def test_a_wrong_key_of_a_run_is_named(tmp_path: Path, line: str, changed: str, 
 
 def test_a_model_that_asks_for_an_unknown_feature_is_refused_before_anything_runs(tmp_path: Path) -> None:
     config = read_run_config(write_run(tmp_path, RUN.replace("{name: one}", "{name: one, features: [shoe_size]}")))
-    with pytest.raises(SchemaError, match="unknown feature 'shoe_size'; the schema has age, release_year"):
+    with pytest.raises(SchemaError, match="'one': unknown feature 'shoe_size'; the schema has age, release_year"):
         config.check()
 
 

@@ -213,7 +213,7 @@ def test_a_log_without_a_column_is_refused(change: pl.Expr, message: str, schema
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (pl.col("item_id").cast(pl.String), "column 'item_id' holds large_string; its id type is int64"),
+        (pl.col("item_id").cast(pl.String), "column 'item_id' has ids of type string, expected int64"),
         (pl.col("genres").list.first(), "column 'genres' is large_string; a bag feature wants a list of ids a row"),
         (
             pl.int_range(pl.len()).alias("impression_id"),

@@ -24,18 +24,22 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import StringConstraints
-
 from exfm.artifact.digests import FileDigest, Sha256, digest_of_json, digests_of_folder, verify_folder
 from exfm.artifact.fallback_rows import FALLBACK_FILE
 from exfm.artifact.manifest import json_bytes, read_json, write_json
 from exfm.artifact.plan import ShardPlan
 from exfm.artifact.storage import MANIFEST, Ref, exists, is_local, join, read_file, write_file
-from exfm.config import Config
+from exfm.config import Config, like
 from exfm.errors import BundleError, ConfigError, PlanError, StorageError
 from exfm.schema import Schema, WrittenSchema
 
-ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]{0,28}[a-z0-9])?$")]
+ModelName = Annotated[
+    str,
+    like(
+        "[a-z]([-a-z0-9]{0,28}[a-z0-9])?",
+        "a lower-case letter, then such, digits and dashes, no dash at the end; at most 30 in all",
+    ),
+]
 """A DNS label of at most 30 characters that starts with a letter: Kubernetes objects are named by it."""
 
 DENSE_FILE = "ranker/dense.safetensors"

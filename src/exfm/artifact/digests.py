@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
-from exfm.config import Config
+from exfm.config import Config, like
 from exfm.errors import StorageError
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, like("[0-9a-f]{64}", "a SHA-256: 64 digits 0 to 9 and a to f")]
 
 
 class FileDigest(Config):

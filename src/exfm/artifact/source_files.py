@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import fsspec
 
@@ -40,6 +41,20 @@ def _first_file(filesystem: fsspec.AbstractFileSystem, path: str) -> str:
             elif not name.endswith("/"):  # what S3 consoles make of an empty folder
                 return name
     return ""
+
+
+def open_files(uri: str) -> Iterator[tuple[str, BinaryIO]]:
+    """Yield the name and the content of what `locate` finds: a file, those of a glob, or of a folder; no empty ones.
+
+    Raises: StorageError if the store does not answer.
+    """
+    with telling(uri):
+        filesystem, path = filesystem_of(uri)
+        is_glob = any(mark in path for mark in "*?[")
+        found = filesystem.glob(path, detail=True) if is_glob else filesystem.find(path, detail=True)
+        for name in sorted(name for name, about in found.items() if about["size"]):
+            with filesystem.open(name, "rb") as file:
+                yield name if is_local(uri) else filesystem.unstrip_protocol(name), file
 
 
 def names_in(uri: str) -> list[str]:

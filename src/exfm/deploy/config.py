@@ -3,12 +3,18 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
-from exfm.config import Config
+from exfm.config import Config, like
 from exfm.models.config import ShardsConfig
 
-KubernetesName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+KubernetesName = Annotated[
+    str,
+    like(
+        "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?",
+        "lower-case letters, digits and dashes, no dash at either end; at most 63 in all",
+    ),
+]
 """A DNS label."""
 
 

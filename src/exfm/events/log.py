@@ -7,7 +7,7 @@ names/<feature>.parquet                   `id` and `name`: what to show a person
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +40,12 @@ class RawLog:
     """Sentences that a report on these events must repeat."""
     names: Mapping[str, pl.DataFrame]
     """By id feature: columns `id` and `name`."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """By IMPRESSIONS and FEEDBACK: the user's own files that they are from; empty: they are made."""
+
+    def called(self, part: str) -> str:
+        """Return what messages call IMPRESSIONS or FEEDBACK."""
+        return f"{part} in {self.files[part]}" if part in self.files else part
 
 
 class EventLogManifest(Manifest):
@@ -78,8 +84,8 @@ def write_event_log(log: RawLog, *, schema: Schema, window_length: int, folder: 
     """
     if window_length < 1:
         raise ConfigError(f"window_length is {window_length}; give at least 1, in the unit of the event time")
-    impressions = checked_impressions(log.impressions, schema)
-    feedback = checked_feedback(log.feedback, impressions=impressions, schema=schema)
+    impressions = checked_impressions(log.impressions, schema, of=log.called(IMPRESSIONS))
+    feedback = checked_feedback(log.feedback, impressions=impressions, schema=schema, of=log.called(FEEDBACK))
     names = checked_names(log.names, schema)
     key, time = schema.impression_key, schema.event_time.column
     impressions = impressions.sort(time, key, maintain_order=True)

@@ -259,7 +259,9 @@ def _table(path: Path, source: Path | bytes, *, layout: _Layout, is_valid: pl.Ex
             raise_if_empty=False,
         )
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path}: cannot be read as the columns {columns}: {error}") from error
+        raise DataError(
+            f"{path}: cannot be read as the columns {columns}: some line has other fields; copy the file again"
+        ) from error
     given = [pl.col(column).is_not_null() for column in layout.types if column not in layout.nullable]
     is_malformed = rows.select(~pl.all_horizontal(*given, is_valid).fill_null(False)).to_series()
     if is_malformed.any():

@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 import polars as pl
 from pydantic import StringConstraints
 
-from exfm.artifact.source_files import locate
-from exfm.artifact.storage import is_local
+from exfm.artifact.source_files import locate, open_files
 from exfm.config import Config
 from exfm.errors import DataError
-from exfm.events.log import RawLog
+from exfm.events.log import FEEDBACK, IMPRESSIONS, RawLog
 from exfm.events.validation import NAMES_COLUMNS, feedback_columns, impression_columns
 from exfm.schema import Schema
 
@@ -44,6 +43,7 @@ def load_parquet(source: LogSource, *, schema: Schema) -> RawLog:
         feedback=_read(source.feedback, columns=feedback_columns(schema), of="feedback"),
         source=f"Parquet files {source.impressions} and {source.feedback}",
         notes=(),
+        files={IMPRESSIONS: source.impressions, FEEDBACK: source.feedback},
         names={
             feature: _read(file, columns=NAMES_COLUMNS, of=f"names of {feature!r}")
             for feature, file in source.names.items()
@@ -52,15 +52,45 @@ def load_parquet(source: LogSource, *, schema: Schema) -> RawLog:
 
 
 def _read(files: str, *, columns: Sequence[str], of: str) -> pl.DataFrame:
-    if not is_local(files):
-        files = locate(files)  # polars reads columns from S3, but knows a folder by its slash alone
+    """Return those of these columns that the files have.
+
+    Raises: DataError if a file is no Parquet file, or the files do not have the same of these columns; StorageError if
+    no file is there, or a store does not answer.
+    """
+    place = locate(files)  # polars knows a folder on S3 by its slash alone
     try:
-        found = pl.scan_parquet(files).collect_schema().names()  # of the first file
-        if set(columns) <= set(found):
-            rows = pl.scan_parquet(files, extra_columns="ignore")
-            return rows.select(name for name in found if name in columns).collect()
-        return pl.read_parquet(files)  # `write_event_log` says what is missing, and what there is
+        found = pl.scan_parquet(place).collect_schema().names()  # of the first file
+        wanted = [name for name in found if name in columns]
+        if len(wanted) < len(columns):  # what the first file lacks must not be left out of others unseen
+            _require_agreement(place, columns, of=of)
+        return pl.scan_parquet(place, extra_columns="ignore").select(wanted).collect()
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(
-            f"{of}: {files} cannot be read ({error}); name a Parquet file, a folder of them or a glob that matches some"
-        ) from error
+        _require_agreement(place, columns, of=of)
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{of}: {files} cannot be read ({reason}); write the files again") from error
+
+
+def _require_agreement(place: str, columns: Sequence[str], *, of: str) -> None:
+    """Return if all files of a place are Parquet files that have the same of these columns, each as one type."""
+    schemas: dict[str, pl.Schema] = {}
+    for name, file in open_files(place):
+        try:
+            schemas[name] = pl.Schema(pl.read_parquet_schema(file))
+        except pl.exceptions.PolarsError as error:
+            raise DataError(
+                f"{of}: {name} is damaged, or no Parquet file; write it again, or name the Parquet files alone, such "
+                "as FOLDER/*.parquet"
+            ) from error
+    if not schemas:
+        raise DataError(f"{of}: {place} holds empty files alone; name Parquet files")
+    (first, expected), *others = schemas.items()
+    for column in columns:
+        for other, schema in others:
+            if (column in schema) != (column in expected):
+                having, lacking = (first, other) if column in expected else (other, first)
+                raise DataError(f"{of}: {having} has a column {column!r}, {lacking} has none; write it to all files")
+            if schema.get(column) != expected.get(column):
+                raise DataError(
+                    f"{of}: column {column!r} is {expected[column]} in {first}, but {schema[column]} in {other}; write "
+                    "it as one type to all files"
+                )

@@ -39,7 +39,10 @@ def read_parquet(path: Path, *, columns: Sequence[str] = ()) -> pl.DataFrame:
     except FileNotFoundError as error:
         raise StorageError(f"{path} is missing; run the stage that writes it") from error
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise StorageError(f"{path} is not a readable Parquet file: {error}") from error
+        wanted = f" with columns {', '.join(columns)}" if columns else ""
+        raise StorageError(
+            f"{path} is not a readable Parquet file{wanted}; run the stage that writes it again"
+        ) from error
 
 
 def join_rows(rows: pl.DataFrame, other: pl.DataFrame, *, key: str, of: Path, onto: str) -> pl.DataFrame:

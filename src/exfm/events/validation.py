@@ -32,42 +32,47 @@ def feedback_columns(schema: Schema) -> tuple[str, ...]:
     return (schema.impression_key, schema.event_time.column, FEEDBACK_KIND, FEEDBACK_VALUE)
 
 
-def checked_impressions(impressions: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """Return the schema's columns of impressions that keep its rules.
+def checked_impressions(impressions: pl.DataFrame, schema: Schema, *, of: str) -> pl.DataFrame:
+    """Return the schema's columns of impressions that keep its rules; `of` is what messages call them.
 
     Raises: DataError, which names the column, what was found and what was expected.
     """
     key = schema.impression_key
-    rows = _select(impressions, impression_columns(schema), of="impressions")
+    rows = _select(impressions, impression_columns(schema), of=of)
     if rows.is_empty():
-        raise DataError("impressions: there are no rows; a log needs at least one")
-    _require_key(rows, key, of="impressions")
-    _require_time(rows, schema, of="impressions")
-    _require_type(rows, schema.domain, [pl.String()], of="impressions")
-    _require_no_null(rows, schema.domain, of="impressions")
+        raise DataError(f"{of}: there are no rows; a log needs at least one")
+    _require_key(rows, key, of=of)
+    _require_time(rows, schema, of=of)
+    _require_type(rows, schema.domain, [pl.String()], of=of)
+    _require_no_null(rows, schema.domain, of=of)
     if schema.weight:
-        _require_number(rows, schema.weight, ~_is_positive(_float32(schema.weight)), "> 0 and finite, as float32 too")
+        _require_number(
+            rows, schema.weight, ~_is_positive(_float32(schema.weight)), "> 0 and finite, as float32 too", of=of
+        )
     if schema.negative_sampling_rate:
         rate = schema.negative_sampling_rate
         weight = _float32(schema.weight) if schema.weight else pl.lit(1.0, dtype=pl.Float32)
         of_negative = (weight / _float32(rate)).cast(pl.Float32)
         wrong = ~(pl.col(rate).is_between(0, 1, closed="right") & _is_positive(of_negative))
-        _require_number(rows, rate, wrong, "> 0 and <= 1, and weight / rate finite as float32")
+        _require_number(rows, rate, wrong, "> 0 and <= 1, and weight / rate finite as float32", of=of)
     for truth in sorted({label.truth for label in schema.labels} - {""}):
-        _require_number(rows, truth, ~pl.col(truth).is_between(0, 1), "a probability, 0 to 1")
-    raw_columns(rows.clear().to_arrow(), schema)  # of no rows: it checks the types
+        _require_number(rows, truth, ~pl.col(truth).is_between(0, 1), "a probability, 0 to 1", of=of)
+    try:
+        raw_columns(rows.clear().to_arrow(), schema)  # of no rows: it checks the types
+    except DataError as error:
+        raise DataError(f"{of}: {error}") from error
     repeated = rows[key].is_duplicated()
     if repeated.any():
         raise DataError(
-            f"impressions: column {key!r} identifies an impression, but {repeated.sum()} of {rows.height} rows share "
+            f"{of}: column {key!r} identifies an impression, but {repeated.sum()} of {rows.height} rows share "
             f"their key with another (for example {rows.filter(repeated)[key][0]!r}); keep one row of each"
         )
     for start in range(0, rows.height, SLICE_ROWS):
-        _require_features(rows.slice(start, SLICE_ROWS), schema)
+        _require_features(rows.slice(start, SLICE_ROWS), schema, of=of)
     return rows
 
 
-def checked_feedback(feedback: pl.DataFrame, *, impressions: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+def checked_feedback(feedback: pl.DataFrame, *, impressions: pl.DataFrame, schema: Schema, of: str) -> pl.DataFrame:
     """Return feedback that keeps the schema's rules: impression key, event time, kind and value (1.0 where not given).
 
     Feedback whose impression the log lacks is kept: whoever joins the two counts it.
@@ -77,19 +82,19 @@ def checked_feedback(feedback: pl.DataFrame, *, impressions: pl.DataFrame, schem
     key, time = schema.impression_key, schema.event_time.column
     if FEEDBACK_VALUE not in feedback.columns:
         feedback = feedback.with_columns(pl.lit(1.0).alias(FEEDBACK_VALUE))
-    rows = _select(feedback, feedback_columns(schema), of="feedback")
-    _require_type(rows, key, [impressions.schema[key]], of="feedback")
-    _require_no_null(rows, key, of="feedback")
-    _require_time(rows, schema, of="feedback")
-    _require_type(rows, FEEDBACK_KIND, [pl.String()], of="feedback")
-    _require_no_null(rows, FEEDBACK_KIND, of="feedback")
-    _require_number(rows, FEEDBACK_VALUE, ~pl.col(FEEDBACK_VALUE).is_finite(), "finite", of="feedback")
+    rows = _select(feedback, feedback_columns(schema), of=of)
+    _require_type(rows, key, [impressions.schema[key]], of=of, meaning=" as in impressions")
+    _require_no_null(rows, key, of=of)
+    _require_time(rows, schema, of=of)
+    _require_type(rows, FEEDBACK_KIND, [pl.String()], of=of)
+    _require_no_null(rows, FEEDBACK_KIND, of=of)
+    _require_number(rows, FEEDBACK_VALUE, ~pl.col(FEEDBACK_VALUE).is_finite(), "finite", of=of)
     shown = impressions.select(key, pl.col(time).alias("shown"))
     early = rows.join(shown, on=key, how="inner").filter(pl.col(time) < pl.col("shown"))
     if not early.is_empty():
         row = early.row(0, named=True)
         raise DataError(
-            f"feedback: {early.height} of {rows.height} rows are earlier than their impression (for example "
+            f"{of}: {early.height} of {rows.height} rows are earlier than their impression (for example "
             f"{row[FEEDBACK_KIND]!r} of impression {row[key]!r} at {row[time]}, shown at {row['shown']}); "
             "feedback follows its impression: correct the clocks or drop these rows"
         )
@@ -121,7 +126,8 @@ def _select(rows: pl.DataFrame, columns: Sequence[str], *, of: str) -> pl.DataFr
     missing = [column for column in columns if column not in rows.columns]
     if missing:
         raise DataError(
-            f"{of}: column {', '.join(map(repr, missing))} is missing; the columns are {', '.join(rows.columns)}"
+            f"{of}: column {', '.join(map(repr, missing))} is missing; the columns are {', '.join(rows.columns)}: add "
+            "it, or correct the schema"
         )
     return rows.select(columns)
 
@@ -146,6 +152,8 @@ def _require_type(rows: pl.DataFrame, column: str, types: Sequence[pl.DataType],
     found = rows.schema[column]
     if found not in types:
         expected = " or ".join(map(str, types))
+        if found == pl.Null:
+            raise DataError(f"{of}: column {column!r} is null in every row, expected {expected}{meaning}; fill it")
         raise DataError(f"{of}: column {column!r} is {found}, expected {expected}{meaning}; convert it")
 
 
@@ -155,9 +163,7 @@ def _require_no_null(rows: pl.DataFrame, column: str, *, of: str) -> None:
         raise DataError(f"{of}: column {column!r} is null in {count} of {rows.height} rows; fill it or drop these rows")
 
 
-def _require_number(
-    rows: pl.DataFrame, column: str, is_wrong: pl.Expr, expected: str, *, of: str = "impressions"
-) -> None:
+def _require_number(rows: pl.DataFrame, column: str, is_wrong: pl.Expr, expected: str, *, of: str) -> None:
     if not rows.schema[column].is_numeric():
         raise DataError(f"{of}: column {column!r} is {rows.schema[column]}, expected a number, {expected}; convert it")
     _require_no_null(rows, column, of=of)
@@ -178,14 +184,14 @@ def _is_positive(values: pl.Expr) -> pl.Expr:
     return values.is_finite() & (values > 0)
 
 
-def _require_features(rows: pl.DataFrame, schema: Schema) -> None:
+def _require_features(rows: pl.DataFrame, schema: Schema, *, of: str) -> None:
     """Check that features can be read as training reads them; of rows that cannot be, name one."""
     try:
         encode_examples(raw_columns(rows.to_arrow(), schema), schema)
     except DataError as error:
         if rows.height == 1:
             key = schema.impression_key
-            raise DataError(f"impressions: the one with {key} {rows[key][0]!r}, read alone: {error}") from error
+            raise DataError(f"{of}: the one with {key} {rows[key][0]!r}, read alone: {error}") from error
         half = rows.height // 2
-        _require_features(rows.slice(0, half), schema)
-        _require_features(rows.slice(half), schema)
+        _require_features(rows.slice(0, half), schema, of=of)
+        _require_features(rows.slice(half), schema, of=of)

@@ -39,8 +39,12 @@ def require_column(columns: Sequence[str], name: str) -> None:
 
 def _numbers(table: pa.Table, name: str) -> npt.NDArray[np.float32]:
     column = table.column(name)
+    if pa.types.is_null(column.type):
+        raise DataError(_no_type(name, wanted="a number"))
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise DataError(f"column {name!r} is {column.type}; a dense feature wants an integer or floating type")
+        raise DataError(
+            f"column {name!r} is {column.type}; a dense feature wants an integer or floating type; convert it"
+        )
     numbers: npt.NDArray[np.float32] = column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
     return numbers
 
@@ -53,7 +57,9 @@ def _ids(table: pa.Table, feature: SparseFeature) -> RawIds:
     is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
     if is_list != (feature.kind != "single"):
         wanted = "one id a row" if feature.kind == "single" else "a list of ids a row"
-        raise DataError(f"column {feature.name!r} is {column.type}; a {feature.kind} feature wants {wanted}")
+        raise DataError(
+            f"column {feature.name!r} is {column.type}; a {feature.kind} feature wants {wanted}; convert it"
+        )
     if is_list:
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
         ids = _plain(column.flatten())  # skips null lists
@@ -65,18 +71,38 @@ def _ids(table: pa.Table, feature: SparseFeature) -> RawIds:
     lengths = lengths.astype(np.int64)
     if feature.id_type == "int64":
         if not pa.types.is_integer(ids.type):
-            raise DataError(f"column {feature.name!r} holds {ids.type}; its id type is int64")
+            raise DataError(_other_ids(feature, ids))
         try:
             return RawIds(values=ids.cast(pa.int64()).to_numpy(zero_copy_only=False), lengths=lengths)
         except pa.ArrowInvalid as error:
-            raise DataError(f"column {feature.name!r} holds an id beyond int64: {error}") from error
+            raise DataError(
+                f"column {feature.name!r} holds an id beyond int64: {pc.max(ids)}; give ids below {2**63}, or write "
+                "them as text and declare id_type string in the schema"
+            ) from error
     if not (pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type)):
-        raise DataError(f"column {feature.name!r} holds {ids.type}; its id type is string")
+        raise DataError(_other_ids(feature, ids))
     coded = ids.cast(pa.large_string()).dictionary_encode()
     return RawIds(
         values=np.array(coded.dictionary.to_pylist(), dtype=object),
         lengths=lengths,
         codes=coded.indices.to_numpy(zero_copy_only=False).astype(np.int64),
+    )
+
+
+def _other_ids(feature: SparseFeature, ids: pa.Array) -> str:
+    if pa.types.is_null(ids.type):
+        return _no_type(feature.name, wanted=feature.id_type)
+    found = str(ids.type).removeprefix("large_")
+    return (
+        f"column {feature.name!r} has ids of type {found}, expected {feature.id_type}; convert them, or declare the "
+        "other id_type in the schema"
+    )
+
+
+def _no_type(name: str, *, wanted: str) -> str:
+    return (
+        f"column {name!r} has no value in any row, and so no type; write it as {wanted}, or leave the feature out "
+        "of the schema"
     )
 
 

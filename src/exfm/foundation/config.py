@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
-from exfm.config import Config
+from exfm.config import Config, like
 from exfm.models.config import ModelConfig, NetworkConfig
 from exfm.training.config import TrainingConfig
 
@@ -12,7 +12,10 @@ from exfm.training.config import TrainingConfig
 class FoundationConfig(Config):
     """A foundation model and how it is trained."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,29}$")] = "fm"
+    name: Annotated[
+        str,
+        like("[a-z][a-z0-9_]{0,29}", "a lower-case letter, then such, digits and underscores; at most 30 in all"),
+    ] = "fm"
     """Part of its pseudo-label columns' names: lower-case letters, digits and underscores, 30 at most."""
     features: tuple[str, ...] = ()
     """Features of the schema that it reads; empty: all."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from exfm.artifact.answers import SumsType
-from exfm.config import Config
+from exfm.config import Config, like
 from exfm.models.config import Precision, ShardsConfig
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -21,7 +21,10 @@ def _check_ports(address: str) -> str:
 
 Address = Annotated[
     str,
-    StringConstraints(pattern=r"^(dns://[^\s:,/]+(:[0-9]{1,5})?/)?[^\s:,/]+:[0-9]{1,5}$"),
+    like(
+        r"(dns://[^\s:,/]+(:[0-9]{1,5})?/)?[^\s:,/]+:[0-9]{1,5}",
+        "HOST:PORT, or dns://SERVER:PORT/HOST:PORT",
+    ),
     AfterValidator(_check_ports),
 ]
 """host:port; all addresses that DNS has for the host are servers of one shard (a headless Service). With
