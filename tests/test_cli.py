@@ -1,9 +1,11 @@
 """The command line turns mistakes into one line and exit code 2."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,21 @@ def test_help_names_every_stage(command: Callable[..., Outcome]) -> None:
     stages = ["ingest", "label", "train-fm", "pseudo-label", "join", "train-vm", "bundle", "register"]
     for name in ["run", "serve", "score", *stages]:
         assert f" {name} " in out
+
+
+def test_the_version_is_the_packages(command: Callable[..., Outcome]) -> None:
+    assert command("--version") == (0, f"exfm {version('exfm')}\n", "")
+
+
+def test_a_shell_completes_commands_and_gets_its_script() -> None:
+    program = [sys.executable, "-c", "import sys; from exfm.cli.main import main; sys.argv[0] = 'exfm'; main()"]
+    asked = {"_EXFM_COMPLETE": "complete_bash", "COMP_WORDS": "exfm train-", "COMP_CWORD": "1"}
+    found = subprocess.run(program, env=os.environ | asked, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["train-fm", "train-vm"]
+    asked = {"_EXFM_COMPLETE": "source_bash"}
+    script = subprocess.run(program, env=os.environ | asked, capture_output=True, text=True, check=True).stdout
+    assert "complete" in script
+    assert "exfm" in script
 
 
 def test_help_loads_no_framework() -> None:

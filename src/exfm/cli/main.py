@@ -5,6 +5,7 @@ What a command needs is imported inside it: torch, KFP and MLflow take seconds, 
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -20,12 +21,21 @@ app = typer.Typer(
     help="Teach once, distil many, serve sharded.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"exfm {version('exfm')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Teach once, distil many, serve sharded."""
 
 
