@@ -11,6 +11,8 @@ from exfm.errors import ExfmError
 
 _LINE = re.compile(r"exfm \| (started|under way|done|failed)(?: (\d+))? \| ([^|]*) \| (.*)")
 
+_WALKED = re.compile(r"(\d+) of (\d+) windows")
+
 Event = Literal["started", "under way", "done", "failed"]
 
 
@@ -24,6 +26,12 @@ class Progress:
     exit_code: int = 0
     """Of a failure."""
 
+    @property
+    def walked(self) -> tuple[int, int] | None:
+        """Return how many windows are done and how many there are, of a stage that says so."""
+        found = _WALKED.fullmatch(self.text) if self.event == "under way" else None
+        return (int(found[1]), int(found[2])) if found else None
+
 
 class Stage:
     """A stage at work."""
@@ -31,9 +39,9 @@ class Stage:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def window(self, index: int) -> None:
-        """Say which window was tested."""
-        self.say(f"window {index}")
+    def walked(self, num_done: int, num_windows: int) -> None:
+        """Say how many windows are done, and how many there are."""
+        self.say(f"{num_done} of {num_windows} windows")
 
     def say(self, text: str) -> None:
         """Say what is under way."""

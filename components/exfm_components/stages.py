@@ -92,7 +92,7 @@ def train_foundation(
             labels=Ref.parse(labels, source="labels"),
             out=layout.foundation(root),
             warm_start=ref_to(config.warm_start) if config.warm_start else None,
-            on_window=lambda quality: stage.window(quality.window),
+            on_window=stage.walked,
         )
         ref = ref_to(layout.foundation(root))
         write_model(manifest, ref, model=model, metrics=metrics)
@@ -115,6 +115,7 @@ def make_pseudo_labels(root: str, events: dict, foundation: dict, scores: dsl.Ou
             events=Ref.parse(events, source="events"),
             foundation=Ref.parse(foundation, source="foundation"),
             out=layout.pseudo_labels(root),
+            on_window=stage.walked,
         )
         ref = ref_to(layout.pseudo_labels(root))
         write_ref(ref, scores, scored=manifest.num_scored, unscored=manifest.num_unscored)
@@ -177,7 +178,7 @@ def train_vertical(
             teacher=RunConfig.parse(run, source="run").foundation.name,
             examples=read_ref(examples.path),
             out=layout.vertical(root, vertical.name),
-            on_window=lambda quality: stage.window(quality.window),
+            on_window=stage.walked,
         )
         ref = ref_to(layout.vertical(root, vertical.name))
         write_model(manifest, ref, model=model, metrics=metrics)

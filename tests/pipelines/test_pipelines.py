@@ -274,15 +274,16 @@ def test_a_model_that_asks_for_an_unknown_feature_is_refused_before_anything_run
 
 def test_progress_is_read_back_from_an_indented_line(capsys: pytest.CaptureFixture[str]) -> None:
     with running("label") as stage:
-        stage.window(3)
+        stage.walked(3, 12)
         stage.done('with "quotes" and ✓')
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "exfm | under way | label | window 3"
+    assert lines[1] == "exfm | under way | label | 3 of 12 windows"
     assert [parse("    " + line) for line in lines] == [
         Progress(event="started", stage="label"),
-        Progress(event="under way", stage="label", text="window 3"),
+        Progress(event="under way", stage="label", text="3 of 12 windows"),
         Progress(event="done", stage="label", text='with "quotes" and ✓'),
     ]
+    assert [found.walked for line in lines if (found := parse(line))] == [None, (3, 12), None]
 
 
 def test_a_failure_is_said_with_all_its_lines_and_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:

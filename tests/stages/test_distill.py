@@ -116,6 +116,21 @@ def test_the_twin_without_a_teacher_is_told_apart(stream: Stream, vertical: Ref)
     assert manifest.alone["click"] != manifest.overall["click"]
 
 
+def test_the_walk_of_a_model_and_its_twin_is_told_as_one(
+    examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, int]] = []
+    manifest = train_vertical(
+        vertical_config,
+        teacher="fm",
+        examples=examples,
+        out=str(tmp_path / "vm"),
+        on_window=lambda *walked: seen.append(walked),
+    )
+    num_windows = 2 * len(manifest.windows)
+    assert seen == [(num_done, num_windows) for num_done in range(1, num_windows + 1)]
+
+
 def test_pseudo_labels_of_another_teacher_are_refused(
     stream: Stream, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
 ) -> None:

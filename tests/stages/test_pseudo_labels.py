@@ -50,6 +50,20 @@ def test_the_newest_snapshot_that_may_teach_is_taken(stream: Stream, foundation:
         assert versions == ([eligible[-1].version if eligible else None] if shown else [])
 
 
+def test_scoring_says_after_each_window_how_many_are_done_of_how_many(
+    stream: Stream, foundation: Ref, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, int]] = []
+    manifest = make_pseudo_labels(
+        events=stream.events,
+        foundation=foundation,
+        out=str(tmp_path / "pseudo"),
+        on_window=lambda *walked: seen.append(walked),
+    )
+    num_windows = len(manifest.windows)
+    assert seen == [(num_done, num_windows) for num_done in range(1, num_windows + 1)]
+
+
 def test_impressions_before_the_first_snapshot_have_no_pseudo_label(stream: Stream, examples: Ref) -> None:
     manifest = PseudoLabelsManifest.read(stream.root / "pseudo")
     first = read_partition(stream.folder(examples), manifest.windows[0])

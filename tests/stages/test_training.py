@@ -1,6 +1,5 @@
 """Test, then train: in order of time, with labels used only once they are known."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,8 +32,8 @@ from exfm.training.config import TrainingConfig
 from exfm.training.evaluation import read_predictions, record_predictions, recorded_scores
 from exfm.training.learner import LabelLearner, weighted_loss
 from exfm.training.loop import dense_optimizer, walk_windows
-from exfm.training.manifest import ModelManifest, WindowQuality
-from exfm.training.run import Data, Outcome, run_training
+from exfm.training.manifest import ModelManifest
+from exfm.training.run import Data, OnWindow, Outcome, run_training
 
 pytestmark = pytest.mark.slow
 
@@ -141,15 +140,20 @@ def test_weights_of_other_sizes_are_refused_by_name(
         load_weights(RankingModel(learner.model.schema.select(), wider), tmp_path)
 
 
-def test_every_windows_quality_is_handed_out_as_soon_as_it_is_tested(
+def test_a_walk_says_after_each_window_how_many_are_done_of_how_many(
     stream: Stream, foundation_config: FoundationConfig, tmp_path: Path
 ) -> None:
-    seen: list[WindowQuality] = []
+    seen: list[tuple[int, int]] = []
     manifest = train_foundation(
-        foundation_config, events=stream.events, labels=stream.labels, out=str(tmp_path / "fm"), on_window=seen.append
+        foundation_config,
+        events=stream.events,
+        labels=stream.labels,
+        out=str(tmp_path / "fm"),
+        on_window=lambda *walked: seen.append(walked),
     )
-    assert tuple(seen) == manifest.qualities
-    assert [quality.window for quality in seen] == [window.index for window in manifest.windows]
+    num_windows = len(manifest.windows)
+    assert seen == [(num_done, num_windows) for num_done in range(1, num_windows + 1)]
+    assert [quality.window for quality in manifest.qualities] == [window.index for window in manifest.windows]
 
 
 def test_overall_quality_is_that_of_all_predictions_after_the_warm_up(stream: Stream, foundation: Ref) -> None:
@@ -281,10 +285,8 @@ def test_training_that_diverges_is_told_with_what_helps(stream: Stream, learner:
 def test_training_that_diverges_in_its_last_windows_is_told(
     stream: Stream, learner: LabelLearner, tmp_path: Path
 ) -> None:
-    known = LabelsManifest.read(stream.folder(stream.labels))
-
-    def on_window(quality: WindowQuality) -> None:
-        if quality.window == known.windows[-1].index:
+    def on_window(num_done: int, num_windows: int) -> None:
+        if num_done == num_windows:
             spoil(learner)
 
     with pytest.raises(DataError, match=r"fm: weights are no numbers after the last window: training diverged"):
@@ -349,7 +351,7 @@ def run_on(
     stream: Stream,
     learner: LabelLearner,
     folder: Path,
-    on_window: Callable[[WindowQuality], None] = lambda quality: None,
+    on_window: OnWindow = lambda num_done, num_windows: None,
 ) -> Outcome:
     known = LabelsManifest.read(stream.folder(stream.labels))
     data = Data(

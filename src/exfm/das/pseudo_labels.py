@@ -17,9 +17,16 @@ from exfm.models.ranking import RankingModel
 from exfm.schema import pseudo_age_column, pseudo_label_column, pseudo_snapshot_column
 from exfm.training.checkpoint import load_weights
 from exfm.training.manifest import ModelManifest, Snapshot
+from exfm.training.run import OnWindow
 
 
-def make_pseudo_labels(*, events: Ref, foundation: Ref, out: str) -> PseudoLabelsManifest:
+def make_pseudo_labels(
+    *,
+    events: Ref,
+    foundation: Ref,
+    out: str,
+    on_window: OnWindow = lambda num_done, num_windows: None,
+) -> PseudoLabelsManifest:
     """Score every impression of a log; return their manifest.
 
     Raises: StorageError if the foundation model was not trained on `events`.
@@ -31,7 +38,7 @@ def make_pseudo_labels(*, events: Ref, foundation: Ref, out: str) -> PseudoLabel
         loaded: Snapshot | None = None
         snapshots: dict[int, str] = {}
         counts = {True: 0, False: 0}
-        for window in model.windows:
+        for num_done, window in enumerate(model.windows, 1):
             impressions = read_impressions(log, window)
             snapshot = model.snapshot_for(window.start)
             if snapshot is not None and snapshot != loaded:
@@ -41,6 +48,7 @@ def make_pseudo_labels(*, events: Ref, foundation: Ref, out: str) -> PseudoLabel
                 snapshots[window.index] = snapshot.version
             counts[snapshot is not None] += len(impressions)
             write_partition(_scored(impressions, teacher, snapshot, model), folder, window)
+            on_window(num_done, len(model.windows))
         return PseudoLabelsManifest(
             windows=model.windows,
             inputs={"events": events, "foundation": foundation},

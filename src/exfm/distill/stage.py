@@ -1,6 +1,5 @@
 """The stage that trains a vertical model on its domains' examples."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -13,8 +12,8 @@ from exfm.events.examples import ExamplesManifest
 from exfm.events.partitions import read_partition
 from exfm.models.ranking import RankingModel
 from exfm.training.learner import LabelLearner
-from exfm.training.manifest import ALONE, ModelManifest, WindowQuality
-from exfm.training.run import Data, run_training
+from exfm.training.manifest import ALONE, ModelManifest
+from exfm.training.run import Data, OnWindow, run_training
 
 
 def train_vertical(
@@ -23,7 +22,7 @@ def train_vertical(
     teacher: str,
     examples: Ref,
     out: str,
-    on_window: Callable[[WindowQuality], None] = lambda quality: None,
+    on_window: OnWindow = lambda num_done, num_windows: None,
 ) -> ModelManifest:
     """Train a vertical model with the pseudo-labels of foundation model `teacher`; return its manifest.
 
@@ -49,8 +48,15 @@ def train_vertical(
         )
         _require_domains(config, dataset, manifest)
         learner = DistillationLearner(RankingModel(schema, config.model), teacher_weight=config.teacher_weight)
+        num_walks = 2 if config.compare_alone else 1
         outcome = run_training(
-            learner, data, config.training, folder=folder, name=config.name, snapshot_every=0, on_window=on_window
+            learner,
+            data,
+            config.training,
+            folder=folder,
+            name=config.name,
+            snapshot_every=0,
+            on_window=lambda num_done, num_windows: on_window(num_done, num_walks * num_windows),
         )
         alone = {}
         if config.compare_alone:
@@ -61,6 +67,7 @@ def train_vertical(
                 folder=folder / ALONE,
                 name=config.name,
                 snapshot_every=0,
+                on_window=lambda num_done, num_windows: on_window(num_windows + num_done, num_walks * num_windows),
             ).overall
         return outcome.manifest(
             learner.model,

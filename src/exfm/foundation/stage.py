@@ -1,6 +1,6 @@
 """The stage that trains a foundation model on all domains' labelled impressions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from exfm.artifact.manifest import Window
 from exfm.artifact.storage import Ref, reading, writing
@@ -10,8 +10,8 @@ from exfm.foundation.config import FoundationConfig
 from exfm.models.ranking import RankingModel
 from exfm.schema import Schema
 from exfm.training.learner import LabelLearner
-from exfm.training.manifest import ModelManifest, WindowQuality
-from exfm.training.run import Data, Outcome, Start, run_training
+from exfm.training.manifest import ModelManifest
+from exfm.training.run import Data, OnWindow, Outcome, Start, run_training
 
 
 def train_foundation(
@@ -21,7 +21,7 @@ def train_foundation(
     labels: Ref,
     out: str,
     warm_start: Ref | None = None,
-    on_window: Callable[[WindowQuality], None] = lambda quality: None,
+    on_window: OnWindow = lambda num_done, num_windows: None,
 ) -> ModelManifest:
     """Train a foundation model in one pass over a log; return its manifest.
 

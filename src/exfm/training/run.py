@@ -31,6 +31,9 @@ from exfm.training.learner import Learner
 from exfm.training.loop import dense_optimizer, walk_windows
 from exfm.training.manifest import PREDICTIONS, ModelManifest, Snapshot, WindowQuality
 
+OnWindow = Callable[[int, int], None]
+"""Is told, after each window of a walk, how many windows are done and how many there are."""
+
 _WHAT_HELPS = "training diverged; normalise dense features, or lower learning_rate"
 
 
@@ -138,11 +141,13 @@ class _Journal:
         folder: Path,
         name: str,
         snapshot_every: int,
-        on_window: Callable[[WindowQuality], None],
+        on_window: OnWindow,
+        num_windows: int,
     ) -> None:
         self._learner, self._data, self._folder = learner, data, folder
-        self._name, self._snapshot_every, self._on_window = name, snapshot_every, on_window
-        self._num_learned = 0
+        self._name, self._snapshot_every = name, snapshot_every
+        self._on_window, self._num_windows = on_window, num_windows
+        self._num_tested = self._num_learned = 0
         self._start: Start | None = None
         self.last: Snapshot | None = None
         self.snapshots: list[Snapshot] = []
@@ -184,7 +189,8 @@ class _Journal:
         )
         self.tested.append(window)
         self.qualities.append(quality)
-        self._on_window(quality)
+        self._num_tested += 1
+        self._on_window(self._num_tested, self._num_windows)
 
     def note_learned(self, window: Window) -> None:
         version = f"{self._name}-{window.index:05d}"
@@ -212,26 +218,35 @@ def run_training(
     name: str,
     snapshot_every: int,
     start: Start | None = None,
-    on_window: Callable[[WindowQuality], None] = lambda quality: None,
+    on_window: OnWindow = lambda num_done, num_windows: None,
 ) -> Outcome:
     """Walk a learner over its data, and write predictions/ and snapshots/ into `folder`.
 
-    `snapshot_every` windows give a snapshot; 0 keeps the last only. `on_window` gets each window's quality as soon as
-    it is tested. With `start` the walk goes on after the last window that was learned there, and leaves what one long
-    run would, but that `snapshot_every` counts from there. Where the earlier log held a part of a window only, the rest
-    is scored by the model that the walk starts from: it knew nothing later.
+    `snapshot_every` windows give a snapshot; 0 keeps the last only. With `start` the walk goes on after the last window
+    that was learned there, and leaves what one long run would, but that `snapshot_every` counts from there. Where the
+    earlier log held a part of a window only, the rest is scored by the model that the walk starts from: it knew nothing
+    later.
 
     Raises: DataError for unusable examples, if no window's labels are known, if training diverged, or if impressions
     that `start` scored are not there; StorageError if `start` holds another model.
     """
     torch.set_num_threads(config.torch_threads)
     optimizer = dense_optimizer(learner, config)
-    journal = _Journal(learner, data, folder=folder, name=name, snapshot_every=snapshot_every, on_window=on_window)
     windows = data.windows
+    if start is not None:
+        windows = [window for window in windows if window.index > start.snapshot.window]
+    journal = _Journal(
+        learner,
+        data,
+        folder=folder,
+        name=name,
+        snapshot_every=snapshot_every,
+        on_window=on_window,
+        num_windows=len(windows),
+    )
     if start is not None:
         load_weights(learner.model, start.folder / start.snapshot.folder)
         load_training_state(learner, optimizer, start.folder / start.snapshot.folder)
-        windows = [window for window in windows if window.index > start.snapshot.window]
         journal.go_on(start)
     walk_windows(
         learner,
