@@ -63,6 +63,32 @@ def query(root: str) -> str:
     return join(root, "query.json")
 
 
+def outputs(root: str, stage: str) -> tuple[str, ...]:
+    """Return what a stage, named as it says itself ("train-vm NAME"), leaves below a root."""
+    kind, _, name = stage.partition(" ")
+    match kind:
+        case "ingest":
+            return (events(root),)
+        case "label":
+            return (labels(root),)
+        case "train-fm":
+            return (foundation(root),)
+        case "pseudo-label":
+            return (pseudo_labels(root),)
+        case "join":
+            return (examples(root),)
+        case "train-vm":
+            return (vertical(root, name),)
+        case "bundle":
+            return (bundles(root, name),)
+        case "ask":
+            return (rehearsal(root),)
+        case "report":
+            return (report(root), summary(root), query(root))
+        case _:  # the others write to a registry or a cluster, or nothing
+            return ()
+
+
 def results(root: str) -> tuple[str, ...]:
     """Return the files that tell what a run found."""
     return rehearsal(root), report(root), summary(root), query(root)

@@ -1,57 +1,53 @@
 """Pipelines on this machine: KFP's own local runner, each step a process, one line a step on the screen."""
 
+import contextlib
+import json
 import os
+import signal
+import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from io import TextIOBase
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TextIO
 
-from kfp import local
-from rich.console import Console
-from rich.status import Status
-
-from exfm.artifact.storage import is_local, remove_file
-from exfm.errors import StageError, StorageError
+from exfm.artifact.storage import discard_unfinished, is_local, join, remove_file
+from exfm.errors import StoppedError
 from exfm_components import layout
-from exfm_components.progress import Progress, parse
 from exfm_components.run_config import RunConfig
-from exfm_components.stages import IMAGE
-from exfm_pipelines.teach_distil_serve import teach_distil_serve
+from exfm_pipelines.screen import Screen, screen_on
 
 LOG = "pipeline.log"
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Each ends a run: Ctrl-C, whoever manages processes, a terminal that is closed."""
+
+_END_S = 1.0
+"""Until killed processes are gone."""
+_POLL_S = 0.01
 
 
 def run_locally(config: RunConfig) -> None:
     """Run the whole pipeline, with all that its steps print in `<root>/pipeline.log` (remote root: `./pipeline.log`).
 
+    A signal ends all its processes at once. For the main thread.
+
     Raises: what RunConfig.check raises; StorageError if nothing can be written there; StageError, with the step's
-    own message and exit code.
+    own message and exit code; StoppedError if a signal came.
     """
     config.require_registry()
     config.check()
     for file in layout.results(config.root):  # an earlier run's results do not belong to these events
         remove_file(file)
     log = (Path(config.root) if is_local(config.root) else Path.cwd()) / LOG
-    with (
-        tempfile.TemporaryDirectory(prefix="exfm-") as scratch,
-        _screen(log) as screen,
-        warnings.catch_warnings(),
-    ):
-        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=scratch, raise_on_error=True)
-        # It is about the image's name, which only a cluster uses.
-        warnings.filterwarnings("ignore", message="You may be attemping to run a task", category=RuntimeWarning)
-        warnings.filterwarnings("ignore", message=".*have no effect in the current local runner", category=UserWarning)
-        try:
-            # More than one model at a time would only share this machine's cores.
-            platform = config.platform.model_copy(update={"max_parallel": 1})
-            teach_distil_serve(config.model_copy(update={"platform": platform}), image=IMAGE)()
-        except RuntimeError as error:  # KFP's word for a failed step, whose own error went to its output
-            raise screen.failure(log) from error
+    with tempfile.TemporaryDirectory(prefix="exfm-") as scratch, screen_on(log) as screen, _Run(scratch) as run:
+        for line in run.lines(json.dumps(config.to_dict())):
+            screen.write(line)
+        if run.signal is None and run.exit_code():
+            raise screen.failure(log)
+    if run.signal is not None:
+        raise _stopped(run.signal, screen, config.root)
 
 
 def run_step(step: Callable[[RunConfig], object], config: RunConfig) -> None:
@@ -59,67 +55,90 @@ def run_step(step: Callable[[RunConfig], object], config: RunConfig) -> None:
 
     Raises: whatever the step raises.
     """
-    with _screen(Path(os.devnull)):
+    with screen_on(Path(os.devnull)) as screen, redirect_stdout(screen):
         page = step(config)
     if isinstance(page, str):
         print(f"\n{page}", end="")
 
 
-class _Screen(TextIOBase):
-    """Takes KFP's output: all of it to the log, and of it only the steps' own progress to the screen."""
+class _Run:
+    """A run's processes, all of one group, and the signal that ended them, if one did."""
 
-    def __init__(self, log: TextIO, console: Console, status: Status) -> None:
-        self._log, self._console, self._status = log, console, status
-        self._line = ""
-        self._stage, self._started = "", 0.0
-        self._failed: Progress | None = None
+    def __init__(self, scratch: str) -> None:
+        """Give them a folder for their temporary files, which whoever made it removes."""
+        self._scratch = scratch
+        self._process: subprocess.Popen[str] | None = None
+        self.signal: signal.Signals | None = None
 
-    def write(self, text: str) -> int:
-        self._log.write(text)
-        *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            if progress := parse(line):
-                self._show(progress)
-        return len(text)
+    def __enter__(self) -> "_Run":
+        self._before = {number: signal.signal(number, self._end) for number in SIGNALS}
+        return self
 
-    def failure(self, log: Path) -> StageError:
-        """Return the error that the failed step ended with."""
-        if self._failed is None:
-            return StageError(f"stage {self._stage!r} failed; what it printed is in {log}")
-        return StageError(self._failed.text, exit_code=self._failed.exit_code)
+    def __exit__(self, *error: object) -> None:
+        if self._process is not None:
+            self._kill()
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._wait_for_group(self._process.pid)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _show(self, progress: Progress) -> None:
-        match progress.event:
-            case "started":
-                self._stage, self._started = progress.stage, time.monotonic()
-                self._status.update(progress.stage)
-            case "under way":
-                self._status.update(f"{progress.stage}: {progress.text}")
-            case "failed":
-                self._failed = progress
-            case "done":
-                seconds = time.monotonic() - self._started
-                self._console.print(
-                    f"[green]✓[/] {progress.stage:<22} {seconds:5.1f} s  [dim]{progress.text}[/]",
-                    highlight=False,
-                    soft_wrap=True,
-                )
+    def lines(self, settings: str) -> Iterator[str]:
+        """Start, and yield what the processes print until all have ended."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "exfm_pipelines.local_runner"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            env=os.environ | {"TMPDIR": self._scratch},
+            process_group=0,  # a terminal's Ctrl-C reaches the parent alone, which then ends them all
+        )
+        if self.signal is not None:  # it came before there was a process to end
+            self._kill()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
+            stdin.write(settings)
+        yield from self._process.stdout
+
+    def exit_code(self) -> int:
+        """Return the exit code of the process that ran the pipeline."""
+        assert self._process is not None
+        return self._process.wait()
+
+    def _end(self, number: int, frame: object) -> None:
+        """Handle a signal: what the processes print then comes to its end, and with it the loop that reads it."""
+        self.signal = signal.Signals(number)
+        self._kill()
+
+    def _kill(self) -> None:
+        """Kill the whole group, unless its first process has ended, which outlives all steps."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _wait_for_group(self, group: int) -> None:
+        give_up_s = time.monotonic() + _END_S
+        with contextlib.suppress(ProcessLookupError):
+            while time.monotonic() < give_up_s:
+                os.killpg(group, 0)
+                time.sleep(_POLL_S)
 
 
-@contextmanager
-def _screen(log: Path) -> Iterator[_Screen]:
-    console = Console(file=sys.stdout)
-    with _opened(log) as file, console.status("starting") as status:
-        screen = _Screen(file, console, status)
-        with redirect_stdout(screen):
-            yield screen
-
-
-def _opened(log: Path) -> TextIO:
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        return log.open("w", encoding="utf-8")
-    except OSError as error:
-        raise StorageError(
-            f"{log}: cannot be written ({error.strerror}); let this user write there, or name another root"
-        ) from error
+def _stopped(number: signal.Signals, screen: Screen, root: str) -> StoppedError:
+    """Remove what the stage at work had not finished, and return the error that says what is kept."""
+    for output in layout.outputs(root, screen.stage):
+        discard_unfinished(output)
+    kept = [output for stage in screen.finished for output in layout.outputs(root, stage)]
+    names = ", ".join(output.removeprefix(join(root, "")) for output in kept)
+    at_work = screen.stage if screen.stage not in screen.finished else ""
+    return StoppedError(
+        f"stopped by {number.name}"
+        + (f" while {at_work} was at work; nothing of that stage is left" if at_work else "")
+        + (f"; kept below {root}: {names}" if kept else "; no stage had finished an output")
+        + "; the same command runs again, from the first stage",
+        exit_code=128 + number,
+    )

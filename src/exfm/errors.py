@@ -15,6 +15,7 @@
     │   ├── UnknownModelError      2           NOT_FOUND            404
     │   └── VersionMismatchError   2           FAILED_PRECONDITION  412   ranker and shard hold different bundles
     ├── StageError                 3                                      a step of a pipeline; or its error's exit code
+    │   └── StoppedError           3                                      a run ended by a signal; 128 + its number
     ├── PromotionError             3                                      a version that is worse than the champion
     ├── DeployError                3                                      a version on a cluster
     │   ├── ClusterError           3                                      an API server that refuses, or is not there
@@ -103,6 +104,10 @@ class StageError(ExfmError):
     def __init__(self, message: str, *, exit_code: int = exit_code) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class StoppedError(StageError):
+    """A signal ended a run; the exit code is 128 plus the signal's number, as of a shell."""
 
 
 class PromotionError(ExfmError):

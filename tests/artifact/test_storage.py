@@ -1,4 +1,7 @@
 import json
+import signal
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -13,6 +16,7 @@ from exfm.artifact.digests import FileDigest, digests_of_folder, verify_folder
 from exfm.artifact.storage import (
     MANIFEST,
     Ref,
+    discard_unfinished,
     is_local,
     join,
     list_folders,
@@ -243,6 +247,35 @@ def test_nothing_but_the_folder_is_left_beside_it(tmp_path: Path) -> None:
 def test_a_written_folder_may_be_entered_by_others(tmp_path: Path) -> None:
     put(str(tmp_path / "out"))
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_it_was_replacing_is_back(tmp_path: Path) -> None:
+    ref = put(str(tmp_path / "out"))
+    put(str(tmp_path / "other"))
+    program = f"""
+import os, signal
+from pathlib import Path
+from exfm.artifact.storage import writing, writing_once
+
+with writing("{tmp_path}/out") as folder, writing_once("{tmp_path}/named", name=lambda folder: "one"):
+    (folder / "half").write_text("half")
+    Path("{tmp_path}/.file.partial").write_text("half")
+    Path("{tmp_path}/out").rename(folder.parent / "old")  # as in the moment between the two renames
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (tmp_path / "out").exists()
+    before = sorted(tmp_path.rglob(".*"))
+    assert len(before) == 3
+    for name in ("other", "nothing"):
+        discard_unfinished(str(tmp_path / name))
+    assert sorted(tmp_path.rglob(".*")) == before, "what is another's stays"
+    for name in ("out", "named", "file"):
+        discard_unfinished(str(tmp_path / name))
+    assert not list(tmp_path.rglob(".*"))
+    with reading(ref) as kept:
+        assert content_of(kept) == FILES
 
 
 def test_reading_a_folder_with_another_manifest_is_refused(root: str) -> None:

@@ -1,8 +1,11 @@
 """The pipeline by KFP's local runner, on a small synthetic stream, as a user starts it."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 import yaml
 
 from exfm.artifact.bundle import BundleManifest, find_bundle
-from exfm.artifact.storage import ref_to
+from exfm.artifact.storage import reading, ref_to
 from exfm.events.schemas import SYNTHETIC
 
 pytestmark = pytest.mark.slow
@@ -127,3 +130,73 @@ def test_a_failing_stage_ends_the_run_with_its_own_error(tmp_path: Path) -> None
     assert str(tmp_path / "nowhere") in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not (tmp_path / "out/events").exists()
+
+
+def test_a_domain_that_no_impression_has_ends_a_run_before_anything_is_trained(tmp_path: Path) -> None:
+    failed = exfm("run", "-c", run_config(tmp_path, vertical_models=[{"name": "search", "domains": ["serch"]}]))
+    assert failed.returncode == 2
+    assert failed.stdout.splitlines()[-1].startswith("✓ check")
+    assert failed.stderr == (
+        "exfm: vertical model 'search': no impression is of domain 'serch'; the log's domains are feed, search, video: "
+        "correct `domains` of the vertical model\n"
+    )
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["pipeline.log"]
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Return the command lines of processes that name a folder."""
+    lines = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(file.read_text(errors="replace"))
+        except OSError:  # it ended meanwhile
+            continue
+    return [line for line in lines if str(folder) in line]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.parametrize(
+    ("number", "stage", "kept"),
+    [
+        # KFP runs a loop's steps in threads, and the others in its main one.
+        (signal.SIGINT, "train-vm search", ["events", "examples/labels", "fm", "examples/pseudo", "examples/joined"]),
+        (signal.SIGTERM, "train-fm", ["events", "examples/labels"]),
+    ],
+)
+def test_a_signal_ends_a_run_at_once_and_says_what_is_kept(
+    tmp_path: Path, number: signal.Signals, stage: str, kept: list[str]
+) -> None:
+    slow = {"name": "search", "domains": ["search"], "model": SMALL, "tasks": ["click"]}
+    config = run_config(tmp_path, vertical_models=[slow | {"training": {"batch_size": 1}}])
+    root, scratch = tmp_path / "out", tmp_path / "scratch"
+    scratch.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", "from exfm.cli.main import main; main()", "run", "-c", str(config)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(scratch)},
+    ) as run:
+        log, give_up_s = root / "pipeline.log", time.monotonic() + 300
+        while not log.exists() or f"under way | {stage} | 1 of" not in log.read_text():
+            assert run.poll() is None
+            assert time.monotonic() < give_up_s
+            time.sleep(0.01)
+        assert processes_of(root)
+        sent_s = time.monotonic()
+        run.send_signal(number)
+        _, err = run.communicate(timeout=60)
+        took_s = time.monotonic() - sent_s
+    assert took_s < 2
+    assert not processes_of(root)
+    assert run.returncode == 128 + number
+    assert err == (
+        f"exfm: stopped by {number.name} while {stage} was at work; nothing of that stage is left; kept below {root}: "
+        f"{', '.join(kept)}; the same command runs again, from the first stage\n"
+    )
+    for name in kept:
+        with reading(ref_to(str(root / name))):
+            pass
+    assert not list(root.glob("vm/*"))
+    assert not list(root.rglob(".*"))
+    assert not list(scratch.iterdir())

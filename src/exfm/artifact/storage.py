@@ -4,6 +4,7 @@ A stage writes into a local folder that becomes visible as a whole, or not at al
 remote root the folder is uploaded with its manifest last, or downloaded, so no stage knows where its files live.
 """
 
+import glob
 import hashlib
 import json
 import re
@@ -125,6 +126,25 @@ def writing_once(parent: str, *, name: Callable[[Path], str]) -> Iterator[Path]:
             else:
                 _put_files(folder, uri, mark=MANIFEST)
     finally:
+        shutil.rmtree(scratch)
+
+
+def discard_unfinished(uri: str) -> None:
+    """Remove what a writer of a local folder or file left that was killed: its own scratch, never what was finished.
+
+    A folder that was just being replaced is put back. Below a URL nothing is done: what has no manifest there is no
+    finished folder, and is written over.
+    """
+    if not is_local(uri):
+        return
+    target = Path(uri)
+    target.with_name(f".{target.name}.partial").unlink(missing_ok=True)
+    suffix = "?" * 8  # mkdtemp's
+    scratches = [*target.parent.glob(f".{glob.escape(target.name)}.{suffix}"), *target.glob(f".exfm-{suffix}")]
+    for scratch in scratches:
+        old = scratch / "old"
+        if old.exists() and not target.exists():
+            old.rename(target)
         shutil.rmtree(scratch)
 
 
