@@ -349,7 +349,9 @@ def test_a_missing_column_of_ones_own_files_is_named_with_those_that_are_there(t
     IMPRESSIONS.rename({"age": "years"}).write_parquet(tmp_path / "impressions.parquet")
     FEEDBACK.write_parquet(tmp_path / "feedback.parquet")
     source = LogSource(impressions=f"{tmp_path}/impressions.parquet", feedback=f"{tmp_path}/feedback.parquet")
-    with pytest.raises(DataError, match=r"impressions in .*/impressions\.parquet: column 'age' is missing; .*"):
+    with pytest.raises(
+        DataError, match=r"impressions: column 'age' is missing in .*/impressions\.parquet; the columns are .*years"
+    ):
         ingest(source, schema=SCHEMA, window_length=10, out=str(tmp_path / "events"))
 
 

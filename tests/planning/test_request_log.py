@@ -186,7 +186,7 @@ def test_a_log_of_an_earlier_release_is_refused(schema: Schema, tmp_path: Path) 
 def test_a_file_that_cannot_be_read_is_named(content: bytes, schema: Schema, tmp_path: Path) -> None:
     write_log(tmp_path / "start", schema, [random_requests(schema, 1, seed=0)])
     (tmp_path / "start" / "impressions" / "z.parquet").write_bytes(content)
-    with pytest.raises(StorageError, match=r"/impressions/z\.parquet: this Parquet file cannot be read: .*; remove it"):
+    with pytest.raises(StorageError, match=r"/impressions/z\.parquet: no Parquet file that can be read; remove it"):
         LoggedRequests.find(tmp_path, schema)
 
 

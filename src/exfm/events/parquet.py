@@ -10,7 +10,7 @@ from exfm.artifact.source_files import locate, open_files
 from exfm.config import Config
 from exfm.errors import DataError
 from exfm.events.log import FEEDBACK, IMPRESSIONS, RawLog
-from exfm.events.validation import NAMES_COLUMNS, feedback_columns, impression_columns
+from exfm.events.validation import FEEDBACK_VALUE, NAMES_COLUMNS, feedback_columns, impression_columns
 from exfm.schema import Schema
 
 Files = Annotated[str, StringConstraints(min_length=1)]
@@ -40,7 +40,7 @@ def load_parquet(source: LogSource, *, schema: Schema) -> RawLog:
     """
     return RawLog(
         impressions=_read(source.impressions, columns=impression_columns(schema), of="impressions"),
-        feedback=_read(source.feedback, columns=feedback_columns(schema), of="feedback"),
+        feedback=_read(source.feedback, columns=feedback_columns(schema), optional=(FEEDBACK_VALUE,), of="feedback"),
         source=f"Parquet files {source.impressions} and {source.feedback}",
         notes=(),
         files={IMPRESSIONS: source.impressions, FEEDBACK: source.feedback},
@@ -51,11 +51,11 @@ def load_parquet(source: LogSource, *, schema: Schema) -> RawLog:
     )
 
 
-def _read(files: str, *, columns: Sequence[str], of: str) -> pl.DataFrame:
-    """Return those of these columns that the files have.
+def _read(files: str, *, columns: Sequence[str], of: str, optional: Sequence[str] = ()) -> pl.DataFrame:
+    """Return these columns, but for optional ones that no file has.
 
-    Raises: DataError if a file is no Parquet file, or the files do not have the same of these columns; StorageError if
-    no file is there, or a store does not answer.
+    Raises: DataError if a file is no Parquet file, or lacks a column; StorageError if no file is there, or a store does
+    not answer.
     """
     place = locate(files)  # polars knows a folder on S3 by its slash alone
     try:
@@ -63,6 +63,12 @@ def _read(files: str, *, columns: Sequence[str], of: str) -> pl.DataFrame:
         wanted = [name for name in found if name in columns]
         if len(wanted) < len(columns):  # what the first file lacks must not be left out of others unseen
             _require_agreement(place, columns, of=of)
+        missing = [name for name in columns if name not in found and name not in optional]
+        if missing:
+            raise DataError(
+                f"{of}: column {', '.join(map(repr, missing))} is missing in {files}; the columns are "
+                f"{', '.join(found)}: add it, or correct the schema"
+            )
         return pl.scan_parquet(place, extra_columns="ignore").select(wanted).collect()
     except (OSError, pl.exceptions.PolarsError) as error:
         _require_agreement(place, columns, of=of)

@@ -166,7 +166,8 @@ def _naming(file: Path) -> Iterator[None]:
     except DataError as error:
         raise DataError(f"{file}: {error}; name a log as a ranker wrote it, of a model with this schema") from error
     except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"{file}: this Parquet file cannot be read: {error}; remove it, or copy it again") from error
+        why = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+        raise StorageError(f"{file}: no Parquet file that can be read{why}; remove it, or copy it again") from error
 
 
 def _whole_requests(file: Path, key: str, columns: Sequence[str]) -> Iterator[pa.Table]:
