@@ -23,8 +23,8 @@ LOG = "pipeline.log"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Each ends a run: Ctrl-C, whoever manages processes, a terminal that is closed."""
 
-_END_S = 1.0
-"""Until killed processes are gone."""
+_END_S = 0.2
+"""For killed processes to be gone; where their new parent does not reap them, they count as there for longer."""
 _POLL_S = 0.01
 
 
