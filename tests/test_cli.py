@@ -203,7 +203,6 @@ CLUSTER_RUN = Path(__file__).parents[1] / "examples/movielens/kubeflow.yaml"
 def test_what_is_written_on_this_machine_only_is_not_written_to_a_folder_named_s3(
     arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
-    # In a process of its own: some use kserve's messages, and tests tritonclient's.
     program = [sys.executable, "-c", "from exfm.cli.main import main; main()", *arguments]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr

@@ -1,13 +1,12 @@
 """What holds for every file under manifests/, as it is written: no cluster and no kustomize needed."""
 
-import json
+import importlib
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 import yaml
+from prometheus_client import REGISTRY
 from rendering import CHART, MANIFESTS, Object
 
 from exfm.deploy import objects as deploy
@@ -216,16 +215,10 @@ def _selects(selector: Object, labels: Object) -> bool:
     )
 
 
-METRICS = """
-import json, kserve.metrics, exfm.serving.server, exfm.serving.shard.model, exfm.serving.ranker.model
-from prometheus_client import REGISTRY
-print(json.dumps([[family.name, family.type] for family in REGISTRY.collect()]))
-"""
-
-
 def _metric_names() -> Iterator[str]:
-    """Yield the names of a server's metrics; another process imports kserve, since this one may have tritonclient."""
-    printed = subprocess.run([sys.executable, "-c", METRICS], capture_output=True, text=True, check=True).stdout
-    for name, kind in json.loads(printed):
-        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(kind, [""])
-        yield from (name + suffix for suffix in suffixes)
+    """Yield the names of both servers' metrics."""
+    for module in ("server", "shard.model", "ranker.model"):
+        importlib.import_module(f"exfm.serving.{module}")
+    for family in REGISTRY.collect():
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
+        yield from (family.name + suffix for suffix in suffixes)

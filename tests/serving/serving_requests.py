@@ -1,7 +1,4 @@
-"""Requests, their scores offline, and how tritonclient asks for them.
-
-tritonclient and kserve register the same protobuf names, so one process can import either; tests import tritonclient's.
-"""
+"""Requests, their scores offline, and how tritonclient asks for them."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -16,7 +13,10 @@ from exfm.features.oip import tensors_from_json
 from exfm.features.request import encode_request
 from exfm.models.scoring import UnshardedScorer
 
-NUMPY_TYPES = {"FP32": np.float32, "FP64": np.float64, "INT32": np.int32, "INT64": np.int64, "BYTES": np.object_}
+NUMPY_TYPES = {
+    "FP32": np.float32, "FP64": np.float64, "INT32": np.int32, "INT64": np.int64, "UINT64": np.uint64,
+    "BYTES": np.object_,
+}  # fmt: skip
 
 Scores = dict[str, list[float]]
 

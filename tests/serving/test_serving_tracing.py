@@ -102,7 +102,7 @@ def test_a_ranker_that_holds_all_tables_looks_up_by_itself(unsharded: LocalServi
 
 
 def profile(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own: it uses kserve's messages, and tests tritonclient's."""
+    """Run the command as a program."""
     program = [sys.executable, "-c", "from exfm.cli.main import main; main()", "profile", *arguments]
     return subprocess.run(program, capture_output=True, text=True, check=False)
 

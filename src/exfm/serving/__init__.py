@@ -1,1 +1,1 @@
-"""A bundle as servers: embedding shards and a ranker that speak the Open Inference Protocol, over KServe."""
+"""A bundle as servers: embedding shards and a ranker that speak the Open Inference Protocol."""

@@ -23,7 +23,6 @@ def server_parser(program: str, description: str) -> argparse.ArgumentParser:
         "--tls", type=Path, metavar="DIR",
         help="folder with tls.crt, tls.key and ca.crt, for the line from ranker to shards; else nothing is encrypted",
     )  # fmt: skip
-    # Not --config: KServe parses every process's command line at import, and takes that for its --configure_logging.
     parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML file of the server's settings")
     add_setting(parser, "--host", "listen.host")
     add_setting(parser, "--http-port", "listen.http_port")

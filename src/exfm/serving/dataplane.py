@@ -1,8 +1,9 @@
-"""The models of a server, by name and version: KServe's DataPlane with our errors and whole metadata."""
+"""The models of a server, by name and version."""
 
-from typing import Any, cast
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
 
-from kserve.protocol.dataplane import DataPlane
 from prometheus_client import Gauge
 
 from exfm.errors import NotReadyError, UnknownModelError
@@ -21,31 +22,34 @@ UNANSWERED = {
 READY = Gauge("exfm_ready", "1 while the server says that it is ready, else 0")
 
 
-class ServedModels(DataPlane):  # type: ignore[misc]  # kserve ships no types
+class ServedModels:
     """What both front doors ask."""
 
     is_leaving = False
     """Whether the server is about to stop: it answers, but says that it is not ready."""
 
-    def show_ready(self) -> None:
-        """Have the metrics tell whether all models are ready."""
-        READY.set_function(lambda: all(map(self._is_ready, self.model_registry.get_models())))
+    def __init__(self, models: Sequence[ServedModel]) -> None:
+        """Serve these, and have the metrics tell whether all are ready."""
+        self._models = {model.name: model for model in models}
+        READY.set_function(self.ready)
+
+    def names(self) -> list[str]:
+        """Return the models' names."""
+        return list(self._models)
 
     def find(self, name: str, *, version: str = "") -> ServedModel:
         """Return the model of a name.
 
         Raises: UnknownModelError; VersionMismatchError if it is not served in that version.
         """
-        model = self.model_registry.get_model(name)
+        model = self._models.get(name)
         if model is None:
-            names = ", ".join(self.model_registry.get_models())
-            raise UnknownModelError(f"no model {name!r:.80} here; this server has {names}")
-        model = cast(ServedModel, model)
+            raise UnknownModelError(f"no model {name!r:.80} here; this server has {', '.join(self._models)}")
         model.check_version(version)
         return model
 
     async def ask(self, model: ServedModel, call: Call) -> Answer:
-        """Return a model's answer, with the outputs that the call wants, timed by KServe's metrics.
+        """Return a model's answer, with the outputs that the call wants.
 
         Raises: NotReadyError; RequestError if the call wants an output that the model has not; DeadlineError if nobody
         waits for it any more; what the model's predict raises.
@@ -55,30 +59,24 @@ class ServedModels(DataPlane):  # type: ignore[misc]  # kserve ships no types
         call.deadline.check("the request waited for others")
         if call.outputs:
             chosen_outputs(call.outputs, [output["name"] for output in model.get_output_types()])
-        answer, _ = await model(call)
-        return cast(Answer, answer).only(call.outputs)
+        with model.seconds.predicting():
+            answer = await model.predict(call)
+        return answer.only(call.outputs)
 
     def metadata(self) -> dict[str, Any]:
         """Return the server's metadata."""
-        return {**super().metadata(), "extensions": ["binary_tensor_data"]}
+        return {"name": PLATFORM, "version": version("exfm"), "extensions": ["binary_tensor_data"]}
 
-    async def ready(self) -> bool:
+    def ready(self) -> bool:
         """Return whether all models are ready, and stay so."""
-        return all(map(self._is_ready, self.model_registry.get_models()))
+        return all(map(self.model_ready, self._models.values()))
 
-    async def model_ready(self, model_name: str, disable_predictor_health_check: bool = True) -> bool:
-        """Return whether a model is ready; the arguments are KServe's.
+    def model_ready(self, model: ServedModel) -> bool:
+        """Return whether a model is ready, and stays so."""
+        return not self.is_leaving and model.ready
 
-        Raises: UnknownModelError.
-        """
-        return self._is_ready(model_name)
-
-    async def model_metadata(self, model_name: str) -> dict[str, Any]:
-        """Return a model's metadata; KServe's own leaves version and platform empty.
-
-        Raises: UnknownModelError.
-        """
-        model = self.find(model_name)
+    def model_metadata(self, model: ServedModel) -> dict[str, Any]:
+        """Return a model's metadata."""
         return {
             "name": model.name,
             "versions": [model.bundle_id],
@@ -86,6 +84,3 @@ class ServedModels(DataPlane):  # type: ignore[misc]  # kserve ships no types
             "inputs": model.get_input_types(),
             "outputs": model.get_output_types(),
         }
-
-    def _is_ready(self, model_name: str) -> bool:
-        return not self.is_leaving and bool(self.find(model_name).ready)

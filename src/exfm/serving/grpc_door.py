@@ -1,4 +1,4 @@
-"""The gRPC front door: KServe's server and servicer with our address, limits, deadlines, errors and raw tensors."""
+"""The gRPC front door: the protocol's methods, with limits, deadlines, errors and raw tensors."""
 
 import asyncio
 import time
@@ -9,13 +9,9 @@ from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
-from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
-from kserve.protocol.grpc.server import GRPCServer
-from kserve.protocol.grpc.servicer import InferenceServicer
 
 from exfm.errors import ConfigError, OverloadedError, RequestError
+from exfm.serving import oip_protobuf as pb
 from exfm.serving.admission import Admission
 from exfm.serving.arrivals import Arrivals
 from exfm.serving.call import TIMEOUT, Call, Deadline, deadline_of
@@ -33,42 +29,28 @@ from exfm.serving.tracing.stopwatch import TRACE, Stopwatch, timed, wants_breakd
 from exfm.serving.wire import INFER_METHOD
 
 
-class StatusInterceptor(ExceptionToStatusInterceptor):  # type: ignore[misc]  # kserve ships no types
+class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ships no types
     """Gives every error its status, also a message that cannot be read: gRPC's own is UNKNOWN and a traceback."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return what handles a call; the arguments are gRPC's."""
-        handler = await super().intercept_service(continuation, handler_call_details)
-        if handler is None or handler.request_deserializer is None:
-            return handler
-        make, method = (
-            (grpc.stream_unary_rpc_method_handler, handler.stream_unary)
-            if handler.request_streaming
-            else (grpc.unary_unary_rpc_method_handler, handler.unary_unary)
-        )
-        return make(
-            method,
-            request_deserializer=_or_error(handler.request_deserializer),
-            response_serializer=_or_raw(handler.response_serializer),
-        )
+        handler = await continuation(handler_call_details)
 
-    async def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
-        """Return a method's answer; the arguments are grpc_interceptor's."""
-        if isinstance(request_or_iterator, RequestError):
-            await self.handle_exception(request_or_iterator, request_or_iterator, context, method_name)
-        try:
-            return await super().intercept(method, request_or_iterator, context, method_name)
-        except asyncio.CancelledError:
-            given_up()
-            raise
+        async def answer(messages: Any, context: Any) -> Any:
+            try:
+                return await handler.stream_unary(messages, context)
+            except asyncio.CancelledError:
+                given_up()
+                raise
+            except Exception as error:
+                status, message = failed_with(error)
+                await context.abort(status.grpc, message)
 
-    async def handle_exception(
-        self, ex: Exception, request_or_iterator: Any, context: Any, method_name: str
-    ) -> NoReturn:
-        """End the call with the error's status; the arguments are grpc_interceptor's."""
-        status, message = failed_with(ex)
-        await context.abort(status.grpc, message)
-        raise ex
+        return grpc.stream_unary_rpc_method_handler(
+            answer,
+            request_deserializer=handler.request_deserializer and _or_error(handler.request_deserializer),
+            response_serializer=handler.response_serializer and _or_raw(handler.response_serializer),
+        )
 
 
 class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ships no types
@@ -128,12 +110,35 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
         return read(content)
 
 
-class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no types
+class Servicer:
     """The protocol's methods, which have the protocol's names."""
 
     def __init__(self, models: ServedModels) -> None:
-        super().__init__(models, None)
         self._models = models
+
+    def handlers(self) -> Any:
+        """Return what gRPC answers calls by."""
+        handlers = {
+            name: grpc.unary_unary_rpc_method_handler(
+                getattr(self, name),
+                request_deserializer=request.FromString,
+                response_serializer=response.SerializeToString,
+            )
+            for name, (request, response) in pb.METHODS.items()
+        }
+        return grpc.method_handlers_generic_handler(pb.SERVICE, handlers)
+
+    async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Return that the server runs."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Return whether all models are ready."""
+        return pb.ServerReadyResponse(ready=self._models.ready())
+
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Return the server's metadata."""
+        return pb.ServerMetadataResponse(**self._models.metadata())
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Return a model's answer, its tensors in raw form."""
@@ -173,25 +178,25 @@ class Servicer(InferenceServicer):  # type: ignore[misc]  # kserve ships no type
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Return whether a model is ready."""
-        self._models.find(request.name, version=request.version)
-        return pb.ModelReadyResponse(ready=await self._models.model_ready(request.name))
+        model = self._models.find(request.name, version=request.version)
+        return pb.ModelReadyResponse(ready=self._models.model_ready(model))
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Return a model's metadata, with the version and platform that KServe's servicer leaves out."""
-        self._models.find(request.name, version=request.version)
-        return pb.ModelMetadataResponse(**await self._models.model_metadata(request.name))
+        """Return a model's metadata."""
+        model = self._models.find(request.name, version=request.version)
+        return pb.ModelMetadataResponse(**self._models.model_metadata(model))
 
     async def RepositoryModelLoad(self, request: Any, context: Any) -> NoReturn:  # noqa: N802
-        """Refuse: KServe's servicer would let any client do this."""
+        """Refuse: no client may do this."""
         raise NotImplementedError("models are loaded when the server starts; start another")
 
     async def RepositoryModelUnload(self, request: Any, context: Any) -> NoReturn:  # noqa: N802
-        """Refuse: KServe's servicer would let any client do this."""
+        """Refuse: no client may do this."""
         raise NotImplementedError("models are unloaded when the server stops; stop it")
 
 
-class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
-    """The gRPC server; KServe's own binds to every address of the machine and cannot be told otherwise."""
+class GrpcServer:
+    """The gRPC server."""
 
     def __init__(
         self,
@@ -203,12 +208,12 @@ class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
         tls: TlsFolder | None,
     ) -> None:
         """Serve models; with `tls`, clients with a certificate only."""
-        super().__init__(config.listen.grpc_port, models, None, kwargs={}, grace_period=config.shutdown.drain_s)
         self._tls = tls
         self._admission = admission
         self._arrivals = arrivals
         self._config = config
         self._models = models
+        self._server: Any = None
 
     async def start(self) -> int:
         """Start to serve, and return the port.
@@ -218,7 +223,7 @@ class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
         admission = AdmissionInterceptor(self._admission, self._arrivals, config=self._config)
         interceptors = (StatusInterceptor(), admission)
         self._server = grpc.aio.server(interceptors=interceptors, options=server_options(self._config))
-        grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(self._models), self._server)
+        self._server.add_generic_rpc_handlers([Servicer(self._models).handlers()])
         host = f"[{self._config.listen.host}]" if ":" in self._config.listen.host else self._config.listen.host
         address = f"{host}:{self._config.listen.grpc_port}"
         try:
@@ -231,6 +236,11 @@ class GrpcServer(GRPCServer):  # type: ignore[misc]  # kserve ships no types
             raise ConfigError(f"gRPC cannot listen on {address} ({error}); is another server there?") from error
         await self._server.start()
         return port
+
+    async def stop(self) -> None:
+        """Finish the requests under way, and stop."""
+        if self._server is not None:
+            await self._server.stop(self._config.shutdown.drain_s)
 
 
 def _raise(error: Exception) -> Callable[[Any, Any], Awaitable[NoReturn]]:

@@ -1,6 +1,6 @@
-"""Tensors and parameters in KServe's own protobuf messages.
+"""Tensors and parameters in the protocol's protobuf messages.
 
-The messages are typed Any: kserve and its generated code ship no types that mypy can use.
+The messages are typed Any: protobuf makes their classes at run time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from exfm.errors import RequestError
 from exfm.features.oip import Tensor
+from exfm.serving import oip_protobuf as pb
 from exfm.serving.call import Answer, Parameter
 from exfm.serving.wire import (
     check_num_values,

@@ -1,15 +1,13 @@
-"""What the servers serve: KServe's Model, with a bundle's id, limits on a request, and a limit on requests.
+"""What the servers serve: a model of one bundle, with limits on a request, and a limit on requests.
 
 Models compute in the event loop, not in a thread: encoding and scoring 64 candidates take 0.6 ms, but handing them to a
 thread and back raised the median request from 3.5 to 7 ms and its CPU time from 2.4 to 8 ms (two CPU cores, 2026-11),
 because the threads wait for each other's GIL. The limits on a request bound how long the loop is held.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
-
-import kserve
 
 from exfm.errors import RequestError, VersionMismatchError
 from exfm.serving.admission import Admission
@@ -36,14 +34,14 @@ class Door(Protocol):
         """Take no more requests, and let those under way end."""
 
 
-class ServedModel(kserve.Model):  # type: ignore[misc]  # kserve ships no types
+class ServedModel(ABC):
     """A model of one bundle. `predict` takes a Call and gives an Answer, whichever door the request came by."""
 
     begins_traces = True
     """Whether a request that is part of no trace may begin one, as OpenTelemetry's sampler chooses."""
 
     def __init__(self, name: str, *, bundle_id: str, config: ServerConfig) -> None:
-        super().__init__(name)
+        self.name = name
         self.bundle_id = bundle_id
         self.config = config
         self.admission = Admission(name, max_concurrency=config.limits.max_concurrency)
@@ -60,13 +58,8 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # kserve ships no types
         """Return name, datatype and shape of each output."""
 
     @abstractmethod
-    async def predict(
-        self,
-        payload: Call,
-        headers: dict[str, str] | None = None,
-        response_headers: dict[str, str] | None = None,
-    ) -> Answer:
-        """Return the answer to a call; the arguments are KServe's.
+    async def predict(self, call: Call) -> Answer:
+        """Return the answer to a call.
 
         Raises: RequestError, DataError, ServingError.
         """
@@ -75,14 +68,14 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # kserve ships no types
         """Return the model's own doors, beside REST's and gRPC's."""
         return ()
 
-    async def open(self) -> None:
+    async def open(self) -> None:  # noqa: B027  # not all models need anything
         """Connect to what the model needs; called once, in the event loop."""
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """Return what runs beside the requests from `open` to `close`; an error of it ends the server."""
         return ()
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027  # as `open`
         """Let go of what `open` took."""
 
     def to_inputs(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-
 from exfm.features.oip import Tensor
+from exfm.serving import oip_protobuf as pb
 from exfm.serving.messages import tensors_of
 from exfm.serving.tracing.stopwatch import TRACE
 from exfm.serving.wire import raw_form

@@ -1,20 +1,16 @@
-"""The REST front door: the protocol's routes, with JSON and binary tensors, on an address of our choice.
-
-KServe's own REST server binds to 0.0.0.0, answers 500 to a short binary body, refuses model versions, and lets any
-client load and unload models; its endpoints for health and metadata are used as they are.
-"""
+"""The REST front door: the protocol's routes, with JSON and binary tensors."""
 
 import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import fastapi
 import uvicorn
-from kserve.protocol.rest.server import metrics_handler
-from kserve.protocol.rest.v2_endpoints import V2Endpoints
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
@@ -44,34 +40,54 @@ RETRY_AFTER_S = "1"
 """What a refused client is told; HTTP knows whole seconds only."""
 
 KEEP_ALIVE_S = 65
-"""Time for which an idle connection stays open, as KServe's own servers have it: longer than the minute for which
+"""Time for which an idle connection stays open: longer than the minute for which
 gateways hold on to it. uvicorn's own is 5 s, and a request that meets the end of a connection fails."""
 
 
-class Endpoints(V2Endpoints):  # type: ignore[misc]  # kserve ships no types
+class Endpoints:
     """The protocol's routes."""
 
     def __init__(self, models: ServedModels, *, arrivals: Arrivals, config: ServerConfig, infers: bool) -> None:
-        super().__init__(models)
         self._models = models
         self._arrivals = arrivals
         self._config = config
         self._infers = infers
 
+    async def alive(self) -> JSONResponse:
+        """Return that the server runs, as KServe's servers say it at /."""
+        return JSONResponse({"status": "alive"})
+
+    async def metrics(self, request: fastapi.Request) -> Response:
+        """Return the metrics in the form that the client takes."""
+        write, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(write(REGISTRY), headers={"content-type": content_type})
+
+    async def metadata(self) -> JSONResponse:
+        """Return the server's metadata."""
+        return JSONResponse(self._models.metadata())
+
+    async def models(self) -> JSONResponse:
+        """Return the models' names."""
+        return JSONResponse({"models": self._models.names()})
+
+    async def live(self) -> JSONResponse:
+        """Return that the server runs."""
+        return JSONResponse({"live": True})
+
     async def ready(self) -> JSONResponse:
-        """Return whether all models are ready: 200 if so, else 503; KServe's own logs a traceback at every 503."""
-        ready = await self._models.ready()
+        """Return whether all models are ready: 200 if so, else 503."""
+        ready = self._models.ready()
         return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
 
     async def model_metadata(self, model_name: str, model_version: str = "") -> JSONResponse:
         """Return a model's metadata."""
-        self._models.find(model_name, version=model_version)
-        return JSONResponse(await self._models.model_metadata(model_name))
+        model = self._models.find(model_name, version=model_version)
+        return JSONResponse(self._models.model_metadata(model))
 
     async def model_ready(self, model_name: str, model_version: str = "") -> JSONResponse:
         """Return whether a model is ready: 200 if so, else 503."""
-        self._models.find(model_name, version=model_version)
-        ready = await self._models.model_ready(model_name)
+        model = self._models.find(model_name, version=model_version)
+        ready = self._models.model_ready(model)
         return JSONResponse({"name": model_name, "ready": ready}, status_code=200 if ready else 503)
 
     async def model_config(self) -> NoReturn:
@@ -179,8 +195,8 @@ def make_app(models: ServedModels, *, arrivals: Arrivals, config: ServerConfig, 
     """Return the REST application; one that does not infer tells of health, metadata and metrics only."""
     endpoints = Endpoints(models, arrivals=arrivals, config=config, infers=infers)
     app = fastapi.FastAPI(title="exfm", docs_url=None, redoc_url=None, openapi_url=None)
-    routes = {
-        "/": models.live, "/metrics": metrics_handler, "/v2": endpoints.metadata, "/v2/models": endpoints.models,
+    routes: dict[str, Callable[..., Any]] = {
+        "/": endpoints.alive, "/metrics": endpoints.metrics, "/v2": endpoints.metadata, "/v2/models": endpoints.models,
         "/v2/health/live": endpoints.live, "/v2/health/ready": endpoints.ready,
         "/v2/models/{model_name}": endpoints.model_metadata, "/v2/models/{model_name}/ready": endpoints.model_ready,
         "/v2/models/{model_name}/versions/{model_version}": endpoints.model_metadata,

@@ -1,4 +1,4 @@
-"""One server: KServe's ModelServer around our two front doors, from its sockets to its last request."""
+"""One server: its model behind two front doors, from its sockets to its last request."""
 
 import asyncio
 import gc
@@ -9,12 +9,10 @@ import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
-import kserve
 import torch
 import uvloop
 
 from exfm.errors import ExfmError
-from exfm.serving.admission import Admission
 from exfm.serving.arrivals import Arrivals
 from exfm.serving.config import ServerConfig
 from exfm.serving.dataplane import ServedModels
@@ -26,55 +24,46 @@ from exfm.serving.tls import TlsFolder
 logger = logging.getLogger(__name__)
 
 
-class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
-    """Serves models until SIGTERM or SIGINT, then says that it leaves, and at last lets requests under way end."""
+class Server:
+    """Serves a model until SIGTERM or SIGINT, then says that it leaves, and at last lets requests under way end."""
 
-    def __init__(self, *, admission: Admission, config: ServerConfig, tls: TlsFolder | None) -> None:
+    def __init__(self, model: ServedModel, *, config: ServerConfig, tls: TlsFolder | None) -> None:
         """Make the two front doors; with `tls`, only gRPC's answers requests, those of clients with a certificate."""
-        super().__init__(
-            http_port=config.listen.http_port,
-            grpc_port=config.listen.grpc_port,
-            enable_latency_logging=False,
-            grace_period=config.shutdown.drain_s,
-        )
-        self.dataplane = ServedModels(self.registered_models)
-        self.dataplane.show_ready()
+        self._model = model
+        self._models = ServedModels([model])
         self._config = config
         arrivals = Arrivals(
             max_requests=config.limits.max_unfinished_requests, max_bytes=config.limits.max_unfinished_bytes
         )
-        self._grpc = GrpcServer(self.dataplane, admission=admission, arrivals=arrivals, config=config, tls=tls)
-        self._rest = RestServer(self.dataplane, arrivals=arrivals, config=config, infers=tls is None)
+        self._grpc = GrpcServer(self._models, admission=model.admission, arrivals=arrivals, config=config, tls=tls)
+        self._rest = RestServer(self._models, arrivals=arrivals, config=config, infers=tls is None)
 
-    def start(self, models: list[ServedModel]) -> None:
-        """Serve until a signal; KServe's own stops its two servers one after another, by two handlers.
+    def start(self) -> None:
+        """Serve until a signal.
 
-        Raises: ConfigError if an address cannot be had; what a model's background work raises.
+        Raises: ConfigError if an address cannot be had; what the model's background work raises.
         """
-        for model in models:
-            self.register_model(model)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._serve_until_signal(models))
+            runner.run(self._serve_until_signal())
 
-    async def _serve_until_signal(self, models: list[ServedModel]) -> None:
+    async def _serve_until_signal(self) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        for model in models:
-            await model.open()
-        doors = [door for model in models for door in model.doors()]
-        background = [asyncio.create_task(work) for model in models for work in model.background()]
+        await self._model.open()
+        doors = self._model.doors()
+        background = [asyncio.create_task(work) for work in self._model.background()]
         background += [asyncio.create_task(door.keep()) for door in doors]
         try:
             grpc_port, http_port = await self._grpc.start(), await self._rest.start()
             ports = [await door.start() for door in doors]
-            names = ", ".join(model.name for model in models)
             streams = "".join(f", streams on port {port}" for port in ports)
-            logger.info("serving %s: REST on port %d, gRPC on port %d%s", names, http_port, grpc_port, streams)
+            name = self._model.name
+            logger.info("serving %s: REST on port %d, gRPC on port %d%s", name, http_port, grpc_port, streams)
             await _wait(stop, beside=background)
-            if await self.dataplane.ready():  # else nobody was sent here
+            if self._models.ready():  # else nobody was sent here
                 logger.info("not ready any more, and stopping in %d s", self._config.shutdown.lame_duck_s)
-                self.dataplane.is_leaving = True
+                self._models.is_leaving = True
                 await asyncio.sleep(self._config.shutdown.lame_duck_s)
             logger.info("stopping")
         finally:
@@ -82,8 +71,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)  # what ended one of them is on its way already
             await asyncio.gather(self._grpc.stop(), self._rest.stop(), *(door.stop() for door in doors))
-            for model in models:
-                await model.close()
+            await self._model.close()
 
 
 async def _wait(stop: asyncio.Event, *, beside: Collection[asyncio.Task[Any]]) -> None:
@@ -107,7 +95,7 @@ def run(load: Callable[[], ServedModel], *, config: ServerConfig, tls: TlsFolder
     torch.set_num_threads(config.torch_threads)
     model = load()
     gc.freeze()  # the collector need not look at what imports and the model left, in the midst of a request
-    Server(admission=model.admission, config=config, tls=tls).start([model])
+    Server(model, config=config, tls=tls).start()
 
 
 def exit_with_message(program: Callable[[], None]) -> None:

@@ -4,7 +4,6 @@ import logging
 from dataclasses import dataclass
 
 import grpc
-from kserve.errors import ModelNotReady, ServerNotLive, ServerNotReady
 from prometheus_client import Counter
 
 from exfm.errors import (
@@ -57,7 +56,6 @@ _STATUSES: dict[type[BaseException], Status] = {
     OverloadedError: Status(grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
     DeadlineError: Status(grpc.StatusCode.DEADLINE_EXCEEDED, 504),
     NotImplementedError: Status(grpc.StatusCode.UNIMPLEMENTED, 501),
-    **dict.fromkeys((ModelNotReady, ServerNotLive, ServerNotReady), Status(grpc.StatusCode.UNAVAILABLE, 503)),
 }
 
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import grpc
 import numpy as np
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
+
+from exfm.serving import oip_protobuf as pb
+from exfm.serving.wire import INFER_METHOD
 
 CONTENTS = {"INT64": "int64_contents", "INT32": "int_contents", "FP32": "fp32_contents", "BYTES": "bytes_contents"}
 TOLERANCE = 1e-3
@@ -66,13 +67,17 @@ async def load(settings: dict[str, Any], *, started: Path, stop: Path) -> dict[s
     order: list[str] = []
     own_connection = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(settings["address"], options=own_connection) as channel:
-        stub = GRPCInferenceServiceStub(channel)
+        infer = channel.unary_unary(
+            INFER_METHOD,
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=pb.ModelInferResponse.FromString,
+        )
 
         async def ask() -> None:
             nonlocal wrong, slowest_failure_s
             started_s = time.monotonic()
             try:
-                response = await stub.ModelInfer(message, timeout=settings["deadline_s"])
+                response = await infer(message, timeout=settings["deadline_s"])
             except grpc.aio.AioRpcError as error:
                 failures[f"{error.code().name}: {error.details()}"] += 1
                 slowest_failure_s = max(slowest_failure_s, time.monotonic() - started_s)

@@ -173,28 +173,23 @@ class RankerModel(ServedModel):
             self.check_size(len(items) * len(schema.feature_names(["item"])))  # what is left out takes a value, too
         return to_inputs(body, schema)
 
-    async def predict(
-        self,
-        payload: Call,
-        headers: dict[str, str] | None = None,
-        response_headers: dict[str, str] | None = None,
-    ) -> Answer:
+    async def predict(self, call: Call) -> Answer:
         """Return the scores of a call's candidates.
 
         Raises: RequestError, DataError, ServingError.
         """
         arrival_ns = time.time_ns()
-        stopwatch = payload.stopwatch
+        stopwatch = call.stopwatch
         with timed(stopwatch, Layer.ENCODE):
-            batches = self._encode(payload)
-        deadline = payload.deadline
+            batches = self._encode(call)
+        deadline = call.deadline
         answer = await self._answer(batches, self._guarded, deadline, may_miss=self._degrades, stopwatch=stopwatch)
         deadline.check("scores were computed")
         require_numbers(answer.outputs)
         if answer.parameters["degraded"]:
             DEGRADED.inc()
         if self._request_log is not None:
-            answer = self._request_log.logged(payload.tensors, answer, arrival_ns=arrival_ns)
+            answer = self._request_log.logged(call.tensors, answer, arrival_ns=arrival_ns)
         return answer
 
     async def _answer(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from kserve.metrics import PREDICT_HIST_TIME, get_labels
 from prometheus_client import Counter
 
 from exfm.artifact.bundle import BundleManifest
@@ -107,32 +106,25 @@ class ShardModel(ServedModel):
             for net, num_dims in self._dims.items()
         ]
 
-    async def predict(
-        self,
-        payload: Call,
-        headers: dict[str, str] | None = None,
-        response_headers: dict[str, str] | None = None,
-    ) -> Answer:
+    async def predict(self, call: Call) -> Answer:
         """Return the sums of each net's bags.
 
         Raises: VersionMismatchError if the call names no bundle; RequestError if the bags are not for this shard's
         lookups, or a key is outside its slices.
         """
-        if payload.model_version != self.bundle_id:  # another one than ours was refused before: this one is empty
+        if call.model_version != self.bundle_id:  # another one than ours was refused before: this one is empty
             raise VersionMismatchError(
                 f"shard {self.name!r} holds bundle {self.bundle_id}, but the request is for "
-                f"{payload.model_version!r}; a request to a shard says which bundle it is for"
+                f"{call.model_version!r}; a request to a shard says which bundle it is for"
             )
         of_net = (keys_input, lengths_input, lookups_input)
         expected = {input_of(net) for net in self._lookups for input_of in of_net}
-        unknown = set(payload.tensors) - expected
+        unknown = set(call.tensors) - expected
         if unknown:
             raise RequestError(f"unknown input {min(unknown)!r}; this shard's inputs are {', '.join(sorted(expected))}")
-        with timed(payload.stopwatch, Layer.DESERIALIZE):
-            bags = {
-                net: bags_of(payload.tensors, net, num_lookups=len(lookups)) for net, lookups in self._lookups.items()
-            }
-        sums = self._sums(bags, payload.stopwatch)
+        with timed(call.stopwatch, Layer.DESERIALIZE):
+            bags = {net: bags_of(call.tensors, net, num_lookups=len(lookups)) for net, lookups in self._lookups.items()}
+        sums = self._sums(bags, call.stopwatch)
         return Answer(outputs={sums_output(net): of_net for net, of_net in sums.items()}, parameters={})
 
     def doors(self) -> list[Door]:
@@ -151,9 +143,9 @@ class ShardModel(ServedModel):
         ]
 
     def _answer(self, ask: Ask, stopwatch: Stopwatch | None) -> dict[Net, Sums]:
-        """Return the sums that a stream's request asks for, counted and timed as KServe does its own."""
+        """Return the sums that a stream's request asks for, counted and timed as one by REST or gRPC."""
         self._check_ask(ask)
-        with PREDICT_HIST_TIME.labels(**get_labels(self.name)).time():
+        with self.seconds.predicting():
             with timed(stopwatch, Layer.DESERIALIZE):
                 bags = {
                     net: checked_bags(

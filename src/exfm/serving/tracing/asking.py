@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Self
 
 import grpc
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from exfm.errors import RequestError, ServingError
 from exfm.features.oip import Tensor
+from exfm.serving import oip_protobuf as pb
 from exfm.serving.requests import request_bytes
 from exfm.serving.tracing.breakdown import Breakdown, Traced
 from exfm.serving.tracing.stopwatch import TRACE
