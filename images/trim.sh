@@ -4,13 +4,16 @@
 #   trim.sh cpu|cuda
 #
 # PyPI's torch for Linux is built for CUDA, and the loader wants every library that it is linked to, with a GPU or not.
-# On a CPU the others go: those that only a GPU's code opens (cuDNN's engines, NVRTC's and cuSPARSE's companions).
+# On a CPU the others go: those that only a GPU's code opens (cuDNN's engines, NVRTC's and cuSPARSE's companions). A torch
+# built for CPUs alone (TORCH_INDEX) brings none.
 set -eu
 cd "$(/opt/exfm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 # Headers, static libraries and tools of those who compile against torch and CUDA.
 rm -rf torch/include torch/share torch/bin/protoc* nvidia/*/include
-find torch nvidia -name '*.a' -delete
+for package in torch nvidia; do
+    [ ! -d $package ] || find $package -name '*.a' -delete
+done
 
 [ "$1" != cpu ] || rm -f torch/lib/libtorch_cuda_linalg.so torch/lib/libcaffe2_nvrtc.so
 linked=$(find torch fbgemm_gpu -name '*.so' -exec ldd {} +)
@@ -23,8 +26,10 @@ if [ "$1" = cuda ]; then
     exit
 fi
 
-needed=$(echo "$linked" | grep -o '/[^ ]*/nvidia/[^ ]*' | sort -u | xargs realpath)
-find "$PWD/nvidia" -type f ! -name '*.py' ! -name '*.pyc' | grep -vxF "$needed" | xargs rm -f
+if [ -d nvidia ]; then
+    needed=$(echo "$linked" | grep -o '/[^ ]*/nvidia/[^ ]*' | sort -u | xargs realpath)
+    find "$PWD/nvidia" -type f ! -name '*.py' ! -name '*.pyc' | grep -vxF "$needed" | xargs rm -f
+fi
 
 /opt/exfm/bin/python - <<'PYTHON'
 import fbgemm_gpu.split_table_batched_embeddings_ops_training as fbgemm

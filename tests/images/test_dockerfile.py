@@ -1,11 +1,18 @@
 """What the images promise, as far as their sources tell it; tests/cluster runs the images themselves."""
 
+import hashlib
 import json
 import re
 import subprocess
 import sys
+import threading
 import tomllib
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -127,6 +134,62 @@ def dependencies_of(pyproject: Path) -> str:
     return subprocess.run(
         [sys.executable, str(IMAGES / "dependencies.py"), str(pyproject)], capture_output=True, text=True, check=True
     ).stdout
+
+
+def test_a_build_takes_torch_from_the_index_that_it_is_given() -> None:
+    [command] = [rest for keyword, rest in stages()["torch"] if keyword == "RUN" and "install.sh" in rest]
+    assert 'TORCH_INDEX="${TORCH_INDEX}" sh /opt/exfm/build/install.sh' in command
+    assert ("ARG", "TORCH_INDEX=") in instructions(IMAGES / "Dockerfile")  # empty: the index of all packages
+    assert ("ARG", "TORCH_INDEX") in stages()["torch"]
+
+
+def test_torch_of_another_index_is_installed_by_its_own_hash(tmp_path: Path) -> None:
+    write_wheel(tmp_path / "index/torch", "torch", "2.13.0+cpu", requires="filelock")
+    needed = write_wheel(tmp_path / "others", "filelock", "3.1")
+    other = write_wheel(tmp_path / "index/torch", "torch", "2.14.0")
+    lock, wheels, environment = tmp_path / "lock", tmp_path / "wheels", tmp_path / "environment"
+    lock.write_text(
+        f"filelock==3.1 \\\n    --hash=sha256:{needed}\ntorch==2.13.0 \\\n    --hash=sha256:{'0' * 64} \\\n"
+        f"    --hash=sha256:{other}\nuv==1.0 \\\n    --hash=sha256:{other}\n"
+    )
+    with served_folder(tmp_path / "index") as index:
+        script = ["sh", str(IMAGES / "torch_from.sh"), sys.executable, index, str(lock), str(wheels)]
+        subprocess.run(script, check=True)
+    assert pins(lock) == {"filelock": "3.1", "uv": "1.0", "torch": "2.13.0+cpu"}
+    project = tmp_path / "pyproject.toml"
+    project.write_text('[project]\nname = "x"\nversion = "0"\noptional-dependencies.cpu = ["torch>=2.13,<2.14"]\n')
+    uv = [sys.executable, "-m", "uv", "--quiet", "--no-config", "--no-cache"]
+    subprocess.run([*uv, "venv", str(environment)], check=True)
+    folders = [f"--find-links={folder}" for folder in (wheels, tmp_path / "others")]
+    wanted = ["--require-hashes", "--constraints", str(lock), "--requirements", str(project), "--extra", "cpu"]
+    subprocess.run([*uv, "pip", "install", "--python", str(environment), "--no-index", *folders, *wanted], check=True)
+    assert sorted(path.name for path in environment.rglob("*.dist-info")) == [
+        "filelock-3.1.dist-info", "torch-2.13.0+cpu.dist-info",
+    ]  # fmt: skip
+
+
+def write_wheel(folder: Path, name: str, version: str, *, requires: str = "") -> str:
+    """Write an empty package's wheel, and return its hash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, metadata = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
+    required = f"Requires-Dist: {requires}\n" if requires else ""
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{metadata}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{required}")
+        wheel.writestr(f"{metadata}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{metadata}/RECORD", "".join(f"{metadata}/{one},,\n" for one in ("METADATA", "WHEEL", "RECORD"))
+        )
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextmanager
+def served_folder(folder: Path) -> Iterator[str]:
+    """Yield the address of a folder on loopback, whose listings are a package index."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_fbgemm_for_cuda_has_the_version_of_fbgemm_for_the_cpu() -> None:

@@ -19,7 +19,7 @@ main() {
     local base_key layers_key key store
     base_key=$(declare -f make_base | digest)
     layers_key=$( (echo "$base_key" && python3 images/dependencies.py pyproject.toml &&
-        sed '/ AS serving$/,$d' images/Dockerfile && cat requirements.lock images/{constraints.txt,{install,trim}.sh}) | digest)
+        sed '/ AS serving$/,$d' images/Dockerfile && cat requirements.lock images/{constraints.txt,{install,torch_from,trim}.sh}) | digest)
     key=$( (echo "$layers_key" && cat images/Dockerfile "$here"/*.* "$here"/*/* pyproject.toml README.md &&
         find src components pipelines -type f ! -path '*/__pycache__/*' -print0 | LC_ALL=C sort -z |
         xargs -0 sha256sum) | digest)
