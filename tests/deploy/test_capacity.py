@@ -34,6 +34,12 @@ def room(*, quotas: Any = (), runtimes: Any = (), nodes: Any = (LARGE,), pods: A
     return Room(quotas=quotas, runtimes=runtimes, nodes=nodes, pods=pods)
 
 
+@pytest.fixture
+def config() -> DeployConfig:
+    """Return settings of servers that take 1 GiB each."""
+    return DeployConfig(ranker=RankerResources(overhead_mib=1_024), shard=ShardResources(overhead_mib=1_024))
+
+
 def nothing_there() -> Any:
     return observe(cast(Cluster, SimulatedCluster()), "students")
 
@@ -54,19 +60,20 @@ def test_servers_whose_settings_change_are_counted_and_others_not(release: Make,
     cluster = cast(Cluster, SimulatedCluster())
     roll_out(cluster, release(1), config, say=lambda line: None)
     seen = observe(cluster, "students")
-    changed = DeployConfig(ranker=RankerResources(overhead_mib=2_048, replicas=3))
+    changed = DeployConfig(ranker=RankerResources(overhead_mib=2_048, replicas=3), shard=config.shard)
     assert forecast(release(1), seen, changed, room()).added_bytes == 3 * 2 * GIB
-    scaled = DeployConfig(shard=ShardResources(max_replicas=9))
+    scaled = DeployConfig(ranker=config.ranker, shard=ShardResources(overhead_mib=1_024, max_replicas=9))
     # KServe copies who scales them, and the ranker's history has it too: all are replaced.
     assert forecast(release(1), seen, scaled, room()).added_bytes == 5 * GIB + 7 * 2**20
 
 
-def test_what_rankers_hold_is_asked_of_quotas_and_nodes(release: Make) -> None:
-    holding = DeployConfig(ranker=RankerResources(shards=ShardsConfig(local_tables_mib=3_072)))
+def test_what_rankers_hold_is_asked_of_quotas_and_nodes(release: Make, config: DeployConfig) -> None:
+    ranker = RankerResources(overhead_mib=1_024, shards=ShardsConfig(local_tables_mib=3_072))
+    holding = DeployConfig(ranker=ranker, shard=config.shard)
     mounted = release(1).model_copy(update={"uri": "pvc://models/students"})
     assert forecast(mounted, nothing_there(), holding, room()).added_bytes == (5 + 2 * 3) * GIB + 7 * 2**20
     small = room(nodes=[node(name, cpu="64", memory="3Gi") for name in ("one", "two", "three")])
-    forecast(mounted, nothing_there(), DeployConfig(), small)
+    forecast(mounted, nothing_there(), config, small)
     with pytest.raises(CapacityError, match=r"no node has room for a ranker of .*4\.00 GiB memory"):
         forecast(mounted, nothing_there(), holding, small)
 
@@ -226,5 +233,5 @@ def test_the_demos_servers_and_a_second_version_fit_a_node_with_two_cores(releas
     system = {**server, "spec": {"nodeName": "one", "containers": [{"resources": {"requests": of_cluster}}]}}
     small = room(nodes=(node("one", cpu="2", memory="16Gi"),), pods=(system, *[server] * 9))  # three models' servers
     forecast(two_shards, nothing_there(), config, small)
-    with pytest.raises(CapacityError, match=r"no node has room for a shard 1 of 0\.5 cpu"):
+    with pytest.raises(CapacityError, match=r"no node has room for a ranker of 1 cpu"):
         forecast(two_shards, nothing_there(), DeployConfig(), small)

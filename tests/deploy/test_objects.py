@@ -146,7 +146,8 @@ def test_there_are_as_many_rankers_as_the_plan_or_the_settings_want(release: Mak
     planned = release(1).model_copy(update={"rankers": 7, "ranker_bytes": 3 * 2**20})
     ranker = predictor(ranker_object(history_of(planned, config)))
     assert ranker["minReplicas"] == 7
-    assert ranker["model"]["resources"]["requests"]["memory"] == "1027Mi"  # and what finds hot rows
+    with_hot_rows = f"{config.ranker.overhead_mib + 3}Mi"  # with what finds them
+    assert ranker["model"]["resources"]["requests"]["memory"] == with_hot_rows
     assert predictor(ranker_object(history_of(release(1), config)))["minReplicas"] == config.ranker.replicas
 
 

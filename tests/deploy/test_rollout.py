@@ -436,7 +436,7 @@ def test_settings_that_do_not_work_are_taken_back(
         deploy(cluster, release(2), changed(config))
     assert current(cluster) == 2
     assert ranker_cpu(cluster) == "1000m"
-    assert shard_memory(cluster) == "1027Mi"
+    assert shard_memory(cluster) == f"{config.shard.overhead_mib + 3}Mi"
     cluster.broken = {}
     cluster.rest()
     deploy(cluster, release(2), config)  # there is nothing to mend

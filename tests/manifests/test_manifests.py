@@ -201,6 +201,14 @@ def test_kserve_chooses_our_storage_container_for_bundles_alone(uri: str, suppor
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ranker", "shard"])
+def test_a_runtimes_own_memory_is_what_deploy_gives_servers_beside_tables(kind: str) -> None:
+    runtime = next(one for one in RUNTIMES.values() if one["metadata"]["name"] == f"exfm-{kind}")
+    [container] = runtime["spec"]["containers"]
+    expected = f"{getattr(DeployConfig(), kind).overhead_mib}Mi"
+    assert {container["resources"][bound]["memory"] for bound in ("requests", "limits")} == {expected}
+
+
 def test_alerts_speak_of_metrics_that_servers_have() -> None:
     rules = next(object_ for object_ in WRITTEN.values() if object_["kind"] == "PrometheusRule")
     expressions = [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]]

@@ -49,7 +49,7 @@ class RankerResources(ServerResources):
 
     cpu_request_m: Annotated[int, Field(ge=1, le=256_000)] = 1_000
     cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)] = 2_000
-    overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)] = 1_024
+    overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)] = 896
     replicas: Annotated[int, Field(ge=1, le=1_000)] = 2
     """Rankers, or the least number of them where they are autoscaled; 1 to 1,000. More where a plan wants more."""
     shards: ShardsConfig = ShardsConfig()
@@ -68,7 +68,7 @@ class ShardResources(ServerResources):
 
     cpu_request_m: Annotated[int, Field(ge=1, le=256_000)] = 500
     cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)] = 2_000
-    overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)] = 1_024
+    overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)] = 864
 
 
 class DeployConfig(Config):
