@@ -16,6 +16,7 @@ from exfm.models.config import NetworkConfig
 from exfm.models.network import DenseNetwork
 from exfm.planning.statistics import Statistics, TableStatistics
 from exfm.schema import Net, Schema, Table
+from exfm.serving.requests import request_bytes
 from exfm.sharding.shard_files import write_shards
 
 MODEL_NAME = "bench"
@@ -144,9 +145,6 @@ class GeneratedModel:
 
 def messages_of(requests: Sequence[Request]) -> list[bytes]:
     """Return requests for the ranker's gRPC server, serialized."""
-    # Here, since a process can hold kserve's messages or tritonclient's, and tests of servers hold the latter.
-    from exfm.serving.requests import request_bytes
-
     return [request_bytes(request, model_name=MODEL_NAME) for request in requests]
 
 

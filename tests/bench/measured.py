@@ -1,7 +1,4 @@
-"""`main` is run by a process of its own: it measures a few loads for real, and prints what `exfm bench simulator` does.
-
-Of its own, because it holds kserve's messages and pytest's process holds tritonclient's.
-"""
+"""`main`, run as a program, measures a few loads and prints what `exfm bench simulator` does."""
 
 from functools import partial
 

@@ -1,7 +1,4 @@
-"""`main` is run by a process of its own: a very small `exfm bench serving`, twice, into two folders of the one named.
-
-Of its own, because it holds kserve's messages and pytest's process holds tritonclient's.
-"""
+"""`main`, run as a program, is a very small `exfm bench serving`, twice, into two folders of the one named."""
 
 import sys
 from functools import partial

@@ -13,6 +13,7 @@ import numpy as np
 
 from exfm.errors import ServingError
 from exfm.serving.local import LocalServing
+from exfm.serving.requests import outputs_of
 from exfm_bench.cpu import CpuClock
 from exfm_bench.load import ANSWER_TIMEOUT_S, Floats, Outcome, Send, new_runner, send_in_turn, send_when_due, sender_of
 from exfm_bench.serving.blocks import Turn
@@ -28,9 +29,6 @@ NUM_PROBES, NUM_PROBING = 3, 60
 
 def scores_of_message(answer: bytes) -> Floats:
     """Return the scores in a gRPC response, one task after another."""
-    # Here, since a process can hold kserve's messages or tritonclient's, and tests of servers hold the latter.
-    from exfm.serving.requests import outputs_of
-
     return np.concatenate([tensor.values.ravel() for tensor in outputs_of(answer).values()])
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from exfm.features.oip import Tensor
 from exfm.report.breakdown.layers import RANKER, Group, layer_times, middle_half
+from exfm.serving.tracing.asking import TracedRanker
 from exfm.serving.tracing.breakdown import Traced
 from exfm_bench.workload import MODEL_NAME
 
@@ -70,9 +71,6 @@ def trace_layers(
 
     Raises: ServingError if one does not answer.
     """
-    # Here, since a process can hold kserve's messages or tritonclient's, and tests of servers hold the latter.
-    from exfm.serving.tracing.asking import TracedRanker
-
     generator = np.random.default_rng(seed)
     with ExitStack() as stack:
         rankers = [
