@@ -66,7 +66,7 @@ class PlatformConfig(Config):
     config_map: KubernetesName = "exfm"
     """ConfigMap in that namespace with endpoints: MLFLOW_TRACKING_URI, AWS_ENDPOINT_URL, AWS_DEFAULT_REGION."""
     secret: KubernetesName = "exfm"
-    """Secret in that namespace with credentials: AWS_ACCESS_KEY_ID and so on (docs/operating.md)."""
+    """Secret in that namespace with credentials: AWS_ACCESS_KEY_ID and so on (docs/pipelines.md)."""
 
     def of(self, step: Step) -> StepResources:
         """Return what a step asks of its node."""

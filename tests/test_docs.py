@@ -1,0 +1,56 @@
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[1]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+RULES = REPOSITORY / "manifests/components/monitoring/rules.yaml"
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return a page's anchors, as GitHub makes them of its headings."""
+    text = without_code(page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return made | set(re.findall(r'<a id="([^"]+)">', text))
+
+
+def links(page: Path) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text(encoding="utf-8")))
+
+
+def broken(link: str, page: Path) -> bool:
+    name, _, anchor = link.partition("#")
+    target = (page.parent / name).resolve() if name else page
+    return not target.exists() or (bool(anchor) and anchor not in anchors(target))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_within_the_documentation_leads_somewhere(page: Path) -> None:
+    found = [link for link in links(page) if not link.startswith("http")]
+    assert [link for link in found if broken(link, page)] == []
+
+
+def test_a_link_to_a_heading_that_is_not_there_is_broken(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# What is `x_y` (1)?\n\n```sh\n# a comment\n```\n")
+    assert not broken("#what-is-x_y-1", page)
+    assert broken("#a-comment", page)
+    assert broken("gone.md", page)
+
+
+def test_the_manual_says_what_to_do_for_every_alert() -> None:
+    rules = yaml.safe_load(RULES.read_text(encoding="utf-8"))["spec"]["groups"]
+    alerts = [rule["alert"] for group in rules for rule in group["rules"]]
+    assert len(alerts) >= 11
+    assert {alert.lower() for alert in alerts} <= anchors(REPOSITORY / "docs/operating.md")
+
+
+def test_the_manual_is_read_in_ten_minutes() -> None:
+    assert (REPOSITORY / "docs/operating.md").read_text(encoding="utf-8").count("\n") <= 300
