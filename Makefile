@@ -13,18 +13,23 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 
+##@ Use
+
 .PHONY: help
 help: ## Show these targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@awk -F ':.*## ' '/^##@ / {printf "%s%s\n", blank, substr($$0, 5); blank = "\n"} \
+	  /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(VENV)/.installed $(MOVIELENS)/.fetched ## Train, distil, register, shard, serve and ask, on MovieLens-100K
+demo: $(VENV)/.installed $(MOVIELENS)/.fetched ## Train, distil, register, shard, serve and smoke-test, on MovieLens-100K
 	@$(BIN)/exfm run -c examples/movielens/run.yaml
 
 .PHONY: serve
 serve: $(VENV)/.installed ## Serve the demo's first vertical model on 127.0.0.1:8080 (REST) and :8081 (gRPC)
 	@test -f $(DEMO_BUNDLE) || { echo "nothing to serve yet: run make demo first" >&2; exit 2; }
 	@$(BIN)/exfm serve out/movielens/bundle/students --http-port 8080 --grpc-port 8081
+
+##@ Check
 
 .PHONY: test
 test: $(VENV)/.installed ## Run all tests that need no cluster
@@ -33,18 +38,6 @@ test: $(VENV)/.installed ## Run all tests that need no cluster
 .PHONY: test-fast
 test-fast: $(VENV)/.installed ## Run the tests that start no server and train no model
 	@$(PYTEST) -m "not cluster and not slow" --hypothesis-profile fast
-
-.PHONY: cluster
-cluster: $(VENV)/.installed ## Bring up a Kubernetes with KServe on this machine (Debian, root, Go); print its KUBECONFIG
-	@$(RIG) up
-
-.PHONY: cluster-down
-cluster-down: $(VENV)/.installed ## Take that cluster down and leave nothing of it behind
-	@$(RIG) down
-
-.PHONY: test-cluster
-test-cluster: $(VENV)/.installed $(DEMO_BUNDLE) ## Run the cluster's tests against KUBECONFIG, or against a cluster brought up for them
-	@$(RIG) run $(BIN)/pytest -m cluster tests
 
 .PHONY: check
 check: lint types imports settings-current pipelines ## Check style, types, layers, docs/settings.md and the pipelines
@@ -62,16 +55,32 @@ types: $(VENV)/.installed ## Check types
 imports: $(VENV)/.installed ## Check that each layer imports only what lies below it
 	@$(BIN)/lint-imports
 
-.PHONY: settings
-settings: $(VENV)/.installed ## Make docs/settings.md anew, and what the chart refuses, from the settings' docstrings
-	@$(BIN)/exfm explain --all > docs/settings.md
-	@$(BIN)/exfm explain --removed > charts/exfm/files/removed-settings.yaml
-
 .PHONY: settings-current
 settings-current: $(VENV)/.installed
 	@$(BIN)/exfm explain --all | diff docs/settings.md - && \
 	  $(BIN)/exfm explain --removed | diff charts/exfm/files/removed-settings.yaml - || \
 	  { echo "the settings changed: run make settings, and commit what it makes" >&2; exit 1; }
+
+##@ Cluster
+
+.PHONY: cluster
+cluster: $(VENV)/.installed ## Bring up a Kubernetes with KServe on this machine (Debian, root, Go); print its KUBECONFIG
+	@$(RIG) up
+
+.PHONY: cluster-down
+cluster-down: $(VENV)/.installed ## Take that cluster down and leave nothing of it behind
+	@$(RIG) down
+
+.PHONY: test-cluster
+test-cluster: $(VENV)/.installed $(DEMO_BUNDLE) ## Run the cluster's tests against KUBECONFIG, or against a cluster brought up for them
+	@$(RIG) run $(BIN)/pytest -m cluster tests
+
+##@ Build
+
+.PHONY: settings
+settings: $(VENV)/.installed ## Make docs/settings.md anew, and what the chart refuses, from the settings' docstrings
+	@$(BIN)/exfm explain --all > docs/settings.md
+	@$(BIN)/exfm explain --removed > charts/exfm/files/removed-settings.yaml
 
 .PHONY: pipelines
 pipelines: $(VENV)/.installed ## Compile the demo's pipeline to build/pipelines/*.yaml, for a Kubeflow cluster
