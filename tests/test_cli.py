@@ -68,9 +68,10 @@ def test_help_loads_no_framework() -> None:
     assert found.stdout.strip() == "[]"
 
 
-def test_a_renamed_command_is_refused_with_its_new_name(command: Callable[..., Outcome]) -> None:
-    code, out, err = command("trace", "bundle", "--out", "trace.png")
-    assert (code, out, err) == (2, "", "exfm: `exfm trace` has a new name; run `exfm profile`\n")
+@pytest.mark.parametrize(("old", "new"), [("trace", "profile"), ("ask", "smoke-test")])
+def test_a_renamed_command_is_refused_with_its_new_name(command: Callable[..., Outcome], old: str, new: str) -> None:
+    code, out, err = command(old, "bundle", "--out", "trace.png")
+    assert (code, out, err) == (2, "", f"exfm: `exfm {old}` has a new name; run `exfm {new}`\n")
 
 
 def test_score_answers_in_the_protocols_json(

@@ -43,9 +43,9 @@ def bundle(root: str, name: str, bundle_id: str) -> str:
     return join(bundles(root, name), bundle_id)
 
 
-def rehearsal(root: str) -> str:
-    """Return where what the rehearsal asked, and was answered, is."""
-    return join(root, "rehearsal.json")
+def smoke_test(root: str) -> str:
+    """Return where the smoke test's request and answer are."""
+    return join(root, "smoke-test.json")
 
 
 def report(root: str) -> str:
@@ -64,7 +64,7 @@ def query(root: str) -> str:
 
 
 def outputs(root: str, stage: str) -> tuple[str, ...]:
-    """Return what a stage, named as it says itself ("train-vm NAME"), leaves below a root."""
+    """Return what a stage, named as in its progress lines ("train-vm NAME"), leaves below a root."""
     kind, _, name = stage.partition(" ")
     match kind:
         case "ingest":
@@ -81,8 +81,8 @@ def outputs(root: str, stage: str) -> tuple[str, ...]:
             return (vertical(root, name),)
         case "bundle":
             return (bundles(root, name),)
-        case "ask":
-            return (rehearsal(root),)
+        case "smoke-test":
+            return (smoke_test(root),)
         case "report":
             return (report(root), summary(root), query(root))
         case _:  # the others write to a registry or a cluster, or nothing
@@ -90,5 +90,5 @@ def outputs(root: str, stage: str) -> tuple[str, ...]:
 
 
 def results(root: str) -> tuple[str, ...]:
-    """Return the files that tell what a run found."""
-    return rehearsal(root), report(root), summary(root), query(root)
+    """Return the files with what a run found."""
+    return smoke_test(root), report(root), summary(root), query(root)

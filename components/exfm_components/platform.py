@@ -1,15 +1,16 @@
 """How a pipeline's steps run on a Kubeflow cluster: read when the pipeline is compiled."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from exfm.config import Config
 from exfm.deploy.config import KubernetesName
 
 Step = Literal[
-    "check", "ingest", "label", "train-fm", "pseudo-label", "join", "train-vm", "bundle", "judge", "register", "ask",
-    "report", "deploy",
+    "check", "ingest", "label", "train-fm", "pseudo-label", "join", "train-vm", "bundle", "judge", "register",
+    "smoke-test", "report", "deploy",
 ]  # fmt: skip
 
 
@@ -68,6 +69,13 @@ class PlatformConfig(Config):
     secret: KubernetesName = "exfm"
     """Secret in that namespace with credentials: AWS_ACCESS_KEY_ID and so on (docs/pipelines.md)."""
 
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _refuse_renamed(cls, steps: Any) -> Any:
+        if isinstance(steps, Mapping) and "ask" in steps:
+            raise ValueError("ask is no longer a step: its name is smoke-test now")
+        return steps
+
     def of(self, step: Step) -> StepResources:
         """Return what a step asks of its node."""
         return self.steps.get(step) or DEFAULTS.get(step, StepResources())
@@ -76,6 +84,6 @@ class PlatformConfig(Config):
 DEFAULTS: dict[Step, StepResources] = {
     "train-fm": StepResources(cpu_request_m=500, memory_mib=2_048),
     "train-vm": StepResources(cpu_request_m=500),
-    "ask": StepResources(memory_mib=2_048),  # it starts every shard and a ranker
+    "smoke-test": StepResources(memory_mib=2_048),  # it starts every shard and a ranker
 }
 """Of steps that want more than the others."""

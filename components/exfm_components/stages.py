@@ -254,23 +254,23 @@ def register(root: str, verticals: list[dict], bundles: list[dict], judgements: 
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def ask(root: str, bundles: list[dict]) -> str:
-    """Serve the first bundle by its shards and ranker, and ask it its golden query; return the answer's URI.
+def smoke_test(root: str, bundles: list[dict]) -> str:
+    """Serve the first bundle by its shards and ranker, and send it its golden query; return the answer's URI.
 
     Request and answer are a file, because a struct would turn the request's ids into floats.
     """
     from exfm_components.progress import running
 
-    with running("ask") as stage:
+    with running("smoke-test") as stage:
         from exfm.artifact.manifest import json_bytes
         from exfm.artifact.storage import Ref, write_file
-        from exfm.serving.rehearsal import rehearse
+        from exfm.serving.smoke_test import run_smoke_test
         from exfm_components import layout
 
-        rehearsal = rehearse(Ref.parse(bundles[0], source="bundles"))
-        write_file(layout.rehearsal(root), json_bytes(rehearsal.to_dict()))
-        stage.done(rehearsal.headline())
-        return layout.rehearsal(root)
+        found = run_smoke_test(Ref.parse(bundles[0], source="bundles"))
+        write_file(layout.smoke_test(root), json_bytes(found.to_dict()))
+        stage.done(found.headline())
+        return layout.smoke_test(root)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -281,7 +281,7 @@ def report(
     verticals: list[dict],
     bundles: list[dict],
     registrations: list[dict],
-    rehearsal: str,
+    smoke_test: str,
     page: dsl.Output[dsl.HTML],
 ) -> None:
     """Draw the run's figures into report.html, and put them into summary.json."""
@@ -305,7 +305,7 @@ def report(
             verticals=[Ref.parse(item, source="verticals") for item in verticals],
             bundles=[Ref.parse(item, source="bundles") for item in bundles],
             registrations=registrations,
-            rehearsal=json.loads(read_file(rehearsal)),
+            smoke_test=json.loads(read_file(smoke_test)),
         )
         Path(page.path).write_bytes(read_file(layout.report(root)))
         stage.done(summary.headline())

@@ -111,13 +111,13 @@ def register(run: RunConfig) -> str:
     return page
 
 
-def ask(run: RunConfig) -> None:
-    """Serve the first vertical model and ask it."""
-    stages.ask.python_func(root=run.root, bundles=_bundles(run))
+def smoke_test(run: RunConfig) -> None:
+    """Serve the first vertical model and send it a request."""
+    stages.smoke_test.python_func(root=run.root, bundles=_bundles(run))
 
 
 def report(run: RunConfig) -> None:
-    """Report what the stages left; the registry is not asked."""
+    """Report what the stages left, without the registry."""
     with _scratch() as scratch:
         stages.report.python_func(
             run=run.to_dict(),
@@ -126,7 +126,7 @@ def report(run: RunConfig) -> None:
             verticals=_verticals(run),
             bundles=_bundles(run),
             registrations=[],
-            rehearsal=layout.rehearsal(run.root),
+            smoke_test=layout.smoke_test(run.root),
             page=dsl.HTML(uri=f"{scratch}/page"),
         )
 

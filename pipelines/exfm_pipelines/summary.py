@@ -14,14 +14,14 @@ from exfm_components.run_config import RunConfig
 
 
 def show_summary(config: RunConfig) -> None:
-    """Print the run's table of qualities, its report, the ranked answer, and how to ask again."""
+    """Print the run's table of qualities, its report, the ranked answer, and how to send the request again."""
     path = layout.summary(config.root)
     summary = Summary.parse(json.loads(read_file(path)), source=path)
     print_summary(summary, console=Console(file=sys.stdout), report=_short(layout.report(config.root)))
     name = config.vertical_models[0].name
     # Lines to be copied: they must not be wrapped.
     served = _short(layout.bundles(config.root, name))
-    print(f"\nTo ask again: {sys.argv[0]} serve {served}   (the demo's: make serve), then")
+    print(f"\nTo send the request again: {sys.argv[0]} serve {served}   (the demo's: make serve), then")
     query = layout.query(config.root)
     body = _short(query) if is_local(query) else f"query.json   # which is {query}"
     print(f"  curl -s http://127.0.0.1:8080/v2/models/{name}/infer -H 'Content-Type: application/json' -d @{body}")

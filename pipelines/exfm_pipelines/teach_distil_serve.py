@@ -1,4 +1,4 @@
-"""The whole path: events, labels, teacher, pseudo-labels, vertical models, bundles, registry, a rehearsal, a report."""
+"""The whole path: events, labels, teacher, pseudo-labels, vertical models, bundles, registry, smoke test, report."""
 
 from typing import Any
 
@@ -69,15 +69,15 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
         judged = stages.judge(run=run, root=root, verticals=verticals())
         judgements = judged.outputs["Output"]
         registered = stages.register(root=root, verticals=verticals(), bundles=bundles(), judgements=judgements)
-        asked = stages.ask(root=root, bundles=bundles())
-        told = stages.report(
+        tested = stages.smoke_test(root=root, bundles=bundles())
+        reported = stages.report(
             run=run,
             root=root,
             foundation=foundation,
             verticals=verticals(),
             bundles=bundles(),
             registrations=registered.output,
-            rehearsal=asked.output,
+            smoke_test=tested.output,
         )
         with dsl.If(deploy == True, name="if deploy"):  # noqa: E712  # KFP compiles the comparison
             deployed = stages.deploy(
@@ -85,11 +85,11 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
                 root=root,
                 registrations=registered.output,
                 judgements=judgements,
-            ).after(told)
+            ).after(reported)
         steps: dict[Step, dsl.PipelineTask] = {
             "check": checked, "ingest": log, "label": labelled, "train-fm": teacher, "pseudo-label": scored,
             "join": joined, "train-vm": student, "bundle": sharded, "judge": judged, "register": registered,
-            "ask": asked, "report": told, "deploy": deployed,
+            "smoke-test": tested, "report": reported, "deploy": deployed,
         }  # fmt: skip
         for name, step in steps.items():
             _prepare(step, name, config.platform, image=image)

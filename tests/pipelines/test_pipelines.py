@@ -47,8 +47,8 @@ vertical_models:
 
 
 STEPS = (
-    "check", "ingest", "label", "train-fm", "pseudo-label", "join", "train-vm", "bundle", "judge", "register", "ask",
-    "report", "deploy",
+    "check", "ingest", "label", "train-fm", "pseudo-label", "join", "train-vm", "bundle", "judge", "register",
+    "smoke-test", "report", "deploy",
 )  # fmt: skip
 
 REMOTE = RUN.replace("root: out", "root: s3://bucket/run").replace("folder: data", "folder: s3://bucket/data")
@@ -188,6 +188,22 @@ def test_steps_ask_for_what_the_platform_says(compiled: Any) -> None:
         assert retry.get("backoffDuration") == (None if step == "check" else "7s")
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (RUN + "platform: {steps: {ask: {memory_mib: 4096}}}", "ask is no longer a step: its name is smoke-test now"),
+        (
+            RUN.replace("name: one", "name: one, compare_alone: false"),
+            "compare_alone is no longer a setting: set compare_label_only",
+        ),
+    ],
+    ids=["a step", "a setting"],
+)
+def test_a_renamed_key_is_refused_with_its_new_name(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        read_run_config(write_run(tmp_path, text))
+
+
 def test_nothing_is_cached_and_models_are_trained_so_many_at_a_time(compiled: Any) -> None:
     spec, _ = compiled
     tasks = tasks_of(spec)
@@ -287,10 +303,12 @@ def test_progress_is_read_back_from_an_indented_line(capsys: pytest.CaptureFixtu
 
 
 def test_a_failure_is_said_with_all_its_lines_and_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ServingError), running("ask"):
+    with pytest.raises(ServingError), running("smoke-test"):
         raise ServingError("the ranker ended; its last lines:\n  first\n  second")
     failed = parse(capsys.readouterr().out.splitlines()[-1])
-    assert failed == Progress("failed", "ask", "the ranker ended; its last lines:\n  first\n  second", exit_code=3)
+    assert failed == Progress(
+        "failed", "smoke-test", "the ranker ended; its last lines:\n  first\n  second", exit_code=3
+    )
 
 
 def test_a_line_without_progress_is_not_progress() -> None:

@@ -71,7 +71,7 @@ def root(folder: Path, finished: subprocess.CompletedProcess[str]) -> Path:
 
 def test_a_run_leaves_its_outputs_under_their_fixed_names(root: Path) -> None:
     folders = ["bundle", "events", "examples", "fm", "registry", "vm"]
-    files = ["pipeline.log", "query.json", "rehearsal.json", "report.html", "summary.json"]
+    files = ["pipeline.log", "query.json", "report.html", "smoke-test.json", "summary.json"]
     assert sorted(path.name for path in root.iterdir()) == sorted(folders + files)
     for name in ("search", "rest"):
         assert BundleManifest.read(Path(find_bundle(str(root / "bundle" / name)))).plan.num_shards == 2
@@ -84,7 +84,16 @@ def test_a_run_tells_one_line_a_stage_and_then_what_it_found(root: Path, finishe
     stages = [line[2:25].strip() for line in done]
     assert stages[:6] == ["check", "ingest", "label", "train-fm", "pseudo-label", "join"]
     assert sorted(stages[6:]) == sorted(
-        ["train-vm search", "bundle search", "train-vm rest", "bundle rest", "judge", "register", "ask", "report"]
+        [
+            "train-vm search",
+            "bundle search",
+            "train-vm rest",
+            "bundle rest",
+            "judge",
+            "register",
+            "smoke-test",
+            "report",
+        ]
     )
     assert "KFP Executor" not in finished.stdout
     assert [line for line in lines if line.strip().startswith("curl -s http://127.0.0.1:8080/v2/models/search/infer")]
@@ -92,14 +101,14 @@ def test_a_run_tells_one_line_a_stage_and_then_what_it_found(root: Path, finishe
 
 
 def test_what_was_served_is_what_offline_scoring_says(root: Path) -> None:
-    rehearsal = json.loads((root / "rehearsal.json").read_text(encoding="utf-8"))
+    smoke_test = json.loads((root / "smoke-test.json").read_text(encoding="utf-8"))
     offline = exfm("score", root / "bundle/search", root / "query.json")
     assert offline.returncode == 0, offline.stderr
-    [served], [scored] = rehearsal["answer"]["outputs"], json.loads(offline.stdout)["outputs"]
+    [served], [scored] = smoke_test["answer"]["outputs"], json.loads(offline.stdout)["outputs"]
     np.testing.assert_allclose(served["data"], scored["data"], atol=1e-3)
     top = np.argsort(served["data"])[::-1][:10]
     np.testing.assert_array_equal(top, np.argsort(scored["data"])[::-1][:10])
-    assert rehearsal["answer"]["model_version"] == json.loads(offline.stdout)["model_version"]
+    assert smoke_test["answer"]["model_version"] == json.loads(offline.stdout)["model_version"]
 
 
 def test_the_registry_resolves_to_the_bundle_that_was_made(root: Path) -> None:

@@ -56,7 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             domains=(name,),
             model=ModelConfig(network=SMALL),
             training=TrainingConfig(warmup_windows=warmup_windows),
-            compare_alone=name == "search",
+            compare_label_only=name == "search",
         )
         train_vertical(vertical, teacher="fm", examples=examples, out=at(f"vm/{name}"))
     verticals = (ref_to(at("vm/search")), ref_to(at("vm/video")))
@@ -76,7 +76,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
                 "bundle_id": bundle.bundle_id,
             },
         ),
-        rehearsal={
+        smoke_test={
             "model_name": "search",
             "bundle_id": bundle.bundle_id,
             "num_shards": 2,

@@ -25,7 +25,7 @@ class Run:
     verticals: tuple[Ref, ...]
     bundles: tuple[Ref, ...]
     registrations: tuple[Mapping[str, Any], ...]
-    rehearsal: Mapping[str, Any]
+    smoke_test: Mapping[str, Any]
 
     def report(self, root: Path, **changes: Any) -> Summary:
         """Make a report below another root, with some arguments changed."""
@@ -34,7 +34,7 @@ class Run:
             "verticals": self.verticals,
             "bundles": self.bundles,
             "registrations": self.registrations,
-            "rehearsal": self.rehearsal,
+            "smoke_test": self.smoke_test,
         }
         files = {name: str(root / file) for name, file in FILES.items()}
         return make_report(name="tiny", **files, **(arguments | changes))

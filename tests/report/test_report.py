@@ -50,7 +50,7 @@ def test_a_verticals_quality_is_what_its_training_found(run: Run, summary: Summa
     manifest = ModelManifest.read(run.root / "vm/search")
     for task, comparison in summary.verticals[0].tasks.items():
         assert comparison.distilled == manifest.overall[task]
-        assert comparison.alone == manifest.alone[task]
+        assert comparison.label_only == manifest.alone[task]
         assert comparison.foundation.num_examples == manifest.overall[task].num_examples
         by_window = {row.window: row.distilled for row in comparison.by_window}
         for window in manifest.qualities:
@@ -61,7 +61,7 @@ def test_no_model_beats_the_planted_truth(summary: Summary) -> None:
     comparison = summary.verticals[0].tasks["click"]
     assert comparison.truth is not None
     assert comparison.truth.normalized_entropy is not None
-    for model in (comparison.foundation, comparison.alone, comparison.distilled):
+    for model in (comparison.foundation, comparison.label_only, comparison.distilled):
         assert model is not None
         assert model.normalized_entropy is not None
         assert comparison.truth.num_examples == model.num_examples
@@ -70,20 +70,20 @@ def test_no_model_beats_the_planted_truth(summary: Summary) -> None:
 
 def test_the_change_is_that_of_the_entropy_in_percent(summary: Summary) -> None:
     comparison = summary.verticals[0].tasks["click"]
-    assert comparison.alone is not None
-    assert comparison.alone.normalized_entropy is not None
+    assert comparison.label_only is not None
+    assert comparison.label_only.normalized_entropy is not None
     assert comparison.distilled.normalized_entropy is not None
     assert comparison.change_percent == pytest.approx(
-        100 * (comparison.distilled.normalized_entropy - comparison.alone.normalized_entropy)
-        / comparison.alone.normalized_entropy
+        100 * (comparison.distilled.normalized_entropy - comparison.label_only.normalized_entropy)
+        / comparison.label_only.normalized_entropy
     )  # fmt: skip
 
 
 def test_a_vertical_without_a_twin_has_no_change(summary: Summary) -> None:
     for comparison in summary.verticals[1].tasks.values():
-        assert comparison.alone is None
+        assert comparison.label_only is None
         assert comparison.change_percent is None
-        assert comparison.reliability_alone == ()
+        assert comparison.reliability_label_only == ()
 
 
 def test_reliability_bins_split_all_known_examples_and_average_to_the_calibration(summary: Summary) -> None:
@@ -146,8 +146,8 @@ def test_copies_of_hot_rows_are_called_so(run: Run, summary: Summary) -> None:
 
 def test_the_ranked_list_is_sorted_and_named(run: Run, summary: Summary) -> None:
     names = read_names(run.root / "events", EventLogManifest.read(run.root / "events"), "ad_id")
-    request = {item["name"]: item["data"] for item in run.rehearsal["request"]["inputs"]}
-    answer = {item["name"]: item["data"] for item in run.rehearsal["answer"]["outputs"]}
+    request = {item["name"]: item["data"] for item in run.smoke_test["request"]["inputs"]}
+    answer = {item["name"]: item["data"] for item in run.smoke_test["answer"]["outputs"]}
     best = sorted(zip(answer["click"], request["ad_id"], strict=True), key=lambda pair: -pair[0])[:10]
     assert [(item.scores["click"], item.id) for item in summary.answer.ranked] == best
     assert [item.rank for item in summary.answer.ranked] == list(range(1, 11))
@@ -155,7 +155,7 @@ def test_the_ranked_list_is_sorted_and_named(run: Run, summary: Summary) -> None
 
 
 def test_ids_of_a_feature_that_shares_a_table_are_named_too(summary: Summary, run: Run) -> None:
-    request = {item["name"]: item["data"] for item in run.rehearsal["request"]["inputs"]}
+    request = {item["name"]: item["data"] for item in run.smoke_test["request"]["inputs"]}
     clicked = request["clicked_ads"]
     assert summary.answer.user["user_id"] == str(request["user_id"][0])
     assert summary.answer.user["clicked_ads"].startswith(f"Ad {clicked[-1]} " if clicked else "none")
@@ -253,7 +253,7 @@ def test_the_terminal_shows_quality_the_report_and_the_ranked_answer(summary: Su
 def test_the_headline_says_how_much_distillation_changed(summary: Summary) -> None:
     changes = [task.change_percent for task in summary.verticals[0].tasks.values() if task.change_percent is not None]
     assert summary.headline() == (
-        f"2 vertical models; NE distilled against alone {min(changes):+.2f} % to {max(changes):+.2f} %"
+        f"2 vertical models; NE distilled against label-only {min(changes):+.2f} % to {max(changes):+.2f} %"
     )
 
 
@@ -267,21 +267,21 @@ def test_a_foundation_model_that_went_on_without_a_new_window_is_reported_as_bef
     assert again.verticals == summary.verticals
 
 
-def test_a_rehearsal_of_another_bundle_is_refused_and_nothing_written(run: Run, tmp_path: Path) -> None:
+def test_a_smoke_test_of_another_bundle_is_refused_and_nothing_written(run: Run, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="served bundle other"):
-        run.report(tmp_path, rehearsal=run.rehearsal | {"bundle_id": "other"})
+        run.report(tmp_path, smoke_test=run.smoke_test | {"bundle_id": "other"})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_score_that_is_no_number_is_refused(run: Run, tmp_path: Path) -> None:
-    outputs = [output | {"data": [float("nan"), *output["data"][1:]]} for output in run.rehearsal["answer"]["outputs"]]
+    outputs = [output | {"data": [float("nan"), *output["data"][1:]]} for output in run.smoke_test["answer"]["outputs"]]
     with pytest.raises(DataError, match="score 0 of task 'click' is nan"):
-        run.report(tmp_path, rehearsal=run.rehearsal | {"answer": {"outputs": outputs}})
+        run.report(tmp_path, smoke_test=run.smoke_test | {"answer": {"outputs": outputs}})
 
 
-def test_an_incomplete_rehearsal_is_refused(run: Run, tmp_path: Path) -> None:
+def test_an_incomplete_smoke_test_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="latency_ms"):
-        run.report(tmp_path, rehearsal={key: value for key, value in run.rehearsal.items() if key != "latency_ms"})
+        run.report(tmp_path, smoke_test={key: value for key, value in run.smoke_test.items() if key != "latency_ms"})
 
 
 def test_a_run_without_vertical_models_is_refused(run: Run, tmp_path: Path) -> None:

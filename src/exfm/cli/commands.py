@@ -14,7 +14,7 @@ GROUP = "exfm.commands"
 PANEL = "Installed beside exfm"
 """The part of `exfm --help` that has these commands."""
 
-RENAMED = {"trace": "profile"}
+RENAMED = {"trace": "profile", "ask": "smoke-test"}
 """Commands of earlier releases, and their new names."""
 
 MISSING = {"bench": "exfm-bench, which production images leave out; in exfm's repository run: pip install ./benchmarks"}

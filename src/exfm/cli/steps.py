@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
         ("bundle", bundle),
         ("judge", judge),
         ("register", register),
-        ("ask", ask),
+        ("smoke-test", smoke_test),
         ("report", report),
     )
     for name, command in commands:
@@ -87,11 +87,11 @@ def register(config: ConfigOption, root: RootOption = "") -> None:
     _run(steps.register, config, root)
 
 
-def ask(config: ConfigOption, root: RootOption = "") -> None:
-    """Serve the first vertical model by its shards and ranker, ask it once, and stop."""
+def smoke_test(config: ConfigOption, root: RootOption = "") -> None:
+    """Serve the first vertical model by its shards and ranker, send one request, and stop."""
     from exfm_pipelines import steps
 
-    _run(steps.ask, config, root)
+    _run(steps.smoke_test, config, root)
 
 
 def report(config: ConfigOption, root: RootOption = "") -> None:

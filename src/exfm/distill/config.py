@@ -1,6 +1,7 @@
 """Settings of a vertical model."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -12,6 +13,8 @@ from exfm.training.config import TrainingConfig
 
 class VerticalConfig(Config):
     """A vertical model (VM) and how it is trained."""
+
+    removed: ClassVar[Mapping[str, str]] = {"compare_alone": "set compare_label_only"}
 
     name: ModelName
     """Name of the model and of its Kubernetes objects: lower-case letters, digits and dashes, 30 at most."""
@@ -25,5 +28,5 @@ class VerticalConfig(Config):
     training: TrainingConfig = TrainingConfig(batch_size=128)
     teacher_weight: Annotated[float, Field(ge=0, le=100)] = 3.0
     """Weight of the pseudo-labels' loss beside the labels' loss; 0 to 100. 0: it learns from labels only."""
-    compare_alone: bool = True
-    """Whether a twin without a teacher is trained too, for the report. It doubles the time."""
+    compare_label_only: bool = True
+    """Whether a label-only model is trained too, without a teacher, for the report. It doubles the training time."""

@@ -48,7 +48,7 @@ def train_vertical(
         )
         _require_domains(config, dataset, manifest)
         learner = DistillationLearner(RankingModel(schema, config.model), teacher_weight=config.teacher_weight)
-        num_walks = 2 if config.compare_alone else 1
+        num_walks = 2 if config.compare_label_only else 1
         outcome = run_training(
             learner,
             data,
@@ -59,7 +59,7 @@ def train_vertical(
             on_window=lambda num_done, num_windows: on_window(num_done, num_walks * num_windows),
         )
         alone = {}
-        if config.compare_alone:
+        if config.compare_label_only:
             alone = run_training(
                 LabelLearner(RankingModel(schema, config.model)),
                 data,

@@ -12,7 +12,7 @@ from exfm.config import Config
 from exfm.errors import DataError, StorageError
 from exfm.features.oip import LENGTHS_SUFFIX
 from exfm.schema import Schema, SparseFeature
-from exfm.serving.rehearsal import Rehearsal
+from exfm.serving.smoke_test import SmokeTest
 
 NUM_RANKED = 10
 """Items of the answer that are shown."""
@@ -47,32 +47,32 @@ class Answer(Config):
     latency_ms: FiniteFloat
     num_candidates: int
     user: dict[str, str]
-    """Who asks: the user's features in short."""
+    """Features of the request's user, in short."""
     ranked: tuple[RankedItem, ...]
     """The best NUM_RANKED, best first."""
 
 
-def read_answer(rehearsal: Rehearsal, *, bundles: Sequence[BundleManifest], names: Names) -> Answer:
-    """Return what a rehearsal showed.
+def read_answer(smoke_test: SmokeTest, *, bundles: Sequence[BundleManifest], names: Names) -> Answer:
+    """Return the request and answer of a smoke test.
 
-    Raises: StorageError if it served none of the bundles; DataError if a score is no number.
+    Raises: StorageError if it served none of the bundles; DataError if a score is not a number.
     """
-    bundle = next((bundle for bundle in bundles if bundle.bundle_id == rehearsal.bundle_id), None)
+    bundle = next((bundle for bundle in bundles if bundle.bundle_id == smoke_test.bundle_id), None)
     if bundle is None:
         raise StorageError(
-            f"the rehearsal served bundle {rehearsal.bundle_id}, the run's are "
-            f"{', '.join(bundle.bundle_id for bundle in bundles) or 'none'}; rehearse again"
+            f"the smoke test served bundle {smoke_test.bundle_id}, the run's are "
+            f"{', '.join(bundle.bundle_id for bundle in bundles) or 'none'}; run `exfm smoke-test` again"
         )
-    inputs = {item["name"]: item["data"] for item in rehearsal.request["inputs"]}
-    outputs = {item["name"]: item["data"] for item in rehearsal.answer["outputs"]}
+    inputs = {item["name"]: item["data"] for item in smoke_test.request["inputs"]}
+    outputs = {item["name"]: item["data"] for item in smoke_test.answer["outputs"]}
     scores = {task: _finite(outputs[task], task) for task in bundle.tasks}
     num_candidates = len(scores[bundle.tasks[0]])
     return Answer(
-        model_name=rehearsal.model_name,
-        bundle_id=rehearsal.bundle_id,
-        num_shards=rehearsal.num_shards,
-        max_abs_difference=rehearsal.max_abs_difference,
-        latency_ms=rehearsal.latency_ms,
+        model_name=smoke_test.model_name,
+        bundle_id=smoke_test.bundle_id,
+        num_shards=smoke_test.num_shards,
+        max_abs_difference=smoke_test.max_abs_difference,
+        latency_ms=smoke_test.latency_ms,
         num_candidates=num_candidates,
         user=_user_in_short(inputs, bundle.feature_schema, names),
         ranked=_ranked(scores, _ids(inputs, bundle.feature_schema, num_candidates), names),

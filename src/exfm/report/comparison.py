@@ -1,4 +1,4 @@
-"""Three models on the same examples: the foundation model, the vertical model alone, and the one it taught."""
+"""Three models on the same examples: the foundation model, the label-only vertical model, and the distilled one."""
 
 from collections.abc import Collection
 
@@ -22,7 +22,7 @@ class WindowEntropy(Config):
     num_examples: int
     """With a known label."""
     foundation: FiniteFloat | None
-    alone: FiniteFloat | None
+    label_only: FiniteFloat | None
     distilled: FiniteFloat | None
 
 
@@ -40,35 +40,36 @@ class TaskComparison(Config):
 
     foundation: Quality
     """The foundation model's own predictions."""
-    alone: Quality | None
-    """The twin that learned from labels only; None where none was trained."""
+    label_only: Quality | None
+    """The same model, trained without a teacher; None where none was trained."""
     distilled: Quality
     truth: Quality | None
     """The planted probabilities, hence the best reachable; None where they are not known."""
     change_percent: FiniteFloat | None
-    """Of the normalized entropy, distilled against alone; less than 0 is better."""
+    """Of the normalized entropy, distilled against label-only; less than 0 is better."""
     by_window: tuple[WindowEntropy, ...]
     """Of every window, those of the warm-up too."""
-    reliability_alone: tuple[ReliabilityBin, ...]
-    """From the lowest predictions to the highest; empty where there is no twin, or no label is known."""
+    reliability_label_only: tuple[ReliabilityBin, ...]
+    """From the lowest predictions to the highest; empty where there is no label-only model, or no label is known."""
     reliability_distilled: tuple[ReliabilityBin, ...]
 
 
 def compare(predictions: pl.DataFrame, task: str, *, counted_windows: Collection[int]) -> TaskComparison:
     """Return the comparison on the counted windows' rows of `VerticalOutputs.predictions`."""
     counted = predictions.filter(pl.col(WINDOW).is_in(list(counted_windows)))
-    alone, distilled = _quality(counted, task, source="alone"), _require_quality(counted, task, source="distilled")
+    label_only = _quality(counted, task, source="label_only")
+    distilled = _require_quality(counted, task, source="distilled")
     return TaskComparison(
         foundation=_require_quality(counted, task, source="foundation"),
-        alone=alone,
+        label_only=label_only,
         distilled=distilled,
         truth=_quality(counted, task, source="truth"),
-        change_percent=_change_percent(alone, distilled),
+        change_percent=_change_percent(label_only, distilled),
         by_window=tuple(
             _window_entropy(predictions.filter(pl.col(WINDOW) == window), task, window=window)
             for window in predictions[WINDOW].unique().sort().to_list()
         ),
-        reliability_alone=reliability(counted, task, source="alone") if alone else (),
+        reliability_label_only=reliability(counted, task, source="label_only") if label_only else (),
         reliability_distilled=reliability(counted, task, source="distilled"),
     )
 
@@ -90,12 +91,13 @@ def reliability(rows: pl.DataFrame, task: str, *, source: str) -> tuple[Reliabil
 
 
 def _window_entropy(rows: pl.DataFrame, task: str, *, window: int) -> WindowEntropy:
-    alone, distilled = _quality(rows, task, source="alone"), _require_quality(rows, task, source="distilled")
+    label_only = _quality(rows, task, source="label_only")
+    distilled = _require_quality(rows, task, source="distilled")
     return WindowEntropy(
         window=window,
         num_examples=distilled.num_examples,
         foundation=_require_quality(rows, task, source="foundation").normalized_entropy,
-        alone=alone.normalized_entropy if alone else None,
+        label_only=label_only.normalized_entropy if label_only else None,
         distilled=distilled.normalized_entropy,
     )
 
@@ -108,10 +110,10 @@ def _quality(rows: pl.DataFrame, task: str, *, source: str) -> Quality | None:
     return _require_quality(rows, task, source=source) if f"{source}.{task}" in rows.columns else None
 
 
-def _change_percent(alone: Quality | None, distilled: Quality) -> float | None:
-    if alone is None or not alone.normalized_entropy or distilled.normalized_entropy is None:
+def _change_percent(label_only: Quality | None, distilled: Quality) -> float | None:
+    if label_only is None or not label_only.normalized_entropy or distilled.normalized_entropy is None:
         return None
-    return 100 * (distilled.normalized_entropy / alone.normalized_entropy - 1)
+    return 100 * (distilled.normalized_entropy / label_only.normalized_entropy - 1)
 
 
 def _values(rows: pl.DataFrame, column: str) -> npt.NDArray[np.float64]:

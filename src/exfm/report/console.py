@@ -25,7 +25,7 @@ def _quality_table(summary: Summary) -> Table:
     table = _table()
     table.add_column("vertical", overflow="fold")
     table.add_column("task", overflow="fold")
-    for model in ("FM", "alone", "distilled"):
+    for model in ("FM", "label-only", "distilled"):
         table.add_column(f"{model}\nNE    AUC", justify="right", no_wrap=True)
     table.add_column("NE\nchange", justify="right", no_wrap=True)
     for vertical in summary.verticals:
@@ -35,7 +35,7 @@ def _quality_table(summary: Summary) -> Table:
             table.add_row(
                 Text(vertical.name),
                 Text(task),
-                *(_pair(quality) for quality in (comparison.foundation, comparison.alone, comparison.distilled)),
+                *(_pair(quality) for quality in (comparison.foundation, comparison.label_only, comparison.distilled)),
                 Text(percent(change), style=style),
             )
     return table

@@ -31,7 +31,7 @@ class VerticalOutputs:
     predictions: pl.DataFrame
     """One row for each example of a window that both it and the foundation model were tested on: WINDOW,
     `label.<task>`, `weight.<task>`, and a probability from each source there is, `foundation.<task>`,
-    `distilled.<task>`, `alone.<task>` and `truth.<task>`."""
+    `distilled.<task>`, `label_only.<task>` and `truth.<task>`."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _predictions(
     truths = {label.name: label.truth for label in model.feature_schema.labels if label.truth}
     rivals = {"foundation": fm_folder / PREDICTIONS}
     if model.alone:
-        rivals["alone"] = folder / ALONE / PREDICTIONS
+        rivals["label_only"] = folder / ALONE / PREDICTIONS
     tested_by_fm = {quality.window for quality in fm.qualities}
     tested = {quality.window for quality in model.qualities} & tested_by_fm
     frames = []

@@ -23,10 +23,10 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
 
 HOT_HATCH = "////"
 
-FOUNDATION, ALONE, DISTILLED = "foundation model", "alone", "distilled"
+FOUNDATION, LABEL_ONLY, DISTILLED = "foundation model", "label-only", "distilled"
 STYLES: dict[str, dict[str, Any]] = {
     FOUNDATION: {"color": BLACK, "linestyle": ":", "marker": ""},
-    ALONE: {"color": ORANGE, "linestyle": "--", "marker": "s"},
+    LABEL_ONLY: {"color": ORANGE, "linestyle": "--", "marker": "s"},
     DISTILLED: {"color": BLUE, "linestyle": "-", "marker": "o"},
 }
 
@@ -50,11 +50,11 @@ def entropy_by_window(vertical: VerticalSummary) -> bytes:
 
 
 def reliability_curves(vertical: VerticalSummary) -> bytes:
-    """Return each task's share of positives against the predictions, by deciles, alone and distilled."""
+    """Return each task's share of positives against the predictions, by deciles, label-only and distilled."""
     with mpl.rc_context(SETTINGS):
         figure, axes = _panels(len(vertical.tasks), width=3.2, height=2.3)
         for axis, (task, comparison) in zip(axes, vertical.tasks.items(), strict=True):
-            curves = {ALONE: comparison.reliability_alone, DISTILLED: comparison.reliability_distilled}
+            curves = {LABEL_ONLY: comparison.reliability_label_only, DISTILLED: comparison.reliability_distilled}
             _draw_reliability(axis, curves)
             axis.set_ylabel(f"{task}\nshare of positives")
         axes[-1].set_xlabel("mean prediction of a decile")
@@ -106,7 +106,7 @@ def _draw_entropy(axis: Axes, comparison: TaskComparison, *, counted: Sequence[i
     windows = [row.window for row in comparison.by_window]
     series = {
         FOUNDATION: [row.foundation for row in comparison.by_window],
-        ALONE: [row.alone for row in comparison.by_window],
+        LABEL_ONLY: [row.label_only for row in comparison.by_window],
         DISTILLED: [row.distilled for row in comparison.by_window],
     }
     warmup = [window for window in windows if window not in counted]

@@ -1,4 +1,4 @@
-"""The stage that tells what a run has found."""
+"""The stage that reports what a run has found."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from exfm.artifact.storage import Ref, write_file
 from exfm.report.html import render_html
 from exfm.report.outputs import read_outputs
 from exfm.report.summary import Summary
-from exfm.serving.rehearsal import Rehearsal
+from exfm.serving.smoke_test import SmokeTest
 
 
 def make_report(
@@ -21,20 +21,20 @@ def make_report(
     verticals: Sequence[Ref],
     bundles: Sequence[Ref],
     registrations: Sequence[Mapping[str, Any]],
-    rehearsal: Mapping[str, Any],
+    smoke_test: Mapping[str, Any],
 ) -> Summary:
-    """Write a run's report, summary and query (what the rehearsal asked) to these URIs; return the summary.
+    """Write a run's report, summary and query (the smoke test's request) to these URIs; return the summary.
 
     Nothing is written before all is known; each file appears whole.
 
-    Raises: ConfigError if the rehearsal is not one; StorageError if an output is missing, was written again since, or
-    is of another run; DataError if models do not agree on the examples.
+    Raises: ConfigError if `smoke_test` is not what a smoke test wrote; StorageError if an output is missing, was
+    written again since, or is of another run; DataError if models do not agree on the examples.
     """
-    rehearsed = Rehearsal.parse(rehearsal, source="rehearsal")
+    tested = SmokeTest.parse(smoke_test, source="smoke test")
     outputs = read_outputs(foundation=foundation, verticals=verticals, bundles=bundles)
-    found = Summary.of(outputs, name=name, registrations=registrations, rehearsal=rehearsed)
+    found = Summary.of(outputs, name=name, registrations=registrations, smoke_test=tested)
     page = render_html(found)
     write_file(summary, json_bytes(found.to_dict()))
-    write_file(query, json_bytes(rehearsed.request))
+    write_file(query, json_bytes(tested.request))
     write_file(report, page.encode())
     return found

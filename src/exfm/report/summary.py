@@ -16,7 +16,7 @@ from exfm.report.answer import Answer, read_answer
 from exfm.report.comparison import TaskComparison, compare
 from exfm.report.outputs import WINDOW, RunOutputs, VerticalOutputs
 from exfm.report.timeliness import Timeliness, measure
-from exfm.serving.rehearsal import Rehearsal
+from exfm.serving.smoke_test import SmokeTest
 from exfm.training.manifest import ModelManifest
 
 PROMISED_TIMES = 10
@@ -146,12 +146,12 @@ class Summary(Config):
         *,
         name: str,
         registrations: Sequence[Mapping[str, Any]],
-        rehearsal: Rehearsal,
+        smoke_test: SmokeTest,
     ) -> Self:
         """Return the figures of a run.
 
-        Raises: StorageError if the rehearsal served another run's bundle; DataError if it answered with what is no
-        number.
+        Raises: StorageError if the smoke test served another run's bundle; DataError if its answer has a score
+        that is not a number.
         """
         return cls(
             name=name,
@@ -164,7 +164,7 @@ class Summary(Config):
                 RegisteredVersion(**{field: registration[field] for field in RegisteredVersion.model_fields})
                 for registration in registrations
             ),
-            answer=read_answer(rehearsal, bundles=outputs.bundles, names=outputs.names),
+            answer=read_answer(smoke_test, bundles=outputs.bundles, names=outputs.names),
             provenance=dict(outputs.refs),
         )
 
@@ -178,8 +178,8 @@ class Summary(Config):
         ]
         models = f"{len(self.verticals)} vertical model{'s' if len(self.verticals) != 1 else ''}"
         if not changes:
-            return f"{models}; no twin to compare with"
-        return f"{models}; NE distilled against alone {min(changes):+.2f} % to {max(changes):+.2f} %"
+            return f"{models}; no label-only model to compare with"
+        return f"{models}; NE distilled against label-only {min(changes):+.2f} % to {max(changes):+.2f} %"
 
 
 def _data(outputs: RunOutputs) -> DataSummary:

@@ -1,4 +1,4 @@
-"""A rehearsal: a bundle served for real by its shards and ranker, asked its golden query once, and stopped."""
+"""The smoke test: a bundle's shards and ranker are started, answer its golden query once, and are stopped."""
 
 import time
 from typing import Any
@@ -10,8 +10,8 @@ from exfm.config import Config
 from exfm.serving.local import serve_local
 
 
-class Rehearsal(Config):
-    """What was asked and answered."""
+class SmokeTest(Config):
+    """A request to a served bundle, and the answer."""
 
     model_name: str
     bundle_id: str
@@ -25,7 +25,7 @@ class Rehearsal(Config):
     """Both in the Open Inference Protocol's JSON form."""
 
     def headline(self) -> str:
-        """Return one line about the rehearsal."""
+        """Return one line about the answer."""
         num_items = len(self.answer["outputs"][0]["data"])
         return (
             f"{self.model_name} on {self.num_shards} shards and a ranker: {num_items} items in "
@@ -33,8 +33,8 @@ class Rehearsal(Config):
         )
 
 
-def rehearse(bundle: Ref) -> Rehearsal:
-    """Serve a bundle on loopback, ask its golden query, and return the answer.
+def run_smoke_test(bundle: Ref) -> SmokeTest:
+    """Serve a bundle on loopback, send its golden query, and return the answer.
 
     Raises: BundleError if the bundle is damaged; ServingError if a server does not start, or scores otherwise
     than the model did.
@@ -51,7 +51,7 @@ def rehearse(bundle: Ref) -> Rehearsal:
         for output, expected in zip(answer["outputs"], golden["outputs"], strict=True)
         for served, own in zip(output["data"], expected["data"], strict=True)
     ]
-    return Rehearsal(
+    return SmokeTest(
         model_name=manifest.name,
         bundle_id=manifest.bundle_id,
         num_shards=manifest.plan.num_shards,
