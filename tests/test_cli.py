@@ -207,7 +207,7 @@ def test_what_is_written_on_this_machine_only_is_not_written_to_a_folder_named_s
     program = [sys.executable, "-c", "from exfm.cli.main import main; main()", *arguments]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert "this is written on this machine only; name a path" in done.stderr
+    assert "is written on this machine only; name a path" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -268,4 +268,4 @@ def test_deploy_refuses_a_bundle_that_pods_cannot_read_and_another_digest(
 def test_promote_names_a_registry_that_is_not_there(command: Callable[..., Outcome], tmp_path: Path) -> None:
     code, _, err = command("promote", "students", "--root", tmp_path)
     assert code == 2
-    assert "no registry there" in err
+    assert "there is no registry" in err

@@ -13,7 +13,7 @@ FIGURES = {"normalized_entropy": "NE", "auc": "AUC", "calibration": "calibration
 
 
 def write_ref(ref: Ref, artifact: Any, **facts: str | int | float) -> None:
-    """Write a reference into a KFP artifact's file, and into its metadata, with facts that a person wants to see."""
+    """Write a reference into a KFP artifact's file, and into its metadata, with facts for people."""
     Path(artifact.path).parent.mkdir(parents=True, exist_ok=True)
     write_json(Path(artifact.path), ref.to_dict())
     artifact.metadata |= {"folder": ref.uri, "digest": ref.digest} | facts

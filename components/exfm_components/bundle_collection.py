@@ -1,4 +1,4 @@
-"""Which of a vertical model's bundles under a root may go: those that no server, rollback or alias names.
+"""Which of a vertical model's bundles under a root can be removed: those that no server, rollback or alias uses.
 
 As in exfm_components.deployment, the registry and the cluster meet here.
 """
@@ -18,7 +18,7 @@ from exfm.registry.mlflow_registry import Registry
 from exfm_components import layout
 
 MIN_AGE_S = 24 * 60 * 60
-"""A run registers its bundles some steps after it wrote them; until then nothing but their age tells of the run."""
+"""A run registers its bundles some steps after it wrote them; until then only their age protects them."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class FinishedBundle:
 
 
 def unnamed(bundles: Sequence[FinishedBundle], *, named: Collection[str], now_s: float) -> list[str]:
-    """Return the ids of the bundles that may go, in their order: not named, and at least MIN_AGE_S old."""
+    """Return the ids of the bundles to remove, in order: not named, and at least MIN_AGE_S old."""
     return [
         bundle.bundle_id
         for bundle in bundles
@@ -47,26 +47,26 @@ def served_ids(seen: Observation) -> set[str]:
 
 
 def collect_bundles(
-    root: str, *, name: str, cluster: Cluster, registry: Registry, say: Callable[[str], None], now_s: float
+    root: str, *, name: str, cluster: Cluster, registry: Registry, report: Callable[[str], None], now_s: float
 ) -> None:
     """Remove the bundles of a vertical model under a root that nothing names.
 
     Bundles are compared by their ids: pods may know the root by another name. An unfinished bundle, which has no
     manifest, stays.
 
-    Raises: DeployError, ConfigError or StorageError if the cluster, the registry or the store does not say what names
-    bundles; nothing was removed then. StorageError if one cannot be removed.
+    Raises: DeployError, ConfigError or StorageError if the cluster, the registry or the store cannot be read;
+    nothing was removed then. StorageError if one cannot be removed.
     """
     folder = layout.bundles(root, name)
-    bundles = _finished(folder)  # before it is asked what names them: one that appears meanwhile is none of these
+    bundles = _finished(folder)  # listed first, so that a bundle written from here on is not in the list
     newest = find_bundle(folder).rpartition("/")[2]
     named = {newest, *served_ids(observe(cluster, name)), *(registry.named_bundle_ids(name) or ())}
     gone = unnamed(bundles, named=named, now_s=now_s)
     for bundle_id in gone:
         remove_folder(layout.bundle(root, name, bundle_id))
-        say(f"{name}: removed bundle {bundle_id[:12]}")
+        report(f"{name}: removed bundle {bundle_id[:12]}")
     if not gone:
-        say(f"{name}: no bundle to remove")
+        report(f"{name}: no bundle to remove")
 
 
 def collect_all(
@@ -77,7 +77,7 @@ def collect_all(
     registry: Registry,
     config: DeployConfig | None,
     with_unfinished: bool,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> None:
     """Remove a vertical model's shards as exfm.deploy.rollout.collect does, then its bundles that nothing names.
 
@@ -85,14 +85,14 @@ def collect_all(
 
     Raises: what exfm.deploy.rollout.collect and collect_bundles raise.
     """
-    is_registered = registry.named_bundle_ids(name) is not None  # first: if nobody answers, the shards stay too
+    is_registered = registry.named_bundle_ids(name) is not None  # first: if the registry fails, the shards stay too
     seen = observe(cluster, name)
     is_deployed = seen.history is not None or bool(seen.shards)
     if is_deployed or not is_registered:
-        collect(cluster, name, config=config, with_unfinished=with_unfinished, say=say)
+        collect(cluster, name, config=config, with_unfinished=with_unfinished, report=report)
     else:
-        say(f"{name}: not deployed in namespace {cluster.namespace}")
-    collect_bundles(root, name=name, cluster=cluster, registry=registry, say=say, now_s=time.time())
+        report(f"{name}: not deployed in namespace {cluster.namespace}")
+    collect_bundles(root, name=name, cluster=cluster, registry=registry, report=report, now_s=time.time())
 
 
 def _finished(folder: str) -> list[FinishedBundle]:

@@ -24,7 +24,7 @@ Outcome = Literal["serves", "refused", "nothing new", "failed"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A registered version, and what was found of it."""
+    """A registered version, and its judgement."""
 
     registration: Registration
     judgement: Judgement
@@ -32,7 +32,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a candidate."""
+    """The outcome of a candidate."""
 
     name: str
     version: int
@@ -47,14 +47,14 @@ class Result:
 
 
 def deploy_models(
-    candidates: Sequence[Candidate], *, root: str, config: DeploymentConfig, say: Callable[[str], None]
+    candidates: Sequence[Candidate], *, root: str, config: DeploymentConfig, report: Callable[[str], None]
 ) -> list[Result]:
-    """Deploy what passes, in order, and return what became of each.
+    """Deploy the candidates that pass, in order, and return the outcome of each.
 
-    A version that does not pass is not deployed, and what served before serves on. A champion that has nothing newer is
-    deployed where nothing of its model serves.
+    A version that does not pass is not deployed, and the version before keeps serving. A champion without a newer
+    candidate is deployed where no version of its model serves.
 
-    Raises: ConfigError, before anything is rolled out, if pods can read a bundle nowhere; ClusterError if there is no
+    Raises: ConfigError, before anything is rolled out, if pods cannot read a bundle; ClusterError if there is no
     cluster; StorageError if the registry does not answer.
     """
     registry = Registry.at(root, create=False)
@@ -64,7 +64,7 @@ def deploy_models(
         for one in candidates
     ]
     return [
-        _deploy(registry, cluster, candidate, uri=uri, config=config, say=say)
+        _deploy(registry, cluster, candidate, uri=uri, config=config, report=report)
         for candidate, uri in zip(candidates, uris, strict=True)
     ]
 
@@ -72,14 +72,14 @@ def deploy_models(
 def require_deployed(results: Sequence[Result]) -> None:
     """Return if no rollout failed.
 
-    Raises: StageError, with what became of every candidate.
+    Raises: StageError, with the outcome of every candidate.
     """
     if any(result.outcome == "failed" for result in results):
         raise StageError("; ".join(map(str, results)))
 
 
 def to_markdown(results: Sequence[Result]) -> str:
-    """Return a page with what became of each candidate."""
+    """Return a page with the outcome of each candidate."""
     rows = [
         f"| {SIGNS[result.outcome]} {result.outcome} | {result.name} | v{result.version} | {result.text} |"
         for result in results
@@ -88,7 +88,7 @@ def to_markdown(results: Sequence[Result]) -> str:
 
 
 def readable_uri(uris: Sequence[str], *, root: str, served_root: str) -> str:
-    """Return the first of a bundle's URIs that pods can read, those below `root` by its name among pods.
+    """Return the first of a bundle's URIs that pods can read, those below `root` by the name that pods know.
 
     Raises: ConfigError if there is none.
     """
@@ -110,7 +110,7 @@ def _deploy(
     *,
     uri: str,
     config: DeploymentConfig,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Result:
     registration, found = candidate.registration, verdict(candidate.judgement, config.promotion)
     name, version = registration.name, int(registration.version)
@@ -124,8 +124,8 @@ def _deploy(
     bundle = Ref(uri=registration.place, digest=registration.bundle.digest)
     deployable = Deployable(manifest=read_manifest(bundle), digest=bundle.digest, uri=uri, version=version)
     try:
-        deploy(cluster, deployable, config.settings, say=say)
+        deploy(cluster, deployable, config.settings, report=report)
     except DeployError as error:
         return Result(name, version, "failed", str(error))
     registry.promote(name, version, config.promotion)
-    return Result(name, version, "serves", "nothing of it was deployed" if is_away else str(found))
+    return Result(name, version, "serves", "no version of it was deployed" if is_away else str(found))

@@ -15,12 +15,12 @@ Step = Literal[
 
 
 class StepResources(Config):
-    """What one step asks of its node."""
+    """Resources of one step."""
 
     cpu_request_m: Annotated[int, Field(ge=1, le=256_000)] = 200
-    """CPU that the scheduler sets aside, in thousandths of a core; 1 to 256,000."""
+    """CPU request, in thousandths of a core; 1 to 256,000."""
     cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)] = 2_000
-    """CPU that the step may use, in thousandths of a core; 1 to 256,000, at least the request."""
+    """CPU limit, in thousandths of a core; 1 to 256,000, at least the request."""
     memory_mib: Annotated[int, Field(ge=64, le=16_777_216)] = 1_024
     """Memory, requested and limited, in MiB; 64 to 16,777,216. It grows with a log's largest window and a model's
     tables."""
@@ -49,13 +49,13 @@ class PlatformConfig(Config):
     """How steps run on a Kubeflow cluster."""
 
     steps: dict[Step, StepResources] = {}
-    """What a step asks of its node, by step; a step that is not named has its default (docs/measurements.md)."""
+    """Resources by step; a step that is not named has its default (docs/measurements.md)."""
     max_parallel: Annotated[int, Field(ge=1, le=1_000)] = 8
-    """Vertical models that are trained at a time; 1 to 1,000."""
+    """Vertical models that are trained at the same time; 1 to 1,000."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """Times that a failed step is run again; 0 to 10. 0: never. Every step may be repeated."""
+    """Retries of a failed step; 0 to 10. 0: none. Every step may be repeated."""
     backoff_s: Annotated[int, Field(ge=1, le=3_600)] = 30
-    """Time before a step's first repetition, in seconds, doubled before each further one; 1 to 3,600."""
+    """Time before a step's first retry, in seconds, doubled before each further one; 1 to 3,600."""
     timeout_s: Annotated[int, Field(ge=60, le=2_592_000)] = 86_400
     """Time after which a step is ended, in seconds; 60 to 2,592,000 (30 days)."""
     node_selector: dict[str, str] = {}
@@ -77,7 +77,7 @@ class PlatformConfig(Config):
         return steps
 
     def of(self, step: Step) -> StepResources:
-        """Return what a step asks of its node."""
+        """Return a step's resources."""
         return self.steps.get(step) or DEFAULTS.get(step, StepResources())
 
 
@@ -86,4 +86,4 @@ DEFAULTS: dict[Step, StepResources] = {
     "train-vm": StepResources(cpu_request_m=500),
     "smoke-test": StepResources(memory_mib=2_048),  # it starts every shard and a ranker
 }
-"""Of steps that want more than the others."""
+"""Of steps that need more than the others."""

@@ -1,4 +1,4 @@
-"""The pipeline's first step: a run's settings agree and what it needs is there, or it ends within seconds."""
+"""The pipeline's first step: within seconds it checks a run's settings, and that what the run needs exists."""
 
 import os
 import threading
@@ -20,11 +20,11 @@ DEADLINE_S = 10.0
 """For all probes together."""
 
 Probe = Callable[[], None]
-"""Raises an ExfmError that says what is missing."""
+"""Raises an ExfmError that names what is missing."""
 
 
 def check_run(run: RunConfig) -> str:
-    """Return one line about what was found: settings agree, and store, source, registry and cluster are there.
+    """Return one line about what was checked: the settings, store, source, registry and cluster.
 
     Raises: ConfigError with a line for each thing that is missing.
     """
@@ -47,8 +47,8 @@ def check_run(run: RunConfig) -> str:
 
 
 def failures_of(probes: Mapping[str, Probe], *, deadline_s: float) -> list[str]:
-    """Return what probes say, all run at a time, a line each; one that takes longer than `deadline_s` failed."""
-    found = {name: f"{name}: ended without an answer; see the log" for name in probes}
+    """Return the failures of probes, a line each; they run at the same time, each for at most `deadline_s`."""
+    found = {name: f"{name}: ended without a result; see the log" for name in probes}
 
     def run(name: str, probe: Probe) -> None:
         try:
@@ -58,7 +58,7 @@ def failures_of(probes: Mapping[str, Probe], *, deadline_s: float) -> list[str]:
         else:
             found[name] = ""
 
-    # Daemons, so that one that hangs does not keep the step from ending.
+    # Daemons, so that a probe that hangs does not keep the step from ending.
     threads = {name: threading.Thread(target=run, args=(name, probe), daemon=True) for name, probe in probes.items()}
     for thread in threads.values():
         thread.start()

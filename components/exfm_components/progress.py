@@ -1,4 +1,4 @@
-"""Lines that a component prints, one an event: for whoever reads the log of a step, and for `exfm run`."""
+"""Lines that a component prints, one for each event: for a step's log and for `exfm run`."""
 
 import logging
 import re
@@ -18,7 +18,7 @@ Event = Literal["started", "under way", "done", "failed"]
 
 @dataclass(frozen=True)
 class Progress:
-    """Something a stage has to say."""
+    """An event of a stage."""
 
     event: Event
     stage: str
@@ -28,43 +28,43 @@ class Progress:
 
     @property
     def walked(self) -> tuple[int, int] | None:
-        """Return how many windows are done and how many there are, of a stage that says so."""
+        """Return how many windows are done and how many there are; None if the event is about something else."""
         found = _WALKED.fullmatch(self.text) if self.event == "under way" else None
         return (int(found[1]), int(found[2])) if found else None
 
 
 class Stage:
-    """A stage at work."""
+    """A running stage."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def walked(self, num_done: int, num_windows: int) -> None:
-        """Say how many windows are done, and how many there are."""
-        self.say(f"{num_done} of {num_windows} windows")
+        """Report how many windows are done, and how many there are."""
+        self.report(f"{num_done} of {num_windows} windows")
 
-    def say(self, text: str) -> None:
-        """Say what is under way."""
-        _say(Progress(event="under way", stage=self._name, text=text))
+    def report(self, text: str) -> None:
+        """Report what the stage is doing."""
+        _print(Progress(event="under way", stage=self._name, text=text))
 
     def done(self, text: str) -> None:
-        """Say what came out."""
-        _say(Progress(event="done", stage=self._name, text=text))
+        """Report the stage's result."""
+        _print(Progress(event="done", stage=self._name, text=text))
 
 
 @contextmanager
 def running(name: str) -> Iterator[Stage]:
-    """Say that a stage has started and, if it ends with an error of ours, which one.
+    """Report that a stage has started and, if it ends with an ExfmError, that error.
 
-    Meanwhile libraries' loggers say no more than warnings: KFP's executor has them tell all that they do.
+    Meanwhile libraries log warnings only, because KFP's executor sets their loggers to log everything.
     """
-    _say(Progress(event="started", stage=name))
+    _print(Progress(event="started", stage=name))
     level = logging.root.level
     logging.root.setLevel(max(level, logging.WARNING))
     try:
         yield Stage(name)
     except ExfmError as error:
-        _say(Progress(event="failed", stage=name, text=str(error), exit_code=error.exit_code))
+        _print(Progress(event="failed", stage=name, text=str(error), exit_code=error.exit_code))
         raise
     finally:
         logging.root.setLevel(level)
@@ -79,7 +79,7 @@ def parse(line: str) -> Progress | None:
     return Progress(cast(Event, event), stage, _unescaped(text), int(exit_code or 0))
 
 
-def _say(progress: Progress) -> None:
+def _print(progress: Progress) -> None:
     code = f" {progress.exit_code}" if progress.exit_code else ""
     print(f"exfm | {progress.event}{code} | {progress.stage} | {_escaped(progress.text)}", flush=True)
 

@@ -1,4 +1,4 @@
-"""What one run of the pipeline is made of, as a YAML file."""
+"""The settings of one run of the pipeline, a YAML file."""
 
 import os
 from collections import Counter
@@ -60,8 +60,8 @@ class RunConfig(Config):
     def check(self, *, is_counted: bool = True) -> None:
         """Check, before anything runs, what would otherwise fail late; no model is planned.
 
-        `is_counted` says whether the statistics that `bundle` names exist by now: before a model is trained, its own do
-        not.
+        `is_counted`: whether the statistics that `bundle` names exist; those of the run's own models do not before they
+        are trained.
 
         Raises: SchemaError if the schema lacks a model's feature; ConfigError if a vertical model's task has no
         teacher; PlanError if a model's tables do not fit the shards, or a named plan or named statistics are for
@@ -72,7 +72,9 @@ class RunConfig(Config):
         for model in self.vertical_models:
             own = _part(schema, model, f"vertical model {model.name!r}")
             if not own.feature_names(["item"]):
-                raise ConfigError(f"vertical model {model.name!r} has no feature of net `item`: it could rank nothing")
+                raise ConfigError(
+                    f"vertical model {model.name!r} has no feature of net `item`: add one: it has no items to rank"
+                )
             served, settings = own.widen(model.model.dim_factor), self.bundle.of_model(model.name)
             if settings.table_statistics and is_counted:
                 statistics = Counted.read(settings.table_statistics).statistics
@@ -87,7 +89,7 @@ class RunConfig(Config):
                 )
 
     def require_registry(self) -> None:
-        """Return if this process can tell where the registry is.
+        """Return if the registry's place is known.
 
         Raises: ConfigError if the root is remote, and the environment names no MLflow server.
         """
@@ -97,7 +99,7 @@ class RunConfig(Config):
             )
 
     def local_places(self) -> list[str]:
-        """Return the settings that name places on this machine, which pods do not see."""
+        """Return the settings that name places on this machine, which pods cannot read."""
         places = {"root": self.root, "warm_start": self.warm_start, **places_of(self.source), **self.bundle.places()}
         return [f"{key} {place}" for key, place in places.items() if place and is_local(place)]
 

@@ -341,7 +341,7 @@ def deploy(
             ],
             root=root,
             config=RunConfig.parse(run, source="run").deployment,
-            say=stage.say,
+            report=stage.report,
         )
         Path(outcome.path).write_text(to_markdown(results), encoding="utf-8")
         for result in results:

@@ -1,1 +1,1 @@
-"""Kubeflow pipelines: they alone know the order of exfm's stages."""
+"""Kubeflow pipelines: only they know the order of exfm's stages."""

@@ -17,7 +17,7 @@ from exfm_pipelines.teach_distil_serve import teach_distil_serve
 def compile_pipeline(config: RunConfig, folder: Path, *, image: str = IMAGE) -> Path:
     """Write a run's pipeline into a folder, to be uploaded to Kubeflow Pipelines, and return the file.
 
-    Raises: ConfigError if the run names places on this machine; what RunConfig.check raises.
+    Raises: ConfigError if the run names places on this machine; and what RunConfig.check raises.
     """
     pipeline = _pipeline(config, folder, image=image)
     file = folder / f"{pipeline.name}.yaml"
@@ -47,9 +47,9 @@ def compile_objects(config: RunConfig, folder: Path, *, image: str = IMAGE, name
 
 
 def _pipeline(config: RunConfig, folder: Path, *, image: str) -> Any:
-    """Return the pipeline of a run whose steps find in pods what it names, and make the folder that it goes to."""
+    """Return the pipeline of a run that names only places which pods can read, and make the output folder."""
     config.check(is_counted=False)
     if local := config.local_places():
-        raise ConfigError(f"steps run in pods, which do not see {', '.join(local)}; name s3://BUCKET/PATH")
+        raise ConfigError(f"steps run in pods, which cannot read {', '.join(local)}; name s3://BUCKET/PATH")
     folder.mkdir(parents=True, exist_ok=True)
     return teach_distil_serve(config, image=image)

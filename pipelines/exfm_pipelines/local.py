@@ -21,7 +21,7 @@ from exfm_pipelines.screen import Screen, screen_on
 LOG = "pipeline.log"
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Each ends a run: Ctrl-C, whoever manages processes, a terminal that is closed."""
+"""Each ends a run: Ctrl-C, a process manager's stop, a closed terminal."""
 
 _END_S = 0.2
 """For killed processes to be gone; where their new parent does not reap them, they count as there for longer."""
@@ -29,7 +29,7 @@ _POLL_S = 0.01
 
 
 def run_locally(config: RunConfig) -> None:
-    """Run the whole pipeline, with all that its steps print in `<root>/pipeline.log` (remote root: `./pipeline.log`).
+    """Run the whole pipeline, with the output of all steps in `<root>/pipeline.log` (remote root: `./pipeline.log`).
 
     A signal ends all its processes at once. For the main thread.
 
@@ -65,7 +65,7 @@ class _Run:
     """A run's processes, all of one group, and the signal that ended them, if one did."""
 
     def __init__(self, scratch: str) -> None:
-        """Give them a folder for their temporary files, which whoever made it removes."""
+        """Take the folder for their temporary files; the caller removes it."""
         self._scratch = scratch
         self._process: subprocess.Popen[str] | None = None
         self.signal: signal.Signals | None = None
@@ -94,7 +94,7 @@ class _Run:
             encoding="utf-8",
             errors="replace",
             env=os.environ | {"TMPDIR": self._scratch},
-            process_group=0,  # a terminal's Ctrl-C reaches the parent alone, which then ends them all
+            process_group=0,  # a terminal's Ctrl-C reaches only the parent, which then ends all of them
         )
         if self.signal is not None:  # it came before there was a process to end
             self._kill()
@@ -129,7 +129,7 @@ class _Run:
 
 
 def _stopped(number: signal.Signals, screen: Screen, root: str) -> StoppedError:
-    """Remove what the stage at work had not finished, and return the error that says what is kept."""
+    """Remove what the stage at work had not finished, and return the error, which lists what is kept."""
     for output in layout.outputs(root, screen.stage):
         discard_unfinished(output)
     kept = [output for stage in screen.finished for output in layout.outputs(root, stage)]
@@ -137,8 +137,8 @@ def _stopped(number: signal.Signals, screen: Screen, root: str) -> StoppedError:
     at_work = screen.stage if screen.stage not in screen.finished else ""
     return StoppedError(
         f"stopped by {number.name}"
-        + (f" while {at_work} was at work; nothing of that stage is left" if at_work else "")
-        + (f"; kept below {root}: {names}" if kept else "; no stage had finished an output")
-        + "; the same command runs again, from the first stage",
+        + (f" during {at_work}; this stage left nothing" if at_work else "")
+        + (f"; kept below {root}: {names}" if kept else "; no stage had finished")
+        + "; run the same command again, it starts from the first stage",
         exit_code=128 + number,
     )

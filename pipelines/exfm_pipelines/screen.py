@@ -1,4 +1,4 @@
-"""What a person sees of steps at work: a line for each that is done, and how far the one at work is."""
+"""The screen of a run: a line for each step that is done, and the progress of the current one."""
 
 import sys
 import time
@@ -17,14 +17,14 @@ from exfm_components import progress
 from exfm_components.progress import parse
 
 LOG_INTERVAL_S = 30.0
-"""Where the output is no terminal, at most one line in so many seconds says how far a stage is."""
+"""Where the output is not a terminal: seconds between two lines about a stage's progress, at least."""
 
 MEMORY_S = 3600.0
-"""Windows of the last so many seconds tell how long the rest takes."""
+"""Seconds whose windows the time left is estimated from: the last ones."""
 
 
 class Screen(TextIOBase):
-    """Takes all that steps print: writes it to a log, and shows of it only the steps' own progress."""
+    """Takes the output of steps: writes it to a log, and shows only the steps' progress."""
 
     def __init__(self, log: TextIO, console: Console, *, interval_s: float = LOG_INTERVAL_S) -> None:
         self._log, self._console, self._interval_s = log, console, interval_s
@@ -39,15 +39,15 @@ class Screen(TextIOBase):
         )
         self._task = self._bar.add_task("starting", total=None)
         self._line = ""
-        self._started_s = self._told_s = time.monotonic()
+        self._started_s = self._reported_s = time.monotonic()
         self._failed: progress.Progress | None = None
         self.stage = ""
-        """The one at work, or the last one; empty before the first."""
+        """The current one, or the last one; empty before the first."""
         self.finished: list[str] = []
         """Stages that are done, in order."""
 
     def write(self, text: str) -> int:
-        """Take what steps print."""
+        """Take a part of the steps' output."""
         self._log.write(text)
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
@@ -58,12 +58,12 @@ class Screen(TextIOBase):
     def failure(self, log: Path) -> StageError:
         """Return the error that the failed step ended with."""
         if self._failed is None:
-            return StageError(f"stage {self.stage!r} failed; what it printed is in {log}")
+            return StageError(f"stage {self.stage!r} failed; its output is in {log}")
         return StageError(self._failed.text, exit_code=self._failed.exit_code)
 
     @contextmanager
     def drawn(self) -> Iterator[None]:
-        """Draw on a terminal what is at work, until the block ends."""
+        """Draw the current step on a terminal, until the block ends."""
         with self._bar:
             yield
 
@@ -71,13 +71,13 @@ class Screen(TextIOBase):
         match found.event:
             case "started":
                 self.stage, self._started_s = found.stage, time.monotonic()
-                self._told_s = self._started_s
+                self._reported_s = self._started_s
                 self._bar.remove_task(self._task)
                 self._task = self._bar.add_task(found.stage, total=None)
             case "under way" if found.walked:
                 num_done, num_windows = found.walked
                 self._bar.update(self._task, completed=num_done, total=num_windows)
-                self._tell()
+                self._report()
             case "under way":
                 self._bar.update(self._task, description=f"{found.stage}: {found.text}")
             case "failed":
@@ -91,18 +91,18 @@ class Screen(TextIOBase):
                     soft_wrap=True,
                 )
 
-    def _tell(self) -> None:
-        """Print how far the stage is, where nothing is drawn and the last such line is old enough."""
+    def _report(self) -> None:
+        """Print the stage's progress, where nothing is drawn and the last such line is old enough."""
         now_s = time.monotonic()
-        if self._console.is_interactive or now_s - self._told_s < self._interval_s:
+        if self._console.is_interactive or now_s - self._reported_s < self._interval_s:
             return
-        self._told_s = now_s
+        self._reported_s = now_s
         [task] = self._bar.tasks
         self._console.print(f"  {self.stage}: {_how_far(task)}", highlight=False, soft_wrap=True)
 
 
 class _HowFar(ProgressColumn):
-    """Windows done of all and the time that is left; empty for a stage that walks no windows."""
+    """Windows done of all and the time that is left; empty for a stage without windows."""
 
     def render(self, task: Task) -> Text:
         """Return the column's text."""

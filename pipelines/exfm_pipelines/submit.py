@@ -1,4 +1,4 @@
-"""A run's pipeline brought to a Kubeflow Pipelines server: a version of it is uploaded, started and followed."""
+"""A run's pipeline on a Kubeflow Pipelines server: upload a version of it, start it and follow it."""
 
 import json
 import re
@@ -23,31 +23,33 @@ POLL_S = 2.0
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
 
 _MACHINERY = re.compile(r"-driver|^executor|\(\d+\)$")
-"""In the names of a run's tasks that are no steps: what Kubeflow runs around each, and its tries."""
+"""Matches names of a run's tasks that are not steps: Kubeflow's own around each step, and retries."""
 
-Say = Callable[[str], None]
-"""Takes one line for whoever waits."""
+Report = Callable[[str], None]
+"""Takes one line about the progress."""
 
 
 class _Client(kfp.Client):  # type: ignore[misc]  # kfp has no types
-    """A client that fails at once, with the server's answer: kfp's tries for 20 s, and says then that it did."""
+    """A client that fails at once, with the server's answer; kfp's own retries for 20 s and hides the answer."""
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> kfp_server_api.V2beta1GetHealthzResponse:
-        """Return what the server says of itself; `sleep_duration` is kfp's, and not used.
+        """Return the server's health; `sleep_duration` is kfp's, and not used.
 
         Raises: ApiException.
         """
         return self._healthz_api.healthz_service_get_healthz()
 
 
-def submit(config: RunConfig, *, image: str, host: str, token: str, namespace: str, experiment: str, say: Say) -> None:
+def submit(
+    config: RunConfig, *, image: str, host: str, token: str, namespace: str, experiment: str, report: Report
+) -> None:
     """Return once the run of a run's pipeline has succeeded.
 
-    Empty `host` or `token`: what kfp finds by itself, a kubeconfig's cluster or a pod's own. `namespace` is a
-    profile's, in multi-user mode; empty: there is none.
+    Empty `host` or `token`: what kfp finds, a kubeconfig's cluster or a pod's own. `namespace` is that of a profile, in
+    multi-user mode; empty: single-user mode.
 
     Raises: what compile_pipeline raises; ConfigError if the server cannot be reached or refuses; StageError if the run
-    does not succeed, with what its steps said.
+    does not succeed, with the messages of its steps.
     """
     with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
         package = compile_pipeline(config, Path(scratch), image=image)
@@ -57,19 +59,19 @@ def submit(config: RunConfig, *, image: str, host: str, token: str, namespace: s
                 run_id = _start(client, config, package, namespace=namespace, experiment=experiment)
         except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, ValueError) as error:
             raise ConfigError(
-                f"Kubeflow Pipelines at {host or 'the current cluster'} does not take the pipeline: "
+                f"Kubeflow Pipelines at {host or 'the current cluster'} did not accept the pipeline: "
                 f"{_first_line(error)}; check --host, --token and --namespace"
             ) from error
-    say(f"run {run_id}")
+    report(f"run {run_id}")
     try:
-        _follow(client, run_id, say=say)
+        _follow(client, run_id, report=report)
     except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError) as error:
-        raise StageError(f"run {run_id} goes on, but is not followed: {_first_line(error)}") from error
+        raise StageError(f"run {run_id} is running, but can no longer be followed: {_first_line(error)}") from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep off the screen what kfp prints: a warning about old servers, and links that cannot be opened."""
+    """Hide kfp's output: a warning about old servers, and links that do not work."""
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.filterwarnings("ignore", message="This client only works", category=FutureWarning)
         yield
@@ -103,21 +105,21 @@ def _upload(client: kfp.Client, package: Path, *, namespace: str) -> tuple[str, 
     return str(pipeline_id), str(version.pipeline_version_id)
 
 
-def _follow(client: kfp.Client, run_id: str, *, say: Say) -> None:
-    began_s, told = time.monotonic(), set[str]()
+def _follow(client: kfp.Client, run_id: str, *, report: Report) -> None:
+    began_s, reported = time.monotonic(), set[str]()
     while True:
         run = client.get_run(run_id)
         tasks = run.run_details.task_details if run.run_details else None
         for task in sorted(tasks or [], key=lambda task: str(task.start_time)):
-            if task.state in ENDED and task.task_id not in told and not _MACHINERY.search(task.display_name):
-                told.add(task.task_id)
-                say(f"{time.monotonic() - began_s:5.0f} s  {task.display_name}: {task.state}")
+            if task.state in ENDED and task.task_id not in reported and not _MACHINERY.search(task.display_name):
+                reported.add(task.task_id)
+                report(f"{time.monotonic() - began_s:5.0f} s  {task.display_name}: {task.state}")
         if run.state in ENDED:
             break
         time.sleep(POLL_S)
     if run.state != "SUCCEEDED":
         raise StageError(f"run {run_id} {run.state}: {_failures(run) or 'see its log in the UI'}")
-    say(f"{time.monotonic() - began_s:5.0f} s  {run.state}")
+    report(f"{time.monotonic() - began_s:5.0f} s  {run.state}")
 
 
 def _failures(run: Any) -> str:

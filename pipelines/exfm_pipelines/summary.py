@@ -1,4 +1,4 @@
-"""What a finished run shows on the screen."""
+"""The summary of a finished run on the screen."""
 
 import json
 import sys

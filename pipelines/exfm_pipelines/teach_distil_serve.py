@@ -22,7 +22,7 @@ CREDENTIALS = (
 """Keys of the platform's Secret that it takes credentials from."""
 
 CHECK_TIMEOUT_S = 300
-"""Of the step that is to tell within seconds; the rest is its image's download."""
+"""Of the step `check`, which takes seconds; the rest is for its image's download."""
 
 
 def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
@@ -37,8 +37,8 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
     def pipeline(run: dict = settings, root: str = its_root, deploy: bool = its_deploy) -> None:
         """Run every stage in order.
 
-        `run` is the run's file with its schema; `root`, s3://bucket/prefix, and `deploy` take the place of what it says
-        of them. With `deploy`, versions that pass against their champions are rolled out
+        `run` is the run's file with its schema; `root`, s3://bucket/prefix, and `deploy` override its own.
+        With `deploy`, versions that pass against their champions are rolled out
         in the cluster that the pipeline runs in. Nothing is cached: what lies behind a path can change without it.
         """
         checked = stages.check(run=run, root=root, deploy=deploy)
@@ -104,7 +104,7 @@ def _prepare(task: dsl.PipelineTask, step: Step, platform: PlatformConfig, *, im
     wanted = platform.of(step)
     task.set_cpu_request(f"{wanted.cpu_request_m}m").set_cpu_limit(f"{wanted.cpu_limit_m}m")
     task.set_memory_request(f"{wanted.memory_mib}Mi").set_memory_limit(f"{wanted.memory_mib}Mi")
-    if step == "check":  # what is missing is told at once
+    if step == "check":  # it fails at once, without retries
         kubernetes.set_timeout(task, CHECK_TIMEOUT_S)
     else:
         kubernetes.set_timeout(task, platform.timeout_s)

@@ -77,7 +77,7 @@ def test_without_the_benchmarks_help_does_not_name_them(tmp_path: Path) -> None:
 def test_costs_are_not_written_to_a_folder_named_s3(tmp_path: Path, commands: dict[str, str]) -> None:
     done = exfm("bench", "simulator", "--out", "s3://bucket/costs.json", installed=tmp_path, commands=commands)
     assert done.returncode == 2, done.stderr
-    assert "this is written on this machine only; name a path" in done.stderr
+    assert "is written on this machine only; name a path" in done.stderr
     assert [path.suffix for path in tmp_path.iterdir()] == [".dist-info"]
 
 

@@ -98,7 +98,7 @@ def deploy(cluster: SimulatedCluster, root: Path, bundle_id: str, *, version: in
     manifest = BundleManifest.read(folder)
     uri = f"pvc://claim/run/bundle/{NAME}/{bundle_id}"
     release = make_release(manifest, uri=uri, digest=ref_to(str(folder)).digest, version=version)
-    roll_out(cast(Cluster, cluster), release, DeployConfig(hot_s=hot_s), say=lambda line: None)
+    roll_out(cast(Cluster, cluster), release, DeployConfig(hot_s=hot_s), report=lambda line: None)
 
 
 def register(client: mlflow.MlflowClient, tags: dict[str, str], *, alias: str = "") -> None:
@@ -225,11 +225,11 @@ def test_nothing_is_removed_unless_cluster_and_registry_say_what_they_name(
             expected = 3, "the API server is away"
         case "no registry":
             (tmp_path / "registry/mlflow.db").unlink()
-            expected = 2, "no registry there"
+            expected = 2, "there is no registry"
         case "registry":
             monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
             monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-            expected = 2, "the registry at http://127.0.0.1:9 does not do as asked"
+            expected = 2, "a request to the registry at http://127.0.0.1:9 failed"
         case _:
             register(client, {}, alias="shadow")
             expected = 2, "'students' version 2 has an alias, but no tag 'bundle_id'"
@@ -254,7 +254,7 @@ def test_bundles_in_s3_go_as_well(
 
     def collect_at(now_s: float) -> list[str]:
         connected = cast(Cluster, cluster)
-        collect_bundles(root, name=NAME, cluster=connected, registry=registry, say=lines.append, now_s=now_s)
+        collect_bundles(root, name=NAME, cluster=connected, registry=registry, report=lines.append, now_s=now_s)
         return list_folders(layout.bundles(root, NAME))
 
     assert len(collect_at(time.time())) == 3

@@ -49,16 +49,16 @@ def test_a_forecast_is_the_memory_of_the_old_and_the_new_version(release: Make, 
     first = forecast(release(1), observe(cluster, "students"), config, room())
     # Shards: 2 servers of 1 GiB and 3 MiB, 1 of 1 GiB and 1 MiB; 2 rankers of 1 GiB.
     assert (first.present_bytes, first.added_bytes) == (0, 5 * GIB + 7 * 2**20)
-    roll_out(cluster, release(1), config, say=lambda line: None)
+    roll_out(cluster, release(1), config, report=lambda line: None)
     second = forecast(release(2), observe(cluster, "students"), config, room())
     # Rankers are replaced one by one, but those that end still count.
     assert (second.present_bytes, second.added_bytes) == (5 * GIB + 7 * 2**20, 5 * GIB + 7 * 2**20)
-    assert str(second).startswith("peak memory 10.01 GiB (5.01 GiB of servers that run and 5.01 GiB of new ones)")
+    assert str(second).startswith("peak memory 10.01 GiB (5.01 GiB of running servers and 5.01 GiB of new servers)")
 
 
 def test_servers_whose_settings_change_are_counted_and_others_not(release: Make, config: DeployConfig) -> None:
     cluster = cast(Cluster, SimulatedCluster())
-    roll_out(cluster, release(1), config, say=lambda line: None)
+    roll_out(cluster, release(1), config, report=lambda line: None)
     seen = observe(cluster, "students")
     changed = DeployConfig(ranker=RankerResources(overhead_mib=2_048, replicas=3), shard=config.shard)
     assert forecast(release(1), seen, changed, room()).added_bytes == 3 * 2 * GIB
@@ -80,7 +80,7 @@ def test_what_rankers_hold_is_asked_of_quotas_and_nodes(release: Make, config: D
 
 def test_a_version_that_is_there_already_adds_nothing(release: Make, config: DeployConfig) -> None:
     cluster = cast(Cluster, SimulatedCluster())
-    roll_out(cluster, release(1), config, say=lambda line: None)
+    roll_out(cluster, release(1), config, report=lambda line: None)
     full = room(nodes=[node("one", cpu="0", memory="0")], quotas=[quota(pods=("5", "5"))])
     assert forecast(release(1), observe(cluster, "students"), config, full).added_bytes == 0
 
@@ -92,7 +92,7 @@ def test_a_version_that_is_there_already_adds_nothing(release: Make, config: Dep
         (quota(limits__memory=("4Gi", "0")), r"of limits.memory, but quota 'team' has 4.00 GiB"),
         (quota(requests__cpu=("3", "500m")), r"3.5 of requests.cpu, but quota 'team' has 2.5 of 3 left"),
         (quota(limits__cpu=("9500m", "0")), r"10 of limits.cpu, but quota 'team' has 9.5 of 9.5 left"),
-        (quota(pods=("10", "6")), r"adds 5 pods, which ask for 5 of pods, but quota 'team' has 4 of 10 left"),
+        (quota(pods=("10", "6")), r"adds 5 pods, which request 5 of pods, but quota 'team' has 4 of 10 left"),
     ],
 )
 def test_a_quota_that_cannot_hold_a_rollout_is_named(
@@ -111,7 +111,7 @@ def test_nodes_that_together_have_room_but_none_for_the_last_server_are_refused(
 ) -> None:
     small = [node(f"n{number}", cpu="64", memory="1900Mi") for number in range(4)]
     with pytest.raises(
-        CapacityError, match=r"no node has room for a ranker of 1 cpu, 1.00 GiB memory beside.*; 4 of 4 nodes may"
+        CapacityError, match=r"no node has room for a ranker of 1 cpu, 1.00 GiB memory beside.*; 4 of 4 nodes admit"
     ):
         forecast(release(1), nothing_there(), config, room(nodes=small))
     forecast(release(1), nothing_there(), config, room(nodes=[*small, node("n4", cpu="64", memory="1900Mi")]))
@@ -163,15 +163,15 @@ GPU_RUNTIMES = [gpu_runtime("exfm-ranker"), gpu_runtime("exfm-shard")]
 
 def test_servers_with_gpus_fit_only_nodes_that_have_them_free(release: Make, config: DeployConfig) -> None:
     forecast(release(1), nothing_there(), config, room(runtimes=GPU_RUNTIMES, nodes=[LARGE, GPU_NODE]))
-    with pytest.raises(CapacityError, match=r"1 nvidia.com/gpu.*0 of 1 nodes may take it"):
+    with pytest.raises(CapacityError, match=r"1 nvidia.com/gpu.*0 of 1 nodes admit it"):
         forecast(release(1), nothing_there(), config, room(runtimes=GPU_RUNTIMES, nodes=[LARGE]))
-    with pytest.raises(CapacityError, match="0 of 1 nodes may take it"):
+    with pytest.raises(CapacityError, match="0 of 1 nodes admit it"):
         forecast(release(1), nothing_there(), config, room(nodes=[GPU_NODE]))
     taken = {
         "spec": {"nodeName": "gpu", "containers": [{"resources": {"requests": {"nvidia.com/gpu": "1"}}}]},
         "status": {"phase": "Running"},
     }
-    with pytest.raises(CapacityError, match=r"the freest has .* 0 nvidia.com/gpu"):
+    with pytest.raises(CapacityError, match=r"the one with most free has .* 0 nvidia.com/gpu"):
         forecast(release(1), nothing_there(), config, room(runtimes=GPU_RUNTIMES, nodes=[GPU_NODE], pods=[taken]))
 
 
@@ -204,11 +204,11 @@ TAINTED: Any = {"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}
 
 @pytest.mark.parametrize("spoil", [{"spec": {"unschedulable": True}}, TAINTED])
 def test_nodes_that_take_no_pods_do_not_count(release: Make, config: DeployConfig, spoil: Any) -> None:
-    with pytest.raises(CapacityError, match="0 of 1 nodes may take it"):
+    with pytest.raises(CapacityError, match="0 of 1 nodes admit it"):
         forecast(release(1), nothing_there(), config, room(nodes=[{**node("one", cpu="64", memory="256Gi"), **spoil}]))
 
 
-def test_what_an_account_may_not_see_is_said_to_be_unchecked(release: Make, config: DeployConfig) -> None:
+def test_what_an_account_may_not_see_is_reported_as_unchecked(release: Make, config: DeployConfig) -> None:
     blind = Room(quotas=None, runtimes=None, nodes=None, pods=None)
     assert "not checked: quotas (no right to read them), nodes" in str(
         forecast(release(1), nothing_there(), config, blind)

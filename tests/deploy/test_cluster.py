@@ -94,7 +94,7 @@ def url(server: ApiServer) -> str:
     ("answer", "message"),
     [
         (refusal(401, "Unauthorized"), r"GET InferenceService is refused: Unauthorized; .*no longer valid"),
-        ((404, "404 page not found\n"), r"the cluster knows no InferenceService: install KServe 0.20 or later"),
+        ((404, "404 page not found\n"), r"the cluster has no API for InferenceService: install KServe 0.20 or later"),
         (refusal(400, "bad selector"), r"GET InferenceService failed: bad selector"),
         ((500, "etcd is away\nand more"), r"GET InferenceService failed: etcd is away$"),
     ],

@@ -37,10 +37,10 @@ def test_a_registry_that_wants_credentials_leaves_the_image_unjudged(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         assert missing_images([f"{image_registry}/closed/exfm:1"], nodes=[]) == []
-    assert "was not looked up: localhost" in caplog.text
+    assert "was not checked: localhost" in caplog.text
     assert "answers 401 without credentials" in caplog.text
 
 
 def test_a_registry_that_is_away_leaves_the_image_unjudged(caplog: pytest.LogCaptureFixture) -> None:
     assert missing_images(["localhost:1/exfm:1"], nodes=[]) == []
-    assert "localhost:1/exfm:1 was not looked up: localhost:1 does not answer" in caplog.text
+    assert "localhost:1/exfm:1 was not checked: localhost:1 does not answer" in caplog.text

@@ -138,7 +138,9 @@ def test_a_bundle_without_golden_queries_is_refused(release: Make) -> None:
     class Manifest:
         files = {"golden/request.json": None}
 
-    with pytest.raises(BundleError, match=r"the bundle lacks golden/response\.json, which rankers ask first"):
+    with pytest.raises(
+        BundleError, match=r"the bundle lacks golden/response\.json, which rankers need before they are ready"
+    ):
         make_release(cast(BundleManifest, Manifest()), uri="s3://bucket/b", digest="0" * 64, version=1)
 
 
@@ -163,7 +165,10 @@ def test_a_ranker_has_memory_for_the_tables_that_it_is_told_to_hold(release: Mak
 
 def test_tables_for_rankers_of_a_bundle_that_is_copied_in_parts_are_refused(release: Make) -> None:
     config = DeployConfig(ranker=RankerResources(shards=ShardsConfig(local_tables_mib=40)))
-    with pytest.raises(ConfigError, match=r"local_tables_mib is 40, but of s3://bucket/bundle/students-1 a ranker has"):
+    with pytest.raises(
+        ConfigError,
+        match=r"local_tables_mib is 40, but a ranker copies only its own part of s3://bucket/bundle/students-1",
+    ):
         history_of(release(1), config)
 
 

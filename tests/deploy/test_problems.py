@@ -42,7 +42,7 @@ def test_a_server_that_ended_once_may_come_back() -> None:
         "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
     }
     assert texts(fatal=False, pods=[pod(container=ended)]) == [
-        "p: no last words (kserve-container ended with exit code 137, OOMKilled)"
+        "p: no message (kserve-container ended with exit code 137, OOMKilled)"
     ]
 
 
@@ -108,8 +108,10 @@ def test_a_secret_that_a_service_account_lists_and_nobody_made_ends_the_wait_by_
     condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
     deployment = {"metadata": {"name": "d", "namespace": "models"}, "status": {"conditions": [condition]}}
     [text] = texts(fatal=True, deployment=deployment)
-    assert text.startswith("Secret exfm-s3 is missing in namespace models, and without it KServe lets no pod be made")
-    assert "make it with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, as docs/operating.md says" in text
+    assert text.startswith("Secret exfm-s3 is missing in namespace models; without it KServe creates no pod")
+    assert (
+        "create it with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, see 'Bundles in S3' in docs/operating.md" in text
+    )
     assert texts(fatal=False, deployment=deployment) == []
 
 

@@ -30,7 +30,7 @@ def as_cluster(cluster: SimulatedCluster) -> Cluster:
 
 def deploy(cluster: SimulatedCluster, release: Release, config: DeployConfig) -> list[str]:
     lines: list[str] = []
-    roll_out(as_cluster(cluster), release, config, say=lines.append)
+    roll_out(as_cluster(cluster), release, config, report=lines.append)
     return lines
 
 
@@ -45,11 +45,11 @@ def state(cluster: SimulatedCluster) -> str:
 
 
 def back(cluster: SimulatedCluster, *, to: int = 0) -> None:
-    roll_back(as_cluster(cluster), "students", to=to, config=None, say=lambda line: None)
+    roll_back(as_cluster(cluster), "students", to=to, config=None, report=lambda line: None)
 
 
 def gather(cluster: SimulatedCluster, config: DeployConfig | None, *, with_unfinished: bool = False) -> None:
-    collect(as_cluster(cluster), "students", config=config, with_unfinished=with_unfinished, say=lambda line: None)
+    collect(as_cluster(cluster), "students", config=config, with_unfinished=with_unfinished, report=lambda line: None)
     cluster.rest()
 
 
@@ -147,9 +147,9 @@ def test_a_rollback_to_a_version_that_nobody_remembers_names_those_that_are(
 ) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
-    with pytest.raises(DeployError, match=r"remembers no version 7; it knows v1"):
+    with pytest.raises(DeployError, match=r"has no version 7 in its history, which has v1"):
         back(cluster, to=7)
-    with pytest.raises(DeployError, match="remembers no version before it"):
+    with pytest.raises(DeployError, match="has no version before it in its history"):
         back(cluster)
 
 
@@ -160,7 +160,7 @@ def test_a_failed_rollout_leaves_the_old_version_and_nothing_of_the_new_one(
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     cluster.broken[2, component] = "error: task 'like' is scored 0.3, expected 0.2"
-    with pytest.raises(RolloutError, match=r"task 'like' is scored 0.3.*students v1 serves on") as raised:
+    with pytest.raises(RolloutError, match=r"task 'like' is scored 0.3.*students v1 keeps serving") as raised:
         deploy(cluster, release(2), config)
     assert "students v2 is not serving" in str(raised.value)
     assert cluster.names() == ["students", "students-v1-s0", "students-v1-s1"]
@@ -174,7 +174,7 @@ def test_a_failed_rollout_takes_no_hot_version_with_it(release: Make, config: De
     deploy(cluster, release(1), config)
     deploy(cluster, release(2), config)
     cluster.broken[3, "ranker"] = "error: no"
-    with pytest.raises(RolloutError, match="students v2 serves on"):
+    with pytest.raises(RolloutError, match="students v2 keeps serving"):
         deploy(cluster, release(3), config)
     assert cluster.names() == [
         "students", "students-v1-s0", "students-v1-s1", "students-v2-s0", "students-v2-s1"
@@ -186,7 +186,7 @@ def test_a_failed_hot_rollback_can_be_tried_again(release: Make, config: DeployC
     deploy(cluster, release(1), config)
     deploy(cluster, release(2), config)
     cluster.broken[1, "ranker"] = "error: for a moment"
-    with pytest.raises(RolloutError, match="students v2 serves on"):
+    with pytest.raises(RolloutError, match="students v2 keeps serving"):
         back(cluster)
     assert "students-v1-s0" in cluster.names()
     cluster.broken = {}
@@ -202,7 +202,7 @@ def test_who_is_refused_a_version_leaves_another_ones_shards_alone(release: Make
     cluster.calls_until_killed = -1
     before = cluster.names()
     other = release(1).model_copy(update={"bundle_id": "f" * 64})
-    with pytest.raises(RolloutError, match="version 1 is deployed from bundle"):
+    with pytest.raises(RolloutError, match="version 1 is deployed already, from bundle"):
         deploy(cluster, other, config)
     assert cluster.names() == before
     assert before
@@ -214,7 +214,7 @@ def test_a_failed_cold_rollback_leaves_no_shard_of_its_version(release: Make, co
     deploy(cluster, release(2), config)
     gather(cluster, cold(config))
     cluster.broken[1, "shard"] = "error: no such file"
-    with pytest.raises(RolloutError, match="students v2 serves on"):
+    with pytest.raises(RolloutError, match="students v2 keeps serving"):
         back(cluster, to=1)
     assert cluster.names() == ["students", "students-v2-s0", "students-v2-s1"]
 
@@ -222,7 +222,7 @@ def test_a_failed_cold_rollback_leaves_no_shard_of_its_version(release: Make, co
 @pytest.mark.parametrize("component", ["shard", "ranker"])
 def test_a_failed_first_rollout_leaves_nothing(release: Make, config: DeployConfig, component: str) -> None:
     cluster = SimulatedCluster(broken={(1, component): "error: the bundle is damaged"})
-    with pytest.raises(RolloutError, match=r"the bundle is damaged.*nothing of it was left behind"):
+    with pytest.raises(RolloutError, match=r"the bundle is damaged.*its servers are removed"):
         deploy(cluster, release(1), config)
     assert of_model(cluster, "students") == []
 
@@ -233,10 +233,10 @@ DENIED = 'admission webhook "pod-mutator" denied the request: secrets "exfm-s3" 
 def test_a_missing_secret_is_told_at_once_and_nothing_is_left(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster(denied=DENIED)
     lines: list[str] = []
-    with pytest.raises(RolloutError, match=r"Secret exfm-s3 is missing in namespace exfm.*nothing of it was left"):
-        roll_out(as_cluster(cluster), release(1), config, say=lines.append)
+    with pytest.raises(RolloutError, match=r"Secret exfm-s3 is missing in namespace exfm.*its servers are removed"):
+        roll_out(as_cluster(cluster), release(1), config, report=lines.append)
     assert lines[-1].startswith("students v1: Secret exfm-s3 is missing in namespace exfm")
-    assert lines[-1].endswith("; taking it back")
+    assert lines[-1].endswith("; undoing the rollout")
     assert cluster.objects == {}
 
 
@@ -244,7 +244,7 @@ def test_a_secret_that_went_missing_hinders_the_new_version_alone(release: Make,
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     cluster.denied = DENIED
-    with pytest.raises(RolloutError, match=r"Secret exfm-s3 is missing.*; students v1 serves on"):
+    with pytest.raises(RolloutError, match=r"Secret exfm-s3 is missing.*; students v1 keeps serving"):
         deploy(cluster, release(2), config)
     assert cluster.ready_rankers() == [1, 1]
     cluster.denied = ""
@@ -258,7 +258,7 @@ def test_a_version_that_served_well_is_not_taken_back_when_it_breaks_later(relea
     deploy(cluster, release(2), config)
     cluster.outage = True
     cluster.broken = {(2, "ranker"): "error: disk", (2, "shard"): "error: disk"}
-    with pytest.raises(RolloutError, match=r"students v2 is not serving as it is to: .*error: disk"):
+    with pytest.raises(RolloutError, match=r"students v2 does not serve as configured: .*error: disk"):
         deploy(cluster, release(2), config)
     assert current(cluster) == 2
     assert "students-v2-s0" in cluster.names()
@@ -355,12 +355,12 @@ def test_of_two_deployments_at_a_time_the_last_to_switch_wins_and_the_other_says
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         if line.endswith("1 of 2 rankers switched"):
             deploy(cluster, release(3), config)
 
-    with pytest.raises(RolloutError, match=r"another deployment switched to students v3 meanwhile; .*v3 serves on"):
-        roll_out(as_cluster(cluster), release(2), config, say=say)
+    with pytest.raises(RolloutError, match=r"another deployment switched to students v3 meanwhile; .*v3 keeps serving"):
+        roll_out(as_cluster(cluster), release(2), config, report=report)
     assert current(cluster) == 3
     assert cluster.ready_rankers() == [3, 3]
 
@@ -370,12 +370,12 @@ def test_a_deployment_of_what_serves_already_does_not_undo_anothers_switch(relea
     deploy(cluster, release(1), config)
     deploy(cluster, release(2), config)
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         if line.endswith("1 of 2 rankers switched"):
             back(cluster)
 
-    with pytest.raises(RolloutError, match=r"another deployment switched to students v1 meanwhile; .*v1 serves on"):
-        roll_out(as_cluster(cluster), release(2), with_cpu(config, 1_500), say=say)
+    with pytest.raises(RolloutError, match=r"another deployment switched to students v1 meanwhile; .*v1 keeps serving"):
+        roll_out(as_cluster(cluster), release(2), with_cpu(config, 1_500), report=report)
     assert current(cluster) == 1
     assert cluster.ready_rankers() == [1, 1]
 
@@ -399,7 +399,9 @@ def test_rankers_that_are_replaced_one_by_one_have_their_time_each(
     assert now_s > many.ready_timeout_s
 
 
-def test_other_settings_of_what_serves_are_there_when_it_is_said_to_serve(release: Make, config: DeployConfig) -> None:
+def test_other_settings_of_what_serves_are_there_when_it_is_reported_as_serving(
+    release: Make, config: DeployConfig
+) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     before = {pod.name for pod in cluster.pods if pod.ready}
@@ -432,7 +434,9 @@ def test_settings_that_do_not_work_are_taken_back(
         deploy(cluster, release(version), config)
     cluster.sturdy = True
     cluster.broken[2, component] = "error: no such device"
-    with pytest.raises(RolloutError, match=r"is not serving as it is to: .*no such device.*; its servers stay as they"):
+    with pytest.raises(
+        RolloutError, match=r"does not serve as configured: .*no such device.*; its servers stay as they"
+    ):
         deploy(cluster, release(2), changed(config))
     assert current(cluster) == 2
     assert ranker_cpu(cluster) == "1000m"
@@ -450,15 +454,15 @@ def test_settings_that_cure_a_version_are_applied_though_it_ails(release: Make, 
     cluster.broken[1, "ranker"] = "error: out of memory"
     cluster.rest()
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         if line.endswith("rankers switched"):
             cluster.broken = {}
 
-    roll_out(as_cluster(cluster), release(1), with_cpu(config, 1_500), say=say)
+    roll_out(as_cluster(cluster), release(1), with_cpu(config, 1_500), report=report)
     assert ranker_cpu(cluster) == "1500m"
 
 
-def test_fewer_rankers_are_there_when_a_version_is_said_to_serve(release: Make, config: DeployConfig) -> None:
+def test_fewer_rankers_are_there_when_a_version_is_reported_as_serving(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config.model_copy(update={"ranker": RankerResources(replicas=3)}))
     deploy(cluster, release(1), config)
@@ -470,14 +474,14 @@ def test_a_version_whose_switch_never_ended_is_nothing_to_go_back_to(release: Ma
     deploy(cluster, release(1), config)
     cluster.broken[2, "ranker"] = "error: no"
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         if line.endswith("rankers switched"):
             raise KilledError
 
     with pytest.raises(KilledError):
-        roll_out(as_cluster(cluster), release(2), config, say=say)
+        roll_out(as_cluster(cluster), release(2), config, report=report)
     cluster.broken[3, "ranker"] = "error: no"
-    with pytest.raises(RolloutError, match="students v1 serves on"):
+    with pytest.raises(RolloutError, match="students v1 keeps serving"):
         deploy(cluster, release(3), config)
     del cluster.broken[3, "ranker"]
     deploy(cluster, release(3), config)
@@ -493,11 +497,11 @@ def test_a_cold_rollback_under_way_is_left_alone_by_a_collector(release: Make, c
     assert "students-v1-s0" not in cluster.names()
     found: list[str] = []
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         if "shards ready" in line and not found:
-            collect(as_cluster(cluster), "students", config=cold(config), with_unfinished=False, say=found.append)
+            collect(as_cluster(cluster), "students", config=cold(config), with_unfinished=False, report=found.append)
 
-    roll_back(as_cluster(cluster), "students", to=1, config=None, say=say)
+    roll_back(as_cluster(cluster), "students", to=1, config=None, report=report)
     assert found == ["students: removing the shards of v2"]
     assert cluster.served[-1] == 1
 
@@ -580,7 +584,7 @@ def test_rankers_of_before_that_never_end_do_not_undo_a_rollout(
     deploy(cluster, release(1), config)
     cluster.stuck = True
     lines = deploy(cluster, release(2), config)
-    assert re.fullmatch(r"students v2: serving; after .* 2 rankers of before are ending still.*", lines[-1])
+    assert re.fullmatch(r"students v2: serving; after .* 2 rankers of the version before are ending still.*", lines[-1])
     assert current(cluster) == 2
     assert "students-v1-s0" in cluster.names()
 
@@ -589,7 +593,7 @@ def test_what_an_api_server_refuses_in_the_midst_is_taken_back(release: Make, co
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     cluster.refused["students-v2-s1"] = "PATCH InferenceService students-v2-s1 failed: denied by policy"
-    with pytest.raises(RolloutError, match=r"denied by policy; nothing of it was left behind; students v1 serves on"):
+    with pytest.raises(RolloutError, match=r"denied by policy; its servers are removed; students v1 keeps serving"):
         deploy(cluster, release(2), config)
     assert cluster.names() == ["students", "students-v1-s0", "students-v1-s1"]
 
@@ -599,12 +603,12 @@ def test_what_cannot_be_taken_back_either_is_told_beside_the_first_reason(releas
     deploy(cluster, release(1), config)
     cluster.broken[2, "ranker"] = "error: damaged"
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         if line.endswith("rankers switched"):
             cluster.refused["students"] = "the API server is away"
 
-    with pytest.raises(RolloutError, match=r"error: damaged.*could not be taken back either \(the API server is away"):
-        roll_out(as_cluster(cluster), release(2), config, say=say)
+    with pytest.raises(RolloutError, match=r"error: damaged.*undoing the rollout failed, too \(the API server is away"):
+        roll_out(as_cluster(cluster), release(2), config, report=report)
 
 
 def test_a_rollout_waits_for_the_room_of_what_it_collects(release: Make, config: DeployConfig) -> None:
@@ -623,7 +627,7 @@ def test_one_version_cannot_mean_two_bundles(release: Make, config: DeployConfig
     deploy(cluster, release(1), config)
     other = release(1).model_copy(update={"bundle_id": "f" * 64})
     before = cluster.num_writes
-    with pytest.raises(RolloutError, match="version 1 is deployed from bundle 000000000000 already, not from ffff"):
+    with pytest.raises(RolloutError, match="version 1 is deployed already, from bundle 000000000000 and not from ffff"):
         deploy(cluster, other, config)
     assert cluster.num_writes == before
     assert current(cluster) == 1
@@ -639,13 +643,15 @@ def test_of_two_bundles_that_take_one_version_at_a_time_the_later_one_is_refused
     other = release(2).model_copy(update={"bundle_id": "f" * 64})
     said: list[str] = []
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         if not said:  # of the room that there is; what follows is the first write
             deploy(cluster, release(2), config)
         said.append(line)
 
-    with pytest.raises(RolloutError, match=r"version 2 is deployed from bundle 0000.*; students v2 serves on"):
-        roll_out(as_cluster(cluster), other, config, say=say)
+    with pytest.raises(
+        RolloutError, match=r"version 2 is deployed already, from bundle 0000.*; students v2 keeps serving"
+    ):
+        roll_out(as_cluster(cluster), other, config, report=report)
     history = observe(as_cluster(cluster), "students").history
     assert history is not None
     assert history.current.release.bundle_id == release(2).bundle_id
@@ -665,7 +671,7 @@ def test_a_rollout_that_a_quota_cannot_hold_makes_nothing(release: Make, config:
 def test_a_rollout_whose_rankers_would_not_find_their_tables_makes_nothing(release: Make) -> None:
     keeping = DeployConfig(ranker=RankerResources(shards=ShardsConfig(local_tables_mib=40)))
     cluster = SimulatedCluster()
-    with pytest.raises(ConfigError, match=r"local_tables_mib is 40, but of s3://"):
+    with pytest.raises(ConfigError, match=r"local_tables_mib is 40, but a ranker copies only its own part of s3://"):
         deploy(cluster, release(1), keeping)
     assert cluster.num_writes == 0
 
@@ -692,17 +698,17 @@ def test_a_removed_model_leaves_nothing(release: Make, config: DeployConfig) -> 
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     deploy(cluster, release(2), config)
-    remove(as_cluster(cluster), "students", config, say=lambda line: None)
+    remove(as_cluster(cluster), "students", config, report=lambda line: None)
     assert of_model(cluster, "students") == []
     with pytest.raises(DeployError, match="no vertical model 'students' is deployed"):
-        remove(as_cluster(cluster), "students", config, say=lambda line: None)
+        remove(as_cluster(cluster), "students", config, report=lambda line: None)
 
 
 def test_a_removed_model_leaves_no_service_that_was_rendered(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     for item in release_objects(switched(None, release(1), config, at_s=0)):
         cluster.apply(item)
-    remove(as_cluster(cluster), "students", config, say=lambda line: None)
+    remove(as_cluster(cluster), "students", config, report=lambda line: None)
     assert of_model(cluster, "students") == []
 
 
@@ -711,7 +717,7 @@ def test_the_only_version_stays_when_all_its_servers_are_lost(release: Make, con
     deploy(cluster, release(1), config)
     cluster.outage = True
     cluster.broken = {(1, "ranker"): "error: disk", (1, "shard"): "error: disk"}
-    with pytest.raises(RolloutError, match=r"is not serving as it is to.*its servers stay as they are"):
+    with pytest.raises(RolloutError, match=r"does not serve as configured.*its servers stay as they are"):
         deploy(cluster, release(1), config)
     assert "students" in cluster.names()
 
@@ -745,7 +751,9 @@ def test_rankers_of_an_earlier_release_serve_on_while_new_ones_fail(release: Mak
     cluster.sturdy = True
     cluster.broken[2, "ranker"] = "error: no stream"
     for _ in range(2):  # neither time it goes back to the version before
-        with pytest.raises(RolloutError, match=r"is not serving as it is to: .*no stream.*; its servers stay as they"):
+        with pytest.raises(
+            RolloutError, match=r"does not serve as configured: .*no stream.*; its servers stay as they"
+        ):
             deploy(cluster, release(2), config)
         assert current(cluster) == 2
         assert cluster.ready_rankers() == [2, 2]
@@ -762,12 +770,12 @@ def test_the_only_version_is_what_serves_though_its_upgrade_failed(release: Make
     made_by_an_earlier_release(cluster)
     cluster.sturdy = True
     cluster.broken = {(version, "ranker"): "error: no stream" for version in (1, 2)}
-    with pytest.raises(RolloutError, match=r"is not serving as it is to: .*no stream.*; its servers stay as they"):
+    with pytest.raises(RolloutError, match=r"does not serve as configured: .*no stream.*; its servers stay as they"):
         deploy(cluster, release(1), config)
     served = observe(as_cluster(cluster), "students").served
     assert served is not None
     assert served.current.release.version == 1
-    with pytest.raises(RolloutError, match="students v1 serves on"):
+    with pytest.raises(RolloutError, match="students v1 keeps serving"):
         deploy(cluster, release(2), config)
     assert current(cluster) == 1
     assert cluster.ready_rankers() == [1, 1]
@@ -792,7 +800,7 @@ def test_a_failed_rollout_goes_back_to_a_version_of_an_earlier_release(release: 
     deploy(cluster, release(1), config)
     made_by_an_earlier_release(cluster)
     cluster.broken[2, "ranker"] = "error: no"
-    with pytest.raises(RolloutError, match="students v1 serves on"):
+    with pytest.raises(RolloutError, match="students v1 keeps serving"):
         deploy(cluster, release(2), config)
     deploy(cluster, release(1), config)
     assert cluster.ready_rankers() == [1, 1]

@@ -70,13 +70,13 @@ def test_a_server_on_a_gpu_has_its_others_settings_and_the_device(kind: str) -> 
     ("on_gpus", "nodes", "refused"),
     [
         (["ranker"], [FOR_SHARDS, gpu_node(2)], ""),
-        (["ranker"], [FOR_SHARDS, gpu_node(1)], r"a ranker of .*1 nvidia.com/gpu.*; 1 of 2 nodes may take it"),
-        (["ranker"], [LARGE], r"a ranker of .*1 nvidia.com/gpu.*; 0 of 1 nodes may take it"),
-        (["ranker"], [gpu_node(9)], r"a shard \d of .*; 0 of 1 nodes may take it"),
+        (["ranker"], [FOR_SHARDS, gpu_node(1)], r"a ranker of .*1 nvidia.com/gpu.*; 1 of 2 nodes admit it"),
+        (["ranker"], [LARGE], r"a ranker of .*1 nvidia.com/gpu.*; 0 of 1 nodes admit it"),
+        (["ranker"], [gpu_node(9)], r"a shard \d of .*; 0 of 1 nodes admit it"),
         (["ranker", "shard"], [gpu_node(5)], ""),
-        (["ranker", "shard"], [LARGE, gpu_node(4)], r"1 nvidia.com/gpu.*; 1 of 2 nodes may take it"),
+        (["ranker", "shard"], [LARGE, gpu_node(4)], r"1 nvidia.com/gpu.*; 1 of 2 nodes admit it"),
         ([], [LARGE, gpu_node(9)], ""),
-        ([], [gpu_node(9)], r"0 of 1 nodes may take it"),
+        ([], [gpu_node(9)], r"0 of 1 nodes admit it"),
     ],
 )
 def test_servers_with_a_gpu_go_to_nodes_that_have_one_and_others_to_others(

@@ -227,7 +227,7 @@ def test_compiling_needs_no_registry_and_refuses_places_that_pods_do_not_see(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert compile_pipeline(read_run_config(write_run(tmp_path, REMOTE)), tmp_path, image="i").is_file()
-    with pytest.raises(ConfigError, match=r"pods, which do not see root /.*/out, source\.folder /.*/data; name s3://"):
+    with pytest.raises(ConfigError, match=r"pods, which cannot read root /.*/out, source\.folder /.*/data; name s3://"):
         compile_pipeline(read_run_config(write_run(tmp_path, RUN)), tmp_path, image="i")
 
 

@@ -92,7 +92,7 @@ def test_runtimes_that_are_not_there_are_named() -> None:
 def test_an_image_that_is_nowhere_is_named(image_registry: str) -> None:
     image = f"{image_registry}/team/exfm:2"
     [line] = missing(Account(ROLE["rules"], image=image))
-    assert line.startswith(f"image {image} is in no registry and on no node")
+    assert line.startswith(f"image {image} is neither in its registry nor on a node")
     assert missing(Account(ROLE["rules"], image=image, on_node=image)) == []
     assert missing(Account(ROLE["rules"], image=f"{image_registry}/team/exfm:1")) == []
 

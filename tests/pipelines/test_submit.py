@@ -49,7 +49,13 @@ def submitted(config: RunConfig, kubeflow: Kubeflow, *, token: str = "") -> list
     lines: list[str] = []
     with running(kubeflow):
         submit(
-            config, image=IMAGE, host=kubeflow.host, token=token, namespace="", experiment="nightly", say=lines.append
+            config,
+            image=IMAGE,
+            host=kubeflow.host,
+            token=token,
+            namespace="",
+            experiment="nightly",
+            report=lines.append,
         )
     return lines
 
@@ -96,11 +102,11 @@ def test_a_server_that_refuses_is_named_in_one_line(config: RunConfig, caplog: p
     with pytest.raises(ConfigError) as caught:
         submitted(config, kubeflow, token="wrong")
     [line] = str(caught.value).splitlines()
-    assert line.startswith(f"Kubeflow Pipelines at {kubeflow.host} does not take the pipeline: (401)")
+    assert line.startswith(f"Kubeflow Pipelines at {kubeflow.host} did not accept the pipeline: (401)")
     assert line.endswith("check --host, --token and --namespace")
     assert not caplog.records, "kfp's tracebacks are kept off the screen"
 
 
 def test_a_server_that_is_away_is_named_in_one_line(config: RunConfig) -> None:
-    with pytest.raises(ConfigError, match=r"^Kubeflow Pipelines at http://127.0.0.1:1 does not take the pipeline: "):
-        submit(config, image=IMAGE, host="http://127.0.0.1:1", token="", namespace="", experiment="x", say=print)
+    with pytest.raises(ConfigError, match=r"^Kubeflow Pipelines at http://127.0.0.1:1 did not accept the pipeline: "):
+        submit(config, image=IMAGE, host="http://127.0.0.1:1", token="", namespace="", experiment="x", report=print)

@@ -200,7 +200,7 @@ def test_a_signal_ends_a_run_at_once_and_says_what_is_kept(
     assert not processes_of(root)
     assert run.returncode == 128 + number
     assert err == (
-        f"exfm: stopped by {number.name} while {stage} was at work; nothing of that stage is left; kept below {root}: "
+        f"exfm: stopped by {number.name} during {stage}; this stage left nothing; kept below {root}: "
         f"{', '.join(kept)}; the same command runs again, from the first stage\n"
     )
     for name in kept:

@@ -178,10 +178,10 @@ def test_what_cannot_be_written_is_refused_before_the_work(
     assert (code, said) == (2, "")
     assert error == f"exfm: {tmp_path / 'a.jpg'}: a drawing must be PNG or SVG; name it *.png or *.svg\n"
     code, said, error = command("plan", schema_file, "--out", tmp_path)
-    assert (code, said, error) == (2, "", f"exfm: {tmp_path}: a folder is there; name a file\n")
+    assert (code, said, error) == (2, "", f"exfm: {tmp_path}: is a folder; name a file\n")
     code, said, error = command("plan", schema_file, "--out", schema_file / "plan.json")
     assert (code, said) == (2, "")
-    assert "its folder cannot be made (" in error
+    assert "its folder cannot be created (" in error
 
 
 @pytest.mark.parametrize(("option", "value"), [("--requests-per-s", "1e10"), ("--rankers", "10001")])
@@ -204,7 +204,7 @@ def test_a_drawing_in_a_store_is_refused_before_the_work(command: Callable[..., 
     code, said, error = command("plan", schema_file, "--drawing", "s3://bucket/a.png")
     assert (code, said) == (2, "")
     assert error == (
-        "exfm: s3://bucket/a.png: this is written on this machine only; name a path, and copy it there afterwards\n"
+        "exfm: s3://bucket/a.png: is written on this machine only; name a path, and copy the file afterwards\n"
     )
 
 

@@ -54,7 +54,7 @@ def candidate(tmp_path: Path, registry: Registry, vertical: Ref, bundle: Ref) ->
 
 def deploy(root: Path, *candidates: Candidate) -> list[Result]:
     config = DeploymentConfig.parse({"served_root": "pvc://models/root"}, source="test")
-    return deploy_models(candidates, root=str(root), config=config, say=lambda line: None)
+    return deploy_models(candidates, root=str(root), config=config, report=lambda line: None)
 
 
 def test_a_version_that_passes_serves_from_where_it_lies_and_becomes_champion(
@@ -99,7 +99,7 @@ def test_a_champion_with_nothing_newer_is_deployed_only_where_nothing_serves(
     registry.promote("search-ads", 1, PromotionRule())
     champion = replace(candidate, judgement=NOTHING_NEW)
     [result] = deploy(tmp_path, champion)
-    assert (result.outcome, result.text) == ("serves", "nothing of it was deployed")
+    assert (result.outcome, result.text) == ("serves", "no version of it was deployed")
     assert cluster.ready_rankers() == [1, 1]
     writes = cluster.num_writes
     [result] = deploy(tmp_path, champion)

@@ -55,7 +55,7 @@ def test_the_verdicts_page_tells_outcomes_apart_and_has_every_figure() -> None:
     verdicts = [verdict(judgement, PromotionRule()) for judgement in (refused, passed, unchanged)]
     assert headline(verdicts) == "one refused, two passed, three nothing new"
     page = to_markdown(verdicts)
-    assert "## ⛔ one: refused\n\nHeld against the champion, v3, on windows 7 to 8, of which 1 are new.\n" in page
+    assert "## ⛔ one: refused\n\nCompared with the champion, v3, on windows 7 to 8, of which 1 are new.\n" in page
     assert "| click | NE | 0.9500 | 0.9018 | -0.0482 | ✗ |" in page
     assert "## ✅ two: passed" in page
     assert "## 💤 three: nothing new\n\nNo window was learned since v3, the champion. Nothing is registered.\n" in page

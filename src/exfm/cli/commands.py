@@ -22,7 +22,7 @@ MISSING = {"bench": "exfm-bench, which production images leave out; in exfm's re
 
 
 class Commands(TyperGroup):
-    """Looks for a command among entry points only if exfm has none of its name, because the look-up takes time."""
+    """Looks for a command among entry points only if exfm has no such command, because this takes time."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of exfm's own commands, then the others."""

@@ -1,4 +1,4 @@
-"""`exfm promote`, `deploy`, `status`, `rollback`, `collect` and `undeploy`: versions on their way to serve and back."""
+"""`exfm promote`, `deploy`, `status`, `rollback`, `collect` and `undeploy`: deploying a version, and taking it back."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ NameArgument = Annotated[str, typer.Argument(help="A vertical model.")]
 SettingsOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of the deployment's settings.")]
 NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", help="Namespace, instead of the settings'.")]
 ContextOption = Annotated[str, typer.Option(help="Context of the kubeconfig, instead of its current one.")]
-RootOption = Annotated[str, typer.Option("--root", help="The root of the run whose embedded registry is meant.")]
+RootOption = Annotated[str, typer.Option("--root", help="Root of the run that has the embedded registry.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 PANEL = "On a cluster"
@@ -30,11 +30,12 @@ def promote(
     name: NameArgument,
     version: Annotated[int, typer.Option(min=0, help="0: the candidate.")] = 0,
     rule: Annotated[
-        Path | None, typer.Option("--config", "-c", help="YAML file of how much worse than the champion it may be.")
+        Path | None,
+        typer.Option("--config", "-c", help="YAML file with the bounds on how much worse than the champion it may be."),
     ] = None,
     root: RootOption = ".",
 ) -> None:
-    """Make a registered version the champion, if it passed against the one that is when it was judged."""
+    """Make a registered version the champion, if it passed when it was judged against the current champion."""
     from exfm.config import read_yaml
     from exfm.registry.mlflow_registry import Registry
     from exfm.registry.promotion import PromotionRule
@@ -50,7 +51,7 @@ def deploy(
         str, typer.Argument(help="A bundle's folder or s3:// URL, or models:/NAME@ALIAS of the registry under --root.")
     ],
     serve_from: Annotated[
-        str, typer.Option(help="Where pods take it from, if elsewhere: s3://BUCKET/PATH or pvc://CLAIM/PATH.")
+        str, typer.Option(help="Where pods read it, if elsewhere: s3://BUCKET/PATH or pvc://CLAIM/PATH.")
     ] = "",
     digest: Annotated[str, typer.Option(help="SHA-256 that the bundle's manifest.json must have.")] = "",
     version: Annotated[int, typer.Option(min=0, max=999_999, help="0: the registry's, or else the next free one.")] = 0,
@@ -60,10 +61,11 @@ def deploy(
     root: RootOption = ".",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change, and change nothing.")] = False,
     render: Annotated[
-        bool, typer.Option("--render", help="Print the objects as YAML, for GitOps; asks no cluster, needs a version.")
+        bool,
+        typer.Option("--render", help="Print the objects as YAML, for GitOps; without a cluster; needs --version."),
     ] = False,
 ) -> None:
-    """Roll a bundle out: shards first, then rankers that answered the golden queries; the old version serves on."""
+    """Roll a bundle out: shards first, then rankers that pass the smoke test; the old version serves meanwhile."""
     from exfm.deploy.cluster import Cluster
     from exfm.deploy.release import served_uri
     from exfm.deploy.stage import Deployable, preview
@@ -82,7 +84,7 @@ def deploy(
     if dry_run:
         print(preview(cluster, located, settings))
     else:
-        roll_out(cluster, located, settings, say=_say)
+        roll_out(cluster, located, settings, report=_print_line)
 
 
 def status(
@@ -92,7 +94,7 @@ def status(
     context: ContextOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show which versions serve, which stay hot for a rollback, and what ails them."""
+    """Show which versions serve, which stay hot for a rollback, and their problems."""
     from exfm.deploy.cluster import Cluster
     from exfm.deploy.status import deployed
 
@@ -126,33 +128,33 @@ def rollback(
     namespace: NamespaceOption = "",
     context: ContextOption = "",
 ) -> None:
-    """Serve an earlier version again, with the settings that it had: at once while its shards are still there."""
+    """Serve an earlier version again, with the settings that it had; this is quick while its shards are still there."""
     from exfm.deploy.cluster import Cluster
     from exfm.deploy.stage import roll_back
 
     settings = _settings(config, namespace)
     cluster = Cluster.connect(namespace=settings.namespace, context=context)
-    roll_back(cluster, name, to=to, config=settings if config else None, say=_say)
+    roll_back(cluster, name, to=to, config=settings if config else None, report=_print_line)
 
 
 def collect(
     name: NameArgument,
     unfinished: Annotated[
-        bool, typer.Option("--unfinished", help="Also of deployments that were killed; let none be under way.")
+        bool,
+        typer.Option("--unfinished", help="Also remove shards of deployments that were killed; none may be under way."),
     ] = False,
     bundles: Annotated[
         str,
         typer.Option(
             metavar="ROOT",
-            help="Also remove bundles under this root that nothing names: no server, no rollback, no alias, and not "
-            "the newest.",
+            help="Also remove bundles under this root that no server, rollback or alias uses; the newest stays.",
         ),
     ] = "",
     config: SettingsOption = None,
     namespace: NamespaceOption = "",
     context: ContextOption = "",
 ) -> None:
-    """Remove the shards of earlier versions whose time to stay (hot_s) is over."""
+    """Remove the shards of earlier versions that have stayed for hot_s."""
     from exfm.deploy.cluster import Cluster
     from exfm.deploy.rollout import collect as collect_versions
 
@@ -160,14 +162,20 @@ def collect(
     cluster = Cluster.connect(namespace=settings.namespace, context=context)
     given = settings if config else None
     if not bundles:
-        collect_versions(cluster, name, config=given, with_unfinished=unfinished, say=_say)
+        collect_versions(cluster, name, config=given, with_unfinished=unfinished, report=_print_line)
         return
     from exfm.registry.mlflow_registry import Registry
     from exfm_components.bundle_collection import collect_all
 
     registry = Registry.at(bundles, create=False)
     collect_all(
-        bundles, name=name, cluster=cluster, registry=registry, config=given, with_unfinished=unfinished, say=_say
+        bundles,
+        name=name,
+        cluster=cluster,
+        registry=registry,
+        config=given,
+        with_unfinished=unfinished,
+        report=_print_line,
     )
 
 
@@ -179,7 +187,7 @@ def undeploy(
     from exfm.deploy.rollout import remove
 
     settings = _settings(config, namespace)
-    remove(Cluster.connect(namespace=settings.namespace, context=context), name, settings, say=_say)
+    remove(Cluster.connect(namespace=settings.namespace, context=context), name, settings, report=_print_line)
 
 
 def _settings(config: Path | None, namespace: str) -> "DeployConfig":
@@ -190,5 +198,5 @@ def _settings(config: Path | None, namespace: str) -> "DeployConfig":
     return DeployConfig.parse(settings.to_dict() | {"namespace": namespace or settings.namespace}, source="--namespace")
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, flush=True)

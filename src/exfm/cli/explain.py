@@ -19,10 +19,10 @@ def explain(
     ] = "",
     every: Annotated[bool, typer.Option("--all", help="Print all settings as Markdown: docs/settings.md.")] = False,
     gone: Annotated[
-        bool, typer.Option("--removed", help="Print the servers' settings that are gone, as YAML for the chart.")
+        bool, typer.Option("--removed", help="Print the removed settings of the servers, as YAML for the chart.")
     ] = False,
 ) -> None:
-    """Say what a setting of a YAML file means: its type, range and default; of a group, each of its keys."""
+    """Print what a setting of a YAML file means: its type, range and default; for a group, each of its keys."""
     import yaml
 
     from exfm.settings import explained, reference, removed

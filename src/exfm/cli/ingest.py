@@ -1,4 +1,4 @@
-"""`exfm ingest`: an event log out of files that users have."""
+"""`exfm ingest`: an event log from the user's files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +18,7 @@ DAY_S = 86_400
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand, which has one subcommand a kind of source."""
-    group = typer.Typer(help="Make an event log out of files that you have.", no_args_is_help=True)
+    group = typer.Typer(help="Make an event log from your files.", no_args_is_help=True)
     group.command("movielens")(movielens)
     group.command("synthetic")(synthetic)
     group.command("log")(log)
@@ -43,7 +43,7 @@ def movielens(
 def synthetic(
     out: OutOption,
     num_impressions: Annotated[int, typer.Option(min=1, help="Impressions to draw.")] = 100_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random numbers.")] = 0,
     window_length: WindowOption = DAY_S,
 ) -> None:
     """A seeded stream of ads whose true probabilities are known."""

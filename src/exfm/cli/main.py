@@ -44,7 +44,7 @@ def run(
     config: Annotated[Path, typer.Option("--config", "-c", help="The run's YAML file.")],
     root: Annotated[str, typer.Option(help="Where outputs go, instead of the file's own root.")] = "",
 ) -> None:
-    """Run every stage on a log: from events to an answer, with a report."""
+    """Run every stage on a log, from events to a served model, with a report."""
     from exfm_components.run_config import read_run_config
     from exfm_pipelines.local import run_locally
     from exfm_pipelines.summary import show_summary
@@ -64,7 +64,7 @@ explain.add_to(app)
 
 
 def launch() -> None:
-    """Run the command line in a process that started with the environment which tensors want."""
+    """Run the command line in a process that has the environment for tensors from its start."""
     environment = os.environ | compute_environment()
     if environment != os.environ:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

@@ -7,19 +7,19 @@ from exfm.errors import StorageError
 
 
 def writable(out: str) -> Path:
-    """Return where a file can be written, in a folder that is made if need be; so it is known before the work.
+    """Return the path of a file that can be written, and make its folder; commands call it before they work.
 
-    Raises: StorageError if it cannot, or is not on this machine.
+    Raises: StorageError if the file cannot be written, or is not on this machine.
     """
     path = here(out)
     if path.is_dir():
-        raise StorageError(f"{path}: a folder is there; name a file")
+        raise StorageError(f"{path}: is a folder; name a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{path}: its folder cannot be made ({error.strerror}); name another place") from error
+        raise StorageError(f"{path}: its folder cannot be created ({error.strerror}); name another place") from error
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise StorageError(f"{path}: may not be written; check the rights, or name another place")
+        raise StorageError(f"{path}: cannot be written; check its permissions, or name another place")
     return path
 
 
@@ -31,7 +31,7 @@ def here(out: str) -> Path:
     from exfm.artifact.storage import is_local
 
     if not is_local(out):
-        raise StorageError(f"{out}: this is written on this machine only; name a path, and copy it there afterwards")
+        raise StorageError(f"{out}: is written on this machine only; name a path, and copy the file afterwards")
     return Path(out)
 
 

@@ -10,9 +10,9 @@ from exfm.cli.output import here
 from exfm.cli.steps import ConfigOption
 
 RootOption = Annotated[str, typer.Option("--root", help="Where outputs go, instead of the file's own root.")]
-ImageOption = Annotated[str, typer.Option(help="What steps run in, REPOSITORY@sha256:DIGEST; empty: exfm-pipelines.")]
+ImageOption = Annotated[str, typer.Option(help="Image of the steps, REPOSITORY@sha256:DIGEST; empty: exfm-pipelines.")]
 NamespaceOption = Annotated[
-    str, typer.Option("--namespace", "-n", help="In multi-user mode: the profile's, where the steps run.")
+    str, typer.Option("--namespace", "-n", help="In multi-user mode: namespace of the profile, where the steps run.")
 ]
 
 
@@ -62,9 +62,9 @@ def submit_run(
         token=token or os.environ.get("KFP_TOKEN", ""),
         namespace=namespace,
         experiment=experiment,
-        say=_say,
+        report=_print_line,
     )
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, flush=True)

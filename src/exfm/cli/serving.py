@@ -1,4 +1,4 @@
-"""`exfm serve`, `exfm score` and `exfm profile`: a bundle online and offline, and where its requests' time goes."""
+"""`exfm serve`, `exfm score` and `exfm profile`: a bundle online and offline, and a profile of its requests."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from exfm.cli.output import writable
 BundleArgument = Annotated[
     str, typer.Argument(help="A bundle's folder or s3:// URL, or models:/NAME@ALIAS of the registry under --root.")
 ]
-RootOption = Annotated[str, typer.Option("--root", help="The root of the run whose embedded registry is meant.")]
+RootOption = Annotated[str, typer.Option("--root", help="Root of the run that has the embedded registry.")]
 
 PANEL = "Serving"
 
@@ -40,13 +40,13 @@ def serve(
 
     config = LocalConfig.parse(read_yaml(settings) if settings else {}, source=str(settings))
     with open_bundle(bundle, root=root) as folder:
-        serve_until_stopped(folder, http_port=http_port, grpc_port=grpc_port, announce=_say, config=config)
+        serve_until_stopped(folder, http_port=http_port, grpc_port=grpc_port, announce=_print_line, config=config)
 
 
 def score(
     bundle: BundleArgument,
     query: Annotated[
-        Path, typer.Argument(help="A request in the Open Inference Protocol's JSON form, or as a person types it.")
+        Path, typer.Argument(help="A request in the Open Inference Protocol's JSON form, or in the short form.")
     ],
     root: RootOption = ".",
 ) -> None:
@@ -61,10 +61,14 @@ def score(
 def profile(
     bundle: BundleArgument,
     address: Annotated[str, typer.Option(help="gRPC address of its ranker; empty: the bundle is served here.")] = "",
-    query: Annotated[Path | None, typer.Option(help="A request in JSON form; else the bundle's golden one.")] = None,
-    num_requests: Annotated[int, typer.Option(min=20, max=100_000, help="One at a time, after a warm-up.")] = 500,
+    query: Annotated[
+        Path | None, typer.Option(help="A request in JSON form; empty: the bundle's golden query.")
+    ] = None,
+    num_requests: Annotated[
+        int, typer.Option(min=20, max=100_000, help="Requests, one at a time, after a warm-up.")
+    ] = 500,
     out: Annotated[
-        str, typer.Option(help="The picture, PNG or SVG; every request's numbers go beside it.")
+        str, typer.Option(help="PNG or SVG file for the picture; a file beside it has the numbers of every request.")
     ] = "profile.png",
     root: RootOption = ".",
 ) -> None:
@@ -81,5 +85,5 @@ def profile(
         profile_requests(Console(), folder, query=query, address=address, num_requests=num_requests, out=picture)
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, flush=True)

@@ -1,4 +1,4 @@
-"""Subcommands that run one stage of a run; each takes what the stages before it left under the root."""
+"""Subcommands that run one stage of a run; each reads the outputs of earlier stages under the root."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def label(config: ConfigOption, root: RootOption = "") -> None:
-    """Attribute feedback to impressions: late, duplicate and orphan feedback is counted."""
+    """Attribute feedback to impressions; count late, duplicate and orphan feedback."""
     from exfm_pipelines import steps
 
     _run(steps.label, config, root)
@@ -46,7 +46,7 @@ def train_fm(config: ConfigOption, root: RootOption = "") -> None:
 
 
 def pseudo_label(config: ConfigOption, root: RootOption = "") -> None:
-    """Score each impression once, by a foundation model that knew nothing later."""
+    """Score each impression once, by a foundation model that learned only from earlier data."""
     from exfm_pipelines import steps
 
     _run(steps.pseudo_label, config, root)
@@ -74,14 +74,14 @@ def bundle(name: NameArgument, config: ConfigOption, root: RootOption = "") -> N
 
 
 def judge(config: ConfigOption, root: RootOption = "") -> None:
-    """Hold all vertical models against their champions: each figure with its bound and margin."""
+    """Compare all vertical models with their champions: each figure with its bound and margin."""
     from exfm_pipelines import steps
 
     _run(steps.judge, config, root)
 
 
 def register(config: ConfigOption, root: RootOption = "") -> None:
-    """Judge all vertical models, and add those with something new to the MLflow registry."""
+    """Judge all vertical models, and add those that learned new windows to the MLflow registry."""
     from exfm_pipelines import steps
 
     _run(steps.register, config, root)
@@ -95,7 +95,7 @@ def smoke_test(config: ConfigOption, root: RootOption = "") -> None:
 
 
 def report(config: ConfigOption, root: RootOption = "") -> None:
-    """Draw what the stages found into report.html, with summary.json and query.json beside it."""
+    """Write report.html from the stages' outputs, and summary.json and query.json beside it."""
     from exfm_pipelines import steps
 
     _run(steps.report, config, root)

@@ -19,7 +19,7 @@ Amounts = Mapping[str, Decimal]
 
 @dataclass(frozen=True)
 class Demand:
-    """What one more pod asks for."""
+    """The resources of one more pod."""
 
     what: str
     requests: Amounts
@@ -30,7 +30,7 @@ class Demand:
 
 @dataclass(frozen=True)
 class Room:
-    """What a cluster says of its room; None where the account may not ask."""
+    """What a cluster reports about its capacity; None where the account has no right to read it."""
 
     quotas: Sequence[Object] | None
     runtimes: Sequence[Object] | None
@@ -46,12 +46,12 @@ class Forecast:
     present_bytes: int
     added_bytes: int
     unchecked: tuple[str, ...] = ()
-    """What could not be compared with it."""
+    """What could not be checked."""
 
     def __str__(self) -> str:
         """Return one line."""
         peak = f"peak memory {_gib(self.present_bytes + self.added_bytes)}"
-        parts = f"{_gib(self.present_bytes)} of servers that run and {_gib(self.added_bytes)} of new ones"
+        parts = f"{_gib(self.present_bytes)} of running servers and {_gib(self.added_bytes)} of new servers"
         unchecked = f"; not checked: {', '.join(self.unchecked)}" if self.unchecked else ""
         return f"{peak} ({parts}){unchecked}"
 
@@ -59,10 +59,10 @@ class Forecast:
 def new_servers(
     release: Release, seen: Observation, config: DeployConfig, runtimes: Sequence[Object] = ()
 ) -> list[Demand]:
-    """Return the servers that a rollout of `release` adds, those that it replaces included.
+    """Return the servers that a rollout of `release` adds, including those that replace others.
 
-    Pods are replaced one by one, but those that end still count for a while (in a quota, and on their node): so as
-    many are added as there are to be.
+    Pods are replaced one by one, but a pod that ends still counts for a while, in a quota and on its node. So every new
+    pod counts as added.
     """
     demands: list[Demand] = []
     present = {servers.shard: servers for servers in seen.shards_of(release.version)}
@@ -74,9 +74,9 @@ def new_servers(
 
 
 def forecast(release: Release, seen: Observation, config: DeployConfig, room: Room) -> Forecast:
-    """Return what a rollout of `release` takes at its peak.
+    """Return the memory of a rollout of `release` at its peak.
 
-    Raises: CapacityError if a quota or the nodes cannot hold it, naming which, what is free and what is asked.
+    Raises: CapacityError if a quota or the nodes cannot hold it, which names it, what is free and what is requested.
     """
     added = new_servers(release, seen, config, room.runtimes or ())
     unchecked = []
@@ -131,7 +131,7 @@ def _demand(what: str, service: Object, runtimes: Sequence[Object]) -> Demand:
 def _check_quotas(added: Sequence[Demand], quotas: Sequence[Object], *, name: str) -> None:
     requests, limits = _sum(demand.requests for demand in added), _sum(demand.limits for demand in added)
     pods = Decimal(len(added))
-    asked = {
+    wanted = {
         **{resource: amount for resource, amount in requests.items() if resource in {"cpu", "memory"}},
         **{f"requests.{resource}": amount for resource, amount in requests.items()},
         **{f"limits.{resource}": amount for resource, amount in limits.items()},
@@ -141,18 +141,18 @@ def _check_quotas(added: Sequence[Demand], quotas: Sequence[Object], *, name: st
         status = quota.get("status", {})
         for resource, hard in status.get("hard", {}).items():
             free = max(parse_quantity(hard) - parse_quantity(status.get("used", {}).get(resource, "0")), Decimal(0))
-            if asked.get(resource, Decimal(0)) > free:
+            if wanted.get(resource, Decimal(0)) > free:
                 raise CapacityError(
-                    f"{name} adds {len(added)} pods, which ask for {_amount(resource, asked[resource])} of {resource}, "
-                    f"but quota {quota['metadata']['name']!r} has {_amount(resource, free)} of "
-                    f"{_amount(resource, parse_quantity(hard))} left; raise the quota, or free what is not needed"
+                    f"{name} adds {len(added)} pods, which request {_amount(resource, wanted[resource])} of "
+                    f"{resource}, but quota {quota['metadata']['name']!r} has {_amount(resource, free)} of "
+                    f"{_amount(resource, parse_quantity(hard))} left; raise the quota, or delete what is not needed"
                 )
 
 
 def _covers_servers(quota: Object) -> bool:
     """Return whether a quota's scopes take in our pods: with requests, without a deadline or a priority class.
 
-    A priority class that the cluster gives to all pods is not looked for.
+    A default priority class of the cluster is not considered.
     """
     spec = quota.get("spec", {})
     selector = spec.get("scopeSelector", {}).get("matchExpressions", [])
@@ -167,19 +167,19 @@ def _check_nodes(added: Sequence[Demand], nodes: Sequence[Object], pods: Sequenc
     usable = [node for node in nodes if _is_ready(node)]
     for demand in sorted(added, key=lambda demand: -demand.requests["memory"]):
         admitting = [node["metadata"]["name"] for node in usable if _admits(node, demand)]
-        asked = {**demand.requests, "pods": Decimal(1)}
-        fitting = [one for one in admitting if all(free[one].get(key, 0) >= value for key, value in asked.items())]
+        wanted = {**demand.requests, "pods": Decimal(1)}
+        fitting = [one for one in admitting if all(free[one].get(key, 0) >= value for key, value in wanted.items())]
         if not fitting:
             most = {
-                key: max((free[one].get(key, Decimal(0)) for one in admitting), default=Decimal(0)) for key in asked
+                key: max((free[one].get(key, Decimal(0)) for one in admitting), default=Decimal(0)) for key in wanted
             }
             raise CapacityError(
-                f"{name}: no node has room for a {demand.what} of {_listed(demand.requests)} beside what runs; "
-                f"{len(admitting)} of {len(nodes)} nodes may take it, of which the freest has {_listed(most)}; "
-                "add nodes, plan smaller shards, or ask for less in the settings"
+                f"{name}: no node has room for a {demand.what} of {_listed(demand.requests)} beside the running pods; "
+                f"{len(admitting)} of {len(nodes)} nodes admit it, and the one with most free has {_listed(most)}; "
+                "add nodes, plan smaller shards, or lower the requests in the settings"
             )
         chosen = max(fitting, key=lambda one: free[one]["memory"])
-        free[chosen] = {key: amount - asked.get(key, 0) for key, amount in free[chosen].items()}
+        free[chosen] = {key: amount - wanted.get(key, 0) for key, amount in free[chosen].items()}
 
 
 def _is_ready(node: Object) -> bool:
@@ -204,7 +204,7 @@ def _tolerates(toleration: Object, taint: Object) -> bool:
 
 
 def _free_on(node: Object, pods: Sequence[Object]) -> dict[str, Decimal]:
-    """Return what of each of a node's resources no pod on it has asked for."""
+    """Return how much of each of a node's resources its pods do not request."""
     name = node["metadata"]["name"]
     there = [
         pod
@@ -219,7 +219,7 @@ def _free_on(node: Object, pods: Sequence[Object]) -> dict[str, Decimal]:
 
 
 def _requests(pod: Object) -> Amounts:
-    """Return what a pod's containers ask for together, or more where one that runs before them asks more."""
+    """Return what a pod requests: the sum of its containers, or an init container's request where that is larger."""
     spec = pod["spec"]
     sidecars = [container for container in spec.get("initContainers", []) if container.get("restartPolicy") == "Always"]
     together = _sum(_requests_of(container) for container in [*spec.get("containers", []), *sidecars])

@@ -1,7 +1,7 @@
-"""The cluster's API server, as little of it as a deployment needs: list, get, apply and delete objects.
+"""A client of the cluster's API server with what a deployment needs: list, get, apply and delete objects.
 
-Plain paths instead of kubernetes' generated classes: objects stay the JSON that they are, so that a diff shows all of
-it, and no discovery is needed, which a narrow Role may not do.
+It uses plain paths instead of kubernetes' generated classes. Objects stay plain JSON, so that a diff shows every field,
+and no discovery is needed, for which a narrow Role has no right.
 """
 
 import json
@@ -36,11 +36,11 @@ _RETRIES = urllib3.Retry(
     total=8,
     backoff_factor=0.5,
     backoff_max=8,
-    allowed_methods=None,  # all of ours may be repeated: they read, apply the same again, or delete
+    allowed_methods=None,  # all requests here may be repeated: reads, applies and deletes
     status_forcelist=(429, 500, 502, 503, 504),
     raise_on_status=False,
 )
-"""Half a minute: an API server's restart."""
+"""About half a minute in all, in which an API server restarts."""
 
 REQUEST_TIMEOUT_S = 30
 
@@ -66,7 +66,7 @@ class Cluster:
             else:
                 kubernetes.config.load_kube_config(context=context or None, client_configuration=configuration)
         except ConfigException as error:
-            raise ClusterError(f"no cluster to deploy to: {error}; set KUBECONFIG, or run in a pod") from error
+            raise ClusterError(f"no cluster is configured: {error}; set KUBECONFIG, or run in a pod") from error
         return cls(kubernetes.client.ApiClient(configuration), namespace=namespace)
 
     def find(self, kind: str, *, labels: Mapping[str, str] | None = None, fields: str = "") -> list[Object]:
@@ -100,7 +100,7 @@ class Cluster:
             return None
 
     def apply(self, object_: Object, *, dry_run: bool = False) -> Object:
-        """Apply an object server-side, as the only manager of its fields, and return what it is then.
+        """Apply an object server-side, as the only manager of its fields, and return the result.
 
         Raises: ClusterError.
         """
@@ -108,7 +108,7 @@ class Cluster:
         return self._call("PATCH", object_["kind"], name=object_["metadata"]["name"], query=query, body=object_)
 
     def delete(self, kind: str, name: str) -> None:
-        """Delete an object and, first, what it owns; one that is gone already is no error.
+        """Delete an object and, first, what it owns; an object that is gone already is not an error.
 
         Raises: ClusterError.
         """
@@ -136,7 +136,7 @@ class Cluster:
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/apply-patch+yaml" if method == "PATCH" else "application/json"
-        with _telling(
+        with _reporting(
             f"{method} {kind}" + (f" {name}" if name else ""), kind=kind, host=self._client.configuration.host
         ):
             answer: Object = self._client.call_api(
@@ -154,7 +154,7 @@ class Cluster:
 
 
 class ForbiddenError(ClusterError):
-    """The caller's account has no right to it."""
+    """The caller's account has no right to do this."""
 
 
 class _NotFoundError(ClusterError):
@@ -162,24 +162,25 @@ class _NotFoundError(ClusterError):
 
 
 @contextmanager
-def _telling(doing: str, *, kind: str, host: str) -> Iterator[None]:
-    """Turn what the API server answers into an error that says what was asked and what to do."""
+def _reporting(doing: str, *, kind: str, host: str) -> Iterator[None]:
+    """Turn errors of the API server into a ClusterError that names the request and what to do."""
     try:
         yield
     except ApiException as error:
-        said = _message(error)
-        if error.status == 403 and " cannot " in said:  # the authorizer's word; quotas and admission have others
-            raise ForbiddenError(f"{doing} is refused: {said}; the account needs Role exfm-deployer") from error
+        message = _message(error)
+        if error.status == 403 and " cannot " in message:  # the authorizer's; quotas and admission write others
+            raise ForbiddenError(f"{doing} is refused: {message}; the account needs Role exfm-deployer") from error
         if error.status == 401:
             raise ClusterError(
-                f"{doing} is refused: {said}; the kubeconfig's credentials are no longer valid"
+                f"{doing} is refused: {message}; the kubeconfig's credentials are no longer valid"
             ) from error
-        if error.status == 404 and said == "404 page not found":
-            hint = "install KServe 0.20 or later" if "serving.kserve.io" in _PATHS[kind] else "is this a cluster?"
-            raise ClusterError(f"the cluster knows no {kind}: {hint}") from error
+        if error.status == 404 and message == "404 page not found":
+            is_kserves = "serving.kserve.io" in _PATHS[kind]
+            hint = "install KServe 0.20 or later" if is_kserves else "check that the kubeconfig names a cluster"
+            raise ClusterError(f"the cluster has no API for {kind}: {hint}") from error
         if error.status == 404:
-            raise _NotFoundError(f"{doing}: {said}") from error
-        raise ClusterError(f"{doing} failed: {said}") from error
+            raise _NotFoundError(f"{doing}: {message}") from error
+        raise ClusterError(f"{doing} failed: {message}") from error
     except urllib3.exceptions.HTTPError as error:
         reason = getattr(error, "reason", None) or error
         raise ClusterError(
@@ -188,7 +189,7 @@ def _telling(doing: str, *, kind: str, host: str) -> Iterator[None]:
 
 
 def _message(error: ApiException) -> str:
-    """Return what the API server said: a Status object's message, or the body's first line."""
+    """Return the API server's message: that of a Status object, or the body's first line."""
     body = error.body or ""
     if isinstance(body, bytes):
         body = body.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Settings of a deployment. What it tells servers stands in the servers' own settings."""
+"""Settings of a deployment."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
@@ -19,18 +19,18 @@ KubernetesName = Annotated[
 
 
 class ServerResources(Config):
-    """What one server of a kind asks of its node, and how many servers there may be."""
+    """Resources of one server of a kind, and how many servers there may be."""
 
     cpu_request_m: Annotated[int, Field(ge=1, le=256_000)]
-    """CPU that the scheduler sets aside, in thousandths of a core; 1 to 256,000. Autoscaling measures against it."""
+    """CPU request, in thousandths of a core; 1 to 256,000. Autoscaling measures against it."""
     cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)]
-    """CPU that a server may use, in thousandths of a core; 1 to 256,000, at least the request."""
+    """CPU limit, in thousandths of a core; 1 to 256,000, at least the request."""
     overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)]
     """Memory beside tables, requested and limited, in MiB (2**20 bytes); 128 to 1,048,576."""
     max_replicas: Annotated[int, Field(ge=0, le=1_000)] = 0
-    """Most servers that KServe's autoscaler may make; 0 to 1,000. 0, or not above the least number: no autoscaling."""
+    """Largest number of servers with autoscaling; 0 to 1,000. 0, or not above the smallest number: no autoscaling."""
     cpu_target_percent: Annotated[int, Field(ge=1, le=100)] = 60
-    """CPU use, of the request, that the autoscaler keeps to, in percent; 1 to 100. For `max_replicas` above 0."""
+    """CPU use that the autoscaler aims at, in percent of the request; 1 to 100. Only with `max_replicas` above 0."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -40,7 +40,7 @@ class ServerResources(Config):
 
 
 class RankerResources(ServerResources):
-    """What a ranker asks of its node, how many rankers there are, and what they are told of shards."""
+    """Resources and number of rankers, and their settings for shards."""
 
     removed: ClassVar[Mapping[str, str]] = {
         "cache_mib": "rankers keep no items; leave it out, or set shards.local_tables_mib",
@@ -51,10 +51,10 @@ class RankerResources(ServerResources):
     cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)] = 2_000
     overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)] = 896
     replicas: Annotated[int, Field(ge=1, le=1_000)] = 2
-    """Rankers, or the least number of them where they are autoscaled; 1 to 1,000. More where a plan wants more."""
+    """Rankers, or the smallest number of them with autoscaling; 1 to 1,000. A plan that needs more gets more."""
     shards: ShardsConfig = ShardsConfig()
-    """The rankers' own settings of that name, which take the place of those in ConfigMap `exfm-servers`. Memory for
-    `local_tables_mib` is added to the overhead; 0: the ConfigMap's, without memory for it."""
+    """The rankers' settings `shards`; they override those in ConfigMap `exfm-servers`. Memory for `local_tables_mib` is
+    added to the overhead; 0: the ConfigMap's value, without memory for it."""
 
     @model_validator(mode="after")
     def _check_replicas(self) -> Self:
@@ -64,7 +64,7 @@ class RankerResources(ServerResources):
 
 
 class ShardResources(ServerResources):
-    """What a server of a shard asks of its node; the least number of servers is the plan's."""
+    """Resources of a shard's servers; the plan has their smallest number."""
 
     cpu_request_m: Annotated[int, Field(ge=1, le=256_000)] = 500
     cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)] = 2_000
@@ -85,10 +85,10 @@ class DeployConfig(Config):
     shard: ShardResources = ShardResources()
     ready_timeout_s: Annotated[int, Field(ge=10, le=86_400)] = 900
     """Time for a version's shards to become ready, and then for each ranker, in seconds; 10 to 86,400. A failure that
-    waiting does not mend ends the wait at once."""
+    waiting cannot solve ends the wait at once."""
     hot_s: Annotated[int, Field(ge=0, le=2_592_000)] = 3_600
-    """Time that the last version's shards stay for a quick rollback, in seconds; 0 to 2,592,000 (30 days). 0: they go
-    at once. Their memory stays in use, until the first `exfm deploy`, `rollback` or `collect` after that time."""
+    """Time for which the previous version's shards stay for a quick rollback, in seconds; 0 to 2,592,000 (30 days). 0:
+    they are removed at once. They use memory until the first `exfm deploy`, `rollback` or `collect` after that time."""
     nodes_must_fit: bool = True
     """Refuse a rollout that today's nodes cannot hold; false where an autoscaler adds nodes."""
     history: Annotated[int, Field(ge=1, le=50)] = 10
@@ -96,7 +96,7 @@ class DeployConfig(Config):
 
     @classmethod
     def of_history(cls, written: Any) -> Any:
-        """Return settings that a ranker's history holds, maybe an earlier release's, with today's names."""
+        """Return settings from a ranker's history, with today's names where an earlier release wrote them."""
         ranker = written.get("ranker", {}) if isinstance(written, Mapping) else None
         if not isinstance(ranker, Mapping):
             return written

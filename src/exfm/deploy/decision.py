@@ -52,7 +52,7 @@ class Linger:
 
 @dataclass(frozen=True)
 class Fail:
-    """No waiting mends it."""
+    """Waiting cannot solve it."""
 
     why: str
 
@@ -97,12 +97,12 @@ def history_after(release: Release, seen: Observation, config: DeployConfig, *, 
 
 
 def next_action(release: Release, seen: Observation, config: DeployConfig, *, now_s: int) -> Action:
-    """Return the next step towards `release` serving alone, its predecessor's shards kept for `config.hot_s`."""
+    """Return the next step until only `release` serves; its predecessor's shards stay for `config.hot_s`."""
     gone = collectable(release, seen, config, now_s=now_s)
     if gone:
         return Collect(gone)
     if seen.is_leaving(release):
-        return Wait("what was deleted before is ending")
+        return Wait("waiting for deleted servers to end")
     shards = seen.shards_of(release.version)
     present = {servers.shard for servers in shards}
     missing = tuple(shard for shard in range(release.num_shards) if shard not in present)
@@ -120,19 +120,19 @@ def next_action(release: Release, seen: Observation, config: DeployConfig, *, no
     if unready:
         return _wait_or_fail(unready, doing=_counted(shards, unready))
     if seen.old_ranker_pods:
-        return Linger(f"{seen.old_ranker_pods} rankers of before are ending")
+        return Linger(f"{seen.old_ranker_pods} rankers of the version before are ending")
     return Done()
 
 
 def conflict(release: Release, seen: Observation) -> str:
-    """Return why `release` cannot be deployed beside what is there: its version is of another bundle; or nothing."""
+    """Return why `release` cannot be deployed: its version belongs to another bundle; empty if it can."""
     found = [servers.release for servers in seen.shards_of(release.version)]
     foreign = [other for other in found if not other.same_content(release)]
     if not foreign:
         return ""
     return (
-        f"version {release.version} is deployed from bundle {foreign[0].bundle_id[:12]} already, not from "
-        f"{release.bundle_id[:12]}; deploy under another version, or collect that one first"
+        f"version {release.version} is deployed already, from bundle {foreign[0].bundle_id[:12]} and not from "
+        f"{release.bundle_id[:12]}; deploy under another version, or collect this one first"
     )
 
 
@@ -175,9 +175,9 @@ def undo(
 ) -> SwitchBack | RemoveRanker | KeepRanker:
     """Return what becomes of the ranker after `release` failed.
 
-    It goes back from a switch that has not ended, to other settings of `release` as well. Once all was of `release`,
-    that had been serving, and what ails it now is no failed rollout. A first version's ranker goes only if it was made
-    lately and answers nobody.
+    It goes back from a switch that has not ended, to other settings of `release` as well. Once all servers were of
+    `release`, it has served, and a problem after that is not a failed rollout. A first version's ranker is removed only
+    if it is new and no server of it is ready.
     """
     if seen.ranker is None or seen.history is None or not serves(release, seen):
         return KeepRanker()

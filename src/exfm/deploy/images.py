@@ -1,4 +1,4 @@
-"""Whether the images of servers can be had, without pulling one: from the nodes, or from their registry."""
+"""Whether the images of servers exist, on the nodes or in their registry; none is pulled."""
 
 import logging
 import re
@@ -46,9 +46,9 @@ class ImageName:
 
 
 def missing_images(images: Iterable[str], *, nodes: Iterable[Object]) -> list[str]:
-    """Return the images that no node holds and that their registry says it does not have.
+    """Return the images that no node has and that are missing in their registry.
 
-    A registry that does not answer, or wants credentials, is logged: nodes may reach it where this process cannot.
+    A registry that does not answer, or requires credentials, is logged: nodes may reach it where this process cannot.
     """
     held = {ImageName.parse(name) for node in nodes for name in _names_on(node)}
     return [image for image in images if ImageName.parse(image) not in held and not _may_be_in_registry(image)]
@@ -66,17 +66,17 @@ def _may_be_in_registry(image: str) -> bool:
         try:
             status = _status(pool, url)
         except urllib3.exceptions.HTTPError as error:
-            _log.warning("image %s was not looked up: %s does not answer (%s)", image, host, error)
+            _log.warning("image %s was not checked: %s does not answer (%s)", image, host, error)
             return True
     if status == 404:
         return False
     if status != 200:
-        _log.warning("image %s was not looked up: %s answers %d without credentials", image, host, status)
+        _log.warning("image %s was not checked: %s answers %d without credentials", image, host, status)
     return True
 
 
 def _status(pool: urllib3.PoolManager, url: str) -> int:
-    """Return the status of a manifest's HEAD, with the token that a registry gives to anybody where it wants one.
+    """Return the status of a manifest's HEAD, with an anonymous token where the registry requires a token.
 
     Source: OCI Distribution Specification, "Checking if content exists in the registry"; Docker's token authentication.
     """

@@ -16,15 +16,15 @@ Object = dict[str, Any]
 """A Kubernetes object, as JSON has it."""
 
 MANAGER = "exfm"
-"""The field manager of all that we apply."""
+"""The field manager of all applied objects."""
 
 VM_LABEL, VERSION_LABEL, SHARD_LABEL = "exfm.dev/vm", "exfm.dev/version", "exfm.dev/shard"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 RANKER, SHARD = "ranker", "shard"
 RELEASE_ANNOTATION, HISTORY_ANNOTATION = "exfm.dev/release", "exfm.dev/history"
 SETTINGS_ANNOTATION = "exfm.dev/settings"
-"""Of pods: the digest of what KServe makes them of, which tells new ones from those before a change. It copies an
-InferenceService's annotations too, so that a change of any setting, which a ranker's history remembers, replaces
+"""Of pods: the digest of what KServe makes them of, by which new pods differ from old ones. KServe copies an
+InferenceService's annotations to pods, too: a ranker's history has all settings, so a change of any setting replaces
 rankers, one by one."""
 
 RANKER_RUNTIME, SHARD_RUNTIME = "exfm-ranker", "exfm-shard"
@@ -40,7 +40,7 @@ GRACE_PERIOD_S = 45
 """For a pod to end: the servers' lame_duck_s and drain_s, and some seconds more."""
 
 _SCALE = ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")
-"""What an InferenceService says of the number of its pods, and not of them."""
+"""Fields of an InferenceService for the number of its pods; they are not part of the pods."""
 
 ISVC_API, ISVC_KIND = "serving.kserve.io/v1beta1", "InferenceService"
 
@@ -53,7 +53,7 @@ def shard_name(release: Release, shard: int) -> str:
 def headless_name(inference_service: str) -> str:
     """Return the name of the headless Service that resolves to the ready pods of a shard's InferenceService.
 
-    The suffix says nothing of ports: it is the name in clusters that earlier releases deployed to.
+    The suffix is not the port's name: earlier releases named it so, and clusters have it.
     """
     return f"{inference_service}-grpc"
 
@@ -159,7 +159,7 @@ def with_owner(object_: Object, owner: Object) -> Object:
 
 
 def settings_of(service: Object) -> str:
-    """Return the digest of what an InferenceService says of its pods; empty if it was made before there was one."""
+    """Return the digest of an InferenceService's pods; empty if an earlier release made it, which wrote none."""
     return str(service["spec"]["predictor"].get("annotations", {}).get(SETTINGS_ANNOTATION, ""))
 
 
@@ -169,7 +169,7 @@ def memory_bytes(resources: ServerResources, *, table_bytes: int) -> int:
 
 
 def _local_tables(ranker: RankerResources) -> list[str]:
-    """Return a ranker's argument for its tables; nothing where the ConfigMap is to say it."""
+    """Return a ranker's argument for its tables; empty where the ConfigMap's value holds."""
     local_tables_mib = ranker.shards.local_tables_mib
     return [f"--local-tables-mib={local_tables_mib}"] if local_tables_mib else []
 
@@ -270,7 +270,7 @@ def _predictor(
     if release.is_mounted:
         model["storageUri"] = release.uri  # mounted as it is, nothing is copied
     else:
-        # A server copies its own part of the bundle alone. The slash keeps shards/1 from meaning shards/10 as well.
+        # A server copies only its own part of the bundle. The slash keeps shards/1 from meaning shards/10 as well.
         predictor["storageContainerName"] = STORAGE_CONTAINER
         predictor["storageUris"] = [
             {"uri": f"{release.uri}/manifest.json", "mountPath": MOUNT},

@@ -1,4 +1,4 @@
-"""What a cluster has of one vertical model at one moment, read anew for every decision."""
+"""What a cluster has of one vertical model, read again before every decision."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ from exfm.deploy.release import History, Release
 
 @dataclass(frozen=True)
 class Servers:
-    """An InferenceService of ours, with what has become of it."""
+    """An InferenceService that exfm made, and the state of its servers."""
 
     name: str
     version: int
@@ -40,7 +40,7 @@ class Servers:
     settings: str
     """Digest of what its pods are to be."""
     memory_bytes: int
-    """That one server asks for."""
+    """Memory request of one server."""
     created_s: int
     """Unix time."""
     ready: int
@@ -49,9 +49,9 @@ class Servers:
     """Servers that are ready, those of before a change included."""
     wanted: int
     settled: bool
-    """Whether all servers are of this version and settings, and ready, and KServe says so too."""
+    """Whether all servers are of this version and settings, and ready, and KServe reports it ready."""
     completed: bool
-    """Whether they once were, whatever became of them since."""
+    """Whether they were once settled, even if they are not now."""
     leaving: bool
     """Whether it was deleted, and is there only until its pods are gone."""
     problems: tuple[Problem, ...]
@@ -139,11 +139,11 @@ def interpret(
 ) -> Observation:
     """Return what these objects of a vertical model mean.
 
-    Raises: ConfigError if an annotation of ours was damaged.
+    Raises: ConfigError if an annotation that exfm wrote was damaged.
     """
     ranker: Servers | None = None
     history: History | None = None
-    # What was evicted or preempted stays listed for days.
+    # Evicted and preempted pods stay listed for days.
     pods = [pod for pod in pods if pod.get("status", {}).get("phase") not in {"Succeeded", "Failed"}]
     shards: dict[int, dict[int, Servers]] = {}
     for service in services:
@@ -186,7 +186,7 @@ def _servers(service: Object, release: Release, deployment: Object | None, probl
     version = int(labels[VERSION_LABEL])
     status = (deployment or {}).get("status", {})
     spec = (deployment or {}).get("spec", {})
-    # KServe brings the Deployment up to date some moments after us: until then its figures are of what was before.
+    # KServe updates the Deployment some moments after the InferenceService; until then its figures are the old ones.
     template = spec["template"]["metadata"] if deployment else {}
     current = (
         deployment is not None
@@ -217,7 +217,7 @@ def _servers(service: Object, release: Release, deployment: Object | None, probl
         available=status.get("availableReplicas", 0),
         wanted=wanted,
         settled=settled,
-        # The Deployment's controller says so once all pods of a template are there, until the template changes.
+        # The Deployment's controller reports this once all pods of a template are there, until the template changes.
         completed=current and _condition(deployment, "Progressing").get("reason") == "NewReplicaSetAvailable",
         leaving="deletionTimestamp" in service["metadata"],
         problems=() if settled else problems,

@@ -1,4 +1,4 @@
-"""What a deployment will need of the cluster: rights, the objects that the manifests bring, and their images."""
+"""What a deployment needs in the cluster: rights, the objects of the manifests, and their images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ RIGHTS: Mapping[tuple[str, str], Sequence[str]] = {
 
 
 def missing(cluster: Cluster) -> list[str]:
-    """Return what a deployment would lack in a cluster's namespace, a line each; nothing: it can begin.
+    """Return what is missing in a cluster's namespace for a deployment, a line each; empty if nothing is.
 
     Raises: ClusterError if the cluster does not answer.
     """
@@ -33,7 +33,7 @@ def missing(cluster: Cluster) -> list[str]:
     if lacking:
         return [
             f"this account may not {', '.join(lacking)} in namespace {cluster.namespace}: bind it to Role "
-            "exfm-deployer (manifests/components/pipelines), and check that the namespace is there"
+            "exfm-deployer (manifests/components/pipelines), and check that the namespace exists"
         ]
     wanted = [
         ("ServingRuntime", RANKER_RUNTIME),
@@ -50,7 +50,8 @@ def missing(cluster: Cluster) -> list[str]:
         for container in (object_ or {}).get("spec", {}).get("containers", [])
     }
     return [
-        f"image {image} is in no registry and on no node that this account may list: push it, or load it onto the nodes"
+        f"image {image} is neither in its registry nor on a node that this account may list: push it, "
+        "or load it onto the nodes"
         for image in missing_images(sorted(images), nodes=_nodes(cluster))
     ]
 

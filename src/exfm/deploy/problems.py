@@ -1,4 +1,4 @@
-"""Why servers are not ready, in the words of the cluster: pods' reasons, Deployments' conditions, events."""
+"""Why servers are not ready, as the cluster reports it: pods' reasons, Deployments' conditions, events."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -17,42 +17,42 @@ _FATAL_WAITING = frozenset(
         "RunContainerError",
     }
 )
-"""A container's reasons to wait that no waiting mends."""
+"""A waiting container's reasons that do not go away with time."""
 
 _FATAL_REFUSALS = ("exceeded quota", "violates PodSecurity")
-"""What an API server says of pods that it will not have."""
+"""Parts of an API server's messages about pods that it refuses."""
 
 _MISSING_SECRET = re.compile(r'secrets "([^"]+)" not found')
-"""What KServe says of a ServiceAccount that lists a Secret which is not there: its controller by a condition of the
-InferenceService, before there is a Deployment, and its webhook of each pod."""
+"""KServe's message when a ServiceAccount lists a Secret that does not exist. Its controller puts it into a condition of
+the InferenceService, before there is a Deployment; its webhook refuses each pod with it."""
 
-_TELLING_EVENTS = frozenset(
+_EVENTS_SHOWN = frozenset(
     {"InternalError", "FailedCreate", "FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}
 )
-"""Events that say what no status says; KServe tells by InternalError what it could not make."""
+"""Events with reasons that no status has; KServe reports by InternalError what it could not make."""
 
 _MAX_CHARACTERS = 400
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One reason."""
+    """A reason why a server is not ready."""
 
     text: str
     fatal: bool
-    """Whether no waiting mends it."""
+    """Whether waiting cannot solve it."""
 
 
 def problems_of(
     service: Object, deployment: Object | None, pods: Sequence[Object], warnings: Sequence[Object]
 ) -> tuple[Problem, ...]:
-    """Return what keeps an InferenceService from being ready, each reason once, those that no waiting mends first.
+    """Return what keeps an InferenceService from being ready, each reason once, fatal ones first.
 
-    `pods` are its own; `warnings` the namespace's.
+    `pods` are its own; `warnings` are events of the whole namespace.
     """
     found = [*_of_service(service), *_of_deployment(deployment), *(p for pod in pods for p in _of_pod(pod))]
     found += _of_events(warnings, names=_involved(service, deployment, pods))
-    # Last, because they tell less: that a server waits, and what KServe makes of all that.
+    # Last, because they are less specific: that a server waits, and KServe's own summary.
     found += [*(p for pod in pods for p in _of_waiting(pod)), *_of_conditions(service)]
     unique = {problem.text: problem for problem in sorted(found, key=lambda problem: problem.fatal)}
     return tuple(sorted(unique.values(), key=lambda problem: not problem.fatal))
@@ -61,7 +61,7 @@ def problems_of(
 def _of_service(service: Object) -> Iterator[Problem]:
     status = service.get("status", {}).get("modelStatus", {})
     failure = status.get("lastFailureInfo", {})
-    # KServe never takes back the last failure, but the status that says whether it still is one.
+    # KServe never removes the last failure; transitionStatus says whether it still holds.
     if failure and status.get("transitionStatus") == "InvalidSpec":
         yield Problem(_line(f"{failure['reason']}: {failure.get('message', '')}"), fatal=True)
 
@@ -81,15 +81,15 @@ def _of_deployment(deployment: Object | None) -> Iterator[Problem]:
             if missing := _MISSING_SECRET.search(condition["message"]):
                 yield Problem(_missing(missing[1], (deployment or {})["metadata"]["namespace"]), fatal=True)
                 continue
-            # The text says which quota, and by how much. A webhook that cannot be called may come back.
+            # The message names the quota and the amounts. A webhook that cannot be called may come back.
             fatal = any(words in condition["message"] for words in _FATAL_REFUSALS)
             yield Problem(_line(f"{condition['reason']}: {condition['message']}"), fatal=fatal)
 
 
 def _missing(secret: str, namespace: str) -> str:
     return (
-        f"Secret {secret} is missing in namespace {namespace}, and without it KServe lets no pod be made that copies a "
-        "bundle; make it with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, as docs/operating.md says in 'Bundles in S3'"
+        f"Secret {secret} is missing in namespace {namespace}; without it KServe creates no pod that copies a bundle; "
+        "create it with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, see 'Bundles in S3' in docs/operating.md"
     )
 
 
@@ -105,17 +105,17 @@ def _of_pod(pod: Object) -> Iterator[Problem]:
         reason = waiting.get("reason", "")
         last = container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated") or {}
         if last.get("exitCode", 0) != 0:
-            said = (last.get("message") or "").strip().splitlines()
+            printed = (last.get("message") or "").strip().splitlines()
             how = f"{container['name']} ended with exit code {last['exitCode']}, {last.get('reason', '')}"
             yield Problem(
-                _line(f"{name}: {said[-1] if said else 'no last words'} ({how})"), fatal=reason == "CrashLoopBackOff"
+                _line(f"{name}: {printed[-1] if printed else 'no message'} ({how})"), fatal=reason == "CrashLoopBackOff"
             )
         elif reason in _FATAL_WAITING or reason == "ErrImagePull":
             yield Problem(_line(f"{name}: {reason}: {waiting.get('message', '')}"), fatal=reason in _FATAL_WAITING)
 
 
 def _of_waiting(pod: Object) -> Iterator[Problem]:
-    """Yield that a pod's server runs and is not ready: its log alone says what it waits for."""
+    """Yield that a pod's server runs and is not ready; only its log shows why."""
     name = pod["metadata"]["name"]
     for container in pod.get("status", {}).get("containerStatuses", []):
         if "deletionTimestamp" not in pod["metadata"] and "running" in container["state"] and not container["ready"]:
@@ -125,7 +125,7 @@ def _of_waiting(pod: Object) -> Iterator[Problem]:
 def _of_events(warnings: Sequence[Object], *, names: frozenset[str]) -> Iterator[Problem]:
     for event in warnings:
         involved = event.get("involvedObject", {}).get("name", "")
-        if involved in names and event.get("reason") in _TELLING_EVENTS:
+        if involved in names and event.get("reason") in _EVENTS_SHOWN:
             yield Problem(_line(f"{involved}: {event['reason']}: {event.get('message', '')}"), fatal=False)
 
 

@@ -17,7 +17,7 @@ from exfm.errors import BundleError, ConfigError
 Version = Annotated[int, Field(ge=1, le=999_999)]
 
 SERVED_SCHEMES = ("pvc", "s3")
-"""Where pods can take a bundle from: a mounted claim, or what KServe's storage initializer copies."""
+"""Schemes of bundles that pods can read: a mounted claim, or what KServe's storage initializer copies."""
 
 
 class Release(Config):
@@ -29,7 +29,7 @@ class Release(Config):
     digest: Sha256
     """SHA-256 of the bundle's manifest.json."""
     uri: Annotated[str, StringConstraints(pattern=rf"^({'|'.join(SERVED_SCHEMES)})://[^/]+/.*$")]
-    """Where pods take the bundle from."""
+    """Where pods read the bundle."""
     shard_bytes: tuple[Annotated[int, Field(ge=0)], ...]
     """Size of each shard's tables, and of what their hot rows are found by."""
     ranker_bytes: Annotated[int, Field(ge=0)] = 0
@@ -37,7 +37,7 @@ class Release(Config):
     replicas: tuple[Annotated[int, Field(ge=1)], ...]
     """Servers of each shard."""
     rankers: Annotated[int, Field(ge=0)] = 0
-    """That its plan wants at least; 0: as many as the settings say."""
+    """Smallest number of rankers in its plan; 0: the settings have it."""
     lineage: dict[str, str] = {}
 
     @classmethod
@@ -54,7 +54,7 @@ class Release(Config):
 
     @property
     def name(self) -> str:
-        """Return how people call it."""
+        """Return its name in messages."""
         return f"{self.vm} v{self.version}"
 
     @property
@@ -135,8 +135,8 @@ def switched(history: History | None, release: Release, settings: DeployConfig, 
     local_tables_mib = settings.ranker.shards.local_tables_mib
     if local_tables_mib and not release.is_mounted:
         raise ConfigError(
-            f"ranker.shards.local_tables_mib is {local_tables_mib}, but of {release.uri} a ranker has its own part "
-            "alone, without tables; serve the bundle from pvc://CLAIM/PATH, or set 0"
+            f"ranker.shards.local_tables_mib is {local_tables_mib}, but a ranker copies only its own part of "
+            f"{release.uri}, which has no tables; serve the bundle from pvc://CLAIM/PATH, or set 0"
         )
     if history is None:
         return History(switches=(Switch(release=release, settings=settings, at_s=at_s),))
@@ -154,15 +154,15 @@ def switched(history: History | None, release: Release, settings: DeployConfig, 
 
 
 def served_uri(bundle: str, *, serve_from: str) -> str:
-    """Return where pods take a bundle from: `serve_from`, or the bundle's own URI where that is empty.
+    """Return where pods read a bundle: `serve_from`, or the bundle's own URI where that is empty.
 
     Raises: ConfigError if pods cannot read it there.
     """
     uri = serve_from or bundle
     if is_local(uri):
         raise ConfigError(
-            f"{uri} is a folder of this machine, which pods cannot read; copy the bundle to s3://BUCKET/PATH, or say "
-            "where they find it by --serve-from s3://BUCKET/PATH or pvc://CLAIM/PATH"
+            f"{uri} is a folder of this machine, which pods cannot read; copy the bundle to s3://BUCKET/PATH, or name "
+            "where pods find it by --serve-from s3://BUCKET/PATH or pvc://CLAIM/PATH"
         )
     if not re.match(rf"({'|'.join(SERVED_SCHEMES)})://[^/]+/.", uri):
         raise ConfigError(f"pods cannot read {uri}; expected s3://BUCKET/PATH or pvc://CLAIM/PATH")
@@ -172,12 +172,13 @@ def served_uri(bundle: str, *, serve_from: str) -> str:
 def make_release(manifest: BundleManifest, *, uri: str, digest: str, version: int) -> Release:
     """Return the release of a bundle under a version.
 
-    Raises: BundleError if the bundle has no golden queries: no ranker could tell that it serves what was exported.
+    Raises: BundleError if the bundle has no golden queries: a ranker checks by them that it serves what was exported.
     """
     missing = {GOLDEN_REQUEST, GOLDEN_RESPONSE} - manifest.files.keys()
     if missing:
         raise BundleError(
-            f"{uri}: the bundle lacks {', '.join(sorted(missing))}, which rankers ask first; export again"
+            f"{uri}: the bundle lacks {', '.join(sorted(missing))}, which rankers need before they are "
+            "ready; export it again"
         )
     plan, schema = manifest.plan, manifest.feature_schema
     return Release(

@@ -41,44 +41,44 @@ from exfm.errors import CapacityError, ClusterError, DeployError, RolloutError
 
 POLL_S = 1.0
 ENDING_TIMEOUT_S = 2.0 * GRACE_PERIOD_S
-"""For pods that were told to end. What takes longer is on a node that is lost."""
+"""For deleted pods to end. A pod that takes longer is on a node that is lost."""
 UNDO_TIMEOUT_S = 120.0
 
-Say = Callable[[str], None]
-"""Takes one line for whoever waits."""
+Report = Callable[[str], None]
+"""Takes one line about the progress."""
 
 
-def roll_out(cluster: Cluster, release: Release, config: DeployConfig, *, say: Say) -> None:
-    """Return when `release` serves; run again after it was killed anywhere, it goes on.
+def roll_out(cluster: Cluster, release: Release, config: DeployConfig, *, report: Report) -> None:
+    """Return when `release` serves; after it was killed, a second call goes on where the first one stopped.
 
     Raises: ConfigError if rankers could not start with these settings, CapacityError, ClusterError, or RolloutError for
-    a version of another bundle, before anything is made; RolloutError after that, with the version before serving and
-    nothing of this one left, or with what could not be taken back.
+    a version of another bundle, before anything is made; RolloutError after that, which says what serves now and what
+    could not be removed.
     """
-    _make_room(cluster, release, config, say=say)
+    _make_room(cluster, release, config, report=report)
     try:
-        _roll_out(cluster, release, config, say=say)
+        _roll_out(cluster, release, config, report=report)
     except DeployError as error:
         if isinstance(error, ClusterError) and _serves_well(cluster, release):
-            say(f"{release.name}: serving, but {error}")
+            report(f"{release.name}: serving, but {error}")
             return
-        say(f"{release.name}: {error}; taking it back")  # before what may take minutes
+        report(f"{release.name}: {error}; undoing the rollout")  # reported first, because undoing may take minutes
         raise RolloutError(_give_up(cluster, release, config, because=error)) from error
 
 
-def remove(cluster: Cluster, vm: str, config: DeployConfig, *, say: Say) -> None:
+def remove(cluster: Cluster, vm: str, config: DeployConfig, *, report: Report) -> None:
     """Return when nothing of a vertical model is left.
 
-    Raises: DeployError if nothing was there, or something does not go.
+    Raises: DeployError if the vertical model is not deployed, or its pods do not end in time.
     """
     seen = observe(cluster, vm)
     if seen.ranker is None and not seen.shards and not seen.pods:
         raise DeployError(f"no vertical model {vm!r} is deployed in namespace {cluster.namespace}; see exfm status")
-    # The ranker first: its requests under way need the shards.
+    # The ranker goes first: its requests under way need the shards.
     if seen.ranker is not None:
         cluster.delete(ISVC_KIND, seen.ranker.name)
     give_up_s = time.monotonic() + config.ready_timeout_s
-    told = ""
+    reported = ""
     while seen.ranker is not None or seen.shards or seen.pods:
         if seen.ranker is None and not seen.ranker_pods:
             _delete_shards(cluster, seen, tuple(seen.shards))
@@ -86,19 +86,19 @@ def remove(cluster: Cluster, vm: str, config: DeployConfig, *, say: Say) -> None
             raise DeployError(
                 f"{vm}: {seen.pods} pods are still there after {config.ready_timeout_s} s; see kubectl describe pod"
             )
-        told = _say_once(say, f"{vm}: {seen.pods} pods are ending", told)
+        reported = _report_once(report, f"{vm}: {seen.pods} pods are ending", reported)
         time.sleep(POLL_S)
         seen = observe(cluster, vm)
-    for service in cluster.find("Service", labels={VM_LABEL: vm}):  # those that were rendered have no owner
+    for service in cluster.find("Service", labels={VM_LABEL: vm}):  # a rendered Service has no owner
         cluster.delete("Service", service["metadata"]["name"])
-    say(f"{vm}: removed")
+    report(f"{vm}: removed")
 
 
-def collect(cluster: Cluster, vm: str, *, config: DeployConfig | None, with_unfinished: bool, say: Say) -> None:
-    """Remove the shards of versions that serve no more and whose time to stay is over.
+def collect(cluster: Cluster, vm: str, *, config: DeployConfig | None, with_unfinished: bool, report: Report) -> None:
+    """Remove the shards of earlier versions that no longer serve and whose `hot_s` is over.
 
-    That time is the deployment's own, or that of `config` where there is one. `with_unfinished`, shards that nothing
-    was switched to go too: of deployments that were killed, if none is under way.
+    `hot_s` is the deployment's own, or that of `config` where there is one. `with_unfinished` also removes shards of
+    deployments that were killed before they switched the ranker; no deployment may be under way.
 
     Raises: DeployError if the vertical model is not deployed.
     """
@@ -114,43 +114,43 @@ def collect(cluster: Cluster, vm: str, *, config: DeployConfig | None, with_unfi
         with_unfinished=with_unfinished,
     )
     _delete_shards(cluster, seen, versions)
-    say(f"{vm}: {_list_of(versions)}" if versions else f"{vm}: nothing to collect")
+    report(f"{vm}: {_list_of(versions)}" if versions else f"{vm}: nothing to collect")
 
 
-def _make_room(cluster: Cluster, release: Release, config: DeployConfig, *, say: Say) -> None:
-    """Remove what may go, and return once the release fits beside what is there."""
+def _make_room(cluster: Cluster, release: Release, config: DeployConfig, *, report: Report) -> None:
+    """Remove collectable shards, and return once the release fits beside what runs."""
     give_up_s = time.monotonic() + ENDING_TIMEOUT_S
-    told = ""
+    reported = ""
     while True:
         seen = observe(cluster, release.vm)
         if why := conflict(release, seen):
             raise RolloutError(f"{release.name} is not deployed: {why}")
         gone = collectable(release, seen, config, now_s=int(time.time()))
         if gone:
-            told = _say_once(say, f"{release.vm}: {_list_of(gone)}", told)
+            reported = _report_once(report, f"{release.vm}: {_list_of(gone)}", reported)
             _delete_shards(cluster, seen, gone)
         try:
-            said = forecast(release, seen, config, _room(cluster))
+            peak = forecast(release, seen, config, _room(cluster))
         except CapacityError:
             ending = gone or any(servers.leaving for servers in seen.all_servers())
             if not ending or time.monotonic() > give_up_s:
                 raise
-            told = _say_once(say, f"{release.name}: what was deleted before is ending", told)
+            reported = _report_once(report, f"{release.name}: waiting for deleted servers to end", reported)
             time.sleep(POLL_S)
             continue
-        say(f"{release.name}: {said}")
+        report(f"{release.name}: {peak}")
         return
 
 
-def _roll_out(cluster: Cluster, release: Release, config: DeployConfig, *, say: Say) -> None:
+def _roll_out(cluster: Cluster, release: Release, config: DeployConfig, *, report: Report) -> None:
     give_up_s = time.monotonic() + config.ready_timeout_s
     linger_until_s = 0.0
-    told = ""
+    reported = ""
     applied = has_switched = False
     most_switched = 0
     while True:
         seen = observe(cluster, release.vm)
-        if why := conflict(release, seen):  # another one took the version since
+        if why := conflict(release, seen):  # another deployment took the version since
             raise RolloutError(why)
         action = next_action(release, seen, config, now_s=int(time.time()))
         if not applied and not isinstance(action, Collect) and not seen.is_leaving(release):
@@ -167,11 +167,11 @@ def _roll_out(cluster: Cluster, release: Release, config: DeployConfig, *, say: 
             case SwitchRanker():
                 if has_switched and seen.history is not None:
                     raise RolloutError(f"another deployment switched to {seen.history.current.release.name} meanwhile")
-                told = _say_once(say, f"{release.name}: all shards ready, switching the ranker", told)
+                reported = _report_once(report, f"{release.name}: all shards ready, switching the ranker", reported)
                 _switch(cluster, release, seen, config)
                 has_switched = True
             case Collect(versions):
-                told = _say_once(say, f"{release.vm}: {_list_of(versions)}", told)
+                reported = _report_once(report, f"{release.vm}: {_list_of(versions)}", reported)
                 _delete_shards(cluster, seen, versions)
             case Fail(why):
                 raise RolloutError(why)
@@ -180,15 +180,18 @@ def _roll_out(cluster: Cluster, release: Release, config: DeployConfig, *, say: 
                     most_switched, give_up_s = num_switched, time.monotonic() + config.ready_timeout_s
                 if time.monotonic() > give_up_s:
                     raise RolloutError(f"{why} after {config.ready_timeout_s} s")
-                told = _say_once(say, f"{release.name}: {why}", told)
+                reported = _report_once(report, f"{release.name}: {why}", reported)
             case Linger(why):
                 linger_until_s = linger_until_s or time.monotonic() + ENDING_TIMEOUT_S
-                told = _say_once(say, f"{release.name}: {why}", told)
+                reported = _report_once(report, f"{release.name}: {why}", reported)
                 if time.monotonic() > linger_until_s:
-                    say(f"{release.name}: serving; after {ENDING_TIMEOUT_S:.0f} s {why} still: is their node lost?")
+                    report(
+                        f"{release.name}: serving; after {ENDING_TIMEOUT_S:.0f} s {why} still; their node may be lost, "
+                        "see kubectl get nodes"
+                    )
                     return
             case Done():
-                say(f"{release.name}: serving")
+                report(f"{release.name}: serving")
                 return
         time.sleep(POLL_S)
 
@@ -203,21 +206,21 @@ def _serves_well(cluster: Cluster, release: Release) -> bool:
 
 
 def _give_up(cluster: Cluster, release: Release, config: DeployConfig, *, because: DeployError) -> str:
-    """Undo what was done for `release`; return what happened, what serves now, and what is left."""
+    """Undo the rollout of `release`; return what happened, what serves now, and what is left."""
     try:
         seen, ended = _undo(cluster, release, config)
     except ClusterError as error:
-        left = f"it could not be taken back either ({error}): run the same command again"
-        return f"{release.name} is not serving as it is to: {because}; {left}"
+        left = f"undoing the rollout failed, too ({error}); run the same command again"
+        return f"{release.name} does not serve as configured: {because}; {left}"
     if serves(release, seen):
-        return f"{release.name} is not serving as it is to: {because}; its servers stay as they are"
-    left = "nothing of it was left behind" if ended else f"servers of it are there still after {UNDO_TIMEOUT_S:.0f} s"
-    now = f"; {seen.history.current.release.name} serves on" if seen.history else ""
+        return f"{release.name} does not serve as configured: {because}; its servers stay as they are"
+    left = "its servers are removed" if ended else f"its servers have not ended after {UNDO_TIMEOUT_S:.0f} s"
+    now = f"; {seen.history.current.release.name} keeps serving" if seen.history else ""
     return f"{release.name} is not serving: {because}; {left}{now}"
 
 
 def _undo(cluster: Cluster, release: Release, config: DeployConfig) -> tuple[Observation, bool]:
-    """Return what is there after `release` was taken back as far as it goes, and whether nothing more is to go."""
+    """Undo what can be undone; return what the cluster has then, and whether all that should go is gone."""
     seen = observe(cluster, release.vm)
     match undo(release, seen, config, now_s=int(time.time())):
         case SwitchBack(history):
@@ -230,17 +233,17 @@ def _undo(cluster: Cluster, release: Release, config: DeployConfig) -> tuple[Obs
     while True:
         seen = observe(cluster, release.vm)
         gone = leftovers(release, seen)
-        asking = bool(seen.ranker_pods.get(release.version, 0))
-        if not asking:  # shards stay until no ranker of this version asks them
+        has_rankers = bool(seen.ranker_pods.get(release.version, 0))
+        if not has_rankers:  # rankers of this version still need its shards
             _delete_shards(cluster, seen, gone)
-        ended = not gone and (not asking or serves(release, seen))
+        ended = not gone and (not has_rankers or serves(release, seen))
         if ended or time.monotonic() > give_up_s:
             return seen, ended
         time.sleep(POLL_S)
 
 
 def _switch_back(cluster: Cluster, release: Release, history: History) -> None:
-    """Have the ranker serve what it served before, with the settings of then."""
+    """Switch the ranker to the version before, with the settings that it had."""
     before = history.current
     if before.release.same_content(release):  # only its settings were new, and its shards have them too
         _apply_shards(cluster, before.release, before.settings)
@@ -284,7 +287,7 @@ def _list_of(versions: tuple[int, ...]) -> str:
     return f"removing the shards of {', '.join(f'v{version}' for version in versions)}"
 
 
-def _say_once(say: Say, line: str, told: str) -> str:
-    if line != told:
-        say(line)
+def _report_once(report: Report, line: str, reported: str) -> str:
+    if line != reported:
+        report(line)
     return line

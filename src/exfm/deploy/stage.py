@@ -1,4 +1,4 @@
-"""What people and pipelines ask for: a bundle deployed, or shown as it would be; a version taken back."""
+"""The operations of people and pipelines: deploy a bundle, preview or render it, roll a version back."""
 
 import time
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from exfm.deploy.objects import ISVC_KIND, Object, release_objects, with_owner
 from exfm.deploy.observation import Observation, observe
 from exfm.deploy.release import Release, choose_version, make_release, switched
 from exfm.deploy.render import difference, to_yaml
-from exfm.deploy.rollout import Say, roll_out
+from exfm.deploy.rollout import Report, roll_out
 from exfm.errors import ConfigError, DeployError
 
 
@@ -23,12 +23,12 @@ class Deployable:
     digest: str
     """SHA-256 of its manifest.json."""
     uri: str
-    """Where pods take it from."""
+    """Where pods read it."""
     version: int = 0
-    """0: the one that it is deployed as already, or the next free one."""
+    """0: the version under which it is deployed already, or the next free one."""
 
     def release(self, seen: Observation) -> Release:
-        """Return the release that it becomes beside what was seen.
+        """Return the release of this bundle, given what the cluster has.
 
         Raises: BundleError if it has no golden queries.
         """
@@ -36,19 +36,19 @@ class Deployable:
         return make_release(self.manifest, uri=self.uri, digest=self.digest, version=version)
 
 
-def deploy(cluster: Cluster, bundle: Deployable, config: DeployConfig, *, say: Say) -> Release:
-    """Return the release of a bundle, which serves then.
+def deploy(cluster: Cluster, bundle: Deployable, config: DeployConfig, *, report: Report) -> Release:
+    """Deploy a bundle, and return its release once it serves.
 
     Raises: BundleError if it has no golden queries; ConfigError, CapacityError, ClusterError or RolloutError, as
     `roll_out` does.
     """
     release = bundle.release(observe(cluster, bundle.manifest.name))
-    roll_out(cluster, release, config, say=say)
+    roll_out(cluster, release, config, report=report)
     return release
 
 
 def preview(cluster: Cluster, bundle: Deployable, config: DeployConfig) -> str:
-    """Return the difference that a deployment would end with, as a unified diff; one line if there is none.
+    """Return what a deployment would change, as a unified diff; one line if nothing.
 
     Raises: BundleError if the bundle has no golden queries; ConfigError as `switched`; ClusterError.
     """
@@ -60,20 +60,20 @@ def preview(cluster: Cluster, bundle: Deployable, config: DeployConfig) -> str:
 
 
 def render(bundle: Deployable, config: DeployConfig) -> str:
-    """Return the objects of a bundle as YAML, for GitOps; no cluster is asked.
+    """Return the objects of a bundle as YAML, for GitOps, without a cluster.
 
     Raises: ConfigError if the bundle has no version, or as `switched`; BundleError if it has no golden queries.
     """
     if not bundle.version:
-        raise ConfigError("--render asks no cluster for the next free version; give --version")
+        raise ConfigError("--render does not read the next free version from a cluster; give --version")
     release = make_release(bundle.manifest, uri=bundle.uri, digest=bundle.digest, version=bundle.version)
     return to_yaml(release_objects(switched(None, release, config, at_s=0)))
 
 
-def roll_back(cluster: Cluster, vm: str, *, to: int, config: DeployConfig | None, say: Say) -> Release:
-    """Return the release that a vertical model serves again: version `to`, or for 0 the one before the current one.
+def roll_back(cluster: Cluster, vm: str, *, to: int, config: DeployConfig | None, report: Report) -> Release:
+    """Serve an earlier version again, `to` or for 0 the one before the current one, and return its release.
 
-    It is deployed with the settings that it had, or with `config` where there is one.
+    It gets the settings that it had, or `config` where there is one.
 
     Raises: DeployError if there is none; ConfigError, CapacityError, ClusterError or RolloutError, as `roll_out` does.
     """
@@ -84,13 +84,13 @@ def roll_back(cluster: Cluster, vm: str, *, to: int, config: DeployConfig | None
     if switch is None:
         known = ", ".join(f"v{version}" for version in dict.fromkeys(s.release.version for s in history.switches))
         wanted = f"version {to}" if to else "version before it"
-        raise DeployError(f"{vm} remembers no {wanted}; it knows {known}: deploy its bundle instead")
-    roll_out(cluster, switch.release, config or switch.settings, say=say)
+        raise DeployError(f"{vm} has no {wanted} in its history, which has {known}; deploy its bundle instead")
+    roll_out(cluster, switch.release, config or switch.settings, report=report)
     return switch.release
 
 
 def _owned(cluster: Cluster, objects: list[Object]) -> list[Object]:
-    """Return objects with the owners that they have: each headless Service follows its InferenceService."""
+    """Return objects with their owners in the cluster: each headless Service follows its InferenceService."""
     owned: list[Object] = []
     owner: Object | None = None
     for item in objects:

@@ -10,7 +10,7 @@ from exfm.deploy.observation import Observation, observe
 
 @dataclass(frozen=True)
 class Row:
-    """A version of a vertical model that has servers, or had."""
+    """A version of a vertical model that has servers, or is in the history."""
 
     vm: str
     version: int

@@ -17,16 +17,16 @@ class LocatedBundle:
     manifest: BundleManifest
     ref: Ref
     version: int
-    """The registry's; 0 if it was not named by one."""
+    """The registry's version; 0 if the bundle is not from a registry."""
 
 
 @contextmanager
 def open_bundle(uri: str, *, root: str) -> Iterator[Path]:
     """Yield a local folder with the bundle at `uri`, or that `models:/NAME@ALIAS` names in the registry of `root`.
 
-    `uri` may be the folder of a model's bundles: the newest is meant.
+    `uri` may be the folder of a model's bundles; the newest one is yielded then.
 
-    Raises: StorageError if it is not there; ConfigError if the alias is malformed.
+    Raises: StorageError if it does not exist; ConfigError if the alias is malformed.
     """
     if uri.startswith("models:/"):
         from exfm.registry.mlflow_registry import Registry  # MLflow takes seconds to import
@@ -46,7 +46,7 @@ def locate_bundle(uri: str, *, root: str, digest: str = "") -> LocatedBundle:
 
     `digest`, where given, is the SHA-256 that its manifest.json must have.
 
-    Raises: BundleError if it has another; StorageError if it is not there; ConfigError if nothing here can read it.
+    Raises: BundleError if it has another; StorageError if it does not exist; ConfigError if only pods can read it.
     """
     if uri.startswith("models:/"):
         from exfm.registry.mlflow_registry import Registry  # MLflow takes seconds to import

@@ -1,4 +1,4 @@
-"""What a candidate's predictions are worth beside the champion's, on windows that neither had learned.
+"""The quality of a candidate's predictions beside the champion's, on windows that neither had learned.
 
 The candidate's are those that it recorded before it learned each window. The champion's are its bundle's on windows
 that it has not learned, and those that it recorded itself on older ones.
@@ -42,16 +42,16 @@ BASE_RATE = "base_rate."
 
 
 def judge_all(*, root: str, models: Sequence[Ref]) -> list[Judgement]:
-    """Return what was found of vertical models, each beside the champion of its name in the registry of a root."""
+    """Return the judgements of vertical models, each beside the champion of its name in the registry of a root."""
     registry = Registry.at(root, create=True)
     return [judge(registry, vertical=vertical) for vertical in models]
 
 
 def judge(registry: Registry, *, vertical: Ref) -> Judgement:
-    """Return what a vertical model's predictions are worth beside those of the champion of its name.
+    """Return the quality of a vertical model's predictions beside those of the champion of its name.
 
-    Judged are the windows that it learned and the champion had not, with older ones where a task has fewer than
-    MIN_POSITIVES positives in these; windows of the warm-up are left out. All examples count once, by their weight.
+    It judges the windows that the model learned and the champion had not, and older ones where a task has fewer than
+    MIN_POSITIVES positives in these; it leaves out the warm-up. Every example counts once, by its weight.
 
     Raises: StorageError if the model, its examples or the registry cannot be read; DataError if the champion's features
     are not in the examples.
@@ -82,7 +82,7 @@ def judge(registry: Registry, *, vertical: Ref) -> Judgement:
             except DataError as error:
                 raise DataError(
                     f"{model.name} v{version}, the champion, cannot score these examples: {error}; log what it needs, "
-                    "or take its alias `champion` away, and the next version is judged as a first one"
+                    "or remove its alias `champion`, and the next version is judged as the first"
                 ) from error
         windows = list(new)
         for window in reversed(counted[: -len(new)]):
@@ -111,7 +111,7 @@ def _judgement(
 
 
 def figures(rows: pl.DataFrame, task: str, *, has_champion: bool) -> TaskFigures:
-    """Return what predictions are worth: `score.`, `label.` and `weight.<task>`, beside the champion's and base rates.
+    """Return the quality of predictions: `score.`, `label.` and `weight.<task>`, beside the champion's and base rates.
 
     A NaN label is unknown, and its row does not count; a NaN base rate has no window before.
     """
@@ -164,7 +164,7 @@ def _candidate_rows(folder: Path, model: ModelManifest) -> Callable[[Window], pl
     positive, total = dict.fromkeys(tasks, 0.0), dict.fromkeys(tasks, 0.0)
     rates: dict[int, dict[str, float]] = {}
     for window in learned_windows(model):
-        rates[window.index] = {  # half a positive more, so that none seen as yet is not never
+        rates[window.index] = {  # half a positive more, so that no rate is 0
             task: (positive[task] + 0.5) / (total[task] + 1) if total[task] else nan for task in tasks
         }
         names = [f"{kind}.{task}" for task in tasks for kind in ("label", "weight")]
@@ -194,7 +194,7 @@ def _champion_scores(scorer: UnshardedScorer, dataset: Path, window: Window, mod
     scores = [scorer.scores(encode_examples(raw_columns(part.to_arrow(), schema), schema)) for part in parts]
     scores_BT = np.concatenate(scores) if scores else np.empty((0, len(scorer.manifest.tasks)), np.float32)
     if not np.isfinite(scores_BT).all():
-        raise DataError(f"a score in window {window.index} is no number")
+        raise DataError(f"a score in window {window.index} is not a number")
     return frame.select(log_schema.impression_key).with_columns(
         pl.Series(f"{CHAMPIONS}{task}", scores_BT[:, column], dtype=pl.Float32)
         for column, task in enumerate(scorer.manifest.tasks)

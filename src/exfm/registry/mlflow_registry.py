@@ -27,22 +27,22 @@ from exfm.training.manifest import ModelManifest
 EXPERIMENT = "exfm"
 CANDIDATE, CHAMPION = "candidate", "champion"
 DIGEST_TAG, PLACE_TAG, ID_TAG = "bundle_digest", "bundle_uri", "bundle_id"
-"""Of a model version: the SHA-256 of the bundle's manifest.json, where the bundle was registered from, and its id."""
+"""Tags of a model version: the SHA-256 of the bundle's manifest.json, the bundle's place then, and its id."""
 LEARNED_TAG = "learned_until"
-"""Of a model version: the end of the last window that the model learned, in event time."""
+"""Tag of a model version: the end of the last window that the model learned, in event time."""
 
 PROMOTED_TAG = "promoted"
-"""Of a model version that is the champion, or was."""
+"""Tag of a model version that is the champion, or was."""
 
 JUDGED = "judged"
 """The folder, among a run's artifacts, of what judgements need: its own, and the newest recorded predictions."""
 JUDGEMENT, RECORDED = "judgement.json", "recorded.parquet"
 
 MAX_METRICS = 1000
-"""Of one call: the limit of the REST API's log-batch."""
+"""Metrics of one call: the limit of the REST API's log-batch."""
 
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""What MLflow calls a model or version that it does not have, and an alias that a model does not have."""
+"""MLflow's error codes for a missing model or version, and for a missing alias."""
 
 
 class Registration(Config):
@@ -54,26 +54,26 @@ class Registration(Config):
     bundle: Ref
     """The registry's own copy."""
     place: str
-    """Where the bundle was registered from."""
+    """The bundle's place when it was registered."""
     bundle_id: str
     is_new: bool = True
-    """Whether the run has something new; otherwise this is the champion."""
+    """Whether the run learned new windows; otherwise this is the champion."""
 
 
 @dataclass(frozen=True)
 class ResolvedVersion:
-    """What a name in the registry stood for when it was looked up."""
+    """The version that a name in the registry meant when it was looked up."""
 
     version: int
     bundle: Ref
     """The registry's own copy."""
     place: str
-    """Where the bundle was registered from."""
+    """The bundle's place when it was registered."""
 
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that candidates are held against."""
+    """The version that candidates are compared with."""
 
     version: int
     bundle: Ref
@@ -87,9 +87,9 @@ class Registry:
     """The registry that the environment's MLFLOW_TRACKING_URI names, or an embedded one below a root."""
 
     def __init__(self, uri: str, *, artifacts: str = "") -> None:
-        """Take a tracking URI; `artifacts` is where a new experiment keeps them, empty where the server says so."""
+        """Take a tracking URI; `artifacts` is the place of a new experiment's artifacts; empty: the server's."""
         self._uri = uri
-        with _telling(uri):
+        with _reporting(uri):
             self._client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._artifacts = artifacts
 
@@ -110,15 +110,15 @@ class Registry:
         if create:
             folder.mkdir(parents=True, exist_ok=True)
         elif not database.is_file():
-            raise StorageError(f"{database}: no registry there; name its run's root with --root, or register first")
+            raise StorageError(f"{database}: there is no registry; name its run's root with --root, or register first")
         return cls(f"sqlite:///{database}", artifacts=str(folder / "artifacts"))
 
     def require(self, names: Sequence[str] = ()) -> None:
         """Return if the registry answers, and candidates of these names can be judged.
 
-        Raises: StorageError if it does not, or a champion was registered without what a judgement needs.
+        Raises: StorageError if it does not answer, or a champion was registered without the data of a judgement.
         """
-        with _telling(self._uri):
+        with _reporting(self._uri):
             self._client.search_experiments(max_results=1)
         for name in names:
             self._champion(name)
@@ -127,13 +127,13 @@ class Registry:
         """Add a version of a vertical model with its metrics, signature, input example, lineage and judgement.
 
         The version becomes `candidate`. Where a version has this bundle already, none is added. Where the judgement has
-        nothing new, neither, and the champion is returned.
+        no new window, none is added either, and the champion is returned.
 
         Raises: StorageError if the model, its bundle or the registry cannot be read or written.
         """
         if not judgement.has_news:
             return self._registration(judgement.name, judgement.champion, is_new=False)
-        with _telling(self._uri), reading(model) as model_folder, reading(bundle) as bundle_folder:
+        with _reporting(self._uri), reading(model) as model_folder, reading(bundle) as bundle_folder:
             trained = ModelManifest.read(model_folder)
             manifest = BundleManifest.read(bundle_folder, verify=False)  # reading() has
             version = self._version_of(manifest.name, bundle) or self._add(trained, manifest, bundle_folder, bundle)
@@ -156,7 +156,7 @@ class Registry:
     def champion(self, name: str) -> Champion | None:
         """Return a model's champion, or None if it has none.
 
-        Raises: StorageError if it was registered without what a judgement needs, or the registry does not answer.
+        Raises: StorageError if it was registered without the data of a judgement, or the registry does not answer.
         """
         found = self._champion(name)
         if found is None:
@@ -166,7 +166,7 @@ class Registry:
         return Champion(int(found.version), self._bundle(found), int(found.tags[LEARNED_TAG]), recorded)
 
     def judgement(self, name: str, version: int) -> Judgement:
-        """Return what was found of a version before it was registered.
+        """Return a version's judgement, made before it was registered.
 
         Raises: StorageError if there is no such version, or the registry does not answer.
         """
@@ -174,18 +174,18 @@ class Registry:
             return Judgement.parse(read_json(folder / JUDGEMENT), source=f"judgement of {name} v{version}")
 
     def promote(self, name: str, version: int, rule: PromotionRule) -> Verdict:
-        """Make a version the champion, and return the verdict on it; nothing changes where it is the champion.
+        """Make a version the champion, and return the verdict on it; nothing changes if it is the champion already.
 
         Raises: as `require_promotable`.
         """
         found = self.require_promotable(name, version, rule)
-        with _telling(self._uri):
+        with _reporting(self._uri):
             self._client.set_model_version_tag(name, str(version), PROMOTED_TAG, "true")
             self._client.set_registered_model_alias(name, CHAMPION, str(version))
         return found
 
     def require_promotable(self, name: str, version: int, rule: PromotionRule) -> Verdict:
-        """Return the verdict on a version that may become the champion, that is it, or that was it before.
+        """Return the verdict on a version that may become the champion, is the champion, or was.
 
         Raises: PromotionError if it does not pass, or was not judged against the version that is the champion now;
         StorageError if there is no such version, or the registry does not answer.
@@ -193,7 +193,7 @@ class Registry:
         judgement = self.judgement(name, version)
         found = verdict(judgement, rule)
         was_champion = PROMOTED_TAG in self._numbered(name, version).tags
-        with _telling(self._uri):
+        with _reporting(self._uri):
             champion = int(self._client.get_registered_model(name).aliases.get(CHAMPION, 0))
         if champion == version or was_champion:
             return found
@@ -201,7 +201,7 @@ class Registry:
             before = f"v{judgement.champion}" if judgement.champion else "no champion"
             raise PromotionError(
                 f"{name} v{version} does not become champion: it was judged against {before}, but v{champion} is the "
-                "champion now; run the pipeline again, which judges and registers anew"
+                "champion now; run the pipeline again, which judges and registers it again"
             )
         if found.outcome != "passed":
             raise PromotionError(f"{name} v{version} does not become champion: {found}")
@@ -212,7 +212,7 @@ class Registry:
 
         Raises: StorageError if a version that an alias names has no bundle's id, or the registry does not answer.
         """
-        with _telling(self._uri):
+        with _reporting(self._uri):
             if not self._has(name):
                 return None
             versions = set(self._client.get_registered_model(name).aliases.values())
@@ -220,8 +220,8 @@ class Registry:
         unknown = [version.version for version in found if ID_TAG not in version.tags]
         if unknown:
             raise StorageError(
-                f"{name!r} version {unknown[0]} has an alias, but no tag {ID_TAG!r} that says which bundle it is; take "
-                "the alias away, or register the bundle again"
+                f"{name!r} version {unknown[0]} has an alias, but no tag {ID_TAG!r} with its bundle's id; remove "
+                "the alias, or register the bundle again"
             )
         return {version.tags[ID_TAG] for version in found}
 
@@ -229,7 +229,7 @@ class Registry:
     def fetching(self, ref: Ref) -> Iterator[Path]:
         """Yield a local folder with a registered bundle, wherever the tracking server keeps its artifacts.
 
-        Raises: StorageError if it is missing or another one than `ref` says.
+        Raises: StorageError if it is missing or its digest differs from that of `ref`.
         """
         if is_local(ref.uri):
             with reading(ref) as folder:
@@ -271,7 +271,7 @@ class Registry:
 
     def _registration(self, name: str, version: int, *, is_new: bool = True) -> Registration:
         found = self._numbered(name, version)
-        with _telling(self._uri):
+        with _reporting(self._uri):
             aliases = self._client.get_registered_model(name).aliases
         return Registration(
             name=name,
@@ -288,12 +288,12 @@ class Registry:
             raise StorageError(
                 f"{version.name!r} version {version.version} has no tag {DIGEST_TAG!r}; register its bundle again"
             )
-        with _telling(self._uri):
+        with _reporting(self._uri):
             source = self._client.get_model_version_download_uri(version.name, version.version)
         return Ref(uri=source, digest=version.tags[DIGEST_TAG])
 
     def _champion(self, name: str) -> ModelVersion | None:
-        with _telling(self._uri):
+        with _reporting(self._uri):
             if not self._has(name):
                 return None
             version = self._client.get_registered_model(name).aliases.get(CHAMPION)
@@ -302,13 +302,13 @@ class Registry:
         found = self._numbered(name, int(version))
         if LEARNED_TAG not in found.tags:
             raise StorageError(
-                f"{name} v{version}, the champion, was registered by an earlier release of exfm, which kept nothing to "
-                "judge a candidate by; take its alias `champion` away, and the next version is judged as a first one"
+                f"{name} v{version}, the champion, was registered by an earlier release of exfm, which kept no "
+                "predictions to compare with; remove its alias `champion`, and the next version is judged as the first"
             )
         return found
 
     def _version_of(self, name: str, bundle: Ref) -> ModelVersion | None:
-        """Return the newest version that has a bundle; one of an earlier release lacks what judgements need."""
+        """Return the newest version that has a bundle; those of earlier releases cannot be judged."""
         versions = self._client.search_model_versions(
             f"name = '{name}' and tags.{DIGEST_TAG} = '{bundle.digest}'", order_by=["version_number DESC"]
         )
@@ -318,18 +318,18 @@ class Registry:
         return bool(self._client.search_registered_models(f"name = '{name}'"))
 
     def _numbered(self, name: str, version: int) -> ModelVersion:
-        with _telling(self._uri, missing=f"the registry has no version {version} of model {name!r}"):
+        with _reporting(self._uri, missing=f"the registry has no version {version} of model {name!r}"):
             return self._client.get_model_version(name, str(version))
 
     @contextmanager
     def _judged(self, version: ModelVersion) -> Iterator[Path]:
-        """Yield a folder with what a version's judgement and later ones need."""
+        """Yield a folder with a version's judgement and its newest recorded predictions."""
         with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
-            with _telling(self._uri):
+            with _reporting(self._uri):
                 if not self._client.list_artifacts(version.run_id, JUDGED):
                     raise StorageError(
                         f"{version.name} v{version.version} was registered without a judgement; run the pipeline "
-                        "again, which judges and registers anew"
+                        "again, which judges and registers it again"
                     )
                 folder = mlflow.artifacts.download_artifacts(
                     run_id=version.run_id, artifact_path=JUDGED, dst_path=scratch, tracking_uri=self._uri
@@ -341,7 +341,7 @@ class Registry:
         if not found:
             raise ConfigError(f"{uri!r} names no model; expected models:/NAME@ALIAS")
         name, alias = found.groups()
-        with _telling(self._uri, missing=f"the registry has no model {name!r} with alias {alias!r}"):
+        with _reporting(self._uri, missing=f"the registry has no model {name!r} with alias {alias!r}"):
             version: ModelVersion = self._client.get_model_version_by_alias(name, alias)
         return version
 
@@ -364,7 +364,7 @@ def register_all(
 
 
 def headline(registrations: Sequence[Registration]) -> str:
-    """Return one line about what was registered."""
+    """Return one line about the registered versions."""
     return ", ".join(
         f"{item.name} v{item.version} ({', '.join(item.aliases)})" if item.is_new else f"{item.name}: nothing new"
         for item in registrations
@@ -372,8 +372,8 @@ def headline(registrations: Sequence[Registration]) -> str:
 
 
 @contextmanager
-def _telling(uri: str, *, missing: str = "") -> Iterator[None]:
-    """Turn what MLflow raises into a StorageError that names the tracking URI; or says `missing`, where it is that."""
+def _reporting(uri: str, *, missing: str = "") -> Iterator[None]:
+    """Turn MLflow's errors into a StorageError that names the tracking URI, or says `missing` for no such object."""
     try:
         yield
     except (mlflow.exceptions.MlflowException, OSError) as error:  # uploads end in the latter
@@ -381,6 +381,6 @@ def _telling(uri: str, *, missing: str = "") -> Iterator[None]:
             raise StorageError(f"{missing}: {error}") from error
         place = re.sub(r"//[^/@]*@", "//", uri)  # without a password
         raise StorageError(
-            f"the registry at {place} does not do as asked: {error}; check MLFLOW_TRACKING_URI, or the registry under "
-            "--root, and whether it can be reached"
+            f"a request to the registry at {place} failed: {error}; check MLFLOW_TRACKING_URI, or the registry under "
+            "--root, and that it can be reached"
         ) from error

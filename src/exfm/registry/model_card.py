@@ -45,7 +45,7 @@ def metrics_of(trained: ModelManifest) -> list[Metric]:
 
 
 def params_of(trained: ModelManifest) -> list[Param]:
-    """Return how a model was made."""
+    """Return a model's settings and size."""
     settings = {"model": trained.model.to_dict(), "training": trained.training.to_dict()}
     flat = _flatten(settings) | {"num_parameters": trained.num_parameters, "teacher": trained.teacher}
     return [Param(key, str(value)) for key, value in flat.items()]
@@ -59,7 +59,7 @@ def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def write_mlmodel(folder: Path, manifest: BundleManifest, *, run_id: str) -> None:
-    """Write the file by which MLflow tells what a bundle takes and gives."""
+    """Write the file from which MLflow reads a bundle's inputs and outputs."""
     inputs = [
         TensorSpec(np.dtype(NUMPY_TYPES[spec.datatype]), (-1,), spec.name)
         for spec in input_specs(manifest.feature_schema)
@@ -77,7 +77,7 @@ def write_mlmodel(folder: Path, manifest: BundleManifest, *, run_id: str) -> Non
 
 
 def git_commit() -> str:
-    """Return the commit of the working folder, or what EXFM_GIT_COMMIT says where there is no checkout (in a pod)."""
+    """Return the commit of the working folder, or EXFM_GIT_COMMIT, set where there is no checkout (in a pod)."""
     if commit := os.environ.get("EXFM_GIT_COMMIT", ""):
         return commit
     try:

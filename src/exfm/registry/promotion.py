@@ -1,4 +1,4 @@
-"""Whether a candidate may become champion: figures on windows that neither had learned, each held against a bound."""
+"""Whether a candidate may become champion: figures on windows that neither had learned, each compared with a bound."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Outcome = Literal["passed", "refused", "nothing new"]
 
 
 class PromotionRule(Config):
-    """The bounds that a candidate is held against."""
+    """The bounds of a candidate's figures."""
 
     max_ne_increase: Annotated[float, Field(ge=0, le=1)] = 0.002
     """Increase of normalized entropy over the champion's, as a share of it; 0 to 1. 0: none is allowed."""
@@ -25,7 +25,7 @@ class PromotionRule(Config):
 
 
 class TaskFigures(Config):
-    """What one task's predictions are worth on the judged windows, all their examples pooled."""
+    """The quality of one task's predictions on all examples of the judged windows."""
 
     task: str
     num_examples: int
@@ -44,13 +44,13 @@ class TaskFigures(Config):
 
 
 class Judgement(Config):
-    """What was found of a candidate, and against which champion."""
+    """A candidate's figures, beside the champion's."""
 
     name: str
     champion: int = 0
     """Version that it was compared with; 0: there was none."""
     num_new_windows: int
-    """Windows that the candidate learned and the champion had not; 0: there is nothing to judge by."""
+    """Windows that the candidate learned and the champion had not; 0: there is nothing to judge."""
     windows: tuple[int, ...] = ()
     """Judged, by index: the new ones, and older ones where these have too few positives."""
     tasks: tuple[TaskFigures, ...] = ()
@@ -59,7 +59,7 @@ class Judgement(Config):
 
     @property
     def has_news(self) -> bool:
-        """Return whether there is something to judge by: a first version is news."""
+        """Return whether there is something to judge; for a first version there always is."""
         return not self.champion or self.num_new_windows > 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,29 +94,31 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a candidate passes, and every figure that was held against a bound."""
+    """Whether a candidate passes, and every figure with its bound."""
 
     judgement: Judgement
     checks: tuple[Check, ...]
 
     @property
     def outcome(self) -> Outcome:
-        """Return how it ended."""
+        """Return the outcome."""
         if not self.judgement.has_news:
             return "nothing new"
         failed = not self.checks or self.judgement.missing_tasks or not all(check.passed for check in self.checks)
         return "refused" if failed else "passed"
 
     def __str__(self) -> str:
-        """Return one line: what speaks against it, or else all figures."""
+        """Return one line: the failed checks, or else all figures."""
         against = f" against v{self.judgement.champion}" if self.judgement.champion else ""
         if self.judgement.has_news and not self.judgement.windows:
             return "refused: no window after the warm-up was learned; lower warmup_windows, or take a longer log"
         if self.outcome == "nothing new":
             return f"nothing new{against}: no window was learned since"
-        told = [str(check) for check in self.checks if self.outcome == "passed" or not check.passed]
-        told += [f"{task}: the champion has this task, the candidate lacks it" for task in self.judgement.missing_tasks]
-        return f"{self.outcome}{against}, {_span(self.judgement.windows)}: {'; '.join(told)}"
+        reasons = [str(check) for check in self.checks if self.outcome == "passed" or not check.passed]
+        reasons += [
+            f"{task}: the champion has this task, the candidate lacks it" for task in self.judgement.missing_tasks
+        ]
+        return f"{self.outcome}{against}, {_span(self.judgement.windows)}: {'; '.join(reasons)}"
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return a table's rows, with the columns of HEADS."""
@@ -137,7 +139,7 @@ HEADS = ("task", "figure", "value", "bound", "margin", "")
 
 
 def verdict(judgement: Judgement, rule: PromotionRule) -> Verdict:
-    """Return how a judgement's figures stand against a rule's bounds; without a champion only the absolute ones count.
+    """Return a judgement's figures with a rule's bounds; without a champion, only the absolute bounds apply.
 
     Absolute are calibration, and a loss that is not significantly worse than the base rate's.
     """

@@ -1,4 +1,4 @@
-"""The newest predictions that a model recorded before it learned them: what a later version is held against."""
+"""The newest predictions that a model recorded before it learned them: a later version is compared with them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from exfm.events.partitions import read_partition
 from exfm.training.manifest import PREDICTIONS, ModelManifest
 
 MIN_POSITIVES = 100
-"""Positives of each task that a judgement wants: with fewer, calibration is off by a tenth by chance alone."""
+"""Positives of each task that a judgement needs: with fewer, chance moves calibration by a tenth."""
 
 
 def learned_windows(model: ModelManifest) -> tuple[Window, ...]:

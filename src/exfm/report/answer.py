@@ -1,4 +1,4 @@
-"""The answer that the served model gave to one query, for a person to read."""
+"""The served model's answer to one query, for people."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ NUM_SHOWN_IDS = 3
 """Ids of a bag that are shown; the rest is counted."""
 
 Names = Mapping[str, Mapping[Any, str]]
-"""What to show instead of an id, by feature."""
+"""Names of ids, by feature."""
 
 
 class RankedItem(Config):
@@ -37,7 +37,7 @@ class RankedItem(Config):
 
 
 class Answer(Config):
-    """A query and what the ranker and its shards answered."""
+    """A query, and the answer of the ranker and its shards."""
 
     model_name: str
     bundle_id: str
@@ -106,7 +106,7 @@ def _ranked(
 
 
 def _ids(inputs: Mapping[str, Sequence[Any]], schema: Schema, num_items: int) -> tuple[str, Sequence[int | str]]:
-    """Return the feature that tells items apart, and its id of each item."""
+    """Return the feature that identifies items, and its id of each item."""
     feature = next((feature for feature in schema.sparse_of("item") if feature.kind == "single"), None)
     if feature is None:
         return "", range(num_items)

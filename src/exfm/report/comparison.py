@@ -75,7 +75,7 @@ def compare(predictions: pl.DataFrame, task: str, *, counted_windows: Collection
 
 
 def reliability(rows: pl.DataFrame, task: str, *, source: str) -> tuple[ReliabilityBin, ...]:
-    """Return what became of predictions, in bins of equally many examples from low to high."""
+    """Return the share of positives by prediction, in bins of equally many examples from low to high."""
     known = rows.filter(pl.col(f"label.{task}").is_not_nan())
     scores, labels, weights = (_values(known, f"{column}.{task}") for column in (source, "label", "weight"))
     order = np.argsort(scores, kind="stable")

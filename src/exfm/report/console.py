@@ -17,7 +17,7 @@ def print_summary(summary: Summary, *, console: Console, report: str) -> None:
     console.print()
     console.print(Text(f"Report: {report}"), soft_wrap=True)  # so that the path can be copied
     console.print()
-    console.print(_asker(summary.answer))
+    console.print(_question(summary.answer))
     console.print(_answer_table(summary.answer))
 
 
@@ -47,7 +47,7 @@ def _pair(quality: Quality | None) -> Text:
     return Text(f"{figure(quality.normalized_entropy):>6} {figure(quality.auc):>6}")
 
 
-def _asker(answer: Answer) -> Text:
+def _question(answer: Answer) -> Text:
     user = "; ".join(f"{feature} {value}" for feature, value in answer.user.items())
     return Text(f"{answer.model_name} ranks {answer.num_candidates} candidates for {user}:")
 

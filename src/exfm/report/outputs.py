@@ -1,4 +1,4 @@
-"""What a run left behind, read once: manifests, and every vertical model's predictions beside its rivals'."""
+"""A run's outputs, read once: manifests, and every vertical model's predictions beside those of other models."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -50,7 +50,7 @@ class RunOutputs:
     ages: pl.DataFrame
     """One row for each scored impression: WINDOW and `age`, in event time."""
     names: Mapping[str, Mapping[Any, str]]
-    """What to show a person instead of an id, by feature."""
+    """Names of ids, by feature."""
 
 
 def read_outputs(*, foundation: Ref, verticals: Sequence[Ref], bundles: Sequence[Ref]) -> RunOutputs:
@@ -128,7 +128,7 @@ def _predictions(
         rows = _join(rows, partition(dataset, window), columns=truth, key=key)
         frames.append(rows.with_columns(pl.lit(window.index).alias(WINDOW)))
     if not frames:
-        raise DataError(f"{model.name} and {fm.name} were tested on no window in common; train both on one log")
+        raise DataError(f"{model.name} and {fm.name} have no tested window in common; train both on one log")
     return pl.concat(frames)
 
 

@@ -103,7 +103,7 @@ class BundleSummary(Config):
 
     @classmethod
     def of(cls, bundle: BundleManifest) -> Self:
-        """Return what a bundle's manifest tells of it."""
+        """Return the summary of a bundle's manifest."""
         shards = tuple(
             tuple(
                 TableBytes(table=slice_.table, kind=slice_.kind, num_rows=slice_.num_rows, size_bytes=slice_.size_bytes)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from exfm.registry.promotion import HEADS, Verdict
 
 SIGNS = {"passed": "✅", "serves": "✅", "refused": "⛔", "nothing new": "💤", "failed": "❌"}
-"""By outcome, of a judgement or of a deployment: what tells it apart at a glance."""
+"""By outcome, of a judgement or of a deployment: its sign."""
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:
@@ -25,10 +25,14 @@ def _section(verdict: Verdict) -> str:
         return f"{title}No window was learned since v{judgement.champion}, the champion. Nothing is registered.\n"
     if not judgement.windows:
         return f"{title}{verdict}.\n"
-    against = f"the champion, v{judgement.champion}" if judgement.champion else "absolute bounds: it has no champion"
+    against = (
+        f"the champion, v{judgement.champion}"
+        if judgement.champion
+        else "absolute bounds, because there is no champion"
+    )
     windows = judgement.windows
     span = f"windows {windows[0]} to {windows[-1]}, of which {judgement.num_new_windows} are new"
-    text = f"{title}Held against {against}, on {span}.\n\n"
+    text = f"{title}Compared with {against}, on {span}.\n\n"
     counts = ", ".join(
         f"{task.task} {task.num_examples:,} ({task.num_positives:,} positive)" for task in judgement.tasks
     )

@@ -284,7 +284,7 @@ def test_a_bundle_that_is_not_what_it_says_leaves_the_old_version_serving(
         process = spoilt.deploy(4, check=False)
     assert process.returncode == 3
     assert re.search(rf"^exfm: students v4 is not serving: .*{message}", process.stderr)
-    assert process.stderr.strip().endswith("students v1 serves on")
+    assert process.stderr.strip().endswith("students v1 keeps serving")
     assert (load.failures, load.wrong) == ({}, 0)
     assert served.names("inferenceservices") == ["students", "students-v1-s0", "students-v1-s1"]
     wait_for(lambda: all_ready(served, 1), seconds=30, what="version 1's rankers")
@@ -304,7 +304,7 @@ def test_a_claim_whose_folder_holds_another_bundle_is_refused_by_the_servers(ser
     )  # fmt: skip
     assert process.returncode == 3
     assert served.ids[1][:12] in process.stderr
-    assert "students v1 serves on" in process.stderr
+    assert "students v1 keeps serving" in process.stderr
     wait_for(lambda: all_ready(served, 1), seconds=30, what="version 1's rankers")
 
 
@@ -322,7 +322,7 @@ def test_an_image_that_is_not_there_is_named_and_the_old_version_serves_on(serve
         served.kubectl("patch", *runtime, "--type=json", f"--patch={patch}")
     assert process.returncode == 3
     assert re.search(r"ImagePullBackOff: .*localhost/exfm-serving:missing", process.stderr)
-    assert "students v1 serves on" in process.stderr
+    assert "students v1 keeps serving" in process.stderr
     wait_for(lambda: all_ready(served, 1), seconds=60, what="the old version's shards")
     assert served.names("inferenceservices") == ["students", "students-v1-s0", "students-v1-s1"]
 

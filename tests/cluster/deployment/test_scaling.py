@@ -87,7 +87,7 @@ def test_rankers_go_to_nodes_with_gpus_and_shards_to_others(gpu_manifests: Opera
 
     refused = deploy()
     assert refused.returncode == 3
-    assert re.search(r"no node has room for a ranker of .*1 nvidia.com/gpu.*; 0 of 1 nodes may take it", refused.stderr)
+    assert re.search(r"no node has room for a ranker of .*1 nvidia.com/gpu.*; 0 of 1 nodes admit it", refused.stderr)
 
     gpu_manifests.kubectl("label", "node", node, "nvidia.com/gpu.present=true")
     gpus = [{"op": "add", "path": "/status/capacity/nvidia.com~1gpu", "value": "8"}]
@@ -96,7 +96,7 @@ def test_rankers_go_to_nodes_with_gpus_and_shards_to_others(gpu_manifests: Opera
     gpu_manifests.kubectl("taint", "node", node, TAINT)
     refused = deploy()
     assert refused.returncode == 3
-    assert re.search(r"no node has room for a shard \d of .*; 0 of 1 nodes may take it", refused.stderr)
+    assert re.search(r"no node has room for a shard \d of .*; 0 of 1 nodes admit it", refused.stderr)
     unplaced = deploy(ready_timeout_s=10, nodes_must_fit=False)
     assert unplaced.returncode == 3
     assert re.search(r"Unschedulable: 0/1 nodes are available: .*untolerated taint", unplaced.stderr)

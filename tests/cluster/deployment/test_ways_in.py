@@ -215,4 +215,4 @@ def test_an_account_without_rights_is_told_which_role_it_needs(either: Operator,
 def test_no_cluster_at_all_is_told_too(either: Operator, tmp_path: Path) -> None:
     process = either.exfm(*either.deploy_arguments(2), check=False, kubeconfig=tmp_path / "none")
     assert process.returncode == 3
-    assert process.stderr.startswith("exfm: no cluster to deploy to: ")
+    assert process.stderr.startswith("exfm: no cluster is configured: ")

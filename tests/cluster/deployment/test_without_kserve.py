@@ -35,7 +35,7 @@ def test_a_cluster_without_kserve_is_told_apart_from_one_without_models(operator
         for arguments in (["status"], operator.deploy_arguments(1)):
             process = operator.exfm(*arguments, check=False)
             assert process.returncode == 3
-            assert process.stderr == "exfm: the cluster knows no InferenceService: install KServe 0.20 or later\n"
+            assert process.stderr == "exfm: the cluster has no API for InferenceService: install KServe 0.20 or later\n"
     finally:
         kept = ("name", "annotations", "labels")
         metadata = {key: value for key, value in definition["metadata"].items() if key in kept}
