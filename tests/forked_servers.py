@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from exfm.environment import compute_environment
-from exfm.serving.processes import ServerProcess
+from exfm.serving.local.processes import ServerProcess
 
 PRELOADED = ["exfm.serving.ranker.model", "exfm.serving.ranker.request_log", "exfm.serving.shard.model"]
 """What both programs import, and what takes nearly all of their start."""
@@ -28,7 +28,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class ForkedServers:
-    """Starts servers as `exfm.serving.processes.start_process` does."""
+    """Starts servers as `exfm.serving.local.processes.start_process` does."""
 
     def __init__(self) -> None:
         """Start nothing yet; the first server waits for the imports."""

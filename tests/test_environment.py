@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from exfm.environment import COMPUTE_ENVIRONMENT
-from exfm.serving.processes import start_process, stop_processes
+from exfm.serving.local.processes import start_process, stop_processes
 
 
 def test_a_server_starts_in_it_but_for_what_its_user_has_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

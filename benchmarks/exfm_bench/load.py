@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
-from exfm.serving.wire import INFER_METHOD
+from exfm.serving.oip.grpc.protobuf import INFER_METHOD
 
 Floats = npt.NDArray[np.float64]
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exfm.artifact.plan import ShardPlan
-from exfm.serving.local import LocalServing, serve_local
+from exfm.serving.local.serving import LocalServing, serve_local
 from exfm_bench.cpu import CpuClock
 from exfm_bench.load import drive
 from exfm_bench.workload import GENERATED

@@ -26,8 +26,8 @@ from exfm.models.shard_tables import ShardTables
 from exfm.planning.cost_model.costs import CallPrices, CostModel
 from exfm.planning.cost_model.work import KEY_BYTES, LENGTH_BYTES
 from exfm.schema import Schema
-from exfm.serving.shard.protocol import checked_bags
-from exfm.serving.stream.frames import HEAD, Frame, answer_frame, ask_frame, read_answer, read_ask
+from exfm.serving.shard.oip_lookups import checked_bags
+from exfm.serving.shard_protocol.frames import HEAD, Frame, answer_frame, ask_frame, read_answer, read_ask
 
 Floats = npt.NDArray[np.float64]
 

@@ -11,13 +11,13 @@ import torch
 
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, seal_bundle
 from exfm.artifact.plan import ShardPlan
+from exfm.bundling.shard_files import write_shards
 from exfm.features.oip import LENGTHS_SUFFIX, Tensor
 from exfm.models.config import NetworkConfig
 from exfm.models.network import DenseNetwork
 from exfm.planning.statistics import Statistics, TableStatistics
 from exfm.schema import Net, Schema, Table
-from exfm.serving.requests import request_bytes
-from exfm.sharding.shard_files import write_shards
+from exfm.serving.oip.grpc.client import request_bytes
 
 MODEL_NAME = "bench"
 

@@ -9,6 +9,8 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from exfm.artifact.storage import is_local, resolve_path
+from exfm.bundling.config import BundleConfig
+from exfm.bundling.fit import check_bundle
 from exfm.config import Config, like, read_yaml
 from exfm.distill.config import VerticalConfig
 from exfm.errors import ConfigError, SchemaError
@@ -17,8 +19,6 @@ from exfm.foundation.config import FoundationConfig
 from exfm.planning.counted import Counted
 from exfm.planning.statistics import statistics_of_schema
 from exfm.schema import Schema
-from exfm.sharding.config import BundleConfig
-from exfm.sharding.fit import check_bundle
 from exfm_components.deployment_config import DeploymentConfig
 from exfm_components.platform import PlatformConfig
 

@@ -195,7 +195,7 @@ def make_bundle(run: dict, root: str, vertical_model: dict, vertical: dict, bund
     name = VerticalConfig.parse(vertical_model, source="vertical_model").name
     with running(f"bundle {name}") as stage:
         from exfm.artifact.storage import Ref, ref_to
-        from exfm.sharding.stage import headline, make_bundle
+        from exfm.bundling.stage import headline, make_bundle
         from exfm_components import layout
         from exfm_components.artifacts import write_ref
         from exfm_components.run_config import RunConfig

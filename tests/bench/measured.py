@@ -5,7 +5,7 @@ from functools import partial
 from rich.console import Console
 
 from exfm.planning.cost_model.costs import DEFAULT_COSTS
-from exfm.serving.local import serve_local
+from exfm.serving.local.serving import serve_local
 from exfm_bench import measurement
 from exfm_bench.simulator import Setting, bench_simulator
 from exfm_bench.slopes import SCENARIOS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from exfm.serving.local import serve_local
+from exfm.serving.local.serving import serve_local
 from exfm_bench.serving import servers
 from exfm_bench.serving.bench import bench_serving
 from exfm_bench.serving.config import Memory, Peers, Scenario, ServingBenchConfig, Sweep

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from exfm.bundling.config import ShardingConfig
 from exfm.planning.cost_model.costs import DEFAULT_COSTS, CallPrices
 from exfm.planning.planner import make_plan
 from exfm.planning.simulation.simulator import Requests, replay_requests
-from exfm.sharding.config import ShardingConfig
 from exfm_bench.calibration import Calibration, ClientCosts, calibrate
 from exfm_bench.measurement import NUM_WARMUP, Measured, Point, Round
 from exfm_bench.workload import GENERATED

@@ -7,7 +7,7 @@ import grpc
 import numpy as np
 import pytest
 
-from exfm.serving.wire import INFER_METHOD
+from exfm.serving.oip.grpc.protobuf import INFER_METHOD
 from exfm_bench.load import Outcome, drive, new_runner, send_in_turn, sender_of
 
 

@@ -13,8 +13,8 @@ from exfm.deploy import objects as deploy
 from exfm.deploy.config import DeployConfig
 from exfm.deploy.release import Release
 from exfm.environment import COMPUTE_ENVIRONMENT
-from exfm.serving.command_line import server_parser
 from exfm.serving.config import RankerConfig, ShardConfig
+from exfm.serving.server.command_line import server_parser
 
 WRITTEN = {
     f"{path.relative_to(MANIFESTS)}: {document['kind']} {document['metadata']['name']}": document
@@ -225,7 +225,7 @@ def _selects(selector: Object, labels: Object) -> bool:
 
 def _metric_names() -> Iterator[str]:
     """Yield the names of both servers' metrics."""
-    for module in ("server", "shard.model", "ranker.model"):
+    for module in ("server.process", "shard.model", "ranker.model"):
         importlib.import_module(f"exfm.serving.{module}")
     for family in REGISTRY.collect():
         suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from logged_requests import random_requests, write_log
 
 from exfm.artifact.manifest import Window
+from exfm.bundling.counting import statistics_of_examples, statistics_of_log
+from exfm.bundling.request_log import LoggedRequests
 from exfm.errors import ConfigError, DataError, StorageError
 from exfm.events.partitions import write_partition
 from exfm.features.batch import encode
@@ -21,8 +23,6 @@ from exfm.planning.counted import STATISTICS_FILE, Counted
 from exfm.planning.row_counts import RowCounts, ranked, skew_of, sum_by_row
 from exfm.planning.statistics import TableStatistics
 from exfm.schema import Schema
-from exfm.sharding.counting import statistics_of_examples, statistics_of_log
-from exfm.sharding.request_log import LoggedRequests
 
 
 def by_name(counted: Counted) -> dict[str, TableStatistics]:
@@ -157,7 +157,7 @@ def test_the_domain_may_be_a_feature_too(dataset: Path, schema: Schema) -> None:
 def test_the_newest_examples_tell_what_is_hot(dataset: Path, schema: Schema, monkeypatch: pytest.MonkeyPatch) -> None:
     every = statistics_of_examples(dataset, WINDOWS, schema, domains=[], candidates_mean=10)
     assert every.statistics.num_requests == 33
-    monkeypatch.setattr("exfm.sharding.counting.MAX_EXAMPLES", 12)
+    monkeypatch.setattr("exfm.bundling.counting.MAX_EXAMPLES", 12)
     newest = statistics_of_examples(dataset, WINDOWS, schema, domains=[], candidates_mean=10)
     assert newest.statistics.num_requests == 22
     assert len(newest.hottest["user"]) < len(every.hottest["user"])

@@ -9,15 +9,15 @@ from logged_requests import plan_with_hot_rows, random_requests, write_log
 from pydantic import ValidationError
 
 from exfm.artifact.plan import ShardPlan
+from exfm.bundling.counting import statistics_of_log
+from exfm.bundling.replay import WARMUP_SHARE, logged_requests, simulate_log
+from exfm.bundling.request_log import MAX_REQUESTS, LoggedRequests
 from exfm.errors import ConfigError, DataError, PlanError
 from exfm.features.batch import encode
 from exfm.features.impressions import Answered
 from exfm.planning.cost_model.costs import DEFAULT_COSTS
 from exfm.planning.simulation.simulator import Load, replay_requests
 from exfm.schema import NETS, Schema
-from exfm.sharding.counting import statistics_of_log
-from exfm.sharding.replay import WARMUP_SHARE, logged_requests, simulate_log
-from exfm.sharding.request_log import MAX_REQUESTS, LoggedRequests
 
 NUM_REQUESTS = 300
 
@@ -115,7 +115,7 @@ def test_of_a_log_that_is_too_long_the_newest_requests_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     newest = LoggedRequests.find(write_log(tmp_path / "newest", schema, [written[0]]), schema)
-    monkeypatch.setattr("exfm.sharding.request_log.MAX_REQUESTS", 200)
+    monkeypatch.setattr("exfm.bundling.request_log.MAX_REQUESTS", 200)
     counted = statistics_of_log(log)
     cut, whole = (
         simulate_log(one, split_plan, counted, DEFAULT_COSTS, requests_per_s=50.0, rankers=1, seed=0)

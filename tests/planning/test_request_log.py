@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logged_requests import random_requests, write_log
 
+from exfm.bundling.request_keys import RequestKeys
+from exfm.bundling.request_log import TYPES, LoggedRequests, highest_of
 from exfm.errors import DataError, StorageError
 from exfm.features.batch import NetBatches, encode
 from exfm.features.impressions import Answered
 from exfm.schema import NETS, Schema
-from exfm.sharding.request_keys import RequestKeys
-from exfm.sharding.request_log import TYPES, LoggedRequests, highest_of
 
 
 def encoded(request: Answered, schema: Schema) -> NetBatches:
@@ -83,7 +83,7 @@ def test_of_a_long_log_the_newest_requests_are_read(
 ) -> None:
     new, old = random_requests(schema, 5, seed=0, first_ns=10**9), random_requests(schema, 5, seed=1)
     write_log(tmp_path / "start", schema, [new], [old])
-    monkeypatch.setattr("exfm.sharding.request_log.MAX_REQUESTS", 7)
+    monkeypatch.setattr("exfm.bundling.request_log.MAX_REQUESTS", 7)
     log = LoggedRequests.find(tmp_path, schema)
     assert log.num_requests == 10
     assert log.arrivals_ns.tolist() == [one.arrival_ns for one in (*old[3:], *new)]
@@ -114,7 +114,7 @@ def test_of_requests_that_came_at_once_none_is_read_rather_than_some(
 ) -> None:
     requests = [replace(one, arrival_ns=max(one.arrival_ns, 2_000)) for one in random_requests(schema, 6, seed=0)]
     write_log(tmp_path / "start", schema, [requests])  # at 2, 2, 2, 3, 4 and 5 us
-    monkeypatch.setattr("exfm.sharding.request_log.MAX_REQUESTS", 5)
+    monkeypatch.setattr("exfm.bundling.request_log.MAX_REQUESTS", 5)
     log = LoggedRequests.find(tmp_path, schema)
     assert_same(list(log.blocks()), requests[3:], schema)
     assert log.arrivals_ns.tolist() == [3_000, 4_000, 5_000]
@@ -125,7 +125,7 @@ def test_a_log_of_requests_that_all_came_at_once_is_refused(
 ) -> None:
     requests = [replace(one, arrival_ns=1) for one in random_requests(schema, 6, seed=0)]
     write_log(tmp_path / "start", schema, [requests])
-    monkeypatch.setattr("exfm.sharding.request_log.MAX_REQUESTS", 5)
+    monkeypatch.setattr("exfm.bundling.request_log.MAX_REQUESTS", 5)
     with pytest.raises(DataError, match="the newest 6 requests have the same arrival time; name a log as a ranker"):
         LoggedRequests.find(tmp_path, schema)
 

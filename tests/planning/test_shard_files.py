@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from exfm.artifact.plan import Assignment, ShardPlan, assign
+from exfm.bundling.shard_files import choose_hot_rows
 from exfm.errors import PlanError
 from exfm.schema import Schema
-from exfm.sharding.shard_files import choose_hot_rows
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from logged_requests import plan_with_hot_rows, random_requests, write_log
 
 from exfm.artifact.manifest import write_json
 from exfm.artifact.plan import ShardPlan
+from exfm.bundling.counting import statistics_of_log
+from exfm.bundling.request_log import LoggedRequests
 from exfm.cli.main import main
 from exfm.schema import Schema
-from exfm.sharding.counting import statistics_of_log
-from exfm.sharding.request_log import LoggedRequests
 
 Simulate = Callable[..., str]
 

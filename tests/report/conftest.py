@@ -9,6 +9,7 @@ from report_run import WARMUP_WINDOWS, Run
 
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE
 from exfm.artifact.storage import ref_to
+from exfm.bundling.stage import BundleConfig, make_bundle
 from exfm.das.join import join_examples
 from exfm.das.labels import make_labels
 from exfm.das.pseudo_labels import make_pseudo_labels
@@ -22,7 +23,6 @@ from exfm.models.network import NetworkConfig
 from exfm.models.ranking import ModelConfig
 from exfm.report.summary import Summary
 from exfm.schema import Schema
-from exfm.sharding.stage import BundleConfig, make_bundle
 from exfm.training.loop import TrainingConfig
 
 SCHEMA = Path(__file__).parents[2] / "examples" / "synthetic" / "schema.yaml"

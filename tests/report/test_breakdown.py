@@ -10,7 +10,7 @@ from exfm.errors import ConfigError, ServingError
 from exfm.report.breakdown.layers import GROUPS, Group, LayerTimes, layer_times, middle_half
 from exfm.report.breakdown.picture import COLOURS, draw_layers
 from exfm.report.breakdown.table import layers_table
-from exfm.serving.tracing.breakdown import Breakdown, Layer, ShardBreakdown, Spent, Traced
+from exfm.serving.profiler.breakdown import Breakdown, Layer, ShardBreakdown, Spent, Traced
 
 MS = 1_000_000
 

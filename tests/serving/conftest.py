@@ -11,12 +11,12 @@ from serving_bundles import seal_with_golden_scores
 
 from exfm.artifact.fallback_rows import write_fallback_rows
 from exfm.artifact.plan import ShardPlan
+from exfm.bundling.shard_files import write_shards
 from exfm.models.network import DenseNetwork
 from exfm.schema import Schema
 from exfm.serving.config import Device, RankerConfig, ShardConfig
-from exfm.serving.local import LocalServing, serve_local
-from exfm.serving.processes import Start
-from exfm.sharding.shard_files import write_shards
+from exfm.serving.local.processes import Start
+from exfm.serving.local.serving import LocalServing, serve_local
 
 
 @pytest.fixture(scope="session")

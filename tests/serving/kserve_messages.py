@@ -5,7 +5,7 @@ from typing import Any
 
 from kserve.protocol.grpc import grpc_predict_v2_pb2
 
-from exfm.serving import oip_protobuf
+from exfm.serving.oip.grpc import protobuf as oip_protobuf
 
 
 def described(messages: Any) -> dict[str, Any]:

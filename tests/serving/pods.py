@@ -16,9 +16,9 @@ import pytest
 from serving_requests import make_request
 
 from exfm.errors import ExfmError
-from exfm.serving.client import ask
 from exfm.serving.config import Device
-from exfm.serving.processes import ServerProcess, Start, claim_ports
+from exfm.serving.local.processes import ServerProcess, Start, claim_ports
+from exfm.serving.oip.rest.client import ask
 
 LONG_S = 60.0
 

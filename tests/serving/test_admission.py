@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from exfm.errors import OverloadedError
-from exfm.serving.admission import Admission
+from exfm.serving.requests.admission import Admission
 
 
 def test_a_request_over_the_bound_is_refused_until_another_is_answered() -> None:

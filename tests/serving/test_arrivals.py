@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from exfm.errors import StalledError, UnfinishedError
-from exfm.serving.arrivals import ARRIVAL_TICKS, IDLE_TICKS, Arrivals
+from exfm.serving.requests.arrivals import ARRIVAL_TICKS, IDLE_TICKS, Arrivals
 
 TICK_S = 0.02
 IDLE_S = IDLE_TICKS * TICK_S

@@ -20,11 +20,12 @@ from exfm.errors import (
     VersionMismatchError,
 )
 from exfm.models.lookup import LookupBags
-from exfm.serving.call import Deadline
 from exfm.serving.config import BreakerConfig
-from exfm.serving.ranker.breaker import Breaker, GuardedShard, Pass
-from exfm.serving.ranker.link import NetBags, NetSums, ShardCall, ShardId, ShardLink
-from exfm.serving.ranker.shards import TURNS_TO_SEND, ask_all
+from exfm.serving.ranker.shards.breaker import Breaker, GuardedShard, Pass
+from exfm.serving.ranker.shards.fan_out import TURNS_TO_SEND, ask_all
+from exfm.serving.ranker.shards.link import NetBags, NetSums, ShardCall, ShardLink
+from exfm.serving.requests.call import Deadline
+from exfm.serving.shard_protocol.shard_id import ShardId
 from exfm.serving.tls import TlsFiles
 
 SUMS: NetSums = {"user": torch.ones(1, 4)}

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from exfm.errors import ConfigError
-from exfm.serving.command_line import add_setting, config_from, server_parser
 from exfm.serving.config import RankerConfig
+from exfm.serving.server.command_line import add_setting, config_from, server_parser
 
 
 def settings_of(tmp_path: Path, content: str, *options: str) -> RankerConfig:

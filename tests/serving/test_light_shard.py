@@ -18,7 +18,7 @@ from serving_requests import grpc_inputs, http_inputs
 
 from exfm.artifact.bundle import BundleManifest
 from exfm.environment import compute_environment
-from exfm.serving.processes import ServerProcess, start_command
+from exfm.serving.local.processes import ServerProcess, start_command
 
 pytestmark = pytest.mark.slow
 

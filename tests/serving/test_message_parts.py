@@ -7,7 +7,7 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 
 from exfm.errors import RequestError
-from exfm.serving.message_parts import MAX_FIELDS, MAX_UNCOUNTED_BYTES, check_parts
+from exfm.serving.oip.grpc.message_parts import MAX_FIELDS, MAX_UNCOUNTED_BYTES, check_parts
 
 MAX_IDS = 20_000
 MAX_VALUES = MAX_IDS + MAX_FIELDS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tritonclient.grpc import service_pb2
 
-from exfm.serving import oip_protobuf as pb
+from exfm.serving.oip.grpc import protobuf as pb
 
 
 def test_messages_and_methods_are_kserves_and_both_may_be_in_one_process() -> None:

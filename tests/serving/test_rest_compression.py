@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from exfm.errors import BodyTooLargeError, EncodingError, RequestError
-from exfm.serving.rest_compression import decompressed, encoding_of
+from exfm.serving.oip.rest.compression import decompressed, encoding_of
 
 CONTENT = b'{"inputs": []}' * 100
 BODIES = {"gzip": gzip.compress(CONTENT), "deflate": zlib.compress(CONTENT), "": CONTENT}

@@ -23,7 +23,7 @@ from serving_requests import (
 
 from exfm.artifact.bundle import BundleManifest
 from exfm.models.offline import answer_request
-from exfm.serving.local import LocalServing
+from exfm.serving.local.serving import LocalServing
 
 pytestmark = pytest.mark.slow
 

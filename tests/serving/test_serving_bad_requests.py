@@ -12,8 +12,8 @@ from serving_requests import ask_by_grpc, grpc_inputs, make_request
 from tritonclient.utils import InferenceServerException
 
 from exfm.errors import DeadlineError, RequestError, UnknownModelError, VersionMismatchError
-from exfm.serving.client import ask
-from exfm.serving.local import LocalServing
+from exfm.serving.local.serving import LocalServing
+from exfm.serving.oip.rest.client import ask
 
 pytestmark = pytest.mark.slow
 

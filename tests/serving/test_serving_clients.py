@@ -13,7 +13,7 @@ from serving_requests import ask_by_grpc, make_request
 from tritonclient.utils import InferenceServerException
 
 from exfm.errors import DeadlineError, RequestError
-from exfm.serving.client import ask
+from exfm.serving.oip.rest.client import ask
 
 pytestmark = pytest.mark.slow
 

@@ -15,11 +15,11 @@ from serving_requests import grpc_inputs, make_request, offline_scores, scores_o
 
 from exfm.artifact.fallback_rows import FALLBACK_FILE
 from exfm.artifact.plan import ShardPlan
+from exfm.bundling.shard_files import write_shards
 from exfm.errors import VersionMismatchError
 from exfm.models.network import DenseNetwork
 from exfm.schema import Schema
-from exfm.serving.client import ask
-from exfm.sharding.shard_files import write_shards
+from exfm.serving.oip.rest.client import ask
 
 pytestmark = pytest.mark.slow
 

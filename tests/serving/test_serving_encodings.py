@@ -13,15 +13,15 @@ from serving_requests import ask_by_grpc, make_request, offline_scores, scores_o
 from exfm.artifact.bundle import tables_file
 from exfm.artifact.plan import Assignment, Encoding, ShardPlan, assign
 from exfm.artifact.rows import rows_of_keys
+from exfm.bundling.shard_files import write_shards
 from exfm.errors import ServingError
 from exfm.features.keys import keys_of_integers
 from exfm.models.config import Precision
 from exfm.models.network import DenseNetwork
 from exfm.schema import Schema
 from exfm.serving.config import RankerConfig, ShardConfig
-from exfm.serving.local import LocalServing, serve_local
-from exfm.serving.processes import Start
-from exfm.sharding.shard_files import write_shards
+from exfm.serving.local.processes import Start
+from exfm.serving.local.serving import LocalServing, serve_local
 
 pytestmark = pytest.mark.slow
 

@@ -19,16 +19,16 @@ from tritonclient.utils import InferenceServerException
 
 from exfm.artifact.bundle import BundleManifest, tables_file
 from exfm.errors import BundleError, ConfigError, DeadlineError, ServingError, ShardUnavailableError
-from exfm.serving.bundle_part import read_manifest, verify_files
-from exfm.serving.client import ask
 from exfm.serving.config import Address, Device, RankerConfig, ShardConfig, ShutdownConfig
-from exfm.serving.local import LocalServing, serve_local
-from exfm.serving.processes import Start, claim_ports
+from exfm.serving.local.processes import Start, claim_ports
+from exfm.serving.local.serving import LocalServing, serve_local
+from exfm.serving.models.bundle_part import read_manifest, verify_files
+from exfm.serving.oip.rest.client import ask
 
 pytestmark = pytest.mark.slow
 
 SERVE = (
-    "import sys; from pathlib import Path; from exfm.serving.local import serve_until_stopped; "
+    "import sys; from pathlib import Path; from exfm.serving.local.serving import serve_until_stopped; "
     "serve_until_stopped(Path(sys.argv[1]), http_port=0, grpc_port=0, announce=lambda line: print(line, flush=True))"
 )
 
@@ -118,7 +118,7 @@ def test_sigterm_lets_a_request_end_and_stops_all_servers(serve: subprocess.Pope
 def test_servers_are_left_the_time_to_stop_that_their_settings_give_them(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, start_server: Start
 ) -> None:
-    monkeypatch.setattr("exfm.serving.local.STOP_TIMEOUT_S", 2.0)
+    monkeypatch.setattr("exfm.serving.local.serving.STOP_TIMEOUT_S", 2.0)
     with serve_local(
         bundle, ranker=RankerConfig(shutdown=ShutdownConfig(lame_duck_s=4, drain_s=0)), start=start_server
     ) as serving:
@@ -135,7 +135,8 @@ def test_sigterm_breaks_off_a_start(serve: subprocess.Popen[str]) -> None:
 
 def test_sigterm_ends_a_server_that_still_loads() -> None:
     code = (
-        "import os, signal, time; from exfm.serving.config import ServerConfig; from exfm.serving.server import run; "
+        "import os, signal, time; from exfm.serving.config import ServerConfig; "
+        "from exfm.serving.server.process import run; "
         "run(lambda: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(60)), config=ServerConfig())"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=LONG_S, check=False).returncode == 0

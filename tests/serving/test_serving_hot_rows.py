@@ -17,13 +17,13 @@ from exfm.artifact.hot_rows import HOT_ROWS_FILE, hot_rows_file
 from exfm.artifact.plan import Assignment, ShardPlan, assign
 from exfm.artifact.rows import Rows, rows_of_keys
 from exfm.artifact.storage import MANIFEST
+from exfm.bundling.shard_files import write_shards
 from exfm.features.keys import keys_of_integers
 from exfm.models.network import DenseNetwork
 from exfm.models.shard_tables import flatten_tables
 from exfm.schema import Schema
-from exfm.serving.local import LocalServing, serve_local
-from exfm.serving.processes import Start
-from exfm.sharding.shard_files import write_shards
+from exfm.serving.local.processes import Start
+from exfm.serving.local.serving import LocalServing, serve_local
 
 pytestmark = pytest.mark.slow
 

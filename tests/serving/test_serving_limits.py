@@ -14,8 +14,8 @@ from serving_requests import ask_by_grpc, make_request, typed_request
 from tritonclient.utils import InferenceServerException
 
 from exfm.errors import RequestError, ShardUnavailableError
-from exfm.serving.client import ask
-from exfm.serving.wire import INFER_METHOD
+from exfm.serving.oip.grpc.protobuf import INFER_METHOD
+from exfm.serving.oip.rest.client import ask
 
 pytestmark = pytest.mark.slow
 

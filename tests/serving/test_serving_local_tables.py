@@ -16,15 +16,15 @@ from exfm.artifact.storage import MANIFEST
 from exfm.features.oip import tensors_from_json
 from exfm.features.request import encode_request
 from exfm.models.scoring import NetSums, Scorer
-from exfm.serving.bundle_part import load_verified
-from exfm.serving.call import Deadline
-from exfm.serving.client import ask
 from exfm.serving.config import RankerConfig
-from exfm.serving.ranker.link import ShardCall
-from exfm.serving.ranker.local_link import LocalLink
-from exfm.serving.ranker.shards import TURNS_TO_SEND, ask_all
-from exfm.serving.tracing.breakdown import Layer
-from exfm.serving.tracing.stopwatch import Stopwatch
+from exfm.serving.models.bundle_part import load_verified
+from exfm.serving.oip.rest.client import ask
+from exfm.serving.profiler.breakdown import Layer
+from exfm.serving.profiler.profiler import Stopwatch
+from exfm.serving.ranker.shards.fan_out import TURNS_TO_SEND, ask_all
+from exfm.serving.ranker.shards.link import ShardCall
+from exfm.serving.ranker.shards.local_link import LocalLink
+from exfm.serving.requests.call import Deadline
 
 pytestmark = pytest.mark.slow
 

@@ -19,10 +19,10 @@ from serving_requests import grpc_inputs, make_request, offline_scores, scores_o
 from tritonclient.grpc import service_pb2 as pb
 
 from exfm.models.lookup import LookupBags
-from exfm.serving.local import LocalServing, serve_local
-from exfm.serving.processes import Start
-from exfm.serving.stream.frames import HEAD, Frame, Kind, ask_frame, read_error
-from exfm.serving.wire import INFER_METHOD
+from exfm.serving.local.processes import Start
+from exfm.serving.local.serving import LocalServing, serve_local
+from exfm.serving.oip.grpc.protobuf import INFER_METHOD
+from exfm.serving.shard_protocol.frames import HEAD, Frame, Kind, ask_frame, read_error
 
 pytestmark = pytest.mark.slow
 

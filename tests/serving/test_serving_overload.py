@@ -22,8 +22,8 @@ from serving_requests import Scores, grpc_inputs, make_request, never, offline_s
 from tritonclient.utils import InferenceServerException
 
 from exfm.errors import OverloadedError
-from exfm.serving.client import ask
-from exfm.serving.wire import INFER_METHOD
+from exfm.serving.oip.grpc.protobuf import INFER_METHOD
+from exfm.serving.oip.rest.client import ask
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,8 @@ from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
 from exfm.artifact.manifest import read_json, write_json
 from exfm.errors import ServingError, ShardUnavailableError
 from exfm.models.config import Precision
-from exfm.serving.local import serve_local
-from exfm.serving.processes import Start
+from exfm.serving.local.processes import Start
+from exfm.serving.local.serving import serve_local
 from exfm.serving.ranker.readiness import check_scores
 
 NOBODY = ["127.0.0.1:1", "127.0.0.1:1"]

@@ -14,8 +14,8 @@ from pods import Load, Pod, Pods, free_ports, wait_for
 from serving_requests import make_request, offline_scores, scores_of
 
 from exfm.errors import DeadlineError, ShardUnavailableError
-from exfm.serving.client import ask
-from exfm.serving.ranker.stream_link import RESOLVE_S
+from exfm.serving.oip.rest.client import ask
+from exfm.serving.ranker.shards.stream_link import RESOLVE_S
 
 pytestmark = pytest.mark.slow
 

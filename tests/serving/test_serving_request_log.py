@@ -22,6 +22,8 @@ from serving_requests import grpc_inputs, make_request, scores_of
 
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.storage import ref_to
+from exfm.bundling.counting import statistics_of_log
+from exfm.bundling.request_log import LoggedRequests
 from exfm.errors import ConfigError, RequestError
 from exfm.events.log import read_feedback, read_impressions
 from exfm.events.parquet import LogSource
@@ -29,13 +31,11 @@ from exfm.events.stage import ingest
 from exfm.features.impressions import ImpressionsFile
 from exfm.features.oip import tensors_from_json
 from exfm.schema import Schema
-from exfm.serving.call import Answer
-from exfm.serving.client import ask
 from exfm.serving.config import RequestLogConfig
+from exfm.serving.oip.rest.client import ask
 from exfm.serving.ranker import backlog, request_log
 from exfm.serving.ranker.request_log import LOGGED_AS, RequestLog
-from exfm.sharding.counting import statistics_of_log
-from exfm.sharding.request_log import LoggedRequests
+from exfm.serving.requests.call import Answer
 
 TWO_USERS = make_request(num_candidates=[2, 4])
 TENSORS = tensors_from_json(TWO_USERS)

@@ -16,8 +16,8 @@ import pytest
 from pods import Pod, Pods, resident_bytes, wait_for
 from serving_requests import ask_by_grpc, make_request, never, offline_scores, scores_of
 
-from exfm.serving.arrivals import IDLE_TICKS, TICK_S
-from exfm.serving.wire import INFER_METHOD
+from exfm.serving.oip.grpc.protobuf import INFER_METHOD
+from exfm.serving.requests.arrivals import IDLE_TICKS, TICK_S
 
 pytestmark = pytest.mark.slow
 

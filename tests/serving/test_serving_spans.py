@@ -14,10 +14,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from pods import Pods
 from serving_requests import grpc_inputs, make_request, scores_of
 
-from exfm.serving.local import LocalServing, serve_local
-from exfm.serving.processes import Start
-from exfm.serving.tracing.breakdown import Layer
-from exfm.serving.tracing.spans import ENDPOINTS, Spans
+from exfm.serving.local.processes import Start
+from exfm.serving.local.serving import LocalServing, serve_local
+from exfm.serving.profiler.breakdown import Layer
+from exfm.serving.profiler.spans import ENDPOINTS, Spans
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,8 @@ from tritonclient.utils import InferenceServerException
 
 from exfm.artifact.bundle import BundleManifest
 from exfm.errors import ConfigError
-from exfm.serving.processes import Start
-from exfm.serving.stream.frames import HEAD, PING_FRAME, greeting_frame
+from exfm.serving.local.processes import Start
+from exfm.serving.shard_protocol.frames import HEAD, PING_FRAME, greeting_frame
 from exfm.serving.tls import TlsFolder, read_tls
 
 NAMES = ("shard-0.exfm", "shard-1.exfm")

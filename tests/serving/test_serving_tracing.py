@@ -15,9 +15,9 @@ from serving_requests import grpc_inputs, make_request, scores_of
 
 from exfm.artifact.bundle import BundleManifest, seal_bundle
 from exfm.errors import RequestError
-from exfm.serving.local import LocalServing, serve_local
-from exfm.serving.processes import Start
-from exfm.serving.tracing.breakdown import Breakdown, Layer, Traced
+from exfm.serving.local.processes import Start
+from exfm.serving.local.serving import LocalServing, serve_local
+from exfm.serving.profiler.breakdown import Breakdown, Layer, Traced
 
 pytestmark = pytest.mark.slow
 

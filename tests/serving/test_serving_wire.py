@@ -12,16 +12,11 @@ from tritonclient.grpc import service_pb2
 
 from exfm.errors import ConfigError, DeadlineError, RequestError
 from exfm.features.oip import Tensor
-from exfm.serving.call import Deadline, deadline_of
 from exfm.serving.config import RankerConfig, ServerConfig
-from exfm.serving.rest_body import read_body
-from exfm.serving.wire import (
-    raw_form,
-    raw_numbers,
-    raw_view,
-    tensor_from_bytes,
-    with_raw_outputs,
-)
+from exfm.serving.oip.grpc.wire import with_raw_outputs
+from exfm.serving.oip.rest.body import read_body
+from exfm.serving.oip.tensors import raw_form, raw_numbers, raw_view, tensor_from_bytes
+from exfm.serving.requests.call import Deadline, deadline_of
 
 
 def raw_bytes(elements: list[bytes]) -> bytes:

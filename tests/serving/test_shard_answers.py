@@ -12,8 +12,8 @@ from exfm.errors import ServingError, VersionMismatchError
 from exfm.features.oip import tensors_from_json
 from exfm.features.request import encode_request
 from exfm.models.scoring import NetSums, Scorer, load_shard_tables
-from exfm.serving.ranker.link import NetBags
-from exfm.serving.ranker.local_link import LocalLink
+from exfm.serving.ranker.shards.link import NetBags
+from exfm.serving.ranker.shards.local_link import LocalLink
 
 Asked = tuple[LocalLink, NetBags, NetSums]
 

@@ -9,11 +9,12 @@ import numpy as np
 
 from exfm.errors import OverloadedError
 from exfm.models.lookup import LookupBags
-from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
-from exfm.serving.ranker.link import ShardCall, ShardId
-from exfm.serving.ranker.stream_link import StreamLink
-from exfm.serving.stream.frames import HEAD, Frame, Kind, error_frame, greeting_frame, read_ask
+from exfm.serving.ranker.shards.link import ShardCall
+from exfm.serving.ranker.shards.stream_link import StreamLink
+from exfm.serving.requests.call import Deadline
+from exfm.serving.shard_protocol.frames import HEAD, Frame, Kind, error_frame, greeting_frame, read_ask
+from exfm.serving.shard_protocol.shard_id import ShardId
 
 ALLOWED_S = 20.0
 """What it allows at first, and then half of that."""

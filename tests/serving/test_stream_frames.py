@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as arrays
 from exfm.errors import RequestError
 from exfm.models.lookup import LookupBags
 from exfm.schema import NETS, Net
-from exfm.serving.stream.connection import STAGING_BYTES, STEPS_BYTES, Connection, new_staging
-from exfm.serving.stream.frames import (
+from exfm.serving.shard_protocol.connection import STAGING_BYTES, STEPS_BYTES, Connection, new_staging
+from exfm.serving.shard_protocol.frames import (
     HEAD,
     PING_FRAME,
     Frame,

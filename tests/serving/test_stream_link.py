@@ -13,12 +13,13 @@ from dns_server import DnsServer
 
 from exfm.errors import ShardUnavailableError, VersionMismatchError
 from exfm.models.lookup import LookupBags
-from exfm.serving.call import Deadline
 from exfm.serving.config import RankerConfig
-from exfm.serving.ranker.link import NetBags, ShardId
-from exfm.serving.ranker.shards import ask_all
-from exfm.serving.ranker.stream_link import StreamLink
-from exfm.serving.stream.frames import HEAD, greeting_frame
+from exfm.serving.ranker.shards.fan_out import ask_all
+from exfm.serving.ranker.shards.link import NetBags
+from exfm.serving.ranker.shards.stream_link import StreamLink
+from exfm.serving.requests.call import Deadline
+from exfm.serving.shard_protocol.frames import HEAD, greeting_frame
+from exfm.serving.shard_protocol.shard_id import ShardId
 
 SHARD = ShardId("ab" * 32, 0, dims={"user": 4})
 NAME = "shard-0.exfm"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pods import Pod, Pods, receive, resident_bytes, wait_for
 
-from exfm.serving.processes import Start
-from exfm.serving.stream.frames import HEAD, PING_FRAME, Kind
+from exfm.serving.local.processes import Start
+from exfm.serving.shard_protocol.frames import HEAD, PING_FRAME, Kind
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,8 @@ from exfm.features.request import encode_request
 from exfm.models.lookup import LookupBags
 from exfm.models.scoring import Scorer
 from exfm.schema import Net
-from exfm.serving.processes import Start
-from exfm.serving.stream.frames import HEAD, Frame, Kind, ask_frame, read_answer, read_error
+from exfm.serving.local.processes import Start
+from exfm.serving.shard_protocol.frames import HEAD, Frame, Kind, ask_frame, read_answer, read_error
 
 pytestmark = pytest.mark.slow
 

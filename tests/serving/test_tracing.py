@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exfm.errors import RequestError, ServingError
-from exfm.serving.tracing.breakdown import Breakdown, Layer, ShardBreakdown, Spent
-from exfm.serving.tracing.spans import is_sampled, read_trace_note, trace_note
-from exfm.serving.tracing.stopwatch import Stopwatch, awaited, timed, wants_breakdown
+from exfm.serving.profiler.breakdown import Breakdown, Layer, ShardBreakdown, Spent
+from exfm.serving.profiler.profiler import Stopwatch, awaited, timed, wants_breakdown
+from exfm.serving.profiler.spans import is_sampled, read_trace_note, trace_note
 
 MS = 1_000_000
 

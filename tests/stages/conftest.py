@@ -5,6 +5,8 @@ from stream import Stream
 
 from exfm.artifact.bundle import find_bundle
 from exfm.artifact.storage import Ref, ref_to
+from exfm.bundling.config import BundleConfig
+from exfm.bundling.stage import make_bundle
 from exfm.das.join import join_examples
 from exfm.das.labels import make_labels
 from exfm.das.pseudo_labels import make_pseudo_labels
@@ -17,8 +19,6 @@ from exfm.foundation.config import FoundationConfig
 from exfm.foundation.stage import train_foundation
 from exfm.models.config import ModelConfig, NetworkConfig
 from exfm.schema import Schema
-from exfm.sharding.config import BundleConfig
-from exfm.sharding.stage import make_bundle
 from exfm.training.config import TrainingConfig
 
 SMALL_MODEL = ModelConfig(network=NetworkConfig(bottom_units=(4,), num_cross_layers=1, cross_rank=4, top_units=(8,)))

@@ -13,9 +13,9 @@ from stream import Stream
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.fallback_rows import FALLBACK_FILE, read_fallback_rows
 from exfm.artifact.storage import Ref
+from exfm.bundling.fallback import mean_row
 from exfm.errors import BundleError
 from exfm.planning.statistics import HotRows
-from exfm.sharding.fallback import mean_row
 
 pytestmark = pytest.mark.slow
 

@@ -11,6 +11,8 @@ from stream import Stream
 
 from exfm.artifact.bundle import find_bundle
 from exfm.artifact.storage import Ref, ref_to
+from exfm.bundling.config import BundleConfig
+from exfm.bundling.stage import make_bundle
 from exfm.distill.config import VerticalConfig
 from exfm.distill.stage import train_vertical
 from exfm.errors import PromotionError, StorageError
@@ -24,8 +26,6 @@ from exfm.registry.judging import figures, judge
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures, verdict
 from exfm.registry.recorded import MIN_POSITIVES, learned_until, learned_windows
-from exfm.sharding.config import BundleConfig
-from exfm.sharding.stage import make_bundle
 from exfm.training.manifest import PREDICTIONS, ModelManifest
 
 pytestmark = pytest.mark.slow

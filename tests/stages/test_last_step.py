@@ -8,13 +8,13 @@ import pytest
 
 from exfm.artifact.bundle import find_bundle
 from exfm.artifact.storage import Ref, ref_to
+from exfm.bundling.config import BundleConfig
+from exfm.bundling.stage import make_bundle
 from exfm.deploy import rollout
 from exfm.deploy.cluster import Cluster
 from exfm.errors import ConfigError, StageError
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures
-from exfm.sharding.config import BundleConfig
-from exfm.sharding.stage import make_bundle
 from exfm_components.deployment import Candidate, Result, deploy_models, readable_uri, require_deployed, to_markdown
 from exfm_components.deployment_config import DeploymentConfig
 from simulated_cluster import SimulatedCluster

@@ -11,10 +11,10 @@ from stream import Stream
 
 from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, find_bundle, seal_bundle
 from exfm.artifact.storage import Ref
+from exfm.bundling.config import BundleConfig
+from exfm.bundling.stage import make_bundle
 from exfm.errors import BundleError, ConfigError
 from exfm.planning.config import ShardingConfig
-from exfm.sharding.config import BundleConfig
-from exfm.sharding.stage import make_bundle
 from exfm_bench.precision import bench_precision, measured
 
 pytestmark = pytest.mark.slow

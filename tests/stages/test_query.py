@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 
 from exfm.artifact.manifest import Window
+from exfm.bundling.query import latest_query
 from exfm.errors import DataError
 from exfm.events.partitions import write_partition
 from exfm.features.oip import tensors_from_json
 from exfm.features.request import encode_request
 from exfm.schema import Schema
-from exfm.sharding.query import latest_query
 
 SCHEMA = Schema.parse(
     {

@@ -12,6 +12,9 @@ from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
 from exfm.artifact.manifest import write_json
 from exfm.artifact.plan import Assignment, Encoding, assign
 from exfm.artifact.storage import Ref, ref_to
+from exfm.bundling.config import BundleConfig
+from exfm.bundling.golden import write_golden
+from exfm.bundling.stage import SCORE_SHIFT, headline, make_bundle, statistics_of_model
 from exfm.distill.config import VerticalConfig
 from exfm.distill.stage import train_vertical
 from exfm.errors import BundleError, PlanError, StorageError
@@ -20,9 +23,6 @@ from exfm.planning.config import Demand, ShardingConfig
 from exfm.planning.cost_model.costs import DEFAULT_COSTS
 from exfm.planning.counted import Counted
 from exfm.planning.planner import make_plan
-from exfm.sharding.config import BundleConfig
-from exfm.sharding.golden import write_golden
-from exfm.sharding.stage import SCORE_SHIFT, headline, make_bundle, statistics_of_model
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ import httpx
 import numpy as np
 
 from exfm.errors import ServingError
-from exfm.serving.local import LocalServing
-from exfm.serving.requests import outputs_of
+from exfm.serving.local.serving import LocalServing
+from exfm.serving.oip.grpc.client import outputs_of
 from exfm_bench.cpu import CpuClock
 from exfm_bench.load import ANSWER_TIMEOUT_S, Floats, Outcome, Send, new_runner, send_in_turn, send_when_due, sender_of
 from exfm_bench.serving.blocks import Turn

@@ -9,8 +9,8 @@ import numpy as np
 
 from exfm.features.oip import Tensor
 from exfm.report.breakdown.layers import RANKER, Group, layer_times, middle_half
-from exfm.serving.tracing.asking import TracedRanker
-from exfm.serving.tracing.breakdown import Traced
+from exfm.serving.oip.grpc.client import TracedRanker
+from exfm.serving.profiler.breakdown import Traced
 from exfm_bench.workload import MODEL_NAME
 
 NUM_WARMUP = 3

@@ -18,8 +18,8 @@ from exfm.artifact.manifest import write_json
 from exfm.environment import COMPUTE_ENVIRONMENT, compute_environment
 from exfm.errors import ConfigError
 from exfm.features.oip import Tensor
-from exfm.serving.local import START_TIMEOUT_S, STOP_TIMEOUT_S
-from exfm.serving.processes import LOOPBACK, ServerProcess, claim_ports, start_command, stop_processes
+from exfm.serving.local.processes import LOOPBACK, ServerProcess, claim_ports, start_command, stop_processes
+from exfm.serving.local.serving import START_TIMEOUT_S, STOP_TIMEOUT_S
 from exfm_bench import peers
 from exfm_bench.load import Floats
 from exfm_bench.serving.servers import cores_of_servers, on_cores

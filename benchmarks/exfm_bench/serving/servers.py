@@ -12,7 +12,7 @@ from exfm.planning.cost_model.costs import DEFAULT_COSTS
 from exfm.planning.planner import make_plan
 from exfm.planning.statistics import Statistics
 from exfm.serving.config import RankerConfig, RankerDeadlinesConfig, ShardConfig
-from exfm.serving.local import LocalServing, serve_local
+from exfm.serving.local.serving import LocalServing, serve_local
 from exfm_bench.serving.config import Variant
 from exfm_bench.workload import GeneratedModel
 

@@ -36,7 +36,7 @@ def serve(
     from exfm.config import read_yaml
     from exfm.registry.bundles import open_bundle
     from exfm.serving.config import LocalConfig
-    from exfm.serving.local import serve_until_stopped
+    from exfm.serving.local.serving import serve_until_stopped
 
     config = LocalConfig.parse(read_yaml(settings) if settings else {}, source=str(settings))
     with open_bundle(bundle, root=root) as folder:

@@ -133,15 +133,15 @@ def simulate(
 ) -> None:
     """Predict latency, CPU time and utilisation of a plan's servers under a load."""
     from exfm.artifact.bundle import read_plan
+    from exfm.bundling.counting import statistics_of_log
+    from exfm.bundling.replay import simulate_log
+    from exfm.bundling.request_log import LoggedRequests
     from exfm.planning.cost_model.costs import CostModel
     from exfm.planning.counted import Counted
     from exfm.planning.perf_model.forecast import simulate_plan
     from exfm.planning.reporting.prediction import prediction_lines
     from exfm.planning.simulation.simulator import Load
     from exfm.planning.statistics import check_statistics
-    from exfm.sharding.counting import statistics_of_log
-    from exfm.sharding.replay import simulate_log
-    from exfm.sharding.request_log import LoggedRequests
 
     schema, priced = _read_schema(model), CostModel.read(costs)
     found = read_plan(plan or str(model)).check(schema)
@@ -177,10 +177,10 @@ def statistics(
     from rich.table import Table
 
     from exfm.artifact.storage import ref_to
+    from exfm.bundling.counting import statistics_of_log
+    from exfm.bundling.request_log import LoggedRequests
+    from exfm.bundling.stage import statistics_of_model
     from exfm.planning.statistics import HEADER, rows_of_text
-    from exfm.sharding.counting import statistics_of_log
-    from exfm.sharding.request_log import LoggedRequests
-    from exfm.sharding.stage import statistics_of_model
 
     if model:
         counted = statistics_of_log(LoggedRequests.find(Path(source), _read_schema(Path(model))))

@@ -7,7 +7,7 @@ from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
 from exfm.artifact.manifest import read_json
 from exfm.artifact.storage import Ref, reading
 from exfm.config import Config
-from exfm.serving.local import serve_local
+from exfm.serving.local.serving import serve_local
 
 
 class SmokeTest(Config):

@@ -19,8 +19,8 @@ from typing import Any
 import grpc
 import numpy as np
 
-from exfm.serving import oip_protobuf as pb
-from exfm.serving.wire import INFER_METHOD
+from exfm.serving.oip.grpc import protobuf as pb
+from exfm.serving.oip.grpc.protobuf import INFER_METHOD
 
 CONTENTS = {"INT64": "int64_contents", "INT32": "int_contents", "FP32": "fp32_contents", "BYTES": "bytes_contents"}
 TOLERANCE = 1e-3

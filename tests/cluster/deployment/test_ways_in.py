@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 from exfm.artifact.bundle import find_bundle
 from exfm.artifact.storage import ref_to
+from exfm.bundling.config import BundleConfig
+from exfm.bundling.stage import make_bundle
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures
-from exfm.sharding.config import BundleConfig
-from exfm.sharding.stage import make_bundle
 from exfm.training.manifest import ModelManifest
 from exfm_components import layout
 from exfm_components.run_config import read_run_config

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exfm.errors import ServingError
-from exfm.serving.tracing.breakdown import Breakdown, Layer, Traced
+from exfm.serving.profiler.breakdown import Breakdown, Layer, Traced
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,8 +13,8 @@ from exfm.features.oip import tensors_from_json
 from exfm.report.breakdown.layers import layer_times, middle_half
 from exfm.report.breakdown.picture import draw_layers
 from exfm.report.breakdown.table import layers_table
-from exfm.serving.local import serve_local
-from exfm.serving.tracing.asking import TracedRanker
+from exfm.serving.local.serving import serve_local
+from exfm.serving.oip.grpc.client import TracedRanker
 
 NUM_WARMUP = 50
 """Requests before those that count."""

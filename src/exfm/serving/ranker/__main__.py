@@ -4,10 +4,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from exfm.config import describe
 from exfm.errors import ConfigError
-from exfm.serving.command_line import add_setting, config_from, parse, server_parser, tls_from
 from exfm.serving.config import Address, RankerConfig
 from exfm.serving.ranker.model import RankerModel
-from exfm.serving.server import exit_with_message, run
+from exfm.serving.server.command_line import add_setting, config_from, parse, server_parser, tls_from
+from exfm.serving.server.process import exit_with_message, run
 
 
 def main() -> None:

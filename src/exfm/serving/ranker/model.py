@@ -25,20 +25,21 @@ from exfm.models.linear import has_bf16
 from exfm.models.local_tables import choose_local_tables
 from exfm.models.scoring import NetSums, Scorer
 from exfm.models.shard_tables import ShardTables
-from exfm.serving.bundle_part import load_verified, load_verified_locals, read_manifest, verify_files
-from exfm.serving.call import Answer, Call, Deadline
 from exfm.serving.config import RankerConfig, RequestLogConfig
-from exfm.serving.model import ServedModel
-from exfm.serving.ranker.breaker import GuardedShard
-from exfm.serving.ranker.link import ShardId, ShardLink
-from exfm.serving.ranker.local_link import LocalLink
+from exfm.serving.models.bundle_part import load_verified, load_verified_locals, read_manifest, verify_files
+from exfm.serving.models.served_model import ServedModel
+from exfm.serving.profiler.breakdown import Layer
+from exfm.serving.profiler.profiler import Stopwatch, timed
 from exfm.serving.ranker.readiness import ATTEMPT_S, Golden, check_scores, read_golden, until_reached
-from exfm.serving.ranker.shards import TURNS_TO_SEND, Shard, ask_all
-from exfm.serving.ranker.stream_link import StreamLink
-from exfm.serving.ranker.upkeep import keep_links
+from exfm.serving.ranker.shards.breaker import GuardedShard
+from exfm.serving.ranker.shards.fan_out import TURNS_TO_SEND, Shard, ask_all
+from exfm.serving.ranker.shards.link import ShardLink
+from exfm.serving.ranker.shards.local_link import LocalLink
+from exfm.serving.ranker.shards.stream_link import StreamLink
+from exfm.serving.ranker.shards.upkeep import keep_links
+from exfm.serving.requests.call import Answer, Call, Deadline
+from exfm.serving.shard_protocol.shard_id import ShardId
 from exfm.serving.tls import TlsFiles, TlsFolder
-from exfm.serving.tracing.breakdown import Layer
-from exfm.serving.tracing.stopwatch import Stopwatch, timed
 
 if TYPE_CHECKING:
     from exfm.serving.ranker.request_log import RequestLog

@@ -21,8 +21,8 @@ from exfm.errors import (
 )
 from exfm.features.oip import Tensor, tensors_from_json
 from exfm.models.config import Precision
-from exfm.serving.bundle_part import verify_files
-from exfm.serving.call import Numbers
+from exfm.serving.models.bundle_part import verify_files
+from exfm.serving.requests.call import Numbers
 
 logger = logging.getLogger(__name__)
 

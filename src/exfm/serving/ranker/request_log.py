@@ -33,7 +33,6 @@ from exfm.features.impressions import (
 from exfm.features.oip import Tensor
 from exfm.features.request import raw_request
 from exfm.schema import NUM_CANDIDATES
-from exfm.serving.call import Answer
 from exfm.serving.config import RequestLogConfig
 from exfm.serving.ranker.backlog import (
     Backlog,
@@ -43,6 +42,7 @@ from exfm.serving.ranker.backlog import (
     has_ended,
     starts_of_host,
 )
+from exfm.serving.requests.call import Answer
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
 """python -m exfm.serving.shard: serve one shard of a bundle."""
 
-from exfm.serving.command_line import add_setting, config_from, parse, server_parser, tls_from
 from exfm.serving.config import ShardConfig
-from exfm.serving.server import exit_with_message, run
+from exfm.serving.server.command_line import add_setting, config_from, parse, server_parser, tls_from
+from exfm.serving.server.process import exit_with_message, run
 from exfm.serving.shard.model import ShardModel
 
 

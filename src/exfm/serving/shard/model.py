@@ -24,11 +24,13 @@ from exfm.models.device import device_of
 from exfm.models.lookup import LookupBags, lookups_of
 from exfm.models.shard_tables import ShardTables
 from exfm.schema import NETS, Net
-from exfm.serving.bundle_part import load_verified, read_manifest
-from exfm.serving.call import Answer, Call
 from exfm.serving.config import ShardConfig
-from exfm.serving.model import Door, ServedModel
-from exfm.serving.shard.protocol import (
+from exfm.serving.models.bundle_part import load_verified, read_manifest
+from exfm.serving.models.served_model import Door, ServedModel
+from exfm.serving.profiler.breakdown import Layer
+from exfm.serving.profiler.profiler import Stopwatch, timed
+from exfm.serving.requests.call import Answer, Call
+from exfm.serving.shard.oip_lookups import (
     SUMS_TYPES,
     bags_of,
     checked_bags,
@@ -38,11 +40,9 @@ from exfm.serving.shard.protocol import (
     shard_model_name,
     sums_output,
 )
-from exfm.serving.stream.door import StreamDoor
-from exfm.serving.stream.frames import Ask, Sums
+from exfm.serving.shard_protocol.frames import Ask, Sums
+from exfm.serving.shard_protocol.server import StreamDoor
 from exfm.serving.tls import TlsFolder
-from exfm.serving.tracing.breakdown import Layer
-from exfm.serving.tracing.stopwatch import Stopwatch, timed
 
 MESSAGE_ROOM_BYTES = 1_024
 """Of an answer, for what is not sums: names, shapes, and where the time went."""

@@ -1,0 +1,1 @@
+"""Rankers and shards as processes on this machine."""

@@ -1,0 +1,234 @@
+"""A bundle served on this machine's loopback: its shards and its ranker, a process each."""
+
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from exfm.artifact.bundle import BundleManifest
+from exfm.artifact.manifest import write_json
+from exfm.errors import ServingError
+from exfm.serving.config import LocalConfig, RankerConfig, ServerConfig, ShardConfig
+from exfm.serving.local.processes import LOOPBACK, ServerProcess, Start, claim_ports, start_process, stop_processes
+from exfm.serving.oip.rest.client import ask
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 15.0
+"""For a server to end, beside what its settings give it."""
+
+PORT_OPTIONS = ("--http-port", "--grpc-port", "--stream-port")
+
+RANKER, SHARD, LOCAL = RankerConfig(), ShardConfig(), LocalConfig()
+
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class LocalServing:
+    """A bundle that is being served."""
+
+    model_name: str
+    bundle_id: str
+    rest_url: str
+    grpc_address: str
+    shard_addresses: tuple[str, ...]
+    """gRPC's, for a lookup by hand; none if the ranker holds all tables itself."""
+    lookup_addresses: tuple[str, ...]
+    """Where the ranker reaches the shards: their streams."""
+    shard_urls: tuple[str, ...]
+    """REST's, for health and metrics."""
+    servers: list[ServerProcess]
+    """The ranker, then the shards in order."""
+
+    def __str__(self) -> str:
+        """Return one line for whoever wants to ask it."""
+        return (
+            f"serving {self.model_name} (bundle {self.bundle_id[:12]}, {len(self.shard_addresses)} shards): "
+            f"REST {self.rest_url}/v2/models/{self.model_name}/infer, gRPC {self.grpc_address}"
+        )
+
+    def ask(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the ranker's answer to a request, both in the protocol's JSON form.
+
+        Raises: RequestError, ServingError.
+        """
+        return ask(self.rest_url, self.model_name, body)
+
+    def check(self) -> None:
+        """Return if all servers run.
+
+        Raises: ServingError, which says which one does not.
+        """
+        for server in self.servers:
+            server.check()
+
+
+@contextmanager
+def serve_local(
+    bundle: Path,
+    *,
+    http_port: int = 0,
+    grpc_port: int = 0,
+    ranker: RankerConfig = RANKER,
+    shard: ShardConfig = SHARD,
+    is_sharded: bool = True,
+    start: Start = start_process,
+) -> Iterator[LocalServing]:
+    """Yield a bundle's ranker and shards when all are ready, and stop them when the block ends.
+
+    The ports are the ranker's; 0 takes a free one. `ranker` and `shard` are the servers' settings, whose own host and
+    ports count for nothing. If it is not sharded, the ranker holds all tables, and there are no shards. Ready: each
+    server says so, the ranker once its shards gave the bundle's golden scores. The servers end with the thread that
+    calls this.
+
+    Raises: BundleError, ConfigError if a port is in use, ServingError if a server does not become ready.
+    """
+    settings = _Settings(ranker, shard, is_sharded=is_sharded, start=start)
+    with _serve(bundle, settings, http_port=http_port, grpc_port=grpc_port, stop=_StopFlag()) as serving:
+        yield serving
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How servers are started."""
+
+    ranker: RankerConfig
+    shard: ShardConfig
+    is_sharded: bool = True
+    start: Start = start_process
+
+
+@contextmanager
+def _serve(
+    bundle: Path, settings: _Settings, *, http_port: int, grpc_port: int, stop: "_StopFlag"
+) -> Iterator[LocalServing]:
+    manifest = BundleManifest.read(bundle)
+    num_shards = manifest.plan.num_shards if settings.is_sharded else 0
+    flat = claim_ports([http_port, grpc_port, *([0, 0, 0] * num_shards)])
+    shard_ports = [tuple(flat[at : at + 3]) for at in range(2, len(flat), 3)]
+    http_port, grpc_port = flat[:2]
+    serving = LocalServing(
+        model_name=manifest.name,
+        bundle_id=manifest.bundle_id,
+        rest_url=f"http://{LOOPBACK}:{http_port}",
+        grpc_address=f"{LOOPBACK}:{grpc_port}",
+        shard_urls=tuple(f"http://{LOOPBACK}:{ports[0]}" for ports in shard_ports),
+        shard_addresses=tuple(f"{LOOPBACK}:{ports[1]}" for ports in shard_ports),
+        lookup_addresses=tuple(f"{LOOPBACK}:{ports[2]}" for ports in shard_ports),
+        servers=[],
+    )
+    with tempfile.TemporaryDirectory(prefix="exfm-serve-") as scratch:
+        try:
+            commands = _commands(serving, bundle, settings, [(http_port, grpc_port), *shard_ports], Path(scratch))
+            for name, arguments in commands.items():
+                serving.servers.append(settings.start(name, arguments, log=Path(scratch) / f"{name}.log"))
+            _wait_until_ready(serving, stop=stop)
+            yield serving
+        finally:
+            # The ranker first: its requests under way need the shards.
+            stop_processes(serving.servers[:1], timeout_s=_stop_timeout_s(settings.ranker))
+            stop_processes(serving.servers[1:], timeout_s=_stop_timeout_s(settings.shard))
+
+
+def serve_until_stopped(
+    bundle: Path, *, http_port: int, grpc_port: int, announce: Callable[[str], None], config: LocalConfig = LOCAL
+) -> None:
+    """Serve a bundle until SIGTERM or SIGINT; `announce` is given one line when it is ready. For the main thread.
+
+    The ports are the ranker's; 0 takes a free one. All other settings are those of `config`.
+
+    A shard that ends is announced, and the ranker goes on to tell its callers.
+
+    Raises: as `serve_local`; ServingError if the ranker ends by itself.
+    """
+    stop = _StopFlag()
+    settings = _Settings(config.ranker, config.shard)
+    previous = {number: signal.signal(number, stop.set) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with _serve(bundle, settings, http_port=http_port, grpc_port=grpc_port, stop=stop) as serving:
+            announce(str(serving))
+            lost: set[str] = set()
+            while not stop.is_set:
+                serving.servers[0].check()
+                for shard in serving.servers[1:]:
+                    if shard.name not in lost and shard.process.poll() is not None:
+                        lost.add(shard.name)
+                        announce(
+                            f"{shard.name} has ended: requests fail (503, UNAVAILABLE), or are degraded where "
+                            "when_shard_fails says so, until this is started again"
+                        )
+                time.sleep(_POLL_S)
+    except _Stopped:
+        return
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class _StopFlag:
+    """Whether a signal asked us to stop.
+
+    Loops look at it: an exception raised by a signal's handler is lost if it lands in a destructor or a callback.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+
+    def set(self, number: int, frame: object) -> None:
+        """Ask to stop; the arguments are a signal handler's."""
+        self.is_set = True
+
+
+class _Stopped(Exception):  # noqa: N818  # no error: it ends a start that nobody wants any more
+    """The start was broken off by a signal."""
+
+
+def _commands(
+    serving: LocalServing, bundle: Path, settings: _Settings, ports: Sequence[Sequence[int]], scratch: Path
+) -> dict[str, list[str]]:
+    """Return each server's command line by its name, the ranker's first; `ports` are REST's, gRPC's and streams'."""
+    same = ["--bundle", str(bundle), "--bundle-id", serving.bundle_id, "--host", LOOPBACK]
+    options = [
+        [*same, *(part for pair in zip(PORT_OPTIONS, map(str, of_server), strict=False) for part in pair)]
+        for of_server in ports
+    ]
+    for kind, config in (("ranker", settings.ranker), ("shard", settings.shard)):
+        write_json(scratch / f"{kind}.json", config.to_dict())  # which is YAML
+    commands = {"the ranker": [
+        "exfm.serving.ranker", *options[0], "--settings", str(scratch / "ranker.json"),
+        "--shards", ",".join(serving.lookup_addresses),
+    ]}  # fmt: skip
+    for shard, of_shard in enumerate(options[1:]):
+        of_shard += ["--settings", str(scratch / "shard.json"), "--shard", str(shard)]
+        commands[f"shard {shard}"] = ["exfm.serving.shard", *of_shard]
+    return commands
+
+
+def _stop_timeout_s(config: ServerConfig) -> float:
+    return config.shutdown.lame_duck_s + config.shutdown.drain_s + STOP_TIMEOUT_S
+
+
+def _wait_until_ready(serving: LocalServing, *, stop: _StopFlag) -> None:
+    give_up_s = time.monotonic() + START_TIMEOUT_S
+    with httpx.Client(trust_env=False, timeout=1.0) as client:
+        for server, url in zip(serving.servers, (serving.rest_url, *serving.shard_urls), strict=True):
+            while not _is_ready(client, url):
+                if stop.is_set:
+                    raise _Stopped
+                serving.check()
+                if time.monotonic() > give_up_s:
+                    raise ServingError(f"{server.name} was not ready within {START_TIMEOUT_S:.0f} s")
+                time.sleep(_POLL_S)
+
+
+def _is_ready(client: httpx.Client, url: str) -> bool:
+    try:
+        return client.get(f"{url}/v2/health/ready").status_code == 200
+    except httpx.TransportError:  # it does not listen yet
+        return False

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol in both its forms, each with its codec, its server and its client."""

@@ -1,0 +1,1 @@
+"""The protocol's REST form: JSON bodies, and the binary extension."""

@@ -1,0 +1,289 @@
+"""The REST front door: the protocol's routes, with JSON and binary tensors."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import fastapi
+import uvicorn
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from exfm.errors import (
+    BodyTooLargeError,
+    ConfigError,
+    ExfmError,
+    OverloadedError,
+    StalledError,
+    UnfinishedError,
+)
+from exfm.serving.config import ServerConfig
+from exfm.serving.models.dataplane import UNANSWERED, ServedModels
+from exfm.serving.models.served_model import ServedModel
+from exfm.serving.oip.rest.body import JSON_LENGTH_HEADER, Query, answer_body, read_body
+from exfm.serving.oip.rest.compression import decompressed, encoding_of
+from exfm.serving.profiler.breakdown import Layer
+from exfm.serving.profiler.profiler import TRACE, Stopwatch, timed, wants_breakdown
+from exfm.serving.profiler.spans import spanned
+from exfm.serving.requests.arrivals import Arrivals
+from exfm.serving.requests.call import TIMEOUT, Call, deadline_of
+from exfm.serving.requests.status import failed_with, given_up
+
+RETRY_AFTER_S = "1"
+"""What a refused client is told; HTTP knows whole seconds only."""
+
+KEEP_ALIVE_S = 65
+"""Time for which an idle connection stays open: longer than the minute for which
+gateways hold on to it. uvicorn's own is 5 s, and a request that meets the end of a connection fails."""
+
+
+class Endpoints:
+    """The protocol's routes."""
+
+    def __init__(self, models: ServedModels, *, arrivals: Arrivals, config: ServerConfig, infers: bool) -> None:
+        self._models = models
+        self._arrivals = arrivals
+        self._config = config
+        self._infers = infers
+
+    async def alive(self) -> JSONResponse:
+        """Return that the server runs, as KServe's servers say it at /."""
+        return JSONResponse({"status": "alive"})
+
+    async def metrics(self, request: fastapi.Request) -> Response:
+        """Return the metrics in the form that the client takes."""
+        write, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(write(REGISTRY), headers={"content-type": content_type})
+
+    async def metadata(self) -> JSONResponse:
+        """Return the server's metadata."""
+        return JSONResponse(self._models.metadata())
+
+    async def models(self) -> JSONResponse:
+        """Return the models' names."""
+        return JSONResponse({"models": self._models.names()})
+
+    async def live(self) -> JSONResponse:
+        """Return that the server runs."""
+        return JSONResponse({"live": True})
+
+    async def ready(self) -> JSONResponse:
+        """Return whether all models are ready: 200 if so, else 503."""
+        ready = self._models.ready()
+        return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
+
+    async def model_metadata(self, model_name: str, model_version: str = "") -> JSONResponse:
+        """Return a model's metadata."""
+        model = self._models.find(model_name, version=model_version)
+        return JSONResponse(self._models.model_metadata(model))
+
+    async def model_ready(self, model_name: str, model_version: str = "") -> JSONResponse:
+        """Return whether a model is ready: 200 if so, else 503."""
+        model = self._models.find(model_name, version=model_version)
+        ready = self._models.model_ready(model)
+        return JSONResponse({"name": model_name, "ready": ready}, status_code=200 if ready else 503)
+
+    async def model_config(self) -> NoReturn:
+        """Refuse: this is no part of the protocol, but an extension of Triton's."""
+        raise NotImplementedError(UNANSWERED["ModelConfig"])
+
+    async def repository_index(self) -> NoReturn:
+        """Refuse: this is no part of the protocol, but an extension of Triton's."""
+        raise NotImplementedError(UNANSWERED["RepositoryIndex"])
+
+    async def answer(self, request: fastapi.Request, model_name: str, model_version: str = "") -> Response:
+        """Return a model's answer, in the form that the request asks for."""
+        if not self._infers:
+            raise HTTPException(403, "this server answers on its gRPC port only, to clients with a certificate (--tls)")
+        model = self._models.find(model_name, version=model_version)
+        encoding = encoding_of(", ".join(request.headers.getlist("content-encoding")))
+        model.admission.check()
+        body = await self._read(request)
+        came_s = time.monotonic()
+        with model.admission.taken():
+            await model.admission.begin()
+            response = await self._answer(body, encoding, request, model, model_version, came_s=came_s)
+        model.seconds.answered(came_s=came_s)
+        return response
+
+    async def _answer(
+        self,
+        body: bytes,
+        encoding: str,
+        request: fastapi.Request,
+        model: ServedModel,
+        model_version: str,
+        *,
+        came_s: float,
+    ) -> Response:
+        def read() -> Query:
+            return read_body(
+                decompressed(body, encoding=encoding, max_bytes=self._config.limits.max_message_bytes),
+                json_length=request.headers.get(JSON_LENGTH_HEADER),
+                max_ids=model.config.limits.max_ids,
+                to_inputs=model.to_inputs,
+            )
+
+        query = read()
+        deadline = deadline_of(
+            query.parameters.get(TIMEOUT), transport_s=None, default_ms=self._config.deadlines.default_ms, came_s=came_s
+        )
+        is_told = wants_breakdown(query.parameters.get(TRACE))
+        with spanned(model.spans, Stopwatch() if is_told else None, headers=request.headers.items) as stopwatch:
+            if stopwatch is not None:  # once more: only now it is known that its time is asked for
+                with stopwatch.measure(Layer.DESERIALIZE):
+                    query = read()
+            call = Call(
+                query.tensors,
+                deadline=deadline,
+                model_version=model_version,
+                outputs=tuple(query.binary_outputs),
+                stopwatch=stopwatch,
+            )
+            answer = await self._models.ask(model, call)
+            with timed(stopwatch, Layer.SERIALIZE):
+                content, num_json = answer_body(answer, query, model_name=model.name, model_version=model.bundle_id)
+        if stopwatch is not None and is_told:  # once more: it tells what its own writing took
+            answer = answer.telling(TRACE, stopwatch.read().to_json())
+            content, num_json = answer_body(answer, query, model_name=model.name, model_version=model.bundle_id)
+        if num_json is None:
+            return Response(content, media_type="application/json")
+        headers = {JSON_LENGTH_HEADER: str(num_json)}
+        return Response(content, media_type="application/octet-stream", headers=headers)
+
+    async def _read(self, request: fastapi.Request) -> bytes:
+        body = bytearray()
+        async with self._arrivals.arriving() as received:
+            async for chunk in request.stream():
+                body += chunk
+                limit = self._config.limits.max_message_bytes
+                if len(body) > limit:
+                    raise BodyTooLargeError(f"the body is larger than max_message_bytes, {limit} B: ask in parts")
+                received(len(chunk))
+        return bytes(body)
+
+
+class Leaving:
+    """Closes the connections of a server that leaves with its next answers, whatever these are.
+
+    Load balancers send it no new ones, but clients hold on to those that they have.
+    """
+
+    def __init__(self, app: ASGIApp, *, models: ServedModels) -> None:
+        self._app = app
+        self._models = models
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; the arguments are ASGI's."""
+
+        async def send_on(message: Message) -> None:
+            if self._models.is_leaving and message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, receive, send_on)
+
+
+def make_app(models: ServedModels, *, arrivals: Arrivals, config: ServerConfig, infers: bool) -> fastapi.FastAPI:
+    """Return the REST application; one that does not infer tells of health, metadata and metrics only."""
+    endpoints = Endpoints(models, arrivals=arrivals, config=config, infers=infers)
+    app = fastapi.FastAPI(title="exfm", docs_url=None, redoc_url=None, openapi_url=None)
+    routes: dict[str, Callable[..., Any]] = {
+        "/": endpoints.alive, "/metrics": endpoints.metrics, "/v2": endpoints.metadata, "/v2/models": endpoints.models,
+        "/v2/health/live": endpoints.live, "/v2/health/ready": endpoints.ready,
+        "/v2/models/{model_name}": endpoints.model_metadata, "/v2/models/{model_name}/ready": endpoints.model_ready,
+        "/v2/models/{model_name}/versions/{model_version}": endpoints.model_metadata,
+        "/v2/models/{model_name}/versions/{model_version}/ready": endpoints.model_ready,
+        "/v2/models/{model_name}/config": endpoints.model_config,
+        "/v2/models/{model_name}/versions/{model_version}/config": endpoints.model_config,
+    }  # fmt: skip
+    for path, endpoint in routes.items():
+        app.add_api_route(path, endpoint, methods=["GET"], response_model=None)
+    for path in ("/v2/models/{model_name}/infer", "/v2/models/{model_name}/versions/{model_version}/infer"):
+        app.add_api_route(path, endpoints.answer, methods=["POST"], response_model=None)
+    app.add_api_route("/v2/repository/index", endpoints.repository_index, methods=["POST"], response_model=None)
+    for kind in (ExfmError, NotImplementedError, Exception):
+        app.add_exception_handler(kind, _error_response)
+    app.add_exception_handler(HTTPException, _http_error_response)
+    app.add_exception_handler(ClientDisconnect, _no_response)
+    return app
+
+
+class RestServer(uvicorn.Server):
+    """The REST server."""
+
+    def __init__(self, models: ServedModels, *, arrivals: Arrivals, config: ServerConfig, infers: bool) -> None:
+        super().__init__(
+            uvicorn.Config(
+                Leaving(make_app(models, arrivals=arrivals, config=config, infers=infers), models=models),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=config.shutdown.drain_s,
+            )
+        )
+        self._address = (config.listen.host, config.listen.http_port)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> int:
+        """Start to serve, and return the port.
+
+        Raises: ConfigError if the address cannot be had.
+        """
+        host, port = self._address
+        try:
+            listener = socket.create_server(
+                self._address, family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"REST cannot listen on {host}:{port} ({error.strerror}); is another server there?"
+            ) from error
+        # asyncio leaves Nagle's algorithm on for a socket made like this: on a kept connection each answer, two writes,
+        # would wait for the client's delayed acknowledgement. Median over REST 48 ms with it (2 shared cores, 2026-11).
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._serving = asyncio.create_task(self.serve(sockets=[listener]))
+        bound_port: int = listener.getsockname()[1]
+        return bound_port
+
+    async def stop(self) -> None:
+        """Finish the requests under way, and stop."""
+        self.should_exit = True
+        if self._serving is not None:
+            await self._serving
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the server of both doors; uvicorn would stop this one alone."""
+        yield
+
+
+async def _error_response(request: fastapi.Request, error: Exception) -> Response:
+    headers = {}
+    if isinstance(error, OverloadedError):
+        headers["Retry-After"] = RETRY_AFTER_S
+    if isinstance(error, StalledError | UnfinishedError):  # or the connection would wait on for the rest
+        headers["Connection"] = "close"
+    status, message = failed_with(error)
+    return JSONResponse({"error": message}, status_code=status.http, headers=headers)
+
+
+async def _no_response(request: fastapi.Request, error: Exception) -> Response:
+    """Return what nobody reads: the client hung up before its body was here."""
+    given_up()
+    return Response(status_code=400)
+
+
+async def _http_error_response(request: fastapi.Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse(
+        {"error": f"{request.method} {request.url.path}: {error.detail}"}, status_code=error.status_code
+    )

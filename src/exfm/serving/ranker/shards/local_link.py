@@ -1,0 +1,38 @@
+"""A shard's tables in the ranker's own process: a model that is served unsharded."""
+
+import asyncio
+
+from exfm.models.scoring import NetSums, Scorer
+from exfm.models.shard_tables import ShardTables
+from exfm.serving.profiler.breakdown import Layer
+from exfm.serving.profiler.profiler import timed
+from exfm.serving.ranker.shards.link import ShardCall, ShardLink
+from exfm.serving.requests.call import Deadline
+from exfm.serving.shard_protocol.shard_id import ShardId
+from exfm.serving.tls import TlsFiles
+
+
+class LocalLink(ShardLink):
+    """One shard's tables, looked up where they are asked for."""
+
+    def __init__(self, tables: ShardTables, scorer: Scorer, *, shard: int, num_turns: int = 0) -> None:
+        """Look up after so many turns of the event loop, in which other shards are asked."""
+        super().__init__(ShardId.of(scorer, shard), "this server")
+        self._tables = tables
+        self._num_turns = num_turns
+
+    async def sums(self, call: ShardCall) -> NetSums:
+        """Return the sums of a call's bags; they wait for no server."""
+        for _ in range(self._num_turns):
+            await asyncio.sleep(0)
+        with timed(call.stopwatch, Layer.EMBEDDING):
+            return {net: self._tables.sums(net, of_net) for net, of_net in call.bags.items()}
+
+    async def check_ready(self, *, deadline: Deadline) -> None:
+        """Return: the tables were loaded."""
+
+    async def keep(self, tls: TlsFiles | None) -> None:
+        """Return: nothing can be lost."""
+
+    async def close(self) -> None:
+        """Return: the process holds the tables until it ends."""

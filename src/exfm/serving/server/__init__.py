@@ -1,0 +1,1 @@
+"""One server's process: its command line, its model's servers and its shutdown."""

@@ -1,0 +1,116 @@
+"""A lookup by hand: what a shard takes and gives in the Open Inference Protocol, one ModelInfer a request.
+
+Rankers ask the same by streams (exfm.serving.shard_protocol.frames).
+
+Request, for each net that the shard has lookups for (in the order of exfm.models.lookup.lookups_of):
+
+    <net>.keys     UINT64 [K]     keys of the first lookup's bags, row after row, then of the next lookup's
+    <net>.lengths  INT32 [L, B]   keys of each of the L lookups' bags, B rows of the net
+    <net>.lookups  INT32 [L]      only where some are left out: the places of these L among all lookups, rising
+
+Answer, for each net:
+
+    <net>.sums     FP32 or FP16 [B, E], the lookups' dims side by side
+
+Request and answer name the bundle as model version.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from exfm.artifact.answers import SumsType
+from exfm.artifact.rows import Keys
+from exfm.errors import RequestError
+from exfm.features.oip import Tensor
+from exfm.models.lookup import LookupBags
+from exfm.schema import Net
+
+SUMS_TYPES: dict[SumsType, str] = {"fp32": "FP32", "fp16": "FP16"}
+"""The datatypes that sums may have."""
+
+
+def shard_model_name(bundle: str, shard: int) -> str:
+    """Return the name of a shard's model."""
+    return f"{bundle}-shard-{shard}"
+
+
+def keys_input(net: Net) -> str:
+    """Return the name of the input with a net's keys."""
+    return f"{net}.keys"
+
+
+def lengths_input(net: Net) -> str:
+    """Return the name of the input with the lengths of a net's bags."""
+    return f"{net}.lengths"
+
+
+def lookups_input(net: Net) -> str:
+    """Return the name of the input with the places of the lookups that are asked for."""
+    return f"{net}.lookups"
+
+
+def sums_output(net: Net) -> str:
+    """Return the name of the output with a net's sums."""
+    return f"{net}.sums"
+
+
+def bags_of(tensors: Mapping[str, Tensor], net: Net, *, num_lookups: int) -> LookupBags:
+    """Return one net's bags out of a request's tensors, for a shard of so many lookups.
+
+    Raises: RequestError, which names the input, what was found and what was expected.
+    """
+    keys = _input(tensors, keys_input(net), datatype="UINT64", num_dimensions=1).values
+    lengths_LB = _input(tensors, lengths_input(net), datatype="INT32", num_dimensions=2).values
+    only = None
+    if lookups_input(net) in tensors:
+        only = _input(tensors, lookups_input(net), datatype="INT32", num_dimensions=1).values
+    return checked_bags(keys, lengths_LB, only, net=net, num_lookups=num_lookups)
+
+
+def checked_bags(
+    keys: Keys,
+    lengths_LB: npt.NDArray[np.int32],
+    only: npt.NDArray[np.int32] | None,
+    *,
+    net: Net,
+    num_lookups: int,
+) -> LookupBags:
+    """Return the bags of these keys and lengths, for a shard of so many lookups, or some of these; nothing is copied.
+
+    Raises: RequestError if there are other lookups than that, or the lengths are not those of the keys.
+    """
+    if only is not None and not _rise(only, below=num_lookups):
+        raise RequestError(
+            f"input {lookups_input(net)!r} is {only.tolist()!s:.80}, expected rising places among {num_lookups} lookups"
+        )
+    num_asked = num_lookups if only is None else len(only)
+    if len(lengths_LB) != num_asked:
+        raise RequestError(
+            f"input {lengths_input(net)!r} has lengths for {len(lengths_LB)} lookups; "
+            + (f"this shard has {num_lookups}" if only is None else f"{lookups_input(net)!r} has {num_asked}")
+        )
+    if lengths_LB.min(initial=0) < 0 or lengths_LB.sum() != len(keys):
+        raise RequestError(
+            f"input {lengths_input(net)!r} sums to {lengths_LB.sum()} (least {lengths_LB.min(initial=0)}), "
+            f"but {keys_input(net)!r} has {len(keys)} keys"
+        )
+    return LookupBags(keys=keys, lengths_LB=lengths_LB, only=None if only is None else tuple(only.tolist()))
+
+
+def _rise(places: npt.NDArray[np.int32], *, below: int) -> bool:
+    within = places.min(initial=0) >= 0 and places.max(initial=0) < below
+    return bool(within and (places[1:] > places[:-1]).all())
+
+
+def _input(tensors: Mapping[str, Tensor], name: str, *, datatype: str, num_dimensions: int) -> Tensor:
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise RequestError(f"input {name!r} is missing; there are {', '.join(tensors) or 'none'}")
+    if tensor.datatype != datatype or tensor.values.ndim != num_dimensions:
+        raise RequestError(
+            f"input {name!r} is {tensor.datatype} {list(tensor.values.shape)}, "
+            f"expected {datatype} of {num_dimensions} dimensions"
+        )
+    return tensor

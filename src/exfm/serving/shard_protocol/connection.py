@@ -1,0 +1,144 @@
+"""One end of a stream: cuts what comes into frames, and sends frames."""
+
+import asyncio
+import socket
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import cast
+
+import numpy as np
+
+from exfm.serving.shard_protocol.frames import HEAD, Frame
+
+STAGING_BYTES = 256 * 1024
+"""Read at once while a frame's size is not known; asyncio itself reads no more."""
+
+STEPS_BYTES = (32 * 1024, 128 * 1024)
+"""Room that a larger body gets first, then once that is full, and then all: one byte in a huge page takes 2 MiB."""
+
+JOINED_BYTES = 64 * 1024
+"""Parts of a frame below this go out in one piece: a copy is cheaper than another system call."""
+
+PEER_LOST_MS = 5_000
+"""Time without an acknowledgement after which the other end counts as lost, as over gRPC."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A stream of frames. Bodies are read where they stay: nothing is copied but a body's first bytes."""
+
+    def __init__(self, *, max_body_bytes: int, staging: memoryview) -> None:
+        """Take frames whose bodies have at most so many bytes; those of others are skipped.
+
+        What comes is read to `staging`, which other connections of this event loop may share.
+        """
+        self._max_body_bytes = max_body_bytes
+        self._staging = staging
+        self._rest = b""
+        self._head: tuple[int, int, int, int] | None = None
+        self._body = memoryview(b"")
+        self._size_bytes = self._filled = self._to_skip = 0
+
+    @abstractmethod
+    def take(self, frame: Frame) -> None:
+        """Take a frame that came whole."""
+
+    def refuse(self, frame: Frame, *, size_bytes: int) -> bool:
+        """Hear of a frame that is too large, without its body; return whether others are read on.
+
+        Breaks the connection, where a subclass knows nobody who waits for an answer.
+        """
+        self.transport.abort()
+        return False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport; the argument is asyncio's."""
+        self.transport = cast(asyncio.Transport, transport)
+        raw = transport.get_extra_info("socket")
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does not for a socket that we made
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 1), ("TCP_USER_TIMEOUT", PEER_LOST_MS)):
+            if hasattr(socket, option):  # Linux has them
+                raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+    def send(self, parts: Iterable[bytes | memoryview]) -> None:
+        """Send a frame that is given in parts."""
+        small: list[bytes | memoryview] = []
+        for part in parts:
+            if len(part) < JOINED_BYTES:
+                small.append(part)
+                continue
+            if small:
+                self.transport.write(b"".join(small))
+                small = []
+            self.transport.write(part)
+        if small:
+            self.transport.write(b"".join(small))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the next bytes go; the argument is asyncio's."""
+        if self._head is not None:
+            return self._body[self._filled :]
+        self._staging[: len(self._rest)] = self._rest
+        return self._staging[len(self._rest) :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take bytes that came; the argument is asyncio's."""
+        if self._head is not None:
+            self._filled += nbytes
+            self._go_on()
+            return
+        staged = len(self._rest) + nbytes
+        at = self._skipped(0, staged)
+        while self._head is None and staged - at >= HEAD.size:
+            kind, num_nets, shard, size_bytes, request = HEAD.unpack_from(self._staging, at)
+            at += HEAD.size
+            if size_bytes > self._max_body_bytes:
+                self._to_skip = size_bytes
+                at = self._skipped(at, staged)
+                refused = Frame(kind, num_nets, shard, request, body=memoryview(b""))
+                if self.refuse(refused, size_bytes=size_bytes):
+                    continue
+                return
+            self._head, self._size_bytes = (kind, num_nets, shard, request), size_bytes
+            self._filled = min(size_bytes, staged - at)
+            self._body = self._room()
+            self._body[: self._filled] = self._staging[at : at + self._filled]
+            at += self._filled
+            self._go_on()
+        self._rest = bytes(self._staging[at:staged])  # a part of a head
+
+    def _skipped(self, at: int, staged: int) -> int:
+        """Return where what came goes on after a body that nobody takes, all of it if that goes on, too."""
+        num_skipped = min(self._to_skip, staged - at)
+        self._to_skip -= num_skipped
+        return at + num_skipped
+
+    def _go_on(self) -> None:
+        """End the frame if its body is whole, or make room for more of it once its first bytes are there."""
+        if self._filled == self._size_bytes:
+            self._end_frame()
+        elif self._filled == len(self._body):
+            first, self._body = self._body, self._room()
+            self._body[: self._filled] = first
+
+    def _room(self) -> memoryview:
+        """Return room for what is there of a body, and for some more, unless that is all."""
+        step_bytes = next((step for step in STEPS_BYTES if step > self._filled), self._size_bytes)
+        return _room_of(min(self._size_bytes, step_bytes))
+
+    def _end_frame(self) -> None:
+        assert self._head is not None, "a frame has a head"
+        kind, num_nets, shard, request = self._head
+        frame = Frame(kind=kind, num_nets=num_nets, shard=shard, request=request, body=self._body)
+        self._head, self._body = None, memoryview(b"")
+        self.take(frame)
+
+
+def new_staging() -> memoryview:
+    """Return where connections of one event loop read to."""
+    return _room_of(STAGING_BYTES)
+
+
+def _room_of(size_bytes: int) -> memoryview:
+    """Return memory to be written to; the kernel backs no page that nothing was written to."""
+    return np.empty(size_bytes, dtype=np.uint8).data
