@@ -27,7 +27,7 @@ from exfm.planning.cost_model.costs import CallPrices, CostModel
 from exfm.planning.cost_model.work import KEY_BYTES, LENGTH_BYTES
 from exfm.schema import Schema
 from exfm.serving.shard.oip_lookups import checked_bags
-from exfm.serving.shard_protocol.frames import HEAD, Frame, answer_frame, ask_frame, read_answer, read_ask
+from exfm.serving.shard_protocol.frames import HEAD, Frame, answer_frame, read_answer, read_request, request_frame
 
 Floats = npt.NDArray[np.float64]
 
@@ -177,11 +177,11 @@ def _measure_request(
 def _encoded(tensors: dict[str, Tensor], schema: Schema, scorer: Scorer) -> tuple[NetBatches, bytes]:
     batches = encode_request(tensors, schema)
     (bags,) = scorer.bags_for(batches)
-    return batches, ask_frame(bags, request=1, shard=0, bundle_id=BUNDLE_ID, allowed_us=0)
+    return batches, request_frame(bags, request=1, shard=0, bundle_id=BUNDLE_ID, allowed_us=0)
 
 
 def _served(sent: bytes, scorer: Scorer, tables: ShardTables) -> bytes:
-    ask = read_ask(_received(sent))
+    ask = read_request(_received(sent))
     num_lookups = len(scorer.lookups(0, "item"))
     bags = checked_bags(ask.keys["item"], ask.lengths["item"], None, net="item", num_lookups=num_lookups)
     sums_BE = tables.sums("item", bags)

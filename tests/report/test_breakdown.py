@@ -10,7 +10,7 @@ from exfm.errors import ConfigError, ServingError
 from exfm.report.breakdown.layers import GROUPS, Group, LayerTimes, layer_times, middle_half
 from exfm.report.breakdown.picture import COLOURS, draw_layers
 from exfm.report.breakdown.table import layers_table
-from exfm.serving.profiler.breakdown import Breakdown, Layer, ShardBreakdown, Spent, Traced
+from exfm.serving.profiler.breakdown import Breakdown, Layer, LayerTime, ShardBreakdown, Traced
 
 MS = 1_000_000
 
@@ -20,12 +20,12 @@ def traced(client_ms: int, *, ranker_cpu_ms: int, shard_cpu_ms: int) -> Traced:
     shard = Breakdown(
         total_ns=3 * MS,
         process_cpu_ns=shard_cpu_ms * MS,
-        layers={Layer.EMBEDDING: Spent(wall_ns=2 * MS, cpu_ns=1 * MS)},
+        layers={Layer.EMBEDDING: LayerTime(wall_ns=2 * MS, cpu_ns=1 * MS)},
     )
     layers = {
-        Layer.ENCODE: Spent(wall_ns=2 * MS, cpu_ns=2 * MS),
-        Layer.WAIT: Spent(wall_ns=4 * MS, cpu_ns=0),
-        Layer.DENSE: Spent(wall_ns=1 * MS, cpu_ns=1 * MS),
+        Layer.ENCODE: LayerTime(wall_ns=2 * MS, cpu_ns=2 * MS),
+        Layer.WAIT: LayerTime(wall_ns=4 * MS, cpu_ns=0),
+        Layer.DENSE: LayerTime(wall_ns=1 * MS, cpu_ns=1 * MS),
     }
     ranker = Breakdown(
         total_ns=10 * MS,

@@ -52,7 +52,7 @@ def outcomes(*coming: Callable[[], Awaitable[str]]) -> list[str]:
 def test_a_body_of_which_nothing_more_comes_is_closed() -> None:
     began_s = time.monotonic()
     [how] = outcomes(lambda: come(make(), 30, 12))
-    assert how == f"the request has 42 B so far; nothing came for {IDLE_S:g} s; send it all"
+    assert how == f"the request has 42 B so far; no byte came for {IDLE_S:g} s; send all of it"
     assert IDLE_S * 0.9 < time.monotonic() - began_s < ARRIVAL_S
 
 
@@ -62,7 +62,7 @@ def test_a_body_that_comes_bit_by_bit_is_waited_for_but_not_for_ever() -> None:
     found = outcomes(
         lambda: come(make(), *slow, pause_s=TICK_S, ends=True), lambda: come(make(), *endless, pause_s=TICK_S)
     )
-    assert found == ["whole", f"the request did not come within {ARRIVAL_S:g} s; send it faster"]
+    assert found == ["whole", f"the request was not complete within {ARRIVAL_S:g} s; send it faster"]
 
 
 def test_one_too_many_closes_the_one_that_was_idle_for_longest() -> None:
@@ -103,7 +103,7 @@ def test_a_body_that_is_not_seen_counts_in_full_once_others_would_be_idle() -> N
         lambda: come(arrivals, ends=True, unseen_bytes=1_000),
     )
     assert found[0].startswith("unfinished requests hold 150 B; max_unfinished_bytes is 100")
-    assert found[1:] == [f"the request did not come within {ARRIVAL_S:g} s; send it faster"] * 2 + ["whole"]
+    assert found[1:] == [f"the request was not complete within {ARRIVAL_S:g} s; send it faster"] * 2 + ["whole"]
 
 
 def test_what_came_while_the_loop_was_held_is_read_before_a_body_is_idle() -> None:

@@ -22,13 +22,13 @@ from exfm.errors import (
 from exfm.models.lookup import LookupBags
 from exfm.serving.config import BreakerConfig
 from exfm.serving.ranker.shards.breaker import Breaker, GuardedShard, Pass
-from exfm.serving.ranker.shards.fan_out import TURNS_TO_SEND, ask_all
-from exfm.serving.ranker.shards.link import NetBags, NetSums, ShardCall, ShardLink
+from exfm.serving.ranker.shards.fan_out import TURNS_TO_SEND, lookup_all
+from exfm.serving.ranker.shards.link import NetBags, NetPooled, ShardCall, ShardLink
 from exfm.serving.requests.call import Deadline
 from exfm.serving.shard_protocol.shard_id import ShardId
 from exfm.serving.tls import TlsFiles
 
-SUMS: NetSums = {"user": torch.ones(1, 4)}
+SUMS: NetPooled = {"user": torch.ones(1, 4)}
 BAGS: NetBags = {"user": LookupBags(np.arange(3, dtype=np.uint64), np.full((1, 1), 3, dtype=np.int32))}
 
 
@@ -49,7 +49,7 @@ class ScriptedLink(ShardLink):
         self._answers = list(answers)
         self.num_asked = 0
 
-    async def sums(self, call: ShardCall) -> NetSums:
+    async def lookup(self, call: ShardCall) -> NetPooled:
         answer = self._answers[min(self.num_asked, len(self._answers) - 1)]
         self.num_asked += 1
         await asyncio.sleep(0)
@@ -147,17 +147,17 @@ def test_a_breaker_of_no_failures_never_opens() -> None:
 
 def ask_often(
     link: ScriptedLink, *, times: int, may_miss: bool, deadline: Deadline | None = None, patience_ms: int = 100
-) -> Sequence[NetSums | Exception | None]:
+) -> Sequence[NetPooled | Exception | None]:
     """Return what comes of asking a shard behind a breaker of 3 failures, one request after another."""
 
     config = BreakerConfig(failures=3, pause_ms=60_000, patience_ms=patience_ms)
 
-    async def ask() -> list[NetSums | Exception | None]:
+    async def ask() -> list[NetPooled | Exception | None]:
         shard = GuardedShard(link, config=config)
-        found: list[NetSums | Exception | None] = []
+        found: list[NetPooled | Exception | None] = []
         for _ in range(times):
             try:
-                sums, _ = await ask_all(
+                sums, _ = await lookup_all(
                     [shard], [BAGS], deadline=deadline or Deadline.after(1), meanwhile=lambda: None, may_miss=may_miss
                 )
                 found += sums
@@ -243,7 +243,7 @@ def test_another_bundle_is_counted_and_logged_once(caplog: pytest.LogCaptureFixt
     ask_often(ScriptedLink(VersionMismatchError("it serves another bundle")), times=4, may_miss=True)
     assert mismatched() == before + 4
     assert [record.getMessage() for record in caplog.records] == [
-        "shard 7 at nowhere:1 is another one: it serves another bundle"
+        "shard 7 at nowhere:1 does not serve this shard of this bundle: it serves another bundle"
     ]
 
 
@@ -277,15 +277,15 @@ def test_requests_are_on_their_way_before_this_server_computes() -> None:
     sent: list[int] = []
 
     class SendingLink(ScriptedLink):
-        async def sums(self, call: ShardCall) -> NetSums:
+        async def lookup(self, call: ShardCall) -> NetPooled:
             for _ in range(TURNS_TO_SEND - 1):
                 await asyncio.sleep(0)
             sent.append(self.shard.shard)
             return SUMS
 
-    async def ask() -> tuple[list[NetSums | None], list[int]]:
+    async def ask() -> tuple[list[NetPooled | None], list[int]]:
         shards = [GuardedShard(SendingLink(None), config=BreakerConfig()) for _ in range(4)]
-        return await ask_all(
+        return await lookup_all(
             shards, [BAGS] * 4, deadline=Deadline.after(1), meanwhile=lambda: list(sent), may_miss=False
         )
 
@@ -295,7 +295,7 @@ def test_requests_are_on_their_way_before_this_server_computes() -> None:
 class SilentLink(ScriptedLink):
     """A shard that hangs."""
 
-    async def sums(self, call: ShardCall) -> NetSums:
+    async def lookup(self, call: ShardCall) -> NetPooled:
         self.num_asked += 1
         await asyncio.sleep(60)
         raise AssertionError("it hangs")
@@ -317,7 +317,7 @@ def test_a_shard_is_to_blame_for_a_request_that_is_broken_off_at_its_deadline_al
         shard = GuardedShard(link, config=config)
         for _ in range(4):
             deadline = Deadline(at_s=time.monotonic() + left_s, allowed_ms=allowed_ms)
-            lookup = asyncio.create_task(shard.sums(ShardCall(BAGS, deadline)))
+            lookup = asyncio.create_task(shard.lookup(ShardCall(BAGS, deadline)))
             await asyncio.wait([lookup], timeout=0.05)
             lookup.cancel()
             await asyncio.wait([lookup])
@@ -327,16 +327,16 @@ def test_a_shard_is_to_blame_for_a_request_that_is_broken_off_at_its_deadline_al
 
 
 def test_a_probe_whose_request_is_broken_off_is_followed_by_another() -> None:
-    async def ask() -> NetSums:
+    async def ask() -> NetPooled:
         link = ScriptedLink(ShardUnavailableError("away"), None)
         shard = GuardedShard(link, config=BreakerConfig(failures=1, pause_ms=10))
         with pytest.raises(ShardUnavailableError):
-            await shard.sums(ShardCall(BAGS, Deadline.after(1)))
+            await shard.lookup(ShardCall(BAGS, Deadline.after(1)))
         await asyncio.sleep(0.02)
-        probe = asyncio.create_task(shard.sums(ShardCall(BAGS, Deadline.after(1))))
+        probe = asyncio.create_task(shard.lookup(ShardCall(BAGS, Deadline.after(1))))
         await asyncio.sleep(0)
         probe.cancel()
         await asyncio.wait([probe])
-        return await shard.sums(ShardCall(BAGS, Deadline.after(1)))
+        return await shard.lookup(ShardCall(BAGS, Deadline.after(1)))
 
     assert asyncio.run(ask()) == SUMS

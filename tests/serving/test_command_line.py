@@ -31,8 +31,8 @@ def test_options_take_the_place_of_the_files_settings_and_leave_the_others_of_th
     [
         ("{}", "--when-shard-fails=wait", r"ranker\.yaml and the command line: shards\.when_shard_fails: .*'wait'"),
         ("{}", "--grpc-port=many", r"ranker\.yaml and the command line: listen\.grpc_port: .*'many'"),
-        ("listen: 8080", "--host=0.0.0.0", r"listen: Input should be .*\(found 8080\)"),
-        ("- listen", "--host=0.0.0.0", r"\(top level\): Input should be"),
+        ("listen: 8080", "--host=0.0.0.0", r"listen: expected settings, each as `key: value` \(found 8080\)"),
+        ("- listen", "--host=0.0.0.0", r"\(top level\): expected settings, each as `key: value`"),
         ("host: 0.0.0.0", "--host=0.0.0.0", r"host is no longer a setting: set listen\.host"),
     ],
 )

@@ -81,7 +81,7 @@ def test_what_is_no_message_is_left_to_protobuf() -> None:
 
 
 def test_a_group_is_refused() -> None:
-    with pytest.raises(RequestError, match="a group of protobuf's, which the protocol has not"):
+    with pytest.raises(RequestError, match="a protobuf group, which the protocol does not use"):
         check_parts(b"\x0b\x0c" * MAX_UNCOUNTED_BYTES, pb.ModelInferRequest, max_ids=MAX_IDS)
 
 

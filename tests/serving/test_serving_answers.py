@@ -124,7 +124,7 @@ def test_the_bundle_id_is_a_version_that_may_be_asked_for(served: LocalServing, 
     assert ask_by_grpc(served.grpc_address, ONE_USER, model_version=served.bundle_id)
 
 
-def test_metadata_is_whole_on_both_doors(served: LocalServing) -> None:
+def test_metadata_is_whole_by_both_protocols(served: LocalServing) -> None:
     metadata = httpx.get(f"{served.rest_url}/v2/models/students").json()
     assert metadata["versions"] == [served.bundle_id]
     assert metadata["platform"] == "exfm"
@@ -141,7 +141,7 @@ def test_a_shards_metadata_names_all_that_rankers_may_send(served: LocalServing)
         assert {"name": f"item.{name}", "datatype": datatype, "shape": shape} in metadata["inputs"]
 
 
-def test_the_probes_answer_on_both_doors(served: LocalServing) -> None:
+def test_the_probes_answer_by_both_protocols(served: LocalServing) -> None:
     for path in ("health/live", "health/ready", "models/students/ready", "models"):
         assert httpx.get(f"{served.rest_url}/v2/{path}").status_code == 200
     for address in (served.grpc_address, *served.shard_addresses):

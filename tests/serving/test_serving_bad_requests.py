@@ -52,7 +52,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("body", "message"), BAD.values(), ids=BAD)
-def test_a_bad_request_is_told_what_is_wrong_on_both_doors(
+def test_a_bad_request_is_told_what_is_wrong_by_both_protocols(
     served: LocalServing, body: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RequestError, match=re.escape(message)):

@@ -171,7 +171,7 @@ def test_a_shard_of_another_bundle_is_refused_not_degraded(
         with pytest.raises(VersionMismatchError, match="shard 1 at"):
             servers.ranker.ask()
     assert servers.ranker.counted('exfm_ranker_mismatched_shards_total{shard="1"}') >= 10
-    assert sum("is another one: " in line for line in servers.ranker.lines()) == 1
+    assert sum("does not serve this shard of this bundle: " in line for line in servers.ranker.lines()) == 1
 
 
 def test_a_bundle_without_fallback_rows_cannot_be_served_degraded(

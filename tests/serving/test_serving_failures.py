@@ -202,7 +202,7 @@ def test_a_server_checks_its_own_part_of_a_bundle_only(damaged: Path) -> None:
 def test_a_port_in_use_is_one_clear_error(served: LocalServing, bundle: Path, start_server: Start) -> None:
     port = int(served.rest_url.rsplit(":", 1)[1])
     with (
-        pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 cannot be had"),
+        pytest.raises(ConfigError, match=f"cannot listen on port {port} of 127.0.0.1"),
         serve_local(bundle, http_port=port, start=start_server),
     ):
         pass

@@ -1,4 +1,4 @@
-"""How much one request may ask: over it clients hear so at every door, whichever server refuses."""
+"""Limits on one request: every protocol refuses it with the reason, whichever server refuses."""
 
 import json
 import zlib
@@ -163,7 +163,7 @@ def test_a_ranker_whose_scores_nobody_compared_yet_answers_none(bundle: Path, po
     ranker = pods.ranker(
         bundle, [shard.lookup_address, "127.0.0.1:1"], settings={"shards": {"when_shard_fails": "degrade"}}
     )
-    wait_for(lambda: any("not ready since" in line for line in ranker.lines()))
+    wait_for(lambda: any("not ready after" in line for line in ranker.lines()))
     with pytest.raises(ShardUnavailableError, match="students is not ready"):
         ranker.ask()
     with pytest.raises(InferenceServerException) as caught:

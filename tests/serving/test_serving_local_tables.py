@@ -15,13 +15,13 @@ from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.storage import MANIFEST
 from exfm.features.oip import tensors_from_json
 from exfm.features.request import encode_request
-from exfm.models.scoring import NetSums, Scorer
+from exfm.models.scoring import NetPooled, Scorer
 from exfm.serving.config import RankerConfig
 from exfm.serving.models.bundle_part import load_verified
 from exfm.serving.oip.rest.client import ask
 from exfm.serving.profiler.breakdown import Layer
-from exfm.serving.profiler.profiler import Stopwatch
-from exfm.serving.ranker.shards.fan_out import TURNS_TO_SEND, ask_all
+from exfm.serving.profiler.profiler import Profiler
+from exfm.serving.ranker.shards.fan_out import TURNS_TO_SEND, lookup_all
 from exfm.serving.ranker.shards.link import ShardCall
 from exfm.serving.ranker.shards.local_link import LocalLink
 from exfm.serving.requests.call import Deadline
@@ -72,10 +72,10 @@ def test_own_tables_are_looked_up_once_shards_were_asked_and_before_the_rest(bun
     scorer = Scorer.load(bundle, BundleManifest.read(bundle))
     tables = load_verified(bundle, scorer.manifest, shard=0)
     batches = encode_request(tensors_from_json(make_request()), scorer.manifest.feature_schema)
-    stopwatch, happened = Stopwatch(), list[tuple[str, int]]()
+    profiler, happened = Profiler(), list[tuple[str, int]]()
 
     class FarShard:
-        async def sums(self, call: ShardCall) -> NetSums:
+        async def lookup(self, call: ShardCall) -> NetPooled:
             for _ in range(TURNS_TO_SEND - 1):
                 await asyncio.sleep(0)
             happened.append(("asked", time.perf_counter_ns()))
@@ -83,17 +83,17 @@ def test_own_tables_are_looked_up_once_shards_were_asked_and_before_the_rest(bun
 
     async def ask_both() -> None:
         own = LocalLink(tables, scorer, shard=0, num_turns=TURNS_TO_SEND)
-        await ask_all(
+        await lookup_all(
             [FarShard(), own],
             [scorer.bags_for(batches)[0]] * 2,
             deadline=Deadline.after(1),
             meanwhile=lambda: happened.append(("the rest", time.perf_counter_ns())),
             may_miss=False,
-            stopwatch=stopwatch,
+            profiler=profiler,
         )
 
     asyncio.run(ask_both())
-    happened += [(one.name, one.began_ns) for one in stopwatch.intervals if one.name == Layer.EMBEDDING]
+    happened += [(one.name, one.began_ns) for one in profiler.intervals if one.name == Layer.EMBEDDING]
     assert [name for name, _ in sorted(happened, key=lambda one: one[1])] == ["asked", Layer.EMBEDDING, "the rest"]
 
 
@@ -146,7 +146,7 @@ def scores_without_users_of(bundle: Path, *, shard: int) -> Scores:
     manifest = BundleManifest.read(bundle)
     scorer = Scorer.load(bundle, manifest)
     batches = encode_request(tensors_from_json(make_request()), manifest.feature_schema)
-    sums: list[NetSums] = []
+    sums: list[NetPooled] = []
     for number, bags in enumerate(scorer.bags_for(batches)):
         tables = load_verified(bundle, manifest, shard=number)
         found = {net: tables.sums(net, of_net) for net, of_net in bags.items()}

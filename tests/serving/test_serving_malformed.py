@@ -22,7 +22,7 @@ from exfm.models.lookup import LookupBags
 from exfm.serving.local.processes import Start
 from exfm.serving.local.serving import LocalServing, serve_local
 from exfm.serving.oip.grpc.protobuf import INFER_METHOD
-from exfm.serving.shard_protocol.frames import HEAD, Frame, Kind, ask_frame, read_error
+from exfm.serving.shard_protocol.frames import HEAD, Frame, Kind, read_error, request_frame
 
 pytestmark = pytest.mark.slow
 
@@ -355,7 +355,7 @@ def test_malformed_bodies_are_refused(serving: LocalServing, bundle: Path) -> No
 
 def test_malformed_frames_are_refused(serving: LocalServing, bundle: Path) -> None:
     # Of a time in which each byte is 64, a long one is left whichever are changed.
-    good = ask_frame(
+    good = request_frame(
         {"user": USER_BAGS, "item": ITEM_BAGS},
         request=1,
         shard=0,

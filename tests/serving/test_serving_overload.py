@@ -80,20 +80,20 @@ async def by_grpc(ranker: Pod) -> AsyncIterator[Ask]:
         yield ask_once
 
 
-DOORS = {
+PROTOCOLS = {
     "REST": (by_rest, "429, again after 1 s"),
     "gRPC": (by_grpc, "StatusCode.RESOURCE_EXHAUSTED"),
 }
 
 
-@pytest.mark.parametrize(("door", "refusal"), DOORS.values(), ids=DOORS)
+@pytest.mark.parametrize(("connect", "refusal"), PROTOCOLS.values(), ids=PROTOCOLS)
 def test_of_far_too_many_requests_each_is_answered_rightly_or_refused_at_once(
-    bundle: Path, pods: Pods, door: Callable[[Pod], AbstractAsyncContextManager[Ask]], refusal: str
+    bundle: Path, pods: Pods, connect: Callable[[Pod], AbstractAsyncContextManager[Ask]], refusal: str
 ) -> None:
     ranker, _ = start(bundle, pods, **at_once(BOUND))
 
     async def ask_all_at_once() -> list[Scores | str]:
-        async with door(ranker) as ask_once, asyncio.timeout(60):
+        async with connect(ranker) as ask_once, asyncio.timeout(60):
             return await asyncio.gather(*(ask_once() for _ in range(NUM_AT_ONCE)))
 
     found = asyncio.run(ask_all_at_once())

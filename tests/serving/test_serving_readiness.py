@@ -70,7 +70,7 @@ def test_a_score_that_is_missing_or_nan_disagrees(scores: list[float]) -> None:
 def test_a_ranker_is_ready_once_its_shards_gave_the_golden_scores_and_stays_so(bundle: Path, pods: Pods) -> None:
     ports = free_ports(2)
     ranker = pods.ranker(bundle, [f"127.0.0.1:{port}" for port in ports])
-    wait_for(lambda: any(re.search(r"not ready since \d+ s: shard [01] at", line) for line in ranker.lines()))
+    wait_for(lambda: any(re.search(r"not ready after \d+ s: shard [01] at", line) for line in ranker.lines()))
     assert httpx.get(f"{ranker.rest_url}/v2/health/live").status_code == 200
     response = httpx.get(f"{ranker.rest_url}/v2/health/ready")
     assert (response.status_code, response.json()) == (503, {"ready": False})
@@ -94,9 +94,9 @@ def test_a_ranker_is_ready_once_its_shards_gave_the_golden_scores_and_stays_so(b
 @pytest.mark.slow
 def test_waiting_for_shards_is_logged_a_few_times_only(bundle: Path, pods: Pods) -> None:
     ranker = pods.ranker(bundle, NOBODY)
-    wait_for(lambda: any("not ready since" in line for line in ranker.lines()))
+    wait_for(lambda: any("not ready after" in line for line in ranker.lines()))
     time.sleep(3)
-    assert sum("not ready since" in line for line in ranker.lines()) == 1
+    assert sum("not ready after" in line for line in ranker.lines()) == 1
 
 
 @pytest.mark.slow
@@ -144,7 +144,7 @@ def test_a_bundle_without_golden_scores_is_ready_once_all_shards_answer(
     ports = free_ports(2)
     ranker = pods.ranker(plain, [f"127.0.0.1:{port}" for port in ports])
     pods.shard(plain, 0, port=ports[0]).wait_until_ready()
-    wait_for(lambda: any("not ready since" in line for line in ranker.lines()))
+    wait_for(lambda: any("not ready after" in line for line in ranker.lines()))
     assert not ranker.is_ready()
     pods.shard(plain, 1, port=ports[1])
     ranker.wait_until_ready()
@@ -210,7 +210,7 @@ def test_a_server_that_leaves_says_so_first_and_answers_until_it_stops(bundle: P
 @pytest.mark.slow
 def test_a_server_that_never_was_ready_stops_at_once(bundle: Path, pods: Pods) -> None:
     ranker = pods.ranker(bundle, NOBODY, settings={"shutdown": {"lame_duck_s": 600}})
-    for text in ("serving students", "not ready since"):
+    for text in ("serving students", "not ready after"):
         wait_for(lambda text=text: any(text in line for line in ranker.lines()))
     assert ranker.counted("exfm_ready") == 0
     ranker.server.process.send_signal(signal.SIGTERM)

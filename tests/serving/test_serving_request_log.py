@@ -198,7 +198,7 @@ def test_a_full_folder_pauses_the_log_until_files_are_taken(
     monkeypatch.setattr(request_log, "ROOM_BYTES", 32 * 2**20)  # the settings' least: any file is in the way
     log = start(file_s=1, max_mib=32)
     assert offer(log) != [None]
-    wait_for(lambda: "pauses; take some from" in caplog.text)
+    wait_for(lambda: "no room for another file; move files away from" in caplog.text)
     assert offer(log) == [None]
     assert count_of("unlogged", reason="paused") == before + 1
     files_of(tmp_path)[0].unlink()

@@ -112,7 +112,7 @@ def test_a_body_of_which_nothing_more_comes_is_closed_after_two_seconds(bundle: 
         answer = received(idle)
         assert IDLE_S - 0.1 < time.monotonic() - began_s < IDLE_S + 2
         assert answer.startswith(b"HTTP/1.1 504 ")
-        assert b"the request has 10 B so far; nothing came for 2 s; send it all" in answer
+        assert b"the request has 10 B so far; no byte came for 2 s; send all of it" in answer
         slow.sendall(b" ")
         assert slow.recv(1_000).startswith(b"HTTP/1.1 400 "), "it came, though it is no JSON"
     assert ranker.counted('exfm_failed_requests_total{code="DEADLINE_EXCEEDED"}') == 1
@@ -174,7 +174,7 @@ def test_a_message_that_does_not_come_at_all_is_waited_for_fifteen_seconds(bundl
             for one in late:
                 assert one.exception(timeout=30) is not None
                 assert one.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-                assert one.details() == "the request did not come within 15 s; send it faster"
+                assert one.details() == "the request was not complete within 15 s; send it faster"
             with pytest.raises(grpc.RpcError, match="the call ended without a message"):
                 channel.stream_unary(INFER_METHOD)(iter(()), timeout=10)
         finally:

@@ -68,13 +68,13 @@ def test_a_folder_without_a_file_is_one_clear_error(authority: Authority, tmp_pa
 def test_a_key_of_another_certificate_is_refused(authority: Authority, tmp_path: Path) -> None:
     folder, other = authority.issue(tmp_path / "tls", "a.exfm"), authority.issue(tmp_path / "other", "a.exfm")
     shutil.copy(other / "tls.key", folder)
-    with pytest.raises(ConfigError, match="are no certificate and its own key"):
+    with pytest.raises(ConfigError, match="are not a certificate and its key"):
         read_tls(folder)
 
 
 @pytest.mark.parametrize(
     ("file", "message"),
-    [("tls.crt", "are no certificate and its own key"), ("ca.crt", "holds no certificate in PEM form")],
+    [("tls.crt", "are not a certificate and its key"), ("ca.crt", "has no certificate in PEM form")],
 )
 def test_files_that_hold_no_certificate_are_refused(
     authority: Authority, tmp_path: Path, file: str, message: str
@@ -220,7 +220,7 @@ def test_neither_end_takes_a_certificate_of_another_authority_or_name(
         for folder, addresses in ((strange, cluster.addresses), (trusting, cluster.addresses), (good, mistaken))
     ]
     wait_for_line(rankers[0], "CERTIFICATE_VERIFY_FAILED")
-    wait_for_line(rankers[1], "not ready since 0 s: shard")
+    wait_for_line(rankers[1], "not ready after 0 s: shard")
     wait_for_line(rankers[2], "Hostname mismatch")
     time.sleep(2)  # for some more attempts
     assert not any(ranker.is_ready() for ranker in rankers)
@@ -247,11 +247,11 @@ def test_certificates_are_exchanged_without_a_restart_or_a_lost_request(
         for _, at, _ in everyone:  # all trust the new authority before anyone uses it
             swap(at, lambda new: (new / "ca.crt").write_bytes(both))
         for pod, _, _ in everyone:
-            wait_for_line(pod, "another certificate is in use")
+            wait_for_line(pod, "the new certificate is in use")
         for pod, at, name in everyone:
             num_before = len(pod.lines())
             swap(at, lambda new, name=name: (stranger.issue(new, name) / "ca.crt").write_bytes(both))
-            wait_for_line(pod, "another certificate is in use", num_before=num_before)
+            wait_for_line(pod, "the new certificate is in use", num_before=num_before)
         for _, at, _ in everyone:  # nobody trusts the old one any more
             swap(at, lambda new: (new / "ca.crt").write_bytes(stranger.ca.cert_pem.bytes()))
         time.sleep(5)

@@ -1,4 +1,4 @@
-"""Traced requests on real servers, by every door."""
+"""Traced requests on real servers, by every protocol."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ TRACED = BODY | {"parameters": {"trace": True}}
 OF_A_RANKER = {
     Layer.DESERIALIZE, Layer.ENCODE, Layer.ROUTE, Layer.BOTTOM, Layer.DENSE, Layer.WAIT, Layer.SERIALIZE,
 }  # fmt: skip
-OF_LINKS = {Layer.SERIALIZE_ASKS, Layer.DESERIALIZE_SUMS}
+OF_LINKS = {Layer.SERIALIZE_REQUESTS, Layer.DESERIALIZE_POOLED}
 OF_A_SHARD = {Layer.DESERIALIZE, Layer.EMBEDDING, Layer.SERIALIZE}
 
 

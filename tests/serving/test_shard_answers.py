@@ -11,11 +11,11 @@ from exfm.artifact.bundle import BundleManifest
 from exfm.errors import ServingError, VersionMismatchError
 from exfm.features.oip import tensors_from_json
 from exfm.features.request import encode_request
-from exfm.models.scoring import NetSums, Scorer, load_shard_tables
+from exfm.models.scoring import NetPooled, Scorer, load_shard_tables
 from exfm.serving.ranker.shards.link import NetBags
 from exfm.serving.ranker.shards.local_link import LocalLink
 
-Asked = tuple[LocalLink, NetBags, NetSums]
+Asked = tuple[LocalLink, NetBags, NetPooled]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_sums_of_another_shape_are_an_error_of_the_shard(asked: Asked, rows: int
 
 def test_an_answer_without_a_net_is_an_error_of_the_shard(asked: Asked) -> None:
     link, bags, _ = asked
-    with pytest.raises(ServingError, match=r"answered sums of shapes \{\}, expected"):
+    with pytest.raises(ServingError, match=r"answered pooled embeddings of shapes \{\}, expected"):
         link.check({}, bags, bundle_id=link.shard.bundle_id)
 
 

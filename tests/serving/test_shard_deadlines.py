@@ -13,7 +13,7 @@ from exfm.serving.config import RankerConfig
 from exfm.serving.ranker.shards.link import ShardCall
 from exfm.serving.ranker.shards.stream_link import StreamLink
 from exfm.serving.requests.call import Deadline
-from exfm.serving.shard_protocol.frames import HEAD, Frame, Kind, error_frame, greeting_frame, read_ask
+from exfm.serving.shard_protocol.frames import HEAD, Frame, Kind, error_frame, greeting_frame, read_request
 from exfm.serving.shard_protocol.shard_id import ShardId
 
 ALLOWED_S = 20.0
@@ -37,7 +37,7 @@ async def overloaded_shard(allowed_s: Allowed) -> AsyncIterator[str]:
             if kind == Kind.PING:
                 writer.write(greeting_frame(bundle_id=SHARD.bundle_id, shard=SHARD.shard))
                 continue
-            allowed_s.append(read_ask(frame).allowed_us * 1e-6)
+            allowed_s.append(read_request(frame).allowed_us * 1e-6)
             writer.write(error_frame(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], "busy", request=request))
         writer.close()
 
@@ -55,7 +55,7 @@ async def told_s() -> Allowed:
         deadline = Deadline.after(ALLOWED_S)
         for one in (deadline, deadline.share(0.5)):
             with suppress(OverloadedError):
-                await link.sums(ShardCall(bags=BAGS, deadline=one))
+                await link.lookup(ShardCall(bags=BAGS, deadline=one))
         await link.close()
     return allowed_s
 

@@ -20,11 +20,11 @@ from exfm.serving.shard_protocol.frames import (
     Frame,
     Kind,
     answer_frame,
-    ask_frame,
     error_frame,
     read_answer,
-    read_ask,
     read_error,
+    read_request,
+    request_frame,
     split_note,
     with_note,
 )
@@ -78,10 +78,10 @@ def bags_of(lengths_LB: np.ndarray) -> LookupBags:
 @given(lengths=st.dictionaries(st.sampled_from(NETS), LENGTHS, min_size=1), allowed_us=st.integers(0, 2**64 - 1))
 def test_a_shard_reads_the_bags_that_a_ranker_asks_for(lengths: dict[Net, np.ndarray], allowed_us: int) -> None:
     bags = {net: bags_of(of_net) for net, of_net in lengths.items()}
-    frame = frame_of(ask_frame(bags, request=7, shard=5, bundle_id=BUNDLE_ID, allowed_us=allowed_us))
-    ask = read_ask(frame)
+    frame = frame_of(request_frame(bags, request=7, shard=5, bundle_id=BUNDLE_ID, allowed_us=allowed_us))
+    ask = read_request(frame)
     assert (frame.kind, frame.request, ask.shard, ask.bundle_id, ask.allowed_us) == (
-        Kind.ASK,
+        Kind.REQUEST,
         7,
         5,
         BUNDLE_ID,
@@ -103,7 +103,7 @@ def test_a_shard_reads_which_lookups_a_ranker_asks_for(lengths: dict[Net, np.nda
         net: replace(bags_of(of_net), only=tuple(places[net]) if net in some else None)
         for net, of_net in lengths.items()
     }
-    ask = read_ask(frame_of(ask_frame(bags, request=1, shard=0, bundle_id=BUNDLE_ID, allowed_us=1)))
+    ask = read_request(frame_of(request_frame(bags, request=1, shard=0, bundle_id=BUNDLE_ID, allowed_us=1)))
     assert {net: of_net.tolist() for net, of_net in ask.lookups.items()} == {net: places[net] for net in some}
     for net, of_net in bags.items():
         np.testing.assert_array_equal(ask.keys[net], of_net.keys)
@@ -131,7 +131,7 @@ def test_a_ranker_reads_the_sums_that_a_shard_answers(
 def test_sums_of_an_unknown_precision_are_refused() -> None:
     content = bytearray(b"".join(answer_frame({"user": np.ones((1, 2), np.float16)}, request=1, bundle_id=BUNDLE_ID)))
     content[HEAD.size + 32 + 4] = 3  # the bytes of a number, after bundle id and net
-    with pytest.raises(RequestError, match=r"sums of 3 B a number, expected one of \[4, 2\]"):
+    with pytest.raises(RequestError, match=r"pooled embeddings have 3 B a number, expected one of \[4, 2\]"):
         read_answer(frame_of(bytes(content)))
 
 
@@ -150,7 +150,7 @@ def test_an_error_keeps_its_status_and_its_message() -> None:
 )
 def test_frames_come_whole_and_in_order_however_the_stream_is_cut(bodies: list[int], sizes: list[int]) -> None:
     expected = [(number, bytes([number]) * size) for number, size in enumerate(bodies)]
-    stream = b"".join(HEAD.pack(Kind.ASK, 0, 0, len(body), number) + body for number, body in expected)
+    stream = b"".join(HEAD.pack(Kind.REQUEST, 0, 0, len(body), number) + body for number, body in expected)
     listener = Listener()
     feed(listener, stream + PING_FRAME, sizes if len(stream) < 10_000 else [max(*sizes, 4096)])
     assert [(frame.request, bytes(frame.body)) for frame in listener.frames[:-1]] == expected
@@ -162,7 +162,7 @@ def test_connections_that_share_where_they_read_keep_their_frames_apart() -> Non
     listeners = [Listener(staging=staging) for _ in range(3)]
     streams = [
         b"".join(
-            HEAD.pack(Kind.ASK, 0, 0, 40, request) + bytes([request]) * 40 for request in (3 * index, 3 * index + 1)
+            HEAD.pack(Kind.REQUEST, 0, 0, 40, request) + bytes([request]) * 40 for request in (3 * index, 3 * index + 1)
         )
         for index in range(3)
     ]
@@ -187,7 +187,7 @@ def test_connections_that_share_where_they_read_keep_their_frames_apart() -> Non
 )
 def test_a_large_body_gets_room_as_it_comes(came: int, room: int) -> None:
     body = np.random.default_rng(0).bytes(4 * 2**20)
-    stream = HEAD.pack(Kind.ASK, 0, 0, len(body), 7) + body
+    stream = HEAD.pack(Kind.REQUEST, 0, 0, len(body), 7) + body
     listener = Listener()
     feed(listener, stream[: HEAD.size + came], [STAGING_BYTES])
     assert len(listener.get_buffer(-1)) == room - came
@@ -205,7 +205,9 @@ def test_a_large_body_gets_room_as_it_comes(came: int, room: int) -> None:
 def test_a_frame_over_the_limit_is_skipped_and_those_around_it_are_not(size_bytes: int, piece: int) -> None:
     listener = Listener(max_body_bytes=100)
     frames = [(1, 100), (2, size_bytes), (3, size_bytes), (4, 100)]
-    stream = b"".join(HEAD.pack(Kind.ASK, 0, 0, size, request) + bytes([request]) * size for request, size in frames)
+    stream = b"".join(
+        HEAD.pack(Kind.REQUEST, 0, 0, size, request) + bytes([request]) * size for request, size in frames
+    )
     feed(listener, stream, [piece])
     assert [(frame.request, bytes(frame.body)) for frame in listener.frames] == [(n, bytes([n]) * 100) for n in (1, 4)]
     assert listener.refused == [(2, size_bytes), (3, size_bytes)]
@@ -213,8 +215,8 @@ def test_a_frame_over_the_limit_is_skipped_and_those_around_it_are_not(size_byte
 
 @given(content=st.binary(max_size=200), num_nets=st.integers(0, 255))
 def test_bodies_that_contradict_themselves_are_refused_and_break_nothing(content: bytes, num_nets: int) -> None:
-    frame = Frame(kind=Kind.ASK, num_nets=num_nets, shard=0, request=1, body=memoryview(content))
-    for read in (read_ask, read_answer):
+    frame = Frame(kind=Kind.REQUEST, num_nets=num_nets, shard=0, request=1, body=memoryview(content))
+    for read in (read_request, read_answer):
         try:
             read(frame)
         except RequestError:
@@ -224,20 +226,20 @@ def test_bodies_that_contradict_themselves_are_refused_and_break_nothing(content
 
 @pytest.mark.parametrize("change", [-8, 8])
 def test_a_frame_of_another_size_than_its_arrays_is_refused(change: int) -> None:
-    whole = ask_frame(
+    whole = request_frame(
         {"user": bags_of(np.array([[1, 2], [0, 3]]))}, request=1, shard=0, bundle_id=BUNDLE_ID, allowed_us=1
     )
     body = whole[HEAD.size :]
     changed = body[:change] if change < 0 else body + bytes(change)
     with pytest.raises(RequestError, match="a frame of"):
-        read_ask(Frame(kind=Kind.ASK, num_nets=1, shard=0, request=1, body=memoryview(changed)))
+        read_request(Frame(kind=Kind.REQUEST, num_nets=1, shard=0, request=1, body=memoryview(changed)))
 
 
 @given(note=st.binary(max_size=300))
 def test_a_traced_frame_is_the_plain_one_with_a_note(note: bytes) -> None:
-    asks = [ask_frame({"user": bags_of(np.array([[1, 2]]))}, request=1, shard=4, bundle_id=BUNDLE_ID, allowed_us=1)]
+    asks = [request_frame({"user": bags_of(np.array([[1, 2]]))}, request=1, shard=4, bundle_id=BUNDLE_ID, allowed_us=1)]
     for parts, kind in (
-        (asks, Kind.TRACED_ASK),
+        (asks, Kind.TRACED_REQUEST),
         (answer_frame(SUMS, request=1, bundle_id=BUNDLE_ID), Kind.TRACED_ANSWER),
     ):
         traced = frame_of(b"".join(with_note(parts, note)))
@@ -247,7 +249,7 @@ def test_a_traced_frame_is_the_plain_one_with_a_note(note: bytes) -> None:
 
 @given(content=st.binary(max_size=100), num_nets=st.integers(0, 3))
 def test_a_note_longer_than_its_frame_is_refused(content: bytes, num_nets: int) -> None:
-    frame = Frame(kind=Kind.TRACED_ASK, num_nets=num_nets, shard=0, request=1, body=memoryview(content))
+    frame = Frame(kind=Kind.TRACED_REQUEST, num_nets=num_nets, shard=0, request=1, body=memoryview(content))
     try:
         plain, note = split_note(frame)
     except RequestError:

@@ -14,7 +14,7 @@ from dns_server import DnsServer
 from exfm.errors import ShardUnavailableError, VersionMismatchError
 from exfm.models.lookup import LookupBags
 from exfm.serving.config import RankerConfig
-from exfm.serving.ranker.shards.fan_out import ask_all
+from exfm.serving.ranker.shards.fan_out import lookup_all
 from exfm.serving.ranker.shards.link import NetBags
 from exfm.serving.ranker.shards.stream_link import StreamLink
 from exfm.serving.requests.call import Deadline
@@ -134,7 +134,7 @@ def test_a_lookup_has_left_the_ranker_before_it_computes_anything_else() -> None
         await link.check_ready(deadline=Deadline.after(10))
         bags: NetBags = {"user": LookupBags(np.zeros(1, dtype=np.uint64), np.ones((1, 1), dtype=np.int32))}
         try:
-            _, has_left = await ask_all(
+            _, has_left = await lookup_all(
                 [link],
                 [bags],
                 deadline=Deadline.after(1),

@@ -1,4 +1,4 @@
-"""What a shard's stream door bears from peers that are slow, silent or greedy."""
+"""What a shard's stream server bears from peers that are slow, silent or greedy."""
 
 import signal
 import socket
@@ -46,8 +46,8 @@ def wait_until_left(peer: socket.socket) -> None:
 SILENT = {
     "nothing": b"",
     "half a head": PING_FRAME[:7],
-    "a head without its body": HEAD.pack(Kind.ASK, 1, 0, 1_000, 1),
-    "half a body": HEAD.pack(Kind.ASK, 1, 0, 1_000, 1) + bytes(500),
+    "a head without its body": HEAD.pack(Kind.REQUEST, 1, 0, 1_000, 1),
+    "half a body": HEAD.pack(Kind.REQUEST, 1, 0, 1_000, 1) + bytes(500),
 }
 
 
@@ -68,7 +68,7 @@ def test_peers_that_fall_silent_are_left_and_one_that_pings_is_not(shard: Pod) -
 
 def test_a_request_over_the_limit_is_refused_and_the_next_is_read(shard: Pod) -> None:
     with shard.connect() as peer:
-        peer.sendall(HEAD.pack(Kind.ASK, 1, 0, 64 * MIB + 1, 7))
+        peer.sendall(HEAD.pack(Kind.REQUEST, 1, 0, 64 * MIB + 1, 7))
         kind, _, _, size, request = HEAD.unpack(receive(peer, HEAD.size))
         assert (kind, request) == (Kind.ERROR, 7)
         assert f"takes {64 * MIB + 1} B; max_message_bytes is {64 * MIB}" in receive(peer, size)[4:].decode()
@@ -85,7 +85,7 @@ def test_requests_of_a_peer_that_is_gone_are_broken_off_and_counted(shard: Pod) 
     try:
         with shard.connect() as peer:
             for number in range(100):
-                peer.sendall(HEAD.pack(Kind.ASK, 0, 0, 0, number))
+                peer.sendall(HEAD.pack(Kind.REQUEST, 0, 0, 0, number))
     finally:
         process.send_signal(signal.SIGCONT)
     wait_for(lambda: shard.counted(BROKEN_OFF) > 0)
@@ -108,7 +108,7 @@ def test_what_peers_only_announce_takes_no_memory(shard: Pod, sent: int) -> None
     with ExitStack() as stack:
         for _ in range(300):
             peer = stack.enter_context(shard.connect())
-            peer.sendall(HEAD.pack(Kind.ASK, 1, 0, 64 * MIB, 1) + bytes(sent))
+            peer.sendall(HEAD.pack(Kind.REQUEST, 1, 0, 64 * MIB, 1) + bytes(sent))
         with shard.connect() as another:
             ping(another)
         assert resident_bytes(shard.server.process.pid) - before < 60 * MIB  # of 19,200 announced

@@ -20,7 +20,7 @@ from exfm.models.lookup import LookupBags
 from exfm.models.scoring import Scorer
 from exfm.schema import Net
 from exfm.serving.local.processes import Start
-from exfm.serving.shard_protocol.frames import HEAD, Frame, Kind, ask_frame, read_answer, read_error
+from exfm.serving.shard_protocol.frames import HEAD, Frame, Kind, read_answer, read_error, request_frame
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,7 @@ def test_of_requests_of_a_connection_what_is_wrong_or_late_fails_alone(
     with shard.connect() as peer:
         peer.sendall(
             b"".join(
-                ask_frame(of_one, request=number, shard=0, bundle_id=manifest.bundle_id, allowed_us=allowed_us)
+                request_frame(of_one, request=number, shard=0, bundle_id=manifest.bundle_id, allowed_us=allowed_us)
                 for number, (of_one, allowed_us) in enumerate(asked)
             )
         )
@@ -81,7 +81,7 @@ def test_of_requests_of_a_connection_what_is_wrong_or_late_fails_alone(
     assert read_error(refused)[0] == grpc.StatusCode.INVALID_ARGUMENT.value[0]
     status, message = read_error(late)
     assert status == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
-    assert "passed while others were answered" in message
+    assert "passed while other requests were answered" in message
     assert (first.kind, bytes(first.body)) == (last.kind, bytes(last.body))
     bundle_id, sums = read_answer(first)
     assert bundle_id == manifest.bundle_id
@@ -94,7 +94,7 @@ def test_a_sequences_rows_come_one_by_one(
     item = LookupBags(np.array([2**52, 0, 2**52], dtype=np.uint64), lengths_LB=np.ones((1, 3), dtype=np.int32))
     bags: Bags = {"user": LookupBags.of_none(1), "item": item}  # of shard 0, item_id's rows 1, 0 and 1 of 2**12
     with shard.connect() as peer:
-        peer.sendall(ask_frame(bags, request=0, shard=0, bundle_id=manifest.bundle_id, allowed_us=10**7))
+        peer.sendall(request_frame(bags, request=0, shard=0, bundle_id=manifest.bundle_id, allowed_us=10**7))
         [frame] = frames_of(peer, 1)
     _, sums = read_answer(frame)
     np.testing.assert_allclose(sums["item"], tables["item"][[1, 0, 1]].numpy(), atol=1e-6)
@@ -103,7 +103,7 @@ def test_a_sequences_rows_come_one_by_one(
 def test_a_ranker_that_does_not_read_holds_up_only_itself_and_loses_nothing(
     shard: Pod, bags: Bags, manifest: BundleManifest
 ) -> None:
-    ask = ask_frame(bags, request=0, shard=0, bundle_id=manifest.bundle_id, allowed_us=10**8)
+    ask = request_frame(bags, request=0, shard=0, bundle_id=manifest.bundle_id, allowed_us=10**8)
     num_asked = 0
     with shard.connect() as deaf, shard.connect() as other:
         while True:
@@ -124,7 +124,7 @@ def test_a_ranker_that_does_not_read_holds_up_only_itself_and_loses_nothing(
 def test_rankers_that_hang_up_while_their_requests_wait_give_their_places_back(
     shard: Pod, bags: Bags, manifest: BundleManifest
 ) -> None:
-    ask = ask_frame(bags, request=0, shard=0, bundle_id=manifest.bundle_id, allowed_us=10**7)
+    ask = request_frame(bags, request=0, shard=0, bundle_id=manifest.bundle_id, allowed_us=10**7)
     for _ in range(2 * MAX_CONCURRENCY):
         with shard.connect() as peer:
             peer.sendall(3 * ask)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exfm.errors import RequestError, ServingError
-from exfm.serving.profiler.breakdown import Breakdown, Layer, ShardBreakdown, Spent
-from exfm.serving.profiler.profiler import Stopwatch, awaited, timed, wants_breakdown
+from exfm.serving.profiler.breakdown import Breakdown, Layer, LayerTime, ShardBreakdown
+from exfm.serving.profiler.profiler import Profiler, awaited, timed, wants_breakdown
 from exfm.serving.profiler.spans import is_sampled, read_trace_note, trace_note
 
 MS = 1_000_000
@@ -45,13 +45,13 @@ def test_a_trace_is_sampled_whose_flags_say_so() -> None:
 def test_layers_and_the_rest_are_the_whole_however_blocks_lie_in_each_other(
     outer: list[Layer], inner: list[Layer]
 ) -> None:
-    stopwatch = Stopwatch()
+    profiler = Profiler()
     for layer in outer:
-        with stopwatch.measure(layer):
+        with profiler.measure(layer):
             for other in inner:
-                with stopwatch.measure(other):
+                with profiler.measure(other):
                     pass
-    told = stopwatch.read()
+    told = profiler.read()
     assert set(told.layers) == set(outer) | (set(inner) if outer else set())
     assert sum(spent.wall_ns for spent in told.layers.values()) + told.rest_ns == told.total_ns
     assert told.rest_ns >= 0
@@ -60,58 +60,58 @@ def test_layers_and_the_rest_are_the_whole_however_blocks_lie_in_each_other(
 
 def test_a_layer_that_computes_takes_cpu_time_and_one_that_waits_none() -> None:
     async def request() -> Breakdown:
-        stopwatch = Stopwatch()
-        with stopwatch.measure(Layer.ENCODE):
+        profiler = Profiler()
+        with profiler.measure(Layer.ENCODE):
             compute(5)
-        with stopwatch.measure(Layer.WAIT):
+        with profiler.measure(Layer.WAIT):
             await asyncio.sleep(0.02)
-            with stopwatch.measure(Layer.DESERIALIZE_SUMS):
+            with profiler.measure(Layer.DESERIALIZE_POOLED):
                 compute(5)
-        return stopwatch.read()
+        return profiler.read()
 
     told = asyncio.run(request())
     assert told.layers[Layer.ENCODE].cpu_ns >= 5 * MS
     assert told.layers[Layer.WAIT].cpu_ns == 0
     assert told.layers[Layer.WAIT].wall_ns >= 20 * MS
-    assert told.layers[Layer.DESERIALIZE_SUMS].cpu_ns >= 5 * MS
+    assert told.layers[Layer.DESERIALIZE_POOLED].cpu_ns >= 5 * MS
     assert told.total_ns >= 30 * MS
 
 
 def test_a_layer_that_fails_is_timed_too() -> None:
-    stopwatch = Stopwatch()
+    profiler = Profiler()
 
     def fail() -> None:
-        with stopwatch.measure(Layer.ENCODE):
+        with profiler.measure(Layer.ENCODE):
             compute(1)
             raise RequestError("wrong")
 
     with pytest.raises(RequestError):
         fail()
-    assert stopwatch.read().layers[Layer.ENCODE].cpu_ns >= MS
+    assert profiler.read().layers[Layer.ENCODE].cpu_ns >= MS
 
 
 def test_a_frame_that_waited_was_in_the_queue() -> None:
     came_ns = time.perf_counter_ns() - 7 * MS
-    told = Stopwatch.since(came_ns).read()
+    told = Profiler.since(came_ns).read()
     assert told.layers[Layer.QUEUE].wall_ns >= 7 * MS
     assert told.layers[Layer.QUEUE].cpu_ns == 0
     assert told.layers[Layer.QUEUE].wall_ns + told.rest_ns == told.total_ns
 
 
 def test_what_a_shard_does_not_account_for_is_network() -> None:
-    request = Stopwatch()
+    request = Profiler()
     shard = request.of_shard(3)
     with awaited(shard):
         time.sleep(0.005)
-        told = Stopwatch().read().to_json()
-    shard.told(told)
+        told = Profiler().read().to_json()
+    shard.reported(told)
     of_shard = request.read().shards[3]
     assert of_shard.network_ns == of_shard.wall_ns - of_shard.server.total_ns
     assert of_shard.network_ns >= 5 * MS
 
 
 def test_what_is_told_comes_as_it_was() -> None:
-    server = Breakdown(total_ns=9, process_cpu_ns=5, layers={Layer.EMBEDDING: Spent(wall_ns=4, cpu_ns=3)})
+    server = Breakdown(total_ns=9, process_cpu_ns=5, layers={Layer.EMBEDDING: LayerTime(wall_ns=4, cpu_ns=3)})
     told = Breakdown(total_ns=20, process_cpu_ns=8, layers={}, shards={1: ShardBreakdown(wall_ns=12, server=server)})
     assert Breakdown.from_json(told.to_json()) == told
 
@@ -139,9 +139,9 @@ def test_a_request_that_is_not_traced_is_not_timed() -> None:
 
 
 def test_a_shard_that_tells_nothing_is_named() -> None:
-    request = Stopwatch()
-    request.of_shard(3).told("")
-    with pytest.raises(ServingError, match="shard 3 did not tell of its time"):
+    request = Profiler()
+    request.of_shard(3).reported("")
+    with pytest.raises(ServingError, match="shard 3 returned a malformed breakdown"):
         request.read()
 
 

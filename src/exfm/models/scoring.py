@@ -31,7 +31,7 @@ from exfm.models.pooling import mean_of
 from exfm.models.shard_tables import ShardTables
 from exfm.schema import NETS, Net
 
-NetSums = Mapping[Net, Tensor]
+NetPooled = Mapping[Net, Tensor]
 """A shard's sums of each net, [B, E] with columns in the order of its lookups, float32 or 16."""
 
 
@@ -166,7 +166,7 @@ class Scorer:
         """Return what the bottom tower makes of the dense features, [N, Y]: it needs no shard."""
         return self._dense.bottom(batches)
 
-    def scores(self, batches: NetBatches, sums: Sequence[NetSums], bottom_NY: Tensor) -> Scores:
+    def scores(self, batches: NetBatches, sums: Sequence[NetPooled], bottom_NY: Tensor) -> Scores:
         """Return the probability of each task for each item, given every shard's sums; shape [N, T].
 
         One that overflows is NaN. Raises: RequestError if that happens within a layer in int8.
@@ -174,14 +174,14 @@ class Scorer:
         return self._dense.scores(Unscored(self.pooled(batches, sums), bottom_NY, batches.num_candidates))
 
     @torch.inference_mode()
-    def pooled(self, batches: NetBatches, sums: Sequence[NetSums]) -> dict[Net, list[Tensor]]:
+    def pooled(self, batches: NetBatches, sums: Sequence[NetPooled]) -> dict[Net, list[Tensor]]:
         """Return each net's pooled embeddings, given every shard's sums: [B, E], columns in schema's order.
 
         They come in pieces of columns, float32 or 16, side by side: what lies so already is not copied.
         """
         return {net: self._columns(sums, net, batches.of(net)) for net in NETS}
 
-    def _columns(self, sums: Sequence[NetSums], net: Net, batch: Batch) -> list[Tensor]:
+    def _columns(self, sums: Sequence[NetPooled], net: Net, batch: Batch) -> list[Tensor]:
         """Return one net's pooled embeddings in pieces, one at least; the slices of one table add up."""
         schema = self.manifest.feature_schema
         if batch.num_rows == 0:  # shards that were asked for nothing gave nothing
@@ -270,7 +270,7 @@ class UnshardedScorer:
 
         Raises: BundleError if the bundle has no fallback rows, and a shard is to be missing.
         """
-        sums: list[NetSums] = [
+        sums: list[NetPooled] = [
             self._scorer.stand_in(bags, shard=shard)
             if shard in without
             else {net: tables.sums(net, of_net) for net, of_net in bags.items()}

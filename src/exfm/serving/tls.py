@@ -1,7 +1,7 @@
-"""Certificates of both ends of the line between rankers and shards, from files that may be replaced at any moment.
+"""Certificates for connections between rankers and shards, from files that may be replaced at any time.
 
-A folder is laid out like a Secret of type kubernetes.io/tls: tls.crt (the own certificate, then those between it and
-the authority), tls.key, ca.crt (the authorities that the other end's certificate must come from).
+A folder has the files of a Secret of type kubernetes.io/tls: tls.crt (the server's certificate and intermediate ones),
+tls.key, ca.crt (the authorities of the other end's certificate).
 """
 
 import logging
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 REFUSED = Counter(
     "exfm_tls_refused_reads",
-    "Reads of certificates that found them missing or not fitting; those of before stayed in use",
+    "Reads of certificates that were missing or did not match; the previous ones stayed in use",
 )
 
 CERTIFICATE, KEY, AUTHORITIES = "tls.crt", "tls.key", "ca.crt"
@@ -35,9 +35,9 @@ class TlsFiles:
 
 
 def read_tls(folder: Path) -> TlsFiles:
-    """Return the files in a folder, whose key was found to be the certificate's.
+    """Return the files in a folder, after a check that key and certificate match.
 
-    Raises: ConfigError, which names the file that is missing, unreadable, or does not fit.
+    Raises: ConfigError, which names the file that is missing, unreadable or does not match.
     """
     place = _place(folder)
     before = _read(place)
@@ -48,7 +48,7 @@ def read_tls(folder: Path) -> TlsFiles:
 
 
 class TlsFolder:
-    """A folder's files as they were last found whole, for a server that runs on while they are replaced."""
+    """A folder's files as last read completely, for a server that runs while they are replaced."""
 
     def __init__(self, folder: Path) -> None:
         """Read the files.
@@ -61,10 +61,9 @@ class TlsFolder:
         self._complaint = ""
 
     def files(self) -> TlsFiles:
-        """Return the files as they are now; those of before while they are being replaced, which is logged.
+        """Return the current files; the previous ones, with a log line, while the files are incomplete.
 
-        They are read if they were written since: each link of a ranker asks every other second, and reading and
-        checking keys takes a millisecond of the event loop.
+        Only changed files are read again: reading and checking takes time of the event loop.
         """
         written = _written(self._folder)
         if written and written == self._written:
@@ -74,17 +73,17 @@ class TlsFolder:
         except ConfigError as error:
             REFUSED.inc()
             if str(error) != self._complaint:
-                logger.warning("the certificate of before stays in use: %s", error)
+                logger.warning("the previous certificate stays in use: %s", error)
             self._complaint = str(error)
             return self._files
         if files != self._files:
-            logger.info("%s: another certificate is in use from now on", self._folder)
+            logger.info("%s: the new certificate is in use", self._folder)
         self._files, self._written, self._complaint = files, written, ""
         return files
 
 
 def _written(folder: Path) -> tuple[tuple[int, int], ...]:
-    """Return which files there are, and when they were written; nothing if one is missing."""
+    """Return the files' inodes and times of change; empty if a file is missing."""
     try:
         place = _place(folder)
         found = [(place / name).stat() for name in (CERTIFICATE, KEY, AUTHORITIES)]
@@ -94,9 +93,9 @@ def _written(folder: Path) -> tuple[tuple[int, int], ...]:
 
 
 def server_credentials(folder: TlsFolder) -> Any:
-    """Return gRPC's credentials of a server that asks clients for their certificate, and refuses those without.
+    """Return gRPC's credentials of a server that refuses clients without a certificate.
 
-    Each handshake takes the files as they are then.
+    Each handshake uses the current files.
     """
 
     def current() -> Any:
@@ -108,7 +107,7 @@ def server_credentials(folder: TlsFolder) -> Any:
 
 
 def _place(folder: Path) -> Path:
-    """Return where a folder's files are: Kubernetes replaces all three at once, by turning a link to what stays."""
+    """Return the real folder of the files: Kubernetes replaces all three at once by changing a link."""
     links = folder / "..data"
     return links.resolve() if links.is_symlink() else folder
 
@@ -135,9 +134,11 @@ def _check(place: Path) -> None:
         context.load_cert_chain(place / CERTIFICATE, place / KEY, password=no_password)
     except OSError as error:  # ssl.SSLError is one
         raise ConfigError(
-            f"{place}: {CERTIFICATE} and {KEY} are no certificate and its own key ({error.strerror}); write both anew"
+            f"{place}: {CERTIFICATE} and {KEY} are not a certificate and its key ({error.strerror}); write both again"
         ) from error
     try:
         context.load_verify_locations(place / AUTHORITIES)
     except OSError as error:
-        raise ConfigError(f"{place / AUTHORITIES}: holds no certificate in PEM form ({error.strerror})") from error
+        raise ConfigError(
+            f"{place / AUTHORITIES}: has no certificate in PEM form ({error.strerror}); write the authorities there"
+        ) from error

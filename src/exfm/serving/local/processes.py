@@ -1,4 +1,4 @@
-"""Server processes on this machine: started, watched and stopped, and gone when their parent is."""
+"""Starts, watches and stops server processes on this machine, which end with their parent."""
 
 import ctypes
 import os
@@ -20,23 +20,23 @@ from exfm.errors import ConfigError, ServingError
 LOOPBACK = "127.0.0.1"
 
 FREE_PORTS = range(10_000, 32_768)
-"""Where free ports are taken from: below those that Linux gives to clients' connections."""
+"""Range of free ports: below the ports that Linux uses for clients' connections."""
 
 _LOG_LINES_SHOWN = 8
 _POLL_S = 0.02
 _PR_SET_PDEATHSIG = 1
 _PORT_CLASSES = 16
-"""Processes that start servers at the same moment take ports of different classes, but for one in so many."""
+"""Processes that start servers at the same moment use ports of different classes, except one in this many."""
 
 
 class Process(Protocol):
-    """What a server's owner needs of subprocess.Popen."""
+    """The part of subprocess.Popen that owners of servers use."""
 
     pid: int
 
     @property
     def returncode(self) -> int | None:
-        """Return the exit code, as far as it is known."""
+        """Return the exit code, or None if it is not known yet."""
 
     def poll(self) -> int | None:
         """Return the exit code, or None while the process runs."""
@@ -64,12 +64,12 @@ class ServerProcess:
     name: str
     process: Process
     log: Path
-    """What it wrote to stdout and stderr."""
+    """File with the server's stdout and stderr."""
 
     def check(self) -> None:
-        """Return if it runs.
+        """Return if the server runs.
 
-        Raises: ServingError, with the last lines that it wrote.
+        Raises: ServingError, with the last lines of its log.
         """
         status = self.process.poll()
         if status is not None:
@@ -78,9 +78,9 @@ class ServerProcess:
             raise ServingError("\n  ".join([f"{self.name} {how}; its last lines:", *(lines or ["(none)"])]))
 
     def wait_until(self, is_ready: Callable[[], bool], *, timeout_s: float) -> None:
-        """Return once it is ready.
+        """Return once the server is ready.
 
-        Raises: ServingError if it ends before, or is not ready in time.
+        Raises: ServingError if it ends first, or is not ready in time.
         """
         give_up_s = time.monotonic() + timeout_s
         while not is_ready():
@@ -98,13 +98,13 @@ class Start(Protocol):
 
 
 def start_process(name: str, arguments: Sequence[str], *, log: Path) -> ServerProcess:
-    """Start `python -m` with these arguments; the process ends when the thread that calls this does."""
+    """Start `python -m` with these arguments; the process ends with the calling thread."""
     command = [sys.executable, "-m", *arguments]
     return start_command(name, command, environment={**os.environ, **compute_environment()}, log=log)
 
 
 def start_command(name: str, command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> ServerProcess:
-    """Start a command in this environment and no other; it ends when the thread that calls this does."""
+    """Start a command with exactly this environment; it ends with the calling thread."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -112,14 +112,14 @@ def start_command(name: str, command: Sequence[str], *, environment: Mapping[str
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
-            start_new_session=True,  # a terminal's Ctrl-C reaches the parent alone, which then stops its servers
+            start_new_session=True,  # a terminal's Ctrl-C reaches only the parent, which stops its servers
             preexec_fn=_end_with_parent(),
         )
     return ServerProcess(name=name, process=process, log=log)
 
 
 def stop_processes(servers: Sequence[ServerProcess], *, timeout_s: float) -> None:
-    """Stop servers by SIGTERM, all at once, and by SIGKILL those that still run when the time is up."""
+    """Stop all servers at once by SIGTERM, and those that run after `timeout_s` by SIGKILL."""
     for server in servers:
         if server.process.poll() is None:
             server.process.terminate()
@@ -133,7 +133,7 @@ def stop_processes(servers: Sequence[ServerProcess], *, timeout_s: float) -> Non
 
 
 def claim_ports(wanted: Sequence[int]) -> list[int]:
-    """Return these loopback ports, each 0 replaced by a free one; all are free at this moment.
+    """Return these loopback ports, with a free port for each 0; all are free now.
 
     Raises: ConfigError if a port is in use.
     """
@@ -142,9 +142,9 @@ def claim_ports(wanted: Sequence[int]) -> list[int]:
 
 
 def _bound(port: int) -> socket.socket:
-    """Return a socket on this loopback port; of 0 on a free one.
+    """Return a socket on this loopback port; 0: a free port.
 
-    Raises: ConfigError if there is none.
+    Raises: ConfigError if the port is in use, or no port is free.
     """
     candidates = [port]
     if port == 0:
@@ -155,22 +155,23 @@ def _bound(port: int) -> socket.socket:
             return socket.create_server((LOOPBACK, candidate))
         except OSError as error:
             problem = error
-    what = f"port {port}" if port else f"any of {len(candidates)} free ports"
-    raise ConfigError(f"{what} on {LOOPBACK} cannot be had ({problem.strerror}); give another port") from problem
+    what = f"port {port} of {LOOPBACK}" if port else f"any of {len(candidates)} ports of {LOOPBACK}"
+    remedy = "choose another port" if port else "stop other servers"
+    raise ConfigError(f"cannot listen on {what} ({problem.strerror}); {remedy}") from problem
 
 
 def _end_with_parent() -> Callable[[], None] | None:
-    """Return what makes a child of ours die with us, even when we are killed by SIGKILL.
+    """Return a function that makes a child process end with its parent, even if SIGKILL ends the parent.
 
-    Linux only; elsewhere servers outlive a parent that could not stop them.
+    Linux only: elsewhere servers outlive a parent that could not stop them.
     """
     if sys.platform != "linux":
         return None
-    libc, parent = ctypes.CDLL(None), os.getpid()  # loaded before the fork: the child must not take locks
+    libc, parent = ctypes.CDLL(None), os.getpid()  # loaded before the fork, because the child must not take locks
 
     def end_with_parent() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the call
+        if os.getppid() != parent:  # the parent ended before the call
             os._exit(1)
 
     return end_with_parent

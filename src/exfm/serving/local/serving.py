@@ -1,4 +1,4 @@
-"""A bundle served on this machine's loopback: its shards and its ranker, a process each."""
+"""A bundle served on this machine's loopback, with one process for the ranker and for each shard."""
 
 import signal
 import tempfile
@@ -20,7 +20,7 @@ from exfm.serving.oip.rest.client import ask
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
-"""For a server to end, beside what its settings give it."""
+"""Time for a server to end, in addition to its settings' own times."""
 
 PORT_OPTIONS = ("--http-port", "--grpc-port", "--stream-port")
 
@@ -31,23 +31,23 @@ _POLL_S = 0.02
 
 @dataclass(frozen=True)
 class LocalServing:
-    """A bundle that is being served."""
+    """A served bundle."""
 
     model_name: str
     bundle_id: str
     rest_url: str
     grpc_address: str
     shard_addresses: tuple[str, ...]
-    """gRPC's, for a lookup by hand; none if the ranker holds all tables itself."""
+    """gRPC addresses of the shards, for manual lookups; none if the ranker holds all tables."""
     lookup_addresses: tuple[str, ...]
-    """Where the ranker reaches the shards: their streams."""
+    """Stream addresses of the shards, for the ranker."""
     shard_urls: tuple[str, ...]
-    """REST's, for health and metrics."""
+    """REST URLs of the shards, for health and metrics."""
     servers: list[ServerProcess]
     """The ranker, then the shards in order."""
 
     def __str__(self) -> str:
-        """Return one line for whoever wants to ask it."""
+        """Return one line with the addresses."""
         return (
             f"serving {self.model_name} (bundle {self.bundle_id[:12]}, {len(self.shard_addresses)} shards): "
             f"REST {self.rest_url}/v2/models/{self.model_name}/infer, gRPC {self.grpc_address}"
@@ -82,10 +82,9 @@ def serve_local(
 ) -> Iterator[LocalServing]:
     """Yield a bundle's ranker and shards when all are ready, and stop them when the block ends.
 
-    The ports are the ranker's; 0 takes a free one. `ranker` and `shard` are the servers' settings, whose own host and
-    ports count for nothing. If it is not sharded, the ranker holds all tables, and there are no shards. Ready: each
-    server says so, the ranker once its shards gave the bundle's golden scores. The servers end with the thread that
-    calls this.
+    The ports are the ranker's; 0: a free one. `ranker` and `shard` are the servers' settings; their `listen` is not
+    used. Without `is_sharded`, the ranker holds all tables, and there are no shards. The ranker is ready once its
+    shards gave the bundle's golden scores. The servers end with the calling thread.
 
     Raises: BundleError, ConfigError if a port is in use, ServingError if a server does not become ready.
     """
@@ -96,7 +95,7 @@ def serve_local(
 
 @dataclass(frozen=True)
 class _Settings:
-    """How servers are started."""
+    """Settings of all servers, and how they are started."""
 
     ranker: RankerConfig
     shard: ShardConfig
@@ -131,7 +130,7 @@ def _serve(
             _wait_until_ready(serving, stop=stop)
             yield serving
         finally:
-            # The ranker first: its requests under way need the shards.
+            # The ranker stops first: its requests under way need the shards.
             stop_processes(serving.servers[:1], timeout_s=_stop_timeout_s(settings.ranker))
             stop_processes(serving.servers[1:], timeout_s=_stop_timeout_s(settings.shard))
 
@@ -139,11 +138,11 @@ def _serve(
 def serve_until_stopped(
     bundle: Path, *, http_port: int, grpc_port: int, announce: Callable[[str], None], config: LocalConfig = LOCAL
 ) -> None:
-    """Serve a bundle until SIGTERM or SIGINT; `announce` is given one line when it is ready. For the main thread.
+    """Serve a bundle until SIGTERM or SIGINT; `announce` gets one line when it is ready. For the main thread.
 
-    The ports are the ranker's; 0 takes a free one. All other settings are those of `config`.
+    The ports are the ranker's; 0: a free one. All other settings are those of `config`.
 
-    A shard that ends is announced, and the ranker goes on to tell its callers.
+    A shard that ends is announced; the ranker goes on without it.
 
     Raises: as `serve_local`; ServingError if the ranker ends by itself.
     """
@@ -172,21 +171,21 @@ def serve_until_stopped(
 
 
 class _StopFlag:
-    """Whether a signal asked us to stop.
+    """Whether a signal to stop came.
 
-    Loops look at it: an exception raised by a signal's handler is lost if it lands in a destructor or a callback.
+    Loops check it: an exception raised by a signal's handler is lost in a destructor or a callback.
     """
 
     def __init__(self) -> None:
         self.is_set = False
 
     def set(self, number: int, frame: object) -> None:
-        """Ask to stop; the arguments are a signal handler's."""
+        """Note the signal; the arguments are a signal handler's."""
         self.is_set = True
 
 
-class _Stopped(Exception):  # noqa: N818  # no error: it ends a start that nobody wants any more
-    """The start was broken off by a signal."""
+class _Stopped(Exception):  # noqa: N818  # not an error: it ends the start
+    """A signal came during the start."""
 
 
 def _commands(

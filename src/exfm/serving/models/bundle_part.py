@@ -1,4 +1,4 @@
-"""The part of a bundle that one server needs, verified: a shard never reads another shard's tables."""
+"""Loads and verifies the files of a bundle that one server needs: a shard never reads another shard's tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +16,15 @@ from exfm.models.shard_tables import ShardTables
 
 
 def read_manifest(folder: Path, *, bundle_id: str = "") -> BundleManifest:
-    """Return a bundle's manifest, whose own digest was checked; an empty `bundle_id` takes any bundle.
+    """Return a bundle's manifest after a check of its digest; an empty `bundle_id` accepts any bundle.
 
-    Raises: BundleError if it is damaged, or is another bundle's.
+    Raises: BundleError if the manifest is damaged, or belongs to another bundle.
     """
     manifest = BundleManifest.read(folder, verify=False)
     if bundle_id not in {"", manifest.bundle_id}:
         raise BundleError(
-            f"{folder} holds bundle {manifest.bundle_id}, expected {bundle_id}: the folder was written over, or is not "
-            "the one meant; put that bundle into a folder of its own, or ask for the one that is here"
+            f"{folder} holds bundle {manifest.bundle_id}, expected {bundle_id}: the folder was overwritten, or is not "
+            "the right one; put that bundle into its own folder, or serve the one that is here"
         )
     return manifest
 
@@ -32,7 +32,7 @@ def read_manifest(folder: Path, *, bundle_id: str = "") -> BundleManifest:
 def load_verified(
     folder: Path, manifest: BundleManifest, *, shard: int, sums: SumsType = "fp32", device: torch.device = CPU
 ) -> ShardTables:
-    """Return one shard's tables, whose files were verified; no other shard's are read.
+    """Return one shard's tables, from verified files; files of other shards are not read.
 
     Raises: BundleError.
     """
@@ -42,7 +42,7 @@ def load_verified(
 
 
 def load_verified_locals(folder: Path, scorer: Scorer) -> ShardTables:
-    """Return the tables for which a ranker asks no shard; all files of shards that hold some are verified.
+    """Return the tables that a ranker holds itself, from verified files of all shards with parts of them.
 
     Raises: ConfigError if the folder is only a ranker's part of a bundle; BundleError.
     """
@@ -59,7 +59,7 @@ def load_verified_locals(folder: Path, scorer: Scorer) -> ShardTables:
 
 
 def verify_files(folder: Path, manifest: BundleManifest, files: Sequence[str]) -> None:
-    """Return if these files of a bundle are what its manifest says.
+    """Return if these files of a bundle have the digests in its manifest.
 
     Raises: BundleError, which names what is missing or damaged.
     """

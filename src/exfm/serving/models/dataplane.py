@@ -17,19 +17,19 @@ UNANSWERED = {
     "ModelConfig": "there is no model config here; GET /v2/models/NAME, or ModelMetadata, names inputs and outputs",
     "RepositoryIndex": "there is no model repository here; GET /v2/models names this server's models",
 }
-"""Why Triton's extensions of the protocol are not answered, by gRPC's name of the method."""
+"""Why Triton's extensions of the protocol are refused, by the gRPC method's name."""
 
-READY = Gauge("exfm_ready", "1 while the server says that it is ready, else 0")
+READY = Gauge("exfm_ready", "1 while the server is ready, else 0")
 
 
 class ServedModels:
-    """What both front doors ask."""
+    """A server's models, for all protocols."""
 
-    is_leaving = False
-    """Whether the server is about to stop: it answers, but says that it is not ready."""
+    is_stopping = False
+    """Whether the server is about to stop: it still answers, but is not ready."""
 
     def __init__(self, models: Sequence[ServedModel]) -> None:
-        """Serve these, and have the metrics tell whether all are ready."""
+        """Serve these models, and set the metric of readiness."""
         self._models = {model.name: model for model in models}
         READY.set_function(self.ready)
 
@@ -38,9 +38,9 @@ class ServedModels:
         return list(self._models)
 
     def find(self, name: str, *, version: str = "") -> ServedModel:
-        """Return the model of a name.
+        """Return the model with this name.
 
-        Raises: UnknownModelError; VersionMismatchError if it is not served in that version.
+        Raises: UnknownModelError; VersionMismatchError if another version is served.
         """
         model = self._models.get(name)
         if model is None:
@@ -49,13 +49,13 @@ class ServedModels:
         return model
 
     async def ask(self, model: ServedModel, call: Call) -> Answer:
-        """Return a model's answer, with the outputs that the call wants.
+        """Return a model's answer, with the requested outputs.
 
-        Raises: NotReadyError; RequestError if the call wants an output that the model has not; DeadlineError if nobody
-        waits for it any more; what the model's predict raises.
+        Raises: NotReadyError; RequestError if the model lacks a requested output; DeadlineError if the deadline has
+        passed; what the model's predict raises.
         """
-        if not model.ready:  # who asks it past its Service
-            raise NotReadyError(f"{model.name} is not ready; ask it when it is")
+        if not model.ready:  # a client that does not connect through the Service
+            raise NotReadyError(f"{model.name} is not ready; try again when it is")
         call.deadline.check("the request waited for others")
         if call.outputs:
             chosen_outputs(call.outputs, [output["name"] for output in model.get_output_types()])
@@ -68,12 +68,12 @@ class ServedModels:
         return {"name": PLATFORM, "version": version("exfm"), "extensions": ["binary_tensor_data"]}
 
     def ready(self) -> bool:
-        """Return whether all models are ready, and stay so."""
+        """Return whether all models are ready and the server is not stopping."""
         return all(map(self.model_ready, self._models.values()))
 
     def model_ready(self, model: ServedModel) -> bool:
-        """Return whether a model is ready, and stays so."""
-        return not self.is_leaving and model.ready
+        """Return whether a model is ready and the server is not stopping."""
+        return not self.is_stopping and model.ready
 
     def model_metadata(self, model: ServedModel) -> dict[str, Any]:
         """Return a model's metadata."""

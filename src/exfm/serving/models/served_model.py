@@ -1,8 +1,7 @@
-"""What the servers serve: a model of one bundle, with limits on a request, and a limit on requests.
+"""A model of one bundle, with limits on the size and the number of requests.
 
-Models compute in the event loop, not in a thread: encoding and scoring 64 candidates take 0.6 ms, but handing them to a
-thread and back raised the median request from 3.5 to 7 ms and its CPU time from 2.4 to 8 ms (two CPU cores, 2026-11),
-because the threads wait for each other's GIL. The limits on a request bound how long the loop is held.
+Models compute in the event loop, not in a thread: threads would wait for each other's GIL, which doubled the median
+latency. The limits on a request's size bound how long the loop is busy.
 """
 
 from abc import ABC, abstractmethod
@@ -17,27 +16,27 @@ from exfm.serving.requests.call import Answer, Call, check_num_values
 from exfm.serving.requests.latency import RequestSeconds
 
 
-class Door(Protocol):
-    """What takes requests in a protocol of its own."""
+class ProtocolServer(Protocol):
+    """Serves a model by another protocol than REST and gRPC."""
 
     async def start(self) -> int:
         """Start to serve, and return the port.
 
-        Raises: ConfigError if the address cannot be had.
+        Raises: ConfigError if the address is not free.
         """
 
     async def keep(self) -> None:
-        """Do what is to be done beside the requests, until cancelled."""
+        """Do maintenance beside the requests, until cancelled."""
 
     async def stop(self) -> None:
-        """Take no more requests, and let those under way end."""
+        """Take no new request, and let those under way end."""
 
 
 class ServedModel(ABC):
-    """A model of one bundle. `predict` takes a Call and gives an Answer, whichever door the request came by."""
+    """A model of one bundle. `predict` takes a Call and returns an Answer, for all protocols."""
 
     begins_traces = True
-    """Whether a request that is part of no trace may begin one, as OpenTelemetry's sampler chooses."""
+    """Whether OpenTelemetry's sampler may begin a trace for a request that is part of none."""
 
     def __init__(self, name: str, *, bundle_id: str, config: ServerConfig) -> None:
         self.name = name
@@ -63,29 +62,29 @@ class ServedModel(ABC):
         Raises: RequestError, DataError, ServingError.
         """
 
-    def doors(self) -> Sequence["Door"]:
-        """Return the model's own doors, beside REST's and gRPC's."""
+    def protocol_servers(self) -> Sequence["ProtocolServer"]:
+        """Return the model's servers of other protocols than REST and gRPC."""
         return ()
 
     async def open(self) -> None:  # noqa: B027  # not all models need anything
         """Connect to what the model needs; called once, in the event loop."""
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
-        """Return what runs beside the requests from `open` to `close`; an error of it ends the server."""
+        """Return tasks that run from `open` to `close`; an error of a task ends the server."""
         return ()
 
     async def close(self) -> None:  # noqa: B027  # as `open`
-        """Let go of what `open` took."""
+        """Release what `open` took."""
 
     def to_inputs(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Return a JSON request with the protocol's inputs, in the place of what else a model takes.
+        """Return a JSON request with the protocol's inputs, converted from the model's own form, if it has one.
 
-        Raises: RequestError if it is no request of this model.
+        Raises: RequestError if the body is malformed.
         """
         return body
 
     def check_version(self, version: str) -> None:
-        """Return if a request for `version` may be answered; empty leaves the choice to the server.
+        """Return if a request for `version` may be answered; empty: any.
 
         Raises: VersionMismatchError.
         """

@@ -1,4 +1,4 @@
-"""Tensors and bytes: the raw form of the Open Inference Protocol, shared by gRPC and REST's binary extension.
+"""The protocol's raw form of tensors, in gRPC messages and in the binary extension of REST.
 
 Numbers are little-endian and row-major; a BYTES element is its length (4 bytes, little-endian) and its bytes.
 """
@@ -18,7 +18,7 @@ NUMBER_TYPES = {datatype: np.dtype(name) for datatype, name in {
     "BOOL": "?", "UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "<i1", "INT16": "<i2",
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }.items()}  # fmt: skip
-"""NumPy's type of each datatype but BYTES."""
+"""NumPy's type of each datatype except BYTES."""
 
 _DATATYPES = {dtype: datatype for datatype, dtype in NUMBER_TYPES.items()}
 
@@ -28,7 +28,7 @@ _LENGTH = struct.Struct("<I")
 
 
 def tensor_from_bytes(name: str, *, datatype: str, shape: Sequence[int], raw: bytes | memoryview) -> Tensor:
-    """Return a tensor in its raw form; numbers are not copied.
+    """Return the tensor of a raw form; numbers are not copied.
 
     Raises: RequestError if the bytes are not those of the shape and datatype.
     """
@@ -48,7 +48,7 @@ def tensor_from_bytes(name: str, *, datatype: str, shape: Sequence[int], raw: by
 def number_type(name: str, datatype: str) -> np.dtype[Any]:
     """Return NumPy's type of a datatype of numbers.
 
-    Raises: RequestError if there is none.
+    Raises: RequestError if the datatype is unknown.
     """
     if datatype not in NUMBER_TYPES:
         known = ", ".join([*NUMBER_TYPES, "BYTES"])
@@ -64,7 +64,7 @@ def datatype_of(values: npt.NDArray[Any]) -> str:
 def num_elements_of(name: str, shape: Sequence[int]) -> int:
     """Return the number of elements of a shape.
 
-    Raises: RequestError if it is no shape of an input of ours, or one that NumPy cannot hold.
+    Raises: RequestError if a shape has too many dimensions, or a dimension is negative or too large for NumPy.
     """
     if len(shape) > MAX_DIMENSIONS or any(not 0 <= dimension < 2**31 for dimension in shape):
         raise RequestError(f"input {name!r} has shape {list(shape)!s:.80}; expected one dimension, 0 or more long")
@@ -77,7 +77,7 @@ def raw_numbers(values: npt.NDArray[Any]) -> bytes:
 
 
 def raw_view(values: npt.NDArray[Any]) -> memoryview:
-    """Return the raw form of numbers; those that lie so already are not copied."""
+    """Return a view of the raw form of numbers, without a copy if they are little-endian and row-major already."""
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
     return little.reshape(-1).view(np.uint8).data
 

@@ -1,1 +1,1 @@
-"""Where a request's time and CPU time go, layer by layer, at a ranker and its shards."""
+"""Measures a request's time and CPU time, layer by layer, at a ranker and its shards."""

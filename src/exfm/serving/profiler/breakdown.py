@@ -1,6 +1,6 @@
-"""What is told of a request: the time and CPU time of each layer at one server, and at the shards that it asked.
+"""The breakdown of a request: the time and CPU time of each layer at a server, and at the shards of its lookups.
 
-Source: Lui et al. (arXiv 2011.02084), who split a request of a sharded model alike.
+Source: Lui et al. (arXiv 2011.02084), who split the requests of a sharded model in the same way.
 """
 
 from enum import StrEnum
@@ -15,74 +15,76 @@ Nanoseconds = Annotated[int, Field(ge=0)]
 
 
 class Layer(StrEnum):
-    """What a server does for a request, or waits for; one thing at a time."""
+    """A step of a server's work for a request, or a wait; one at a time."""
 
     QUEUE = "queue"
-    """From when a request was heard of to its begin; REST's is not told, nor the time in gRPC's own queue."""
+    """From a request's arrival to its start, without time in gRPC's own queue; not measured for REST."""
     DESERIALIZE = "deserialize"
-    """Tensors out of the request."""
+    """Reading tensors from the request."""
     ENCODE = "encode"
     """Hashing, truncating and normalising features."""
     ROUTE = "route"
-    """Which shard is asked for which keys."""
-    SERIALIZE_ASKS = "serialize asks"
-    """What the shards are sent."""
+    """Splitting keys among the shards."""
+    SERIALIZE_REQUESTS = "serialize asks"
+    """Writing the requests to shards."""
     BOTTOM = "dense bottom"
     """The bottom tower, while the shards work."""
     WAIT = "wait for shards"
-    """What is left of the time until the last shard's answer, once all else that can be done is."""
-    DESERIALIZE_SUMS = "deserialize sums"
-    """Sums out of the shards' answers."""
+    """From the end of the ranker's own work until the last shard's answer."""
+    DESERIALIZE_POOLED = "deserialize sums"
+    """Reading pooled embeddings from the shards' answers."""
     EMBEDDING = "embedding"
-    """Looking rows up and adding them; in a ranker, those that came by themselves."""
+    """Looking rows up and pooling them; in a ranker, those of its own tables."""
     DENSE = "dense"
-    """All else of the network: from sums to scores."""
+    """The rest of the network, from pooled embeddings to scores."""
     SERIALIZE = "serialize"
-    """The answer's message, but not gRPC's own writing of it."""
+    """Building the answer's message, without gRPC's own serialization."""
 
     @property
     def is_waiting(self) -> bool:
-        """Return whether a server does nothing for the request in it, and takes no CPU time."""
+        """Return whether the layer is a wait, which takes no CPU time."""
         return self in {Layer.QUEUE, Layer.WAIT}
 
 
-class Spent(Config):
+class LayerTime(Config):
     """The time of one layer."""
 
     wall_ns: Nanoseconds
-    """Nanoseconds, without those of other layers that came in between."""
+    """Nanoseconds, without the time of layers measured inside it."""
     cpu_ns: Nanoseconds
-    """Nanoseconds of CPU time of the one thread that computes."""
+    """CPU time of the thread that computes, in nanoseconds."""
 
 
 class Breakdown(Config):
-    """A request at one server. Its layers and the rest are the whole."""
+    """A request at one server: its layers and `rest_ns` add up to `total_ns`."""
 
     total_ns: Nanoseconds
-    """Nanoseconds from when the server's own code had the request until its answer was made."""
+    """Nanoseconds from the request's arrival in the server's code until its answer was made."""
     process_cpu_ns: Nanoseconds
-    """CPU time of the server's process until then, all threads, in nanoseconds. Between two requests of a server that
-    answered no other it grows by what the later one took, RPC included."""
-    layers: dict[Layer, Spent]
+    """CPU time of the server's process so far, all threads, in nanoseconds. Of two consecutive requests, the difference
+    is the CPU time of the later one, RPC included."""
+    layers: dict[Layer, LayerTime]
     shards: "dict[int, ShardBreakdown]" = Field(default_factory=dict)
-    """By number; those that were reached by a network, and answered."""
+    """By shard; only shards that answered over the network."""
 
     @model_validator(mode="after")
     def _check_sum(self) -> Self:
         if self.rest_ns < 0:
-            raise ValueError(f"layers of {self.total_ns - self.rest_ns} ns in a request of {self.total_ns} ns")
+            raise ValueError(
+                f"the layers take {self.total_ns - self.rest_ns} ns, more than the request, {self.total_ns} ns"
+            )
         return self
 
     @property
     def rest_ns(self) -> int:
-        """Return the time that no layer explains: RPC service, the event loop, and other requests' turns in it."""
+        """Return the time outside all layers: RPC, the event loop, and other requests' turns in it."""
         return self.total_ns - sum(spent.wall_ns for spent in self.layers.values())
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Return what a server told.
+        """Return the breakdown that a server reported.
 
-        Raises: RequestError if it is of another form.
+        Raises: RequestError if the text is not a breakdown.
         """
         try:
             return cls.model_validate_json(text)
@@ -90,27 +92,26 @@ class Breakdown(Config):
             raise RequestError(describe(error, source="a trace")) from error
 
     def to_json(self) -> str:
-        """Return what a server tells."""
+        """Return the breakdown as a server reports it."""
         return self.model_dump_json(exclude_defaults=True)
 
 
 class ShardBreakdown(Config):
-    """A request's lookup, as the ranker that asked and the shard saw it."""
+    """A request's lookup at one shard, measured by the ranker and by the shard."""
 
     wall_ns: Nanoseconds
-    """Nanoseconds from when the ranker sent it until the ranker had the answer, hence also what the ranker computed
-    while the answer was there already."""
+    """Nanoseconds from when the ranker sent the lookup until it read the answer, which may have waited before."""
     server: Breakdown
 
     @property
     def network_ns(self) -> int:
-        """Return the time between the two: network, and RPC's work and wait at both ends."""
+        """Return the time outside the shard: network, and RPC at both ends."""
         return self.wall_ns - self.server.total_ns
 
 
 class Traced(Config):
-    """A request as its client and the ranker saw it."""
+    """A request, measured by its client and by the ranker."""
 
     client_ns: Nanoseconds
-    """Nanoseconds from when the client sent it until it had the answer."""
+    """Nanoseconds from when the client sent the request until it had the answer."""
     ranker: Breakdown

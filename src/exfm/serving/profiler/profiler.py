@@ -1,11 +1,7 @@
-"""What takes a request's time, layer by layer; a request that is not traced has None in its place.
+"""Measures the layers of a request. A request that is not traced has None in the profiler's place.
 
 Models compute in the event loop's one thread, so between two points without an await that thread's CPU time is the
-layer's own. A layer that waits may hold others' turns: it is given its time without them, and no CPU time.
-
-Off, a layer costs an `if`, some 0.3 us: CPU time of a request 1.000 +- 0.013 of before, of A/A 1.003 +- 0.015. On, a
-request of 64 candidates and two shards takes 0.8 ms more of its 3.8 ms of CPU time, and 0.5 ms more of latency: 0.3 ms
-of the ranker and 0.2 ms of each shard, caches being cold, most of it after what is timed (two shared cores, 2026-11).
+layer's own. During a wait, other requests may compute, so a layer that waits counts no CPU time.
 """
 
 import time
@@ -15,16 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from exfm.errors import RequestError, ServingError
-from exfm.serving.profiler.breakdown import Breakdown, Layer, ShardBreakdown, Spent
+from exfm.serving.profiler.breakdown import Breakdown, Layer, LayerTime, ShardBreakdown
 
 TRACE = "trace"
-"""The request parameter that asks for a breakdown, and the answer's that holds it, as JSON."""
+"""The request parameter that asks for a breakdown, and the answer's parameter with the breakdown as JSON."""
 
 _UNTIMED = nullcontext()
 
 
 def wants_breakdown(value: Any) -> bool:
-    """Return whether a request's parameter `trace`, None where there is none, asks for a breakdown.
+    """Return whether a request's parameter `trace` (None: not given) asks for a breakdown.
 
     Raises: RequestError if it is neither true nor false.
     """
@@ -34,30 +30,30 @@ def wants_breakdown(value: Any) -> bool:
 
 
 class Timer(Protocol):
-    """What times layers."""
+    """Measures layers."""
 
     def measure(self, layer: Layer) -> AbstractContextManager[None]:
-        """Give a block's time to a layer, but for what blocks inside it give to others."""
+        """Count a block's time for a layer, without the time of layers measured inside it."""
 
 
 def timed(timer: Timer | None, layer: Layer) -> AbstractContextManager[None]:
-    """Time a block, if there is who does."""
+    """Measure a block, if there is a timer."""
     return _UNTIMED if timer is None else timer.measure(layer)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """When a layer had a request, others' turns in it included, or a shard; on the clock of time.perf_counter_ns."""
+    """When a layer, or a shard's lookup, began and ended, by time.perf_counter_ns; other requests' turns included."""
 
     name: str
     began_ns: int
     ended_ns: int
     cpu_ns: int
-    """The layer's own."""
+    """The layer's own CPU time."""
 
 
-class Stopwatch:
-    """One request's time at one server, from when this is made."""
+class Profiler:
+    """Measures one request at one server, from its construction on."""
 
     def __init__(self) -> None:
         self.began_ns = time.perf_counter_ns()
@@ -67,17 +63,17 @@ class Stopwatch:
         self._shards: dict[int, tuple[int, str | bytes]] = {}
 
     @classmethod
-    def since(cls, came_ns: int) -> "Stopwatch":
-        """Return one of a request that waited since then, on the clock of time.perf_counter_ns."""
-        stopwatch = cls()
-        stopwatch._wall_ns[Layer.QUEUE], stopwatch._cpu_ns[Layer.QUEUE] = stopwatch.began_ns - came_ns, 0
-        stopwatch.intervals.append(Interval(Layer.QUEUE, came_ns, stopwatch.began_ns, 0))
-        stopwatch.began_ns = came_ns
-        return stopwatch
+    def since(cls, came_ns: int) -> "Profiler":
+        """Return the profiler of a request that waits since `came_ns` of time.perf_counter_ns."""
+        profiler = cls()
+        profiler._wall_ns[Layer.QUEUE], profiler._cpu_ns[Layer.QUEUE] = profiler.began_ns - came_ns, 0
+        profiler.intervals.append(Interval(Layer.QUEUE, came_ns, profiler.began_ns, 0))
+        profiler.began_ns = came_ns
+        return profiler
 
     @contextmanager
     def measure(self, layer: Layer) -> Iterator[None]:
-        """Give a block's time to a layer, but for what blocks inside it give to others."""
+        """Count a block's time for a layer, without the time of layers measured inside it."""
         others_wall_ns, others_cpu_ns = sum(self._wall_ns.values()), sum(self._cpu_ns.values())
         began_ns, cpu_ns = time.perf_counter_ns(), time.thread_time_ns()
         try:
@@ -91,66 +87,69 @@ class Stopwatch:
             self._cpu_ns[layer] = self._cpu_ns.get(layer, 0) + own_cpu_ns
             self.intervals.append(Interval(layer, began_ns, ended_ns, own_cpu_ns))
 
-    def of_shard(self, shard: int) -> "ShardStopwatch":
-        """Return what times the lookup of a shard."""
-        return ShardStopwatch(self, shard)
+    def of_shard(self, shard: int) -> "ShardProfiler":
+        """Return the profiler of a shard's lookup."""
+        return ShardProfiler(self, shard)
 
-    def add_shard(self, shard: int, *, wall_ns: int, told: str | bytes) -> None:
-        """Add the time until a shard's answer, and what it told of itself; it is read later, off the request's time."""
-        self._shards[shard] = (wall_ns, told)
+    def add_shard(self, shard: int, *, wall_ns: int, report: str | bytes) -> None:
+        """Add the time until a shard's answer, and the shard's own breakdown, which is parsed after the request."""
+        self._shards[shard] = (wall_ns, report)
 
     def read(self) -> Breakdown:
-        """Return what was timed until now.
+        """Return the breakdown so far.
 
-        Raises: ServingError if what a shard told is of another form.
+        Raises: ServingError if a shard's breakdown is malformed.
         """
         total_ns, process_cpu_ns = time.perf_counter_ns() - self.began_ns, time.process_time_ns()
         return Breakdown(
             total_ns=total_ns,
             process_cpu_ns=process_cpu_ns,
             layers={
-                layer: Spent(wall_ns=wall_ns, cpu_ns=self._cpu_ns[layer]) for layer, wall_ns in self._wall_ns.items()
+                layer: LayerTime(wall_ns=wall_ns, cpu_ns=self._cpu_ns[layer])
+                for layer, wall_ns in self._wall_ns.items()
             },
             shards={
-                shard: ShardBreakdown(wall_ns=wall_ns, server=_told_by(shard, told))
-                for shard, (wall_ns, told) in sorted(self._shards.items())
+                shard: ShardBreakdown(wall_ns=wall_ns, server=_breakdown_of(shard, report))
+                for shard, (wall_ns, report) in sorted(self._shards.items())
             },
         )
 
 
-class ShardStopwatch:
-    """One request's lookup of one shard: the ranker's own work for it, and the time until its answer."""
+class ShardProfiler:
+    """Measures one request's lookup at one shard: the ranker's work for it, and the time until its answer."""
 
-    def __init__(self, request: Stopwatch, shard: int) -> None:
+    def __init__(self, request: Profiler, shard: int) -> None:
         self._request = request
         self._shard = shard
         self._wall_ns = 0
 
     def measure(self, layer: Layer) -> AbstractContextManager[None]:
-        """Give a block's time to a layer of the request."""
+        """Count a block's time for a layer of the request."""
         return self._request.measure(layer)
 
     @contextmanager
     def awaiting(self) -> Iterator[None]:
-        """Note the time of a block, which sends the lookup and ends with its answer; without one nothing is noted."""
+        """Measure a block that sends the lookup and ends with its answer; a block that raises is not measured."""
         sent_ns = time.perf_counter_ns()
         yield
         came_ns = time.perf_counter_ns()
         self._wall_ns = came_ns - sent_ns
         self._request.intervals.append(Interval(f"shard {self._shard}", sent_ns, came_ns, 0))
 
-    def told(self, text: str | bytes) -> None:
-        """Take what the shard told of itself."""
-        self._request.add_shard(self._shard, wall_ns=self._wall_ns, told=text)
+    def reported(self, text: str | bytes) -> None:
+        """Take the shard's own breakdown."""
+        self._request.add_shard(self._shard, wall_ns=self._wall_ns, report=text)
 
 
-def awaited(shard: ShardStopwatch | None) -> AbstractContextManager[None]:
-    """Note the time of a block that sends a lookup and ends with its answer, if there is who does."""
+def awaited(shard: ShardProfiler | None) -> AbstractContextManager[None]:
+    """Measure a block that sends a lookup and ends with its answer, if there is a profiler."""
     return _UNTIMED if shard is None else shard.awaiting()
 
 
-def _told_by(shard: int, text: str | bytes) -> Breakdown:
+def _breakdown_of(shard: int, text: str | bytes) -> Breakdown:
     try:
         return Breakdown.from_json(text)
     except RequestError as error:
-        raise ServingError(f"shard {shard} did not tell of its time ({error}); is it of another release?") from error
+        raise ServingError(
+            f"shard {shard} returned a malformed breakdown ({error}); use one release of exfm"
+        ) from error

@@ -1,11 +1,9 @@
-"""Spans of requests, for OpenTelemetry: one a request and server, and below it one a layer.
+"""OpenTelemetry spans: one for each request and server, with a child for each layer.
 
-Off unless an OTLP endpoint is in the environment, as OpenTelemetry names it; its other variables count as well. Then a
-request is traced whose client says so by W3C's traceparent, or that OTEL_TRACES_SAMPLER chooses. One that is not
-takes 0.02 ms of CPU time more, and one that is 0.3 ms at each server (in a tight loop, busy shared cores, 2026-11).
+They are off unless the environment has an OTLP endpoint, in OpenTelemetry's variables; its other variables are used as
+well. A request is then traced if its client's W3C traceparent says so, or if OTEL_TRACES_SAMPLER chooses it.
 
-Whether or not spans are made, a ranker's lookups carry on the trace that their request is part of, if the trace is
-sampled: shards then take the lookups' time.
+With or without spans, a ranker passes a sampled trace on to its shards, which then measure the lookups.
 """
 
 import os
@@ -15,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from exfm.serving.profiler.profiler import Stopwatch
+from exfm.serving.profiler.profiler import Profiler
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -33,10 +31,10 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 
 
 class Spans:
-    """Makes spans of a server's requests; a thread of OpenTelemetry's exports them."""
+    """Makes spans of a server's requests; a thread of OpenTelemetry exports them."""
 
     def __init__(self, provider: "TracerProvider", *, begins_traces: bool = True) -> None:
-        """Make them by this provider, and none of a request that is part of no trace unless this begins some."""
+        """Make spans with a provider; without `begins_traces`, only for requests that are part of a trace."""
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._tracer = provider.get_tracer("exfm.serving")
@@ -45,10 +43,10 @@ class Spans:
 
     @classmethod
     def from_environment(cls, *, service: str, begins_traces: bool) -> "Spans | None":
-        """Return what exports to the endpoint in the environment, or None if there is none."""
+        """Return spans that are exported to the endpoint in the environment, or None if it has none."""
         if not any(os.environ.get(name) for name in ENDPOINTS):
             return None
-        # Here, since they take 0.5 s and 15 MiB.
+        # Imported here, because they take half a second and memory.
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
@@ -57,20 +55,20 @@ class Spans:
 
         sampler = None if os.environ.get("OTEL_TRACES_SAMPLER") else ParentBased(ALWAYS_OFF)
         resource = Resource.create({} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service})
-        provider = TracerProvider(sampler=sampler, resource=resource)  # which exports the last ones at exit
+        provider = TracerProvider(sampler=sampler, resource=resource)  # it exports the last spans at exit
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         return cls(provider, begins_traces=begins_traces)
 
     @contextmanager
-    def request(self, stopwatch: Stopwatch | None, *, context: Mapping[str, str]) -> Iterator[Stopwatch | None]:
-        """Make a span of a block that answers a request, and its layers' spans, if it is sampled.
+    def request(self, profiler: Profiler | None, *, context: Mapping[str, str]) -> Iterator[Profiler | None]:
+        """Make a span of a block that answers a request, and spans of its layers, if it is sampled.
 
-        Yields the request's stopwatch, or one that is made for this; None if nobody wants to know its time.
+        Yields the request's profiler, a new one if the spans need one, or None.
         """
         from opentelemetry.trace import SpanKind
 
         if not context.get(TRACEPARENT) and not self._begins_traces:
-            yield stopwatch
+            yield profiler
             return
         offset_ns = time.time_ns() - time.perf_counter_ns()
         with (
@@ -78,63 +76,63 @@ class Spans:
                 "infer",
                 context=self._propagator.extract(context),
                 kind=SpanKind.SERVER,
-                start_time=None if stopwatch is None else stopwatch.began_ns + offset_ns,
+                start_time=None if profiler is None else profiler.began_ns + offset_ns,
             ) as span,
             _carrying_on(self._propagator),
         ):
             if not span.is_recording():
-                yield stopwatch
+                yield profiler
                 return
-            stopwatch = stopwatch or Stopwatch()
+            profiler = profiler or Profiler()
             try:
-                yield stopwatch
+                yield profiler
             finally:
-                self._end(stopwatch, offset_ns=offset_ns)
+                self._end(profiler, offset_ns=offset_ns)
 
-    def _end(self, stopwatch: Stopwatch, *, offset_ns: int) -> None:
-        """Make the spans of a request's layers, below the one that is current."""
-        for interval in stopwatch.intervals:
+    def _end(self, profiler: Profiler, *, offset_ns: int) -> None:
+        """Make the spans of a request's layers, below the current span."""
+        for interval in profiler.intervals:
             layer = self._tracer.start_span(interval.name, start_time=interval.began_ns + offset_ns)
             layer.set_attribute("exfm.cpu_ns", interval.cpu_ns)
             layer.end(interval.ended_ns + offset_ns)
 
 
 def spanned(
-    spans: Spans | None, stopwatch: Stopwatch | None, *, headers: Callable[[], Iterable[tuple[str, str]]]
-) -> AbstractContextManager[Stopwatch | None]:
-    """Make spans of a block that answers a request, if there is who does, and yield what takes its time.
+    spans: Spans | None, profiler: Profiler | None, *, headers: Callable[[], Iterable[tuple[str, str]]]
+) -> AbstractContextManager[Profiler | None]:
+    """Make spans of a block that answers a request, if spans are on, and yield the request's profiler, if it has one.
 
-    Of the request's `headers`, by their names in lower case, those of TRACE_HEADERS count.
+    Only the request's `headers` in TRACE_HEADERS are used, by their names in lower case.
     """
     context = _context_in(headers())
     if spans is not None:
-        return spans.request(stopwatch, context=context)
-    return _without_span(stopwatch, context) if context.get(TRACEPARENT) else nullcontext(stopwatch)
+        return spans.request(profiler, context=context)
+    return _without_span(profiler, context) if context.get(TRACEPARENT) else nullcontext(profiler)
 
 
 def carried_on() -> Mapping[str, str]:
-    """Return the headers of TRACE_HEADERS, or none, for what the request that is being answered asks of others."""
+    """Return the trace headers for lookups of the current request; empty if it is part of no trace."""
     return _CARRIED_ON.get() or {}
 
 
 def is_sampled(context: Mapping[str, str]) -> bool:
-    """Return whether a trace's headers, as `carried_on` has them, say that its spans are kept."""
+    """Return whether trace headers say that the trace is sampled."""
     return bool(int(context.get(TRACEPARENT, "0")[-1], 16) & 1)  # the last bit of its flags
 
 
 def trace_note(context: Mapping[str, str]) -> bytes:
-    """Return a trace's headers as a stream carries them: their values, in the order of TRACE_HEADERS, a line each."""
+    """Return trace headers as a note of a frame: their values in the order of TRACE_HEADERS, one a line."""
     return "\n".join(context.get(name, "") for name in TRACE_HEADERS).rstrip("\n").encode()
 
 
 def read_trace_note(note: bytes) -> Iterable[tuple[str, str]]:
-    """Return the headers in a note; what is none of W3C's makes no span."""
+    """Return the headers in a note; malformed ones make no span."""
     return zip(TRACE_HEADERS, note.decode("ascii", "replace").split("\n"), strict=False)
 
 
 @contextmanager
 def _carrying_on(propagator: "TraceContextTextMapPropagator", context: "Context | None" = None) -> Iterator[None]:
-    """Carry on a context's trace, by default the current one's, while a block runs."""
+    """Pass a context's trace on to lookups in a block; by default the current context's."""
     headers: dict[str, str] = {}
     propagator.inject(headers, context=context)
     token = _CARRIED_ON.set(headers)
@@ -145,17 +143,17 @@ def _carrying_on(propagator: "TraceContextTextMapPropagator", context: "Context 
 
 
 @contextmanager
-def _without_span(stopwatch: Stopwatch | None, context: Mapping[str, str]) -> Iterator[Stopwatch | None]:
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # takes 30 ms, once
+def _without_span(profiler: Profiler | None, context: Mapping[str, str]) -> Iterator[Profiler | None]:
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # imported here: it is slow
 
     propagator = TraceContextTextMapPropagator()
-    with _carrying_on(propagator, propagator.extract(context)):  # without what is none of W3C's
-        yield stopwatch
+    with _carrying_on(propagator, propagator.extract(context)):  # malformed headers are dropped
+        yield profiler
 
 
 def _context_in(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in headers:
-        if name in TRACE_HEADERS:  # one that comes again goes on
+        if name in TRACE_HEADERS:  # a repeated header continues the first
             found[name] = f"{found[name]},{value}" if name in found else value
     return found

@@ -1,1 +1,1 @@
-"""A ranker: the front door of a bundle, which asks its shards and scores."""
+"""The ranker: it answers a bundle's requests by lookups of its shards, and scores candidates."""

@@ -1,4 +1,4 @@
-"""python -m exfm.serving.ranker: serve a bundle by shards that run elsewhere."""
+"""python -m exfm.serving.ranker: serve a bundle's ranker."""
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,15 +17,15 @@ def main() -> None:
         "--shards",
         required=True,
         metavar="HOST:PORT,...",
-        help="the shards' stream addresses, in order; behind each name may be several servers of that shard. Empty: "
-        "this server holds all tables itself",
+        help="the shards' stream addresses, in order; a name may have several servers of its shard. Empty: this "
+        "server holds all tables itself",
     )
     add_setting(parser, "--when-shard-fails", "shards.when_shard_fails")
     add_setting(parser, "--local-tables-mib", "shards.local_tables_mib")
     arguments = parse(parser, RankerConfig)
     config = config_from(arguments, RankerConfig)
     shards = _addresses(arguments.shards)
-    tls = tls_from(arguments)  # for the shards; this server's own doors are not encrypted
+    tls = tls_from(arguments)  # for connections to shards; REST and gRPC of this server are not encrypted
 
     def load() -> RankerModel:
         return RankerModel.load(arguments.bundle, bundle_id=arguments.bundle_id, shards=shards, tls=tls, config=config)

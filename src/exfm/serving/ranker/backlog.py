@@ -1,7 +1,7 @@
-"""What a ranker writes down beside its answers: it waits in memory for a thread that writes it; no request waits.
+"""Items that wait in memory for a thread that writes them, so that no request waits.
 
-A request costs its answer the append to a list. The thread looks there twice a second instead of being woken. It should
-let go of the interpreter often: what it holds it for is what requests wait for.
+A request only appends to a list. The thread polls the list instead of being woken. It should release the interpreter
+often, because requests wait for it meanwhile.
 """
 
 import logging
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 POLL_S = 0.5
-"""Pause between two looks at what waits."""
+"""Pause between two polls."""
 
 logger = logging.getLogger(__name__)
 
@@ -27,42 +27,42 @@ AnyItem = TypeVar("AnyItem", contravariant=True)
 
 
 class Write(Protocol[AnyItem]):
-    """Writes items down; it must not fail."""
+    """Writes items; it must not fail."""
 
     def __call__(self, block: Sequence[AnyItem], *, is_due: bool) -> None:
-        """Write a block; one that is due, as its time is over or nothing comes any more, may be empty."""
+        """Write a block. A due block, at the end of `block_s` or of the process, may be empty."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Sizes are in the unit of the items'."""
+    """Limits of a backlog; sizes have the unit of the items' sizes."""
 
     waiting_size: int
-    """That may wait."""
+    """Largest size of all waiting items."""
     block_size: int
-    """That makes a block full."""
+    """Size of a full block."""
     block_items: int
-    """That make a block full."""
+    """Number of items of a full block."""
     block_s: float
     """Time after which a block is written though it is not full, in seconds."""
 
 
 class Backlog(Generic[Item]):
-    """Items on their way to the thread."""
+    """Waiting items, and the thread that writes them."""
 
     def __init__(self, write: Write[Item], limits: Limits, *, name: str) -> None:
         """Write with `write`, from a thread of that name."""
         self._write = write
         self._limits = limits
         self._waiting: deque[tuple[Item, int]] = deque()
-        # Each is added to by one thread alone, so no lock is needed, and none can hold a request up.
+        # Only one thread adds to each counter, so no lock is needed that could delay a request.
         self._size_taken = self._size_written = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep_writing, name=name, daemon=True)
         self._thread.start()
 
     def offer(self, item: Item, *, size: int) -> bool:
-        """Take an item and return True, or return False if too much waits; never waits, and never fails."""
+        """Take an item and return True, or return False if the backlog is full; never waits, never fails."""
         if self._size_taken + size - self._size_written > self._limits.waiting_size:
             return False
         self._size_taken += size
@@ -70,7 +70,7 @@ class Backlog(Generic[Item]):
         return True
 
     def close(self) -> None:
-        """Write what waits, and end."""
+        """Write all waiting items, and end the thread."""
         self._closing.set()
         self._thread.join()
 
@@ -96,26 +96,26 @@ class Backlog(Generic[Item]):
     def _write_block(self, block: Sequence[Item], size: int, *, is_due: bool) -> None:
         try:
             self._write(block, is_due=is_due)
-        except Exception:  # a fault of ours must not end the thread: what comes after would wait for ever
+        except Exception:  # an error of ours must not end the thread: later items would never be written
             logger.exception("%s: %d items are lost", self._thread.name, len(block))
         self._size_written += size
 
 
 def folder_of_this_start(parent: str, *, model: str) -> Path:
-    """Return the folder below `parent` for what this process writes down of a model, from now on."""
+    """Return the folder below `parent` for this process's files of a model."""
     began = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     return Path(parent) / f"{model}-{began}-{socket.gethostname()}-{os.getpid()}"
 
 
 def starts_of_host(parent: Path, *, model: str) -> dict[Path, int]:
-    """Return the folders of all starts of this host, or pod, there that served a model, and their processes."""
+    """Return the folders below `parent` of this host's servers of a model, with their process ids."""
     form = re.compile(rf"{re.escape(model)}-\d{{8}}T\d{{6}}-{re.escape(socket.gethostname())}-(\d{{1,9}})")
     folders = parent.iterdir() if parent.is_dir() else ()
     return {folder: int(match[1]) for folder in folders if (match := form.fullmatch(folder.name))}
 
 
 def bytes_of_starts(parent: Path, *, model: str, pattern: str) -> int:
-    """Return the size of these files of all starts of this host there; what is taken away meanwhile does not count."""
+    """Return the size of matching files of this host's servers of a model; files that vanish meanwhile do not count."""
     size_bytes = 0
     for folder in starts_of_host(parent, model=model):
         with suppress(OSError):
@@ -126,11 +126,11 @@ def bytes_of_starts(parent: Path, *, model: str, pattern: str) -> int:
 
 
 def has_ended(pid: int) -> bool:
-    """Return whether the process of an earlier start is gone; one that had our number is."""
+    """Return whether an earlier server's process has ended; one with this process's own id has."""
     if pid == os.getpid():
         return True
     try:
-        os.kill(pid, 0)  # which asks whether it could be
+        os.kill(pid, 0)  # signal 0 only checks that the process exists
     except OSError as error:
         return isinstance(error, ProcessLookupError)
     return False

@@ -23,16 +23,16 @@ from exfm.features.typed_request import ITEMS, to_inputs
 from exfm.models.device import CPU, device_of
 from exfm.models.linear import has_bf16
 from exfm.models.local_tables import choose_local_tables
-from exfm.models.scoring import NetSums, Scorer
+from exfm.models.scoring import NetPooled, Scorer
 from exfm.models.shard_tables import ShardTables
 from exfm.serving.config import RankerConfig, RequestLogConfig
 from exfm.serving.models.bundle_part import load_verified, load_verified_locals, read_manifest, verify_files
 from exfm.serving.models.served_model import ServedModel
 from exfm.serving.profiler.breakdown import Layer
-from exfm.serving.profiler.profiler import Stopwatch, timed
+from exfm.serving.profiler.profiler import Profiler, timed
 from exfm.serving.ranker.readiness import ATTEMPT_S, Golden, check_scores, read_golden, until_reached
 from exfm.serving.ranker.shards.breaker import GuardedShard
-from exfm.serving.ranker.shards.fan_out import TURNS_TO_SEND, Shard, ask_all
+from exfm.serving.ranker.shards.fan_out import TURNS_TO_SEND, Shard, lookup_all
 from exfm.serving.ranker.shards.link import ShardLink
 from exfm.serving.ranker.shards.local_link import LocalLink
 from exfm.serving.ranker.shards.stream_link import StreamLink
@@ -46,15 +46,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEGRADED = Counter("exfm_ranker_degraded_answers", "Answers with fallback rows in the place of rows of a shard")
+DEGRADED = Counter("exfm_ranker_degraded_answers", "Answers with fallback rows in place of a shard's rows")
 
 Shards = Sequence[str | ShardTables]
-"""Of each shard its address, or its tables, which this server then holds itself; after the last, those that it holds
-beside."""
+"""Each shard's address, or its tables, if this server holds them; after the last shard, the local tables, if any."""
 
 
 class RankerModel(ServedModel):
-    """Encodes a request, asks all shards at once, and scores. Ready once its shards gave the golden scores."""
+    """Encodes a request, looks its keys up at all shards at once, and scores its candidates.
+
+    It is ready once its shards gave the golden scores.
+    """
 
     config: RankerConfig
 
@@ -68,11 +70,11 @@ class RankerModel(ServedModel):
         request_log: "RequestLog | None",
         config: RankerConfig,
     ) -> None:
-        """Serve with these shards, in order; with `tls`, encrypted and under that certificate.
+        """Serve with these shards, in order; with `tls`, by mutual TLS.
 
-        What clients ask goes to `request_log`, with its answer.
+        `request_log`, if any, gets clients' requests with their answers.
 
-        Raises: ConfigError if answers may be degraded but the bundle has no fallback rows.
+        Raises: ConfigError if `when_shard_fails` is `degrade` but the bundle has no fallback rows.
         """
         manifest = scorer.manifest
         super().__init__(manifest.name, bundle_id=manifest.bundle_id, config=config)
@@ -96,12 +98,12 @@ class RankerModel(ServedModel):
     def load(
         cls, bundle: Path, *, bundle_id: str, shards: Sequence[str], tls: TlsFolder | None, config: RankerConfig
     ) -> Self:
-        """Return a bundle's ranker, whose network was verified, with the shards at these addresses.
+        """Return a bundle's ranker, from verified files, with the shards at these addresses.
 
-        No table is read, unless there are no addresses: then this server holds all shards' tables itself; or the
-        settings have room for some. An empty `bundle_id` takes any bundle.
+        Without addresses this server holds all tables; with them, only those of the setting `local_tables_mib`. An
+        empty `bundle_id` accepts any bundle.
 
-        Raises: ConfigError if the addresses are not as many as the bundle's shards, among others; BundleError.
+        Raises: ConfigError, such as for another number of addresses than the bundle has shards; BundleError.
         """
         manifest = read_manifest(bundle, bundle_id=bundle_id)
         plan = manifest.plan
@@ -133,7 +135,7 @@ class RankerModel(ServedModel):
         )
 
     async def open(self) -> None:
-        """Connect to the shards; they need not be there yet."""
+        """Start to connect to the shards, which may start later."""
         files = self._tls.files() if self._tls is not None else None
         self._links = [self._link_to(one, shard, files) for shard, one in enumerate(self._shards)]
         self._guarded = [GuardedShard(link, config=self.config.breaker) for link in self._links]
@@ -145,11 +147,11 @@ class RankerModel(ServedModel):
         return StreamLink(ShardId.of(self._scorer, shard), one, tls=tls, config=self.config)
 
     def background(self) -> list[Coroutine[Any, Any, None]]:
-        """Return what becomes ready, and what keeps the links good."""
+        """Return the check of readiness, and the upkeep of links."""
         return [self._become_ready(), keep_links(self._links, tls=self._tls)]
 
     async def close(self) -> None:
-        """Disconnect from the shards, and write what is still to be logged."""
+        """Disconnect from the shards, and write the rest of the request log."""
         for link in self._links:
             await link.close()
         if self._request_log is not None:
@@ -167,11 +169,13 @@ class RankerModel(ServedModel):
         return [{"name": task, "datatype": "FP32", "shape": [-1]} for task in self._scorer.manifest.tasks]
 
     def to_inputs(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Return a JSON request with the protocol's inputs, in the place of what a person typed."""
+        """Return a JSON request with the protocol's inputs, converted from the form that people type."""
         schema, items = self._scorer.manifest.feature_schema, body.get(ITEMS)
         if isinstance(items, list):
             self.check_rows(len(items), kind="candidates")
-            self.check_size(len(items) * len(schema.feature_names(["item"])))  # what is left out takes a value, too
+            self.check_size(
+                len(items) * len(schema.feature_names(["item"]))
+            )  # a feature that is left out takes a value, too
         return to_inputs(body, schema)
 
     async def predict(self, call: Call) -> Answer:
@@ -180,11 +184,11 @@ class RankerModel(ServedModel):
         Raises: RequestError, DataError, ServingError.
         """
         arrival_ns = time.time_ns()
-        stopwatch = call.stopwatch
-        with timed(stopwatch, Layer.ENCODE):
+        profiler = call.profiler
+        with timed(profiler, Layer.ENCODE):
             batches = self._encode(call)
         deadline = call.deadline
-        answer = await self._answer(batches, self._guarded, deadline, may_miss=self._degrades, stopwatch=stopwatch)
+        answer = await self._answer(batches, self._guarded, deadline, may_miss=self._degrades, profiler=profiler)
         deadline.check("scores were computed")
         require_numbers(answer.outputs)
         if answer.parameters["degraded"]:
@@ -200,48 +204,48 @@ class RankerModel(ServedModel):
         deadline: Deadline,
         *,
         may_miss: bool,
-        stopwatch: Stopwatch | None = None,
+        profiler: Profiler | None = None,
     ) -> Answer:
-        """Return the scores. If shards may miss, they have a part of the time, and what is missing is made up for."""
+        """Return the scores. With `may_miss`, shards get a share of the time, and fallback rows replace lost ones."""
 
         def bottom() -> Tensor:
-            with timed(stopwatch, Layer.BOTTOM):
+            with timed(profiler, Layer.BOTTOM):
                 return self._scorer.bottom(batches)
 
-        with timed(stopwatch, Layer.ROUTE):
+        with timed(profiler, Layer.ROUTE):
             bags = self._scorer.bags_for(batches)
         for_shards = deadline.share(self.config.deadlines.shard_budget) if may_miss else deadline
-        found, bottom_NY = await ask_all(
-            shards, bags, deadline=for_shards, meanwhile=bottom, may_miss=may_miss, stopwatch=stopwatch
+        found, bottom_NY = await lookup_all(
+            shards, bags, deadline=for_shards, meanwhile=bottom, may_miss=may_miss, profiler=profiler
         )
-        deadline.check("shards were asked")
-        with timed(stopwatch, Layer.DENSE):
-            sums, replaced = list[NetSums](), set[str]()
+        deadline.check("shards were looked up")
+        with timed(profiler, Layer.DENSE):
+            pooled, replaced = list[NetPooled](), set[str]()
             for shard, of_shard in enumerate(found):
                 if of_shard is None:
                     of_shard = self._scorer.stand_in(bags[shard], shard=shard)
                     replaced |= self._scorer.tables_asked(bags[shard], shard=shard)
-                sums.append(of_shard)
-            scores_NT = self._scorer.scores(batches, sums, bottom_NY)
+                pooled.append(of_shard)
+            scores_NT = self._scorer.scores(batches, pooled, bottom_NY)
         return Answer(
             outputs={task: scores_NT[:, column] for column, task in enumerate(self._scorer.manifest.tasks)},
             parameters=answer_parameters(replaced),
         )
 
     async def _become_ready(self) -> None:
-        """Return when the shards were reached and gave the golden scores; from then on the model is ready.
+        """Make the model ready once its shards gave the golden scores.
 
-        Raises: ServingError if they gave others, or serve another bundle.
+        Raises: ServingError if the scores differ, or the shards serve another bundle.
         """
         try:
             found = await until_reached(self._try_shards)
-        except RequestError as error:  # such as another bundle's: no client's mistake here
+        except RequestError as error:  # such as a shard of another bundle; no client is involved
             raise ServingError(str(error)) from error
         logger.info("ready: %s", found)
         self.ready = True
 
     async def _try_shards(self) -> str:
-        """Return what was found of the shards."""
+        """Return a line about the checked shards."""
         deadline = Deadline.after(ATTEMPT_S)
         if self._golden is not None:
             call = Call(self._golden.tensors, deadline=deadline, model_version=self.bundle_id)
@@ -265,6 +269,6 @@ class RankerModel(ServedModel):
 def _start_log(manifest: BundleManifest, config: RequestLogConfig) -> "RequestLog | None":
     if not config.folder:
         return None
-    from exfm.serving.ranker.request_log import RequestLog  # and with it Arrow, for this alone
+    from exfm.serving.ranker.request_log import RequestLog  # imported here, because only the log needs Arrow
 
     return RequestLog.start(manifest, config)

@@ -1,4 +1,4 @@
-"""When a ranker is ready: once its own shards give the scores that its bundle was exported with."""
+"""A ranker's readiness: its shards must give the golden scores, those of the bundle's export."""
 
 import asyncio
 import logging
@@ -29,14 +29,14 @@ logger = logging.getLogger(__name__)
 Found = TypeVar("Found")
 
 SCORE_TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "bf16": 2e-2, "int8": 2e-2}
-"""How far a served score may be from the bundle's own, by the precision of dense layers. In fp32 sums of slices add up
-in another order; in others as far as an encoding of tables may move it."""
+"""Largest difference of a served score from the golden one, by the precision of dense layers. In fp32 only the order
+of additions differs; other precisions may differ as much as an encoding of tables."""
 ATTEMPT_S = 8.0
-"""Time for one attempt: the first request warms servers up, and on a busy machine that takes seconds."""
+"""Timeout of an attempt: the first request warms the servers up, which takes seconds on a busy machine."""
 RETRY_S = 0.5
 """Pause between two attempts."""
 LOG_EVERY_S = 10.0
-"""Pause between two lines of log about attempts that failed."""
+"""Pause between two log lines about failed attempts."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Golden:
 
 
 def read_golden(folder: Path, manifest: BundleManifest) -> Golden | None:
-    """Return a bundle's golden request, whose files were verified, or None if it has none.
+    """Return a bundle's golden request from verified files, or None if it has none.
 
     Raises: BundleError.
     """
@@ -67,9 +67,9 @@ def read_golden(folder: Path, manifest: BundleManifest) -> Golden | None:
 def check_scores(
     found: Mapping[str, Numbers], *, expected: Mapping[str, Sequence[float]], precision: Precision
 ) -> float:
-    """Return the largest difference of a score from the expected one, which is no more than SCORE_TOLERANCES has.
+    """Return the largest difference of a score from the expected one, at most the tolerance of SCORE_TOLERANCES.
 
-    Raises: ServingError, which names the first task whose scores differ by more.
+    Raises: ServingError, which names the first task with a larger difference.
     """
     largest, tolerance = 0.0, SCORE_TOLERANCES[precision]
     for task, expected_scores in expected.items():
@@ -94,7 +94,7 @@ def check_scores(
 
 
 async def until_reached(attempt: Callable[[], Awaitable[Found]]) -> Found:
-    """Return what the first attempt gives that reaches all shards; the others are logged now and then.
+    """Return the result of the first attempt that reaches all shards; failed attempts are logged now and then.
 
     Raises: what an attempt raises for another reason.
     """
@@ -106,6 +106,6 @@ async def until_reached(attempt: Callable[[], Awaitable[Found]]) -> Found:
             return await attempt()
         except (ShardUnavailableError, DeadlineError, OverloadedError) as error:
             if loop.time() >= next_line_s:
-                logger.info("not ready since %.0f s: %s", loop.time() - began_s, error)
+                logger.info("not ready after %.0f s: %s", loop.time() - began_s, error)
                 next_line_s = loop.time() + LOG_EVERY_S
         await asyncio.sleep(RETRY_S)

@@ -1,9 +1,9 @@
 """Logs requests with their answers, as impressions: for table statistics, and with feedback for an event log.
 
-One folder a start of a ranker:
+Each start of a ranker has its own folder:
 
-schema.json                          with which `exfm ingest log` reads the rest
-impressions/impressions-0000.parquet rows of exfm.features.impressions; a file appears whole, and may be taken away
+schema.json                          schema for `exfm ingest log`
+impressions/impressions-0000.parquet rows of exfm.features.impressions; a file appears complete, and may be moved away
 """
 
 import contextlib
@@ -49,33 +49,32 @@ logger = logging.getLogger(__name__)
 LOGGED = Counter("exfm_ranker_logged_requests", "Requests that were written to the log")
 NOT_LOGGED = Counter(
     "exfm_ranker_unlogged_requests",
-    "Requests chosen for the log, but not in it: `full` came faster than they could be written, `large` have too many "
-    "rows, `paused` found no room in the folder, `failed` could not be written",
+    "Requests chosen for the log but not logged. `full`: they came faster than they are written; `large`: too many "
+    "rows; `paused`: no room in the folder; `failed`: could not be written",
     ["reason"],
 )
 for _reason in ("full", "large", "paused", "failed"):
     NOT_LOGGED.labels(reason=_reason)  # shows 0 before the first
 
 LOGGED_AS = "logged_as"
-"""Parameter of the answer to a request that is logged: candidate n's impression is `<logged_as>-<n>`, n from 0."""
+"""Parameter of a logged request's answer: candidate n's impression is `<logged_as>-<n>`, n from 0."""
 
 MAX_WAITING_BYTES = 128 * 2**20
-"""Of features in the rows of requests that wait; what waits itself has a user's once, so it takes less."""
+"""Size of all waiting requests, as rows. In memory they take less: a user's features are there once."""
 MAX_REQUEST_BYTES = 8 * 2**20
-"""Of features in the rows of a request that is logged."""
+"""Largest size of a logged request, as rows."""
 BLOCK_BYTES = 2 * 2**20
-"""Of features in rows that are written at once: 8 ms of a core. Blocks of 8 MiB took 10 % less CPU time, but a ranker
-that logged all had P99 1.58 times that without a log, not 1.37 (two busy cores, 2026-11)."""
+"""Size of the rows that are written at once. Larger blocks take less CPU time but delay requests more."""
 BLOCK_REQUESTS = 1_000
-"""Requests whose rows are written at once."""
+"""Most requests whose rows are written at once."""
 FILE_BYTES = 8 * 2**20
-"""Size that makes a file full."""
+"""Size of a full file."""
 ROOM_BYTES = 16 * 2**20
-"""Room that a new file wants: its last rows may be many."""
+"""Free room that a new file needs."""
 TEXT_BYTES = 41
-"""Of an id that is text, beside its letters, while it waits."""
+"""Memory of a waiting id that is text, in addition to its characters."""
 HOLD_S, PAUSE_S = 0.0005, 0.001
-"""Time for which the thread may hold the interpreter, but for a single part of its work, and the pause after it."""
+"""Time for which the thread may hold the interpreter (one part of its work may take longer), and the pause after it."""
 
 Part = TypeVar("Part")
 
@@ -89,10 +88,10 @@ class _Waiting:
 
 
 class RequestLog:
-    """Takes requests with their answers, a share of them at random, while there is room for them."""
+    """Logs a random share of requests with their answers, while there is room."""
 
     def __init__(self, folder: Path, manifest: BundleManifest, config: RequestLogConfig) -> None:
-        """Write into a folder, which is there, from a thread of its own."""
+        """Write into an existing folder, from an own thread."""
         self._folder = folder
         self._manifest = manifest
         self._schema = manifest.feature_schema
@@ -117,7 +116,7 @@ class RequestLog:
     def start(cls, manifest: BundleManifest, config: RequestLogConfig) -> Self:
         """Return the log of a bundle's requests in a new folder below the one of the settings.
 
-        Raises: ConfigError if nothing can be written there, or requests do not tell all that an impression has.
+        Raises: ConfigError if the folder is not writable, or requests lack columns of an impression.
         """
         schema = manifest.feature_schema
         try:
@@ -135,7 +134,7 @@ class RequestLog:
         return cls(folder, manifest, config)
 
     def logged(self, tensors: Mapping[str, Tensor], answer: Answer, *, arrival_ns: int) -> Answer:
-        """Return the answer to a request, which tells what it is logged as, if it is; never waits, and never fails."""
+        """Return a request's answer, with LOGGED_AS if the request is logged; never waits, never fails."""
         if not _num_rows(answer) or random.random() >= self._config.sampling_rate:
             return answer
         if self._is_paused:
@@ -147,14 +146,14 @@ class RequestLog:
         if not self._backlog.offer(_Waiting(id_, arrival_ns, tensors, answer), size=size_bytes):
             return _unlogged(answer, "full")
         self._num_taken += 1
-        return answer.telling(LOGGED_AS, id_)
+        return answer.with_parameter(LOGGED_AS, id_)
 
     def close(self) -> None:
-        """Write what waits, and end."""
+        """Write all waiting requests, and end."""
         self._backlog.close()
 
     def _bytes_of_rows(self, tensors: Mapping[str, Tensor], answer: Answer) -> int:
-        """Return what a request's rows take at most: in each of a user's is all that it has."""
+        """Return the largest possible size of a request's rows: each row repeats its user's features."""
         of_users = sum(_bytes_of(tensors[name]) for name in self._user_features)
         counts = tensors.get(NUM_CANDIDATES)
         most = _num_rows(answer) if counts is None else int(counts.values.max(initial=0))
@@ -172,15 +171,15 @@ class RequestLog:
             self._lose(error)
 
     def _add(self, block: Sequence[_Waiting]) -> None:
-        """Write requests' rows into the file that is begun, or into a new one."""
-        if self._is_paused:  # since they were taken
+        """Write requests' rows into the current file, or into a new one."""
+        if self._is_paused:  # it was paused after they were taken
             NOT_LOGGED.labels(reason="paused").inc(len(block))
             return
         try:
             answered = _pausing(map(self._answered, block))
             columns = columns_of(answered, self._schema, domain=self._config.domain, served=self._served)
             table = table_of(_pausing(columns), answered)
-        except Exception:  # a fault of ours, which costs these alone
+        except Exception:  # an error of ours loses only these requests
             NOT_LOGGED.labels(reason="failed").inc(len(block))
             logger.exception("%d requests are lost to the log", len(block))
             return
@@ -207,7 +206,7 @@ class RequestLog:
         self._pause(not self._has_room())
 
     def _lose(self, error: StorageError) -> None:
-        """Give up the file that is begun, and try no other before the next is due."""
+        """Discard the current file, and pause until the next one is due."""
         NOT_LOGGED.labels(reason="failed").inc(self._num_in_file)
         logger.error("%d requests are lost to the log, which pauses: %s", self._num_in_file, error)
         if self._file is not None:
@@ -216,14 +215,14 @@ class RequestLog:
         self._is_paused = True
 
     def _pause(self, is_paused: bool) -> None:
-        """Pause or go on, and say so if that is new."""
+        """Pause or resume, and log a change."""
         if is_paused and not self._is_paused:
             logger.warning(
-                "the log has no room for another file and pauses; take some from %s, or raise request_log.max_mib",
+                "the log is paused: no room for another file; move files away from %s, or raise request_log.max_mib",
                 self._folder.parent,
             )
         if self._is_paused and not is_paused:
-            logger.info("the log goes on")
+            logger.info("the log resumes")
         self._is_paused = is_paused
 
     def _has_room(self) -> bool:
@@ -232,10 +231,10 @@ class RequestLog:
 
 
 def _remove_unfinished(parent: Path, *, model: str) -> None:
-    """Remove what starts of this host that were killed had begun to write: nobody can read it, and it takes room."""
+    """Remove unfinished files of killed servers of this host: they are unreadable and take room."""
     for folder, pid in starts_of_host(parent, model=model).items():
         if has_ended(pid):
-            with contextlib.suppress(FileNotFoundError):  # it was taken away
+            with contextlib.suppress(FileNotFoundError):  # it was moved away
                 for partial in folder.glob(".*.partial"):
                     partial.unlink(missing_ok=True)
 
@@ -246,7 +245,7 @@ def _unlogged(answer: Answer, reason: str) -> Answer:
 
 
 def _pausing(parts: Iterable[Part]) -> list[Part]:
-    """Return parts whose making takes time, with pauses for requests."""
+    """Return all parts, with pauses for requests while they are made."""
     made = []
     since_s = time.perf_counter()
     for part in parts:

@@ -1,8 +1,8 @@
-"""What a server takes at once: over its bound it refuses, so that nobody waits for an answer that comes too late.
+"""The limit on concurrent requests: a server refuses further requests at once, so none waits for a late answer.
 
-A model computes in the event loop, which hears of nothing meanwhile, and gRPC hands the loop one call after another: a
-busy server would begin each as the first that it hears of, while the others waited, uncounted, in gRPC's own queue. So
-before a request is begun the loop turns until no more come.
+A model computes in the event loop, which sees no new request meanwhile, and gRPC hands the loop one call after another.
+A busy server would compute each call before it counts the next, while the others wait uncounted in gRPC's queue. So
+before a request is computed, the loop turns until no more calls arrive.
 """
 
 import asyncio
@@ -14,33 +14,33 @@ from prometheus_client import Counter
 from exfm.errors import OverloadedError
 
 TURNS_ALONE = 3
-"""Turns of the event loop, some 5 us each, in which a call that gRPC holds is heard of."""
+"""Turns of the event loop in which a call that gRPC holds arrives."""
 TURNS_AMONG_OTHERS = 10
-"""Turns without another after which no more have come: gRPC's thread needs some for each."""
+"""Turns without a new call after which no more are expected: gRPC's thread needs some turns for each call."""
 MAX_TURNS = 100
-"""Turns before one request at most: some are answered even in a flood without a pause."""
+"""Most turns before one request, so that some are answered even in a flood without a pause."""
 
 REFUSED = Counter(
     "exfm_refused_requests",
-    "Requests refused at once, since max_concurrency of them were under way; if it goes on, there are too few servers",
+    "Requests refused because max_concurrency requests were under way; if this continues, there are too few servers",
     ["model"],
 )
 
 
 class Admission:
-    """Counts the requests that a model has taken and not answered yet, whichever door they came by."""
+    """Counts a model's requests under way, of all protocols."""
 
     def __init__(self, model: str, *, max_concurrency: int) -> None:
-        """Take so many at once."""
+        """Admit at most `max_concurrency` requests at once."""
         self._model = model
         self._max_concurrency = max_concurrency
         self._num_taken = 0
         self._num_heard = 0
-        self._doorway = asyncio.Lock()
+        self._entry = asyncio.Lock()
         self._refused = REFUSED.labels(model=model)  # shows 0 before the first
 
     def check(self) -> None:
-        """Return if a request would be taken now; called when it is heard of, before its body is there.
+        """Return if a request would be admitted now; called when it arrives, before its body is complete.
 
         Raises: OverloadedError if too many are under way.
         """
@@ -53,7 +53,7 @@ class Admission:
             )
 
     def take(self) -> None:
-        """Take a request whose body is there; `release` is called once it is answered or given up.
+        """Admit a request whose body is complete; the caller calls `release` when it is answered or given up.
 
         Raises: OverloadedError if too many are under way.
         """
@@ -61,13 +61,13 @@ class Admission:
         self._num_taken += 1
 
     def release(self) -> None:
-        """Give the place of a request back."""
+        """Count a request as ended."""
         assert self._num_taken > 0, "it was taken"
         self._num_taken -= 1
 
     async def begin(self) -> None:
-        """Return when a request that was taken may be begun: all that have come by now were taken or refused, too."""
-        async with self._doorway:
+        """Return when an admitted request may be computed: every request that has arrived was admitted or refused."""
+        async with self._entry:
             await self._until_quiet()
 
     async def _until_quiet(self) -> None:
@@ -83,7 +83,7 @@ class Admission:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Take a request, which is begun and answered in a block; raises as `take`."""
+        """Admit a request while a block computes and answers it; raises as `take`."""
         self.take()
         try:
             yield

@@ -1,6 +1,6 @@
-"""Requests whose body is not there yet: bounded in number and bytes, and closed once nothing comes.
+"""Requests whose body is incomplete: limited in number and bytes, and closed when no bytes arrive.
 
-Such a request takes no place of `max_concurrency`, so slow clients keep nobody out.
+They do not count towards `max_concurrency`, so slow clients do not block others.
 """
 
 import asyncio
@@ -14,20 +14,20 @@ from prometheus_client import Counter
 from exfm.errors import ServingError, StalledError, UnfinishedError
 
 TICK_S = 0.5
-"""Time is counted in ticks of the event loop: what came while a model computed is read before the next tick."""
+"""Length of a tick. Timeouts count ticks, so bytes that arrived while a model computed are read in time."""
 IDLE_TICKS = 4
-"""Time for the next bytes of a body: 2 s."""
+"""Timeout of the next bytes of a body: 2 s."""
 ARRIVAL_TICKS = 30
-"""Time for a whole body: 15 s."""
+"""Timeout of a whole body: 15 s."""
 
 CLOSED = Counter(
     "exfm_closed_unfinished_requests",
-    "Requests closed before their body was there: it came too slowly, or too many were unfinished",
+    "Requests closed before their body was complete: it was too slow, or too many were unfinished",
 )
 
 
 class Arrival:
-    """One request whose body is not there yet."""
+    """One request whose body is incomplete."""
 
     def __init__(self, *, unseen_bytes: int) -> None:
         self.unseen_bytes = unseen_bytes
@@ -37,29 +37,29 @@ class Arrival:
         self.timeout = asyncio.timeout(None)
         self.timer: asyncio.TimerHandle | None = None
         self.make_error: Callable[[], ServingError] | None = None
-        """Not the error itself: its traceback would hold the body until the garbage collector comes."""
+        """Not the error itself, whose traceback would keep the body in memory."""
 
 
 class Arrivals:
-    """All requests of a server whose body is not there yet, by REST and gRPC."""
+    """All requests of a server whose body is incomplete, by REST and gRPC."""
 
     def __init__(self, *, max_requests: int, max_bytes: int, tick_s: float = TICK_S) -> None:
-        """Hold so many, of so many bytes together; over it those that were idle for longest are closed."""
+        """Hold at most `max_requests` and `max_bytes`; over a limit, requests that were idle for longest are closed."""
         self._max_requests = max_requests
         self._max_bytes = max_bytes
         self._tick_s = tick_s
         self._num_bytes = 0
         self._unfinished: OrderedDict[Arrival, None] = OrderedDict()
-        """The one that was idle for longest comes first."""
+        """The request that was idle for longest is first."""
 
     @asynccontextmanager
     async def arriving(self, *, unseen_bytes: int = 0) -> AsyncIterator[Callable[[int], None]]:
-        """Read a body in a block, which calls what is yielded with the number of bytes of each part that came.
+        """Read a body in a block, which calls the yielded function with the number of bytes of each part.
 
-        A protocol that shows a body only once it is whole says how many bytes that may hold meanwhile, `unseen_bytes`:
-        it counts as so many from the time on at which others are idle.
+        `unseen_bytes` is for a protocol that shows a body only once it is complete: the body counts as so many bytes
+        after IDLE_TICKS, instead of being closed as idle.
 
-        Raises: StalledError if it does not come in time; UnfinishedError if it is closed for others.
+        Raises: StalledError if the body is too slow; UnfinishedError if it is closed to make room for others.
         """
         arrival = Arrival(unseen_bytes=unseen_bytes)
         try:
@@ -77,7 +77,7 @@ class Arrivals:
             raise arrival.make_error() from error
 
     def _receive(self, arrival: Arrival, num_bytes: int) -> None:
-        if arrival in self._unfinished:  # else it was closed, and its task does not know yet
+        if arrival in self._unfinished:  # or it was closed, and its task does not know yet
             arrival.num_idle_ticks = 0
             self._unfinished.move_to_end(arrival)
             self._count(arrival, num_bytes)
@@ -88,7 +88,7 @@ class Arrivals:
         self._make_room()
 
     def _make_room(self) -> None:
-        """Close those that were idle for longest until the rest is within the bounds; one may always come."""
+        """Close the requests that were idle for longest until the rest is within the limits; one is always allowed."""
         while (num := len(self._unfinished)) > 1 and (num > self._max_requests or self._num_bytes > self._max_bytes):
             found = (
                 f"{num} requests are unfinished; max_unfinished_requests is {self._max_requests}"
@@ -106,14 +106,14 @@ class Arrivals:
         arrival.num_idle_ticks += 1
         self._wait(arrival)
         if arrival.num_ticks == ARRIVAL_TICKS:
-            message = f"the request did not come within {ARRIVAL_TICKS * self._tick_s:g} s; send it faster"
+            message = f"the request was not complete within {ARRIVAL_TICKS * self._tick_s:g} s; send it faster"
             self._close(arrival, partial(StalledError, message))
         elif arrival.num_idle_ticks == IDLE_TICKS:
             if arrival.unseen_bytes:
                 self._count(arrival, arrival.unseen_bytes)
             else:
                 idle_s = IDLE_TICKS * self._tick_s
-                message = f"the request has {arrival.num_bytes} B so far; nothing came for {idle_s:g} s; send it all"
+                message = f"the request has {arrival.num_bytes} B so far; no byte came for {idle_s:g} s; send all of it"
                 self._close(arrival, partial(StalledError, message))
 
     def _close(self, arrival: Arrival, make_error: Callable[[], ServingError]) -> None:
@@ -126,5 +126,5 @@ class Arrivals:
         if arrival in self._unfinished:
             del self._unfinished[arrival]
             self._num_bytes -= arrival.num_bytes
-            assert arrival.timer is not None, "it waits"
+            assert arrival.timer is not None, "a request that is not closed has a timer"
             arrival.timer.cancel()

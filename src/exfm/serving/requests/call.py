@@ -1,4 +1,4 @@
-"""What a front door hands to a model and takes back: the same for gRPC and REST."""
+"""A request to a model and its answer, independent of the protocol."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -10,29 +10,29 @@ import numpy.typing as npt
 
 from exfm.errors import DeadlineError, RequestError
 from exfm.features.oip import Tensor, chosen_outputs
-from exfm.serving.profiler.profiler import Stopwatch
+from exfm.serving.profiler.profiler import Profiler
 
 Parameter = bool | int | str
-"""A parameter of a request or an answer: gRPC's form of the protocol has no other types."""
+"""A parameter of a request or an answer: the gRPC form has no other types."""
 
 Numbers = npt.NDArray[np.float32] | npt.NDArray[np.float16]
-"""An output's values: scores are float32, a shard's sums may be halves."""
+"""An output's values: scores are float32; a shard's pooled embeddings are float32 or float16."""
 
 TIMEOUT = "timeout"
-"""The request parameter in which Triton's clients send the time that they allow, in microseconds."""
+"""The request parameter in which Triton's clients send their timeout, in microseconds."""
 
 MAX_ALLOWED_S = 600
-"""As long as `deadlines.default_ms` may be: who allows more gets this."""
+"""Longest time that a request gets, as for `deadlines.default_ms`."""
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """The moment from which an answer is of no use."""
+    """The moment until which a client waits for its answer."""
 
     at_s: float
-    """On the clock of time.monotonic."""
+    """Time of time.monotonic, in seconds."""
     allowed_ms: float
-    """The time there was at first."""
+    """The time allowed at first, in milliseconds."""
 
     @classmethod
     def after(cls, allowed_s: float) -> Self:
@@ -44,13 +44,13 @@ class Deadline:
         return max(0.0, self.at_s - time.monotonic())
 
     def share(self, share: float) -> "Deadline":
-        """Return the deadline at which this share of the time left is used up."""
+        """Return an earlier deadline, after this share of the time left."""
         return Deadline.after(share * self.remaining_s())
 
     def check(self, doing: str) -> None:
         """Return if there is time left.
 
-        Raises: DeadlineError, which says what was under way.
+        Raises: DeadlineError, which says what the time passed in, `doing`.
         """
         if self.remaining_s() == 0:
             raise DeadlineError(f"the {self.allowed_ms:.0f} ms allowed passed while {doing}; allow more")
@@ -63,11 +63,11 @@ class Call:
     tensors: Mapping[str, Tensor]
     deadline: Deadline
     model_version: str
-    """The bundle id that the request is for; empty leaves the choice to the server."""
+    """The bundle id that the request is for; empty: any."""
     outputs: tuple[str, ...] = ()
-    """Those that the client wants, by name; none means all."""
-    stopwatch: Stopwatch | None = None
-    """What takes its time, if its client wants to know."""
+    """Names of the requested outputs; none: all."""
+    profiler: Profiler | None = None
+    """Measures the request, if it is traced."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,15 @@ class Answer:
     parameters: Mapping[str, Parameter]
 
     def only(self, names: Sequence[str]) -> "Answer":
-        """Return the answer with the outputs that a client asked for; none asked for means all.
+        """Return the answer with the requested outputs; no names: all.
 
         Raises: RequestError if there is no such output.
         """
         chosen = chosen_outputs(names, list(self.outputs))
         return Answer(outputs={name: self.outputs[name] for name in chosen}, parameters=self.parameters)
 
-    def telling(self, key: str, value: Parameter) -> "Answer":
-        """Return the answer with another parameter."""
+    def with_parameter(self, key: str, value: Parameter) -> "Answer":
+        """Return the answer with one more parameter."""
         return Answer(outputs=self.outputs, parameters={**self.parameters, key: value})
 
 
@@ -102,8 +102,8 @@ def check_num_values(num_values: int, *, max_ids: int) -> None:
 def deadline_of(timeout_us: Any, *, transport_s: float | None, default_ms: int, came_s: float) -> Deadline:
     """Return the earlier of a request's two deadlines, or the default if it has neither.
 
-    `timeout_us` is the parameter `timeout` as it came, None or 0 where there is none; `transport_s` the time that
-    gRPC left when the request came, at `came_s` on the clock of time.monotonic.
+    `timeout_us` is the unchecked parameter `timeout`; None or 0 if there is none. `transport_s` is the time left by
+    gRPC's deadline when the request arrived, at `came_s` of time.monotonic.
 
     Raises: RequestError if `timeout_us` is not a number of microseconds.
     """

@@ -1,4 +1,4 @@
-"""What an error is on the wire: a gRPC status code and an HTTP status."""
+"""The gRPC status code and the HTTP status of each error."""
 
 import logging
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 
 FAILED = Counter(
     "exfm_failed_requests",
-    "Requests that ended in an error, by gRPC's name of it, by any door; CANCELLED: broken off before there was one",
+    "Requests of all protocols that failed, by gRPC's status code; CANCELLED: the client gave up",
     ["code"],
 )
 
 MAX_MESSAGE_CHARACTERS = 4_000
-"""gRPC sends messages in headers, and clients refuse more than 8 KiB of those."""
+"""gRPC sends messages in headers, and clients refuse headers of more than 8 KiB."""
 
 
 @dataclass(frozen=True)
@@ -64,24 +64,24 @@ for _code in (grpc.StatusCode.CANCELLED, *(status.grpc for status in (*_STATUSES
 
 
 def failed_with(error: BaseException) -> tuple[Status, str]:
-    """Return what a request's error is to its client, in codes and words, and count it."""
+    """Return the status and the message of a request's error for its client, and count it."""
     status = _status_of(error)
     FAILED.labels(code=status.grpc.name).inc()
     return status, _message_of(error, status)
 
 
 def given_up() -> None:
-    """Count a request whose client waits no longer."""
+    """Count a request whose client gave up."""
     FAILED.labels(code=grpc.StatusCode.CANCELLED.name).inc()
 
 
 def _status_of(error: BaseException) -> Status:
-    """Return the codes of an error; one that nobody foresaw is internal."""
+    """Return the status of an error; unexpected errors are internal."""
     return next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), _INTERNAL)
 
 
 def _message_of(error: BaseException, status: Status) -> str:
-    """Return what a client may read of an error, in ASCII; one that nobody foresaw goes to the log instead."""
+    """Return an error's message for a client, in ASCII. An unexpected error goes to the log instead."""
     if status is not _INTERNAL or isinstance(error, ExfmError):
         return str(error).encode("ascii", "backslashreplace").decode()[:MAX_MESSAGE_CHARACTERS]
     logger.error("internal error", exc_info=error)

@@ -13,7 +13,7 @@ AnyConfig = TypeVar("AnyConfig", bound=ServerConfig)
 
 
 def server_parser(program: str, description: str) -> argparse.ArgumentParser:
-    """Return a parser of the shared options; what is not given here or in the settings keeps its default."""
+    """Return a parser of the options that both servers have."""
     parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description, allow_abbrev=False)
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="folder of the bundle to serve")
     parser.add_argument(
@@ -21,7 +21,7 @@ def server_parser(program: str, description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--tls", type=Path, metavar="DIR",
-        help="folder with tls.crt, tls.key and ca.crt, for the line from ranker to shards; else nothing is encrypted",
+        help="folder with tls.crt, tls.key and ca.crt, for connections between ranker and shards; without it, no TLS",
     )  # fmt: skip
     parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML file of the server's settings")
     add_setting(parser, "--host", "listen.host")
@@ -31,14 +31,16 @@ def server_parser(program: str, description: str) -> argparse.ArgumentParser:
 
 
 def add_setting(parser: argparse.ArgumentParser, option: str, place: str) -> None:
-    """Add an option that sets one of the settings, `GROUP.NAME`, in place of the file's; the settings check it."""
-    parser.add_argument(option, dest=place, metavar=option.split("-")[-1].upper(), help=f"instead of {place}")
+    """Add an option that overrides one setting of the file, `GROUP.NAME`; the settings check its value."""
+    parser.add_argument(
+        option, dest=place, metavar=option.split("-")[-1].upper(), help=f"overrides the setting {place}"
+    )
 
 
 def parse(parser: argparse.ArgumentParser, kind: type[ServerConfig]) -> argparse.Namespace:
     """Return the options of this process's command line.
 
-    Raises: ConfigError for one that an earlier release had, with what to do; SystemExit for another unknown one.
+    Raises: ConfigError for an option of an earlier release, with what to do; SystemExit for another unknown option.
     """
     arguments, unknown = parser.parse_known_args()
     for option in (one.split("=")[0] for one in unknown):
@@ -52,13 +54,13 @@ def parse(parser: argparse.ArgumentParser, kind: type[ServerConfig]) -> argparse
 def tls_from(arguments: argparse.Namespace) -> TlsFolder | None:
     """Return the folder of certificates that the command line names, or None.
 
-    Raises: ConfigError if its files are missing or do not fit.
+    Raises: ConfigError if its files are missing or do not match.
     """
     return TlsFolder(arguments.tls) if arguments.tls is not None else None
 
 
 def config_from(arguments: argparse.Namespace, kind: type[AnyConfig]) -> AnyConfig:
-    """Return the settings: the file's, with those of the command line in their place.
+    """Return the settings of the file, overridden by those of the command line.
 
     Raises: ConfigError, which names each wrong setting.
     """

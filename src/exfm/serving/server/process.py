@@ -1,4 +1,4 @@
-"""One server: its model behind two front doors, from its sockets to its last request."""
+"""One server's process: a model served by REST, gRPC and its own protocols, until a signal stops it."""
 
 import asyncio
 import gc
@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 
 
 class Server:
-    """Serves a model until SIGTERM or SIGINT, then says that it leaves, and at last lets requests under way end."""
+    """Serves a model until SIGTERM or SIGINT; then it is not ready for a while, and ends with the last request."""
 
     def __init__(self, model: ServedModel, *, config: ServerConfig, tls: TlsFolder | None) -> None:
-        """Make the two front doors; with `tls`, only gRPC's answers requests, those of clients with a certificate."""
+        """Make the REST and gRPC servers; with `tls`, only gRPC infers, and only for clients with a certificate."""
         self._model = model
         self._models = ServedModels([model])
         self._config = config
@@ -41,7 +41,7 @@ class Server:
     def start(self) -> None:
         """Serve until a signal.
 
-        Raises: ConfigError if an address cannot be had; what the model's background work raises.
+        Raises: ConfigError if an address is not free; what the model's background tasks raise.
         """
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._serve_until_signal())
@@ -51,33 +51,35 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await self._model.open()
-        doors = self._model.doors()
+        servers = self._model.protocol_servers()
         background = [asyncio.create_task(work) for work in self._model.background()]
-        background += [asyncio.create_task(door.keep()) for door in doors]
+        background += [asyncio.create_task(server.keep()) for server in servers]
         try:
             grpc_port, http_port = await self._grpc.start(), await self._rest.start()
-            ports = [await door.start() for door in doors]
+            ports = [await server.start() for server in servers]
             streams = "".join(f", streams on port {port}" for port in ports)
             name = self._model.name
             logger.info("serving %s: REST on port %d, gRPC on port %d%s", name, http_port, grpc_port, streams)
             await _wait(stop, beside=background)
-            if self._models.ready():  # else nobody was sent here
-                logger.info("not ready any more, and stopping in %d s", self._config.shutdown.lame_duck_s)
-                self._models.is_leaving = True
+            if self._models.ready():  # otherwise no client was sent here
+                logger.info("no longer ready; stopping in %d s", self._config.shutdown.lame_duck_s)
+                self._models.is_stopping = True
                 await asyncio.sleep(self._config.shutdown.lame_duck_s)
             logger.info("stopping")
         finally:
             for task in background:
                 task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)  # what ended one of them is on its way already
-            await asyncio.gather(self._grpc.stop(), self._rest.stop(), *(door.stop() for door in doors))
+            await asyncio.gather(
+                *background, return_exceptions=True
+            )  # the error of one that failed is being raised already
+            await asyncio.gather(self._grpc.stop(), self._rest.stop(), *(server.stop() for server in servers))
             await self._model.close()
 
 
 async def _wait(stop: asyncio.Event, *, beside: Collection[asyncio.Task[Any]]) -> None:
     """Return when `stop` is set.
 
-    Raises: what one of the tasks beside it raises.
+    Raises: what a task in `beside` raises.
     """
     stopped = asyncio.create_task(stop.wait())
     waiting = {stopped, *beside}
@@ -88,13 +90,13 @@ async def _wait(stop: asyncio.Event, *, beside: Collection[asyncio.Task[Any]]) -
 
 
 def run(load: Callable[[], ServedModel], *, config: ServerConfig, tls: TlsFolder | None = None) -> None:
-    """Load a model and serve it until a signal: what both entry points do; `tls` is the gRPC door's."""
-    # Nothing is served yet. A container's first process has no default action for signals: it would load, and stay.
+    """Load a model and serve it until a signal; `tls` is for the gRPC server."""
+    # A container's first process ignores signals without a handler, and nothing is served yet.
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     torch.set_num_threads(config.torch_threads)
     model = load()
-    gc.freeze()  # the collector need not look at what imports and the model left, in the midst of a request
+    gc.freeze()  # the collector skips objects of imports and of the model, so it is fast during requests
     Server(model, config=config, tls=tls).start()
 
 

@@ -1,1 +1,1 @@
-"""An embedding shard: sums of the rows of its slices."""
+"""An embedding shard: pooled embeddings of the rows in its slices."""

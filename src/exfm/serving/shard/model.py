@@ -1,4 +1,4 @@
-"""A shard's model: the sums that it owes to a ranker.
+"""A shard's model: it returns pooled embeddings to rankers.
 
 Legend: B rows of one net, E dims of the looked-up features side by side.
 """
@@ -26,44 +26,44 @@ from exfm.models.shard_tables import ShardTables
 from exfm.schema import NETS, Net
 from exfm.serving.config import ShardConfig
 from exfm.serving.models.bundle_part import load_verified, read_manifest
-from exfm.serving.models.served_model import Door, ServedModel
+from exfm.serving.models.served_model import ProtocolServer, ServedModel
 from exfm.serving.profiler.breakdown import Layer
-from exfm.serving.profiler.profiler import Stopwatch, timed
+from exfm.serving.profiler.profiler import Profiler, timed
 from exfm.serving.requests.call import Answer, Call
 from exfm.serving.shard.oip_lookups import (
-    SUMS_TYPES,
+    POOLED_TYPES,
     bags_of,
     checked_bags,
     keys_input,
     lengths_input,
     lookups_input,
+    pooled_output,
     shard_model_name,
-    sums_output,
 )
-from exfm.serving.shard_protocol.frames import Ask, Sums
-from exfm.serving.shard_protocol.server import StreamDoor
+from exfm.serving.shard_protocol.frames import LookupRequest, Pooled
+from exfm.serving.shard_protocol.server import StreamServer
 from exfm.serving.tls import TlsFolder
 
 MESSAGE_ROOM_BYTES = 1_024
-"""Of an answer, for what is not sums: names, shapes, and where the time went."""
+"""Reserved in an answer for other content than pooled embeddings: names, shapes, and a trace."""
 
 REFUSED_KEYS = Counter(
     "exfm_shard_refused_keys",
-    "Keys outside the slices that a shard holds; more than 0 is a fault of a ranker",
+    "Keys outside the slices that a shard holds; more than 0 is an error of a ranker",
     ["table"],
 )
 
 
 class ShardModel(ServedModel):
-    """Looks bags of keys up in one shard's tables, and sums their rows."""
+    """Looks bags of keys up in one shard's tables, and pools their rows."""
 
     config: ShardConfig
-    begins_traces = False  # a ranker's request that it does not trace has no parent here
+    begins_traces = False  # the ranker decides whether a request is traced
 
     def __init__(
         self, tables: ShardTables, manifest: BundleManifest, *, shard: int, tls: TlsFolder | None, config: ShardConfig
     ) -> None:
-        """Serve a shard's tables; with `tls`, streams are encrypted and for clients with a certificate only."""
+        """Serve a shard's tables; with `tls`, streams are encrypted, and only for clients with a certificate."""
         super().__init__(shard_model_name(manifest.name, shard), bundle_id=manifest.bundle_id, config=config)
         self._tables = tables
         self._shard = shard
@@ -76,9 +76,9 @@ class ShardModel(ServedModel):
 
     @classmethod
     def load(cls, bundle: Path, *, bundle_id: str, shard: int, tls: TlsFolder | None, config: ShardConfig) -> Self:
-        """Return one shard of a bundle, whose tables were verified; no other shard's are read.
+        """Return one shard of a bundle, from verified files; files of other shards are not read.
 
-        An empty `bundle_id` takes any bundle.
+        An empty `bundle_id` accepts any bundle.
 
         Raises: ConfigError if the bundle has no such shard; BundleError.
         """
@@ -90,7 +90,7 @@ class ShardModel(ServedModel):
         return cls(tables, manifest, shard=shard, tls=tls, config=config)
 
     def get_input_types(self) -> list[dict[str, Any]]:
-        """Return keys and lengths of each net, and the lookups that they are for, which may be left out."""
+        """Return each net's inputs: keys, lengths, and lookups, which are optional."""
         types: list[dict[str, Any]] = []
         for net in self._lookups:
             types.append({"name": keys_input(net), "datatype": "UINT64", "shape": [-1]})
@@ -99,38 +99,38 @@ class ShardModel(ServedModel):
         return types
 
     def get_output_types(self) -> list[dict[str, Any]]:
-        """Return the sums of each net."""
-        datatype = SUMS_TYPES[self.config.sums]
+        """Return each net's output, its pooled embeddings."""
+        datatype = POOLED_TYPES[self.config.sums]
         return [
-            {"name": sums_output(net), "datatype": datatype, "shape": [-1, num_dims]}
+            {"name": pooled_output(net), "datatype": datatype, "shape": [-1, num_dims]}
             for net, num_dims in self._dims.items()
         ]
 
     async def predict(self, call: Call) -> Answer:
-        """Return the sums of each net's bags.
+        """Return the pooled embeddings of each net's bags.
 
         Raises: VersionMismatchError if the call names no bundle; RequestError if the bags are not for this shard's
         lookups, or a key is outside its slices.
         """
-        if call.model_version != self.bundle_id:  # another one than ours was refused before: this one is empty
+        if call.model_version != self.bundle_id:  # here the version is empty: another one was refused before
             raise VersionMismatchError(
                 f"shard {self.name!r} holds bundle {self.bundle_id}, but the request is for "
-                f"{call.model_version!r}; a request to a shard says which bundle it is for"
+                f"{call.model_version!r}; set model_version to the bundle that is meant"
             )
         of_net = (keys_input, lengths_input, lookups_input)
         expected = {input_of(net) for net in self._lookups for input_of in of_net}
         unknown = set(call.tensors) - expected
         if unknown:
             raise RequestError(f"unknown input {min(unknown)!r}; this shard's inputs are {', '.join(sorted(expected))}")
-        with timed(call.stopwatch, Layer.DESERIALIZE):
+        with timed(call.profiler, Layer.DESERIALIZE):
             bags = {net: bags_of(call.tensors, net, num_lookups=len(lookups)) for net, lookups in self._lookups.items()}
-        sums = self._sums(bags, call.stopwatch)
-        return Answer(outputs={sums_output(net): of_net for net, of_net in sums.items()}, parameters={})
+        pooled = self._pooled(bags, call.profiler)
+        return Answer(outputs={pooled_output(net): of_net for net, of_net in pooled.items()}, parameters={})
 
-    def doors(self) -> list[Door]:
-        """Return the door for streams."""
+    def protocol_servers(self) -> list[ProtocolServer]:
+        """Return the server of the shard protocol."""
         return [
-            StreamDoor(
+            StreamServer(
                 self._answer,
                 bundle_id=self.bundle_id,
                 shard=self._shard,
@@ -142,43 +142,47 @@ class ShardModel(ServedModel):
             )
         ]
 
-    def _answer(self, ask: Ask, stopwatch: Stopwatch | None) -> dict[Net, Sums]:
-        """Return the sums that a stream's request asks for, counted and timed as one by REST or gRPC."""
-        self._check_ask(ask)
+    def _answer(self, request: LookupRequest, profiler: Profiler | None) -> dict[Net, Pooled]:
+        """Return the pooled embeddings for a stream's request, measured like a request by REST or gRPC."""
+        self._check_request(request)
         with self.seconds.predicting():
-            with timed(stopwatch, Layer.DESERIALIZE):
+            with timed(profiler, Layer.DESERIALIZE):
                 bags = {
                     net: checked_bags(
-                        ask.keys[net], ask.lengths[net], ask.lookups.get(net), net=net, num_lookups=len(lookups)
+                        request.keys[net],
+                        request.lengths[net],
+                        request.lookups.get(net),
+                        net=net,
+                        num_lookups=len(lookups),
                     )
                     for net, lookups in self._lookups.items()
                 }
-            return self._sums(bags, stopwatch)
+            return self._pooled(bags, profiler)
 
-    def _check_ask(self, ask: Ask) -> None:
-        self.check_version(ask.bundle_id)
-        if ask.shard != self._shard:
-            raise UnknownModelError(f"the request is for shard {ask.shard}; this is {self.name}")
-        if ask.keys.keys() != self._lookups.keys():
-            raise RequestError(f"the request is for nets {list(ask.keys)}; this shard has {list(self._lookups)}")
+    def _check_request(self, request: LookupRequest) -> None:
+        self.check_version(request.bundle_id)
+        if request.shard != self._shard:
+            raise UnknownModelError(f"the request is for shard {request.shard}; this is {self.name}")
+        if request.keys.keys() != self._lookups.keys():
+            raise RequestError(f"the request is for nets {list(request.keys)}; this shard has {list(self._lookups)}")
 
-    def _sums(self, bags: Mapping[Net, LookupBags], stopwatch: Stopwatch | None) -> dict[Net, Sums]:
-        with timed(stopwatch, Layer.EMBEDDING):
+    def _pooled(self, bags: Mapping[Net, LookupBags], profiler: Profiler | None) -> dict[Net, Pooled]:
+        with timed(profiler, Layer.EMBEDDING):
             self._check_size(bags)
-            return {net: self._sums_of(net, of_net) for net, of_net in bags.items()}
+            return {net: self._pooled_of(net, of_net) for net, of_net in bags.items()}
 
-    def _sums_of(self, net: Net, bags: LookupBags) -> Sums:
+    def _pooled_of(self, net: Net, bags: LookupBags) -> Pooled:
         try:
-            sums_BE: Sums = self._tables.sums(net, bags).cpu().numpy()
+            pooled_BE: Pooled = self._tables.sums(net, bags).cpu().numpy()
         except KeysOutsideSliceError as error:
             REFUSED_KEYS.labels(table=error.table).inc(error.num_keys)
             raise
-        # By the bits of infinities and of what is no number: numpy's isfinite takes 20 times as long for halves.
-        if sums_BE.dtype == np.float16 and (
-            sums_BE.view(np.int16).max(initial=0) >= 0x7C00 or sums_BE.view(np.uint16).max(initial=0) >= 0xFC00
+        # Compares the bits of infinities and NaNs: numpy's isfinite is far slower for float16.
+        if pooled_BE.dtype == np.float16 and (
+            pooled_BE.view(np.int16).max(initial=0) >= 0x7C00 or pooled_BE.view(np.uint16).max(initial=0) >= 0xFC00
         ):
-            raise ServingError(f"a sum of the {net} net is beyond 65,504; set the shards' `sums` to fp32")
-        return sums_BE
+            raise ServingError(f"a pooled embedding of the {net} net is beyond 65,504; set the shards' `sums` to fp32")
+        return pooled_BE
 
     def _check_size(self, bags: Mapping[Net, LookupBags]) -> None:
         """Return if a lookup is within the limits.
@@ -186,16 +190,16 @@ class ShardModel(ServedModel):
         Raises: LookupTooLargeError.
         """
         try:
-            # Lengths do not count: a request within a ranker's limit may have more of them here than ids there.
+            # Lengths do not count: a request within the ranker's limit on ids may have more lengths here.
             self.check_size(sum(len(of_net.keys) for of_net in bags.values()))
             for net, of_net in bags.items():
                 self.check_rows(of_net.num_rows, kind=f"{net} rows")
             self._check_answer(bags)
-        except RequestError as error:  # a ranker's client's, unlike all other errors of its requests
+        except RequestError as error:  # the fault of the ranker's client, unlike a ranker's other errors
             raise LookupTooLargeError(str(error)) from error
 
     def _check_answer(self, bags: Mapping[Net, LookupBags]) -> None:
-        """Return if the sums of these bags fit into one message.
+        """Return if the pooled embeddings of these bags fit into one message.
 
         Raises: RequestError.
         """
@@ -203,6 +207,6 @@ class ShardModel(ServedModel):
         if size_bytes > self.config.limits.max_message_bytes - MESSAGE_ROOM_BYTES:
             rows = " and ".join(f"{of_net.num_rows} {net} rows" for net, of_net in bags.items())
             raise RequestError(
-                f"the sums of {rows} take {size_bytes} B; max_message_bytes is {self.config.limits.max_message_bytes}, "
-                f"{MESSAGE_ROOM_BYTES} B of them for the rest: ask in parts"
+                f"the pooled embeddings of {rows} take {size_bytes} B; max_message_bytes is "
+                f"{self.config.limits.max_message_bytes}, {MESSAGE_ROOM_BYTES} B of them for the rest: ask in parts"
             )

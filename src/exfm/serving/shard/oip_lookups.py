@@ -1,12 +1,12 @@
-"""A lookup by hand: what a shard takes and gives in the Open Inference Protocol, one ModelInfer a request.
+"""A lookup by the Open Inference Protocol: one ModelInfer request to a shard, for people and tests.
 
-Rankers ask the same by streams (exfm.serving.shard_protocol.frames).
+Rankers send the same by streams (exfm.serving.shard_protocol.frames).
 
 Request, for each net that the shard has lookups for (in the order of exfm.models.lookup.lookups_of):
 
     <net>.keys     UINT64 [K]     keys of the first lookup's bags, row after row, then of the next lookup's
     <net>.lengths  INT32 [L, B]   keys of each of the L lookups' bags, B rows of the net
-    <net>.lookups  INT32 [L]      only where some are left out: the places of these L among all lookups, rising
+    <net>.lookups  INT32 [L]      only if some are left out: the positions of these L among all lookups, rising
 
 Answer, for each net:
 
@@ -27,8 +27,8 @@ from exfm.features.oip import Tensor
 from exfm.models.lookup import LookupBags
 from exfm.schema import Net
 
-SUMS_TYPES: dict[SumsType, str] = {"fp32": "FP32", "fp16": "FP16"}
-"""The datatypes that sums may have."""
+POOLED_TYPES: dict[SumsType, str] = {"fp32": "FP32", "fp16": "FP16"}
+"""The datatypes of pooled embeddings."""
 
 
 def shard_model_name(bundle: str, shard: int) -> str:
@@ -47,17 +47,17 @@ def lengths_input(net: Net) -> str:
 
 
 def lookups_input(net: Net) -> str:
-    """Return the name of the input with the places of the lookups that are asked for."""
+    """Return the name of the input with the positions of the requested lookups."""
     return f"{net}.lookups"
 
 
-def sums_output(net: Net) -> str:
-    """Return the name of the output with a net's sums."""
+def pooled_output(net: Net) -> str:
+    """Return the name of the output with a net's pooled embeddings."""
     return f"{net}.sums"
 
 
 def bags_of(tensors: Mapping[str, Tensor], net: Net, *, num_lookups: int) -> LookupBags:
-    """Return one net's bags out of a request's tensors, for a shard of so many lookups.
+    """Return one net's bags from a request's tensors, for a shard with `num_lookups` lookups of the net.
 
     Raises: RequestError, which names the input, what was found and what was expected.
     """
@@ -77,13 +77,13 @@ def checked_bags(
     net: Net,
     num_lookups: int,
 ) -> LookupBags:
-    """Return the bags of these keys and lengths, for a shard of so many lookups, or some of these; nothing is copied.
+    """Return the bags of these keys and lengths, without a copy; `only` has the positions if some are left out.
 
-    Raises: RequestError if there are other lookups than that, or the lengths are not those of the keys.
+    Raises: RequestError if the lookups are not the shard's, or keys and lengths contradict each other.
     """
     if only is not None and not _rise(only, below=num_lookups):
         raise RequestError(
-            f"input {lookups_input(net)!r} is {only.tolist()!s:.80}, expected rising places among {num_lookups} lookups"
+            f"input {lookups_input(net)!r} is {only.tolist()!s:.80}, expected rising positions of {num_lookups} lookups"
         )
     num_asked = num_lookups if only is None else len(only)
     if len(lengths_LB) != num_asked:

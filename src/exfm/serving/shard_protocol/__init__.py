@@ -1,1 +1,1 @@
-"""The fast path between ranker and shards: frames over a plain TCP or TLS stream."""
+"""The protocol between rankers and shards: frames over a TCP or TLS stream."""

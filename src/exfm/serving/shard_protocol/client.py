@@ -12,23 +12,23 @@ from exfm.serving.tls import TlsFiles
 Place = tuple[str, int]
 
 SILENT_S = 3.0
-"""Time for the answer to a ping, after which a server counts as lost: it hangs, or its machine is gone."""
+"""Timeout of a ping's answer. Without it the server counts as lost: it hangs, or its machine is down."""
 
 
 class Owner(Protocol):
-    """Who has the connection."""
+    """The link that owns the connection."""
 
     shard: ShardId
 
-    def on_leaving(self, connection: "ShardConnection") -> None:
-        """Hear that its server takes no new request."""
+    def on_goaway(self, connection: "ShardConnection") -> None:
+        """The server sent GOAWAY: it takes no new request."""
 
     def on_lost(self, connection: "ShardConnection", problem: str) -> None:
-        """Hear that it is closed."""
+        """The connection was closed."""
 
 
 class ShardConnection(Connection):
-    """A connection to one server."""
+    """A connection to one server of a shard."""
 
     def __init__(
         self, owner: Owner, place: Place, *, tls: TlsFiles | None, max_body_bytes: int, staging: memoryview
@@ -44,10 +44,12 @@ class ShardConnection(Connection):
         self._closes_when_idle = False
 
     async def greet(self) -> None:
-        """Return once the server has said that it holds the owner's shard; the kernel connects for one that hangs, too.
+        """Return once the server has confirmed that it serves the owner's shard.
 
-        Raises: ConnectionError if the connection is lost before, or the server is leaving; VersionMismatchError if it
-        holds another shard or bundle.
+        A TCP connection alone is no proof: the kernel accepts connections for a process that hangs.
+
+        Raises: ConnectionError if the connection is lost first, or the server sent GOAWAY; VersionMismatchError if it
+        serves another shard or bundle.
         """
         self.transport.write(PING_FRAME)
         try:
@@ -55,10 +57,10 @@ class ShardConnection(Connection):
             if (bundle_id, shard) != (self._owner.shard.bundle_id, self._owner.shard.shard):
                 raise VersionMismatchError(
                     f"serves shard {shard} of bundle {bundle_id or 'unknown'}, but shard {self._owner.shard.shard} of "
-                    f"{self._owner.shard.bundle_id} is asked for"
+                    f"{self._owner.shard.bundle_id} was requested"
                 )
             if self._closes_when_idle:
-                raise ConnectionResetError("the server is leaving")
+                raise ConnectionResetError("the server is stopping")
         except BaseException:  # a timeout cancels
             self.transport.abort()
             raise
@@ -66,7 +68,7 @@ class ShardConnection(Connection):
     async def ask(self, frame: bytes, *, request: int, timeout_s: float) -> Frame:
         """Return the answer to a frame.
 
-        Raises: TimeoutError; ConnectionError if the connection is lost before; RequestError if the answer is too large.
+        Raises: TimeoutError; ConnectionError if the connection is lost first; RequestError if the answer is too large.
         """
         if self.transport.is_closing():
             raise ConnectionResetError("the connection was closed")
@@ -77,7 +79,7 @@ class ShardConnection(Connection):
             async with asyncio.timeout(timeout_s):
                 return await future
         except TimeoutError:
-            if future.done() and not future.cancelled():  # it came in time, but this process was busy
+            if future.done() and not future.cancelled():  # the answer arrived in time, but this process was busy
                 return future.result()
             raise
         finally:
@@ -85,7 +87,7 @@ class ShardConnection(Connection):
             self._close_if_idle()
 
     def check_alive(self) -> None:
-        """Ask whether the server is there, or break off if it did not answer the last time: it hangs."""
+        """Send a ping; close the connection if the last ping has no answer after SILENT_S."""
         if self._pinged_s is None:
             self._pinged_s = self._loop.time()
             self.transport.write(PING_FRAME)
@@ -103,16 +105,16 @@ class ShardConnection(Connection):
         if frame.kind == Kind.PING:
             if not self._greeting.done():
                 self._greeting.set_result(frame)
-        elif frame.kind == Kind.LEAVING:
+        elif frame.kind == Kind.GOAWAY:
             self._closes_when_idle = True
-            self._owner.on_leaving(self)
+            self._owner.on_goaway(self)
         else:
             future = self._waiting.get(frame.request)
-            if future is not None and not future.done():  # else its asker has given up
+            if future is not None and not future.done():  # else the caller no longer waits
                 future.set_result(frame)
 
     def refuse(self, frame: Frame, *, size_bytes: int) -> bool:
-        """Tell who waits for an answer that it is too large; what else is as large is of no shard."""
+        """Fail a lookup whose answer is too large. No other frame of a shard is large: others close the connection."""
         if frame.kind not in (Kind.ANSWER, Kind.TRACED_ANSWER, Kind.ERROR):
             return super().refuse(frame, size_bytes=size_bytes)
         self._pinged_s = None
@@ -124,7 +126,7 @@ class ShardConnection(Connection):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell those who wait; the argument is asyncio's."""
+        """Fail the lookups that wait; the argument is asyncio's."""
         problem = str(exc or "the connection was closed")
         self._owner.on_lost(self, problem)
         waiting: list[asyncio.Future[Any]] = [self._greeting, *self._waiting.values()]
@@ -132,7 +134,7 @@ class ShardConnection(Connection):
             if not future.done():
                 future.set_exception(ConnectionResetError(problem))
         if self._greeting.done() and not self._greeting.cancelled():
-            self._greeting.exception()  # nobody may be waiting for it any more
+            self._greeting.exception()  # marks the error as retrieved
 
     def _close_if_idle(self) -> None:
         if self._closes_when_idle and not self._waiting:

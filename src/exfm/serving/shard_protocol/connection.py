@@ -1,4 +1,4 @@
-"""One end of a stream: cuts what comes into frames, and sends frames."""
+"""One end of a stream: reads and sends frames."""
 
 import asyncio
 import socket
@@ -11,25 +11,25 @@ import numpy as np
 from exfm.serving.shard_protocol.frames import HEAD, Frame
 
 STAGING_BYTES = 256 * 1024
-"""Read at once while a frame's size is not known; asyncio itself reads no more."""
+"""Size of a read while a frame's size is unknown; asyncio reads no more at once."""
 
 STEPS_BYTES = (32 * 1024, 128 * 1024)
-"""Room that a larger body gets first, then once that is full, and then all: one byte in a huge page takes 2 MiB."""
+"""A larger body's first buffers, before one of its full size: an empty buffer may take a huge page, 2 MiB."""
 
 JOINED_BYTES = 64 * 1024
-"""Parts of a frame below this go out in one piece: a copy is cheaper than another system call."""
+"""Parts of a frame below this size are sent together: a copy is cheaper than a system call."""
 
 PEER_LOST_MS = 5_000
-"""Time without an acknowledgement after which the other end counts as lost, as over gRPC."""
+"""Time without an acknowledgement after which the other end counts as lost, in milliseconds."""
 
 
 class Connection(asyncio.BufferedProtocol):
-    """A stream of frames. Bodies are read where they stay: nothing is copied but a body's first bytes."""
+    """A stream of frames. Bodies are read into their own memory; only their first bytes are copied."""
 
     def __init__(self, *, max_body_bytes: int, staging: memoryview) -> None:
-        """Take frames whose bodies have at most so many bytes; those of others are skipped.
+        """Take frames with bodies of at most `max_body_bytes`; larger bodies are skipped.
 
-        What comes is read to `staging`, which other connections of this event loop may share.
+        Bytes are read into `staging`, which all connections of an event loop may share.
         """
         self._max_body_bytes = max_body_bytes
         self._staging = staging
@@ -40,12 +40,12 @@ class Connection(asyncio.BufferedProtocol):
 
     @abstractmethod
     def take(self, frame: Frame) -> None:
-        """Take a frame that came whole."""
+        """Take a complete frame."""
 
     def refuse(self, frame: Frame, *, size_bytes: int) -> bool:
-        """Hear of a frame that is too large, without its body; return whether others are read on.
+        """Take the head of a frame that is too large; return whether the connection stays open.
 
-        Breaks the connection, where a subclass knows nobody who waits for an answer.
+        By default it is closed; a subclass may send or raise an error to the caller that waits.
         """
         self.transport.abort()
         return False
@@ -54,14 +54,14 @@ class Connection(asyncio.BufferedProtocol):
         """Keep the transport; the argument is asyncio's."""
         self.transport = cast(asyncio.Transport, transport)
         raw = transport.get_extra_info("socket")
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does not for a socket that we made
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does not set it for a socket that we made
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 1), ("TCP_USER_TIMEOUT", PEER_LOST_MS)):
-            if hasattr(socket, option):  # Linux has them
+            if hasattr(socket, option):  # they exist on Linux
                 raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
     def send(self, parts: Iterable[bytes | memoryview]) -> None:
-        """Send a frame that is given in parts."""
+        """Send the parts of a frame."""
         small: list[bytes | memoryview] = []
         for part in parts:
             if len(part) < JOINED_BYTES:
@@ -75,14 +75,14 @@ class Connection(asyncio.BufferedProtocol):
             self.transport.write(b"".join(small))
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Return where the next bytes go; the argument is asyncio's."""
+        """Return the buffer for the next bytes; the argument is asyncio's."""
         if self._head is not None:
             return self._body[self._filled :]
         self._staging[: len(self._rest)] = self._rest
         return self._staging[len(self._rest) :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take bytes that came; the argument is asyncio's."""
+        """Take bytes that were read; the argument is asyncio's."""
         if self._head is not None:
             self._filled += nbytes
             self._go_on()
@@ -105,16 +105,16 @@ class Connection(asyncio.BufferedProtocol):
             self._body[: self._filled] = self._staging[at : at + self._filled]
             at += self._filled
             self._go_on()
-        self._rest = bytes(self._staging[at:staged])  # a part of a head
+        self._rest = bytes(self._staging[at:staged])  # an incomplete head
 
     def _skipped(self, at: int, staged: int) -> int:
-        """Return where what came goes on after a body that nobody takes, all of it if that goes on, too."""
+        """Return the position after the bytes of a skipped body, at most `staged`."""
         num_skipped = min(self._to_skip, staged - at)
         self._to_skip -= num_skipped
         return at + num_skipped
 
     def _go_on(self) -> None:
-        """End the frame if its body is whole, or make room for more of it once its first bytes are there."""
+        """End the frame if its body is complete, or take a larger buffer if the first one is full."""
         if self._filled == self._size_bytes:
             self._end_frame()
         elif self._filled == len(self._body):
@@ -122,7 +122,7 @@ class Connection(asyncio.BufferedProtocol):
             self._body[: self._filled] = first
 
     def _room(self) -> memoryview:
-        """Return room for what is there of a body, and for some more, unless that is all."""
+        """Return the next buffer of a body, of the next step or of its full size."""
         step_bytes = next((step for step in STEPS_BYTES if step > self._filled), self._size_bytes)
         return _room_of(min(self._size_bytes, step_bytes))
 
@@ -135,10 +135,10 @@ class Connection(asyncio.BufferedProtocol):
 
 
 def new_staging() -> memoryview:
-    """Return where connections of one event loop read to."""
+    """Return a read buffer, which all connections of an event loop may share."""
     return _room_of(STAGING_BYTES)
 
 
 def _room_of(size_bytes: int) -> memoryview:
-    """Return memory to be written to; the kernel backs no page that nothing was written to."""
+    """Return uninitialized memory; the kernel backs a page only once it is written."""
     return np.empty(size_bytes, dtype=np.uint8).data

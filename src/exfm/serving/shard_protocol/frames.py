@@ -1,24 +1,24 @@
-"""Frames: what a ranker and a shard say to each other over a plain stream.
+"""The shard protocol's codec: the frames between a ranker and a shard.
 
 A frame is a head of 16 bytes and a body; numbers are little-endian, and every array starts on 8 bytes.
 
     head       kind u8, nets u8, number of the shard u16, size of the body u32, number of the request u64
-    ASK        bundle id (32 bytes), time allowed in microseconds u64, then for each net its sizes: net u32, lookups L
+    REQUEST    bundle id (32 bytes), time allowed in microseconds u64, then for each net its sizes: net u32, lookups L
                u32, rows B u32, keys K u32; then for each net keys u64 [K] and lengths i32 [L, B], padded; and where
                256 is added to the net, since some of a shard's lookups are left out, the places of these L i32, padded
     ANSWER     bundle id (32 bytes), then for each net its sizes: net u32, bytes of a number u32 (4 or 2), rows B
-               u32, dims E u32; then for each net sums f32 or f16 [B, E], padded
+               u32, dims E u32; then for each net pooled embeddings f32 or f16 [B, E], padded
     ERROR      gRPC's status code u32, then a message in UTF-8
-    LEAVING    nothing: the server takes no new request on this connection, and closes it after the last answer
-    PING       nothing, or in a server's answer its bundle id (32 bytes): a ranker asks who is there
-    TRACED_    as ASK, then a note and its size u32: the trace that the request is part of (W3C's traceparent and
-    ASK        tracestate, a line each), or nothing
+    GOAWAY     nothing: the server takes no new request on this connection, and closes it after the last answer
+    PING       nothing, or in a server's answer its bundle id (32 bytes)
+    TRACED_    as REQUEST, then a note and its size u32: the trace that the request is part of (W3C's traceparent and
+    REQUEST    tracestate, a line each), or nothing
     TRACED_    as ANSWER, then a note and its size u32: where the time went at the shard, as JSON
     ANSWER     (exfm.serving.profiler.breakdown)
 
-An ASK names the shard that it is for, and a server's PING the shard that it holds.
+A REQUEST has the number of the shard that it is for, a server's PING the number of its shard.
 
-Keys, lengths and sums are those of exfm.serving.shard.oip_lookups.
+Keys, lengths and pooled embeddings are those of exfm.serving.shard.oip_lookups.
 """
 
 import struct
@@ -37,39 +37,39 @@ from exfm.schema import NETS, Net
 from exfm.serving.oip.tensors import raw_view
 
 Lengths = npt.NDArray[np.int32]
-Sums = npt.NDArray[np.float32] | npt.NDArray[np.float16]
+Pooled = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 """Shape [B, E]."""
 
 HEAD = struct.Struct("<BBHIQ")
-_SUMS_TYPES = {4: "<f4", 2: "<f2"}
+_POOLED_TYPES = {4: "<f4", 2: "<f2"}
 _SIZES = struct.Struct("<IIII")
 _NOTE_SIZE = struct.Struct("<I")
 _SOME = 256
-"""Added to the number of a net of which some lookups are left out."""
+"""Added to a net's number if some of its lookups are left out."""
 _ID_BYTES = 32
-_ASK_BYTES = _ID_BYTES + 8
+_REQUEST_BYTES = _ID_BYTES + 8
 _STATUS_BYTES = 4
 
 
 class Kind(IntEnum):
-    """What a frame is."""
+    """The kind of a frame."""
 
-    ASK = 1
+    REQUEST = 1
     ANSWER = 2
     ERROR = 3
-    LEAVING = 4
+    GOAWAY = 4
     PING = 5
-    TRACED_ASK = 6
+    TRACED_REQUEST = 6
     TRACED_ANSWER = 7
 
 
-_TRACED: dict[int, Kind] = {Kind.ASK: Kind.TRACED_ASK, Kind.ANSWER: Kind.TRACED_ANSWER}
+_TRACED: dict[int, Kind] = {Kind.REQUEST: Kind.TRACED_REQUEST, Kind.ANSWER: Kind.TRACED_ANSWER}
 _PLAIN: dict[int, int] = {traced: plain for plain, traced in _TRACED.items()}
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame as it came."""
+    """A received frame."""
 
     kind: int
     num_nets: int
@@ -79,8 +79,8 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What a ranker wants of a shard."""
+class LookupRequest:
+    """A ranker's request to a shard."""
 
     shard: int
     bundle_id: str
@@ -90,11 +90,13 @@ class Ask:
     lengths: Mapping[Net, Lengths]
     """Keys of each lookup's bags; shape [L, B]."""
     lookups: Mapping[Net, Lengths]
-    """The lookups' places among the shard's, [L], for a net of which some are left out."""
+    """The positions of these lookups among the shard's, [L], for a net of which some are left out."""
 
 
-def ask_frame(bags: Mapping[Net, LookupBags], *, request: int, shard: int, bundle_id: str, allowed_us: int) -> bytes:
-    """Return the frame that asks a shard for these bags."""
+def request_frame(
+    bags: Mapping[Net, LookupBags], *, request: int, shard: int, bundle_id: str, allowed_us: int
+) -> bytes:
+    """Return the frame of a shard's lookup of these bags."""
     sizes, arrays = b"", []
     for net, of_net in bags.items():
         number = NETS.index(net) + (0 if of_net.only is None else _SOME)
@@ -104,16 +106,16 @@ def ask_frame(bags: Mapping[Net, LookupBags], *, request: int, shard: int, bundl
         if of_net.only is not None:
             arrays.append(_padded(struct.pack(f"<{len(of_net.only)}i", *of_net.only)))
     body = [bytes.fromhex(bundle_id), struct.pack("<Q", allowed_us), sizes, *arrays]
-    return b"".join([HEAD.pack(Kind.ASK, len(bags), shard, sum(map(len, body)), request), *body])
+    return b"".join([HEAD.pack(Kind.REQUEST, len(bags), shard, sum(map(len, body)), request), *body])
 
 
-def read_ask(frame: Frame) -> Ask:
-    """Return what an ASK frame holds; arrays are views of it.
+def read_request(frame: Frame) -> LookupRequest:
+    """Return the content of a REQUEST frame; its arrays are views of the frame.
 
     Raises: RequestError if its sizes contradict each other.
     """
     body, keys, lengths, lookups = frame.body, {}, {}, {}
-    sizes, at = _sizes_of(frame, after=_ASK_BYTES, may_be_some=True)
+    sizes, at = _sizes_of(frame, after=_REQUEST_BYTES, may_be_some=True)
     for net, is_some, num_lookups, num_rows, num_keys in sizes:
         keys[net] = _array(body, at, num_keys, "<u8").astype(np.uint64, copy=False)
         at += 8 * num_keys
@@ -125,47 +127,47 @@ def read_ask(frame: Frame) -> Ask:
             at += _padded_size(4 * num_lookups)
     _check_end(body, at)
     (allowed_us,) = struct.unpack_from("<Q", body, _ID_BYTES)
-    return Ask(frame.shard, _id_of(body), allowed_us=allowed_us, keys=keys, lengths=lengths, lookups=lookups)
+    return LookupRequest(frame.shard, _id_of(body), allowed_us=allowed_us, keys=keys, lengths=lengths, lookups=lookups)
 
 
-def answer_frame(sums: Mapping[Net, Sums], *, request: int, bundle_id: str) -> list[bytes | memoryview]:
-    """Return the frame of an answer in parts; the sums of a net are not copied."""
+def answer_frame(pooled: Mapping[Net, Pooled], *, request: int, bundle_id: str) -> list[bytes | memoryview]:
+    """Return the parts of an answer's frame, without copying pooled embeddings."""
     sizes, parts = b"", list[bytes | memoryview]()
-    for net, of_net in sums.items():
+    for net, of_net in pooled.items():
         sizes += _SIZES.pack(NETS.index(net), of_net.itemsize, *of_net.shape)
         raw = raw_view(of_net)
         parts += [raw, bytes(_padded_size(len(raw)) - len(raw))]
     first = bytes.fromhex(bundle_id) + sizes
-    return [HEAD.pack(Kind.ANSWER, len(sums), 0, len(first) + sum(map(len, parts)), request) + first, *parts]
+    return [HEAD.pack(Kind.ANSWER, len(pooled), 0, len(first) + sum(map(len, parts)), request) + first, *parts]
 
 
-def read_answer(frame: Frame) -> tuple[str, dict[Net, Sums]]:
-    """Return an ANSWER frame's bundle id, and each net's sums [B, E], views of it.
+def read_answer(frame: Frame) -> tuple[str, dict[Net, Pooled]]:
+    """Return an ANSWER frame's bundle id, and each net's pooled embeddings [B, E], views of the frame.
 
     Raises: RequestError if its sizes contradict each other.
     """
-    body, sums = frame.body, dict[Net, Sums]()
+    body, pooled = frame.body, dict[Net, Pooled]()
     sizes, at = _sizes_of(frame, after=_ID_BYTES)
     for net, _, item_bytes, num_rows, num_dims in sizes:
-        if item_bytes not in _SUMS_TYPES:
-            raise RequestError(f"sums of {item_bytes} B a number, expected one of {list(_SUMS_TYPES)}")
-        of_net: Any = _array(body, at, num_rows * num_dims, _SUMS_TYPES[item_bytes])
+        if item_bytes not in _POOLED_TYPES:
+            raise RequestError(f"pooled embeddings have {item_bytes} B a number, expected one of {list(_POOLED_TYPES)}")
+        of_net: Any = _array(body, at, num_rows * num_dims, _POOLED_TYPES[item_bytes])
         of_net = of_net.astype(of_net.dtype.newbyteorder("="), copy=False)
-        sums[net] = of_net.reshape(num_rows, num_dims)
+        pooled[net] = of_net.reshape(num_rows, num_dims)
         at += _padded_size(item_bytes * num_rows * num_dims)
     _check_end(body, at)
-    return _id_of(body), sums
+    return _id_of(body), pooled
 
 
 def with_note(parts: Sequence[bytes | memoryview], note: bytes) -> list[bytes | memoryview]:
-    """Return the traced form of an ASK or an ANSWER, whose first part has the whole head."""
+    """Return the traced form of a REQUEST or an ANSWER, whose first part has the whole head."""
     kind, num_nets, shard, size_bytes, request = HEAD.unpack_from(parts[0])
     head = HEAD.pack(_TRACED[kind], num_nets, shard, size_bytes + len(note) + _NOTE_SIZE.size, request)
     return [head + parts[0][HEAD.size :], *parts[1:], note + _NOTE_SIZE.pack(len(note))]
 
 
 def split_note(frame: Frame) -> tuple[Frame, bytes]:
-    """Return the plain form of a TRACED_ASK or a TRACED_ANSWER, and its note.
+    """Return the plain form of a TRACED_REQUEST or a TRACED_ANSWER, and its note.
 
     Raises: RequestError if the note is longer than the frame.
     """
@@ -194,17 +196,17 @@ def read_error(frame: Frame) -> tuple[int, str]:
     return status, bytes(frame.body[_STATUS_BYTES:]).decode(errors="replace")
 
 
-LEAVING_FRAME = HEAD.pack(Kind.LEAVING, 0, 0, 0, 0)
+GOAWAY_FRAME = HEAD.pack(Kind.GOAWAY, 0, 0, 0, 0)
 PING_FRAME = HEAD.pack(Kind.PING, 0, 0, 0, 0)
 
 
 def greeting_frame(*, bundle_id: str, shard: int) -> bytes:
-    """Return a server's answer to a PING."""
+    """Return the frame of a server's answer to a PING."""
     return HEAD.pack(Kind.PING, 0, shard, _ID_BYTES, 0) + bytes.fromhex(bundle_id)
 
 
 def read_greeting(frame: Frame) -> tuple[str, int]:
-    """Return the bundle id and the shard in a server's answer to a PING; of another protocol, an empty one."""
+    """Return the bundle id and the shard in a server's answer to a PING; the id is empty if the answer has none."""
     return (_id_of(frame.body) if len(frame.body) == _ID_BYTES else ""), frame.shard
 
 

@@ -1,4 +1,4 @@
-"""A shard's door for streams."""
+"""A shard's server of the shard protocol."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from exfm.serving.profiler.spans import Spans
 from exfm.serving.requests.admission import Admission
 from exfm.serving.requests.latency import RequestSeconds
 from exfm.serving.shard_protocol.connection import new_staging
-from exfm.serving.shard_protocol.frames import LEAVING_FRAME
+from exfm.serving.shard_protocol.frames import GOAWAY_FRAME
 from exfm.serving.shard_protocol.ranker_connection import Answer, RankerConnection
 from exfm.serving.shard_protocol.tls import server_context
 from exfm.serving.tls import TlsFiles, TlsFolder
@@ -18,11 +18,11 @@ from exfm.serving.tls import TlsFiles, TlsFolder
 logger = logging.getLogger(__name__)
 
 CHECK_S = 2.0
-"""Pause between two looks at the certificates and the connections."""
+"""Pause between two checks of certificates and connections."""
 
 
-class StreamDoor:
-    """Listens for rankers, and answers what they ask, in the event loop."""
+class StreamServer:
+    """Accepts connections of rankers, and answers their requests in the event loop."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class StreamDoor:
         config: ShardConfig,
         tls: TlsFolder | None,
     ) -> None:
-        """Answer for a shard of a bundle; with `tls`, clients with a certificate only."""
+        """Serve one shard of a bundle; with `tls`, only clients with a certificate."""
         self.spans = spans
         self.answer = answer
         self.bundle_id = bundle_id
@@ -44,7 +44,7 @@ class StreamDoor:
         self.admission = admission
         self.seconds = seconds
         self.connections: set[RankerConnection] = set()
-        self.is_leaving = False
+        self.is_stopping = False
         self.files: TlsFiles | None = None
         self._config = config
         self._tls = tls
@@ -57,7 +57,7 @@ class StreamDoor:
     async def start(self) -> int:
         """Start to serve, and return the port.
 
-        Raises: ConfigError if the address cannot be had.
+        Raises: ConfigError if the address is not free.
         """
         address = (self._config.listen.host, self._config.listen.stream_port)
         try:
@@ -65,8 +65,7 @@ class StreamDoor:
             self._socket = socket.create_server(address, family=family, backlog=128)
         except OSError as error:
             raise ConfigError(
-                f"the stream port {address[1]} of {address[0]} cannot be had ({error.strerror}); is another server "
-                "there?"
+                f"cannot listen for streams on {address[0]}:{address[1]} ({error.strerror}); is another server there?"
             ) from error
         self.files = self._tls.files() if self._tls is not None else None
         self._server = await self._listen(self.files)
@@ -74,7 +73,7 @@ class StreamDoor:
         return port
 
     async def keep(self) -> None:
-        """Leave peers that are silent, and take up certificates that were replaced, until cancelled."""
+        """Close silent connections, and load replaced certificates, until cancelled."""
         while True:
             await asyncio.sleep(CHECK_S)
             for connection in list(self.connections):
@@ -84,24 +83,24 @@ class StreamDoor:
             try:
                 await self._take_up(self._tls.files())
                 self._complaint = ""
-            except OSError as error:  # out of file descriptors, say; the next look may have some
+            except OSError as error:  # such as no free file descriptor; the next check tries again
                 if str(error) != self._complaint:
-                    logger.error("another certificate cannot be taken up, and the old one stays in use: %s", error)
+                    logger.error("the new certificate cannot be used; the old one stays in use: %s", error)
                 self._complaint = str(error)
-            self._leave_old_ones()
+            self._close_old()
 
     async def _take_up(self, files: TlsFiles) -> None:
-        """Go over to another certificate; rankers then connect anew."""
+        """Use another certificate from now on; rankers reconnect."""
         if files == self.files:
             return
         before, self._server = self._server, await self._listen(files)
         self.files, self._taken_up_s = files, asyncio.get_running_loop().time()
         if before is not None:
             before.close()
-        self._ask_to_leave()
+        self._send_goaway()
 
-    def _leave_old_ones(self) -> None:
-        """Break connections off that were made under another certificate and stay: its authority may be withdrawn."""
+    def _close_old(self) -> None:
+        """Close the connections that still use an old certificate: its authority may be revoked."""
         if asyncio.get_running_loop().time() - self._taken_up_s > self._config.shutdown.drain_s:
             for connection in list(self.connections):
                 if connection.files != self.files:
@@ -109,24 +108,24 @@ class StreamDoor:
 
     async def stop(self) -> None:
         """Take no new request, and close each connection after its last answer."""
-        self.is_leaving = True
+        self.is_stopping = True
         if self._server is not None:
             self._server.close()
         if self._socket is not None:
             self._socket.close()
-        self._ask_to_leave()
+        self._send_goaway()
         give_up_s = asyncio.get_running_loop().time() + self._config.shutdown.drain_s
         while self.connections and asyncio.get_running_loop().time() < give_up_s:
             await asyncio.sleep(0.02)
         for connection in list(self.connections):
             connection.transport.abort()
 
-    def _ask_to_leave(self) -> None:
+    def _send_goaway(self) -> None:
         for connection in self.connections:
-            connection.send([LEAVING_FRAME])
+            connection.send([GOAWAY_FRAME])
 
     async def _listen(self, files: TlsFiles | None) -> asyncio.Server:
-        """Return a server on the door's socket; two may be there for a moment, so that none is refused."""
+        """Return a server on the listening socket. While certificates change two listen, so no client is refused."""
         assert self._socket is not None, "it was started"
         max_body_bytes = self._config.limits.max_message_bytes
         return await asyncio.get_running_loop().create_server(

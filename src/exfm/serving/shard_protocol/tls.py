@@ -1,4 +1,4 @@
-"""TLS of a stream: both ends show a certificate."""
+"""Mutual TLS of a stream: both ends show a certificate."""
 
 import os
 import ssl
@@ -9,14 +9,14 @@ from exfm.serving.tls import TlsFiles
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
-    """Return the context of a server that asks clients for their certificate, and refuses those without."""
+    """Return the context of a server that refuses clients without a certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED
     return _filled(context, files)
 
 
 def client_context(files: TlsFiles) -> ssl.SSLContext:
-    """Return the context of a client, which checks that a server's certificate is for the name that it has asked."""
+    """Return the context of a client, which checks that a server's certificate has the name that it connects to."""
     return _filled(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), files)
 
 
@@ -30,7 +30,7 @@ def _filled(context: ssl.SSLContext, files: TlsFiles) -> ssl.SSLContext:
 
 @contextmanager
 def _in_memory(content: bytes) -> Iterator[str]:
-    """Yield the path of a file that has never been on a disk: OpenSSL takes a certificate of one's own by path only."""
+    """Yield the path of a file in memory only: OpenSSL loads an own certificate and key by path only."""
     descriptor = os.memfd_create("exfm-tls")
     try:
         os.write(descriptor, content)

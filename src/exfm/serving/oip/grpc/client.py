@@ -1,4 +1,4 @@
-"""The client's side of the gRPC form: messages, and a client that asks where its requests' time goes."""
+"""The gRPC form's client: its messages, and a client that traces its requests."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ ANSWER_TIMEOUT_S = 20.0
 def request_bytes(
     tensors: Mapping[str, Tensor], *, model_name: str, model_version: str = "", is_traced: bool = False
 ) -> bytes:
-    """Return the serialized ModelInferRequest with these inputs, in raw form; without a version, for any."""
+    """Return the serialized ModelInferRequest with these inputs, in raw form; without a version, any bundle answers."""
     request = pb.ModelInferRequest(model_name=model_name, model_version=model_version)
     for name, tensor in tensors.items():
         request.inputs.add(name=name, datatype=tensor.datatype, shape=tensor.values.shape)
@@ -46,12 +46,12 @@ def outputs_of(answer: bytes) -> dict[str, Tensor]:
 
 
 class TracedRanker:
-    """A ranker's gRPC door, which is asked where its requests' time goes, over one connection."""
+    """A client that requests traces of a ranker by gRPC, over one connection."""
 
     def __init__(
         self, address: str, requests: Sequence[Mapping[str, Tensor]], *, model_name: str, model_version: str = ""
     ) -> None:
-        """Ask these requests in turn; with a version, of that bundle's ranker alone."""
+        """Send these requests in turn; with a version, only a ranker of that bundle answers."""
         self._address = address
         messages = [
             request_bytes(one, model_name=model_name, model_version=model_version, is_traced=True) for one in requests
@@ -70,9 +70,9 @@ class TracedRanker:
         self._channel.close()
 
     def ask(self, num_requests: int) -> list[Traced]:
-        """Return what it told of the next requests, sent one after another.
+        """Send the next requests one after another, and return their traces.
 
-        Raises: ServingError if it cannot be reached, refuses a request, or tells nothing.
+        Raises: ServingError if the ranker cannot be reached, refuses a request, or returns no trace.
         """
         found = []
         for message in islice(self._messages, num_requests):
@@ -84,12 +84,12 @@ class TracedRanker:
                     f"{self._address} did not answer ({error.code().name}): {error.details()}"
                 ) from error
             client_ns = time.perf_counter_ns() - sent_ns
-            found.append(Traced(client_ns=client_ns, ranker=_told(answer, self._address)))
+            found.append(Traced(client_ns=client_ns, ranker=_breakdown_of(answer, self._address)))
         return found
 
 
-def _told(answer: bytes, address: str) -> Breakdown:
+def _breakdown_of(answer: bytes, address: str) -> Breakdown:
     try:
         return Breakdown.from_json(pb.ModelInferResponse.FromString(answer).parameters[TRACE].string_param)
     except RequestError as error:
-        raise ServingError(f"{address} did not tell of its time ({error}); is it of another release?") from error
+        raise ServingError(f"{address} returned a malformed trace ({error}); use one release of exfm") from error

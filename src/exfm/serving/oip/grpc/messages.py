@@ -1,4 +1,4 @@
-"""Tensors and parameters in the protocol's protobuf messages.
+"""The gRPC form's codec: tensors and parameters in protobuf messages.
 
 The messages are typed Any: protobuf makes their classes at run time.
 """
@@ -22,27 +22,27 @@ _CONTENT_FIELDS = {
     "UINT64": "uint64_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
     "INT64": "int64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
 }  # fmt: skip
-"""Where InferTensorContents holds each datatype; FP16 exists in raw form only."""
+"""The field of InferTensorContents for each datatype; FP16 exists in raw form only."""
 
 
 @dataclass(frozen=True)
 class RawResponse:
-    """A ModelInferResponse, and beside it its raw contents: in it protobuf would copy them over and over."""
+    """A ModelInferResponse with its raw contents beside it, because protobuf would copy them several times."""
 
     head: Any
     raw: Sequence[bytes | memoryview]
 
     def to_bytes(self) -> bytes:
-        """Return it serialized, as protobuf does it."""
+        """Return the serialized message."""
         return with_raw_outputs(self.head.SerializeToString(), self.raw)
 
 
 def tensors_of(message: Any, *, max_ids: int | None = None) -> dict[str, Tensor]:
     """Return the inputs of a ModelInferRequest, or the outputs of a ModelInferResponse, raw or typed.
 
-    Values that must be looked at one by one, which takes time, are counted before: with `max_ids`, at most so many.
+    With `max_ids`, values that are read one by one are counted first, since reading them takes time.
 
-    Raises: RequestError if they are not of the form that the protocol asks for, or too many.
+    Raises: RequestError if a tensor is malformed, or the values are more than `max_ids`.
     """
     if max_ids is not None:
         is_raw = len(message.raw_input_contents) > 0
@@ -85,7 +85,7 @@ def parameters_of(message: Mapping[str, Any]) -> dict[str, Parameter]:
 
 
 def answer_message(answer: Answer, *, model_name: str, model_version: str, request_id: str) -> RawResponse:
-    """Return the ModelInferResponse of an answer, whose numbers are not copied."""
+    """Return the ModelInferResponse of an answer, without copying its numbers."""
     response = pb.ModelInferResponse(model_name=model_name, model_version=model_version, id=request_id)
     for key, value in answer.parameters.items():
         response.parameters[key].CopyFrom(_parameter(value))

@@ -1,7 +1,6 @@
 """The Open Inference Protocol's protobuf messages and gRPC methods.
 
-They live in a descriptor pool of their own: a process may hold those of KServe or of Triton's client beside them, which
-register the same names in protobuf's default pool.
+They have their own descriptor pool: KServe and Triton's client register the same names in protobuf's default pool.
 
 Source: https://github.com/kserve/open-inference-protocol, specification/protocol/open_inference_grpc.proto; and model
 load and unload as KServe has them.
@@ -77,10 +76,10 @@ _MESSAGES: Mapping[str, Mapping[str, str]] = {
     "RepositoryModelUnloadRequest": {"model_name": "string"},
     "RepositoryModelUnloadResponse": {"model_name": "string", "isUnloaded": "bool"},
 }
-"""Each message's fields and their types, numbered from 1 in this order; a message in another one after that one."""
+"""Each message's fields and their types, numbered from 1 in this order. A nested message follows its outer one."""
 
 _CHOICES = {"InferParameter": "parameter_choice"}
-"""Messages of whose fields one is set, and protobuf's name of that choice."""
+"""Messages with a oneof, and its name."""
 
 _METHODS = (
     "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer", "RepositoryModelLoad",
@@ -89,7 +88,7 @@ _METHODS = (
 
 
 def _file() -> Any:
-    """Return the protocol's description of itself, as protobuf's compiler would make it of the .proto file."""
+    """Return the file descriptor that protobuf's compiler would make of the .proto file."""
     file = descriptor_pb2.FileDescriptorProto(name="open_inference_grpc.proto", package=PACKAGE, syntax="proto3")
     found: dict[str, Any] = {}
     for path, fields in _MESSAGES.items():

@@ -1,4 +1,4 @@
-"""The gRPC front door: the protocol's methods, with limits, deadlines, errors and raw tensors."""
+"""The gRPC server: the protocol's methods, with limits, deadlines, errors and raw tensors."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ from exfm.serving.oip.grpc.messages import RawResponse, answer_message, paramete
 from exfm.serving.oip.grpc.options import server_options
 from exfm.serving.oip.grpc.protobuf import INFER_METHOD
 from exfm.serving.profiler.breakdown import Layer
-from exfm.serving.profiler.profiler import TRACE, Stopwatch, timed, wants_breakdown
+from exfm.serving.profiler.profiler import TRACE, Profiler, timed, wants_breakdown
 from exfm.serving.profiler.spans import spanned
 from exfm.serving.requests.admission import Admission
 from exfm.serving.requests.arrivals import Arrivals
@@ -30,7 +30,7 @@ from exfm.serving.tls import TlsFolder, server_credentials
 
 
 class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ships no types
-    """Gives every error its status, also a message that cannot be read: gRPC's own is UNKNOWN and a traceback."""
+    """Gives every error its status, also a malformed message, for which gRPC itself returns UNKNOWN and a traceback."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return what handles a call; the arguments are gRPC's."""
@@ -54,10 +54,10 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # gr
 
 
 class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc ships no types
-    """Refuses requests over the bound before their message is read; health and metadata are always answered.
+    """Refuses requests over `max_concurrency` before their message is read; health and metadata are always answered.
 
-    To gRPC a call is a stream of one message: that alone is handed over before it is there. gRPC shows a message only
-    once it is whole, so its bytes count as `max_message_bytes` if it takes long.
+    Calls are handled as streams of one message: gRPC calls a stream's handler before its message has arrived. A
+    message is visible only once it is complete; one that takes long counts as `max_message_bytes`.
     """
 
     def __init__(self, admission: Admission, arrivals: Arrivals, *, config: ServerConfig) -> None:
@@ -93,9 +93,9 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
         )
 
     async def _message_of(self, context: Any) -> Any:
-        """Return a call's message, read.
+        """Return a call's decoded message.
 
-        Raises: as `arriving`; RequestError if there is none, or it cannot be read.
+        Raises: as `arriving`; RequestError if the message is missing or malformed.
         """
         async with self._arrivals.arriving(unseen_bytes=self._max_message_bytes):
             message = await context.read()
@@ -111,13 +111,13 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
 
 
 class Servicer:
-    """The protocol's methods, which have the protocol's names."""
+    """The protocol's methods, by their names in the protocol."""
 
     def __init__(self, models: ServedModels) -> None:
         self._models = models
 
     def handlers(self) -> Any:
-        """Return what gRPC answers calls by."""
+        """Return gRPC's handlers of the methods."""
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
                 getattr(self, name),
@@ -151,29 +151,27 @@ class Servicer:
             default_ms=model.config.deadlines.default_ms,
             came_s=came_s,
         )
-        is_told = wants_breakdown(parameters.get(TRACE))
+        is_reported = wants_breakdown(parameters.get(TRACE))
         with spanned(
-            model.spans, Stopwatch() if is_told else None, headers=lambda: context.invocation_metadata() or ()
-        ) as stopwatch:
-            with timed(stopwatch, Layer.QUEUE):
+            model.spans, Profiler() if is_reported else None, headers=lambda: context.invocation_metadata() or ()
+        ) as profiler:
+            with timed(profiler, Layer.QUEUE):
                 await model.admission.begin()
-            message = await self._infer(request, model, deadline, stopwatch)
-        if stopwatch is not None and is_told:
-            message.head.parameters[TRACE].string_param = stopwatch.read().to_json()
+            message = await self._infer(request, model, deadline, profiler)
+        if profiler is not None and is_reported:
+            message.head.parameters[TRACE].string_param = profiler.read().to_json()
         model.seconds.answered(came_s=came_s)
         return message
 
     async def _infer(
-        self, request: Any, model: ServedModel, deadline: Deadline, stopwatch: Stopwatch | None
+        self, request: Any, model: ServedModel, deadline: Deadline, profiler: Profiler | None
     ) -> RawResponse:
-        with timed(stopwatch, Layer.DESERIALIZE):
+        with timed(profiler, Layer.DESERIALIZE):
             tensors = tensors_of(request, max_ids=model.config.limits.max_ids)
         outputs = tuple(output.name for output in request.outputs)
-        call = Call(
-            tensors, deadline=deadline, model_version=request.model_version, outputs=outputs, stopwatch=stopwatch
-        )
+        call = Call(tensors, deadline=deadline, model_version=request.model_version, outputs=outputs, profiler=profiler)
         answer = await self._models.ask(model, call)
-        with timed(stopwatch, Layer.SERIALIZE):
+        with timed(profiler, Layer.SERIALIZE):
             return answer_message(answer, model_name=model.name, model_version=model.bundle_id, request_id=request.id)
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -187,11 +185,11 @@ class Servicer:
         return pb.ModelMetadataResponse(**self._models.model_metadata(model))
 
     async def RepositoryModelLoad(self, request: Any, context: Any) -> NoReturn:  # noqa: N802
-        """Refuse: no client may do this."""
+        """Refuse: clients cannot load or unload models."""
         raise NotImplementedError("models are loaded when the server starts; start another")
 
     async def RepositoryModelUnload(self, request: Any, context: Any) -> NoReturn:  # noqa: N802
-        """Refuse: no client may do this."""
+        """Refuse: clients cannot load or unload models."""
         raise NotImplementedError("models are unloaded when the server stops; stop it")
 
 
@@ -207,7 +205,7 @@ class GrpcServer:
         config: ServerConfig,
         tls: TlsFolder | None,
     ) -> None:
-        """Serve models; with `tls`, clients with a certificate only."""
+        """Serve models; with `tls`, only clients with a certificate."""
         self._tls = tls
         self._admission = admission
         self._arrivals = arrivals
@@ -218,7 +216,7 @@ class GrpcServer:
     async def start(self) -> int:
         """Start to serve, and return the port.
 
-        Raises: ConfigError if the address cannot be had.
+        Raises: ConfigError if the address is not free.
         """
         admission = AdmissionInterceptor(self._admission, self._arrivals, config=self._config)
         interceptors = (StatusInterceptor(), admission)
@@ -251,7 +249,7 @@ def _raise(error: Exception) -> Callable[[Any, Any], Awaitable[NoReturn]]:
 
 
 def _or_raw(write: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    """Return what serializes a message of protobuf's, or one whose raw contents stand beside it."""
+    """Return a serializer of protobuf messages and of RawResponse."""
 
     def write_or_raw(message: Any) -> bytes:
         return message.to_bytes() if isinstance(message, RawResponse) else write(message)
@@ -260,7 +258,7 @@ def _or_raw(write: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
 
 
 def _or_error(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return what reads a message, or returns the error that it has."""
+    """Return a deserializer that returns a malformed message's error instead of raising it."""
 
     def read_or_error(content: bytes) -> Any:
         try:

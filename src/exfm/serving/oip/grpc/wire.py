@@ -1,4 +1,4 @@
-"""Protobuf's wire format, where protobuf's own code would copy or allocate too much.
+"""Parts of protobuf's wire format, for cases in which protobuf itself would copy or allocate too much.
 
 Source: the wire format, https://protobuf.dev/programming-guides/encoding.
 """
@@ -6,14 +6,14 @@ Source: the wire format, https://protobuf.dev/programming-guides/encoding.
 from collections.abc import Sequence
 
 _RAW_OUTPUT_TAG = 6 << 3 | 2
-"""Of raw_output_contents in a ModelInferResponse; the lower bits are protobuf's type of what has a length."""
+"""The tag of raw_output_contents in a ModelInferResponse; its lower bits are the wire type of a field with a length."""
 _TYPE, _HAS_LENGTH = 7, 2
 MAX_SIZE_BYTES = 5
-"""Of protobuf's numbers that say how long something is, or what."""
+"""Most bytes of a tag or a length."""
 
 
 def with_raw_outputs(head: bytes, raw: Sequence[bytes | memoryview]) -> bytes:
-    """Return a serialized ModelInferResponse with these raw contents: protobuf alone would copy them twice more."""
+    """Return a serialized ModelInferResponse with these raw contents, which are copied once."""
     parts: list[bytes | memoryview] = [head]
     for one in raw:
         parts += [bytes([_RAW_OUTPUT_TAG]) + _varint(len(one)), one]
@@ -21,8 +21,8 @@ def with_raw_outputs(head: bytes, raw: Sequence[bytes | memoryview]) -> bytes:
 
 
 def varint_at(content: bytes | memoryview, at: int, *, max_bytes: int = MAX_SIZE_BYTES) -> tuple[int, int]:
-    """Return protobuf's number at a place, and where it ends; behind the end if it is cut short or longer."""
-    if at < len(content) and content[at] < 0x80:  # as nearly all are
+    """Return the varint at a position, and where it ends; past the end of `content` if it is cut short or too long."""
+    if at < len(content) and content[at] < 0x80:  # most varints have one byte
         return content[at], at + 1
     number = 0
     for place, byte in enumerate(content[at : at + max_bytes]):

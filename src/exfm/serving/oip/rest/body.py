@@ -1,4 +1,4 @@
-"""Bodies of REST requests and answers: the protocol's JSON, and its extension for binary tensors.
+"""The REST form's codec: JSON bodies, and the extension for binary tensors.
 
 With the extension a body is JSON, whose length the header Inference-Header-Content-Length gives, followed by the raw
 data of those tensors that have the parameter binary_data_size.
@@ -19,10 +19,10 @@ JSON_LENGTH_HEADER = "inference-header-content-length"
 BINARY_SIZE = "binary_data_size"
 
 ToInputs = Callable[[dict[str, Any]], dict[str, Any]]
-"""Makes a body of other forms into one with the protocol's inputs."""
+"""Converts a model's own form of a request into one with the protocol's inputs."""
 
 MAX_COMMAS_PER_ID = 2
-"""In a body of the most values that are allowed: texts may hold some, too."""
+"""Commas that a body may have for each allowed value: texts may hold commas, too."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,20 @@ class Query:
     tensors: Mapping[str, Tensor]
     parameters: Mapping[str, Any]
     binary_outputs: Mapping[str, bool]
-    """Whether each output that was asked for comes as binary data; empty if all were."""
+    """Whether each requested output is sent as binary data; empty if all outputs were requested."""
 
     def is_binary(self, output: str) -> bool:
-        """Return whether an output comes as binary data."""
+        """Return whether an output is sent as binary data."""
         return self.binary_outputs.get(output, self.parameters.get("binary_data_output") is True)
 
 
 def read_body(
     body: bytes, *, json_length: str | None, max_ids: int, to_inputs: ToInputs = lambda query: query
 ) -> Query:
-    """Return the request in a body; `json_length` is the extension's header as it came.
+    """Return the request in a body; `json_length` is the value of the extension's header.
 
-    One of far more than `max_ids` values is not read: it would take seconds, in which the server does nothing else.
-    What a model takes in the place of the protocol's inputs, `to_inputs` makes into those.
+    A body with far more than `max_ids` values is refused unread: reading it would block the server for seconds.
+    `to_inputs` converts a model's own form of a request.
 
     Raises: RequestError, which says what is wrong with the body.
     """
@@ -60,7 +60,7 @@ def read_body(
                 f"{len(body)} B"
             )
         text, binary = body[: int(digits)], body[int(digits) :]
-    num_commas = text.count(b",")  # at 1 GB/s and more; all values but a list's first come after one
+    num_commas = text.count(b",")  # fast to count; every value except the first of a list follows a comma
     if num_commas > MAX_COMMAS_PER_ID * max_ids:
         raise RequestError(
             f"the body has {num_commas} commas, too many for its values; max_ids is {max_ids}: ask in parts"
@@ -81,7 +81,7 @@ def read_body(
 
 
 def answer_body(answer: Answer, query: Query, *, model_name: str, model_version: str) -> tuple[bytes, int | None]:
-    """Return the body of an answer, and the length of its JSON if binary data follows."""
+    """Return an answer's body, and the length of its JSON if binary data follows it."""
     outputs, binary = [], []
     for name, values in answer.outputs.items():
         item: dict[str, Any] = {"name": name, "datatype": datatype_of(values), "shape": list(values.shape)}
@@ -103,7 +103,7 @@ def answer_body(answer: Answer, query: Query, *, model_name: str, model_version:
 
 
 def _tensors(query: dict[str, Any], binary: bytes, *, max_ids: int) -> dict[str, Tensor]:
-    """Return all inputs; those in JSON are read by the same code as an offline request."""
+    """Return all inputs. The code that reads offline requests reads those in JSON."""
     inputs = query.get("inputs")
     binary_inputs = [item for item in inputs if _binary_size(item) is not None] if isinstance(inputs, list) else []
     if not binary_inputs:
@@ -125,7 +125,7 @@ def _tensors(query: dict[str, Any], binary: bytes, *, max_ids: int) -> dict[str,
             raise RequestError(
                 f"input {name!r} has {BINARY_SIZE} {size!r:.40}, but {len(binary) - position} B of the body are left"
             )
-        if datatype == "BYTES":  # which are read one by one
+        if datatype == "BYTES":  # texts are read one by one
             num_texts += num_elements_of(name, shape)
             check_num_values(num_texts, max_ids=max_ids)
         tensors[name] = tensor_from_bytes(name, datatype=datatype, shape=shape, raw=binary[position : position + size])

@@ -1,4 +1,4 @@
-"""A client of the ranker's REST door."""
+"""The REST form's client."""
 
 from typing import Any
 
@@ -24,9 +24,9 @@ _ERRORS: dict[int, type[RequestError | ServingError]] = {
 
 
 def ask(url: str, model: str, body: dict[str, Any], *, timeout_s: float = 10.0) -> dict[str, Any]:
-    """Return a served model's answer to a request, both in the Open Inference Protocol's JSON form.
+    """Return a served model's answer to a request, both in the protocol's JSON form.
 
-    `url` is the server's, such as http://127.0.0.1:8080. A proxy that the environment names is not used.
+    `url` is the server's address, such as http://127.0.0.1:8080. Proxies from the environment are not used.
 
     Raises: RequestError or ServingError, with the server's message.
     """

@@ -1,4 +1,4 @@
-"""Compressed bodies of REST requests, as the header Content-Encoding names them."""
+"""Compressed bodies of REST requests, by the header Content-Encoding."""
 
 import zlib
 
@@ -11,7 +11,7 @@ _FORMATS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 def encoding_of(header: str) -> str:
     """Return the encoding that a header Content-Encoding names; empty if the body is not compressed.
 
-    Raises: EncodingError if it is not one that a server reads.
+    Raises: EncodingError if servers do not support it.
     """
     encoding = header.strip().lower()
     if encoding in {"", "identity"}:
@@ -25,9 +25,9 @@ def encoding_of(header: str) -> str:
 
 
 def decompressed(body: bytes, *, encoding: str, max_bytes: int) -> bytes:
-    """Return what a body holds, at most `max_bytes`: a body of more is expanded no further.
+    """Return a body's decompressed content, at most `max_bytes`; decompression stops there.
 
-    Raises: BodyTooLargeError if it holds more; RequestError if it is damaged.
+    Raises: BodyTooLargeError if the content is larger; RequestError if the body is damaged.
     """
     if not encoding:
         return body

@@ -1,4 +1,4 @@
-"""The REST front door: the protocol's routes, with JSON and binary tensors."""
+"""The REST server: the protocol's routes, with JSON and binary tensors."""
 
 import asyncio
 import contextlib
@@ -30,18 +30,18 @@ from exfm.serving.models.served_model import ServedModel
 from exfm.serving.oip.rest.body import JSON_LENGTH_HEADER, Query, answer_body, read_body
 from exfm.serving.oip.rest.compression import decompressed, encoding_of
 from exfm.serving.profiler.breakdown import Layer
-from exfm.serving.profiler.profiler import TRACE, Stopwatch, timed, wants_breakdown
+from exfm.serving.profiler.profiler import TRACE, Profiler, timed, wants_breakdown
 from exfm.serving.profiler.spans import spanned
 from exfm.serving.requests.arrivals import Arrivals
 from exfm.serving.requests.call import TIMEOUT, Call, deadline_of
 from exfm.serving.requests.status import failed_with, given_up
 
 RETRY_AFTER_S = "1"
-"""What a refused client is told; HTTP knows whole seconds only."""
+"""Value of the header Retry-After of a refused request; HTTP has whole seconds only."""
 
 KEEP_ALIVE_S = 65
-"""Time for which an idle connection stays open: longer than the minute for which
-gateways hold on to it. uvicorn's own is 5 s, and a request that meets the end of a connection fails."""
+"""Time for which an idle connection stays open: longer than the minute of most gateways, since a request on a
+connection that is being closed fails."""
 
 
 class Endpoints:
@@ -91,15 +91,15 @@ class Endpoints:
         return JSONResponse({"name": model_name, "ready": ready}, status_code=200 if ready else 503)
 
     async def model_config(self) -> NoReturn:
-        """Refuse: this is no part of the protocol, but an extension of Triton's."""
+        """Refuse: this is an extension of Triton's, not part of the protocol."""
         raise NotImplementedError(UNANSWERED["ModelConfig"])
 
     async def repository_index(self) -> NoReturn:
-        """Refuse: this is no part of the protocol, but an extension of Triton's."""
+        """Refuse: this is an extension of Triton's, not part of the protocol."""
         raise NotImplementedError(UNANSWERED["RepositoryIndex"])
 
     async def answer(self, request: fastapi.Request, model_name: str, model_version: str = "") -> Response:
-        """Return a model's answer, in the form that the request asks for."""
+        """Return a model's answer, in the requested form."""
         if not self._infers:
             raise HTTPException(403, "this server answers on its gRPC port only, to clients with a certificate (--tls)")
         model = self._models.find(model_name, version=model_version)
@@ -135,23 +135,23 @@ class Endpoints:
         deadline = deadline_of(
             query.parameters.get(TIMEOUT), transport_s=None, default_ms=self._config.deadlines.default_ms, came_s=came_s
         )
-        is_told = wants_breakdown(query.parameters.get(TRACE))
-        with spanned(model.spans, Stopwatch() if is_told else None, headers=request.headers.items) as stopwatch:
-            if stopwatch is not None:  # once more: only now it is known that its time is asked for
-                with stopwatch.measure(Layer.DESERIALIZE):
+        is_reported = wants_breakdown(query.parameters.get(TRACE))
+        with spanned(model.spans, Profiler() if is_reported else None, headers=request.headers.items) as profiler:
+            if profiler is not None:  # read again: the body says that it is to be traced
+                with profiler.measure(Layer.DESERIALIZE):
                     query = read()
             call = Call(
                 query.tensors,
                 deadline=deadline,
                 model_version=model_version,
                 outputs=tuple(query.binary_outputs),
-                stopwatch=stopwatch,
+                profiler=profiler,
             )
             answer = await self._models.ask(model, call)
-            with timed(stopwatch, Layer.SERIALIZE):
+            with timed(profiler, Layer.SERIALIZE):
                 content, num_json = answer_body(answer, query, model_name=model.name, model_version=model.bundle_id)
-        if stopwatch is not None and is_told:  # once more: it tells what its own writing took
-            answer = answer.telling(TRACE, stopwatch.read().to_json())
+        if profiler is not None and is_reported:  # written again: the trace includes the first writing
+            answer = answer.with_parameter(TRACE, profiler.read().to_json())
             content, num_json = answer_body(answer, query, model_name=model.name, model_version=model.bundle_id)
         if num_json is None:
             return Response(content, media_type="application/json")
@@ -170,10 +170,10 @@ class Endpoints:
         return bytes(body)
 
 
-class Leaving:
-    """Closes the connections of a server that leaves with its next answers, whatever these are.
+class ConnectionCloser:
+    """Closes each connection of a stopping server with its next answer.
 
-    Load balancers send it no new ones, but clients hold on to those that they have.
+    Load balancers open no new connections to it, but clients keep the connections that they have.
     """
 
     def __init__(self, app: ASGIApp, *, models: ServedModels) -> None:
@@ -184,7 +184,7 @@ class Leaving:
         """Answer; the arguments are ASGI's."""
 
         async def send_on(message: Message) -> None:
-            if self._models.is_leaving and message["type"] == "http.response.start":
+            if self._models.is_stopping and message["type"] == "http.response.start":
                 message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
             await send(message)
 
@@ -192,7 +192,7 @@ class Leaving:
 
 
 def make_app(models: ServedModels, *, arrivals: Arrivals, config: ServerConfig, infers: bool) -> fastapi.FastAPI:
-    """Return the REST application; one that does not infer tells of health, metadata and metrics only."""
+    """Return the REST application; without `infers`, only with health, metadata and metrics."""
     endpoints = Endpoints(models, arrivals=arrivals, config=config, infers=infers)
     app = fastapi.FastAPI(title="exfm", docs_url=None, redoc_url=None, openapi_url=None)
     routes: dict[str, Callable[..., Any]] = {
@@ -222,7 +222,7 @@ class RestServer(uvicorn.Server):
     def __init__(self, models: ServedModels, *, arrivals: Arrivals, config: ServerConfig, infers: bool) -> None:
         super().__init__(
             uvicorn.Config(
-                Leaving(make_app(models, arrivals=arrivals, config=config, infers=infers), models=models),
+                ConnectionCloser(make_app(models, arrivals=arrivals, config=config, infers=infers), models=models),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -236,7 +236,7 @@ class RestServer(uvicorn.Server):
     async def start(self) -> int:
         """Start to serve, and return the port.
 
-        Raises: ConfigError if the address cannot be had.
+        Raises: ConfigError if the address is not free.
         """
         host, port = self._address
         try:
@@ -248,7 +248,7 @@ class RestServer(uvicorn.Server):
                 f"REST cannot listen on {host}:{port} ({error.strerror}); is another server there?"
             ) from error
         # asyncio leaves Nagle's algorithm on for a socket made like this: on a kept connection each answer, two writes,
-        # would wait for the client's delayed acknowledgement. Median over REST 48 ms with it (2 shared cores, 2026-11).
+        # would wait for the client's delayed acknowledgement, some 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._serving = asyncio.create_task(self.serve(sockets=[listener]))
         bound_port: int = listener.getsockname()[1]
@@ -262,7 +262,7 @@ class RestServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the server of both doors; uvicorn would stop this one alone."""
+        """Ignore signals: the process handles them for both servers; uvicorn would stop only this one."""
         yield
 
 
@@ -270,14 +270,14 @@ async def _error_response(request: fastapi.Request, error: Exception) -> Respons
     headers = {}
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = RETRY_AFTER_S
-    if isinstance(error, StalledError | UnfinishedError):  # or the connection would wait on for the rest
+    if isinstance(error, StalledError | UnfinishedError):  # or the connection would wait for the rest of the body
         headers["Connection"] = "close"
     status, message = failed_with(error)
     return JSONResponse({"error": message}, status_code=status.http, headers=headers)
 
 
 async def _no_response(request: fastapi.Request, error: Exception) -> Response:
-    """Return what nobody reads: the client hung up before its body was here."""
+    """Return a response that nobody reads: the client closed the connection before its body was complete."""
     given_up()
     return Response(status_code=400)
 

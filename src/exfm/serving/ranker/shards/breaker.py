@@ -1,4 +1,4 @@
-"""A shard that is not asked for a while after it failed some times in a row: the circuit breaker before a link."""
+"""The circuit breaker of a link: after some failures in a row, a shard gets no lookups for a while."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from enum import Enum, auto
 from prometheus_client import Counter
 
 from exfm.errors import DeadlineError, OverloadedError, RequestError, ShardUnavailableError, VersionMismatchError
-from exfm.models.scoring import NetSums
+from exfm.models.scoring import NetPooled
 from exfm.serving.config import BreakerConfig
 from exfm.serving.ranker.shards.link import ShardCall, ShardLink
 from exfm.serving.ranker.shards.lookup_metrics import LookupMetrics
@@ -19,31 +19,31 @@ logger = logging.getLogger(__name__)
 
 MISSING = Counter(
     "exfm_ranker_missing_answers",
-    "Lookups of a shard that gave no sums: it was away, late, overloaded, or not asked because of that",
+    "Lookups of a shard without an answer: it was away, late or overloaded, or its circuit breaker was open",
     ["shard"],
 )
 
 ALMOST_S, ALMOST_SHARE = 0.005, 0.01
-"""Time from a deadline, in seconds or as a share of the time allowed, within which another clock may see the deadline:
-gRPC breaks a request off at its client's deadline, of which it sends three digits."""
+"""A request that gRPC cancels this close to its deadline counts as late, in seconds or as a share of the time allowed:
+gRPC sends a deadline with three digits only."""
 
 
 class Pass(Enum):
-    """How a breaker lets a lookup pass."""
+    """How a breaker admits a lookup."""
 
     PLAIN = auto()
     PROBE = auto()
-    """To see whether the failures are over."""
+    """The one lookup that tests whether the shard answers again."""
 
 
 class Breaker:
-    """Tells whether to ask: not after some failures in a row; then, after each pause, one to see whether that is over.
+    """Decides which lookups are sent.
 
-    Closed: all ask. Open: none does, but for the probe.
+    Closed: every lookup is sent. Open, after some failures in a row: one lookup after each pause, the probe.
     """
 
     def __init__(self, *, failures: int, pause_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Open after that many failures in a row; 0 never opens."""
+        """Open after this many failures in a row; 0 never opens."""
         self._max_failures = failures
         self._pause_s = pause_s
         self._clock = clock
@@ -53,11 +53,11 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Return whether nothing but probes may ask."""
+        """Return whether only probes are sent."""
         return 0 < self._max_failures <= self._num_failures
 
     def admit(self) -> Pass | None:
-        """Return how to ask now, or None; who asks then tells what came of it, by one of the other methods."""
+        """Return how a lookup may be sent now, or None. The caller then reports the result by another method."""
         if not self.is_open:
             return Pass.PLAIN
         if self._is_probing or self._clock() < self._next_probe_s:
@@ -70,9 +70,9 @@ class Breaker:
         self._num_failures, self._is_probing = 0, False
 
     def failed(self, admitted: Pass) -> None:
-        """Count a failure; at the last that is let pass, or a probe's, a pause begins.
+        """Count a failure. A pause begins with the failure that opens the breaker, and with a failed probe.
 
-        While open, what was asked before is not counted: it would lengthen the pause.
+        While open, a failure of a lookup sent before does not count: it would lengthen the pause.
         """
         if self.is_open and admitted is Pass.PLAIN:
             return
@@ -81,13 +81,13 @@ class Breaker:
         self._next_probe_s = self._clock() + self._pause_s
 
     def learned_nothing(self, admitted: Pass) -> None:
-        """Let another one probe, if this was the one: it gave up by itself."""
+        """Allow another probe, if this lookup was the probe: it ended without a result."""
         if admitted is Pass.PROBE:
             self._is_probing = False
 
 
 class GuardedShard:
-    """A link behind its breaker; what gave sums is measured, and what gave none is counted."""
+    """A link behind its breaker. Answered lookups are measured, others are counted."""
 
     def __init__(self, link: ShardLink, *, config: BreakerConfig) -> None:
         self._link = link
@@ -101,10 +101,10 @@ class GuardedShard:
         """Return how messages name it."""
         return str(self._link)
 
-    async def sums(self, call: ShardCall) -> NetSums:
-        """Return the shard's sums of a call's bags; raises as the link's, and during a pause at once."""
+    async def lookup(self, call: ShardCall) -> NetPooled:
+        """Return the pooled embeddings of a call's bags; raises as the link's, and during a pause at once."""
         had_ms = call.deadline.remaining_s() * 1e3
-        if had_ms == 0:  # through no fault of the shard
+        if had_ms == 0:  # not a failure of the shard
             call.deadline.check(f"{self} was not asked yet")
         admitted = self._breaker.admit()
         if admitted is None:
@@ -112,14 +112,14 @@ class GuardedShard:
             raise ShardUnavailableError(f"{self} cannot be reached (not asked for a while, since {self._problem})")
         asked_s = time.perf_counter()
         try:
-            sums = await self._link.sums(call)
+            pooled = await self._link.lookup(call)
         except asyncio.CancelledError:
             if _is_over(call.deadline):
                 self._silent(self._link.late(call.deadline), admitted, had_ms=had_ms)
             else:
                 self._breaker.learned_nothing(admitted)
             raise
-        except OverloadedError:  # it answers at once: there is nothing to wait for, hence to save
+        except OverloadedError:  # it answers at once, so a pause would save no time
             self._missing.inc()
             self._answered()
             raise
@@ -134,15 +134,15 @@ class GuardedShard:
             self._link.mismatched(str(error))
             self._answered()
             raise
-        except RequestError:  # which may not have been sent
+        except RequestError:  # the lookup may not have been sent
             self._breaker.learned_nothing(admitted)
             raise
         except Exception:
             self._answered()
             raise
-        self._metrics.answered(call.bags, sums, seconds=time.perf_counter() - asked_s)
+        self._metrics.answered(call.bags, pooled, seconds=time.perf_counter() - asked_s)
         self._answered()
-        return sums
+        return pooled
 
     def _answered(self) -> None:
         if self._breaker.is_open:
@@ -168,6 +168,6 @@ class GuardedShard:
 
 
 def _is_over(deadline: Deadline) -> bool:
-    """Return whether this is the moment of a deadline."""
+    """Return whether the deadline is now, as exactly as it can be known."""
     almost_s = max(ALMOST_S, ALMOST_SHARE * deadline.allowed_ms * 1e-3)
     return abs(deadline.at_s - time.monotonic()) < almost_s

@@ -1,71 +1,71 @@
-"""The shards, asked all at once."""
+"""Lookups sent to all shards at once."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from exfm.models.scoring import NetSums
+from exfm.models.scoring import NetPooled
 from exfm.serving.profiler.breakdown import Layer
-from exfm.serving.profiler.profiler import Stopwatch, timed
+from exfm.serving.profiler.profiler import Profiler, timed
 from exfm.serving.ranker.shards.link import NO_ANSWER, NetBags, ShardCall
 from exfm.serving.requests.call import Deadline
 
 Found = TypeVar("Found")
 
 TURNS_TO_SEND = 2
-"""Turns of the event loop in which a stream sends a request: its task's own, and uvloop's for what was written."""
+"""Turns of the event loop until a stream has sent a request: one for its task, one in which uvloop writes."""
 
 
 class Shard(Protocol):
-    """What can be asked for sums: a link, or one behind its breaker."""
+    """What looks bags up: a link, or a link behind its breaker."""
 
-    async def sums(self, call: ShardCall) -> NetSums:
-        """Return the shard's sums of a call's bags."""
+    async def lookup(self, call: ShardCall) -> NetPooled:
+        """Return the pooled embeddings of a call's bags."""
 
 
-async def ask_all(
+async def lookup_all(
     shards: Sequence[Shard],
     bags: Sequence[NetBags],
     *,
     deadline: Deadline,
     meanwhile: Callable[[], Found],
     may_miss: bool,
-    stopwatch: Stopwatch | None = None,
-) -> tuple[list[NetSums | None], Found]:
-    """Return each shard's sums of its bags, and what `meanwhile` gives, which runs once all requests are out.
+    profiler: Profiler | None = None,
+) -> tuple[list[NetPooled | None], Found]:
+    """Return each shard's pooled embeddings, and the result of `meanwhile`, which runs once all requests are sent.
 
-    A shard without bags is not asked. With `may_miss`, None stands for the sums of one that is away, late or
-    overloaded. Any other failure, and without it any at all, ends the wait for the others.
+    A shard without bags gets no request. With `may_miss`, the result of a shard that is away, late or overloaded is
+    None. Any other failure, and every failure without `may_miss`, ends the wait for the other shards.
 
     Raises: ShardUnavailableError, OverloadedError, DeadlineError, VersionMismatchError, RequestError, ServingError;
     each names the shard.
     """
     calls = [
-        ShardCall(of_shard, deadline, None if stopwatch is None else stopwatch.of_shard(number))
+        ShardCall(of_shard, deadline, None if profiler is None else profiler.of_shard(number))
         for number, of_shard in enumerate(bags)
     ]
     tasks = [
         asyncio.create_task(_ask(shard, call, may_miss=may_miss)) for shard, call in zip(shards, calls, strict=True)
     ]
     try:
-        # Tables of this server are looked up in the last of them, in one thread: others' cores are the shards' then.
+        # This server's own tables are looked up in the last turn, while the shards work.
         for _ in range(TURNS_TO_SEND + 1):
             await asyncio.sleep(0)
         found = meanwhile()
-        with timed(stopwatch, Layer.WAIT):
+        with timed(profiler, Layer.WAIT):
             return await asyncio.gather(*tasks), found
     except BaseException:
         for task in tasks:
             task.cancel()
-        asyncio.gather(*tasks, return_exceptions=True)  # so that no failure of another counts as never seen
+        asyncio.gather(*tasks, return_exceptions=True)  # or asyncio would log other failures as never retrieved
         raise
 
 
-async def _ask(shard: Shard, call: ShardCall, *, may_miss: bool) -> NetSums | None:
+async def _ask(shard: Shard, call: ShardCall, *, may_miss: bool) -> NetPooled | None:
     if not call.bags:
         return {}
     try:
-        return await shard.sums(call)
+        return await shard.lookup(call)
     except NO_ANSWER:
         if may_miss:
             return None

@@ -18,9 +18,9 @@ from exfm.errors import (
     VersionMismatchError,
 )
 from exfm.models.lookup import LookupBags
-from exfm.models.scoring import NetSums
+from exfm.models.scoring import NetPooled
 from exfm.schema import Net
-from exfm.serving.profiler.profiler import ShardStopwatch
+from exfm.serving.profiler.profiler import ShardProfiler
 from exfm.serving.requests.call import Deadline
 from exfm.serving.shard_protocol.shard_id import ShardId
 from exfm.serving.tls import TlsFiles
@@ -34,27 +34,27 @@ MISMATCHED = Counter(
 )
 
 NetBags = Mapping[Net, LookupBags]
-"""What a shard is asked for, of each net that it has lookups of."""
+"""A lookup's bags, for each net of which the shard has tables."""
 
 NO_ANSWER = (ShardUnavailableError, DeadlineError, OverloadedError)
-"""What a shard's failure is that another moment, or another server, may mend: the bundle and the request are right."""
+"""A shard's failures that a retry, or another server, may not have: bundle and request are right."""
 
 LOG_AGAIN_S = 60.0
-"""Pause between two lines of a log about the same trouble."""
+"""Pause between two log lines about the same problem."""
 
 
 @dataclass(frozen=True)
 class ShardCall:
-    """What a shard is asked for."""
+    """One lookup."""
 
     bags: NetBags
     deadline: Deadline
-    stopwatch: ShardStopwatch | None = None
-    """What takes the lookup's time, if anybody wants to know."""
+    profiler: ShardProfiler | None = None
+    """Measures the lookup, if its request is traced."""
 
 
 class ShardLink(ABC):
-    """A shard, and what speaks to it."""
+    """The ranker's link to one shard."""
 
     def __init__(self, shard: ShardId, address: str) -> None:
         self.shard = shard
@@ -63,46 +63,46 @@ class ShardLink(ABC):
         self._log_mismatch_s = 0.0
 
     def __str__(self) -> str:
-        """Return how messages name it."""
+        """Return the shard's name in messages."""
         return f"shard {self.shard.shard} at {self.address}"
 
     @abstractmethod
-    async def sums(self, call: ShardCall) -> NetSums:
-        """Return the shard's sums of a call's bags.
+    async def lookup(self, call: ShardCall) -> NetPooled:
+        """Return the pooled embeddings of a call's bags.
 
-        Raises: ShardUnavailableError, OverloadedError, DeadlineError, VersionMismatchError, RequestError if they are
-        too many, ServingError; each names the shard.
+        Raises: ShardUnavailableError, OverloadedError, DeadlineError, VersionMismatchError, RequestError if the bags
+        are too many, ServingError; each names the shard.
         """
 
     @abstractmethod
     async def check_ready(self, *, deadline: Deadline) -> None:
         """Return if the shard says that it is ready to answer from this bundle.
 
-        Raises: as `sums`.
+        Raises: as `lookup`.
         """
 
     @abstractmethod
     async def keep(self, tls: TlsFiles | None) -> None:
-        """Mend what is lost, and go over to another certificate; called over and over."""
+        """Reconnect what is lost, or uses another certificate than `tls`; called again and again."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of the shard; what is under way is broken off."""
+        """Close the link; lookups under way fail."""
 
-    def check(self, sums: NetSums, bags: NetBags, *, bundle_id: str) -> None:
-        """Return if a shard's sums are from this bundle and have the shapes that these bags ask for.
+    def check(self, pooled: NetPooled, bags: NetBags, *, bundle_id: str) -> None:
+        """Return if a shard's pooled embeddings are from this bundle and have the shapes that these bags need.
 
         Raises: VersionMismatchError; ServingError if it is malformed.
         """
         if bundle_id != self.shard.bundle_id:
             raise VersionMismatchError(f"{self} answered from bundle {bundle_id!r}, expected {self.shard.bundle_id}")
         expected = {net: (of_net.num_rows, self.shard.dims[net]) for net, of_net in bags.items()}
-        found = {net: tuple(of_net.shape) for net, of_net in sums.items()}
+        found = {net: tuple(of_net.shape) for net, of_net in pooled.items()}
         if found != expected:
-            raise ServingError(f"{self} answered sums of shapes {found}, expected {expected}")
+            raise ServingError(f"{self} answered pooled embeddings of shapes {found}, expected {expected}")
 
     def error(self, code: grpc.StatusCode, details: str, deadline: Deadline) -> ServingError | RequestError:
-        """Return what a shard's status means to a ranker's caller."""
+        """Return the error of a ranker's request for a shard's status."""
         match code:
             case grpc.StatusCode.OUT_OF_RANGE:
                 return RequestError(f"{self} refused: {details}")
@@ -118,14 +118,14 @@ class ShardLink(ABC):
                 return ServingError(f"{self} failed with {code.name}: {details}")
 
     def mismatched(self, found: str) -> None:
-        """Count that a server was found to serve something else, and log it now and then."""
+        """Count a server of another shard or bundle, and log it at most once in LOG_AGAIN_S."""
         self._mismatched.inc()
         if time.monotonic() >= self._log_mismatch_s:
             self._log_mismatch_s = time.monotonic() + LOG_AGAIN_S
-            logger.error("%s is another one: %s", self, found)
+            logger.error("%s does not serve this shard of this bundle: %s", self, found)
 
     def too_much(self, details: str) -> RequestError:
-        """Return the error of a request, or an answer, that is too large to travel."""
+        """Return the error of a request, or an answer, that is larger than a frame may be."""
         return RequestError(f"{self} cannot be asked so much at once ({details}): ask in parts")
 
     def late(self, deadline: Deadline) -> DeadlineError:

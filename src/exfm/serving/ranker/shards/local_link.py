@@ -2,7 +2,7 @@
 
 import asyncio
 
-from exfm.models.scoring import NetSums, Scorer
+from exfm.models.scoring import NetPooled, Scorer
 from exfm.models.shard_tables import ShardTables
 from exfm.serving.profiler.breakdown import Layer
 from exfm.serving.profiler.profiler import timed
@@ -13,19 +13,19 @@ from exfm.serving.tls import TlsFiles
 
 
 class LocalLink(ShardLink):
-    """One shard's tables, looked up where they are asked for."""
+    """One shard's tables in this process."""
 
     def __init__(self, tables: ShardTables, scorer: Scorer, *, shard: int, num_turns: int = 0) -> None:
-        """Look up after so many turns of the event loop, in which other shards are asked."""
+        """Look up after `num_turns` turns of the event loop, in which requests to other shards are sent."""
         super().__init__(ShardId.of(scorer, shard), "this server")
         self._tables = tables
         self._num_turns = num_turns
 
-    async def sums(self, call: ShardCall) -> NetSums:
-        """Return the sums of a call's bags; they wait for no server."""
+    async def lookup(self, call: ShardCall) -> NetPooled:
+        """Return the pooled embeddings of a call's bags."""
         for _ in range(self._num_turns):
             await asyncio.sleep(0)
-        with timed(call.stopwatch, Layer.EMBEDDING):
+        with timed(call.profiler, Layer.EMBEDDING):
             return {net: self._tables.sums(net, of_net) for net, of_net in call.bags.items()}
 
     async def check_ready(self, *, deadline: Deadline) -> None:

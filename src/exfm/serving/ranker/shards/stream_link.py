@@ -1,4 +1,4 @@
-"""A shard reached by streams: a connection to each of its servers, which take turns."""
+"""A shard reached by streams: one connection to each of its servers, used in turn."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ import torch
 from prometheus_client import Counter
 
 from exfm.errors import RequestError, ServingError, ShardUnavailableError, VersionMismatchError
-from exfm.models.scoring import NetSums
+from exfm.models.scoring import NetPooled
 from exfm.serving.config import RankerConfig
 from exfm.serving.profiler.breakdown import Layer
 from exfm.serving.profiler.profiler import awaited, timed
@@ -20,7 +20,15 @@ from exfm.serving.ranker.shards.link import ShardCall, ShardLink
 from exfm.serving.requests.call import Deadline
 from exfm.serving.shard_protocol.client import Place, ShardConnection
 from exfm.serving.shard_protocol.connection import new_staging
-from exfm.serving.shard_protocol.frames import Frame, Kind, ask_frame, read_answer, read_error, split_note, with_note
+from exfm.serving.shard_protocol.frames import (
+    Frame,
+    Kind,
+    read_answer,
+    read_error,
+    request_frame,
+    split_note,
+    with_note,
+)
 from exfm.serving.shard_protocol.resolving import host_of, resolve
 from exfm.serving.shard_protocol.shard_id import ShardId
 from exfm.serving.shard_protocol.tls import client_context
@@ -29,30 +37,30 @@ from exfm.serving.tls import TlsFiles
 Parsed = TypeVar("Parsed")
 
 Problem = tuple[grpc.StatusCode, str]
-"""Why there is no connection, as a shard would say it."""
+"""Why there is no connection: the status that the lookup fails with, and details."""
 
 logger = logging.getLogger(__name__)
 
 CONNECT_S = 2.0
-"""Time for an attempt to connect, or to look a name up, before it is given up."""
+"""Timeout of a connection attempt and of a DNS lookup."""
 RESOLVE_S = 5.0
-"""Pause between two lookups of a name all of whose servers are connected: so long an added one waits for its share."""
+"""Pause between two DNS lookups while all servers are connected. An added server waits this long for lookups."""
 
 LOOKUP_ATTEMPTS = 3
-"""Times that a lookup is sent while its shard's servers cannot be reached, within its deadline."""
+"""Attempts of a lookup while its shard's servers cannot be reached, within its deadline."""
 RECONNECT_S = 0.5
 """Pause between two attempts to reach a shard that has no connection left."""
 
-RETRIED = Counter("exfm_ranker_retried_lookups", "Lookups sent again, since a stream broke", ["shard"])
+RETRIED = Counter("exfm_ranker_retried_lookups", "Lookups sent again because a stream broke", ["shard"])
 
 _STATUSES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class StreamLink(ShardLink):
-    """One shard, by streams."""
+    """The link to one shard by streams."""
 
     def __init__(self, shard: ShardId, address: str, *, tls: TlsFiles | None, config: RankerConfig) -> None:
-        """Start to connect in the event loop that runs; it is not waited for. Without `tls`, nothing is encrypted."""
+        """Start to connect in the running event loop, without waiting. Without `tls`, nothing is encrypted."""
         super().__init__(shard, address)
         self._tls = tls
         self._config = config
@@ -69,10 +77,10 @@ class StreamLink(ShardLink):
         self._retried = RETRIED.labels(shard=str(shard.shard))
         self._attempt = asyncio.create_task(self._connect_all())
 
-    async def sums(self, call: ShardCall) -> NetSums:
-        """Return the shard's sums of a call's bags; raises as ShardLink's.
+    async def lookup(self, call: ShardCall) -> NetPooled:
+        """Return the pooled embeddings of a call's bags; raises as ShardLink's.
 
-        A lookup changes nothing, so one that met a lost server is sent again to another, within its deadline.
+        A lookup changes nothing, so a lookup whose connection was lost is sent again to another server.
         """
         asked: set[ShardConnection] = set()
         for number in range(LOOKUP_ATTEMPTS):
@@ -92,30 +100,30 @@ class StreamLink(ShardLink):
             await self._connected(deadline)
 
     async def keep(self, tls: TlsFiles | None) -> None:
-        """Connect to servers that are new or lost, leave those that are gone; and all anew for another certificate."""
+        """Connect to new and lost servers, disconnect from removed ones; reconnect if the certificate changed."""
         self._tls = tls
         for connection in (*self._connections.values(), *self._retired):
             connection.check_alive()
         await asyncio.shield(self._attempted())
 
     async def close(self) -> None:
-        """Close all connections; requests under way are broken off."""
+        """Close all connections; requests under way fail."""
         self._attempt.cancel()
         for connection in (*self._connections.values(), *self._retired):
             connection.transport.abort()
 
-    async def _ask(self, connection: ShardConnection, call: ShardCall) -> NetSums:
+    async def _ask(self, connection: ShardConnection, call: ShardCall) -> NetPooled:
         self._next_request += 1
-        remaining_s, stopwatch = call.deadline.remaining_s(), call.stopwatch
-        with timed(stopwatch, Layer.SERIALIZE_ASKS):
-            frame = ask_frame(
+        remaining_s, profiler = call.deadline.remaining_s(), call.profiler
+        with timed(profiler, Layer.SERIALIZE_REQUESTS):
+            frame = request_frame(
                 call.bags,
                 request=self._next_request,
                 shard=self.shard.shard,
                 bundle_id=self.shard.bundle_id,
                 allowed_us=int(remaining_s * 1e6),
             )
-        if stopwatch is not None or is_sampled(carried_on()):
+        if profiler is not None or is_sampled(carried_on()):
             frame = b"".join(with_note([frame], trace_note(carried_on())))
         limit = self._config.limits.max_message_bytes
         if len(frame) > limit:
@@ -123,7 +131,7 @@ class StreamLink(ShardLink):
                 f"the request takes {len(frame)} B to {self}; max_message_bytes is {limit}: ask in parts"
             )
         try:
-            with awaited(stopwatch):
+            with awaited(profiler):
                 answer = await connection.ask(frame, request=self._next_request, timeout_s=remaining_s)
         except TimeoutError as error:
             raise self.late(call.deadline) from error
@@ -131,21 +139,21 @@ class StreamLink(ShardLink):
             raise self.too_much(str(error)) from error
         if answer.kind != Kind.TRACED_ANSWER:
             return self._read(answer, call)
-        with timed(stopwatch, Layer.DESERIALIZE_SUMS):
+        with timed(profiler, Layer.DESERIALIZE_POOLED):
             plain, note = self._parsed(split_note, answer)
-            sums = self._read(plain, call)
-        if stopwatch is not None:
-            stopwatch.told(note)
-        return sums
+            pooled = self._read(plain, call)
+        if profiler is not None:
+            profiler.reported(note)
+        return pooled
 
-    def _read(self, answer: Frame, call: ShardCall) -> NetSums:
+    def _read(self, answer: Frame, call: ShardCall) -> NetPooled:
         if answer.kind == Kind.ERROR:
             status, details = self._parsed(read_error, answer)
             raise self.error(_STATUSES.get(status, grpc.StatusCode.UNKNOWN), details, call.deadline)
         bundle_id, answers = self._parsed(read_answer, answer)
-        sums = {net: torch.from_numpy(of_net) for net, of_net in answers.items()}
-        self.check(sums, call.bags, bundle_id=bundle_id)
-        return sums
+        pooled = {net: torch.from_numpy(of_net) for net, of_net in answers.items()}
+        self.check(pooled, call.bags, bundle_id=bundle_id)
+        return pooled
 
     def _parsed(self, read: Callable[[Frame], Parsed], answer: Frame) -> Parsed:
         try:
@@ -154,9 +162,9 @@ class StreamLink(ShardLink):
             raise ServingError(f"{self} answered a malformed frame: {error}") from error
 
     def _next_connection(self, asked: Collection[ShardConnection] = ()) -> ShardConnection | None:
-        """Return the one whose turn it is, of those that were not asked if there are some.
+        """Return the connection whose turn it is; one that this lookup has not tried, if there is one.
 
-        Retries take turns of their own: each would else move the next lookup's on to the server that was just lost.
+        Retries have their own turns: a shared counter would send each next lookup to the server that was just lost.
         """
         usable = [one for one in self._connections.values() if not one.transport.is_closing()]
         others = [one for one in usable if one not in asked] or usable
@@ -166,7 +174,7 @@ class StreamLink(ShardLink):
     async def _connected(self, deadline: Deadline) -> ShardConnection:
         """Return a connection as soon as there is one.
 
-        After a failure, the next attempt waits for its time; requests meanwhile fail at once.
+        After a failure, the next attempt waits for RECONNECT_S; until then requests fail at once.
         """
         if not self._attempt.done() or asyncio.get_running_loop().time() >= self._retry_at_s:
             attempt, opened = self._attempted(), asyncio.create_task(self._opened.wait())
@@ -184,29 +192,29 @@ class StreamLink(ShardLink):
         return connection
 
     def _attempted(self) -> asyncio.Task[None]:
-        """Return the attempt to connect to all servers that is under way, or a new one: one at a time."""
+        """Return the connection attempt that is under way, or start one: there is one at a time."""
         if self._attempt.done():
             self._opened.clear()
             self._attempt = asyncio.create_task(self._connect_all())
         return self._attempt
 
     async def _connect_all(self) -> None:
-        """Connect to all servers that are missing; known ones do not wait for DNS, which may be slow or away."""
+        """Connect to all missing servers. Known servers do not wait for DNS, which may be slow or down."""
         clock = asyncio.get_running_loop().time
         known = self._missing()
         if known or clock() >= self._next_lookup_s:
             problems = chain(*await asyncio.gather(self._open_all(known), self._open_others(known)))
-            # That a server is another one's tells only if there is none that may come back.
+            # A version mismatch is reported only if no other server may come back.
             mismatch = grpc.StatusCode.FAILED_PRECONDITION
             self._problem = min(problems, key=lambda one: one[0] == mismatch, default=self._problem)
         if not self._connections:
             self._retry_at_s = clock() + RECONNECT_S
 
     async def _open_others(self, known: Collection[Place]) -> list[Problem]:
-        """Look the name up, leave the servers that it has no more, and connect to those that were not known."""
+        """Resolve the name, disconnect from servers that it no longer has, and connect to unknown ones."""
         try:
             self._places = await resolve(self.address, timeout_s=CONNECT_S)
-        except ShardUnavailableError as error:  # those that it had stay
+        except ShardUnavailableError as error:  # the known servers stay
             return [(grpc.StatusCode.UNAVAILABLE, str(error))]
         self._next_lookup_s = asyncio.get_running_loop().time() + RESOLVE_S
         for gone in self._connections.keys() - set(self._places):
@@ -214,12 +222,12 @@ class StreamLink(ShardLink):
         return await self._open_all([place for place in self._missing() if place not in known])
 
     async def _open_all(self, places: Collection[Place]) -> list[Problem]:
-        """Connect to these, and return why not to those of them that the name still has."""
+        """Connect to these servers, and return the problems of those that the name still has."""
         found = await asyncio.gather(*map(self._open, places))
         return [one for place, one in zip(places, found, strict=True) if one is not None and place in self._places]
 
     def _missing(self) -> list[Place]:
-        """Return where there is no connection, or one under another certificate than there is now."""
+        """Return the servers without a connection under the current certificate."""
         return [
             place
             for place in self._places
@@ -245,7 +253,7 @@ class StreamLink(ShardLink):
             found = f"{where}: {error}"
             self.mismatched(found)
             return (grpc.StatusCode.FAILED_PRECONDITION, found)
-        if place not in self._places:  # DNS has it no more since the attempt began
+        if place not in self._places:  # DNS dropped it during the attempt
             connection.transport.abort()
             return None
         if place in self._connections:
@@ -257,18 +265,18 @@ class StreamLink(ShardLink):
         return None
 
     def _retire(self, place: Place) -> None:
-        """Ask this server nothing more, and close its connection after the last answer."""
+        """Send this server no new lookup, and close its connection after the last answer."""
         connection = self._connections.pop(place)
         self._retired.add(connection)
         connection.close_when_idle()
 
-    def on_leaving(self, connection: ShardConnection) -> None:
-        """Ask a server nothing more that says it is leaving."""
+    def on_goaway(self, connection: ShardConnection) -> None:
+        """Send no new lookup to a server that sent GOAWAY."""
         if self._connections.get(connection.place) is connection:
             self._retire(connection.place)
 
     def on_lost(self, connection: ShardConnection, problem: str) -> None:
-        """Forget a connection that is closed."""
+        """Drop a closed connection."""
         self._retired.discard(connection)
         if self._connections.get(connection.place) is connection:
             del self._connections[connection.place]

@@ -1,4 +1,4 @@
-"""What keeps a ranker's links to its shards good while it serves: desired and actual state, compared over and over."""
+"""Repairs a ranker's links to its shards while it serves: desired and actual state are compared again and again."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from exfm.serving.ranker.shards.link import ShardLink
 from exfm.serving.tls import TlsFolder
 
 CHECK_S = 2.0
-"""Pause between two looks."""
+"""Pause between two checks."""
 
 
 async def keep_links(links: Sequence[ShardLink], *, tls: TlsFolder | None) -> None:
-    """Mend links that are lost, or that use a certificate which is no longer in the folder, until cancelled."""
-    await asyncio.gather(*(_keep(link, tls) for link in links))  # one that hangs does not keep others
+    """Reconnect lost links, and links under a certificate that was replaced, until cancelled."""
+    await asyncio.gather(*(_keep(link, tls) for link in links))  # a link that hangs does not delay others
 
 
 async def _keep(link: ShardLink, tls: TlsFolder | None) -> None:
