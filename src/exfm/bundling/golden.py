@@ -21,8 +21,8 @@ from exfm.models.scoring import UnshardedScorer
 Floats = npt.NDArray[np.float32]
 
 MAX_SHIFT = 0.02
-"""How far a golden score may be from the trained model's: an estimate of what nobody wants. In MovieLens-100K's
-vertical models int8 moves the score of no held-out example by more than 0.001."""
+"""Largest difference of a golden score from the trained model's; larger ones come from an encoding that is too coarse.
+An estimate."""
 
 
 def write_golden(folder: Path, manifest: BundleManifest, request: dict[str, Any], *, trained_NT: Floats) -> float:

@@ -1,4 +1,4 @@
-"""A request made of the latest examples of a model's domains: the last user to come, and the items last shown."""
+"""A request made of the latest examples of a model's domains: the last user, and the items shown last."""
 
 import math
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def latest_query(
 
 
 def _complete(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """Return the examples that miss no number which must be there; what else is missing is as models read it."""
+    """Return the examples that have all numbers which `missing: refuse` demands; other numbers get their mean."""
     numbers = [feature.name for feature in schema.dense]
     wanted = [feature.name for feature in schema.dense if feature.missing == "refuse"]
     read_as = [pl.col(feature.name).fill_null(_mean_of(feature)) for feature in schema.dense]
