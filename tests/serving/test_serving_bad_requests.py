@@ -291,9 +291,9 @@ BAD_BAGS: dict[str, tuple[dict[str, Any], str]] = {
     "negative lengths": ({"item_lengths": [[-1, 1]]}, "least -1"),
     "lengths for other lookups": ({"item_lengths": [[0], [0]]}, "lengths for 2 lookups; this shard has 1"),
     "lengths of one dimension": ({"item_lengths": [0]}, "expected INT32 of 2 dimensions"),
-    "a lookup that there is not": ({**ONE_ITEM, "user_lookups": [0, 1, 3]}, "places among 3 lookups"),
+    "a lookup that there is not": ({**ONE_ITEM, "user_lookups": [0, 1, 3]}, "positions of 3 lookups"),
     "a lookup twice": ({**ONE_ITEM, "user_lookups": [0, 1, 1]}, "'user.lookups' is [0, 1, 1], expected rising"),
-    "a lookup before the first": ({**ONE_ITEM, "user_lookups": [-1, 0, 1]}, "places among 3 lookups"),
+    "a lookup before the first": ({**ONE_ITEM, "user_lookups": [-1, 0, 1]}, "positions of 3 lookups"),
     "lengths for more than is asked": ({**ONE_ITEM, "user_lookups": [0, 1]}, "3 lookups; 'user.lookups' has 2"),
 }
 

@@ -205,7 +205,7 @@ def test_a_full_folder_pauses_the_log_until_files_are_taken(
     wait_for(lambda: offer(log) != [None])
     log.close()
     assert rows_of(tmp_path).height == 6
-    assert caplog.text.count("pauses; take") == 2  # each time there was a file
+    assert caplog.text.count("no room for another file; move files away") == 2  # each time there was a file
 
 
 @pytest.fixture
