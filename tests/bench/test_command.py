@@ -82,7 +82,7 @@ def test_costs_are_not_written_to_a_folder_named_s3(tmp_path: Path, commands: di
 
 
 def test_the_benchmarks_want_exfm_of_their_own_release_and_extras_that_it_has() -> None:
-    ours, [wanted] = project("."), map(Requirement, project("benchmarks")["dependencies"])
+    ours, [wanted, *_] = project("."), map(Requirement, project("benchmarks")["dependencies"])
     assert wanted.name == ours["name"]
     assert str(wanted.specifier) == f"=={ours['version']}"
     assert wanted.extras <= ours["optional-dependencies"].keys()

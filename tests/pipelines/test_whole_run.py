@@ -142,7 +142,11 @@ def test_a_failing_stage_ends_the_run_with_its_own_error(tmp_path: Path) -> None
 
 
 def test_a_domain_that_no_impression_has_ends_a_run_before_anything_is_trained(tmp_path: Path) -> None:
-    failed = exfm("run", "-c", run_config(tmp_path, vertical_models=[{"name": "search", "domains": ["serch"]}]))
+    failed = exfm(
+        "run",
+        "-c",
+        run_config(tmp_path, vertical_models=[{"name": "search", "tasks": ["click"], "domains": ["serch"]}]),
+    )
     assert failed.returncode == 2
     assert failed.stdout.splitlines()[-1].startswith("✓ check")
     assert failed.stderr == (
@@ -201,7 +205,7 @@ def test_a_signal_ends_a_run_at_once_and_says_what_is_kept(
     assert run.returncode == 128 + number
     assert err == (
         f"exfm: stopped by {number.name} during {stage}; this stage left nothing; kept below {root}: "
-        f"{', '.join(kept)}; the same command runs again, from the first stage\n"
+        f"{', '.join(kept)}; run the same command again, it starts from the first stage\n"
     )
     for name in kept:
         with reading(ref_to(str(root / name))):
