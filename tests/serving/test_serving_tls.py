@@ -220,7 +220,7 @@ def test_neither_end_takes_a_certificate_of_another_authority_or_name(
         for folder, addresses in ((strange, cluster.addresses), (trusting, cluster.addresses), (good, mistaken))
     ]
     wait_for_line(rankers[0], "CERTIFICATE_VERIFY_FAILED")
-    wait_for_line(rankers[1], "not ready after 0 s: shard")
+    wait_for_line(rankers[1], " s: shard")  # not ready after so many seconds, which a busy machine counts otherwise
     wait_for_line(rankers[2], "Hostname mismatch")
     time.sleep(2)  # for some more attempts
     assert not any(ranker.is_ready() for ranker in rankers)
