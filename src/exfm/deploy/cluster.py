@@ -157,6 +157,17 @@ class ForbiddenError(ClusterError):
     """The caller's account has no right to do this."""
 
 
+def find_permitted(cluster: Cluster, kind: str) -> list[Object] | None:
+    """Return all objects of a kind, or None if the account has no right to list them.
+
+    Raises: ClusterError.
+    """
+    try:
+        return cluster.find(kind)
+    except ForbiddenError:
+        return None
+
+
 class _NotFoundError(ClusterError):
     """There is no such object, or no such kind."""
 

@@ -51,15 +51,15 @@ def missing_images(images: Iterable[str], *, nodes: Iterable[Object]) -> list[st
     A registry that does not answer, or requires credentials, is logged: nodes may reach it where this process cannot.
     """
     held = {ImageName.parse(name) for node in nodes for name in _names_on(node)}
-    return [image for image in images if ImageName.parse(image) not in held and not _may_be_in_registry(image)]
+    wanted = {image: ImageName.parse(image) for image in images}
+    return [image for image, name in wanted.items() if name not in held and not _may_be_in_registry(image, name)]
 
 
 def _names_on(node: Object) -> Iterable[str]:
     return (name for image in node.get("status", {}).get("images", []) for name in image.get("names") or [])
 
 
-def _may_be_in_registry(image: str) -> bool:
-    name = ImageName.parse(image)
+def _may_be_in_registry(image: str, name: ImageName) -> bool:
     host = "registry-1.docker.io" if name.registry == DOCKER_HUB else name.registry
     url = f"https://{host}/v2/{name.repository}/manifests/{name.reference}"
     with urllib3.PoolManager(timeout=TIMEOUT_S, retries=False) as pool:

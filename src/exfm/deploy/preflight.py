@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from exfm.deploy.cluster import Cluster, ForbiddenError
+from exfm.deploy.cluster import Cluster, find_permitted
 from exfm.deploy.images import missing_images
-from exfm.deploy.objects import RANKER_RUNTIME, SERVICE_ACCOUNT, SHARD_RUNTIME, Object
+from exfm.deploy.objects import RANKER_RUNTIME, SERVICE_ACCOUNT, SHARD_RUNTIME
 
 RIGHTS: Mapping[tuple[str, str], Sequence[str]] = {
     ("serving.kserve.io", "inferenceservices"): ("get", "list", "create", "patch", "delete"),
@@ -52,15 +52,8 @@ def missing(cluster: Cluster) -> list[str]:
     return [
         f"image {image} is neither in its registry nor on a node that this account may list: push it, "
         "or load it onto the nodes"
-        for image in missing_images(sorted(images), nodes=_nodes(cluster))
+        for image in missing_images(sorted(images), nodes=find_permitted(cluster, "Node") or [])
     ]
-
-
-def _nodes(cluster: Cluster) -> list[Object]:
-    try:
-        return cluster.find("Node")
-    except ForbiddenError:
-        return []
 
 
 def _covers(rule: Mapping[str, Any], *, group: str, resource: str, verb: str) -> bool:

@@ -69,28 +69,31 @@ def _of_service(service: Object) -> Iterator[Problem]:
 def _of_conditions(service: Object) -> Iterator[Problem]:
     for condition in service.get("status", {}).get("conditions", []):
         if condition["status"] == "False" and condition.get("message"):
-            if missing := _MISSING_SECRET.search(condition["message"]):
-                yield Problem(_missing(missing[1], service["metadata"]["namespace"]), fatal=True)
-                continue
-            yield Problem(_line(f"{condition.get('reason', '')}: {condition['message']}"), fatal=False)
+            yield _missing_secret(condition, service) or Problem(
+                _line(f"{condition.get('reason', '')}: {condition['message']}"), fatal=False
+            )
 
 
 def _of_deployment(deployment: Object | None) -> Iterator[Problem]:
     for condition in (deployment or {}).get("status", {}).get("conditions", []):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            if missing := _MISSING_SECRET.search(condition["message"]):
-                yield Problem(_missing(missing[1], (deployment or {})["metadata"]["namespace"]), fatal=True)
-                continue
             # The message names the quota and the amounts. A webhook that cannot be called may come back.
             fatal = any(words in condition["message"] for words in _FATAL_REFUSALS)
-            yield Problem(_line(f"{condition['reason']}: {condition['message']}"), fatal=fatal)
+            yield _missing_secret(condition, deployment or {}) or Problem(
+                _line(f"{condition['reason']}: {condition['message']}"), fatal=fatal
+            )
 
 
-def _missing(secret: str, namespace: str) -> str:
-    return (
-        f"Secret {secret} is missing in namespace {namespace}; without it KServe creates no pod that copies a bundle; "
-        "create it with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, see 'Bundles in S3' in docs/operating.md"
-    )
+def _missing_secret(condition: Object, of: Object) -> Problem | None:
+    """Return the problem if a condition of an object is about a Secret that does not exist."""
+    if found := _MISSING_SECRET.search(condition["message"]):
+        return Problem(
+            f"Secret {found[1]} is missing in namespace {of['metadata']['namespace']}; without it KServe creates no "
+            "pod that copies a bundle; create it with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, see 'Bundles in "
+            "S3' in docs/operating.md",
+            fatal=True,
+        )
+    return None
 
 
 def _of_pod(pod: Object) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from exfm.deploy.capacity import Room, forecast
-from exfm.deploy.cluster import Cluster, ForbiddenError
+from exfm.deploy.cluster import Cluster, find_permitted
 from exfm.deploy.config import DeployConfig
 from exfm.deploy.decision import (
     ApplyShards,
@@ -29,7 +29,6 @@ from exfm.deploy.objects import (
     GRACE_PERIOD_S,
     ISVC_KIND,
     VM_LABEL,
-    Object,
     headless_name,
     ranker_object,
     shard_objects,
@@ -269,18 +268,11 @@ def _delete_shards(cluster: Cluster, seen: Observation, versions: tuple[int, ...
 
 def _room(cluster: Cluster) -> Room:
     return Room(
-        quotas=_list_or_none(cluster, "ResourceQuota"),
-        runtimes=_list_or_none(cluster, "ServingRuntime"),
-        nodes=_list_or_none(cluster, "Node"),
-        pods=_list_or_none(cluster, "every Pod"),
+        quotas=find_permitted(cluster, "ResourceQuota"),
+        runtimes=find_permitted(cluster, "ServingRuntime"),
+        nodes=find_permitted(cluster, "Node"),
+        pods=find_permitted(cluster, "every Pod"),
     )
-
-
-def _list_or_none(cluster: Cluster, kind: str) -> list[Object] | None:
-    try:
-        return cluster.find(kind)
-    except ForbiddenError:
-        return None
 
 
 def _list_of(versions: tuple[int, ...]) -> str:
