@@ -165,9 +165,9 @@ def _measure_request(
     serve_s, answer = _timed(lambda: _served(ask, scorer, tables))
 
     def score() -> None:
-        _, sums = read_answer(_received(answer))
+        _, pooled = read_answer(_received(answer))
         scorer.scores(
-            batches, [{net: torch.from_numpy(of_net) for net, of_net in sums.items()}], scorer.bottom(batches)
+            batches, [{net: torch.from_numpy(of_net) for net, of_net in pooled.items()}], scorer.bottom(batches)
         )
 
     score_s, _ = _timed(score)
@@ -184,8 +184,8 @@ def _served(sent: bytes, scorer: Scorer, tables: ShardTables) -> bytes:
     ask = read_request(_received(sent))
     num_lookups = len(scorer.lookups(0, "item"))
     bags = checked_bags(ask.keys["item"], ask.lengths["item"], None, net="item", num_lookups=num_lookups)
-    sums_BE = tables.sums("item", bags)
-    return b"".join(answer_frame({"item": sums_BE.numpy()}, request=1, bundle_id=BUNDLE_ID))
+    pooled_BE = tables.pooled("item", bags)
+    return b"".join(answer_frame({"item": pooled_BE.numpy()}, request=1, bundle_id=BUNDLE_ID))
 
 
 def _received(sent: bytes) -> Frame:

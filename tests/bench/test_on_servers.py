@@ -131,7 +131,7 @@ def test_tables_of_more_rows_and_memory_are_measured(served: Path) -> None:
 def test_kserves_own_server_gives_the_plain_models_scores_however_it_is_asked(served: Path, tmp_path: Path) -> None:
     found = found_in(served / "beside")["peers"]
     assert [(one["peer"], one["tuned"]) for one in found["peers"]] == [("KServe", False), ("KServe", True)]
-    assert found["sharded"]["name"] == "2 shards, nsbp, fp16 sums"
+    assert found["sharded"]["name"] == "2 shards, nsbp, fp16 pooled"
     assert all(block["num_failed"] == 0 for one in found["peers"] for block in blocks_of(one))
     assert found["score_differences"] == pytest.approx([difference_of_the_plain_model(tmp_path)] * 2, abs=1e-5)
 

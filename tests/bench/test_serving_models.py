@@ -85,11 +85,11 @@ def test_one_shard_is_one_way_whatever_the_strategy() -> None:
     ]
 
 
-def test_tables_lie_alike_however_sums_travel() -> None:
-    variants = Scenario(sums=("fp32", "fp16")).variants()
+def test_tables_lie_alike_however_pooled_embeddings_travel() -> None:
+    variants = Scenario(pooled_precision=("fp32", "fp16")).variants()
     assert [str(variant) for variant in variants] == [
         "2 shards, load-balanced",
-        "2 shards, load-balanced, fp16 sums",
+        "2 shards, load-balanced, fp16 pooled",
     ]
     assert len({variant.placement() for variant in variants}) == 1
 
@@ -113,16 +113,24 @@ def test_servers_get_the_settings_of_their_way(monkeypatch: pytest.MonkeyPatch, 
         yield
 
     monkeypatch.setattr("exfm_bench.serving.servers.serve_local", serve_local)
-    variant = Variant(sums="fp16", local_tables_mib=16)
+    variant = Variant(pooled_precision="fp16", local_tables_mib=16)
     with serving(tmp_path, threads=2, precision="bf16", variant=variant):
         [(ranker, shard)] = started
     assert (ranker.shards.local_tables_mib, ranker.torch_threads, ranker.dense_precision) == (16, 2, "bf16")
-    assert (shard.sums, shard.torch_threads) == ("fp16", 1)
+    assert (shard.pooled_precision, shard.torch_threads) == ("fp16", 1)
+
+
+def test_the_old_name_of_pooled_precision_is_refused() -> None:
+    for sent in ({"scenarios": [{"sums": ["fp16"]}]}, {"peers": {"sums": "fp16"}}):
+        with pytest.raises(ConfigError, match="sums is no longer a setting: it is called pooled_precision; rename it"):
+            ServingBenchConfig.parse(sent, source="a test")
 
 
 def test_rows_that_travel_are_no_longer_measured() -> None:
-    with pytest.raises(ConfigError, match=r"scenarios\.0\.sums\.0: Input should be 'fp32' or 'fp16' \(found 'rows'\)"):
-        ServingBenchConfig.parse({"scenarios": [{"sums": ["rows"]}]}, source="a test")
+    with pytest.raises(
+        ConfigError, match=r"scenarios\.0\.pooled_precision\.0: Input should be 'fp32' or 'fp16' \(found 'rows'\)"
+    ):
+        ServingBenchConfig.parse({"scenarios": [{"pooled_precision": ["rows"]}]}, source="a test")
 
 
 @pytest.mark.parametrize(("old", "new"), [("cases", "scenarios"), ("ways_at_once", "variants_at_once")])
@@ -171,7 +179,7 @@ def test_the_full_settings_hold_every_combination() -> None:
 
 def test_beside_peers_one_shard_is_one() -> None:
     assert [str(Peers(strategy=strategy).variant()) for strategy in ("nsbp", "one-shard")] == [
-        "2 shards, nsbp, fp16 sums", "1 shard, fp16 sums",
+        "2 shards, nsbp, fp16 pooled", "1 shard, fp16 pooled",
     ]  # fmt: skip
 
 

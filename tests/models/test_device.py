@@ -32,12 +32,12 @@ def test_a_gpu_scores_as_the_cpu_does(
     scores = []
     for device in (CPU, device_of("cuda")):
         scorer = Scorer.load(tmp_path / "bundle", manifest, device=device)
-        sums = []
+        pooled = []
         for shard, bags in enumerate(scorer.bags_for(batches)):
             tables = load_shard_tables(tmp_path / "bundle", manifest, shard=shard, device=device)
-            sums.append({net: tables.sums(net, of_net) for net, of_net in bags.items()})
-        assert all(of_net.device.type == device.type for of_shard in sums for of_net in of_shard.values())
-        scores.append(scorer.scores(batches, sums, scorer.bottom(batches)))
+            pooled.append({net: tables.pooled(net, of_net) for net, of_net in bags.items()})
+        assert all(of_net.device.type == device.type for of_shard in pooled for of_net in of_shard.values())
+        scores.append(scorer.scores(batches, pooled, scorer.bottom(batches)))
     np.testing.assert_allclose(scores[1], scores[0], atol=1e-4)
 
 

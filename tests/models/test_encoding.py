@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plain_model import as_kept
 
-from exfm.artifact.answers import SumsType
 from exfm.artifact.plan import ENCODINGS, Encoding, row_bytes
 from exfm.errors import BundleError
+from exfm.models.config import PooledPrecision
 from exfm.models.encoding import encode_rows
 from exfm.models.pooled_lookup import EncodedTable, PooledLookup, with_aligned_rows
 
@@ -31,22 +31,24 @@ def test_known_bytes_of_a_row(encoding: Encoding) -> None:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_known_sums_of_known_bytes(encoding: Encoding) -> None:
+def test_known_pooled_embeddings_of_known_bytes(encoding: Encoding) -> None:
     numbers, known = KNOWN[encoding]
     flat = torch.frombuffer(bytearray.fromhex(2 * known), dtype=torch.uint8)
     lookup = PooledLookup(flat, [EncodedTable(0, 2, 4, encoding)])
-    sums = lookup.sums(np.array([0, 1, 1]), np.array([0, 1, 1, 3]))
-    assert sums.tolist() == [numbers, [0.0] * 4, [2 * number for number in numbers]]
-    assert sums.dtype == torch.float32
+    pooled = lookup.pooled(np.array([0, 1, 1]), np.array([0, 1, 1, 3]))
+    assert pooled.tolist() == [numbers, [0.0] * 4, [2 * number for number in numbers]]
+    assert pooled.dtype == torch.float32
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_sums_are_rounded_to_half_precision_once_they_are_added_up(encoding: Encoding) -> None:
+def test_pooled_embeddings_are_rounded_to_half_precision_once_they_are_added_up(encoding: Encoding) -> None:
     torch.manual_seed(0)
     flat = encode_rows(torch.randn(500, 8), encoding, table="t").view(-1)
     exact, halves = (
-        PooledLookup(flat, [EncodedTable(0, 500, 8, encoding)], sums=sums).sums(np.arange(500), np.array([0, 1, 500]))
-        for sums in get_args(SumsType)
+        PooledLookup(flat, [EncodedTable(0, 500, 8, encoding)], precision=precision).pooled(
+            np.arange(500), np.array([0, 1, 500])
+        )
+        for precision in get_args(PooledPrecision)
     )
     assert (exact.dtype, halves.dtype) == (torch.float32, torch.float16)
     torch.testing.assert_close(halves, exact.half(), rtol=0, atol=0)
@@ -57,8 +59,8 @@ def test_tables_of_all_encodings_are_looked_up_by_one_call_in_any_order() -> Non
     offsets = {"fp32": 0, "fp16": 16, "int8": 24}
     order: list[Encoding] = ["int8", "fp32", "fp16", "int8"]
     lookup = PooledLookup(flat, [EncodedTable(offsets[encoding], 1, 4, encoding) for encoding in order])
-    sums = lookup.sums(np.zeros(4, dtype=np.int64), np.arange(5))
-    assert sums.tolist() == [[number for encoding in order for number in KNOWN[encoding][0]]]
+    pooled = lookup.pooled(np.zeros(4, dtype=np.int64), np.arange(5))
+    assert pooled.tolist() == [[number for encoding in order for number in KNOWN[encoding][0]]]
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -73,8 +75,8 @@ def test_small_tables_are_looked_up_wherever_others_lie(
     flat = torch.cat([first.reshape(-1), second.reshape(-1)])
     tables = [EncodedTable(0, *shapes[0], encoding), EncodedTable(first.numel(), *shapes[1], encoding)]
     rows = np.array([shapes[0][0] - 1, shapes[1][0] - 1])
-    as_they_lie = PooledLookup(flat, tables).sums(rows, np.arange(3))
-    the_other_way = PooledLookup(flat, tables[::-1]).sums(rows[::-1].copy(), np.arange(3))
+    as_they_lie = PooledLookup(flat, tables).pooled(rows, np.arange(3))
+    the_other_way = PooledLookup(flat, tables[::-1]).pooled(rows[::-1].copy(), np.arange(3))
     assert torch.equal(the_other_way.roll(shapes[0][1], dims=1), as_they_lie)
 
 
@@ -111,7 +113,7 @@ bags = st.lists(st.lists(st.integers(0, 7), max_size=6), min_size=1, max_size=5)
 def summed(table: torch.Tensor, encoding: Encoding, rows: list[list[int]]) -> torch.Tensor:
     flat = encode_rows(table, encoding, table="t").view(-1)
     offsets = np.cumsum([0, *map(len, rows)])
-    return PooledLookup(flat, [EncodedTable(0, *table.shape, encoding)]).sums(
+    return PooledLookup(flat, [EncodedTable(0, *table.shape, encoding)]).pooled(
         np.array([row for bag in rows for row in bag], dtype=np.int64), offsets
     )
 
@@ -124,12 +126,12 @@ def summed_by_torch(table: torch.Tensor, rows: list[list[int]]) -> torch.Tensor:
 
 
 @given(tables(), bags)
-def test_fp32_sums_are_torchs_to_the_last_bit(table: torch.Tensor, rows: list[list[int]]) -> None:
+def test_fp32_pooled_embeddings_are_torchs_to_the_last_bit(table: torch.Tensor, rows: list[list[int]]) -> None:
     assert torch.equal(summed(table, "fp32", rows), summed_by_torch(table, rows))
 
 
 @given(tables(), bags, st.sampled_from(["fp16", "int8"]))
-def test_sums_are_those_of_the_numbers_that_the_bytes_mean(
+def test_pooled_embeddings_are_those_of_the_numbers_that_the_bytes_mean(
     table: torch.Tensor, rows: list[list[int]], encoding: Encoding
 ) -> None:
     expected = summed_by_torch(as_kept(table, encoding), rows)

@@ -46,9 +46,9 @@ def test_a_missing_bag_is_as_many_fallback_rows_as_it_has_keys(
     bags: dict[Net, LookupBags] = {
         "item": LookupBags(keys=keys, lengths_LB=np.array([[1, 0, 0], [0, 1, 2]], dtype=np.int32))
     }
-    sums = scorer.stand_in(bags, shard=1)["item"]
-    assert sums.dtype == torch.float32
-    item, genre = torch.split(sums, [lookup.dim for lookup in lookups], dim=1)
+    pooled = scorer.stand_in(bags, shard=1)["item"]
+    assert pooled.dtype == torch.float32
+    item, genre = torch.split(pooled, [lookup.dim for lookup in lookups], dim=1)
     assert item[:, 0].tolist() == [0.25, 0.0, 0.0]
     assert genre[:, 3].tolist() == [0.0, 3.0, 6.0]
     assert scorer.tables_asked(bags, shard=1) == {"item", "genre"}
@@ -89,15 +89,15 @@ def test_only_keys_of_the_missing_slices_fall_back(
     sets = row_sets(hot_rows, schema)
     scorer = scorer_of(schema, network, plan, hot_rows=sets, fallback_rows=means(tables))
     batches = random_batches(schema, [3, 4], seed=seed)
-    sums = []
+    pooled = []
     for shard, bags in enumerate(scorer.bags_for(batches)):
         if shard == 1:
-            sums.append(scorer.stand_in(bags, shard=1))
+            pooled.append(scorer.stand_in(bags, shard=1))
             continue
         flat = flatten_tables(tables, plan, shard=shard, hot_rows=hot_rows)
         held = ShardTables(flat, plan, schema, shard=shard, hot_rows=sets)
-        sums.append({net: held.sums(net, of_net) for net, of_net in bags.items()})
-    scores = scorer.scores(batches, sums, scorer.bottom(batches))
+        pooled.append({net: held.pooled(net, of_net) for net, of_net in bags.items()})
+    scores = scorer.scores(batches, pooled, scorer.bottom(batches))
     changed = without_shard(schema, tables, plan, hot_rows, shard=1)
     np.testing.assert_allclose(scores, plain_scores(schema, changed, network, batches).numpy(), atol=1e-6)
 

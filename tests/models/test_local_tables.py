@@ -33,15 +33,15 @@ def scores_of(
     hot_rows = random_hot_rows(plan, schema, seed=1)
     sets = row_sets(hot_rows, schema)
     scorer = Scorer(manifest_of(plan, schema), network, hot_rows=sets, local_tables=local)
-    sums = []
+    pooled = []
     for shard, bags in enumerate(scorer.bags_for(batches)):
         held = plan if shard < plan.num_shards else scorer.plan
         flat = flatten_tables(tables, held, shard=shard, hot_rows=hot_rows)
         of_shard = ShardTables(flat, held, schema, shard=shard, hot_rows=sets)
-        sums.append({net: of_shard.sums(net, of_net) for net, of_net in bags.items()})
+        pooled.append({net: of_shard.pooled(net, of_net) for net, of_net in bags.items()})
         asked = {net: sum(lookup.dim for lookup in scorer.lookups(shard, net)) for net in bags}
-        assert {net: of_net.shape[1] for net, of_net in sums[-1].items()} == asked
-    return scorer.scores(batches, sums, scorer.bottom(batches))
+        assert {net: of_net.shape[1] for net, of_net in pooled[-1].items()} == asked
+    return scorer.scores(batches, pooled, scorer.bottom(batches))
 
 
 @pytest.mark.slow

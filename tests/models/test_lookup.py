@@ -34,12 +34,12 @@ def shard_tables(tables: Tables, plan: ShardPlan, schema: Schema, shard: int) ->
     return ShardTables(flatten_tables(tables, plan, shard=shard), plan, schema, shard=shard)
 
 
-def sums_of(shard: ShardTables, lookups: Sequence[Lookup], feature: str, *rows: list[int]) -> torch.Tensor:
-    """Return the sums of bags of these keys, of a feature with one slice on a shard; all others' bags are empty."""
+def pooled_of(shard: ShardTables, lookups: Sequence[Lookup], feature: str, *rows: list[int]) -> torch.Tensor:
+    """Return the pooled embeddings of bags of these keys, of a feature with one slice on a shard; others get none."""
     (place,) = [place for place, lookup in enumerate(lookups) if lookup.feature.name == feature]
     bags = [bags_of(*(rows if place == other else [[]] * len(rows))) for other in range(len(lookups))]
-    sums_BE = shard.sums(lookups[place].feature.net, LookupBags.of(bags))
-    parts = torch.split(sums_BE, [lookup.dim for lookup in lookups], dim=1)
+    pooled_BE = shard.pooled(lookups[place].feature.net, LookupBags.of(bags))
+    parts = torch.split(pooled_BE, [lookup.dim for lookup in lookups], dim=1)
     assert not any(part.any() for other, part in enumerate(parts) if other != place)
     return parts[place]
 
@@ -64,16 +64,16 @@ def test_a_shards_tables_are_views_of_its_flat_tensor(tables: Tables, plan: Shar
     shard = ShardTables(flat, plan, schema, shard=0)
     flat.zero_()
     users = lookups_of(plan, schema, shard=0, net="user")
-    assert sums_of(shard, users, "user_id", [0, 2**64 - 1]).tolist() == [[0.0] * 8]
+    assert pooled_of(shard, users, "user_id", [0, 2**64 - 1]).tolist() == [[0.0] * 8]
 
 
-def test_known_sums(tables: Tables, plan: ShardPlan, schema: Schema) -> None:
+def test_known_pooled_embeddings(tables: Tables, plan: ShardPlan, schema: Schema) -> None:
     shard = shard_tables(tables, plan, schema, 0)
     first, second, last = 0, first_key_of_row(1, 2048), 2**64 - 1
     users = lookups_of(plan, schema, shard=0, net="user")
-    sums = sums_of(shard, users, "user_id", [first, last], [], [second, second])
+    pooled = pooled_of(shard, users, "user_id", [first, last], [], [second, second])
     user = tables["user"]
-    torch.testing.assert_close(sums, torch.stack([user[0] + user[2047], torch.zeros(8), 2 * user[1]]))
+    torch.testing.assert_close(pooled, torch.stack([user[0] + user[2047], torch.zeros(8), 2 * user[1]]))
 
 
 def test_lookups_are_in_the_schemas_order_then_by_rows_and_hot_ones_last(schema: Schema) -> None:
@@ -101,9 +101,9 @@ def test_every_feature_is_looked_up_in_every_slice_of_its_table(plan: ShardPlan,
 def test_a_key_after_a_slice_is_refused(key: int, tables: Tables, plan: ShardPlan, schema: Schema) -> None:
     shard = shard_tables(tables, plan, schema, 0)
     items = lookups_of(plan, schema, shard=0, net="item")
-    sums_of(shard, items, "item_id", [first_key_of_row(1000, 4096) - 1])  # the last it holds
+    pooled_of(shard, items, "item_id", [first_key_of_row(1000, 4096) - 1])  # the last it holds
     with pytest.raises(KeysOutsideSliceError) as raised:
-        sums_of(shard, items, "item_id", [0, key], [key], [5])
+        pooled_of(shard, items, "item_id", [0, key], [key], [5])
     assert (raised.value.table, raised.value.num_keys) == ("item", 2)
     assert isinstance(raised.value, RequestError)
     assert "feature 'item_id': 2 of 4 keys are outside 0x0000000000000000 to 0x3e7fffffffffffff" in str(raised.value)
@@ -114,14 +114,14 @@ def test_a_key_after_a_slice_is_refused(key: int, tables: Tables, plan: ShardPla
 def test_a_key_before_a_slice_is_refused(key: int, tables: Tables, plan: ShardPlan, schema: Schema) -> None:
     shard = shard_tables(tables, plan, schema, 1)
     items = lookups_of(plan, schema, shard=1, net="item")
-    sums_of(shard, items, "item_id", [first_key_of_row(1000, 4096)])  # the first it holds
+    pooled_of(shard, items, "item_id", [first_key_of_row(1000, 4096)])  # the first it holds
     with pytest.raises(KeysOutsideSliceError, match="1 of 1 keys are outside"):
-        sums_of(shard, items, "item_id", [key])
+        pooled_of(shard, items, "item_id", [key])
 
 
-def test_no_rows_give_no_sums(tables: Tables, plan: ShardPlan, schema: Schema) -> None:
+def test_no_rows_give_no_pooled_embeddings(tables: Tables, plan: ShardPlan, schema: Schema) -> None:
     users = lookups_of(plan, schema, shard=0, net="user")
-    assert sums_of(shard_tables(tables, plan, schema, 0), users, "user_id").shape == (0, 8)
+    assert pooled_of(shard_tables(tables, plan, schema, 0), users, "user_id").shape == (0, 8)
 
 
 @pytest.mark.parametrize("change", ["shorter", "longer", "type"])
@@ -182,9 +182,9 @@ def test_a_hot_slice_holds_copies_of_the_hot_rows(tables: Tables, schema: Schema
     flat = flatten_tables(tables, plan, shard=1, hot_rows=hot_rows)
     shard = ShardTables(flat, plan, schema, shard=1, hot_rows=row_sets(hot_rows, schema))
     keys = [first_key_of_row(row, 2048) for row in (2047, 5, 6)]
-    sums = sums_of(shard, lookups_of(plan, schema, shard=1, net="user"), "user_id", [keys[0]], keys[1:])
+    pooled = pooled_of(shard, lookups_of(plan, schema, shard=1, net="user"), "user_id", [keys[0]], keys[1:])
     user = as_kept(tables["user"], encoding)
-    torch.testing.assert_close(sums, torch.stack([user[2047], user[5] + user[6]]))
+    torch.testing.assert_close(pooled, torch.stack([user[2047], user[5] + user[6]]))
 
 
 def test_a_cold_key_is_outside_a_hot_slice(tables: Tables, schema: Schema) -> None:
@@ -198,7 +198,7 @@ def test_a_cold_key_is_outside_a_hot_slice(tables: Tables, schema: Schema) -> No
         f"1 of 2 keys are outside the 3 hot rows, which this shard holds of table 'user'; the first is 0x{cold:016x}"
     )
     with pytest.raises(KeysOutsideSliceError, match=message):
-        sums_of(shard, lookups_of(plan, schema, shard=1, net="user"), "user_id", [hot, cold])
+        pooled_of(shard, lookups_of(plan, schema, shard=1, net="user"), "user_id", [hot, cold])
 
 
 @settings(max_examples=15)
@@ -230,9 +230,9 @@ def test_a_shard_holds_all_keys_that_its_slices_own(
             lookups = lookups_of(plan, schema, shard=number, net=net)
             if not lookups:
                 continue
-            sums_BE = shard.sums(net, LookupBags.of(bags[number]))
+            pooled_BE = shard.pooled(net, LookupBags.of(bags[number]))
             for lookup, part_BE in zip(
-                lookups, torch.split(sums_BE, [lookup.dim for lookup in lookups], dim=1), strict=True
+                lookups, torch.split(pooled_BE, [lookup.dim for lookup in lookups], dim=1), strict=True
             ):
                 totals[lookup.feature.name] += part_BE
         for feature in schema.sparse_of(net):

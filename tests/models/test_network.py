@@ -7,7 +7,7 @@ from plain_model import random_batches
 
 from exfm.models.config import NetworkConfig
 from exfm.models.network import DenseNetwork, LowRankCrossLayer, dense_inputs, expand_users
-from exfm.models.pooling import pool_sums
+from exfm.models.pooling import with_means
 from exfm.schema import Schema
 
 
@@ -40,21 +40,21 @@ def test_dense_inputs_are_the_users_then_the_items(schema: Schema) -> None:
     np.testing.assert_array_equal(found[:, 1].numpy(), batches.item.dense_BD[:, 0])
 
 
-def test_sums_become_means_where_the_table_says_so(schema: Schema) -> None:
+def test_pooled_embeddings_become_means_where_the_table_says_so(schema: Schema) -> None:
     batches = random_batches(schema, [12], seed=2)
     features = schema.sparse_of("item")  # both tables pool by mean
     lengths = batches.item.bags["genres"].lengths
     assert 0 in lengths
     assert max(lengths) > 1
-    pooled = pool_sums(torch.ones(12, 16), batches.item, features, schema)
+    pooled = with_means(torch.ones(12, 16), batches.item, features, schema)
     np.testing.assert_allclose(pooled[:, 8:].numpy(), np.repeat(1 / np.maximum(lengths, 1)[:, None], 8, axis=1))
 
 
-def test_sums_stay_sums_where_the_table_says_so(schema: Schema) -> None:
+def test_pooled_embeddings_stay_sums_where_the_table_says_so(schema: Schema) -> None:
     batches = random_batches(schema, [1, 1, 1], seed=2)
     features = [feature for feature in schema.sparse_of("user") if feature.table in {"user", "profile"}]
-    sums = numbered(3, 24)
-    assert pool_sums(sums, batches.user, features, schema) is sums
+    pooled = numbered(3, 24)
+    assert with_means(pooled, batches.user, features, schema) is pooled
 
 
 def test_a_cross_layer_is_its_formula() -> None:

@@ -30,14 +30,14 @@ def embedding_tables(schema: Schema) -> EmbeddingTables:
     return EmbeddingTables(schema, TablesConfig(learning_rate=LEARNING_RATE, init_scale=0.5), seed=3)
 
 
-def test_sums_are_embedding_bags_in_the_schemas_order(sum_schema: Schema) -> None:
+def test_pooled_embeddings_are_embedding_bags_in_the_schemas_order(sum_schema: Schema) -> None:
     tables = embedding_tables(sum_schema)
     batches = random_examples(sum_schema, 20, seed=1)
     expected = torch.cat([plain_pooled(sum_schema, tables.weights(), batches, net) for net in NETS], dim=1)
     torch.testing.assert_close(tables(batches), expected)
 
 
-def test_no_examples_give_no_sums(sum_schema: Schema) -> None:
+def test_no_examples_give_no_pooled_embeddings(sum_schema: Schema) -> None:
     dims = sum(sum_schema.table(feature.table).dim for feature in sum_schema.sparse)
     assert embedding_tables(sum_schema)(random_examples(sum_schema, 0, seed=1)).shape == (0, dims)
 
@@ -60,9 +60,9 @@ def test_training_is_row_wise_adagrad(sum_schema: Schema) -> None:
     squares = {name: torch.zeros(len(weight)) for name, weight in weights.items()}
     for step in range(3):
         batches = random_examples(sum_schema, 8, seed=step)
-        sums_BE = tables(batches)
-        coefficients_BE = torch.randn(sums_BE.shape, generator=torch.Generator().manual_seed(step))
-        (sums_BE * coefficients_BE).sum().backward()
+        pooled_BE = tables(batches)
+        coefficients_BE = torch.randn(pooled_BE.shape, generator=torch.Generator().manual_seed(step))
+        (pooled_BE * coefficients_BE).sum().backward()
         # By hand: a row's gradient is the sum over its uses, in all features that share its table.
         gradients = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         column = 0
@@ -90,11 +90,11 @@ def test_writing_to_weights_and_state_changes_what_is_trained(sum_schema: Schema
         weight.fill_(1.0)
     for state in tables.optimizer_state().values():
         state.fill_(1e12)
-    sums_BE = tables(batches)
+    pooled_BE = tables(batches)
     lengths = [batches.of(net).bags[f.name].lengths for net in NETS for f in sum_schema.sparse_of(net)]
-    assert sums_BE[:, 0].tolist() == lengths[0].tolist()
-    assert sums_BE[:, -1].tolist() == lengths[-1].tolist()
-    sums_BE.sum().backward()
+    assert pooled_BE[:, 0].tolist() == lengths[0].tolist()
+    assert pooled_BE[:, -1].tolist() == lengths[-1].tolist()
+    pooled_BE.sum().backward()
     assert all((weight - 1).abs().max() < 1e-5 for weight in tables.weights().values())
 
 

@@ -66,19 +66,23 @@ def sharded_scores(
     *,
     halved: Collection[int] = (),
 ) -> np.ndarray[Any, Any]:
-    """Return the scores that shards and a ranker with these parameters give; some shards' sums are halves."""
+    """Return the scores of shards and a ranker with these parameters; some shards' pooled embeddings are halves."""
     hot_rows = random_hot_rows(plan, schema, seed=1)
     sets = row_sets(hot_rows, schema)
     scorer = Scorer(manifest_of(plan, schema), network, hot_rows=sets)
-    sums = []
+    pooled = []
     for shard, bags in enumerate(scorer.bags_for(batches)):
         flat = flatten_tables(tables, plan, shard=shard, hot_rows=hot_rows)
-        held = ShardTables(flat, plan, schema, shard=shard, hot_rows=sets, sums="fp16" if shard in halved else "fp32")
-        sums.append({net: held.sums(net, of_net) for net, of_net in bags.items()})
-    return scorer.scores(batches, sums, scorer.bottom(batches))
+        held = ShardTables(
+            flat, plan, schema, shard=shard, hot_rows=sets, precision="fp16" if shard in halved else "fp32"
+        )
+        pooled.append({net: held.pooled(net, of_net) for net, of_net in bags.items()})
+    return scorer.scores(batches, pooled, scorer.bottom(batches))
 
 
-def test_shards_may_give_sums_of_both_precisions(schema: Schema, tables: Tables, network: DenseNetwork) -> None:
+def test_shards_may_give_pooled_embeddings_of_both_precisions(
+    schema: Schema, tables: Tables, network: DenseNetwork
+) -> None:
     plan = random_plan(schema, num_shards=3, seed=4)
     assert any(len({slice_.shard for slice_ in plan.slices_of(table.name)}) > 1 for table in schema.tables)
     batches = random_batches(schema, [4], seed=4)
@@ -100,14 +104,14 @@ def test_columns_that_a_shard_gives_side_by_side_stay_one_piece_which_nobody_cop
     plan = ShardPlan(strategy="random", num_shards=2, replicas=(1, 1), slices=slices)
     batches = random_batches(schema, [4], seed=4)
     scorer = Scorer(manifest_of(plan, schema), network)
-    sums = []
+    pooled = []
     for shard, bags in enumerate(scorer.bags_for(batches)):
         held = ShardTables(flatten_tables(tables, plan, shard=shard, hot_rows={}), plan, schema, shard=shard)
-        sums.append({net: held.sums(net, of_net) for net, of_net in bags.items()})
+        pooled.append({net: held.pooled(net, of_net) for net, of_net in bags.items()})
     by_table = dict(zip((table.name for table in schema.tables), shards, strict=True))
-    for net, pieces in scorer.pooled(batches, sums).items():
+    for net, pieces in scorer.pooled(batches, pooled).items():
         runs = [shard for shard, _ in groupby(schema.sparse_of(net), key=lambda feature: by_table[feature.table])]
-        given = {shard: sums[shard][net].untyped_storage().data_ptr() for shard in runs}
+        given = {shard: pooled[shard][net].untyped_storage().data_ptr() for shard in runs}
         assert [piece.untyped_storage().data_ptr() for piece in pieces] == [given[shard] for shard in runs]
 
 

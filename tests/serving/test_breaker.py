@@ -28,7 +28,7 @@ from exfm.serving.requests.call import Deadline
 from exfm.serving.shard_protocol.shard_id import ShardId
 from exfm.serving.tls import TlsFiles
 
-SUMS: NetPooled = {"user": torch.ones(1, 4)}
+POOLED: NetPooled = {"user": torch.ones(1, 4)}
 BAGS: NetBags = {"user": LookupBags(np.arange(3, dtype=np.uint64), np.full((1, 1), 3, dtype=np.int32))}
 
 
@@ -41,7 +41,7 @@ class Clock:
 
 
 class ScriptedLink(ShardLink):
-    """A shard whose answers are given: errors, or None for sums; the last one again and again."""
+    """A shard whose answers are given: errors, or None for pooled embeddings; the last one again and again."""
 
     def __init__(self, *answers: Exception | None) -> None:
         shard = ShardId("0" * 64, 7, dims={"user": 4})
@@ -55,7 +55,7 @@ class ScriptedLink(ShardLink):
         await asyncio.sleep(0)
         if answer is not None:
             raise answer
-        return SUMS
+        return POOLED
 
     async def check_ready(self, *, deadline: Deadline) -> None: ...
 
@@ -157,10 +157,10 @@ def ask_often(
         found: list[NetPooled | Exception | None] = []
         for _ in range(times):
             try:
-                sums, _ = await lookup_all(
+                pooled, _ = await lookup_all(
                     [shard], [BAGS], deadline=deadline or Deadline.after(1), meanwhile=lambda: None, may_miss=may_miss
                 )
-                found += sums
+                found += pooled
             except (ServingError, RequestError) as error:
                 found.append(error)
         return found
@@ -173,7 +173,7 @@ def missing() -> float:
 
 
 @pytest.mark.parametrize("error", [ShardUnavailableError("away"), DeadlineError("late")], ids=str)
-def test_a_shard_that_gives_no_sums_is_missed_and_then_not_asked(error: Exception) -> None:
+def test_a_shard_that_gives_no_pooled_embeddings_is_missed_and_then_not_asked(error: Exception) -> None:
     link = ScriptedLink(error)
     before = missing()
     assert ask_often(link, times=10, may_miss=True) == [None] * 10
@@ -181,7 +181,7 @@ def test_a_shard_that_gives_no_sums_is_missed_and_then_not_asked(error: Exceptio
     assert missing() == before + 10
 
 
-def test_lookups_that_gave_sums_are_measured() -> None:
+def test_lookups_that_gave_pooled_embeddings_are_measured() -> None:
     def samples() -> list[float]:
         names = [f"exfm_ranker_lookup_{of}" for of in ("seconds_count", "seconds_sum", "keys_total", "bytes_total")]
         return [REGISTRY.get_sample_value(name, {"shard": "7"}) or 0.0 for name in names]
@@ -189,7 +189,7 @@ def test_lookups_that_gave_sums_are_measured() -> None:
     link = ScriptedLink(None, DeadlineError("late"), None)
     before = samples()
     began_s = time.perf_counter()
-    assert ask_often(link, times=3, may_miss=True) == [SUMS, None, SUMS]
+    assert ask_often(link, times=3, may_miss=True) == [POOLED, None, POOLED]
     count, seconds, keys, num_bytes = np.subtract(samples(), before)
     assert (count, keys, num_bytes) == (2, 2 * 3, 2 * 4 * 4)
     assert 0 < seconds < time.perf_counter() - began_s
@@ -205,7 +205,7 @@ def test_where_none_may_miss_a_shard_that_is_not_asked_fails_at_once_and_says_wh
 
 def test_an_overloaded_shard_is_missed_but_asked_again() -> None:
     link = ScriptedLink(*[OverloadedError("busy")] * 9, None)
-    assert ask_often(link, times=10, may_miss=True) == [None] * 9 + [SUMS]
+    assert ask_often(link, times=10, may_miss=True) == [None] * 9 + [POOLED]
 
 
 @pytest.mark.parametrize("allowed_s", [10, 600], ids=["a hurry", "a ranker that took most of the time"])
@@ -254,7 +254,11 @@ def test_what_is_wrong_with_a_bundle_or_an_answer_is_never_missed(error: Excepti
 
 REFUSALS = {
     "load": (grpc.StatusCode.RESOURCE_EXHAUSTED, "64 requests under way", OverloadedError),
-    "too large a request": (grpc.StatusCode.OUT_OF_RANGE, "the sums take 80 MB: ask in parts", RequestError),
+    "too large a request": (
+        grpc.StatusCode.OUT_OF_RANGE,
+        "the pooled embeddings take 80 MB: ask in parts",
+        RequestError,
+    ),
     "another bundle": (grpc.StatusCode.FAILED_PRECONDITION, "it holds bundle 1", VersionMismatchError),
     "another shard": (grpc.StatusCode.NOT_FOUND, "no model 'students-shard-7' here", VersionMismatchError),
 }
@@ -281,7 +285,7 @@ def test_requests_are_on_their_way_before_this_server_computes() -> None:
             for _ in range(TURNS_TO_SEND - 1):
                 await asyncio.sleep(0)
             sent.append(self.shard.shard)
-            return SUMS
+            return POOLED
 
     async def ask() -> tuple[list[NetPooled | None], list[int]]:
         shards = [GuardedShard(SendingLink(None), config=BreakerConfig()) for _ in range(4)]
@@ -289,7 +293,7 @@ def test_requests_are_on_their_way_before_this_server_computes() -> None:
             shards, [BAGS] * 4, deadline=Deadline.after(1), meanwhile=lambda: list(sent), may_miss=False
         )
 
-    assert asyncio.run(ask()) == ([SUMS] * 4, [7] * 4)
+    assert asyncio.run(ask()) == ([POOLED] * 4, [7] * 4)
 
 
 class SilentLink(ScriptedLink):
@@ -339,4 +343,4 @@ def test_a_probe_whose_request_is_broken_off_is_followed_by_another() -> None:
         await asyncio.wait([probe])
         return await shard.lookup(ShardCall(BAGS, Deadline.after(1)))
 
-    assert asyncio.run(ask()) == SUMS
+    assert asyncio.run(ask()) == POOLED

@@ -66,12 +66,12 @@ def test_a_shard_answers_all_its_protocols_without_kserve_pandas_or_kubernetes(b
     assert httpx.get(url).json()["versions"] == [version]
     with tritonclient.http.InferenceServerClient(shard.rest_url.removeprefix("http://")) as client:
         result = client.infer("students-shard-0", http_inputs(lookup(), binary=True), model_version=version)
-        sums = result.as_numpy("item.sums")
+        pooled = result.as_numpy("item.pooled")
     with tritonclient.grpc.InferenceServerClient(shard.grpc_address) as client:
         assert client.is_server_live()
         assert client.get_server_metadata().name == "exfm"
         result = client.infer("students-shard-0", grpc_inputs(lookup()), model_version=version)
-        np.testing.assert_array_equal(result.as_numpy("item.sums"), sums)
+        np.testing.assert_array_equal(result.as_numpy("item.pooled"), pooled)
     shard.server.process.terminate()
     assert shard.exit_code() == 0
     [told] = re.findall(r"^modules: (.+)$", shard.server.log.read_text(), re.MULTILINE)

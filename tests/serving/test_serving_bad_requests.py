@@ -253,7 +253,7 @@ def test_a_shard_sums_the_rows_of_its_keys(
     inputs = shard_inputs(item_keys=[0, 2**52, 0], item_lengths=[[2, 0, 1]])  # rows 0, 1 and 0 of 2**12
     result = shard.infer("students-shard-0", inputs, model_version=served.bundle_id)
     row_0, row_1 = tables["item"][0].numpy(), tables["item"][1].numpy()
-    np.testing.assert_allclose(result.as_numpy("item.sums"), [row_0 + row_1, 0 * row_0, row_0], atol=1e-6)
+    np.testing.assert_allclose(result.as_numpy("item.pooled"), [row_0 + row_1, 0 * row_0, row_0], atol=1e-6)
     assert result.get_response().model_version == served.bundle_id
 
 
@@ -262,7 +262,7 @@ def test_a_shard_gives_a_sequences_rows_one_by_one(
 ) -> None:
     inputs = shard_inputs(item_keys=[2**52, 0, 2**52], item_lengths=[[1, 1, 1]])
     result = shard.infer("students-shard-0", inputs, model_version=served.bundle_id)
-    np.testing.assert_allclose(result.as_numpy("item.sums"), tables["item"][[1, 0, 1]].numpy(), atol=1e-6)
+    np.testing.assert_allclose(result.as_numpy("item.pooled"), tables["item"][[1, 0, 1]].numpy(), atol=1e-6)
 
 
 def test_a_shard_refuses_and_counts_keys_outside_its_slices(

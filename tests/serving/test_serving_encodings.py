@@ -65,8 +65,10 @@ def test_servers_score_as_the_bundle_does_and_nearly_as_its_model(
                 assert 0 < np.abs(np.subtract(found[task], of_model[task])).max() < 0.02
 
 
-def test_sums_that_travel_in_half_precision_score_nearly_the_same(encoded_bundle: Path, start_server: Start) -> None:
-    with serve_local(encoded_bundle, shard=ShardConfig(sums="fp16"), start=start_server) as serving:
+def test_pooled_embeddings_that_travel_in_half_precision_score_nearly_the_same(
+    encoded_bundle: Path, start_server: Start
+) -> None:
+    with serve_local(encoded_bundle, shard=ShardConfig(pooled_precision="fp16"), start=start_server) as serving:
         described = httpx.get(f"{serving.shard_urls[1]}/v2/models/students-shard-1").json()["outputs"]
         assert {output["datatype"] for output in described} == {"FP16"}
         for body in (make_request(), MANY):
@@ -94,7 +96,7 @@ def test_dense_layers_in_another_precision_score_nearly_the_same(
                 assert 0 < np.abs(np.subtract(found[task], scores)).max() < 2e-2
 
 
-def test_sums_beyond_half_precision_are_an_error(
+def test_pooled_embeddings_beyond_half_precision_are_an_error(
     tmp_path: Path, schema: Schema, tables: dict[str, torch.Tensor], network: DenseNetwork, start_server: Start
 ) -> None:
     slices = assign(schema, [Assignment(table.name, 0, 0, table.rows) for table in schema.tables], 1)
@@ -102,8 +104,8 @@ def test_sums_beyond_half_precision_are_an_error(
     write_shards(tmp_path / "bundle", tables | {"item": tables["item"] + 70_000}, plan, hottest={})
     seal_with_golden_scores(tmp_path / "bundle", schema, network, plan)
     with (
-        pytest.raises(ServingError, match="beyond 65,504; set the shards' `sums` to fp32"),
-        serve_local(tmp_path / "bundle", shard=ShardConfig(sums="fp16"), start=start_server),
+        pytest.raises(ServingError, match="beyond 65,504; set the shards' `pooled_precision` to fp32"),
+        serve_local(tmp_path / "bundle", shard=ShardConfig(pooled_precision="fp16"), start=start_server),
     ):
         pass
 

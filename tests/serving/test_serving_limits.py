@@ -20,7 +20,7 @@ from exfm.serving.oip.rest.client import ask
 pytestmark = pytest.mark.slow
 
 SHARD_BYTES = 16 * 1024
-"""Room for the golden query's sums, and for what 250 candidates ask, but not for their sums."""
+"""Room for the golden query's pooled embeddings, and for what 250 candidates ask, but not for theirs."""
 
 SMALL = {"limits": {"max_message_bytes": SHARD_BYTES}}
 ONE_FAILURE = {"breaker": {"failures": 1}}

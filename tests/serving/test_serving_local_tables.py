@@ -146,10 +146,10 @@ def scores_without_users_of(bundle: Path, *, shard: int) -> Scores:
     manifest = BundleManifest.read(bundle)
     scorer = Scorer.load(bundle, manifest)
     batches = encode_request(tensors_from_json(make_request()), manifest.feature_schema)
-    sums: list[NetPooled] = []
+    pooled: list[NetPooled] = []
     for number, bags in enumerate(scorer.bags_for(batches)):
         tables = load_verified(bundle, manifest, shard=number)
-        found = {net: tables.sums(net, of_net) for net, of_net in bags.items()}
-        sums.append(found | {"user": scorer.stand_in(bags, shard=number)["user"]} if number == shard else found)
-    scores_NT = scorer.scores(batches, sums, scorer.bottom(batches))
+        found = {net: tables.pooled(net, of_net) for net, of_net in bags.items()}
+        pooled.append(found | {"user": scorer.stand_in(bags, shard=number)["user"]} if number == shard else found)
+    scores_NT = scorer.scores(batches, pooled, scorer.bottom(batches))
     return {task: scores_NT[:, column].tolist() for column, task in enumerate(manifest.tasks)}

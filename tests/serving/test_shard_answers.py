@@ -25,17 +25,17 @@ def asked(bundle: Path) -> Asked:
     scorer = Scorer.load(bundle, manifest)
     tables = load_shard_tables(bundle, manifest, shard=0)
     bags = scorer.bags_for(encode_request(tensors_from_json(make_request()), manifest.feature_schema))[0]
-    answers = {net: tables.sums(net, of_net) for net, of_net in bags.items()}
+    answers = {net: tables.pooled(net, of_net) for net, of_net in bags.items()}
     return LocalLink(tables, scorer, shard=0), bags, answers
 
 
-def test_sums_of_the_right_shapes_are_taken(asked: Asked) -> None:
+def test_pooled_embeddings_of_the_right_shapes_are_taken(asked: Asked) -> None:
     link, bags, answers = asked
     link.check(answers, bags, bundle_id=link.shard.bundle_id)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(0, 0), (1, 0), (0, 1), (-1, 0)])
-def test_sums_of_another_shape_are_an_error_of_the_shard(asked: Asked, rows: int, columns: int) -> None:
+def test_pooled_embeddings_of_another_shape_are_an_error_of_the_shard(asked: Asked, rows: int, columns: int) -> None:
     link, bags, answers = asked
     right = tuple(answers["item"].shape)
     wrong = torch.zeros(right[0] + rows, right[1] + columns)

@@ -31,7 +31,7 @@ from exfm.serving.shard_protocol.frames import (
 
 BUNDLE_ID = "0123456789abcdef" * 4
 
-SUMS = {"user": np.ones((3, 4), np.float32)}
+POOLED = {"user": np.ones((3, 4), np.float32)}
 
 LENGTHS = arrays.arrays(np.int64, arrays.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(0, 4))
 
@@ -114,21 +114,21 @@ def test_a_shard_reads_which_lookups_a_ranker_asks_for(lengths: dict[Net, np.nda
     shapes=st.dictionaries(st.sampled_from(NETS), st.tuples(st.integers(0, 5), st.integers(0, 9)), min_size=1),
     dtype=st.sampled_from([np.float32, np.float16]),
 )
-def test_a_ranker_reads_the_sums_that_a_shard_answers(
+def test_a_ranker_reads_the_pooled_embeddings_that_a_shard_answers(
     shapes: dict[Net, tuple[int, int]], dtype: type[np.float32 | np.float16]
 ) -> None:
     generator = np.random.default_rng(0)
-    sums = {net: generator.normal(size=shape).astype(dtype) for net, shape in shapes.items()}
-    frame = frame_of(b"".join(answer_frame(sums, request=2**64 - 1, bundle_id=BUNDLE_ID)))
+    pooled = {net: generator.normal(size=shape).astype(dtype) for net, shape in shapes.items()}
+    frame = frame_of(b"".join(answer_frame(pooled, request=2**64 - 1, bundle_id=BUNDLE_ID)))
     bundle_id, found = read_answer(frame)
     assert (frame.kind, frame.request, bundle_id) == (Kind.ANSWER, 2**64 - 1, BUNDLE_ID)
-    assert found.keys() == sums.keys()
-    for net, of_net in sums.items():
+    assert found.keys() == pooled.keys()
+    for net, of_net in pooled.items():
         np.testing.assert_array_equal(found[net], of_net)
         assert found[net].dtype == dtype
 
 
-def test_sums_of_an_unknown_precision_are_refused() -> None:
+def test_pooled_embeddings_of_an_unknown_precision_are_refused() -> None:
     content = bytearray(b"".join(answer_frame({"user": np.ones((1, 2), np.float16)}, request=1, bundle_id=BUNDLE_ID)))
     content[HEAD.size + 32 + 4] = 3  # the bytes of a number, after bundle id and net
     with pytest.raises(RequestError, match=r"pooled embeddings have 3 B a number, expected one of \[4, 2\]"):
@@ -240,7 +240,7 @@ def test_a_traced_frame_is_the_plain_one_with_a_note(note: bytes) -> None:
     asks = [request_frame({"user": bags_of(np.array([[1, 2]]))}, request=1, shard=4, bundle_id=BUNDLE_ID, allowed_us=1)]
     for parts, kind in (
         (asks, Kind.TRACED_REQUEST),
-        (answer_frame(SUMS, request=1, bundle_id=BUNDLE_ID), Kind.TRACED_ANSWER),
+        (answer_frame(POOLED, request=1, bundle_id=BUNDLE_ID), Kind.TRACED_ANSWER),
     ):
         traced = frame_of(b"".join(with_note(parts, note)))
         assert traced.kind == kind

@@ -83,9 +83,9 @@ def test_of_requests_of_a_connection_what_is_wrong_or_late_fails_alone(
     assert status == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
     assert "passed while other requests were answered" in message
     assert (first.kind, bytes(first.body)) == (last.kind, bytes(last.body))
-    bundle_id, sums = read_answer(first)
+    bundle_id, pooled = read_answer(first)
     assert bundle_id == manifest.bundle_id
-    assert sums.keys() == bags.keys()
+    assert pooled.keys() == bags.keys()
 
 
 def test_a_sequences_rows_come_one_by_one(
@@ -96,8 +96,8 @@ def test_a_sequences_rows_come_one_by_one(
     with shard.connect() as peer:
         peer.sendall(request_frame(bags, request=0, shard=0, bundle_id=manifest.bundle_id, allowed_us=10**7))
         [frame] = frames_of(peer, 1)
-    _, sums = read_answer(frame)
-    np.testing.assert_allclose(sums["item"], tables["item"][[1, 0, 1]].numpy(), atol=1e-6)
+    _, pooled = read_answer(frame)
+    np.testing.assert_allclose(pooled["item"], tables["item"][[1, 0, 1]].numpy(), atol=1e-6)
 
 
 def test_a_ranker_that_does_not_read_holds_up_only_itself_and_loses_nothing(

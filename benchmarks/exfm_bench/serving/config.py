@@ -5,9 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from exfm.artifact.answers import SumsType
 from exfm.config import Config
-from exfm.models.config import LocalTablesMib, Precision
+from exfm.models.config import LocalTablesMib, PooledPrecision, Precision
 from exfm_bench.serving.models import ModelKind, NetworkKind, scaled
 from exfm_bench.workload import GeneratedModel
 
@@ -21,6 +20,8 @@ MAX_SHARDS = 64
 
 _NO_CACHE = "rankers keep no items, so items need not come again; leave it out, or set local_tables_mib"
 
+_RENAMED = {"sums": "it is called pooled_precision; rename it"}
+
 
 class Variant(Config):
     """A variant of sharded serving."""
@@ -29,7 +30,7 @@ class Variant(Config):
     """Strategy of the planner; `one-shard` has one shard, whatever `num_shards` says."""
     num_shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] = 2
     """Shards, 1 to 64, each a process."""
-    sums: SumsType = "fp32"
+    pooled_precision: PooledPrecision = "fp32"
     """Precision of pooled embeddings in the shards' answers."""
     local_tables_mib: LocalTablesMib = 0
     """Items' tables that the ranker holds itself, in MiB; 0: none."""
@@ -37,7 +38,7 @@ class Variant(Config):
     def __str__(self) -> str:
         """Return its name in tables."""
         shards = "1 shard" if self.num_shards == 1 else f"{self.num_shards} shards, {self.strategy}"
-        half = ", fp16 sums" if self.sums == "fp16" else ""
+        half = ", fp16 pooled" if self.pooled_precision == "fp16" else ""
         local = f", {self.local_tables_mib} MiB in the ranker" if self.local_tables_mib else ""
         return f"{shards}{half}{local}"
 
@@ -55,6 +56,7 @@ class Scenario(Config):
     """One model under one kind of requests, served in every combination of the lists below."""
 
     removed = {
+        **_RENAMED,
         "transports": "rankers reach shards by streams; leave it out",
         "cache_mib": _NO_CACHE,
         "distinct_items": _NO_CACHE,
@@ -70,7 +72,7 @@ class Scenario(Config):
     strategies: Annotated[tuple[ShardedBy, ...], Field(min_length=1)] = ("load-balanced",)
     num_shards: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_SHARDS)], ...], Field(min_length=1)] = (2,)
     """Shards, 1 to 64."""
-    sums: Annotated[tuple[SumsType, ...], Field(min_length=1)] = ("fp32",)
+    pooled_precision: Annotated[tuple[PooledPrecision, ...], Field(min_length=1)] = ("fp32",)
     local_tables_mib: Annotated[tuple[LocalTablesMib, ...], Field(min_length=1)] = (0,)
     """Items' tables that the ranker holds itself, in MiB, 0 to 1,048,576; 0: none."""
     requests: Requests = 105
@@ -81,7 +83,7 @@ class Scenario(Config):
         lists = {
             "strategy": self.strategies,
             "num_shards": self.num_shards,
-            "sums": self.sums,
+            "pooled_precision": self.pooled_precision,
             "local_tables_mib": self.local_tables_mib,
         }
         variants = [Variant.model_validate(dict(zip(lists, one, strict=True))) for one in product(*lists.values())]
@@ -115,6 +117,8 @@ class Memory(Config):
 class Peers(Config):
     """Other servers of the same model, one request at a time."""
 
+    removed = _RENAMED
+
     model: ModelKind | Literal["none"] = "drm3"
     """`none`: peers are left out."""
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 512
@@ -123,14 +127,14 @@ class Peers(Config):
     """Requests to a server in a block, 2 to 100,000, rounded up to a multiple of `turns`."""
     strategy: ShardedBy = "nsbp"
     """Strategy of exfm's shards beside the peers: two shards, or with `one-shard` one."""
-    sums: SumsType = "fp16"
+    pooled_precision: PooledPrecision = "fp16"
     """Precision of pooled embeddings in these shards' answers."""
     mlserver: str = ""
     """Folder of a virtual environment with mlserver, torch, safetensors and uvloop<0.22. Empty: no MLServer."""
 
     def variant(self) -> Variant:
         """Return exfm's sharded variant; its ranker holds no tables, because their bytes would count twice."""
-        return Variant(strategy=self.strategy, sums=self.sums).distinct()
+        return Variant(strategy=self.strategy, pooled_precision=self.pooled_precision).distinct()
 
 
 class ServingBenchConfig(Config):
@@ -169,7 +173,7 @@ class ServingBenchConfig(Config):
     """Variants whose servers run at the same time, 1 to 64, beside two unsharded servers; the others follow. Each has a
     process for the ranker and for each shard."""
     scenarios: tuple[Scenario, ...] = (
-        Scenario(model="drm3", strategies=("nsbp",), sums=("fp16",), local_tables_mib=(0, 16)),
+        Scenario(model="drm3", strategies=("nsbp",), pooled_precision=("fp16",), local_tables_mib=(0, 16)),
     )
     """Models and requests that are measured, one after another. Empty: none."""
     sweep: Sweep = Sweep()

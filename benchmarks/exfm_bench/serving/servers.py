@@ -102,7 +102,7 @@ def serving(
         shards=ShardsConfig(local_tables_mib=chosen.local_tables_mib),
         deadlines=RankerDeadlinesConfig(default_ms=DEADLINE_MS),
     )
-    shard = ShardConfig(sums=chosen.sums)
+    shard = ShardConfig(pooled_precision=chosen.pooled_precision)
     with ExitStack() as stack:
         with on_cores(cores_of_servers()):
             started = stack.enter_context(

@@ -8,9 +8,11 @@ from exfm.config import Config
 
 Units = Annotated[int, Field(ge=1, le=16_384)]
 
-
 Precision = Literal["fp32", "bf16", "int8"]
 """Of the factors that a served network's layers multiply; products add up in float32, or of int8 in integers."""
+
+PooledPrecision = Literal["fp32", "fp16"]
+"""Of pooled embeddings in a shard's answer; rows add up in fp32."""
 
 LocalTablesMib = Annotated[int, Field(ge=0, le=1_048_576)]
 

@@ -1,7 +1,7 @@
 """Whole tables that a ranker holds itself, as if they were on one more shard: those that save most for their bytes.
 
-What a ranker is sent is mostly sums for items: so many numbers an item as a table has dims, however few rows it has. A
-user's are sent once a request. So tables of items are taken, those of fewest rows for each feature first.
+Shards send a ranker mostly pooled embeddings of items: a table's dims for each item, however few rows the table has.
+A user's are sent once a request. So the ranker takes tables of items, those of fewest rows for each feature first.
 """
 
 from collections.abc import Collection

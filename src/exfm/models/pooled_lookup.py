@@ -1,4 +1,4 @@
-"""FBGEMM's lookup for inference: sums of rows of many tables, in whatever encoding, by one call.
+"""FBGEMM's lookup for inference: pooled embeddings from many tables, in whatever encoding, by one call.
 
 Only the library that has it is loaded, not the package fbgemm_gpu, whose import brings all that trains.
 
@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from exfm.artifact.answers import SumsType
 from exfm.artifact.plan import Encoding, row_bytes
 from exfm.artifact.rows import Rows
 from exfm.errors import ConfigError
+from exfm.models.config import PooledPrecision
 from exfm.models.device import CPU
 
 _LIBRARY = "fbgemm_gpu_tbe_inference.so"
@@ -54,8 +54,8 @@ class EncodedTable:
 class PooledLookup:
     """Lookups in tables of one flat tensor, which is read where it lies."""
 
-    def __init__(self, flat: Tensor, tables: Sequence[EncodedTable], *, sums: SumsType = "fp32") -> None:
-        """Look up in these tables (one at least), one after another; one may come twice. Sums are added up in fp32.
+    def __init__(self, flat: Tensor, tables: Sequence[EncodedTable], *, precision: PooledPrecision = "fp32") -> None:
+        """Look up in these tables (one at least), one after another; one may come twice. Rows are added up in fp32.
 
         On a GPU, rows must be aligned, as `tables_on` has them.
 
@@ -88,19 +88,19 @@ class PooledLookup:
             max_float32_D=widest["fp32"],
             pooling_mode=_SUM,
             indice_weights=None,
-            output_dtype=_WEIGHT_TYPES[sums],
+            output_dtype=_WEIGHT_TYPES[precision],
             row_alignment=1 if device.type == "cpu" else GPU_ROW_ALIGNMENT,
         )
 
-    def sums(self, rows: Rows, offsets: npt.NDArray[np.int64]) -> Tensor:
+    def pooled(self, rows: Rows, offsets: npt.NDArray[np.int64]) -> Tensor:
         """Return the sum of each bag's rows, 0 of an empty one; [B, E].
 
         `rows` [K] are numbered from each table's first; nothing checks here that it has them. `offsets` [L * B + 1]
         tell where each bag starts, those of the first lookup first, and where the last ends.
         """
         indices, starts = (torch.from_numpy(one).to(self._device) for one in (rows, offsets))
-        sums_BE: Tensor = self._call(indices=indices, offsets=starts)
-        return sums_BE
+        pooled_BE: Tensor = self._call(indices=indices, offsets=starts)
+        return pooled_BE
 
 
 def tables_on(

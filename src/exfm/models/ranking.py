@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from exfm.features.batch import NetBatches
 from exfm.models.config import ModelConfig
 from exfm.models.network import DenseNetwork, dense_inputs
-from exfm.models.pooling import pool_sums
+from exfm.models.pooling import with_means
 from exfm.models.tables import EmbeddingTables
 from exfm.schema import NETS, Schema
 
@@ -35,10 +35,10 @@ class RankingModel(nn.Module):
 
     def hidden(self, batches: NetBatches) -> Tensor:
         """Return the trunk's state for examples of one user and one item each; [B, H]."""
-        sums = torch.split(self.tables(batches), self._net_dims, dim=1)
+        by_net = torch.split(self.tables(batches), self._net_dims, dim=1)
         pooled = [
-            pool_sums(sums_BE, batches.of(net), self.schema.sparse_of(net), self.schema)
-            for net, sums_BE in zip(NETS, sums, strict=True)
+            with_means(pooled_BE, batches.of(net), self.schema.sparse_of(net), self.schema)
+            for net, pooled_BE in zip(NETS, by_net, strict=True)
         ]
         hidden_BH: Tensor = self.network.trunk(torch.cat(pooled, dim=1), dense_inputs(batches))
         return hidden_BH

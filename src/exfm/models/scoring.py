@@ -1,4 +1,4 @@
-"""A bundle's dense network, and how the shards' sums become scores: the same online and offline.
+"""A bundle's dense network, and how the shards' pooled embeddings become scores: the same online and offline.
 
 Legend: B rows of one net, E dims of all looked-up features side by side, N items, Y units of the bottom tower, T tasks.
 """
@@ -13,7 +13,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from exfm.artifact.answers import SumsType
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, tables_file
 from exfm.artifact.fallback_rows import NO_FALLBACK_ROWS, FallbackRows, read_fallback_rows
 from exfm.artifact.hot_rows import HOT_ROWS_FILE, NO_HOT_ROWS, HotRows, hot_rows_file, read_hot_rows
@@ -21,7 +20,7 @@ from exfm.artifact.plan import ShardPlan
 from exfm.errors import BundleError
 from exfm.features.batch import Bags, Batch, NetBatches
 from exfm.models.column_runs import runs_of
-from exfm.models.config import NetworkConfig, Precision
+from exfm.models.config import NetworkConfig, PooledPrecision, Precision
 from exfm.models.dense_part import DensePart, Scores, Unscored
 from exfm.models.device import CPU
 from exfm.models.local_tables import with_local_tables
@@ -32,11 +31,11 @@ from exfm.models.shard_tables import ShardTables
 from exfm.schema import NETS, Net
 
 NetPooled = Mapping[Net, Tensor]
-"""A shard's sums of each net, [B, E] with columns in the order of its lookups, float32 or 16."""
+"""A shard's pooled embeddings of each net, [B, E] with columns in the order of its lookups, float32 or 16."""
 
 
 class Scorer:
-    """Splits a batch's keys among shards, and turns their sums into probabilities."""
+    """Splits a batch's keys among shards, and turns their pooled embeddings into probabilities."""
 
     def __init__(
         self,
@@ -135,7 +134,7 @@ class Scorer:
         return [of_shard if any(of_net.lengths_LB.size for of_net in of_shard.values()) else {} for of_shard in bags]
 
     def stand_in(self, bags: Mapping[Net, LookupBags], *, shard: int) -> dict[Net, Tensor]:
-        """Return sums in the place of a shard's: of each bag as many times its table's fallback row as it has keys.
+        """Return pooled embeddings in a shard's place: of each bag, its table's fallback row times the bag's keys.
 
         Raises: BundleError if the bundle has no fallback rows.
         """
@@ -166,29 +165,29 @@ class Scorer:
         """Return what the bottom tower makes of the dense features, [N, Y]: it needs no shard."""
         return self._dense.bottom(batches)
 
-    def scores(self, batches: NetBatches, sums: Sequence[NetPooled], bottom_NY: Tensor) -> Scores:
-        """Return the probability of each task for each item, given every shard's sums; shape [N, T].
+    def scores(self, batches: NetBatches, of_shards: Sequence[NetPooled], bottom_NY: Tensor) -> Scores:
+        """Return the probability of each task for each item, given every shard's pooled embeddings; [N, T].
 
         One that overflows is NaN. Raises: RequestError if that happens within a layer in int8.
         """
-        return self._dense.scores(Unscored(self.pooled(batches, sums), bottom_NY, batches.num_candidates))
+        return self._dense.scores(Unscored(self.pooled(batches, of_shards), bottom_NY, batches.num_candidates))
 
     @torch.inference_mode()
-    def pooled(self, batches: NetBatches, sums: Sequence[NetPooled]) -> dict[Net, list[Tensor]]:
-        """Return each net's pooled embeddings, given every shard's sums: [B, E], columns in schema's order.
+    def pooled(self, batches: NetBatches, of_shards: Sequence[NetPooled]) -> dict[Net, list[Tensor]]:
+        """Return each net's pooled embeddings of all shards together: [B, E], columns in schema's order.
 
         They come in pieces of columns, float32 or 16, side by side: what lies so already is not copied.
         """
-        return {net: self._columns(sums, net, batches.of(net)) for net in NETS}
+        return {net: self._columns(of_shards, net, batches.of(net)) for net in NETS}
 
-    def _columns(self, sums: Sequence[NetPooled], net: Net, batch: Batch) -> list[Tensor]:
+    def _columns(self, of_shards: Sequence[NetPooled], net: Net, batch: Batch) -> list[Tensor]:
         """Return one net's pooled embeddings in pieces, one at least; the slices of one table add up."""
         schema = self.manifest.feature_schema
         if batch.num_rows == 0:  # shards that were asked for nothing gave nothing
             num_dims = sum(schema.table(feature.table).dim for feature in schema.sparse_of(net))
             return [torch.empty((0, num_dims), device=self.device)]
         summed = {
-            shard: per_net[net].to(self.device) for shard, per_net in enumerate(sums) if self._lookups[shard, net]
+            shard: per_net[net].to(self.device) for shard, per_net in enumerate(of_shards) if self._lookups[shard, net]
         }
         columns = []
         for run in self._runs[net]:
@@ -216,7 +215,12 @@ def load_local_tables(folder: Path, scorer: Scorer) -> ShardTables:
 
 
 def load_shard_tables(
-    folder: Path, manifest: BundleManifest, *, shard: int, sums: SumsType = "fp32", device: torch.device = CPU
+    folder: Path,
+    manifest: BundleManifest,
+    *,
+    shard: int,
+    precision: PooledPrecision = "fp32",
+    device: torch.device = CPU,
 ) -> ShardTables:
     """Return one shard's tables, mapped from its file, or copied to another device.
 
@@ -225,7 +229,7 @@ def load_shard_tables(
     plan, schema = manifest.plan, manifest.feature_schema
     flat = read_flat(folder, plan, shard=shard)
     hot_rows = read_hot_rows(folder / hot_rows_file(shard), plan.slices_on(shard), schema)
-    return ShardTables(flat, plan, schema, shard=shard, hot_rows=hot_rows, sums=sums, device=device)
+    return ShardTables(flat, plan, schema, shard=shard, hot_rows=hot_rows, precision=precision, device=device)
 
 
 def read_flat(folder: Path, plan: ShardPlan, *, shard: int) -> Tensor:
@@ -270,10 +274,10 @@ class UnshardedScorer:
 
         Raises: BundleError if the bundle has no fallback rows, and a shard is to be missing.
         """
-        sums: list[NetPooled] = [
+        pooled: list[NetPooled] = [
             self._scorer.stand_in(bags, shard=shard)
             if shard in without
-            else {net: tables.sums(net, of_net) for net, of_net in bags.items()}
+            else {net: tables.pooled(net, of_net) for net, of_net in bags.items()}
             for shard, (tables, bags) in enumerate(zip(self._tables, self._scorer.bags_for(batches), strict=True))
         ]
-        return self._scorer.scores(batches, sums, self._scorer.bottom(batches))
+        return self._scorer.scores(batches, pooled, self._scorer.bottom(batches))

@@ -1,4 +1,4 @@
-"""A shard's tables: sums of rows of its flat tensor.
+"""A shard's tables: pooled embeddings from the rows of its flat tensor.
 
 Legend: B rows of one net, L lookups, E their dims side by side.
 """
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exfm.artifact.answers import SumsType
 from exfm.artifact.hot_rows import NO_HOT_ROWS, HotRows
 from exfm.artifact.plan import ShardPlan
 from exfm.artifact.rows import Keys, Rows, rows_of_keys
 from exfm.errors import BundleError, KeysOutsideSliceError
+from exfm.models.config import PooledPrecision
 from exfm.models.device import CPU
 from exfm.models.encoding import encode_rows
 from exfm.models.lookup import Lookup, LookupBags, lookups_of
@@ -38,10 +38,10 @@ class ShardTables:
         *,
         shard: int,
         hot_rows: HotRows = NO_HOT_ROWS,
-        sums: SumsType = "fp32",
+        precision: PooledPrecision = "fp32",
         device: torch.device = CPU,
     ) -> None:
-        """Map the slices, or copy them to another device; `sums` tells the type of sums.
+        """Map the slices, or copy them to another device; `precision` is that of pooled embeddings.
 
         `flat` is uint8 of plan.flat_size_bytes(shard) bytes; `hot_rows` tells the rows of the shard's hot slices.
 
@@ -64,12 +64,12 @@ class ShardTables:
             placed={one.offset_bytes: table for one, table in zip(kept, placed, strict=True)},
             schema=schema,
             hot_rows=hot_rows,
-            sums=sums,
+            precision=precision,
         )
         self._all = {net: self._make(lookups) for net, lookups in self._lookups.items() if lookups}
         self._some: dict[tuple[Net, tuple[int, ...]], _NetTables] = {}
 
-    def sums(self, net: Net, bags: LookupBags) -> Tensor:
+    def pooled(self, net: Net, bags: LookupBags) -> Tensor:
         """Return the sum of each bag's rows; [B, E], on the tables' device.
 
         Bags and columns are in the order of `lookups_of` the shard and net, of which there are some.
@@ -77,12 +77,12 @@ class ShardTables:
         Raises: KeysOutsideSliceError if a key falls on a row that this shard does not hold.
         """
         of_net = self._asked(net, bags)
-        return of_net.sums(bags) if of_net is not None else torch.empty((bags.num_rows, 0))
+        return of_net.pooled(bags) if of_net is not None else torch.empty((bags.num_rows, 0))
 
-    def sums_bytes(self, net: Net, bags: LookupBags) -> int:
-        """Return the size of the sums of these bags."""
+    def pooled_bytes(self, net: Net, bags: LookupBags) -> int:
+        """Return the size of these bags' pooled embeddings."""
         of_net = self._asked(net, bags)
-        return of_net.sums_bytes(bags) if of_net is not None else 0
+        return of_net.pooled_bytes(bags) if of_net is not None else 0
 
     def _asked(self, net: Net, bags: LookupBags) -> "_NetTables | None":
         """Return the lookups that bags are for. Rankers leave out the same ones for life, so they are made once."""
@@ -108,7 +108,7 @@ class _NetTables:
         placed: Mapping[int, EncodedTable],
         schema: Schema,
         hot_rows: HotRows,
-        sums: SumsType,
+        precision: PooledPrecision,
     ) -> None:
         """Look up in `there`, where `placed` tells which table was at which byte of the shard's file."""
         self._lookups = lookups
@@ -117,13 +117,13 @@ class _NetTables:
         self._first_row_L = np.array([slice_.first_row for slice_ in slices], dtype=np.int64)
         self._held_L = np.array([slice_.num_rows for slice_ in slices], dtype=np.uint64)
         self._hot = [(place, hot_rows[s.table]) for place, s in enumerate(slices) if s.kind == "hot"]
-        self._pooled = PooledLookup(there, [placed[slice_.offset_bytes] for slice_ in slices], sums=sums)
-        self._sums_row_bytes = (2 if sums == "fp16" else 4) * sum(one.dim for one in lookups)
+        self._lookup = PooledLookup(there, [placed[slice_.offset_bytes] for slice_ in slices], precision=precision)
+        self._pooled_row_bytes = (2 if precision == "fp16" else 4) * sum(one.dim for one in lookups)
 
-    def sums_bytes(self, bags: LookupBags) -> int:
-        return bags.num_rows * self._sums_row_bytes
+    def pooled_bytes(self, bags: LookupBags) -> int:
+        return bags.num_rows * self._pooled_row_bytes
 
-    def sums(self, bags: LookupBags) -> Tensor:
+    def pooled(self, bags: LookupBags) -> Tensor:
         offsets = np.zeros(bags.lengths_LB.size + 1, dtype=np.int64)  # where each bag starts, and where the last ends
         np.cumsum(bags.lengths_LB, out=offsets[1:])
         bounds_L = offsets[:: bags.num_rows] if bags.num_rows else np.zeros(len(self._lookups) + 1, dtype=np.int64)
@@ -135,7 +135,7 @@ class _NetTables:
             own = slice(starts_L[place], ends_L[place])
             positions[own] = rows.positions(positions[own])
         self._check(positions, bags.keys, starts_L, counts_L)
-        return self._pooled.sums(positions, offsets)
+        return self._lookup.pooled(positions, offsets)
 
     def _check(self, positions: Rows, keys: Keys, starts_L: Rows, counts_L: Rows) -> None:
         is_asked_L = counts_L > 0  # reduceat knows no empty runs

@@ -17,7 +17,7 @@ from exfm.schema import NETS, Schema
 
 
 class EmbeddingTables(nn.Module):
-    """All tables of a schema; returns sums of rows, trained by row-wise Adagrad inside backward().
+    """All tables of a schema; returns pooled embeddings, trained by row-wise Adagrad inside backward().
 
     Row-wise Adagrad keeps one number a row, so its state is 1/dim of the tables.
     """
@@ -46,7 +46,7 @@ class EmbeddingTables(nn.Module):
             weight.uniform_(-config.init_scale, config.init_scale, generator=generator)
 
     def forward(self, batches: NetBatches) -> Tensor:
-        """Return the sums of each example's rows; float32 [B, E]."""
+        """Return each example's embeddings, pooled by sum; float32 [B, E]."""
         rows, lengths = [], []
         for net, feature in self._features:
             bags = batches.of(net).bags[feature.name]
@@ -54,8 +54,8 @@ class EmbeddingTables(nn.Module):
             lengths.append(bags.lengths)
         offsets = np.zeros(sum(map(len, lengths)) + 1, dtype=np.int64)
         np.cumsum(np.concatenate(lengths), out=offsets[1:])
-        sums_BE = self._lookup(torch.from_numpy(np.concatenate(rows)), torch.from_numpy(offsets))
-        parts = torch.split(sums_BE, self._dims, dim=1)
+        pooled_BE = self._lookup(torch.from_numpy(np.concatenate(rows)), torch.from_numpy(offsets))
+        parts = torch.split(pooled_BE, self._dims, dim=1)
         return torch.cat([parts[position] for position in self._positions], dim=1)
 
     def weights(self) -> dict[str, Tensor]:

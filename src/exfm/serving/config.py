@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from exfm.artifact.answers import SumsType
 from exfm.config import Config, like
-from exfm.models.config import Precision, ShardsConfig
+from exfm.models.config import PooledPrecision, Precision, ShardsConfig
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
@@ -193,22 +192,17 @@ class ShardConfig(ServerConfig):
     removed: ClassVar[Mapping[str, str]] = {
         **ServerConfig.removed,
         "scheduling_policy": "the kernel's default serves as well; leave it out",
-        **moved(stream_port="listen.stream_port", stream_silence_s="deadlines.stream_silence_s"),
+        **moved(
+            stream_port="listen.stream_port", stream_silence_s="deadlines.stream_silence_s", sums="pooled_precision"
+        ),
     }
 
     listen: ShardListenConfig = ShardListenConfig()
     limits: ShardLimitsConfig = ShardLimitsConfig()
     deadlines: ShardDeadlinesConfig = ShardDeadlinesConfig()
-    sums: SumsType = "fp32"
+    pooled_precision: PooledPrecision = "fp32"
     """How pooled embeddings travel to rankers: `fp32`, or `fp16`, rounded to half precision in half the bytes. One
     beyond 65,504 has no half precision, and is an error."""
-
-    @field_validator("sums", mode="before")
-    @classmethod
-    def _refuse_rows(cls, sums: Any) -> Any:
-        if sums == "rows":
-            raise ValueError("rows no longer travel; set fp32 or fp16")
-        return sums
 
 
 _ANSWERED_ONCE = "a lookup is sent again only where its server is lost; leave it out"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from exfm.artifact.answers import SumsType
 from exfm.artifact.bundle import BundleManifest, tables_file
 from exfm.artifact.digests import verify_folder
 from exfm.artifact.hot_rows import hot_rows_file
 from exfm.errors import BundleError, ConfigError, StorageError
+from exfm.models.config import PooledPrecision
 from exfm.models.device import CPU
 from exfm.models.scoring import Scorer, load_local_tables, load_shard_tables
 from exfm.models.shard_tables import ShardTables
@@ -30,7 +30,12 @@ def read_manifest(folder: Path, *, bundle_id: str = "") -> BundleManifest:
 
 
 def load_verified(
-    folder: Path, manifest: BundleManifest, *, shard: int, sums: SumsType = "fp32", device: torch.device = CPU
+    folder: Path,
+    manifest: BundleManifest,
+    *,
+    shard: int,
+    precision: PooledPrecision = "fp32",
+    device: torch.device = CPU,
 ) -> ShardTables:
     """Return one shard's tables, from verified files; files of other shards are not read.
 
@@ -38,7 +43,7 @@ def load_verified(
     """
     is_hot = any(slice_.kind == "hot" for slice_ in manifest.plan.slices_on(shard))
     verify_files(folder, manifest, [tables_file(shard), *([hot_rows_file(shard)] if is_hot else [])])
-    return load_shard_tables(folder, manifest, shard=shard, sums=sums, device=device)
+    return load_shard_tables(folder, manifest, shard=shard, precision=precision, device=device)
 
 
 def load_verified_locals(folder: Path, scorer: Scorer) -> ShardTables:

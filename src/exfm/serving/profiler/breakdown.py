@@ -31,7 +31,7 @@ class Layer(StrEnum):
     """The bottom tower, while the shards work."""
     WAIT = "wait for shards"
     """From the end of the ranker's own work until the last shard's answer."""
-    DESERIALIZE_POOLED = "deserialize sums"
+    DESERIALIZE_POOLED = "deserialize pooled"
     """Reading pooled embeddings from the shards' answers."""
     EMBEDDING = "embedding"
     """Looking rows up and pooling them; in a ranker, those of its own tables."""

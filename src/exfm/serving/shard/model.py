@@ -86,7 +86,8 @@ class ShardModel(ServedModel):
         num_shards = manifest.plan.num_shards
         if not 0 <= shard < num_shards:
             raise ConfigError(f"{bundle} has shards 0 to {num_shards - 1}; there is no shard {shard}")
-        tables = load_verified(bundle, manifest, shard=shard, sums=config.sums, device=device_of(config.device))
+        device, precision = device_of(config.device), config.pooled_precision
+        tables = load_verified(bundle, manifest, shard=shard, precision=precision, device=device)
         return cls(tables, manifest, shard=shard, tls=tls, config=config)
 
     def get_input_types(self) -> list[dict[str, Any]]:
@@ -100,7 +101,7 @@ class ShardModel(ServedModel):
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """Return each net's output, its pooled embeddings."""
-        datatype = POOLED_TYPES[self.config.sums]
+        datatype = POOLED_TYPES[self.config.pooled_precision]
         return [
             {"name": pooled_output(net), "datatype": datatype, "shape": [-1, num_dims]}
             for net, num_dims in self._dims.items()
@@ -173,7 +174,7 @@ class ShardModel(ServedModel):
 
     def _pooled_of(self, net: Net, bags: LookupBags) -> Pooled:
         try:
-            pooled_BE: Pooled = self._tables.sums(net, bags).cpu().numpy()
+            pooled_BE: Pooled = self._tables.pooled(net, bags).cpu().numpy()
         except KeysOutsideSliceError as error:
             REFUSED_KEYS.labels(table=error.table).inc(error.num_keys)
             raise
@@ -181,7 +182,9 @@ class ShardModel(ServedModel):
         if pooled_BE.dtype == np.float16 and (
             pooled_BE.view(np.int16).max(initial=0) >= 0x7C00 or pooled_BE.view(np.uint16).max(initial=0) >= 0xFC00
         ):
-            raise ServingError(f"a pooled embedding of the {net} net is beyond 65,504; set the shards' `sums` to fp32")
+            raise ServingError(
+                f"a pooled embedding of the {net} net is beyond 65,504; set the shards' `pooled_precision` to fp32"
+            )
         return pooled_BE
 
     def _check_size(self, bags: Mapping[Net, LookupBags]) -> None:
@@ -203,7 +206,7 @@ class ShardModel(ServedModel):
 
         Raises: RequestError.
         """
-        size_bytes = sum(self._tables.sums_bytes(net, of_net) for net, of_net in bags.items())
+        size_bytes = sum(self._tables.pooled_bytes(net, of_net) for net, of_net in bags.items())
         if size_bytes > self.config.limits.max_message_bytes - MESSAGE_ROOM_BYTES:
             rows = " and ".join(f"{of_net.num_rows} {net} rows" for net, of_net in bags.items())
             raise RequestError(

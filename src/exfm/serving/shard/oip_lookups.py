@@ -10,7 +10,7 @@ Request, for each net that the shard has lookups for (in the order of exfm.model
 
 Answer, for each net:
 
-    <net>.sums     FP32 or FP16 [B, E], the lookups' dims side by side
+    <net>.pooled   FP32 or FP16 [B, E], the lookups' dims side by side
 
 Request and answer name the bundle as model version.
 """
@@ -20,14 +20,14 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from exfm.artifact.answers import SumsType
 from exfm.artifact.rows import Keys
 from exfm.errors import RequestError
 from exfm.features.oip import Tensor
+from exfm.models.config import PooledPrecision
 from exfm.models.lookup import LookupBags
 from exfm.schema import Net
 
-POOLED_TYPES: dict[SumsType, str] = {"fp32": "FP32", "fp16": "FP16"}
+POOLED_TYPES: dict[PooledPrecision, str] = {"fp32": "FP32", "fp16": "FP16"}
 """The datatypes of pooled embeddings."""
 
 
@@ -53,7 +53,7 @@ def lookups_input(net: Net) -> str:
 
 def pooled_output(net: Net) -> str:
     """Return the name of the output with a net's pooled embeddings."""
-    return f"{net}.sums"
+    return f"{net}.pooled"
 
 
 def bags_of(tensors: Mapping[str, Tensor], net: Net, *, num_lookups: int) -> LookupBags:

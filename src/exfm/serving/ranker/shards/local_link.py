@@ -26,7 +26,7 @@ class LocalLink(ShardLink):
         for _ in range(self._num_turns):
             await asyncio.sleep(0)
         with timed(call.profiler, Layer.EMBEDDING):
-            return {net: self._tables.sums(net, of_net) for net, of_net in call.bags.items()}
+            return {net: self._tables.pooled(net, of_net) for net, of_net in call.bags.items()}
 
     async def check_ready(self, *, deadline: Deadline) -> None:
         """Return: the tables were loaded."""
