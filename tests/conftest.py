@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from exfm.artifact.bundle import DENSE_FILE, BundleManifest, seal_bundle, tables_file
+from exfm.artifact.bundle import DENSE_FILE, BundleManifest, draft_bundle, seal_bundle, tables_file
 from exfm.artifact.plan import Assignment, ShardPlan, assign
 from exfm.models.config import NetworkConfig
 from exfm.models.network import DenseNetwork
@@ -112,7 +112,8 @@ def make_bundle(
             file.parent.mkdir(parents=True)
             safetensors.torch.save_file({"fp32": flatten_tables(tables, plan, shard=shard)}, file)
         return seal_bundle(
-            folder, name="students", schema=schema, network=NetworkConfig().to_dict(), plan=plan, lineage={}
+            folder,
+            draft_bundle(name="students", schema=schema, network=NetworkConfig().to_dict(), plan=plan, lineage={}),
         )
 
     return make

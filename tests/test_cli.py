@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle, tables_file
+from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, draft_bundle, seal_bundle, tables_file
 from exfm.artifact.manifest import write_json
 from exfm.cli.main import main
 
@@ -232,11 +232,13 @@ def test_deploy_renders_a_bundles_objects_without_a_cluster(
         write_json(folder / name, {})
     seal_bundle(
         folder,
-        name=manifest.name,
-        schema=manifest.feature_schema,
-        network=manifest.network,
-        plan=manifest.plan,
-        lineage=manifest.lineage,
+        draft_bundle(
+            name=manifest.name,
+            schema=manifest.feature_schema,
+            network=manifest.network,
+            plan=manifest.plan,
+            lineage=manifest.lineage,
+        ),
     )
     code, out, _ = command(*arguments, "--version", "7", "--namespace", "ranking")
     assert code == 0

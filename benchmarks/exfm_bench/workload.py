@@ -9,7 +9,7 @@ import numpy.typing as npt
 import safetensors.torch
 import torch
 
-from exfm.artifact.bundle import DENSE_FILE, BundleManifest, seal_bundle
+from exfm.artifact.bundle import DENSE_FILE, BundleManifest, draft_bundle, seal_bundle
 from exfm.artifact.plan import ShardPlan
 from exfm.bundling.shard_files import write_shards
 from exfm.features.oip import LENGTHS_SUFFIX, Tensor
@@ -130,7 +130,7 @@ class GeneratedModel:
         safetensors.torch.save_file(self.dense_network().state_dict(), folder / DENSE_FILE)
         write_shards(folder, self.weights(), plan, hottest={})
         schema, network = self.schema(), self.network.to_dict()
-        return seal_bundle(folder, name=MODEL_NAME, schema=schema, network=network, plan=plan, lineage={})
+        return seal_bundle(folder, draft_bundle(name=MODEL_NAME, schema=schema, network=network, plan=plan, lineage={}))
 
     def _request(self, candidates: int, generator: np.random.Generator) -> Request:
         num_rows = {"user": 1, "item": candidates}

@@ -7,15 +7,20 @@ import re
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from exfm.artifact.bundle import find_bundle
-from exfm.artifact.storage import MANIFEST, exists, join, list_folders, modified_s, remove_folder
+from exfm.artifact.output import remove_folder
+from exfm.artifact.storage import MANIFEST
+from exfm.artifact.stores import exists, join, list_folders, modified_s
 from exfm.deploy.cluster import Cluster
 from exfm.deploy.config import DeployConfig
 from exfm.deploy.observation import Observation, observe
 from exfm.deploy.rollout import collect
-from exfm.registry.mlflow_registry import Registry
 from exfm_components import layout
+
+if TYPE_CHECKING:
+    from exfm.registry.mlflow_registry import Registry
 
 MIN_AGE_S = 24 * 60 * 60
 """A run registers its bundles some steps after it wrote them; until then only their age protects them."""
@@ -47,7 +52,7 @@ def served_ids(seen: Observation) -> set[str]:
 
 
 def collect_bundles(
-    root: str, *, name: str, cluster: Cluster, registry: Registry, report: Callable[[str], None], now_s: float
+    root: str, *, name: str, cluster: Cluster, registry: "Registry", report: Callable[[str], None], now_s: float
 ) -> None:
     """Remove the bundles of a vertical model under a root that nothing names.
 
@@ -70,25 +75,29 @@ def collect_bundles(
 
 
 def collect_all(
-    root: str,
-    *,
     name: str,
+    *,
+    root: str,
     cluster: Cluster,
-    registry: Registry,
     config: DeployConfig | None,
     with_unfinished: bool,
     report: Callable[[str], None],
 ) -> None:
     """Remove a vertical model's shards as exfm.deploy.rollout.collect does, then its bundles that nothing names.
 
-    A model that the registry has need not be deployed.
+    An empty `root`: bundles stay. Otherwise a model that the root's registry has need not be deployed.
 
     Raises: what exfm.deploy.rollout.collect and collect_bundles raise.
     """
+    if not root:
+        collect(cluster, name, config=config, with_unfinished=with_unfinished, report=report)
+        return
+    from exfm.registry.mlflow_registry import Registry  # MLflow takes seconds to import
+
+    registry = Registry.at(root, create=False)
     is_registered = registry.named_bundle_ids(name) is not None  # first: if the registry fails, the shards stay too
     seen = observe(cluster, name)
-    is_deployed = seen.history is not None or bool(seen.shards)
-    if is_deployed or not is_registered:
+    if seen.history is not None or seen.shards or not is_registered:
         collect(cluster, name, config=config, with_unfinished=with_unfinished, report=report)
     else:
         report(f"{name}: not deployed in namespace {cluster.namespace}")

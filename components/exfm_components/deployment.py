@@ -14,8 +14,10 @@ from exfm.deploy.observation import observe
 from exfm.deploy.release import SERVED_SCHEMES
 from exfm.deploy.stage import Deployable, deploy
 from exfm.errors import ConfigError, DeployError, PromotionError, StageError
-from exfm.registry.mlflow_registry import Registration, Registry
+from exfm.registry.champion import promote, require_promotable
+from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, verdict
+from exfm.registry.registration import Registration
 from exfm.report.verdicts import SIGNS
 from exfm_components.deployment_config import DeploymentConfig
 
@@ -118,7 +120,7 @@ def _deploy(
     if found.outcome != "passed" and not is_away:
         return Result(name, version, found.outcome, str(found))
     try:
-        registry.require_promotable(name, version, config.promotion)
+        require_promotable(registry, name, version, config.promotion)
     except PromotionError as error:  # another version became champion since it was judged
         return Result(name, version, "refused", str(error))
     bundle = Ref(uri=registration.place, digest=registration.bundle.digest)
@@ -127,5 +129,5 @@ def _deploy(
         deploy(cluster, deployable, config.settings, report=report)
     except DeployError as error:
         return Result(name, version, "failed", str(error))
-    registry.promote(name, version, config.promotion)
+    promote(registry, name, version, config.promotion)
     return Result(name, version, "serves", "no version of it was deployed" if is_away else str(found))

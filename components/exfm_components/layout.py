@@ -1,6 +1,6 @@
 """Where each stage's output lies below a run's root."""
 
-from exfm.artifact.storage import join
+from exfm.artifact.stores import join
 
 
 def events(root: str) -> str:
@@ -66,27 +66,19 @@ def query(root: str) -> str:
 def outputs(root: str, stage: str) -> tuple[str, ...]:
     """Return what a stage, named as in its progress lines ("train-vm NAME"), leaves below a root."""
     kind, _, name = stage.partition(" ")
-    match kind:
-        case "ingest":
-            return (events(root),)
-        case "label":
-            return (labels(root),)
-        case "train-fm":
-            return (foundation(root),)
-        case "pseudo-label":
-            return (pseudo_labels(root),)
-        case "join":
-            return (examples(root),)
-        case "train-vm":
-            return (vertical(root, name),)
-        case "bundle":
-            return (bundles(root, name),)
-        case "smoke-test":
-            return (smoke_test(root),)
-        case "report":
-            return (report(root), summary(root), query(root))
-        case _:  # the others write to a registry or a cluster, or nothing
-            return ()
+    of_run = {
+        "ingest": (events,),
+        "label": (labels,),
+        "train-fm": (foundation,),
+        "pseudo-label": (pseudo_labels,),
+        "join": (examples,),
+        "smoke-test": (smoke_test,),
+        "report": (report, summary, query),
+    }
+    of_model = {"train-vm": vertical, "bundle": bundles}
+    if kind in of_model:
+        return (of_model[kind](root, name),)
+    return tuple(place(root) for place in of_run.get(kind, ()))  # none: it writes to a registry or a cluster
 
 
 def results(root: str) -> tuple[str, ...]:

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from uuid import uuid4
 
-from exfm.artifact.storage import exists, is_local, join, ref_to, remove_file, write_file
+from exfm.artifact.storage import ref_to
+from exfm.artifact.stores import exists, is_local, join, remove_file, write_file
 from exfm.deploy.cluster import Cluster
 from exfm.deploy.preflight import missing
 from exfm.errors import ConfigError, ExfmError
 from exfm.events.sources import require_source
+from exfm.registry.champion import comparable_champion
 from exfm.registry.mlflow_registry import Registry
 from exfm_components import layout
 from exfm_components.deployment import readable_uri
@@ -19,7 +21,7 @@ from exfm_components.run_config import RunConfig
 DEADLINE_S = 10.0
 """For all probes together."""
 
-Probe = Callable[[], None]
+Probe = Callable[[], object]
 """Raises an ExfmError that names what is missing."""
 
 
@@ -37,7 +39,7 @@ def check_run(run: RunConfig) -> str:
     if "MLFLOW_TRACKING_URI" in os.environ or not is_local(run.root) or exists(join(run.root, "registry")):
         probes["registry"] = lambda: _require_registry(run)
     if run.warm_start:
-        probes[f"warm_start {run.warm_start}"] = lambda: _require_folder(run.warm_start)
+        probes[f"warm_start {run.warm_start}"] = lambda: ref_to(run.warm_start)
     if run.deploy:
         probes[f"cluster, namespace {run.deployment.settings.namespace}"] = lambda: _require_cluster(run)
     failures = failures_of(probes, deadline_s=DEADLINE_S)
@@ -80,12 +82,10 @@ def _require_store(root: str) -> None:
 
 
 def _require_registry(run: RunConfig) -> None:
-    run.require_registry()
-    Registry.at(run.root, create=True).require([model.name for model in run.vertical_models])
-
-
-def _require_folder(uri: str) -> None:
-    ref_to(uri)
+    registry = Registry.at(run.root, create=True)
+    registry.require()
+    for model in run.vertical_models:
+        comparable_champion(registry, model.name)
 
 
 def _require_cluster(run: RunConfig) -> None:

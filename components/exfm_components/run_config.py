@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from exfm.artifact.storage import is_local, resolve_path
+from exfm.artifact.stores import is_local, resolve_path
 from exfm.bundling.config import BundleConfig
 from exfm.bundling.fit import check_bundle
 from exfm.config import Config, like, read_yaml
@@ -125,7 +125,7 @@ def _part(schema: Schema, model: FoundationConfig | VerticalConfig, name: str) -
 def read_run_config(path: Path, *, root: str = "") -> RunConfig:
     """Return the run in a YAML file, with its schema and with paths made absolute.
 
-    `root`, where given, takes the place of the file's.
+    `root`, where given, replaces the file's.
 
     Raises: ConfigError, which names every wrong key; SchemaError if the schema is wrong.
     """

@@ -8,11 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
+from collections.abc import Iterator
 from pathlib import Path
 
-from exfm.artifact.storage import discard_unfinished, is_local, join, remove_file
+from exfm.artifact.output import discard_unfinished
+from exfm.artifact.stores import is_local, join, remove_file
 from exfm.errors import StoppedError
 from exfm_components import layout
 from exfm_components.run_config import RunConfig
@@ -48,17 +48,6 @@ def run_locally(config: RunConfig) -> None:
             raise screen.failure(log)
     if run.signal is not None:
         raise _stopped(run.signal, screen, config.root)
-
-
-def run_step(step: Callable[[RunConfig], object], config: RunConfig) -> None:
-    """Run one step in this process, with its progress on the screen, and then the page that it returns, if it does.
-
-    Raises: whatever the step raises.
-    """
-    with screen_on(Path(os.devnull)) as screen, redirect_stdout(screen):
-        page = step(config)
-    if isinstance(page, str):
-        print(f"\n{page}", end="")
 
 
 class _Run:

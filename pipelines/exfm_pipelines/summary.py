@@ -1,12 +1,12 @@
 """The summary of a finished run on the screen."""
 
-import json
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
-from exfm.artifact.storage import is_local, read_file
+from exfm.artifact.manifest import parse_json
+from exfm.artifact.stores import is_local, read_file
 from exfm.report.console import print_summary
 from exfm.report.summary import Summary
 from exfm_components import layout
@@ -16,7 +16,7 @@ from exfm_components.run_config import RunConfig
 def show_summary(config: RunConfig) -> None:
     """Print the run's table of qualities, its report, the ranked answer, and how to send the request again."""
     path = layout.summary(config.root)
-    summary = Summary.parse(json.loads(read_file(path)), source=path)
+    summary = Summary.parse(parse_json(read_file(path), source=path), source=path)
     print_summary(summary, console=Console(file=sys.stdout), report=_short(layout.report(config.root)))
     name = config.vertical_models[0].name
     # Lines to be copied: they must not be wrapped.

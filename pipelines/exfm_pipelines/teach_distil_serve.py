@@ -5,9 +5,9 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from exfm.environment import COMPUTE_ENVIRONMENT
-from exfm_components import stages
 from exfm_components.platform import PlatformConfig, Step
 from exfm_components.run_config import RunConfig
+from exfm_components.stages import data, models, release
 
 ENDPOINTS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
 """Keys of the platform's ConfigMap that a step's environment takes endpoints from."""
@@ -41,22 +41,22 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
         With `deploy`, versions that pass against their champions are rolled out
         in the cluster that the pipeline runs in. Nothing is cached: what lies behind a path can change without it.
         """
-        checked = stages.check(run=run, root=root, deploy=deploy)
-        log = stages.ingest(run=run, root=root).after(checked)
+        checked = data.check(run=run, root=root, deploy=deploy)
+        log = data.ingest(run=run, root=root).after(checked)
         events = log.outputs["Output"]
-        labelled = stages.make_labels(root=root, events=events)
+        labelled = data.make_labels(root=root, events=events)
         labels = labelled.outputs["Output"]
-        teacher = stages.train_foundation(run=run, root=root, events=events, labels=labels)
+        teacher = models.train_foundation(run=run, root=root, events=events, labels=labels)
         foundation = teacher.outputs["Output"]
-        scored = stages.make_pseudo_labels(root=root, events=events, foundation=foundation)
-        joined = stages.join_examples(root=root, events=events, labels=labels, pseudo_labels=scored.outputs["Output"])
+        scored = data.make_pseudo_labels(root=root, events=events, foundation=foundation)
+        joined = data.join_examples(root=root, events=events, labels=labels, pseudo_labels=scored.outputs["Output"])
         with dsl.ParallelFor(
             checked.output, name="each vertical model", parallelism=config.platform.max_parallel
         ) as vertical_model:
-            student = stages.train_vertical(
+            student = models.train_vertical(
                 run=run, root=root, vertical_model=vertical_model, examples=joined.outputs["examples"]
             )
-            sharded = stages.make_bundle(
+            sharded = models.make_bundle(
                 run=run, root=root, vertical_model=vertical_model, vertical=student.outputs["Output"]
             )
 
@@ -66,11 +66,11 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
         def bundles() -> dsl.Collected:
             return dsl.Collected(sharded.outputs["Output"])
 
-        judged = stages.judge(run=run, root=root, verticals=verticals())
+        judged = release.judge(run=run, root=root, verticals=verticals())
         judgements = judged.outputs["Output"]
-        registered = stages.register(root=root, verticals=verticals(), bundles=bundles(), judgements=judgements)
-        tested = stages.smoke_test(root=root, bundles=bundles())
-        reported = stages.report(
+        registered = release.register(root=root, verticals=verticals(), bundles=bundles(), judgements=judgements)
+        tested = release.smoke_test(root=root, bundles=bundles())
+        reported = release.report(
             run=run,
             root=root,
             foundation=foundation,
@@ -80,7 +80,7 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
             smoke_test=tested.output,
         )
         with dsl.If(deploy == True, name="if deploy"):  # noqa: E712  # KFP compiles the comparison
-            deployed = stages.deploy(
+            deployed = release.deploy(
                 run=run,
                 root=root,
                 registrations=registered.output,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from exfm.artifact.bundle import DENSE_FILE, BundleManifest, seal_bundle, tables_file
+from exfm.artifact.bundle import DENSE_FILE, BundleManifest, draft_bundle, seal_bundle, tables_file
 from exfm.artifact.digests import digest_of_json
 from exfm.artifact.manifest import write_json
 from exfm.artifact.plan import ShardPlan
@@ -27,7 +27,7 @@ def bundle(make_bundle: Make, tmp_path: Path) -> Path:
 
 def seal(folder: Path, schema: Schema, plan: ShardPlan, **changes: Any) -> BundleManifest:
     content: dict[str, Any] = {"name": "a", "network": {}, "lineage": {}} | changes
-    return seal_bundle(folder, schema=schema, plan=plan, **content)
+    return seal_bundle(folder, draft_bundle(schema=schema, plan=plan, **content))
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], None], *, forge_id: bool = False) -> None:

@@ -91,7 +91,7 @@ def test_a_key_is_in_exactly_one_row_slice_and_that_has_its_row(
     schema, assignments, num_shards = case
     plan = plan_of(schema, assignments, num_shards)
     for table in schema.tables:
-        slices = [s for s in plan.slices_of(table.name) if s.kind == "rows"]
+        slices = [s for s in plan.by_table()[table.name] if s.kind == "rows"]
         edges = [int(key, 16) for s in slices for key in (s.first_key, s.last_key)]
         for key in [*keys, *edges]:
             (owner,) = [s for s in slices if int(s.first_key, 16) <= key <= int(s.last_key, 16)]
@@ -108,7 +108,7 @@ def test_a_hot_slice_is_the_last_of_its_table_and_takes_any_key(
     hot = plan.hot_slices()
     assert sorted(hot) == sorted(a.table for a in assignments if a.hot)
     for name, slice_ in hot.items():
-        assert plan.slices_of(name)[-1] is slice_
+        assert plan.by_table()[name][-1] is slice_
         assert (slice_.first_row, slice_.first_key, slice_.last_key) == (0, "0x" + "0" * 16, "0x" + "f" * 16)
 
 

@@ -13,23 +13,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from exfm.artifact.digests import FileDigest, digests_of_folder, verify_folder
-from exfm.artifact.storage import (
-    MANIFEST,
-    Ref,
-    discard_unfinished,
-    is_local,
-    join,
-    list_folders,
-    modified_s,
-    read_file,
-    reading,
-    ref_to,
-    remove_file,
-    remove_folder,
-    write_file,
-    writing,
-    writing_once,
-)
+from exfm.artifact.output import discard_unfinished, remove_folder, writing, writing_once
+from exfm.artifact.storage import MANIFEST, Ref, reading, ref_to
+from exfm.artifact.stores import is_local, join, list_folders, modified_s, read_file, remove_file, write_file
 from exfm.errors import ConfigError, StorageError
 
 FILES = {"data.bin": b"\x00\x01", "deep/er/data.txt": b"text", "a file with spaces": b""}
@@ -255,7 +241,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_it_was_replacing_is_back(
     program = f"""
 import os, signal
 from pathlib import Path
-from exfm.artifact.storage import writing, writing_once
+from exfm.artifact.output import writing, writing_once
 
 with writing("{tmp_path}/out") as folder, writing_once("{tmp_path}/named", name=lambda folder: "one"):
     (folder / "half").write_text("half")

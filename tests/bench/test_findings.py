@@ -36,7 +36,7 @@ def test_shards_of_one_net_take_the_fewest_calls_and_the_least_cpu_time(findings
 def test_more_shards_hardly_help_a_table_that_is_split_by_rows(findings: Findings) -> None:
     for one in findings.split:
         largest = max(one.workload.statistics.tables, key=lambda table: table.size_bytes("fp32"))
-        assert len(one.plan.slices_of(largest.name)) > 1
+        assert len(one.plan.by_table()[largest.name]) > 1
     assert all(len(one.plan.slices) == len(one.workload.statistics.tables) for one in findings.whole)
     assert gain_of(findings.split) < 0.05 < 0.1 < gain_of(findings.whole)
 

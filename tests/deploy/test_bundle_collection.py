@@ -10,10 +10,12 @@ from typing import cast
 import mlflow
 import pytest
 
-from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, note_latest, seal_bundle
+from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, draft_bundle, note_latest, seal_bundle
 from exfm.artifact.manifest import write_json
+from exfm.artifact.output import writing_once
 from exfm.artifact.plan import ShardPlan
-from exfm.artifact.storage import MANIFEST, list_folders, ref_to, writing_once
+from exfm.artifact.storage import MANIFEST, ref_to
+from exfm.artifact.stores import list_folders
 from exfm.cli.main import main
 from exfm.deploy.cluster import Cluster
 from exfm.deploy.config import DeployConfig
@@ -45,7 +47,9 @@ def add(schema: Schema, plan: ShardPlan) -> Add:
             for name in (GOLDEN_REQUEST, GOLDEN_RESPONSE):
                 (made / name).parent.mkdir(exist_ok=True)
                 write_json(made / name, {"number": number})
-            manifest = seal_bundle(made, name=NAME, schema=schema, network=network, plan=plan, lineage=lineage)
+            manifest = seal_bundle(
+                made, draft_bundle(name=NAME, schema=schema, network=network, plan=plan, lineage=lineage)
+            )
         note_latest(folder, manifest.bundle_id)
         if age_s:
             written_s = time.time() - age_s

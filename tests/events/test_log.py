@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from exfm.artifact.manifest import Window
 from exfm.errors import ConfigError, DataError, StorageError
-from exfm.events.log import EventLogManifest, RawLog, read_feedback, read_impressions, read_names, write_event_log
+from exfm.events.log import EventLogManifest, RawLog, read_names, write_event_log
 from exfm.events.parquet import LogSource
+from exfm.events.partitions import read_partition
 from exfm.events.sources import load
 from exfm.events.stage import ingest
 from exfm.schema import EventTime, Schema
@@ -74,9 +75,9 @@ def test_a_log_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert (manifest.source, manifest.notes) == ("a test", ("Not real.",))
     assert (manifest.num_impressions, manifest.num_feedback) == (3, 2)
     [window] = manifest.windows
-    impressions = read_impressions(tmp_path, window)
+    impressions = read_partition(tmp_path / "impressions", window)
     assert impressions.sort("id").equals(IMPRESSIONS.select(impressions.columns))
-    assert read_feedback(tmp_path, window).equals(FEEDBACK.select("id", "time_s", "kind", "value"))
+    assert read_partition(tmp_path / "feedback", window).equals(FEEDBACK.select("id", "time_s", "kind", "value"))
     assert read_names(tmp_path, manifest, "item") == {7: "Seven", 8: "Eight"}
     assert read_names(tmp_path, manifest, "user") == {}
 
@@ -84,8 +85,8 @@ def test_a_log_comes_back_as_it_was_written(tmp_path: Path) -> None:
 def test_windows_follow_each_other_until_the_last_feedback(tmp_path: Path) -> None:
     manifest = write_event_log(raw_log(IMPRESSIONS, FEEDBACK), schema=SCHEMA, window_length=10, folder=tmp_path)
     assert [(window.start, window.end) for window in manifest.windows] == [(t, t + 10) for t in range(1000, 1100, 10)]
-    impression_counts = [read_impressions(tmp_path, window).height for window in manifest.windows]
-    feedback_counts = [read_feedback(tmp_path, window).height for window in manifest.windows]
+    impression_counts = [read_partition(tmp_path / "impressions", window).height for window in manifest.windows]
+    feedback_counts = [read_partition(tmp_path / "feedback", window).height for window in manifest.windows]
     assert impression_counts == [2, 0, 0, 1, 0, 0, 0, 0, 0, 0]
     assert feedback_counts == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]
 
@@ -93,8 +94,11 @@ def test_windows_follow_each_other_until_the_last_feedback(tmp_path: Path) -> No
 def test_a_window_without_rows_has_the_columns_of_the_others(tmp_path: Path) -> None:
     manifest = write_event_log(raw_log(IMPRESSIONS, FEEDBACK.clear()), schema=SCHEMA, window_length=10, folder=tmp_path)
     empty = manifest.windows[1]
-    assert read_impressions(tmp_path, empty).schema == read_impressions(tmp_path, manifest.windows[0]).schema
-    assert read_feedback(tmp_path, empty).columns == ["id", "time_s", "kind", "value"]
+    assert (
+        read_partition(tmp_path / "impressions", empty).schema
+        == read_partition(tmp_path / "impressions", manifest.windows[0]).schema
+    )
+    assert read_partition(tmp_path / "feedback", empty).columns == ["id", "time_s", "kind", "value"]
 
 
 @pytest.mark.slow
@@ -112,12 +116,16 @@ def test_windows_hold_every_row_exactly_once(times: list[int], delays: list[int]
             raw_log(impressions_at(times), orphans), schema=SCHEMA, window_length=length, folder=folder
         )
         for window in manifest.windows:
-            assert read_impressions(folder, window)["time_s"].is_between(window.start, window.end, closed="left").all()
-            arrived = read_feedback(folder, window)["time_s"]
+            assert (
+                read_partition(folder / "impressions", window)["time_s"]
+                .is_between(window.start, window.end, closed="left")
+                .all()
+            )
+            arrived = read_partition(folder / "feedback", window)["time_s"]
             assert (arrived < window.end).all()
             assert window.index == 0 or (arrived >= window.start).all()
-        impressions = pl.concat([read_impressions(folder, window) for window in manifest.windows])
-        feedback = pl.concat([read_feedback(folder, window) for window in manifest.windows])
+        impressions = pl.concat([read_partition(folder / "impressions", window) for window in manifest.windows])
+        feedback = pl.concat([read_partition(folder / "feedback", window) for window in manifest.windows])
     assert impressions["id"].sort().to_list() == list(range(len(times)))
     assert impressions["time_s"].is_sorted()
     assert sorted(feedback["id"]) == sorted(orphans["id"])
@@ -127,13 +135,13 @@ def test_windows_hold_every_row_exactly_once(times: list[int], delays: list[int]
 def test_feedback_without_a_value_counts_as_one(tmp_path: Path) -> None:
     log = raw_log(IMPRESSIONS, FEEDBACK.drop("value"))
     manifest = write_event_log(log, schema=SCHEMA, window_length=1000, folder=tmp_path)
-    assert read_feedback(tmp_path, manifest.windows[0])["value"].to_list() == [1.0, 1.0]
+    assert read_partition(tmp_path / "feedback", manifest.windows[0])["value"].to_list() == [1.0, 1.0]
 
 
 def test_columns_that_the_schema_does_not_name_are_left_out(tmp_path: Path) -> None:
     log = raw_log(IMPRESSIONS.with_columns(pl.lit(1).alias("more")), FEEDBACK)
     manifest = write_event_log(log, schema=SCHEMA, window_length=1000, folder=tmp_path)
-    assert "more" not in read_impressions(tmp_path, manifest.windows[0]).columns
+    assert "more" not in read_partition(tmp_path / "impressions", manifest.windows[0]).columns
 
 
 @pytest.mark.parametrize("column", ["id", "time_s", "domain", "weight", "rate", "truth", "age", "item"])
@@ -247,7 +255,7 @@ def test_a_window_has_a_length(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_event_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"part-0.parquet is missing; run the stage that writes it"):
-        read_impressions(tmp_path, Window(index=3, start=0, end=1))
+        read_partition(tmp_path / "impressions", Window(index=3, start=0, end=1))
 
 
 def test_parquet_files_of_ones_own_become_a_log(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import fsspec
 import polars as pl
 import pytest
 
-from exfm.artifact.storage import join, write_file
+from exfm.artifact.stores import join, write_file
 from exfm.errors import DataError, StorageError
 from exfm.events.log import RawLog
 from exfm.events.movielens import MovieLensSource

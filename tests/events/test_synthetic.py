@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 
 from exfm.errors import ConfigError
-from exfm.events.log import read_impressions, write_event_log
+from exfm.events.log import IMPRESSIONS, write_event_log
+from exfm.events.partitions import read_partition
 from exfm.events.synthetic import SEGMENTS, SyntheticSource, load_synthetic
 from exfm.schema import Schema
 
@@ -81,7 +82,7 @@ def test_the_same_seed_gives_the_same_synthetic_log() -> None:
 def test_the_stream_fits_the_schema_of_the_example(tmp_path: Path) -> None:
     log = load_synthetic(SyntheticSource(num_impressions=2_000, num_users=50, num_ads=50))
     manifest = write_event_log(log, schema=SCHEMA, window_length=7 * 86_400, folder=tmp_path)
-    heights = [read_impressions(tmp_path, window).height for window in manifest.windows]
+    heights = [read_partition(tmp_path / IMPRESSIONS, window).height for window in manifest.windows]
     assert sum(heights) == manifest.num_impressions == 2_000
     assert min(heights[:4]) > 400
 

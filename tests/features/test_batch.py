@@ -61,7 +61,7 @@ def test_a_missing_number_is_refused_where_the_schema_does_not_allow_it() -> Non
 
 
 def test_a_number_that_has_no_logarithm_is_refused() -> None:
-    with pytest.raises(DataError, match=r"feature 'price': row 2 is -0\.5, but log1p wants 0 or more"):
+    with pytest.raises(DataError, match=r"feature 'price': row 2 is -0\.5, but log1p needs 0 or more"):
         encode_examples(raw_of(3, price=[1.0, 0.0, -0.5]), SCHEMA)
 
 

@@ -81,12 +81,15 @@ def test_a_user_met_once_gives_the_scores_of_one_met_with_each_item(
         schema = schema.select(features=[feature.name for feature in schema.sparse_of("item")])
     dense = dense_part(schema, NetworkConfig(num_cross_layers=num_cross_layers, cross_rank=3, top_units=top_units))
     request = unscored(dense, schema, [num_items], seed=seed)
-    assert (dense.meets_once(request), dense.meets_once(of_two_users(request))) == (has_user, False)
+    assert (dense.is_user_computed_once(request), dense.is_user_computed_once(of_two_users(request))) == (
+        has_user,
+        False,
+    )
     np.testing.assert_allclose(dense.scores(request), dense.scores(of_two_users(request)), atol=2e-6)
 
 
 def test_a_user_is_met_once_for_many_items_and_not_for_few(schema: Schema) -> None:
     dense = dense_part(schema, NetworkConfig())
-    assert dense.meets_once(unscored(dense, schema, [MANY], seed=0))
-    assert not dense.meets_once(unscored(dense, schema, [1], seed=0))
-    assert not dense.meets_once(unscored(dense, schema, [250, 250], seed=0))
+    assert dense.is_user_computed_once(unscored(dense, schema, [MANY], seed=0))
+    assert not dense.is_user_computed_once(unscored(dense, schema, [1], seed=0))
+    assert not dense.is_user_computed_once(unscored(dense, schema, [250, 250], seed=0))

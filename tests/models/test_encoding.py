@@ -158,7 +158,9 @@ def test_fp16_is_off_by_half_precisions_rounding(table: torch.Tensor) -> None:
 @pytest.mark.parametrize("number", [65505.0, -1e9, float("inf"), float("nan")])
 @pytest.mark.parametrize("encoding", ["fp16", "int8"])
 def test_numbers_that_half_precision_does_not_have_are_refused(encoding: Encoding, number: float) -> None:
-    with pytest.raises(BundleError, match=rf"table 'ads' has numbers beyond 65504, .* {encoding} cannot keep"):
+    with pytest.raises(
+        BundleError, match=rf"table 'ads' has numbers that are NaN or beyond 65504, .* {encoding} cannot hold"
+    ):
         encode_rows(torch.tensor([[1.0, 2.0, number, 4.0]]), encoding, table="ads")
 
 
@@ -169,5 +171,7 @@ def test_single_precision_has_numbers_beyond_half_precision() -> None:
 
 @pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
 def test_what_is_no_number_is_refused_in_single_precision_too(number: float) -> None:
-    with pytest.raises(BundleError, match=r"table 'ads' has numbers .* that are none, which fp32 cannot keep; train"):
+    with pytest.raises(
+        BundleError, match=r"table 'ads' has numbers that are NaN or beyond .*, which fp32 cannot hold; train"
+    ):
         encode_rows(torch.tensor([[1.0, 2.0, number, 4.0]]), "fp32", table="ads")

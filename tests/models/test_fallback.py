@@ -51,7 +51,7 @@ def test_a_missing_bag_is_as_many_fallback_rows_as_it_has_keys(
     item, genre = torch.split(pooled, [lookup.dim for lookup in lookups], dim=1)
     assert item[:, 0].tolist() == [0.25, 0.0, 0.0]
     assert genre[:, 3].tolist() == [0.0, 3.0, 6.0]
-    assert scorer.tables_asked(bags, shard=1) == {"item", "genre"}
+    assert scorer.tables_of(bags, shard=1) == {"item", "genre"}
 
 
 def test_a_table_of_which_no_key_was_asked_is_not_missing(
@@ -59,7 +59,7 @@ def test_a_table_of_which_no_key_was_asked_is_not_missing(
 ) -> None:
     scorer = scorer_of(schema, network, plan)
     empty = LookupBags(keys=np.empty(0, dtype=np.uint64), lengths_LB=np.zeros((2, 1), dtype=np.int32))
-    assert scorer.tables_asked({"item": empty}, shard=1) == set()
+    assert scorer.tables_of({"item": empty}, shard=1) == set()
 
 
 def without_shard(
@@ -69,7 +69,7 @@ def without_shard(
     changed = {}
     for name, table in tables.items():
         lost = torch.zeros(len(table), dtype=torch.bool)
-        for slice_ in plan.slices_of(name):
+        for slice_ in plan.by_table()[name]:
             rows = (
                 torch.from_numpy(hot_rows[name])
                 if slice_.kind == "hot"

@@ -93,7 +93,7 @@ def test_every_feature_is_looked_up_in_every_slice_of_its_table(plan: ShardPlan,
         (lookup.feature.name, lookup.slice.first_row)
         for shard in (0, 1) for net in NETS for lookup in lookups_of(plan, schema, shard=shard, net=net)
     )  # fmt: skip
-    expected = [(f.name, s.first_row) for f in schema.sparse for s in plan.slices_of(f.table)]
+    expected = [(f.name, s.first_row) for f in schema.sparse for s in plan.by_table()[f.table]]
     assert found == sorted(expected)
 
 
@@ -137,7 +137,7 @@ def test_a_flat_tensor_of_another_size_or_type_is_refused(
 
 @given(st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=4), max_size=5))
 def test_the_slices_of_a_table_share_out_each_bag(plan: ShardPlan, rows: list[list[int]]) -> None:
-    slices = plan.slices_of("item")
+    slices = plan.by_table()["item"]
     parts = KeyRouter(slices, num_rows=4096).split(bags_of(*rows))
     for index, row in enumerate(rows):
         of_bag = [bags.keys[bags.offsets[index] : bags.offsets[index + 1]].tolist() for bags in parts]
@@ -162,7 +162,7 @@ def test_keys_of_hot_rows_go_to_the_hot_slice_alone(rows: list[list[int]], hot: 
     plan = plan_of(schema, assignments)
     sets = row_sets({"t": np.array(sorted(hot))}, schema)
     bags = bags_of(*([first_key_of_row(row, 10) for row in of_bag] for of_bag in rows))
-    parts = KeyRouter(plan.slices_of("t"), num_rows=10, hot_rows=sets).split(bags)
+    parts = KeyRouter(plan.by_table()["t"], num_rows=10, hot_rows=sets).split(bags)
     for index, row in enumerate(rows):
         found = [
             [key * 10 // 2**64 for key in part.keys[part.offsets[index] : part.offsets[index + 1]].tolist()]
@@ -221,7 +221,7 @@ def test_a_shard_holds_all_keys_that_its_slices_own(
         num_rows, totals = batches.of(net).num_rows, {}
         bags: list[list[Bags]] = [[] for _ in shards]
         for feature in schema.sparse_of(net):
-            slices, of_feature = plan.slices_of(feature.table), batches.of(net).bags[feature.name]
+            slices, of_feature = plan.by_table()[feature.table], batches.of(net).bags[feature.name]
             router = KeyRouter(slices, num_rows=schema.table(feature.table).rows, hot_rows=sets)
             for slice_, part in zip(slices, router.split(of_feature), strict=True):
                 bags[slice_.shard].append(part)

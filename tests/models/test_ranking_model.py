@@ -6,7 +6,7 @@ import safetensors.torch
 import torch
 from plain_model import plain_pooled, plain_rows, plain_scores, random_examples
 
-from exfm.artifact.bundle import DENSE_FILE, seal_bundle, tables_file
+from exfm.artifact.bundle import DENSE_FILE, draft_bundle, seal_bundle, tables_file
 from exfm.artifact.plan import Assignment, ShardPlan, assign
 from exfm.models import ranking
 from exfm.models.config import ModelConfig, TablesConfig
@@ -139,7 +139,7 @@ def test_a_model_scores_as_the_bundle_of_its_weights_does(
         (tmp_path / name).parent.mkdir(parents=True)
         safetensors.torch.save_file(tensors, tmp_path / name)
     network = model.config.network.to_dict()
-    seal_bundle(tmp_path, name="a", schema=model.schema, network=network, plan=wide, lineage={})
+    seal_bundle(tmp_path, draft_bundle(name="a", schema=model.schema, network=network, plan=wide, lineage={}))
     batches = random_examples(schema, 30, seed=2)
     np.testing.assert_allclose(UnshardedScorer.load(tmp_path).scores(batches), model.probabilities(batches), atol=1e-6)
 

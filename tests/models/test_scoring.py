@@ -84,7 +84,7 @@ def test_shards_may_give_pooled_embeddings_of_both_precisions(
     schema: Schema, tables: Tables, network: DenseNetwork
 ) -> None:
     plan = random_plan(schema, num_shards=3, seed=4)
-    assert any(len({slice_.shard for slice_ in plan.slices_of(table.name)}) > 1 for table in schema.tables)
+    assert any(len({slice_.shard for slice_ in plan.by_table()[table.name]}) > 1 for table in schema.tables)
     batches = random_batches(schema, [4], seed=4)
     halves, exact = (
         sharded_scores(schema, tables, network, plan, batches, halved=halved) for halved in ({0, 2}, set[int]())
@@ -213,7 +213,8 @@ def reseal(folder: Path) -> None:
     """Seal a bundle again, with whatever its files are now."""
     old = BundleManifest.read(folder, verify=False)
     seal_bundle(
-        folder, name=old.name, schema=old.feature_schema, network=old.network, plan=old.plan, lineage=old.lineage
+        folder,
+        old,
     )
 
 

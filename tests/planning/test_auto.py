@@ -82,7 +82,7 @@ def test_a_table_that_is_asked_in_places_gets_a_copy_of_them() -> None:
     config = shards(2, memory_bytes=2**28, strategy="auto", demand=demand, prices=DEAR)
     plan = make_plan(schema, statistics, config, COSTS).check(schema)
     [hot] = plan.hot_slices().values()
-    [cold] = [slice_ for slice_ in plan.slices_of("skewed") if slice_.kind == "rows"]
+    [cold] = [slice_ for slice_ in plan.by_table()["skewed"] if slice_.kind == "rows"]
     assert (hot.table, hot.num_rows) == ("skewed", 1000)
     assert plan.replicas[hot.shard] > 2 * plan.replicas[cold.shard]
 

@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 from made_models import model, table
 
-from exfm.artifact.storage import read_file, write_file
+from exfm.artifact.stores import read_file, write_file
 from exfm.errors import StorageError
 from exfm.planning.counted import HOTTEST_ROWS_FILE, Counted
 

@@ -162,7 +162,7 @@ def test_the_largest_tables_part_company() -> None:
 def test_a_table_over_a_shards_memory_is_split_by_rows() -> None:
     schema, statistics = model(table("large", rows=1000, dim=16), table("small", rows=10, dim=16))
     plan = make_plan(schema, statistics, shards(3, memory_bytes=22 * 1024), COSTS)
-    slices = plan.slices_of("large")
+    slices = plan.by_table()["large"]
     assert sum(slice_.num_rows for slice_ in slices) == 1000
     assert len({slice_.shard for slice_ in slices}) == 3
     assert max(shard_bytes(plan)) - min(shard_bytes(plan)) <= 2 * 64, "rows fill up what the other table leaves uneven"
@@ -174,7 +174,7 @@ def test_load_is_balanced_where_load_is_asked_for() -> None:
     )
     config = shards(2, memory_bytes=2**20, strategy="load-balanced")
     plan = make_plan(schema, statistics, config, COSTS)
-    assert {slice_.shard for name in ("asked", "also") for slice_ in plan.slices_of(name)} == {0, 1}
+    assert {slice_.shard for name in ("asked", "also") for slice_ in plan.by_table()[name]} == {0, 1}
 
 
 def test_replicas_follow_the_load() -> None:

@@ -161,7 +161,7 @@ def test_an_old_plan_with_a_table_of_two_dims_is_refused() -> None:
     schema, statistics = model(table("a", rows=512), table("b"))
     config = shards(3, memory_bytes=256 * 16)
     old = make_plan(schema, statistics, config, COSTS)
-    first = old.slices_of("a")[0]
+    first = old.by_table()["a"][0]
     slices = tuple(s.model_copy(update={"size_bytes": 2 * s.size_bytes}) if s == first else s for s in old.slices)
     with pytest.raises(PlanError, match="slices of table 'a' whose rows take different bytes"):
         replan(old.model_copy(update={"slices": slices}), schema, statistics, config, COSTS)

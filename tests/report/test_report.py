@@ -50,7 +50,7 @@ def test_a_verticals_quality_is_what_its_training_found(run: Run, summary: Summa
     manifest = ModelManifest.read(run.root / "vm/search")
     for task, comparison in summary.verticals[0].tasks.items():
         assert comparison.distilled == manifest.overall[task]
-        assert comparison.label_only == manifest.alone[task]
+        assert comparison.label_only == manifest.label_only[task]
         assert comparison.foundation.num_examples == manifest.overall[task].num_examples
         by_window = {row.window: row.distilled for row in comparison.by_window}
         for window in manifest.qualities:

@@ -5,7 +5,7 @@ from pathlib import Path
 import safetensors.torch
 from serving_requests import make_request
 
-from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, seal_bundle
+from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, draft_bundle, seal_bundle
 from exfm.artifact.manifest import write_json
 from exfm.artifact.plan import ShardPlan
 from exfm.features.oip import answer_to_json, tensors_from_json
@@ -22,7 +22,10 @@ def seal_with_golden_scores(folder: Path, schema: Schema, network: DenseNetwork,
     safetensors.torch.save_file(network.state_dict(), folder / DENSE_FILE)
 
     def seal() -> None:
-        seal_bundle(folder, name="students", schema=schema, network=NetworkConfig().to_dict(), plan=plan, lineage={})
+        seal_bundle(
+            folder,
+            draft_bundle(name="students", schema=schema, network=NetworkConfig().to_dict(), plan=plan, lineage={}),
+        )
 
     seal()
     scores_NT = UnshardedScorer.load(folder).scores(encode_request(tensors_from_json(make_request()), schema))

@@ -16,7 +16,7 @@ import tritonclient.grpc
 from pods import Load, Pod, Pods, free_ports, wait_for
 from serving_requests import make_request, offline_scores, scores_of
 
-from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle
+from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, draft_bundle, seal_bundle
 from exfm.artifact.manifest import read_json, write_json
 from exfm.errors import ServingError, ShardUnavailableError
 from exfm.models.config import Precision
@@ -33,7 +33,10 @@ def sealed_again(bundle: Path, folder: Path, change: Callable[[Path], None]) -> 
     change(folder)
     old = BundleManifest.read(folder, verify=False)
     seal_bundle(
-        folder, name=old.name, schema=old.feature_schema, network=old.network, plan=old.plan, lineage={"copied": "once"}
+        folder,
+        draft_bundle(
+            name=old.name, schema=old.feature_schema, network=old.network, plan=old.plan, lineage={"copied": "once"}
+        ),
     )
     return folder
 

@@ -25,8 +25,9 @@ from exfm.artifact.storage import ref_to
 from exfm.bundling.counting import statistics_of_log
 from exfm.bundling.request_log import LoggedRequests
 from exfm.errors import ConfigError, RequestError
-from exfm.events.log import read_feedback, read_impressions
+from exfm.events.log import FEEDBACK, IMPRESSIONS
 from exfm.events.parquet import LogSource
+from exfm.events.partitions import read_partition
 from exfm.events.stage import ingest
 from exfm.features.impressions import ImpressionsFile
 from exfm.features.oip import tensors_from_json
@@ -371,7 +372,7 @@ def test_what_a_ranker_answers_becomes_an_event_log_that_feedback_joins(
     assert ref_to(str(out)).digest
 
     (window,) = manifest.windows
-    rows = read_impressions(out, window).sort("impression_id")
+    rows = read_partition(out / IMPRESSIONS, window).sort("impression_id")
     assert set(rows["event_time_s"]) <= set(range(began_s, int(time.time()) + 1))
     assert set(rows["domain"]) == {"shop"}
     for one in told:
@@ -384,7 +385,7 @@ def test_what_a_ranker_answers_becomes_an_event_log_that_feedback_joins(
         assert of_request["disliked_items"].to_list() == [[]] * 6
         assert of_request["item_id"].to_list() == [0, 3, 6, 9, 12, 15]
         assert of_request["genres"].to_list() == [["Drama"], ["Drama", "Comedy"]] * 3
-    assert read_feedback(out, window).join(rows, on="impression_id")["item_id"].to_list() == [15]
+    assert read_partition(out / FEEDBACK, window).join(rows, on="impression_id")["item_id"].to_list() == [15]
 
     scored = rows_of(tmp_path)
     assert set(scored["served.model"]) == {"students"}

@@ -13,7 +13,7 @@ import pytest
 import tritonclient.grpc
 from serving_requests import grpc_inputs, make_request, scores_of
 
-from exfm.artifact.bundle import BundleManifest, seal_bundle
+from exfm.artifact.bundle import BundleManifest, draft_bundle, seal_bundle
 from exfm.errors import RequestError
 from exfm.serving.local.processes import Start
 from exfm.serving.local.serving import LocalServing, serve_local
@@ -126,7 +126,10 @@ def test_the_command_tells_nothing_of_a_ranker_that_serves_another_bundle(
     other = shutil.copytree(bundle, tmp_path / "other")
     old = BundleManifest.read(other)
     seal_bundle(
-        other, name=old.name, schema=old.feature_schema, network=old.network, plan=old.plan, lineage={"copied": "once"}
+        other,
+        draft_bundle(
+            name=old.name, schema=old.feature_schema, network=old.network, plan=old.plan, lineage={"copied": "once"}
+        ),
     )
     done = profile(str(other), "--address", served.grpc_address, "--out", str(tmp_path / "profile.png"))
     assert done.returncode == 3

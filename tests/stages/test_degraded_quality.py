@@ -44,7 +44,8 @@ def test_a_bundle_of_before_has_no_figures(stream: Stream, bundle: Ref, examples
     old = BundleManifest.read(folder)
     (folder / FALLBACK_FILE).unlink()
     seal_bundle(
-        folder, name=old.name, schema=old.feature_schema, network=old.network, plan=old.plan, lineage=old.lineage
+        folder,
+        old,
     )
     with pytest.raises(BundleError, match="has no fallback rows; export it again"):
         losses(folder, examples=examples, num_examples=100)

@@ -111,9 +111,9 @@ def test_a_vertical_model_learns_from_its_domains_and_tasks_only(stream: Stream,
 def test_the_twin_without_a_teacher_is_told_apart(stream: Stream, vertical: Ref) -> None:
     manifest = ModelManifest.read(stream.folder(vertical))
     assert manifest.teacher == "fm"
-    assert manifest.alone.keys() == manifest.overall.keys() == {"click"}
-    assert manifest.alone["click"].num_examples == manifest.overall["click"].num_examples
-    assert manifest.alone["click"] != manifest.overall["click"]
+    assert manifest.label_only.keys() == manifest.overall.keys() == {"click"}
+    assert manifest.label_only["click"].num_examples == manifest.overall["click"].num_examples
+    assert manifest.label_only["click"] != manifest.overall["click"]
 
 
 def test_the_walk_of_a_model_and_its_twin_is_told_as_one(

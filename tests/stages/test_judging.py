@@ -1,8 +1,10 @@
 """Candidates against champions: which windows count, whose predictions, and which bounds."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,10 +24,12 @@ from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
 from exfm.metrics import quality
 from exfm.models.scoring import UnshardedScorer
+from exfm.registry.champion import judgement_of, promote
 from exfm.registry.judging import figures, judge
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures, verdict
 from exfm.registry.recorded import MIN_POSITIVES, learned_until, learned_windows
+from exfm.registry.registration import register
 from exfm.training.manifest import PREDICTIONS, ModelManifest
 
 pytestmark = pytest.mark.slow
@@ -173,8 +177,8 @@ def crown(registry: Registry, vertical: Ref, out: Path) -> int:
     """Register a model with its bundle as if it had passed, make it the champion, and return its version."""
     make_bundle(BundleConfig(golden_candidates=20), vertical=vertical, out=str(out))
     passed = judged(champion=0).model_copy(update={"name": "search-ads"})
-    registered = registry.register(model=vertical, bundle=ref_to(find_bundle(str(out))), judgement=passed)
-    registry.promote(registered.name, int(registered.version), RULE)
+    registered = register(registry, model=vertical, bundle=ref_to(find_bundle(str(out))), judgement=passed)
+    promote(registry, registered.name, int(registered.version), RULE)
     return int(registered.version)
 
 
@@ -182,7 +186,7 @@ def test_a_first_version_is_judged_on_all_windows_that_it_learned_after_the_warm
     registry: Registry, stream: Stream, vertical: Ref
 ) -> None:
     model = ModelManifest.read(stream.folder(vertical))
-    found = judge(registry, vertical=vertical)
+    found = judge(registry, [vertical])[0]
     assert found.champion == 0
     assert found.windows == tuple(window.index for window in learned_windows(model)[2:])
     predicted = recorded(stream.folder(vertical), found.windows)
@@ -200,7 +204,7 @@ def test_later_versions_are_judged_on_what_the_champion_had_not_learned(
     version = crown(registry, before, tmp_path / "bundles")
     champion, candidate = (ModelManifest.read(stream.folder(ref)) for ref in (before, vertical))
     new = [w.index for w in learned_windows(candidate) if w.start >= learned_until(champion)]
-    found = judge(registry, vertical=vertical)
+    found = judge(registry, [vertical])[0]
     assert (found.champion, found.num_new_windows) == (version, len(new))
     assert found.windows[-len(new) :] == tuple(new)
     predicted = recorded(stream.folder(vertical), found.windows)
@@ -219,7 +223,7 @@ def test_the_champions_figures_are_its_bundles_on_new_windows_and_its_own_record
     registry: Registry, stream: Stream, before: Ref, vertical: Ref, tmp_path: Path
 ) -> None:
     crown(registry, before, tmp_path / "bundles")
-    found = judge(registry, vertical=vertical)
+    found = judge(registry, [vertical])[0]
     candidate = ModelManifest.read(stream.folder(vertical))
     new = found.windows[-found.num_new_windows :]
     own = recorded(stream.folder(before), tuple(w for w in found.windows if w not in new))
@@ -241,13 +245,13 @@ def test_the_champions_own_run_again_has_nothing_new_and_registers_nothing(
     registry: Registry, before: Ref, tmp_path: Path
 ) -> None:
     version = crown(registry, before, tmp_path / "bundles")
-    judgement = judge(registry, vertical=before)
+    judgement = judge(registry, [before])[0]
     assert verdict(judgement, RULE).outcome == "nothing new"
     bundle = ref_to(find_bundle(str(tmp_path / "bundles")))
-    again = registry.register(model=before, bundle=bundle, judgement=judgement)
+    again = register(registry, model=before, bundle=bundle, judgement=judgement)
     assert (int(again.version), again.aliases) == (version, ("candidate", "champion"))
     with pytest.raises(StorageError, match="no version 2"):
-        registry.judgement("search-ads", 2)
+        judgement_of(registry, "search-ads", 2)
 
 
 def test_a_candidate_that_fails_on_the_new_windows_alone_is_refused(
@@ -262,7 +266,7 @@ def test_a_candidate_that_fails_on_the_new_windows_alone_is_refused(
     wrong = rows.with_columns((1 - pl.col("label.click")).clip(1e-6, 1 - 1e-6).cast(pl.Float32).alias("score.click"))
     write_partition(wrong, broken / PREDICTIONS, last)
     manifest.write(broken)
-    found = verdict(judge(registry, vertical=ref_to(str(broken))), RULE)
+    found = verdict(judge(registry, [ref_to(str(broken))])[0], RULE)
     assert found.outcome == "refused"
     assert {check.figure for check in found.checks if not check.passed} >= {"NE", "loss over the base rate's"}
 
@@ -271,20 +275,39 @@ def test_a_version_that_was_judged_against_another_champion_is_not_promoted(
     registry: Registry, before: Ref, vertical: Ref, tmp_path: Path
 ) -> None:
     make_bundle(BundleConfig(golden_candidates=20), vertical=vertical, out=str(tmp_path / "first"))
-    first = judge(registry, vertical=vertical)  # no champion yet
+    first = judge(registry, [vertical])[0]  # no champion yet
     bundle = ref_to(find_bundle(str(tmp_path / "first")))
-    registered = registry.register(model=vertical, bundle=bundle, judgement=first)
+    registered = register(registry, model=vertical, bundle=bundle, judgement=first)
     assert registered.aliases == ("candidate",), "nothing is crowned unseen"
     champion = crown(registry, before, tmp_path / "bundles")
     with pytest.raises(PromotionError, match=f"was judged against no champion, but v{champion} is the champion now"):
-        registry.promote("search-ads", int(registered.version), RULE)
-    assert registry.promote("search-ads", champion, RULE), "the champion stays champion, whatever the rule"
+        promote(registry, "search-ads", int(registered.version), RULE)
+    assert promote(registry, "search-ads", champion, RULE), "the champion stays champion, whatever the rule"
+
+
+def test_the_examples_that_models_share_are_opened_once(
+    registry: Registry, before: Ref, vertical: Ref, stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crown(registry, before, tmp_path / "bundles")
+    examples = ModelManifest.read(stream.folder(vertical)).inputs["examples"]
+    opened: list[str] = []
+    digest = hashlib.file_digest
+
+    def noting(file: Any, algorithm: Any) -> Any:
+        opened.append(file.name)
+        return digest(file, algorithm)
+
+    monkeypatch.setattr(hashlib, "file_digest", noting)
+    first, second = judge(registry, [vertical, vertical])
+    assert first == second
+    of_examples = [name for name in opened if Path(name).is_relative_to(examples.uri)]
+    assert len(of_examples) == len(set(of_examples)) > 0
 
 
 def test_the_same_bundle_is_registered_once(registry: Registry, vertical: Ref, tmp_path: Path) -> None:
     make_bundle(BundleConfig(golden_candidates=20), vertical=vertical, out=str(tmp_path / "bundles"))
-    bundle, judgement = ref_to(find_bundle(str(tmp_path / "bundles"))), judge(registry, vertical=vertical)
-    first, again = (registry.register(model=vertical, bundle=bundle, judgement=judgement) for _ in range(2))
+    bundle, judgement = ref_to(find_bundle(str(tmp_path / "bundles"))), judge(registry, [vertical])[0]
+    first, again = (register(registry, model=vertical, bundle=bundle, judgement=judgement) for _ in range(2))
     assert first == again
 
 

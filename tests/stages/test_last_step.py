@@ -13,8 +13,10 @@ from exfm.bundling.stage import make_bundle
 from exfm.deploy import rollout
 from exfm.deploy.cluster import Cluster
 from exfm.errors import ConfigError, StageError
+from exfm.registry.champion import champion_of, promote
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures
+from exfm.registry.registration import register
 from exfm_components.deployment import Candidate, Result, deploy_models, readable_uri, require_deployed, to_markdown
 from exfm_components.deployment_config import DeploymentConfig
 from simulated_cluster import SimulatedCluster
@@ -49,7 +51,7 @@ def candidate(tmp_path: Path, registry: Registry, vertical: Ref, bundle: Ref) ->
     own = tmp_path / "bundle" / "search-ads" / Path(bundle.uri).name
     shutil.copytree(bundle.uri, own)
     lying = Ref(uri=str(own), digest=bundle.digest)
-    return Candidate(registry.register(model=vertical, bundle=lying, judgement=PASSED), PASSED)
+    return Candidate(register(registry, model=vertical, bundle=lying, judgement=PASSED), PASSED)
 
 
 def deploy(root: Path, *candidates: Candidate) -> list[Result]:
@@ -64,7 +66,7 @@ def test_a_version_that_passes_serves_from_where_it_lies_and_becomes_champion(
     assert (result.name, result.version, result.outcome) == ("search-ads", 1, "serves")
     assert str(result) == "search-ads v1 serves"
     require_deployed([result])
-    assert registry.resolve("models:/search-ads@champion").version == 1
+    assert int(registry.resolve("models:/search-ads@champion").version) == 1
     assert cluster.ready_rankers() == [1, 1]
     shard = cluster.objects["InferenceService", "search-ads-v1-s0"]["spec"]["predictor"]["model"]
     assert shard["storageUri"].startswith(
@@ -96,7 +98,7 @@ NOTHING_NEW = Judgement(name="search-ads", champion=1, num_new_windows=0)
 def test_a_champion_with_nothing_newer_is_deployed_only_where_nothing_serves(
     cluster: SimulatedCluster, tmp_path: Path, registry: Registry, candidate: Candidate
 ) -> None:
-    registry.promote("search-ads", 1, PromotionRule())
+    promote(registry, "search-ads", 1, PromotionRule())
     champion = replace(candidate, judgement=NOTHING_NEW)
     [result] = deploy(tmp_path, champion)
     assert (result.outcome, result.text) == ("serves", "no version of it was deployed")
@@ -114,7 +116,7 @@ def test_a_version_whose_rollout_fails_does_not_become_champion_and_others_go_on
     refused = replace(candidate, judgement=Judgement(name="search-ads", num_new_windows=0))
     results = deploy(tmp_path, candidate, refused)
     assert [result.outcome for result in results] == ["failed", "refused"]
-    assert registry.champion("search-ads") is None
+    assert champion_of(registry, "search-ads") is None
     with pytest.raises(StageError, match=r"search-ads v1 is not serving.*; search-ads v1 is not deployed \(refused"):
         require_deployed(results)
 
@@ -125,7 +127,7 @@ def test_an_old_run_that_is_retried_takes_no_later_champion_down(
     deploy(tmp_path, candidate)
     make_bundle(BundleConfig(golden_candidates=10), vertical=vertical, out=str(tmp_path / "bundle" / "search-ads"))
     later = ref_to(find_bundle(str(tmp_path / "bundle" / "search-ads")))
-    old = registry.register(model=vertical, bundle=later, judgement=PASSED)  # judged before the first was champion
+    old = register(registry, model=vertical, bundle=later, judgement=PASSED)  # judged before the first was champion
     [result] = deploy(tmp_path, Candidate(old, PASSED))
     assert (result.version, result.outcome) == (2, "refused")
     assert "it was judged against no champion, but v1 is the champion now" in result.text

@@ -9,7 +9,14 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from stream import Stream
 
-from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, find_bundle, seal_bundle
+from exfm.artifact.bundle import (
+    DENSE_FILE,
+    GOLDEN_REQUEST,
+    GOLDEN_RESPONSE,
+    BundleManifest,
+    find_bundle,
+    seal_bundle,
+)
 from exfm.artifact.storage import Ref
 from exfm.bundling.config import BundleConfig
 from exfm.bundling.stage import make_bundle
@@ -61,7 +68,8 @@ def test_a_bundle_of_another_model_is_no_measure(stream: Stream, bundle: Ref, ex
     weights = load_file(folder / DENSE_FILE)
     save_file({name: weight + 1 for name, weight in weights.items()}, folder / DENSE_FILE)
     seal_bundle(
-        folder, name=old.name, schema=old.feature_schema, network=old.network, plan=old.plan, lineage=old.lineage
+        folder,
+        old,
     )
     with pytest.raises(ConfigError, match=r"other and .* are not of one model: dense layers or features differ"):
         measured(stream.folder(bundle), examples=examples, num_examples=100, beside=folder)
@@ -89,11 +97,7 @@ def test_a_bundle_without_a_golden_request_is_refused(
     (folder / GOLDEN_RESPONSE).unlink()
     seal_bundle(
         folder,
-        name=old.name,
-        schema=old.feature_schema,
-        network=old.network,
-        plan=old.plan,
-        lineage=old.lineage,
+        old,
     )
     with pytest.raises(BundleError, match="has no golden request"):
         measured(folder, examples=examples, num_examples=100)

@@ -14,7 +14,7 @@ from exfm.das.pseudo_labels import make_pseudo_labels
 from exfm.errors import StorageError
 from exfm.events.examples import ExamplesManifest
 from exfm.events.labels import PseudoLabelsManifest
-from exfm.events.log import EventLogManifest, RawLog, read_feedback, read_impressions, write_event_log
+from exfm.events.log import FEEDBACK, IMPRESSIONS, EventLogManifest, RawLog, write_event_log
 from exfm.events.partitions import read_partition
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
@@ -46,7 +46,7 @@ def test_the_newest_snapshot_that_may_teach_is_taken(stream: Stream, foundation:
     for window in model.windows:
         eligible = [snapshot for snapshot in model.snapshots if snapshot.known_until <= window.start]
         versions = read_partition(stream.folder(examples), window)["pseudo_snapshot.fm"].unique().to_list()
-        shown = not read_impressions(stream.folder(stream.events), window).is_empty()
+        shown = not read_partition(stream.folder(stream.events) / IMPRESSIONS, window).is_empty()
         assert versions == ([eligible[-1].version if eligible else None] if shown else [])
 
 
@@ -78,7 +78,7 @@ def test_a_pseudo_label_is_its_snapshots_score(stream: Stream, foundation: Ref, 
     assert snapshot is not None
     teacher = RankingModel(manifest.feature_schema, manifest.model)
     load_weights(teacher, stream.folder(foundation) / snapshot.folder)
-    impressions = read_impressions(stream.folder(stream.events), window)
+    impressions = read_partition(stream.folder(stream.events) / IMPRESSIONS, window)
     expected = teacher.probabilities(
         encode_examples(raw_columns(impressions.to_arrow(), teacher.schema), teacher.schema)
     )
@@ -118,9 +118,9 @@ def test_what_was_made_from_the_log_before_one_more_feedback_came_is_refused(
 def with_one_more_feedback(stream: Stream, folder: Path) -> Ref:
     log = stream.folder(stream.events)
     windows = EventLogManifest.read(log).windows
-    feedback = pl.concat([read_feedback(log, window) for window in windows])
+    feedback = pl.concat([read_partition(log / FEEDBACK, window) for window in windows])
     raw = RawLog(
-        impressions=pl.concat([read_impressions(log, window) for window in windows]),
+        impressions=pl.concat([read_partition(log / IMPRESSIONS, window) for window in windows]),
         feedback=pl.concat([feedback, feedback.tail(1)]),
         source="a test",
         notes=(),

@@ -18,8 +18,10 @@ from stream import Stream
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.storage import Ref
 from exfm.errors import ConfigError, PromotionError, StorageError
-from exfm.registry.mlflow_registry import Registration, Registry, register_all
+from exfm.registry.champion import champion_of, promote
+from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures
+from exfm.registry.registration import Registration, register, register_all
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +56,8 @@ def test_a_version_is_candidate_and_nothing_is_crowned_unseen(registration: Regi
 
 
 def test_an_alias_resolves_to_the_bundle_and_its_digest(root: Path, registration: Registration, bundle: Ref) -> None:
-    resolved = Registry.at(str(root), create=False).resolve("models:/search-ads@candidate").bundle
+    registry = Registry.at(str(root), create=False)
+    resolved = registry.bundle_of(registry.resolve("models:/search-ads@candidate"))
     assert resolved == registration.bundle
     assert BundleManifest.read(Path(resolved.uri)).bundle_id == registration.bundle_id
     assert resolved.digest == bundle.digest
@@ -86,14 +89,14 @@ def test_a_tracking_server_takes_the_embedded_registrys_place(
     with tracking_server(tmp_path) as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         registry = Registry.at("s3://bucket/run", create=True)  # a root that could hold no embedded registry
-        registered = registry.register(model=vertical, bundle=bundle, judgement=PASSED)
-        resolved = registry.resolve("models:/search-ads@candidate").bundle
+        registered = register(registry, model=vertical, bundle=bundle, judgement=PASSED)
+        resolved = registry.bundle_of(registry.resolve("models:/search-ads@candidate"))
         assert resolved == registered.bundle
         assert resolved.uri.startswith("mlflow-artifacts:")
         with registry.fetching(resolved) as folder:
             assert BundleManifest.read(folder) == BundleManifest.read(stream.folder(bundle))
-        registry.promote("search-ads", 1, PromotionRule())
-        champion = registry.champion("search-ads")
+        promote(registry, "search-ads", 1, PromotionRule())
+        champion = champion_of(registry, "search-ads")
         assert champion is not None
         assert champion.bundle == resolved
         assert champion.recorded.height > 0
@@ -161,11 +164,11 @@ def test_only_a_version_that_passes_becomes_champion(
 ) -> None:
     registry = Registry.at(str(root), create=False)
     with pytest.raises(PromotionError, match=r"search-ads v1 does not become champion: refused.*calibration error"):
-        registry.promote("search-ads", 1, PromotionRule(max_calibration_error=0))
-    assert registry.champion("search-ads") is None
-    assert registry.promote("search-ads", 1, PromotionRule()).outcome == "passed"
-    assert registry.resolve("models:/search-ads@champion").version == 1
-    champion = registry.champion("search-ads")
+        promote(registry, "search-ads", 1, PromotionRule(max_calibration_error=0))
+    assert champion_of(registry, "search-ads") is None
+    assert promote(registry, "search-ads", 1, PromotionRule()).outcome == "passed"
+    assert int(registry.resolve("models:/search-ads@champion").version) == 1
+    champion = champion_of(registry, "search-ads")
     assert champion is not None
     assert champion.version == 1
     assert champion.recorded.height > 0
@@ -182,10 +185,10 @@ def test_a_tracking_server_that_is_down_is_named(vertical: Ref, bundle: Ref, mon
         return Registry.at("s3://bucket/run", create=True)
 
     uses: tuple[Callable[[], object], ...] = (
-        lambda: registry().register(model=vertical, bundle=bundle, judgement=PASSED),
+        lambda: register(registry(), model=vertical, bundle=bundle, judgement=PASSED),
         lambda: registry().resolve("models:/search-ads@champion"),
-        lambda: registry().champion("search-ads"),
-        lambda: registry().promote("search-ads", 1, PromotionRule()),
+        lambda: champion_of(registry(), "search-ads"),
+        lambda: promote(registry(), "search-ads", 1, PromotionRule()),
     )
     for use in uses:
         with pytest.raises(StorageError, match=f"^a request to the registry at {uri} failed: .*; check MLFLOW_TRACK"):
@@ -194,4 +197,4 @@ def test_a_tracking_server_that_is_down_is_named(vertical: Ref, bundle: Ref, mon
 
 def test_a_version_that_is_not_there_is_named(root: Path, registration: Registration) -> None:
     with pytest.raises(StorageError, match="no version 99 of model 'search-ads'"):
-        Registry.at(str(root), create=False).promote("search-ads", 99, PromotionRule())
+        promote(Registry.at(str(root), create=False), "search-ads", 99, PromotionRule())

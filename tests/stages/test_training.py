@@ -33,7 +33,7 @@ from exfm.training.evaluation import read_predictions, record_predictions, recor
 from exfm.training.learner import LabelLearner, weighted_loss
 from exfm.training.loop import dense_optimizer, walk_windows
 from exfm.training.manifest import ModelManifest
-from exfm.training.run import Data, OnWindow, Outcome, run_training
+from exfm.training.run import Data, OnWindow, run_training
 
 pytestmark = pytest.mark.slow
 
@@ -352,7 +352,7 @@ def run_on(
     learner: LabelLearner,
     folder: Path,
     on_window: OnWindow = lambda num_done, num_windows: None,
-) -> Outcome:
+) -> ModelManifest:
     known = LabelsManifest.read(stream.folder(stream.labels))
     data = Data(
         datasets=(stream.folder(stream.events) / "impressions", stream.folder(stream.labels)),

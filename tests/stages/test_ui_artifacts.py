@@ -19,7 +19,7 @@ def test_a_models_qualities_and_those_of_its_twin_are_metrics(stream: Stream, ve
     manifest = ModelManifest.read(stream.folder(vertical))
     model, metrics = dsl.Model(uri=str(tmp_path / "model")), dsl.Metrics()
     write_model(manifest, vertical, model=model, metrics=metrics)
-    of_task, label_only = manifest.overall["click"], manifest.alone["click"]
+    of_task, label_only = manifest.overall["click"], manifest.label_only["click"]
     assert of_task.normalized_entropy is not None
     assert metrics.metadata["click NE"] == round(of_task.normalized_entropy, 5)
     assert label_only.normalized_entropy is not None

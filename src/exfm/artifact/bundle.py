@@ -1,12 +1,12 @@
 """A bundle: all that serving needs of one vertical model, as files whose digests make up its identity.
 
-A model's bundles lie side by side in a folder, each below its id, and none is ever written again; `latest.json` beside
-them names the newest. In a bundle:
+A model's bundles are in one folder, each in a folder named by its id, which is never written again; `latest.json` names
+the newest. In a bundle:
 
 manifest.json             BundleManifest
 ranker/dense.safetensors  the dense network's parameters
 ranker/fallback.safetensors
-                          a row for each table (exfm.artifact.fallback_rows); a bundle of before has none
+                          a row for each table (exfm.artifact.fallback_rows); old bundles have none
 ranker/hot_rows.safetensors
                           the hot rows of each table with a hot slice (exfm.artifact.hot_rows); there only if the
                           plan has one
@@ -19,16 +19,16 @@ golden/request.json       a request (OIP JSON) and the scores that the bundle ga
 golden/response.json
 """
 
-import json
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from exfm.artifact.digests import FileDigest, Sha256, digest_of_json, digests_of_folder, verify_folder
 from exfm.artifact.fallback_rows import FALLBACK_FILE
-from exfm.artifact.manifest import json_bytes, read_json, write_json
+from exfm.artifact.manifest import json_bytes, parse_json, write_json
 from exfm.artifact.plan import ShardPlan
-from exfm.artifact.storage import MANIFEST, Ref, exists, is_local, join, read_file, write_file
+from exfm.artifact.storage import MANIFEST, Ref
+from exfm.artifact.stores import exists, is_local, join, read_file, write_file
 from exfm.config import Config, like
 from exfm.errors import BundleError, ConfigError, PlanError, StorageError
 from exfm.schema import Schema, WrittenSchema
@@ -71,7 +71,7 @@ class BundleManifest(Config):
     id_maps: dict[str, str] = {}
     """Empty: the keys of all tables are hashed. Earlier releases wrote it, too."""
     fallback_rows: str = ""
-    """The file with a row for each table, to answer with while its shard is away. Empty: there is none."""
+    """The file with a row for each table, to answer with while its shard is unavailable. Empty: there is none."""
     lineage: dict[str, str]
     """Event windows, label revision, foundation-model snapshot and the like."""
     files: dict[str, FileDigest]
@@ -84,11 +84,13 @@ class BundleManifest(Config):
         """
         path = folder / MANIFEST
         try:
-            manifest = cls._checked(read_json(path), source=str(path))
+            manifest = cls.of(path.read_bytes(), source=str(path))
             if verify:
                 verify_folder(folder, manifest.files)
         except BundleError:
             raise
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
         except StorageError as error:
             raise BundleError(str(error)) from error
         return manifest
@@ -100,20 +102,15 @@ class BundleManifest(Config):
         Raises: BundleError.
         """
         try:
-            data = json.loads(content)
-        except ValueError as error:
-            raise BundleError(f"{source}: not JSON: {error}") from error
-        return cls._checked(data, source=source)
-
-    @classmethod
-    def _checked(cls, data: Any, *, source: str) -> Self:
-        version = data.get("format_version") if isinstance(data, dict) else None
-        if version != 1:
-            raise BundleError(f"{source}: format_version is {version!r}, this version of exfm reads 1; export again")
-        try:
+            data = parse_json(content, source=source)
+            version = data.get("format_version") if isinstance(data, dict) else None
+            if version != 1:
+                raise BundleError(
+                    f"{source}: format_version is {version!r}, this version of exfm reads 1; export again"
+                )
             manifest = cls.parse(data, source=source)
             manifest.plan.check(manifest.feature_schema)
-        except (ConfigError, PlanError) as error:
+        except (ConfigError, PlanError, StorageError) as error:
             raise BundleError(str(error)) from error
         expected = _identity(data)  # as it stands: a field that came later has no part in an older bundle's id
         if manifest.bundle_id != expected:
@@ -130,16 +127,12 @@ class _Latest(Config):
 def find_bundle(uri: str) -> str:
     """Return where a bundle is: `uri` itself or, where that is the folder of a model's bundles, the newest in it.
 
-    Raises: StorageError if nobody can tell; ConfigError if LATEST is malformed.
+    Raises: StorageError if the store does not answer; ConfigError if LATEST is malformed.
     """
     place = join(uri, LATEST)
     if not exists(place):
         return uri
-    try:
-        latest = json.loads(read_file(place))
-    except ValueError as error:
-        raise StorageError(f"{place}: not JSON: {error}") from error
-    return join(uri, _Latest.parse(latest, source=place).bundle_id)
+    return join(uri, _Latest.parse(parse_json(read_file(place), source=place), source=place).bundle_id)
 
 
 def note_latest(folder: str, bundle_id: str) -> None:
@@ -158,12 +151,7 @@ def read_plan(uri: str) -> ShardPlan:
     if Path(uri).is_dir() or not (is_local(uri) or uri.endswith(".json")):
         place = join(find_bundle(uri), MANIFEST)
         return BundleManifest.of(read_file(place), source=place).plan
-    if is_local(uri):
-        return ShardPlan.parse(read_json(Path(uri)), source=uri)
-    try:
-        return ShardPlan.parse(json.loads(read_file(uri)), source=uri)
-    except ValueError as error:
-        raise StorageError(f"{uri}: not JSON: {error}") from error
+    return ShardPlan.parse(parse_json(read_file(uri), source=uri), source=uri)
 
 
 def read_manifest(bundle: Ref) -> BundleManifest:
@@ -185,7 +173,7 @@ def read_manifest(bundle: Ref) -> BundleManifest:
 def draft_bundle(
     *, name: str, schema: Schema, network: dict[str, Any], plan: ShardPlan, lineage: dict[str, str]
 ) -> BundleManifest:
-    """Return the manifest of a bundle that is being made: without files as yet, and of no identity.
+    """Return the manifest of a bundle that is being made, without files and id.
 
     Raises: PlanError if the plan is not one for the schema.
     """
@@ -201,21 +189,9 @@ def draft_bundle(
     )
 
 
-def seal_bundle(
-    folder: Path,
-    *,
-    name: str,
-    schema: Schema,
-    network: dict[str, Any],
-    plan: ShardPlan,
-    lineage: dict[str, str],
-) -> BundleManifest:
-    """Write the manifest of the bundle whose files are in `folder`, and return it.
-
-    Raises: PlanError if the plan is not one for the schema.
-    """
-    draft = draft_bundle(name=name, schema=schema, network=network, plan=plan, lineage=lineage)
-    (folder / MANIFEST).unlink(missing_ok=True)  # one of before is no part of this bundle
+def seal_bundle(folder: Path, draft: BundleManifest) -> BundleManifest:
+    """Write the manifest of the bundle whose files are in `folder`, and return it."""
+    (folder / MANIFEST).unlink(missing_ok=True)  # an older one is no part of this bundle
     files = digests_of_folder(folder)
     fallback = FALLBACK_FILE if FALLBACK_FILE in files else ""
     content = draft.model_copy(update={"files": files, "fallback_rows": fallback})

@@ -1,4 +1,4 @@
-"""A row for each table, to answer with while a shard is away: a float32 tensor [dim], named by its table."""
+"""A row for each table, to answer with while a shard is unavailable: a float32 tensor [dim], named by its table."""
 
 from collections.abc import Mapping
 from pathlib import Path

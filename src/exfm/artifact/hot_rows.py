@@ -1,4 +1,4 @@
-"""Which rows of a table are hot: the lists in a bundle, and a set that tells a row's place in one.
+"""Which rows of a table are hot: the lists in a bundle, and a set that finds a row's place in one.
 
 A file of hot rows holds a uint32 tensor for each table that has a hot slice, named by the table: row numbers, rising.
 A row's place among them is its place in the hot slice. The ranker's file has all tables, a shard's those that it holds.
@@ -34,11 +34,9 @@ _ONE = np.uint64(1)
 
 
 class RowSet:
-    """Some rows of one table; which of many rows are among them, and where, is told without a search.
+    """Some rows of one table, in which others are found without a search.
 
-    A bit for each row of the table, and for each 64 of them the members before: 0.19 B a row. Of 10,000 rows it takes
-    0.03 ms to 0.2 ms to find those among 400 to 4,000,000 members, where a binary search takes 0.4 ms to 9 ms (numpy,
-    one shared core, 2026-11).
+    It has a bit for each row of the table, and for each 64 of them the number of members before (docs/measurements.md).
     """
 
     def __init__(self, rows: Rows, *, num_rows: int) -> None:
@@ -75,6 +73,7 @@ NO_HOT_ROWS: Mapping[str, Any] = MappingProxyType({})
 
 def write_hot_rows(path: Path, rows: Mapping[str, Rows]) -> None:
     """Write the hot rows of each table, rising, into a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     safetensors.numpy.save_file({table: of_table.astype(np.uint32) for table, of_table in rows.items()}, path)
     path.chmod(0o644)  # safetensors makes it private, but servers run as another user
 

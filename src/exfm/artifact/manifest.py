@@ -54,7 +54,7 @@ class Manifest(Config):
         """
         path = folder / MANIFEST
         try:
-            manifest = cls.parse(read_json(path), source=str(path))
+            manifest = cls.parse(cls.without_removed(read_json(path)), source=str(path))
         except ConfigError as error:
             raise StorageError(str(error)) from error
         return manifest
@@ -75,7 +75,7 @@ class Manifest(Config):
 
     def write(self, folder: Path) -> Self:
         """Write this manifest into its folder, with the digests of all files there, and return it with them."""
-        (folder / MANIFEST).unlink(missing_ok=True)  # one of before is no file of this manifest
+        (folder / MANIFEST).unlink(missing_ok=True)  # an older one is no file of this manifest
         manifest = self.model_copy(update={"files": digests_of_folder(folder)})
         write_json(folder / MANIFEST, manifest.to_dict())
         return manifest
@@ -87,11 +87,20 @@ def read_json(path: Path) -> Any:
     Raises: StorageError if the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes(), source=str(path))
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def parse_json(content: bytes, *, source: str) -> Any:
+    """Return the JSON value in a file's content; `source` names the file.
+
+    Raises: StorageError if it is not JSON.
+    """
+    try:
+        return json.loads(content)
     except ValueError as error:
-        raise StorageError(f"{path}: not JSON: {error}") from error
+        raise StorageError(f"{source}: not JSON: {error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:

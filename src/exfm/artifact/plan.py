@@ -1,7 +1,7 @@
 """A shard plan: which shard holds which rows of which table.
 
 Row slices part each table: consecutive rows, hence ranges of keys, and every row in exactly one. A hot slice is a copy
-made on purpose: the rows of a table that requests want most, so that many servers hold those and few the whole table.
+made on purpose: the rows that requests access most, so that many servers hold those and few the whole table.
 A bundle lists the hot rows; a key whose row is among them is looked up in the hot slice, any other in its row slice.
 Source: ElasticRec (arXiv:2406.06955), from which hot rows and their own number of servers are taken.
 """
@@ -51,8 +51,8 @@ class TableSlice(Config):
     table: str
     shard: Annotated[int, Field(ge=0)]
     kind: SliceKind = "rows"
-    """`rows`: consecutive ones, which no other slice of this kind has. `hot`: copies of the table's `num_rows` most
-    wanted rows, one after another in rising row number; at most one a table."""
+    """`rows`: consecutive ones, which no other slice of this kind has. `hot`: copies of the table's `num_rows` hottest
+    rows, one after another in rising row number; at most one a table."""
     encoding: Encoding
     first_row: Annotated[int, Field(ge=0)]
     """0 for a hot slice, whose rows the bundle lists."""
@@ -86,12 +86,8 @@ class ShardPlan(Config):
         """Return one shard's slices, in the plan's order."""
         return tuple(slice_ for slice_ in self.slices if slice_.shard == shard)
 
-    def slices_of(self, table: str) -> tuple[TableSlice, ...]:
-        """Return one table's slices: those of rows in order of rows, then the hot one if there is one."""
-        return tuple(sorted((s for s in self.slices if s.table == table), key=order_of_slice))
-
     def by_table(self) -> dict[str, tuple[TableSlice, ...]]:
-        """Return what `slices_of` does for every table, by its name."""
+        """Return each table's slices, by its name: those of rows in order of rows, then the hot one if there is one."""
         tables: defaultdict[str, list[TableSlice]] = defaultdict(list)
         for slice_ in sorted(self.slices, key=order_of_slice):
             tables[slice_.table].append(slice_)
@@ -134,7 +130,7 @@ class Assignment:
     first_row: int
     num_rows: int
     hot: bool = False
-    """Whether these are copies of the table's most wanted rows; `first_row` is then 0."""
+    """Whether these are copies of the table's hottest rows; `first_row` is then 0."""
 
 
 def order_of_slice(slice_: TableSlice) -> tuple[bool, int]:
@@ -210,5 +206,5 @@ def _check_hot(table: str, num_rows: int, assignments: Sequence[Assignment]) -> 
         if not 0 < assignment.num_rows < num_rows:
             raise PlanError(
                 f"table {table!r} has {assignment.num_rows} hot rows, expected 1 to {num_rows - 1} of its {num_rows}: "
-                "a table that is hot as a whole wants a shard with more replicas, not a copy"
+                "give a table that is hot as a whole a shard with more replicas instead"
             )

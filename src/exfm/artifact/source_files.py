@@ -1,25 +1,20 @@
 """Files that users bring, which no manifest lists: on this machine, or in a store."""
 
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import fsspec
 
-from exfm.artifact.storage import is_local, join
-from exfm.artifact.stores import entries, filesystem_of, telling
+from exfm.artifact.stores import is_local, join, reaching
 from exfm.errors import StorageError
 
 
 def locate(uri: str) -> str:
     """Return the URI of files that are there: of one file or a glob as it is, of a folder with a slash at its end.
 
-    Raises: StorageError if no file is there, or the store does not say.
+    Raises: StorageError if no file is there, or the store does not answer.
     """
-    with telling(uri):
-        filesystem, path = filesystem_of(uri)
+    with reaching(uri) as (filesystem, path):
         is_glob = any(mark in path for mark in "*?[")
         try:
             found = next(iter(filesystem.glob(path)), "") if is_glob else _first_file(filesystem, path)
@@ -32,15 +27,11 @@ def locate(uri: str) -> str:
 
 def _first_file(filesystem: fsspec.AbstractFileSystem, path: str) -> str:
     """Return a file in a folder, at any depth, or the path itself where it is one; of a large log little is listed."""
-    folders = [path]
-    while folders:
-        for item in filesystem.ls(folders.pop(), detail=True):
-            name: str = item["name"]
-            if item["type"] == "directory":
-                folders.append(name)
-            elif not name.endswith("/"):  # what S3 consoles make of an empty folder
-                return name
-    return ""
+    if filesystem.isfile(path):
+        return path
+    folders = filesystem.walk(path, on_error="raise")
+    # S3 consoles make an empty folder of a file without a name.
+    return next((f"{folder}/{name}" for folder, _, names in folders for name in names if name), "")
 
 
 def open_files(uri: str) -> Iterator[tuple[str, BinaryIO]]:
@@ -48,35 +39,9 @@ def open_files(uri: str) -> Iterator[tuple[str, BinaryIO]]:
 
     Raises: StorageError if the store does not answer.
     """
-    with telling(uri):
-        filesystem, path = filesystem_of(uri)
+    with reaching(uri) as (filesystem, path):
         is_glob = any(mark in path for mark in "*?[")
         found = filesystem.glob(path, detail=True) if is_glob else filesystem.find(path, detail=True)
         for name in sorted(name for name, about in found.items() if about["size"]):
             with filesystem.open(name, "rb") as file:
                 yield name if is_local(uri) else filesystem.unstrip_protocol(name), file
-
-
-def names_in(uri: str) -> list[str]:
-    """Return the names of what lies directly in a folder, sorted; none if it is not there.
-
-    Raises: StorageError if the store does not say.
-    """
-    return sorted(item["name"] for item in entries(uri))
-
-
-@contextmanager
-def local_copy(uri: str, names: Iterable[str]) -> Iterator[Path]:
-    """Yield a local folder with these files of a folder: itself, or a copy that vanishes when the block ends.
-
-    Raises: StorageError if the store has one of them not, or does not answer.
-    """
-    if is_local(uri):
-        yield Path(uri)
-        return
-    with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
-        with telling(uri):
-            filesystem, path = filesystem_of(uri)
-            for name in names:
-                filesystem.get_file(f"{path}/{name}", str(Path(scratch) / name))
-        yield Path(scratch)

@@ -1,7 +1,14 @@
-"""Stores by URI: this machine's file system, or any that fsspec reaches, such as S3."""
+"""Stores by URI, and single files in them: this machine's file system, or any that fsspec reaches, such as S3.
 
-from collections.abc import Iterator
+Every function that reads or writes raises a StorageError that names the URI if the store does not answer or refuses.
+"""
+
+import re
+import tempfile
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -9,39 +16,26 @@ import fsspec
 from exfm.errors import StorageError
 
 _S3_OPTIONS = {"config_kwargs": {"connect_timeout": 2, "retries": {"max_attempts": 2}}}
-"""An endpoint that is away is told within about 10 s; botocore's own patience is minutes."""
+"""An endpoint that is away is an error within about 10 s; botocore's own defaults wait minutes."""
 
 
-def filesystem_of(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the file system that a URI lies in, without what it remembers of listings, and the path there.
-
-    Raises: StorageError if nothing here can reach it.
-    """
-    options: dict[str, Any] = _S3_OPTIONS if uri.startswith("s3://") else {}
-    try:
-        filesystem, path = fsspec.core.url_to_fs(uri, **options)
-    except (ImportError, ValueError) as error:  # an unknown scheme, or a store whose client is not installed
-        raise StorageError(f"{uri}: {error}; name a folder or an s3:// URL") from error
-    filesystem.invalidate_cache()  # of listings: another process may have written since
-    return filesystem, path
+def is_local(uri: str) -> bool:
+    """Return whether a URI is a path on this machine."""
+    return re.match(r"[a-z][a-z0-9+.-]*:/", uri) is None
 
 
-def entries(uri: str) -> list[dict[str, Any]]:
-    """Return what lies directly in a folder, as fsspec describes it; nothing if the folder is not there.
+def resolve_path(uri: str, *, base: Path) -> str:
+    """Return a URI as it is, or a local path made absolute; a relative one starts at `base`."""
+    return str((base / uri).resolve()) if is_local(uri) else uri
 
-    Raises: StorageError if the store does not say.
-    """
-    with telling(uri):
-        filesystem, path = filesystem_of(uri)
-        try:
-            found: list[dict[str, Any]] = filesystem.ls(path, detail=True)
-        except FileNotFoundError:
-            return []
-    return [item | {"name": item["name"].rstrip("/").rpartition("/")[2]} for item in found]
+
+def join(uri: str, *parts: str) -> str:
+    """Return a URI below another one."""
+    return "/".join([uri.rstrip("/"), *parts])
 
 
 @contextmanager
-def telling(uri: str) -> Iterator[None]:
+def reporting(uri: str) -> Iterator[None]:
     """Turn what a file system or an object store raises into a StorageError that names the URI."""
     try:
         yield
@@ -49,6 +43,89 @@ def telling(uri: str) -> Iterator[None]:
         raise StorageError(f"{uri}: no such file; run the stage that writes it") from error
     except _store_errors() as error:
         raise StorageError(f"{uri}: {error}; check the path, the rights and the credentials") from error
+
+
+@contextmanager
+def reaching(uri: str) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:
+    """Yield the file system that a URI lies in, without its cache of listings, and the path there."""
+    options: dict[str, Any] = _S3_OPTIONS if uri.startswith("s3://") else {}
+    with reporting(uri):
+        try:
+            filesystem, path = fsspec.core.url_to_fs(uri, **options)
+        except (ImportError, ValueError) as error:  # an unknown scheme, or a store whose client is not installed
+            raise StorageError(f"{uri}: {error}; name a folder or an s3:// URL") from error
+        filesystem.invalidate_cache()  # another process may have written since
+        yield filesystem, path
+
+
+def read_file(uri: str) -> bytes:
+    """Return the content of one file, which must be there."""
+    with reaching(uri) as (filesystem, path):
+        content: bytes = filesystem.cat_file(path)
+    return content
+
+
+def write_file(uri: str, content: bytes) -> None:
+    """Put one file at `uri`, whole."""
+    with reaching(uri) as (filesystem, path):
+        if is_local(uri):
+            target = Path(uri)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f".{target.name}.partial")
+            partial.write_bytes(content)
+            partial.replace(target)
+        else:
+            filesystem.pipe_file(path, content)
+
+
+def remove_file(uri: str) -> None:
+    """Remove one file, if it is there."""
+    with reaching(uri) as (filesystem, path):
+        if is_local(uri):  # fsspec's `exists` hides errors
+            Path(uri).unlink(missing_ok=True)
+        elif filesystem.exists(path):
+            filesystem.rm_file(path)
+
+
+def exists(uri: str) -> bool:
+    """Return whether there is a file or folder."""
+    with reaching(uri) as (filesystem, path):
+        return bool(filesystem.exists(path))
+
+
+def modified_s(uri: str) -> float:
+    """Return when a file, which must be there, was written last, as Unix time."""
+    with reaching(uri) as (filesystem, path):
+        written: datetime = filesystem.modified(path)
+    return written.timestamp()
+
+
+def entries(uri: str) -> list[dict[str, Any]]:
+    """Return what lies directly in a folder, as fsspec describes it; nothing if the folder is not there."""
+    with reaching(uri) as (filesystem, path):
+        try:
+            found: list[dict[str, Any]] = filesystem.ls(path, detail=True)
+        except FileNotFoundError:
+            return []
+    return [item | {"name": item["name"].rstrip("/").rpartition("/")[2]} for item in found]
+
+
+def list_folders(uri: str) -> list[str]:
+    """Return the names of the folders directly below a URI, sorted, without hidden ones; none if it is not there."""
+    names = {item["name"] for item in entries(uri) if item["type"] == "directory"}
+    return sorted(name for name in names if not name.startswith("."))
+
+
+@contextmanager
+def local_copy(uri: str, names: Collection[str]) -> Iterator[Path]:
+    """Yield a local folder with these files of a folder: itself, or a copy that is removed when the block ends."""
+    if is_local(uri):
+        yield Path(uri)
+        return
+    with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
+        with reaching(uri) as (filesystem, path):
+            filesystem.get([f"{path}/{name}" for name in names], [f"{scratch}/{name}" for name in names])
+        yield Path(scratch)
 
 
 def _store_errors() -> tuple[type[Exception], ...]:

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from exfm.artifact.storage import resolve_path
+from exfm.artifact.stores import resolve_path
 from exfm.config import Config
 from exfm.planning.config import ShardingConfig
 

@@ -22,10 +22,10 @@ def latest_query(
     """Return a query as examples, one a candidate with the same user in each, and as a request in OIP's JSON form.
 
     Only examples of the domains count, or all if none is named: the user is the last one's, the candidates are the last
-    items that differ. JSON has no word for a missing number: examples that miss one which must be there are passed
-    over, others have the mean for it.
+    items that differ. JSON has no NaN: examples that lack a required number are left out, and other missing numbers are
+    the feature's mean.
 
-    Raises: SchemaError if nothing tells items apart; DataError if no example of the domains is complete.
+    Raises: SchemaError if all items would look the same; DataError if no example of the domains is complete.
     """
     if not schema.feature_names(["item"]):
         raise SchemaError("the model has no feature of net `item`: all candidates would score the same; add one")

@@ -4,7 +4,6 @@ Legend: N requests, S shards.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,8 @@ from exfm.schema import NETS, Net, Schema
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
+_Route = tuple[KeyRouter, Integers]
+"""The ranker's own router of a table's keys, and the shard of each of the table's slices."""
 
 MIN_REQUESTS = 100
 """Minimum number of counted requests in a log."""
@@ -47,7 +48,7 @@ def logged_requests(log: LoggedRequests, plan: ShardPlan, *, hottest: Mapping[st
         table: RowSet(rows, num_rows=schema.table(table).rows) for table, rows in choose_hot_rows(plan, hottest).items()
     }
     routes = {
-        table: _Route(
+        table: (
             KeyRouter(slices, num_rows=schema.table(table).rows, hot_rows=hot_rows),
             np.array([slice_.shard for slice_ in slices]),
         )
@@ -101,21 +102,12 @@ def simulate_log(
     return simulate_requests(paced, plan, counted.statistics, costs, load, rankers=rankers, seed=seed)
 
 
-@dataclass(frozen=True)
-class _Route:
-    """The route of a table's keys to shards, by the ranker's own router."""
-
-    router: KeyRouter
-    shards: Integers
-    """The shard of each of the table's slices."""
-
-
 def _keys_of(block: RequestKeys, schema: Schema, net: Net, routes: Mapping[str, _Route], *, num_shards: int) -> Floats:
     counts = np.zeros(len(block) * num_shards)
     request_of_row = np.repeat(np.arange(len(block)), block.num_rows[net])
     for feature in schema.sparse_of(net):
-        route = routes[feature.table]
+        router, shards_S = routes[feature.table]
         request_of_key = np.repeat(request_of_row, block.lengths[feature.name])
-        shards = route.shards[route.router.owners(block.keys[feature.name])]
+        shards = shards_S[router.owners(block.keys[feature.name])]
         counts += np.bincount(request_of_key * num_shards + shards, minlength=len(counts))
     return counts.reshape(len(block), num_shards)

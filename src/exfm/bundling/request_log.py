@@ -24,7 +24,6 @@ from exfm.features.batch import encode
 from exfm.features.table import raw_columns, require_column
 from exfm.schema import (
     SERVED_ARRIVAL_COLUMN,
-    SERVED_BUNDLE_COLUMN,
     SERVED_MODEL_COLUMN,
     SERVED_SAMPLING_RATE_COLUMN,
     SERVED_USER_COLUMN,
@@ -115,11 +114,6 @@ def _files(place: Path) -> tuple[Path, ...]:
             f"{place}: there is no such file or folder; name a request log, which rankers write to `request_log.folder`"
         )
     files = (place,) if place.is_file() else tuple(sorted(place.rglob("*.parquet")))
-    if not files and any(place.rglob("requests-*.safetensors")):
-        raise DataError(
-            f"{place}: this is a trace of an earlier release, which can no longer be read; let a ranker log requests "
-            "(`request_log.folder`), and name that log"
-        )
     if not files:
         raise StorageError(
             f"{place}: 0 Parquet files, expected at least one; let a ranker log requests (`request_log.folder`) and "
@@ -133,7 +127,6 @@ def _arrivals(files: Sequence[Path], key: str, file_of: dict[tuple[str, float], 
     columns = [SERVED_MODEL_COLUMN, SERVED_SAMPLING_RATE_COLUMN, SERVED_ARRIVAL_COLUMN]
     starting_with: dict[str, Path] = {}
     for file in files:
-        _check_release(file)
         first = ""
         with _naming(file):
             for rows in _whole_requests(file, key, columns):
@@ -146,16 +139,6 @@ def _arrivals(files: Sequence[Path], key: str, file_of: dict[tuple[str, float], 
                 f"{other} and {file} both start with impression {first!r}, so their requests would count twice; remove "
                 "the copy"
             )
-
-
-def _check_release(file: Path) -> None:
-    with _naming(file):
-        names = set(pq.read_schema(file).names)
-    if SERVED_BUNDLE_COLUMN in names and not TYPES.keys() & names:
-        raise DataError(
-            f"{file}: this is a request log of an earlier release, which does not separate requests; name a log "
-            "of this release's rankers"
-        )
 
 
 @contextlib.contextmanager

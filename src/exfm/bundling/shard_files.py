@@ -25,7 +25,7 @@ def write_shards(folder: Path, tables: Mapping[str, Tensor], plan: ShardPlan, *,
     """
     hot_rows = choose_hot_rows(plan, hottest)
     if hot_rows:
-        _write_hot_rows(folder / HOT_ROWS_FILE, hot_rows)
+        write_hot_rows(folder / HOT_ROWS_FILE, hot_rows)
     for shard in range(plan.num_shards):
         path = folder / tables_file(shard)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def write_shards(folder: Path, tables: Mapping[str, Tensor], plan: ShardPlan, *,
         path.chmod(0o644)  # safetensors makes it private, but servers run as another user
         held = {slice_.table: hot_rows[slice_.table] for slice_ in plan.slices_on(shard) if slice_.kind == "hot"}
         if held:
-            _write_hot_rows(folder / hot_rows_file(shard), held)
+            write_hot_rows(folder / hot_rows_file(shard), held)
 
 
 def choose_hot_rows(plan: ShardPlan, hottest: Mapping[str, Rows]) -> dict[str, Rows]:
@@ -51,8 +51,3 @@ def choose_hot_rows(plan: ShardPlan, hottest: Mapping[str, Rows]) -> dict[str, R
             )
         hot_rows[table] = np.sort(listed[: slice_.num_rows])
     return hot_rows
-
-
-def _write_hot_rows(path: Path, rows: Mapping[str, Rows]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_hot_rows(path, rows)

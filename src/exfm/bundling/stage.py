@@ -1,14 +1,13 @@
 """The stage that turns a vertical model into a bundle: plan, slices, fallback rows, dense network, golden queries."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
-from torch import Tensor
 
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, draft_bundle, note_latest, seal_bundle
 from exfm.artifact.fallback_rows import write_fallback_rows
-from exfm.artifact.storage import Ref, reading, writing_once
+from exfm.artifact.output import writing_once
+from exfm.artifact.storage import Ref, reading
 from exfm.bundling.config import BundleConfig
 from exfm.bundling.counting import statistics_of_examples
 from exfm.bundling.fallback import fallback_rows
@@ -38,14 +37,19 @@ def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManif
     Raises: PlanError if its tables do not fit the shards, or a plan that is named is for others; StorageError or
     ConfigError if what the settings name cannot be read; BundleError if its tables' encoding changes what it scores.
     """
-    with reading(vertical) as model_folder, writing_once(out, name=_id_of) as folder:
+    with (
+        reading(vertical) as model_folder,
+        writing_once(out, name=lambda made: BundleManifest.read(made, verify=False).bundle_id) as folder,
+    ):
         model = ModelManifest.read(model_folder)
         config = config.of_model(model.name)
         trained = RankingModel(model.feature_schema, model.model)
         schema = trained.schema
         snapshot_folder = model_folder / model.snapshots[-1].folder
         load_weights(trained, snapshot_folder)
-        _save_tensors(trained.network.state_dict(), folder / DENSE_FILE)
+        (folder / DENSE_FILE).parent.mkdir()
+        safetensors.torch.save_file(trained.network.state_dict(), folder / DENSE_FILE)
+        (folder / DENSE_FILE).chmod(0o644)  # safetensors makes it private, but servers run as another user
         with reading(model.inputs["examples"]) as dataset:
             examples = ExamplesManifest.read(dataset)
             counted = _counted(config, model, dataset)
@@ -55,12 +59,17 @@ def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManif
         plan, moved = plan_bundle(config, schema, counted.statistics)
         write_shards(folder, trained.tables.weights(), plan, hottest=counted.hottest)
         write_fallback_rows(folder, fallback_rows(trained.tables.weights(), counted))
-        network, lineage = model.model.network.to_dict(), _lineage(model, examples)
-        draft = draft_bundle(name=model.name, schema=schema, network=network, plan=plan, lineage=lineage)
+        draft = draft_bundle(
+            name=model.name,
+            schema=schema,
+            network=model.model.network.to_dict(),
+            plan=plan,
+            lineage=_lineage(model, examples),
+        )
         trained_NT = trained.probabilities(encode_examples(raw_columns(rows.to_arrow(), schema), schema))
         shift = write_golden(folder, draft, request, trained_NT=trained_NT)
-        told = lineage | {SCORE_SHIFT: f"{shift:.1e}"} | ({MOVED: moved} if moved else {})
-        manifest = seal_bundle(folder, name=model.name, schema=schema, network=network, plan=plan, lineage=told)
+        lineage = draft.lineage | {SCORE_SHIFT: f"{shift:.1e}"} | ({MOVED: moved} if moved else {})
+        manifest = seal_bundle(folder, draft.model_copy(update={"lineage": lineage}))
     note_latest(out, manifest.bundle_id)
     return manifest
 
@@ -90,10 +99,6 @@ def headline(manifest: BundleManifest) -> str:
     )
 
 
-def _id_of(folder: Path) -> str:
-    return BundleManifest.read(folder, verify=False).bundle_id
-
-
 def _counted(config: BundleConfig, model: ModelManifest, dataset: Path) -> Counted:
     if config.table_statistics:
         return Counted.read(config.table_statistics)
@@ -116,9 +121,3 @@ def _lineage(model: ModelManifest, examples: ExamplesManifest) -> dict[str, str]
         "vm_snapshot": model.snapshots[-1].version,
         "domains": ", ".join(model.domains),
     }
-
-
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(dict(tensors), path)
-    path.chmod(0o644)  # safetensors makes it private, but servers run as another user

@@ -37,13 +37,14 @@ def promote(
 ) -> None:
     """Make a registered version the champion, if it passed when it was judged against the current champion."""
     from exfm.config import read_yaml
+    from exfm.registry.champion import promote as promote_version
     from exfm.registry.mlflow_registry import Registry
     from exfm.registry.promotion import PromotionRule
 
     registry = Registry.at(root, create=False)
-    wanted = version or registry.resolve(f"models:/{name}@candidate").version
+    wanted = version or int(registry.resolve(f"models:/{name}@candidate").version)
     allowed = PromotionRule() if rule is None else PromotionRule.parse(read_yaml(rule), source=str(rule))
-    print(f"{name} v{wanted} is the champion ({registry.promote(name, wanted, allowed)})")
+    print(f"{name} v{wanted} is the champion ({promote_version(registry, name, wanted, allowed)})")
 
 
 def deploy(
@@ -156,24 +157,14 @@ def collect(
 ) -> None:
     """Remove the shards of earlier versions that have stayed for hot_s."""
     from exfm.deploy.cluster import Cluster
-    from exfm.deploy.rollout import collect as collect_versions
-
-    settings = _settings(config, namespace)
-    cluster = Cluster.connect(namespace=settings.namespace, context=context)
-    given = settings if config else None
-    if not bundles:
-        collect_versions(cluster, name, config=given, with_unfinished=unfinished, report=_print_line)
-        return
-    from exfm.registry.mlflow_registry import Registry
     from exfm_components.bundle_collection import collect_all
 
-    registry = Registry.at(bundles, create=False)
+    settings = _settings(config, namespace)
     collect_all(
-        bundles,
-        name=name,
-        cluster=cluster,
-        registry=registry,
-        config=given,
+        name,
+        root=bundles,
+        cluster=Cluster.connect(namespace=settings.namespace, context=context),
+        config=settings if config else None,
         with_unfinished=unfinished,
         report=_print_line,
     )

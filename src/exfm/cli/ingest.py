@@ -73,10 +73,9 @@ def of_run(
 ) -> None:
     """The source of a run."""
     from exfm_components.run_config import read_run_config
-    from exfm_pipelines import steps
-    from exfm_pipelines.local import run_step
+    from exfm_pipelines.steps import run_step
 
-    run_step(steps.ingest, read_run_config(config, root=root))
+    run_step("ingest", read_run_config(config, root=root))
 
 
 def _ingest(source: "Source", schema: Path, window_length: int, out: str) -> None:

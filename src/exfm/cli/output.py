@@ -28,7 +28,7 @@ def here(out: str) -> Path:
 
     Raises: StorageError if it is a URL.
     """
-    from exfm.artifact.storage import is_local
+    from exfm.artifact.stores import is_local
 
     if not is_local(out):
         raise StorageError(f"{out}: is written on this machine only; name a path, and copy the file afterwards")
@@ -40,7 +40,7 @@ def put(out: str, content: bytes) -> None:
 
     Raises: StorageError if a URL cannot be written.
     """
-    from exfm.artifact.storage import is_local, write_file
+    from exfm.artifact.stores import is_local, write_file
 
     if is_local(out):
         Path(out).write_bytes(content)

@@ -57,7 +57,7 @@ def plan(
 
     from exfm.artifact.bundle import read_plan
     from exfm.artifact.manifest import json_bytes
-    from exfm.artifact.storage import is_local
+    from exfm.artifact.stores import is_local
     from exfm.planning.cost_model.costs import CostModel
     from exfm.planning.planner import headline
     from exfm.planning.replanning.replanner import replan

@@ -1,6 +1,7 @@
 """Examples: an impression's features, labels and pseudo-labels in one row of one dataset."""
 
-from exfm.artifact.storage import Ref, reading, writing
+from exfm.artifact.output import writing
+from exfm.artifact.storage import Ref, reading
 from exfm.events.examples import ExamplesManifest, read_frame
 from exfm.events.labels import LabelsManifest, PseudoLabelsManifest
 from exfm.events.partitions import write_partition

@@ -9,12 +9,13 @@ from pathlib import Path
 import polars as pl
 
 from exfm.artifact.digests import digest_of_json, digests_of_folder
-from exfm.artifact.storage import Ref, reading, writing
+from exfm.artifact.output import writing
+from exfm.artifact.storage import Ref, reading
 from exfm.errors import DataError
 from exfm.events.examples import label_column
 from exfm.events.labels import FeedbackCounts, LabelsManifest
-from exfm.events.log import EventLogManifest, read_feedback, read_impressions
-from exfm.events.partitions import write_partition
+from exfm.events.log import FEEDBACK, IMPRESSIONS, EventLogManifest
+from exfm.events.partitions import read_partition, write_partition
 from exfm.events.validation import FEEDBACK_KIND as KIND
 from exfm.events.validation import FEEDBACK_VALUE as VALUE
 from exfm.schema import Label, Schema
@@ -29,8 +30,8 @@ def make_labels(events: Ref, *, out: str) -> LabelsManifest:
         manifest = EventLogManifest.read(log)
         schema, windows = manifest.feature_schema, manifest.windows
         columns = [schema.impression_key, schema.event_time.column]  # features stay on disk
-        impressions = pl.concat([read_impressions(log, window, columns=columns) for window in windows])
-        feedback = pl.concat([read_feedback(log, window) for window in windows])
+        impressions = pl.concat([read_partition(log / IMPRESSIONS, window, columns=columns) for window in windows])
+        feedback = pl.concat([read_partition(log / FEEDBACK, window) for window in windows])
         _require_kinds(feedback, schema)
         matched, counts = match_feedback(impressions, feedback, schema)
         labels = reduce_labels(impressions, matched, schema, known_until=manifest.known_until)

@@ -7,10 +7,11 @@ probability, null where no snapshot was old enough), `pseudo_snapshot.<fm>` (its
 
 import polars as pl
 
-from exfm.artifact.storage import Ref, reading, writing
+from exfm.artifact.output import writing
+from exfm.artifact.storage import Ref, reading
 from exfm.events.labels import PseudoLabelsManifest
-from exfm.events.log import read_impressions
-from exfm.events.partitions import write_partition
+from exfm.events.log import IMPRESSIONS
+from exfm.events.partitions import read_partition, write_partition
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
 from exfm.models.ranking import RankingModel
@@ -39,7 +40,7 @@ def make_pseudo_labels(
         snapshots: dict[int, str] = {}
         counts = {True: 0, False: 0}
         for num_done, window in enumerate(model.windows, 1):
-            impressions = read_impressions(log, window)
+            impressions = read_partition(log / IMPRESSIONS, window)
             snapshot = model.snapshot_for(window.start)
             if snapshot is not None and snapshot != loaded:
                 load_weights(teacher, model_folder / snapshot.folder)

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, field_validator
 
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, ModelName
 from exfm.artifact.digests import Sha256
-from exfm.artifact.storage import is_local
+from exfm.artifact.stores import is_local
 from exfm.config import Config
 from exfm.deploy.config import DeployConfig
 from exfm.errors import BundleError, ConfigError

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import polars as pl
 
-from exfm.artifact.storage import Ref, reading, writing
+from exfm.artifact.output import writing
+from exfm.artifact.storage import Ref, reading
 from exfm.distill.config import VerticalConfig
 from exfm.distill.learner import DistillationLearner
 from exfm.errors import ConfigError
@@ -12,7 +13,7 @@ from exfm.events.examples import ExamplesManifest
 from exfm.events.partitions import read_partition
 from exfm.models.ranking import RankingModel
 from exfm.training.learner import LabelLearner
-from exfm.training.manifest import ALONE, ModelManifest
+from exfm.training.manifest import LABEL_ONLY, ModelManifest
 from exfm.training.run import Data, OnWindow, run_training
 
 
@@ -45,11 +46,13 @@ def train_vertical(
             known_until=manifest.known_until,
             domains=config.domains,
             teacher=teacher,
+            label_revision=manifest.label_revision,
+            inputs={"examples": examples},
         )
         _require_domains(config, dataset, manifest)
         learner = DistillationLearner(RankingModel(schema, config.model), teacher_weight=config.teacher_weight)
         num_walks = 2 if config.compare_label_only else 1
-        outcome = run_training(
+        trained = run_training(
             learner,
             data,
             config.training,
@@ -58,27 +61,18 @@ def train_vertical(
             snapshot_every=0,
             on_window=lambda num_done, num_windows: on_window(num_done, num_walks * num_windows),
         )
-        alone = {}
         if config.compare_label_only:
-            alone = run_training(
+            label_only = run_training(
                 LabelLearner(RankingModel(schema, config.model)),
                 data,
                 config.training,
-                folder=folder / ALONE,
+                folder=folder / LABEL_ONLY,
                 name=config.name,
                 snapshot_every=0,
                 on_window=lambda num_done, num_windows: on_window(num_windows + num_done, num_walks * num_windows),
             ).overall
-        return outcome.manifest(
-            learner.model,
-            data,
-            config.training,
-            kind="vertical",
-            name=config.name,
-            label_revision=manifest.label_revision,
-            inputs={"examples": examples},
-            alone=alone,
-        ).write(folder)
+            trained = trained.model_copy(update={"label_only": label_only})
+        return trained.write(folder)
 
 
 def _require_domains(config: VerticalConfig, dataset: Path, examples: ExamplesManifest) -> None:

@@ -18,7 +18,7 @@ class FeedbackCounts(Config):
     late: int
     """After the attribution window of every label it could count for; dropped."""
     other_kinds: int
-    """Of a kind that no label asks for; dropped."""
+    """Of a kind that no label uses; dropped."""
     used: int
 
 

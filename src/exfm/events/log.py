@@ -6,7 +6,7 @@ feedback/window=00003/part-0.parquet      impression key, event time, `kind` (st
 names/<feature>.parquet                   `id` and `name`: what to show a person instead of an id
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,15 +17,15 @@ import polars as pl
 
 from exfm.artifact.manifest import Manifest, Window
 from exfm.errors import ConfigError, DataError
-from exfm.events.partitions import read_parquet, read_partition, write_partition
+from exfm.events.partitions import read_parquet, write_partition
 from exfm.events.validation import checked_feedback, checked_impressions, checked_names
 from exfm.schema import Schema, WrittenSchema
 
 IMPRESSIONS, FEEDBACK = "impressions", "feedback"
-"""The folders of a log's two datasets."""
+"""The folders of a log's two datasets, whose windows `read_partition` reads, in order of event time."""
 
 MAX_WINDOWS = 10_000
-"""More are refused: a time in another unit than the rest would ask for millions."""
+"""More are refused: a time in another unit than the rest would need millions."""
 
 
 @dataclass(frozen=True)
@@ -110,22 +110,6 @@ def write_event_log(log: RawLog, *, schema: Schema, window_length: int, folder: 
         + 1,
         names={feature: _names_path(feature) for feature in names},
     ).write(folder)
-
-
-def read_impressions(folder: Path, window: Window, *, columns: Sequence[str] = ()) -> pl.DataFrame:
-    """Return a window's impressions, in order of event time, with these columns; none named: all.
-
-    Raises: StorageError if the folder holds no event log, or a file of it is damaged.
-    """
-    return read_partition(folder / IMPRESSIONS, window, columns=columns)
-
-
-def read_feedback(folder: Path, window: Window) -> pl.DataFrame:
-    """Return the feedback that arrived in a window, whichever window its impressions are of, in order of event time.
-
-    Raises: StorageError if the folder holds no event log, or a file of it is damaged.
-    """
-    return read_partition(folder / FEEDBACK, window)
 
 
 def read_names(folder: Path, manifest: EventLogManifest, feature: str) -> dict[Any, str]:

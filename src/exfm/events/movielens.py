@@ -48,8 +48,7 @@ def load_movielens(source: MovieLensSource) -> RawLog:
     Impressions are numbered in order of time, user and item. The movies that a user is known to like or dislike are
     those whose feedback had arrived, after its simulated delay, strictly before the impression.
 
-    Raises: DataError if the folder is missing, has no known layout, or a row is malformed; StorageError if its store
-    does not answer.
+    Raises: as `read_movielens`.
     """
     tables = read_movielens(source.folder)
     rng = np.random.default_rng(source.seed)

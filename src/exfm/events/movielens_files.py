@@ -6,8 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from exfm.artifact.source_files import local_copy, names_in
-from exfm.artifact.storage import is_local
+from exfm.artifact.stores import entries, is_local, local_copy
 from exfm.errors import DataError
 
 GENRES_100K = (
@@ -25,10 +24,13 @@ OCCUPATIONS_1M = (
 """What the occupation codes of users.dat mean, by code."""
 
 USERS = "users.dat"
-"""What 1M has beside the files of 10M."""
+"""The file that 1M has and 10M lacks."""
 
 Types = Mapping[str, type[pl.DataType]]
 
+USER_TYPES: Types = {
+    "user_id": pl.Int64, "age": pl.Int64, "gender": pl.String, "occupation": pl.String, "zip": pl.String,
+}  # fmt: skip
 RATING_TYPES: Types = {"user_id": pl.Int64, "item_id": pl.Int64, "rating": pl.Float64, "timestamp": pl.Float64}
 
 
@@ -37,7 +39,7 @@ class MovieLensTables:
     """What the files of a MovieLens folder say."""
 
     edition: str
-    """Which of GroupLens's data sets it is, as far as the layout tells."""
+    """Which of GroupLens's data sets it is, as far as the layout shows."""
     ratings: pl.DataFrame
     """user_id, item_id and timestamp (int64; seconds since 1970-01-01 UTC), rating (float64; stars)."""
     items: pl.DataFrame
@@ -87,7 +89,7 @@ def recognise(folder: str) -> tuple[tuple[str, ...], list[str]]:
     """
     if is_local(folder) and not Path(folder).is_dir():
         raise DataError(f"{folder}: no such folder; name the one that holds the files of MovieLens")
-    names = names_in(folder)
+    names = sorted(item["name"] for item in entries(folder))
     layout = next((files for files in READERS if set(files) <= set(names)), None)
     if layout is None:
         wanted = "; or ".join(", ".join(files) for files in READERS)
@@ -106,12 +108,8 @@ def _read(folder: Path, read: Reader) -> MovieLensTables:
 
 def _read_recbole(folder: Path) -> MovieLensTables:
     ratings = _Layout("\t", RATING_TYPES, header="user_id:token\titem_id:token\trating:float\ttimestamp:float")
-    users = _Layout(
-        "\t",
-        {"user_id": pl.Int64, "age": pl.Int64, "gender": pl.String, "occupation": pl.String, "zip": pl.String},
-        header="user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token",
-        nullable=["zip"],
-    )
+    header = "user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token"
+    users = _Layout("\t", USER_TYPES, header=header, nullable=["zip"])
     items = _Layout(
         "\t",
         {"item_id": pl.Int64, "title": pl.String, "year": pl.String, "genres": pl.String},
@@ -131,11 +129,7 @@ def _read_recbole(folder: Path) -> MovieLensTables:
 
 def _read_100k(folder: Path) -> MovieLensTables:
     ratings = _Layout("\t", RATING_TYPES)
-    users = _Layout(
-        "|",
-        {"user_id": pl.Int64, "age": pl.Int64, "gender": pl.String, "occupation": pl.String, "zip": pl.String},
-        nullable=["zip"],
-    )
+    users = _Layout("|", USER_TYPES, nullable=["zip"])
     described: Types = {
         "item_id": pl.Int64,
         "title": pl.String,

@@ -6,8 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from exfm.artifact.source_files import locate
-from exfm.artifact.storage import resolve_path
-from exfm.config import Config
+from exfm.artifact.stores import resolve_path
 from exfm.events.log import RawLog
 from exfm.events.movielens import MovieLensSource, load_movielens
 from exfm.events.movielens_files import recognise
@@ -16,12 +15,6 @@ from exfm.events.synthetic import SyntheticSource, load_synthetic
 from exfm.schema import Schema
 
 Source = Annotated[MovieLensSource | SyntheticSource | LogSource, Field(discriminator="kind")]
-
-
-class SourceConfig(Config):
-    """A source by itself."""
-
-    source: Source
 
 
 def load(source: Source, *, schema: Schema) -> RawLog:

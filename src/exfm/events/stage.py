@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
 
-from exfm.artifact.storage import writing
+from exfm.artifact.output import writing
 from exfm.errors import ConfigError
 from exfm.events.log import EventLogManifest, write_event_log
 from exfm.events.sources import Source, load
 from exfm.schema import Schema
 
 NAMES_SHOWN = 20
-"""Domains that a message names: a column that is none may have millions."""
+"""Domains that a message lists: a wrong column may have millions."""
 
 
 def ingest(

@@ -137,18 +137,18 @@ def load_synthetic(source: SyntheticSource) -> RawLog:
         {
             "impression_id": shown,
             "event_time_s": time_N[shown],
-            "segment": _take(pl.Series(SEGMENTS), users.segment_U[user]),
+            "segment": pl.Series(SEGMENTS).gather(users.segment_U[user]),
             "truth_click": truth_click_N[shown],
             "truth_conversion": (truth_click_N * truth_given_click_N)[shown],
             "negative_sampling_rate": np.where(clicked_N[shown], 1.0, rate),
             "user_id": user,
             "days_active": users.days_active_U[user],
-            "interests": _take(users.interests_U, user),
+            "interests": users.interests_U.gather(user),
             "clicked_ads": histories(user, time_N[shown], arrivals=clicks, max_length=HISTORY_LENGTH),
             "ad_id": ad,
             "price": ads.price_A[ad],
-            "advertiser": _take(_labels("advertiser", source.num_advertisers), ads.advertiser_A[ad]),
-            "category": _take(_labels("topic", NUM_TOPICS), ads.topic_A[ad]),
+            "advertiser": _labels("advertiser", source.num_advertisers).gather(ads.advertiser_A[ad]),
+            "category": _labels("topic", NUM_TOPICS).gather(ads.topic_A[ad]),
         }
     )
     return RawLog(
@@ -175,7 +175,7 @@ def _draw_users(source: SyntheticSource, topics_TL: Floats, rng: np.random.Gener
         pl.col("topic").cast(pl.List(pl.Int64)).list.head(pl.col("count"))
     )
     names = interests.with_row_index("user").explode("topic")
-    names = names.with_columns(_take(_labels("topic", NUM_TOPICS), names["topic"].to_numpy()).alias("topic"))
+    names = names.with_columns(_labels("topic", NUM_TOPICS).gather(names["topic"].to_numpy()).alias("topic"))
     return _Users(
         latent_UL=latent_UL,
         segment_U=rng.choice(len(SEGMENTS), source.num_users, p=SEGMENT_SHARES),
@@ -242,10 +242,6 @@ def _feedback(kind: str, impression_ids: Ints, times_s: Ints) -> pl.DataFrame:
 
 def _labels(prefix: str, count: int) -> pl.Series:
     return pl.Series([f"{prefix}-{number}" for number in range(count)], dtype=pl.String)
-
-
-def _take(values: pl.Series, positions: Ints) -> pl.Series:
-    return values.gather(positions)
 
 
 def _ad_names(ads: _Ads) -> pl.DataFrame:

@@ -41,7 +41,8 @@ def checked_impressions(impressions: pl.DataFrame, schema: Schema, *, of: str) -
     rows = _select(impressions, impression_columns(schema), of=of)
     if rows.is_empty():
         raise DataError(f"{of}: there are no rows; a log needs at least one")
-    _require_key(rows, key, of=of)
+    _require_type(rows, key, [pl.Int64(), pl.String()], of=of)
+    _require_no_null(rows, key, of=of)
     _require_time(rows, schema, of=of)
     _require_type(rows, schema.domain, [pl.String()], of=of)
     _require_no_null(rows, schema.domain, of=of)
@@ -130,11 +131,6 @@ def _select(rows: pl.DataFrame, columns: Sequence[str], *, of: str) -> pl.DataFr
             "it, or correct the schema"
         )
     return rows.select(columns)
-
-
-def _require_key(rows: pl.DataFrame, key: str, *, of: str) -> None:
-    _require_type(rows, key, [pl.Int64(), pl.String()], of=of)
-    _require_no_null(rows, key, of=of)
 
 
 def _require_time(rows: pl.DataFrame, schema: Schema, *, of: str) -> None:

@@ -135,7 +135,7 @@ def _normalise(values_B: npt.NDArray[np.float32], feature: DenseFeature) -> npt.
     if rule.transform == "log1p":
         if (values_B < 0).any():
             row = int((values_B < 0).argmax())
-            raise DataError(f"feature {feature.name!r}: row {row} is {values_B[row]}, but log1p wants 0 or more")
+            raise DataError(f"feature {feature.name!r}: row {row} is {values_B[row]}, but log1p needs 0 or more")
         values_B = np.log1p(values_B)
     with np.errstate(over="ignore"):  # an infinity, refused below
         normalised_B = (values_B - np.float32(rule.mean)) / np.float32(rule.std)

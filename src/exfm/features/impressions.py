@@ -34,8 +34,7 @@ from exfm.schema import (
 )
 
 WRITER_OPTIONS = {"compression": "zstd", "use_dictionary": False}
-"""zstd finds a user's features again in each row. With dictionaries 30 requests of 512 candidates and 12 features took
-45 ms of a core and 2.2 MB, without 30 ms and 1.6 MB (2 vCPU, 2026-11)."""
+"""zstd compresses a user's features, which are in each row, better than dictionaries do (docs/measurements.md)."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Served:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of impressions, before users' values are put beside each of their candidates."""
+    """A column of impressions, before users' values are repeated for each of their candidates."""
 
     name: str
     net: Net
@@ -73,19 +72,19 @@ class Column:
 
 
 def require_loggable(schema: Schema, *, domain: str) -> None:
-    """Return if answered requests can be impressions of a schema; `domain` is theirs where they tell none.
+    """Return if answered requests can be impressions of a schema; `domain` is for requests without one.
 
-    Raises: SchemaError, which says what is not known of them.
+    Raises: SchemaError, which names what requests lack.
     """
     if schema.event_time.kind != "absolute":
         raise SchemaError(
-            f"event_time {schema.event_time.column!r} is {schema.event_time.kind}: of a request the seconds since 1970 "
-            "are known, and no other time"
+            f"event_time {schema.event_time.column!r} is {schema.event_time.kind}: a request has the seconds since "
+            "1970, and no other time"
         )
     if schema.domain not in schema.feature_names():
         if not domain:
             raise SchemaError(
-                f"the domain {schema.domain!r} is no feature of the model, so requests do not tell it; give one for "
+                f"the domain {schema.domain!r} is no feature of the model, so requests lack it; give one for "
                 "all as `request_log.domain`"
             )
     elif not any(_is_text(feature) for feature in schema.sparse if feature.name == schema.domain):
@@ -93,7 +92,7 @@ def require_loggable(schema: Schema, *, domain: str) -> None:
 
 
 def log_schema(schema: Schema) -> Schema:
-    """Return the schema of answered requests: a model's, but for the planted truth, which no request tells."""
+    """Return the schema of answered requests: a model's, without the planted truth, which no request has."""
     labels = tuple(label.model_copy(update={"truth": ""}) for label in schema.labels)
     return schema.model_copy(update={"labels": labels})
 
@@ -115,7 +114,7 @@ def columns_of(answered: Sequence[Answered], schema: Schema, *, domain: str, ser
     users = [np.arange(len(one.raw.num_candidates)) for one in answered]
     yield Column(SERVED_USER_COLUMN, "user", pa.array(np.concatenate(users)))
     for name in filter(None, (schema.weight, schema.negative_sampling_rate)):
-        yield Column(name, "item", pa.repeat(1.0, num_rows))  # a row counts for itself alone
+        yield Column(name, "item", pa.repeat(1.0, num_rows))  # a row counts for itself only
     for task in answered[0].scores:
         yield Column(score_column(task), "item", pa.array(np.concatenate([one.scores[task] for one in answered])))
     yield Column(SERVED_MODEL_COLUMN, "item", pa.repeat(served.model, num_rows))
@@ -134,7 +133,7 @@ def columns_of(answered: Sequence[Answered], schema: Schema, *, domain: str, ser
 
 
 def table_of(columns: Sequence[Column], answered: Sequence[Answered]) -> pa.Table:
-    """Return the impressions of requests, N rows, of these columns of theirs."""
+    """Return requests' impressions, N rows, from their columns."""
     counts = np.concatenate([one.raw.num_candidates for one in answered])
     user_of_N = pa.array(np.repeat(np.arange(len(counts)), counts))
     return pa.table(
@@ -143,16 +142,16 @@ def table_of(columns: Sequence[Column], answered: Sequence[Answered]) -> pa.Tabl
 
 
 class ImpressionsFile:
-    """A Parquet file of impressions. It appears whole: written beside its place, and moved there."""
+    """A Parquet file of impressions. It appears whole: it is written to another file and renamed.
+
+    Its methods raise StorageError if the file cannot be written.
+    """
 
     def __init__(self, path: Path, *, partial: Path) -> None:
-        """Write to `partial` what shall be at `path`.
-
-        Raises: StorageError.
-        """
+        """Write to `partial`, and finally rename it to `path`."""
         self._path = path
         self._partial = partial
-        with _telling(partial):
+        with _reporting(partial):
             self._sink = pa.OSFile(str(partial), "wb")
         self._writer: pq.ParquetWriter | None = None
 
@@ -163,22 +162,16 @@ class ImpressionsFile:
         return size_bytes
 
     def add(self, rows: pa.Table) -> None:
-        """Write rows; each time the same columns.
-
-        Raises: StorageError.
-        """
-        with _telling(self._partial):
+        """Write rows; each time the same columns."""
+        with _reporting(self._partial):
             if self._writer is None:
                 self._writer = pq.ParquetWriter(self._sink, rows.schema, **WRITER_OPTIONS)
             self._writer.write_table(rows)
 
     def finish(self) -> None:
-        """Let readers have the file.
-
-        Raises: StorageError.
-        """
+        """Move the file to its place, where readers find it."""
         assert self._writer is not None, "it has rows"
-        with _telling(self._path):
+        with _reporting(self._path):
             self._writer.close()
             self._sink.close()
             self._partial.rename(self._path)
@@ -186,14 +179,14 @@ class ImpressionsFile:
     def discard(self) -> None:
         """Remove what was written, as far as that is possible."""
         for part in filter(None, [self._writer, self._sink]):
-            with contextlib.suppress(OSError, pa.ArrowException):  # what it still wants to write goes, too
+            with contextlib.suppress(OSError, pa.ArrowException):  # what is not written yet goes, too
                 part.close()
         with contextlib.suppress(OSError):
             self._partial.unlink()
 
 
 @contextlib.contextmanager
-def _telling(path: Path) -> Iterator[None]:
+def _reporting(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:

@@ -58,8 +58,8 @@ def datatype_of_ids(feature: SparseFeature) -> Datatype:
     return "INT64" if feature.id_type == "int64" else "BYTES"
 
 
-def json_input(name: str, datatype: Datatype, data: list[Any]) -> dict[str, Any]:
-    """Return an input of one dimension in OIP's JSON form."""
+def json_tensor(name: str, datatype: Datatype, data: list[Any]) -> dict[str, Any]:
+    """Return an input or output of one dimension in OIP's JSON form."""
     return {"name": name, "datatype": datatype, "shape": [len(data)], "data": data}
 
 
@@ -83,12 +83,12 @@ def inputs_of_net(
 
     Lengths of a single are left out where each row has one id.
     """
-    inputs = [json_input(feature.name, "FP32", dense[feature.name]) for feature in schema.dense_of(net)]
+    inputs = [json_tensor(feature.name, "FP32", dense[feature.name]) for feature in schema.dense_of(net)]
     for feature in schema.sparse_of(net):
         ids, lengths = sparse[feature.name]
-        inputs.append(json_input(feature.name, datatype_of_ids(feature), ids))
+        inputs.append(json_tensor(feature.name, datatype_of_ids(feature), ids))
         if feature.kind != "single" or any(length != 1 for length in lengths):
-            inputs.append(json_input(feature.name + LENGTHS_SUFFIX, "INT32", lengths))
+            inputs.append(json_tensor(feature.name + LENGTHS_SUFFIX, "INT32", lengths))
     return inputs
 
 
@@ -122,7 +122,7 @@ def outputs_asked_for(body: dict[str, Any], tasks: Sequence[str]) -> list[str]:
 
 
 def chosen_outputs(names: Sequence[str], outputs: Sequence[str]) -> list[str]:
-    """Return the outputs that a client asked for by name; none asked for means all.
+    """Return the outputs that a client names; all if it names none.
 
     Raises: RequestError if there is no such output.
     """
@@ -135,8 +135,7 @@ def chosen_outputs(names: Sequence[str], outputs: Sequence[str]) -> list[str]:
 def require_numbers(outputs: Mapping[str, npt.NDArray[np.floating[Any]]]) -> None:
     """Return if every score is a number; `outputs` has each task's, [N].
 
-    Training and export refuse weights and rows that are none, so something overflowed: hardly the model's own numbers,
-    with which it was tested, but a request's dense features, which may be as large as a float can be.
+    Training and export refuse weights and rows that are not numbers, so a request's dense features overflowed.
 
     Raises: RequestError, which names the first candidate without a score.
     """
@@ -151,11 +150,7 @@ def require_numbers(outputs: Mapping[str, npt.NDArray[np.floating[Any]]]) -> Non
 
 def outputs_to_json(tasks: Sequence[str], scores_NT: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
     """Return an answer's outputs: one FP32 [N] for each task, named by it."""
-    return [_output(task, scores_NT[:, column]) for column, task in enumerate(tasks)]
-
-
-def _output(task: str, scores_N: npt.NDArray[np.float32]) -> dict[str, Any]:
-    return {"name": task, "datatype": "FP32", "shape": [len(scores_N)], "data": scores_N.tolist()}
+    return [json_tensor(task, "FP32", scores_N.tolist()) for task, scores_N in zip(tasks, scores_NT.T, strict=True)]
 
 
 def _tensor_from_json(item: dict[str, Any]) -> Tensor:

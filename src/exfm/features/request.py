@@ -126,7 +126,7 @@ def _columns_of_net(tensors: Mapping[str, Tensor], schema: Schema, net: Net) -> 
 
 
 def _rows_without_features(tensors: Mapping[str, Tensor], net: Net) -> int:
-    """Return the rows of a net that has no feature: known from num_candidates alone."""
+    """Return the rows of a net that has no feature: known only from num_candidates."""
     if NUM_CANDIDATES not in tensors:
         return 1
     counts = tensors[NUM_CANDIDATES].values

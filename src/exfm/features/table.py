@@ -43,7 +43,7 @@ def _numbers(table: pa.Table, name: str) -> npt.NDArray[np.float32]:
         raise DataError(_no_type(name, wanted="a number"))
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         raise DataError(
-            f"column {name!r} is {column.type}; a dense feature wants an integer or floating type; convert it"
+            f"column {name!r} is {column.type}; a dense feature needs an integer or floating type; convert it"
         )
     numbers: npt.NDArray[np.float32] = column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
     return numbers
@@ -58,7 +58,7 @@ def _ids(table: pa.Table, feature: SparseFeature) -> RawIds:
     if is_list != (feature.kind != "single"):
         wanted = "one id a row" if feature.kind == "single" else "a list of ids a row"
         raise DataError(
-            f"column {feature.name!r} is {column.type}; a {feature.kind} feature wants {wanted}; convert it"
+            f"column {feature.name!r} is {column.type}; a {feature.kind} feature needs {wanted}; convert it"
         )
     if is_list:
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from exfm.errors import RequestError
-from exfm.features.oip import inputs_of_net, json_input
+from exfm.features.oip import inputs_of_net, json_tensor
 from exfm.schema import NUM_CANDIDATES, Net, Schema, SparseFeature
 
 USER, ITEMS = "user", "items"
@@ -35,7 +35,7 @@ def to_inputs(body: dict[str, Any], schema: Schema) -> dict[str, Any]:
     inputs = [
         *_inputs({USER: body.get(USER, {})}, schema, "user"),
         *_inputs({f"{ITEMS}[{place}]": item for place, item in enumerate(items)}, schema, "item"),
-        json_input(NUM_CANDIDATES, "INT32", [len(items)]),
+        json_tensor(NUM_CANDIDATES, "INT32", [len(items)]),
     ]
     others = {key: value for key, value in body.items() if key not in {USER, ITEMS}}
     return {**others, "inputs": inputs}

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from exfm.artifact.manifest import Window
-from exfm.artifact.storage import Ref, reading, writing
+from exfm.artifact.output import writing
+from exfm.artifact.storage import Ref, reading
 from exfm.errors import ConfigError
 from exfm.events.labels import LabelsManifest
 from exfm.foundation.config import FoundationConfig
@@ -11,7 +12,7 @@ from exfm.models.ranking import RankingModel
 from exfm.schema import Schema
 from exfm.training.learner import LabelLearner
 from exfm.training.manifest import ModelManifest
-from exfm.training.run import Data, OnWindow, Outcome, Start, run_training
+from exfm.training.run import Data, OnWindow, Start, run_training
 
 
 def train_foundation(
@@ -42,12 +43,13 @@ def train_foundation(
             schema=schema,
             windows=known.windows,
             known_until=known.known_until,
+            label_revision=known.label_revision,
+            inputs={"events": events, "labels": labels} | ({"warm_start": warm_start} if warm_start else {}),
         )
-        learner = LabelLearner(RankingModel(schema, config.model))
 
-        def train(start: Start | None) -> Outcome:
+        def train(start: Start | None) -> ModelManifest:
             return run_training(
-                learner,
+                LabelLearner(RankingModel(schema, config.model)),
                 data,
                 config.training,
                 folder=folder,
@@ -58,19 +60,10 @@ def train_foundation(
             )
 
         if warm_start is None:
-            outcome = train(None)
-        else:
-            with reading(warm_start) as earlier:
-                outcome = train(_checked(Start(earlier, ModelManifest.read(earlier)), config, schema, known.windows))
-        return outcome.manifest(
-            learner.model,
-            data,
-            config.training,
-            kind="foundation",
-            name=config.name,
-            label_revision=known.label_revision,
-            inputs={"events": events, "labels": labels} | ({"warm_start": warm_start} if warm_start else {}),
-        ).write(folder)
+            return train(None).write(folder)
+        with reading(warm_start) as earlier:
+            start = _checked(Start(earlier, ModelManifest.read(earlier)), config, schema, known.windows)
+            return train(start).write(folder)
 
 
 def _checked(start: Start, config: FoundationConfig, schema: Schema, windows: Sequence[Window]) -> Start:

@@ -9,7 +9,7 @@ from exfm.config import Config
 Units = Annotated[int, Field(ge=1, le=16_384)]
 
 Precision = Literal["fp32", "bf16", "int8"]
-"""Of the factors that a served network's layers multiply; products add up in float32, or of int8 in integers."""
+"""Of the factors in a served network's layers; products add up in float32, those of int8 in integers."""
 
 PooledPrecision = Literal["fp32", "fp16"]
 """Of pooled embeddings in a shard's answer; rows add up in fp32."""
@@ -18,14 +18,14 @@ LocalTablesMib = Annotated[int, Field(ge=0, le=1_048_576)]
 
 
 class ShardsConfig(Config):
-    """What a ranker holds beside its shards, and what it does without one."""
+    """What a ranker holds in addition to its shards, and what it does without one."""
 
     when_shard_fails: Literal["fail", "degrade"] = "fail"
     """What becomes of a request while a shard is away, late or overloaded: `fail`, an error (503, 504 or 429);
     `degrade`, scores from the bundle's fallback rows in that shard's place, marked `degraded`."""
     local_tables_mib: LocalTablesMib = 0
     """Memory for whole item tables that a ranker holds itself, those of fewest rows, in MiB (2**20 bytes); 0 to
-    1,048,576. 0: none. It wants the whole bundle: a folder or `pvc://`."""
+    1,048,576. 0: none. It needs the whole bundle: a folder or `pvc://`."""
 
 
 class NetworkConfig(Config):

@@ -53,10 +53,7 @@ class DensePart:
     def __init__(
         self, network: DenseNetwork, schema: Schema, *, device: torch.device = CPU, precision: Precision = "fp32"
     ) -> None:
-        """Take a network of a model with this schema to a device, to multiply there in this precision.
-
-        Raises: ConfigError if it cannot.
-        """
+        """Take a network of a model with this schema to a device, to multiply there in this precision."""
         self._device = device
         network = network.to(device).eval()
         num_user_columns = sum(schema.table(feature.table).dim for feature in schema.sparse_of("user"))
@@ -65,12 +62,12 @@ class DensePart:
         self._one_user = (
             ServedNetwork(network, num_user_columns=num_user_columns, precision=precision)
             if num_user_columns
-            else self._as_trained  # which never pays: there is nothing of a user's to save
+            else self._as_trained  # there is nothing of a user's to compute once
         )
 
     @torch.inference_mode()
     def bottom(self, batches: NetBatches) -> Tensor:
-        """Return what the bottom tower makes of the dense features, [N, Y]."""
+        """Return the bottom tower's outputs, [N, Y]."""
         bottom_NY: Tensor = self._bottom(dense_inputs(batches).to(self._device))
         return bottom_NY
 
@@ -80,7 +77,7 @@ class DensePart:
 
         Raises: RequestError if a layer's inputs are not all numbers, of which int8 has no scale.
         """
-        if self.meets_once(request):
+        if self.is_user_computed_once(request):
             logits_NT = self._one_user.logits(request.user_columns()[0], request.item_columns())
         else:
             columns: dict[Net, Tensor] = {"user": request.user_columns(), "item": request.item_columns()}
@@ -89,6 +86,6 @@ class DensePart:
         scores_NT: Scores = logits_NT.sigmoid_().cpu().numpy()
         return scores_NT
 
-    def meets_once(self, request: Unscored) -> bool:
-        """Return whether a request's user is met once for all of its items."""
+    def is_user_computed_once(self, request: Unscored) -> bool:
+        """Return whether the user's part is computed once for all items of a request."""
         return len(request.num_candidates) == 1 and self._one_user.pays(request.num_items)

@@ -27,13 +27,13 @@ MAX_FLOAT = float(np.finfo(np.float32).max)
 def encode_rows(rows_RD: Tensor, encoding: Encoding, *, table: str) -> Tensor:
     """Return rows as bytes; uint8 [R, row_bytes(D, encoding)]. An int8 number is at most half a scale off.
 
-    Raises: BundleError, which names the table, if a number is none, or, fp32 aside, is beyond half precision's.
+    Raises: BundleError, which names the table, if a number is NaN or infinite, or, but for fp32, beyond MAX_HALF.
     """
     numbers_RD = rows_RD.detach().to(torch.float32).numpy()
     most = MAX_FLOAT if encoding == "fp32" else MAX_HALF
     if not (np.abs(numbers_RD) <= most).all():  # so that NaN is wrong
         raise BundleError(
-            f"table {table!r} has numbers beyond {most:g}, or that are none, which {encoding} cannot keep; train again"
+            f"table {table!r} has numbers that are NaN or beyond {most:g}, which {encoding} cannot hold; train again"
             + ("" if encoding == "fp32" else ", or set sharding.encoding to fp32")
         )
     if encoding == "int8":

@@ -1,4 +1,4 @@
-"""Linear layers of a network that serves, in a precision of its own.
+"""Linear layers of a served network, in the precision that its settings name.
 
 Legend: N rows, I inputs, O outputs.
 """
@@ -15,12 +15,12 @@ from exfm.errors import ConfigError, RequestError
 from exfm.models.config import Precision
 
 MIN_PACKED = 16
-"""Inputs, and outputs, of a layer that oneDNN is asked for; it takes none of 0, and less than this is no work."""
+"""Least number of inputs, and of outputs, for oneDNN: it refuses 0, and gains nothing on fewer than this."""
 
 TINY = torch.finfo(torch.float32).tiny
 """The least scale: numbers that are all 0 have one, too."""
 MAX_INT8_INPUTS = 2**31 // (255 * 127)
-"""Of a layer: the sum of so many of the largest products still fits into 32 bits."""
+"""Inputs of a layer: the sum of this many of the largest products fits into 32 bits."""
 
 
 class Linear(Protocol):
@@ -76,9 +76,9 @@ class _Packed:
 
 
 class _Int8:
-    """By oneDNN: weights are rounded once, an output's by a scale of its own; inputs at each call, all by one.
+    """By oneDNN. Weights are rounded once, with a scale for each output; inputs at each call, with one scale.
 
-    A call leaves nothing behind, so several threads may make one.
+    A call keeps no state, so several threads may call it.
     """
 
     dtype = torch.float32
@@ -100,7 +100,7 @@ class _Int8:
         rounded_OI = (weight_OI / self._scales_O.unsqueeze(1)).round_().to(torch.int8)
         # oneDNN reads what it is given as if it lay in order.
         self._weight = torch.ops.onednn.qlinear_prepack(rounded_OI.contiguous(), None)
-        with warnings.catch_warnings():  # torch means to take quantized tensors away one day, and says so once
+        with warnings.catch_warnings():  # torch announces once that quantized tensors will be removed
             warnings.filterwarnings("ignore", message=".*quantized tensor creation functions", category=UserWarning)
             _bytes_of(weight_OI.new_zeros(1), scale=1.0, zero=0)
 
@@ -108,7 +108,7 @@ class _Int8:
         if not len(inputs_NI):
             return inputs_NI.new_empty((0, len(self._scales_O)))
         least, most = (float(one) for one in torch.aminmax(inputs_NI))
-        least, most = min(least, 0.0), max(most, 0.0)  # so that 0, as of a layer that was cut off below it, stays 0
+        least, most = min(least, 0.0), max(most, 0.0)  # so that 0, as after a ReLU, stays 0
         scale = max((most - least) / 255, TINY)
         if not math.isfinite(scale):
             raise RequestError(
@@ -124,13 +124,13 @@ class _Int8:
 
 
 def _bytes_of(inputs: Tensor, *, scale: float, zero: int) -> Tensor:
-    """Return round(inputs / scale) + zero within 0 to 255 as uint8: in one pass, thrice as fast as by several."""
+    """Return round(inputs / scale) + zero within 0 to 255 as uint8, in one pass."""
     rounded = torch.quantize_per_tensor(inputs.contiguous(), scale, zero, torch.quint8)
     return torch.empty(0, dtype=torch.uint8).set_(rounded.untyped_storage(), 0, rounded.shape, rounded.stride())
 
 
 def _is_faster_packed(dtype: torch.dtype) -> bool:
-    """Return whether oneDNN multiplies faster here than torch's choice: on AMD's CPUs, MLPerf's layers 1.4 times."""
+    """Return whether oneDNN multiplies faster here than torch's choice: it does on AMD's CPUs."""
     has_mkldnn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not has_mkldnn or not str(torch.cpu.get_capabilities().get("cpu_name")).startswith("AMD"):
         return False

@@ -12,7 +12,7 @@ from exfm.schema import Schema
 
 
 def choose_local_tables(plan: ShardPlan, schema: Schema, *, size_bytes: int) -> tuple[str, ...]:
-    """Return the tables for a ranker that has so many bytes for them, as the plan encodes them.
+    """Return the tables that fit into a ranker's `size_bytes`, as the plan encodes them.
 
     Raises: ConfigError if there is room for none.
     """
@@ -33,7 +33,7 @@ def choose_local_tables(plan: ShardPlan, schema: Schema, *, size_bytes: int) -> 
 
 
 def with_local_tables(plan: ShardPlan, schema: Schema, tables: Collection[str]) -> ShardPlan:
-    """Return the plan as a ranker sees it that holds these tables itself: they are on one more shard, and no other."""
+    """Return the plan of a ranker that holds these tables itself: they are on one more shard only."""
     if not tables:
         return plan
     held = [

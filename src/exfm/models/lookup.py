@@ -1,4 +1,4 @@
-"""What a shard is asked for: which lookups it has, and which bags of keys are its own.
+"""Requests to a shard: which lookups it has, and which bags of keys are its own.
 
 Legend: B rows of one net, L lookups, S slices of one table.
 """
@@ -29,7 +29,7 @@ class Lookup:
 
 @dataclass(frozen=True)
 class LookupBags:
-    """What a shard is asked for of one net: a bag of keys for each of its lookups and rows."""
+    """A request to a shard for one net: a bag of keys for each of its lookups and rows."""
 
     keys: Keys
     """Of the first lookup's bags, row after row, then of the next lookup's."""
@@ -47,7 +47,7 @@ class LookupBags:
 
     @classmethod
     def of_none(cls, num_rows: int) -> Self:
-        """Return what asks for none of a shard's lookups."""
+        """Return a request for none of a shard's lookups."""
         return cls(keys=np.empty(0, dtype=np.uint64), lengths_LB=np.empty((0, num_rows), dtype=np.int32), only=())
 
     @property
@@ -79,10 +79,10 @@ def places_of(lookups: Sequence[Lookup], among: Sequence[Lookup]) -> tuple[int, 
 
 
 class KeyRouter:
-    """Tells which of a table's slices answers a key: the hot one if its row is hot, else the one that has that row."""
+    """Finds the slice of a table for a key: the hot one if the key's row is hot, else the one that has that row."""
 
     def __init__(self, slices: Sequence[TableSlice], *, num_rows: int, hot_rows: HotRows = NO_HOT_ROWS) -> None:
-        """Route among a table's slices, in the order of ShardPlan.slices_of; `num_rows` is the whole table's."""
+        """Route among a table's slices, in the order of ShardPlan.by_table; `num_rows` is the whole table's."""
         by_rows = [slice_ for slice_ in slices if slice_.kind == "rows"]
         self._first_keys = np.array([int(slice_.first_key, 16) for slice_ in by_rows], dtype=np.uint64)
         self._hot_rows = hot_rows[slices[-1].table] if len(by_rows) < len(slices) else None

@@ -54,7 +54,7 @@ class Trunk(nn.Module):
         return self.mix(pooled_BE, self.bottom(dense_BD))
 
     def mix(self, pooled_BE: Tensor, bottom_BY: Tensor) -> Tensor:
-        """Return the hidden state, [B, H], given what the bottom tower made of the dense features, [B, Y]."""
+        """Return the hidden state, [B, H], given the bottom tower's outputs, [B, Y]."""
         x0_BX = torch.cat([pooled_BE, bottom_BY], dim=1) if bottom_BY.shape[1] else pooled_BE
         x_BX = x0_BX
         for cross in self.crosses:

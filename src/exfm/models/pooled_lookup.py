@@ -33,7 +33,7 @@ _DEVICE, _HOST, _SUM = 0, 3, 0
 GPU_ROW_ALIGNMENT = 16
 """Bytes that FBGEMM's kernels for GPUs read at a time."""
 _ROWS_AT_ONCE = 2**20
-"""That are copied at a time, so that a copy on a GPU takes little memory beside."""
+"""Rows that are copied at a time, which bounds memory on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class PooledLookup:
     def __init__(self, flat: Tensor, tables: Sequence[EncodedTable], *, precision: PooledPrecision = "fp32") -> None:
         """Look up in these tables (one at least), one after another; one may come twice. Rows are added up in fp32.
 
-        On a GPU, rows must be aligned, as `tables_on` has them.
+        On a GPU, rows must be aligned, as `with_aligned_rows` copies them.
 
         Raises: ConfigError if FBGEMM is not installed.
         """
@@ -95,27 +95,18 @@ class PooledLookup:
     def pooled(self, rows: Rows, offsets: npt.NDArray[np.int64]) -> Tensor:
         """Return the sum of each bag's rows, 0 of an empty one; [B, E].
 
-        `rows` [K] are numbered from each table's first; nothing checks here that it has them. `offsets` [L * B + 1]
-        tell where each bag starts, those of the first lookup first, and where the last ends.
+        `rows` [K] are numbered from each table's first row, and not checked. `offsets` [L * B + 1] has each bag's
+        start, those of the first lookup first, and the end of the last.
         """
         indices, starts = (torch.from_numpy(one).to(self._device) for one in (rows, offsets))
         pooled_BE: Tensor = self._call(indices=indices, offsets=starts)
         return pooled_BE
 
 
-def tables_on(
-    device: torch.device, flat: Tensor, tables: Sequence[EncodedTable]
-) -> tuple[Tensor, Sequence[EncodedTable]]:
-    """Return the flat tensor and the tables in it for a device: on a CPU these, on a GPU a copy with aligned rows."""
-    if device.type == "cpu":
-        return flat, tables
-    return with_aligned_rows(flat, tables, alignment=GPU_ROW_ALIGNMENT, device=device)
-
-
 def with_aligned_rows(
     flat: Tensor, tables: Sequence[EncodedTable], *, alignment: int, device: torch.device = CPU
 ) -> tuple[Tensor, list[EncodedTable]]:
-    """Return a copy of tables in which each row starts on so many bytes, and where each table starts in it."""
+    """Return a copy of tables, each row at a multiple of `alignment` bytes, and the tables in it."""
     widths = [table.row_bytes + -table.row_bytes % alignment for table in tables]
     ends = list(accumulate(table.num_rows * width for table, width in zip(tables, widths, strict=True)))
     copy = torch.zeros(ends[-1] if ends else 0, dtype=torch.uint8, device=device)

@@ -50,10 +50,10 @@ class Scorer:
     ) -> None:
         """Score for a bundle, on a device, its dense layers in a precision; `hot_rows` are its plan's hot slices' rows.
 
-        Without `fallback_rows`, nothing can stand in for a shard. `local_tables` are asked of no shard, but of one more
-        after the last.
+        Without `fallback_rows`, no shard may be missing. `local_tables` are on one more shard, after the last: the
+        ranker itself.
 
-        Raises: ConfigError if nothing here multiplies in that precision.
+        Raises: ConfigError if this machine does not multiply in that precision.
         """
         self.manifest = manifest
         self.device = device
@@ -61,7 +61,7 @@ class Scorer:
         self._dense = DensePart(network, manifest.feature_schema, device=device, precision=precision)
         self._fallback_rows = {table: torch.from_numpy(row) for table, row in fallback_rows.items()}
         schema = manifest.feature_schema
-        # The bundle's own plan is the shards'; this is what is asked of them, and of one more.
+        # The bundle's own plan is the shards'; this one has the ranker's own tables on one more.
         self.plan = plan = with_local_tables(manifest.plan, schema, local_tables)
         every = [(shard, net) for shard in range(plan.num_shards) for net in NETS]
         self._lookups = {(shard, net): lookups_of(plan, schema, shard=shard, net=net) for shard, net in every}
@@ -90,10 +90,10 @@ class Scorer:
         precision: Precision = "fp32",
         local_tables: Collection[str] = (),
     ) -> Self:
-        """Return the scorer of a bundle whose files were verified; for `local_tables` it asks no shard.
+        """Return the scorer of a bundle whose files were verified; the ranker itself looks `local_tables` up.
 
         Raises: BundleError if its parameters, hot rows or fallback rows are missing or malformed, or do not fit network
-        and plan; ConfigError if nothing here multiplies in that precision.
+        and plan; what the constructor raises.
         """
         network = DenseNetwork(manifest.feature_schema, NetworkConfig.parse(manifest.network, source=str(folder)))
         try:
@@ -115,11 +115,11 @@ class Scorer:
         )
 
     def lookups(self, shard: int, net: Net) -> tuple[Lookup, ...]:
-        """Return what a shard is asked to look up for one net, in the order of bags and of columns."""
+        """Return a shard's lookups for one net, in the order of bags and of columns."""
         return self._lookups[shard, net]
 
     def bags_for(self, batches: NetBatches) -> list[dict[Net, LookupBags]]:
-        """Return what each shard is asked for, of each net that it has lookups of; nothing if no net has rows."""
+        """Return the requests to the shards, of each net that a shard has lookups for; empty if no net has rows."""
         bags: list[dict[Net, LookupBags]] = [{} for _ in range(self.plan.num_shards)]
         for net in NETS:
             of_shards: dict[int, list[Bags]] = defaultdict(list)
@@ -129,7 +129,7 @@ class Scorer:
                     of_shards[shard].append(part)
             for shard, of_shard in of_shards.items():
                 bags[shard][net] = LookupBags.of(of_shard, only=self._only.get((shard, net)))
-        for shard, net in self._left_out:  # a shard must be told of each net
+        for shard, net in self._left_out:  # a request has each net of its shard
             bags[shard][net] = LookupBags.of_none(batches.of(net).num_rows)
         return [of_shard if any(of_net.lengths_LB.size for of_net in of_shard.values()) else {} for of_shard in bags]
 
@@ -152,8 +152,8 @@ class Scorer:
             if self._lookups[shard, net]
         }
 
-    def tables_asked(self, bags: Mapping[Net, LookupBags], *, shard: int) -> set[str]:
-        """Return the tables of which these bags have a key for a shard."""
+    def tables_of(self, bags: Mapping[Net, LookupBags], *, shard: int) -> set[str]:
+        """Return the tables of a shard for which these bags have a key."""
         return {
             lookup.slice.table
             for net, of_net in bags.items()
@@ -162,7 +162,7 @@ class Scorer:
         }
 
     def bottom(self, batches: NetBatches) -> Tensor:
-        """Return what the bottom tower makes of the dense features, [N, Y]: it needs no shard."""
+        """Return the bottom tower's outputs, [N, Y], which need no shard."""
         return self._dense.bottom(batches)
 
     def scores(self, batches: NetBatches, of_shards: Sequence[NetPooled], bottom_NY: Tensor) -> Scores:
@@ -183,7 +183,7 @@ class Scorer:
     def _columns(self, of_shards: Sequence[NetPooled], net: Net, batch: Batch) -> list[Tensor]:
         """Return one net's pooled embeddings in pieces, one at least; the slices of one table add up."""
         schema = self.manifest.feature_schema
-        if batch.num_rows == 0:  # shards that were asked for nothing gave nothing
+        if batch.num_rows == 0:  # there was no request to shards
             num_dims = sum(schema.table(feature.table).dim for feature in schema.sparse_of(net))
             return [torch.empty((0, num_dims), device=self.device)]
         summed = {
@@ -199,7 +199,7 @@ class Scorer:
 
 
 def load_local_tables(folder: Path, scorer: Scorer) -> ShardTables:
-    """Return the tables for which a scorer asks no shard, copied out of the shards' files, which were verified.
+    """Return the tables that a ranker looks up itself, copied out of the shards' files, which were verified.
 
     Raises: BundleError if a file is not what the plan says.
     """
@@ -207,7 +207,7 @@ def load_local_tables(folder: Path, scorer: Scorer) -> ShardTables:
     flat = torch.empty(scorer.plan.flat_size_bytes(local), dtype=torch.uint8)
     for slice_ in scorer.plan.slices_on(local):
         at = slice_.offset_bytes
-        for part in (part for part in plan.slices_of(slice_.table) if part.kind == "rows"):
+        for part in (part for part in plan.by_table()[slice_.table] if part.kind == "rows"):
             held = read_flat(folder, plan, shard=part.shard)[part.offset_bytes : part.offset_bytes + part.size_bytes]
             flat[at : at + part.size_bytes] = held
             at += part.size_bytes
@@ -248,13 +248,10 @@ def read_flat(folder: Path, plan: ShardPlan, *, shard: int) -> Tensor:
 
 
 class UnshardedScorer:
-    """A bundle scored in one process: what `exfm score` runs, and what served scores are held against."""
+    """A bundle scored in one process: what `exfm score` runs, and what served scores are compared with."""
 
     def __init__(self, folder: Path, manifest: BundleManifest, *, precision: Precision = "fp32") -> None:
-        """Load a bundle of this manifest, whose files were verified or just written.
-
-        Raises: BundleError if one is missing or malformed; ConfigError if nothing here multiplies in that precision.
-        """
+        """Load a bundle of this manifest, whose files were verified or just written; raises as `Scorer.load`."""
         self.manifest = manifest
         self._scorer = Scorer.load(folder, manifest, precision=precision)
         self._tables = [load_shard_tables(folder, manifest, shard=shard) for shard in range(manifest.plan.num_shards)]

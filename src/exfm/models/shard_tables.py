@@ -18,13 +18,13 @@ from exfm.models.config import PooledPrecision
 from exfm.models.device import CPU
 from exfm.models.encoding import encode_rows
 from exfm.models.lookup import Lookup, LookupBags, lookups_of
-from exfm.models.pooled_lookup import EncodedTable, PooledLookup, tables_on
+from exfm.models.pooled_lookup import GPU_ROW_ALIGNMENT, EncodedTable, PooledLookup, with_aligned_rows
 from exfm.schema import NETS, Net, Schema
 
 _ROWS_AT_ONCE = 2**14
-"""That are encoded at a time, so that a table's encoding takes little memory beside."""
+"""Rows that are encoded at a time, which bounds memory."""
 _MAX_CHOICES = 16
-"""Of lookups that rankers leave out, for which a shard is ready at a time."""
+"""Choices of lookups, by rankers that leave some out, that a shard keeps ready."""
 
 
 class ShardTables:
@@ -43,7 +43,7 @@ class ShardTables:
     ) -> None:
         """Map the slices, or copy them to another device; `precision` is that of pooled embeddings.
 
-        `flat` is uint8 of plan.flat_size_bytes(shard) bytes; `hot_rows` tells the rows of the shard's hot slices.
+        `flat` is uint8 of plan.flat_size_bytes(shard) bytes; `hot_rows` has the rows of the shard's hot slices.
 
         Raises: BundleError if `flat` has another type or length; ConfigError if FBGEMM is not installed.
         """
@@ -57,7 +57,9 @@ class ShardTables:
         kept = [
             EncodedTable(one.offset_bytes, one.num_rows, schema.table(one.table).dim, one.encoding) for one in slices
         ]
-        there, placed = tables_on(device, flat, kept)
+        there, placed = flat, kept
+        if device.type != "cpu":
+            there, placed = with_aligned_rows(flat, kept, alignment=GPU_ROW_ALIGNMENT, device=device)
         self._make = partial(
             _NetTables,
             there=there,
@@ -76,16 +78,16 @@ class ShardTables:
 
         Raises: KeysOutsideSliceError if a key falls on a row that this shard does not hold.
         """
-        of_net = self._asked(net, bags)
+        of_net = self._tables_for(net, bags)
         return of_net.pooled(bags) if of_net is not None else torch.empty((bags.num_rows, 0))
 
     def pooled_bytes(self, net: Net, bags: LookupBags) -> int:
         """Return the size of these bags' pooled embeddings."""
-        of_net = self._asked(net, bags)
+        of_net = self._tables_for(net, bags)
         return of_net.pooled_bytes(bags) if of_net is not None else 0
 
-    def _asked(self, net: Net, bags: LookupBags) -> "_NetTables | None":
-        """Return the lookups that bags are for. Rankers leave out the same ones for life, so they are made once."""
+    def _tables_for(self, net: Net, bags: LookupBags) -> "_NetTables | None":
+        """Return the lookups that bags are for, made once: a ranker always leaves out the same ones."""
         if bags.only is None:
             return self._all[net]
         if not bags.only:
@@ -110,7 +112,7 @@ class _NetTables:
         hot_rows: HotRows,
         precision: PooledPrecision,
     ) -> None:
-        """Look up in `there`, where `placed` tells which table was at which byte of the shard's file."""
+        """Look up in `there`; `placed` has the tables by their byte in the shard's file."""
         self._lookups = lookups
         slices = [lookup.slice for lookup in lookups]
         self._table_rows_L = np.array([schema.table(slice_.table).rows for slice_ in slices], dtype=np.uint64)
@@ -138,21 +140,21 @@ class _NetTables:
         return self._lookup.pooled(positions, offsets)
 
     def _check(self, positions: Rows, keys: Keys, starts_L: Rows, counts_L: Rows) -> None:
-        is_asked_L = counts_L > 0  # reduceat knows no empty runs
-        outermost = np.maximum.reduceat(positions.view(np.uint64), starts_L[is_asked_L])  # a negative one is large
-        is_wrong = outermost >= self._held_L[is_asked_L]
+        is_used_L = counts_L > 0  # reduceat knows no empty runs
+        outermost = np.maximum.reduceat(positions.view(np.uint64), starts_L[is_used_L])  # a negative one is large
+        is_wrong = outermost >= self._held_L[is_used_L]
         if not is_wrong.any():
             return
-        place = int(np.flatnonzero(is_asked_L)[is_wrong.argmax()])
+        place = int(np.flatnonzero(is_used_L)[is_wrong.argmax()])
         lookup = self._lookups[place]
         slice_ = lookup.slice
-        asked = slice(starts_L[place], starts_L[place] + counts_L[place])
-        outside = (positions[asked] < 0) | (positions[asked] >= slice_.num_rows)
+        own = slice(starts_L[place], starts_L[place] + counts_L[place])
+        outside = (positions[own] < 0) | (positions[own] >= slice_.num_rows)
         held = f"the {slice_.num_rows} hot rows" if slice_.kind == "hot" else f"{slice_.first_key} to {slice_.last_key}"
         raise KeysOutsideSliceError(
             f"feature {lookup.feature.name!r}: {int(outside.sum())} of {len(outside)} keys are outside "
             f"{held}, which this shard holds of table {slice_.table!r}; "
-            f"the first is 0x{int(keys[asked][outside.argmax()]):016x}",
+            f"the first is 0x{int(keys[own][outside.argmax()]):016x}",
             table=slice_.table,
             num_keys=int(outside.sum()),
         )

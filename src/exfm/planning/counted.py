@@ -14,8 +14,9 @@ import safetensors
 import safetensors.numpy
 
 from exfm.artifact.manifest import write_json
+from exfm.artifact.output import writing
 from exfm.artifact.rows import Rows
-from exfm.artifact.storage import join, read_file, writing
+from exfm.artifact.stores import join, read_file
 from exfm.errors import StorageError
 from exfm.planning.statistics import Statistics, TableStatistics
 

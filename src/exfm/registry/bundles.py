@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exfm.artifact.bundle import BundleManifest, find_bundle, read_manifest
-from exfm.artifact.storage import Ref, is_local, reading, ref_to
+from exfm.artifact.storage import Ref, reading, ref_to
+from exfm.artifact.stores import is_local
 from exfm.errors import ConfigError
 
 
@@ -32,7 +33,7 @@ def open_bundle(uri: str, *, root: str) -> Iterator[Path]:
         from exfm.registry.mlflow_registry import Registry  # MLflow takes seconds to import
 
         registry = Registry.at(root, create=False)
-        with registry.fetching(registry.resolve(uri).bundle) as folder:
+        with registry.fetching(registry.bundle_of(registry.resolve(uri))) as folder:
             yield folder
     elif is_local(uri):
         yield Path(find_bundle(uri))
@@ -49,15 +50,16 @@ def locate_bundle(uri: str, *, root: str, digest: str = "") -> LocatedBundle:
     Raises: BundleError if it has another; StorageError if it does not exist; ConfigError if only pods can read it.
     """
     if uri.startswith("models:/"):
-        from exfm.registry.mlflow_registry import Registry  # MLflow takes seconds to import
+        from exfm.registry.mlflow_registry import PLACE_TAG, Registry  # MLflow takes seconds to import
 
         registry = Registry.at(root, create=False)
         found = registry.resolve(uri)  # once: an alias may move
-        ref, version = found.bundle, found.version
+        ref, version = registry.bundle_of(found), int(found.version)
         if not is_local(ref.uri) and not ref.uri.startswith("s3://"):  # behind a tracking server
             with registry.fetching(ref) as folder:
                 manifest = read_manifest(Ref(uri=str(folder), digest=digest or ref.digest))
-            uri = found.place if found.place.startswith("s3://") else ref.uri  # pods cannot read from that server
+            place: str = found.tags.get(PLACE_TAG, "")
+            uri = place if place.startswith("s3://") else ref.uri  # pods cannot read from that server
             return LocatedBundle(manifest=manifest, ref=Ref(uri=uri, digest=digest or ref.digest), version=version)
     elif uri.startswith("pvc://"):
         raise ConfigError(f"{uri} can be read by pods only; name a copy of the bundle, and --serve-from {uri}")

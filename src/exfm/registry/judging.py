@@ -1,10 +1,12 @@
-"""The quality of a candidate's predictions beside the champion's, on windows that neither had learned.
+"""The quality of a candidate's predictions and of the champion's, on windows that neither had learned.
 
 The candidate's are those that it recorded before it learned each window. The champion's are its bundle's on windows
 that it has not learned, and those that it recorded itself on older ones.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import cache
 from math import nan
 from pathlib import Path
 
@@ -21,7 +23,8 @@ from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
 from exfm.metrics import quality
 from exfm.models.scoring import UnshardedScorer
-from exfm.registry.mlflow_registry import Champion, Registry
+from exfm.registry.champion import Champion, champion_of
+from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, TaskFigures
 from exfm.registry.recorded import MIN_POSITIVES, learned_windows, positives
 from exfm.training.manifest import PREDICTIONS, ModelManifest
@@ -41,24 +44,24 @@ BASE_RATE = "base_rate."
 """Begins the names of the columns with the base rate of the windows before."""
 
 
-def judge_all(*, root: str, models: Sequence[Ref]) -> list[Judgement]:
-    """Return the judgements of vertical models, each beside the champion of its name in the registry of a root."""
-    registry = Registry.at(root, create=True)
-    return [judge(registry, vertical=vertical) for vertical in models]
+def judge(registry: Registry, verticals: Sequence[Ref]) -> list[Judgement]:
+    """Return the quality of vertical models' predictions, and of those of the champions of their names.
 
-
-def judge(registry: Registry, *, vertical: Ref) -> Judgement:
-    """Return the quality of a vertical model's predictions beside those of the champion of its name.
-
-    It judges the windows that the model learned and the champion had not, and older ones where a task has fewer than
+    It judges the windows that a model learned and the champion had not, and older ones where a task has fewer than
     MIN_POSITIVES positives in these; it leaves out the warm-up. Every example counts once, by its weight.
 
-    Raises: StorageError if the model, its examples or the registry cannot be read; DataError if the champion's features
+    Raises: StorageError if a model, its examples or the registry cannot be read; DataError if a champion's features
     are not in the examples.
     """
+    with ExitStack() as opened:
+        dataset_of = cache(lambda examples: opened.enter_context(reading(examples)))  # models share their examples
+        return [_judge(registry, vertical, dataset_of) for vertical in verticals]
+
+
+def _judge(registry: Registry, vertical: Ref, dataset_of: Callable[[Ref], Path]) -> Judgement:
     with reading(vertical) as folder:
         model = ModelManifest.read(folder)
-        champion = registry.champion(model.name)
+        champion = champion_of(registry, model.name)
         counted = learned_windows(model)[model.training.warmup_windows :]
         new = [window for window in counted if champion is None or window.start >= champion.learned_until]
         version = champion.version if champion else 0
@@ -67,7 +70,8 @@ def judge(registry: Registry, *, vertical: Ref) -> Judgement:
         rows_of = _candidate_rows(folder, model)
         if champion is None:
             return _judgement(model, [rows_of(window) for window in new], new)
-        with registry.fetching(champion.bundle) as bundle, reading(model.inputs["examples"]) as dataset:
+        dataset = dataset_of(model.inputs["examples"])
+        with registry.fetching(champion.bundle) as bundle:
             scorer = UnshardedScorer.load(bundle)
             try:
                 rows = [
@@ -111,7 +115,7 @@ def _judgement(
 
 
 def figures(rows: pl.DataFrame, task: str, *, has_champion: bool) -> TaskFigures:
-    """Return the quality of predictions: `score.`, `label.` and `weight.<task>`, beside the champion's and base rates.
+    """Return the quality of predictions: `score.`, `label.` and `weight.<task>`, with the champion's and base rates.
 
     A NaN label is unknown, and its row does not count; a NaN base rate has no window before.
     """

@@ -1,4 +1,4 @@
-"""What MLflow keeps of a vertical model beside its bundle: metrics, parameters, signature and commit."""
+"""What MLflow keeps of a vertical model with its bundle: metrics, parameters, signature and commit."""
 
 import os
 import subprocess
@@ -27,21 +27,14 @@ OVERALL = "overall."
 def metrics_of(trained: ModelManifest) -> list[Metric]:
     """Return the qualities of each window, with its index as the step, and of all together."""
     now_ms = int(time.time() * 1000)
-    figures = ("normalized_entropy", "auc", "calibration")
-    per_window = [
-        Metric(f"{task}.{figure}", value, now_ms, window.window)
-        for window in trained.qualities
-        for task, quality in window.tasks.items()
-        for figure in figures
+    steps = [("", window.window, window.tasks) for window in trained.qualities]
+    return [
+        Metric(f"{prefix}{task}.{figure}", value, now_ms, step)
+        for prefix, step, tasks in [*steps, (OVERALL, 0, trained.overall)]
+        for task, quality in tasks.items()
+        for figure in ("normalized_entropy", "auc", "calibration")
         if (value := getattr(quality, figure)) is not None
     ]
-    overall = [
-        Metric(f"{OVERALL}{task}.{figure}", value, now_ms, 0)
-        for task, quality in trained.overall.items()
-        for figure in figures
-        if (value := getattr(quality, figure)) is not None
-    ]
-    return per_window + overall
 
 
 def params_of(trained: ModelManifest) -> list[Param]:

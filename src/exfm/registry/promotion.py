@@ -44,7 +44,7 @@ class TaskFigures(Config):
 
 
 class Judgement(Config):
-    """A candidate's figures, beside the champion's."""
+    """A candidate's figures and the champion's."""
 
     name: str
     champion: int = 0

@@ -17,7 +17,7 @@ from exfm.events.labels import LabelsManifest, PseudoLabelsManifest
 from exfm.events.log import EventLogManifest, read_names
 from exfm.events.partitions import join_rows, partition, read_parquet, read_partition
 from exfm.schema import pseudo_age_column
-from exfm.training.manifest import ALONE, PREDICTIONS, ModelManifest
+from exfm.training.manifest import LABEL_ONLY, PREDICTIONS, ModelManifest
 
 WINDOW = "window.index"
 """The column of the window that a row is of; with a dot, so that no column of a schema can have its name."""
@@ -111,8 +111,8 @@ def _predictions(
     tasks = model.feature_schema.tasks()
     truths = {label.name: label.truth for label in model.feature_schema.labels if label.truth}
     rivals = {"foundation": fm_folder / PREDICTIONS}
-    if model.alone:
-        rivals["label_only"] = folder / ALONE / PREDICTIONS
+    if model.label_only:
+        rivals["label_only"] = folder / LABEL_ONLY / PREDICTIONS
     tested_by_fm = {quality.window for quality in fm.qualities}
     tested = {quality.window for quality in model.qualities} & tested_by_fm
     frames = []

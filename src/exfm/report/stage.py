@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from exfm.artifact.manifest import json_bytes
-from exfm.artifact.storage import Ref, write_file
+from exfm.artifact.storage import Ref
+from exfm.artifact.stores import write_file
 from exfm.report.html import render_html
 from exfm.report.outputs import read_outputs
 from exfm.report.summary import Summary

@@ -85,16 +85,12 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     safetensors.torch.save_file({name: value.detach().contiguous() for name, value in tensors.items()}, path)
 
 
-def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise StorageError(f"{path}: {error}") from error
-
-
 @torch.no_grad()
 def _fill(targets: Mapping[str, Tensor], path: Path) -> None:
-    tensors = _load(path)
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise StorageError(f"{path}: {error}") from error
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     expected = {name: tuple(value.shape) for name, value in targets.items()}
     if found != expected:

@@ -1,4 +1,4 @@
-"""Predictions made before training, kept so that quality can be told for any part of the examples.
+"""Predictions made before training, kept so that quality can be computed for any part of the examples.
 
 A dataset of predictions has, besides impression key and domain, `label.<task>`, `weight.<task>` and `score.<task>`.
 """

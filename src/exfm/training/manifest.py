@@ -11,7 +11,7 @@ from exfm.models.config import ModelConfig
 from exfm.schema import WrittenSchema
 from exfm.training.config import TrainingConfig
 
-ALONE = "alone"
+LABEL_ONLY = "label-only"
 """The folder of the twin without a teacher, in a vertical model's output."""
 
 PREDICTIONS = "predictions"
@@ -40,6 +40,8 @@ class Snapshot(Config):
 class ModelManifest(Manifest):
     """A trained model."""
 
+    removed = {"alone": "it is called label_only"}
+
     kind: Literal["foundation", "vertical"]
     name: str
     feature_schema: WrittenSchema
@@ -58,7 +60,7 @@ class ModelManifest(Manifest):
     """Of each tested window."""
     overall: dict[str, Quality]
     """Of all tested windows after the warm-up, by task."""
-    alone: dict[str, Quality] = {}
+    label_only: dict[str, Quality] = {}
     """The same of a twin that had no teacher; empty where none was trained."""
 
     def headline(self) -> str:

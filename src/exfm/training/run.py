@@ -1,10 +1,8 @@
 """One model's walk over a log: predictions, qualities and snapshots, written as it goes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -15,8 +13,6 @@ from exfm.artifact.storage import Ref
 from exfm.errors import DataError
 from exfm.events.examples import Examples, Floats, examples_of, read_frame
 from exfm.events.partitions import read_partition, write_partition
-from exfm.metrics import Quality
-from exfm.models.ranking import RankingModel
 from exfm.schema import Schema
 from exfm.training.checkpoint import (
     copy_weights,
@@ -32,7 +28,7 @@ from exfm.training.loop import dense_optimizer, walk_windows
 from exfm.training.manifest import PREDICTIONS, ModelManifest, Snapshot, WindowQuality
 
 OnWindow = Callable[[int, int], None]
-"""Is told, after each window of a walk, how many windows are done and how many there are."""
+"""Called after each window of a walk, with the number of windows that are done and of all."""
 
 _WHAT_HELPS = "training diverged; normalise dense features, or lower learning_rate"
 
@@ -52,7 +48,10 @@ class Data:
     domains: Sequence[str] = ()
     """Empty: all."""
     teacher: str = ""
-    """Foundation model whose pseudo-labels are read; empty: none."""
+    """Foundation model whose pseudo-labels are read; empty: none, for a foundation model."""
+    label_revision: str = ""
+    inputs: Mapping[str, Ref] = field(default_factory=dict)
+    """Outputs of other stages that the model is made from, by name."""
 
     @property
     def label_delay(self) -> int:
@@ -82,7 +81,7 @@ class Start:
 
     @property
     def learned(self) -> tuple[Window, ...]:
-        """Return the windows up to the last one that was learned; all labels of theirs were known."""
+        """Return the windows up to the last one that was learned; all their labels were known."""
         return tuple(window for window in self.manifest.windows if window.index <= self.snapshot.window)
 
     def quality_on(self, window: Window) -> WindowQuality | None:
@@ -90,48 +89,8 @@ class Start:
         return next((quality for quality in self.manifest.qualities if quality.window == window.index), None)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a run found and kept."""
-
-    snapshots: tuple[Snapshot, ...]
-    qualities: tuple[WindowQuality, ...]
-    overall: dict[str, Quality]
-
-    def manifest(
-        self,
-        model: RankingModel,
-        data: Data,
-        config: TrainingConfig,
-        *,
-        kind: Literal["foundation", "vertical"],
-        name: str,
-        label_revision: str,
-        inputs: dict[str, Ref],
-        alone: Mapping[str, Quality] = MappingProxyType({}),
-    ) -> ModelManifest:
-        """Return the manifest of the model that this run trained, not yet written."""
-        return ModelManifest(
-            kind=kind,
-            name=name,
-            windows=tuple(data.windows),
-            label_revision=label_revision,
-            inputs=inputs,
-            feature_schema=data.schema,
-            domains=tuple(data.domains),
-            teacher=data.teacher,
-            model=model.config,
-            training=config,
-            num_parameters=model.num_parameters(),
-            snapshots=self.snapshots,
-            qualities=self.qualities,
-            overall=self.overall,
-            alone=dict(alone),
-        )
-
-
 class _Journal:
-    """Keeps what a walk finds, as it finds it."""
+    """Keeps predictions, qualities and snapshots during a walk."""
 
     def __init__(
         self,
@@ -141,13 +100,10 @@ class _Journal:
         folder: Path,
         name: str,
         snapshot_every: int,
-        on_window: OnWindow,
-        num_windows: int,
     ) -> None:
         self._learner, self._data, self._folder = learner, data, folder
         self._name, self._snapshot_every = name, snapshot_every
-        self._on_window, self._num_windows = on_window, num_windows
-        self._num_tested = self._num_learned = 0
+        self._num_learned = 0
         self._start: Start | None = None
         self.last: Snapshot | None = None
         self.snapshots: list[Snapshot] = []
@@ -189,8 +145,6 @@ class _Journal:
         )
         self.tested.append(window)
         self.qualities.append(quality)
-        self._num_tested += 1
-        self._on_window(self._num_tested, self._num_windows)
 
     def note_learned(self, window: Window) -> None:
         version = f"{self._name}-{window.index:05d}"
@@ -219,8 +173,8 @@ def run_training(
     snapshot_every: int,
     start: Start | None = None,
     on_window: OnWindow = lambda num_done, num_windows: None,
-) -> Outcome:
-    """Walk a learner over its data, and write predictions/ and snapshots/ into `folder`.
+) -> ModelManifest:
+    """Walk a learner over its data, write predictions/ and snapshots/ into `folder`; return the model's manifest.
 
     `snapshot_every` windows give a snapshot; 0 keeps the last only. With `start` the walk goes on after the last window
     that was learned there, and leaves what one long run would, but that `snapshot_every` counts from there. Where the
@@ -235,19 +189,17 @@ def run_training(
     windows = data.windows
     if start is not None:
         windows = [window for window in windows if window.index > start.snapshot.window]
-    journal = _Journal(
-        learner,
-        data,
-        folder=folder,
-        name=name,
-        snapshot_every=snapshot_every,
-        on_window=on_window,
-        num_windows=len(windows),
-    )
+    journal = _Journal(learner, data, folder=folder, name=name, snapshot_every=snapshot_every)
     if start is not None:
         load_weights(learner.model, start.folder / start.snapshot.folder)
         load_training_state(learner, optimizer, start.folder / start.snapshot.folder)
         journal.go_on(start)
+    num_before = len(journal.tested)
+
+    def keep(window: Window, examples: Examples, scores_BT: Floats) -> None:
+        journal.keep_predictions(window, examples, scores_BT)
+        on_window(len(journal.tested) - num_before, len(windows))
+
     walk_windows(
         learner,
         optimizer,
@@ -256,7 +208,7 @@ def run_training(
         label_delay=data.label_delay,
         known_until=data.known_until,
         batch_size=config.batch_size,
-        on_tested=journal.keep_predictions,
+        on_tested=keep,
         on_trained=journal.note_learned,
     )
     if journal.last is None:
@@ -271,7 +223,22 @@ def run_training(
     overall = overall_quality(
         folder / PREDICTIONS, journal.tested, schema=data.schema, warmup_windows=config.warmup_windows
     )
-    return Outcome(snapshots=tuple(journal.snapshots), qualities=tuple(journal.qualities), overall=overall)
+    return ModelManifest(
+        kind="vertical" if data.teacher else "foundation",
+        name=name,
+        windows=tuple(data.windows),
+        label_revision=data.label_revision,
+        inputs=dict(data.inputs),
+        feature_schema=data.schema,
+        domains=tuple(data.domains),
+        teacher=data.teacher,
+        model=learner.model.config,
+        training=config,
+        num_parameters=learner.model.num_parameters(),
+        snapshots=tuple(journal.snapshots),
+        qualities=tuple(journal.qualities),
+        overall=overall,
+    )
 
 
 def _require_finite(learner: Learner, *, name: str) -> None:

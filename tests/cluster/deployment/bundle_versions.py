@@ -8,7 +8,15 @@ from typing import Any
 
 import safetensors.torch
 
-from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, seal_bundle, tables_file
+from exfm.artifact.bundle import (
+    DENSE_FILE,
+    GOLDEN_REQUEST,
+    GOLDEN_RESPONSE,
+    BundleManifest,
+    draft_bundle,
+    seal_bundle,
+    tables_file,
+)
 from exfm.artifact.plan import ShardPlan
 from exfm.features.oip import tensors_from_json
 from exfm.features.request import encode_request
@@ -35,11 +43,9 @@ def seal(folder: Path, like: BundleManifest) -> BundleManifest:
     """Seal a folder as a bundle of the same model, schema and plan as another one."""
     return seal_bundle(
         folder,
-        name=like.name,
-        schema=like.feature_schema,
-        network=like.network,
-        plan=like.plan,
-        lineage=like.lineage,
+        draft_bundle(
+            name=like.name, schema=like.feature_schema, network=like.network, plan=like.plan, lineage=like.lineage
+        ),
     )
 
 

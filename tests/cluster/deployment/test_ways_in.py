@@ -17,8 +17,10 @@ from exfm.artifact.bundle import find_bundle
 from exfm.artifact.storage import ref_to
 from exfm.bundling.config import BundleConfig
 from exfm.bundling.stage import make_bundle
+from exfm.registry.champion import promote
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures
+from exfm.registry.registration import register
 from exfm.training.manifest import ModelManifest
 from exfm_components import layout
 from exfm_components.run_config import read_run_config
@@ -97,13 +99,13 @@ def test_two_runs_over_one_root_deploy_by_the_pipelines_account_and_what_serves_
     pipelines.undeploy()
     shutil.copytree(pipelines.bundles[1].parents[2] / "vm" / vm, trained)
     first = bundle_of(trained, root, vm)
-    registered = register(registry, trained, first, champion=0)
+    registered = register_by_hand(registry, trained, first, champion=0)
     pipelines.copy_to_claim(root, "root")
     log = last_step(pipelines, root, registered)
     assert f"{vm} v1 serves" in log
     assert "not checked: nodes (no right to list nodes and all pods)" in log
     assert pipelines.serving() == 1
-    registry.promote(vm, 1, PromotionRule())  # as the step did in its own copy of the root
+    promote(registry, vm, 1, PromotionRule())  # as the step did in its own copy of the root
 
     scale_weights(trained, 1.5)
     second = bundle_of(trained, root, vm)
@@ -118,7 +120,7 @@ def test_two_runs_over_one_root_deploy_by_the_pipelines_account_and_what_serves_
 
     wait_for(serves_again, seconds=90, what="the shard, which restarted after the second run wrote its bundle")
     assert pipelines.serving() == 1
-    registered = register(registry, trained, second, champion=1)
+    registered = register_by_hand(registry, trained, second, champion=1)
     pipelines.copy_to_claim(root / "registry", "root/registry")
     assert f"{vm} v2 serves" in last_step(pipelines, root, registered)
     assert pipelines.serving() == 2
@@ -141,11 +143,11 @@ def scale_weights(trained: Path, factor: float) -> None:
     manifest.write(trained)
 
 
-def register(registry: Registry, trained: Path, bundle: Path, *, champion: int) -> dict[str, Any]:
+def register_by_hand(registry: Registry, trained: Path, bundle: Path, *, champion: int) -> dict[str, Any]:
     """Register a model as one that passed, and return what the last step takes."""
     judgement = Judgement(name="students", champion=champion, num_new_windows=1, windows=(7,), tasks=(FIGURES,))
     model, reference = ref_to(str(trained)), ref_to(str(bundle))
-    registration = registry.register(model=model, bundle=reference, judgement=judgement)
+    registration = register(registry, model=model, bundle=reference, judgement=judgement)
     return {"registrations": [registration.to_dict()], "judgements": [judgement.to_dict()]}
 
 
@@ -158,10 +160,10 @@ def last_step(pipelines: Operator, root: Path, registered: dict[str, Any]) -> st
     }
     arguments = {"run": run, "root": str(root)} | registered
     program = (
-        "import json; from kfp import dsl; from exfm_components import stages; "
+        "import json; from kfp import dsl; from exfm_components.stages.release import deploy; "
         "from exfm.deploy.cluster import Cluster; from exfm.deploy.preflight import missing; "
         "assert (lacking := missing(Cluster.connect(namespace='exfm'))) == [], lacking; "
-        f"stages.deploy.python_func(**json.loads({json.dumps(arguments)!r}), "
+        f"deploy.python_func(**json.loads({json.dumps(arguments)!r}), "
         "outcome=dsl.Markdown(uri='/tmp/outcome'), deployed=dsl.Metrics())"
     )
     # The step's user writes to the registry.

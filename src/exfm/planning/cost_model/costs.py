@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from exfm.artifact.storage import is_local, read_file
+from exfm.artifact.stores import is_local, read_file
 from exfm.config import Config, parse_yaml, read_yaml
 from exfm.planning.cost_model.work import PerShard, ShardWork
 

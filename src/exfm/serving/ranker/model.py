@@ -224,7 +224,7 @@ class RankerModel(ServedModel):
             for shard, of_shard in enumerate(found):
                 if of_shard is None:
                     of_shard = self._scorer.stand_in(bags[shard], shard=shard)
-                    replaced |= self._scorer.tables_asked(bags[shard], shard=shard)
+                    replaced |= self._scorer.tables_of(bags[shard], shard=shard)
                 pooled.append(of_shard)
             scores_NT = self._scorer.scores(batches, pooled, bottom_NY)
         return Answer(

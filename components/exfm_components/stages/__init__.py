@@ -1,0 +1,17 @@
+"""The components: each runs one stage of exfm, and returns a reference to its output ({uri, digest}).
+
+KFP copies a component's source into the pipeline, so each imports what it needs inside; it only turns parameters
+into values, calls the stage and reports its output. `run` is a whole exfm_components.run_config.RunConfig, so that a
+UI can set it; `root` replaces the run's own.
+"""
+
+from functools import partial
+from importlib.metadata import version
+
+from kfp import dsl
+
+IMAGE = f"exfm-pipelines:{version('exfm')}"
+"""What the components run in on a cluster, where no image is named."""
+
+component = partial(dsl.component, base_image=IMAGE, install_kfp_package=False)
+"""Makes a function a component in that image, which has kfp already."""

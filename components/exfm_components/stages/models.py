@@ -1,0 +1,93 @@
+"""The components that make models: the foundation model, vertical models and their bundles."""
+
+from kfp import dsl
+
+from exfm_components.stages import component
+
+
+@component
+def train_foundation(
+    run: dict, root: str, events: dict, labels: dict, model: dsl.Output[dsl.Model], metrics: dsl.Output[dsl.Metrics]
+) -> dict:
+    """Train the foundation model on all domains' stream."""
+    from exfm_components.progress import running
+
+    with running("train-fm") as stage:
+        from exfm.artifact.storage import Ref, ref_to
+        from exfm.foundation.stage import train_foundation
+        from exfm_components import layout
+        from exfm_components.artifacts import write_model
+        from exfm_components.run_config import RunConfig
+
+        config = RunConfig.parse(run, source="run")
+        manifest = train_foundation(
+            config.foundation,
+            events=Ref.parse(events, source="events"),
+            labels=Ref.parse(labels, source="labels"),
+            out=layout.foundation(root),
+            warm_start=ref_to(config.warm_start) if config.warm_start else None,
+            on_window=stage.walked,
+        )
+        ref = ref_to(layout.foundation(root))
+        write_model(manifest, ref, model=model, metrics=metrics)
+        stage.done(manifest.headline())
+        return ref.to_dict()
+
+
+@component
+def train_vertical(
+    run: dict,
+    root: str,
+    vertical_model: dict,
+    examples: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+) -> dict:
+    """Train one vertical model with the teacher's pseudo-labels."""
+    from exfm.distill.config import VerticalConfig
+    from exfm_components.progress import running
+
+    vertical = VerticalConfig.parse(vertical_model, source="vertical_model")
+    with running(f"train-vm {vertical.name}") as stage:
+        from exfm.artifact.storage import ref_to
+        from exfm.distill.stage import train_vertical
+        from exfm_components import layout
+        from exfm_components.artifacts import read_ref, write_model
+        from exfm_components.run_config import RunConfig
+
+        manifest = train_vertical(
+            vertical,
+            teacher=RunConfig.parse(run, source="run").foundation.name,
+            examples=read_ref(examples.path),
+            out=layout.vertical(root, vertical.name),
+            on_window=stage.walked,
+        )
+        ref = ref_to(layout.vertical(root, vertical.name))
+        write_model(manifest, ref, model=model, metrics=metrics)
+        stage.done(manifest.headline())
+        return ref.to_dict()
+
+
+@component
+def make_bundle(run: dict, root: str, vertical_model: dict, vertical: dict, bundle: dsl.Output[dsl.Model]) -> dict:
+    """Plan one vertical model's shards and write its bundle, below its id."""
+    from exfm.distill.config import VerticalConfig
+    from exfm_components.progress import running
+
+    name = VerticalConfig.parse(vertical_model, source="vertical_model").name
+    with running(f"bundle {name}") as stage:
+        from exfm.artifact.storage import Ref, ref_to
+        from exfm.bundling.stage import headline, make_bundle
+        from exfm_components import layout
+        from exfm_components.artifacts import write_ref
+        from exfm_components.run_config import RunConfig
+
+        manifest = make_bundle(
+            RunConfig.parse(run, source="run").bundle,
+            vertical=Ref.parse(vertical, source="vertical"),
+            out=layout.bundles(root, name),
+        )
+        ref = ref_to(layout.bundle(root, name, manifest.bundle_id))
+        write_ref(ref, bundle, name=name, shards=manifest.plan.num_shards)
+        stage.done(headline(manifest))
+        return ref.to_dict()

@@ -1,0 +1,148 @@
+"""The components that release models: judgement, registry, smoke test, report, deployment."""
+
+from kfp import dsl
+
+from exfm_components.stages import component
+
+
+@component
+def judge(run: dict, root: str, verticals: list[dict], verdict: dsl.Output[dsl.Markdown]) -> list[dict]:
+    """Compare every vertical model with its champion, on windows that the champion had not learned."""
+    from exfm_components.progress import running
+
+    with running("judge") as stage:
+        from pathlib import Path
+
+        from exfm.artifact.storage import Ref
+        from exfm.registry.judging import judge
+        from exfm.registry.mlflow_registry import Registry
+        from exfm.registry.promotion import verdict as verdict_on
+        from exfm.report.verdicts import headline, to_markdown
+        from exfm_components.run_config import RunConfig
+
+        registry = Registry.at(root, create=True)
+        judgements = judge(registry, [Ref.parse(item, source="verticals") for item in verticals])
+        rule = RunConfig.parse(run, source="run").deployment.promotion
+        verdicts = [verdict_on(judgement, rule) for judgement in judgements]
+        Path(verdict.path).write_text(to_markdown(verdicts), encoding="utf-8")
+        stage.done(headline(verdicts))
+        return [judgement.to_dict() for judgement in judgements]
+
+
+@component
+def register(root: str, verticals: list[dict], bundles: list[dict], judgements: list[dict]) -> list[dict]:
+    """Add every vertical model that has something new to the registry, with its bundle and judgement."""
+    from exfm_components.progress import running
+
+    with running("register") as stage:
+        from exfm.artifact.storage import Ref
+        from exfm.registry.promotion import Judgement
+        from exfm.registry.registration import headline, register_all
+
+        registrations = register_all(
+            root=root,
+            models=[Ref.parse(item, source="verticals") for item in verticals],
+            bundles=[Ref.parse(item, source="bundles") for item in bundles],
+            judgements=[Judgement.parse(item, source="judgements") for item in judgements],
+        )
+        stage.done(headline(registrations))
+        return [registration.to_dict() for registration in registrations]
+
+
+@component
+def smoke_test(root: str, bundles: list[dict]) -> str:
+    """Serve the first bundle by its shards and ranker, and send it its golden query; return the answer's URI.
+
+    Request and answer are a file, because a struct would turn the request's ids into floats.
+    """
+    from exfm_components.progress import running
+
+    with running("smoke-test") as stage:
+        from exfm.artifact.manifest import json_bytes
+        from exfm.artifact.storage import Ref
+        from exfm.artifact.stores import write_file
+        from exfm.serving.smoke_test import run_smoke_test
+        from exfm_components import layout
+
+        found = run_smoke_test(Ref.parse(bundles[0], source="bundles"))
+        write_file(layout.smoke_test(root), json_bytes(found.to_dict()))
+        stage.done(found.headline())
+        return layout.smoke_test(root)
+
+
+@component
+def report(
+    run: dict,
+    root: str,
+    foundation: dict,
+    verticals: list[dict],
+    bundles: list[dict],
+    registrations: list[dict],
+    smoke_test: str,
+    page: dsl.Output[dsl.HTML],
+) -> None:
+    """Draw the run's figures into report.html, and put them into summary.json."""
+    from exfm_components.progress import running
+
+    with running("report") as stage:
+        from pathlib import Path
+
+        from exfm.artifact.manifest import parse_json
+        from exfm.artifact.storage import Ref
+        from exfm.artifact.stores import read_file
+        from exfm.report.stage import make_report
+        from exfm_components import layout
+        from exfm_components.run_config import RunConfig
+
+        summary = make_report(
+            report=layout.report(root),
+            summary=layout.summary(root),
+            query=layout.query(root),
+            name=RunConfig.parse(run, source="run").name,
+            foundation=Ref.parse(foundation, source="foundation"),
+            verticals=[Ref.parse(item, source="verticals") for item in verticals],
+            bundles=[Ref.parse(item, source="bundles") for item in bundles],
+            registrations=registrations,
+            smoke_test=parse_json(read_file(smoke_test), source=smoke_test),
+        )
+        Path(page.path).write_bytes(read_file(layout.report(root)))
+        stage.done(summary.headline())
+
+
+@component
+def deploy(
+    run: dict,
+    root: str,
+    registrations: list[dict],
+    judgements: list[dict],
+    outcome: dsl.Output[dsl.Markdown],
+    deployed: dsl.Output[dsl.Metrics],
+) -> None:
+    """Roll out every vertical model that passes against its champion."""
+    from exfm_components.progress import running
+
+    with running("deploy") as stage:
+        from pathlib import Path
+
+        from exfm.registry.promotion import Judgement
+        from exfm.registry.registration import Registration
+        from exfm_components.deployment import Candidate, deploy_models, require_deployed, to_markdown
+        from exfm_components.run_config import RunConfig
+
+        results = deploy_models(
+            [
+                Candidate(
+                    Registration.parse(registration, source="registrations"),
+                    Judgement.parse(judgement, source="judgements"),
+                )
+                for registration, judgement in zip(registrations, judgements, strict=True)
+            ],
+            root=root,
+            config=RunConfig.parse(run, source="run").deployment,
+            report=stage.report,
+        )
+        Path(outcome.path).write_text(to_markdown(results), encoding="utf-8")
+        for result in results:
+            deployed.log_metric(f"{result.name} {result.outcome}", result.version)
+        require_deployed(results)
+        stage.done(", ".join(map(str, results)))
