@@ -15,6 +15,6 @@ class TrainingConfig(Config):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.001
     """Learning rate of Adam on the dense network, per step; more than 0, at most 1."""
     torch_threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """Threads of one tensor operation; 1 to 256. Large networks want more than 1."""
+    """Threads of one tensor operation; 1 to 256. Large networks need more than 1."""
     warmup_windows: Annotated[int, Field(ge=0)] = 4
     """First windows that are tested but do not count in a model's overall quality; 0: all count."""
