@@ -1,14 +1,14 @@
-# exfm: `make demo` and `make test` set up .venv by themselves, once.
+# exfm: `make demo` and `make test` make .venv by themselves, once.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A worker a core; each takes whole files, which share servers.
+# One worker for each core. A worker runs whole files, because tests of a file share servers.
 PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile
 RIG := PYTHONPATH=tests/cluster $(BIN)/python -m rig
 MOVIELENS := examples/movielens/data
 DEMO_BUNDLE := out/movielens/bundle/students/latest.json
 
-# Every command below starts Python, some a hundred times: it keeps what it compiled, whatever the environment says.
+# The commands below start Python up to a hundred times, so Python must keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -52,7 +52,7 @@ types: $(VENV)/.installed ## Check types
 	@$(BIN)/mypy
 
 .PHONY: imports
-imports: $(VENV)/.installed ## Check that each layer imports only what lies below it
+imports: $(VENV)/.installed ## Check that each package imports only packages below it
 	@$(BIN)/lint-imports
 
 .PHONY: settings-current
@@ -64,21 +64,21 @@ settings-current: $(VENV)/.installed
 ##@ Cluster
 
 .PHONY: cluster
-cluster: $(VENV)/.installed ## Bring up a Kubernetes with KServe on this machine (Debian, root, Go); print its KUBECONFIG
+cluster: $(VENV)/.installed ## Start a Kubernetes with KServe on this machine (Debian, root, Go); print its KUBECONFIG
 	@$(RIG) up
 
 .PHONY: cluster-down
-cluster-down: $(VENV)/.installed ## Take that cluster down and leave nothing of it behind
+cluster-down: $(VENV)/.installed ## Remove that cluster, and leave nothing behind
 	@$(RIG) down
 
 .PHONY: test-cluster
-test-cluster: $(VENV)/.installed $(DEMO_BUNDLE) ## Run the cluster's tests against KUBECONFIG, or against a cluster brought up for them
+test-cluster: $(VENV)/.installed $(DEMO_BUNDLE) ## Run the tests that need a cluster, on KUBECONFIG's or on a new one
 	@$(RIG) run $(BIN)/pytest -m cluster tests
 
 ##@ Build
 
 .PHONY: settings
-settings: $(VENV)/.installed ## Make docs/settings.md anew, and what the chart refuses, from the settings' docstrings
+settings: $(VENV)/.installed ## Update docs/settings.md and the chart's list of removed settings, from docstrings
 	@$(BIN)/exfm explain --all > docs/settings.md
 	@$(BIN)/exfm explain --removed > charts/exfm/files/removed-settings.yaml
 
@@ -98,7 +98,7 @@ lock: $(VENV)/.installed ## Resolve pyproject.toml again into requirements.lock
 	  pyproject.toml -o requirements.lock
 
 .PHONY: clean
-clean: ## Remove the environment and everything made
+clean: ## Remove the environment and all outputs
 	rm -rf $(VENV) out build dist
 
 $(VENV)/.installed: requirements.lock pyproject.toml benchmarks/pyproject.toml
@@ -114,7 +114,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml benchmarks/pyproject.toml
 $(DEMO_BUNDLE): # what the cluster's tests deploy
 	@$(MAKE) --no-print-directory demo
 
-# MovieLens-100K by GroupLens, as it lies in the wheel of recbole 1.2.1; never committed.
+# MovieLens-100K by GroupLens, from the wheel of recbole 1.2.1; never committed.
 $(MOVIELENS)/.fetched: $(VENV)/.installed examples/movielens/fetch.sh
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/movielens/fetch.sh $(MOVIELENS)
 	@touch $@

@@ -93,7 +93,7 @@ def test_score_answers_in_the_protocols_json(
     ("change", "message"),
     [
         ({"name": "shoe_size"}, "unknown input 'shoe_size'"),
-        ({"datatype": "INT64"}, "input 'age' holds 30.0, which is no INT64"),
+        ({"datatype": "INT64"}, "input 'age' has value 30.0, expected INT64"),
         ({"shape": [2]}, "input 'age' has shape [2] and data of length 1"),
     ],
 )

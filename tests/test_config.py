@@ -2,7 +2,7 @@ import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
@@ -103,6 +103,46 @@ def test_a_mistake_is_told_once_and_in_words(menu: dict[str, object], message: s
     with pytest.raises(ConfigError) as raised:
         Menu.parse(menu, source="menu")
     assert str(raised.value) == message
+
+
+class Gas(Config):
+    """A stove of one kind."""
+
+    removed = {"wood": "it burns gas; leave it out"}
+    kind: Literal["gas"] = "gas"
+    num_flames: int
+
+
+class Electric(Config):
+    """A stove of another kind."""
+
+    kind: Literal["electric"] = "electric"
+    hotplates: tuple[Oven, ...] = ()
+
+
+class Cooker(Config):
+    """One stove of several kinds."""
+
+    stove: Annotated[Gas | Electric, Field(discriminator="kind")]
+
+
+@pytest.mark.parametrize(
+    ("stove", "message"),
+    [
+        ({"kind": "gas"}, "stove.num_flames: Field required"),
+        ({"kind": "gas", "num_flames": "two"}, "stove.num_flames: Input should be a valid integer, unable to parse"),
+        ({"kind": "gas", "wood": 1}, "stove: wood is no longer a setting: it burns gas; leave it out"),
+        ({"kind": "electric", "colour": "red"}, "stove.colour: Extra inputs are not permitted (found 'red')"),
+        ({"kind": "electric", "hotplates": [{"name": 3}]}, "stove.hotplates.0.name: Input should be a valid string"),
+        ({"kind": "coal"}, "stove: kind is 'coal', expected 'gas', 'electric'"),
+    ],
+)
+def test_a_mistakes_place_is_where_the_file_has_it_though_kind_chooses_the_model(
+    stove: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Cooker.parse({"stove": stove}, source="kitchen")
+    assert str(raised.value).startswith(f"kitchen: {message}")
 
 
 @pytest.mark.parametrize("value", [3, 3.0])

@@ -46,7 +46,7 @@ class RunConfig(Config):
     """Whether the last step rolls out the models that pass against their champions."""
     deployment: DeploymentConfig = DeploymentConfig()
     warm_start: str = ""
-    """Folder or URL of an earlier run's foundation model (`fm`) to go on from; empty: train from the first window."""
+    """Folder or URL of an earlier run's foundation model (`fm`) to continue; empty: train from the first window."""
     platform: PlatformConfig = PlatformConfig()
     """How the steps run on a Kubeflow cluster."""
 

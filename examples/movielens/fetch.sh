@@ -1,5 +1,5 @@
 #!/bin/sh
-# Put MovieLens-100K into the folder $1: it lies inside a wheel on PyPI, which is checked against a known digest.
+# Put MovieLens-100K into the folder $1, from a wheel on PyPI with a known digest.
 set -eu
 folder=$1
 wheel=recbole-1.2.1-py3-none-any.whl

@@ -1,7 +1,7 @@
 """The base of every value that comes from outside, and the one way to read it from a file."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -47,7 +47,7 @@ class Config(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise cls.error_type()(describe(error, source=source)) from error
+            raise cls.error_type()(describe(error, source=source, data=data)) from error
 
     @classmethod
     def error_type(cls) -> type[ConfigError]:
@@ -71,17 +71,29 @@ def like(pattern: str, meaning: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def describe(error: ValidationError, *, source: str) -> str:
-    """Return one line a mistake: its place, what was wrong and what was found."""
+def describe(error: ValidationError, *, source: str, data: Any = None) -> str:
+    """Return each mistake: its place in `data`, what is wrong and what was found."""
     lines, places = [], [item["loc"] for item in error.errors()]
     for item in error.errors():
         depth = len(item["loc"])
         if item["type"] == "too_short" and any(len(at) > depth and at[:depth] == item["loc"] for at in places):
             continue  # it has items, but pydantic counts those alone that are right
-        place = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        place = ".".join(_place(item["loc"], data)) or "(top level)"
         found = "" if item["type"] in {"missing", "value_error"} else f" (found {item['input']!r:.80})"
         lines.append(f"{place}: {_expected(item)}{found}")
     return f"{source}: " + "; ".join(lines)
+
+
+def _place(loc: tuple[int | str, ...], data: Any) -> Iterator[str]:
+    """Yield the keys of a mistake's place, without the `kind` that pydantic adds where `kind` chooses the model."""
+    for part in loc:
+        if isinstance(data, Mapping) and part not in data and part == data.get("kind"):
+            continue
+        yield str(part)
+        try:
+            data = data[part]
+        except (TypeError, LookupError):  # the key is missing
+            data = None
 
 
 def _expected(item: ErrorDetails) -> str:

@@ -43,11 +43,11 @@ class Normalisation(Config):
     """How a dense feature's raw value becomes what a model sees: (f(x) - mean) / std."""
 
     transform: Literal["none", "log1p"] = "none"
-    """f: the identity, or log(1 + x), which wants x >= 0."""
+    """f: the identity, or log(1 + x), which needs x >= 0."""
     mean: float = 0.0
-    """Of f(x), in its unit."""
+    """Mean of f(x), in its unit."""
     std: Annotated[float, Field(gt=0)] = 1.0
-    """Of f(x), in its unit; more than 0."""
+    """Standard deviation of f(x), in its unit; more than 0."""
 
 
 class DenseFeature(Config):
@@ -56,7 +56,7 @@ class DenseFeature(Config):
     name: Name
     """Column of the log, and input of a request: a letter, then letters, digits and underscores."""
     net: Net
-    """What it describes: the `user` who asks, or the `item` that is ranked."""
+    """What it describes: the `user` of a request, or the `item` that is ranked."""
     normalisation: Normalisation = Normalisation()
     missing: Literal["refuse", "mean"] = "refuse"
     """`refuse`: a missing value (null, NaN) is an error; `mean`: it is read as the normalisation's mean, hence as 0."""
@@ -68,7 +68,7 @@ class SparseFeature(Config):
     name: Name
     """Column of the log, and input of a request: a letter, then letters, digits and underscores."""
     net: Net
-    """What it describes: the `user` who asks, or the `item` that is ranked."""
+    """What it describes: the `user` of a request, or the `item` that is ranked."""
     kind: Literal["single", "bag", "sequence"] = "single"
     """`single`: at most one id. `bag`: any number, order without meaning. `sequence`: the same, oldest first."""
     id_type: Literal["int64", "string"] = "int64"

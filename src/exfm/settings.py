@@ -15,7 +15,7 @@ from exfm.config import Config
 from exfm.errors import ConfigError
 
 WIDTH = 100
-"""Columns of what is printed."""
+"""Width of printed text, in columns."""
 
 Schema = Mapping[str, Any]
 """A JSON schema."""
@@ -23,23 +23,23 @@ Schema = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting, or a group of them, by the path that a YAML file has it at."""
+    """A setting or a group of settings, by its path in a YAML file."""
 
     path: str
     allowed: str
-    """What it may be, with its range."""
+    """Its type and range, in words."""
     default: str
-    """As YAML has it; empty: a group, whose keys have defaults, or what must be given."""
+    """In YAML; empty: a group, whose keys have defaults, or a required setting."""
     text: str
-    """Its docstring, in one line; a group that has none has its model's."""
+    """Its docstring, in one line; for a group without one, the docstring of its model."""
     is_required: bool = False
     kinds: tuple[type[Config], ...] = ()
-    """A group's models: several, where a key `kind` chooses one."""
+    """A group's models: several, if a key `kind` chooses one."""
     keys: tuple["Setting", ...] = ()
     condition: str = ""
-    """The `kind` for which it counts; empty: always."""
+    """The `kind` for which the setting exists; empty: all."""
     removed: Mapping[str, str] = field(default_factory=dict)
-    """A group's keys that earlier releases had, each with what to do instead."""
+    """A group's removed keys, each with what to do instead."""
 
     def every(self) -> Iterator["Setting"]:
         """Yield this setting and all below it."""
@@ -54,7 +54,7 @@ class Setting:
 
     @property
     def summary(self) -> str:
-        """Return its type, and its default or that it has none."""
+        """Return its type, and its default or that it is required."""
         rest = "required" if self.is_required else f"default {self.default}" if self.default else ""
         return "; ".join(filter(None, [self.allowed, rest]))
 
@@ -65,9 +65,9 @@ def tree(path: str, model: type[Config]) -> Setting:
 
 
 def explained(path: str, files: Mapping[str, type[Config]]) -> str:
-    """Return what a setting means, for people; of a group, what each of its keys means. `files` are models by name.
+    """Return the meaning of a setting, or of each key of a group, as text. `files` are models by name.
 
-    Raises: ConfigError if there is no such setting, with the nearest ones, or if it is gone, with what to do instead.
+    Raises: ConfigError if there is no such setting, with the nearest ones, or if it was removed, with what to do.
     """
     found = _find(path, [tree(name, model) for name, model in files.items()])
     lines = []
@@ -84,12 +84,12 @@ def reference(files: Mapping[str, type[Config]]) -> str:
     lines = [
         "# Settings",
         "",
-        "Made by `make settings` from the models and their docstrings: change those, not this page.",
+        "`make settings` makes this page from the models and their docstrings: change those, not this page.",
         "`exfm explain PATH` prints one setting or group, such as `exfm explain run.foundation.snapshot_every`.",
-        "Why a default is what it is: [Measurements](measurements.md).",
+        "[Measurements](measurements.md) has the reasons for defaults.",
         "",
-        "Every table is a group. Its keys stand below the group's name in the file, so `run.foundation.name` is `name`",
-        "below `foundation` in run.yaml. A group in a list is written once for each item of the list.",
+        "Each table is a group. In the file, its keys are below the group's name: `run.foundation.name` is `name`",
+        "below `foundation` in run.yaml. If a group is in a list, each item of the list has these keys.",
     ]
     titles = {model: name for name, model in files.items()}
     for name, model in files.items():
@@ -131,14 +131,14 @@ def _setting(path: str, model: type[Config], name: str, schemas: Schema, value: 
 
 
 def _bases(model: type[Config], name: str) -> Iterator[type[Config]]:
-    """Yield the model and its bases that describe a field: one that only changes a default has its base's words."""
+    """Yield the model and its bases that describe a field: a model that only changes a default has no text."""
     for base in model.__mro__:
         if issubclass(base, Config) and name in base.model_fields and base.model_fields[name].description:
             yield base
 
 
 def _models_in(annotation: Any) -> Iterator[type[Config]]:
-    """Yield the models in a type, of which it may be a list, a map or one by its `kind`."""
+    """Yield the models in a type: itself, or those of a list, a map, or a choice by `kind`."""
     if isinstance(annotation, type) and issubclass(annotation, Config):
         yield annotation
     for argument in get_args(annotation):
@@ -223,10 +223,10 @@ def _find(path: str, trees: Sequence[Setting]) -> list[Setting]:
 
 
 def _section(group: Setting, titles: Mapping[type[Config], str], *, depth: int, kind: str = "") -> list[str]:
-    """Return a group's heading, table and sections; a group that is a file of its own is named, not repeated."""
+    """Return a group's heading, table and sections; a group that is a file of its own is only linked."""
     name = f"`{group.path}` with `{kind}`" if kind else f"`{group.path}`"
     text = next((_flat(one.__doc__) for one in group.kinds if _is_kind(one, kind)), "") if kind else group.text
-    lines = ["", f"{'#' * depth} {name}", "", _escaped(text), "", "| key | what it may be | default | meaning |"]
+    lines = ["", f"{'#' * depth} {name}", "", _escaped(text), "", "| key | type and range | default | meaning |"]
     lines.append("|---|---|---|---|")
     below: list[str] = []
     for key in (key for key in group.keys if key.condition == kind):
@@ -250,5 +250,5 @@ def _cell(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return a text for Markdown, whose asterisks beside code are no emphasis."""
+    """Return a text for Markdown, with its asterisks escaped except in code."""
     return "".join(part if part.startswith("`") else part.replace("*", "\\*") for part in re.split(r"(`[^`]*`)", text))

@@ -52,10 +52,10 @@ def test_the_protocols_form_stays_as_it_is() -> None:
         ({"user": {"item_id": 5}}, "`user` has 'item_id'; the user's features are age, tenure, user_id, city"),
         ({"user": {"user_id": [1]}}, r"`user` has \[1\] as 'user_id', expected one id"),
         ({"items": [ITEM, {**ITEM, "words": "a"}]}, r"`items\[1\]` has 'a' as 'words', expected a list of ids"),
-        ({"user": {"user_id": "me"}}, "input 'user_id' holds 'me', which is no INT64"),
-        ({"user": {"history": [1, None]}}, "input 'history' holds None, which is no INT64"),
-        ({"user": {"age": [30]}}, r"input 'age' holds \[30\], which is no FP32"),
-        ({"items": [{**ITEM, "words": [["a"]]}]}, r"input 'words' holds \['a'\], which is no BYTES"),
+        ({"user": {"user_id": "me"}}, "input 'user_id' has value 'me', expected INT64"),
+        ({"user": {"history": [1, None]}}, "input 'history' has value None, expected INT64"),
+        ({"user": {"age": [30]}}, r"input 'age' has value \[30\], expected FP32"),
+        ({"items": [{**ITEM, "words": [["a"]]}]}, r"input 'words' has value \['a'\], expected BYTES"),
     ],
 )
 def test_what_is_typed_wrong_is_named(changes: dict[str, Any], message: str) -> None:

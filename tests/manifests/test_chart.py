@@ -216,8 +216,8 @@ def test_threads_spin_as_long_as_the_chart_is_told() -> None:
     assert found == {"ranker": ["0"], "shard": ["5"]}
 
 
-def test_a_release_is_not_kept_in_the_namespace_that_it_makes() -> None:
-    with pytest.raises(AssertionError, match="keep it in another one"):
+def test_a_release_is_not_installed_into_the_namespace_that_it_makes() -> None:
+    with pytest.raises(AssertionError, match="install it into another namespace"):
         templated("namespace.name=default")
     templated("namespace.name=default", "namespace.create=false")
 
@@ -252,7 +252,7 @@ def test_the_schema_refuses(value: str) -> None:
         templated(value)
 
 
-def test_the_front_door_cannot_be_taken_off_its_hinges() -> None:
+def test_rankers_are_never_open_to_all_namespaces() -> None:
     # An empty selector lets every namespace in; Helm takes out a key that is null.
     with pytest.raises(AssertionError, match="frontDoor"):
         templated(r"network.frontDoor.exfm\.dev/front-door=null")

@@ -182,13 +182,22 @@ def test_a_request_in_a_file_is_answered(bundle: Path, request_body: dict[str, A
     np.testing.assert_array_equal(found, scorer.scores(batches))
 
 
-@pytest.mark.parametrize("content", [None, b"{", b"\xff"])
-def test_a_request_file_that_is_no_json_is_named(content: bytes | None, bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"{", b"\xff"])
+def test_a_request_file_that_is_no_json_is_named(content: bytes, bundle: Path, tmp_path: Path) -> None:
     query = tmp_path / "query.json"
-    if content is not None:
-        query.write_bytes(content)
+    query.write_bytes(content)
     with pytest.raises(RequestError, match=r"query\.json: cannot be read as JSON"):
         answer_request(bundle, query)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("gone.json", "No such file or directory"), (".", "Is a directory")])
+def test_a_request_that_is_no_file_is_named_with_what_to_do(
+    name: str, reason: str, bundle: Path, tmp_path: Path
+) -> None:
+    query = tmp_path / name
+    with pytest.raises(RequestError) as raised:
+        answer_request(bundle, query)
+    assert str(raised.value) == f"{query}: cannot be read ({reason}); name a file with a request in JSON"
 
 
 def test_a_request_whose_numbers_overflow_is_refused(

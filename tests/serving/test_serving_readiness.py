@@ -225,7 +225,7 @@ def test_a_server_that_never_was_ready_stops_at_once(bundle: Path, pods: Pods) -
     ("option", "remedy"),
     [
         ("--transport=grpc", "rankers reach shards by streams; leave it out; run `exfm deploy` again"),
-        ("--cache-mib=8", "no cache of items is kept"),
+        ("--cache-mib=8", "rankers have no cache of items"),
     ],
 )
 def test_an_option_of_an_earlier_release_is_refused_with_what_to_do(

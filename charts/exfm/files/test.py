@@ -1,4 +1,4 @@
-"""What `helm test` runs, in the servers' image: the runtimes that `exfm deploy` names exist, and their code loads."""
+"""`helm test` runs this in the servers' image: it checks that exfm's runtimes exist and that their code loads."""
 
 import importlib
 import json

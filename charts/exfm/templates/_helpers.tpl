@@ -1,4 +1,4 @@
-{{- /* Labels of an object. At installation Helm writes itself as managed-by, whatever a chart says. */ -}}
+{{- /* Labels of an object. Helm itself sets managed-by to Helm when it installs a chart. */ -}}
 {{- define "exfm.labels" -}}
 app.kubernetes.io/name: exfm
 app.kubernetes.io/component: {{ . }}
@@ -14,7 +14,7 @@ labels:
   {{- include "exfm.labels" (index . 2) | nindent 2 }}
 {{- end -}}
 
-{{- /* What every container of ours is held to. */ -}}
+{{- /* The security context of every container of exfm. */ -}}
 {{- define "exfm.securityContext" -}}
 allowPrivilegeEscalation: false
 capabilities:
@@ -45,7 +45,7 @@ matchExpressions:
 {{- define "exfm.hasGpu" -}}
 {{- $gpu := (index . 0).Values.gpu -}}
 {{- if hasKey $gpu "enabled" -}}
-{{- fail "gpu.enabled is no longer a value: say gpu.servers=ranker, or all, or none" -}}
+{{- fail "gpu.enabled is no longer a value: set gpu.servers=ranker, or all, or none" -}}
 {{- end -}}
 {{- if or (eq $gpu.servers "all") (eq $gpu.servers (index . 1)) -}}
 true

@@ -89,7 +89,7 @@ def deploy(
 
 
 def status(
-    name: Annotated[str, typer.Argument(help="A vertical model; none: all of them.")] = "",
+    name: Annotated[str, typer.Argument(help="A vertical model; none: all vertical models.")] = "",
     config: SettingsOption = None,
     namespace: NamespaceOption = "",
     context: ContextOption = "",

@@ -33,7 +33,7 @@ def movielens(
     out: OutOption,
     window_length: WindowOption = WEEK_S,
 ) -> None:
-    """Ratings as impressions and feedback, with a simulated delay between the two."""
+    """Make a log from MovieLens ratings, with a simulated delay between impression and feedback."""
     from exfm.events.movielens import MovieLensSource
     from exfm.events.schemas import MOVIELENS
 
@@ -46,7 +46,7 @@ def synthetic(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random numbers.")] = 0,
     window_length: WindowOption = DAY_S,
 ) -> None:
-    """A seeded stream of ads whose true probabilities are known."""
+    """Make a log of ads from a seed, with known true probabilities."""
     from exfm.events.schemas import SYNTHETIC
     from exfm.events.synthetic import SyntheticSource
 
@@ -61,7 +61,7 @@ def log(
     out: OutOption,
     window_length: WindowOption = DAY_S,
 ) -> None:
-    """Your own impressions and feedback, as docs/contracts.md describes them."""
+    """Make a log from your own impressions and feedback, which docs/contracts.md describes."""
     from exfm.events.parquet import LogSource
 
     _ingest(LogSource(kind="log", impressions=impressions, feedback=feedback), schema, window_length, out)
@@ -71,7 +71,7 @@ def of_run(
     config: Annotated[Path, typer.Option("--config", "-c", help="The run's YAML file.")],
     root: Annotated[str, typer.Option(help="Where outputs go, instead of the file's own root.")] = "",
 ) -> None:
-    """The source of a run."""
+    """Make the log of a run, from its source."""
     from exfm_components.run_config import read_run_config
     from exfm_pipelines.steps import run_step
 

@@ -18,7 +18,7 @@ NamespaceOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommands."""
-    group = typer.Typer(help="Pipelines for a Kubeflow cluster.", no_args_is_help=True)
+    group = typer.Typer(help="Compile and submit pipelines for a Kubeflow cluster.", no_args_is_help=True)
     group.command("compile")(compile_run)
     group.command("submit")(submit_run)
     app.add_typer(group, name="pipelines", rich_help_panel="The whole path")

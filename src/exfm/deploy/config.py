@@ -43,7 +43,7 @@ class RankerResources(ServerResources):
     """Resources and number of rankers, and their settings for shards."""
 
     removed: ClassVar[Mapping[str, str]] = {
-        "cache_mib": "rankers keep no items; leave it out, or set shards.local_tables_mib",
+        "cache_mib": "rankers have no cache of items; leave it out, or set shards.local_tables_mib",
         "local_tables_mib": "set shards.local_tables_mib",
     }
 

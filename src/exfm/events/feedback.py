@@ -22,7 +22,7 @@ class FeedbackSimulation(Config):
     mean_delay_s: Annotated[float, Field(ge=0, le=30 * DAY_S)] = 120.0
     """Mean of the exponential delay, in seconds; 0 to 30 days. 0: feedback comes at once."""
     late_share: Share = 0.01
-    """Share of feedback that is late on top of its delay; 0 to 1. 0: none."""
+    """Share of feedback that is late in addition to its delay; 0 to 1. 0: none."""
     min_late_s: Annotated[int, Field(ge=0)] = 3 * DAY_S
     """Least lateness of late feedback, in seconds; at least 0."""
     max_late_s: Annotated[int, Field(ge=0, le=365 * DAY_S)] = 10 * DAY_S

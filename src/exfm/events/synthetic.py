@@ -56,8 +56,8 @@ class SyntheticSource(Config):
     popularity_exponent: Annotated[float, Field(ge=0, le=3)] = 0.8
     """The n-th most popular user or ad has n ** -exponent of the first one's impressions; 0 to 3. 0: all are alike."""
     drift_turns: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Turns that the ads' latent vectors make over the whole time; 0 to 100. 0: tastes stay; 0.25: at the end all is
-    new."""
+    """Turns that the ads' latent vectors make over the whole time; 0 to 100. 0: tastes do not change; 0.25:
+    at the end they have nothing in common with the start."""
     negative_sampling_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share that is kept of the impressions without a click; more than 0, at most 1. 1: all."""
     feedback: FeedbackSimulation = FeedbackSimulation()

@@ -163,13 +163,13 @@ def _tensor_from_json(item: dict[str, Any]) -> Tensor:
     accepted: type | tuple[type, ...] = {"BYTES": (str,), "FP32": (int, float)}.get(datatype, (int,))
     for value in data:
         if not isinstance(value, accepted) or isinstance(value, bool):
-            raise RequestError(f"input {name!r} holds {value!r:.40}, which is no {datatype}")
+            raise RequestError(f"input {name!r} has value {value!r:.40}, expected {datatype}")
     try:
         if datatype == "BYTES":
             data = [value.encode() for value in data]
         with np.errstate(over="raise"):  # or 1e39 would become an infinity
             return Tensor(datatype=datatype, values=np.array(data, dtype=NUMPY_TYPES[datatype]))
     except UnicodeEncodeError as error:
-        raise RequestError(f"input {name!r} holds half of a surrogate pair, which is no text: {error}") from error
+        raise RequestError(f"input {name!r} has a text that is not valid Unicode: {error}") from error
     except (OverflowError, FloatingPointError) as error:
         raise RequestError(f"input {name!r} holds a number too large for {datatype}") from error

@@ -27,4 +27,4 @@ class FoundationConfig(Config):
     """Its defaults have over ten times the parameters of a vertical model's."""
     training: TrainingConfig = TrainingConfig()
     snapshot_every: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Windows learned between two snapshots; 1 to 10,000. More windows save space, and make pseudo-labels staler."""
+    """Windows learned between two snapshots; 1 to 10,000. More windows save space, and make pseudo-labels older."""

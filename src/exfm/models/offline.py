@@ -20,7 +20,9 @@ def answer_request(folder: Path, query: Path) -> dict[str, Any]:
     scorer = UnshardedScorer.load(folder)
     try:
         body = json.loads(query.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise RequestError(f"{query}: cannot be read ({error.strerror}); name a file with a request in JSON") from error
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"{query}: cannot be read as JSON: {error}") from error
     if isinstance(body, dict):
         body = to_inputs(body, scorer.manifest.feature_schema)

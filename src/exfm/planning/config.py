@@ -33,13 +33,13 @@ class Demand(Config):
     """99th percentile of a request's candidates; 0 to 1,000,000. The statistics have their mean. 0: every request has
     the mean."""
     max_utilisation: Annotated[float, Field(gt=0, lt=1)] = 0.7
-    """Share of a server's core that may be busy, with what a request costs more on an idle server; more than 0, less
-    than 1. The planner uses less where `p99_ms` wants it."""
+    """Highest share of a server's core that may be busy, which includes the extra CPU time of requests on an idle
+    server; more than 0, less than 1. The planner uses less if `p99_ms` needs it."""
     min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
     """Least number of a shard's servers, and of rankers; 1 to 1000. With 2, requests survive the loss of one."""
     simulated_requests: Annotated[int, Field(ge=1000, le=MAX_SIMULATED)] = 4000
-    """Simulated requests of each latency prediction; 1,000 to 1,000,000. More make its 99th percentile surer. A plan's
-    servers are confirmed on five times as many others."""
+    """Simulated requests of each latency prediction; 1,000 to 1,000,000. More requests make its 99th percentile more
+    certain. A plan's servers are confirmed on five times as many other requests."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of those requests."""
 

@@ -20,8 +20,8 @@ class PromotionRule(Config):
     max_ne_increase: Annotated[float, Field(ge=0, le=1)] = 0.002
     """Increase of normalized entropy over the champion's, as a share of it; 0 to 1. 0: none is allowed."""
     max_calibration_error: Annotated[float, Field(ge=0, le=10)] = 0.1
-    """Distance of calibration (sum of predictions over sum of labels) from 1; 0 to 10. The champion's own distance on
-    the same examples takes its place where that is larger."""
+    """Distance of calibration (sum of predictions over sum of labels) from 1; 0 to 10. If the champion's
+    distance on the same examples is larger, that is the bound."""
 
 
 class TaskFigures(Config):

@@ -60,43 +60,43 @@ class ShardListenConfig(ListenConfig):
 
 
 class LimitsConfig(Config):
-    """How much a request may ask of a server, and how many requests may be under way."""
+    """How large a request may be, and how many may be under way."""
 
     max_candidates: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    """Items of one request, and users; 1 to 1,000,000."""
+    """Most items of one request, and most users; 1 to 1,000,000."""
     max_ids: Annotated[int, Field(ge=1, le=100_000_000)] = 262_144
-    """Values of all inputs of one request together; 1 to 100,000,000."""
+    """Most values of all inputs of one request together; 1 to 100,000,000."""
     max_message_bytes: Annotated[int, Field(ge=1_024, le=2**31 - 1)] = 64 * 2**20
-    """Size of one gRPC message, REST body or stream frame, in bytes; 1 KiB to 2 GiB."""
+    """Largest size of a gRPC message, REST body or stream frame, in bytes; 1 KiB to 2 GiB."""
     max_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 32
-    """Requests under way; 1 to 10,000. The server refuses further requests at once (RESOURCE_EXHAUSTED, 429)."""
+    """Most requests under way; 1 to 10,000. The server refuses further requests at once (RESOURCE_EXHAUSTED, 429)."""
     max_unfinished_requests: Annotated[int, Field(ge=1, le=100_000)] = 1_000
-    """Requests whose body is not there yet, 1 to 100,000; they count apart from `max_concurrency`. Over it the server
-    closes the one that was idle for longest (RESOURCE_EXHAUSTED, 429)."""
+    """Most requests whose body is not complete; 1 to 100,000. They do not count towards `max_concurrency`. Over this
+    limit the server closes the request that was idle for longest (RESOURCE_EXHAUSTED, 429)."""
     max_unfinished_bytes: Annotated[int, Field(ge=1_024, le=2**40)] = 256 * 2**20
-    """Bytes of bodies that are not whole yet, together; 1 KiB to 1 TiB. One body may always come. gRPC shows no message
-    before it is whole: one that takes longer than 2 s counts as `max_message_bytes`."""
+    """Most bytes of all incomplete bodies together; 1 KiB to 1 TiB. One body is always allowed. gRPC shows only
+    complete messages, so an incomplete one counts as `max_message_bytes` after 2 s."""
     max_connection_age_s: Annotated[int, Field(ge=1, le=86_400)] = 60
-    """Age at which a server asks a gRPC client to connect anew, in seconds; 1 to 86,400. A client looks a name up again
-    only then, so an added replica waits as long for its share. A ranker's: half of `shutdown.lame_duck_s` at most."""
+    """Age at which a server asks a gRPC client to reconnect, in seconds; 1 to 86,400. Only then a client resolves the
+    server's name again and finds added replicas. For a ranker in a pod: half of `shutdown.lame_duck_s` at most."""
 
 
 class ShardLimitsConfig(LimitsConfig):
-    """How much a lookup may ask of a shard, and how many lookups may be under way."""
+    """How large a lookup may be, and how many may be under way."""
 
     max_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 256
-    """Lookups under way; 1 to 10,000. The shard refuses further lookups at once (RESOURCE_EXHAUSTED)."""
+    """Most lookups under way; 1 to 10,000. The shard refuses further lookups at once (RESOURCE_EXHAUSTED)."""
 
 
 class DeadlinesConfig(Config):
     """How long a request may take."""
 
     default_ms: Annotated[int, Field(ge=1, le=600_000)] = 1_000
-    """Time for a request that brings no deadline of its own, in milliseconds; 1 to 600,000."""
+    """Deadline of a request that has none of its own, in milliseconds; 1 to 600,000."""
 
 
 class RankerDeadlinesConfig(DeadlinesConfig):
-    """How long a request may take, and its lookups."""
+    """How long a request and its lookups may take."""
 
     shard_budget: Annotated[float, Field(gt=0, lt=1)] = 0.8
     """Share of a request's remaining time for which a ranker with `when_shard_fails: degrade` waits for shards; more
@@ -104,10 +104,10 @@ class RankerDeadlinesConfig(DeadlinesConfig):
 
 
 class ShardDeadlinesConfig(DeadlinesConfig):
-    """How long a lookup may take, and a silent connection is kept."""
+    """How long a lookup may take, and how long a silent connection stays open."""
 
     stream_silence_s: Annotated[int, Field(ge=8, le=600)] = 15
-    """Time for a stream's handshake, and from one whole frame to the next, in seconds; 8 to 600. The shard closes a
+    """Time for a stream's handshake, and from one complete frame to the next, in seconds; 8 to 600. The shard closes a
     connection that takes longer. Rankers ping every 2 to 6 s."""
 
 
@@ -116,10 +116,10 @@ class ShutdownConfig(Config):
 
     lame_duck_s: Annotated[int, Field(ge=0, le=600)] = 0
     """Time after SIGTERM in which a server is not ready but still answers, in seconds; 0 to 600. 0: it stops at once.
-    In a pod, about 10: until every client knows."""
+    In a pod about 10, so that all clients learn that the pod stops."""
     drain_s: Annotated[int, Field(ge=0, le=600)] = 10
-    """Time for requests under way to end once a server takes no more, or a stream's certificate was replaced, in
-    seconds; 0 to 600. 0: they are broken off."""
+    """Time for requests under way to end after a server accepts no more, or after a stream's certificate was replaced,
+    in seconds; 0 to 600. 0: they are cancelled."""
 
 
 class BreakerConfig(Config):
@@ -128,29 +128,29 @@ class BreakerConfig(Config):
     failures: Annotated[int, Field(ge=0, le=1_000)] = 5
     """Failures of a shard in a row after which a ranker pauses its lookups; 0 to 1,000. 0: never."""
     pause_ms: Annotated[int, Field(ge=10, le=60_000)] = 1_000
-    """Length of that pause, in milliseconds; 10 to 60,000. After it, one lookup tries the shard again."""
+    """Length of this pause, in milliseconds; 10 to 60,000. After it, one lookup tries the shard again."""
     patience_ms: Annotated[int, Field(ge=0, le=600_000)] = 100
-    """Time that a lookup must have had for its missing answer to count as a failure, in milliseconds; 0 to 600,000.
-    0: every one counts. Set it below the deadlines of your clients."""
+    """A missing answer counts as a failure only if the lookup waited at least this long, in milliseconds; 0 to 600,000.
+    0: every missing answer counts. Set it below the deadlines of your clients."""
 
 
 class RequestLogConfig(Config):
     """Which requests a ranker logs, and where: for `exfm shard statistics` and `exfm ingest log`."""
 
     folder: str = ""
-    """Folder of the log, new or not; each start of a ranker makes one in it. Empty: nothing is logged.
-    In a pod a volume, or a folder below /tmp, which goes with the pod."""
+    """Folder of the log, which may exist; each start of a ranker makes a folder in it. Empty: nothing is logged.
+    In a pod use a volume, because a folder below /tmp is lost with the pod."""
     domain: str = ""
-    """Domain of logged impressions whose request does not name it. Empty: the request must, so a model that does not
-    have the schema's `domain` as a feature is refused."""
+    """Domain of logged impressions if the request does not name it. Empty: every request must name it, so a model
+    without the schema's `domain` as a feature is refused."""
     sampling_rate: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Probability with which a request is logged; more than 0, at most 1."""
     file_s: Annotated[int, Field(ge=1, le=86_400)] = 60
-    """Time after which a file is finished though it is not full (8 MiB), in seconds; 1 to 86,400. A ranker that is
+    """Time after which a file is finished even if it is not full (8 MiB), in seconds; 1 to 86,400. A ranker that is
     killed loses its unfinished file."""
     max_mib: Annotated[int, Field(ge=32, le=1_048_576)] = 64
-    """Size of the logs of all starts on one host, in MiB (2**20 bytes); 32 to 1,048,576. Where a file has no room left,
-    logging pauses until files are taken away. A pod's /tmp has 256 MiB."""
+    """Largest size of the logs of all starts on one host, in MiB (2**20 bytes); 32 to 1,048,576. If the next file has
+    no room, logging pauses until files are removed. A pod's /tmp has 256 MiB."""
 
 
 class ServerConfig(Config):
@@ -179,10 +179,10 @@ class ServerConfig(Config):
     deadlines: DeadlinesConfig = DeadlinesConfig()
     shutdown: ShutdownConfig = ShutdownConfig()
     device: Device = "cpu"
-    """Where dense layers and tables lie: `cpu`, or `cuda`, one NVIDIA GPU whose memory must hold them."""
+    """Where dense layers and tables are: `cpu`, or `cuda`, one NVIDIA GPU whose memory must hold them."""
     torch_threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """Threads of one tensor operation; 1 to 256. 1 answers most requests a core; more threads shorten requests with
-    large dense layers."""
+    """Threads of one tensor operation; 1 to 256. With 1, a core answers the most requests. More threads shorten
+    requests with large dense layers."""
 
 
 class ShardConfig(ServerConfig):
@@ -191,7 +191,7 @@ class ShardConfig(ServerConfig):
 
     removed: ClassVar[Mapping[str, str]] = {
         **ServerConfig.removed,
-        "scheduling_policy": "the kernel's default serves as well; leave it out",
+        "scheduling_policy": "the kernel's default policy is as good; leave it out",
         **moved(
             stream_port="listen.stream_port", stream_silence_s="deadlines.stream_silence_s", sums="pooled_precision"
         ),
@@ -201,11 +201,11 @@ class ShardConfig(ServerConfig):
     limits: ShardLimitsConfig = ShardLimitsConfig()
     deadlines: ShardDeadlinesConfig = ShardDeadlinesConfig()
     pooled_precision: PooledPrecision = "fp32"
-    """How pooled embeddings travel to rankers: `fp32`, or `fp16`, rounded to half precision in half the bytes. One
-    beyond 65,504 has no half precision, and is an error."""
+    """Number format of pooled embeddings on the way to rankers. `fp16` takes half the bytes and rounds the numbers; a
+    number beyond 65,504 is then an error."""
 
 
-_ANSWERED_ONCE = "a lookup is sent again only where its server is lost; leave it out"
+_ANSWERED_ONCE = "a lookup is sent again only if its server is lost; leave it out"
 _COUNTED = "`exfm shard statistics` counts request logs"
 _AT_RANDOM = "requests are logged at random; leave it out"
 
@@ -217,7 +217,7 @@ class RankerConfig(ServerConfig):
     removed: ClassVar[Mapping[str, str]] = {
         **ServerConfig.removed,
         "transport": "rankers reach shards by streams; leave it out",
-        "cache_mib": "no cache of items is kept; leave it out, or set shards.local_tables_mib",
+        "cache_mib": "rankers have no cache of items; leave it out, or set shards.local_tables_mib",
         "hedge_after_ms": _ANSWERED_ONCE,
         "hedge_share": _ANSWERED_ONCE,
         "lookup_attempts": "a lookup is sent 3 times while its servers cannot be reached; leave it out",
@@ -248,8 +248,8 @@ class RankerConfig(ServerConfig):
     breaker: BreakerConfig = BreakerConfig()
     request_log: RequestLogConfig = RequestLogConfig()
     dense_precision: Precision = "fp32"
-    """Precision in which dense layers multiply, but for the bottom tower and the last ones, which stay in fp32. `bf16`
-    wants a CPU with AVX512-BF16 or AMX, `int8` one with VNNI, better AMX. Its cost in NE: `exfm bench precision`."""
+    """Precision of dense layers, except the bottom tower and the last layers, which stay in fp32. `bf16` is fast only
+    on CPUs with AVX512-BF16 or AMX. `int8` needs VNNI; AMX is faster. `exfm bench precision` measures its NE."""
 
     @model_validator(mode="after")
     def _check_device(self) -> Self:
