@@ -153,7 +153,7 @@ def test_a_missing_bundle_or_query_is_named(
         ("shard: {grpc_port: 9000}", "shard: grpc_port is no longer a setting: set listen.grpc_port"),
         ("shards: {sums: fp16}", "shards: Extra inputs are not permitted"),
         ("shard: {sums: fp12}", "shard.sums: Input should be 'fp32' or 'fp16'"),
-        ("shard: {sums: rows}", "shard.sums: rows no longer travel; set fp32 or fp16"),
+        ("shard: {sums: rows}", "shard.sums: Input should be 'fp32' or 'fp16' (found 'rows')"),
         ("ranker: {transport: grpc}", "ranker: transport is no longer a setting: rankers reach shards by streams"),
         ("- shard", "(top level): expected settings, each as `key: value` (found ['shard'])"),
         ("", "(top level): expected settings, each as `key: value` (found None)"),

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from exfm.artifact.answers import SumsType
 from exfm.config import Config, like
@@ -28,7 +28,7 @@ Address = Annotated[
     AfterValidator(_check_ports),
 ]
 """host:port; all addresses that DNS has for the host are servers of one shard (a headless Service). With
-dns://SERVER:PORT/host:port, that DNS server is asked instead of the system's."""
+dns://SERVER:PORT/host:port, names are looked up at that DNS server instead of the system's."""
 
 
 Device = Literal["cpu", "cuda"]
@@ -61,7 +61,7 @@ class ShardListenConfig(ListenConfig):
 
 
 class LimitsConfig(Config):
-    """How much a request may ask of a server, and how many requests may be under way."""
+    """How large a request may be, and how many may be under way."""
 
     max_candidates: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Items of one request, and users; 1 to 1,000,000."""
@@ -83,7 +83,7 @@ class LimitsConfig(Config):
 
 
 class ShardLimitsConfig(LimitsConfig):
-    """How much a lookup may ask of a shard, and how many lookups may be under way."""
+    """How large a lookup may be, and how many may be under way."""
 
     max_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 256
     """Lookups under way; 1 to 10,000. The shard refuses further lookups at once (RESOURCE_EXHAUSTED)."""
@@ -202,13 +202,6 @@ class ShardConfig(ServerConfig):
     sums: SumsType = "fp32"
     """How pooled embeddings travel to rankers: `fp32`, or `fp16`, rounded to half precision in half the bytes. One
     beyond 65,504 has no half precision, and is an error."""
-
-    @field_validator("sums", mode="before")
-    @classmethod
-    def _refuse_rows(cls, sums: Any) -> Any:
-        if sums == "rows":
-            raise ValueError("rows no longer travel; set fp32 or fp16")
-        return sums
 
 
 _ANSWERED_ONCE = "a lookup is sent again only where its server is lost; leave it out"
