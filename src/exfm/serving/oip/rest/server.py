@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from exfm.errors import BodyTooLargeError, ConfigError, ExfmError, OverloadedError, StalledError, UnfinishedError
 from exfm.serving.models.served_model import SERVER_METADATA, UNANSWERED, ServedModel
@@ -23,7 +24,7 @@ from exfm.serving.oip.rest.compression import decompressed, encoding_of
 from exfm.serving.profiler.breakdown import Layer
 from exfm.serving.profiler.profiler import TRACE, Profiler, timed, wants_breakdown
 from exfm.serving.profiler.spans import spanned
-from exfm.serving.requests.arrivals import Arrivals
+from exfm.serving.requests.arrivals import ARRIVAL_TICKS, TICK_S, Arrivals
 from exfm.serving.requests.call import TIMEOUT, Call, deadline_of
 from exfm.serving.requests.status import failed_with, given_up
 from exfm.serving.tls import TlsFolder
@@ -34,6 +35,12 @@ RETRY_AFTER_S = "1"
 KEEP_ALIVE_S = 65
 """Time for which an idle connection stays open: longer than the minute of most gateways, since a request on a
 connection that is being closed fails."""
+
+HEADERS_S = ARRIVAL_TICKS * TICK_S
+"""Time for all headers of a request, as for its body."""
+
+MAX_HEADER_BYTES = 2**20
+"""Most bytes of incomplete headers; they may come with the end of another request, up to 256 KiB."""
 
 
 class Endpoints:
@@ -122,6 +129,47 @@ class Endpoints:
         return JSONResponse({**content, "ready": ready}, status_code=200 if ready else 503)
 
 
+class BoundedProtocol(HttpToolsProtocol):
+    """Closes connections that send no request, or not all headers of a request; uvicorn would wait for ever."""
+
+    _headers_timer: asyncio.TimerHandle | None = None
+    _num_header_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Give a new connection as much time as an idle one; the argument is asyncio's."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(KEEP_ALIVE_S, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        """Read bytes, and close the connection if headers take too many."""
+        super().data_received(data)
+        if self._headers_timer is not None:
+            self._num_header_bytes += len(data)
+            if self._num_header_bytes > MAX_HEADER_BYTES:
+                self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """Wait HEADERS_S for the headers; called at a request's first byte."""
+        super().on_message_begin()
+        self._num_header_bytes = 0
+        self._headers_timer = self.loop.call_later(HEADERS_S, self.transport.abort)
+
+    def on_headers_complete(self) -> None:
+        """Wait no longer."""
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer; the argument is asyncio's."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _stop_timer(self) -> None:
+        if self._headers_timer is not None:
+            self._headers_timer.cancel()
+            self._headers_timer = None
+
+
 class ConnectionCloser:
     """Closes each connection of a stopping server with its next answer.
 
@@ -195,6 +243,7 @@ class RestServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                http=BoundedProtocol,
                 ws="none",
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=model.config.shutdown.drain_s,
