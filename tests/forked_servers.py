@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -44,11 +45,11 @@ class ForkedServers:
             for key, value in compute_environment().items():
                 patch.setenv(key, value)
             process.start()
-        return ServerProcess(name=name, process=ForkedProcess(process), log=log)
+        return ServerProcess(name=name, process=cast(subprocess.Popen[bytes], ForkedProcess(process)), log=log)
 
 
 class ForkedProcess:
-    """A forked process with the methods of subprocess.Popen that servers' owners use."""
+    """A forked process, with the part of subprocess.Popen that owners of servers use."""
 
     def __init__(self, process: ForkServerProcess) -> None:
         self._process = process

@@ -7,6 +7,9 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2
 
 from exfm.serving.oip.grpc import protobuf as oip_protobuf
 
+REFUSED = ("RepositoryModelLoad", "RepositoryModelUnload")
+"""Methods of KServe's that are not part of the protocol: exfm refuses them by name, without their messages."""
+
 
 def described(messages: Any) -> dict[str, Any]:
     """Return what makes the wire format of messages, by name: their fields' numbers, types and choices."""
@@ -29,8 +32,9 @@ def described(messages: Any) -> dict[str, Any]:
 
 if __name__ == "__main__":
     theirs, ours = grpc_predict_v2_pb2.DESCRIPTOR, oip_protobuf.ModelInferRequest.DESCRIPTOR.file
-    methods = [method.name for method in theirs.services_by_name["GRPCInferenceService"].methods]
+    methods = {method.name for method in theirs.services_by_name["GRPCInferenceService"].methods} - {*REFUSED}
+    messages = {name: message for name, message in theirs.message_types_by_name.items() if not name.startswith(REFUSED)}
     print(json.dumps([
-        {"messages": described(theirs.message_types_by_name), "methods": sorted(methods)},
+        {"messages": described(messages), "methods": sorted(methods)},
         {"messages": described(ours.message_types_by_name), "methods": sorted(oip_protobuf.METHODS)},
     ]))  # fmt: skip

@@ -26,7 +26,6 @@ from exfm.serving.ranker.shards.fan_out import TURNS_TO_SEND, lookup_all
 from exfm.serving.ranker.shards.link import NetBags, NetPooled, ShardCall, ShardLink
 from exfm.serving.requests.call import Deadline
 from exfm.serving.shard_protocol.shard_id import ShardId
-from exfm.serving.tls import TlsFiles
 
 POOLED: NetPooled = {"user": torch.ones(1, 4)}
 BAGS: NetBags = {"user": LookupBags(np.arange(3, dtype=np.uint64), np.full((1, 1), 3, dtype=np.int32))}
@@ -56,12 +55,6 @@ class ScriptedLink(ShardLink):
         if answer is not None:
             raise answer
         return POOLED
-
-    async def check_ready(self, *, deadline: Deadline) -> None: ...
-
-    async def keep(self, tls: TlsFiles | None) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 @dataclass
@@ -199,7 +192,7 @@ def test_where_none_may_miss_a_shard_that_is_not_asked_fails_at_once_and_says_wh
     link = ScriptedLink(DeadlineError("shard 7 is late"))
     found = ask_often(link, times=5, may_miss=False)
     assert [type(error) for error in found] == [DeadlineError] * 3 + [ShardUnavailableError] * 2
-    assert str(found[-1]) == ("shard 7 at nowhere:1 cannot be reached (not asked for a while, since shard 7 is late)")
+    assert str(found[-1]) == ("shard 7 at nowhere:1 cannot be reached (its lookups are paused: shard 7 is late)")
     assert link.num_asked == 3
 
 

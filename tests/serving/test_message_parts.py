@@ -60,7 +60,7 @@ def check(message: Any, *, cut: int = 0) -> None:
 )
 def test_a_message_has_as_many_parts_as_its_values_need(make: Callable[[int], Any], most: int) -> None:
     check(make(most - 10))
-    message = f"more than {MAX_FIELDS} fields or {MAX_VALUES} values; max_ids is {MAX_IDS}: ask in parts"
+    message = f"more than {MAX_FIELDS} fields or {MAX_VALUES} values; max_ids is {MAX_IDS}: send it in parts"
     for cut in (0, 100):
         with pytest.raises(RequestError, match=message):
             check(make(most + 10), cut=cut)

@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2
 from exfm.serving.oip.grpc import protobuf as pb
 
 
-def test_messages_and_methods_are_kserves_and_both_may_be_in_one_process() -> None:
+def test_the_protocols_messages_and_methods_are_kserves_and_both_may_be_in_one_process() -> None:
     program = [sys.executable, str(Path(__file__).parent / "kserve_messages.py")]
     theirs, ours = json.loads(subprocess.run(program, capture_output=True, check=True).stdout)
     assert ours == theirs

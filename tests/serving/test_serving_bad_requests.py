@@ -167,6 +167,7 @@ def test_no_client_can_unload_a_model(served: LocalServing) -> None:
     ):
         client.unload_model("students")
     assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
+    assert "models are unloaded when the server stops" in str(caught.value)
     assert served.ask(make_request())
 
 

@@ -49,9 +49,9 @@ def refusals(ranker: Pod, body: dict[str, Any]) -> list[str]:
 def test_more_values_than_max_ids_are_refused(bundle: Path, pods: Pods) -> None:
     ranker = start(bundle, pods, ranker={"limits": {"max_ids": 500}})
     for message in refusals(ranker, make_request(num_candidates=[130])):
-        assert "max_ids is 500: ask in parts" in message
+        assert "max_ids is 500: send it in parts" in message
     by_rest, by_grpc = refusals(ranker, make_request(num_candidates=[1_000]))
-    assert "commas, too many for its values; max_ids is 500: ask in parts" in by_rest
+    assert "commas, too many for its values; max_ids is 500: send it in parts" in by_rest
     assert "the inputs hold 1502 values" in by_grpc, "texts are counted before they are read"
     assert len(ranker.ask()["outputs"]) == 2
 
@@ -59,9 +59,9 @@ def test_more_values_than_max_ids_are_refused(bundle: Path, pods: Pods) -> None:
 def test_more_typed_items_than_are_allowed_are_refused_before_they_are_looked_at(bundle: Path, pods: Pods) -> None:
     ranker = start(bundle, pods, ranker={"limits": {"max_candidates": 20, "max_ids": 50}})
     assert len(ask(ranker.rest_url, "students", typed_request())["outputs"]) == 2
-    with pytest.raises(RequestError, match="the request has 21 candidates; max_candidates is 20: ask in parts"):
+    with pytest.raises(RequestError, match="the request has 21 candidates; max_candidates is 20: send it in parts"):
         ask(ranker.rest_url, "students", {"items": [None] * 21})
-    with pytest.raises(RequestError, match="the inputs hold 60 values; max_ids is 50: ask in parts"):
+    with pytest.raises(RequestError, match="the inputs hold 60 values; max_ids is 50: send it in parts"):
         ask(ranker.rest_url, "students", {"items": [{}] * 20})
 
 
@@ -123,7 +123,7 @@ def test_what_asks_too_much_of_a_shard_is_the_clients_error_and_no_shards_failur
     for _ in range(3):
         for message in refusals(ranker, make_request(num_candidates=[250])):
             assert f"max_message_bytes is {SHARD_BYTES}" in message
-            assert "ask in parts" in message
+            assert "send it in parts" in message
     assert len(ranker.ask()["outputs"]) == 2
     for shard in range(2):
         assert ranker.counted(f'exfm_ranker_missing_answers_total{{shard="{shard}"}}') == 0
@@ -135,7 +135,7 @@ def test_what_a_shard_does_not_even_read_is_refused_alone(bundle: Path, pods: Po
     def ask_too_much() -> None:
         for message in refusals(ranker, make_request(num_candidates=[2_000])):
             assert str(SHARD_BYTES) in message
-            assert "ask in parts" in message
+            assert "send it in parts" in message
 
     with ThreadPoolExecutor() as threads:
         too_much = threads.submit(ask_too_much)
@@ -152,7 +152,7 @@ def test_an_answer_too_large_for_the_ranker_is_refused_alone(bundle: Path, pods:
     for _ in range(3):
         for message in refusals(ranker, make_request(num_candidates=[500])):
             assert str(SHARD_BYTES) in message
-            assert "ask in parts" in message
+            assert "send it in parts" in message
         assert len(ranker.ask()["outputs"]) == 2
     for shard in range(2):
         assert ranker.counted(f'exfm_ranker_missing_answers_total{{shard="{shard}"}}') == 0

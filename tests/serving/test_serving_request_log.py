@@ -57,7 +57,7 @@ def start(manifest: BundleManifest, tmp_path: Path) -> Callable[..., RequestLog]
 
     def start(**settings: Any) -> RequestLog:
         config = {"folder": str(tmp_path / "log"), "domain": "shop", "sampling_rate": 1.0} | settings
-        return RequestLog.start(manifest, RequestLogConfig.parse(config, source="test"))
+        return RequestLog(manifest, RequestLogConfig.parse(config, source="test"))
 
     return start
 

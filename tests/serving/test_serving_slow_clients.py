@@ -17,6 +17,7 @@ from pods import Pod, Pods, resident_bytes, wait_for
 from serving_requests import ask_by_grpc, make_request, never, offline_scores, scores_of
 
 from exfm.serving.oip.grpc.protobuf import INFER_METHOD
+from exfm.serving.oip.rest.server import HEADERS_S
 from exfm.serving.requests.arrivals import IDLE_TICKS, TICK_S
 
 pytestmark = pytest.mark.slow
@@ -179,4 +180,40 @@ def test_a_message_that_does_not_come_at_all_is_waited_for_fifteen_seconds(bundl
                 channel.stream_unary(INFER_METHOD)(iter(()), timeout=10)
         finally:
             is_over.set()
+    assert ranker.ask()
+
+
+def is_closed(client: socket.socket) -> bool:
+    """Return whether the server closed a connection without an answer; waits for that, or for an answer."""
+    try:
+        return client.recv(1_000) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_headers_that_do_not_come_are_waited_for_fifteen_seconds(bundle: Path, pods: Pods) -> None:
+    ranker = start(bundle, pods)
+    address = urlsplit(ranker.rest_url).netloc
+    with connect(address) as idle, connect(address) as slow:
+        began_s = time.monotonic()
+        for client in (idle, slow):
+            client.sendall(b"GET /v2/health/ready HTTP/1.1\r\n")
+        time.sleep(0.5)
+        slow.sendall(b"host: x\r\n\r\n")
+        assert slow.recv(1_000).startswith(b"HTTP/1.1 200 ")
+        assert is_closed(idle)
+        assert HEADERS_S - 1 < time.monotonic() - began_s < HEADERS_S + 3
+        slow.sendall(b"GET /v2/health/ready HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert slow.recv(1_000).startswith(b"HTTP/1.1 200 "), "a connection between two requests stays open"
+    assert ranker.ask()
+
+
+def test_headers_without_an_end_close_their_connection(bundle: Path, pods: Pods) -> None:
+    ranker = start(bundle, pods)
+    before = resident_bytes(ranker.server.process.pid, at_most=True)
+    with connect(urlsplit(ranker.rest_url).netloc) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nx: ")
+        with pytest.raises(ConnectionError):
+            client.sendall(b"x" * 100 * MIB)
+    assert resident_bytes(ranker.server.process.pid, at_most=True) - before < 20 * MIB, "not 100"
     assert ranker.ask()

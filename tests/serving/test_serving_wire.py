@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tritonclient.grpc import service_pb2
 
 from exfm.errors import ConfigError, DeadlineError, RequestError
 from exfm.features.oip import Tensor
 from exfm.serving.config import RankerConfig, ServerConfig
-from exfm.serving.oip.grpc.wire import with_raw_outputs
 from exfm.serving.oip.rest.body import read_body
-from exfm.serving.oip.tensors import raw_form, raw_numbers, raw_view, tensor_from_bytes
+from exfm.serving.oip.tensors import raw_form, raw_view, tensor_from_bytes
 from exfm.serving.requests.call import Deadline, deadline_of
 
 
@@ -29,7 +27,7 @@ def test_the_raw_form_of_bytes_is_the_protocols(elements: list[str | bytes]) -> 
     values = np.array([*elements, None], dtype=np.object_)[:-1]  # or NumPy would make strings of equal length
     assert raw_form(Tensor("BYTES", values)) == raw_bytes(as_bytes)
     numbers = np.array([1, 2], dtype=np.int32)
-    assert raw_form(Tensor("INT32", numbers)) == raw_numbers(numbers)
+    assert raw_form(Tensor("INT32", numbers)) == numbers.tobytes()
 
 
 @given(st.lists(st.binary(max_size=20), max_size=20))
@@ -48,32 +46,10 @@ def test_raw_bytes_cut_short_are_refused(elements: list[bytes], data: st.DataObj
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=20))
 def test_numbers_come_back_from_their_raw_form_without_a_copy(numbers: list[int]) -> None:
-    raw = raw_numbers(np.array(numbers, dtype=np.int64))
+    raw = np.array(numbers, dtype=np.int64).tobytes()
     tensor = tensor_from_bytes("ids", datatype="INT64", shape=[len(numbers)], raw=raw)
     assert tensor.values.tolist() == numbers
     assert not tensor.values.flags.owndata
-
-
-def response_of(outputs: dict[str, bytes]) -> service_pb2.ModelInferResponse:
-    """Return protobuf's own message with these raw contents."""
-    response = service_pb2.ModelInferResponse(model_name="students", model_version="1")
-    response.parameters["degraded"].bool_param = True
-    for name, raw in outputs.items():
-        response.outputs.add(name=name, datatype="UINT8", shape=[len(raw)])
-        response.raw_output_contents.append(raw)
-    return response
-
-
-OUTPUTS = st.dictionaries(st.text(max_size=9), st.binary(max_size=300), max_size=4)
-
-
-@given(OUTPUTS)
-def test_a_response_with_raw_contents_beside_it_is_protobufs(outputs: dict[str, bytes]) -> None:
-    whole = response_of(outputs)
-    head = response_of(outputs)
-    head.ClearField("raw_output_contents")
-    message = with_raw_outputs(head.SerializeToString(), [memoryview(raw) for raw in outputs.values()])
-    assert service_pb2.ModelInferResponse.FromString(message) == whole
 
 
 @pytest.mark.parametrize("dtype", ["<f2", ">f4", "?", "<u8"])
@@ -81,7 +57,7 @@ def test_numbers_are_viewed_as_the_bytes_that_they_are_sent_as(dtype: str) -> No
     values = np.arange(12).astype(dtype).reshape(3, 4)
     for part in (values, values[:, ::2], values[:0]):
         sent = part.astype(part.dtype.newbyteorder("<")).tobytes()
-        assert bytes(raw_view(part)) == raw_numbers(part) == sent
+        assert bytes(raw_view(part)) == sent
 
 
 @pytest.mark.parametrize("shape", [[-1], [2**62], [1, 1, 1], [0, 2**40]])
@@ -100,7 +76,7 @@ def test_a_body_of_far_too_many_values_is_not_read() -> None:
     inputs = [{"name": "a", "datatype": "INT64", "shape": [2_000], "data": [1] * 2_000}]
     body = json.dumps({"inputs": inputs}).encode()
     assert read_body(body, json_length=None, max_ids=2_000).tensors["a"].values.size == 2_000
-    with pytest.raises(RequestError, match=r"commas, too many for its values; max_ids is 999: ask in parts"):
+    with pytest.raises(RequestError, match=r"commas, too many for its values; max_ids is 999: send it in parts"):
         read_body(body[:-1], json_length=None, max_ids=999)  # which is no JSON
 
 

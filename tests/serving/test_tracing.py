@@ -65,7 +65,7 @@ def test_a_layer_that_computes_takes_cpu_time_and_one_that_waits_none() -> None:
             compute(5)
         with profiler.measure(Layer.WAIT):
             await asyncio.sleep(0.02)
-            with profiler.measure(Layer.DESERIALIZE_POOLED):
+            with profiler.measure(Layer.DESERIALIZE_ANSWERS):
                 compute(5)
         return profiler.read()
 
@@ -73,7 +73,7 @@ def test_a_layer_that_computes_takes_cpu_time_and_one_that_waits_none() -> None:
     assert told.layers[Layer.ENCODE].cpu_ns >= 5 * MS
     assert told.layers[Layer.WAIT].cpu_ns == 0
     assert told.layers[Layer.WAIT].wall_ns >= 20 * MS
-    assert told.layers[Layer.DESERIALIZE_POOLED].cpu_ns >= 5 * MS
+    assert told.layers[Layer.DESERIALIZE_ANSWERS].cpu_ns >= 5 * MS
     assert told.total_ns >= 30 * MS
 
 
@@ -100,11 +100,10 @@ def test_a_frame_that_waited_was_in_the_queue() -> None:
 
 def test_what_a_shard_does_not_account_for_is_network() -> None:
     request = Profiler()
-    shard = request.of_shard(3)
-    with awaited(shard):
+    with awaited(request, 3):
         time.sleep(0.005)
         told = Profiler().read().to_json()
-    shard.reported(told)
+    request.reported(3, told.encode())
     of_shard = request.read().shards[3]
     assert of_shard.network_ns == of_shard.wall_ns - of_shard.server.total_ns
     assert of_shard.network_ns >= 5 * MS
@@ -134,13 +133,14 @@ def test_what_does_not_add_up_or_is_unknown_is_refused(text: str) -> None:
 def test_a_request_that_is_not_traced_is_not_timed() -> None:
     with timed(None, Layer.ENCODE) as nothing:
         assert nothing is None
-    with awaited(None) as nothing:
+    with awaited(None, 3) as nothing:
         assert nothing is None
 
 
 def test_a_shard_that_tells_nothing_is_named() -> None:
     request = Profiler()
-    request.of_shard(3).reported("")
+    with awaited(request, 3):
+        request.reported(3, b"")
     with pytest.raises(ServingError, match="shard 3 returned a malformed breakdown"):
         request.read()
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from exfm.errors import ServingError
 from exfm.serving.local.serving import LocalServing
-from exfm.serving.oip.grpc.client import outputs_of
+from exfm.serving.oip.grpc import protobuf as pb
+from exfm.serving.oip.grpc.messages import tensors_of
 from exfm_bench.cpu import CpuClock
 from exfm_bench.load import ANSWER_TIMEOUT_S, Floats, Outcome, Send, new_runner, send_in_turn, send_when_due, sender_of
 from exfm_bench.serving.blocks import Turn
@@ -29,7 +30,11 @@ NUM_PROBES, NUM_PROBING = 3, 60
 
 def scores_of_message(answer: bytes) -> Floats:
     """Return the scores in a gRPC response, one task after another."""
-    return np.concatenate([tensor.values.ravel() for tensor in outputs_of(answer).values()])
+    response = pb.ModelInferResponse.FromString(answer)
+    if response.raw_output_contents:
+        for output in response.outputs:
+            output.ClearField("contents")  # KServe's own server sends them too, empty
+    return np.concatenate([tensor.values.ravel() for tensor in tensors_of(response).values()])
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from exfm.features.oip import Tensor
 from exfm.report.breakdown.layers import RANKER, Group, layer_times, middle_half
-from exfm.serving.oip.grpc.client import TracedRanker
+from exfm.serving.oip.grpc.client import traced_ranker
 from exfm.serving.profiler.breakdown import Traced
 from exfm_bench.workload import MODEL_NAME
 
@@ -74,13 +74,13 @@ def trace_layers(
     generator = np.random.default_rng(seed)
     with ExitStack() as stack:
         rankers = [
-            stack.enter_context(TracedRanker(address, requests, model_name=MODEL_NAME)) for _, address in servers
+            stack.enter_context(traced_ranker(address, requests, model_name=MODEL_NAME)) for _, address in servers
         ]
         # The last of the warm-up has the CPU times before the first that counts.
-        traced = [ranker.ask(NUM_WARMUP)[-1:] for ranker in rankers]
+        traced = [ranker(NUM_WARMUP)[-1:] for ranker in rankers]
         for _ in range(rounds_of_start(num_starts)):
             for place in generator.permutation(len(servers)):
-                traced[place] += rankers[place].ask(NUM_REQUESTS)
+                traced[place] += rankers[place](NUM_REQUESTS)
     return [_mean_breakdown(name, of_server) for (name, _), of_server in zip(servers, traced, strict=True)]
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib.metadata import distributions, version
 from pathlib import Path
 
-import httpx
 import numpy as np
 import safetensors.torch
 
@@ -110,7 +109,7 @@ def serving_peer(peer: Peer, plain: Path, *, scratch: Path, threads: int) -> Ite
         )
     model_url = f"http://{LOOPBACK}:{http_port}/v2/models/{MODEL_NAME}"
     try:
-        _wait_until_ready(process, f"{model_url}/ready")
+        process.wait_until_ready(f"{model_url}/ready", watch=process.check, timeout_s=START_TIMEOUT_S)
         yield RunningPeer(process, f"{model_url}/infer", f"{LOOPBACK}:{grpc_port}")
     finally:
         stop_processes([process], timeout_s=STOP_TIMEOUT_S)
@@ -148,18 +147,6 @@ def _environment(*, tuned: bool) -> dict[str, str]:
     """Return a peer's environment, without what exfm's command line has set for itself unless it is tuned."""
     inherited = {name: value for name, value in os.environ.items() if name not in COMPUTE_ENVIRONMENT}
     return {**inherited, **(compute_environment() if tuned else {}), "PYTHONPATH": str(PROGRAMS)}
-
-
-def _wait_until_ready(process: ServerProcess, url: str) -> None:
-    with httpx.Client(trust_env=False, timeout=1.0) as client:
-
-        def is_ready() -> bool:
-            try:
-                return client.get(url).status_code == 200
-            except httpx.TransportError:  # it does not listen yet
-                return False
-
-        process.wait_until(is_ready, timeout_s=START_TIMEOUT_S)
 
 
 def _with_children(pid: int) -> Iterator[int]:

@@ -27,7 +27,7 @@ Address = Annotated[
     AfterValidator(_check_ports),
 ]
 """host:port; all addresses that DNS has for the host are servers of one shard (a headless Service). With
-dns://SERVER:PORT/host:port, that DNS server is asked instead of the system's."""
+dns://SERVER:PORT/host:port, names are looked up at that DNS server instead of the system's."""
 
 
 Device = Literal["cpu", "cuda"]

@@ -46,16 +46,12 @@ def run_smoke_test(bundle: Ref) -> SmokeTest:
             started = time.perf_counter()
             answer = serving.ask(request)
             latency_ms = (time.perf_counter() - started) * 1000
-    differences = [
-        abs(served - own)
-        for output, expected in zip(answer["outputs"], golden["outputs"], strict=True)
-        for served, own in zip(output["data"], expected["data"], strict=True)
-    ]
+    scores, expected = ([score for output in one["outputs"] for score in output["data"]] for one in (answer, golden))
     return SmokeTest(
         model_name=manifest.name,
         bundle_id=manifest.bundle_id,
         num_shards=manifest.plan.num_shards,
-        max_abs_difference=max(differences),
+        max_abs_difference=max(abs(score - own) for score, own in zip(scores, expected, strict=True)),
         latency_ms=latency_ms,
         request=request,
         answer=answer,

@@ -5,7 +5,10 @@ tls.key, ca.crt (the authorities of the other end's certificate).
 """
 
 import logging
+import os
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,11 +43,9 @@ def read_tls(folder: Path) -> TlsFiles:
     Raises: ConfigError, which names the file that is missing, unreadable or does not match.
     """
     place = _place(folder)
-    before = _read(place)
-    _check(place)
-    if _read(place) != before:
-        raise ConfigError(f"{folder}: the files changed while they were read; try again")
-    return before
+    files = _read(place)
+    _check(files, place)
+    return files
 
 
 class TlsFolder:
@@ -106,6 +107,25 @@ def server_credentials(folder: TlsFolder) -> Any:
     return grpc.dynamic_ssl_server_credentials(current(), current, require_client_authentication=True)
 
 
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """Return the context of a stream's server that refuses clients without a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return _filled(context, files)
+
+
+def client_context(files: TlsFiles) -> ssl.SSLContext:
+    """Return the context of a client, which checks that a server's certificate has the name that it connects to."""
+    return _filled(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), files)
+
+
+def _filled(context: ssl.SSLContext, files: TlsFiles) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    _load_authorities(context, files)
+    _load_own(context, files)
+    return context
+
+
 def _place(folder: Path) -> Path:
     """Return the real folder of the files: Kubernetes replaces all three at once by changing a link."""
     links = folder / "..data"
@@ -125,20 +145,40 @@ def _read(place: Path) -> TlsFiles:
     return TlsFiles(certificate=content(CERTIFICATE), key=content(KEY), authorities=content(AUTHORITIES))
 
 
-def _check(place: Path) -> None:
-    def no_password() -> str:
-        raise ConfigError(f"{place / KEY}: is encrypted; a server needs a key without a password")
-
+def _check(files: TlsFiles, place: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(place / CERTIFICATE, place / KEY, password=no_password)
+        _load_own(context, files, source=place)
     except OSError as error:  # ssl.SSLError is one
         raise ConfigError(
             f"{place}: {CERTIFICATE} and {KEY} are not a certificate and its key ({error.strerror}); write both again"
         ) from error
     try:
-        context.load_verify_locations(place / AUTHORITIES)
-    except OSError as error:
+        _load_authorities(context, files)
+    except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{place / AUTHORITIES}: has no certificate in PEM form ({error.strerror}); write the authorities there"
+            f"{place / AUTHORITIES}: has no certificate in PEM form ({error}); write the authorities there"
         ) from error
+
+
+def _load_authorities(context: ssl.SSLContext, files: TlsFiles) -> None:
+    context.load_verify_locations(cadata=files.authorities.decode("ascii", "ignore"))
+
+
+def _load_own(context: ssl.SSLContext, files: TlsFiles, *, source: Path = Path()) -> None:
+    def no_password() -> str:
+        raise ConfigError(f"{source / KEY}: is encrypted; a server needs a key without a password")
+
+    with _in_memory(files.certificate + b"\n" + files.key) as path:
+        context.load_cert_chain(path, password=no_password)
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """Yield the path of a file in memory only: OpenSSL loads an own certificate and key by path only."""
+    descriptor = os.memfd_create("exfm-tls")
+    try:
+        os.write(descriptor, content)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)

@@ -14,7 +14,7 @@ from exfm.report.breakdown.layers import layer_times, middle_half
 from exfm.report.breakdown.picture import draw_layers
 from exfm.report.breakdown.table import layers_table
 from exfm.serving.local.serving import serve_local
-from exfm.serving.oip.grpc.client import TracedRanker
+from exfm.serving.oip.grpc.client import traced_ranker
 
 NUM_WARMUP = 50
 """Requests before those that count."""
@@ -41,8 +41,8 @@ def profile_requests(
     serving = nullcontext() if address else serve_local(bundle)
     with serving as local:
         target = local.grpc_address if local is not None else address
-        with TracedRanker(target, [tensors], model_name=manifest.name, model_version=manifest.bundle_id) as ranker:
-            every = ranker.ask(NUM_WARMUP + num_requests)
+        with traced_ranker(target, [tensors], model_name=manifest.name, model_version=manifest.bundle_id) as ask:
+            every = ask(NUM_WARMUP + num_requests)
     traced = every[NUM_WARMUP - 1 :]  # one more: it has the CPU times before the first request that counts
     found, counted_R = layer_times(traced), middle_half(traced)
     console.print(layers_table(found, counted_R))

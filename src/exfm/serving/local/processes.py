@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import httpx
+
 from exfm.environment import compute_environment
 from exfm.errors import ConfigError, ServingError
 
@@ -23,38 +25,12 @@ FREE_PORTS = range(10_000, 32_768)
 """Range of free ports: below the ports that Linux uses for clients' connections."""
 
 _LOG_LINES_SHOWN = 8
-_POLL_S = 0.02
+POLL_S = 0.02
+"""Pause between two looks at a server."""
+
 _PR_SET_PDEATHSIG = 1
 _PORT_CLASSES = 16
 """Processes that start servers at the same moment use ports of different classes, except one in this many."""
-
-
-class Process(Protocol):
-    """The part of subprocess.Popen that owners of servers use."""
-
-    pid: int
-
-    @property
-    def returncode(self) -> int | None:
-        """Return the exit code, or None if it is not known yet."""
-
-    def poll(self) -> int | None:
-        """Return the exit code, or None while the process runs."""
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Return the exit code once the process has ended.
-
-        Raises: subprocess.TimeoutExpired.
-        """
-
-    def send_signal(self, sig: int) -> None:
-        """Send a signal, unless the process has ended."""
-
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +38,7 @@ class ServerProcess:
     """One running server."""
 
     name: str
-    process: Process
+    process: subprocess.Popen[bytes]
     log: Path
     """File with the server's stdout and stderr."""
 
@@ -77,17 +53,18 @@ class ServerProcess:
             how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
             raise ServingError("\n  ".join([f"{self.name} {how}; its last lines:", *(lines or ["(none)"])]))
 
-    def wait_until(self, is_ready: Callable[[], bool], *, timeout_s: float) -> None:
-        """Return once the server is ready.
+    def wait_until_ready(self, url: str, *, watch: Callable[[], None], timeout_s: float) -> None:
+        """Return once a GET of `url` succeeds. Meanwhile `watch` is called again and again; it may raise.
 
-        Raises: ServingError if it ends first, or is not ready in time.
+        Raises: ServingError if the server is not ready in time; as `watch`.
         """
         give_up_s = time.monotonic() + timeout_s
-        while not is_ready():
-            self.check()
-            if time.monotonic() > give_up_s:
-                raise ServingError(f"{self.name} was not ready within {timeout_s:.0f} s")
-            time.sleep(_POLL_S)
+        with httpx.Client(trust_env=False, timeout=1.0) as client:
+            while not _succeeds(client, url):
+                watch()
+                if time.monotonic() > give_up_s:
+                    raise ServingError(f"{self.name} was not ready within {timeout_s:.0f} s")
+                time.sleep(POLL_S)
 
 
 class Start(Protocol):
@@ -158,6 +135,13 @@ def _bound(port: int) -> socket.socket:
     what = f"port {port} of {LOOPBACK}" if port else f"any of {len(candidates)} ports of {LOOPBACK}"
     remedy = "choose another port" if port else "stop other servers"
     raise ConfigError(f"cannot listen on {what} ({problem.strerror}); {remedy}") from problem
+
+
+def _succeeds(client: httpx.Client, url: str) -> bool:
+    try:
+        return client.get(url).status_code == 200
+    except httpx.TransportError:  # nothing listens there yet
+        return False
 
 
 def _end_with_parent() -> Callable[[], None] | None:

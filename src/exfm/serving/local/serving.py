@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.manifest import write_json
-from exfm.errors import ServingError
 from exfm.serving.config import LocalConfig, RankerConfig, ServerConfig, ShardConfig
-from exfm.serving.local.processes import LOOPBACK, ServerProcess, Start, claim_ports, start_process, stop_processes
+from exfm.serving.local.processes import (
+    LOOPBACK,
+    POLL_S,
+    ServerProcess,
+    Start,
+    claim_ports,
+    start_process,
+    stop_processes,
+)
 from exfm.serving.oip.rest.client import ask
 
 START_TIMEOUT_S = 120.0
@@ -25,8 +30,6 @@ STOP_TIMEOUT_S = 15.0
 PORT_OPTIONS = ("--http-port", "--grpc-port", "--stream-port")
 
 RANKER, SHARD, LOCAL = RankerConfig(), ShardConfig(), LocalConfig()
-
-_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -79,36 +82,19 @@ def serve_local(
     shard: ShardConfig = SHARD,
     is_sharded: bool = True,
     start: Start = start_process,
+    watch: Callable[[], None] = lambda: None,
 ) -> Iterator[LocalServing]:
     """Yield a bundle's ranker and shards when all are ready, and stop them when the block ends.
 
     The ports are the ranker's; 0: a free one. `ranker` and `shard` are the servers' settings; their `listen` is not
     used. Without `is_sharded`, the ranker holds all tables, and there are no shards. The ranker is ready once its
-    shards gave the bundle's golden scores. The servers end with the calling thread.
+    shards gave the bundle's golden scores. `watch` is called again and again until then; it may raise. The servers end
+    with the calling thread.
 
     Raises: BundleError, ConfigError if a port is in use, ServingError if a server does not become ready.
     """
-    settings = _Settings(ranker, shard, is_sharded=is_sharded, start=start)
-    with _serve(bundle, settings, http_port=http_port, grpc_port=grpc_port, stop=_StopFlag()) as serving:
-        yield serving
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """Settings of all servers, and how they are started."""
-
-    ranker: RankerConfig
-    shard: ShardConfig
-    is_sharded: bool = True
-    start: Start = start_process
-
-
-@contextmanager
-def _serve(
-    bundle: Path, settings: _Settings, *, http_port: int, grpc_port: int, stop: "_StopFlag"
-) -> Iterator[LocalServing]:
     manifest = BundleManifest.read(bundle)
-    num_shards = manifest.plan.num_shards if settings.is_sharded else 0
+    num_shards = manifest.plan.num_shards if is_sharded else 0
     flat = claim_ports([http_port, grpc_port, *([0, 0, 0] * num_shards)])
     shard_ports = [tuple(flat[at : at + 3]) for at in range(2, len(flat), 3)]
     http_port, grpc_port = flat[:2]
@@ -122,17 +108,25 @@ def _serve(
         lookup_addresses=tuple(f"{LOOPBACK}:{ports[2]}" for ports in shard_ports),
         servers=[],
     )
+
+    def check() -> None:
+        watch()
+        serving.check()
+
     with tempfile.TemporaryDirectory(prefix="exfm-serve-") as scratch:
         try:
-            commands = _commands(serving, bundle, settings, [(http_port, grpc_port), *shard_ports], Path(scratch))
+            for kind, config in (("ranker", ranker), ("shard", shard)):
+                write_json(Path(scratch) / f"{kind}.json", config.to_dict())  # which is YAML
+            commands = _commands(serving, bundle, [(http_port, grpc_port), *shard_ports], Path(scratch))
             for name, arguments in commands.items():
-                serving.servers.append(settings.start(name, arguments, log=Path(scratch) / f"{name}.log"))
-            _wait_until_ready(serving, stop=stop)
+                serving.servers.append(start(name, arguments, log=Path(scratch) / f"{name}.log"))
+            for server, url in zip(serving.servers, (serving.rest_url, *serving.shard_urls), strict=True):
+                server.wait_until_ready(f"{url}/v2/health/ready", watch=check, timeout_s=START_TIMEOUT_S)
             yield serving
         finally:
             # The ranker stops first: its requests under way need the shards.
-            stop_processes(serving.servers[:1], timeout_s=_stop_timeout_s(settings.ranker))
-            stop_processes(serving.servers[1:], timeout_s=_stop_timeout_s(settings.shard))
+            stop_processes(serving.servers[:1], timeout_s=_stop_timeout_s(ranker))
+            stop_processes(serving.servers[1:], timeout_s=_stop_timeout_s(shard))
 
 
 def serve_until_stopped(
@@ -146,14 +140,23 @@ def serve_until_stopped(
 
     Raises: as `serve_local`; ServingError if the ranker ends by itself.
     """
-    stop = _StopFlag()
-    settings = _Settings(config.ranker, config.shard)
-    previous = {number: signal.signal(number, stop.set) for number in (signal.SIGTERM, signal.SIGINT)}
+    signals = list[int]()  # loops check it: an exception that a handler raises is lost in a destructor or a callback
+
+    def note(number: int, frame: object) -> None:
+        signals.append(number)
+
+    def check_stop() -> None:
+        if signals:
+            raise _Stopped
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with _serve(bundle, settings, http_port=http_port, grpc_port=grpc_port, stop=stop) as serving:
+        with serve_local(
+            bundle, http_port=http_port, grpc_port=grpc_port, ranker=config.ranker, shard=config.shard, watch=check_stop
+        ) as serving:
             announce(str(serving))
             lost: set[str] = set()
-            while not stop.is_set:
+            while not signals:
                 serving.servers[0].check()
                 for shard in serving.servers[1:]:
                     if shard.name not in lost and shard.process.poll() is not None:
@@ -162,7 +165,7 @@ def serve_until_stopped(
                             f"{shard.name} has ended: requests fail (503, UNAVAILABLE), or are degraded where "
                             "when_shard_fails says so, until this is started again"
                         )
-                time.sleep(_POLL_S)
+                time.sleep(POLL_S)
     except _Stopped:
         return
     finally:
@@ -170,26 +173,12 @@ def serve_until_stopped(
             signal.signal(number, handler)
 
 
-class _StopFlag:
-    """Whether a signal to stop came.
-
-    Loops check it: an exception raised by a signal's handler is lost in a destructor or a callback.
-    """
-
-    def __init__(self) -> None:
-        self.is_set = False
-
-    def set(self, number: int, frame: object) -> None:
-        """Note the signal; the arguments are a signal handler's."""
-        self.is_set = True
-
-
 class _Stopped(Exception):  # noqa: N818  # not an error: it ends the start
     """A signal came during the start."""
 
 
 def _commands(
-    serving: LocalServing, bundle: Path, settings: _Settings, ports: Sequence[Sequence[int]], scratch: Path
+    serving: LocalServing, bundle: Path, ports: Sequence[Sequence[int]], scratch: Path
 ) -> dict[str, list[str]]:
     """Return each server's command line by its name, the ranker's first; `ports` are REST's, gRPC's and streams'."""
     same = ["--bundle", str(bundle), "--bundle-id", serving.bundle_id, "--host", LOOPBACK]
@@ -197,8 +186,6 @@ def _commands(
         [*same, *(part for pair in zip(PORT_OPTIONS, map(str, of_server), strict=False) for part in pair)]
         for of_server in ports
     ]
-    for kind, config in (("ranker", settings.ranker), ("shard", settings.shard)):
-        write_json(scratch / f"{kind}.json", config.to_dict())  # which is YAML
     commands = {"the ranker": [
         "exfm.serving.ranker", *options[0], "--settings", str(scratch / "ranker.json"),
         "--shards", ",".join(serving.lookup_addresses),
@@ -211,23 +198,3 @@ def _commands(
 
 def _stop_timeout_s(config: ServerConfig) -> float:
     return config.shutdown.lame_duck_s + config.shutdown.drain_s + STOP_TIMEOUT_S
-
-
-def _wait_until_ready(serving: LocalServing, *, stop: _StopFlag) -> None:
-    give_up_s = time.monotonic() + START_TIMEOUT_S
-    with httpx.Client(trust_env=False, timeout=1.0) as client:
-        for server, url in zip(serving.servers, (serving.rest_url, *serving.shard_urls), strict=True):
-            while not _is_ready(client, url):
-                if stop.is_set:
-                    raise _Stopped
-                serving.check()
-                if time.monotonic() > give_up_s:
-                    raise ServingError(f"{server.name} was not ready within {START_TIMEOUT_S:.0f} s")
-                time.sleep(_POLL_S)
-
-
-def _is_ready(client: httpx.Client, url: str) -> bool:
-    try:
-        return client.get(f"{url}/v2/health/ready").status_code == 200
-    except httpx.TransportError:  # it does not listen yet
-        return False

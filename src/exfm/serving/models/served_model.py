@@ -6,30 +6,32 @@ latency. The limits on a request's size bound how long the loop is busy.
 
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
-from typing import Any, Protocol
+from importlib.metadata import version
+from typing import Any
 
-from exfm.errors import RequestError, VersionMismatchError
+from prometheus_client import Gauge
+
+from exfm.errors import NotReadyError, RequestError, UnknownModelError, VersionMismatchError
+from exfm.features.oip import chosen_outputs
 from exfm.serving.config import ServerConfig
 from exfm.serving.profiler.spans import Spans
 from exfm.serving.requests.admission import Admission
 from exfm.serving.requests.call import Answer, Call, check_num_values
-from exfm.serving.requests.latency import RequestSeconds
+from exfm.serving.requests.latency import PREDICT_SECONDS, REQUEST_SECONDS
 
+PLATFORM = "exfm"
 
-class ProtocolServer(Protocol):
-    """Serves a model by another protocol than REST and gRPC."""
+SERVER_METADATA = {"name": PLATFORM, "version": version("exfm"), "extensions": ["binary_tensor_data"]}
 
-    async def start(self) -> int:
-        """Start to serve, and return the port.
+UNANSWERED = {
+    "ModelConfig": "there is no model config here; GET /v2/models/NAME, or ModelMetadata, names inputs and outputs",
+    "RepositoryIndex": "there is no model repository here; GET /v2/models names this server's models",
+    "RepositoryModelLoad": "models are loaded when the server starts; start another",
+    "RepositoryModelUnload": "models are unloaded when the server stops; stop it",
+}
+"""Why extensions of the protocol are refused, by the gRPC method's name."""
 
-        Raises: ConfigError if the address is not free.
-        """
-
-    async def keep(self) -> None:
-        """Do maintenance beside the requests, until cancelled."""
-
-    async def stop(self) -> None:
-        """Take no new request, and let those under way end."""
+READY = Gauge("exfm_ready", "1 while the server is ready, else 0")
 
 
 class ServedModel(ABC):
@@ -37,15 +39,23 @@ class ServedModel(ABC):
 
     begins_traces = True
     """Whether OpenTelemetry's sampler may begin a trace for a request that is part of none."""
+    is_stopping = False
+    """Whether the server is about to stop: it still answers, but is not ready."""
 
     def __init__(self, name: str, *, bundle_id: str, config: ServerConfig) -> None:
         self.name = name
         self.bundle_id = bundle_id
         self.config = config
         self.admission = Admission(name, max_concurrency=config.limits.max_concurrency)
-        self.seconds = RequestSeconds(name)
+        self.seconds = REQUEST_SECONDS.labels(model=name)  # shows 0 before the first request, as the next one
+        self.predict_seconds = PREDICT_SECONDS.labels(model_name=name)
         self.spans = Spans.from_environment(service=name, begins_traces=self.begins_traces)
         self.ready = True
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether the model answers requests and the server is not stopping."""
+        return self.ready and not self.is_stopping
 
     @abstractmethod
     def get_input_types(self) -> list[dict[str, Any]]:
@@ -62,16 +72,40 @@ class ServedModel(ABC):
         Raises: RequestError, DataError, ServingError.
         """
 
-    def protocol_servers(self) -> Sequence["ProtocolServer"]:
-        """Return the model's servers of other protocols than REST and gRPC."""
-        return ()
+    async def answer(self, call: Call) -> Answer:
+        """Return the answer to a call, with the requested outputs.
+
+        Raises: NotReadyError; RequestError if the model lacks a requested output; DeadlineError if the deadline has
+        passed; as `predict`.
+        """
+        if not self.ready:  # a client that does not connect through the Service
+            raise NotReadyError(f"{self.name} is not ready; try again when it is")
+        call.deadline.check("the request waited for others")
+        if call.outputs:
+            chosen_outputs(call.outputs, [output["name"] for output in self.get_output_types()])
+        with self.predict_seconds.time():
+            answer = await self.predict(call)
+        return answer.only(call.outputs)
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the model's metadata."""
+        return {
+            "name": self.name,
+            "versions": [self.bundle_id],
+            "platform": PLATFORM,
+            "inputs": self.get_input_types(),
+            "outputs": self.get_output_types(),
+        }
 
     async def open(self) -> None:  # noqa: B027  # not all models need anything
-        """Connect to what the model needs; called once, in the event loop."""
+        """Connect to what the model needs, and serve its own protocols; called once, in the event loop."""
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """Return tasks that run from `open` to `close`; an error of a task ends the server."""
         return ()
+
+    async def stop(self) -> None:  # noqa: B027  # as `open`
+        """Take no new request by the model's own protocols, and let those under way end."""
 
     async def close(self) -> None:  # noqa: B027  # as `open`
         """Release what `open` took."""
@@ -82,6 +116,15 @@ class ServedModel(ABC):
         Raises: RequestError if the body is malformed.
         """
         return body
+
+    def check_request(self, name: str, *, version: str) -> None:
+        """Return if a request for this model and version may be answered; an empty version is any.
+
+        Raises: UnknownModelError; VersionMismatchError.
+        """
+        if name != self.name:
+            raise UnknownModelError(f"no model {name!r:.80} here; this server has {self.name}")
+        self.check_version(version)
 
     def check_version(self, version: str) -> None:
         """Return if a request for `version` may be answered; empty: any.
@@ -108,4 +151,4 @@ class ServedModel(ABC):
         """
         if num_rows > self.config.limits.max_candidates:
             limit = self.config.limits.max_candidates
-            raise RequestError(f"the request has {num_rows} {kind}; max_candidates is {limit}: ask in parts")
+            raise RequestError(f"the request has {num_rows} {kind}; max_candidates is {limit}: send it in parts")

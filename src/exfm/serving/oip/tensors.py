@@ -71,11 +71,6 @@ def num_elements_of(name: str, shape: Sequence[int]) -> int:
     return math.prod(shape)
 
 
-def raw_numbers(values: npt.NDArray[Any]) -> bytes:
-    """Return the raw form of numbers."""
-    return raw_view(values).tobytes()
-
-
 def raw_view(values: npt.NDArray[Any]) -> memoryview:
     """Return a view of the raw form of numbers, without a copy if they are little-endian and row-major already."""
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
@@ -85,7 +80,7 @@ def raw_view(values: npt.NDArray[Any]) -> memoryview:
 def raw_form(tensor: Tensor) -> bytes:
     """Return the raw form of a tensor, the inverse of `tensor_from_bytes`."""
     if tensor.datatype != "BYTES":
-        return raw_numbers(tensor.values)
+        return raw_view(tensor.values).tobytes()
     elements = [one.encode() if isinstance(one, str) else one for one in tensor.values.ravel()]
     return b"".join(_LENGTH.pack(len(one)) + one for one in elements)
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from exfm.errors import RequestError, ServingError
 from exfm.serving.profiler.breakdown import Breakdown, Layer, LayerTime, ShardBreakdown
@@ -29,16 +29,14 @@ def wants_breakdown(value: Any) -> bool:
     return bool(value)
 
 
-class Timer(Protocol):
-    """Measures layers."""
-
-    def measure(self, layer: Layer) -> AbstractContextManager[None]:
-        """Count a block's time for a layer, without the time of layers measured inside it."""
+def timed(profiler: "Profiler | None", layer: Layer) -> AbstractContextManager[None]:
+    """Measure a block, if there is a profiler."""
+    return _UNTIMED if profiler is None else profiler.measure(layer)
 
 
-def timed(timer: Timer | None, layer: Layer) -> AbstractContextManager[None]:
-    """Measure a block, if there is a timer."""
-    return _UNTIMED if timer is None else timer.measure(layer)
+def awaited(profiler: "Profiler | None", shard: int) -> AbstractContextManager[None]:
+    """Measure a block that sends a lookup to a shard and ends with its answer, if there is a profiler."""
+    return _UNTIMED if profiler is None else profiler.awaiting(shard)
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,8 @@ class Profiler:
         self.intervals: list[Interval] = []
         self._wall_ns: dict[Layer, int] = {}
         self._cpu_ns: dict[Layer, int] = {}
-        self._shards: dict[int, tuple[int, str | bytes]] = {}
+        self._shards_wall_ns: dict[int, int] = {}
+        self._reports: dict[int, bytes] = {}
 
     @classmethod
     def since(cls, came_ns: int) -> "Profiler":
@@ -87,13 +86,18 @@ class Profiler:
             self._cpu_ns[layer] = self._cpu_ns.get(layer, 0) + own_cpu_ns
             self.intervals.append(Interval(layer, began_ns, ended_ns, own_cpu_ns))
 
-    def of_shard(self, shard: int) -> "ShardProfiler":
-        """Return the profiler of a shard's lookup."""
-        return ShardProfiler(self, shard)
+    @contextmanager
+    def awaiting(self, shard: int) -> Iterator[None]:
+        """Measure a block that sends a lookup to a shard and ends with its answer, unless it raises."""
+        sent_ns = time.perf_counter_ns()
+        yield
+        came_ns = time.perf_counter_ns()
+        self._shards_wall_ns[shard] = came_ns - sent_ns
+        self.intervals.append(Interval(f"shard {shard}", sent_ns, came_ns, 0))
 
-    def add_shard(self, shard: int, *, wall_ns: int, report: str | bytes) -> None:
-        """Add the time until a shard's answer, and the shard's own breakdown, which is parsed after the request."""
-        self._shards[shard] = (wall_ns, report)
+    def reported(self, shard: int, report: bytes) -> None:
+        """Take an awaited shard's own breakdown, which is parsed after the request."""
+        self._reports[shard] = report
 
     def read(self) -> Breakdown:
         """Return the breakdown so far.
@@ -109,44 +113,13 @@ class Profiler:
                 for layer, wall_ns in self._wall_ns.items()
             },
             shards={
-                shard: ShardBreakdown(wall_ns=wall_ns, server=_breakdown_of(shard, report))
-                for shard, (wall_ns, report) in sorted(self._shards.items())
+                shard: ShardBreakdown(wall_ns=self._shards_wall_ns[shard], server=_breakdown_of(shard, report))
+                for shard, report in sorted(self._reports.items())
             },
         )
 
 
-class ShardProfiler:
-    """Measures one request's lookup at one shard: the ranker's work for it, and the time until its answer."""
-
-    def __init__(self, request: Profiler, shard: int) -> None:
-        self._request = request
-        self._shard = shard
-        self._wall_ns = 0
-
-    def measure(self, layer: Layer) -> AbstractContextManager[None]:
-        """Count a block's time for a layer of the request."""
-        return self._request.measure(layer)
-
-    @contextmanager
-    def awaiting(self) -> Iterator[None]:
-        """Measure a block that sends the lookup and ends with its answer; a block that raises is not measured."""
-        sent_ns = time.perf_counter_ns()
-        yield
-        came_ns = time.perf_counter_ns()
-        self._wall_ns = came_ns - sent_ns
-        self._request.intervals.append(Interval(f"shard {self._shard}", sent_ns, came_ns, 0))
-
-    def reported(self, text: str | bytes) -> None:
-        """Take the shard's own breakdown."""
-        self._request.add_shard(self._shard, wall_ns=self._wall_ns, report=text)
-
-
-def awaited(shard: ShardProfiler | None) -> AbstractContextManager[None]:
-    """Measure a block that sends a lookup and ends with its answer, if there is a profiler."""
-    return _UNTIMED if shard is None else shard.awaiting()
-
-
-def _breakdown_of(shard: int, text: str | bytes) -> Breakdown:
+def _breakdown_of(shard: int, text: bytes) -> Breakdown:
     try:
         return Breakdown.from_json(text)
     except RequestError as error:

@@ -8,8 +8,8 @@ With or without spans, a ranker passes a sampled trace on to its shards, which t
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -60,15 +60,12 @@ class Spans:
         return cls(provider, begins_traces=begins_traces)
 
     @contextmanager
-    def request(self, profiler: Profiler | None, *, context: Mapping[str, str]) -> Iterator[Profiler | None]:
-        """Make a span of a block that answers a request, and spans of its layers, if it is sampled.
-
-        Yields the request's profiler, a new one if the spans need one, or None.
-        """
+    def request(self, profiler: Profiler, *, context: Mapping[str, str]) -> Iterator[bool]:
+        """Make a span of a block that answers a request, and spans of its layers, and yield whether it is sampled."""
         from opentelemetry.trace import SpanKind
 
         if not context.get(TRACEPARENT) and not self._begins_traces:
-            yield profiler
+            yield False
             return
         offset_ns = time.time_ns() - time.perf_counter_ns()
         with (
@@ -76,18 +73,15 @@ class Spans:
                 "infer",
                 context=self._propagator.extract(context),
                 kind=SpanKind.SERVER,
-                start_time=None if profiler is None else profiler.began_ns + offset_ns,
+                start_time=profiler.began_ns + offset_ns,
             ) as span,
             _carrying_on(self._propagator),
         ):
-            if not span.is_recording():
-                yield profiler
-                return
-            profiler = profiler or Profiler()
             try:
-                yield profiler
+                yield span.is_recording()
             finally:
-                self._end(profiler, offset_ns=offset_ns)
+                if span.is_recording():
+                    self._end(profiler, offset_ns=offset_ns)
 
     def _end(self, profiler: Profiler, *, offset_ns: int) -> None:
         """Make the spans of a request's layers, below the current span."""
@@ -97,17 +91,26 @@ class Spans:
             layer.end(interval.ended_ns + offset_ns)
 
 
+@contextmanager
 def spanned(
-    spans: Spans | None, profiler: Profiler | None, *, headers: Callable[[], Iterable[tuple[str, str]]]
-) -> AbstractContextManager[Profiler | None]:
-    """Make spans of a block that answers a request, if spans are on, and yield the request's profiler, if it has one.
+    spans: Spans | None, profiler: Profiler, *, is_reported: bool, headers: Iterable[tuple[str, str]]
+) -> Iterator[Profiler | None]:
+    """Make spans of a block that answers a request, if spans are on; yield its profiler if somebody reads it, or None.
 
-    Only the request's `headers` in TRACE_HEADERS are used, by their names in lower case.
+    Only the request's `headers` in TRACE_HEADERS are used, by their names in lower case; malformed ones are dropped.
     """
-    context = _context_in(headers())
+    context = _context_in(headers)
     if spans is not None:
-        return spans.request(profiler, context=context)
-    return _without_span(profiler, context) if context.get(TRACEPARENT) else nullcontext(profiler)
+        with spans.request(profiler, context=context) as is_recorded:
+            yield profiler if is_reported or is_recorded else None
+    elif context.get(TRACEPARENT):
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # it is slow to import
+
+        propagator = TraceContextTextMapPropagator()
+        with _carrying_on(propagator, propagator.extract(context)):
+            yield profiler if is_reported else None
+    else:
+        yield profiler if is_reported else None
 
 
 def carried_on() -> Mapping[str, str]:
@@ -140,15 +143,6 @@ def _carrying_on(propagator: "TraceContextTextMapPropagator", context: "Context 
         yield
     finally:
         _CARRIED_ON.reset(token)
-
-
-@contextmanager
-def _without_span(profiler: Profiler | None, context: Mapping[str, str]) -> Iterator[Profiler | None]:
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # imported here: it is slow
-
-    propagator = TraceContextTextMapPropagator()
-    with _carrying_on(propagator, propagator.extract(context)):  # malformed headers are dropped
-        yield profiler
 
 
 def _context_in(headers: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -1,13 +1,16 @@
 """python -m exfm.serving.ranker: serve a bundle's ranker."""
 
+from functools import partial
+
 from pydantic import TypeAdapter, ValidationError
 
 from exfm.config import describe
 from exfm.errors import ConfigError
 from exfm.serving.config import Address, RankerConfig
 from exfm.serving.ranker.model import RankerModel
-from exfm.serving.server.command_line import add_setting, config_from, parse, server_parser, tls_from
+from exfm.serving.server.command_line import add_setting, config_from, parse, server_parser
 from exfm.serving.server.process import exit_with_message, run
+from exfm.serving.tls import TlsFolder
 
 
 def main() -> None:
@@ -25,11 +28,10 @@ def main() -> None:
     arguments = parse(parser, RankerConfig)
     config = config_from(arguments, RankerConfig)
     shards = _addresses(arguments.shards)
-    tls = tls_from(arguments)  # for connections to shards; REST and gRPC of this server are not encrypted
+    # For connections to shards: REST and gRPC of this server are not encrypted.
+    tls = TlsFolder(arguments.tls) if arguments.tls else None
 
-    def load() -> RankerModel:
-        return RankerModel.load(arguments.bundle, bundle_id=arguments.bundle_id, shards=shards, tls=tls, config=config)
-
+    load = partial(RankerModel, arguments.bundle, bundle_id=arguments.bundle_id, shards=shards, tls=tls, config=config)
     run(load, config=config)
 
 

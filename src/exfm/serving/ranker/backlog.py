@@ -11,11 +11,10 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 POLL_S = 0.5
 """Pause between two polls."""
@@ -23,47 +22,38 @@ POLL_S = 0.5
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-AnyItem = TypeVar("AnyItem", contravariant=True)
-
-
-class Write(Protocol[AnyItem]):
-    """Writes items; it must not fail."""
-
-    def __call__(self, block: Sequence[AnyItem], *, is_due: bool) -> None:
-        """Write a block. A due block, at the end of `block_s` or of the process, may be empty."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits of a backlog; sizes have the unit of the items' sizes."""
-
-    waiting_size: int
-    """Largest size of all waiting items."""
-    block_size: int
-    """Size of a full block."""
-    block_items: int
-    """Number of items of a full block."""
-    block_s: float
-    """Time after which a block is written though it is not full, in seconds."""
 
 
 class Backlog(Generic[Item]):
     """Waiting items, and the thread that writes them."""
 
-    def __init__(self, write: Write[Item], limits: Limits, *, name: str) -> None:
-        """Write with `write`, from a thread of that name."""
+    def __init__(
+        self,
+        write: Callable[[Sequence[Item], bool], None],
+        *,
+        waiting_size: int,
+        block_size: int,
+        block_items: int,
+        block_s: float,
+    ) -> None:
+        """Write blocks of items by `write`, from a thread, while all waiting items fit `waiting_size`.
+
+        A block is written when it has `block_size` or `block_items`; it is due, maybe empty, after `block_s` and at the
+        end of the process. The second argument of `write`, which must not fail, says whether it is due.
+        """
         self._write = write
-        self._limits = limits
+        self._waiting_size, self._block_size, self._block_items = waiting_size, block_size, block_items
+        self._block_s = block_s
         self._waiting: deque[tuple[Item, int]] = deque()
         # Only one thread adds to each counter, so no lock is needed that could delay a request.
         self._size_taken = self._size_written = 0
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._keep_writing, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._keep_writing, name="request log", daemon=True)
         self._thread.start()
 
     def offer(self, item: Item, *, size: int) -> bool:
         """Take an item and return True, or return False if the backlog is full; never waits, never fails."""
-        if self._size_taken + size - self._size_written > self._limits.waiting_size:
+        if self._size_taken + size - self._size_written > self._waiting_size:
             return False
         self._size_taken += size
         self._waiting.append((item, size))
@@ -77,7 +67,7 @@ class Backlog(Generic[Item]):
     def _keep_writing(self) -> None:
         block: list[Item] = []
         size = 0
-        due_s = time.monotonic() + self._limits.block_s
+        due_s = time.monotonic() + self._block_s
         is_last = False
         while not is_last:
             is_last = self._closing.wait(POLL_S)
@@ -85,17 +75,17 @@ class Backlog(Generic[Item]):
                 item, item_size = self._waiting.popleft()
                 block.append(item)
                 size += item_size
-                if size >= self._limits.block_size or len(block) >= self._limits.block_items:
+                if size >= self._block_size or len(block) >= self._block_items:
                     self._write_block(block, size, is_due=False)
                     block, size = [], 0
             if is_last or time.monotonic() >= due_s:
                 self._write_block(block, size, is_due=True)
                 block, size = [], 0
-                due_s = time.monotonic() + self._limits.block_s
+                due_s = time.monotonic() + self._block_s
 
     def _write_block(self, block: Sequence[Item], size: int, *, is_due: bool) -> None:
         try:
-            self._write(block, is_due=is_due)
+            self._write(block, is_due)
         except Exception:  # an error of ours must not end the thread: later items would never be written
             logger.exception("%s: %d items are lost", self._thread.name, len(block))
         self._size_written += size
@@ -127,10 +117,8 @@ def bytes_of_starts(parent: Path, *, model: str, pattern: str) -> int:
 
 def has_ended(pid: int) -> bool:
     """Return whether an earlier server's process has ended; one with this process's own id has."""
-    if pid == os.getpid():
-        return True
     try:
         os.kill(pid, 0)  # signal 0 only checks that the process exists
     except OSError as error:
         return isinstance(error, ProcessLookupError)
-    return False
+    return pid == os.getpid()

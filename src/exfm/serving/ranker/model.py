@@ -8,12 +8,12 @@ import logging
 import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 from prometheus_client import Counter
 from torch import Tensor
 
-from exfm.artifact.bundle import DENSE_FILE, BundleManifest
+from exfm.artifact.bundle import DENSE_FILE
 from exfm.artifact.hot_rows import HOT_ROWS_FILE
 from exfm.errors import ConfigError, RequestError, ServingError
 from exfm.features.batch import NetBatches
@@ -25,31 +25,27 @@ from exfm.models.linear import has_bf16
 from exfm.models.local_tables import choose_local_tables
 from exfm.models.scoring import NetPooled, Scorer
 from exfm.models.shard_tables import ShardTables
-from exfm.serving.config import RankerConfig, RequestLogConfig
+from exfm.serving.config import RankerConfig
 from exfm.serving.models.bundle_part import load_verified, load_verified_locals, read_manifest, verify_files
 from exfm.serving.models.served_model import ServedModel
 from exfm.serving.profiler.breakdown import Layer
 from exfm.serving.profiler.profiler import Profiler, timed
-from exfm.serving.ranker.readiness import ATTEMPT_S, Golden, check_scores, read_golden, until_reached
+from exfm.serving.ranker.readiness import ATTEMPT_S, check_scores, read_golden, until_reached
 from exfm.serving.ranker.shards.breaker import GuardedShard
 from exfm.serving.ranker.shards.fan_out import TURNS_TO_SEND, Shard, lookup_all
 from exfm.serving.ranker.shards.link import ShardLink
 from exfm.serving.ranker.shards.local_link import LocalLink
 from exfm.serving.ranker.shards.stream_link import StreamLink
-from exfm.serving.ranker.shards.upkeep import keep_links
 from exfm.serving.requests.call import Answer, Call, Deadline
 from exfm.serving.shard_protocol.shard_id import ShardId
 from exfm.serving.tls import TlsFiles, TlsFolder
 
-if TYPE_CHECKING:
-    from exfm.serving.ranker.request_log import RequestLog
-
 logger = logging.getLogger(__name__)
 
-DEGRADED = Counter("exfm_ranker_degraded_answers", "Answers with fallback rows in place of a shard's rows")
+CHECK_S = 2.0
+"""Pause between two checks of a link."""
 
-Shards = Sequence[str | ShardTables]
-"""Each shard's address, or its tables, if this server holds them; after the last shard, the local tables, if any."""
+DEGRADED = Counter("exfm_ranker_degraded_answers", "Answers with fallback rows in place of a shard's rows")
 
 
 class RankerModel(ServedModel):
@@ -61,44 +57,9 @@ class RankerModel(ServedModel):
     config: RankerConfig
 
     def __init__(
-        self,
-        scorer: Scorer,
-        *,
-        golden: Golden | None,
-        shards: Shards,
-        tls: TlsFolder | None,
-        request_log: "RequestLog | None",
-        config: RankerConfig,
+        self, bundle: Path, *, bundle_id: str, shards: Sequence[str], tls: TlsFolder | None, config: RankerConfig
     ) -> None:
-        """Serve with these shards, in order; with `tls`, by mutual TLS.
-
-        `request_log`, if any, gets clients' requests with their answers.
-
-        Raises: ConfigError if `when_shard_fails` is `degrade` but the bundle has no fallback rows.
-        """
-        manifest = scorer.manifest
-        super().__init__(manifest.name, bundle_id=manifest.bundle_id, config=config)
-        self.ready = False
-        self._degrades = config.shards.when_shard_fails == "degrade"
-        if self._degrades and not manifest.fallback_rows:
-            raise ConfigError(
-                f"shards.when_shard_fails is 'degrade', but bundle {manifest.name!r} has no fallback rows: export "
-                "it again, or set 'fail'"
-            )
-        self._scorer = scorer
-        self._encoder = RequestEncoder(manifest.feature_schema)
-        self._golden = golden
-        self._shards = shards
-        self._tls = tls
-        self._request_log = request_log
-        self._links: list[ShardLink] = []
-        self._guarded: list[GuardedShard] = []
-
-    @classmethod
-    def load(
-        cls, bundle: Path, *, bundle_id: str, shards: Sequence[str], tls: TlsFolder | None, config: RankerConfig
-    ) -> Self:
-        """Return a bundle's ranker, from verified files, with the shards at these addresses.
+        """Load a bundle from verified files, and serve with the shards at these addresses; with `tls`, by mutual TLS.
 
         Without addresses this server holds all tables; with them, only those of the setting `local_tables_mib`. An
         empty `bundle_id` accepts any bundle.
@@ -111,28 +72,41 @@ class RankerModel(ServedModel):
             raise ConfigError(
                 f"bundle {manifest.name!r} has {plan.num_shards} shards, but {len(shards)} addresses are given"
             )
+        self._degrades = config.shards.when_shard_fails == "degrade"
+        if self._degrades and not manifest.fallback_rows:
+            raise ConfigError(
+                f"shards.when_shard_fails is 'degrade', but bundle {manifest.name!r} has no fallback rows: export "
+                "it again, or set 'fail'"
+            )
+        super().__init__(manifest.name, bundle_id=manifest.bundle_id, config=config)
+        self.ready = False
         optional = [HOT_ROWS_FILE if plan.hot_slices() else "", manifest.fallback_rows]
         verify_files(bundle, manifest, [DENSE_FILE, *filter(None, optional)])
-        golden = read_golden(bundle, manifest)
+        self._golden = read_golden(bundle, manifest)
         room_bytes = config.shards.local_tables_mib * 2**20 if shards else 0
         local = choose_local_tables(plan, manifest.feature_schema, size_bytes=room_bytes) if room_bytes else ()
         device = device_of(config.device)
         if config.dense_precision == "bf16" and device == CPU and not has_bf16():
             logger.warning("dense_precision is 'bf16', but this CPU has no instructions for it: 'fp32' is faster here")
-        scorer = Scorer.load(bundle, manifest, device=device, precision=config.dense_precision, local_tables=local)
+        self._scorer = Scorer.load(
+            bundle, manifest, device=device, precision=config.dense_precision, local_tables=local
+        )
         every = () if shards else range(plan.num_shards)
         held = [load_verified(bundle, manifest, shard=shard, device=device) for shard in every]
         if local:
-            held.append(load_verified_locals(bundle, scorer))
+            held.append(load_verified_locals(bundle, self._scorer))
             logger.info("holds %d tables itself: %s", len(local), ", ".join(local))
-        return cls(
-            scorer,
-            golden=golden,
-            shards=[*shards, *held],
-            tls=tls,
-            request_log=_start_log(manifest, config.request_log),
-            config=config,
-        )
+        self._encoder = RequestEncoder(manifest.feature_schema)
+        self._shards: Sequence[str | ShardTables] = [*shards, *held]
+        """Each shard's address or tables; after the last shard, the local tables, if any."""
+        self._tls = tls
+        self._links: list[ShardLink] = []
+        self._guarded: list[GuardedShard] = []
+        self._request_log = None
+        if config.request_log.folder:
+            from exfm.serving.ranker.request_log import RequestLog  # imported here, because only the log needs Arrow
+
+            self._request_log = RequestLog(manifest, config.request_log)
 
     async def open(self) -> None:
         """Start to connect to the shards, which may start later."""
@@ -147,8 +121,8 @@ class RankerModel(ServedModel):
         return StreamLink(ShardId.of(self._scorer, shard), one, tls=tls, config=self.config)
 
     def background(self) -> list[Coroutine[Any, Any, None]]:
-        """Return the check of readiness, and the upkeep of links."""
-        return [self._become_ready(), keep_links(self._links, tls=self._tls)]
+        """Return the check of readiness, and the repair of each link: one that hangs does not delay others."""
+        return [self._become_ready(), *map(self._keep, self._links)]
 
     async def close(self) -> None:
         """Disconnect from the shards, and write the rest of the request log."""
@@ -232,6 +206,11 @@ class RankerModel(ServedModel):
             parameters=answer_parameters(replaced),
         )
 
+    async def _keep(self, link: ShardLink) -> None:
+        while True:
+            await asyncio.sleep(CHECK_S)
+            await link.keep(self._tls.files() if self._tls is not None else None)
+
     async def _become_ready(self) -> None:
         """Make the model ready once its shards gave the golden scores.
 
@@ -264,11 +243,3 @@ class RankerModel(ServedModel):
         self.check_rows(batches.user.num_rows, kind="users")
         self.check_rows(batches.item.num_rows, kind="candidates")
         return batches
-
-
-def _start_log(manifest: BundleManifest, config: RequestLogConfig) -> "RequestLog | None":
-    if not config.folder:
-        return None
-    from exfm.serving.ranker.request_log import RequestLog  # imported here, because only the log needs Arrow
-
-    return RequestLog.start(manifest, config)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from prometheus_client import Counter
 
@@ -34,14 +34,7 @@ from exfm.features.oip import Tensor
 from exfm.features.request import raw_request
 from exfm.schema import NUM_CANDIDATES
 from exfm.serving.config import RequestLogConfig
-from exfm.serving.ranker.backlog import (
-    Backlog,
-    Limits,
-    bytes_of_starts,
-    folder_of_this_start,
-    has_ended,
-    starts_of_host,
-)
+from exfm.serving.ranker.backlog import Backlog, bytes_of_starts, folder_of_this_start, has_ended, starts_of_host
 from exfm.serving.requests.call import Answer
 
 logger = logging.getLogger(__name__)
@@ -90,11 +83,25 @@ class _Waiting:
 class RequestLog:
     """Logs a random share of requests with their answers, while there is room."""
 
-    def __init__(self, folder: Path, manifest: BundleManifest, config: RequestLogConfig) -> None:
-        """Write into an existing folder, from an own thread."""
-        self._folder = folder
+    def __init__(self, manifest: BundleManifest, config: RequestLogConfig) -> None:
+        """Log requests of a bundle in a new folder below the one of the settings, from an own thread.
+
+        Raises: ConfigError if the folder is not writable, or requests lack columns of an impression.
+        """
         self._manifest = manifest
         self._schema = manifest.feature_schema
+        try:
+            require_loggable(self._schema, domain=config.domain)
+        except SchemaError as error:
+            raise ConfigError(f"request_log.folder: {error}") from error
+        folder = self._folder = folder_of_this_start(config.folder, model=manifest.name)
+        try:
+            _remove_unfinished(folder.parent, model=manifest.name)
+            (folder / "impressions").mkdir(parents=True)
+            write_json(folder / "schema.json", log_schema(self._schema).to_dict())
+        except OSError as error:
+            raise ConfigError(f"request_log.folder: {folder}: {error.strerror}; let this user write there") from error
+        logger.info("logging %g of all requests, up to %d MiB, in %s", config.sampling_rate, config.max_mib, folder)
         self._user_features = self._schema.feature_names(["user"])
         self._config = config
         self._served = Served(model=manifest.name, bundle_id=manifest.bundle_id, sampling_rate=config.sampling_rate)
@@ -104,34 +111,13 @@ class RequestLog:
         self._pause(not self._has_room())
         self._file: ImpressionsFile | None = None
         self._num_files = self._num_in_file = 0
-        limits = Limits(
+        self._backlog = Backlog[_Waiting](
+            self._write,
             waiting_size=MAX_WAITING_BYTES,
             block_size=BLOCK_BYTES,
             block_items=BLOCK_REQUESTS,
             block_s=config.file_s,
         )
-        self._backlog = Backlog[_Waiting](self._write, limits, name="request log")
-
-    @classmethod
-    def start(cls, manifest: BundleManifest, config: RequestLogConfig) -> Self:
-        """Return the log of a bundle's requests in a new folder below the one of the settings.
-
-        Raises: ConfigError if the folder is not writable, or requests lack columns of an impression.
-        """
-        schema = manifest.feature_schema
-        try:
-            require_loggable(schema, domain=config.domain)
-        except SchemaError as error:
-            raise ConfigError(f"request_log.folder: {error}") from error
-        folder = folder_of_this_start(config.folder, model=manifest.name)
-        try:
-            _remove_unfinished(folder.parent, model=manifest.name)
-            (folder / "impressions").mkdir(parents=True)
-            write_json(folder / "schema.json", log_schema(schema).to_dict())
-        except OSError as error:
-            raise ConfigError(f"request_log.folder: {folder}: {error.strerror}; let this user write there") from error
-        logger.info("logging %g of all requests, up to %d MiB, in %s", config.sampling_rate, config.max_mib, folder)
-        return cls(folder, manifest, config)
 
     def logged(self, tensors: Mapping[str, Tensor], answer: Answer, *, arrival_ns: int) -> Answer:
         """Return a request's answer, with LOGGED_AS if the request is logged; never waits, never fails."""
@@ -159,7 +145,7 @@ class RequestLog:
         most = _num_rows(answer) if counts is None else int(counts.values.max(initial=0))
         return sum(map(_bytes_of, tensors.values())) + (most - 1) * of_users
 
-    def _write(self, block: Sequence[_Waiting], *, is_due: bool) -> None:
+    def _write(self, block: Sequence[_Waiting], is_due: bool) -> None:
         try:
             if block:
                 self._add(block)

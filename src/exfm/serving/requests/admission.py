@@ -67,19 +67,16 @@ class Admission:
 
     async def begin(self) -> None:
         """Return when an admitted request may be computed: every request that has arrived was admitted or refused."""
-        async with self._entry:
-            await self._until_quiet()
-
-    async def _until_quiet(self) -> None:
         num_quiet, num_needed = 0, TURNS_ALONE
-        for _ in range(MAX_TURNS):
-            num_heard = self._num_heard
-            await asyncio.sleep(0)
-            num_quiet += 1
-            if self._num_heard != num_heard:
-                num_quiet, num_needed = 0, TURNS_AMONG_OTHERS
-            if num_quiet == num_needed:
-                return
+        async with self._entry:
+            for _ in range(MAX_TURNS):
+                num_heard = self._num_heard
+                await asyncio.sleep(0)
+                num_quiet += 1
+                if self._num_heard != num_heard:
+                    num_quiet, num_needed = 0, TURNS_AMONG_OTHERS
+                if num_quiet == num_needed:
+                    return
 
     @contextmanager
     def taken(self) -> Iterator[None]:

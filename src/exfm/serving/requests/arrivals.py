@@ -7,6 +7,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 
 from prometheus_client import Counter
@@ -26,18 +27,18 @@ CLOSED = Counter(
 )
 
 
+@dataclass(eq=False)
 class Arrival:
     """One request whose body is incomplete."""
 
-    def __init__(self, *, unseen_bytes: int) -> None:
-        self.unseen_bytes = unseen_bytes
-        self.num_bytes = 0
-        self.num_ticks = 0
-        self.num_idle_ticks = 0
-        self.timeout = asyncio.timeout(None)
-        self.timer: asyncio.TimerHandle | None = None
-        self.make_error: Callable[[], ServingError] | None = None
-        """Not the error itself, whose traceback would keep the body in memory."""
+    unseen_bytes: int
+    num_bytes: int = 0
+    num_ticks: int = 0
+    num_idle_ticks: int = 0
+    timeout: asyncio.Timeout = field(default_factory=lambda: asyncio.timeout(None))
+    timer: asyncio.TimerHandle | None = None
+    make_error: Callable[[], ServingError] | None = None
+    """Not the error itself, whose traceback would keep the body in memory."""
 
 
 class Arrivals:

@@ -96,7 +96,7 @@ def check_num_values(num_values: int, *, max_ids: int) -> None:
     Raises: RequestError.
     """
     if num_values > max_ids:
-        raise RequestError(f"the inputs hold {num_values} values; max_ids is {max_ids}: ask in parts")
+        raise RequestError(f"the inputs hold {num_values} values; max_ids is {max_ids}: send it in parts")
 
 
 def deadline_of(timeout_us: Any, *, transport_s: float | None, default_ms: int, came_s: float) -> Deadline:

@@ -64,25 +64,18 @@ for _code in (grpc.StatusCode.CANCELLED, *(status.grpc for status in (*_STATUSES
 
 
 def failed_with(error: BaseException) -> tuple[Status, str]:
-    """Return the status and the message of a request's error for its client, and count it."""
-    status = _status_of(error)
+    """Return the status and the message, in ASCII, of a request's error for its client, and count it.
+
+    An unexpected error is internal, and its message goes to the log only.
+    """
+    status = next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), _INTERNAL)
     FAILED.labels(code=status.grpc.name).inc()
-    return status, _message_of(error, status)
+    if status is _INTERNAL and not isinstance(error, ExfmError):
+        logger.error("internal error", exc_info=error)
+        return status, "internal error; the server's log has its traceback"
+    return status, str(error).encode("ascii", "backslashreplace").decode()[:MAX_MESSAGE_CHARACTERS]
 
 
 def given_up() -> None:
     """Count a request whose client gave up."""
     FAILED.labels(code=grpc.StatusCode.CANCELLED.name).inc()
-
-
-def _status_of(error: BaseException) -> Status:
-    """Return the status of an error; unexpected errors are internal."""
-    return next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), _INTERNAL)
-
-
-def _message_of(error: BaseException, status: Status) -> str:
-    """Return an error's message for a client, in ASCII. An unexpected error goes to the log instead."""
-    if status is not _INTERNAL or isinstance(error, ExfmError):
-        return str(error).encode("ascii", "backslashreplace").decode()[:MAX_MESSAGE_CHARACTERS]
-    logger.error("internal error", exc_info=error)
-    return "internal error; the server's log has its traceback"

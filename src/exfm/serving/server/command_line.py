@@ -7,7 +7,6 @@ from typing import TypeVar
 from exfm.config import read_yaml
 from exfm.errors import ConfigError
 from exfm.serving.config import ServerConfig
-from exfm.serving.tls import TlsFolder
 
 AnyConfig = TypeVar("AnyConfig", bound=ServerConfig)
 
@@ -49,14 +48,6 @@ def parse(parser: argparse.ArgumentParser, kind: type[ServerConfig]) -> argparse
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return arguments
-
-
-def tls_from(arguments: argparse.Namespace) -> TlsFolder | None:
-    """Return the folder of certificates that the command line names, or None.
-
-    Raises: ConfigError if its files are missing or do not match.
-    """
-    return TlsFolder(arguments.tls) if arguments.tls is not None else None
 
 
 def config_from(arguments: argparse.Namespace, kind: type[AnyConfig]) -> AnyConfig:

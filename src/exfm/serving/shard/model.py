@@ -3,14 +3,14 @@
 Legend: B rows of one net, E dims of the looked-up features side by side.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from prometheus_client import Counter
 
-from exfm.artifact.bundle import BundleManifest
 from exfm.errors import (
     ConfigError,
     KeysOutsideSliceError,
@@ -22,27 +22,19 @@ from exfm.errors import (
 )
 from exfm.models.device import device_of
 from exfm.models.lookup import LookupBags, lookups_of
-from exfm.models.shard_tables import ShardTables
 from exfm.schema import NETS, Net
 from exfm.serving.config import ShardConfig
 from exfm.serving.models.bundle_part import load_verified, read_manifest
-from exfm.serving.models.served_model import ProtocolServer, ServedModel
+from exfm.serving.models.served_model import ServedModel
 from exfm.serving.profiler.breakdown import Layer
 from exfm.serving.profiler.profiler import Profiler, timed
 from exfm.serving.requests.call import Answer, Call
-from exfm.serving.shard.oip_lookups import (
-    POOLED_TYPES,
-    bags_of,
-    checked_bags,
-    keys_input,
-    lengths_input,
-    lookups_input,
-    pooled_output,
-    shard_model_name,
-)
+from exfm.serving.shard.oip_lookups import bags_of, checked_bags
 from exfm.serving.shard_protocol.frames import LookupRequest, Pooled
 from exfm.serving.shard_protocol.server import StreamServer
 from exfm.serving.tls import TlsFolder
+
+logger = logging.getLogger(__name__)
 
 MESSAGE_ROOM_BYTES = 1_024
 """Reserved in an answer for other content than pooled embeddings: names, shapes, and a trace."""
@@ -60,12 +52,21 @@ class ShardModel(ServedModel):
     config: ShardConfig
     begins_traces = False  # the ranker decides whether a request is traced
 
-    def __init__(
-        self, tables: ShardTables, manifest: BundleManifest, *, shard: int, tls: TlsFolder | None, config: ShardConfig
-    ) -> None:
-        """Serve a shard's tables; with `tls`, streams are encrypted, and only for clients with a certificate."""
-        super().__init__(shard_model_name(manifest.name, shard), bundle_id=manifest.bundle_id, config=config)
-        self._tables = tables
+    def __init__(self, bundle: Path, *, bundle_id: str, shard: int, tls: TlsFolder | None, config: ShardConfig) -> None:
+        """Load one shard of a bundle from verified files; files of other shards are not read.
+
+        With `tls`, streams are encrypted, and only for clients with a certificate. An empty `bundle_id` accepts any
+        bundle.
+
+        Raises: ConfigError if the bundle has no such shard; BundleError.
+        """
+        manifest = read_manifest(bundle, bundle_id=bundle_id)
+        num_shards = manifest.plan.num_shards
+        if not 0 <= shard < num_shards:
+            raise ConfigError(f"{bundle} has shards 0 to {num_shards - 1}; there is no shard {shard}")
+        super().__init__(f"{manifest.name}-shard-{shard}", bundle_id=manifest.bundle_id, config=config)
+        device, precision = device_of(config.device), config.pooled_precision
+        self._tables = load_verified(bundle, manifest, shard=shard, precision=precision, device=device)
         self._shard = shard
         self._tls = tls
         every = {net: lookups_of(manifest.plan, manifest.feature_schema, shard=shard, net=net) for net in NETS}
@@ -74,36 +75,19 @@ class ShardModel(ServedModel):
         for slice_ in manifest.plan.slices_on(shard):
             REFUSED_KEYS.labels(table=slice_.table)  # shows 0 before the first
 
-    @classmethod
-    def load(cls, bundle: Path, *, bundle_id: str, shard: int, tls: TlsFolder | None, config: ShardConfig) -> Self:
-        """Return one shard of a bundle, from verified files; files of other shards are not read.
-
-        An empty `bundle_id` accepts any bundle.
-
-        Raises: ConfigError if the bundle has no such shard; BundleError.
-        """
-        manifest = read_manifest(bundle, bundle_id=bundle_id)
-        num_shards = manifest.plan.num_shards
-        if not 0 <= shard < num_shards:
-            raise ConfigError(f"{bundle} has shards 0 to {num_shards - 1}; there is no shard {shard}")
-        device, precision = device_of(config.device), config.pooled_precision
-        tables = load_verified(bundle, manifest, shard=shard, precision=precision, device=device)
-        return cls(tables, manifest, shard=shard, tls=tls, config=config)
-
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return each net's inputs: keys, lengths, and lookups, which are optional."""
         types: list[dict[str, Any]] = []
         for net in self._lookups:
-            types.append({"name": keys_input(net), "datatype": "UINT64", "shape": [-1]})
-            types.append({"name": lengths_input(net), "datatype": "INT32", "shape": [-1, -1]})
-            types.append({"name": lookups_input(net), "datatype": "INT32", "shape": [-1]})
+            types.append({"name": f"{net}.keys", "datatype": "UINT64", "shape": [-1]})
+            types.append({"name": f"{net}.lengths", "datatype": "INT32", "shape": [-1, -1]})
+            types.append({"name": f"{net}.lookups", "datatype": "INT32", "shape": [-1]})
         return types
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """Return each net's output, its pooled embeddings."""
-        datatype = POOLED_TYPES[self.config.pooled_precision]
         return [
-            {"name": pooled_output(net), "datatype": datatype, "shape": [-1, num_dims]}
+            {"name": f"{net}.pooled", "datatype": self.config.pooled_precision.upper(), "shape": [-1, num_dims]}
             for net, num_dims in self._dims.items()
         ]
 
@@ -118,35 +102,32 @@ class ShardModel(ServedModel):
                 f"shard {self.name!r} holds bundle {self.bundle_id}, but the request is for "
                 f"{call.model_version!r}; set model_version to the bundle that is meant"
             )
-        of_net = (keys_input, lengths_input, lookups_input)
-        expected = {input_of(net) for net in self._lookups for input_of in of_net}
+        expected = {one["name"] for one in self.get_input_types()}
         unknown = set(call.tensors) - expected
         if unknown:
             raise RequestError(f"unknown input {min(unknown)!r}; this shard's inputs are {', '.join(sorted(expected))}")
         with timed(call.profiler, Layer.DESERIALIZE):
             bags = {net: bags_of(call.tensors, net, num_lookups=len(lookups)) for net, lookups in self._lookups.items()}
         pooled = self._pooled(bags, call.profiler)
-        return Answer(outputs={pooled_output(net): of_net for net, of_net in pooled.items()}, parameters={})
+        return Answer(outputs={f"{net}.pooled": of_net for net, of_net in pooled.items()}, parameters={})
 
-    def protocol_servers(self) -> list[ProtocolServer]:
-        """Return the server of the shard protocol."""
-        return [
-            StreamServer(
-                self._answer,
-                bundle_id=self.bundle_id,
-                shard=self._shard,
-                admission=self.admission,
-                seconds=self.seconds,
-                spans=self.spans,
-                config=self.config,
-                tls=self._tls,
-            )
-        ]
+    async def open(self) -> None:
+        """Serve the shard protocol."""
+        self._server = StreamServer(self, self._answer, shard=self._shard, config=self.config, tls=self._tls)
+        logger.info("serving streams on port %d", await self._server.start())
+
+    def background(self) -> list[Coroutine[Any, Any, None]]:
+        """Return the check of connections and certificates."""
+        return [self._server.keep()]
+
+    async def stop(self) -> None:
+        """Take no new lookup by streams, and let those under way end."""
+        await self._server.stop()
 
     def _answer(self, request: LookupRequest, profiler: Profiler | None) -> dict[Net, Pooled]:
         """Return the pooled embeddings for a stream's request, measured like a request by REST or gRPC."""
         self._check_request(request)
-        with self.seconds.predicting():
+        with self.predict_seconds.time():
             with timed(profiler, Layer.DESERIALIZE):
                 bags = {
                     net: checked_bags(
@@ -188,7 +169,7 @@ class ShardModel(ServedModel):
         return pooled_BE
 
     def _check_size(self, bags: Mapping[Net, LookupBags]) -> None:
-        """Return if a lookup is within the limits.
+        """Return if a lookup is within the limits, and its pooled embeddings fit into one message.
 
         Raises: LookupTooLargeError.
         """
@@ -197,19 +178,12 @@ class ShardModel(ServedModel):
             self.check_size(sum(len(of_net.keys) for of_net in bags.values()))
             for net, of_net in bags.items():
                 self.check_rows(of_net.num_rows, kind=f"{net} rows")
-            self._check_answer(bags)
         except RequestError as error:  # the fault of the ranker's client, unlike a ranker's other errors
             raise LookupTooLargeError(str(error)) from error
-
-    def _check_answer(self, bags: Mapping[Net, LookupBags]) -> None:
-        """Return if the pooled embeddings of these bags fit into one message.
-
-        Raises: RequestError.
-        """
         size_bytes = sum(self._tables.pooled_bytes(net, of_net) for net, of_net in bags.items())
         if size_bytes > self.config.limits.max_message_bytes - MESSAGE_ROOM_BYTES:
             rows = " and ".join(f"{of_net.num_rows} {net} rows" for net, of_net in bags.items())
-            raise RequestError(
+            raise LookupTooLargeError(
                 f"the pooled embeddings of {rows} take {size_bytes} B; max_message_bytes is "
-                f"{self.config.limits.max_message_bytes}, {MESSAGE_ROOM_BYTES} B of them for the rest: ask in parts"
+                f"{self.config.limits.max_message_bytes}, {MESSAGE_ROOM_BYTES} B of them for the rest: send it in parts"
             )

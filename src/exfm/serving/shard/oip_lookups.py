@@ -27,45 +27,17 @@ from exfm.models.config import PooledPrecision
 from exfm.models.lookup import LookupBags
 from exfm.schema import Net
 
-POOLED_TYPES: dict[PooledPrecision, str] = {"fp32": "FP32", "fp16": "FP16"}
-"""The datatypes of pooled embeddings."""
-
-
-def shard_model_name(bundle: str, shard: int) -> str:
-    """Return the name of a shard's model."""
-    return f"{bundle}-shard-{shard}"
-
-
-def keys_input(net: Net) -> str:
-    """Return the name of the input with a net's keys."""
-    return f"{net}.keys"
-
-
-def lengths_input(net: Net) -> str:
-    """Return the name of the input with the lengths of a net's bags."""
-    return f"{net}.lengths"
-
-
-def lookups_input(net: Net) -> str:
-    """Return the name of the input with the positions of the requested lookups."""
-    return f"{net}.lookups"
-
-
-def pooled_output(net: Net) -> str:
-    """Return the name of the output with a net's pooled embeddings."""
-    return f"{net}.pooled"
-
 
 def bags_of(tensors: Mapping[str, Tensor], net: Net, *, num_lookups: int) -> LookupBags:
     """Return one net's bags from a request's tensors, for a shard with `num_lookups` lookups of the net.
 
     Raises: RequestError, which names the input, what was found and what was expected.
     """
-    keys = _input(tensors, keys_input(net), datatype="UINT64", num_dimensions=1).values
-    lengths_LB = _input(tensors, lengths_input(net), datatype="INT32", num_dimensions=2).values
+    keys = _input(tensors, f"{net}.keys", datatype="UINT64", num_dimensions=1).values
+    lengths_LB = _input(tensors, f"{net}.lengths", datatype="INT32", num_dimensions=2).values
     only = None
-    if lookups_input(net) in tensors:
-        only = _input(tensors, lookups_input(net), datatype="INT32", num_dimensions=1).values
+    if f"{net}.lookups" in tensors:
+        only = _input(tensors, f"{net}.lookups", datatype="INT32", num_dimensions=1).values
     return checked_bags(keys, lengths_LB, only, net=net, num_lookups=num_lookups)
 
 
@@ -83,18 +55,18 @@ def checked_bags(
     """
     if only is not None and not _rise(only, below=num_lookups):
         raise RequestError(
-            f"input {lookups_input(net)!r} is {only.tolist()!s:.80}, expected rising positions of {num_lookups} lookups"
+            f"input '{net}.lookups' is {only.tolist()!s:.80}, expected rising positions of {num_lookups} lookups"
         )
     num_asked = num_lookups if only is None else len(only)
     if len(lengths_LB) != num_asked:
         raise RequestError(
-            f"input {lengths_input(net)!r} has lengths for {len(lengths_LB)} lookups; "
-            + (f"this shard has {num_lookups}" if only is None else f"{lookups_input(net)!r} has {num_asked}")
+            f"input '{net}.lengths' has lengths for {len(lengths_LB)} lookups; "
+            + (f"this shard has {num_lookups}" if only is None else f"'{net}.lookups' has {num_asked}")
         )
     if lengths_LB.min(initial=0) < 0 or lengths_LB.sum() != len(keys):
         raise RequestError(
-            f"input {lengths_input(net)!r} sums to {lengths_LB.sum()} (least {lengths_LB.min(initial=0)}), "
-            f"but {keys_input(net)!r} has {len(keys)} keys"
+            f"input '{net}.lengths' sums to {lengths_LB.sum()} (least {lengths_LB.min(initial=0)}), "
+            f"but '{net}.keys' has {len(keys)} keys"
         )
     return LookupBags(keys=keys, lengths_LB=lengths_LB, only=None if only is None else tuple(only.tolist()))
 

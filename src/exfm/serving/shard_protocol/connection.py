@@ -16,12 +16,6 @@ STAGING_BYTES = 256 * 1024
 STEPS_BYTES = (32 * 1024, 128 * 1024)
 """A larger body's first buffers, before one of its full size: an empty buffer may take a huge page, 2 MiB."""
 
-JOINED_BYTES = 64 * 1024
-"""Parts of a frame below this size are sent together: a copy is cheaper than a system call."""
-
-PEER_LOST_MS = 5_000
-"""Time without an acknowledgement after which the other end counts as lost, in milliseconds."""
-
 
 class Connection(asyncio.BufferedProtocol):
     """A stream of frames. Bodies are read into their own memory; only their first bytes are copied."""
@@ -55,24 +49,10 @@ class Connection(asyncio.BufferedProtocol):
         self.transport = cast(asyncio.Transport, transport)
         raw = transport.get_extra_info("socket")
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does not set it for a socket that we made
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 1), ("TCP_USER_TIMEOUT", PEER_LOST_MS)):
-            if hasattr(socket, option):  # they exist on Linux
-                raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
     def send(self, parts: Iterable[bytes | memoryview]) -> None:
         """Send the parts of a frame."""
-        small: list[bytes | memoryview] = []
-        for part in parts:
-            if len(part) < JOINED_BYTES:
-                small.append(part)
-                continue
-            if small:
-                self.transport.write(b"".join(small))
-                small = []
-            self.transport.write(part)
-        if small:
-            self.transport.write(b"".join(small))
+        self.transport.writelines([part for part in parts if part])  # TLS has no empty writes
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return the buffer for the next bytes; the argument is asyncio's."""
@@ -116,7 +96,11 @@ class Connection(asyncio.BufferedProtocol):
     def _go_on(self) -> None:
         """End the frame if its body is complete, or take a larger buffer if the first one is full."""
         if self._filled == self._size_bytes:
-            self._end_frame()
+            assert self._head is not None, "a frame has a head"
+            kind, num_nets, shard, request = self._head
+            frame = Frame(kind=kind, num_nets=num_nets, shard=shard, request=request, body=self._body)
+            self._head, self._body = None, memoryview(b"")
+            self.take(frame)
         elif self._filled == len(self._body):
             first, self._body = self._body, self._room()
             self._body[: self._filled] = first
@@ -125,13 +109,6 @@ class Connection(asyncio.BufferedProtocol):
         """Return the next buffer of a body, of the next step or of its full size."""
         step_bytes = next((step for step in STEPS_BYTES if step > self._filled), self._size_bytes)
         return _room_of(min(self._size_bytes, step_bytes))
-
-    def _end_frame(self) -> None:
-        assert self._head is not None, "a frame has a head"
-        kind, num_nets, shard, request = self._head
-        frame = Frame(kind=kind, num_nets=num_nets, shard=shard, request=request, body=self._body)
-        self._head, self._body = None, memoryview(b"")
-        self.take(frame)
 
 
 def new_staging() -> memoryview:

@@ -1,7 +1,6 @@
 """Resolves a shard's name to the addresses of its servers."""
 
 import asyncio
-import re
 import socket
 
 import dns.asyncresolver
@@ -9,7 +8,6 @@ import dns.exception
 
 from exfm.errors import ShardUnavailableError
 
-_ADDRESS = re.compile(r"^(?:dns://(?P<server>[^/:]+)(?::(?P<dns_port>\d+))?/)?(?P<host>[^:/]+):(?P<port>\d+)$")
 _DNS_PORT = 53
 
 
@@ -18,14 +16,10 @@ async def resolve(address: str, *, timeout_s: float) -> tuple[tuple[str, int], .
 
     Raises: ShardUnavailableError if the name has no address now, or DNS does not answer.
     """
-    found = _matched(address)
-    host, port = found["host"], int(found["port"])
+    server, host, port = _split(address)
     try:
         async with asyncio.timeout(timeout_s):
-            if found["server"]:
-                hosts = await _resolve_by_server(found["server"], int(found["dns_port"] or _DNS_PORT), host)
-            else:
-                hosts = await _resolve_by_system(host)
+            hosts = await (_resolve_by_server(server, host) if server else _resolve_by_system(host))
     except (OSError, ValueError, dns.exception.DNSException) as error:  # TimeoutError is an OSError
         raise ShardUnavailableError(f"{host} has no address now ({error or 'no answer'})") from error
     return tuple((one, port) for one in sorted(hosts))
@@ -33,16 +27,14 @@ async def resolve(address: str, *, timeout_s: float) -> tuple[tuple[str, int], .
 
 def host_of(address: str) -> str:
     """Return the host name in an address, which the server's certificate must have."""
-    return _matched(address)["host"]
+    return _split(address)[1]
 
 
-def _matched(address: str) -> re.Match[str]:
-    found = _ADDRESS.match(address)
-    if found is None:
-        raise ShardUnavailableError(
-            f"{address} is not HOST:PORT, nor dns://SERVER[:PORT]/HOST:PORT; write it in one of these forms"
-        )
-    return found
+def _split(address: str) -> tuple[str, str, int]:
+    """Return the DNS server, empty if it is the system's, the host and the port in an address."""
+    server, _, place = address.removeprefix("dns://").rpartition("/")
+    host, _, port = place.rpartition(":")
+    return server, host, int(port)
 
 
 async def _resolve_by_system(host: str) -> set[str]:
@@ -50,7 +42,8 @@ async def _resolve_by_system(host: str) -> set[str]:
     return {str(address[0]) for *_, address in found}
 
 
-async def _resolve_by_server(server: str, port: int, host: str) -> set[str]:
+async def _resolve_by_server(server: str, host: str) -> set[str]:
     resolver = dns.asyncresolver.Resolver(configure=False)
-    resolver.nameservers, resolver.port = [server], port
+    address, _, port = server.partition(":")
+    resolver.nameservers, resolver.port = [address], int(port or _DNS_PORT)
     return {record.address for record in await resolver.resolve(host, "A")}

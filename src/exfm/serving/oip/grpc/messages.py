@@ -4,7 +4,6 @@ The messages are typed Any: protobuf makes their classes at run time.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ import numpy.typing as npt
 from exfm.errors import RequestError
 from exfm.features.oip import Tensor
 from exfm.serving.oip.grpc import protobuf as pb
-from exfm.serving.oip.grpc.wire import with_raw_outputs
 from exfm.serving.oip.tensors import datatype_of, num_elements_of, number_type, raw_view, tensor_from_bytes
 from exfm.serving.requests.call import Answer, Parameter, check_num_values
 
@@ -23,18 +21,6 @@ _CONTENT_FIELDS = {
     "INT64": "int64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
 }  # fmt: skip
 """The field of InferTensorContents for each datatype; FP16 exists in raw form only."""
-
-
-@dataclass(frozen=True)
-class RawResponse:
-    """A ModelInferResponse with its raw contents beside it, because protobuf would copy them several times."""
-
-    head: Any
-    raw: Sequence[bytes | memoryview]
-
-    def to_bytes(self) -> bytes:
-        """Return the serialized message."""
-        return with_raw_outputs(self.head.SerializeToString(), self.raw)
 
 
 def tensors_of(message: Any, *, max_ids: int | None = None) -> dict[str, Tensor]:
@@ -84,14 +70,15 @@ def parameters_of(message: Mapping[str, Any]) -> dict[str, Parameter]:
     }
 
 
-def answer_message(answer: Answer, *, model_name: str, model_version: str, request_id: str) -> RawResponse:
-    """Return the ModelInferResponse of an answer, without copying its numbers."""
+def answer_message(answer: Answer, *, model_name: str, model_version: str, request_id: str) -> Any:
+    """Return the ModelInferResponse of an answer, its tensors in raw form."""
     response = pb.ModelInferResponse(model_name=model_name, model_version=model_version, id=request_id)
     for key, value in answer.parameters.items():
         response.parameters[key].CopyFrom(_parameter(value))
     for name, values in answer.outputs.items():
         response.outputs.add(name=name, datatype=datatype_of(values), shape=values.shape)
-    return RawResponse(response, [raw_view(values) for values in answer.outputs.values()])
+        response.raw_output_contents.append(raw_view(values).tobytes())
+    return response
 
 
 def _typed_tensor(item: Any) -> Tensor:

@@ -2,8 +2,7 @@
 
 They have their own descriptor pool: KServe and Triton's client register the same names in protobuf's default pool.
 
-Source: https://github.com/kserve/open-inference-protocol, specification/protocol/open_inference_grpc.proto; and model
-load and unload as KServe has them.
+Source: https://github.com/kserve/open-inference-protocol, specification/protocol/open_inference_grpc.proto.
 """
 
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ PACKAGE = "inference"
 SERVICE = f"{PACKAGE}.GRPCInferenceService"
 
 INFER_METHOD = f"/{SERVICE}/ModelInfer"
-"""The path of the gRPC method that asks a model."""
+"""The path of the gRPC method that answers requests."""
 
 _REPEATED, _MAP = "repeated ", "map of "
 
@@ -71,20 +70,13 @@ _MESSAGES: Mapping[str, Mapping[str, str]] = {
         "fp64_contents": f"{_REPEATED}double",
         "bytes_contents": f"{_REPEATED}bytes",
     },
-    "RepositoryModelLoadRequest": {"model_name": "string"},
-    "RepositoryModelLoadResponse": {"model_name": "string", "isLoaded": "bool"},
-    "RepositoryModelUnloadRequest": {"model_name": "string"},
-    "RepositoryModelUnloadResponse": {"model_name": "string", "isUnloaded": "bool"},
 }
 """Each message's fields and their types, numbered from 1 in this order. A nested message follows its outer one."""
 
 _CHOICES = {"InferParameter": "parameter_choice"}
 """Messages with a oneof, and its name."""
 
-_METHODS = (
-    "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer", "RepositoryModelLoad",
-    "RepositoryModelUnload",
-)  # fmt: skip
+_METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
 
 
 def _file() -> Any:
@@ -138,7 +130,5 @@ ServerLiveResponse = _message("ServerLiveResponse")
 ServerMetadataResponse = _message("ServerMetadataResponse")
 ServerReadyResponse = _message("ServerReadyResponse")
 
-METHODS: Mapping[str, tuple[Any, Any]] = {
-    name: (_message(f"{name}Request"), _message(f"{name}Response")) for name in _METHODS
-}
-"""The service's methods, and the messages that each takes and returns."""
+METHODS: Mapping[str, Any] = {name: _message(f"{name}Request") for name in _METHODS}
+"""The message that each of the service's methods takes."""

@@ -12,8 +12,8 @@ from typing import Any
 
 from exfm.errors import RequestError
 from exfm.features.oip import Tensor, tensors_from_json
-from exfm.serving.oip.tensors import datatype_of, num_elements_of, raw_numbers, tensor_from_bytes
-from exfm.serving.requests.call import Answer, Numbers, check_num_values
+from exfm.serving.oip.tensors import datatype_of, num_elements_of, raw_view, tensor_from_bytes
+from exfm.serving.requests.call import Answer, check_num_values
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
 BINARY_SIZE = "binary_data_size"
@@ -34,10 +34,6 @@ class Query:
     parameters: Mapping[str, Any]
     binary_outputs: Mapping[str, bool]
     """Whether each requested output is sent as binary data; empty if all outputs were requested."""
-
-    def is_binary(self, output: str) -> bool:
-        """Return whether an output is sent as binary data."""
-        return self.binary_outputs.get(output, self.parameters.get("binary_data_output") is True)
 
 
 def read_body(
@@ -63,7 +59,7 @@ def read_body(
     num_commas = text.count(b",")  # fast to count; every value except the first of a list follows a comma
     if num_commas > MAX_COMMAS_PER_ID * max_ids:
         raise RequestError(
-            f"the body has {num_commas} commas, too many for its values; max_ids is {max_ids}: ask in parts"
+            f"the body has {num_commas} commas, too many for its values; max_ids is {max_ids}: send it in parts"
         )
     try:
         query = json.loads(text)
@@ -83,13 +79,14 @@ def read_body(
 def answer_body(answer: Answer, query: Query, *, model_name: str, model_version: str) -> tuple[bytes, int | None]:
     """Return an answer's body, and the length of its JSON if binary data follows it."""
     outputs, binary = [], []
+    is_binary = query.parameters.get("binary_data_output") is True
     for name, values in answer.outputs.items():
         item: dict[str, Any] = {"name": name, "datatype": datatype_of(values), "shape": list(values.shape)}
-        if query.is_binary(name):
-            binary.append(raw_numbers(values))
+        if query.binary_outputs.get(name, is_binary):
+            binary.append(raw_view(values))
             item["parameters"] = {BINARY_SIZE: len(binary[-1])}
         else:
-            item["data"] = _json_numbers(values)
+            item["data"] = values.ravel().tolist()
         outputs.append(item)
     content = {
         "model_name": model_name,
@@ -162,8 +159,3 @@ def _field(query: dict[str, Any], key: str, kind: type) -> Any:
     if not isinstance(value, kind):
         raise RequestError(f"`{key}` is {value!r:.40}, expected a JSON {kind.__name__}")
     return value
-
-
-def _json_numbers(values: Numbers) -> list[float]:
-    numbers: list[float] = values.ravel().tolist()
-    return numbers

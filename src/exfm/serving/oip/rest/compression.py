@@ -38,7 +38,7 @@ def decompressed(body: bytes, *, encoding: str, max_bytes: int) -> bytes:
         raise RequestError(f"the body of {len(body)} B is not {encoding}, its content-encoding ({error})") from error
     if len(content) > max_bytes:
         raise BodyTooLargeError(
-            f"the body, once expanded, is larger than max_message_bytes, {max_bytes} B: ask in parts"
+            f"the body, once expanded, is larger than max_message_bytes, {max_bytes} B: send it in parts"
         )
     if not decompressor.eof:
         raise RequestError(f"the body of {len(body)} B ends within its {encoding} data; send all of it")

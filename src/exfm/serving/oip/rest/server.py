@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NoReturn
 
 import fastapi
@@ -15,26 +15,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from exfm.errors import (
-    BodyTooLargeError,
-    ConfigError,
-    ExfmError,
-    OverloadedError,
-    StalledError,
-    UnfinishedError,
-)
-from exfm.serving.config import ServerConfig
-from exfm.serving.models.dataplane import UNANSWERED, ServedModels
-from exfm.serving.models.served_model import ServedModel
-from exfm.serving.oip.rest.body import JSON_LENGTH_HEADER, Query, answer_body, read_body
+from exfm.errors import BodyTooLargeError, ConfigError, ExfmError, OverloadedError, StalledError, UnfinishedError
+from exfm.serving.models.served_model import SERVER_METADATA, UNANSWERED, ServedModel
+from exfm.serving.oip.rest.body import JSON_LENGTH_HEADER, answer_body, read_body
 from exfm.serving.oip.rest.compression import decompressed, encoding_of
 from exfm.serving.profiler.breakdown import Layer
 from exfm.serving.profiler.profiler import TRACE, Profiler, timed, wants_breakdown
 from exfm.serving.profiler.spans import spanned
-from exfm.serving.requests.arrivals import Arrivals
+from exfm.serving.requests.arrivals import ARRIVAL_TICKS, TICK_S, Arrivals
 from exfm.serving.requests.call import TIMEOUT, Call, deadline_of
 from exfm.serving.requests.status import failed_with, given_up
+from exfm.serving.tls import TlsFolder
 
 RETRY_AFTER_S = "1"
 """Value of the header Retry-After of a refused request; HTTP has whole seconds only."""
@@ -43,114 +36,77 @@ KEEP_ALIVE_S = 65
 """Time for which an idle connection stays open: longer than the minute of most gateways, since a request on a
 connection that is being closed fails."""
 
+HEADERS_S = ARRIVAL_TICKS * TICK_S
+"""Time for all headers of a request, as for its body."""
+
+MAX_HEADER_BYTES = 2**20
+"""Most bytes of incomplete headers; they may come with the end of another request, up to 256 KiB."""
+
 
 class Endpoints:
     """The protocol's routes."""
 
-    def __init__(self, models: ServedModels, *, arrivals: Arrivals, config: ServerConfig, infers: bool) -> None:
-        self._models = models
+    def __init__(self, model: ServedModel, *, arrivals: Arrivals, infers: bool) -> None:
+        self._model = model
         self._arrivals = arrivals
-        self._config = config
         self._infers = infers
-
-    async def alive(self) -> JSONResponse:
-        """Return that the server runs, as KServe's servers say it at /."""
-        return JSONResponse({"status": "alive"})
 
     async def metrics(self, request: fastapi.Request) -> Response:
         """Return the metrics in the form that the client takes."""
         write, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(write(REGISTRY), headers={"content-type": content_type})
 
-    async def metadata(self) -> JSONResponse:
-        """Return the server's metadata."""
-        return JSONResponse(self._models.metadata())
-
-    async def models(self) -> JSONResponse:
-        """Return the models' names."""
-        return JSONResponse({"models": self._models.names()})
-
-    async def live(self) -> JSONResponse:
-        """Return that the server runs."""
-        return JSONResponse({"live": True})
-
     async def ready(self) -> JSONResponse:
-        """Return whether all models are ready: 200 if so, else 503."""
-        ready = self._models.ready()
-        return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
+        """Return whether the model is ready: 200 if so, else 503."""
+        return self._readiness({})
 
     async def model_metadata(self, model_name: str, model_version: str = "") -> JSONResponse:
-        """Return a model's metadata."""
-        model = self._models.find(model_name, version=model_version)
-        return JSONResponse(self._models.model_metadata(model))
+        """Return the model's metadata."""
+        self._model.check_request(model_name, version=model_version)
+        return JSONResponse(self._model.metadata())
 
     async def model_ready(self, model_name: str, model_version: str = "") -> JSONResponse:
-        """Return whether a model is ready: 200 if so, else 503."""
-        model = self._models.find(model_name, version=model_version)
-        ready = self._models.model_ready(model)
-        return JSONResponse({"name": model_name, "ready": ready}, status_code=200 if ready else 503)
-
-    async def model_config(self) -> NoReturn:
-        """Refuse: this is an extension of Triton's, not part of the protocol."""
-        raise NotImplementedError(UNANSWERED["ModelConfig"])
-
-    async def repository_index(self) -> NoReturn:
-        """Refuse: this is an extension of Triton's, not part of the protocol."""
-        raise NotImplementedError(UNANSWERED["RepositoryIndex"])
+        """Return whether the model is ready: 200 if so, else 503."""
+        self._model.check_request(model_name, version=model_version)
+        return self._readiness({"name": model_name})
 
     async def answer(self, request: fastapi.Request, model_name: str, model_version: str = "") -> Response:
-        """Return a model's answer, in the requested form."""
+        """Return the model's answer, in the requested form."""
         if not self._infers:
             raise HTTPException(403, "this server answers on its gRPC port only, to clients with a certificate (--tls)")
-        model = self._models.find(model_name, version=model_version)
+        model = self._model
+        model.check_request(model_name, version=model_version)
         encoding = encoding_of(", ".join(request.headers.getlist("content-encoding")))
         model.admission.check()
         body = await self._read(request)
         came_s = time.monotonic()
         with model.admission.taken():
             await model.admission.begin()
-            response = await self._answer(body, encoding, request, model, model_version, came_s=came_s)
-        model.seconds.answered(came_s=came_s)
+            response = await self._answer(body, encoding, request, model_version, came_s=came_s)
+        model.seconds.observe(time.monotonic() - came_s)
         return response
 
     async def _answer(
-        self,
-        body: bytes,
-        encoding: str,
-        request: fastapi.Request,
-        model: ServedModel,
-        model_version: str,
-        *,
-        came_s: float,
+        self, body: bytes, encoding: str, request: fastapi.Request, model_version: str, *, came_s: float
     ) -> Response:
-        def read() -> Query:
-            return read_body(
-                decompressed(body, encoding=encoding, max_bytes=self._config.limits.max_message_bytes),
+        model, limits, profiler = self._model, self._model.config.limits, Profiler()
+        with profiler.measure(Layer.DESERIALIZE):
+            query = read_body(
+                decompressed(body, encoding=encoding, max_bytes=limits.max_message_bytes),
                 json_length=request.headers.get(JSON_LENGTH_HEADER),
-                max_ids=model.config.limits.max_ids,
+                max_ids=limits.max_ids,
                 to_inputs=model.to_inputs,
             )
-
-        query = read()
-        deadline = deadline_of(
-            query.parameters.get(TIMEOUT), transport_s=None, default_ms=self._config.deadlines.default_ms, came_s=came_s
-        )
+        default_ms = model.config.deadlines.default_ms
+        deadline = deadline_of(query.parameters.get(TIMEOUT), transport_s=None, default_ms=default_ms, came_s=came_s)
         is_reported = wants_breakdown(query.parameters.get(TRACE))
-        with spanned(model.spans, Profiler() if is_reported else None, headers=request.headers.items) as profiler:
-            if profiler is not None:  # read again: the body says that it is to be traced
-                with profiler.measure(Layer.DESERIALIZE):
-                    query = read()
-            call = Call(
-                query.tensors,
-                deadline=deadline,
-                model_version=model_version,
-                outputs=tuple(query.binary_outputs),
-                profiler=profiler,
-            )
-            answer = await self._models.ask(model, call)
-            with timed(profiler, Layer.SERIALIZE):
+        outputs = tuple(query.binary_outputs)
+        with spanned(model.spans, profiler, is_reported=is_reported, headers=request.headers.items()) as timer:
+            call = Call(query.tensors, deadline, model_version=model_version, outputs=outputs, profiler=timer)
+            answer = await model.answer(call)
+            with timed(timer, Layer.SERIALIZE):
                 content, num_json = answer_body(answer, query, model_name=model.name, model_version=model.bundle_id)
-        if profiler is not None and is_reported:  # written again: the trace includes the first writing
+        if is_reported:  # written again: the trace includes the first writing
             answer = answer.with_parameter(TRACE, profiler.read().to_json())
             content, num_json = answer_body(answer, query, model_name=model.name, model_version=model.bundle_id)
         if num_json is None:
@@ -159,15 +115,59 @@ class Endpoints:
         return Response(content, media_type="application/octet-stream", headers=headers)
 
     async def _read(self, request: fastapi.Request) -> bytes:
-        body = bytearray()
+        body, limit = bytearray(), self._model.config.limits.max_message_bytes
         async with self._arrivals.arriving() as received:
             async for chunk in request.stream():
                 body += chunk
-                limit = self._config.limits.max_message_bytes
                 if len(body) > limit:
-                    raise BodyTooLargeError(f"the body is larger than max_message_bytes, {limit} B: ask in parts")
+                    raise BodyTooLargeError(f"the body is larger than max_message_bytes, {limit} B: send it in parts")
                 received(len(chunk))
         return bytes(body)
+
+    def _readiness(self, content: dict[str, Any]) -> JSONResponse:
+        ready = self._model.is_ready
+        return JSONResponse({**content, "ready": ready}, status_code=200 if ready else 503)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Closes connections that send no request, or not all headers of a request; uvicorn would wait for ever."""
+
+    _headers_timer: asyncio.TimerHandle | None = None
+    _num_header_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Give a new connection as much time as an idle one; the argument is asyncio's."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(KEEP_ALIVE_S, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        """Read bytes, and close the connection if headers take too many."""
+        super().data_received(data)
+        if self._headers_timer is not None:
+            self._num_header_bytes += len(data)
+            if self._num_header_bytes > MAX_HEADER_BYTES:
+                self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """Wait HEADERS_S for the headers; called at a request's first byte."""
+        super().on_message_begin()
+        self._num_header_bytes = 0
+        self._headers_timer = self.loop.call_later(HEADERS_S, self.transport.abort)
+
+    def on_headers_complete(self) -> None:
+        """Wait no longer."""
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer; the argument is asyncio's."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _stop_timer(self) -> None:
+        if self._headers_timer is not None:
+            self._headers_timer.cancel()
+            self._headers_timer = None
 
 
 class ConnectionCloser:
@@ -176,39 +176,41 @@ class ConnectionCloser:
     Load balancers open no new connections to it, but clients keep the connections that they have.
     """
 
-    def __init__(self, app: ASGIApp, *, models: ServedModels) -> None:
+    def __init__(self, app: ASGIApp, *, model: ServedModel) -> None:
         self._app = app
-        self._models = models
+        self._model = model
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; the arguments are ASGI's."""
 
         async def send_on(message: Message) -> None:
-            if self._models.is_stopping and message["type"] == "http.response.start":
+            if self._model.is_stopping and message["type"] == "http.response.start":
                 message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
             await send(message)
 
         await self._app(scope, receive, send_on)
 
 
-def make_app(models: ServedModels, *, arrivals: Arrivals, config: ServerConfig, infers: bool) -> fastapi.FastAPI:
+def make_app(model: ServedModel, *, arrivals: Arrivals, infers: bool) -> fastapi.FastAPI:
     """Return the REST application; without `infers`, only with health, metadata and metrics."""
-    endpoints = Endpoints(models, arrivals=arrivals, config=config, infers=infers)
+    endpoints = Endpoints(model, arrivals=arrivals, infers=infers)
     app = fastapi.FastAPI(title="exfm", docs_url=None, redoc_url=None, openapi_url=None)
     routes: dict[str, Callable[..., Any]] = {
-        "/": endpoints.alive, "/metrics": endpoints.metrics, "/v2": endpoints.metadata, "/v2/models": endpoints.models,
-        "/v2/health/live": endpoints.live, "/v2/health/ready": endpoints.ready,
-        "/v2/models/{model_name}": endpoints.model_metadata, "/v2/models/{model_name}/ready": endpoints.model_ready,
-        "/v2/models/{model_name}/versions/{model_version}": endpoints.model_metadata,
-        "/v2/models/{model_name}/versions/{model_version}/ready": endpoints.model_ready,
-        "/v2/models/{model_name}/config": endpoints.model_config,
-        "/v2/models/{model_name}/versions/{model_version}/config": endpoints.model_config,
-    }  # fmt: skip
+        "/": _saying({"status": "alive"}),  # as KServe's servers say it
+        "/metrics": endpoints.metrics,
+        "/v2": _saying(SERVER_METADATA),
+        "/v2/models": _saying({"models": [model.name]}),
+        "/v2/health/live": _saying({"live": True}),
+        "/v2/health/ready": endpoints.ready,
+    }
+    for of_model in ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}"):
+        routes[of_model] = endpoints.model_metadata
+        routes[f"{of_model}/ready"] = endpoints.model_ready
+        routes[f"{of_model}/config"] = _refusing("ModelConfig")
+        app.add_api_route(f"{of_model}/infer", endpoints.answer, methods=["POST"], response_model=None)
     for path, endpoint in routes.items():
         app.add_api_route(path, endpoint, methods=["GET"], response_model=None)
-    for path in ("/v2/models/{model_name}/infer", "/v2/models/{model_name}/versions/{model_version}/infer"):
-        app.add_api_route(path, endpoints.answer, methods=["POST"], response_model=None)
-    app.add_api_route("/v2/repository/index", endpoints.repository_index, methods=["POST"], response_model=None)
+    app.add_api_route("/v2/repository/index", _refusing("RepositoryIndex"), methods=["POST"], response_model=None)
     for kind in (ExfmError, NotImplementedError, Exception):
         app.add_exception_handler(kind, _error_response)
     app.add_exception_handler(HTTPException, _http_error_response)
@@ -216,21 +218,38 @@ def make_app(models: ServedModels, *, arrivals: Arrivals, config: ServerConfig, 
     return app
 
 
+def _saying(content: dict[str, Any]) -> Callable[[], Awaitable[Response]]:
+    async def say() -> Response:
+        return JSONResponse(content)
+
+    return say
+
+
+def _refusing(extension: str) -> Callable[[], Awaitable[NoReturn]]:
+    async def refuse() -> NoReturn:
+        raise NotImplementedError(UNANSWERED[extension])
+
+    return refuse
+
+
 class RestServer(uvicorn.Server):
     """The REST server."""
 
-    def __init__(self, models: ServedModels, *, arrivals: Arrivals, config: ServerConfig, infers: bool) -> None:
+    def __init__(self, model: ServedModel, *, arrivals: Arrivals, tls: TlsFolder | None) -> None:
+        """Serve a model; with `tls`, only health, metadata and metrics."""
         super().__init__(
             uvicorn.Config(
-                ConnectionCloser(make_app(models, arrivals=arrivals, config=config, infers=infers), models=models),
+                ConnectionCloser(make_app(model, arrivals=arrivals, infers=tls is None), model=model),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                http=BoundedProtocol,
+                ws="none",
                 timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=config.shutdown.drain_s,
+                timeout_graceful_shutdown=model.config.shutdown.drain_s,
             )
         )
-        self._address = (config.listen.host, config.listen.http_port)
+        self._address = (model.config.listen.host, model.config.listen.http_port)
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> int:

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from enum import Enum, auto
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 
 from exfm.errors import DeadlineError, OverloadedError, RequestError, ShardUnavailableError, VersionMismatchError
 from exfm.models.scoring import NetPooled
 from exfm.serving.config import BreakerConfig
 from exfm.serving.ranker.shards.link import ShardCall, ShardLink
-from exfm.serving.ranker.shards.lookup_metrics import LookupMetrics
 from exfm.serving.requests.call import Deadline
+from exfm.serving.requests.latency import BUCKETS_S
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,12 @@ MISSING = Counter(
     "Lookups of a shard without an answer: it was away, late or overloaded, or its circuit breaker was open",
     ["shard"],
 )
+
+SECONDS = Histogram(
+    "exfm_ranker_lookup_seconds", "Time until a shard's pooled embeddings were there", ["shard"], buckets=BUCKETS_S
+)
+KEYS = Counter("exfm_ranker_lookup_keys", "Keys that a shard looked up", ["shard"])
+BYTES = Counter("exfm_ranker_lookup_bytes", "Pooled embeddings that a shard returned, in bytes", ["shard"])
 
 ALMOST_S, ALMOST_SHARE = 0.005, 0.01
 """A request that gRPC cancels this close to its deadline counts as late, in seconds or as a share of the time allowed:
@@ -93,8 +99,9 @@ class GuardedShard:
         self._link = link
         self._config = config
         self._breaker = Breaker(failures=config.failures, pause_s=config.pause_ms * 1e-3)
-        self._missing = MISSING.labels(shard=str(link.shard.shard))
-        self._metrics = LookupMetrics(link.shard.shard)
+        label = str(link.shard.shard)  # each metric shows 0 before the first lookup
+        self._missing, self._seconds = MISSING.labels(shard=label), SECONDS.labels(shard=label)
+        self._keys, self._bytes = KEYS.labels(shard=label), BYTES.labels(shard=label)
         self._problem = ""
 
     def __str__(self) -> str:
@@ -105,11 +112,11 @@ class GuardedShard:
         """Return the pooled embeddings of a call's bags; raises as the link's, and during a pause at once."""
         had_ms = call.deadline.remaining_s() * 1e3
         if had_ms == 0:  # not a failure of the shard
-            call.deadline.check(f"{self} was not asked yet")
+            call.deadline.check(f"{self} had no lookup yet")
         admitted = self._breaker.admit()
         if admitted is None:
             self._missing.inc()
-            raise ShardUnavailableError(f"{self} cannot be reached (not asked for a while, since {self._problem})")
+            raise ShardUnavailableError(f"{self} cannot be reached (its lookups are paused: {self._problem})")
         asked_s = time.perf_counter()
         try:
             pooled = await self._link.lookup(call)
@@ -140,7 +147,9 @@ class GuardedShard:
         except Exception:
             self._answered()
             raise
-        self._metrics.answered(call.bags, pooled, seconds=time.perf_counter() - asked_s)
+        self._seconds.observe(time.perf_counter() - asked_s)
+        self._keys.inc(sum(len(of_net.keys) for of_net in call.bags.values()))
+        self._bytes.inc(sum(of_net.nbytes for of_net in pooled.values()))
         self._answered()
         return pooled
 
@@ -162,7 +171,7 @@ class GuardedShard:
         self._problem = str(error)
         if self._breaker.is_open and not was_open:
             logger.warning(
-                "%s failed %d times in a row and is asked once in %d ms until it answers: %s",
+                "%s failed %d times in a row and gets one lookup every %d ms until it answers: %s",
                 self, self._config.failures, self._config.pause_ms, error,
             )  # fmt: skip
 

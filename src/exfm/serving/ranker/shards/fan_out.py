@@ -40,12 +40,9 @@ async def lookup_all(
     Raises: ShardUnavailableError, OverloadedError, DeadlineError, VersionMismatchError, RequestError, ServingError;
     each names the shard.
     """
-    calls = [
-        ShardCall(of_shard, deadline, None if profiler is None else profiler.of_shard(number))
-        for number, of_shard in enumerate(bags)
-    ]
     tasks = [
-        asyncio.create_task(_ask(shard, call, may_miss=may_miss)) for shard, call in zip(shards, calls, strict=True)
+        asyncio.create_task(_ask(shard, ShardCall(of_shard, deadline, profiler), may_miss=may_miss))
+        for shard, of_shard in zip(shards, bags, strict=True)
     ]
     try:
         # This server's own tables are looked up in the last turn, while the shards work.

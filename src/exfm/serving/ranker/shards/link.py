@@ -20,7 +20,7 @@ from exfm.errors import (
 from exfm.models.lookup import LookupBags
 from exfm.models.scoring import NetPooled
 from exfm.schema import Net
-from exfm.serving.profiler.profiler import ShardProfiler
+from exfm.serving.profiler.profiler import Profiler
 from exfm.serving.requests.call import Deadline
 from exfm.serving.shard_protocol.shard_id import ShardId
 from exfm.serving.tls import TlsFiles
@@ -49,7 +49,7 @@ class ShardCall:
 
     bags: NetBags
     deadline: Deadline
-    profiler: ShardProfiler | None = None
+    profiler: Profiler | None = None
     """Measures the lookup, if its request is traced."""
 
 
@@ -74,19 +74,13 @@ class ShardLink(ABC):
         are too many, ServingError; each names the shard.
         """
 
-    @abstractmethod
-    async def check_ready(self, *, deadline: Deadline) -> None:
-        """Return if the shard says that it is ready to answer from this bundle.
+    async def check_ready(self, *, deadline: Deadline) -> None:  # noqa: B027  # tables in this process are ready
+        """Return if the shard says that it is ready to answer from this bundle; raises as `lookup`."""
 
-        Raises: as `lookup`.
-        """
-
-    @abstractmethod
-    async def keep(self, tls: TlsFiles | None) -> None:
+    async def keep(self, tls: TlsFiles | None) -> None:  # noqa: B027  # as `check_ready`
         """Reconnect what is lost, or uses another certificate than `tls`; called again and again."""
 
-    @abstractmethod
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027  # as `check_ready`
         """Close the link; lookups under way fail."""
 
     def check(self, pooled: NetPooled, bags: NetBags, *, bundle_id: str) -> None:
@@ -123,10 +117,6 @@ class ShardLink(ABC):
         if time.monotonic() >= self._log_mismatch_s:
             self._log_mismatch_s = time.monotonic() + LOG_AGAIN_S
             logger.error("%s does not serve this shard of this bundle: %s", self, found)
-
-    def too_much(self, details: str) -> RequestError:
-        """Return the error of a request, or an answer, that is larger than a frame may be."""
-        return RequestError(f"{self} cannot be asked so much at once ({details}): ask in parts")
 
     def late(self, deadline: Deadline) -> DeadlineError:
         """Return the error of a shard that did not answer in time."""

@@ -7,9 +7,7 @@ from exfm.models.shard_tables import ShardTables
 from exfm.serving.profiler.breakdown import Layer
 from exfm.serving.profiler.profiler import timed
 from exfm.serving.ranker.shards.link import ShardCall, ShardLink
-from exfm.serving.requests.call import Deadline
 from exfm.serving.shard_protocol.shard_id import ShardId
-from exfm.serving.tls import TlsFiles
 
 
 class LocalLink(ShardLink):
@@ -27,12 +25,3 @@ class LocalLink(ShardLink):
             await asyncio.sleep(0)
         with timed(call.profiler, Layer.EMBEDDING):
             return {net: self._tables.pooled(net, of_net) for net, of_net in call.bags.items()}
-
-    async def check_ready(self, *, deadline: Deadline) -> None:
-        """Return: the tables were loaded."""
-
-    async def keep(self, tls: TlsFiles | None) -> None:
-        """Return: nothing can be lost."""
-
-    async def close(self) -> None:
-        """Return: the process holds the tables until it ends."""

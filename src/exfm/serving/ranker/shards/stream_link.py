@@ -31,8 +31,7 @@ from exfm.serving.shard_protocol.frames import (
 )
 from exfm.serving.shard_protocol.resolving import host_of, resolve
 from exfm.serving.shard_protocol.shard_id import ShardId
-from exfm.serving.shard_protocol.tls import client_context
-from exfm.serving.tls import TlsFiles
+from exfm.serving.tls import TlsFiles, client_context
 
 Parsed = TypeVar("Parsed")
 
@@ -82,12 +81,12 @@ class StreamLink(ShardLink):
 
         A lookup changes nothing, so a lookup whose connection was lost is sent again to another server.
         """
-        asked: set[ShardConnection] = set()
+        tried: set[ShardConnection] = set()
         for number in range(LOOKUP_ATTEMPTS):
-            connection = self._next_connection(asked) or await self._connected(call.deadline)
+            connection = self._next_connection(tried) or await self._connected(call.deadline)
             if number:
                 self._retried.inc()
-            asked.add(connection)
+            tried.add(connection)
             try:
                 return await self._ask(connection, call)
             except ConnectionError as error:
@@ -128,22 +127,22 @@ class StreamLink(ShardLink):
         limit = self._config.limits.max_message_bytes
         if len(frame) > limit:
             raise RequestError(
-                f"the request takes {len(frame)} B to {self}; max_message_bytes is {limit}: ask in parts"
+                f"the request takes {len(frame)} B to {self}; max_message_bytes is {limit}: send it in parts"
             )
         try:
-            with awaited(profiler):
+            with awaited(profiler, self.shard.shard):
                 answer = await connection.ask(frame, request=self._next_request, timeout_s=remaining_s)
         except TimeoutError as error:
             raise self.late(call.deadline) from error
         except RequestError as error:
-            raise self.too_much(str(error)) from error
+            raise RequestError(f"{self} cannot answer so large a lookup ({error}): send it in parts") from error
         if answer.kind != Kind.TRACED_ANSWER:
             return self._read(answer, call)
-        with timed(profiler, Layer.DESERIALIZE_POOLED):
+        with timed(profiler, Layer.DESERIALIZE_ANSWERS):
             plain, note = self._parsed(split_note, answer)
             pooled = self._read(plain, call)
         if profiler is not None:
-            profiler.reported(note)
+            profiler.reported(self.shard.shard, note)
         return pooled
 
     def _read(self, answer: Frame, call: ShardCall) -> NetPooled:
@@ -161,14 +160,14 @@ class StreamLink(ShardLink):
         except RequestError as error:
             raise ServingError(f"{self} answered a malformed frame: {error}") from error
 
-    def _next_connection(self, asked: Collection[ShardConnection] = ()) -> ShardConnection | None:
+    def _next_connection(self, tried: Collection[ShardConnection] = ()) -> ShardConnection | None:
         """Return the connection whose turn it is; one that this lookup has not tried, if there is one.
 
         Retries have their own turns: a shared counter would send each next lookup to the server that was just lost.
         """
         usable = [one for one in self._connections.values() if not one.transport.is_closing()]
-        others = [one for one in usable if one not in asked] or usable
-        turns = self._retry_turns if asked else self._turns
+        others = [one for one in usable if one not in tried] or usable
+        turns = self._retry_turns if tried else self._turns
         return others[next(turns) % len(others)] if others else None
 
     async def _connected(self, deadline: Deadline) -> ShardConnection:
