@@ -1,6 +1,7 @@
 """Settings of a plan: the shards, the load and latency that it must meet, and what servers cost."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -34,7 +35,7 @@ class Demand(Config):
     the mean."""
     max_utilisation: Annotated[float, Field(gt=0, lt=1)] = 0.7
     """Share of a server's core that may be busy, with what a request costs more on an idle server; more than 0, less
-    than 1. The planner uses less where `p99_ms` wants it."""
+    than 1. The planner uses less if `p99_ms` requires it."""
     min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
     """Least number of a shard's servers, and of rankers; 1 to 1000. With 2, requests survive the loss of one."""
     simulated_requests: Annotated[int, Field(ge=1000, le=MAX_SIMULATED)] = 4000
@@ -71,6 +72,10 @@ class Prices(Config):
 class ShardingConfig(Config):
     """How tables are placed, and on how many shards of what size."""
 
+    removed: ClassVar[Mapping[str, str]] = {
+        "split_rows": "tables that are larger than a shard are split by rows; leave it out, or raise shard_memory_gib",
+    }
+
     strategy: Strategy = "capacity-balanced"
     """How tables are placed on shards: all on one (`singular`, in the ranker; `one-shard`), balanced by bytes
     (`capacity-balanced`, `nsbp`: each shard of one net) or by load (`load-balanced`), or at the least cost that meets
@@ -82,8 +87,6 @@ class ShardingConfig(Config):
     encoding: Encoding = "int8"
     """How tables are stored and served: `fp32`, 4 bytes a number; `fp16`, 2; `int8`, 1, and 4 more a row for its scale
     and bias. Pooled embeddings are fp32 always."""
-    split_rows: bool = True
-    """Whether a table that is larger than a shard is split by rows, into ranges of keys; false: it is refused."""
     demand: Demand = Demand()
     prices: Prices = Prices()
     replan_tolerance: Annotated[float, Field(ge=0, le=1)] = 0.05
