@@ -13,7 +13,7 @@ from exfm.planning.enumerator import Parts
 from exfm.planning.partitioner.local_repair import repair_locally
 from exfm.planning.partitioner.packing import NOWHERE, without_empty
 from exfm.planning.perf_model.candidates import CandidatePlan, candidate_of, meet
-from exfm.planning.placement import Placement, base_strategy, bottleneck_of
+from exfm.planning.placement import SINGULAR, Placement, base_strategy, bottleneck_of
 from exfm.planning.planner import best_candidate, plan_name
 from exfm.planning.replanning.moves import moved_bytes, renumbered
 from exfm.planning.replanning.old_plan import check_old_plan, shapes_of
@@ -107,6 +107,8 @@ def _repaired(
     if len(np.unique(shard_of)) < num_shards:
         return None
     strategy = base_strategy(old) if is_auto else config.strategy
+    if is_auto and strategy == SINGULAR:
+        strategy = "one-shard"  # `auto` makes no singular plans, because `exfm deploy` cannot roll them out
     return Placement(strategy, parts, shard_of, num_shards)
 
 
