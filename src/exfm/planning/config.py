@@ -65,8 +65,9 @@ class Prices(Config):
     """Price of a core. Every server is one event loop, so every pod has one core."""
     gib: Annotated[float, Field(ge=0)] = 0.125
     """Price of a GiB (2**30 bytes) of memory."""
-    overhead_gib: Annotated[float, Field(ge=0, le=1024)] = 0.7
-    """Memory of a pod beside its tables, in GiB (2**30 bytes); 0 to 1024."""
+    overhead_gib: Annotated[float, Field(ge=0, le=1024)] = 0.85
+    """Memory that a pod requests beside its tables, in GiB (2**30 bytes); 0 to 1024. See `overhead_mib` of a
+    deployment's rankers and shards."""
 
 
 class ShardingConfig(Config):
