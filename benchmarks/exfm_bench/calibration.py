@@ -12,10 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize, nnls
 
+from exfm.artifact.plan import ShardPlan
 from exfm.planning.cost_model.costs import CallPrices, CostModel
-from exfm.planning.cost_model.work import ShardWork, work_of
-from exfm.planning.simulation.simulator import ReplayedRequests, Requests, replay_requests
+from exfm.planning.cost_model.work import ShardWork, work_by_net
+from exfm.planning.simulation.simulator import Requests
+from exfm.planning.statistics import Statistics
 from exfm_bench.measurement import NUM_WARMUP, Measured
+from exfm_bench.shared_cores import ReplayedRequests, SharedCores, replay_requests
 from exfm_bench.workload import GENERATED
 
 Floats = npt.NDArray[np.float64]
@@ -65,6 +68,13 @@ class Calibration:
 
     costs: CostModel
     client: ClientCosts
+    beside_share: float = 0.155
+    """Share of a server's CPU time in threads beside its event loop."""
+
+    def shared_cores(self, num_cores: int, *, candidates: int) -> SharedCores:
+        """Return the machine's cores, shared by a client whose requests have so many candidates."""
+        client_us = self.client.request_us + candidates * self.client.candidate_us
+        return SharedCores(num_cores, client_us * 1e-6, self.client.cold_us * 1e-6, self.beside_share)
 
     def predict(self, measured: Measured, *, cores: int) -> Predicted:
         """Return what the simulator says of a point's requests, whose servers and client share the machine's cores."""
@@ -75,10 +85,7 @@ class Calibration:
             point.plan,
             GENERATED.statistics(candidates=point.candidates),
             self.costs,
-            rankers=1,
-            shared_cores=cores,
-            client_us=self.client.request_us + point.candidates * self.client.candidate_us,
-            client_cold_us=self.client.cold_us,
+            self.shared_cores(cores, candidates=point.candidates),
             seed=0,
         )
         return _predicted(replayed, counts)
@@ -114,7 +121,7 @@ def calibrate(
         tried = _with_parameters(priced, parameters)
         return float(np.mean([_squared_error(tried.predict(point, cores=cores), point) for point in points]))
 
-    start = _parameters(priced.costs)
+    start = _parameters(priced)
     found = minimize(error, start, method="Nelder-Mead", options={"maxfev": num_trials, "xatol": 0.01, "fatol": 1e-5})
     return _with_parameters(priced, found.x)
 
@@ -123,21 +130,20 @@ COOLING_MS = (2.0, 4.0, 6.0, 8.0, 10.0, 13.0, 17.0, 22.0, 30.0, 50.0)
 """Values that are tried for `cooling_ms`."""
 
 POSITIVE = ("network_latency_us", "spread")
-SHARES = ("ranker_before_share", "beside_share")
-"""Parameters that a search by simulation fits: POSITIVE by their logarithm, SHARES by their logit."""
+"""Parameters that a search by simulation fits by their logarithm; it fits the two shares by their logit."""
 
 
-def _parameters(costs: CostModel) -> Floats:
-    positive = np.array([getattr(costs, name) for name in POSITIVE])
-    shares = np.array([getattr(costs, name) for name in SHARES])
+def _parameters(calibration: Calibration) -> Floats:
+    positive = np.array([getattr(calibration.costs, name) for name in POSITIVE])
+    shares = np.array([calibration.costs.ranker_before_share, calibration.beside_share])
     return np.concatenate([np.log(positive), np.log(shares / (1 - shares))])
 
 
 def _with_parameters(calibration: Calibration, parameters: Floats) -> Calibration:
     positive = np.exp(parameters[: len(POSITIVE)]).tolist()
-    shares = (1 / (1 + np.exp(-parameters[len(POSITIVE) :]))).tolist()
-    update = dict(zip((*POSITIVE, *SHARES), (*positive, *shares), strict=True))
-    return replace(calibration, costs=calibration.costs.model_copy(update=update))
+    before_share, beside_share = (1 / (1 + np.exp(-parameters[len(POSITIVE) :]))).tolist()
+    update = dict(zip(POSITIVE, positive, strict=True)) | {"ranker_before_share": before_share}
+    return replace(calibration, costs=calibration.costs.model_copy(update=update), beside_share=beside_share)
 
 
 def _squared_error(predicted: Predicted, measured: Measured) -> float:
@@ -184,6 +190,16 @@ def _fit_prices(prior: CostModel, points: Sequence[Measured]) -> tuple[Calibrati
         }
     )
     return Calibration(costs, ClientCosts(*client)), sum(error for _, error in fits)
+
+
+def work_of(plan: ShardPlan, statistics: Statistics) -> ShardWork:
+    """Return the work of each shard of a plan in a mean request.
+
+    Raises: PlanError, as `work_by_net`.
+    """
+    user, item = work_by_net(plan, statistics).values()
+    total = {name: getattr(user, name) + getattr(item, name) for name in ShardWork.__dataclass_fields__}
+    return ShardWork(**total | {"request_share": np.maximum(user.request_share, item.request_share)})
 
 
 def _coldness(measured: Measured, cooling_s: float) -> float:

@@ -1,14 +1,15 @@
 """Findings of arXiv:2011.02084 on sharded models, checked with exfm's strategies on models like its own.
 
-Its servers make a call for each net that a shard holds (`CostModel.calls`), so these are priced to do the same.
+Its servers make a call for each net that a shard holds, and exfm's one for both. So a net is priced as a call here.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exfm.artifact.plan import ShardPlan
 from exfm.planning.config import Strategy
-from exfm.planning.cost_model.costs import CostModel
+from exfm.planning.cost_model.costs import CallPrices, CostModel
+from exfm.planning.cost_model.work import work_by_net
 from exfm.planning.planner import make_plan
 from exfm.planning.simulation.simulator import Load, Prediction, simulate
 from exfm_bench.large_models import Workload, drm1_like, drm3_like
@@ -85,7 +86,13 @@ def gain_of(more_and_more: Sequence[Simulated]) -> float:
 def _simulated(workload: Workload, strategy: Strategy, costs: CostModel) -> Simulated:
     memory_gib = workload.shard_memory_gib * (workload.num_shards if strategy == "one-shard" else ROOM)
     config = workload.settings(strategy).model_copy(update={"shard_memory_gib": memory_gib})
-    by_net = costs.model_copy(update={"calls": "net"})
+    by_net = costs.model_copy(update={end: _by_net(getattr(costs, end)) for end in ("ranker", "shard")})
     plan = make_plan(workload.schema, workload.statistics, config, by_net)
     load = Load(requests_per_s=REQUESTS_PER_S, num_requests=NUM_REQUESTS)
-    return Simulated(workload, plan, simulate(plan, workload.statistics, by_net, load, rankers=1, seed=0))
+    predicted = simulate(plan, workload.statistics, by_net, load, rankers=1, seed=0)
+    calls = sum(float(work.nets.sum()) for work in work_by_net(plan, workload.statistics).values())
+    return Simulated(workload, plan, replace(predicted, calls=calls))
+
+
+def _by_net(prices: CallPrices) -> CallPrices:
+    return prices.model_copy(update={"call_us": 0.0, "net_us": prices.call_us + prices.net_us})

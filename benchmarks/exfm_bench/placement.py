@@ -7,8 +7,8 @@ from statistics import median
 
 from exfm.planning.config import Demand, Strategy
 from exfm.planning.cost_model.costs import CostModel
-from exfm.planning.enumerator import Parts, pieces_within
-from exfm.planning.partitioner.bounds import Bound
+from exfm.planning.enumerator import Parts, fewest_pieces
+from exfm.planning.partitioner.bounds import distance
 from exfm.planning.planner import make_plan
 from exfm.planning.proposer.strategies import STRATEGIES
 from exfm_bench.large_models import Workload, drm1_like, drm2_like, drm3_like, heavy_tailed
@@ -77,16 +77,16 @@ def placed(workload: Workload, costs: CostModel) -> Placed:
         memory_full=workload.total_bytes / (workload.num_shards * workload.settings("auto").capacity_bytes),
         load_full=load_full(bound, workload, costs),
         torchrec=torchrec,
-        torchrec_distance=None if isinstance(torchrec, str) else bound.distance(float(torchrec.shard_cpu_s.max())),
+        torchrec_distance=None if isinstance(torchrec, str) else distance(float(torchrec.shard_cpu_s.max()), bound),
     )  # fmt: skip
 
 
-def load_full(bound: Bound, workload: Workload, costs: CostModel) -> float:
+def load_full(bound: float, workload: Workload, costs: CostModel) -> float:
     """Return `Placed.load_full`, given the bound on the busiest shard."""
     config = workload.settings("load-balanced")
-    pieces = pieces_within(workload.statistics, config.capacity_bytes, config.encoding)
-    parts = Parts.divide(workload.statistics, costs, encoding=config.encoding, pieces=pieces, hot_rows=0 * pieces)
-    return float(parts.cpu_s.sum()) / workload.num_shards / bound.value
+    pieces = fewest_pieces(workload.statistics, config)
+    parts = Parts.divide(workload.statistics, costs, encoding=config.encoding, pieces=pieces, hot_rows=0)
+    return float(parts.cpu_s.sum()) / workload.num_shards / bound
 
 
 def _timed(workload: Workload, strategy: Strategy, costs: CostModel) -> Timed:

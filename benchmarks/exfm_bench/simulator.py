@@ -170,7 +170,7 @@ def _verdict(found: Sequence[Measured], predicted: Sequence[Predicted]) -> str:
 def _described(calibration: Calibration) -> str:
     costs = calibration.costs.to_dict()
     del costs["measured"]
-    return f"costs: {costs}; client: {calibration.client}"
+    return f"costs: {costs}; client: {calibration.client}; beside_share: {calibration.beside_share:.3g}"
 
 
 def _scale_line(test: ScaleTest) -> str:

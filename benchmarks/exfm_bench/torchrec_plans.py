@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from exfm.planning.cost_model.costs import CostModel
 from exfm.planning.enumerator import Parts
-from exfm.planning.partitioner.bounds import bottleneck_bound
+from exfm.planning.partitioner.bounds import bottleneck_bound, distance
 from exfm.planning.partitioner.packing import pack
 from exfm_bench.large_models import ENCODING, Workload
 
@@ -154,7 +154,7 @@ def _measured(
     )
     return TorchRecPlan(
         seconds=seconds,
-        own_distance=bound.distance(float(np.bincount(shard_of, estimated, workload.num_shards).max())),
-        exfm_own_distance=None if ours is None else bound.distance(ours.bottleneck),
+        own_distance=distance(float(np.bincount(shard_of, estimated, workload.num_shards).max()), bound),
+        exfm_own_distance=None if ours is None else distance(ours.bottleneck, bound),
         shard_cpu_s=np.bincount(shard_of, parts.cpu_s, workload.num_shards).astype(np.float64),
     )

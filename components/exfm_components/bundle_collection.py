@@ -15,7 +15,7 @@ from exfm.artifact.storage import MANIFEST
 from exfm.artifact.stores import exists, join, list_folders, modified_s
 from exfm.deploy.cluster import Cluster
 from exfm.deploy.config import DeployConfig
-from exfm.deploy.observation import Observation, observe
+from exfm.deploy.observation import observe
 from exfm.deploy.rollout import collect
 from exfm_components import layout
 
@@ -44,13 +44,6 @@ def unnamed(bundles: Sequence[FinishedBundle], *, named: Collection[str], now_s:
     ]
 
 
-def served_ids(seen: Observation) -> set[str]:
-    """Return the ids of the bundles that a model's servers hold, or that a rollback of its ranker goes back to."""
-    remembered = [switch.release for switch in seen.history.switches] if seen.history else []
-    held = [servers.release for servers in seen.all_servers()]
-    return {release.bundle_id for release in (*remembered, *held)}
-
-
 def collect_bundles(
     root: str, *, name: str, cluster: Cluster, registry: "Registry", report: Callable[[str], None], now_s: float
 ) -> None:
@@ -65,7 +58,8 @@ def collect_bundles(
     folder = layout.bundles(root, name)
     bundles = _finished(folder)  # listed first, so that a bundle written from here on is not in the list
     newest = find_bundle(folder).rpartition("/")[2]
-    named = {newest, *served_ids(observe(cluster, name)), *(registry.named_bundle_ids(name) or ())}
+    served_ids = {release.bundle_id for release in observe(cluster, name).releases()}
+    named = {newest, *served_ids, *(registry.named_bundle_ids(name) or ())}
     gone = unnamed(bundles, named=named, now_s=now_s)
     for bundle_id in gone:
         remove_folder(layout.bundle(root, name, bundle_id))

@@ -6,9 +6,10 @@ import pytest
 from exfm.bundling.config import ShardingConfig
 from exfm.planning.cost_model.costs import DEFAULT_COSTS, CallPrices
 from exfm.planning.planner import make_plan
-from exfm.planning.simulation.simulator import Requests, replay_requests
+from exfm.planning.simulation.simulator import Requests
 from exfm_bench.calibration import Calibration, ClientCosts, calibrate
 from exfm_bench.measurement import NUM_WARMUP, Measured, Point, Round
+from exfm_bench.shared_cores import replay_requests
 from exfm_bench.workload import GENERATED
 
 PRIOR = DEFAULT_COSTS.model_copy(
@@ -23,7 +24,6 @@ PRIOR = DEFAULT_COSTS.model_copy(
         "ranker_cold_us": 2_480.0,
         "shard_cold_us": 1_160.0,
         "cooling_ms": 10.0,
-        "beside_share": 0.13,
     }
 )
 """Costs of another machine, from which the fit starts; what few points leave open stays near them."""
@@ -43,6 +43,7 @@ TRUTH = Calibration(
         }
     ),
     ClientCosts(request_us=300.0, candidate_us=0.5, cold_us=150.0),
+    beside_share=0.13,
 )
 
 
@@ -59,10 +60,7 @@ def measured_of(strategy: str, num_shards: int, *, candidates: int, requests_per
         point.plan,
         statistics,
         TRUTH.costs,
-        rankers=1,
-        shared_cores=2,
-        client_us=TRUTH.client.request_us + candidates * TRUTH.client.candidate_us,
-        client_cold_us=TRUTH.client.cold_us,
+        TRUTH.shared_cores(2, candidates=candidates),
         seed=seed,
     )
     one = Round(

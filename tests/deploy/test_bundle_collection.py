@@ -119,14 +119,14 @@ def files(root: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_unnamed_are_those_of_no_name_and_of_a_day_or_more() -> None:
+def test_bundles_that_nothing_names_for_a_day_are_removed() -> None:
     bundles = [FinishedBundle("a", 0), FinishedBundle("b", 0), FinishedBundle("c", 1)]
     assert unnamed(bundles, named={"b"}, now_s=MIN_AGE_S) == ["a"]
     assert unnamed(bundles, named=set(), now_s=MIN_AGE_S + 1) == ["a", "b", "c"]
 
 
 @pytest.mark.slow
-def test_what_something_names_stays_byte_for_byte_and_the_rest_goes(
+def test_named_bundles_stay_unchanged_and_others_are_removed(
     cluster: SimulatedCluster, client: mlflow.MlflowClient, collect: Collect, add: Add, tmp_path: Path
 ) -> None:
     old = 2 * MIN_AGE_S
@@ -157,7 +157,7 @@ def test_what_something_names_stays_byte_for_byte_and_the_rest_goes(
 
 
 @pytest.mark.slow
-def test_a_bundle_goes_only_after_the_shards_that_hold_it(
+def test_a_bundle_is_removed_only_after_the_shards_that_hold_it(
     cluster: SimulatedCluster, client: mlflow.MlflowClient, collect: Collect, add: Add, tmp_path: Path
 ) -> None:
     held, _ = add(str(tmp_path), 0, age_s=2 * MIN_AGE_S), add(str(tmp_path), 1)
@@ -173,7 +173,7 @@ def test_a_bundle_goes_only_after_the_shards_that_hold_it(
 
 
 @pytest.mark.slow
-def test_what_is_no_finished_bundle_stays(
+def test_folders_that_are_no_finished_bundles_stay(
     cluster: SimulatedCluster, client: mlflow.MlflowClient, collect: Collect, tmp_path: Path
 ) -> None:
     register(client, {})
@@ -247,7 +247,7 @@ def test_nothing_is_removed_unless_cluster_and_registry_say_what_they_name(
 
 
 @pytest.mark.slow
-def test_bundles_in_s3_go_as_well(
+def test_bundles_in_s3_are_removed_too(
     cluster: SimulatedCluster, client: mlflow.MlflowClient, add: Add, bucket: str, tmp_path: Path
 ) -> None:
     root = f"{bucket}/run"

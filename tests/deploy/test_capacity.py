@@ -56,7 +56,7 @@ def test_a_forecast_is_the_memory_of_the_old_and_the_new_version(release: Make, 
     assert str(second).startswith("peak memory 10.01 GiB (5.01 GiB of running servers and 5.01 GiB of new servers)")
 
 
-def test_servers_whose_settings_change_are_counted_and_others_not(release: Make, config: DeployConfig) -> None:
+def test_only_servers_whose_settings_change_are_counted(release: Make, config: DeployConfig) -> None:
     cluster = cast(Cluster, SimulatedCluster())
     roll_out(cluster, release(1), config, report=lambda line: None)
     seen = observe(cluster, "students")
@@ -67,7 +67,7 @@ def test_servers_whose_settings_change_are_counted_and_others_not(release: Make,
     assert forecast(release(1), seen, scaled, room()).added_bytes == 5 * GIB + 7 * 2**20
 
 
-def test_what_rankers_hold_is_asked_of_quotas_and_nodes(release: Make, config: DeployConfig) -> None:
+def test_quotas_and_nodes_must_hold_the_tables_of_rankers(release: Make, config: DeployConfig) -> None:
     ranker = RankerResources(overhead_mib=1_024, shards=ShardsConfig(local_tables_mib=3_072))
     holding = DeployConfig(ranker=ranker, shard=config.shard)
     mounted = release(1).model_copy(update={"uri": "pvc://models/students"})
@@ -78,7 +78,7 @@ def test_what_rankers_hold_is_asked_of_quotas_and_nodes(release: Make, config: D
         forecast(mounted, nothing_there(), holding, small)
 
 
-def test_a_version_that_is_there_already_adds_nothing(release: Make, config: DeployConfig) -> None:
+def test_a_deployed_version_adds_nothing(release: Make, config: DeployConfig) -> None:
     cluster = cast(Cluster, SimulatedCluster())
     roll_out(cluster, release(1), config, report=lambda line: None)
     full = room(nodes=[node("one", cpu="0", memory="0")], quotas=[quota(pods=("5", "5"))])
@@ -117,7 +117,7 @@ def test_nodes_that_together_have_room_but_none_for_the_last_server_are_refused(
     forecast(release(1), nothing_there(), config, room(nodes=[*small, node("n4", cpu="64", memory="1900Mi")]))
 
 
-def test_what_runs_on_a_node_counts(release: Make, config: DeployConfig) -> None:
+def test_running_pods_of_a_node_count(release: Make, config: DeployConfig) -> None:
     running = {
         "spec": {"nodeName": "one", "containers": [{"resources": {"requests": {"memory": "5Gi", "cpu": "1"}}}]},
         "status": {"phase": "Running"},
@@ -129,7 +129,7 @@ def test_what_runs_on_a_node_counts(release: Make, config: DeployConfig) -> None
         forecast(release(1), nothing_there(), config, room(nodes=nodes, pods=[running]))
 
 
-def test_what_a_pod_copies_first_may_ask_for_more_than_its_servers(release: Make, config: DeployConfig) -> None:
+def test_an_init_container_may_request_more_than_the_servers(release: Make, config: DeployConfig) -> None:
     first = {"resources": {"requests": {"memory": "5Gi"}}}
     pod = {"spec": {"nodeName": "one", "containers": [], "initContainers": [first]}, "status": {"phase": "Pending"}}
     nodes = [node("one", cpu="64", memory="9Gi")]
@@ -208,7 +208,7 @@ def test_nodes_that_take_no_pods_do_not_count(release: Make, config: DeployConfi
         forecast(release(1), nothing_there(), config, room(nodes=[{**node("one", cpu="64", memory="256Gi"), **spoil}]))
 
 
-def test_what_an_account_may_not_see_is_reported_as_unchecked(release: Make, config: DeployConfig) -> None:
+def test_objects_that_an_account_may_not_list_are_reported_as_unchecked(release: Make, config: DeployConfig) -> None:
     blind = Room(quotas=None, runtimes=None, nodes=None, pods=None)
     assert "not checked: quotas (no right to read them), nodes" in str(
         forecast(release(1), nothing_there(), config, blind)

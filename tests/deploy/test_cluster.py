@@ -99,7 +99,7 @@ def url(server: ApiServer) -> str:
         ((500, "etcd is away\nand more"), r"GET InferenceService failed: etcd is away$"),
     ],
 )
-def test_a_refusal_says_what_was_asked_and_what_to_do(connect: Connect, answer: tuple[int, Any], message: str) -> None:
+def test_a_refusal_names_the_request_and_what_to_do(connect: Connect, answer: tuple[int, Any], message: str) -> None:
     with serving(answer) as server, pytest.raises(ClusterError, match=message):
         connect(url(server)).find("InferenceService")
 
@@ -110,14 +110,14 @@ def test_a_right_that_is_missing_is_an_error_of_its_own(connect: Connect) -> Non
         connect(url(server)).find("Node")
 
 
-def test_what_is_not_there_is_none_and_its_deletion_no_error(connect: Connect) -> None:
+def test_a_missing_object_is_none_and_deleting_it_is_no_error(connect: Connect) -> None:
     with serving(refusal(404, 'services "x" not found')) as server:
         cluster = connect(url(server))
         assert cluster.get("Service", "x") is None
         cluster.delete("Service", "x")
 
 
-def test_a_namespace_that_is_not_there_is_named_when_something_is_applied(connect: Connect) -> None:
+def test_applying_to_a_missing_namespace_names_the_namespace(connect: Connect) -> None:
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}}
     missing = refusal(404, 'namespaces "exfm" not found')
     with serving(missing) as server, pytest.raises(ClusterError, match='namespaces "exfm" not found'):
@@ -143,21 +143,21 @@ def test_a_long_list_is_read_page_by_page(connect: Connect) -> None:
     assert "labelSelector=exfm.dev%2Fvm%3Dstudents&limit=500&continue=more" in server.asked[1][1]
 
 
-def test_an_api_server_that_is_busy_is_asked_again(connect: Connect) -> None:
+def test_requests_to_a_busy_api_server_are_retried(connect: Connect) -> None:
     empty = {"metadata": {}, "items": []}
     with serving(refusal(429, "slow down"), refusal(503, "starting"), (200, empty)) as server:
         assert connect(url(server)).find("Pod") == []
     assert len(server.asked) == 3
 
 
-def test_an_api_server_that_is_away_is_named(connect: Connect) -> None:
+def test_an_unreachable_api_server_is_named(connect: Connect) -> None:
     with serving((200, {})) as server:
         gone = url(server)
     with pytest.raises(ClusterError, match=f"API server at {gone} cannot be reached .*run the same command again"):
         connect(gone).find("Pod")
 
 
-def test_half_a_minute_is_given_to_an_api_server_that_restarts() -> None:
+def test_retries_last_half_a_minute_while_an_api_server_restarts() -> None:
     retry = cluster_module._RETRIES
     pauses = []
     while not retry.is_exhausted():

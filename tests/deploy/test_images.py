@@ -32,7 +32,7 @@ def test_an_image_on_a_node_needs_no_registry(image_registry: str) -> None:
     assert missing_images([f"{image_registry}/team/exfm:2", "exfm:1"], nodes=nodes) == []
 
 
-def test_a_registry_that_wants_credentials_leaves_the_image_unjudged(
+def test_an_image_is_not_missing_if_its_registry_requires_credentials(
     image_registry: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -41,6 +41,6 @@ def test_a_registry_that_wants_credentials_leaves_the_image_unjudged(
     assert "answers 401 without credentials" in caplog.text
 
 
-def test_a_registry_that_is_away_leaves_the_image_unjudged(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_image_is_not_missing_if_its_registry_is_unreachable(caplog: pytest.LogCaptureFixture) -> None:
     assert missing_images(["localhost:1/exfm:1"], nodes=[]) == []
     assert "localhost:1/exfm:1 was not checked: localhost:1 does not answer" in caplog.text

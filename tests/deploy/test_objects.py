@@ -56,7 +56,7 @@ def test_a_history_of_an_earlier_release_is_read_without_settings_that_are_gone(
     assert History.read(json.dumps(earlier), source="annotation") == history
 
 
-def test_a_history_of_the_release_before_keeps_what_its_rankers_were_told_of_shards(release: Make) -> None:
+def test_a_history_of_the_release_before_keeps_the_rankers_settings_for_shards(release: Make) -> None:
     told = RankerResources(shards=ShardsConfig(when_shard_fails="degrade", local_tables_mib=40))
     mounted = release(1).model_copy(update={"uri": "pvc://models/students"})
     history = history_of(mounted, DeployConfig(ranker=told))
@@ -68,14 +68,14 @@ def test_a_history_of_the_release_before_keeps_what_its_rankers_were_told_of_sha
     assert History.read(json.dumps(earlier), source="annotation") == history
 
 
-def test_a_history_with_settings_that_never_were_is_refused(release: Make) -> None:
+def test_a_history_with_unknown_settings_is_refused(release: Make) -> None:
     damaged = json.loads(history_of(release(1)).text())
     damaged["switches"][0]["settings"]["ranker"]["cash_mib"] = 1
     with pytest.raises(ConfigError, match=r"annotation: switches\.0\.settings\.ranker\.cash_mib"):
         History.read(json.dumps(damaged), source="annotation")
 
 
-def test_rankers_degrade_where_the_settings_say_so_and_are_replaced_for_it(release: Make, config: DeployConfig) -> None:
+def test_rankers_get_when_shard_fails_and_are_replaced_if_it_changes(release: Make, config: DeployConfig) -> None:
     degrading = DeployConfig(ranker=RankerResources(shards=ShardsConfig(when_shard_fails="degrade")))
     before, after = (ranker_object(history_of(release(12), settings)) for settings in (config, degrading))
     assert "--when-shard-fails=degrade" in predictor(after)["model"]["args"]
@@ -88,7 +88,7 @@ def test_a_shards_service_resolves_to_its_pods(release: Make, config: DeployConf
     assert headless["spec"]["selector"] == {"app": f"isvc.{service['metadata']['name']}-predictor"}
 
 
-def test_a_shards_service_goes_with_its_inference_service(release: Make, config: DeployConfig) -> None:
+def test_a_shards_service_is_owned_by_its_inference_service(release: Make, config: DeployConfig) -> None:
     service, headless = shard_objects(release(1), 0, config)
     service["metadata"]["uid"] = "u"
     [owner] = with_owner(headless, service)["metadata"]["ownerReferences"]
@@ -113,7 +113,7 @@ def test_autoscaling_is_kserves_own(release: Make) -> None:
     assert fixed["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] == "none"
 
 
-def test_a_server_copies_its_own_part_of_a_bundle_alone(release: Make, config: DeployConfig) -> None:
+def test_a_server_copies_only_its_own_part_of_a_bundle(release: Make, config: DeployConfig) -> None:
     shard, _ = shard_objects(release(1), 1, config)
     assert predictor(shard)["storageUris"] == [
         {"uri": "s3://bucket/bundle/students-1/manifest.json", "mountPath": "/mnt/models"},
@@ -122,7 +122,7 @@ def test_a_server_copies_its_own_part_of_a_bundle_alone(release: Make, config: D
     assert predictor(shard)["storageContainerName"] == "exfm"
 
 
-def test_the_digest_of_pods_is_of_all_that_kserve_makes_them_of(release: Make, config: DeployConfig) -> None:
+def test_the_digest_of_pods_covers_all_that_kserve_makes_them_from(release: Make, config: DeployConfig) -> None:
     def digest(changed: DeployConfig) -> str:
         return settings_of(ranker_object(history_of(release(1), changed)))
 
@@ -134,17 +134,17 @@ def test_the_digest_of_pods_is_of_all_that_kserve_makes_them_of(release: Make, c
     assert len({settings_of(shard) for shard in shards}) == 1
 
 
-def test_a_bundle_without_golden_queries_is_refused(release: Make) -> None:
+def test_a_bundle_without_a_golden_request_is_refused(release: Make) -> None:
     class Manifest:
         files = {"golden/request.json": None}
 
     with pytest.raises(
-        BundleError, match=r"the bundle lacks golden/response\.json, which rankers need before they are ready"
+        BundleError, match=r"the bundle lacks golden/response\.json, which rankers need for their smoke test"
     ):
         make_release(cast(BundleManifest, Manifest()), uri="s3://bucket/b", digest="0" * 64, version=1)
 
 
-def test_there_are_as_many_rankers_as_the_plan_or_the_settings_want(release: Make, config: DeployConfig) -> None:
+def test_the_number_of_rankers_is_that_of_the_plan_or_the_settings(release: Make, config: DeployConfig) -> None:
     planned = release(1).model_copy(update={"rankers": 7, "ranker_bytes": 3 * 2**20})
     ranker = predictor(ranker_object(history_of(planned, config)))
     assert ranker["minReplicas"] == 7
@@ -153,7 +153,7 @@ def test_there_are_as_many_rankers_as_the_plan_or_the_settings_want(release: Mak
     assert predictor(ranker_object(history_of(release(1), config)))["minReplicas"] == config.ranker.replicas
 
 
-def test_a_ranker_has_memory_for_the_tables_that_it_is_told_to_hold(release: Make) -> None:
+def test_a_ranker_has_memory_for_its_own_tables(release: Make) -> None:
     config = DeployConfig(ranker=RankerResources(overhead_mib=500, shards=ShardsConfig(local_tables_mib=40)))
     hot = release(1).model_copy(update={"ranker_bytes": 2**20 + 1, "uri": "pvc://models/students"})
     model = predictor(ranker_object(history_of(hot, config)))["model"]
@@ -172,7 +172,7 @@ def test_tables_for_rankers_of_a_bundle_that_is_copied_in_parts_are_refused(rele
         history_of(release(1), config)
 
 
-def test_what_a_deployment_tells_a_ranker_of_its_shards_is_the_rankers_own_model() -> None:
+def test_a_deployment_sets_shards_by_the_rankers_own_settings() -> None:
     deployed, served = (kind.model_fields["shards"] for kind in (RankerResources, RankerConfig))
     assert deployed.annotation is served.annotation is ShardsConfig
 
@@ -184,7 +184,7 @@ def test_a_claim_is_mounted_and_nothing_is_copied(release: Make, config: DeployC
     assert not {"storageUris", "storageContainerName"} & predictor(shard).keys()
 
 
-def test_every_object_says_what_it_was_made_from(release: Make, config: DeployConfig) -> None:
+def test_every_object_has_its_lineage(release: Make, config: DeployConfig) -> None:
     for item in release_objects(history_of(release(3), config)):
         labels = item["metadata"]["labels"]
         assert {"name", "component", "part-of", "managed-by"} == {
@@ -214,12 +214,12 @@ def test_rendered_objects_are_yaml_in_the_order_of_the_rollout(release: Make, co
     assert names == ["students-v1-s0", "students-v1-s0-grpc", "students-v1-s1", "students-v1-s1-grpc", "students"]
 
 
-def test_a_switch_to_what_is_served_changes_no_history(release: Make) -> None:
+def test_a_switch_to_the_current_release_changes_no_history(release: Make) -> None:
     history = history_of(release(1))
     assert switched(history, release(1), DeployConfig(), at_s=99) is history
 
 
-def test_other_settings_of_what_is_served_are_a_switch_that_can_be_taken_back(release: Make) -> None:
+def test_new_settings_of_the_current_release_can_be_taken_back(release: Make) -> None:
     history = switched(history_of(release(1)), release(2), DeployConfig(), at_s=5)
     changed = switched(history, release(2), DeployConfig(hot_s=7), at_s=99)
     assert (changed.current.settings.hot_s, changed.current.at_s) == (7, 5)
@@ -229,7 +229,7 @@ def test_other_settings_of_what_is_served_are_a_switch_that_can_be_taken_back(re
     assert [switch.release.version for switch in again.switches] == [2, 2, 1]
 
 
-def test_other_settings_of_a_version_take_no_other_versions_place(release: Make) -> None:
+def test_new_settings_of_a_version_drop_no_other_version(release: Make) -> None:
     history = switched(history_of(release(1)), release(2), DeployConfig(history=1), at_s=2)
     for hot_s in (7, 8):
         history = switched(history, release(2), DeployConfig(history=1, hot_s=hot_s), at_s=99)
@@ -265,11 +265,11 @@ def test_a_bundle_keeps_the_version_that_it_is_deployed_as(release: Make) -> Non
         ("/home/me/bundle", "pvc://claim", "pods cannot read pvc://claim"),
     ],
 )
-def test_a_place_that_pods_cannot_read_is_refused(bundle: str, serve_from: str, message: str) -> None:
+def test_a_uri_that_pods_cannot_read_is_refused(bundle: str, serve_from: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         served_uri(bundle, serve_from=serve_from)
 
 
-def test_pods_may_read_a_bundle_elsewhere_than_we_do() -> None:
+def test_pods_may_read_a_bundle_from_another_uri() -> None:
     assert served_uri("/home/me/bundle", serve_from="pvc://claim/bundle/") == "pvc://claim/bundle"
     assert served_uri("s3://bucket/bundle", serve_from="") == "s3://bucket/bundle"

@@ -21,7 +21,7 @@ def texts(*, fatal: bool, **found: Any) -> list[str]:
     return [problem.text for problem in problems_of(SERVICE, **arguments) if problem.fatal is fatal]
 
 
-def test_a_server_that_ends_again_and_again_is_quoted_by_its_last_line() -> None:
+def test_the_problem_of_a_server_in_a_crash_loop_is_its_last_line() -> None:
     ended = {
         "name": "kserve-container",
         "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
@@ -56,14 +56,14 @@ def test_a_copy_that_fails_is_a_problem_of_its_init_container() -> None:
     assert "NoSuchBucket (storage-initializer ended with exit code 1" in text
 
 
-def test_an_image_that_cannot_be_had_ends_the_wait_once_the_kubelet_backs_off() -> None:
+def test_an_image_that_cannot_be_pulled_ends_the_wait_once_the_kubelet_backs_off() -> None:
     first = {"name": "c", "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}
     later = {"name": "c", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling x"}}}
     assert texts(fatal=False, pods=[pod(container=first)]) == ["p: ErrImagePull: not found"]
     assert texts(fatal=True, pods=[pod(container=later)]) == ["p: ImagePullBackOff: Back-off pulling x"]
 
 
-def test_a_pod_that_no_node_takes_is_waited_for() -> None:
+def test_a_rollout_waits_for_a_pod_that_no_node_admits() -> None:
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
     assert texts(fatal=False, pods=[pod(conditions=[condition])]) == ["Unschedulable: 0/1 nodes"]
 
@@ -79,7 +79,7 @@ def test_a_quota_that_refuses_pods_ends_the_wait() -> None:
     assert texts(fatal=True, deployment=deployment) == ["FailedCreate: exceeded quota: q"]
 
 
-def test_a_volume_that_cannot_be_mounted_is_told_by_its_event_and_others_events_are_not() -> None:
+def test_a_volume_that_cannot_be_mounted_is_a_problem_by_its_event() -> None:
     own = {"reason": "FailedMount", "message": "no claim", "involvedObject": {"name": "p"}}
     other = {"reason": "FailedMount", "message": "no claim", "involvedObject": {"name": "other"}}
     noise = {"reason": "Unhealthy", "message": "probe", "involvedObject": {"name": "p"}}
@@ -100,7 +100,7 @@ def test_a_webhook_that_cannot_be_called_may_come_back() -> None:
     assert texts(fatal=False, deployment=deployment) == [f"FailedCreate: {message}"]
 
 
-def test_a_secret_that_a_service_account_lists_and_nobody_made_ends_the_wait_by_name() -> None:
+def test_a_missing_secret_of_a_service_account_ends_the_wait_and_is_named() -> None:
     message = (
         'admission webhook "inferenceservice.kserve-webhook-server.pod-mutator" denied the request: '
         'secrets "exfm-s3" not found'
@@ -129,14 +129,14 @@ def test_a_missing_secret_is_named_before_kserve_makes_a_deployment() -> None:
     assert [problem.fatal for problem in others] == [False]
 
 
-def test_what_another_webhook_denies_is_told_and_waited_for() -> None:
+def test_a_rollout_reports_what_another_webhook_denies_and_waits() -> None:
     message = 'admission webhook "policy" denied the request: no owner label'
     condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
     deployment = {"metadata": {"name": "d"}, "status": {"conditions": [condition]}}
     assert texts(fatal=False, deployment=deployment) == [f"FailedCreate: {message}"]
 
 
-def test_a_failure_that_kserve_has_left_behind_is_none() -> None:
+def test_an_old_failure_that_kserve_still_shows_is_no_problem() -> None:
     status = {"transitionStatus": "UpToDate", "lastFailureInfo": {"reason": "RuntimeNotRecognized", "message": "m"}}
     service = {**SERVICE, "status": {"modelStatus": status}}
     assert problems_of(service, None, [], []) == ()
@@ -146,14 +146,14 @@ def test_a_failure_that_kserve_has_left_behind_is_none() -> None:
     assert (now.text, now.fatal) == ("RuntimeNotRecognized: m", True)
 
 
-def test_a_server_that_runs_without_becoming_ready_is_sent_to_its_log() -> None:
+def test_the_problem_of_a_server_that_is_not_ready_names_its_log() -> None:
     waiting = {"name": "kserve-container", "state": {"running": {}}, "ready": False}
     assert texts(fatal=False, pods=[pod(container=waiting)]) == ["p runs, but is not ready; see kubectl logs p"]
     ready = {**waiting, "ready": True}
     assert texts(fatal=False, pods=[pod(container=ready)]) == []
 
 
-def test_what_kserve_says_of_an_inference_service_comes_last() -> None:
+def test_conditions_of_an_inference_service_come_last() -> None:
     condition = {"type": "Ready", "status": "False", "reason": "ReconcileError", "message": "no such class"}
     service = {**SERVICE, "status": {"conditions": [condition]}}
     unplaced = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}

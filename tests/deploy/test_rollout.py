@@ -109,7 +109,7 @@ def test_applying_twice_changes_nothing(release: Make, config: DeployConfig) -> 
     assert (state(cluster), [pod.name for pod in cluster.pods]) == (before, pods)
 
 
-def test_the_version_before_stays_hot_and_older_ones_go(release: Make, config: DeployConfig) -> None:
+def test_the_version_before_stays_hot_and_older_ones_are_removed(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     for version in (1, 2, 3):
         deploy(cluster, release(version), config)
@@ -142,9 +142,7 @@ def test_a_cold_rollback_brings_the_shards_back(release: Make, config: DeployCon
     assert "students-v1-s0" in cluster.names()
 
 
-def test_a_rollback_to_a_version_that_nobody_remembers_names_those_that_are(
-    release: Make, config: DeployConfig
-) -> None:
+def test_a_rollback_to_an_unknown_version_names_the_known_ones(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     with pytest.raises(DeployError, match=r"has no version 7 in its history, which has v1"):
@@ -169,7 +167,7 @@ def test_a_failed_rollout_leaves_the_old_version_and_nothing_of_the_new_one(
     assert cluster.served == [1]
 
 
-def test_a_failed_rollout_takes_no_hot_version_with_it(release: Make, config: DeployConfig) -> None:
+def test_a_failed_rollout_removes_no_hot_version(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     deploy(cluster, release(2), config)
@@ -194,7 +192,7 @@ def test_a_failed_hot_rollback_can_be_tried_again(release: Make, config: DeployC
     assert current(cluster) == 1
 
 
-def test_who_is_refused_a_version_leaves_another_ones_shards_alone(release: Make, config: DeployConfig) -> None:
+def test_a_refused_deployment_leaves_the_shards_of_its_version(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     cluster.calls_until_killed = 20
     with pytest.raises(KilledError):
@@ -230,7 +228,7 @@ def test_a_failed_first_rollout_leaves_nothing(release: Make, config: DeployConf
 DENIED = 'admission webhook "pod-mutator" denied the request: secrets "exfm-s3" not found'
 
 
-def test_a_missing_secret_is_told_at_once_and_nothing_is_left(release: Make, config: DeployConfig) -> None:
+def test_a_missing_secret_is_reported_at_once_and_nothing_is_left(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster(denied=DENIED)
     lines: list[str] = []
     with pytest.raises(RolloutError, match=r"Secret exfm-s3 is missing in namespace exfm.*its servers are removed"):
@@ -240,7 +238,7 @@ def test_a_missing_secret_is_told_at_once_and_nothing_is_left(release: Make, con
     assert cluster.objects == {}
 
 
-def test_a_secret_that_went_missing_hinders_the_new_version_alone(release: Make, config: DeployConfig) -> None:
+def test_a_secret_that_goes_missing_affects_only_the_new_version(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     cluster.denied = DENIED
@@ -294,7 +292,7 @@ def test_a_deployment_killed_anywhere_converges_when_it_is_run_again(release: Ma
 
 
 @pytest.mark.slow
-def test_an_undoing_killed_anywhere_ends_with_the_old_version_when_it_is_run_again(
+def test_an_undo_killed_anywhere_ends_with_the_old_version_when_it_is_run_again(
     release: Make, config: DeployConfig
 ) -> None:
     def start() -> SimulatedCluster:
@@ -330,14 +328,14 @@ def killed_while_it_began(release: Make, config: DeployConfig, *, age_s: float =
     return cluster
 
 
-def test_what_a_killed_deployment_left_goes_once_that_must_have_given_up(release: Make, config: DeployConfig) -> None:
+def test_shards_of_a_killed_deployment_are_removed_after_its_timeout(release: Make, config: DeployConfig) -> None:
     cluster = killed_while_it_began(release, config, age_s=config.ready_timeout_s + 1)
     deploy(cluster, release(3), config)
     assert [name for name in cluster.names() if "-v2-" in name] == []
     assert current(cluster) == 3
 
 
-def test_shards_of_a_deployment_that_may_be_under_way_stay_unless_asked_for(
+def test_shards_of_a_deployment_that_may_be_under_way_stay_without_unfinished(
     release: Make, config: DeployConfig
 ) -> None:
     cluster = killed_while_it_began(release, config)
@@ -365,7 +363,7 @@ def test_of_two_deployments_at_a_time_the_last_to_switch_wins_and_the_other_says
     assert cluster.ready_rankers() == [3, 3]
 
 
-def test_a_deployment_of_what_serves_already_does_not_undo_anothers_switch(release: Make, config: DeployConfig) -> None:
+def test_a_deployment_of_the_serving_version_does_not_undo_anothers_switch(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     deploy(cluster, release(2), config)
@@ -380,7 +378,7 @@ def test_a_deployment_of_what_serves_already_does_not_undo_anothers_switch(relea
     assert cluster.ready_rankers() == [1, 1]
 
 
-def test_rankers_that_are_replaced_one_by_one_have_their_time_each(
+def test_each_ranker_that_is_replaced_has_the_whole_timeout(
     release: Make, config: DeployConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = SimulatedCluster()
@@ -399,7 +397,7 @@ def test_rankers_that_are_replaced_one_by_one_have_their_time_each(
     assert now_s > many.ready_timeout_s
 
 
-def test_other_settings_of_what_serves_are_there_when_it_is_reported_as_serving(
+def test_new_settings_of_the_serving_version_are_in_place_when_it_is_reported_as_serving(
     release: Make, config: DeployConfig
 ) -> None:
     cluster = SimulatedCluster()
@@ -447,7 +445,7 @@ def test_settings_that_do_not_work_are_taken_back(
     assert cluster.ready_rankers() == [2, 2]
 
 
-def test_settings_that_cure_a_version_are_applied_though_it_ails(release: Make, config: DeployConfig) -> None:
+def test_settings_that_repair_a_version_are_applied_while_it_has_problems(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     cluster.outage = True
@@ -469,7 +467,7 @@ def test_fewer_rankers_are_there_when_a_version_is_reported_as_serving(release: 
     assert cluster.ready_rankers() == [1, 1]
 
 
-def test_a_version_whose_switch_never_ended_is_nothing_to_go_back_to(release: Make, config: DeployConfig) -> None:
+def test_a_version_whose_switch_never_ended_is_not_rolled_back_to(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     cluster.broken[2, "ranker"] = "error: no"
@@ -506,7 +504,7 @@ def test_a_cold_rollback_under_way_is_left_alone_by_a_collector(release: Make, c
     assert cluster.served[-1] == 1
 
 
-def test_pods_that_were_evicted_are_none(release: Make, config: DeployConfig) -> None:
+def test_evicted_pods_do_not_count(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     labels, annotations = cluster.pods[-1].labels, cluster.pods[-1].annotations
@@ -516,7 +514,7 @@ def test_pods_that_were_evicted_are_none(release: Make, config: DeployConfig) ->
     assert "students-v1-s0" not in cluster.names()
 
 
-def test_a_time_to_stay_is_the_deployments_own_unless_another_is_given(release: Make, config: DeployConfig) -> None:
+def test_hot_s_is_that_of_the_deployment_unless_settings_are_given(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), cold(config))
     deploy(cluster, release(2), config)
@@ -526,7 +524,7 @@ def test_a_time_to_stay_is_the_deployments_own_unless_another_is_given(release: 
     assert "students-v1-s0" not in cluster.names()
 
 
-def test_what_a_killed_first_deployment_left_can_be_collected(release: Make, config: DeployConfig) -> None:
+def test_shards_of_a_killed_first_deployment_can_be_collected(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster(calls_until_killed=20)
     with pytest.raises(KilledError):
         deploy(cluster, release(1), config)
@@ -545,7 +543,7 @@ def test_an_api_server_that_fails_once_a_version_serves_undoes_nothing(release: 
     assert current(cluster) == 3
 
 
-def test_a_rollback_goes_back_to_the_settings_of_then(release: Make, config: DeployConfig) -> None:
+def test_a_rollback_restores_the_settings(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), with_cpu(config, 1_100))
     shards = [pod.name for pod in cluster.pods if "-s" in pod.service]
@@ -555,7 +553,7 @@ def test_a_rollback_goes_back_to_the_settings_of_then(release: Make, config: Dep
     assert [pod.name for pod in cluster.pods if "-v1-s" in pod.service] == shards
 
 
-def test_a_failed_rollout_goes_back_to_the_settings_of_what_served(release: Make, config: DeployConfig) -> None:
+def test_a_failed_rollout_restores_the_settings_of_the_serving_version(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), with_cpu(config, 1_100))
     cluster.broken[2, "ranker"] = "error: no"
@@ -564,7 +562,7 @@ def test_a_failed_rollout_goes_back_to_the_settings_of_what_served(release: Make
     assert ranker_cpu(cluster) == "1100m"
 
 
-def test_a_new_place_of_the_bundle_that_serves_is_remembered(release: Make, config: DeployConfig) -> None:
+def test_a_new_uri_of_the_serving_bundle_is_remembered(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     moved = release(1).model_copy(update={"uri": "pvc://claim/students-1"})
@@ -589,7 +587,7 @@ def test_rankers_of_before_that_never_end_do_not_undo_a_rollout(
     assert "students-v1-s0" in cluster.names()
 
 
-def test_what_an_api_server_refuses_in_the_midst_is_taken_back(release: Make, config: DeployConfig) -> None:
+def test_a_rollout_that_an_api_server_refuses_in_the_middle_is_undone(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     cluster.refused["students-v2-s1"] = "PATCH InferenceService students-v2-s1 failed: denied by policy"
@@ -598,7 +596,7 @@ def test_what_an_api_server_refuses_in_the_midst_is_taken_back(release: Make, co
     assert cluster.names() == ["students", "students-v1-s0", "students-v1-s1"]
 
 
-def test_what_cannot_be_taken_back_either_is_told_beside_the_first_reason(release: Make, config: DeployConfig) -> None:
+def test_a_failed_undo_is_reported_with_the_first_reason(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     cluster.broken[2, "ranker"] = "error: damaged"
@@ -611,7 +609,7 @@ def test_what_cannot_be_taken_back_either_is_told_beside_the_first_reason(releas
         roll_out(as_cluster(cluster), release(2), config, report=report)
 
 
-def test_a_rollout_waits_for_the_room_of_what_it_collects(release: Make, config: DeployConfig) -> None:
+def test_a_rollout_waits_until_collected_servers_have_ended(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster(nodes=[node("one", cpu="64", memory="256Gi")])
     deploy(cluster, release(1), config)
     deploy(cluster, release(2), config)
@@ -676,7 +674,7 @@ def test_a_rollout_whose_rankers_would_not_find_their_tables_makes_nothing(relea
     assert cluster.num_writes == 0
 
 
-def test_versions_that_stayed_their_time_are_collected(release: Make, config: DeployConfig) -> None:
+def test_versions_are_collected_after_hot_s(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     deploy(cluster, release(2), config)
@@ -686,7 +684,7 @@ def test_versions_that_stayed_their_time_are_collected(release: Make, config: De
     assert "students-v1-s0" not in cluster.names()
 
 
-def test_a_status_leaves_out_what_is_none_of_ours(release: Make, config: DeployConfig) -> None:
+def test_a_status_leaves_out_other_inference_services(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     foreign = {"kind": "InferenceService", "metadata": {"name": "somebodys"}, "spec": {}}
@@ -704,7 +702,7 @@ def test_a_removed_model_leaves_nothing(release: Make, config: DeployConfig) -> 
         remove(as_cluster(cluster), "students", config, report=lambda line: None)
 
 
-def test_a_removed_model_leaves_no_service_that_was_rendered(release: Make, config: DeployConfig) -> None:
+def test_a_removed_model_leaves_no_rendered_service(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     for item in release_objects(switched(None, release(1), config, at_s=0)):
         cluster.apply(item)
@@ -764,7 +762,7 @@ def test_rankers_of_an_earlier_release_serve_on_while_new_ones_fail(release: Mak
     assert current(cluster) == 1
 
 
-def test_the_only_version_is_what_serves_though_its_upgrade_failed(release: Make, config: DeployConfig) -> None:
+def test_the_only_version_serves_after_its_upgrade_failed(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     deploy(cluster, release(1), config)
     made_by_an_earlier_release(cluster)

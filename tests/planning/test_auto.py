@@ -59,7 +59,7 @@ def test_a_cut_is_the_cheapest_of_all_cuts() -> None:
     demand = {"requests_per_s": 5000.0}
     config = shards(2, memory_bytes=6_000_000, demand=demand, prices={"gib": 200.0})
     ones = np.ones(7, dtype=np.int64)
-    parts = Parts.divide(statistics, COSTS, encoding="fp32", pieces=ones, hot_rows=0 * ones)
+    parts = Parts.divide(statistics, COSTS, encoding="fp32", pieces=ones, hot_rows=0)
     found = cut(parts, config, COSTS, most_cpu_s=1.0)
     order = np.argsort(-parts.cpu_s / parts.size_bytes)
     costs = []
@@ -74,7 +74,7 @@ def test_a_cut_is_the_cheapest_of_all_cuts() -> None:
     assert cost_of(parts, found.shard_of, config) <= min(costs) + 1 + config.prices.overhead_gib * config.prices.gib
 
 
-def test_a_table_that_is_asked_in_places_gets_a_copy_of_them() -> None:
+def test_a_skewed_table_gets_a_copy_of_its_hot_rows() -> None:
     schema, statistics = model(
         table("skewed", rows=400_000, dim=64, pooling=500, hot=(1000, 0.95)), table("even", rows=1000, dim=64)
     )
@@ -109,7 +109,7 @@ def test_a_promised_latency_holds_for_requests_that_chose_no_servers(seed: int) 
     config = shards(2, memory_bytes=2**20, strategy="auto", demand=demand)
     candidate = best_candidate(schema, statistics, config, COSTS)
     others = config.demand.model_copy(update={"simulated_requests": 100_000, "seed": seed + 1000})
-    found = forecast(candidate.placement, candidate.fleet, schema, config.model_copy(update={"demand": others}), COSTS)
+    found = forecast(candidate, schema, config.model_copy(update={"demand": others}), COSTS)
     assert found.p99_ms <= 10 * 1.1
     assert not found.is_overloaded
 
@@ -134,7 +134,7 @@ def test_replicating_the_whole_model_takes_more_memory_than_auto() -> None:
     assert auto.memory_bytes < whole.memory_bytes / 2
 
 
-def test_a_plan_says_how_many_rankers_its_load_wants() -> None:
+def test_a_plan_has_the_number_of_rankers_that_its_load_needs() -> None:
     schema, statistics = model(table("a"), table("b"))
     config = shards(2, memory_bytes=2**20, strategy="auto", demand={"requests_per_s": 2_000.0})
     candidate = best_candidate(schema, statistics, config, COSTS)
@@ -149,9 +149,9 @@ def test_a_prediction_of_a_high_rate_is_of_as_many_requests_as_queues_need() -> 
     demand = {"requests_per_s": 1e6, "simulated_requests": 1_000}  # which come within a millisecond
     config = shards(2, memory_bytes=2**20, demand=demand)
     candidate = candidate_of(place_by_each_strategy(statistics, config, COSTS)[0]["load-balanced"], config, COSTS)
-    found = forecast(candidate.placement, candidate.fleet, schema, config, COSTS)
+    found = forecast(candidate, schema, config, COSTS)
     longer = config.model_copy(update={"demand": config.demand.model_copy(update={"simulated_requests": 100_000})})
-    assert found == forecast(candidate.placement, candidate.fleet, schema, longer, COSTS)
+    assert found == forecast(candidate, schema, longer, COSTS)
 
 
 def test_placements_by_density_have_no_shard_over_its_memory() -> None:
@@ -165,7 +165,7 @@ def test_placements_by_density_have_no_shard_over_its_memory() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["auto", "capacity-balanced", "nsbp", "one-shard"])
-def test_a_model_that_wants_more_shards_than_a_plan_may_have_is_refused_by_every_strategy(strategy: str) -> None:
+def test_a_model_that_needs_more_shards_than_a_plan_may_have_is_refused_by_every_strategy(strategy: str) -> None:
     schema, statistics = model(table("t0", rows=20_000, net="user"), table("t1", rows=20_000))
     config = shards(2, memory_bytes=107, strategy=strategy)
     with pytest.raises(PlanError, match=r"raise .*shard_memory_gib"):
@@ -178,19 +178,11 @@ def test_a_model_that_wants_more_shards_than_a_plan_may_have_is_refused_by_every
     )
 
 
-def test_auto_says_so_where_the_tables_fill_more_shards_than_a_plan_may_have() -> None:
+def test_auto_refuses_tables_that_fill_more_shards_than_a_plan_may_have() -> None:
     schema, statistics = model(table("t0", rows=1023 * 4, net="user"), *(table(f"i{index}", rows=1) for index in "abc"))
     config = shards(2, memory_bytes=64, strategy="auto")  # three more parts of 64 B each, though of 16 B before padding
     with pytest.raises(PlanError, match=r"auto: no placement was found for tables of 64.0 KiB on 1024 shards"):
         make_plan(schema, statistics, config, COSTS)
-
-
-def test_auto_splits_no_table_that_may_not_be_split() -> None:
-    schema, statistics = model(table("large", rows=200), table("small", rows=10))
-    config = shards(2, memory_bytes=2048, strategy="auto", split_rows=False)
-    with pytest.raises(PlanError, match="'large' takes 3200 B, but a shard has 2048 B; raise shard_memory_gib, or set"):
-        make_plan(schema, statistics, config, COSTS)
-    assert make_plan(schema, statistics, shards(2, memory_bytes=2048, strategy="auto"), COSTS).check(schema)
 
 
 def cost_of(parts: Parts, shard_of: np.ndarray, config: object) -> float:

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from exfm.artifact.plan import Assignment, Encoding, ShardPlan, assign
-from exfm.errors import PlanError
+from exfm.errors import ConfigError, PlanError
 from exfm.planning.cost_model.costs import DEFAULT_COSTS, CostModel
-from exfm.planning.cost_model.work import mass_of, pooling_variance, work_by_net, work_of
+from exfm.planning.cost_model.work import mass_of, pooling_variance, work_by_net
 from exfm.planning.statistics import HotRows, Statistics, TableStatistics
 from exfm.schema import Schema
+from exfm_bench.calibration import work_of
 
 CANDIDATES = 50.0
 
@@ -44,7 +45,7 @@ def plan_of(
     return ShardPlan(strategy="by-hand", num_shards=num_shards, replicas=(1,) * num_shards, slices=slices)
 
 
-def test_a_whole_table_asks_for_its_bags_and_keys() -> None:
+def test_a_whole_table_gets_all_its_bags_and_keys() -> None:
     statistics = statistics_of(table("u", "user", pooling=20.0), table("i", "item", pooling=2.0))
     plan = plan_of(statistics, [Assignment("u", 0, 0, 1000), Assignment("i", 1, 0, 1000)], num_shards=3)
     work = work_of(plan, statistics)
@@ -72,7 +73,7 @@ def test_row_slices_share_keys_but_each_has_every_bag() -> None:
     assert work.answer_bytes.tolist() == [50 * 32, 50 * 32]
 
 
-def test_a_hot_slice_takes_the_wanted_rows_keys_from_the_row_slices() -> None:
+def test_a_hot_slice_gets_the_keys_of_hot_rows_instead_of_the_row_slices() -> None:
     skew = (HotRows(num_rows=10, mass=0.6), HotRows(num_rows=100, mass=0.9))
     statistics = statistics_of(table("u", "user", pooling=100.0, skew=skew))
     assignments = [Assignment("u", 0, 0, 500), Assignment("u", 1, 500, 500), Assignment("u", 2, 0, 10, hot=True)]
@@ -91,7 +92,7 @@ def test_tables_of_both_nets_have_their_bags_parted() -> None:
     assert work_of(plan_of(statistics, [Assignment("b", 0, 0, 1000)], num_shards=1), statistics).nets.tolist() == [2]
 
 
-def test_rows_not_counted_are_wanted_alike() -> None:
+def test_rows_that_were_not_counted_get_equal_shares_of_the_keys() -> None:
     assert mass_of(table("u", "user", rows=1000), 250) == pytest.approx(0.25)
 
 
@@ -134,12 +135,7 @@ def test_work_costs_its_prices() -> None:
     assert costs.shard_cpu_s(work) == pytest.approx([expected_ns * 1e-9, 0])
 
 
-def test_calls_by_net_are_more_than_calls_by_shard() -> None:
-    statistics = statistics_of(table("u", "user"), table("i", "item"))
-    work = work_of(
-        plan_of(statistics, [Assignment("u", 0, 0, 1000), Assignment("i", 0, 0, 1000)], num_shards=1), statistics
-    )
-    by_net = DEFAULT_COSTS.model_copy(update={"calls": "net"})
-    assert DEFAULT_COSTS.num_calls(work).tolist() == [1]
-    assert by_net.num_calls(work).tolist() == [2]
-    assert by_net.ranker_cpu_s(work, CANDIDATES) > DEFAULT_COSTS.ranker_cpu_s(work, CANDIDATES)
+@pytest.mark.parametrize("key", ["calls", "beside_share"])
+def test_keys_of_costs_that_are_gone_are_refused_by_name(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"costs.yaml: .*{key} is no longer a setting: .* leave it out"):
+        CostModel.parse(DEFAULT_COSTS.to_dict() | {key: 0}, source="costs.yaml")

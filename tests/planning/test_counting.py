@@ -154,7 +154,9 @@ def test_the_domain_may_be_a_feature_too(dataset: Path, schema: Schema) -> None:
     assert counted.statistics.num_requests == 33
 
 
-def test_the_newest_examples_tell_what_is_hot(dataset: Path, schema: Schema, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_examples_decide_which_rows_are_hot(
+    dataset: Path, schema: Schema, monkeypatch: pytest.MonkeyPatch
+) -> None:
     every = statistics_of_examples(dataset, WINDOWS, schema, domains=[], candidates_mean=10)
     assert every.statistics.num_requests == 33
     monkeypatch.setattr("exfm.bundling.counting.MAX_EXAMPLES", 12)

@@ -132,6 +132,14 @@ def test_auto_that_places_by_net_still_repairs_an_old_plan_without_nets() -> Non
     assert replan(old, *both_nets, config, COSTS).plan.check(both_nets[0])
 
 
+def test_auto_makes_no_singular_plan_of_a_singular_one() -> None:
+    schema, statistics = model(*(table(f"t{index}", rows=1000, dim=64, pooling=2000) for index in range(4)))
+    old = make_plan(schema, statistics, shards(1, memory_bytes=2**21, strategy="singular"), COSTS)
+    demand = {"requests_per_s": 0.1, "p99_ms": 36.0, "simulated_requests": 1000}  # one shard takes longer
+    config = shards(4, memory_bytes=2**21, strategy="auto", demand=demand)
+    assert replan(old, schema, statistics, config, COSTS).plan.strategy == "auto"
+
+
 def test_a_plan_of_another_model_is_refused() -> None:
     old = make_plan(*model(table("a"), table("b")), shards(2, memory_bytes=2**16), COSTS)
     with pytest.raises(PlanError, match="has 2 tables, and none of the schema's 3: it is for another model"):

@@ -16,7 +16,7 @@ from exfm.errors import ConfigError, DataError, PlanError
 from exfm.features.batch import encode
 from exfm.features.impressions import Answered
 from exfm.planning.cost_model.costs import DEFAULT_COSTS
-from exfm.planning.simulation.simulator import Load, replay_requests
+from exfm.planning.simulation.simulator import Load, simulate_requests
 from exfm.schema import NETS, Schema
 
 NUM_REQUESTS = 300
@@ -64,25 +64,16 @@ def test_a_log_costs_what_its_statistics_do(log: LoggedRequests, split_plan: Sha
     requests = logged_requests(log, split_plan, hottest=counted.hottest)
     paced = requests.paced(100.0)
     assert (len(paced.arrivals_s) - 1) / paced.arrivals_s[-1] == pytest.approx(100.0)
+    load = Load(requests_per_s=100.0, num_requests=len(paced.arrivals_s), num_warmup=0)
     own, drawn = (
-        replay_requests(
-            replayed,
-            split_plan,
-            counted.statistics,
-            DEFAULT_COSTS,
-            rankers=1,
-            shared_cores=0,
-            client_us=0.0,
-            client_cold_us=0.0,
-            seed=0,
-        )
+        simulate_requests(replayed, split_plan, counted.statistics, DEFAULT_COSTS, load, rankers=1, seed=0)
         for replayed in (paced, type(paced)(paced.arrivals_s, paced.candidates))
     )
-    assert own.shard_cpu_ms == pytest.approx(drawn.shard_cpu_ms, rel=0.05)
+    assert own.shard_utilisation == pytest.approx(drawn.shard_utilisation, rel=0.05)
     assert own.ranker_cpu_ms == pytest.approx(drawn.ranker_cpu_ms, rel=0.05)
 
 
-def test_a_log_is_simulated_at_the_rate_asked_for(log: LoggedRequests, split_plan: ShardPlan) -> None:
+def test_a_log_is_simulated_at_the_given_rate(log: LoggedRequests, split_plan: ShardPlan) -> None:
     counted = statistics_of_log(log)
     slow, fast = (
         simulate_log(

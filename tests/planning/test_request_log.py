@@ -97,7 +97,7 @@ def test_the_highest_numbers_of_some_parts_are_those_of_all(parts: list[list[int
     assert (highest.tolist(), num) == (together[-most:], len(together))
 
 
-def test_of_a_long_log_no_more_arrivals_are_kept_than_are_wanted() -> None:
+def test_of_a_long_log_only_the_newest_arrivals_are_kept() -> None:
     parts = (np.arange(part, 10**6, 1_000) for part in range(1_000))
     tracemalloc.start()
     try:
@@ -236,9 +236,7 @@ def check_is_refused(apply: Any, change: pl.Expr, *, message: str, schema: Schem
         list(LoggedRequests.find(folder, schema).blocks())
 
 
-def test_logs_of_other_models_are_not_read_together_though_their_features_are_alike(
-    schema: Schema, tmp_path: Path
-) -> None:
+def test_logs_of_different_models_with_equal_features_are_not_read_together(schema: Schema, tmp_path: Path) -> None:
     for seed, (start, model) in enumerate([("a", "students"), ("b", "nurses")]):
         write_log(tmp_path / start, schema, [random_requests(schema, 1, seed=seed)], model=model)
     problem = r"/b/.* has requests for model 'nurses', .*/a/.* for 'students'; keep each model's log in its own"

@@ -41,7 +41,7 @@ def schema_file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_plan_compares_all_strategies_and_writes_the_one_asked_for(
+def test_plan_compares_all_strategies_and_writes_the_plan_of_one(
     command: Callable[..., Outcome], schema_file: Path, tmp_path: Path
 ) -> None:
     settings = tmp_path / "settings.yaml"
@@ -82,7 +82,9 @@ def test_explain_says_why_a_table_is_where_it_is(
     assert "The plan (capacity-balanced) balances bytes" in said
 
 
-def test_simulate_says_what_servers_will_do(command: Callable[..., Outcome], schema_file: Path, tmp_path: Path) -> None:
+def test_simulate_prints_latency_cpu_time_and_utilisation(
+    command: Callable[..., Outcome], schema_file: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "plan.json"
     command("plan", schema_file, "--out", out)
     arguments = ("simulate", schema_file, "--plan", out, "--num-requests", 1000, "--rankers", 2)
@@ -135,8 +137,8 @@ def test_a_mistake_is_one_line_with_the_numbers(
     code, _, error = command("plan", schema_file, "-s", settings)
     assert code == 2
     assert error == (
-        "exfm: table 'ads' takes 97.7 KiB, but 2 shards of 41.9 KiB have 83.9 KiB together; "
-        "raise num_shards or shard_memory_gib\n"
+        "exfm: 3 tables take 176.6 KiB, of which 'ads' takes 97.7 KiB, but 2 shards of 41.9 KiB have 83.9 KiB "
+        "together; raise num_shards or shard_memory_gib\n"
     )
     code, _, error = command("explain", "ads", schema_file, "--plan", tmp_path / "no.json")
     assert (code, error) == (2, f"exfm: {tmp_path / 'no.json'}: cannot be read (No such file or directory)\n")

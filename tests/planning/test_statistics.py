@@ -4,7 +4,7 @@ import pytest
 
 from exfm.artifact.plan import ENCODINGS
 from exfm.errors import ConfigError
-from exfm.planning.statistics import HEADER, HotRows, Statistics, TableStatistics, rows_of_text, statistics_of_schema
+from exfm.planning.statistics import HotRows, Statistics, TableStatistics, rows_of_text, statistics_of_schema
 from exfm.schema import Schema
 
 
@@ -12,7 +12,7 @@ def by_name(statistics: Statistics) -> dict[str, TableStatistics]:
     return {table.name: table for table in statistics.tables}
 
 
-def test_a_schema_tells_the_size_and_the_net_of_each_table(schema: Schema) -> None:
+def test_statistics_of_a_schema_have_the_size_and_the_net_of_each_table(schema: Schema) -> None:
     statistics = statistics_of_schema(schema, candidates_mean=50)
     assert [(t.name, t.rows, t.dim) for t in statistics.tables] == [(t.name, t.rows, t.dim) for t in schema.tables]
     assert {table.name: table.net for table in statistics.tables} == {
@@ -35,17 +35,17 @@ def test_a_schema_alone_gives_singles_one_id_and_lists_half_of_their_limit(schem
     assert item.pooling_p99 == limit
 
 
-def test_statistics_are_told_as_people_read_them() -> None:
+def test_statistics_are_printed_with_units() -> None:
     skew = (HotRows(num_rows=1, mass=0.4), HotRows(num_rows=1024, mass=0.9), HotRows(num_rows=4096, mass=0.98))
     table = TableStatistics(
         name="t", net="item", rows=2**20, dim=16, request_share=0.5, bags_per_request=100, pooling_mean=1.5,
         pooling_p99=4, skew=skew,
     )  # fmt: skip
     (row,) = rows_of_text(Statistics(tables=(table,), num_requests=1, candidates_mean=100))
-    assert dict(zip(HEADER, row, strict=True)) == {
+    assert row == {
         "table": "t", "net": "item", "rows": "1,048,576", "dim": "16",
         "fp32": "64.0 MiB", "fp16": "32.0 MiB", "int8": "20.0 MiB",
-        "bags": "100.0", "keys": "150.0", "keys a bag": "1.50", "p99": "4", "asked": "50.0%",
+        "bags": "100.0", "keys": "150.0", "keys a bag": "1.50", "p99": "4", "used": "50.0%",
         "hot rows": "1,024 / 1,024 / -",
     }  # fmt: skip
 

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from made_models import COSTS, shards
 
-from exfm.planning.topology import shard_servers
+from exfm.planning.topology import num_servers
 
 CPU_S = st.floats(min_value=1e-5, max_value=0.2)
 
@@ -26,9 +26,9 @@ def busy(warm_s: float, cold_s: float, cooling_s: float, *, per_server_s: float)
 def test_servers_are_the_fewest_within_the_utilisation_though_they_cool(
     warm_s: float, cold_s: float, cooling_ms: float, requests_per_s: float, utilisation: float
 ) -> None:
-    costs = COSTS.model_copy(update={"shard_cold_us": cold_s * 1e6, "cooling_ms": cooling_ms})
+    costs = COSTS.model_copy(update={"cooling_ms": cooling_ms})
     config = shards(1, memory_bytes=2**20, demand={"requests_per_s": requests_per_s})
-    [found] = shard_servers(np.array([warm_s]), config, costs, utilisation=utilisation).tolist()
+    [found] = num_servers(np.array([warm_s]), cold_s * 1e6, config, costs, utilisation=utilisation).tolist()
 
     def busy_with(num_servers: int) -> float:
         return busy(warm_s, cold_s, cooling_ms * 1e-3, per_server_s=requests_per_s / num_servers)
@@ -37,7 +37,7 @@ def test_servers_are_the_fewest_within_the_utilisation_though_they_cool(
     assert found == 1 or busy_with(found - 1) > utilisation * (1 - 1e-8)
 
 
-def test_servers_that_do_not_cool_share_the_work_as_arithmetic_says() -> None:
+def test_servers_that_do_not_cool_share_the_work_evenly() -> None:
     config = shards(1, memory_bytes=2**20, demand={"requests_per_s": 1000.0})
-    found = shard_servers(np.array([0.0007, 0.00071, 0.0]), config, COSTS, utilisation=0.7)
+    found = num_servers(np.array([0.0007, 0.00071, 0.0]), 0.0, config, COSTS, utilisation=0.7)
     assert found.tolist() == [1, 2, 1]

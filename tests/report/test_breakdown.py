@@ -48,21 +48,21 @@ def found(server: str, layer: str) -> LayerTimes:
     return one
 
 
-def test_walls_of_the_ranker_add_up_to_the_clients_latency() -> None:
+def test_wall_times_of_the_ranker_add_up_to_the_clients_latency() -> None:
     walls = [one.wall_ms_R for one in layer_times(REQUESTS) if one.server == "ranker"]
     np.testing.assert_allclose(np.sum(walls, axis=0), [12, 15])
     np.testing.assert_allclose(found("ranker", "client's wait").wall_ms_R, [2, 5])
     np.testing.assert_allclose(found("ranker", "RPC service").wall_ms_R, [3, 3])
 
 
-def test_walls_of_a_shard_add_up_to_the_rankers_wait_for_it() -> None:
+def test_wall_times_of_a_shard_add_up_to_the_rankers_wait_for_it() -> None:
     walls = [one.wall_ms_R for one in layer_times(REQUESTS) if one.server == "shard 1"]
     np.testing.assert_allclose(np.sum(walls, axis=0), [5, 5])
     np.testing.assert_allclose(found("shard 1", "network").wall_ms_R, [2, 2])
     np.testing.assert_allclose(found("shard 1", "RPC service").wall_ms_R, [1, 1])
 
 
-def test_cpu_times_add_up_to_what_a_process_took_since_the_request_before() -> None:
+def test_cpu_times_add_up_to_the_processs_since_the_request_before() -> None:
     for server, expected in (("ranker", [7, 6]), ("shard 1", [3, 2])):
         cpus = [one.cpu_ms_R for one in layer_times(REQUESTS) if one.server == server]
         np.testing.assert_allclose(np.sum(cpus, axis=0), expected)

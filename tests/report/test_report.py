@@ -79,7 +79,7 @@ def test_the_change_is_that_of_the_entropy_in_percent(summary: Summary) -> None:
     )  # fmt: skip
 
 
-def test_a_vertical_without_a_twin_has_no_change(summary: Summary) -> None:
+def test_a_vertical_without_a_label_only_model_has_no_change(summary: Summary) -> None:
     for comparison in summary.verticals[1].tasks.values():
         assert comparison.label_only is None
         assert comparison.change_percent is None
@@ -127,7 +127,7 @@ def test_shards_hold_what_the_plan_says(summary: Summary) -> None:
     assert held == {"segment": 64 * 12, "user": 16384 * 12, "ad": 8192 * 12, "advertiser": 512 * 12, "topic": 128 * 12}
 
 
-def test_copies_of_hot_rows_are_called_so(run: Run, summary: Summary) -> None:
+def test_copies_of_hot_rows_are_named(run: Run, summary: Summary) -> None:
     manifest = BundleManifest.read(Path(run.bundles[0].uri))
     plan = manifest.plan
     assignments = [Assignment(s.table, s.shard, s.first_row, s.num_rows) for s in plan.slices]
@@ -250,16 +250,14 @@ def test_the_terminal_shows_quality_the_report_and_the_ranked_answer(summary: Su
     assert "\x1b" not in printed  # a file gets no colours
 
 
-def test_the_headline_says_how_much_distillation_changed(summary: Summary) -> None:
+def test_the_headline_has_the_changes_by_distillation(summary: Summary) -> None:
     changes = [task.change_percent for task in summary.verticals[0].tasks.values() if task.change_percent is not None]
     assert summary.headline() == (
         f"2 vertical models; NE distilled against label-only {min(changes):+.2f} % to {max(changes):+.2f} %"
     )
 
 
-def test_a_foundation_model_that_went_on_without_a_new_window_is_reported_as_before(
-    run: Run, summary: Summary, tmp_path: Path
-) -> None:
+def test_a_warm_start_without_a_new_window_is_reported_as_before(run: Run, summary: Summary, tmp_path: Path) -> None:
     config = FoundationConfig(model=ModelManifest.read(run.root / "fm").model)
     events, labels = (ref_to(str(run.root / folder)) for folder in ("events", "labels"))
     train_foundation(config, events=events, labels=labels, out=str(tmp_path / "fm"), warm_start=run.foundation)
@@ -308,9 +306,9 @@ def test_a_span_of_windows_says_if_it_has_gaps(indices: tuple[int, ...], text: s
     assert span(indices) == text
 
 
-def test_a_size_is_told_in_binary_units() -> None:
+def test_a_size_has_binary_units() -> None:
     assert [size(12), size(1536), size(5 * 2**20), size(2**31)] == ["12 B", "1.5 KiB", "5.0 MiB", "2.0 GiB"]
 
 
-def test_a_ratio_that_misses_its_bound_does_not_look_as_if_it_met_it() -> None:
+def test_a_ratio_is_rounded_down() -> None:
     assert [times(9.998), times(10.0), times(10.0035)] == ["9.99", "10.00", "10.00"]

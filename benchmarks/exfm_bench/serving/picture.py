@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from exfm.planning.reporting.drawing import SETTINGS
+from exfm.planning.reporting.style import SETTINGS
 from exfm.report.breakdown.picture import legend_of, stack
 from exfm_bench.serving.blocks import STATISTICS, Series, Statistic
 from exfm_bench.serving.findings import Findings

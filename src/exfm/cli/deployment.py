@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,7 +103,7 @@ def status(
     settings = _settings(config, namespace)
     rows = deployed(Cluster.connect(namespace=settings.namespace, context=context), vm=name)
     if as_json:
-        print(json.dumps([row.to_dict() for row in rows], indent=2))
+        print(json.dumps([asdict(row) for row in rows], indent=2))
         return
     if not rows:
         print(f"nothing is deployed in namespace {settings.namespace}")

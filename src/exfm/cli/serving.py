@@ -75,7 +75,7 @@ def profile(
     """Show how much of a request's latency and CPU time each layer of ranker and shards takes, and draw it."""
     from rich.console import Console
 
-    from exfm.planning.reporting.drawing import kind_of_drawing
+    from exfm.planning.reporting.style import kind_of_drawing
     from exfm.registry.bundles import open_bundle
     from exfm.report.breakdown.profile import profile_requests
 

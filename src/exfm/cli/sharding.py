@@ -61,13 +61,13 @@ def plan(
     from exfm.planning.cost_model.costs import CostModel
     from exfm.planning.planner import headline
     from exfm.planning.replanning.replanner import replan
-    from exfm.planning.reporting.comparison import about_bounds, compare, compared_plan, comparison_table, problems
+    from exfm.planning.reporting.comparison import compare, compared_plan, comparison_table
 
     schema, config = _read_schema(model), _read_settings(settings, strategy=strategy)
     counted, priced = _read_statistics(table_statistics, schema, candidates), CostModel.read(costs)
     before = read_plan(previous) if previous else None
     if drawing:
-        from exfm.planning.reporting.drawing import kind_of_drawing
+        from exfm.planning.reporting.style import kind_of_drawing
 
         kind_of_drawing(Path(drawing))
         writable(drawing)
@@ -77,8 +77,9 @@ def plan(
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
     console.print(comparison_table(rows))
-    for line in (*about_bounds(rows), *problems(rows)):
-        print(line)
+    for row in rows:
+        if row.problem:
+            print(row.problem)
     if drawing:
         from exfm.planning.reporting.drawing import draw_comparison
 
@@ -180,18 +181,18 @@ def statistics(
     from exfm.bundling.counting import statistics_of_log
     from exfm.bundling.request_log import LoggedRequests
     from exfm.bundling.stage import statistics_of_model
-    from exfm.planning.statistics import HEADER, rows_of_text
+    from exfm.planning.statistics import rows_of_text
 
     if model:
         counted = statistics_of_log(LoggedRequests.find(Path(source), _read_schema(Path(model))))
     else:
         counted = statistics_of_model(ref_to(source), candidates_mean=candidates)
     counted.write(out)
-    table = Table(box=None)
-    for place, column in enumerate(HEADER):
+    table, rows = Table(box=None), rows_of_text(counted.statistics)
+    for place, column in enumerate(rows[0]):
         table.add_column(column, justify="left" if place < 2 else "right", no_wrap=True)
-    for row in rows_of_text(counted.statistics):
-        table.add_row(*row)
+    for row in rows:
+        table.add_row(*row.values())
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
     console.print(table)

@@ -92,10 +92,8 @@ def forecast(release: Release, seen: Observation, config: DeployConfig, room: Ro
         unchecked.append(f"nodes (no right to list {' and '.join(unseen)})")
     else:
         _check_nodes(added, room.nodes, room.pods, name=release.name)
-    shards = [servers for version in seen.shards for servers in seen.shards_of(version)]
-    running = [*shards, *([seen.ranker] if seen.ranker else [])]
     return Forecast(
-        present_bytes=sum(servers.memory_bytes * servers.wanted for servers in running),
+        present_bytes=sum(servers.memory_bytes * servers.wanted for servers in seen.all_servers()),
         added_bytes=int(sum(demand.requests["memory"] for demand in added)),
         unchecked=tuple(unchecked),
     )

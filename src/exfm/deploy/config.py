@@ -96,7 +96,7 @@ class DeployConfig(Config):
 
     @classmethod
     def of_history(cls, written: Any) -> Any:
-        """Return settings from a ranker's history, with today's names where an earlier release wrote them."""
+        """Return settings from a ranker's history; names of an earlier release of exfm become today's."""
         ranker = written.get("ranker", {}) if isinstance(written, Mapping) else None
         if not isinstance(ranker, Mapping):
             return written

@@ -1,6 +1,6 @@
-"""What to do next: a pure function of what is wanted and what is there.
+"""The next step of a rollout, by pure functions of the release and the observed cluster.
 
-Nothing is remembered between two decisions, so a deployment that was killed anywhere goes on where it stopped.
+They keep no state, so a deployment that was killed at any point goes on where it stopped.
 """
 
 from collections.abc import Sequence
@@ -13,53 +13,52 @@ from exfm.deploy.release import History, Release, switched
 
 @dataclass(frozen=True)
 class ApplyShards:
-    """Shards of the wanted version are missing."""
+    """Apply these missing shards of the release."""
 
     shards: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class SwitchRanker:
-    """All shards are ready: the ranker's pods may be replaced, one by one, by pods of the wanted version.
+    """All shards are ready: replace the ranker's pods one by one.
 
-    A new ranker is ready only when its shards answered the golden queries with the exported scores, so the old ones
-    stay until it does.
+    An old pod stays until a new one is ready, that is until its shards gave the golden scores.
     """
 
 
 @dataclass(frozen=True)
 class Collect:
-    """Versions that nothing serves or may be rolled back to any more."""
+    """Remove the shards of these versions, which no ranker and no quick rollback needs."""
 
     versions: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Time has to pass."""
+    """Wait for the cluster."""
 
     why: str
     num_switched: int = 0
-    """Rankers that are of the wanted version by now: they come one by one, and each has its time."""
+    """Rankers of the release so far; the timeout starts again with each."""
 
 
 @dataclass(frozen=True)
 class Linger:
-    """The wanted version serves; only what was before it has not ended yet."""
+    """The release serves; pods of the version before it have not ended yet."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class Fail:
-    """Waiting cannot solve it."""
+    """Give up: waiting cannot help."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class Done:
-    """The wanted version serves, and nothing else is left to do."""
+    """The release serves, and nothing is left to do."""
 
 
 Action = ApplyShards | SwitchRanker | Collect | Wait | Linger | Fail | Done
@@ -67,29 +66,24 @@ Action = ApplyShards | SwitchRanker | Collect | Wait | Linger | Fail | Done
 
 @dataclass(frozen=True)
 class SwitchBack:
-    """The ranker goes back to what this history names first."""
+    """Switch the ranker to the first entry of this history."""
 
     history: History
 
 
 @dataclass(frozen=True)
 class RemoveRanker:
-    """The ranker goes: nothing shows that it ever served."""
-
-
-@dataclass(frozen=True)
-class KeepRanker:
-    """The ranker stays as it is."""
+    """Remove the ranker: nothing shows that it ever served."""
 
 
 def serves(release: Release, seen: Observation) -> bool:
-    """Return whether the ranker was switched to `release` last, and is not on its way out."""
+    """Return whether the ranker's last switch was to `release`, and the ranker is not being deleted."""
     leaving = seen.ranker is None or seen.ranker.leaving
     return not leaving and seen.history is not None and seen.history.current.release.same_content(release)
 
 
 def history_after(release: Release, seen: Observation, config: DeployConfig, *, at_s: int) -> History:
-    """Return the ranker's history once it is switched to `release`: without a switch that has not ended."""
+    """Return the ranker's history after a switch to `release`, without an earlier switch that has not ended."""
     current = seen.history.current if seen.history else None
     if seen.history and current and serves(release, seen) and (current.release, current.settings) == (release, config):
         return seen.history
@@ -97,7 +91,7 @@ def history_after(release: Release, seen: Observation, config: DeployConfig, *, 
 
 
 def next_action(release: Release, seen: Observation, config: DeployConfig, *, now_s: int) -> Action:
-    """Return the next step until only `release` serves; its predecessor's shards stay for `config.hot_s`."""
+    """Return the next step until only `release` serves; the previous version's shards stay for `config.hot_s`."""
     gone = collectable(release, seen, config, now_s=now_s)
     if gone:
         return Collect(gone)
@@ -112,7 +106,7 @@ def next_action(release: Release, seen: Observation, config: DeployConfig, *, no
     if seen.ranker is None or not serves(release, seen):
         return _wait_or_fail(unready, doing=_counted(shards, unready)) if unready else SwitchRanker()
     lost = any(problem.fatal for problem in seen.ranker.problems)
-    if unready and not seen.ranker.settled and not lost:  # a ranker that waits, waits for its shards
+    if unready and not seen.ranker.settled and not lost:  # the ranker waits for these shards
         return _wait_or_fail(unready, doing=_counted(shards, unready))
     if not seen.ranker.settled:
         doing = f"{seen.ranker.ready} of {seen.ranker.wanted} rankers switched"
@@ -144,11 +138,10 @@ def collectable(
     now_s: int,
     with_unfinished: bool = False,
 ) -> tuple[int, ...]:
-    """Return the versions whose shards may go once `release` (none: nothing) is the one that is wanted.
+    """Return the versions whose shards can be removed if `release` (None: no release) is to serve.
 
-    In the midst of a switch to it none may: it may fail, and what was hot before is hot again. Shards that no ranker
-    was switched to, or that are not all ready, are of a deployment that may be under way: they stay until that must
-    have given up, or go `with_unfinished`.
+    During a switch to `release` there are none, because the switch may fail. Shards that no ranker was switched to, or
+    that are not all ready, may belong to another deployment. They stay until its timeout, unless `with_unfinished`.
     """
     if release is not None and serves(release, seen) and not (seen.ranker and seen.ranker.settled):
         return ()
@@ -170,29 +163,27 @@ def collectable(
     return tuple(sorted(seen.shards.keys() - kept - leaving))
 
 
-def undo(
-    release: Release, seen: Observation, config: DeployConfig, *, now_s: int
-) -> SwitchBack | RemoveRanker | KeepRanker:
-    """Return what becomes of the ranker after `release` failed.
+def undo(release: Release, seen: Observation, config: DeployConfig, *, now_s: int) -> SwitchBack | RemoveRanker | None:
+    """Return what to do with the ranker after `release` failed; None: nothing.
 
-    It goes back from a switch that has not ended, to other settings of `release` as well. Once all servers were of
-    `release`, it has served, and a problem after that is not a failed rollout. A first version's ranker is removed only
-    if it is new and no server of it is ready.
+    A switch that has not ended is taken back, also one to other settings of `release`. Once all servers were of
+    `release`, it has served, and a later problem is not a failed rollout. The ranker of a first version is removed only
+    if it is new and none of its servers is ready.
     """
     if seen.ranker is None or seen.history is None or not serves(release, seen):
-        return KeepRanker()
+        return None
     before, ranker = seen.history.before, seen.ranker
     if before is not None and before.current.release.same_content(release):
         completed = all(servers.completed for servers in [ranker, *seen.shards_of(release.version)])
-        return KeepRanker() if completed else SwitchBack(before)
+        return None if completed else SwitchBack(before)
     if before is not None:
-        return SwitchBack(before) if seen.switching else KeepRanker()
+        return SwitchBack(before) if seen.switching else None
     young = now_s <= seen.history.current.at_s + config.ready_timeout_s
-    return RemoveRanker() if young and not ranker.completed and not ranker.available else KeepRanker()
+    return RemoveRanker() if young and not ranker.completed and not ranker.available else None
 
 
 def leftovers(release: Release, seen: Observation) -> tuple[int, ...]:
-    """Return the versions to remove after `release` failed: its own, unless it serves, or is hot and well."""
+    """Return the versions to remove after `release` failed: its own, unless it serves, or is hot and ready."""
     shards = seen.shards_of(release.version)
     if not shards or not all(servers.release.same_content(release) for servers in shards):
         return ()

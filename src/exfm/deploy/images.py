@@ -50,13 +50,10 @@ def missing_images(images: Iterable[str], *, nodes: Iterable[Object]) -> list[st
 
     A registry that does not answer, or requires credentials, is logged: nodes may reach it where this process cannot.
     """
-    held = {ImageName.parse(name) for node in nodes for name in _names_on(node)}
+    on_nodes = [image for node in nodes for image in node.get("status", {}).get("images", [])]
+    held = {ImageName.parse(name) for image in on_nodes for name in image.get("names") or []}
     wanted = {image: ImageName.parse(image) for image in images}
     return [image for image, name in wanted.items() if name not in held and not _may_be_in_registry(image, name)]
-
-
-def _names_on(node: Object) -> Iterable[str]:
-    return (name for image in node.get("status", {}).get("images", []) for name in image.get("names") or [])
 
 
 def _may_be_in_registry(image: str, name: ImageName) -> bool:

@@ -1,8 +1,7 @@
-"""The objects of a release, by pure functions: an InferenceService and a headless Service a shard, one for the ranker.
+"""The objects of a release, by pure functions: an InferenceService for the ranker; one and a Service for each shard.
 
-A shard's objects are named by their version, and only settings (resources, replicas) ever change in them. The ranker's
-name is stable, and its pod template names the version whose shards it speaks to. So each ranker pod lives with one
-version for life.
+The names of a shard's objects contain the version; only their settings (resources, replicas) change. The ranker's name
+is stable, and its pod template names the shards of a version. So a ranker pod serves one version only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,9 +22,8 @@ COMPONENT_LABEL = "app.kubernetes.io/component"
 RANKER, SHARD = "ranker", "shard"
 RELEASE_ANNOTATION, HISTORY_ANNOTATION = "exfm.dev/release", "exfm.dev/history"
 SETTINGS_ANNOTATION = "exfm.dev/settings"
-"""Of pods: the digest of what KServe makes them of, by which new pods differ from old ones. KServe copies an
-InferenceService's annotations to pods, too: a ranker's history has all settings, so a change of any setting replaces
-rankers, one by one."""
+"""Annotation of pods: a digest of their template, which differs between new and old pods. KServe copies annotations of
+an InferenceService to its pods. A ranker's history has all settings, so a change of any setting replaces rankers."""
 
 RANKER_RUNTIME, SHARD_RUNTIME = "exfm-ranker", "exfm-shard"
 SERVICE_ACCOUNT = "exfm-server"
@@ -34,10 +32,13 @@ STORAGE_CONTAINER = "exfm"
 
 MOUNT = "/mnt/models"
 PORTS = {"grpc": 8081, "stream": 8082}
-"""Of shards: rankers use streams; gRPC is for requests by hand. The runtimes have them too."""
+"""Ports of shards: rankers use streams; gRPC is for requests by hand. The runtimes have the same numbers."""
 USER = 10_001
 GRACE_PERIOD_S = 45
-"""For a pod to end: the servers' lame_duck_s and drain_s, and some seconds more."""
+"""Time for a pod to end: the servers' lame_duck_s and drain_s, and some seconds more."""
+
+_SPREAD_BY = (VM_LABEL, VERSION_LABEL, COMPONENT_LABEL, SHARD_LABEL)
+"""Labels of the pods that are spread over nodes and zones."""
 
 _SCALE = ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")
 """Fields of an InferenceService for the number of its pods; they are not part of the pods."""
@@ -58,32 +59,27 @@ def headless_name(inference_service: str) -> str:
     return f"{inference_service}-grpc"
 
 
-def shard_address(release: Release, shard: int, config: DeployConfig) -> str:
-    """Return where a ranker finds a shard."""
-    return f"{headless_name(shard_name(release, shard))}.{config.namespace}.svc:{PORTS['stream']}"
-
-
 def deployment_name(inference_service: str) -> str:
     """Return the name of the Deployment that KServe makes of an InferenceService."""
     return f"{inference_service}-predictor"
 
 
 def release_objects(history: History) -> list[Object]:
-    """Return all objects of the release that a history names first, in the order in which they are applied."""
+    """Return all objects of a history's first release, in the order in which they are applied."""
     release, config = history.current.release, history.current.settings
     shards = [shard for index in range(release.num_shards) for shard in shard_objects(release, index, config)]
     return [*shards, ranker_object(history)]
 
 
 def shard_objects(release: Release, shard: int, config: DeployConfig) -> tuple[Object, Object]:
-    """Return a shard's InferenceService, and its headless Service, which wants the former as its owner."""
+    """Return a shard's InferenceService, and its headless Service, whose owner the former should become."""
     resources = config.shard
     labels = {**_labels(release, SHARD), SHARD_LABEL: str(shard)}
     service = _inference_service(
         shard_name(release, shard),
         release,
         config,
-        # KServe would give each InferenceService a way in from outside; a shard has none.
+        # KServe would make each InferenceService reachable from outside the cluster.
         labels={**labels, "networking.kserve.io/visibility": "cluster-local"},
         annotations={RELEASE_ANNOTATION: release.text()},
         predictor=_predictor(
@@ -118,9 +114,11 @@ def shard_objects(release: Release, shard: int, config: DeployConfig) -> tuple[O
 
 
 def ranker_object(history: History) -> Object:
-    """Return the ranker's InferenceService, which serves the release that its history names first."""
+    """Return the ranker's InferenceService, which serves the first release of its history."""
     release, config = history.current.release, history.current.settings
-    addresses = [shard_address(release, shard, config) for shard in range(release.num_shards)]
+    services = [headless_name(shard_name(release, shard)) for shard in range(release.num_shards)]
+    addresses = [f"{service}.{config.namespace}.svc:{PORTS['stream']}" for service in services]
+    local_tables_mib = config.ranker.shards.local_tables_mib  # 0: the ConfigMap's value holds
     labels = _labels(release, RANKER)
     return _inference_service(
         release.vm,
@@ -137,11 +135,11 @@ def ranker_object(history: History) -> Object:
                 f"--shards={','.join(addresses)}",
                 f"--bundle-id={release.bundle_id}",
                 f"--when-shard-fails={config.ranker.shards.when_shard_fails}",
-                *_local_tables(config.ranker),
+                *([f"--local-tables-mib={local_tables_mib}"] if local_tables_mib else []),
             ],
             parts=["ranker", "golden"],
             resources=config.ranker,
-            table_bytes=release.ranker_bytes + config.ranker.shards.local_tables_mib * 2**20,
+            table_bytes=release.ranker_bytes + local_tables_mib * 2**20,
             replicas=max(config.ranker.replicas, release.rankers),
         ),
     )
@@ -166,12 +164,6 @@ def settings_of(service: Object) -> str:
 def memory_bytes(resources: ServerResources, *, table_bytes: int) -> int:
     """Return the memory of one server, requested and limited: a whole number of MiB."""
     return (resources.overhead_mib + -(-table_bytes // 2**20)) * 2**20
-
-
-def _local_tables(ranker: RankerResources) -> list[str]:
-    """Return a ranker's argument for its tables; empty where the ConfigMap's value holds."""
-    local_tables_mib = ranker.shards.local_tables_mib
-    return [f"--local-tables-mib={local_tables_mib}"] if local_tables_mib else []
 
 
 def _labels(release: Release, component: str) -> dict[str, str]:
@@ -243,7 +235,7 @@ def _predictor(
         "minReplicas": replicas,
         "maxReplicas": max_replicas,
         "labels": dict(labels),
-        # A new pod answers before an old one goes, and an old one stays if the new one never answers.
+        # An old pod ends only after a new one is ready.
         "deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "serviceAccountName": SERVICE_ACCOUNT,
         "automountServiceAccountToken": False,
@@ -261,7 +253,7 @@ def _predictor(
                 "maxSkew": 1,
                 "topologyKey": key,
                 "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": {key_: labels[key_] for key_ in _spread_by(labels)}},
+                "labelSelector": {"matchLabels": {name: labels[name] for name in _SPREAD_BY if name in labels}},
             }
             for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
         ],
@@ -279,7 +271,3 @@ def _predictor(
     if max_replicas > replicas:
         predictor |= {"scaleMetric": "cpu", "scaleTarget": resources.cpu_target_percent}
     return predictor
-
-
-def _spread_by(labels: Mapping[str, str]) -> list[str]:
-    return [key for key in (VM_LABEL, VERSION_LABEL, COMPONENT_LABEL, SHARD_LABEL) if key in labels]

@@ -1,4 +1,4 @@
-"""What a cluster has of one vertical model, read again before every decision."""
+"""The objects of one vertical model in a cluster, read again before every decision."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,9 +36,9 @@ class Servers:
     shard: int
     """Its number; -1 for a ranker."""
     release: Release
-    """Of a ranker: what its history names first."""
+    """Of a ranker: the first entry of its history."""
     settings: str
-    """Digest of what its pods are to be."""
+    """Digest of the settings that its pods should have."""
     memory_bytes: int
     """Memory request of one server."""
     created_s: int
@@ -46,16 +46,16 @@ class Servers:
     ready: int
     """Servers of this version and settings that are ready."""
     available: int
-    """Servers that are ready, those of before a change included."""
+    """Servers that are ready, also those of before a change."""
     wanted: int
     settled: bool
-    """Whether all servers are of this version and settings, and ready, and KServe reports it ready."""
+    """Whether all servers have this version and settings and are ready, and KServe reports it ready."""
     completed: bool
     """Whether they were once settled, even if they are not now."""
     leaving: bool
-    """Whether it was deleted, and is there only until its pods are gone."""
+    """Whether it was deleted and waits for its pods to end."""
     problems: tuple[Problem, ...]
-    """Why some of them are not ready."""
+    """Why some servers are not ready."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Observation:
     shards: Mapping[int, Mapping[int, Servers]]
     """By version and number."""
     ranker_pods: Mapping[int, int]
-    """By version: its pods, those that are ending included."""
+    """Number of pods by version, with those that are ending."""
     old_ranker_pods: int
-    """Pods of another version or of other settings than the ranker's now, those that are ending included."""
+    """Pods of another version or other settings than the ranker's, with those that are ending."""
     pods: int
     """All pods of the vertical model."""
 
@@ -83,10 +83,10 @@ class Observation:
 
     @property
     def switching(self) -> bool:
-        """Return whether the ranker's last switch has not ended: not all its servers are, or were, of what it names.
+        """Return whether the ranker's last switch has not ended: its servers never all had its version and settings.
 
-        Without a pod of the version before, or of any other version where none is remembered, old pods are of this
-        version, as an earlier exfm made them.
+        If no pod has the version before (or, without a history, another version), the old pods have this version and
+        settings of an earlier exfm.
         """
         if self.ranker is None or self.ranker.completed or not self.old_ranker_pods:
             return False
@@ -110,37 +110,21 @@ class Observation:
         return [servers for _, servers in sorted(self.shards.get(version, {}).items())]
 
     def releases(self) -> list[Release]:
-        """Return every release that the cluster knows of: remembered, or with shards."""
+        """Return every release that the cluster knows of: those that the ranker remembers, and those of servers."""
         remembered = [switch.release for switch in self.history.switches] if self.history else []
-        present = [servers[0].release for version in self.shards if (servers := self.shards_of(version))]
-        return remembered + present
+        return [*remembered, *(servers.release for servers in self.all_servers())]
 
 
 def observe(cluster: Cluster, vm: str) -> Observation:
     """Return what the cluster has of a vertical model.
 
-    Raises: ClusterError.
+    Raises: ClusterError; ConfigError if an annotation that exfm wrote was damaged.
     """
     labels = {VM_LABEL: vm}
     services = cluster.find(ISVC_KIND, labels=labels)
     deployments = {item["metadata"]["name"]: item for item in cluster.find("Deployment", labels=labels)}
     pods = cluster.find("Pod", labels=labels)
     warnings = cluster.find("Event", fields="type=Warning") if services else []
-    return interpret(vm, services=services, deployments=deployments, pods=pods, warnings=warnings)
-
-
-def interpret(
-    vm: str,
-    *,
-    services: Sequence[Object],
-    deployments: Mapping[str, Object],
-    pods: Sequence[Object],
-    warnings: Sequence[Object],
-) -> Observation:
-    """Return what these objects of a vertical model mean.
-
-    Raises: ConfigError if an annotation that exfm wrote was damaged.
-    """
     ranker: Servers | None = None
     history: History | None = None
     # Evicted and preempted pods stay listed for days.
@@ -175,7 +159,7 @@ def interpret(
 
 
 def _belongs(pod: Object, labels: Mapping[str, str], settings: str) -> bool:
-    """Return whether a pod is what an InferenceService with these labels and settings wants now."""
+    """Return whether a pod has these labels and settings of its InferenceService."""
     keys = (COMPONENT_LABEL, VERSION_LABEL, SHARD_LABEL)
     same = all(pod["metadata"]["labels"].get(key) == labels.get(key) for key in keys)
     return same and pod["metadata"].get("annotations", {}).get(SETTINGS_ANNOTATION, "") == settings

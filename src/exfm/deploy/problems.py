@@ -52,7 +52,7 @@ def problems_of(
     """
     found = [*_of_service(service), *_of_deployment(deployment), *(p for pod in pods for p in _of_pod(pod))]
     found += _of_events(warnings, names=_involved(service, deployment, pods))
-    # Last, because they are less specific: that a server waits, and KServe's own summary.
+    # Less specific problems come last: that a server waits, and KServe's own summary.
     found += [*(p for pod in pods for p in _of_waiting(pod)), *_of_conditions(service)]
     unique = {problem.text: problem for problem in sorted(found, key=lambda problem: problem.fatal)}
     return tuple(sorted(unique.values(), key=lambda problem: not problem.fatal))

@@ -1,4 +1,4 @@
-"""A release: one version of a vertical model as it is deployed, all that its objects are made from."""
+"""A release: a version of a vertical model, with all that its objects are made from."""
 
 import json
 import re
@@ -17,10 +17,30 @@ from exfm.errors import BundleError, ConfigError
 Version = Annotated[int, Field(ge=1, le=999_999)]
 
 SERVED_SCHEMES = ("pvc", "s3")
-"""Schemes of bundles that pods can read: a mounted claim, or what KServe's storage initializer copies."""
+"""URL schemes of bundles that pods can read: a mounted claim, and what KServe's storage initializer copies."""
 
 
-class Release(Config):
+class Annotation(Config):
+    """A value that an annotation of an InferenceService holds as JSON."""
+
+    @classmethod
+    def read(cls, text: str, *, source: str) -> Self:
+        """Return the value of an annotation.
+
+        Raises: ConfigError.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"{source}: not JSON: {error}; undeploy the model, and deploy it again") from error
+        return cls.parse(data, source=source)
+
+    def text(self) -> str:
+        """Return the annotation's value: the same text for equal values, because KServe copies it to pods."""
+        return json.dumps(self.to_dict(), separators=(",", ":"), sort_keys=True)
+
+
+class Release(Annotation):
     """A version of a vertical model: where its bundle is and how its shards are laid out."""
 
     vm: ModelName
@@ -31,30 +51,18 @@ class Release(Config):
     uri: Annotated[str, StringConstraints(pattern=rf"^({'|'.join(SERVED_SCHEMES)})://[^/]+/.*$")]
     """Where pods read the bundle."""
     shard_bytes: tuple[Annotated[int, Field(ge=0)], ...]
-    """Size of each shard's tables, and of what their hot rows are found by."""
+    """Size of each shard's tables and of its index of hot rows."""
     ranker_bytes: Annotated[int, Field(ge=0)] = 0
-    """Of what a ranker finds hot rows by."""
+    """Size of a ranker's index of hot rows."""
     replicas: tuple[Annotated[int, Field(ge=1)], ...]
     """Servers of each shard."""
     rankers: Annotated[int, Field(ge=0)] = 0
-    """Smallest number of rankers in its plan; 0: the settings have it."""
+    """Least number of rankers by the plan; 0: by the settings."""
     lineage: dict[str, str] = {}
-
-    @classmethod
-    def read(cls, text: str, *, source: str) -> Self:
-        """Return the release that an annotation holds.
-
-        Raises: ConfigError.
-        """
-        return cls.parse(_json_of(text, source=source), source=source)
-
-    def text(self) -> str:
-        """Return it as an annotation's value: the same text for equal releases, since KServe copies it to pods."""
-        return _text_of(self)
 
     @property
     def name(self) -> str:
-        """Return its name in messages."""
+        """Return the release's name in messages."""
         return f"{self.vm} v{self.version}"
 
     @property
@@ -64,7 +72,7 @@ class Release(Config):
 
     @property
     def is_mounted(self) -> bool:
-        """Return whether every pod has the whole bundle, in a claim; else each copies its own part."""
+        """Return whether pods mount the whole bundle, from a claim; otherwise each pod copies its part."""
         return self.uri.startswith("pvc://")
 
     def same_content(self, other: "Release") -> bool:
@@ -73,13 +81,13 @@ class Release(Config):
 
 
 class Switch(Config):
-    """An entry of a ranker's history: a release, how it was deployed, and when the ranker was switched to it."""
+    """An entry of a ranker's history: a switch to a release."""
 
     release: Release
     settings: DeployConfig = DeployConfig()
-    """What a rollback goes back to as well."""
+    """Settings of the release, which a rollback restores."""
     at_s: Annotated[int, Field(ge=0)]
-    """Unix time; 0 for objects that were rendered, of which nobody knows when they were applied."""
+    """Unix time; 0 for rendered objects, whose time of application is not known."""
 
     @field_validator("settings", mode="before")
     @classmethod
@@ -87,26 +95,14 @@ class Switch(Config):
         return DeployConfig.of_history(settings)
 
 
-class History(Config):
-    """The releases that a ranker was switched to, the newest first; the first one is what it serves."""
+class History(Annotation):
+    """The releases that a ranker was switched to, newest first; it serves the first one."""
 
     switches: Annotated[tuple[Switch, ...], Field(min_length=1)]
 
-    @classmethod
-    def read(cls, text: str, *, source: str) -> Self:
-        """Return the history that an annotation holds.
-
-        Raises: ConfigError.
-        """
-        return cls.parse(_json_of(text, source=source), source=source)
-
-    def text(self) -> str:
-        """Return it as an annotation's value."""
-        return _text_of(self)
-
     @property
     def current(self) -> Switch:
-        """Return what is served."""
+        """Return the newest switch."""
         return self.switches[0]
 
     @property
@@ -126,9 +122,10 @@ class History(Config):
 
 
 def switched(history: History | None, release: Release, settings: DeployConfig, *, at_s: int) -> History:
-    """Return the history after a switch to `release`, which remembers `settings.history` other versions.
+    """Return the history after a switch to `release`; it keeps `settings.history` other versions.
 
-    Where it is served already, only its settings or its bundle's place may change; if none does, the history stays.
+    A switch to the current release can change its settings and its bundle's URI; if neither changes, nor does the
+    history.
 
     Raises: ConfigError if rankers could not start with these settings.
     """
@@ -144,9 +141,9 @@ def switched(history: History | None, release: Release, settings: DeployConfig, 
     if current.release.same_content(release):
         if (current.release, current.settings) == (release, settings):
             return history
-        at_s = current.at_s  # what was before it is hot no longer for that
+        at_s = current.at_s  # so the version before it stays hot no longer
     switch = Switch(release=release, settings=settings, at_s=at_s)
-    # Only what was doubled before: all else stays, so that a switch which fails can be taken back whole.
+    # Only entries that were doubled before are dropped, so that a switch that fails can be taken back.
     newest = {s.release.version: s for s in reversed(history.switches)}
     rest = [s for s in history.switches if newest[s.release.version] is s]
     others = [s for s in rest if s.release.version != release.version][: settings.history]
@@ -154,7 +151,7 @@ def switched(history: History | None, release: Release, settings: DeployConfig, 
 
 
 def served_uri(bundle: str, *, serve_from: str) -> str:
-    """Return where pods read a bundle: `serve_from`, or the bundle's own URI where that is empty.
+    """Return where pods read a bundle: `serve_from`, or the bundle's own URI if that is empty.
 
     Raises: ConfigError if pods cannot read it there.
     """
@@ -172,13 +169,13 @@ def served_uri(bundle: str, *, serve_from: str) -> str:
 def make_release(manifest: BundleManifest, *, uri: str, digest: str, version: int) -> Release:
     """Return the release of a bundle under a version.
 
-    Raises: BundleError if the bundle has no golden queries: a ranker checks by them that it serves what was exported.
+    Raises: BundleError if the bundle has no golden request, which rankers need for their smoke test.
     """
     missing = {GOLDEN_REQUEST, GOLDEN_RESPONSE} - manifest.files.keys()
     if missing:
         raise BundleError(
-            f"{uri}: the bundle lacks {', '.join(sorted(missing))}, which rankers need before they are "
-            "ready; export it again"
+            f"{uri}: the bundle lacks {', '.join(sorted(missing))}, which rankers need for their smoke test; run the "
+            "bundle stage again"
         )
     plan, schema = manifest.plan, manifest.feature_schema
     return Release(
@@ -198,17 +195,6 @@ def make_release(manifest: BundleManifest, *, uri: str, digest: str, version: in
 
 
 def choose_version(bundle_id: str, deployed: Sequence[Release]) -> int:
-    """Return the version that a bundle is deployed as already, or else the next free one."""
+    """Return the version under which a bundle is deployed, or the next free one."""
     same = [release.version for release in deployed if release.bundle_id == bundle_id]
     return max(same) if same else max((release.version for release in deployed), default=0) + 1
-
-
-def _text_of(value: Config) -> str:
-    return json.dumps(value.to_dict(), separators=(",", ":"), sort_keys=True)
-
-
-def _json_of(text: str, *, source: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"{source}: not JSON: {error}; undeploy the model, and deploy it again") from error

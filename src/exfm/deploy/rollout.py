@@ -1,4 +1,4 @@
-"""Bringing a cluster to a release, or back: the loop around the decisions."""
+"""The loop that carries out decisions: it rolls a release out, or undoes a rollout."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from exfm.deploy.decision import (
     Collect,
     Done,
     Fail,
-    KeepRanker,
     Linger,
     RemoveRanker,
     SwitchBack,
@@ -40,7 +39,7 @@ from exfm.errors import CapacityError, ClusterError, DeployError, RolloutError
 
 POLL_S = 1.0
 ENDING_TIMEOUT_S = 2.0 * GRACE_PERIOD_S
-"""For deleted pods to end. A pod that takes longer is on a node that is lost."""
+"""Time for deleted pods to end. A pod that takes longer may be on a lost node."""
 UNDO_TIMEOUT_S = 120.0
 
 Report = Callable[[str], None]
@@ -48,11 +47,11 @@ Report = Callable[[str], None]
 
 
 def roll_out(cluster: Cluster, release: Release, config: DeployConfig, *, report: Report) -> None:
-    """Return when `release` serves; after it was killed, a second call goes on where the first one stopped.
+    """Return when `release` serves. After a call was killed, another one goes on where it stopped.
 
-    Raises: ConfigError if rankers could not start with these settings, CapacityError, ClusterError, or RolloutError for
-    a version of another bundle, before anything is made; RolloutError after that, which says what serves now and what
-    could not be removed.
+    Raises: before anything is made, ConfigError if rankers could not start with these settings, CapacityError,
+    ClusterError, or RolloutError for a version of another bundle; later RolloutError, which says what serves now and
+    what could not be removed.
     """
     _make_room(cluster, release, config, report=report)
     try:
@@ -66,7 +65,7 @@ def roll_out(cluster: Cluster, release: Release, config: DeployConfig, *, report
 
 
 def remove(cluster: Cluster, vm: str, config: DeployConfig, *, report: Report) -> None:
-    """Return when nothing of a vertical model is left.
+    """Remove a vertical model, and return when nothing of it is left.
 
     Raises: DeployError if the vertical model is not deployed, or its pods do not end in time.
     """
@@ -96,7 +95,7 @@ def remove(cluster: Cluster, vm: str, config: DeployConfig, *, report: Report) -
 def collect(cluster: Cluster, vm: str, *, config: DeployConfig | None, with_unfinished: bool, report: Report) -> None:
     """Remove the shards of earlier versions that no longer serve and whose `hot_s` is over.
 
-    `hot_s` is the deployment's own, or that of `config` where there is one. `with_unfinished` also removes shards of
+    `hot_s` is that of `config`, or without one the deployment's own. `with_unfinished` also removes shards of
     deployments that were killed before they switched the ranker; no deployment may be under way.
 
     Raises: DeployError if the vertical model is not deployed.
@@ -117,7 +116,7 @@ def collect(cluster: Cluster, vm: str, *, config: DeployConfig | None, with_unfi
 
 
 def _make_room(cluster: Cluster, release: Release, config: DeployConfig, *, report: Report) -> None:
-    """Remove collectable shards, and return once the release fits beside what runs."""
+    """Remove collectable shards, and return when the release fits beside the running servers."""
     give_up_s = time.monotonic() + ENDING_TIMEOUT_S
     reported = ""
     while True:
@@ -219,15 +218,13 @@ def _give_up(cluster: Cluster, release: Release, config: DeployConfig, *, becaus
 
 
 def _undo(cluster: Cluster, release: Release, config: DeployConfig) -> tuple[Observation, bool]:
-    """Undo what can be undone; return what the cluster has then, and whether all that should go is gone."""
+    """Undo a rollout; return what the cluster has then, and whether everything to remove is gone."""
     seen = observe(cluster, release.vm)
     match undo(release, seen, config, now_s=int(time.time())):
         case SwitchBack(history):
             _switch_back(cluster, release, history)
         case RemoveRanker() if seen.ranker is not None:
             cluster.delete(ISVC_KIND, seen.ranker.name)
-        case KeepRanker():
-            pass
     give_up_s = time.monotonic() + UNDO_TIMEOUT_S
     while True:
         seen = observe(cluster, release.vm)
@@ -244,7 +241,7 @@ def _undo(cluster: Cluster, release: Release, config: DeployConfig) -> tuple[Obs
 def _switch_back(cluster: Cluster, release: Release, history: History) -> None:
     """Switch the ranker to the version before, with the settings that it had."""
     before = history.current
-    if before.release.same_content(release):  # only its settings were new, and its shards have them too
+    if before.release.same_content(release):  # only settings were new, and the shards have them, too
         _apply_shards(cluster, before.release, before.settings)
     cluster.apply(ranker_object(history))
 

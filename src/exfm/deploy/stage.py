@@ -1,4 +1,4 @@
-"""The operations of people and pipelines: deploy a bundle, preview or render it, roll a version back."""
+"""Operations for people and pipelines: deploy, preview or render a bundle, and roll back."""
 
 import time
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ class Deployable:
     digest: str
     """SHA-256 of its manifest.json."""
     uri: str
-    """Where pods read it."""
+    """URI from which pods read the bundle."""
     version: int = 0
-    """0: the version under which it is deployed already, or the next free one."""
+    """0: the version under which the bundle is deployed, or the next free one."""
 
     def release(self, seen: Observation) -> Release:
         """Return the release of this bundle, given what the cluster has.
 
-        Raises: BundleError if it has no golden queries.
+        Raises: BundleError if it has no golden request.
         """
         version = self.version or choose_version(self.manifest.bundle_id, seen.releases())
         return make_release(self.manifest, uri=self.uri, digest=self.digest, version=version)
@@ -39,7 +39,7 @@ class Deployable:
 def deploy(cluster: Cluster, bundle: Deployable, config: DeployConfig, *, report: Report) -> Release:
     """Deploy a bundle, and return its release once it serves.
 
-    Raises: BundleError if it has no golden queries; ConfigError, CapacityError, ClusterError or RolloutError, as
+    Raises: BundleError if it has no golden request; ConfigError, CapacityError, ClusterError or RolloutError, as
     `roll_out` does.
     """
     release = bundle.release(observe(cluster, bundle.manifest.name))
@@ -50,7 +50,7 @@ def deploy(cluster: Cluster, bundle: Deployable, config: DeployConfig, *, report
 def preview(cluster: Cluster, bundle: Deployable, config: DeployConfig) -> str:
     """Return what a deployment would change, as a unified diff; one line if nothing.
 
-    Raises: BundleError if the bundle has no golden queries; ConfigError as `switched`; ClusterError.
+    Raises: BundleError if the bundle has no golden request; ConfigError as `switched`; ClusterError.
     """
     seen = observe(cluster, bundle.manifest.name)
     release = bundle.release(seen)
@@ -62,7 +62,7 @@ def preview(cluster: Cluster, bundle: Deployable, config: DeployConfig) -> str:
 def render(bundle: Deployable, config: DeployConfig) -> str:
     """Return the objects of a bundle as YAML, for GitOps, without a cluster.
 
-    Raises: ConfigError if the bundle has no version, or as `switched`; BundleError if it has no golden queries.
+    Raises: ConfigError if the bundle has no version, or as `switched`; BundleError if it has no golden request.
     """
     if not bundle.version:
         raise ConfigError("--render does not read the next free version from a cluster; give --version")
@@ -71,9 +71,9 @@ def render(bundle: Deployable, config: DeployConfig) -> str:
 
 
 def roll_back(cluster: Cluster, vm: str, *, to: int, config: DeployConfig | None, report: Report) -> Release:
-    """Serve an earlier version again, `to` or for 0 the one before the current one, and return its release.
+    """Serve an earlier version again, and return its release; `to` 0: the version before the current one.
 
-    It gets the settings that it had, or `config` where there is one.
+    It gets `config`, or without one the settings that it had.
 
     Raises: DeployError if there is none; ConfigError, CapacityError, ClusterError or RolloutError, as `roll_out` does.
     """
@@ -90,7 +90,7 @@ def roll_back(cluster: Cluster, vm: str, *, to: int, config: DeployConfig | None
 
 
 def _owned(cluster: Cluster, objects: list[Object]) -> list[Object]:
-    """Return objects with their owners in the cluster: each headless Service follows its InferenceService."""
+    """Return the objects; each headless Service gets the InferenceService before it as owner, if that is deployed."""
     owned: list[Object] = []
     owner: Object | None = None
     for item in objects:

@@ -1,7 +1,6 @@
-"""What is deployed, as rows for a table or JSON."""
+"""The deployed versions, as rows of a table."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from exfm.deploy.cluster import Cluster
 from exfm.deploy.objects import ISVC_KIND, VM_LABEL
@@ -10,27 +9,23 @@ from exfm.deploy.observation import Observation, observe
 
 @dataclass(frozen=True)
 class Row:
-    """A version of a vertical model that has servers, or is in the history."""
+    """A version of a vertical model that has servers or is in the ranker's history."""
 
     vm: str
     version: int
     state: str
-    """serving, degraded (it serves, but not all of its servers are ready), switching, hot (its shards stay for a
-    rollback), starting or remembered."""
+    """serving; degraded: serving, but not all servers are ready; switching; hot: its shards stay for a rollback;
+    starting; remembered."""
     rankers: str
-    """Ready of wanted; empty where there are none."""
+    """Ready and wanted rankers; empty: it has none."""
     shards: str
-    """Ready of all, shard by shard."""
+    """Ready and wanted servers of each shard."""
     table_mib: float
-    """Tables of one server a shard."""
+    """Size of all tables, in one server of each shard."""
     bundle_id: str
     uri: str
     lineage: dict[str, str]
     problems: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as what JSON can hold."""
-        return asdict(self)
 
 
 def deployed(cluster: Cluster, *, vm: str = "") -> list[Row]:

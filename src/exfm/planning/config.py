@@ -1,6 +1,7 @@
 """Settings of a plan: the shards, the load and latency that it must meet, and what servers cost."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -64,12 +65,17 @@ class Prices(Config):
     """Price of a core. Every server is one event loop, so every pod has one core."""
     gib: Annotated[float, Field(ge=0)] = 0.125
     """Price of a GiB (2**30 bytes) of memory."""
-    overhead_gib: Annotated[float, Field(ge=0, le=1024)] = 0.7
-    """Memory of a pod beside its tables, in GiB (2**30 bytes); 0 to 1024."""
+    overhead_gib: Annotated[float, Field(ge=0, le=1024)] = 0.85
+    """Memory that a pod requests beside its tables, in GiB (2**30 bytes); 0 to 1024. See `overhead_mib` of a
+    deployment's rankers and shards."""
 
 
 class ShardingConfig(Config):
     """How tables are placed, and on how many shards of what size."""
+
+    removed: ClassVar[Mapping[str, str]] = {
+        "split_rows": "tables that are larger than a shard are split by rows; leave it out, or raise shard_memory_gib",
+    }
 
     strategy: Strategy = "capacity-balanced"
     """How tables are placed on shards: all on one (`singular`, in the ranker; `one-shard`), balanced by bytes
@@ -82,8 +88,6 @@ class ShardingConfig(Config):
     encoding: Encoding = "int8"
     """How tables are stored and served: `fp32`, 4 bytes a number; `fp16`, 2; `int8`, 1, and 4 more a row for its scale
     and bias. Pooled embeddings are fp32 always."""
-    split_rows: bool = True
-    """Whether a table that is larger than a shard is split by rows, into ranges of keys; false: it is refused."""
     demand: Demand = Demand()
     prices: Prices = Prices()
     replan_tolerance: Annotated[float, Field(ge=0, le=1)] = 0.05

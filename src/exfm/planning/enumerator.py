@@ -3,22 +3,18 @@
 Legend: T tables, P parts.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from exfm.artifact.plan import ALIGNMENT_BYTES, Assignment, Encoding, row_bytes
 from exfm.errors import PlanError
+from exfm.planning.arrays import Booleans, Floats, Integers
+from exfm.planning.config import ShardingConfig
 from exfm.planning.cost_model.costs import CostModel
 from exfm.planning.cost_model.work import KEY_BYTES, LENGTH_BYTES, NUMBER_BYTES, ShardWork, mass_of
 from exfm.planning.statistics import Statistics
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-Booleans = npt.NDArray[np.bool_]
 
 Balances = Literal["bytes", "work", "nothing"]
 """What a strategy balances over the shards: bytes, CPU time, or nothing."""
@@ -60,10 +56,11 @@ class Parts:
 
     @classmethod
     def divide(
-        cls, statistics: Statistics, costs: CostModel, *, encoding: Encoding, pieces: Integers, hot_rows: Integers
+        cls, statistics: Statistics, costs: CostModel, *, encoding: Encoding, pieces: Integers, hot_rows: Integers | int
     ) -> Self:
         """Return each table in `pieces` [T] parts of equal rows, and a copy of its `hot_rows` [T] hottest rows."""
         table, first_row, num_rows = row_ranges(statistics, pieces)
+        hot_rows = np.zeros_like(pieces) + hot_rows
         with_copy = np.flatnonzero(hot_rows)
         return cls.measure(
             statistics,
@@ -144,53 +141,41 @@ def row_bytes_of(statistics: Statistics, encoding: Encoding) -> Integers:
 
 def idle_parts(statistics: Statistics, costs: CostModel, encoding: Encoding) -> Parts:
     """Return a part of each table without rows and keys: the fixed cost of any slice of the table."""
-    num_tables = len(statistics.tables)
+    table = np.arange(len(statistics.tables))
+    none = np.zeros_like(table)
     return Parts.measure(
-        statistics,
-        costs,
-        encoding=encoding,
-        table=np.arange(num_tables),
-        first_row=np.zeros(num_tables, dtype=np.int64),
-        num_rows=np.zeros(num_tables, dtype=np.int64),
-        is_hot=np.zeros(num_tables, dtype=np.bool_),
+        statistics, costs, encoding=encoding, table=table, first_row=none, num_rows=none, is_hot=none > 0
     )
 
 
-def assignments(parts: Parts, shard_of: Sequence[int]) -> list[Assignment]:
+def assignments(parts: Parts, shard_of: Integers) -> list[Assignment]:
     """Return the assignments in the statistics' order of tables; adjacent row parts on one shard are one slice."""
     names = [table.name for table in parts.statistics.tables]
-    order = np.lexsort((parts.first_row, parts.is_hot, parts.table))
-    rows = zip(
-        parts.table[order].tolist(),
-        parts.first_row[order].tolist(),
-        parts.num_rows[order].tolist(),
-        parts.is_hot[order].tolist(),
-        np.asarray(shard_of)[order].tolist(),
-        strict=True,
-    )
     found: list[Assignment] = []
-    for table, first_row, num_rows, is_hot, shard in rows:
+    for part in np.lexsort((parts.first_row, parts.is_hot, parts.table)).tolist():
+        table, shard, is_hot = names[parts.table[part]], int(shard_of[part]), bool(parts.is_hot[part])
+        first_row, num_rows = int(parts.first_row[part]), int(parts.num_rows[part])
         last = found[-1] if found else None
-        if last and not is_hot and (last.table, last.shard) == (names[table], shard):
-            found[-1] = Assignment(last.table, shard, last.first_row, last.num_rows + num_rows)
+        if last and not is_hot and (last.table, last.shard) == (table, shard):
+            found[-1] = Assignment(table, shard, last.first_row, last.num_rows + num_rows)
         else:
-            found.append(Assignment(names[table], shard, first_row, num_rows, hot=is_hot))
+            found.append(Assignment(table, shard, first_row, num_rows, hot=is_hot))
     return found
 
 
-def pieces_within(statistics: Statistics, most_bytes: int, encoding: Encoding) -> Integers:
-    """Return the fewest parts of equal rows for each table, so that none is larger than `most_bytes`; shape [T].
+def fewest_pieces(statistics: Statistics, config: ShardingConfig) -> Integers:
+    """Return the fewest parts of equal rows for each table, so that none is larger than a shard; shape [T].
 
     Raises: PlanError if a single row is larger.
     """
     pieces = []
     for table in statistics.tables:
-        one_row_bytes = row_bytes(table.dim, encoding)
-        most_rows = most_bytes // ALIGNMENT_BYTES * ALIGNMENT_BYTES // one_row_bytes
+        one_row_bytes = row_bytes(table.dim, config.encoding)
+        most_rows = config.capacity_bytes // ALIGNMENT_BYTES * ALIGNMENT_BYTES // one_row_bytes
         if not most_rows:
             raise PlanError(
-                f"a row of table {table.name!r} takes {one_row_bytes} B, but a shard has {most_bytes} B; raise "
-                "shard_memory_gib"
+                f"a row of table {table.name!r} takes {one_row_bytes} B, but a shard has {config.capacity_bytes} B; "
+                "raise shard_memory_gib"
             )
         pieces.append(-(-table.rows // most_rows))
     return np.array(pieces)

@@ -3,24 +3,22 @@
 Legend: P parts, S shards.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from exfm.artifact.plan import ShardPlan, assign
-from exfm.errors import PlanError
+from exfm.artifact.plan import ShardPlan
+from exfm.planning.arrays import Floats, Integers
 from exfm.planning.cost_model.costs import CostModel
-from exfm.planning.enumerator import Balances, Parts, assignments
-from exfm.planning.partitioner.bounds import Bound
+from exfm.planning.cost_model.work import tables_of
+from exfm.planning.enumerator import Balances, Parts
+from exfm.planning.partitioner.bounds import distance
 from exfm.planning.statistics import Statistics
-from exfm.schema import Schema
-
-Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 SINGULAR = "singular"
+
+BALANCED: dict[str, Balances] = {"capacity-balanced": "bytes", "nsbp": "bytes", "load-balanced": "work"}
+"""What strategies balance; the others balance nothing."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,13 @@ class Placement:
     shard_of: Integers
     """Shape [P]."""
     num_shards: int
-    balances: Balances = "nothing"
-    bound: Bound | None = None
+    bound: float | None = None
     """Lower bound of the bottleneck for these parts, in bytes or in CPU seconds of a mean request."""
+
+    @property
+    def balances(self) -> Balances:
+        """Return what the strategy balances over the shards."""
+        return BALANCED.get(self.strategy, "nothing")
 
     @property
     def is_singular(self) -> bool:
@@ -55,7 +57,7 @@ class Placement:
     @property
     def distance(self) -> float | None:
         """Return the share by which the bottleneck is above its bound; None if nothing is balanced."""
-        return None if self.bound is None else self.bound.distance(bottleneck_of(self))
+        return None if self.bound is None else distance(bottleneck_of(self), self.bound)
 
 
 def bottleneck_of(placement: Placement) -> float:
@@ -64,33 +66,12 @@ def bottleneck_of(placement: Placement) -> float:
     return float(np.bincount(placement.shard_of, weights_P, placement.num_shards).max())
 
 
-def plan_of(placement: Placement, schema: Schema, *, strategy: str, replicas: Sequence[int], rankers: int) -> ShardPlan:
-    """Return a placement as a plan.
-
-    Raises: PlanError if the placement has the tables of another schema.
-    """
-    found = assignments(placement.parts, placement.shard_of.tolist())
-    return ShardPlan(
-        strategy=strategy,
-        num_shards=placement.num_shards,
-        replicas=tuple(replicas),
-        rankers=rankers,
-        slices=assign(schema, found, placement.num_shards, encoding=placement.parts.encoding),
-    )
-
-
 def placement_of(plan: ShardPlan, statistics: Statistics, costs: CostModel) -> Placement:
     """Return a plan as a placement, with the work that the statistics give.
 
     Raises: PlanError if the statistics lack a table of the plan.
     """
-    places = {table.name: place for place, table in enumerate(statistics.tables)}
-    unknown = sorted({slice_.table for slice_ in plan.slices} - places.keys())
-    if unknown:
-        raise PlanError(
-            f"the plan places table {unknown[0]!r}, which is not among the {len(places)} tables of the statistics: "
-            "the plan is for another model; name one for this model"
-        )
+    places = {name: place for place, name in enumerate(tables_of(plan, statistics))}
     parts = Parts.measure(
         statistics,
         costs,

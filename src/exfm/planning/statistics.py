@@ -95,39 +95,28 @@ class Statistics(Config):
         return self
 
 
-HEADER = (
-    "table",
-    "net",
-    "rows",
-    "dim",
-    *ENCODINGS,
-    "bags",
-    "keys",
-    "keys a bag",
-    "p99",
-    "asked",
-    "hot rows",
-)
-"""Columns of `rows_of_text`: `bags` and `keys` per mean request, `asked`: the share of requests that use the table,
-`hot rows`: how many rows get 50, 90 and 99 % of the keys."""
+def rows_of_text(statistics: Statistics) -> list[dict[str, str]]:
+    """Return a row for each table: text by column.
 
-
-def rows_of_text(statistics: Statistics) -> list[tuple[str, ...]]:
-    """Return a row of text for each table, with HEADER's columns."""
+    `bags` and `keys` are per mean request. `used` is the share of requests that use the table, `hot rows` how many rows
+    get 50, 90 and 99 % of the keys.
+    """
     return [
-        (
-            table.name,
-            table.net,
-            f"{table.rows:,}",
-            str(table.dim),
-            *(bytes_text(table.size_bytes(encoding)) for encoding in ENCODINGS),
-            f"{table.bags_per_request:,.1f}",
-            f"{table.keys_per_request:,.1f}",
-            f"{table.pooling_mean:.2f}",
-            f"{table.pooling_p99:g}",
-            f"{table.request_share:.1%}",
-            " / ".join("-" if rows is None else f"{rows:,}" for rows in map(table.rows_for, (0.5, 0.9, 0.99))),
-        )
+        {
+            "table": table.name,
+            "net": table.net,
+            "rows": f"{table.rows:,}",
+            "dim": str(table.dim),
+            **{encoding: bytes_text(table.size_bytes(encoding)) for encoding in ENCODINGS},
+            "bags": f"{table.bags_per_request:,.1f}",
+            "keys": f"{table.keys_per_request:,.1f}",
+            "keys a bag": f"{table.pooling_mean:.2f}",
+            "p99": f"{table.pooling_p99:g}",
+            "used": f"{table.request_share:.1%}",
+            "hot rows": " / ".join(
+                "-" if rows is None else f"{rows:,}" for rows in map(table.rows_for, (0.5, 0.9, 0.99))
+            ),
+        }
         for table in statistics.tables
     ]
 

@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from exfm.artifact.plan import ROW_SET_BYTES
+from exfm.planning.arrays import Floats, Integers
 from exfm.planning.config import ShardingConfig
 from exfm.planning.cost_model.costs import CostModel
 from exfm.planning.cost_model.work import calls_only, without_messages
 from exfm.planning.placement import Placement
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 
 MOST_STEPS = 60
 """Maximum number of Newton steps. A step doubles the correct digits, or halves the error if servers are nearly cold."""
@@ -37,11 +34,6 @@ class Needs:
     """CPU time of the ranker in a mean request."""
     ranker_bytes: float
     """Memory of the ranker's index of hot rows; for a singular placement, of all tables."""
-
-    @property
-    def cpu_s(self) -> float:
-        """Return the CPU time of a mean request at warm servers: the ranker and all shards together."""
-        return self.ranker_cpu_s + float(self.shard_cpu_s.sum())
 
 
 @dataclass(frozen=True)
@@ -87,9 +79,9 @@ def fleet_of(needs: Needs, config: ShardingConfig, costs: CostModel, *, utilisat
 
     If the load is unknown, the number is that of `min_replicas`.
     """
-    replicas = shard_servers(needs.shard_cpu_s, config, costs, utilisation=utilisation).tolist()
-    rankers = num_rankers(needs.ranker_cpu_s, config, costs, utilisation=utilisation)
-    return priced(needs, replicas, rankers, config)
+    replicas = num_servers(needs.shard_cpu_s, costs.shard_cold_us, config, costs, utilisation=utilisation).tolist()
+    rankers = num_servers(np.array(needs.ranker_cpu_s), costs.ranker_cold_us, config, costs, utilisation=utilisation)
+    return priced(needs, replicas, int(rankers), config)
 
 
 def priced(needs: Needs, replicas: Sequence[int], rankers: int, config: ShardingConfig) -> Fleet:
@@ -106,15 +98,13 @@ def priced(needs: Needs, replicas: Sequence[int], rankers: int, config: Sharding
     )
 
 
-def shard_servers(cpu_s: Floats, config: ShardingConfig, costs: CostModel, *, utilisation: float) -> Integers:
-    """Return the servers of shards whose calls have this CPU time at a warm server; shape of `cpu_s`."""
-    return _servers(cooled_s(cpu_s, costs.shard_cold_us, config, costs, utilisation=utilisation), config, utilisation)
-
-
-def num_rankers(cpu_s: float, config: ShardingConfig, costs: CostModel, *, utilisation: float) -> int:
-    """Return the rankers for requests that have this CPU time at a warm ranker."""
-    cooled = cooled_s(np.array(cpu_s), costs.ranker_cold_us, config, costs, utilisation=utilisation)
-    return int(_servers(cooled, config, utilisation))
+def num_servers(
+    cpu_s: Floats, cold_us: float, config: ShardingConfig, costs: CostModel, *, utilisation: float
+) -> Integers:
+    """Return the servers for requests of this CPU time at a warm server, of which a cold one takes `cold_us` more."""
+    cooled = cooled_s(cpu_s, cold_us, config, costs, utilisation=utilisation)
+    wanted = np.ceil(config.demand.requests_per_s * cooled / utilisation * (1 - ROUNDING))
+    return np.maximum(config.demand.min_replicas, wanted).astype(np.int64)
 
 
 def cooled_s(warm_s: Floats, cold_us: float, config: ShardingConfig, costs: CostModel, *, utilisation: float) -> Floats:
@@ -136,11 +126,6 @@ def cooled_s(warm_s: Floats, cold_us: float, config: ShardingConfig, costs: Cost
         if (step <= ROUNDING * servers / 2).all():
             break
     return servers * utilisation / rate
-
-
-def _servers(cpu_s: Floats, config: ShardingConfig, utilisation: float) -> Integers:
-    wanted = np.ceil(config.demand.requests_per_s * cpu_s / utilisation * (1 - ROUNDING))
-    return np.maximum(config.demand.min_replicas, wanted).astype(np.int64)
 
 
 def call_cpu_s(costs: CostModel) -> tuple[float, float]:

@@ -15,10 +15,10 @@ from exfm.schema import Schema, SparseFeature
 from exfm.serving.smoke_test import SmokeTest
 
 NUM_RANKED = 10
-"""Items of the answer that are shown."""
+"""Number of items shown."""
 
 NUM_SHOWN_IDS = 3
-"""Ids of a bag that are shown; the rest is counted."""
+"""Number of ids of a bag shown; the rest is counted."""
 
 Names = Mapping[str, Mapping[Any, str]]
 """Names of ids, by feature."""
@@ -30,7 +30,7 @@ class RankedItem(Config):
     rank: int
     """From 1, the best."""
     id: int | str
-    """Of the item's first single id feature; where it has none, its place in the request."""
+    """Id in the first single feature of items; if there is none, the item's position in the request."""
     name: str
     scores: dict[str, FiniteFloat]
     """By task; items are ranked by the first."""
@@ -43,7 +43,7 @@ class Answer(Config):
     bundle_id: str
     num_shards: int
     max_abs_difference: FiniteFloat
-    """Between served scores and those that the bundle gave in one process at export."""
+    """Largest difference of a served score from the unsharded model's."""
     latency_ms: FiniteFloat
     num_candidates: int
     user: dict[str, str]

@@ -12,15 +12,15 @@ from exfm.metrics import Quality, quality
 from exfm.report.outputs import WINDOW
 
 NUM_BINS = 10
-"""Of a reliability curve: deciles of the predictions."""
+"""Bins of a reliability curve: deciles of the predictions."""
 
 
 class WindowEntropy(Config):
-    """Normalized entropy on one window, None where it is not defined."""
+    """Normalized entropy on one window; None: it is not defined."""
 
     window: int
     num_examples: int
-    """With a known label."""
+    """Number of examples with a known label."""
     foundation: FiniteFloat | None
     label_only: FiniteFloat | None
     distilled: FiniteFloat | None
@@ -36,21 +36,21 @@ class ReliabilityBin(Config):
 
 
 class TaskComparison(Config):
-    """One task of one vertical model; every figure is of the same examples."""
+    """One task of one vertical model; all figures are for the same examples."""
 
     foundation: Quality
     """The foundation model's own predictions."""
     label_only: Quality | None
-    """The same model, trained without a teacher; None where none was trained."""
+    """The same model, trained without a teacher; None: none was trained."""
     distilled: Quality
     truth: Quality | None
-    """The planted probabilities, hence the best reachable; None where they are not known."""
+    """The planted probabilities, which no model can beat; None: they are not known."""
     change_percent: FiniteFloat | None
-    """Of the normalized entropy, distilled against label-only; less than 0 is better."""
+    """Change of normalized entropy, distilled against label-only; below 0 is better."""
     by_window: tuple[WindowEntropy, ...]
-    """Of every window, those of the warm-up too."""
+    """All windows, also those of the warm-up."""
     reliability_label_only: tuple[ReliabilityBin, ...]
-    """From the lowest predictions to the highest; empty where there is no label-only model, or no label is known."""
+    """In ascending order of predictions; empty: there is no label-only model, or no label is known."""
     reliability_distilled: tuple[ReliabilityBin, ...]
 
 

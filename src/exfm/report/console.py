@@ -1,4 +1,4 @@
-"""The end of a run on a terminal, or in a file that its output goes to."""
+"""The results of a run as text, printed at its end."""
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console

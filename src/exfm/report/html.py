@@ -1,4 +1,4 @@
-"""The report as one page that needs nothing else: plots lie in it, and it runs no script."""
+"""The report as one HTML page, with all plots in it and without scripts."""
 
 import base64
 import math
@@ -50,7 +50,7 @@ def percent(value: float | None) -> str:
 
 
 def duration(value: float, unit: str) -> str:
-    """Return an age as text, in days too where it is longer than two."""
+    """Return an age as text, from two days on also in days."""
     text = f"{value:,.1f} {unit}"
     return f"{text} ({value / 24:,.1f} days)" if unit == "hours" and value >= 48 else text
 
@@ -64,7 +64,7 @@ def size(size_bytes: int) -> str:
 
 
 def span(indices: tuple[int, ...]) -> str:
-    """Return ordered window indices in short."""
+    """Return ascending window indices as a short text."""
     if not indices:
         return "none"
     gapless = indices[-1] - indices[0] == len(indices) - 1
@@ -73,7 +73,7 @@ def span(indices: tuple[int, ...]) -> str:
 
 
 def times(ratio: float) -> str:
-    """Return a ratio as text, rounded down: one that only just misses a bound does not look as if it met it."""
+    """Return a ratio as text, rounded down, so that a ratio just below a bound does not look as if it met it."""
     return f"{math.floor(100 * ratio) / 100:.2f}"
 
 
@@ -83,5 +83,5 @@ def event_time(time: int, *, kind: str) -> str:
 
 
 def embedded(svg: bytes) -> str:
-    """Return a picture as the address of itself."""
+    """Return a picture as a data URL."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"

@@ -1,4 +1,4 @@
-"""A run's outputs, read once: manifests, and every vertical model's predictions beside those of other models."""
+"""A run's outputs: manifests, and the predictions of all models on the vertical models' examples."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -20,18 +20,18 @@ from exfm.schema import pseudo_age_column
 from exfm.training.manifest import LABEL_ONLY, PREDICTIONS, ModelManifest
 
 WINDOW = "window.index"
-"""The column of the window that a row is of; with a dot, so that no column of a schema can have its name."""
+"""Column with the window of a row; no column of a schema can have its name, because of the dot."""
 
 
 @dataclass(frozen=True)
 class VerticalOutputs:
-    """A vertical model and what was predicted on its examples."""
+    """A vertical model, and predictions on its examples."""
 
     manifest: ModelManifest
     predictions: pl.DataFrame
-    """One row for each example of a window that both it and the foundation model were tested on: WINDOW,
-    `label.<task>`, `weight.<task>`, and a probability from each source there is, `foundation.<task>`,
-    `distilled.<task>`, `label_only.<task>` and `truth.<task>`."""
+    """A row for each example of the windows that both the vertical and the foundation model were tested on: WINDOW,
+    `label.<task>`, `weight.<task>`, and a probability from each source: `foundation.<task>`, `distilled.<task>`, and if
+    they exist `label_only.<task>` and `truth.<task>`."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RunOutputs:
     """A finished run."""
 
     refs: Mapping[str, Ref]
-    """Every folder of the run, by what it holds."""
+    """All folders of the run, by their content."""
     events: EventLogManifest
     labels: LabelsManifest
     pseudo_labels: PseudoLabelsManifest
@@ -48,13 +48,13 @@ class RunOutputs:
     verticals: tuple[VerticalOutputs, ...]
     bundles: tuple[BundleManifest, ...]
     ages: pl.DataFrame
-    """One row for each scored impression: WINDOW and `age`, in event time."""
+    """A row for each scored impression: WINDOW and `age`, in event time."""
     names: Mapping[str, Mapping[Any, str]]
     """Names of ids, by feature."""
 
 
 def read_outputs(*, foundation: Ref, verticals: Sequence[Ref], bundles: Sequence[Ref]) -> RunOutputs:
-    """Return a run's outputs; those of the stages before the models are found by the references in the manifests.
+    """Return a run's outputs; references in the manifests lead to the stages before the models.
 
     Raises: StorageError if a folder is missing or was written again since, or the vertical models are not of one run;
     DataError if two models' predictions are not for the same impressions.
@@ -133,7 +133,7 @@ def _predictions(
 
 
 def _join(rows: pl.DataFrame, file: Path, *, columns: Mapping[str, str], key: str) -> pl.DataFrame:
-    """Return the rows with columns of a file, under new names, beside them."""
+    """Return the rows with columns of a file added under new names."""
     if not columns:
         return rows
     other = read_parquet(file, columns=[key, *columns.values()]).select(

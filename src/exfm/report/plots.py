@@ -1,7 +1,8 @@
-"""A run's plots as SVG: drawn without a screen, and the same bytes for the same figures."""
+"""A run's plots as SVG, drawn without a display; the same figures give the same bytes."""
 
 from collections.abc import Iterable, Sequence
 from io import BytesIO
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -12,11 +13,12 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import RcKeyType
 
+from exfm.planning.reporting import style
 from exfm.report.comparison import ReliabilityBin, TaskComparison
 from exfm.report.summary import BundleSummary, VerticalSummary
 from exfm.report.timeliness import Timeliness
 
-# Okabe and Ito's palette: people with any colour vision can tell these apart.
+# Okabe and Ito's palette is distinct for people with any colour vision.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
 )  # fmt: skip
@@ -30,11 +32,7 @@ STYLES: dict[str, dict[str, Any]] = {
     DISTILLED: {"color": BLUE, "linestyle": "-", "marker": "o"},
 }
 
-SETTINGS: dict[RcKeyType, Any] = {
-    "svg.hashsalt": "exfm", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.alpha": 0.25, "axes.axisbelow": True, "legend.frameon": False,
-    "lines.linewidth": 1.6, "lines.markersize": 3.5,
-}  # fmt: skip
+SETTINGS: dict[RcKeyType, Any] = {**style.SETTINGS, "lines.linewidth": 1.6, "lines.markersize": 3.5}
 
 
 def entropy_by_window(vertical: VerticalSummary) -> bytes:
@@ -79,8 +77,9 @@ def age_by_window(timeliness: Timeliness) -> bytes:
 
 
 def bytes_by_shard(bundles: Sequence[BundleSummary]) -> bytes:
-    """Return what each shard of each bundle holds, in KiB: a bar a shard, a part a table, hatched for hot rows."""
-    colours = dict(zip(_tables(bundles), _repeat([BLUE, ORANGE, GREEN, SKY, PURPLE, YELLOW, VERMILION]), strict=False))
+    """Return the size of each shard of each bundle: a bar for a shard, a part for a table, hatched for hot rows."""
+    tables = dict.fromkeys(part.table for bundle in bundles for shard in bundle.shards for part in shard)
+    colours = dict(zip(tables, cycle([BLUE, ORANGE, GREEN, SKY, PURPLE, YELLOW, VERMILION]), strict=False))
     bars = [(f"{bundle.name}, shard {i}", shard) for bundle in bundles for i, shard in enumerate(bundle.shards)]
     with mpl.rc_context(SETTINGS):
         figure, (axis,) = _panels(1, width=6.4, height=0.9 + 0.28 * len(bars))
@@ -116,7 +115,7 @@ def _draw_entropy(axis: Axes, comparison: TaskComparison, *, counted: Sequence[i
     low, high = _limits([v for values in series.values() for w, v in zip(windows, values, strict=True) if w in shown])
     for model, values in series.items():
         if any(value is not None for value in values):
-            axis.plot(windows, _with_gaps(values), label=model, **STYLES[model])
+            axis.plot(windows, np.array(values, dtype=np.float64), label=model, **STYLES[model])  # None: a gap
             above = [window for window, value in zip(windows, values, strict=True) if value and value > high]
             below = [window for window, value in zip(windows, values, strict=True) if value and value < low]
             for edge, outside, marker in ((high, above, "^"), (low, below, "v")):
@@ -139,7 +138,7 @@ def _draw_reliability(axis: Axes, curves: dict[str, tuple[ReliabilityBin, ...]])
 
 
 def _limits(values: Iterable[float | None]) -> tuple[float, float]:
-    """Return the ends of an axis for most of the values: a few can be so far off that all others look flat."""
+    """Return the limits of an axis for most values, because with a few outliers all others would look flat."""
     known = [value for value in values if value is not None]
     if not known:
         return 0, 2
@@ -151,19 +150,6 @@ def _limits(values: Iterable[float | None]) -> tuple[float, float]:
 def _panels(count: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width, 0.5 + height * count), layout="constrained")
     return figure, list(figure.subplots(count, 1, squeeze=False)[:, 0])
-
-
-def _with_gaps(values: Iterable[float | None]) -> list[float]:
-    return [float("nan") if value is None else value for value in values]
-
-
-def _tables(bundles: Sequence[BundleSummary]) -> list[str]:
-    return list(dict.fromkeys(part.table for bundle in bundles for shard in bundle.shards for part in shard))
-
-
-def _repeat(colours: Sequence[str]) -> Iterable[str]:
-    while True:
-        yield from colours
 
 
 def _svg(figure: Figure) -> bytes:

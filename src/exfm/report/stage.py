@@ -1,4 +1,4 @@
-"""The stage that reports what a run has found."""
+"""The stage that reports the results of a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def make_report(
 ) -> Summary:
     """Write a run's report, summary and query (the smoke test's request) to these URIs; return the summary.
 
-    Nothing is written before all is known; each file appears whole.
+    If an input is wrong, nothing is written. Each file appears whole.
 
     Raises: ConfigError if `smoke_test` is not what a smoke test wrote; StorageError if an output is missing, was
     written again since, or is of another run; DataError if models do not agree on the examples.

@@ -1,4 +1,4 @@
-"""A run's figures: all that report.html draws and the terminal prints, and what summary.json holds."""
+"""A run's figures, for report.html, the terminal and summary.json."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
@@ -28,7 +28,7 @@ class DataSummary(Config):
 
     source: str
     notes: tuple[str, ...]
-    """Sentences that a report on these events must repeat."""
+    """Sentences that a report on these events must contain."""
     time_kind: Literal["absolute", "ordinal"]
     windows: tuple[Window, ...]
     num_impressions: int
@@ -37,7 +37,7 @@ class DataSummary(Config):
     feedback: FeedbackCounts
     label_revision: str
     known_until: int
-    """End of what the labels saw, in event time."""
+    """Event time until which feedback was known to the labels."""
 
 
 class PseudoLabelsSummary(Config):
@@ -45,11 +45,11 @@ class PseudoLabelsSummary(Config):
 
     num_scored: int
     num_unscored: int
-    """Impressions of windows before the first snapshot that was old enough."""
+    """Impressions before the first snapshot that could score them."""
     num_snapshots: int
     """Snapshots that scored an impression."""
     newest_snapshot: str
-    """The version that scored the last window; empty: none was old enough."""
+    """The version that scored the last window; empty: none could."""
     timeliness: Timeliness
 
 
@@ -64,7 +64,7 @@ class FoundationSummary(Config):
     """On all domains, after its own warm-up, by task."""
 
     def keeps_promise(self) -> bool:
-        """Return whether it is as large as a foundation model has to be."""
+        """Return whether it has at least PROMISED_TIMES the parameters of each vertical model."""
         return self.times_largest_vertical >= PROMISED_TIMES
 
 
@@ -79,16 +79,16 @@ class VerticalSummary(Config):
     """The version that its bundle serves."""
     warmup_windows: int
     counted_windows: tuple[int, ...]
-    """Indices of the windows that the comparisons are of."""
+    """Indices of the windows that are compared."""
     tasks: dict[str, TaskComparison]
 
 
 class TableBytes(Config):
-    """What one shard holds of one table."""
+    """The slice of a table on one shard."""
 
     table: str
     kind: SliceKind = "rows"
-    """`hot`: copies of its most wanted rows, which are also among its `rows`."""
+    """`hot`: copies of its hottest rows, which are also among its `rows`."""
     num_rows: int
     size_bytes: int
 
@@ -128,7 +128,7 @@ class Summary(Config):
 
     format_version: Literal[1] = 1
     name: str
-    """The run's."""
+    """Name of the run."""
     data: DataSummary
     pseudo_labels: PseudoLabelsSummary
     foundation: FoundationSummary
@@ -137,7 +137,7 @@ class Summary(Config):
     registered: tuple[RegisteredVersion, ...]
     answer: Answer
     provenance: dict[str, Ref]
-    """Every folder that the run made, by what it holds."""
+    """All folders of the run, by their content."""
 
     @classmethod
     def of(

@@ -1,4 +1,4 @@
-"""How old the foundation model's knowledge was when it made its pseudo-labels."""
+"""Ages of pseudo-labels: how old the foundation model's knowledge was when it made them."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ SECONDS_PER_HOUR = 3600
 
 
 class Age(Config):
-    """Event time between what a snapshot last knew and the impressions it scored, in the unit of `Timeliness`."""
+    """Event time from a snapshot's `known_until` to the impressions that it scored, in the unit of `Timeliness`."""
 
     mean: FiniteFloat
     min: FiniteFloat
@@ -23,11 +23,11 @@ class Timeliness(Config):
     """Ages of pseudo-labels."""
 
     unit: Literal["hours", "steps"]
-    """Steps of the event time where that is ordinal."""
+    """`steps`: event time is ordinal."""
     overall: Age | None
     """None if no impression was scored."""
     by_window: dict[int, Age]
-    """Of the windows with scored impressions, by index."""
+    """By index of the window; only windows with scored impressions."""
 
 
 def measure(ages: pl.DataFrame, *, kind: Literal["absolute", "ordinal"]) -> Timeliness:

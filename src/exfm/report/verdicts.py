@@ -1,4 +1,4 @@
-"""Verdicts on candidates, for a person to read."""
+"""Verdicts on candidates, as Markdown."""
 
 from collections.abc import Sequence
 

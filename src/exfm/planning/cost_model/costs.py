@@ -3,14 +3,16 @@
 Legend: S shards.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from exfm.artifact.stores import is_local, read_file
 from exfm.config import Config, parse_yaml, read_yaml
-from exfm.planning.cost_model.work import PerShard, ShardWork
+from exfm.planning.arrays import Floats
+from exfm.planning.cost_model.work import ShardWork
 
 Price = Annotated[float, Field(ge=0)]
 
@@ -34,13 +36,13 @@ class CallPrices(Config):
     def cpu_s(
         self,
         *,
-        calls: PerShard | float,
-        nets: PerShard,
-        lookups: PerShard,
-        bags: PerShard,
-        keys: PerShard,
-        message_bytes: PerShard,
-    ) -> PerShard:
+        calls: Floats | float,
+        nets: Floats,
+        lookups: Floats,
+        bags: Floats,
+        keys: Floats,
+        message_bytes: Floats,
+    ) -> Floats:
         """Return the CPU time of this work; numpy broadcasts the arguments' shapes."""
         per_call_us = calls * self.call_us + nets * self.net_us + lookups * self.lookup_us
         in_call_ns = bags * self.bag_ns + keys * self.key_ns + message_bytes * self.byte_ns
@@ -53,6 +55,11 @@ class CostModel(Config):
     CPU times are those of a warm server, which gets requests often. The simulator adds the extra time of servers with
     cold caches; the methods of this class do not.
     """
+
+    removed: ClassVar[Mapping[str, str]] = {
+        "beside_share": "it changed no prediction; leave it out",
+        "calls": "a ranker makes one call to each shard; leave it out",
+    }
 
     measured: str
     """When, on what machine and how the costs were measured: a sentence for people."""
@@ -81,12 +88,6 @@ class CostModel(Config):
     cooling_ms: Annotated[float, Field(gt=0, le=10_000)] = 10.0
     """Time constant of cooling caches: a server without a request for this long is 63 % cold (1 - 1/e);
     in milliseconds, above 0, up to 10,000."""
-    beside_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of a server's CPU time in other threads than its event loop (gRPC's), 0 to below 1. On shared cores these
-    threads run in parallel with the loop. With a core per server they run one after the other."""
-    calls: Literal["shard", "net"] = "shard"
-    """`shard`: a request makes one call per shard, as exfm's rankers do. `net`: one call per shard and net, as the
-    servers in arXiv:2011.02084 do."""
 
     @classmethod
     def read(cls, uri: str) -> "CostModel":
@@ -99,11 +100,7 @@ class CostModel(Config):
         data = read_yaml(Path(uri)) if is_local(uri) else parse_yaml(read_file(uri), source=uri)
         return cls.parse(data, source=uri)
 
-    def num_calls(self, work: ShardWork) -> PerShard:
-        """Return the number of calls to each shard in a mean request; shape [S]."""
-        return work.request_share if self.calls == "shard" else work.nets
-
-    def shard_cpu_s(self, work: ShardWork) -> PerShard:
+    def shard_cpu_s(self, work: ShardWork) -> Floats:
         """Return each shard's CPU time in a mean request; shape [S]."""
         return self._calls_cpu_s(work, self.shard) + work.read_bytes * self.read_byte_ns * 1e-9
 
@@ -112,9 +109,9 @@ class CostModel(Config):
         own_us = self.ranker_request_us + candidates * self.ranker_candidate_us
         return own_us * 1e-6 + float(self._calls_cpu_s(work, self.ranker).sum())
 
-    def _calls_cpu_s(self, work: ShardWork, prices: CallPrices) -> PerShard:
+    def _calls_cpu_s(self, work: ShardWork, prices: CallPrices) -> Floats:
         return prices.cpu_s(
-            calls=self.num_calls(work),
+            calls=work.request_share,
             nets=work.nets,
             lookups=work.lookups,
             bags=work.bags,
@@ -138,6 +135,5 @@ DEFAULT_COSTS = CostModel(
     ranker_cold_us=3_770.0,
     shard_cold_us=1_610.0,
     cooling_ms=30.0,
-    beside_share=0.155,
 )
 """Costs of exfm's own servers, for use until those of another model are measured."""

@@ -8,14 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from exfm.artifact.plan import ShardPlan, row_bytes
 from exfm.errors import PlanError
+from exfm.planning.arrays import Floats, Integers
 from exfm.planning.statistics import Statistics, TableStatistics
 from exfm.schema import NETS, Net
-
-PerShard = npt.NDArray[np.float64]
 
 KEY_BYTES = 8
 """Bytes of a key in a call."""
@@ -32,28 +30,27 @@ _Z_P99 = 2.326
 class ShardWork:
     """The work of each shard in a mean request; every array has shape [S]."""
 
-    request_share: PerShard
+    request_share: Floats
     """Share of requests that call the shard: 0 for a shard without lookups, else 1."""
-    nets: PerShard
+    nets: Floats
     """Number of nets that have lookups on the shard, 0 to 2."""
-    lookups: PerShard
+    lookups: Floats
     """Number of pairs of a feature and a slice of its table."""
-    bags: PerShard
+    bags: Floats
     """Bags of all lookups. Each slice of a table gets every bag, and answers with a pooled embedding for each one."""
-    keys: PerShard
-    keys_variance: PerShard
+    keys: Floats
+    keys_variance: Floats
     """Variance of a request's keys, at the mean number of candidates."""
-    read_bytes: PerShard
+    read_bytes: Floats
     """Bytes of the rows, counted once for each read."""
-    request_bytes: PerShard
+    request_bytes: Floats
     """Bytes of keys and lengths."""
-    answer_bytes: PerShard
+    answer_bytes: Floats
     """Bytes of pooled embeddings."""
 
-    def __add__(self, other: "ShardWork") -> Self:
-        """Return the work of both together, in one request."""
-        total = {name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__}
-        return type(self)(**total | {"request_share": np.maximum(self.request_share, other.request_share)})
+    def on(self, shards: Integers) -> Self:
+        """Return the work of these shards only."""
+        return type(self)(**{name: getattr(self, name)[shards] for name in self.__dataclass_fields__})
 
 
 def without_messages(work: ShardWork) -> ShardWork:
@@ -62,33 +59,21 @@ def without_messages(work: ShardWork) -> ShardWork:
     return replace(work, request_share=none, nets=none, request_bytes=none, answer_bytes=none)
 
 
-def calls_only(nets_S: PerShard) -> ShardWork:
+def calls_only(nets_S: Floats) -> ShardWork:
     """Return the work of calls without lookups: one call to each shard that has a net."""
     none = {name: np.zeros_like(nets_S) for name in ShardWork.__dataclass_fields__}
     return ShardWork(**none | {"request_share": np.minimum(nets_S, 1), "nets": nets_S})
 
 
-def work_of(plan: ShardPlan, statistics: Statistics) -> ShardWork:
-    """Return the work of each shard of a plan in a mean request.
-
-    Raises: PlanError, as `work_by_net`.
-    """
-    by_net = work_by_net(plan, statistics)
-    return by_net["user"] + by_net["item"]
-
-
 def work_by_net(plan: ShardPlan, statistics: Statistics) -> Mapping[Net, ShardWork]:
-    """Return `work_of` by net: the work of the user net is constant, that of the item net grows with the candidates.
+    """Return the work of each shard, by net; the item net's grows with the candidates, the user net's does not.
 
     A hot slice gets the keys of its table's hottest rows; row slices get shares of the other keys in proportion to
     their rows. That is an expectation, because keys are hashed: one very hot row still loads one slice.
 
     Raises: PlanError if the statistics lack a table of the plan.
     """
-    tables = {table.name: table for table in statistics.tables}
-    unknown = sorted({slice_.table for slice_ in plan.slices} - tables.keys())
-    if unknown:
-        raise PlanError(f"the plan places table {unknown[0]!r}, but the statistics do not have it; count it first")
+    tables = tables_of(plan, statistics)
     hot_mass = {slice_.table: mass_of(tables[slice_.table], slice_.num_rows)
                 for slice_ in plan.slices if slice_.kind == "hot"}  # fmt: skip
     shards = np.array([slice_.shard for slice_ in plan.slices], dtype=np.int64)
@@ -102,6 +87,21 @@ def work_by_net(plan: ShardPlan, statistics: Statistics) -> Mapping[Net, ShardWo
         net: _summed(of_slices, shares, shards, plan, net=net, candidates_mean=statistics.candidates_mean)
         for net in NETS
     }
+
+
+def tables_of(plan: ShardPlan, statistics: Statistics) -> dict[str, TableStatistics]:
+    """Return the tables of the statistics by name.
+
+    Raises: PlanError if the statistics lack a table of the plan.
+    """
+    tables = {table.name: table for table in statistics.tables}
+    unknown = sorted({slice_.table for slice_ in plan.slices} - tables.keys())
+    if unknown:
+        raise PlanError(
+            f"the plan places table {unknown[0]!r}, which is not among the {len(tables)} tables of the statistics; "
+            "name a plan for this model, or count it first"
+        )
+    return tables
 
 
 def mass_of(table: TableStatistics, num_rows: int) -> float:
@@ -134,47 +134,38 @@ def log_normal_sigma(mean: float, *, p99: float) -> float:
     return float(_Z_P99 - np.sqrt(max(0.0, _Z_P99**2 - 2 * np.log(p99 / mean))))
 
 
-@dataclass(frozen=True)
-class _Use:
-    """The use of a table by one net in a mean request."""
-
-    features: float
-    bags: float
-
-
-def _use_of(table: TableStatistics, net: Net, candidates_mean: float) -> _Use:
-    """Return one net's part of a table's features and bags.
+def _use_of(table: TableStatistics, net: Net, candidates_mean: float) -> tuple[float, float]:
+    """Return one net's part of a table's features, and of its bags in a mean request.
 
     If both nets use a table, user features have one bag per request and item features one bag per candidate. So the
     number of bags determines how many features belong to items.
     """
     if table.net == net:
-        return _Use(table.num_features, table.bags_per_request)
+        return table.num_features, table.bags_per_request
     if table.net != "both":
-        return _Use(0.0, 0.0)
+        return 0.0, 0.0
     beyond_one = (table.bags_per_request - table.num_features) / max(candidates_mean - 1, 1e-9)
     items = min(max(beyond_one, 0.0), table.num_features)
     users = table.num_features - items
     of_users = min(users, table.bags_per_request)
-    return _Use(users, of_users) if net == "user" else _Use(items, table.bags_per_request - of_users)
+    return (users, of_users) if net == "user" else (items, table.bags_per_request - of_users)
 
 
 def _summed(
-    tables: list[TableStatistics], shares: PerShard, shards: npt.NDArray[np.int64], plan: ShardPlan, *, net: Net,
+    tables: list[TableStatistics], shares: Floats, shards: Integers, plan: ShardPlan, *, net: Net,
     candidates_mean: float,
 ) -> ShardWork:  # fmt: skip
     distinct = {table.name: table for table in tables}
     uses = {name: _use_of(table, net, candidates_mean) for name, table in distinct.items()}
     variances = {name: pooling_variance(table) for name, table in distinct.items()}
-    features = np.array([uses[table.name].features for table in tables])
-    bags = np.array([uses[table.name].bags for table in tables])
+    features, bags = np.array([uses[table.name] for table in tables], dtype=np.float64).T
     all_keys = bags * np.array([table.pooling_mean for table in tables])
     keys = all_keys * shares
     variance = bags * np.array([variances[table.name] for table in tables]) * shares**2 + keys * (1 - shares)
     read_bytes = keys * np.array([row_bytes(table.dim, plan.encoding) for table in tables])
     embedding_bytes = NUMBER_BYTES * np.array([table.dim for table in tables])
 
-    def by_shard(values: PerShard) -> PerShard:
+    def by_shard(values: Floats) -> Floats:
         return np.bincount(shards, weights=values, minlength=plan.num_shards).astype(np.float64)
 
     is_called = (by_shard(features) > 0).astype(np.float64)

@@ -6,12 +6,10 @@ Legend: P parts, S shards.
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, eye_array, hstack, kron
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from exfm.planning.arrays import Floats, Integers
 
 MAX_PAIRS = 256
 """Maximum number of pairs of a part and a shard in a problem for the solver."""

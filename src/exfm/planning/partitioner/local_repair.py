@@ -4,16 +4,11 @@ Legend: P parts, S shards; 2 kinds of load: the balanced weight and the bytes, a
 """
 
 import numpy as np
-import numpy.typing as npt
 
+from exfm.planning.arrays import Floats, Integers
 from exfm.planning.partitioner.exact import is_small, move_exactly
+from exfm.planning.partitioner.packing import NOWHERE, place_greedily
 from exfm.planning.partitioner.tabu_search import EPSILON, loads_of, tabu_search
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-
-NOWHERE = -1
-"""The home of a part that is on no shard yet."""
 
 
 def repair_locally(home_P: Integers, loads_2P: Floats, migration_costs_P: Floats, num_shards: int) -> Integers | None:
@@ -28,22 +23,11 @@ def repair_locally(home_P: Integers, loads_2P: Floats, migration_costs_P: Floats
         exact = move_exactly(loads_2P, np.where(home_P[:, None] == NOWHERE, 0.0, migration_costs_PS))
         if exact is not None and loads_of(exact, loads_2P, num_shards).max() <= 1 + EPSILON:
             return exact
-    start = _place_homeless(home_P, loads_2P, num_shards)
+    start = place_greedily(home_P, loads_2P, num_shards)
     shard_of, is_found = tabu_search(
         start, loads_2P, num_shards, migration_costs_P=np.where(home_P == NOWHERE, 0.0, migration_costs_P)
     )
     return _return_home(shard_of, home_P, loads_2P, migration_costs_P, num_shards) if is_found else None
-
-
-def _place_homeless(home_P: Integers, loads_2P: Floats, num_shards: int) -> Integers:
-    shard_of = home_P.copy()
-    settled = home_P != NOWHERE
-    shard_load_2S = loads_of(home_P[settled], loads_2P[:, settled], num_shards)
-    for part in np.argsort(-loads_2P.max(axis=0), kind="stable"):
-        if not settled[part]:
-            shard_of[part] = int((shard_load_2S + loads_2P[:, part, None]).max(axis=0).argmin())
-            shard_load_2S[:, shard_of[part]] += loads_2P[:, part]
-    return shard_of
 
 
 def _return_home(

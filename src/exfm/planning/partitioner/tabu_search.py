@@ -7,11 +7,8 @@ part, then for each shard an empty entry, which has no load; X groups of a shard
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-Booleans = npt.NDArray[np.bool_]
+from exfm.planning.arrays import Booleans, Floats, Integers
 
 NUM_STEPS = 600
 """Maximum number of steps in a search."""

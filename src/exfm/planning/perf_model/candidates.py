@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from exfm.artifact.plan import ShardPlan
+from exfm.artifact.plan import ShardPlan, assign
 from exfm.planning.config import ShardingConfig
 from exfm.planning.cost_model.costs import CostModel
-from exfm.planning.placement import Placement, plan_of
+from exfm.planning.enumerator import assignments
+from exfm.planning.placement import Placement
 from exfm.planning.topology import Fleet, Needs, fleet_of, needs_of
 from exfm.schema import Schema
 
@@ -40,9 +41,19 @@ class CandidatePlan:
     fleet: Fleet
 
     def plan(self, schema: Schema, *, strategy: str) -> ShardPlan:
-        """Return the candidate as a plan."""
-        fleet = self.fleet
-        return plan_of(self.placement, schema, strategy=strategy, replicas=fleet.replicas, rankers=fleet.rankers)
+        """Return the candidate as a plan.
+
+        Raises: PlanError if the placement has the tables of another schema.
+        """
+        placement, parts = self.placement, self.placement.parts
+        found = assignments(parts, placement.shard_of)
+        return ShardPlan(
+            strategy=strategy,
+            num_shards=placement.num_shards,
+            replicas=self.fleet.replicas,
+            rankers=self.fleet.rankers,
+            slices=assign(schema, found, placement.num_shards, encoding=parts.encoding),
+        )
 
 
 def candidate_of(placement: Placement, config: ShardingConfig, costs: CostModel) -> CandidatePlan:
@@ -71,8 +82,8 @@ def meet(
     steps = (config.demand.max_utilisation * step for step in UTILISATION_STEPS)
     fleets = list(dict.fromkeys(fleet_of(candidate.needs, config, costs, utilisation=step) for step in steps))
     places = range(len(fleets))
-    quick = cache(lambda place: forecast(candidate.placement, fleets[place], schema, config, costs))
-    sure = cache(lambda place: confirmed(candidate.placement, fleets[place], schema, config, costs))
+    quick = cache(lambda place: forecast(replace(candidate, fleet=fleets[place]), schema, config, costs))
+    sure = cache(lambda place: confirmed(replace(candidate, fleet=fleets[place]), schema, config, costs))
 
     def search(predict: Callable[[int], "Prediction"], first: int) -> int:
         """Return the first fleet, from `first` on, that is predicted to meet the demand or costs more than allowed."""

@@ -7,10 +7,10 @@ from exfm.artifact.plan import ShardPlan
 from exfm.planning.config import ShardingConfig
 from exfm.planning.cost_model.costs import CallPrices, CostModel
 from exfm.planning.cost_model.work import without_messages, work_by_net
-from exfm.planning.placement import SINGULAR, Placement, base_strategy, plan_of
+from exfm.planning.perf_model.candidates import CandidatePlan
+from exfm.planning.placement import SINGULAR, base_strategy
 from exfm.planning.simulation.simulator import Load, Prediction, simulate
 from exfm.planning.statistics import Statistics
-from exfm.planning.topology import Fleet
 from exfm.schema import Schema
 
 UNLOADED_PER_S = 0.1
@@ -26,35 +26,30 @@ MOST_REQUESTS = 100_000
 NO_CALL = CallPrices(call_us=0, net_us=0, lookup_us=0, bag_ns=0, key_ns=0, byte_ns=0)
 
 
-def forecast(
-    placement: Placement, fleet: Fleet, schema: Schema, config: ShardingConfig, costs: CostModel
-) -> Prediction:
-    """Return the prediction for a placement's fleet under the demand; without a load, requests do not overlap.
+def forecast(candidate: CandidatePlan, schema: Schema, config: ShardingConfig, costs: CostModel) -> Prediction:
+    """Return the prediction for a candidate under the demand; without a load, requests do not overlap.
 
     Raises: PlanError, as `simulate`.
     """
-    demand, statistics = config.demand, placement.parts.statistics
+    demand, placement = config.demand, candidate.placement
     load = Load(
         requests_per_s=demand.requests_per_s or UNLOADED_PER_S,
         num_requests=demand.simulated_requests,
         num_warmup=demand.simulated_requests // 4,
         candidates_p99=demand.candidates_p99,
     )
-    strategy = placement.strategy
-    plan = plan_of(placement, schema, strategy=strategy, replicas=fleet.replicas, rankers=fleet.rankers)
-    return simulate_plan(plan, statistics, costs, load, rankers=fleet.rankers, seed=demand.seed)
+    plan = candidate.plan(schema, strategy=placement.strategy)
+    return simulate_plan(plan, placement.parts.statistics, costs, load, rankers=plan.rankers, seed=demand.seed)
 
 
-def confirmed(
-    placement: Placement, fleet: Fleet, schema: Schema, config: ShardingConfig, costs: CostModel
-) -> Prediction:
+def confirmed(candidate: CandidatePlan, schema: Schema, config: ShardingConfig, costs: CostModel) -> Prediction:
     """Return the `forecast` that a plan promises; with a latency limit, it uses the demand's confirming requests.
 
     Raises: PlanError, as `simulate`.
     """
     if config.demand.p99_ms:
         config = config.model_copy(update={"demand": config.demand.confirming()})
-    return forecast(placement, fleet, schema, config, costs)
+    return forecast(candidate, schema, config, costs)
 
 
 def simulate_plan(

@@ -9,19 +9,16 @@ Legend: T tables, P parts.
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from exfm.artifact.plan import ROW_SET_BYTES, row_bytes
+from exfm.planning.arrays import Integers
 from exfm.planning.config import ShardingConfig
 from exfm.planning.cost_model.costs import CostModel
-from exfm.planning.enumerator import Parts, idle_parts, pieces_within
+from exfm.planning.enumerator import Parts, fewest_pieces, idle_parts
 from exfm.planning.placement import Placement
 from exfm.planning.proposer.fit import check_fit
 from exfm.planning.statistics import Statistics
-from exfm.planning.topology import call_cpu_s, needs_of, num_rankers, shard_servers
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from exfm.planning.topology import call_cpu_s, fleet_of, needs_of, num_servers
 
 SHARES = (1, 2, 4, 8, 16, 32)
 """Minimum numbers of shards over which a request's work is spread: 1 is cheapest, more have a lower latency."""
@@ -34,9 +31,8 @@ def placements_by_density(statistics: Statistics, config: ShardingConfig, costs:
     that may not be split.
     """
     check_fit("auto", statistics, config)
-    pieces = pieces_within(statistics, config.capacity_bytes, config.encoding)
-    none = np.zeros_like(pieces)
-    plain = Parts.divide(statistics, costs, encoding=config.encoding, pieces=pieces, hot_rows=none)
+    pieces = fewest_pieces(statistics, config)
+    plain = Parts.divide(statistics, costs, encoding=config.encoding, pieces=pieces, hot_rows=0)
     found = []
     for share in SHARES if config.demand.p99_ms else SHARES[:1]:
         without = cut(plain, config, costs, most_cpu_s=float(plain.cpu_s.sum()) / share)
@@ -68,9 +64,8 @@ def cut(parts: Parts, config: ShardingConfig, costs: CostModel, *, most_cpu_s: f
         first = int(np.searchsorted(ends_bytes, ends_bytes[end] - config.capacity_bytes))
         first = max(first, int(np.searchsorted(ends_s, ends_s[end] - most_cpu_s * (1 + 1e-9))))
         starts = np.arange(min(first, end - 1), end)
-        replicas = shard_servers(
-            ends_s[end] - ends_s[starts] + shard_call_s, config, costs, utilisation=demand.max_utilisation
-        )
+        cpu_s = ends_s[end] - ends_s[starts] + shard_call_s
+        replicas = num_servers(cpu_s, costs.shard_cold_us, config, costs, utilisation=demand.max_utilisation)
         gib = (ends_bytes[end] - ends_bytes[starts]) / 2**30 + prices.overhead_gib
         total = cheapest[starts] + replicas * (prices.core + gib * prices.gib) + call_cost
         best = int(total.argmin())
@@ -94,12 +89,10 @@ def rows_to_copy(placement: Placement, config: ShardingConfig, costs: CostModel)
     parts, demand, prices = placement.parts, config.demand, config.prices
     statistics = parts.statistics
     rate = demand.requests_per_s / demand.max_utilisation
-    needs = needs_of(placement, costs)
-    replicas_S = shard_servers(needs.shard_cpu_s, config, costs, utilisation=demand.max_utilisation)
-    rankers = num_rankers(needs.ranker_cpu_s, config, costs, utilisation=demand.max_utilisation)
+    fleet = fleet_of(needs_of(placement, costs), config, costs, utilisation=demand.max_utilisation)
     num_tables = len(statistics.tables)
     replicas_T = np.zeros(num_tables)
-    np.maximum.at(replicas_T, parts.table, replicas_S[placement.shard_of])
+    np.maximum.at(replicas_T, parts.table, np.array(fleet.replicas)[placement.shard_of])
     whole_s_T = np.bincount(parts.table, parts.cpu_s, num_tables)
     idle = idle_parts(statistics, costs, parts.encoding)
     added_cost_T = rate * (idle.cpu_s + idle.ranker_cpu_s) * (prices.core + prices.overhead_gib * prices.gib)
@@ -107,7 +100,7 @@ def rows_to_copy(placement: Placement, config: ShardingConfig, costs: CostModel)
     for place, table in enumerate(statistics.tables):
         row_gib = row_bytes(table.dim, parts.encoding) / 2**30
         keys_share = 1 - idle.cpu_s[place] / whole_s_T[place]
-        index_gib = (rankers + replicas_T[place]) * table.rows * ROW_SET_BYTES / 2**30
+        index_gib = (fleet.rankers + replicas_T[place]) * table.rows * ROW_SET_BYTES / 2**30
         most_saved = 0.0
         for point in table.skew:
             if point.num_rows >= table.rows or point.num_rows * row_gib * 2**30 > config.capacity_bytes:

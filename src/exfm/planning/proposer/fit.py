@@ -4,18 +4,15 @@ Legend: T tables, P parts.
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from exfm.artifact.plan import ALIGNMENT_BYTES
 from exfm.errors import PlanError
+from exfm.planning.arrays import Booleans, Integers
 from exfm.planning.config import MAX_SHARDS, ShardingConfig, Strategy
-from exfm.planning.enumerator import pieces_within, row_bytes_of, row_ranges, stored_bytes
-from exfm.planning.partitioner.bounds import Bound, bottleneck_bound, bound_with_splits
+from exfm.planning.enumerator import fewest_pieces, row_bytes_of, row_ranges, stored_bytes
+from exfm.planning.partitioner.bounds import bottleneck_bound, bound_with_splits
 from exfm.planning.sizes import bytes_text
 from exfm.planning.statistics import Statistics
-
-Integers = npt.NDArray[np.int64]
-Booleans = npt.NDArray[np.bool_]
 
 TOLERANCE = 1e-11
 """Share by which a bound may exceed the memory of a shard, for the rounding of floats."""
@@ -36,21 +33,12 @@ def check_fit(strategy: Strategy, statistics: Statistics, config: ShardingConfig
         _check_shards(strategy, statistics, config)
 
 
-def fewest_pieces(statistics: Statistics, config: ShardingConfig) -> Integers:
-    """Return the fewest parts that each table must have; shape [T].
-
-    Raises: PlanError if a row is larger than a shard.
-    """
-    fewest = pieces_within(statistics, config.capacity_bytes, config.encoding)
-    return fewest if config.split_rows else np.ones_like(fewest)
-
-
 def users_tables(statistics: Statistics) -> Booleans:
     """Return which tables only user features look up; shape [T]."""
     return np.array([table.net == "user" for table in statistics.tables])
 
 
-def bounds_by_division(statistics: Statistics, config: ShardingConfig) -> dict[int, Bound]:
+def bounds_by_division(statistics: Statistics, config: ShardingConfig) -> dict[int, float]:
     """Return a lower bound of the fullest shard's bytes for each number of shards that the user net may get.
 
     A net whose tables are all whole has at most one shard per table; a net with a split table may have any number.
@@ -58,7 +46,7 @@ def bounds_by_division(statistics: Statistics, config: ShardingConfig) -> dict[i
     fewest, is_user = fewest_pieces(statistics, config), users_tables(statistics)
     sizes_T = _part_bytes(statistics, config, np.ones_like(fewest)).astype(np.float64)
 
-    def bound(is_member: Booleans, num_shards: int) -> Bound:
+    def bound(is_member: Booleans, num_shards: int) -> float:
         return bound_with_splits(sizes_T[is_member & (fewest == 1)], float(sizes_T[is_member].sum()), num_shards)
 
     def most(is_member: Booleans) -> int:
@@ -66,10 +54,7 @@ def bounds_by_division(statistics: Statistics, config: ShardingConfig) -> dict[i
 
     divisions = range(max(1, config.num_shards - most(~is_user)), min(most(is_user), config.num_shards - 1) + 1)
     return {
-        num_user: max(
-            bound(is_user, num_user), bound(~is_user, config.num_shards - num_user), key=lambda bound: bound.value
-        )
-        for num_user in divisions
+        num_user: max(bound(is_user, num_user), bound(~is_user, config.num_shards - num_user)) for num_user in divisions
     }
 
 
@@ -95,7 +80,6 @@ def _check_one_shard(strategy: Strategy, statistics: Statistics, config: Shardin
 
 def _check_most_shards(statistics: Statistics, config: ShardingConfig) -> None:
     """Check the tables against as many shards as a plan may have."""
-    _check_whole_tables(statistics, config)
     total_bytes = statistics.size_bytes(config.encoding)
     if total_bytes > MAX_SHARDS * config.capacity_bytes:
         raise PlanError(
@@ -124,46 +108,26 @@ def _check_shards(strategy: Strategy, statistics: Statistics, config: ShardingCo
         _check_division(statistics, config)
     sizes_P = _part_bytes(statistics, config, fewest).astype(np.float64)
     room_bytes = config.capacity_bytes // ALIGNMENT_BYTES * ALIGNMENT_BYTES
-    if fewest.max() == 1 and bottleneck_bound(sizes_P, config.num_shards).value > room_bytes * (1 + TOLERANCE):
+    if fewest.max() == 1 and bottleneck_bound(sizes_P, config.num_shards) > room_bytes * (1 + TOLERANCE):
         raise not_placed(strategy, statistics, config)
 
 
 def _check_room(statistics: Statistics, config: ShardingConfig) -> None:
-    together_bytes = config.num_shards * config.capacity_bytes
-    shards = f"{config.num_shards} shards of {bytes_text(config.capacity_bytes)}"
-    for table in statistics.tables:
-        size_bytes = table.size_bytes(config.encoding)
-        if size_bytes > together_bytes:
-            raise PlanError(
-                f"table {table.name!r} takes {bytes_text(size_bytes)}, but {shards} have "
-                f"{bytes_text(together_bytes)} together; raise num_shards or shard_memory_gib"
-            )
-    _check_whole_tables(statistics, config)
-    total_bytes = statistics.size_bytes(config.encoding)
+    together_bytes, total_bytes = config.num_shards * config.capacity_bytes, statistics.size_bytes(config.encoding)
     if total_bytes > together_bytes:
+        largest = max(statistics.tables, key=lambda table: table.size_bytes(config.encoding))
         raise PlanError(
-            f"{len(statistics.tables)} tables take {bytes_text(total_bytes)}, but {shards} have "
-            f"{bytes_text(together_bytes)} together; raise num_shards or shard_memory_gib"
+            f"{len(statistics.tables)} tables take {bytes_text(total_bytes)}, of which {largest.name!r} takes "
+            f"{bytes_text(largest.size_bytes(config.encoding))}, but {config.num_shards} shards of "
+            f"{bytes_text(config.capacity_bytes)} have {bytes_text(together_bytes)} together; raise num_shards or "
+            "shard_memory_gib"
         )
-
-
-def _check_whole_tables(statistics: Statistics, config: ShardingConfig) -> None:
-    """Check that each table fits one shard, if tables may not be split."""
-    if config.split_rows:
-        return
-    for table in statistics.tables:
-        size_bytes = table.size_bytes(config.encoding)
-        if size_bytes > config.capacity_bytes:
-            raise PlanError(
-                f"table {table.name!r} takes {bytes_text(size_bytes)}, but a shard has "
-                f"{bytes_text(config.capacity_bytes)}; raise shard_memory_gib, or set split_rows"
-            )
 
 
 def _check_division(statistics: Statistics, config: ShardingConfig) -> None:
     """Check that some division of the shards between the nets has room for both."""
     bounds = bounds_by_division(statistics, config)
-    if min(bound.value for bound in bounds.values()) <= config.capacity_bytes:
+    if min(bounds.values()) <= config.capacity_bytes:
         return
     fewest, is_user = fewest_pieces(statistics, config), users_tables(statistics)
     users, items = (

@@ -6,13 +6,11 @@ Legend: N new shards, O old shards. Shards of both plans are the same if they ha
 from collections import defaultdict
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from exfm.artifact.plan import ShardPlan, TableSlice
+from exfm.planning.arrays import Integers
 from exfm.planning.replanning.old_plan import shapes_of
-
-Integers = npt.NDArray[np.int64]
 
 
 def moved_bytes(new: ShardPlan, old: ShardPlan) -> int:
@@ -53,7 +51,6 @@ def renumbered(new: ShardPlan, old: ShardPlan) -> Integers:
     It is the solution of an assignment problem on the bytes that new and old shards have in common.
     """
     shared = shared_bytes(new, old)[:, : new.num_shards]  # old shards with higher numbers are gone in any case
-    kept = np.zeros((new.num_shards, new.num_shards))
-    kept[:, : shared.shape[1]] = shared
+    kept = np.pad(shared, ((0, 0), (0, new.num_shards - shared.shape[1])))
     numbers: Integers = linear_sum_assignment(kept, maximize=True)[1]
     return numbers

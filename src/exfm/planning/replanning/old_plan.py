@@ -12,7 +12,8 @@ def check_old_plan(old: ShardPlan, schema: Schema) -> None:
 
     Raises: PlanError if the plan contradicts itself, or has none of the schema's tables.
     """
-    _check_consistent(old)
+    if problem := _contradiction(old):
+        raise PlanError(f"the old plan {problem}; plan without it")
     old_tables = shapes_of(old)
     if not set(old_tables) & {table.name for table in schema.tables}:
         raise PlanError(
@@ -31,33 +32,21 @@ def shapes_of(plan: ShardPlan) -> dict[str, tuple[int, int, Encoding]]:
     return {table: (rows[table], row_bytes[table], plan.encoding) for table in rows}
 
 
-def _check_consistent(plan: ShardPlan) -> None:
-    """Check a plan without its schema: it has the shards that it names, and each row of its tables once.
-
-    Raises: PlanError, which names the first table that is wrong, and why.
-    """
+def _contradiction(plan: ShardPlan) -> str:
+    """Return how a plan contradicts itself, without its schema; empty if it has its shards, and each row once."""
     if len(plan.replicas) != plan.num_shards:
-        raise PlanError(
-            f"the old plan has {plan.num_shards} shards, but replicas for {len(plan.replicas)}; plan without it"
-        )
+        return f"has {plan.num_shards} shards, but replicas for {len(plan.replicas)}"
     for name, slices in plan.by_table().items():
-        beyond = max(slice_.shard for slice_ in slices)
-        if beyond >= plan.num_shards:
-            raise PlanError(
-                f"the old plan places table {name!r} on shard {beyond}, but has {plan.num_shards} shards, from 0 on; "
-                "plan without it"
-            )
+        last_shard = max(slice_.shard for slice_ in slices)
+        if last_shard >= plan.num_shards:
+            return f"places table {name!r} on shard {last_shard}, but has {plan.num_shards} shards, from 0 on"
         if len({(slice_.size_bytes // slice_.num_rows, slice_.size_bytes % slice_.num_rows) for slice_ in slices}) > 1:
-            raise PlanError(
-                f"the old plan has slices of table {name!r} whose rows take different bytes; plan without it"
-            )
+            return f"has slices of table {name!r} whose rows take different bytes"
         next_row = 0
         for slice_ in slices:
             if slice_.kind == "rows" and slice_.first_row != next_row:
-                raise PlanError(
-                    f"the old plan has a slice of table {name!r} from row {slice_.first_row} on, expected {next_row}; "
-                    "plan without it"
-                )
+                return f"has a slice of table {name!r} from row {slice_.first_row} on, expected {next_row}"
             next_row += slice_.num_rows if slice_.kind == "rows" else 0
         if not next_row:
-            raise PlanError(f"the old plan has hot rows of table {name!r}, but not the table itself; plan without it")
+            return f"has hot rows of table {name!r}, but not the table itself"
+    return ""

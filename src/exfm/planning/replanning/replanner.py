@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from exfm.artifact.plan import ALIGNMENT_BYTES, ShardPlan, row_bytes
+from exfm.planning.arrays import Integers
 from exfm.planning.config import ShardingConfig
 from exfm.planning.cost_model.costs import CostModel
-from exfm.planning.enumerator import Integers, Parts
-from exfm.planning.partitioner.local_repair import NOWHERE, repair_locally
-from exfm.planning.partitioner.packing import without_empty
+from exfm.planning.enumerator import Parts
+from exfm.planning.partitioner.local_repair import repair_locally
+from exfm.planning.partitioner.packing import NOWHERE, without_empty
 from exfm.planning.perf_model.candidates import CandidatePlan, candidate_of, meet
-from exfm.planning.placement import Placement, base_strategy, bottleneck_of
+from exfm.planning.placement import SINGULAR, Placement, base_strategy, bottleneck_of
 from exfm.planning.planner import best_candidate, plan_name
 from exfm.planning.replanning.moves import moved_bytes, renumbered
 from exfm.planning.replanning.old_plan import check_old_plan, shapes_of
@@ -106,7 +107,9 @@ def _repaired(
     if len(np.unique(shard_of)) < num_shards:
         return None
     strategy = base_strategy(old) if is_auto else config.strategy
-    return Placement(strategy, parts, shard_of, num_shards, fresh.placement.balances)
+    if is_auto and strategy == SINGULAR:
+        strategy = "one-shard"  # `auto` makes no singular plans, because `exfm deploy` cannot roll them out
+    return Placement(strategy, parts, shard_of, num_shards)
 
 
 def _parts_at_home(

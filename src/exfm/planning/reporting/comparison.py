@@ -1,6 +1,6 @@
 """A comparison of all strategies for one model under one demand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
@@ -11,11 +11,8 @@ from exfm.artifact.plan import ShardPlan
 from exfm.errors import PlanError
 from exfm.planning.config import ShardingConfig, Strategy
 from exfm.planning.cost_model.costs import CostModel
-from exfm.planning.partitioner.bounds import Bound
 from exfm.planning.perf_model.candidates import CandidatePlan, Infeasible, candidate_of, meet
-from exfm.planning.perf_model.cost_bound import least_cost
 from exfm.planning.perf_model.forecast import confirmed
-from exfm.planning.placement import Placement
 from exfm.planning.planner import cheapest, make_plan, plan_name
 from exfm.planning.proposer.proposals import placements_for_auto
 from exfm.planning.proposer.strategies import STRATEGIES, place_by_each_strategy
@@ -36,8 +33,6 @@ class Row:
     prediction: Prediction | None
     problem: str
     """Why there is no candidate, or why it does not meet the demand; empty: it does."""
-    cost_bound: Bound | None = None
-    """For `auto`: lower bound of the cost of any plan with shard servers, whatever its latency."""
 
     @property
     def meets(self) -> bool:
@@ -45,30 +40,9 @@ class Row:
         return not self.problem
 
     @property
-    def distance(self) -> float | None:
-        """Return the share above the bound: of the cost for `auto`, of the bottleneck for others.
-
-        None if there is no plan, or the strategy balances nothing.
-        """
-        if not self.candidate:
-            return None
-        return (
-            self.cost_bound.distance(self.candidate.fleet.cost)
-            if self.cost_bound
-            else self.candidate.placement.distance
-        )
-
-    @property
     def is_overloaded(self) -> bool:
         """Return whether the servers are overloaded, so that latency depends on the length of the simulation."""
         return self.prediction is not None and self.prediction.is_overloaded
-
-    @property
-    def most_cpu_ms(self) -> float:
-        """Return the CPU time of the busiest shard in a mean request, with its call if the strategy makes calls."""
-        assert self.candidate is not None
-        by_shard_s = self.candidate.needs.shard_cpu_s
-        return 1e3 * float(by_shard_s.max() if len(by_shard_s) else self.candidate.placement.shard_cpu_s.max())
 
 
 def compare(schema: Schema, statistics: Statistics, config: ShardingConfig, costs: CostModel) -> tuple[Row, ...]:
@@ -78,13 +52,18 @@ def compare(schema: Schema, statistics: Statistics, config: ShardingConfig, cost
     """
     check_statistics(schema, statistics)
     found, refused = place_by_each_strategy(statistics, config, costs)
-    rows = [
-        _row(strategy, found[strategy], schema, config, costs)
-        if strategy in found
-        else Row(strategy, None, None, str(refused[strategy]))
-        for strategy in STRATEGIES
-    ]
-    return (*rows, _row_of_auto(found, schema, statistics, config, costs))
+    rows = []
+    for strategy in STRATEGIES:
+        if strategy in refused:
+            rows.append(Row(strategy, None, None, str(refused[strategy])))
+            continue
+        candidate = candidate_of(found[strategy], config, costs)
+        rows.append(_row(strategy, candidate, meet(candidate, schema, config, costs), schema, config, costs))
+    try:
+        best = cheapest(placements_for_auto(found, statistics, config, costs), schema, config, costs)
+    except PlanError as error:
+        return (*rows, Row("auto", None, None, str(error)))
+    return (*rows, _row("auto", None, best, schema, config, costs))
 
 
 def compared_plan(
@@ -110,50 +89,24 @@ def comparison_table(rows: Sequence[Row]) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
         style = "" if row.meets else "dim"
-        table.add_row(
-            Text(_name(row), style=style), *(Text(figure, style=style) for figure in _figures(row, len(heads)))
-        )
+        name = plan_name(row.strategy, row.candidate) if row.candidate else row.strategy
+        table.add_row(Text(name, style=style), *(Text(figure, style=style) for figure in _figures(row, len(heads))))
     return table
 
 
-def about_bounds(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return a line about the bound of `auto`, which is one of cost; the others' bounds are of what they balance."""
-    return tuple(
-        f"{row.strategy}: above bound is for its cost: no plan with shard servers costs less than "
-        f"{three_digits(row.cost_bound.value)} ({row.cost_bound.reason}), whatever its latency"
-        for row in rows
-        if row.cost_bound
-    )
-
-
-def problems(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return a line for each strategy without a plan that meets the demand."""
-    return tuple(row.problem for row in rows if row.problem)
-
-
-def _row_of_auto(
-    found: Mapping[Strategy, Placement],
+def _row(
+    strategy: Strategy,
+    candidate: CandidatePlan | None,
+    met: CandidatePlan | Infeasible,
     schema: Schema,
-    statistics: Statistics,
     config: ShardingConfig,
     costs: CostModel,
 ) -> Row:
-    try:
-        best = cheapest(placements_for_auto(found, statistics, config, costs), schema, config, costs)
-    except PlanError as error:
-        return Row("auto", None, None, str(error))
-    if isinstance(best, Infeasible):
-        return Row("auto", None, None, best.problem)
-    prediction = confirmed(best.placement, best.fleet, schema, config, costs)
-    problem = _overload("auto", best, prediction, config)
-    return Row("auto", best, prediction, problem, least_cost(statistics, config, costs))
-
-
-def _row(strategy: Strategy, placement: Placement, schema: Schema, config: ShardingConfig, costs: CostModel) -> Row:
-    candidate = candidate_of(placement, config, costs)
-    met = meet(candidate, schema, config, costs)
+    """Return a strategy's row; if its plan is infeasible, the row shows its candidate, if any."""
     shown = candidate if isinstance(met, Infeasible) else met
-    prediction = confirmed(placement, shown.fleet, schema, config, costs)
+    if shown is None:
+        return Row(strategy, None, None, met.problem if isinstance(met, Infeasible) else "")
+    prediction = confirmed(shown, schema, config, costs)
     problem = met.problem if isinstance(met, Infeasible) else _overload(strategy, shown, prediction, config)
     return Row(strategy, shown, prediction, problem)
 
@@ -170,19 +123,16 @@ def _overload(strategy: Strategy, candidate: CandidatePlan, prediction: Predicti
     )
 
 
-def _name(row: Row) -> str:
-    return plan_name(row.strategy, row.candidate) if row.candidate else row.strategy
-
-
 def _figures(row: Row, count: int) -> Sequence[str]:
     if not row.candidate or not row.prediction:
         return [DASH] * count
     placement, fleet = row.candidate.placement, row.candidate.fleet
+    by_shard_s = placement.shard_cpu_s if placement.is_singular else row.candidate.needs.shard_cpu_s
     return (
         str(placement.num_shards),
         bytes_text(int(placement.shard_bytes.max())),
-        three_digits(row.most_cpu_ms),
-        DASH if row.distance is None else f"{row.distance:.2%}",
+        three_digits(1e3 * float(by_shard_s.max())),
+        DASH if placement.distance is None else f"{placement.distance:.2%}",
         f"{row.prediction.calls:g}",
         DASH if row.is_overloaded else three_digits(row.prediction.p50_ms),
         "overload" if row.is_overloaded else three_digits(row.prediction.p99_ms),

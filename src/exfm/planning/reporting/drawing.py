@@ -8,11 +8,11 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.typing import RcKeyType
 
 from exfm.errors import ConfigError
 from exfm.planning.config import ShardingConfig
 from exfm.planning.reporting.comparison import Row
+from exfm.planning.reporting.style import SETTINGS, kind_of_drawing
 from exfm.planning.sizes import unit_of
 
 # Okabe and Ito's palette is distinct for people with any colour vision.
@@ -24,22 +24,6 @@ DASHES = {"nsbp": "--", "auto": ":"}
 """Line styles that show both lines if two strategies have the same placement."""
 
 MEMORY_COLOUR, CORE_COLOUR, TAIL_COLOUR = "#56b4e9", "#0072b2", "#cc79a7"
-
-SETTINGS: dict[RcKeyType, Any] = {
-    "svg.hashsalt": "exfm", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.alpha": 0.25, "axes.axisbelow": True, "legend.frameon": False,
-}  # fmt: skip
-
-
-def kind_of_drawing(out: Path) -> str:
-    """Return `png` or `svg`, by a file's name.
-
-    Raises: ConfigError if it is neither.
-    """
-    kind = out.suffix.lower().removeprefix(".")
-    if kind not in {"png", "svg"}:
-        raise ConfigError(f"{out}: a drawing must be PNG or SVG; name it *.png or *.svg")
-    return kind
 
 
 def draw_comparison(rows: Sequence[Row], config: ShardingConfig, *, title: str, out: Path) -> None:

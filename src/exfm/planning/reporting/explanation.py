@@ -9,15 +9,10 @@ from exfm.errors import PlanError
 from exfm.planning.config import ShardingConfig
 from exfm.planning.cost_model.costs import CostModel
 from exfm.planning.cost_model.work import mass_of
-from exfm.planning.perf_model.candidates import CandidatePlan, candidate_of
-from exfm.planning.perf_model.cost_bound import least_cost
-from exfm.planning.placement import Placement, base_strategy, placement_of
-from exfm.planning.proposer.strategies import place_by_each_strategy
+from exfm.planning.placement import BALANCED, Placement, base_strategy, placement_of
 from exfm.planning.sizes import bytes_text, three_digits
 from exfm.planning.statistics import Statistics, TableStatistics
 from exfm.planning.topology import needs_of, priced
-
-BALANCED = {"capacity-balanced": "bytes", "nsbp": "bytes", "load-balanced": "work"}
 
 MAX_SLICES = 4
 """Maximum number of slices that are described one by one."""
@@ -121,9 +116,8 @@ def _why_balanced(slice_: TableSlice, strategy: str, placement: Placement, confi
     [part] = np.flatnonzero(
         (parts.table == names.index(slice_.table)) & (parts.first_row == slice_.first_row) & ~parts.is_hot
     )
-    by_work = BALANCED[strategy] == "work"
-    weight_P = parts.cpu_s if by_work else parts.size_bytes
-    weight_S = placement.shard_cpu_s if by_work else placement.shard_bytes.astype(np.float64)
+    by_work, weight_P = placement.balances == "work", parts.weights(placement.balances)
+    weight_S = np.bincount(placement.shard_of, weight_P, placement.num_shards).astype(np.float64)
     others = np.flatnonzero(np.arange(placement.num_shards) != shard)
     sentence = f"The plan ({strategy}) balances {'CPU time' if by_work else 'bytes'}."
     if strategy == "nsbp":
@@ -153,15 +147,15 @@ def _text(value: float, *, by_work: bool) -> str:
 
 
 def _why_auto(plan: ShardPlan, placement: Placement, config: ShardingConfig, costs: CostModel) -> Iterator[str]:
-    """Yield the cost of `auto`'s plan, and the costs for the load alone of its and other placements; no simulation."""
+    """Yield the cost of `auto`'s plan."""
     if not plan.strategy.startswith("auto"):
         return
-    demand, statistics = config.demand, placement.parts.statistics
+    demand = config.demand
     planned = priced(needs_of(placement, costs), plan.replicas, plan.rankers, config)
     in_time = f" within p99_ms ({demand.p99_ms:g})" if demand.p99_ms else ""
     yield (
         f"auto takes the cheapest plan{in_time}: the {planned.pods:,} pods of this one cost "
-        f"{three_digits(planned.cost)}."
+        f"{three_digits(planned.cost)}. `exfm shard plan` compares it with other strategies."
     )
     if not demand.requests_per_s:
         servers = f"{demand.min_replicas} server{'s' * (demand.min_replicas > 1)}"
@@ -169,29 +163,3 @@ def _why_auto(plan: ShardPlan, placement: Placement, config: ShardingConfig, cos
             f"The settings have no load (demand.requests_per_s), so every shard has {servers}, and the fewest shards "
             "are the cheapest."
         )
-    load = f"For {demand.requests_per_s:,g} requests/s, whatever the latency," if demand.requests_per_s else "So"
-    own = candidate_of(placement, config, costs).fleet
-    found, _ = place_by_each_strategy(statistics, config, costs)
-    others = [candidate_of(other, config, costs) for name, other in found.items() if name != placement.strategy]
-    other = min((one for one in others if not one.placement.is_singular), key=lambda one: one.fleet.cost, default=None)
-    yield (
-        f"{load} its placement needs {own.pods:,} pods, which cost {three_digits(own.cost)}; {_other(other, config)}. "
-        f"No plan with shard servers costs less than {three_digits(least_cost(statistics, config, costs).value)}."
-    )
-    if other and other.fleet.cost < own.cost:
-        yield (
-            "The other placement costs less. Either so few servers of it do not meet p99_ms, which `exfm shard plan` "
-            "simulates; or this plan was made by other settings, or from an old plan."
-            if demand.p99_ms
-            else "The other placement costs less: this plan was made by other settings or from an old plan; plan again."
-        )
-
-
-def _other(other: CandidatePlan | None, config: ShardingConfig) -> str:
-    if not other:
-        return f"no other strategy has a plan on {config.num_shards} shards of {bytes_text(config.capacity_bytes)}"
-    return (
-        f"the cheapest of another strategy ({other.placement.strategy}, {other.placement.num_shards} "
-        f"shard{'s' * (other.placement.num_shards > 1)}) needs {other.fleet.pods:,} pods, which cost "
-        f"{three_digits(other.fleet.cost)}"
-    )

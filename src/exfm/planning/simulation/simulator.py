@@ -8,20 +8,18 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from exfm.artifact.plan import ShardPlan
 from exfm.config import Config
 from exfm.errors import DataError, PlanError
+from exfm.planning.arrays import Floats
 from exfm.planning.cost_model.costs import CostModel
 from exfm.planning.cost_model.work import log_normal_sigma, work_by_net
-from exfm.planning.simulation.queues import Servers, replay
-from exfm.planning.simulation.timings import calls_of, draw_timings
+from exfm.planning.simulation.queues import Servers, Timings, replay
+from exfm.planning.simulation.timings import draw_timings
 from exfm.planning.statistics import Statistics
 from exfm.schema import Net
-
-Floats = npt.NDArray[np.float64]
 
 
 class Load(Config):
@@ -33,16 +31,8 @@ class Load(Config):
     """Requests that the prediction counts, after the warm-up, 100 to 1,000,000. Each takes some 100 B per call."""
     num_warmup: Annotated[int, Field(ge=0, le=1_000_000)] = 2_000
     """Requests before them that fill queues and are not counted, 0 to 1,000,000. 0: counting starts at empty queues."""
-    candidates_mean: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
-    """Mean number of candidates in a request, up to 1,000,000. 0: the statistics' mean."""
     candidates_p99: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     """99th percentile of a request's candidates (log-normal), up to 1,000,000. 0: every request has the mean."""
-    shared_cores: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Cores that all servers and the client share, up to 1024. 0: each server has its own core."""
-    client_us: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
-    """CPU time of the client per request, in microseconds, on shared cores only. 0: the client needs none."""
-    client_cold_us: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
-    """Extra CPU time of the client with cold caches, in microseconds, as in CostModel. 0: none."""
 
 
 @dataclass(frozen=True)
@@ -53,26 +43,21 @@ class Prediction:
     p50_ms: float
     """Median latency of a request, from when it is due until its client has the scores."""
     p90_ms: float
-    """90th percentile of that latency."""
     p99_ms: float
-    """99th percentile of that latency."""
     cpu_ms: float
     """CPU time of a mean request, at the ranker and all shards."""
     ranker_cpu_ms: float
-    """The ranker's part of `cpu_ms`."""
     calls: float
     """Calls from a ranker to shards in a mean request."""
     ranker_utilisation: float
     """Share of time that rankers are busy; 1 or more is an overload."""
     shard_utilisation: tuple[float, ...]
     """Share of time that the servers of each shard are busy."""
-    shared_utilisation: float
-    """Share of time that shared cores are busy, with the client; 0 if each server has its own core."""
 
     @property
     def is_overloaded(self) -> bool:
         """Return whether a queue grows without limit; the quantiles then depend on the length of the simulation."""
-        return max(self.ranker_utilisation, self.shared_utilisation, *self.shard_utilisation) >= 1
+        return max(self.ranker_utilisation, *self.shard_utilisation) >= 1
 
 
 @dataclass(frozen=True)
@@ -104,7 +89,7 @@ def draw_requests(load: Load, statistics: Statistics, generator: np.random.Gener
     Raises: PlanError if the 99th percentile of candidates is below the mean.
     """
     num_requests = load.num_warmup + load.num_requests
-    mean = load.candidates_mean or statistics.candidates_mean
+    mean = statistics.candidates_mean
     if 0 < load.candidates_p99 < mean:
         raise PlanError(
             f"candidates_p99 is {load.candidates_p99:g}, below the mean of {mean:g} candidates per request; set it to "
@@ -143,110 +128,58 @@ def simulate_requests(
     rankers: int,
     seed: int,
 ) -> Prediction:
-    """Return the prediction for given requests; `load` has their rate, the warm-up, the cores and the client.
+    """Return the prediction for given requests; `load` has their rate and the warm-up.
 
     Raises: PlanError, as `simulate`.
     """
-    replayed = replay_requests(
-        requests,
-        plan,
-        statistics,
-        costs,
-        rankers=rankers,
-        shared_cores=load.shared_cores,
-        client_us=load.client_us,
-        client_cold_us=load.client_cold_us,
-        seed=seed,
-    )
-    return _prediction(replayed, plan, load, rankers=rankers)
-
-
-@dataclass(frozen=True)
-class ReplayedRequests:
-    """The latency and CPU time of replayed requests."""
-
-    latency_ms: Floats
-    """Latency of each request, from when it was due until its client had the scores; shape [N]."""
-    ranker_cpu_ms: float
-    """CPU time of the ranker in a mean request."""
-    shard_cpu_ms: Floats
-    """CPU time of each shard in a mean request; shape [S]."""
-    client_cpu_ms: float
-    """CPU time of the client in a mean request."""
-    num_calls: int
-    """Calls per request."""
-
-
-def replay_requests(
-    requests: Requests,
-    plan: ShardPlan,
-    statistics: Statistics,
-    costs: CostModel,
-    *,
-    rankers: int,
-    shared_cores: int,
-    client_us: float,
-    client_cold_us: float,
-    seed: int,
-) -> ReplayedRequests:
-    """Return latency and CPU time of given requests; `seed` is for their keys and service times.
-
-    `shared_cores`, `client_us` and `client_cold_us` are as in Load.
-
-    Raises: PlanError, as `simulate`.
-    """
-    if rankers < 1:
-        raise PlanError(f"{rankers} rankers were given, expected 1 or more")
-    generator = np.random.default_rng([seed, 1])
-    calls = calls_of(work_by_net(plan, statistics), costs)
-    timings = draw_timings(
-        calls,
-        requests.candidates,
-        costs,
-        candidates_mean=statistics.candidates_mean,
-        client_s=client_us * 1e-6,
-        cold_client_s=client_cold_us * 1e-6,
-        keys=requests.keys,
-        generator=generator,
-    )
-    servers = Servers(
-        num_rankers=rankers,
-        ranker_of=generator.integers(rankers, size=len(requests.arrivals_s)),
-        shard_of_call=calls.shards,
-        replicas=np.array(plan.replicas, dtype=np.int64),
-        first_turn=generator.integers(2**31, size=(rankers, plan.num_shards)),
-        shared_cores=shared_cores,
-        cooling_s=costs.cooling_ms * 1e-3,
-        beside_share=costs.beside_share,
-    )
+    timings, servers = jobs_of(requests, plan, statistics, costs, rankers=rankers, seed=seed)
     replayed = replay(requests.arrivals_s, timings, servers)
+    latency_ms = (replayed.answered_s - requests.arrivals_s) * 1e3
+    p50_ms, p90_ms, p99_ms = (float(ms) for ms in np.quantile(latency_ms[load.num_warmup :], [0.5, 0.9, 0.99]))
     busy_ms = replayed.busy_s * 1e3 / len(requests.arrivals_s)
-    first_server = rankers + np.append(0, np.cumsum(plan.replicas))
-    return ReplayedRequests(
-        latency_ms=(replayed.answered_s - requests.arrivals_s) * 1e3,
-        ranker_cpu_ms=float(busy_ms[:rankers].sum()),
-        shard_cpu_ms=np.add.reduceat(busy_ms[:-1], first_server[:-1]),
-        client_cpu_ms=float(busy_ms[-1]),
-        num_calls=len(calls.shards),
-    )
-
-
-def _prediction(replayed: ReplayedRequests, plan: ShardPlan, load: Load, *, rankers: int) -> Prediction:
-    counted_ms = replayed.latency_ms[load.num_warmup :]
-    p50_ms, p90_ms, p99_ms = (float(quantile) for quantile in np.quantile(counted_ms, [0.5, 0.9, 0.99]))
-    servers_ms = replayed.ranker_cpu_ms + float(replayed.shard_cpu_ms.sum())
+    ranker_cpu_ms = float(busy_ms[:rankers].sum())
+    shard_cpu_ms = np.add.reduceat(busy_ms, rankers + np.append(0, np.cumsum(servers.replicas[:-1])))
     per_s = load.requests_per_s * 1e-3
     return Prediction(
         requests_per_s=load.requests_per_s,
         p50_ms=p50_ms,
         p90_ms=p90_ms,
         p99_ms=p99_ms,
-        cpu_ms=servers_ms,
-        ranker_cpu_ms=replayed.ranker_cpu_ms,
-        calls=float(replayed.num_calls),
-        ranker_utilisation=per_s * replayed.ranker_cpu_ms / rankers,
-        shard_utilisation=tuple((per_s * replayed.shard_cpu_ms / np.array(plan.replicas)).tolist()),
-        shared_utilisation=(
-            per_s * (servers_ms + replayed.client_cpu_ms) / load.shared_cores if load.shared_cores else 0.0
-        ),
+        cpu_ms=ranker_cpu_ms + float(shard_cpu_ms.sum()),
+        ranker_cpu_ms=ranker_cpu_ms,
+        calls=float(len(servers.shard_of_call)),
+        ranker_utilisation=per_s * ranker_cpu_ms / rankers,
+        shard_utilisation=tuple((per_s * shard_cpu_ms / np.array(plan.replicas)).tolist()),
     )
+
+
+def jobs_of(
+    requests: Requests, plan: ShardPlan, statistics: Statistics, costs: CostModel, *, rankers: int, seed: int
+) -> tuple[Timings, Servers]:
+    """Return the jobs of given requests, and the servers that do them; `seed` is for keys and service times.
+
+    Raises: PlanError, as `simulate`.
+    """
+    if rankers < 1:
+        raise PlanError(f"{rankers} rankers were given, expected 1 or more")
+    generator = np.random.default_rng([seed, 1])
+    by_net = work_by_net(plan, statistics)
+    shard_of_call = np.flatnonzero(by_net["user"].nets + by_net["item"].nets)
+    timings = draw_timings(
+        by_net,
+        shard_of_call,
+        requests.candidates,
+        costs,
+        candidates_mean=statistics.candidates_mean,
+        keys=requests.keys,
+        generator=generator,
+    )
+    servers = Servers(
+        num_rankers=rankers,
+        ranker_of=generator.integers(rankers, size=len(requests.arrivals_s)),
+        shard_of_call=shard_of_call,
+        replicas=np.array(plan.replicas, dtype=np.int64),
+        first_turn=generator.integers(2**31, size=(rankers, plan.num_shards)),
+        cooling_s=costs.cooling_ms * 1e-3,
+    )
+    return timings, servers

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from exfm.errors import ServingError
+from exfm.planning.arrays import Floats
 from exfm.serving.profiler.breakdown import Breakdown, Layer, Traced
-
-Floats = npt.NDArray[np.float64]
 
 RANKER = "ranker"
 RPC_SERVICE, CLIENT, NETWORK = "RPC service", "client's wait", "network"
@@ -58,8 +57,8 @@ def layer_times(traced: Sequence[Traced]) -> list[LayerTimes]:
     """Return the times of ranker and shards in all requests but the first, in the order of a request.
 
     The wall times of the ranker's layers add up to the client's latency, those of a shard's layers to the time until
-    the ranker had the shard's answer. The CPU times of a server add up to what its process took since the request
-    before, which is why the first request is there; the server must have had no other requests meanwhile.
+    the ranker had the shard's answer. The CPU times of a server add up to the CPU time of its process since the request
+    before. So the first request only starts the count, and the server must have no other requests.
 
     Raises: ServingError if a shard answered only some of the requests.
     """
@@ -82,7 +81,7 @@ def layer_times(traced: Sequence[Traced]) -> list[LayerTimes]:
 def middle_half(traced: Sequence[Traced]) -> npt.NDArray[np.bool_]:
     """Return which requests but the first are in neither the fastest nor the slowest quarter, by latency.
 
-    Their means add up, which medians do not, and leave out the few requests that met a busy moment.
+    Their means add up, which medians do not, and leave out requests in busy moments.
     """
     latency_R = np.array([one.client_ns for one in traced[1:]])
     low, high = np.quantile(latency_R, [0.25, 0.75])

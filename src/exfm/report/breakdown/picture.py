@@ -1,4 +1,4 @@
-"""The breakdown as a picture, drawn without a screen: latency and CPU time of ranker and shards, stacked."""
+"""The breakdown as a picture, drawn without a display: latency and CPU time of ranker and shards, stacked."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +10,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from exfm.planning.reporting.drawing import SETTINGS, kind_of_drawing
+from exfm.planning.reporting.style import SETTINGS, kind_of_drawing
 from exfm.report.breakdown.layers import Group, LayerTimes
 
-# Okabe and Ito's palette: people with any colour vision can tell these apart.
+# Okabe and Ito's palette is distinct for people with any colour vision.
 COLOURS = {
     Group.DENSE: "#0072b2", Group.EMBEDDING: "#009e73", Group.FEATURES: "#56b4e9", Group.SERIALIZATION: "#e69f00",
     Group.RPC: "#d55e00", Group.QUEUE: "#000000", Group.WAIT: "#f0e442", Group.NETWORK: "#999999",

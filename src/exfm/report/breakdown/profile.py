@@ -1,4 +1,4 @@
-"""What `exfm profile` does: send requests, print the breakdown, draw it, and write all numbers down."""
+"""`exfm profile`: send requests, then print, draw and write the breakdown of their time."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,7 +17,7 @@ from exfm.serving.local.serving import serve_local
 from exfm.serving.oip.grpc.client import traced_ranker
 
 NUM_WARMUP = 50
-"""Requests before those that count."""
+"""Number of requests before those that count."""
 
 
 def profile_requests(
@@ -29,10 +29,10 @@ def profile_requests(
     num_requests: int,
     out: Path,
 ) -> None:
-    """Send a bundle's ranker the same request over and over, and report which layer takes how much time.
+    """Send a bundle's ranker the same request many times, and report how much time each layer takes.
 
-    Without a query it is the bundle's golden request; without an address the bundle is served here. The picture goes
-    to `out`, the numbers beside it.
+    Without `query` it is the bundle's golden request; without `address` the bundle is served here. The picture goes to
+    `out`, the numbers to a JSON file beside it.
 
     Raises: BundleError; ConfigError if there is no request; RequestError; ServingError.
     """

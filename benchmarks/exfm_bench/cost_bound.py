@@ -8,21 +8,18 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from exfm.planning.arrays import Floats
 from exfm.planning.config import MAX_SHARDS, ShardingConfig
 from exfm.planning.cost_model.costs import CostModel
-from exfm.planning.enumerator import Parts, idle_parts, pieces_within
-from exfm.planning.partitioner.bounds import Bound
-from exfm.planning.sizes import bytes_text
+from exfm.planning.enumerator import Parts, fewest_pieces, idle_parts
 from exfm.planning.statistics import Statistics, TableStatistics
 from exfm.planning.topology import call_cpu_s, cooled_s
-
-Floats = npt.NDArray[np.float64]
 
 ROUNDING = 1e-9
 """Share by which sums of floats in another order may differ."""
 
 
-def least_cost(statistics: Statistics, config: ShardingConfig, costs: CostModel) -> Bound:
+def least_cost(statistics: Statistics, config: ShardingConfig, costs: CostModel) -> float:
     """Return a lower bound of the cost of any plan's servers under the demand, without its latency limit.
 
     It is the minimum over all numbers of shards with room for all bytes. Each shard is called, and each table has the
@@ -34,10 +31,10 @@ def least_cost(statistics: Statistics, config: ShardingConfig, costs: CostModel)
     """
     demand, prices = config.demand, config.prices
     encoding = config.encoding
-    pieces = pieces_within(statistics, config.capacity_bytes, encoding)
-    parts = Parts.divide(statistics, costs, encoding=encoding, pieces=pieces, hot_rows=np.zeros_like(pieces))
+    pieces = fewest_pieces(statistics, config)
+    parts = Parts.divide(statistics, costs, encoding=encoding, pieces=pieces, hot_rows=0)
     ones = np.ones_like(pieces)
-    whole = Parts.divide(statistics, costs, encoding=encoding, pieces=ones, hot_rows=0 * ones)
+    whole = Parts.divide(statistics, costs, encoding=encoding, pieces=ones, hot_rows=0)
     idle_T, total_bytes = idle_parts(statistics, costs, encoding).cpu_s, int(whole.size_bytes.sum())
     fewest = -(-total_bytes // config.capacity_bytes)
     shards_N = np.arange(fewest, max(fewest, MAX_SHARDS) + 1)
@@ -64,13 +61,7 @@ def least_cost(statistics: Statistics, config: ShardingConfig, costs: CostModel)
     )
     pod_cost = prices.core + prices.overhead_gib * prices.gib
     cost_N = (rankers_N + servers_N) * pod_cost + held_bytes_N / 2**30 * prices.gib
-    best = int(cost_N.argmin())
-    rankers, shard_servers, num_shards = (int(numbers[best]) for numbers in (rankers_N, servers_N, shards_N))
-    return Bound(
-        float(cost_N[best]),
-        f"{_count(rankers, 'ranker')}, {_count(shard_servers, 'server')} of {_count(num_shards, 'shard')}, "
-        f"{bytes_text(int(held_bytes_N[best]))} of tables",
-    )
+    return float(cost_N.min())
 
 
 def _root(table: TableStatistics, size_bytes: int, idle_s: float, keys_s: float) -> float:
@@ -96,7 +87,3 @@ def _root(table: TableStatistics, size_bytes: int, idle_s: float, keys_s: float)
             for (rows, mass), (_, most_mass) in zip([(0, 0.0), *counted], [*counted, (table.rows, 1.0)], strict=True)
         ),
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number > 1)}"
