@@ -23,7 +23,6 @@ import numpy.typing as npt
 from exfm.artifact.rows import Keys
 from exfm.errors import RequestError
 from exfm.features.oip import Tensor
-from exfm.models.config import PooledPrecision
 from exfm.models.lookup import LookupBags
 from exfm.schema import Net
 
