@@ -56,7 +56,6 @@ def test_plan_compares_all_strategies_and_writes_the_plan_of_one(
     plan = ShardPlan.parse(json.loads(out.read_text(encoding="utf-8")), source="test")
     plan.check(Schema.read(schema_file))
     assert plan.strategy == "nsbp"
-    assert "\nauto: above bound is for its cost: no plan with shard servers costs less than " in said
     assert f"nsbp: 3 tables in 3 slices, 2 shards, {sum(plan.replicas)} server" in said
     assert drawing.read_bytes().startswith(b"<?xml")
 
@@ -141,7 +140,7 @@ def test_a_mistake_is_one_line_with_the_numbers(
         "together; raise num_shards or shard_memory_gib\n"
     )
     code, _, error = command("explain", "ads", schema_file, "--plan", tmp_path / "no.json")
-    assert (code, error) == (2, f"exfm: {tmp_path / 'no.json'}: cannot be read (No such file or directory)\n")
+    assert (code, error) == (2, f"exfm: {tmp_path / 'no.json'}: no such file; run the stage that writes it\n")
 
 
 @pytest.mark.parametrize("candidates", ["inf", "1e308", "nan", "0.5"])

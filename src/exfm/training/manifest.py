@@ -40,7 +40,7 @@ class Snapshot(Config):
 class ModelManifest(Manifest):
     """A trained model."""
 
-    removed = {"alone": "it is called label_only"}
+    removed = {"alone": "set label_only"}
 
     kind: Literal["foundation", "vertical"]
     name: str
