@@ -68,7 +68,7 @@ def bench_precision(
 def measured(
     bundle: Path, *, examples: Ref, num_examples: int, beside: Path | None = None
 ) -> tuple[list[Found], list[str]]:
-    """Return what was found of each precision, fp32 first, and why others cannot be had here.
+    """Return what was found of each precision, fp32 first, and why others are not available here.
 
     With another bundle of the model `beside`, such as one whose tables are in fp32, that one in fp32 is the first.
 
@@ -78,7 +78,7 @@ def measured(
     exact = UnshardedScorer.load(bundle)
     manifest = exact.manifest
     if GOLDEN_REQUEST not in manifest.files:
-        raise BundleError(f"{bundle} has no golden request, of which time could be taken; export it again")
+        raise BundleError(f"{bundle} has no golden request to time; export it again")
     golden = encode_request(tensors_from_json(read_json(bundle / GOLDEN_REQUEST)), manifest.feature_schema)
     scorers: list[tuple[Precision, UnshardedScorer]] = [("fp32", exact)]
     if beside is not None:

@@ -86,4 +86,4 @@ DEFAULTS: dict[Step, StepResources] = {
     "train-vm": StepResources(cpu_request_m=500),
     "smoke-test": StepResources(memory_mib=2_048),  # it starts every shard and a ranker
 }
-"""Of steps that need more than the others."""
+"""Resources of the steps that need more than the others."""

@@ -77,7 +77,7 @@ def describe(error: ValidationError, *, source: str, data: Any = None) -> str:
     for item in error.errors():
         depth = len(item["loc"])
         if item["type"] == "too_short" and any(len(at) > depth and at[:depth] == item["loc"] for at in places):
-            continue  # it has items, but pydantic counts those alone that are right
+            continue  # it has items, but pydantic counts only the valid ones
         place = ".".join(_place(item["loc"], data)) or "(top level)"
         found = "" if item["type"] in {"missing", "value_error"} else f" (found {item['input']!r:.80})"
         lines.append(f"{place}: {_expected(item)}{found}")
@@ -97,7 +97,7 @@ def _place(loc: tuple[int | str, ...], data: Any) -> Iterator[str]:
 
 
 def _expected(item: ErrorDetails) -> str:
-    """Return what a mistake's place wants: in pydantic's words, but for those about its own types."""
+    """Return what is expected at a mistake's place: in our words for types, else in pydantic's."""
     context = item.get("ctx", {})
     key = str(context.get("discriminator", "")).strip("'")
     match item["type"]:

@@ -27,11 +27,11 @@ class Setting:
 
     path: str
     allowed: str
-    """Its type and range, in words."""
+    """Type and range, in words."""
     default: str
-    """In YAML; empty: a group, whose keys have defaults, or a required setting."""
+    """Default in YAML; empty: a group, whose keys have defaults, or a required setting."""
     text: str
-    """Its docstring, in one line; for a group without one, the docstring of its model."""
+    """Docstring of the setting, in one line; for a group without one, the docstring of its model."""
     is_required: bool = False
     kinds: tuple[type[Config], ...] = ()
     """A group's models: several, if a key `kind` chooses one."""

@@ -294,7 +294,7 @@ def refused_files(folder: Path, **files: pl.DataFrame | bytes) -> str:
 @pytest.mark.parametrize("name", ["a", "c"])
 def test_a_file_that_is_not_parquet_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     assert refused_files(tmp_path, b=IMPRESSIONS, **{name: content}) == (
-        f"impressions: {name}.parquet is damaged, or no Parquet file; write it again, or name the Parquet files alone, "
+        f"impressions: {name}.parquet is damaged, or no Parquet file; write it again, or name only the Parquet files, "
         "such as FOLDER/*.parquet"
     )
 
@@ -391,7 +391,7 @@ def test_a_features_value_that_training_would_refuse_is_named_with_its_impressio
     )
     message = refusal(tmp_path, impressions=holed)
     assert message.startswith(
-        "impressions: the one with id 77, read alone: feature 'age': row 0 is missing; give a number"
+        "impressions: the row with id 77 (here row 0): feature 'age': row 0 is missing; give a number"
     )
 
 

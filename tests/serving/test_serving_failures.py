@@ -252,5 +252,5 @@ def test_an_address_may_name_a_dns_server(address: str) -> None:
 
 
 def test_int8_is_not_for_a_gpu() -> None:
-    with pytest.raises(ValidationError, match="dense_precision is 'int8', in which CPUs alone multiply"):
+    with pytest.raises(ValidationError, match="dense_precision is 'int8', which only CPUs support"):
         RankerConfig(device="cuda", dense_precision="int8")

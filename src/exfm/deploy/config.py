@@ -64,7 +64,7 @@ class RankerResources(ServerResources):
 
 
 class ShardResources(ServerResources):
-    """Resources of a shard's servers; the plan has their smallest number."""
+    """Resources of a shard's servers. The plan gives their number, or the smallest number with autoscaling."""
 
     cpu_request_m: Annotated[int, Field(ge=1, le=256_000)] = 500
     cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)] = 2_000

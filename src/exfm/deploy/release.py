@@ -143,7 +143,7 @@ def switched(history: History | None, release: Release, settings: DeployConfig, 
             return history
         at_s = current.at_s  # so the version before it stays hot no longer
     switch = Switch(release=release, settings=settings, at_s=at_s)
-    # Only entries that were doubled before are dropped, so that a switch that fails can be taken back.
+    # Only earlier duplicates are dropped, so that a failed switch can be undone.
     newest = {s.release.version: s for s in reversed(history.switches)}
     rest = [s for s in history.switches if newest[s.release.version] is s]
     others = [s for s in rest if s.release.version != release.version][: settings.history]

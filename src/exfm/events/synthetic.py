@@ -30,9 +30,9 @@ MAX_INTERESTS = 5
 SEGMENTS = ("search", "feed", "video")
 SEGMENT_SHARES = (0.5, 0.3, 0.2)
 CLICK_LOGITS = (-1.8, -2.6, -3.2)
-"""Of an average ad and user, by segment: about one click in seven, in 14 and in 25."""
+"""Logit of a click on an average ad by an average user, by segment: about one click in seven, in 14 and in 25."""
 CONVERSION_LOGIT = -1.2
-"""Of a click on an average ad, in any segment."""
+"""Logit of a conversion after a click on an average ad, in any segment."""
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

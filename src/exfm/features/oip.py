@@ -17,7 +17,7 @@ from exfm.schema import NETS, Net, Schema, SparseFeature
 Datatype = Literal["INT64", "INT32", "FP32", "BYTES"]
 
 LENGTHS_SUFFIX = ".lengths"
-"""Of the input that says how many ids each row of a bag has."""
+"""Suffix of the input that says how many ids each row of a bag has."""
 
 NUMPY_TYPES: dict[Datatype, npt.DTypeLike] = {
     "INT64": np.int64, "INT32": np.int32, "FP32": np.float32, "BYTES": np.object_,

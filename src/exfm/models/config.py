@@ -1,4 +1,7 @@
-"""Sizes of a model, how it starts, learns and is served; apart from the networks: reading settings needs no torch."""
+"""Settings of a model: its sizes, its training and its serving.
+
+They are apart from the networks, so that reading them loads no torch.
+"""
 
 from typing import Annotated, Literal
 
@@ -9,10 +12,10 @@ from exfm.config import Config
 Units = Annotated[int, Field(ge=1, le=16_384)]
 
 Precision = Literal["fp32", "bf16", "int8"]
-"""Of the factors in a served network's layers; products add up in float32, those of int8 in integers."""
+"""Precision of the factors in dense layers. Products are added up in float32, for int8 in integers."""
 
 PooledPrecision = Literal["fp32", "fp16"]
-"""Of pooled embeddings in a shard's answer; rows add up in fp32."""
+"""Precision of pooled embeddings in a shard's answer. Rows are added up in fp32."""
 
 LocalTablesMib = Annotated[int, Field(ge=0, le=1_048_576)]
 

@@ -12,10 +12,12 @@ from exfm.models.scoring import UnshardedScorer
 
 
 def answer_request(folder: Path, query: Path) -> dict[str, Any]:
-    """Return a bundle's answer to a request in a file, in the Open Inference Protocol's JSON form; that may be typed.
+    """Return a bundle's answer to a request in a file, in the Open Inference Protocol's JSON form.
 
-    Raises: BundleError; RequestError if the file is missing, is not JSON or is no request of this model, or if a score
-    would be no number.
+    A typed request is accepted, too.
+
+    Raises: BundleError; RequestError if the file is missing, is not JSON or is not a request of this model, or if a
+    score is not a number.
     """
     scorer = UnshardedScorer.load(folder)
     try:

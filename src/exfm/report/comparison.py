@@ -50,7 +50,7 @@ class TaskComparison(Config):
     by_window: tuple[WindowEntropy, ...]
     """All windows, also those of the warm-up."""
     reliability_label_only: tuple[ReliabilityBin, ...]
-    """In ascending order of predictions; empty: there is no label-only model, or no label is known."""
+    """Bins in ascending order of predictions; empty: there is no label-only model, or no label is known."""
     reliability_distilled: tuple[ReliabilityBin, ...]
 
 

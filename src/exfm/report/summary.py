@@ -59,9 +59,9 @@ class FoundationSummary(Config):
     name: str
     num_parameters: int
     times_largest_vertical: FiniteFloat
-    """Its parameters over those of the largest vertical model."""
+    """Parameters of the foundation model over those of the largest vertical model."""
     overall: dict[str, Quality]
-    """On all domains, after its own warm-up, by task."""
+    """Quality on all domains, after the model's own warm-up, by task."""
 
     def keeps_promise(self) -> bool:
         """Return whether it has at least PROMISED_TIMES the parameters of each vertical model."""

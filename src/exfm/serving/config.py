@@ -254,7 +254,7 @@ class RankerConfig(ServerConfig):
     @model_validator(mode="after")
     def _check_device(self) -> Self:
         if self.dense_precision == "int8" and self.device == "cuda":
-            raise ValueError("dense_precision is 'int8', in which CPUs alone multiply; set 'bf16' or 'fp32' for cuda")
+            raise ValueError("dense_precision is 'int8', which only CPUs support; set 'bf16' or 'fp32' for cuda")
         return self
 
 

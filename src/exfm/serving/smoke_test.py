@@ -19,10 +19,10 @@ class SmokeTest(Config):
     max_abs_difference: float
     """Largest difference of a served score from the bundle's own at export; a probability."""
     latency_ms: float
-    """Of one REST request after the warm-up."""
+    """Latency of one REST request after the warm-up, in milliseconds."""
     request: dict[str, Any]
     answer: dict[str, Any]
-    """Both in the Open Inference Protocol's JSON form."""
+    """Request and answer are in the protocol's JSON form."""
 
     def headline(self) -> str:
         """Return one line about the answer."""

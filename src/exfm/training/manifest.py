@@ -55,11 +55,11 @@ class ModelManifest(Manifest):
     num_parameters: Annotated[int, Field(ge=1)]
     """Numbers that serving would need."""
     snapshots: tuple[Snapshot, ...]
-    """In order of time."""
+    """Snapshots in order of time."""
     qualities: tuple[WindowQuality, ...]
-    """Of each tested window."""
+    """Quality of each tested window."""
     overall: dict[str, Quality]
-    """Of all tested windows after the warm-up, by task."""
+    """Quality over all tested windows after the warm-up, by task."""
     label_only: dict[str, Quality] = {}
     """The same of a twin that had no teacher; empty where none was trained."""
 

@@ -45,7 +45,7 @@ class Golden:
 
     tensors: Mapping[str, Tensor]
     scores: Mapping[str, Sequence[float]]
-    """By task."""
+    """Scores of each task."""
 
 
 def read_golden(folder: Path, manifest: BundleManifest) -> Golden | None:

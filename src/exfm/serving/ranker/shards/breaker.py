@@ -99,7 +99,7 @@ class GuardedShard:
         self._link = link
         self._config = config
         self._breaker = Breaker(failures=config.failures, pause_s=config.pause_ms * 1e-3)
-        label = str(link.shard.shard)  # each metric shows 0 before the first lookup
+        label = str(link.shard.shard)  # each metric is exported as 0 before the first lookup
         self._missing, self._seconds = MISSING.labels(shard=label), SECONDS.labels(shard=label)
         self._keys, self._bytes = KEYS.labels(shard=label), BYTES.labels(shard=label)
         self._problem = ""
