@@ -87,7 +87,7 @@ class ShardingConfig(Config):
     """Table bytes that one shard may hold, in GiB (2**30 bytes); 2**-24 (64 B, the least slice) to 4096."""
     encoding: Encoding = "int8"
     """How tables are stored and served: `fp32`, 4 bytes a number; `fp16`, 2; `int8`, 1, and 4 more a row for its scale
-    and bias. Pooled embeddings are fp32 always."""
+    and bias. A shard adds rows up in fp32, whatever the encoding."""
     demand: Demand = Demand()
     prices: Prices = Prices()
     replan_tolerance: Annotated[float, Field(ge=0, le=1)] = 0.05
