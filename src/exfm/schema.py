@@ -89,7 +89,7 @@ class Table(Config):
     rows: Annotated[int, Field(ge=1, le=2**32)]
     """Rows that keys are spread over; 1 to 2**32."""
     dim: Annotated[int, Field(ge=4, le=4096, multiple_of=4)]
-    """Numbers of a row; a multiple of 4 (FBGEMM's granularity), 4 to 4096."""
+    """Numbers of a row; a multiple of 4 (FBGEMM's granularity), 4 to 4,096."""
     pooling: Literal["sum", "mean"] = "sum"
     """How the rows of one bag become one vector."""
 

@@ -328,9 +328,7 @@ def test_a_damaged_page_is_told_with_its_files(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "whole.parquet").read_bytes())
     content[4:2000] = bytes(1996)
     message = refused_files(tmp_path, a=bytes(content))
-    assert message.startswith(f"impressions: {tmp_path}/log cannot be read (")
-    assert message.endswith("; write the files again")
-    assert "\n" not in message
+    assert message == f"impressions: {tmp_path}/log cannot be read; write the files again"
 
 
 @pytest.mark.parametrize("extra", [0, 1])

@@ -169,7 +169,7 @@ def served_uri(bundle: str, *, serve_from: str) -> str:
 def make_release(manifest: BundleManifest, *, uri: str, digest: str, version: int) -> Release:
     """Return the release of a bundle under a version.
 
-    Raises: BundleError if the bundle has no golden request, which rankers need for their smoke test.
+    Raises: BundleError if the bundle has no golden query, which rankers need for their smoke test.
     """
     missing = {GOLDEN_REQUEST, GOLDEN_RESPONSE} - manifest.files.keys()
     if missing:

@@ -72,8 +72,7 @@ def _read(files: str, *, columns: Sequence[str], of: str, optional: Sequence[str
         return pl.scan_parquet(place, extra_columns="ignore").select(wanted).collect()
     except (OSError, pl.exceptions.PolarsError) as error:
         _require_agreement(place, columns, of=of)
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{of}: {files} cannot be read ({reason}); write the files again") from error
+        raise DataError(f"{of}: {files} cannot be read; write the files again") from error
 
 
 def _require_agreement(place: str, columns: Sequence[str], *, of: str) -> None:

@@ -39,7 +39,7 @@ class NetworkConfig(Config):
     num_cross_layers: Annotated[int, Field(ge=0, le=8)] = 2
     """Cross layers, each of which adds one order of feature interaction; 0 to 8. 0: none."""
     cross_rank: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Rank of a cross layer's matrix; 1 to 4096."""
+    """Rank of a cross layer's matrix; 1 to 4,096."""
     top_units: tuple[Units, ...] = (64, 32)
     """Hidden units of each layer over embeddings and dense features; 1 to 16,384."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from exfm.errors import RequestError
-from exfm.features.oip import answer_to_json, outputs_asked_for, require_numbers, tensors_from_json
+from exfm.features.oip import answer_to_json, requested_outputs, require_numbers, tensors_from_json
 from exfm.features.request import encode_request
 from exfm.features.typed_request import to_inputs
 from exfm.models.scoring import UnshardedScorer
@@ -29,7 +29,7 @@ def answer_request(folder: Path, query: Path) -> dict[str, Any]:
     if isinstance(body, dict):
         body = to_inputs(body, scorer.manifest.feature_schema)
     tensors = tensors_from_json(body)
-    tasks = outputs_asked_for(body, scorer.manifest.tasks)
+    tasks = requested_outputs(body, scorer.manifest.tasks)
     scores_NT = scorer.scores(encode_request(tensors, scorer.manifest.feature_schema))
     require_numbers(dict(zip(scorer.manifest.tasks, scores_NT.T, strict=True)))
     columns = [scorer.manifest.tasks.index(task) for task in tasks]

@@ -44,7 +44,7 @@ def run_smoke_test(bundle: Ref) -> SmokeTest:
         request, golden = read_json(folder / GOLDEN_REQUEST), read_json(folder / GOLDEN_RESPONSE)
         with serve_local(folder) as serving:
             started = time.perf_counter()
-            answer = serving.ask(request)
+            answer = serving.infer(request)
             latency_ms = (time.perf_counter() - started) * 1000
     scores, expected = ([score for output in one["outputs"] for score in output["data"]] for one in (answer, golden))
     return SmokeTest(
