@@ -93,9 +93,13 @@ def require_loggable(schema: Schema, *, domain: str) -> None:
 
 
 def log_schema(schema: Schema) -> Schema:
-    """Return the schema of answered requests: a model's, but for the planted truth, which no request tells."""
+    """Return the schema of answered requests: a model's, without what no request tells.
+
+    No request tells the planted truth. A request tells its user only where the user is a feature of the model.
+    """
     labels = tuple(label.model_copy(update={"truth": ""}) for label in schema.labels)
-    return schema.model_copy(update={"labels": labels})
+    user = schema.user if schema.user in schema.feature_names() else ""
+    return schema.model_copy(update={"labels": labels, "user": user})
 
 
 def columns_of(answered: Sequence[Answered], schema: Schema, *, domain: str, served: Served) -> Iterator[Column]:
