@@ -10,7 +10,7 @@ import fsspec
 
 from exfm.artifact.storage import is_local, join
 from exfm.artifact.stores import entries, filesystem_of, telling
-from exfm.errors import StorageError
+from exfm.errors import DataError, StorageError
 
 
 def locate(uri: str) -> str:
@@ -69,6 +69,8 @@ def names_in(uri: str) -> list[str]:
 def local_copy(uri: str, names: Iterable[str]) -> Iterator[Path]:
     """Yield a local folder with these files of a folder: itself, or a copy that vanishes when the block ends.
 
+    A DataError of the block that names the copy then names the folder instead.
+
     Raises: StorageError if the store has one of them not, or does not answer.
     """
     if is_local(uri):
@@ -79,4 +81,7 @@ def local_copy(uri: str, names: Iterable[str]) -> Iterator[Path]:
             filesystem, path = filesystem_of(uri)
             for name in names:
                 filesystem.get_file(f"{path}/{name}", str(Path(scratch) / name))
-        yield Path(scratch)
+        try:
+            yield Path(scratch)
+        except DataError as error:  # it names the copy, which is gone when somebody reads this
+            raise DataError(str(error).replace(scratch, uri.rstrip("/"))) from error
