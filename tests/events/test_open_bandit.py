@@ -10,6 +10,7 @@ from exfm.das.labels import make_labels
 from exfm.errors import DataError
 from exfm.events.log import RawLog, read_impressions
 from exfm.events.open_bandit import CAMPAIGNS, OpenBanditSource, load_open_bandit
+from exfm.events.open_bandit import ITEMS as ITEMS_FILE
 from exfm.events.partitions import read_partition
 from exfm.events.sources import require_source
 from exfm.events.stage import ingest
@@ -39,7 +40,7 @@ def write_policy(folder: Path, policy: str = "bts", *, rows: dict[str, list[str]
         place = folder / policy / campaign
         place.mkdir(parents=True)
         write(place / f"{campaign}.csv", [HEADER, *rows[campaign]])
-        write(place / "item_context.csv", [ITEMS_HEADER, *ITEMS])
+        write(place / ITEMS_FILE, [ITEMS_HEADER, *ITEMS])
 
 
 def write(path: Path, lines: list[str]) -> None:
@@ -92,11 +93,16 @@ def test_a_click_is_known_at_once(tmp_path: Path) -> None:
 def test_policies_are_read_one_or_both(tmp_path: Path) -> None:
     write_policy(tmp_path)
     write_policy(tmp_path, "random", rows=ROWS | {"all": ROWS["all"] * 2})
-    heights = [
-        load_open_bandit(OpenBanditSource(folder=str(tmp_path), policies=policies)).impressions.height
+    for campaign in CAMPAIGNS:
+        write(tmp_path / "random" / campaign / ITEMS_FILE, [ITEMS_HEADER, *(item.upper() for item in ITEMS)])
+    logs = [
+        load_open_bandit(OpenBanditSource(folder=str(tmp_path), policies=policies)).impressions
         for policies in (("bts",), ("random",), ("bts", "random"))
     ]
-    assert heights == [4, 5, 9]
+    assert [log.height for log in logs] == [4, 5, 9]
+    assert "kind1" in logs[0]["item_feature_1"]
+    assert "KIND1" in logs[1]["item_feature_1"]
+    assert set(logs[2]["item_feature_1"]) == {"kind0", "kind1", "kind2"}, "items are those of the first policy"
 
 
 def test_an_event_log_has_the_schemas_columns(tmp_path: Path) -> None:
@@ -117,7 +123,7 @@ def test_an_event_log_has_the_schemas_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize("check", [read, lambda folder: require_source(OpenBanditSource(folder=str(folder)))])
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, check: Callable[[Path], object]) -> None:
     write_policy(tmp_path)
-    (tmp_path / "bts" / "men" / "item_context.csv").unlink()
+    (tmp_path / "bts" / "men" / ITEMS_FILE).unlink()
     with pytest.raises(DataError, match=r"bts/men lacks item_context\.csv; found men\.csv; name the folder"):
         check(tmp_path)
     with pytest.raises(DataError, match=r"nowhere: bts/all lacks all\.csv, item_context\.csv; found nothing; name the"):
@@ -149,7 +155,7 @@ def test_a_malformed_value_is_refused_with_its_line(tmp_path: Path, column: str,
 
 def test_items_that_are_not_numbered_by_their_rows_are_refused(tmp_path: Path) -> None:
     write_policy(tmp_path)
-    write(tmp_path / "bts" / "women" / "item_context.csv", [ITEMS_HEADER, *ITEMS[1:]])
+    write(tmp_path / "bts" / "women" / ITEMS_FILE, [ITEMS_HEADER, *ITEMS[1:]])
     message = refusal(tmp_path)
     assert (
         "women/item_context.csv: 2 of 2 rows are malformed, the first in line 2: item_id is '1', expected the"
@@ -162,7 +168,7 @@ def test_a_column_that_is_missing_is_named_with_those_there_are(tmp_path: Path) 
     write(tmp_path / "bts" / "all" / "all.csv", [HEADER.replace("click", "clicked"), *ROWS["all"]])
     message = refusal(tmp_path)
     assert "all.csv: column 'click' is missing; the columns are timestamp, item_id, position, clicked, prop" in message
-    write(tmp_path / "bts" / "all" / "item_context.csv", [ITEMS_HEADER, *ITEMS, "3,3,0,a,b,c"])
+    write(tmp_path / "bts" / "all" / ITEMS_FILE, [ITEMS_HEADER, *ITEMS, "3,3,0,a,b,c"])
     write(tmp_path / "bts" / "all" / "all.csv", [HEADER, *ROWS["all"]])
     assert "all.csv: column 'user-item_affinity_3' is missing" in refusal(tmp_path)
 

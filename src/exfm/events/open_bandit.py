@@ -49,8 +49,7 @@ def load_open_bandit(source: OpenBanditSource) -> RawLog:
     Raises: DataError if a file is missing, or a row is malformed; StorageError if the folder's store does not answer.
     """
     require_open_bandit(source)
-    parts = [_read_campaign(source.folder, policy, campaign) for policy in source.policies for campaign in CAMPAIGNS]
-    rows = pl.concat(parts).sort("time", maintain_order=True)
+    rows = pl.concat([_read_campaign(source, campaign) for campaign in CAMPAIGNS]).sort("time", maintain_order=True)
     rows = rows.select(
         pl.int_range(pl.len()).alias("impression_id"),
         pl.col("time").dt.epoch("s").alias("event_time_s"),
@@ -88,39 +87,48 @@ def require_open_bandit(source: OpenBanditSource) -> None:
                 )
 
 
-def _read_campaign(folder: str, policy: str, campaign: str) -> pl.DataFrame:
-    names = (f"{campaign}.csv", ITEMS)
-    with local_copy(join(folder, policy, campaign), names) as local:
-        number = pl.col("item_id") == pl.int_range(pl.len())
-        columns: dict[str, Values] = {
-            "item_id": (pl.Int64, number, "the number of the row, from 0"),
-            "item_feature_0": (pl.Float64, pl.col("item_feature_0").is_finite(), "a number"),
-            **_given(ITEM_FEATURES),
-        }
-        items = _read(local / ITEMS, columns, wanted=[pl.col(name) for name in columns])
-        affinities = [f"user-item_affinity_{item}" for item in range(items.height)]
-        columns = {
-            "timestamp": (pl.String, TIME.is_not_null(), "a time such as 2019-11-24 00:00:17.004101+00:00"),
-            "item_id": (pl.Int64, pl.col("item_id").is_between(0, items.height - 1), f"0 to {items.height - 1}"),
-            "position": (pl.Int64, pl.col("position") >= 1, "at least 1"),
-            "click": (pl.Int64, pl.col("click").is_between(0, 1), "0 or 1"),
-            "propensity_score": (pl.Float64, pl.col("propensity_score").is_between(0, 1), "a probability, 0 to 1"),
-            **_given(USER_FEATURES),
-            **{name: (pl.Float32, pl.col(name).is_between(0, 1e9), "a number, at least 0") for name in affinities},
-        }
-        affine = pl.concat_list(affinities)
-        wanted = [
-            TIME.alias("time"),
-            pl.lit(campaign).alias("domain"),
-            *map(pl.col, ("item_id", "position", "click", "propensity_score", *USER_FEATURES)),
-            affine.list.get(pl.col("item_id"), null_on_oob=True).alias("affinity"),
-            pl.sum_horizontal(affinities).alias("total_affinity"),
-            affine.list.eval(pl.format(campaign + "-{}", (pl.element() > 0).arg_true())).alias("affine_items"),
-        ]
-        shown = _read(local / names[0], columns, wanted=wanted)
-        return shown.join(items, on="item_id", how="left", maintain_order="left").with_columns(
-            pl.format(campaign + "-{}", "item_id").alias("item_id")
-        )
+def _read_campaign(source: OpenBanditSource, campaign: str) -> pl.DataFrame:
+    places = [join(source.folder, policy, campaign) for policy in source.policies]
+    items = _read_items(places[0])  # each policy's file has names of its own for the same categories
+    shown = pl.concat([_read_impressions(place, campaign, num_items=items.height) for place in places])
+    return shown.join(items, on="item_id", how="left", maintain_order="left").with_columns(
+        pl.format(campaign + "-{}", "item_id").alias("item_id")
+    )
+
+
+def _read_items(place: str) -> pl.DataFrame:
+    columns: dict[str, Values] = {
+        "item_id": (pl.Int64, pl.col("item_id") == pl.int_range(pl.len()), "the number of the row, from 0"),
+        "item_feature_0": (pl.Float64, pl.col("item_feature_0").is_finite(), "a number"),
+        **_given(ITEM_FEATURES),
+    }
+    with local_copy(place, [ITEMS]) as local:
+        return _read(local / ITEMS, columns, wanted=[pl.col(name) for name in columns])
+
+
+def _read_impressions(place: str, campaign: str, *, num_items: int) -> pl.DataFrame:
+    affinities = [f"user-item_affinity_{item}" for item in range(num_items)]
+    columns: dict[str, Values] = {
+        "timestamp": (pl.String, TIME.is_not_null(), "a time such as 2019-11-24 00:00:17.004101+00:00"),
+        "item_id": (pl.Int64, pl.col("item_id").is_between(0, num_items - 1), f"0 to {num_items - 1}"),
+        "position": (pl.Int64, pl.col("position") >= 1, "at least 1"),
+        "click": (pl.Int64, pl.col("click").is_between(0, 1), "0 or 1"),
+        "propensity_score": (pl.Float64, pl.col("propensity_score").is_between(0, 1), "a probability, 0 to 1"),
+        **_given(USER_FEATURES),
+        **{name: (pl.Float32, pl.col(name).is_between(0, 1e9), "a number, at least 0") for name in affinities},
+    }
+    affine = pl.concat_list(affinities)
+    wanted = [
+        TIME.alias("time"),
+        pl.lit(campaign).alias("domain"),
+        *map(pl.col, ("item_id", "position", "click", "propensity_score", *USER_FEATURES)),
+        affine.list.get(pl.col("item_id"), null_on_oob=True).alias("affinity"),
+        pl.sum_horizontal(affinities).alias("total_affinity"),
+        affine.list.eval(pl.format(campaign + "-{}", (pl.element() > 0).arg_true())).alias("affine_items"),
+    ]
+    name = f"{campaign}.csv"
+    with local_copy(place, [name]) as local:
+        return _read(local / name, columns, wanted=wanted)
 
 
 def _given(names: Sequence[str]) -> dict[str, Values]:
