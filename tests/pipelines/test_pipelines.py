@@ -247,7 +247,7 @@ def test_a_root_on_the_command_line_takes_the_files_place(tmp_path: Path) -> Non
 
 
 def test_the_examples_runs_are_valid() -> None:
-    for example in ("movielens", "synthetic"):
+    for example in ("movielens", "open_bandit", "synthetic"):
         read_run_config(REPOSITORY / "examples" / example / "run.yaml").check()
 
 
@@ -266,7 +266,11 @@ def test_the_demos_foundation_model_has_ten_times_a_vertical_models_parameters()
     [
         ("window_length: 100", "window_length: 0", "window_length: Input should be greater than or equal to 1"),
         ("name: test", "nam: test", "nam: Extra inputs are not permitted"),
-        ("kind: movielens", "kind: netflix", "source: kind is 'netflix', expected 'movielens', 'synthetic', 'log'"),
+        (
+            "kind: movielens",
+            "kind: netflix",
+            "source: kind is 'netflix', expected 'movielens', 'open_bandit', 'synthetic', 'log'",
+        ),
         (
             "  - {name: one}",
             "  - {name: One}",
