@@ -18,18 +18,13 @@ from exfm.events.partitions import read_partition, write_partition
 from exfm.metrics import Quality
 from exfm.models.ranking import RankingModel
 from exfm.schema import Schema
-from exfm.training.checkpoint import (
-    copy_weights,
-    load_training_state,
-    load_weights,
-    save_training_state,
-    save_weights,
-)
+from exfm.training.checkpoint import copy_weights, save_weights
 from exfm.training.config import TrainingConfig
 from exfm.training.evaluation import overall_quality, record_predictions, recorded_scores
 from exfm.training.learner import Learner
-from exfm.training.loop import dense_optimizer, walk_windows
-from exfm.training.manifest import PREDICTIONS, ModelManifest, Snapshot, WindowQuality
+from exfm.training.loop import walk_windows
+from exfm.training.manifest import PREDICTIONS, ModelManifest, Snapshot, TeacherWeight, WindowQuality
+from exfm.training.trainer import Trainer
 
 OnWindow = Callable[[int, int], None]
 """Is told, after each window of a walk, how many windows are done and how many there are."""
@@ -51,8 +46,8 @@ class Data:
     """End of what the labels saw, in event time."""
     domains: Sequence[str] = ()
     """Empty: all."""
-    teacher: str = ""
-    """Foundation model whose pseudo-labels are read; empty: none."""
+    teachers: Sequence[str] = ()
+    """Foundation models whose pseudo-labels are read; empty: none."""
 
     @property
     def label_delay(self) -> int:
@@ -109,6 +104,7 @@ class Outcome:
         label_revision: str,
         inputs: dict[str, Ref],
         alone: Mapping[str, Quality] = MappingProxyType({}),
+        teacher_weights: Sequence[TeacherWeight] = (),
     ) -> ModelManifest:
         """Return the manifest of the model that this run trained, not yet written."""
         return ModelManifest(
@@ -119,7 +115,7 @@ class Outcome:
             inputs=inputs,
             feature_schema=data.schema,
             domains=tuple(data.domains),
-            teacher=data.teacher,
+            teachers=tuple(data.teachers),
             model=model.config,
             training=config,
             num_parameters=model.num_parameters(),
@@ -127,6 +123,7 @@ class Outcome:
             qualities=self.qualities,
             overall=self.overall,
             alone=dict(alone),
+            teacher_weights=tuple(teacher_weights),
         )
 
 
@@ -231,7 +228,7 @@ def run_training(
     that `start` scored are not there; StorageError if `start` holds another model.
     """
     torch.set_num_threads(config.torch_threads)
-    optimizer = dense_optimizer(learner, config)
+    trainer = Trainer(learner, config)
     windows = data.windows
     if start is not None:
         windows = [window for window in windows if window.index > start.snapshot.window]
@@ -245,17 +242,14 @@ def run_training(
         num_windows=len(windows),
     )
     if start is not None:
-        load_weights(learner.model, start.folder / start.snapshot.folder)
-        load_training_state(learner, optimizer, start.folder / start.snapshot.folder)
+        trainer.go_on(start.folder / start.snapshot.folder)
         journal.go_on(start)
     walk_windows(
-        learner,
-        optimizer,
+        trainer,
         windows,
-        read=lambda window: examples_of(data.frame(window), data.schema, fm=data.teacher),
+        read=lambda window: examples_of(data.frame(window), data.schema, teachers=data.teachers),
         label_delay=data.label_delay,
         known_until=data.known_until,
-        batch_size=config.batch_size,
         on_tested=journal.keep_predictions,
         on_trained=journal.note_learned,
     )
@@ -267,7 +261,7 @@ def run_training(
     _require_finite(learner, name=name)
     if journal.last not in journal.snapshots:
         journal.keep_snapshot(journal.last)
-    save_training_state(learner, optimizer, folder / journal.last.folder)
+    trainer.save_state(folder / journal.last.folder)
     overall = overall_quality(
         folder / PREDICTIONS, journal.tested, schema=data.schema, warmup_windows=config.warmup_windows
     )
