@@ -17,7 +17,7 @@ from exfm.artifact.manifest import Window
 from exfm.artifact.storage import Ref, ref_to
 from exfm.distill.adapter import LEARNING_RATE, StudentAdapter
 from exfm.distill.config import DistillationConfig, Method, VerticalConfig
-from exfm.distill.learner import DistillationLearner, TeacherLoss, scale_gradient
+from exfm.distill.learner import AuxiliaryHead, DistillationLearner, TeacherLoss
 from exfm.distill.stage import train_vertical
 from exfm.errors import ConfigError, DataError, SchemaError
 from exfm.events.examples import Examples, ExamplesManifest, Floats, examples_of, read_frame
@@ -35,6 +35,7 @@ pytestmark = pytest.mark.slow
 
 WINDOW = Window(index=6, start=0, end=43_200)
 METHODS: tuple[Method, ...] = get_args(Method)
+ONE = np.ones(1, dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -87,20 +88,21 @@ def test_the_loss_is_that_of_the_method(
     method: Method, stream: Stream, vertical_config: VerticalConfig, taught: Examples
 ) -> None:
     learner = learner_for(stream, vertical_config, method, weight=0.7, pseudo_label_scale=4.0)
-    own, pseudo_BT = loss_of(learner), taught.pseudo["fm"].probabilities_BT
+    pseudo_BT = taught.pseudo["fm"].probabilities_BT
     hidden_BH = learner.model.hidden(taught.batches)
     served_BT = learner.model.serve(hidden_BH)
     logits_BT = np.log(pseudo_BT / (1 - pseudo_BT))
     expected = h(served_BT, taught.labels_BT)
     if method == "kd":
         expected += 0.7 * h(served_BT, pseudo_BT)
-    if own.head is not None and method != "auto":
-        expected += 0.7 * h(own.head(hidden_BH), np.minimum(4 * pseudo_BT, 1))
-    if own.adapter is not None and method != "auto":  # its first layer's part is 0 yet
+    own = loss_of(learner) if method not in ("label", "auto") else None  # auto: no window has begun
+    if own and own.head is not None:
+        expected += 0.7 * h(own.head(hidden_BH, ONE), np.minimum(4 * pseudo_BT, 1))
+    if own and own.adapter is not None:  # its first layer's part is 0 yet
         adapted_BT = np.where(np.isnan(pseudo_BT), np.nan, 1 / (1 + np.exp(-(logits_BT + 0.3))))
         expected += h(torch.from_numpy(logits_BT + 0.3), np.where(np.isnan(pseudo_BT), np.nan, taught.labels_BT))
         head = own.adapted_head
-        expected += 0.7 * h(served_BT if head is None else head(hidden_BH), adapted_BT)
+        expected += 0.7 * h(served_BT if head is None else head(hidden_BH, ONE), adapted_BT)
     assert np.nanmax(4 * pseudo_BT) > 1
     assert float(learner.loss(taught).detach()) == pytest.approx(expected, rel=1e-5)
 
@@ -110,9 +112,9 @@ def test_methods_have_the_parts_that_they_train(stream: Stream, vertical_config:
         own = loss_of(learner_for(stream, vertical_config, method))
         return own.head is not None, own.adapter is not None, own.adapted_head is not None
 
-    assert {method: parts(method) for method in METHODS} == {
+    assert not list(learner_for(stream, vertical_config, "label").teacher_losses)
+    assert {method: parts(method) for method in METHODS if method != "label"} == {
         "auto": (True, True, True),
-        "label": (False, False, False),
         "kd": (False, False, False),
         "ah": (True, False, False),
         "sa": (False, True, False),
@@ -120,13 +122,23 @@ def test_methods_have_the_parts_that_they_train(stream: Stream, vertical_config:
     }
 
 
-def test_a_scaled_gradient_leaves_the_values_as_they_are() -> None:
-    values = torch.tensor([0.1, -3.7, 1e-8], requires_grad=True)
-    scaled = scale_gradient(values, 3.0)
-    assert torch.equal(scaled, values)
-    (scaled * torch.tensor([1.0, 2.0, 4.0])).sum().backward()
-    assert values.grad is not None
-    assert values.grad.tolist() == [3, 6, 12]
+def test_each_tasks_gradient_into_the_trunk_is_scaled_and_the_logits_are_not() -> None:
+    torch.manual_seed(0)
+    head, hidden_BH = AuxiliaryHead(3, 2), torch.randn(5, 3, requires_grad=True)
+    logits_BT = head(hidden_BH, np.array([3, 0], dtype=np.float32))
+    assert torch.equal(logits_BT, head.linear(hidden_BH))
+    logits_BT.sum().backward()
+    assert hidden_BH.grad is not None
+    torch.testing.assert_close(hidden_BH.grad, 3 * head.linear.weight[0].detach().expand(5, 3))
+    assert head.linear.weight.grad is not None
+    torch.testing.assert_close(head.linear.weight.grad, hidden_BH.detach().sum(0).expand(2, 3))
+
+
+def test_a_head_that_sends_nothing_into_the_trunk_learns_all_the_same() -> None:
+    head, hidden_BH = AuxiliaryHead(3, 2), torch.randn(5, 3, requires_grad=True)
+    head(hidden_BH, np.zeros(2, dtype=np.float32)).sum().backward()
+    assert hidden_BH.grad is None
+    assert head.linear.weight.grad is not None
 
 
 @pytest.mark.parametrize("method", ["ah", "ah+sa"])
@@ -169,7 +181,7 @@ def teachers_loss(learner: DistillationLearner, examples: Examples) -> torch.Ten
         learner.model.serve(hidden_BH),
         examples=unknown,
         pseudo=examples.pseudo["fm"],
-        weights=learner.weights["fm"],
+        share=learner.shares["fm"],
     )
     return torch.stack(list(parts)).sum()
 

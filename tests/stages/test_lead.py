@@ -5,7 +5,7 @@ import pytest
 
 from exfm.artifact.manifest import Window
 from exfm.distill.lead import Lead, LeadOfTask
-from exfm.distill.weights import is_old
+from exfm.distill.shares import is_old
 from exfm.events.examples import Floats
 
 NUM_EXAMPLES = 2_000

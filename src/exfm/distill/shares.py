@@ -1,16 +1,16 @@
-"""How strongly a vertical model learns from its teachers: by setting, or by what their pseudo-labels are worth.
+"""How much of a teacher's weight reaches a vertical model: all of it, or what its pseudo-labels are worth.
 
 Legend: B examples, T tasks.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from exfm.artifact.manifest import Window
-from exfm.distill.config import Method
 from exfm.distill.lead import LeadOfTask
 from exfm.events.examples import Examples, Floats
 from exfm.training.manifest import TeacherWeight
@@ -23,46 +23,43 @@ STALE_WINDOWS = 2
 
 
 @dataclass(frozen=True)
-class Weights:
-    """How strongly each task learns from one teacher, [T] each; 0: not at all."""
+class Share:
+    """The part of one teacher's weight that is in use."""
 
-    plain_T: Floats
-    """From its pseudo-labels as they are."""
-    adapted_T: Floats
-    """From what the student adapter makes of them."""
+    trunk_T: Floats
+    """Of the gradient that an auxiliary head sends into the trunk, by task; 0 to 1."""
+    is_adapted: bool
+    """Whether the student adapter takes part."""
 
-
-def fixed_weights(method: Method, weight: float, *, num_tasks: int) -> Weights:
-    """Return the weights of a method that is not `auto`."""
-    return Weights(
-        plain_T=np.full(num_tasks, weight if method in ("kd", "ah", "ah+sa") else 0, dtype=np.float32),
-        adapted_T=np.full(num_tasks, weight if method in ("sa", "ah+sa") else 0, dtype=np.float32),
-    )
+    @classmethod
+    def whole(cls, num_tasks: int) -> Self:
+        """Return the share of a method that is not `auto`."""
+        return cls(trunk_T=np.ones(num_tasks, dtype=np.float32), is_adapted=True)
 
 
-class AutoWeights:
-    """The weights of method `auto`: for each teacher and task, computed before each window that is learned.
+class AutoShares:
+    """The shares of method `auto`: for each teacher and task, computed before each window that is learned.
 
-    The more a teacher leads, the more its auxiliary head weighs. The head that learns by an adapter takes part only
-    where the snapshot that scored the window was old. What is known of the windows before is in no checkpoint, because
-    vertical models are trained from the first window on.
+    The more a teacher leads, the larger its share. The adapter takes part only where the snapshot that scored the
+    window was old. What is known of the windows before is in no checkpoint, because vertical models are trained from
+    the first window on.
     """
 
     def __init__(self, teachers: Sequence[str], tasks: Sequence[str], *, weight: float) -> None:
-        """Give each of these teachers `weight` at most."""
+        """Compute the shares of these teachers, whose weight is `weight` each."""
         self._tasks = tasks
         self._weight = weight
         self._leads = {teacher: [LeadOfTask() for _ in tasks] for teacher in teachers}
         self.recorded: list[TeacherWeight] = []
 
-    def update(self, window: Window, examples: Examples, scores_BT: Floats) -> dict[str, Weights]:
-        """Return the weights for a window whose labels are known, by teacher; `scores_BT` are the model's own."""
+    def update(self, window: Window, examples: Examples, scores_BT: Floats) -> dict[str, Share]:
+        """Return the shares for a window whose labels are known, by teacher; `scores_BT` are the model's own."""
         return {teacher: self._of_teacher(teacher, window, examples, scores_BT) for teacher in self._leads}
 
-    def _of_teacher(self, teacher: str, window: Window, examples: Examples, scores_BT: Floats) -> Weights:
+    def _of_teacher(self, teacher: str, window: Window, examples: Examples, scores_BT: Floats) -> Share:
         pseudo = examples.pseudo[teacher]
         is_stale = is_old(pseudo.ages_B, window)
-        weights_T = np.zeros(len(self._tasks), dtype=np.float32)
+        trunk_T = np.zeros(len(self._tasks), dtype=np.float32)
         for place, (task, lead_of_task) in enumerate(zip(self._tasks, self._leads[teacher], strict=True)):
             lead = lead_of_task.after(
                 labels_B=examples.labels_BT[:, place],
@@ -70,19 +67,19 @@ class AutoWeights:
                 own_B=scores_BT[:, place],
                 pseudo_B=pseudo.probabilities_BT[:, place],
             )
-            weights_T[place] = self._weight * float(np.clip(lead.at_least / FULL_LEAD, 0, 1)) if lead else 0
+            trunk_T[place] = np.clip(lead.at_least / FULL_LEAD, 0, 1) if lead else 0
             self.recorded.append(
                 TeacherWeight(
                     window=window.index,
                     teacher=teacher,
                     task=task,
-                    weight=float(weights_T[place]),
+                    weight=self._weight * float(trunk_T[place]),
                     lead=lead.lead if lead else None,
                     lead_std_error=lead.std_error if lead else None,
                     is_adapted=is_stale,
                 )
             )
-        return Weights(plain_T=weights_T, adapted_T=weights_T if is_stale else np.zeros_like(weights_T))
+        return Share(trunk_T=trunk_T, is_adapted=is_stale)
 
 
 def is_old(ages_B: npt.NDArray[np.float64], window: Window) -> bool:
