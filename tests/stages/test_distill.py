@@ -40,7 +40,7 @@ ONE = np.ones(1, dtype=np.float32)
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"), num_impressions=24_000, num_windows=12, seed=2)
+    return make_world(tmp_path_factory.mktemp("world"), num_impressions=16_000, num_windows=10, seed=2)
 
 
 @pytest.fixture

@@ -19,8 +19,11 @@ NUM_WINDOWS = 4
 MIN_POSITIVES = 100
 """In these windows; fewer tell no lead."""
 
-STD_ERRORS = 3.0
+STD_ERRORS = 2.0
 """Standard errors by which a lead has to exceed 0 before it counts."""
+
+SCALE_STD_ERRORS = 4.0
+"""Standard errors by which a calibrated teacher's scale has to exceed 0, or else it knows nothing."""
 
 _LEAST = 1e-6
 """Probability from which a logit is finite enough."""
@@ -37,7 +40,7 @@ class Lead:
 
     @property
     def at_least(self) -> float:
-        """Return the lead that chance alone hardly gives."""
+        """Return the lead less what chance may give."""
         return self.lead - STD_ERRORS * self.std_error
 
 
@@ -96,7 +99,7 @@ class LeadOfTask:
 def _calibrated_on(windows: Collection[_Finished]) -> tuple[float, float, float] | None:
     """Return the base rate, and the scale and shift of the pseudo-labels' logits, that fit these windows best.
 
-    A teacher that orders examples the wrong way round counts as one that knows the base rate only: scale 0.
+    A teacher whose scale is less than chance may give counts as one that knows the base rate only: its scale is 0.
     """
     from sklearn.linear_model import LogisticRegression  # takes a second
 
@@ -111,7 +114,17 @@ def _calibrated_on(windows: Collection[_Finished]) -> tuple[float, float, float]
     base_rate = float(np.average(labels_N, weights=weights_N))
     fit = LogisticRegression().fit(logits_N[:, None], labels_N, sample_weight=weights_N / weights_N.mean())
     scale, shift = float(fit.coef_[0, 0]), float(fit.intercept_[0])
-    return (base_rate, scale, shift) if scale > 0 else (base_rate, 0.0, _logit(base_rate))
+    if scale <= SCALE_STD_ERRORS * _std_error_of_scale(scale, shift, logits_N):
+        return base_rate, 0.0, _logit(base_rate)
+    return base_rate, scale, shift
+
+
+def _std_error_of_scale(scale: float, shift: float, logits_N: Doubles) -> float:
+    """Return it from the fit's Fisher information, in which each example counts once."""
+    certainties_N = 1 / (2 + 2 * np.cosh(scale * logits_N + shift))  # p (1 - p)
+    centred_N = logits_N - np.average(logits_N, weights=certainties_N)
+    information = float((certainties_N * centred_N**2).sum())
+    return 1 / math.sqrt(information) if information > 0 else math.inf
 
 
 def _lead(windows: Sequence[_Finished]) -> Lead | None:
