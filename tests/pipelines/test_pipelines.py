@@ -324,6 +324,11 @@ def test_what_would_fail_late_is_refused_before_anything_runs(tmp_path: Path, mo
     untaught = RUN + "foundation: {tasks: [like]}\n"
     with pytest.raises(ConfigError, match="'one' has task love, which foundation model 'fm' does not teach"):
         read_run_config(write_run(tmp_path, untaught)).check()
+    strange = RUN.replace("name: one", "name: one, teachers: [big]")
+    with pytest.raises(
+        ConfigError, match="'one' has teacher big, but the run trains foundation model 'fm' only; leave"
+    ):
+        read_run_config(write_run(tmp_path, strange)).check()
     many = RUN + "bundle: {sharding: {num_shards: 9}}\n"
     with pytest.raises(PlanError, match="9 shards for 5 tables"):
         read_run_config(write_run(tmp_path, many)).check()

@@ -16,7 +16,7 @@ from exfm.artifact.storage import Ref, ref_to
 from exfm.das.labels import make_labels
 from exfm.das.pseudo_labels import make_pseudo_labels
 from exfm.errors import ConfigError, DataError, StorageError
-from exfm.events.examples import Examples, examples_of, read_frame
+from exfm.events.examples import Examples, Floats, examples_of, read_frame
 from exfm.events.labels import LabelsManifest
 from exfm.events.log import write_event_log
 from exfm.events.schemas import SYNTHETIC
@@ -30,10 +30,11 @@ from exfm.schema import Schema
 from exfm.training.checkpoint import load_weights, save_weights
 from exfm.training.config import TrainingConfig
 from exfm.training.evaluation import read_predictions, record_predictions, recorded_scores
-from exfm.training.learner import LabelLearner, weighted_loss
-from exfm.training.loop import dense_optimizer, walk_windows
+from exfm.training.learner import LabelLearner, label_logits, weighted_loss
+from exfm.training.loop import walk_windows
 from exfm.training.manifest import ModelManifest
 from exfm.training.run import Data, OnWindow, run_training
+from exfm.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -61,13 +62,11 @@ def walk(learner: LabelLearner, examples: Examples, *, delay: int, known_until: 
     """Return what was done to five windows of ten steps each, in order."""
     done: list[tuple[str, int]] = []
     walk_windows(
-        learner,
-        torch.optim.SGD(learner.model.network.parameters(), lr=0.0),
+        Trainer(learner, TrainingConfig(batch_size=1000, learning_rate=1e-9)),
         windows(5),
         read=lambda window: examples,
         label_delay=delay,
         known_until=known_until,
-        batch_size=1000,
         on_tested=lambda window, examples, scores: done.append(("test", window.index)),
         on_trained=lambda window: done.append(("train", window.index)),
     )
@@ -98,14 +97,52 @@ def test_one_pass_over_a_fixed_window_lowers_its_loss_as_it_did_before(
 ) -> None:
     with torch.no_grad():
         before = float(learner.loss(one_window))
-    optimizer = dense_optimizer(learner, TrainingConfig(learning_rate=0.001))
-    for part in one_window.minibatches(32):
-        optimizer.zero_grad()
-        learner.loss(part).backward()
-        optimizer.step()
+    trainer = Trainer(learner, TrainingConfig(batch_size=32, learning_rate=0.001))
+    trainer.learn(Window(index=0, start=0, end=1), one_window, trainer.test(one_window))
     with torch.no_grad():
         after = float(learner.loss(one_window))
-    assert (before, after) == pytest.approx((0.6903, 0.4955), abs=2e-3)
+    assert (before, after) == pytest.approx((0.6862, 0.4293), abs=2e-3)
+
+
+def test_a_head_starts_at_the_label_rate_by_weight() -> None:
+    labels_BT = np.array([[1, 0, np.nan], [0, 0, np.nan], [np.nan, 0, np.nan]], dtype=np.float32)
+    weights_BT = np.array([[1, 1, 1], [3, 1, 1], [50, 1, 1]], dtype=np.float32)
+    logits_T = label_logits(labels_BT, weights_BT)
+    assert logits_T[:2] == pytest.approx([-np.log(3), -np.log(5)])  # 1 of 4; half an example of 3
+    assert np.isnan(logits_T[2])
+
+
+def test_a_model_answers_about_the_label_rate_when_it_starts(learner: LabelLearner, one_window: Examples) -> None:
+    learner.start(one_window)
+    rate = np.nanmean(one_window.labels_BT)
+    assert rate < 0.2
+    assert learner.model.probabilities(one_window.batches).mean() == pytest.approx(rate, rel=0.25)
+
+
+def test_a_task_without_a_known_label_starts_where_it_was(learner: LabelLearner, one_window: Examples) -> None:
+    before = learner.model.network.serving_head.bias.clone()
+    learner.start(replace(one_window, labels_BT=np.full_like(one_window.labels_BT, np.nan)))
+    assert torch.equal(learner.model.network.serving_head.bias, before)
+
+
+def test_a_learner_is_started_once_and_told_of_each_window_before_it_learns_it(
+    stream: Stream, foundation_config: FoundationConfig, one_window: Examples
+) -> None:
+    told: list[tuple[str, int]] = []
+
+    class Telling(LabelLearner):
+        def start(self, examples: Examples) -> None:
+            told.append(("start", len(examples)))
+
+        def begin(self, window: Window, examples: Examples, scores_BT: Floats) -> None:
+            np.testing.assert_array_equal(scores_BT, self.model.probabilities(examples.batches))
+            told.append(("begin", window.index))
+
+    learner = Telling(RankingModel(stream.schema.select(tasks=("click",)), foundation_config.model))
+    trainer = Trainer(learner, TrainingConfig(batch_size=100))
+    for window in windows(2):
+        trainer.learn(window, one_window, trainer.test(one_window))
+    assert told == [("start", len(one_window)), ("begin", 0), ("begin", 1)]
 
 
 def test_an_unknown_target_is_no_loss_and_no_gradient() -> None:

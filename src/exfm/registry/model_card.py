@@ -40,7 +40,7 @@ def metrics_of(trained: ModelManifest) -> list[Metric]:
 def params_of(trained: ModelManifest) -> list[Param]:
     """Return a model's settings and size."""
     settings = {"model": trained.model.to_dict(), "training": trained.training.to_dict()}
-    flat = _flatten(settings) | {"num_parameters": trained.num_parameters, "teacher": trained.teacher}
+    flat = _flatten(settings) | {"num_parameters": trained.num_parameters, "teachers": ", ".join(trained.teachers)}
     return [Param(key, str(value)) for key, value in flat.items()]
 
 

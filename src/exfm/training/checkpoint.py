@@ -60,9 +60,6 @@ def load_training_state(learner: Learner, optimizer: torch.optim.Adam, folder: P
 
     Raises: StorageError if the file is missing, damaged or another model's.
     """
-    for _, parameter in learner.dense_parameters():  # Adam makes its state at its first step only
-        moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-        optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
     _fill(_training_state(learner, optimizer), folder / TRAINING_STATE)
 
 

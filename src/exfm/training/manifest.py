@@ -1,8 +1,9 @@
 """What the training of a model leaves behind: the same for foundation and vertical models."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from exfm.artifact.manifest import Manifest
 from exfm.config import Config
@@ -23,6 +24,23 @@ class WindowQuality(Config):
 
     window: int
     tasks: dict[str, Quality]
+
+
+class TeacherWeight(Config):
+    """How strongly one task learned from one teacher in one window, as method `auto` chose, and why."""
+
+    window: int
+    """The window that was learned."""
+    teacher: str
+    task: str
+    weight: float
+    """Of the pseudo-labels' loss; 0: none."""
+    lead: float | None
+    """Of normalized entropy, on the windows before and this one; None where these are too few to tell."""
+    lead_std_error: float | None
+    """By chance alone."""
+    is_adapted: bool
+    """Whether a student adapter took part, because the snapshot was old."""
 
 
 class Snapshot(Config):
@@ -48,8 +66,8 @@ class ModelManifest(Manifest):
     """The part of the log's schema that the model uses."""
     domains: tuple[str, ...] = ()
     """Whose examples it learned from; empty: all."""
-    teacher: str = ""
-    """The foundation model whose pseudo-labels it learned from; empty: none."""
+    teachers: tuple[str, ...] = ()
+    """The foundation models whose pseudo-labels it learned from; empty: none."""
     model: ModelConfig
     training: TrainingConfig
     num_parameters: Annotated[int, Field(ge=1)]
@@ -62,6 +80,17 @@ class ModelManifest(Manifest):
     """Of all tested windows after the warm-up, by task."""
     label_only: dict[str, Quality] = {}
     """The same of a twin that had no teacher; empty where none was trained."""
+    teacher_weights: tuple[TeacherWeight, ...] = ()
+    """By method `auto`, in the order of windows; empty: another method."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_one_teacher(cls, written: Any) -> Any:
+        """Read what earlier releases wrote, whose models had one `teacher` at most."""
+        if not isinstance(written, Mapping) or "teacher" not in written:
+            return written
+        others = {key: value for key, value in written.items() if key != "teacher"}
+        return others | {"teachers": (written["teacher"],) if written["teacher"] else ()}
 
     def headline(self) -> str:
         """Return one line about this stage's output."""
@@ -72,7 +101,19 @@ class ModelManifest(Manifest):
         )
         return (
             f"{self.name}: {self.num_parameters:,} parameters, {len(self.qualities)} windows, {figures or 'no figure'}"
+            f"{self._told_weights()}"
         )
+
+    def _told_weights(self) -> str:
+        """Return what method `auto` chose for the last window that was learned; nothing of another method."""
+        last = [chosen for chosen in self.teacher_weights if chosen.window == self.teacher_weights[-1].window]
+        parts = []
+        for chosen in last:
+            source = f"{chosen.teacher} " if len(self.teachers) > 1 else ""
+            why = "too few positives" if chosen.lead is None else "no lead"
+            why = f"lead {chosen.lead:.1%}".replace("%", " %") if chosen.weight and chosen.lead else why
+            parts.append(f"{source}{chosen.task} {chosen.weight:.2g} ({why})")
+        return f"; auto: {', '.join(parts)}" if parts else ""
 
     def snapshot_for(self, start: int) -> Snapshot | None:
         """Return the newest snapshot that knows nothing later than `start`, or None if there is none yet."""

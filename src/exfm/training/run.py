@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -14,18 +15,13 @@ from exfm.errors import DataError
 from exfm.events.examples import Examples, Floats, examples_of, read_frame
 from exfm.events.partitions import read_partition, write_partition
 from exfm.schema import Schema
-from exfm.training.checkpoint import (
-    copy_weights,
-    load_training_state,
-    load_weights,
-    save_training_state,
-    save_weights,
-)
+from exfm.training.checkpoint import copy_weights, save_weights
 from exfm.training.config import TrainingConfig
 from exfm.training.evaluation import overall_quality, record_predictions, recorded_scores
 from exfm.training.learner import Learner
-from exfm.training.loop import dense_optimizer, walk_windows
+from exfm.training.loop import walk_windows
 from exfm.training.manifest import PREDICTIONS, ModelManifest, Snapshot, WindowQuality
+from exfm.training.trainer import Trainer
 
 OnWindow = Callable[[int, int], None]
 """Called after each window of a walk, with the number of windows that are done and of all."""
@@ -47,8 +43,9 @@ class Data:
     """End of what the labels saw, in event time."""
     domains: Sequence[str] = ()
     """Empty: all."""
-    teacher: str = ""
-    """Foundation model whose pseudo-labels are read; empty: none, for a foundation model."""
+    kind: Literal["foundation", "vertical"] = "foundation"
+    teachers: Sequence[str] = ()
+    """Foundation models whose pseudo-labels are read; empty: none."""
     label_revision: str = ""
     inputs: Mapping[str, Ref] = field(default_factory=dict)
     """Outputs of other stages that the model is made from, by name."""
@@ -185,14 +182,13 @@ def run_training(
     that `start` scored are not there; StorageError if `start` holds another model.
     """
     torch.set_num_threads(config.torch_threads)
-    optimizer = dense_optimizer(learner, config)
+    trainer = Trainer(learner, config)
     windows = data.windows
     if start is not None:
         windows = [window for window in windows if window.index > start.snapshot.window]
     journal = _Journal(learner, data, folder=folder, name=name, snapshot_every=snapshot_every)
     if start is not None:
-        load_weights(learner.model, start.folder / start.snapshot.folder)
-        load_training_state(learner, optimizer, start.folder / start.snapshot.folder)
+        trainer.go_on(start.folder / start.snapshot.folder)
         journal.go_on(start)
     num_before = len(journal.tested)
 
@@ -201,13 +197,11 @@ def run_training(
         on_window(len(journal.tested) - num_before, len(windows))
 
     walk_windows(
-        learner,
-        optimizer,
+        trainer,
         windows,
-        read=lambda window: examples_of(data.frame(window), data.schema, fm=data.teacher),
+        read=lambda window: examples_of(data.frame(window), data.schema, teachers=data.teachers),
         label_delay=data.label_delay,
         known_until=data.known_until,
-        batch_size=config.batch_size,
         on_tested=keep,
         on_trained=journal.note_learned,
     )
@@ -219,19 +213,19 @@ def run_training(
     _require_finite(learner, name=name)
     if journal.last not in journal.snapshots:
         journal.keep_snapshot(journal.last)
-    save_training_state(learner, optimizer, folder / journal.last.folder)
+    trainer.save_state(folder / journal.last.folder)
     overall = overall_quality(
         folder / PREDICTIONS, journal.tested, schema=data.schema, warmup_windows=config.warmup_windows
     )
     return ModelManifest(
-        kind="vertical" if data.teacher else "foundation",
+        kind=data.kind,
         name=name,
         windows=tuple(data.windows),
         label_revision=data.label_revision,
         inputs=dict(data.inputs),
         feature_schema=data.schema,
         domains=tuple(data.domains),
-        teacher=data.teacher,
+        teachers=tuple(data.teachers),
         model=learner.model.config,
         training=config,
         num_parameters=learner.model.num_parameters(),
