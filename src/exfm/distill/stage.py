@@ -67,8 +67,9 @@ def train_vertical(
                 folder=folder / ALONE,
                 name=config.name,
                 snapshot_every=0,
+                with_references=False,
                 on_window=lambda num_done, num_windows: on_window(num_windows + num_done, num_walks * num_windows),
-            ).overall
+            ).overall.own
         return outcome.manifest(
             learner.model,
             data,

@@ -35,9 +35,11 @@ def metrics_of(trained: ModelManifest) -> list[Metric]:
         for figure in figures
         if (value := getattr(quality, figure)) is not None
     ]
+    of_all = {"": trained.overall} | {f".{line}": qualities for line, qualities in trained.references.items()}
     overall = [
-        Metric(f"{OVERALL}{task}.{figure}", value, now_ms, 0)
-        for task, quality in trained.overall.items()
+        Metric(f"{OVERALL}{task}.{figure}{source}", value, now_ms, 0)
+        for source, qualities in of_all.items()
+        for task, quality in qualities.items()
         for figure in figures
         if (value := getattr(quality, figure)) is not None
     ]

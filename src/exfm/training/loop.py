@@ -26,7 +26,7 @@ def walk_windows(
     known_until: int,
     batch_size: int,
     on_tested: Callable[[Window, Examples, Floats], None],
-    on_trained: Callable[[Window], None],
+    on_trained: Callable[[Window, Examples], None],
 ) -> None:
     """Predict, then learn, each window in order of time.
 
@@ -52,7 +52,7 @@ def _train(
     optimizer: torch.optim.Optimizer,
     due: tuple[Window, Examples],
     batch_size: int,
-    on_trained: Callable[[Window], None],
+    on_trained: Callable[[Window, Examples], None],
 ) -> None:
     window, examples = due
     if not len(examples):  # feedback alone came in it
@@ -61,4 +61,4 @@ def _train(
         optimizer.zero_grad()
         learner.loss(part).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    on_trained(window)
+    on_trained(window, examples)

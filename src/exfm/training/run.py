@@ -20,16 +20,19 @@ from exfm.models.ranking import RankingModel
 from exfm.schema import Schema
 from exfm.training.checkpoint import (
     copy_weights,
+    load_references,
     load_training_state,
     load_weights,
+    save_references,
     save_training_state,
     save_weights,
 )
 from exfm.training.config import TrainingConfig
-from exfm.training.evaluation import overall_quality, record_predictions, recorded_scores
+from exfm.training.evaluation import SCORE, Overall, overall, record_predictions, recorded_predictions
 from exfm.training.learner import Learner
 from exfm.training.loop import dense_optimizer, walk_windows
 from exfm.training.manifest import PREDICTIONS, ModelManifest, Snapshot, WindowQuality
+from exfm.training.reference import References
 
 OnWindow = Callable[[int, int], None]
 """Is told, after each window of a walk, how many windows are done and how many there are."""
@@ -96,7 +99,7 @@ class Outcome:
 
     snapshots: tuple[Snapshot, ...]
     qualities: tuple[WindowQuality, ...]
-    overall: dict[str, Quality]
+    overall: Overall
 
     def manifest(
         self,
@@ -125,7 +128,9 @@ class Outcome:
             num_parameters=model.num_parameters(),
             snapshots=self.snapshots,
             qualities=self.qualities,
-            overall=self.overall,
+            overall=self.overall.own,
+            references=self.overall.references,
+            over_base_rate=self.overall.over_base_rate,
             alone=dict(alone),
         )
 
@@ -136,6 +141,7 @@ class _Journal:
     def __init__(
         self,
         learner: Learner,
+        references: References,
         data: Data,
         *,
         folder: Path,
@@ -144,7 +150,7 @@ class _Journal:
         on_window: OnWindow,
         num_windows: int,
     ) -> None:
-        self._learner, self._data, self._folder = learner, data, folder
+        self._learner, self._references, self._data, self._folder = learner, references, data, folder
         self._name, self._snapshot_every = name, snapshot_every
         self._on_window, self._num_windows = on_window, num_windows
         self._num_tested = self._num_learned = 0
@@ -179,20 +185,26 @@ class _Journal:
     def keep_predictions(self, window: Window, examples: Examples, scores_BT: Floats) -> None:
         if not np.isfinite(scores_BT).all():
             raise DataError(f"{self._name}: scores of window {window.index} are no numbers: {_WHAT_HELPS}")
+        schema, predictions = self._data.schema, {SCORE: scores_BT} | self._references.test(examples)
         if self._start is not None and self._start.quality_on(window) is not None:  # the learner knows more by now
-            before_BT = recorded_scores(
-                self._start.folder / PREDICTIONS, window, examples=examples, schema=self._data.schema
+            before = recorded_predictions(
+                self._start.folder / PREDICTIONS, window, examples=examples, schema=schema, sources=predictions
             )
-            scores_BT = np.where(np.isnan(before_BT), scores_BT, before_BT)
-        quality = record_predictions(
-            self._folder / PREDICTIONS, window, examples=examples, scores_BT=scores_BT, schema=self._data.schema
+            predictions = {
+                source: np.where(np.isnan(before[source]), now_BT, before[source])
+                for source, now_BT in predictions.items()
+            }
+        tasks = record_predictions(
+            self._folder / PREDICTIONS, window, examples=examples, predictions=predictions, schema=schema
         )
+        tables = self._references.add_ids(window, examples)
         self.tested.append(window)
-        self.qualities.append(quality)
+        self.qualities.append(WindowQuality(window=window.index, tasks=tasks, tables=tables))
         self._num_tested += 1
         self._on_window(self._num_tested, self._num_windows)
 
-    def note_learned(self, window: Window) -> None:
+    def note_learned(self, window: Window, examples: Examples) -> None:
+        self._references.learn(window, examples)
         version = f"{self._name}-{window.index:05d}"
         self.last = Snapshot(
             version=version,
@@ -218,10 +230,12 @@ def run_training(
     name: str,
     snapshot_every: int,
     start: Start | None = None,
+    with_references: bool = True,
     on_window: OnWindow = lambda num_done, num_windows: None,
 ) -> Outcome:
     """Walk a learner over its data, and write predictions/ and snapshots/ into `folder`.
 
+    Reference lines learn and are tested with it, unless another walk over the same data has them.
     `snapshot_every` windows give a snapshot; 0 keeps the last only. With `start` the walk goes on after the last window
     that was learned there, and leaves what one long run would, but that `snapshot_every` counts from there. Where the
     earlier log held a part of a window only, the rest is scored by the model that the walk starts from: it knew nothing
@@ -235,8 +249,10 @@ def run_training(
     windows = data.windows
     if start is not None:
         windows = [window for window in windows if window.index > start.snapshot.window]
+    references = References.of(data.schema) if with_references else References()
     journal = _Journal(
         learner,
+        references,
         data,
         folder=folder,
         name=name,
@@ -247,6 +263,7 @@ def run_training(
     if start is not None:
         load_weights(learner.model, start.folder / start.snapshot.folder)
         load_training_state(learner, optimizer, start.folder / start.snapshot.folder)
+        references.restore(load_references(start.folder / start.snapshot.folder))
         journal.go_on(start)
     walk_windows(
         learner,
@@ -268,10 +285,15 @@ def run_training(
     if journal.last not in journal.snapshots:
         journal.keep_snapshot(journal.last)
     save_training_state(learner, optimizer, folder / journal.last.folder)
-    overall = overall_quality(
-        folder / PREDICTIONS, journal.tested, schema=data.schema, warmup_windows=config.warmup_windows
+    save_references(references.state(), folder / journal.last.folder)
+    found = overall(
+        folder / PREDICTIONS,
+        journal.tested,
+        schema=data.schema,
+        warmup_windows=config.warmup_windows,
+        references=references.lines,
     )
-    return Outcome(snapshots=tuple(journal.snapshots), qualities=tuple(journal.qualities), overall=overall)
+    return Outcome(snapshots=tuple(journal.snapshots), qualities=tuple(journal.qualities), overall=found)
 
 
 def _require_finite(learner: Learner, *, name: str) -> None:
