@@ -16,11 +16,9 @@ from exfm.events.examples import ExamplesManifest
 from exfm.events.labels import LabelsManifest, PseudoLabelsManifest
 from exfm.events.log import EventLogManifest, read_names
 from exfm.events.partitions import join_rows, partition, read_parquet, read_partition
+from exfm.report.comparison import DISTILLED, FOUNDATION, LABEL_ONLY, TRUTH
 from exfm.schema import pseudo_age_column
-from exfm.training.manifest import ALONE, PREDICTIONS, ModelManifest
-
-WINDOW = "window.index"
-"""The column of the window that a row is of; with a dot, so that no column of a schema can have its name."""
+from exfm.training.manifest import ALONE, PREDICTIONS, WINDOW, ModelManifest
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,8 @@ class VerticalOutputs:
     manifest: ModelManifest
     predictions: pl.DataFrame
     """One row for each example of a window that both it and the foundation model were tested on: WINDOW,
-    `label.<task>`, `weight.<task>`, and a probability from each source there is, `foundation.<task>`,
-    `distilled.<task>`, `label_only.<task>` and `truth.<task>`."""
+    `label.<task>`, `weight.<task>`, and a probability from each source there is (exfm.report.comparison.SOURCES):
+    `<source>.<task>`."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +108,9 @@ def _predictions(
     key = model.feature_schema.impression_key
     tasks = model.feature_schema.tasks()
     truths = {label.name: label.truth for label in model.feature_schema.labels if label.truth}
-    rivals = {"foundation": fm_folder / PREDICTIONS}
+    rivals = {FOUNDATION: fm_folder / PREDICTIONS}
     if model.alone:
-        rivals["label_only"] = folder / ALONE / PREDICTIONS
+        rivals[LABEL_ONLY] = folder / ALONE / PREDICTIONS
     tested_by_fm = {quality.window for quality in fm.qualities}
     tested = {quality.window for quality in model.qualities} & tested_by_fm
     frames = []
@@ -120,11 +118,11 @@ def _predictions(
         if window.index not in tested:
             continue
         rows = read_partition(folder / PREDICTIONS, window)
-        rows = rows.rename({f"score.{task}": f"distilled.{task}" for task in tasks})
+        rows = rows.rename({f"score.{task}": f"{DISTILLED}.{task}" for task in tasks})
         for rival, predictions in rivals.items():
             scores = {f"{rival}.{task}": f"score.{task}" for task in tasks}
             rows = _join(rows, partition(predictions, window), columns=scores, key=key)
-        truth = {f"truth.{task}": column for task, column in truths.items()}
+        truth = {f"{TRUTH}.{task}": column for task, column in truths.items()}
         rows = _join(rows, partition(dataset, window), columns=truth, key=key)
         frames.append(rows.with_columns(pl.lit(window.index).alias(WINDOW)))
     if not frames:
