@@ -44,7 +44,7 @@ class World:
             label_delay=3_600,
             known_until=self.windows[-1].end,
             on_tested=lambda window, examples, scores_BT: scores.append(scores_BT),
-            on_trained=lambda window: None,
+            on_trained=lambda window, examples: None,
         )
         return np.concatenate(scores)
 

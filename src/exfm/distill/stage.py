@@ -68,6 +68,7 @@ def train_vertical(
                 folder=folder / LABEL_ONLY,
                 name=config.name,
                 snapshot_every=0,
+                with_references=False,
                 on_window=lambda num_done, num_windows: on_window(num_windows + num_done, num_walks * num_windows),
             ).overall
             trained = trained.model_copy(update={"label_only": label_only})

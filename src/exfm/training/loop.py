@@ -16,7 +16,7 @@ def walk_windows(
     label_delay: int,
     known_until: int,
     on_tested: Callable[[Window, Examples, Floats], None],
-    on_trained: Callable[[Window], None],
+    on_trained: Callable[[Window, Examples], None],
 ) -> None:
     """Predict, then learn, each window in order of time.
 
@@ -33,7 +33,7 @@ def walk_windows(
             window, examples, scores_BT = pending.popleft()
             if len(examples):  # else feedback alone came in it
                 trainer.learn(window, examples, scores_BT)
-                on_trained(window)
+                on_trained(window, examples)
 
     for window in windows:
         learn_until(window.start)

@@ -18,12 +18,49 @@ LABEL_ONLY = "label-only"
 PREDICTIONS = "predictions"
 """The folder of the predictions made before training, in a model's output."""
 
+WINDOW = "window.index"
+"""The column of the window that a row is of; with a dot, so that no column of a schema can have its name."""
+
+BASE_RATE, LOGISTIC = "base_rate", "logistic"
+"""Names of the reference lines (exfm.training.reference), which begin columns of the recorded predictions."""
+
+
+class TableIds(Config):
+    """Ids that a model looked up in one table in one window; None where there were none."""
+
+    num_ids: int
+    """Each as often as it occurs."""
+    unseen: float | None
+    """Share of these ids that no earlier window had; 0 to 1."""
+    num_keys: int
+    """Distinct ids of this window and all before it."""
+    collisions: float | None
+    """Share of these distinct ids that share their row with another; 0 to 1."""
+
 
 class WindowQuality(Config):
-    """A model's quality on one window, by task, before it learned from it."""
+    """A model's quality on one window, by task, before it learned from it, and what the window's ids were."""
 
     window: int
     tasks: dict[str, Quality]
+    tables: dict[str, TableIds] = {}
+    """Empty for a label-only model beside a distilled one: its ids are the same."""
+
+
+class Excess(Config):
+    """A model's normalized entropy less the base rate's, on the same examples."""
+
+    entropy: float
+    low: float | None = None
+    """Lower end of the 95 % interval, by a bootstrap over windows; None: there are fewer than two."""
+    high: float | None = None
+    """Its upper end."""
+
+    def __str__(self) -> str:
+        """Return the excess with its interval, as text."""
+        if self.low is None or self.high is None:
+            return f"{self.entropy:+.4f}"
+        return f"{self.entropy:+.4f}, 95 % interval [{self.low:+.4f}, {self.high:+.4f}]"
 
 
 class TeacherWeight(Config):
@@ -78,8 +115,12 @@ class ModelManifest(Manifest):
     """Of each tested window."""
     overall: dict[str, Quality]
     """Of all tested windows after the warm-up, by task."""
+    references: dict[str, dict[str, Quality]] = {}
+    """The same of the reference lines, by their names."""
+    over_base_rate: dict[str, Excess] = {}
+    """By task; without tasks whose NE is not defined."""
     label_only: dict[str, Quality] = {}
-    """The same of a twin that had no teacher; empty where none was trained."""
+    """`overall` of a twin that had no teacher; empty where none was trained."""
     teacher_weights: tuple[TeacherWeight, ...] = ()
     """By method `auto`, in the order of windows; empty: another method."""
 
@@ -92,6 +133,14 @@ class ModelManifest(Manifest):
         others = {key: value for key, value in written.items() if key != "teacher"}
         return others | {"teachers": (written["teacher"],) if written["teacher"] else ()}
 
+    def warnings(self) -> tuple[str, ...]:
+        """Return a sentence for each task on which this model's NE is above the base rate's."""
+        return tuple(
+            f"{self.name} is worse than the base rate on {task}: NE difference {excess}"
+            for task, excess in self.over_base_rate.items()
+            if excess.entropy > 0
+        )
+
     def headline(self) -> str:
         """Return one line about this stage's output."""
         figures = ", ".join(
@@ -99,10 +148,8 @@ class ModelManifest(Manifest):
             for task, q in self.overall.items()
             if q.normalized_entropy is not None and q.auc is not None
         )
-        return (
-            f"{self.name}: {self.num_parameters:,} parameters, {len(self.qualities)} windows, {figures or 'no figure'}"
-            f"{self._told_weights()}"
-        )
+        about = f"{self.num_parameters:,} parameters, {len(self.qualities)} windows, {figures or 'no figure'}"
+        return "; ".join((*self.warnings(), f"{self.name}: {about}{self._told_weights()}"))
 
     def _told_weights(self) -> str:
         """Return what method `auto` chose for the last window that was learned; nothing of another method."""

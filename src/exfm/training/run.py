@@ -15,12 +15,13 @@ from exfm.errors import DataError
 from exfm.events.examples import Examples, Floats, examples_of, read_frame
 from exfm.events.partitions import read_partition, write_partition
 from exfm.schema import Schema
-from exfm.training.checkpoint import copy_weights, save_weights
+from exfm.training.checkpoint import copy_weights, load_references, save_references, save_weights
 from exfm.training.config import TrainingConfig
-from exfm.training.evaluation import overall_quality, record_predictions, recorded_scores
+from exfm.training.evaluation import SCORE, overall, record_predictions, recorded_predictions
 from exfm.training.learner import Learner
 from exfm.training.loop import walk_windows
 from exfm.training.manifest import PREDICTIONS, ModelManifest, Snapshot, WindowQuality
+from exfm.training.reference import References
 from exfm.training.trainer import Trainer
 
 OnWindow = Callable[[int, int], None]
@@ -92,13 +93,14 @@ class _Journal:
     def __init__(
         self,
         learner: Learner,
+        references: References,
         data: Data,
         *,
         folder: Path,
         name: str,
         snapshot_every: int,
     ) -> None:
-        self._learner, self._data, self._folder = learner, data, folder
+        self._learner, self._references, self._data, self._folder = learner, references, data, folder
         self._name, self._snapshot_every = name, snapshot_every
         self._num_learned = 0
         self._start: Start | None = None
@@ -132,18 +134,24 @@ class _Journal:
     def keep_predictions(self, window: Window, examples: Examples, scores_BT: Floats) -> None:
         if not np.isfinite(scores_BT).all():
             raise DataError(f"{self._name}: scores of window {window.index} are no numbers: {_WHAT_HELPS}")
+        schema, predictions = self._data.schema, {SCORE: scores_BT} | self._references.test(examples)
         if self._start is not None and self._start.quality_on(window) is not None:  # the learner knows more by now
-            before_BT = recorded_scores(
-                self._start.folder / PREDICTIONS, window, examples=examples, schema=self._data.schema
+            before = recorded_predictions(
+                self._start.folder / PREDICTIONS, window, examples=examples, schema=schema, sources=predictions
             )
-            scores_BT = np.where(np.isnan(before_BT), scores_BT, before_BT)
-        quality = record_predictions(
-            self._folder / PREDICTIONS, window, examples=examples, scores_BT=scores_BT, schema=self._data.schema
+            predictions = {
+                source: np.where(np.isnan(before[source]), now_BT, before[source])
+                for source, now_BT in predictions.items()
+            }
+        tasks = record_predictions(
+            self._folder / PREDICTIONS, window, examples=examples, predictions=predictions, schema=schema
         )
+        tables = self._references.add_ids(window, examples)
         self.tested.append(window)
-        self.qualities.append(quality)
+        self.qualities.append(WindowQuality(window=window.index, tasks=tasks, tables=tables))
 
-    def note_learned(self, window: Window) -> None:
+    def note_learned(self, window: Window, examples: Examples) -> None:
+        self._references.learn(window, examples)
         version = f"{self._name}-{window.index:05d}"
         self.last = Snapshot(
             version=version,
@@ -169,10 +177,12 @@ def run_training(
     name: str,
     snapshot_every: int,
     start: Start | None = None,
+    with_references: bool = True,
     on_window: OnWindow = lambda num_done, num_windows: None,
 ) -> ModelManifest:
     """Walk a learner over its data, write predictions/ and snapshots/ into `folder`; return the model's manifest.
 
+    Reference lines learn and are tested with it, unless another walk over the same data has them.
     `snapshot_every` windows give a snapshot; 0 keeps the last only. With `start` the walk goes on after the last window
     that was learned there, and leaves what one long run would, but that `snapshot_every` counts from there. Where the
     earlier log held a part of a window only, the rest is scored by the model that the walk starts from: it knew nothing
@@ -186,9 +196,11 @@ def run_training(
     windows = data.windows
     if start is not None:
         windows = [window for window in windows if window.index > start.snapshot.window]
-    journal = _Journal(learner, data, folder=folder, name=name, snapshot_every=snapshot_every)
+    references = References.of(data.schema) if with_references else References()
+    journal = _Journal(learner, references, data, folder=folder, name=name, snapshot_every=snapshot_every)
     if start is not None:
         trainer.go_on(start.folder / start.snapshot.folder)
+        references.restore(load_references(start.folder / start.snapshot.folder))
         journal.go_on(start)
     num_before = len(journal.tested)
 
@@ -214,8 +226,13 @@ def run_training(
     if journal.last not in journal.snapshots:
         journal.keep_snapshot(journal.last)
     trainer.save_state(folder / journal.last.folder)
-    overall = overall_quality(
-        folder / PREDICTIONS, journal.tested, schema=data.schema, warmup_windows=config.warmup_windows
+    save_references(references.state(), folder / journal.last.folder)
+    found = overall(
+        folder / PREDICTIONS,
+        journal.tested,
+        schema=data.schema,
+        warmup_windows=config.warmup_windows,
+        references=references.lines,
     )
     return ModelManifest(
         kind=data.kind,
@@ -231,7 +248,9 @@ def run_training(
         num_parameters=learner.model.num_parameters(),
         snapshots=tuple(journal.snapshots),
         qualities=tuple(journal.qualities),
-        overall=overall,
+        overall=found.own,
+        references=found.references,
+        over_base_rate=found.over_base_rate,
     )
 
 
