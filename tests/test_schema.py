@@ -101,6 +101,12 @@ def test_the_domain_may_be_a_feature_too(schema: Schema) -> None:
     assert "gender" in changed.feature_names()
 
 
+def test_the_user_may_be_a_feature_too_and_stays_where_a_model_does_not_read_it(schema: Schema) -> None:
+    assert schema.user in schema.feature_names()
+    part = schema.select(features=["item_id"])
+    assert part.user in part.context_columns() - set(part.feature_names())
+
+
 @pytest.mark.parametrize("key", ["impression_key", "weight", "negative_sampling_rate"])
 def test_a_feature_that_is_also_a_context_column_is_refused(key: str, schema: Schema) -> None:
     assert "['gender'] are feature names and also key" in refused(schema, **{key: "gender"})
@@ -231,7 +237,7 @@ def test_features_are_listed_by_net_dense_first(schema: Schema) -> None:
 def test_a_labels_planted_truth_is_a_context_column(schema: Schema) -> None:
     labels = [schema.labels[0].to_dict() | {"truth": "p_like"}]
     with_truth = Schema.parse(schema.to_dict() | {"labels": labels}, source="x")
-    assert with_truth.context_columns() == {"impression_id", "event_time_s", "domain", "p_like"}
+    assert with_truth.context_columns() == {"impression_id", "event_time_s", "domain", "user_id", "p_like"}
 
 
 def test_a_pseudo_label_is_named_by_foundation_model_and_task() -> None:

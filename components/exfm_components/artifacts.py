@@ -29,6 +29,8 @@ def write_model(manifest: ModelManifest, ref: Ref, *, model: Any, metrics: Any) 
     write_ref(ref, model, name=manifest.name, parameters=manifest.num_parameters, windows=len(manifest.qualities))
     _log(metrics, manifest.overall, source="")
     _log(metrics, manifest.label_only, source=" label-only")
+    for line, qualities in manifest.references.items():
+        _log(metrics, qualities, source=f" {line.replace('_', ' ')}")
 
 
 def _log(metrics: Any, qualities: dict[str, Quality], *, source: str) -> None:

@@ -64,8 +64,8 @@ class RunConfig(Config):
         are trained.
 
         Raises: SchemaError if the schema lacks a model's feature; ConfigError if a vertical model's task has no
-        teacher; PlanError if a model's tables do not fit the shards, or a named plan or named statistics are for
-        another model; StorageError if a file cannot be read.
+        teacher, or if its teacher is not the run's; PlanError if a model's tables do not fit the shards, or a named
+        plan or named statistics are for another model; StorageError if a file cannot be read.
         """
         schema = self.feature_schema
         taught = _part(schema, self.foundation, f"foundation model {self.foundation.name!r}")
@@ -81,6 +81,12 @@ class RunConfig(Config):
             else:
                 statistics = statistics_of_schema(served, candidates_mean=settings.candidates_mean)
             check_bundle(settings, served, statistics)
+            others = set(model.teachers) - {self.foundation.name}
+            if others:
+                raise ConfigError(
+                    f"vertical model {model.name!r} has teacher {', '.join(sorted(others))}, but the run trains "
+                    f"foundation model {self.foundation.name!r} only; leave `teachers` out"
+                )
             untaught = set(own.tasks()) - set(taught.tasks())
             if untaught:
                 raise ConfigError(

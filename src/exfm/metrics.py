@@ -46,11 +46,23 @@ def quality(probabilities_B: Floats, labels_B: Floats, weights_B: Floats) -> Qua
     calibration = float(np.average(probabilities, weights=weights)) / base_rate
     if base_rate == 1:  # one class only: neither entropy nor order is defined
         return Quality(num_examples=len(labels), base_rate=base_rate, calibration=calibration)
-    entropy = -(base_rate * math.log(base_rate) + (1 - base_rate) * math.log(1 - base_rate))
     return Quality(
         num_examples=len(labels),
         base_rate=base_rate,
-        normalized_entropy=float(log_loss(labels, probabilities, sample_weight=weights)) / entropy,
+        normalized_entropy=float(log_loss(labels, probabilities, sample_weight=weights)) / entropy(base_rate),
         auc=float(roc_auc_score(labels, probabilities, sample_weight=weights)),
         calibration=calibration,
     )
+
+
+def entropy(rate: float) -> float:
+    """Return the entropy of outcomes that are positive at this rate, in nats; the rate is between 0 and 1."""
+    return -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
+
+
+def log_losses(probabilities_B: Floats, labels_B: Floats) -> npt.NDArray[np.float64]:
+    """Return the log loss of each prediction, in nats, bounded as in `quality`: none is infinite."""
+    smallest = np.finfo(np.float64).eps
+    bounded_B = probabilities_B.astype(np.float64).clip(smallest, 1 - smallest)
+    losses_B: npt.NDArray[np.float64] = -np.where(labels_B > 0, np.log(bounded_B), np.log1p(-bounded_B))
+    return losses_B

@@ -130,6 +130,9 @@ class Schema(Config):
     event_time: EventTime
     domain: str
     """Column (string) by which vertical models choose their examples."""
+    user: str = ""
+    """Column (integer or string) that tells whose impression it is; null: not known. It may be a feature, too. Empty:
+    the log has none."""
     weight: str = ""
     """Column (float, more than 0) with an example's weight; empty: every example weighs 1."""
     negative_sampling_rate: str = ""
@@ -171,15 +174,15 @@ class Schema(Config):
         names = set(self.feature_names())
         if NUM_CANDIDATES in names:
             raise ValueError(f"feature {NUM_CANDIDATES!r} has the name of a request's own input; rename it")
-        clashes = names & (self.context_columns() - {self.domain})
+        clashes = names & (self.context_columns() - {self.domain, self.user})
         if clashes:
             raise ValueError(f"{sorted(clashes)} are feature names and also key, time or weight columns")
         return self
 
     def context_columns(self) -> set[str]:
-        """Return the columns of an impression that are not features."""
-        optional = {self.weight, self.negative_sampling_rate, *(label.truth for label in self.labels)} - {""}
-        return {self.impression_key, self.event_time.column, self.domain} | optional
+        """Return the columns of an impression that are no features, or may be none."""
+        optional = {self.user, self.weight, self.negative_sampling_rate, *(label.truth for label in self.labels)}
+        return {self.impression_key, self.event_time.column, self.domain} | (optional - {""})
 
     def feature_names(self, nets: Sequence[Net] = NETS) -> tuple[str, ...]:
         """Return the names of these nets' features: dense ones, then sparse ones."""

@@ -67,22 +67,48 @@ def test_weight_and_sampling_rate_multiply() -> None:
 
 
 def test_unknown_labels_and_pseudo_labels_are_nan() -> None:
-    rows = frame(**{"label.buy": [None, 0, 1], "pseudo.fm.click": [0.5, None, 0.25], "pseudo.fm.buy": [None] * 3})
-    examples = examples_of(rows, schema_with(), fm="fm")
+    rows = frame(
+        **{
+            "label.buy": [None, 0, 1],
+            "pseudo.fm.click": [0.5, None, 0.25],
+            "pseudo.fm.buy": [None] * 3,
+            "pseudo_age.fm": [3, None, 4],
+        }
+    )
+    examples = examples_of(rows, schema_with(), teachers=["fm"])
+    pseudo = examples.pseudo["fm"]
     np.testing.assert_array_equal(examples.labels_BT[:, 1], np.array([np.nan, 0, 1], dtype=np.float32))
-    np.testing.assert_array_equal(examples.pseudo_BT[:, 0], np.array([0.5, np.nan, 0.25], dtype=np.float32))
-    assert np.isnan(examples.pseudo_BT[:, 1]).all()
+    np.testing.assert_array_equal(pseudo.probabilities_BT[:, 0], np.array([0.5, np.nan, 0.25], dtype=np.float32))
+    assert np.isnan(pseudo.probabilities_BT[:, 1]).all()
+    np.testing.assert_array_equal(pseudo.ages_B, np.array([3, np.nan, 4]))
+
+
+def test_pseudo_labels_are_kept_by_teacher() -> None:
+    one = {"pseudo.one.click": [0.5, 0.4, 0.3], "pseudo.one.buy": [0.1, 0.1, 0.1], "pseudo_age.one": [1, 2, 3]}
+    two = {"pseudo.two.click": [0.6, 0.7, 0.8], "pseudo.two.buy": [0.2, 0.2, 0.2], "pseudo_age.two": [4, 5, 6]}
+    examples = examples_of(frame(**one, **two), schema_with(), teachers=["two", "one"])
+    assert list(examples.pseudo) == ["two", "one"]
+    second = next(examples.minibatches(2)).pseudo["two"]
+    np.testing.assert_array_equal(second.probabilities_BT, np.array([[0.6, 0.2], [0.7, 0.2]], dtype=np.float32))
+    assert second.ages_B.tolist() == [4, 5]
 
 
 def test_without_a_teacher_there_are_no_pseudo_labels() -> None:
-    assert np.isnan(examples_of(frame(), schema_with()).pseudo_BT).all()
+    assert examples_of(frame(), schema_with()).pseudo == {}
+
+
+@pytest.mark.parametrize("wrong", [2, -1, 0.5])
+def test_a_label_that_is_neither_0_nor_1_is_refused(wrong: float) -> None:
+    rows = frame(**{"label.buy": [None, 0.0, wrong]})
+    with pytest.raises(DataError, match=rf"column 'label.buy' is {wrong} for impression 3, expected 0, 1, or null"):
+        examples_of(rows, schema_with())
 
 
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(DataError, match=r"column 'label.buy' is missing; the columns are id, domain, item"):
         examples_of(frame().drop("label.buy"), schema_with())
     with pytest.raises(DataError, match=r"column 'pseudo.other.click' is missing"):
-        examples_of(frame(), schema_with(), fm="other")
+        examples_of(frame(), schema_with(), teachers=["other"])
 
 
 def test_minibatches_are_the_examples_in_order() -> None:

@@ -61,9 +61,15 @@ IMPRESSIONS = impressions_at([1000, 1005, 1031])
 FEEDBACK = feedback_at([1006, 1090], ids=[1, 0])
 
 
-def refusal(folder: Path, *, impressions: pl.DataFrame = IMPRESSIONS, feedback: pl.DataFrame = FEEDBACK) -> str:
+def refusal(
+    folder: Path,
+    *,
+    impressions: pl.DataFrame = IMPRESSIONS,
+    feedback: pl.DataFrame = FEEDBACK,
+    schema: Schema = SCHEMA,
+) -> str:
     with pytest.raises(DataError) as caught:
-        write_event_log(raw_log(impressions, feedback), schema=SCHEMA, window_length=10, folder=folder)
+        write_event_log(raw_log(impressions, feedback), schema=schema, window_length=10, folder=folder)
     assert not list(folder.iterdir()), "something was written before the check"
     return str(caught.value)
 
@@ -203,6 +209,31 @@ def test_a_column_of_another_type_is_refused(tmp_path: Path, column: str, dtype:
 def test_a_column_without_any_value_is_refused(tmp_path: Path, column: str, message: str) -> None:
     empty = IMPRESSIONS.with_columns(pl.lit(None).alias(column))
     assert refusal(tmp_path, impressions=empty).startswith(f"impressions: {message}")
+
+
+@pytest.mark.parametrize(
+    "users", [pl.Series([5, None, 5], dtype=pl.UInt32), pl.Series(["a", "b", None])], ids=["integer", "string"]
+)
+def test_a_log_keeps_the_column_that_tells_its_users(tmp_path: Path, users: pl.Series) -> None:
+    impressions = IMPRESSIONS.with_columns(users.alias("who"))
+    log, schema = raw_log(impressions, FEEDBACK), SCHEMA.model_copy(update={"user": "who"})
+    [window] = write_event_log(log, schema=schema, window_length=1000, folder=tmp_path).windows
+    assert read_partition(tmp_path / "impressions", window)["who"].to_list() == users.to_list()
+
+
+def test_a_log_without_its_users_is_refused(tmp_path: Path) -> None:
+    message = refusal(tmp_path, schema=SCHEMA.model_copy(update={"user": "who"}))
+    assert message.startswith("impressions: column 'who' is missing; the columns are id, time_s, item, domain, weight")
+
+
+@pytest.mark.parametrize(
+    ("users", "found"),
+    [([1.0, 2.0, 3.0], "Float64"), ([[1], [2], [3]], "List(Int64)"), ([None, None, None], "Null")],
+)
+def test_a_user_that_is_no_id_is_refused(tmp_path: Path, users: list[object], found: str) -> None:
+    impressions = IMPRESSIONS.with_columns(pl.Series("who", users))
+    message = refusal(tmp_path, impressions=impressions, schema=SCHEMA.model_copy(update={"user": "who"}))
+    assert f"column 'who' is {found}, expected an integer or String (the user); convert it" in message
 
 
 def test_a_repeated_impression_key_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from exfm.artifact.stores import join, write_file
 from exfm.errors import DataError, StorageError
 from exfm.events.log import RawLog
 from exfm.events.movielens import MovieLensSource
+from exfm.events.open_bandit import CAMPAIGNS, OpenBanditSource
 from exfm.events.parquet import LogSource
 from exfm.events.schemas import MOVIELENS
 from exfm.events.sources import Source, load
@@ -84,6 +85,15 @@ def test_a_malformed_row_in_s3_is_named_by_its_url(bucket: str, slash: str) -> N
     put_movielens(join(bucket, "ml"), ratings=RATINGS + "1,ten,5,1000\n")
     with pytest.raises(DataError, match=rf"^{bucket}/ml/ratings\.csv: 1 of 4 rows are malformed, the first in line 5"):
         load(MovieLensSource(folder=join(bucket, "ml") + slash), schema=SCHEMA)
+
+
+def test_a_malformed_row_of_an_open_bandit_in_s3_is_named_by_its_url(bucket: str) -> None:
+    for campaign in CAMPAIGNS:
+        place = join(bucket, "obd", "bts", campaign)
+        write_file(join(place, f"{campaign}.csv"), b"timestamp\n")
+        write_file(join(place, "item_context.csv"), b"item_id,item_feature_0,item_feature_1\n0,0.5,a\n")
+    with pytest.raises(DataError, match=rf"^{bucket}/obd/bts/all/item_context\.csv: column 'item_feature_2', 'item_fe"):
+        load(OpenBanditSource(folder=join(bucket, "obd")), schema=SCHEMA)
 
 
 def test_a_folder_in_s3_without_movielens_is_told_with_what_is_there(bucket: str) -> None:

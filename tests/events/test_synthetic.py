@@ -7,7 +7,14 @@ import pytest
 from exfm.errors import ConfigError
 from exfm.events.log import IMPRESSIONS, write_event_log
 from exfm.events.partitions import read_partition
-from exfm.events.synthetic import SEGMENTS, SyntheticSource, load_synthetic
+from exfm.events.synthetic import (
+    CLICK_LOGITS,
+    MATCH_LOGIT,
+    NUM_LATENT,
+    SEGMENTS,
+    SyntheticSource,
+    load_synthetic,
+)
 from exfm.schema import Schema
 
 SCHEMA = Schema.read(Path(__file__).parents[2] / "examples" / "synthetic" / "schema.yaml")
@@ -56,6 +63,42 @@ def test_segments_click_at_different_rates(labelled: pl.DataFrame) -> None:
     rates = dict(labelled.group_by("segment").agg(pl.col("click").mean()).rows())
     assert set(rates) == set(SEGMENTS)
     assert rates["search"] > 1.3 * rates["feed"] > 1.3 * 1.3 * rates["video"]
+
+
+def test_users_are_shown_ads_in_several_segments(labelled: pl.DataFrame) -> None:
+    segments = labelled.group_by("user_id").agg(pl.col("segment").n_unique(), pl.len()).filter(pl.col("len") > 50)
+    assert segments.height > 100
+    assert (segments["segment"] == len(SEGMENTS)).all()
+
+
+def test_what_one_segment_tells_of_a_user_or_an_ad_holds_in_others(labelled: pl.DataFrame) -> None:
+    logit = (pl.col("truth_click") / (1 - pl.col("truth_click"))).log()
+    for id_, least in (("user_id", 0.8), ("ad_id", 0.8)):
+        means = [
+            labelled.filter(pl.col("segment") == segment).group_by(id_).agg(logit.mean().alias(segment), pl.len())
+            for segment in SEGMENTS[:2]
+        ]
+        both = means[0].filter(pl.col("len") > 20).join(means[1].filter(pl.col("len") > 20), on=id_)
+        assert both.height > 30
+        assert both.select(pl.corr(*SEGMENTS[:2])).item() > least
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_a_share_of_taste_is_another_in_each_segment(share: float) -> None:
+    log = load_synthetic(SOURCE.model_copy(update={"segment_taste": share}))
+    pair = ["user_id", "ad_id"]
+    logit = (pl.col("truth_click") / (1 - pl.col("truth_click"))).log()
+    in_segment = [
+        log.impressions.filter(pl.col("segment") == segment).unique(pair).select(*pair, logit.alias(segment))
+        for segment in SEGMENTS[:2]
+    ]
+    both = in_segment[0].join(in_segment[1], on=pair)
+    differences = both[SEGMENTS[0]] - both[SEGMENTS[1]]
+    assert both.height > 1000
+    assert differences.mean() == pytest.approx(CLICK_LOGITS[0] - CLICK_LOGITS[1], abs=0.05)
+    # Two turned parts of a taste are alike by chance only, so their difference has twice a part's variance.
+    expected = MATCH_LOGIT * np.sqrt(2 * share / NUM_LATENT)
+    assert differences.std() == pytest.approx(expected, rel=0.2, abs=1e-4)
 
 
 def test_popular_ads_are_shown_more(labelled: pl.DataFrame) -> None:
@@ -108,9 +151,10 @@ def test_drift_changes_what_users_click() -> None:
         pairs = log.impressions.with_columns(
             ((pl.col("event_time_s") - pl.col("event_time_s").min()) / source.duration_s).alias("part")
         )
-        early = pairs.filter(pl.col("part") < 0.1).unique(["user_id", "ad_id"])
-        late = pairs.filter(pl.col("part") > 0.9).unique(["user_id", "ad_id"])
-        both = early.join(late, on=["user_id", "ad_id"])
+        pair = ["segment", "user_id", "ad_id"]
+        early = pairs.filter(pl.col("part") < 0.1).unique(pair)
+        late = pairs.filter(pl.col("part") > 0.9).unique(pair)
+        both = early.join(late, on=pair)
         logits = [np.log(both[column] / (1 - both[column])) for column in ("truth_click", "truth_click_right")]
         ends.append(float(np.abs(logits[0] - logits[1]).mean()))
     assert ends[0] == pytest.approx(0, abs=1e-4)

@@ -106,6 +106,11 @@ def test_an_event_logs_rules_accept_the_rows() -> None:
     assert "score.click" not in checked.columns
 
 
+@pytest.mark.parametrize(("user", "told"), [("user_id", "user_id"), ("account", "")])
+def test_requests_tell_their_user_where_the_user_is_a_feature(user: str, told: str) -> None:
+    assert log_schema(changed(user=user)).user == told
+
+
 def test_a_domain_that_is_a_feature_is_the_requests_own_where_it_is_told() -> None:
     schema = changed(domain="city")
     request = TWO_USERS | {"city": ("BYTES", [b"Ulm"]), "city.lengths": ("INT32", [1, 0])}

@@ -247,7 +247,7 @@ def test_a_root_on_the_command_line_takes_the_files_place(tmp_path: Path) -> Non
 
 
 def test_the_examples_runs_are_valid() -> None:
-    for example in ("movielens", "synthetic"):
+    for example in ("movielens", "open_bandit", "synthetic"):
         read_run_config(REPOSITORY / "examples" / example / "run.yaml").check()
 
 
@@ -266,7 +266,11 @@ def test_the_demos_foundation_model_has_ten_times_a_vertical_models_parameters()
     [
         ("window_length: 100", "window_length: 0", "window_length: expected at least 1"),
         ("name: test", "nam: test", "nam: no such setting"),
-        ("kind: movielens", "kind: netflix", "source: kind is 'netflix', expected 'movielens', 'synthetic', 'log'"),
+        (
+            "kind: movielens",
+            "kind: netflix",
+            "source: kind is 'netflix', expected 'movielens', 'open_bandit', 'synthetic', 'log'",
+        ),
         (
             "  - {name: one}",
             "  - {name: One}",
@@ -320,6 +324,11 @@ def test_what_would_fail_late_is_refused_before_anything_runs(tmp_path: Path, mo
     untaught = RUN + "foundation: {tasks: [like]}\n"
     with pytest.raises(ConfigError, match="'one' has task love, which foundation model 'fm' does not teach"):
         read_run_config(write_run(tmp_path, untaught)).check()
+    strange = RUN.replace("name: one", "name: one, teachers: [big]")
+    with pytest.raises(
+        ConfigError, match="'one' has teacher big, but the run trains foundation model 'fm' only; leave"
+    ):
+        read_run_config(write_run(tmp_path, strange)).check()
     many = RUN + "bundle: {sharding: {num_shards: 9}}\n"
     with pytest.raises(PlanError, match="9 shards for 5 tables"):
         read_run_config(write_run(tmp_path, many)).check()

@@ -23,7 +23,7 @@ from exfm.models.network import NetworkConfig
 from exfm.models.ranking import ModelConfig
 from exfm.report.summary import Summary
 from exfm.schema import Schema
-from exfm.training.loop import TrainingConfig
+from exfm.training.config import TrainingConfig
 
 SCHEMA = Path(__file__).parents[2] / "examples" / "synthetic" / "schema.yaml"
 DAY_S = 86_400

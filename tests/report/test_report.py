@@ -20,10 +20,10 @@ from exfm.foundation.config import FoundationConfig
 from exfm.foundation.stage import train_foundation
 from exfm.metrics import quality
 from exfm.models.offline import answer_request
-from exfm.report.comparison import NUM_BINS
+from exfm.report.comparison import NUM_BINS, SOURCES
 from exfm.report.console import print_summary
 from exfm.report.html import DASH, percent, render_html, size, span, times
-from exfm.report.plots import bytes_by_shard
+from exfm.report.plots import bytes_by_shard, entropy_by_window, ids_by_window
 from exfm.report.summary import BundleSummary, Summary
 from exfm.training.manifest import PREDICTIONS, ModelManifest
 
@@ -43,52 +43,51 @@ def test_the_foundation_models_quality_is_of_its_own_predictions_on_the_vertical
     ).filter(pl.col("segment") == "search")
     for task in TASKS:
         columns = (predictions[f"{kind}.{task}"].to_numpy() for kind in ("score", "label", "weight"))
-        assert summary.verticals[0].tasks[task].foundation == quality(*columns)
+        assert summary.verticals[0].tasks[task].qualities["foundation"] == quality(*columns)
 
 
 def test_a_verticals_quality_is_what_its_training_found(run: Run, summary: Summary) -> None:
     manifest = ModelManifest.read(run.root / "vm/search")
     for task, comparison in summary.verticals[0].tasks.items():
-        assert comparison.distilled == manifest.overall[task]
-        assert comparison.label_only == manifest.label_only[task]
-        assert comparison.foundation.num_examples == manifest.overall[task].num_examples
-        by_window = {row.window: row.distilled for row in comparison.by_window}
+        assert comparison.qualities["distilled"] == manifest.overall[task]
+        assert comparison.qualities["label_only"] == manifest.label_only[task]
+        assert comparison.qualities["foundation"].num_examples == manifest.overall[task].num_examples
+        for line in ("base_rate", "logistic"):
+            assert comparison.qualities[line] == manifest.references[line][task]
+        by_window = {row.window: row.entropies["distilled"] for row in comparison.by_window}
         for window in manifest.qualities:
             assert by_window.get(window.window) == window.tasks[task].normalized_entropy
 
 
 def test_no_model_beats_the_planted_truth(summary: Summary) -> None:
-    comparison = summary.verticals[0].tasks["click"]
-    assert comparison.truth is not None
-    assert comparison.truth.normalized_entropy is not None
-    for model in (comparison.foundation, comparison.label_only, comparison.distilled):
-        assert model is not None
-        assert model.normalized_entropy is not None
-        assert comparison.truth.num_examples == model.num_examples
-        assert comparison.truth.normalized_entropy < model.normalized_entropy + 0.01
+    qualities = summary.verticals[0].tasks["click"].qualities
+    truth = qualities["truth"]
+    assert truth.normalized_entropy is not None
+    assert qualities.keys() == set(SOURCES)
+    for found in qualities.values():
+        assert found.normalized_entropy is not None
+        assert truth.num_examples == found.num_examples
+        assert truth.normalized_entropy < found.normalized_entropy + 0.01
 
 
 def test_the_change_is_that_of_the_entropy_in_percent(summary: Summary) -> None:
     comparison = summary.verticals[0].tasks["click"]
-    assert comparison.label_only is not None
-    assert comparison.label_only.normalized_entropy is not None
-    assert comparison.distilled.normalized_entropy is not None
-    assert comparison.change_percent == pytest.approx(
-        100 * (comparison.distilled.normalized_entropy - comparison.label_only.normalized_entropy)
-        / comparison.label_only.normalized_entropy
-    )  # fmt: skip
+    label_only, distilled = (comparison.qualities[source].normalized_entropy for source in ("label_only", "distilled"))
+    assert label_only is not None
+    assert distilled is not None
+    assert comparison.change_percent == pytest.approx(100 * (distilled - label_only) / label_only)
 
 
 def test_a_vertical_without_a_label_only_model_has_no_change(summary: Summary) -> None:
     for comparison in summary.verticals[1].tasks.values():
-        assert comparison.label_only is None
+        assert "label_only" not in comparison.qualities
         assert comparison.change_percent is None
-        assert comparison.reliability_label_only == ()
+        assert comparison.reliability.keys() == {"distilled"}
 
 
 def test_reliability_bins_split_all_known_examples_and_average_to_the_calibration(summary: Summary) -> None:
     comparison = summary.verticals[0].tasks["click"]
-    bins, distilled = comparison.reliability_distilled, comparison.distilled
+    bins, distilled = comparison.reliability["distilled"], comparison.qualities["distilled"]
     assert len(bins) == NUM_BINS
     assert sum(part.num_examples for part in bins) == distilled.num_examples
     predictions = [part.mean_prediction for part in bins]
@@ -222,12 +221,12 @@ def test_a_name_cannot_write_into_the_page(summary: Summary) -> None:
 def test_an_undefined_figure_is_a_dash(run: Run, summary: Summary) -> None:
     video = summary.verticals[1]
     assert video.counted_windows == ()
-    assert video.tasks["click"].distilled.auc is None
+    assert video.tasks["click"].qualities["distilled"].auc is None
     page = (run.root / "report.html").read_text(encoding="utf-8")
     row = page[page.index("<th>video</th>") :]
     row = row[: row.index("</tr>")]
     figures = re.findall(r'<td class="n[^>]*>\s*([^<]*?)\s*</td>', row)
-    assert figures == [DASH] * 11
+    assert figures == [DASH] * 13
     assert "None" not in page
 
 
@@ -241,8 +240,10 @@ def test_the_terminal_shows_quality_the_report_and_the_ranked_answer(summary: Su
     assert all(len(line) <= width for line in printed.splitlines() if path not in line)
     click = summary.verticals[0].tasks["click"]
     (row,) = (line for line in printed.splitlines() if line.startswith("search") and " click " in line)
-    assert f"{click.distilled.normalized_entropy:.4f}" in row
-    assert f"{click.distilled.auc:.4f}" in row
+    shown = [found for source, found in click.qualities.items() if source != "truth"]
+    entropies = [row.index(f"{found.normalized_entropy:.4f}") for found in shown]
+    assert entropies == sorted(entropies)
+    assert f"{click.qualities['distilled'].auc:.4f}" in row
     assert percent(click.change_percent) in row
     ranking = printed[printed.index(" item ") :]
     positions = [ranking.index(item.name) for item in summary.answer.ranked]
@@ -250,9 +251,38 @@ def test_the_terminal_shows_quality_the_report_and_the_ranked_answer(summary: Su
     assert "\x1b" not in printed  # a file gets no colours
 
 
+def test_a_model_that_is_worse_than_the_base_rate_is_said_to_be_in_the_first_lines(summary: Summary) -> None:
+    warning = "search is worse than the base rate on click: NE difference +0.0123"
+    warned = summary.model_copy(update={"warnings": (warning,)})
+    text = re.sub(r"\s+", " ", _Page(render_html(warned)).text)
+    assert text.index(warning) < text.index("A foundation model was trained once")
+    file = io.StringIO()
+    print_summary(warned, console=Console(file=file, width=100), report="report.html")
+    assert file.getvalue().startswith(warning)
+    assert warned.headline().startswith(f"{warning}; 2 vertical models")
+
+
+def test_warnings_are_those_of_all_models(run: Run, summary: Summary) -> None:
+    manifests = [ModelManifest.read(run.root / folder) for folder in ("fm", "vm/search", "vm/video")]
+    assert summary.warnings == tuple(warning for manifest in manifests for warning in manifest.warnings())
+
+
+def test_reference_lines_and_ids_are_plotted(run: Run, summary: Summary) -> None:
+    plot = entropy_by_window(summary.verticals[0])
+    for line in (b"base rate", b"logistic regression", b"foundation model", b"label-only", b"distilled"):
+        assert b"<!-- %b -->" % line in plot
+    manifest = ModelManifest.read(run.root / "fm")
+    assert summary.foundation.ids == {quality.window: quality.tables for quality in manifest.qualities}
+    assert sum(found["user"].num_ids for found in summary.foundation.ids.values()) == summary.data.num_impressions
+    for model in (summary.foundation, *summary.verticals):
+        plot = ids_by_window(model.ids)
+        for words in (b"unseen ids, %", b"user", b"ad", b"topic"):
+            assert b"<!-- %b -->" % words in plot
+
+
 def test_the_headline_has_the_changes_by_distillation(summary: Summary) -> None:
     changes = [task.change_percent for task in summary.verticals[0].tasks.values() if task.change_percent is not None]
-    assert summary.headline() == (
+    assert summary.model_copy(update={"warnings": ()}).headline() == (
         f"2 vertical models; NE distilled against label-only {min(changes):+.2f} % to {max(changes):+.2f} %"
     )
 

@@ -10,7 +10,7 @@ from exfm.bundling.stage import make_bundle
 from exfm.das.join import join_examples
 from exfm.das.labels import make_labels
 from exfm.das.pseudo_labels import make_pseudo_labels
-from exfm.distill.config import VerticalConfig
+from exfm.distill.config import DistillationConfig, VerticalConfig
 from exfm.distill.stage import train_vertical
 from exfm.events.schemas import SYNTHETIC
 from exfm.events.stage import ingest
@@ -74,6 +74,7 @@ def vertical_config() -> VerticalConfig:
         tasks=("click",),
         model=SMALL_MODEL,
         training=TrainingConfig(batch_size=64, warmup_windows=2),
+        distillation=DistillationConfig(method="ah"),
     )
 
 

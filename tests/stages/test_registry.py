@@ -70,7 +70,8 @@ def test_a_version_has_lineage_metrics_and_signature(
     assert version.tags["bundle_id"] == registration.bundle_id
     assert version.tags.keys() >= {"event_windows", "label_revision", "fm_snapshot", "git_commit"}
     run = client.get_run(version.run_id)
-    assert 0 < run.data.metrics["overall.click.normalized_entropy"] < 2
+    for source in ("", ".base_rate", ".logistic"):
+        assert 0 < run.data.metrics[f"overall.click.normalized_entropy{source}"] < 2
     assert len(client.get_metric_history(version.run_id, "click.normalized_entropy")) > 5
     model = mlflow.models.Model.load(str(Path(registration.bundle.uri) / "MLmodel"))
     assert [output.name for output in model.signature.outputs] == ["click"]

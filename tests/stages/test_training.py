@@ -1,5 +1,6 @@
 """Test, then train: in order of time, with labels used only once they are known."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from exfm.artifact.storage import Ref, ref_to
 from exfm.das.labels import make_labels
 from exfm.das.pseudo_labels import make_pseudo_labels
 from exfm.errors import ConfigError, DataError, StorageError
-from exfm.events.examples import Examples, examples_of, read_frame
+from exfm.events.examples import Examples, Floats, examples_of, read_frame
 from exfm.events.labels import LabelsManifest
 from exfm.events.log import write_event_log
+from exfm.events.partitions import read_partition, write_partition
 from exfm.events.schemas import SYNTHETIC
 from exfm.events.sources import load
 from exfm.events.synthetic import SyntheticSource
@@ -29,11 +31,12 @@ from exfm.models.ranking import RankingModel
 from exfm.schema import Schema
 from exfm.training.checkpoint import load_weights, save_weights
 from exfm.training.config import TrainingConfig
-from exfm.training.evaluation import read_predictions, record_predictions, recorded_scores
-from exfm.training.learner import LabelLearner, weighted_loss
-from exfm.training.loop import dense_optimizer, walk_windows
-from exfm.training.manifest import ModelManifest
+from exfm.training.evaluation import over_base_rate, read_predictions, record_predictions, recorded_predictions
+from exfm.training.learner import LabelLearner, label_logits, weighted_loss
+from exfm.training.loop import walk_windows
+from exfm.training.manifest import WINDOW, Excess, ModelManifest
 from exfm.training.run import Data, OnWindow, run_training
+from exfm.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -61,15 +64,13 @@ def walk(learner: LabelLearner, examples: Examples, *, delay: int, known_until: 
     """Return what was done to five windows of ten steps each, in order."""
     done: list[tuple[str, int]] = []
     walk_windows(
-        learner,
-        torch.optim.SGD(learner.model.network.parameters(), lr=0.0),
+        Trainer(learner, TrainingConfig(batch_size=1000, learning_rate=1e-9)),
         windows(5),
         read=lambda window: examples,
         label_delay=delay,
         known_until=known_until,
-        batch_size=1000,
         on_tested=lambda window, examples, scores: done.append(("test", window.index)),
-        on_trained=lambda window: done.append(("train", window.index)),
+        on_trained=lambda window, examples: done.append(("train", window.index)),
     )
     return done
 
@@ -98,14 +99,52 @@ def test_one_pass_over_a_fixed_window_lowers_its_loss_as_it_did_before(
 ) -> None:
     with torch.no_grad():
         before = float(learner.loss(one_window))
-    optimizer = dense_optimizer(learner, TrainingConfig(learning_rate=0.001))
-    for part in one_window.minibatches(32):
-        optimizer.zero_grad()
-        learner.loss(part).backward()
-        optimizer.step()
+    trainer = Trainer(learner, TrainingConfig(batch_size=32, learning_rate=0.001))
+    trainer.learn(Window(index=0, start=0, end=1), one_window, trainer.test(one_window))
     with torch.no_grad():
         after = float(learner.loss(one_window))
-    assert (before, after) == pytest.approx((0.6862, 0.4893), abs=2e-3)
+    assert (before, after) == pytest.approx((0.6862, 0.4293), abs=2e-3)
+
+
+def test_a_head_starts_at_the_label_rate_by_weight() -> None:
+    labels_BT = np.array([[1, 0, np.nan], [0, 0, np.nan], [np.nan, 0, np.nan]], dtype=np.float32)
+    weights_BT = np.array([[1, 1, 1], [3, 1, 1], [50, 1, 1]], dtype=np.float32)
+    logits_T = label_logits(labels_BT, weights_BT)
+    assert logits_T[:2] == pytest.approx([-np.log(3), -np.log(5)])  # 1 of 4; half an example of 3
+    assert np.isnan(logits_T[2])
+
+
+def test_a_model_answers_about_the_label_rate_when_it_starts(learner: LabelLearner, one_window: Examples) -> None:
+    learner.start(one_window)
+    rate = np.nanmean(one_window.labels_BT)
+    assert rate < 0.2
+    assert learner.model.probabilities(one_window.batches).mean() == pytest.approx(rate, rel=0.25)
+
+
+def test_a_task_without_a_known_label_starts_where_it_was(learner: LabelLearner, one_window: Examples) -> None:
+    before = learner.model.network.serving_head.bias.clone()
+    learner.start(replace(one_window, labels_BT=np.full_like(one_window.labels_BT, np.nan)))
+    assert torch.equal(learner.model.network.serving_head.bias, before)
+
+
+def test_a_learner_is_started_once_and_told_of_each_window_before_it_learns_it(
+    stream: Stream, foundation_config: FoundationConfig, one_window: Examples
+) -> None:
+    told: list[tuple[str, int]] = []
+
+    class Telling(LabelLearner):
+        def start(self, examples: Examples) -> None:
+            told.append(("start", len(examples)))
+
+        def begin(self, window: Window, examples: Examples, scores_BT: Floats) -> None:
+            np.testing.assert_array_equal(scores_BT, self.model.probabilities(examples.batches))
+            told.append(("begin", window.index))
+
+    learner = Telling(RankingModel(stream.schema.select(tasks=("click",)), foundation_config.model))
+    trainer = Trainer(learner, TrainingConfig(batch_size=100))
+    for window in windows(2):
+        trainer.learn(window, one_window, trainer.test(one_window))
+    assert told == [("start", len(one_window)), ("begin", 0), ("begin", 1)]
 
 
 def test_an_unknown_target_is_no_loss_and_no_gradient() -> None:
@@ -182,6 +221,7 @@ def test_a_warm_start_goes_on_as_if_training_had_never_stopped(
     assert first.snapshots[-1].version != second.snapshots[-1].version == at_once.snapshots[-1].version
     assert second.snapshots == at_once.snapshots
     assert figures(second) == pytest.approx(figures(at_once), rel=1e-5)
+    assert [quality.tables for quality in second.qualities] == [quality.tables for quality in at_once.qualities]
     predictions = [read_predictions(tmp_path / run / "predictions", second.windows) for run in ("second", "at-once")]
     assert_frame_equal(*predictions, rel_tol=1e-5, abs_tol=1e-6)
     pseudo = [
@@ -191,7 +231,7 @@ def test_a_warm_start_goes_on_as_if_training_had_never_stopped(
     assert pseudo[0].snapshots == pseudo[1].snapshots
     assert pseudo[0].num_scored == pseudo[1].num_scored > 0
     last = at_once.snapshots[-1].folder
-    for file in ("weights.safetensors", "training.safetensors"):
+    for file in ("weights.safetensors", "training.safetensors", "references.safetensors"):
         one = safetensors.torch.load_file(tmp_path / "at-once" / last / file)
         two = safetensors.torch.load_file(tmp_path / "second" / last / file)
         assert one.keys() == two.keys()
@@ -219,6 +259,7 @@ def test_a_warm_start_without_a_new_window_leaves_what_was_there(
     log = (stream.events, stream.labels)
     after = train_on(log, foundation_config, tmp_path / "fm", warm_start=foundation)
     assert (after.snapshots, after.qualities, after.overall) == (before.snapshots, before.qualities, before.overall)
+    assert (after.references, after.over_base_rate) == (before.references, before.over_base_rate)
     assert after.overall["click"].normalized_entropy is not None
 
 
@@ -254,26 +295,122 @@ def test_a_warm_start_on_a_log_with_other_windows_is_refused(
     assert not (tmp_path / "second").exists()
 
 
-def test_recorded_scores_are_found_again_by_impression(stream: Stream, one_window: Examples, tmp_path: Path) -> None:
-    schema, window = stream.schema.select(tasks=("click",)), Window(index=1, start=0, end=1)
-    few = next(one_window.minibatches(10))
-    scores_BT = np.linspace(0.1, 0.9, 10, dtype=np.float32)[:, None]
-    record_predictions(tmp_path, window, examples=few, scores_BT=scores_BT, schema=schema)
-    found_BT = recorded_scores(tmp_path, window, examples=one_window, schema=schema)
-    np.testing.assert_array_equal(found_BT[:10], scores_BT)
-    assert np.isnan(found_BT[10:]).all()
-    assert found_BT.dtype == np.float32
+def test_a_warm_start_from_an_earlier_release_is_refused(
+    stream: Stream, foundation: Ref, foundation_config: FoundationConfig, tmp_path: Path
+) -> None:
+    earlier = tmp_path / "earlier"
+    shutil.copytree(stream.folder(foundation), earlier)
+    manifest = ModelManifest.read(earlier)
+    (earlier / manifest.snapshots[-1].folder / "references.safetensors").unlink()
+    manifest.write(earlier)
+    with pytest.raises(
+        StorageError, match=r"references.safetensors: missing; an earlier release .* from the first win"
+    ):
+        train_on((stream.events, stream.labels), foundation_config, tmp_path / "fm", warm_start=ref_to(str(earlier)))
 
 
-def test_recorded_scores_of_impressions_that_are_gone_are_refused(
+def test_labels_of_a_window_change_no_prediction_until_they_are_known(stream: Stream, tmp_path: Path) -> None:
+    flipped_index, sources = 4, ("score", "base_rate", "logistic")
+    flipped = replace(stream, root=tmp_path, labels=flip(stream, flipped_index, tmp_path / "labels"))
+    rows = []
+    for name, of in (("as-they-are", stream), ("flipped", flipped)):
+        schema = stream.schema.select(tasks=("click",))
+        outcome = run_on(of, LabelLearner(RankingModel(schema, FoundationConfig().model)), tmp_path / name)
+        tested = [window for window in windows_of(of) if window.index in {q.window for q in outcome.qualities}]
+        rows.append(read_predictions(tmp_path / name / "predictions", tested))
+    for source in sources:
+        before, after = (frame.select(WINDOW, f"{source}.click") for frame in rows)
+        differs = before.with_columns(differs=before[f"{source}.click"] != after[f"{source}.click"])
+        first = differs.filter("differs")[WINDOW].min()
+        assert first == flipped_index + 2, source  # an hour of attribution: the next window starts too early
+
+
+def test_what_a_model_lacks_of_the_base_rate_is_the_difference_of_their_entropies(
+    stream: Stream, foundation: Ref
+) -> None:
+    manifest = ModelManifest.read(stream.folder(foundation))
+    excess = manifest.over_base_rate["click"]
+    own, base = manifest.overall["click"], manifest.references["base_rate"]["click"]
+    assert own.normalized_entropy is not None
+    assert base.normalized_entropy is not None
+    assert excess.entropy == pytest.approx(own.normalized_entropy - base.normalized_entropy, abs=1e-7)
+    assert excess.low is not None
+    assert excess.high is not None
+    assert excess.low < excess.entropy < excess.high
+    assert manifest.references.keys() == {"base_rate", "logistic"}
+    assert manifest.references["logistic"]["click"].num_examples == own.num_examples
+
+
+def predicted(*losses: tuple[float, float]) -> pl.DataFrame:
+    """Return windows of two examples, scored as given, a positive and a negative, beside a base rate of 1/2."""
+    return pl.DataFrame(
+        {
+            WINDOW: np.repeat(np.arange(len(losses)), 2),
+            "score.click": np.array(losses, dtype=np.float32).ravel(),
+            "base_rate.click": np.full(2 * len(losses), 0.5, dtype=np.float32),
+            "label.click": np.array([1, 0] * len(losses), dtype=np.float32),
+            "weight.click": np.ones(2 * len(losses), dtype=np.float32),
+        }
+    )
+
+
+def test_the_interval_spans_what_other_windows_would_have_given() -> None:
+    good, bad = (0.8, 0.2), (0.3, 0.7)
+    gain, loss = -np.log2(0.8) - 1, -np.log2(0.3) - 1
+    found = over_base_rate(predicted(good, bad), "click")
+    assert found is not None
+    assert found.entropy == pytest.approx((gain + loss) / 2, rel=1e-5)
+    assert (found.low, found.high) == pytest.approx((gain, loss), rel=1e-5)
+    many = over_base_rate(predicted(*[good, bad] * 50), "click")
+    assert many is not None
+    assert many.entropy == pytest.approx(found.entropy)
+    error = (loss - gain) / 2 / np.sqrt(100)
+    assert (many.low, many.high) == pytest.approx((many.entropy - 1.96 * error, many.entropy + 1.96 * error), abs=0.015)
+
+
+def test_one_window_gives_no_interval_and_one_class_no_excess() -> None:
+    found = over_base_rate(predicted((0.8, 0.2)), "click")
+    assert found is not None
+    assert found.entropy == pytest.approx(-np.log2(0.8) - 1, rel=1e-5)
+    assert (found.low, found.high) == (None, None)
+    assert over_base_rate(predicted((0.8, 0.2)).filter(pl.col("label.click") == 1), "click") is None
+
+
+def test_a_headline_begins_with_what_is_worse_than_the_base_rate(stream: Stream, foundation: Ref) -> None:
+    manifest = ModelManifest.read(stream.folder(foundation))
+    worse, better = (Excess(entropy=value, low=value - 0.1, high=value + 0.1) for value in (0.0123, -0.0123))
+    headline = manifest.model_copy(update={"over_base_rate": {"click": worse}}).headline()
+    warning = "fm is worse than the base rate on click: NE difference +0.0123, 95 % interval [-0.0877, +0.1123]"
+    assert headline.startswith(f"{warning}; fm: ")
+    assert manifest.model_copy(update={"over_base_rate": {"click": better}}).headline().startswith("fm: ")
+
+
+def test_recorded_predictions_are_found_again_by_impression(
     stream: Stream, one_window: Examples, tmp_path: Path
 ) -> None:
     schema, window = stream.schema.select(tasks=("click",)), Window(index=1, start=0, end=1)
-    scores_BT = np.full((len(one_window), 1), 0.5, dtype=np.float32)
-    record_predictions(tmp_path, window, examples=one_window, scores_BT=scores_BT, schema=schema)
+    few = next(one_window.minibatches(10))
+    predictions = {name: np.linspace(low, 0.9, 10, dtype=np.float32)[:, None] for name, low in (("a", 0.1), ("b", 0.2))}
+    record_predictions(
+        tmp_path, window, examples=few, predictions={"score": predictions["a"]} | predictions, schema=schema
+    )
+    found = recorded_predictions(tmp_path, window, examples=one_window, schema=schema, sources=["b", "a"])
+    for name, values_BT in found.items():
+        np.testing.assert_array_equal(values_BT[:10], predictions[name])
+        assert np.isnan(values_BT[10:]).all()
+        assert values_BT.dtype == np.float32
+
+
+def test_recorded_predictions_of_impressions_that_are_gone_are_refused(
+    stream: Stream, one_window: Examples, tmp_path: Path
+) -> None:
+    schema, window = stream.schema.select(tasks=("click",)), Window(index=1, start=0, end=1)
+    predictions = {"score": np.full((len(one_window), 1), 0.5, dtype=np.float32)}
+    record_predictions(tmp_path, window, examples=one_window, predictions=predictions, schema=schema)
+    few = next(one_window.minibatches(10))
     message = rf"{len(one_window) - 10} of {len(one_window)} impressions that were scored before in window 1 are not"
     with pytest.raises(DataError, match=message):
-        recorded_scores(tmp_path, window, examples=next(one_window.minibatches(10)), schema=schema)
+        recorded_predictions(tmp_path, window, examples=few, schema=schema, sources=["score"])
 
 
 def test_training_that_diverges_is_told_with_what_helps(stream: Stream, learner: LabelLearner, tmp_path: Path) -> None:
@@ -340,6 +477,21 @@ def figures(manifest: ModelManifest) -> dict[str, float | None]:
         for task, quality in tasks.items()
         for name, figure in quality.to_dict().items()
     }
+
+
+def flip(stream: Stream, index: int, folder: Path) -> Ref:
+    """Return a copy of the stream's labels in which all of one window are the opposite."""
+    shutil.copytree(stream.folder(stream.labels), folder)
+    manifest = LabelsManifest.read(folder)
+    window = next(window for window in manifest.windows if window.index == index)
+    rows = read_partition(folder, window)
+    write_partition(rows.with_columns((1 - pl.col("label.click")).alias("label.click")), folder, window)
+    manifest.write(folder)
+    return ref_to(str(folder))
+
+
+def windows_of(stream: Stream) -> tuple[Window, ...]:
+    return LabelsManifest.read(stream.folder(stream.labels)).windows
 
 
 def spoil(learner: LabelLearner) -> None:

@@ -15,7 +15,9 @@ from exfm_components.artifacts import read_ref, write_model, write_ref
 pytestmark = pytest.mark.slow
 
 
-def test_a_models_qualities_and_those_of_its_twin_are_metrics(stream: Stream, vertical: Ref, tmp_path: Path) -> None:
+def test_a_models_qualities_and_those_of_its_twin_and_reference_lines_are_metrics(
+    stream: Stream, vertical: Ref, tmp_path: Path
+) -> None:
     manifest = ModelManifest.read(stream.folder(vertical))
     model, metrics = dsl.Model(uri=str(tmp_path / "model")), dsl.Metrics()
     write_model(manifest, vertical, model=model, metrics=metrics)
@@ -24,8 +26,13 @@ def test_a_models_qualities_and_those_of_its_twin_are_metrics(stream: Stream, ve
     assert metrics.metadata["click NE"] == round(of_task.normalized_entropy, 5)
     assert label_only.normalized_entropy is not None
     assert metrics.metadata["click NE label-only"] == round(label_only.normalized_entropy, 5)
+    base_rate = manifest.references["base_rate"]["click"]
+    assert base_rate.normalized_entropy is not None
+    assert metrics.metadata["click NE base rate"] == round(base_rate.normalized_entropy, 5)
     assert set(metrics.metadata) == {
-        f"click {figure}{source}" for figure in ("NE", "AUC", "calibration") for source in ("", " label-only")
+        f"click {figure}{source}"
+        for figure in ("NE", "AUC", "calibration")
+        for source in ("", " label-only", " base rate", " logistic")
     }
     assert model.metadata["folder"] == vertical.uri
     assert model.metadata["parameters"] == manifest.num_parameters

@@ -13,7 +13,7 @@ from typing import Any
 
 import fsspec
 
-from exfm.errors import StorageError
+from exfm.errors import DataError, StorageError
 
 _S3_OPTIONS = {"config_kwargs": {"connect_timeout": 2, "retries": {"max_attempts": 2}}}
 """An endpoint that is away is an error within about 10 s; botocore's own defaults wait minutes."""
@@ -118,14 +118,20 @@ def list_folders(uri: str) -> list[str]:
 
 @contextmanager
 def local_copy(uri: str, names: Collection[str]) -> Iterator[Path]:
-    """Yield a local folder with these files of a folder: itself, or a copy that is removed when the block ends."""
+    """Yield a local folder with these files of a folder: itself, or a copy that is removed when the block ends.
+
+    A DataError of the block that names the copy then names the folder instead.
+    """
     if is_local(uri):
         yield Path(uri)
         return
     with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
         with reaching(uri) as (filesystem, path):
             filesystem.get([f"{path}/{name}" for name in names], [f"{scratch}/{name}" for name in names])
-        yield Path(scratch)
+        try:
+            yield Path(scratch)
+        except DataError as error:  # it names the copy, which is gone when somebody reads this
+            raise DataError(str(error).replace(scratch, uri.rstrip("/"))) from error
 
 
 def _store_errors() -> tuple[type[Exception], ...]:

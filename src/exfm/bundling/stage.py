@@ -117,7 +117,7 @@ def _lineage(model: ModelManifest, examples: ExamplesManifest) -> dict[str, str]
     return {
         "event_windows": f"{first.index} to {last.index}: [{first.start}, {last.end})",
         "label_revision": model.label_revision,
-        "fm_snapshot": examples.fm_snapshots[model.teacher],
+        "fm_snapshot": ", ".join(examples.fm_snapshots[teacher] for teacher in model.teachers),
         "vm_snapshot": model.snapshots[-1].version,
         "domains": ", ".join(model.domains),
     }

@@ -12,6 +12,7 @@ from exfm.errors import ConfigError
 from exfm.events.examples import ExamplesManifest
 from exfm.events.partitions import read_partition
 from exfm.models.ranking import RankingModel
+from exfm.schema import pseudo_label_column
 from exfm.training.learner import LabelLearner
 from exfm.training.manifest import LABEL_ONLY, ModelManifest
 from exfm.training.run import Data, OnWindow, run_training
@@ -25,18 +26,14 @@ def train_vertical(
     out: str,
     on_window: OnWindow = lambda num_done, num_windows: None,
 ) -> ModelManifest:
-    """Train a vertical model with the pseudo-labels of foundation model `teacher`; return its manifest.
+    """Train a vertical model with the pseudo-labels of its teachers, or else of `teacher`; return its manifest.
 
-    Raises: ConfigError if the examples have no pseudo-labels of that teacher, or none of a domain; SchemaError for an
-    unknown feature or task; DataError for unusable examples, or if a task has no pseudo-labels.
+    Raises: ConfigError if the examples have no pseudo-labels of a teacher, or not of a task, or none of a domain;
+    SchemaError for an unknown feature or task; DataError for unusable examples.
     """
+    teachers = config.taught_by(teacher)
     with reading(examples) as dataset, writing(out) as folder:
         manifest = ExamplesManifest.read(dataset)
-        if teacher not in manifest.fm_snapshots:
-            raise ConfigError(
-                f"vertical model {config.name!r}: no pseudo-labels of {teacher!r} in {examples.uri}; "
-                f"there are those of {', '.join(manifest.fm_snapshots)}"
-            )
         schema = manifest.feature_schema.select(features=config.features, tasks=config.tasks)
         data = Data(
             datasets=(dataset,),
@@ -45,12 +42,14 @@ def train_vertical(
             windows=manifest.windows,
             known_until=manifest.known_until,
             domains=config.domains,
-            teacher=teacher,
+            kind="vertical",
+            teachers=teachers,
             label_revision=manifest.label_revision,
             inputs={"examples": examples},
         )
         _require_domains(config, dataset, manifest)
-        learner = DistillationLearner(RankingModel(schema, config.model), teacher_weight=config.teacher_weight)
+        _require_pseudo_labels(config.name, data, manifest, source=examples.uri)
+        learner = DistillationLearner(RankingModel(schema, config.model), config.distillation, teachers=teachers)
         num_walks = 2 if config.compare_label_only else 1
         trained = run_training(
             learner,
@@ -69,10 +68,28 @@ def train_vertical(
                 folder=folder / LABEL_ONLY,
                 name=config.name,
                 snapshot_every=0,
+                with_references=False,
                 on_window=lambda num_done, num_windows: on_window(num_windows + num_done, num_walks * num_windows),
             ).overall
             trained = trained.model_copy(update={"label_only": label_only})
-        return trained.write(folder)
+        return trained.model_copy(update={"teacher_weights": learner.teacher_weights}).write(folder)
+
+
+def _require_pseudo_labels(name: str, data: Data, examples: ExamplesManifest, *, source: str) -> None:
+    columns = set(data.frame(data.windows[0]).columns)
+    for teacher in data.teachers:
+        if not examples.fm_snapshots.get(teacher):
+            known = ", ".join(fm for fm, snapshot in examples.fm_snapshots.items() if snapshot) or "no model"
+            raise ConfigError(
+                f"vertical model {name!r}: no pseudo-labels of {teacher!r} in {source}; there are those of {known}; "
+                "name one of these, train on a longer log, or set distillation.method to label"
+            )
+        untaught = [task for task in data.schema.tasks() if pseudo_label_column(teacher, task) not in columns]
+        if untaught:
+            raise ConfigError(
+                f"vertical model {name!r}: foundation model {teacher!r} does not teach task {', '.join(untaught)}; add "
+                "it to foundation.tasks, or leave it out of the vertical model's"
+            )
 
 
 def _require_domains(config: VerticalConfig, dataset: Path, examples: ExamplesManifest) -> None:

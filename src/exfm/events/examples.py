@@ -3,7 +3,7 @@
 Legend: B examples, T tasks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,10 +13,11 @@ import numpy.typing as npt
 import polars as pl
 
 from exfm.artifact.manifest import Manifest, Window
+from exfm.errors import DataError
 from exfm.events.partitions import join_rows, partition, read_partition
 from exfm.features.batch import NetBatches, encode_examples
 from exfm.features.table import raw_columns, require_column
-from exfm.schema import Schema, WrittenSchema, pseudo_label_column
+from exfm.schema import Schema, WrittenSchema, pseudo_age_column, pseudo_label_column
 
 Floats = npt.NDArray[np.float32]
 
@@ -39,6 +40,20 @@ class ExamplesManifest(Manifest):
 
 
 @dataclass(frozen=True)
+class PseudoLabels:
+    """What a foundation model says of examples."""
+
+    probabilities_BT: Floats
+    """NaN where it had none."""
+    ages_B: npt.NDArray[np.float64]
+    """Event time between what its snapshot last knew and the impression; NaN where it had none."""
+
+    def rows(self, start: int, stop: int) -> "PseudoLabels":
+        """Return those of examples `start` to `stop`."""
+        return PseudoLabels(probabilities_BT=self.probabilities_BT[start:stop], ages_B=self.ages_B[start:stop])
+
+
+@dataclass(frozen=True)
 class Examples:
     """Examples in order of event time."""
 
@@ -49,8 +64,8 @@ class Examples:
     batches: NetBatches
     labels_BT: Floats
     """0 or 1; NaN where the attribution window was not over when labels were made."""
-    pseudo_BT: Floats
-    """The foundation model's probabilities; NaN where it had none."""
+    pseudo: Mapping[str, PseudoLabels]
+    """By foundation model."""
     weights_BT: Floats
     """The example's weight, and for a negative of a sampled log its share of those that were dropped."""
 
@@ -67,7 +82,7 @@ class Examples:
                 domains=self.domains[start:stop],
                 batches=self.batches.rows(start, stop),
                 labels_BT=self.labels_BT[start:stop],
-                pseudo_BT=self.pseudo_BT[start:stop],
+                pseudo={teacher: pseudo.rows(start, stop) for teacher, pseudo in self.pseudo.items()},
                 weights_BT=self.weights_BT[start:stop],
             )
 
@@ -95,23 +110,42 @@ def read_frame(datasets: Sequence[Path], window: Window, schema: Schema) -> pl.D
     return frame
 
 
-def examples_of(frame: pl.DataFrame, schema: Schema, *, fm: str = "") -> Examples:
-    """Return a frame's rows as tensors, with the pseudo-labels of foundation model `fm` (empty: none).
+def examples_of(frame: pl.DataFrame, schema: Schema, *, teachers: Sequence[str] = ()) -> Examples:
+    """Return a frame's rows as tensors, with the pseudo-labels of these foundation models.
 
-    Raises: DataError if a column is missing or of a wrong type.
+    Raises: DataError if a column is missing or of a wrong type, or if a label is neither 0 nor 1.
     """
     table = frame.to_arrow()
-    labels_BT = _columns(frame, [label_column(label.name) for label in schema.labels])
-    pseudo_BT = np.full_like(labels_BT, np.nan)
-    if fm:
-        pseudo_BT = _columns(frame, [pseudo_label_column(fm, label.name) for label in schema.labels])
+    labels_BT = _labels(frame, schema)
     return Examples(
         keys=frame[schema.impression_key],
         domains=frame[schema.domain],
         batches=encode_examples(raw_columns(table, schema), schema),
         labels_BT=labels_BT,
-        pseudo_BT=pseudo_BT,
+        pseudo={teacher: _pseudo_labels(frame, schema, teacher) for teacher in teachers},
         weights_BT=_weights(frame, schema, labels_BT),
+    )
+
+
+def _labels(frame: pl.DataFrame, schema: Schema) -> Floats:
+    labels_BT = _columns(frame, [label_column(task) for task in schema.tasks()])
+    wrong_BT = ~np.isnan(labels_BT) & (labels_BT != 0) & (labels_BT != 1)
+    if wrong_BT.any():
+        row, task = (int(at[0]) for at in wrong_BT.nonzero())
+        raise DataError(
+            f"column {label_column(schema.tasks()[task])!r} is {labels_BT[row, task]:g} for impression "
+            f"{frame[schema.impression_key][row]!r}, expected 0, 1, or null while it is not known; make the labels "
+            "again, or correct the column"
+        )
+    return labels_BT
+
+
+def _pseudo_labels(frame: pl.DataFrame, schema: Schema, teacher: str) -> PseudoLabels:
+    probabilities_BT = _columns(frame, [pseudo_label_column(teacher, task) for task in schema.tasks()])
+    age = pseudo_age_column(teacher)
+    require_column(frame.columns, age)
+    return PseudoLabels(
+        probabilities_BT=probabilities_BT, ages_B=frame[age].cast(pl.Float64).fill_null(np.nan).to_numpy()
     )
 
 

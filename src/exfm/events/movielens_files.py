@@ -73,13 +73,7 @@ def read_movielens(folder: str) -> MovieLensTables:
     """
     layout, names = recognise(folder)
     with local_copy(folder, names) as local:
-        try:
-            return _read(local, READERS[layout])
-        except DataError as error:
-            if is_local(folder):
-                raise
-            # It names a copy, which is gone when somebody reads this.
-            raise DataError(str(error).replace(str(local), folder.rstrip("/"))) from error
+        return _read(local, READERS[layout])
 
 
 def recognise(folder: str) -> tuple[tuple[str, ...], list[str]]:

@@ -10,11 +10,12 @@ from exfm.artifact.stores import resolve_path
 from exfm.events.log import RawLog
 from exfm.events.movielens import MovieLensSource, load_movielens
 from exfm.events.movielens_files import recognise
+from exfm.events.open_bandit import OpenBanditSource, load_open_bandit, require_open_bandit
 from exfm.events.parquet import LogSource, load_parquet
 from exfm.events.synthetic import SyntheticSource, load_synthetic
 from exfm.schema import Schema
 
-Source = Annotated[MovieLensSource | SyntheticSource | LogSource, Field(discriminator="kind")]
+Source = Annotated[MovieLensSource | OpenBanditSource | SyntheticSource | LogSource, Field(discriminator="kind")]
 
 
 def load(source: Source, *, schema: Schema) -> RawLog:
@@ -28,6 +29,8 @@ def load(source: Source, *, schema: Schema) -> RawLog:
     match source:
         case MovieLensSource():
             return load_movielens(source)
+        case OpenBanditSource():
+            return load_open_bandit(source)
         case SyntheticSource():
             return load_synthetic(source)
         case LogSource():
@@ -37,7 +40,7 @@ def load(source: Source, *, schema: Schema) -> RawLog:
 def places_of(source: Source) -> dict[str, str]:
     """Return the paths and URLs that a source reads, by the key of a run's file."""
     match source:
-        case MovieLensSource():
+        case MovieLensSource() | OpenBanditSource():
             return {"source.folder": source.folder}
         case LogSource():
             names = {f"source.names.{feature}": files for feature, files in source.names.items()}
@@ -53,15 +56,17 @@ def require_source(source: Source) -> None:
     """
     if isinstance(source, MovieLensSource):
         recognise(source.folder)
-        return
-    for place in places_of(source).values():
-        locate(place)
+    elif isinstance(source, OpenBanditSource):
+        require_open_bandit(source)
+    else:
+        for place in places_of(source).values():
+            locate(place)
 
 
 def resolve(source: Source, *, base: Path) -> Source:
     """Return a source whose relative paths start at `base`."""
     match source:
-        case MovieLensSource():
+        case MovieLensSource() | OpenBanditSource():
             return source.model_copy(update={"folder": resolve_path(source.folder, base=base)})
         case LogSource():
             paths = {

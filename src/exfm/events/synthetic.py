@@ -1,9 +1,11 @@
 """A seeded stream of ads with planted truth: the probability behind every label is in the log.
 
 A user, an ad and, between them, a drawn click and conversion. Users and ads have latent vectors; what a model sees of
-them is ids, interests, a category and an advertiser, two numbers, and the ads that the user clicked lately.
+them is ids, interests, a category and an advertiser, two numbers, and the ads that the user clicked lately. Every user
+and ad is in all segments, so each segment tells something about the others: a foundation model can know more than a
+vertical model.
 
-Legend: N impressions, U users, A ads, L latent numbers, T topics.
+Legend: N impressions, S segments, U users, A ads, L latent numbers, T topics.
 """
 
 from dataclasses import dataclass
@@ -27,10 +29,16 @@ NUM_LATENT = 8
 NUM_TOPICS = 24
 MAX_INTERESTS = 5
 
-SEGMENTS = ("search", "feed", "video")
-SEGMENT_SHARES = (0.5, 0.3, 0.2)
-CLICK_LOGITS = (-1.8, -2.6, -3.2)
-"""Logit of a click on an average ad by an average user, by segment: about one click in seven, in 14 and in 25."""
+SEGMENTS = ("search", "feed", "video", "stories", "shop", "mail")
+SEGMENT_SHARES = (0.2, 0.2, 0.15, 0.15, 0.15, 0.15)
+CLICK_LOGITS = (-1.8, -2.6, -3.2, -2.2, -2.4, -2.8)
+"""Logit of a click on an average ad by an average user, by segment: one in seven in `search`, one in 25 in `video`."""
+MATCH_LOGIT = 3.0
+"""Added to the logit of a click for each unit by which an ad's latent vector matches the user's taste."""
+LIKING_STD = 1.2
+"""Standard deviation of the users' part of a click's logit."""
+ADVERTISER_APPEAL_STD, AD_APPEAL_STD = 0.4, 0.6
+"""Standard deviations of the advertisers' and of the ads' part of a click's logit."""
 CONVERSION_LOGIT = -1.2
 """Logit of a conversion after a click on an average ad, in any segment."""
 
@@ -55,6 +63,8 @@ class SyntheticSource(Config):
     """Time that the impressions spread over, in seconds; an hour to three years."""
     popularity_exponent: Annotated[float, Field(ge=0, le=3)] = 0.8
     """The n-th most popular user or ad has n ** -exponent of the first one's impressions; 0 to 3. 0: all are alike."""
+    segment_taste: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Share of a user's taste that is another in each segment; 0 to 1. 0: tastes are alike in all segments."""
     drift_turns: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Turns that the ads' latent vectors make over the whole time; 0 to 100. 0: tastes do not change; 0.25:
     at the end they have nothing in common with the start."""
@@ -71,9 +81,9 @@ class SyntheticSource(Config):
 @dataclass(frozen=True)
 class _Users:
     latent_UL: Floats
-    segment_U: Ints
-    """Positions in SEGMENTS."""
     days_active_U: Floats
+    liking_U: Floats
+    """Added to the click's logit: how much the user likes ads. Only the user's id and clicks tell it."""
     interests_U: pl.Series
 
 
@@ -106,9 +116,14 @@ def load_synthetic(source: SyntheticSource) -> RawLog:
     ads = _draw_ads(source, topics_TL, rng)
 
     time_N = START_S + np.sort(rng.integers(0, source.duration_s, source.num_impressions))
+    segment_N = rng.choice(len(SEGMENTS), source.num_impressions, p=SEGMENT_SHARES)
     user_N = _draw_popular(source.num_users, source, rng)
     ad_N = _draw_popular(source.num_ads, source, rng)
-    truth_click_N, truth_given_click_N = _truths(source, users, ads, time_N=time_N, user_N=user_N, ad_N=ad_N)
+    taste_NL = _tastes(source, users.latent_UL[user_N], segment_N=segment_N, rng=rng)
+    match_N = _matches(source, taste_NL, ads, time_N=time_N, ad_N=ad_N)
+    truth_click_N, truth_given_click_N = _truths(
+        users, ads, match_N=match_N, segment_N=segment_N, user_N=user_N, ad_N=ad_N
+    )
     clicked_N = rng.random(source.num_impressions) < truth_click_N
     converted_N = clicked_N & (rng.random(source.num_impressions) < truth_given_click_N)
 
@@ -137,7 +152,7 @@ def load_synthetic(source: SyntheticSource) -> RawLog:
         {
             "impression_id": shown,
             "event_time_s": time_N[shown],
-            "segment": pl.Series(SEGMENTS).gather(users.segment_U[user]),
+            "segment": pl.Series(SEGMENTS).gather(segment_N[shown]),
             "truth_click": truth_click_N[shown],
             "truth_conversion": (truth_click_N * truth_given_click_N)[shown],
             "negative_sampling_rate": np.where(clicked_N[shown], 1.0, rate),
@@ -178,8 +193,8 @@ def _draw_users(source: SyntheticSource, topics_TL: Floats, rng: np.random.Gener
     names = names.with_columns(_labels("topic", NUM_TOPICS).gather(names["topic"].to_numpy()).alias("topic"))
     return _Users(
         latent_UL=latent_UL,
-        segment_U=rng.choice(len(SEGMENTS), source.num_users, p=SEGMENT_SHARES),
         days_active_U=rng.lognormal(3.0, 1.0, source.num_users).astype(np.float32),
+        liking_U=rng.normal(0, LIKING_STD, source.num_users).astype(np.float32),
         interests_U=names.group_by("user", maintain_order=True).agg("topic")["topic"],
     )
 
@@ -189,29 +204,54 @@ def _draw_ads(source: SyntheticSource, topics_TL: Floats, rng: np.random.Generat
     across_AL = _unit_vectors(source.num_ads, rng)
     across_AL -= (across_AL * latent_AL).sum(axis=1, keepdims=True) * latent_AL
     advertiser_A = rng.integers(0, source.num_advertisers, source.num_ads)
-    appeal = rng.normal(0, 0.4, source.num_advertisers)
+    appeal = rng.normal(0, ADVERTISER_APPEAL_STD, source.num_advertisers)
     return _Ads(
         latent_AL=latent_AL,
         drifted_AL=across_AL / np.linalg.norm(across_AL, axis=1, keepdims=True),
         price_A=rng.lognormal(3.0, 0.8, source.num_ads).astype(np.float32),
-        appeal_A=(appeal[advertiser_A] + rng.normal(0, 0.3, source.num_ads)).astype(np.float32),
+        appeal_A=(appeal[advertiser_A] + rng.normal(0, AD_APPEAL_STD, source.num_ads)).astype(np.float32),
         advertiser_A=advertiser_A,
         topic_A=(latent_AL @ topics_TL.T).argmax(axis=1),
     )
 
 
+def _tastes(source: SyntheticSource, latent_NL: Floats, *, segment_N: Ints, rng: np.random.Generator) -> Floats:
+    """Return what users want in the segments that they are in; [N, L].
+
+    A segment's own part is the user's latent vector turned, in a way that is the segment's.
+    """
+    turn_SLL, _ = np.linalg.qr(rng.standard_normal((len(SEGMENTS), NUM_LATENT, NUM_LATENT)))
+    taste_NL: Floats = np.sqrt(1 - source.segment_taste) * latent_NL
+    for segment, turn_LL in enumerate(turn_SLL):
+        here = segment_N == segment
+        taste_NL[here] += np.sqrt(source.segment_taste) * latent_NL[here] @ turn_LL
+    return taste_NL.astype(np.float32)
+
+
+def _matches(
+    source: SyntheticSource, taste_NL: Floats, ads: _Ads, *, time_N: Ints, ad_N: Ints
+) -> npt.NDArray[np.float64]:
+    """Return how well ads suit users' tastes; [N]."""
+    angle_N = 2 * np.pi * source.drift_turns * (time_N - START_S) / source.duration_s
+    match_N: npt.NDArray[np.float64] = np.cos(angle_N) * np.einsum("nl,nl->n", taste_NL, ads.latent_AL[ad_N])
+    if source.drift_turns:
+        match_N += np.sin(angle_N) * np.einsum("nl,nl->n", taste_NL, ads.drifted_AL[ad_N])
+    return match_N
+
+
 def _truths(
-    source: SyntheticSource, users: _Users, ads: _Ads, *, time_N: Ints, user_N: Ints, ad_N: Ints
+    users: _Users,
+    ads: _Ads,
+    *,
+    match_N: npt.NDArray[np.float64],
+    segment_N: Ints,
+    user_N: Ints,
+    ad_N: Ints,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the probability of a click, and of a conversion given a click; shape [N] each."""
-    latent_NL = users.latent_UL[user_N]
-    angle_N = 2 * np.pi * source.drift_turns * (time_N - START_S) / source.duration_s
-    match_N = np.cos(angle_N) * np.einsum("nl,nl->n", latent_NL, ads.latent_AL[ad_N])
-    if source.drift_turns:
-        match_N += np.sin(angle_N) * np.einsum("nl,nl->n", latent_NL, ads.drifted_AL[ad_N])
-    habit_N = (np.log1p(users.days_active_U[user_N]) - 3.0) * 0.3
-    base_N = np.asarray(CLICK_LOGITS)[users.segment_U[user_N]]
-    click_N = base_N + 3.0 * match_N + habit_N + ads.appeal_A[ad_N]
+    habit_N = (np.log1p(users.days_active_U[user_N]) - 3.0) * 0.3 + users.liking_U[user_N]
+    base_N = np.asarray(CLICK_LOGITS)[segment_N]
+    click_N = base_N + MATCH_LOGIT * match_N + habit_N + ads.appeal_A[ad_N]
     conversion_N = CONVERSION_LOGIT + 1.5 * match_N - 0.5 * (np.log1p(ads.price_A[ad_N]) - 3.0)
     return _sigmoid(click_N), _sigmoid(conversion_N)
 

@@ -46,6 +46,8 @@ def checked_impressions(impressions: pl.DataFrame, schema: Schema, *, of: str) -
     _require_time(rows, schema, of=of)
     _require_type(rows, schema.domain, [pl.String()], of=of)
     _require_no_null(rows, schema.domain, of=of)
+    if schema.user:
+        _require_user(rows, schema.user, of=of)
     if schema.weight:
         _require_number(
             rows, schema.weight, ~_is_positive(_float32(schema.weight)), "> 0 and finite, as float32 too", of=of
@@ -142,6 +144,12 @@ def _require_time(rows: pl.DataFrame, schema: Schema, *, of: str) -> None:
         wrong = ~times.is_between(0, END_OF_SECONDS, closed="left")
         expected = f"{unit}, from 0 to {END_OF_SECONDS:,} (milliseconds? divide by 1000)"
         _require_number(rows, schema.event_time.column, wrong, expected, of=of)
+
+
+def _require_user(rows: pl.DataFrame, user: str, *, of: str) -> None:
+    found = rows.schema[user]
+    if not found.is_integer() and found != pl.String:
+        raise DataError(f"{of}: column {user!r} is {found}, expected an integer or String (the user); convert it")
 
 
 def _require_type(rows: pl.DataFrame, column: str, types: Sequence[pl.DataType], *, of: str, meaning: str = "") -> None:

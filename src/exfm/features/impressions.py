@@ -92,9 +92,13 @@ def require_loggable(schema: Schema, *, domain: str) -> None:
 
 
 def log_schema(schema: Schema) -> Schema:
-    """Return the schema of answered requests: a model's, without the planted truth, which no request has."""
+    """Return the schema of answered requests: a model's, without what no request has.
+
+    No request has the planted truth. A request has its user only where the user is a feature of the model.
+    """
     labels = tuple(label.model_copy(update={"truth": ""}) for label in schema.labels)
-    return schema.model_copy(update={"labels": labels})
+    user = schema.user if schema.user in schema.feature_names() else ""
+    return schema.model_copy(update={"labels": labels, "user": user})
 
 
 def columns_of(answered: Sequence[Answered], schema: Schema, *, domain: str, served: Served) -> Iterator[Column]:

@@ -7,11 +7,9 @@ that it has not learned, and those that it recorded itself on older ones.
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cache
-from math import nan
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from exfm.artifact.manifest import Window
@@ -21,15 +19,13 @@ from exfm.events.examples import ExamplesManifest
 from exfm.events.partitions import read_partition
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
-from exfm.metrics import quality
+from exfm.metrics import Floats, log_losses, quality
 from exfm.models.scoring import UnshardedScorer
 from exfm.registry.champion import Champion, champion_of
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, TaskFigures
 from exfm.registry.recorded import MIN_POSITIVES, learned_windows, positives
-from exfm.training.manifest import PREDICTIONS, ModelManifest
-
-Doubles = npt.NDArray[np.float64]
+from exfm.training.manifest import BASE_RATE, PREDICTIONS, ModelManifest
 
 EXAMPLES_AT_ONCE = 8_192
 """Examples that the champion scores at a time."""
@@ -39,9 +35,6 @@ CHAMPIONS = "champion."
 
 SCORE = "score."
 """Prefix of the columns with recorded scores."""
-
-BASE_RATE = "base_rate."
-"""Prefix of the columns with the base rate of the windows before."""
 
 
 def judge(registry: Registry, verticals: Sequence[Ref]) -> list[Judgement]:
@@ -68,15 +61,15 @@ def _judge(registry: Registry, vertical: Ref, dataset_of: Callable[[Ref], Path])
         version = champion.version if champion else 0
         if not new:
             return Judgement(name=model.name, champion=version, num_new_windows=0)
-        rows_of = _candidate_rows(folder, model)
+        predictions = folder / PREDICTIONS
         if champion is None:
-            return _judgement(model, [rows_of(window) for window in new], new)
+            return _judgement(model, [read_partition(predictions, window) for window in new], new)
         dataset = dataset_of(model.inputs["examples"])
         with registry.fetching(champion.bundle) as bundle:
             scorer = UnshardedScorer.load(bundle)
             try:
                 rows = [
-                    rows_of(window).join(
+                    read_partition(predictions, window).join(
                         _champion_scores(scorer, dataset, window, model),
                         on=model.feature_schema.impression_key,
                         how="left",
@@ -92,7 +85,10 @@ def _judge(registry: Registry, vertical: Ref, dataset_of: Callable[[Ref], Path])
         windows = list(new)
         for window in reversed(counted[: -len(new)]):
             enough = min(positives(rows, task) for task in model.feature_schema.tasks()) >= MIN_POSITIVES
-            older = None if enough else _recorded(rows_of(window), champion, key=model.feature_schema.impression_key)
+            if enough:
+                break
+            own = read_partition(predictions, window)
+            older = _recorded(own, champion, key=model.feature_schema.impression_key)
             if older is None:
                 break
             rows.insert(0, older)
@@ -118,13 +114,13 @@ def _judgement(
 def figures(rows: pl.DataFrame, task: str, *, has_champion: bool) -> TaskFigures:
     """Return the quality of predictions: `score.`, `label.` and `weight.<task>`, with the champion's and base rates.
 
-    A NaN label is unknown, and its row does not count; a NaN base rate has no window before.
+    A NaN label is unknown, and its row does not count.
     """
     known = rows.filter(pl.col(f"label.{task}").is_not_nan())
     scores, labels, weights = (known[f"{kind}.{task}"].to_numpy() for kind in ("score", "label", "weight"))
     own = quality(scores, labels, weights)
     champion = quality(known[f"{CHAMPIONS}{task}"].to_numpy(), labels, weights) if has_champion else None
-    excess, error = _excess_loss(scores, labels, weights, known[f"{BASE_RATE}{task}"].to_numpy())
+    excess, error = _excess_loss(scores, labels, weights, known[f"{BASE_RATE}.{task}"].to_numpy())
     return TaskFigures(
         task=task,
         num_examples=own.num_examples,
@@ -138,55 +134,14 @@ def figures(rows: pl.DataFrame, task: str, *, has_champion: bool) -> TaskFigures
     )
 
 
-def _excess_loss(
-    scores: Doubles, labels: Doubles, weights: Doubles, rates: Doubles
-) -> tuple[float | None, float | None]:
-    has_rate = ~np.isnan(rates)
-    scores, labels, weights, rates = (
-        values[has_rate].astype(np.float64) for values in (scores, labels, weights, rates)
-    )
+def _excess_loss(scores: Floats, labels: Floats, weights: Floats, rates: Floats) -> tuple[float | None, float | None]:
+    weights = weights.astype(np.float64)
     if len(labels) < 2 or not weights.sum():
         return None, None
-    differences = _log_loss(scores, labels) - _log_loss(rates, labels)
+    differences = log_losses(scores, labels) - log_losses(rates, labels)
     mean = float(np.average(differences, weights=weights))
     error = float(np.sqrt((weights**2 * (differences - mean) ** 2).sum()) / weights.sum())
     return mean, error
-
-
-def _log_loss(probabilities: Doubles, labels: Doubles) -> Doubles:
-    smallest = np.finfo(np.float32).eps
-    bounded = probabilities.clip(smallest, 1 - smallest)
-    loss: Doubles = -np.where(labels > 0, np.log(bounded), np.log1p(-bounded))
-    return loss
-
-
-def _candidate_rows(folder: Path, model: ModelManifest) -> Callable[[Window], pl.DataFrame]:
-    """Return a function from a window to its recorded predictions, with the base rates of all windows before it.
-
-    The base rate of the first window is NaN.
-    """
-    tasks = model.feature_schema.tasks()
-    positive, total = dict.fromkeys(tasks, 0.0), dict.fromkeys(tasks, 0.0)
-    rates: dict[int, dict[str, float]] = {}
-    for window in learned_windows(model):
-        rates[window.index] = {  # half a positive more, so that no rate is 0
-            task: (positive[task] + 0.5) / (total[task] + 1) if total[task] else nan for task in tasks
-        }
-        names = [f"{kind}.{task}" for task in tasks for kind in ("label", "weight")]
-        rows = read_partition(folder / PREDICTIONS, window, columns=names)
-        for task in tasks:
-            known = rows.filter(pl.col(f"label.{task}").is_not_nan())
-            weights = known[f"weight.{task}"].to_numpy().astype(np.float64)
-            positive[task] += float(weights @ known[f"label.{task}"].to_numpy())
-            total[task] += float(weights.sum())
-
-    def rows_of(window: Window) -> pl.DataFrame:
-        of_window = rates[window.index]
-        return read_partition(folder / PREDICTIONS, window).with_columns(
-            pl.lit(rate).alias(f"{BASE_RATE}{task}") for task, rate in of_window.items()
-        )
-
-    return rows_of
 
 
 def _champion_scores(scorer: UnshardedScorer, dataset: Path, window: Window, model: ModelManifest) -> pl.DataFrame:

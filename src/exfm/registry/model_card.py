@@ -27,10 +27,12 @@ OVERALL = "overall."
 def metrics_of(trained: ModelManifest) -> list[Metric]:
     """Return the qualities of each window, with its index as the step, and of all together."""
     now_ms = int(time.time() * 1000)
-    steps = [("", window.window, window.tasks) for window in trained.qualities]
+    steps = [("", "", window.window, window.tasks) for window in trained.qualities]
+    overall = [(OVERALL, "", 0, trained.overall)]
+    references = [(OVERALL, f".{line}", 0, tasks) for line, tasks in trained.references.items()]
     return [
-        Metric(f"{prefix}{task}.{figure}", value, now_ms, step)
-        for prefix, step, tasks in [*steps, (OVERALL, 0, trained.overall)]
+        Metric(f"{prefix}{task}.{figure}{source}", value, now_ms, step)
+        for prefix, source, step, tasks in [*steps, *overall, *references]
         for task, quality in tasks.items()
         for figure in ("normalized_entropy", "auc", "calibration")
         if (value := getattr(quality, figure)) is not None
@@ -40,7 +42,7 @@ def metrics_of(trained: ModelManifest) -> list[Metric]:
 def params_of(trained: ModelManifest) -> list[Param]:
     """Return a model's settings and size."""
     settings = {"model": trained.model.to_dict(), "training": trained.training.to_dict()}
-    flat = _flatten(settings) | {"num_parameters": trained.num_parameters, "teacher": trained.teacher}
+    flat = _flatten(settings) | {"num_parameters": trained.num_parameters, "teachers": ", ".join(trained.teachers)}
     return [Param(key, str(value)) for key, value in flat.items()]
 
 

@@ -1,6 +1,6 @@
-"""Three models on the same examples: the foundation model, the label-only vertical model, and the distilled one."""
+"""Sources of predictions on the same examples: reference lines, the foundation model, and the vertical model."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -9,21 +9,25 @@ from pydantic import FiniteFloat
 
 from exfm.config import Config
 from exfm.metrics import Quality, quality
-from exfm.report.outputs import WINDOW
+from exfm.training.manifest import BASE_RATE, LOGISTIC, WINDOW
+
+FOUNDATION, LABEL_ONLY, DISTILLED, TRUTH = "foundation", "label_only", "distilled", "truth"
+"""The foundation model; the vertical model without and with its teacher; the planted probabilities."""
+
+SOURCES = (BASE_RATE, LOGISTIC, FOUNDATION, LABEL_ONLY, DISTILLED, TRUTH)
+"""Of predictions, from the simplest."""
 
 NUM_BINS = 10
 """Bins of a reliability curve: deciles of the predictions."""
 
 
 class WindowEntropy(Config):
-    """Normalized entropy on one window; None: it is not defined."""
+    """Normalized entropy on one window, by source; None where it is not defined."""
 
     window: int
     num_examples: int
     """Number of examples with a known label."""
-    foundation: FiniteFloat | None
-    label_only: FiniteFloat | None
-    distilled: FiniteFloat | None
+    entropies: dict[str, FiniteFloat | None]
 
 
 class ReliabilityBin(Config):
@@ -36,41 +40,32 @@ class ReliabilityBin(Config):
 
 
 class TaskComparison(Config):
-    """One task of one vertical model; all figures are for the same examples."""
+    """One task of one vertical model, by source of predictions; all figures are for the same examples."""
 
-    foundation: Quality
-    """The foundation model's own predictions."""
-    label_only: Quality | None
-    """The same model, trained without a teacher; None: none was trained."""
-    distilled: Quality
-    truth: Quality | None
-    """The planted probabilities, which no model can beat; None: they are not known."""
+    qualities: dict[str, Quality]
     change_percent: FiniteFloat | None
     """Change of normalized entropy, distilled against label-only; below 0 is better."""
     by_window: tuple[WindowEntropy, ...]
     """All windows, also those of the warm-up."""
-    reliability_label_only: tuple[ReliabilityBin, ...]
-    """Bins in ascending order of predictions; empty: there is no label-only model, or no label is known."""
-    reliability_distilled: tuple[ReliabilityBin, ...]
+    reliability: dict[str, tuple[ReliabilityBin, ...]]
+    """Bins of the label-only and the distilled model, in ascending order of predictions; empty: no label is known."""
 
 
 def compare(predictions: pl.DataFrame, task: str, *, counted_windows: Collection[int]) -> TaskComparison:
     """Return the comparison on the counted windows' rows of `VerticalOutputs.predictions`."""
     counted = predictions.filter(pl.col(WINDOW).is_in(list(counted_windows)))
-    label_only = _quality(counted, task, source="label_only")
-    distilled = _require_quality(counted, task, source="distilled")
+    sources = [source for source in SOURCES if f"{source}.{task}" in predictions.columns]
+    qualities = {source: _quality(counted, task, source=source) for source in sources}
     return TaskComparison(
-        foundation=_require_quality(counted, task, source="foundation"),
-        label_only=label_only,
-        distilled=distilled,
-        truth=_quality(counted, task, source="truth"),
-        change_percent=_change_percent(label_only, distilled),
+        qualities=qualities,
+        change_percent=_change_percent(qualities),
         by_window=tuple(
-            _window_entropy(predictions.filter(pl.col(WINDOW) == window), task, window=window)
+            _window_entropy(predictions.filter(pl.col(WINDOW) == window), task, sources, window=window)
             for window in predictions[WINDOW].unique().sort().to_list()
         ),
-        reliability_label_only=reliability(counted, task, source="label_only") if label_only else (),
-        reliability_distilled=reliability(counted, task, source="distilled"),
+        reliability={
+            source: reliability(counted, task, source=source) for source in sources if source in (LABEL_ONLY, DISTILLED)
+        },
     )
 
 
@@ -90,30 +85,24 @@ def reliability(rows: pl.DataFrame, task: str, *, source: str) -> tuple[Reliabil
     )
 
 
-def _window_entropy(rows: pl.DataFrame, task: str, *, window: int) -> WindowEntropy:
-    label_only = _quality(rows, task, source="label_only")
-    distilled = _require_quality(rows, task, source="distilled")
+def _window_entropy(rows: pl.DataFrame, task: str, sources: Collection[str], *, window: int) -> WindowEntropy:
+    qualities = {source: _quality(rows, task, source=source) for source in sources if source != TRUTH}
     return WindowEntropy(
         window=window,
-        num_examples=distilled.num_examples,
-        foundation=_require_quality(rows, task, source="foundation").normalized_entropy,
-        label_only=label_only.normalized_entropy if label_only else None,
-        distilled=distilled.normalized_entropy,
+        num_examples=qualities[DISTILLED].num_examples,
+        entropies={source: found.normalized_entropy for source, found in qualities.items()},
     )
 
 
-def _require_quality(rows: pl.DataFrame, task: str, *, source: str) -> Quality:
+def _quality(rows: pl.DataFrame, task: str, *, source: str) -> Quality:
     return quality(*(rows[f"{column}.{task}"].to_numpy() for column in (source, "label", "weight")))
 
 
-def _quality(rows: pl.DataFrame, task: str, *, source: str) -> Quality | None:
-    return _require_quality(rows, task, source=source) if f"{source}.{task}" in rows.columns else None
-
-
-def _change_percent(label_only: Quality | None, distilled: Quality) -> float | None:
-    if label_only is None or not label_only.normalized_entropy or distilled.normalized_entropy is None:
+def _change_percent(qualities: Mapping[str, Quality]) -> float | None:
+    if LABEL_ONLY not in qualities:
         return None
-    return 100 * (distilled.normalized_entropy / label_only.normalized_entropy - 1)
+    label_only, distilled = (qualities[source].normalized_entropy for source in (LABEL_ONLY, DISTILLED))
+    return None if not label_only or distilled is None else 100 * (distilled / label_only - 1)
 
 
 def _values(rows: pl.DataFrame, column: str) -> npt.NDArray[np.float64]:

@@ -7,12 +7,21 @@ from rich.text import Text
 
 from exfm.metrics import Quality
 from exfm.report.answer import Answer
+from exfm.report.comparison import DISTILLED, FOUNDATION, LABEL_ONLY
 from exfm.report.html import DASH, figure, percent
 from exfm.report.summary import Summary
+from exfm.training.manifest import BASE_RATE, LOGISTIC
+
+ENTROPY_HEADS = {
+    BASE_RATE: "base\nrate NE", LOGISTIC: "logistic\nNE", FOUNDATION: "FM\nNE", LABEL_ONLY: "label-only\nNE",
+}  # fmt: skip
+"""By source of predictions: the head of the column with its normalized entropy."""
 
 
 def print_summary(summary: Summary, *, console: Console, report: str) -> None:
     """Print the models' quality, the path of the report, and the ranked answer to the query."""
+    for warning in summary.warnings:
+        console.print(Text(warning, style="red"))
     console.print(_quality_table(summary))
     console.print()
     console.print(Text(f"Report: {report}"), soft_wrap=True)  # so that the path can be copied
@@ -25,26 +34,26 @@ def _quality_table(summary: Summary) -> Table:
     table = _table()
     table.add_column("vertical", overflow="fold")
     table.add_column("task", overflow="fold")
-    for model in ("FM", "label-only", "distilled"):
-        table.add_column(f"{model}\nNE    AUC", justify="right", no_wrap=True)
+    for head in ENTROPY_HEADS.values():
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("distilled\nNE    AUC", justify="right", no_wrap=True)
     table.add_column("NE\nchange", justify="right", no_wrap=True)
     for vertical in summary.verticals:
         for task, comparison in vertical.tasks.items():
-            change = comparison.change_percent
+            change, qualities = comparison.change_percent, comparison.qualities
             style = "" if change is None else "green" if change < 0 else "red"
             table.add_row(
                 Text(vertical.name),
                 Text(task),
-                *(_pair(quality) for quality in (comparison.foundation, comparison.label_only, comparison.distilled)),
+                *(_entropy(qualities.get(source)) for source in ENTROPY_HEADS),
+                f"{_entropy(qualities[DISTILLED])} {figure(qualities[DISTILLED].auc):>6}",
                 Text(percent(change), style=style),
             )
     return table
 
 
-def _pair(quality: Quality | None) -> Text:
-    if quality is None:
-        return Text(DASH)
-    return Text(f"{figure(quality.normalized_entropy):>6} {figure(quality.auc):>6}")
+def _entropy(quality: Quality | None) -> str:
+    return figure(quality.normalized_entropy) if quality else DASH
 
 
 def _question(answer: Answer) -> Text:

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from exfm.report.plots import age_by_window, bytes_by_shard, entropy_by_window, reliability_curves
+from exfm.report.comparison import TRUTH
+from exfm.report.plots import age_by_window, bytes_by_shard, entropy_by_window, ids_by_window, reliability_curves
 from exfm.report.summary import PROMISED_TIMES, Summary
 
 DASH = "–"  # noqa: RUF001 - an undefined figure
@@ -29,11 +30,13 @@ def render_html(summary: Summary) -> str:
     return environment.get_template("report.html.jinja").render(
         summary=summary,
         promised_times=PROMISED_TIMES,
-        has_truth=any(task.truth for vertical in summary.verticals for task in vertical.tasks.values()),
+        has_truth=any(TRUTH in task.qualities for vertical in summary.verticals for task in vertical.tasks.values()),
         has_hot=any(part.kind == "hot" for bundle in summary.bundles for shard in bundle.shards for part in shard),
         plots={
             vertical.name: (entropy_by_window(vertical), reliability_curves(vertical)) for vertical in summary.verticals
         },
+        ids_plots={summary.foundation.name: ids_by_window(summary.foundation.ids)}
+        | {vertical.name: ids_by_window(vertical.ids) for vertical in summary.verticals},
         age_plot=age_by_window(summary.pseudo_labels.timeliness),
         shard_plot=bytes_by_shard(summary.bundles),
     )

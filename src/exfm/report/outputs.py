@@ -16,11 +16,10 @@ from exfm.events.examples import ExamplesManifest
 from exfm.events.labels import LabelsManifest, PseudoLabelsManifest
 from exfm.events.log import EventLogManifest, read_names
 from exfm.events.partitions import join_rows, partition, read_parquet, read_partition
+from exfm.report.comparison import DISTILLED, FOUNDATION, LABEL_ONLY, TRUTH
 from exfm.schema import pseudo_age_column
-from exfm.training.manifest import LABEL_ONLY, PREDICTIONS, ModelManifest
-
-WINDOW = "window.index"
-"""Column with the window of a row; no column of a schema can have its name, because of the dot."""
+from exfm.training.manifest import LABEL_ONLY as LABEL_ONLY_FOLDER
+from exfm.training.manifest import PREDICTIONS, WINDOW, ModelManifest
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class VerticalOutputs:
     manifest: ModelManifest
     predictions: pl.DataFrame
     """A row for each example of the windows that both the vertical and the foundation model were tested on: WINDOW,
-    `label.<task>`, `weight.<task>`, and a probability from each source: `foundation.<task>`, `distilled.<task>`, and if
-    they exist `label_only.<task>` and `truth.<task>`."""
+    `label.<task>`, `weight.<task>`, and a probability from each source that exists (exfm.report.comparison.SOURCES):
+    `<source>.<task>`."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +109,9 @@ def _predictions(
     key = model.feature_schema.impression_key
     tasks = model.feature_schema.tasks()
     truths = {label.name: label.truth for label in model.feature_schema.labels if label.truth}
-    rivals = {"foundation": fm_folder / PREDICTIONS}
+    rivals = {FOUNDATION: fm_folder / PREDICTIONS}
     if model.label_only:
-        rivals["label_only"] = folder / LABEL_ONLY / PREDICTIONS
+        rivals[LABEL_ONLY] = folder / LABEL_ONLY_FOLDER / PREDICTIONS
     tested_by_fm = {quality.window for quality in fm.qualities}
     tested = {quality.window for quality in model.qualities} & tested_by_fm
     frames = []
@@ -120,11 +119,11 @@ def _predictions(
         if window.index not in tested:
             continue
         rows = read_partition(folder / PREDICTIONS, window)
-        rows = rows.rename({f"score.{task}": f"distilled.{task}" for task in tasks})
+        rows = rows.rename({f"score.{task}": f"{DISTILLED}.{task}" for task in tasks})
         for rival, predictions in rivals.items():
             scores = {f"{rival}.{task}": f"score.{task}" for task in tasks}
             rows = _join(rows, partition(predictions, window), columns=scores, key=key)
-        truth = {f"truth.{task}": column for task, column in truths.items()}
+        truth = {f"{TRUTH}.{task}": column for task, column in truths.items()}
         rows = _join(rows, partition(dataset, window), columns=truth, key=key)
         frames.append(rows.with_columns(pl.lit(window.index).alias(WINDOW)))
     if not frames:

@@ -1,6 +1,6 @@
 """A run's plots as SVG, drawn without a display; the same figures give the same bytes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from itertools import cycle
 from typing import Any
@@ -14,36 +14,41 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import RcKeyType
 
 from exfm.planning.reporting import style
-from exfm.report.comparison import ReliabilityBin, TaskComparison
+from exfm.report.comparison import DISTILLED, FOUNDATION, LABEL_ONLY, ReliabilityBin, TaskComparison
 from exfm.report.summary import BundleSummary, VerticalSummary
 from exfm.report.timeliness import Timeliness
+from exfm.training.manifest import BASE_RATE, LOGISTIC, TableIds
 
 # Okabe and Ito's palette is distinct for people with any colour vision.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
 )  # fmt: skip
+COLOURS = (BLUE, ORANGE, GREEN, SKY, PURPLE, YELLOW, VERMILION)
+"""Of tables, in turn."""
 
 HOT_HATCH = "////"
 
-FOUNDATION, LABEL_ONLY, DISTILLED = "foundation model", "label-only", "distilled"
 STYLES: dict[str, dict[str, Any]] = {
-    FOUNDATION: {"color": BLACK, "linestyle": ":", "marker": ""},
-    LABEL_ONLY: {"color": ORANGE, "linestyle": "--", "marker": "s"},
-    DISTILLED: {"color": BLUE, "linestyle": "-", "marker": "o"},
+    BASE_RATE: {"label": "base rate", "color": SKY, "linestyle": "-.", "marker": ""},
+    LOGISTIC: {"label": "logistic regression", "color": GREEN, "linestyle": "-.", "marker": ""},
+    FOUNDATION: {"label": "foundation model", "color": BLACK, "linestyle": ":", "marker": ""},
+    LABEL_ONLY: {"label": "label-only", "color": ORANGE, "linestyle": "--", "marker": "s"},
+    DISTILLED: {"label": "distilled", "color": BLUE, "linestyle": "-", "marker": "o"},
 }
+"""By source of predictions, in the order of a legend."""
 
 SETTINGS: dict[RcKeyType, Any] = {**style.SETTINGS, "lines.linewidth": 1.6, "lines.markersize": 3.5}
 
 
 def entropy_by_window(vertical: VerticalSummary) -> bytes:
-    """Return each task's normalized entropy over the windows, for the three models, with the warm-up shaded."""
+    """Return each task's normalized entropy over the windows, of every source, with the warm-up shaded."""
     with mpl.rc_context(SETTINGS):
         figure, axes = _panels(len(vertical.tasks), width=6.4, height=2.3)
         for axis, (task, comparison) in zip(axes, vertical.tasks.items(), strict=True):
             _draw_entropy(axis, comparison, counted=vertical.counted_windows)
             axis.set_ylabel(f"{task}\nnormalized entropy")
         axes[-1].set_xlabel("window")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
         return _svg(figure)
 
 
@@ -52,8 +57,7 @@ def reliability_curves(vertical: VerticalSummary) -> bytes:
     with mpl.rc_context(SETTINGS):
         figure, axes = _panels(len(vertical.tasks), width=3.2, height=2.3)
         for axis, (task, comparison) in zip(axes, vertical.tasks.items(), strict=True):
-            curves = {LABEL_ONLY: comparison.reliability_label_only, DISTILLED: comparison.reliability_distilled}
-            _draw_reliability(axis, curves)
+            _draw_reliability(axis, comparison.reliability)
             axis.set_ylabel(f"{task}\nshare of positives")
         axes[-1].set_xlabel("mean prediction of a decile")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
@@ -76,10 +80,30 @@ def age_by_window(timeliness: Timeliness) -> bytes:
         return _svg(figure)
 
 
+def ids_by_window(ids: Mapping[int, Mapping[str, TableIds]]) -> bytes:
+    """Return each table's share of ids that were new in a window, and of all until then that share a row."""
+    tables = list(dict.fromkeys(table for of_window in ids.values() for table in of_window))
+    with mpl.rc_context(SETTINGS):
+        figure, axes = _panels(2, width=6.4, height=1.6)
+        for axis, field, label in zip(
+            axes, ("unseen", "collisions"), ("unseen ids, %", "ids that share\na row, %"), strict=True
+        ):
+            for table, colour in zip(tables, cycle(COLOURS), strict=False):
+                shares = [
+                    getattr(of_window[table], field) if table in of_window else None for of_window in ids.values()
+                ]
+                axis.plot(list(ids), 100 * np.array(shares, dtype=np.float64), color=colour, label=table)
+            axis.set(ylabel=label, ylim=(0, None))
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes[-1].set_xlabel("window")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
+        return _svg(figure)
+
+
 def bytes_by_shard(bundles: Sequence[BundleSummary]) -> bytes:
     """Return the size of each shard of each bundle: a bar for a shard, a part for a table, hatched for hot rows."""
     tables = dict.fromkeys(part.table for bundle in bundles for shard in bundle.shards for part in shard)
-    colours = dict(zip(tables, cycle([BLUE, ORANGE, GREEN, SKY, PURPLE, YELLOW, VERMILION]), strict=False))
+    colours = dict(zip(tables, cycle(COLOURS), strict=False))
     bars = [(f"{bundle.name}, shard {i}", shard) for bundle in bundles for i, shard in enumerate(bundle.shards)]
     with mpl.rc_context(SETTINGS):
         figure, (axis,) = _panels(1, width=6.4, height=0.9 + 0.28 * len(bars))
@@ -103,23 +127,21 @@ def bytes_by_shard(bundles: Sequence[BundleSummary]) -> bytes:
 
 def _draw_entropy(axis: Axes, comparison: TaskComparison, *, counted: Sequence[int]) -> None:
     windows = [row.window for row in comparison.by_window]
-    series = {
-        FOUNDATION: [row.foundation for row in comparison.by_window],
-        LABEL_ONLY: [row.label_only for row in comparison.by_window],
-        DISTILLED: [row.distilled for row in comparison.by_window],
-    }
+    series = {source: [row.entropies.get(source) for row in comparison.by_window] for source in STYLES}
     warmup = [window for window in windows if window not in counted]
     if warmup:
         axis.axvspan(min(warmup) - 0.5, max(warmup) + 0.5, color="#eeeeee", label="warm-up, not counted")
     shown = [window for window in windows if window in counted] or windows
     low, high = _limits([v for values in series.values() for w, v in zip(windows, values, strict=True) if w in shown])
-    for model, values in series.items():
+    for source, values in series.items():
         if any(value is not None for value in values):
-            axis.plot(windows, np.array(values, dtype=np.float64), label=model, **STYLES[model])  # None: a gap
+            axis.plot(windows, np.array(values, dtype=np.float64), **STYLES[source])  # None: a gap
             above = [window for window, value in zip(windows, values, strict=True) if value and value > high]
             below = [window for window, value in zip(windows, values, strict=True) if value and value < low]
             for edge, outside, marker in ((high, above, "^"), (low, below, "v")):
-                axis.scatter(outside, [edge] * len(outside), color=STYLES[model]["color"], marker=marker, clip_on=False)
+                axis.scatter(
+                    outside, [edge] * len(outside), color=STYLES[source]["color"], marker=marker, clip_on=False
+                )
     axis.set_ylim(low, high)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -130,10 +152,10 @@ def _draw_reliability(axis: Axes, curves: dict[str, tuple[ReliabilityBin, ...]])
     ]
     limit = 1.05 * max(points, default=1)
     axis.plot([0, limit], [0, limit], color="#999999", linewidth=1, label="calibrated")
-    for model, bins in curves.items():
+    for source, bins in curves.items():
         if bins:
             predictions, shares = [part.mean_prediction for part in bins], [part.positive_share for part in bins]
-            axis.plot(predictions, shares, label=model, **STYLES[model])
+            axis.plot(predictions, shares, **STYLES[source])
     axis.set(xlim=(0, limit), ylim=(0, limit))
 
 

@@ -14,10 +14,10 @@ from exfm.events.labels import FeedbackCounts
 from exfm.metrics import Quality
 from exfm.report.answer import Answer, read_answer
 from exfm.report.comparison import TaskComparison, compare
-from exfm.report.outputs import WINDOW, RunOutputs, VerticalOutputs
+from exfm.report.outputs import RunOutputs, VerticalOutputs
 from exfm.report.timeliness import Timeliness, measure
 from exfm.serving.smoke_test import SmokeTest
-from exfm.training.manifest import ModelManifest
+from exfm.training.manifest import WINDOW, ModelManifest, TableIds
 
 PROMISED_TIMES = 10
 """A foundation model has at least this many times the parameters of every vertical model that it teaches."""
@@ -62,6 +62,10 @@ class FoundationSummary(Config):
     """Parameters of the foundation model over those of the largest vertical model."""
     overall: dict[str, Quality]
     """Quality on all domains, after the model's own warm-up, by task."""
+    references: dict[str, dict[str, Quality]]
+    """Quality of the reference lines on the same examples, by their names."""
+    ids: dict[int, dict[str, TableIds]]
+    """Ids that the model looked up, by window and table."""
 
     def keeps_promise(self) -> bool:
         """Return whether it has at least PROMISED_TIMES the parameters of each vertical model."""
@@ -81,6 +85,8 @@ class VerticalSummary(Config):
     counted_windows: tuple[int, ...]
     """Indices of the windows that are compared."""
     tasks: dict[str, TaskComparison]
+    ids: dict[int, dict[str, TableIds]]
+    """Ids that the model looked up, by window and table."""
 
 
 class TableBytes(Config):
@@ -126,9 +132,11 @@ class RegisteredVersion(Config):
 class Summary(Config):
     """A run's figures."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     name: str
     """Name of the run."""
+    warnings: tuple[str, ...]
+    """Sentences on models that are worse than their base rate."""
     data: DataSummary
     pseudo_labels: PseudoLabelsSummary
     foundation: FoundationSummary
@@ -155,6 +163,11 @@ class Summary(Config):
         """
         return cls(
             name=name,
+            warnings=tuple(
+                warning
+                for model in (outputs.foundation, *(vertical.manifest for vertical in outputs.verticals))
+                for warning in model.warnings()
+            ),
             data=_data(outputs),
             pseudo_labels=_pseudo_labels(outputs),
             foundation=_foundation(outputs.foundation, [vertical.manifest for vertical in outputs.verticals]),
@@ -177,9 +190,10 @@ class Summary(Config):
             if comparison.change_percent is not None
         ]
         models = f"{len(self.verticals)} vertical model{'s' if len(self.verticals) != 1 else ''}"
-        if not changes:
-            return f"{models}; no label-only model to compare with"
-        return f"{models}; NE distilled against label-only {min(changes):+.2f} % to {max(changes):+.2f} %"
+        change = "no label-only model to compare with"
+        if changes:
+            change = f"NE distilled against label-only {min(changes):+.2f} % to {max(changes):+.2f} %"
+        return "; ".join((*self.warnings, models, change))
 
 
 def _data(outputs: RunOutputs) -> DataSummary:
@@ -214,7 +228,13 @@ def _foundation(model: ModelManifest, verticals: Sequence[ModelManifest]) -> Fou
         num_parameters=model.num_parameters,
         times_largest_vertical=model.num_parameters / max(vertical.num_parameters for vertical in verticals),
         overall=model.overall,
+        references=model.references,
+        ids=_ids(model),
     )
+
+
+def _ids(model: ModelManifest) -> dict[int, dict[str, TableIds]]:
+    return {quality.window: quality.tables for quality in model.qualities}
 
 
 def _vertical(vertical: VerticalOutputs) -> VerticalSummary:
@@ -233,4 +253,5 @@ def _vertical(vertical: VerticalOutputs) -> VerticalSummary:
             label.name: compare(predictions, label.name, counted_windows=counted)
             for label in model.feature_schema.labels
         },
+        ids=_ids(model),
     )

@@ -6,7 +6,7 @@ import polars as pl
 from pydantic import FiniteFloat
 
 from exfm.config import Config
-from exfm.report.outputs import WINDOW
+from exfm.training.manifest import WINDOW
 
 SECONDS_PER_HOUR = 3600
 

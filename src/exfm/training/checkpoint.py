@@ -10,13 +10,21 @@ training.safetensors:
     adagrad.<table>         the state of a table's optimizer
     adam.<name>.<key>       the state of a dense parameter's optimizer
     head.<name>             a parameter that only training has
+
+references.safetensors, what was learned beside the model:
+
+    <reference line>.<name> the state of a reference line
+    ids.<table>             the distinct keys of a table
 """
 
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import safetensors
+import safetensors.numpy
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -27,6 +35,7 @@ from exfm.training.learner import Learner
 
 WEIGHTS = "weights.safetensors"
 TRAINING_STATE = "training.safetensors"
+REFERENCES = "references.safetensors"
 
 _ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -60,10 +69,28 @@ def load_training_state(learner: Learner, optimizer: torch.optim.Adam, folder: P
 
     Raises: StorageError if the file is missing, damaged or another model's.
     """
-    for _, parameter in learner.dense_parameters():  # Adam makes its state at its first step only
-        moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-        optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
     _fill(_training_state(learner, optimizer), folder / TRAINING_STATE)
+
+
+def save_references(arrays: Mapping[str, npt.NDArray[Any]], folder: Path) -> None:
+    """Write what was learned beside the model into a snapshot's folder."""
+    safetensors.numpy.save_file(dict(arrays), folder / REFERENCES)
+
+
+def load_references(folder: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return what was learned beside the model.
+
+    Raises: StorageError if the file is missing or damaged.
+    """
+    path = folder / REFERENCES
+    try:
+        return safetensors.numpy.load_file(path)
+    except FileNotFoundError as error:
+        raise StorageError(
+            f"{path}: missing; an earlier release of exfm trained this model: train from the first window"
+        ) from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise StorageError(f"{path}: {error}") from error
 
 
 def _weights(model: RankingModel) -> dict[str, Tensor]:

@@ -3,30 +3,20 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 
-import torch
-
 from exfm.artifact.manifest import Window
 from exfm.events.examples import Examples, Floats
-from exfm.training.config import TrainingConfig
-from exfm.training.learner import Learner
-
-
-def dense_optimizer(learner: Learner, config: TrainingConfig) -> torch.optim.Adam:
-    """Return the optimizer of everything but the tables, which carry their own."""
-    return torch.optim.Adam([value for _, value in learner.dense_parameters()], lr=config.learning_rate)
+from exfm.training.trainer import Trainer
 
 
 def walk_windows(
-    learner: Learner,
-    optimizer: torch.optim.Optimizer,
+    trainer: Trainer,
     windows: Iterable[Window],
     *,
     read: Callable[[Window], Examples],
     label_delay: int,
     known_until: int,
-    batch_size: int,
     on_tested: Callable[[Window, Examples, Floats], None],
-    on_trained: Callable[[Window], None],
+    on_trained: Callable[[Window, Examples], None],
 ) -> None:
     """Predict, then learn, each window in order of time.
 
@@ -36,29 +26,19 @@ def walk_windows(
 
     `on_tested` gets the probabilities, [B, T], made before anything unknown at the window's start was learned.
     """
-    pending: deque[tuple[Window, Examples]] = deque()
+    pending: deque[tuple[Window, Examples, Floats]] = deque()
+
+    def learn_until(time: int) -> None:
+        while pending and pending[0][0].end + label_delay <= time:
+            window, examples, scores_BT = pending.popleft()
+            if len(examples):  # else feedback alone came in it
+                trainer.learn(window, examples, scores_BT)
+                on_trained(window, examples)
+
     for window in windows:
-        while pending and pending[0][0].end + label_delay <= window.start:
-            _train(learner, optimizer, pending.popleft(), batch_size, on_trained)
+        learn_until(window.start)
         examples = read(window)
-        on_tested(window, examples, learner.model.probabilities(examples.batches))
-        pending.append((window, examples))
-    while pending and pending[0][0].end + label_delay <= known_until:
-        _train(learner, optimizer, pending.popleft(), batch_size, on_trained)
-
-
-def _train(
-    learner: Learner,
-    optimizer: torch.optim.Optimizer,
-    due: tuple[Window, Examples],
-    batch_size: int,
-    on_trained: Callable[[Window], None],
-) -> None:
-    window, examples = due
-    if not len(examples):  # feedback alone came in it
-        return
-    for part in examples.minibatches(batch_size):
-        optimizer.zero_grad()
-        learner.loss(part).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    on_trained(window)
+        scores_BT = trainer.test(examples)
+        on_tested(window, examples, scores_BT)
+        pending.append((window, examples, scores_BT))
+    learn_until(known_until)

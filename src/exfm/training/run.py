@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -14,18 +15,14 @@ from exfm.errors import DataError
 from exfm.events.examples import Examples, Floats, examples_of, read_frame
 from exfm.events.partitions import read_partition, write_partition
 from exfm.schema import Schema
-from exfm.training.checkpoint import (
-    copy_weights,
-    load_training_state,
-    load_weights,
-    save_training_state,
-    save_weights,
-)
+from exfm.training.checkpoint import copy_weights, load_references, save_references, save_weights
 from exfm.training.config import TrainingConfig
-from exfm.training.evaluation import overall_quality, record_predictions, recorded_scores
+from exfm.training.evaluation import SCORE, overall, record_predictions, recorded_predictions
 from exfm.training.learner import Learner
-from exfm.training.loop import dense_optimizer, walk_windows
+from exfm.training.loop import walk_windows
 from exfm.training.manifest import PREDICTIONS, ModelManifest, Snapshot, WindowQuality
+from exfm.training.reference import References
+from exfm.training.trainer import Trainer
 
 OnWindow = Callable[[int, int], None]
 """Called after each window of a walk, with the number of windows that are done and of all."""
@@ -47,8 +44,9 @@ class Data:
     """End of what the labels saw, in event time."""
     domains: Sequence[str] = ()
     """Empty: all."""
-    teacher: str = ""
-    """Foundation model whose pseudo-labels are read; empty: none, for a foundation model."""
+    kind: Literal["foundation", "vertical"] = "foundation"
+    teachers: Sequence[str] = ()
+    """Foundation models whose pseudo-labels are read; empty: none."""
     label_revision: str = ""
     inputs: Mapping[str, Ref] = field(default_factory=dict)
     """Outputs of other stages that the model is made from, by name."""
@@ -95,13 +93,14 @@ class _Journal:
     def __init__(
         self,
         learner: Learner,
+        references: References,
         data: Data,
         *,
         folder: Path,
         name: str,
         snapshot_every: int,
     ) -> None:
-        self._learner, self._data, self._folder = learner, data, folder
+        self._learner, self._references, self._data, self._folder = learner, references, data, folder
         self._name, self._snapshot_every = name, snapshot_every
         self._num_learned = 0
         self._start: Start | None = None
@@ -135,18 +134,24 @@ class _Journal:
     def keep_predictions(self, window: Window, examples: Examples, scores_BT: Floats) -> None:
         if not np.isfinite(scores_BT).all():
             raise DataError(f"{self._name}: scores of window {window.index} are no numbers: {_WHAT_HELPS}")
+        schema, predictions = self._data.schema, {SCORE: scores_BT} | self._references.test(examples)
         if self._start is not None and self._start.quality_on(window) is not None:  # the learner knows more by now
-            before_BT = recorded_scores(
-                self._start.folder / PREDICTIONS, window, examples=examples, schema=self._data.schema
+            before = recorded_predictions(
+                self._start.folder / PREDICTIONS, window, examples=examples, schema=schema, sources=predictions
             )
-            scores_BT = np.where(np.isnan(before_BT), scores_BT, before_BT)
-        quality = record_predictions(
-            self._folder / PREDICTIONS, window, examples=examples, scores_BT=scores_BT, schema=self._data.schema
+            predictions = {
+                source: np.where(np.isnan(before[source]), now_BT, before[source])
+                for source, now_BT in predictions.items()
+            }
+        tasks = record_predictions(
+            self._folder / PREDICTIONS, window, examples=examples, predictions=predictions, schema=schema
         )
+        tables = self._references.add_ids(window, examples)
         self.tested.append(window)
-        self.qualities.append(quality)
+        self.qualities.append(WindowQuality(window=window.index, tasks=tasks, tables=tables))
 
-    def note_learned(self, window: Window) -> None:
+    def note_learned(self, window: Window, examples: Examples) -> None:
+        self._references.learn(window, examples)
         version = f"{self._name}-{window.index:05d}"
         self.last = Snapshot(
             version=version,
@@ -172,10 +177,12 @@ def run_training(
     name: str,
     snapshot_every: int,
     start: Start | None = None,
+    with_references: bool = True,
     on_window: OnWindow = lambda num_done, num_windows: None,
 ) -> ModelManifest:
     """Walk a learner over its data, write predictions/ and snapshots/ into `folder`; return the model's manifest.
 
+    Reference lines learn and are tested with it, unless another walk over the same data has them.
     `snapshot_every` windows give a snapshot; 0 keeps the last only. With `start` the walk goes on after the last window
     that was learned there, and leaves what one long run would, but that `snapshot_every` counts from there. Where the
     earlier log held a part of a window only, the rest is scored by the model that the walk starts from: it knew nothing
@@ -185,14 +192,15 @@ def run_training(
     that `start` scored are not there; StorageError if `start` holds another model.
     """
     torch.set_num_threads(config.torch_threads)
-    optimizer = dense_optimizer(learner, config)
+    trainer = Trainer(learner, config)
     windows = data.windows
     if start is not None:
         windows = [window for window in windows if window.index > start.snapshot.window]
-    journal = _Journal(learner, data, folder=folder, name=name, snapshot_every=snapshot_every)
+    references = References.of(data.schema) if with_references else References()
+    journal = _Journal(learner, references, data, folder=folder, name=name, snapshot_every=snapshot_every)
     if start is not None:
-        load_weights(learner.model, start.folder / start.snapshot.folder)
-        load_training_state(learner, optimizer, start.folder / start.snapshot.folder)
+        trainer.go_on(start.folder / start.snapshot.folder)
+        references.restore(load_references(start.folder / start.snapshot.folder))
         journal.go_on(start)
     num_before = len(journal.tested)
 
@@ -201,13 +209,11 @@ def run_training(
         on_window(len(journal.tested) - num_before, len(windows))
 
     walk_windows(
-        learner,
-        optimizer,
+        trainer,
         windows,
-        read=lambda window: examples_of(data.frame(window), data.schema, fm=data.teacher),
+        read=lambda window: examples_of(data.frame(window), data.schema, teachers=data.teachers),
         label_delay=data.label_delay,
         known_until=data.known_until,
-        batch_size=config.batch_size,
         on_tested=keep,
         on_trained=journal.note_learned,
     )
@@ -219,25 +225,32 @@ def run_training(
     _require_finite(learner, name=name)
     if journal.last not in journal.snapshots:
         journal.keep_snapshot(journal.last)
-    save_training_state(learner, optimizer, folder / journal.last.folder)
-    overall = overall_quality(
-        folder / PREDICTIONS, journal.tested, schema=data.schema, warmup_windows=config.warmup_windows
+    trainer.save_state(folder / journal.last.folder)
+    save_references(references.state(), folder / journal.last.folder)
+    found = overall(
+        folder / PREDICTIONS,
+        journal.tested,
+        schema=data.schema,
+        warmup_windows=config.warmup_windows,
+        references=references.lines,
     )
     return ModelManifest(
-        kind="vertical" if data.teacher else "foundation",
+        kind=data.kind,
         name=name,
         windows=tuple(data.windows),
         label_revision=data.label_revision,
         inputs=dict(data.inputs),
         feature_schema=data.schema,
         domains=tuple(data.domains),
-        teacher=data.teacher,
+        teachers=tuple(data.teachers),
         model=learner.model.config,
         training=config,
         num_parameters=learner.model.num_parameters(),
         snapshots=tuple(journal.snapshots),
         qualities=tuple(journal.qualities),
-        overall=overall,
+        overall=found.own,
+        references=found.references,
+        over_base_rate=found.over_base_rate,
     )
 
 
