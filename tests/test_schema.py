@@ -224,7 +224,7 @@ def test_a_wider_schema_differs_in_dims_only(schema: Schema) -> None:
 
 
 def test_a_schema_wider_than_a_table_may_be_is_refused(schema: Schema) -> None:
-    with pytest.raises(SchemaError, match=r"the wider schema: tables\.0\.dim: .*4096 \(found 8000\)"):
+    with pytest.raises(SchemaError, match=r"the wider schema: tables\.0\.dim: .*4,096 \(found 8000\)"):
         schema.widen(1000)
 
 
