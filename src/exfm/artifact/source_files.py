@@ -27,11 +27,15 @@ def locate(uri: str) -> str:
 
 def _first_file(filesystem: fsspec.AbstractFileSystem, path: str) -> str:
     """Return a file in a folder, at any depth, or the path itself where it is one; of a large log little is listed."""
-    if filesystem.isfile(path):
-        return path
-    folders = filesystem.walk(path, on_error="raise")
-    # S3 consoles make an empty folder of a file without a name.
-    return next((f"{folder}/{name}" for folder, _, names in folders for name in names if name), "")
+    folders = [path]
+    while folders:
+        for item in filesystem.ls(folders.pop(), detail=True):
+            name: str = item["name"]
+            if item["type"] == "directory":
+                folders.append(name)
+            elif not name.endswith("/"):  # S3 consoles make an empty folder of such a file
+                return name
+    return ""
 
 
 def open_files(uri: str) -> Iterator[tuple[str, BinaryIO]]:
