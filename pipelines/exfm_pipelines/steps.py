@@ -26,7 +26,7 @@ COMPONENTS: Mapping[Step, Any] = {
     "bundle": models.make_bundle, "judge": release.judge, "register": release.register,
     "smoke-test": release.smoke_test, "report": release.report,
 }  # fmt: skip
-"""The steps that run alone."""
+"""Steps that can be run one by one."""
 
 
 def run_step(step: Step, run: RunConfig, *, model: str = "") -> None:
