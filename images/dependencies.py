@@ -1,4 +1,4 @@
-"""Print pyproject.toml with its dependencies alone: a new version or a linter's setting must not rebuild their layers.
+"""Print pyproject.toml with its dependencies only: a new version or linter setting does not rebuild their layers.
 
 python3 dependencies.py pyproject.toml
 """

@@ -7,7 +7,7 @@
 set -eu
 cd "$(dirname "$0")"
 
-# What torch's wheel wants for a GPU alone: its compiler, the bindings that build with it, solvers, profiling marks.
+# What torch's wheel needs only for a GPU: its compiler, the bindings that build with it, solvers, profiling marks.
 case $1 in
 cpu) excludes="triton cuda-bindings cuda-pathfinder nvidia-cusolver nvidia-nvtx" ;;
 cuda) excludes="" ;;

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Inside the build: take torch's wheel of the locked version from an index of its own, in whatever build that index has it
-# (2.13.0+cpu, say). From then on the lock names this wheel by its hash: what vouches for it is the index.
+# Inside the build: take torch's wheel of the locked version from another index, in the build that the index has (such as
+# 2.13.0+cpu). The lock then has the hash of this wheel; you trust the index.
 #
 #   torch_from.sh PYTHON INDEX LOCK FOLDER    PYTHON has pip; the wheel is put into FOLDER
 set -eu

@@ -74,6 +74,19 @@ def test_a_renamed_command_is_refused_with_its_new_name(command: Callable[..., O
     assert (code, out, err) == (2, "", f"exfm: `exfm {old}` has a new name; run `exfm {new}`\n")
 
 
+def test_explain_prints_a_setting(command: Callable[..., Outcome]) -> None:
+    code, out, err = command("explain", "run.foundation.snapshot_every")
+    assert (code, err) == (0, "")
+    assert out.startswith("run.foundation.snapshot_every\n  integer, 1 to 10,000; default 1\n")
+
+
+def test_explain_refuses_an_unknown_setting(command: Callable[..., Outcome]) -> None:
+    code, out, err = command("explain", "run.foundation.snapshots_every")
+    assert (code, out) == (2, "")
+    assert err.startswith("exfm: run.foundation.snapshots_every: there is no such setting; the nearest are ")
+    assert "run.foundation.snapshot_every" in err
+
+
 def test_score_answers_in_the_protocols_json(
     command: Callable[..., Outcome],
     make_bundle: Callable[[Path], BundleManifest],
@@ -151,8 +164,8 @@ def test_a_missing_bundle_or_query_is_named(
             "ranker.listen, shard.listen: all servers listen on loopback",
         ),
         ("shard: {grpc_port: 9000}", "shard: grpc_port is no longer a setting: set listen.grpc_port"),
-        ("shards: {pooled_precision: fp16}", "shards: Extra inputs are not permitted"),
-        ("shard: {pooled_precision: fp12}", "shard.pooled_precision: Input should be 'fp32' or 'fp16'"),
+        ("shards: {pooled_precision: fp16}", "shards: no such setting"),
+        ("shard: {pooled_precision: fp12}", "shard.pooled_precision: expected 'fp32' or 'fp16'"),
         ("shard: {sums: fp16}", "shard: sums is no longer a setting: set pooled_precision"),
         ("ranker: {transport: grpc}", "ranker: transport is no longer a setting: rankers reach shards by streams"),
         ("- shard", "(top level): expected settings, each as `key: value` (found ['shard'])"),

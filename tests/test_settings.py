@@ -10,7 +10,9 @@ from pydantic import Field
 
 from exfm.cli.explain import settings_files
 from exfm.config import Config
+from exfm.deploy.config import DeployConfig
 from exfm.errors import ConfigError
+from exfm.planning.config import Prices
 from exfm.settings import Setting, explained, reference, removed, tree
 
 REPOSITORY = Path(__file__).parents[1]
@@ -127,6 +129,21 @@ def test_a_reference_has_a_table_for_every_group() -> None:
     assert "\n| `heat` | number, 0 to 1 | `0.7` | Share of full heat; 0 to 1. 0: off. |\n" in text
 
 
+def test_the_same_group_of_two_kinds_has_two_headings() -> None:
+    headings = [line for line in reference(settings_files()).splitlines() if line.startswith("#")]
+    assert len(headings) == len(set(headings))
+    assert "### `run.source.feedback` for `kind: movielens`" in headings
+    assert "### `run.source.feedback` for `kind: synthetic`" in headings
+
+
+def test_a_small_bound_is_a_power_of_two() -> None:
+    assert "number, 2**-24 to 4,096; default 4.0" in explained("run.bundle.sharding.shard_memory_gib", settings_files())
+
+
+def test_numbers_in_docstrings_have_thousands_separators() -> None:
+    assert [one.path for one in every_setting() if re.search(r"\b(to|than|least|most) \d{4}", one.text)] == []
+
+
 def test_a_file_within_a_file_is_named_once() -> None:
     text = reference({"oven": Oven, "plate": Plate})
     assert "Its keys: [`plate`](#plate). |" in text
@@ -166,6 +183,11 @@ def test_every_setting_says_what_it_means_in_three_lines_without_measurements() 
             text = cleandoc(field.description or "")
             assert text.count("\n") < 3, f"{model.__name__}.{name}"
             assert not re.search(r"\b20\d\d-\d\d\b", text), f"{model.__name__}.{name}: that belongs in measurements.md"
+
+
+def test_planners_price_a_pods_overhead_between_that_of_shards_and_rankers() -> None:
+    deployment, overhead_gib = DeployConfig(), Prices().overhead_gib
+    assert deployment.shard.overhead_mib / 1024 <= overhead_gib <= deployment.ranker.overhead_mib / 1024
 
 
 def test_measurements_are_named_by_settings() -> None:

@@ -1,7 +1,7 @@
 """A cost model out of measurements of real servers.
 
 CPU times are linear in a plan's work and in how cold servers are, so a least-squares fit gives the prices. What the
-scheduler does not count (the way of a message, the spread of service times, what of a ranker's time comes before its
+scheduler does not count (the latency of a message, the spread of service times, the part of a ranker's time before its
 calls, what runs beside event loops) is chosen so that the simulator gives the latencies that were measured.
 """
 
@@ -25,14 +25,14 @@ Floats = npt.NDArray[np.float64]
 
 PRIOR_WEIGHT = 0.03
 SLOPE_WEIGHT = 0.1
-"""Of the prices that were there before, against one measured point, both in relative error: they decide only what the
-points leave open. Those of lookups, bags, keys and bytes weigh more: they were measured for themselves."""
+"""Weight of the earlier prices, relative to one measured point. They decide only what the points do not. The prices of
+lookups, bags, keys and bytes weigh more (SLOPE_WEIGHT), because each was measured by itself."""
 
 PRICES = ("call_us", "net_us", "lookup_us", "bag_ns", "key_ns", "byte_ns")
 """Prices of one end of a call, in the order of `_shard_amounts`."""
 
 PAUSE_S = 1.0
-"""Between two rounds, when they are replayed one after the other."""
+"""Pause between two rounds in a replay."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Findings of arXiv:2011.02084 on sharded models, checked with exfm's strategies on models like its own.
 
-Its servers make a call for each net that a shard holds, and exfm's one for both. So a net is priced as a call here.
+The paper's servers make a call per net and shard. exfm's make one call. So a net is priced as a call here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ ROOM = 1.5
 """Memory of all shards over the bytes of all tables: each net by itself does not fill shards as evenly."""
 
 REQUESTS_PER_S = 8.0
-"""For one ranker and one server a shard, an eighth busy at most. From some 20 on, requests wait for the ranker, which
-has more to do the more calls there are, and the 99th percentile of one shard is no longer the highest."""
+"""Load at which one ranker and one server per shard are at most an eighth busy. Above about 20 requests/s,
+requests queue at the ranker, so one shard no longer has the highest 99th percentile."""
 NUM_REQUESTS = 5_000
 
 

@@ -28,7 +28,7 @@ class Outcome:
     """What a client saw; failed requests count for the time that they took."""
 
     latency_ms: Floats
-    """From when a request was due, or was sent in a closed loop, to its response."""
+    """Time from when a request was due (in a closed loop: was sent) to its response."""
     num_failed: int
 
 
@@ -79,7 +79,7 @@ async def send_when_due(send: Send, messages: Sequence[bytes], due_s: Floats, *,
 
 
 async def send_in_turn(send: Send, messages: Sequence[bytes], num_requests: int, *, in_flight: int = 1) -> Outcome:
-    """Return what a closed loop gave, in which so many clients send their next request when the last is answered."""
+    """Return the outcome of a closed loop: this many clients each send a request when their last one is answered."""
     clock = asyncio.get_running_loop().time
     sending = _Sending(send, messages, num_requests)
     sent_s = np.zeros(num_requests)

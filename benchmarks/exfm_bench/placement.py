@@ -44,9 +44,8 @@ class Placed:
     memory_full: float
     """Bytes of the model, as a share of all shards' memory."""
     load_full: float
-    """Mean work of a shard, tables in as few parts as fit, over the least work of the busiest shard in any placement.
-    It is a property of the model and its shards, whatever was found: 1 unless parts too heavy, or too few and alike,
-    force more than the mean upon a shard."""
+    """Mean work of a shard over a lower bound of the busiest shard's work, with tables in as few parts as fit. It is 1
+    unless some parts are too heavy, or too few, to balance."""
     torchrec: TorchRecPlan | str
     torchrec_distance: float | None
     """Distance of the busiest shard in TorchRec's plan above exfm's bound, by exfm's cost model."""

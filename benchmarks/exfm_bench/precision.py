@@ -29,7 +29,7 @@ from exfm_bench.qualities import NewestExamples, about, add_columns, cells
 OTHERS: tuple[Precision, ...] = ("bf16", "int8")
 
 NUM_TURNS = 50
-"""Turns that count; in each, every precision scores the golden request once."""
+"""Turns that count; in each, every precision scores the golden query once."""
 NUM_WARMUP = 5
 """Turns of the warm-up, before those that count."""
 
@@ -44,7 +44,7 @@ class Found:
     largest_shift: float
     """Largest difference of an example's score from that of the first precision."""
     time_ratio: float
-    """Time of the golden request, over its time in the first precision."""
+    """Time of the golden query, over its time in the first precision."""
     qualities: Mapping[str, Quality]
     """Quality by task."""
 
@@ -59,7 +59,7 @@ def bench_precision(
         console.print(why, soft_wrap=True)
     console.print(about(found[0].qualities), soft_wrap=True)
     console.print(
-        f"time: of the golden request in one process of {torch.get_num_threads()} threads, lookups included, on "
+        f"time: of the golden query in one process of {torch.get_num_threads()} threads, lookups included, on "
         f"{processor()}",
         soft_wrap=True,
     )
@@ -68,17 +68,17 @@ def bench_precision(
 def measured(
     bundle: Path, *, examples: Ref, num_examples: int, beside: Path | None = None
 ) -> tuple[list[Found], list[str]]:
-    """Return what was found of each precision, fp32 first, and why others cannot be had here.
+    """Return what was found of each precision, fp32 first, and why others are not available here.
 
     With another bundle of the model `beside`, such as one whose tables are in fp32, that one in fp32 is the first.
 
-    Raises: BundleError if the bundle has no golden request; ConfigError if the other is of another model;
+    Raises: BundleError if the bundle has no golden query; ConfigError if the other is of another model;
     StorageError, DataError if there are no examples of its domains.
     """
     exact = UnshardedScorer.load(bundle)
     manifest = exact.manifest
     if GOLDEN_REQUEST not in manifest.files:
-        raise BundleError(f"{bundle} has no golden request, of which time could be taken; export it again")
+        raise BundleError(f"{bundle} has no golden query to time; export it again")
     golden = encode_request(tensors_from_json(read_json(bundle / GOLDEN_REQUEST)), manifest.feature_schema)
     scorers: list[tuple[Precision, UnshardedScorer]] = [("fp32", exact)]
     if beside is not None:
@@ -113,7 +113,7 @@ def _of_same_model(beside: Path, bundle: Path, manifest: BundleManifest) -> Unsh
 
 
 def _seconds(scorers: Sequence[UnshardedScorer], golden: NetBatches) -> list[float]:
-    """Return the median time of a golden request; all take turns, so that a slow moment is not one's."""
+    """Return the median time of a golden query; all take turns, so that a slow moment is not one's."""
     taken: list[list[float]] = [[] for _ in scorers]
     for turn in range(NUM_WARMUP + NUM_TURNS):
         for scorer, of_scorer in zip(scorers, taken, strict=True):

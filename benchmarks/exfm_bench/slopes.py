@@ -161,8 +161,8 @@ def _measure_request(
         lengths = np.full(scenario.candidates, scenario.pooling, dtype=np.int32)
         tensors[feature.name] = Tensor("INT64", generator.integers(2**40, size=num_keys))
         tensors[feature.name + LENGTHS_SUFFIX] = Tensor("INT32", lengths)
-    encode_s, (batches, ask) = _timed(lambda: _encoded(tensors, schema, scorer))
-    serve_s, answer = _timed(lambda: _served(ask, scorer, tables))
+    encode_s, (batches, request) = _timed(lambda: _encoded(tensors, schema, scorer))
+    serve_s, answer = _timed(lambda: _served(request, scorer, tables))
 
     def score() -> None:
         _, pooled = read_answer(_received(answer))
@@ -181,9 +181,9 @@ def _encoded(tensors: dict[str, Tensor], schema: Schema, scorer: Scorer) -> tupl
 
 
 def _served(sent: bytes, scorer: Scorer, tables: ShardTables) -> bytes:
-    ask = read_request(_received(sent))
+    request = read_request(_received(sent))
     num_lookups = len(scorer.lookups(0, "item"))
-    bags = checked_bags(ask.keys["item"], ask.lengths["item"], None, net="item", num_lookups=num_lookups)
+    bags = checked_bags(request.keys["item"], request.lengths["item"], None, net="item", num_lookups=num_lookups)
     pooled_BE = tables.pooled("item", bags)
     return b"".join(answer_frame({"item": pooled_BE.numpy()}, request=1, bundle_id=BUNDLE_ID))
 

@@ -9,7 +9,7 @@ from exfm.metrics import Quality
 from exfm.training.manifest import ModelManifest
 
 FIGURES = {"normalized_entropy": "NE", "auc": "AUC", "calibration": "calibration"}
-"""By field of a quality: its name on the screen."""
+"""Name on the screen of each field of a quality."""
 
 
 def write_ref(ref: Ref, artifact: Any, **facts: str | int | float) -> None:

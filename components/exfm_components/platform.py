@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from exfm.config import Config
-from exfm.deploy.config import KubernetesName
+from exfm.deploy.config import KubernetesName, Millicores
 
 Step = Literal[
     "check", "ingest", "label", "train-fm", "pseudo-label", "join", "train-vm", "bundle", "judge", "register",
@@ -17,9 +17,9 @@ Step = Literal[
 class StepResources(Config):
     """Resources of one step."""
 
-    cpu_request_m: Annotated[int, Field(ge=1, le=256_000)] = 200
+    cpu_request_m: Millicores = 200
     """CPU request, in thousandths of a core; 1 to 256,000."""
-    cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)] = 2_000
+    cpu_limit_m: Millicores = 2_000
     """CPU limit, in thousandths of a core; 1 to 256,000, at least the request."""
     memory_mib: Annotated[int, Field(ge=64, le=16_777_216)] = 1_024
     """Memory, requested and limited, in MiB; 64 to 16,777,216. It grows with a log's largest window and a model's
@@ -86,4 +86,4 @@ DEFAULTS: dict[Step, StepResources] = {
     "train-vm": StepResources(cpu_request_m=500),
     "smoke-test": StepResources(memory_mib=2_048),  # it starts every shard and a ranker
 }
-"""Of steps that need more than the others."""
+"""Resources of the steps that need more than the others."""

@@ -19,7 +19,7 @@ from exfm_components.deployment import readable_uri
 from exfm_components.run_config import RunConfig
 
 DEADLINE_S = 10.0
-"""For all probes together."""
+"""Timeout of all probes together."""
 
 Probe = Callable[[], object]
 """Raises an ExfmError that names what is missing."""

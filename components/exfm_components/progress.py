@@ -24,7 +24,7 @@ class Progress:
     stage: str
     text: str = ""
     exit_code: int = 0
-    """Of a failure."""
+    """Exit code of a failed step; 0: it did not fail."""
 
     @property
     def walked(self) -> tuple[int, int] | None:

@@ -76,7 +76,7 @@ class RunConfig(Config):
             own = _part(schema, model, f"vertical model {model.name!r}")
             if not own.feature_names(["item"]):
                 raise ConfigError(
-                    f"vertical model {model.name!r} has no feature of net `item`: add one: it has no items to rank"
+                    f"vertical model {model.name!r} has no feature of net `item`, so it has no items to rank; add one"
                 )
             served, settings = own.widen(model.model.dim_factor), self.bundle.of_model(model.name)
             if settings.table_statistics and is_counted:

@@ -24,7 +24,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Each ends a run: Ctrl-C, a process manager's stop, a closed terminal."""
 
 _END_S = 0.2
-"""For killed processes to be gone; where their new parent does not reap them, they count as there for longer."""
+"""Longest wait for killed processes to be gone. If their new parent does not reap them, they never seem gone."""
 _POLL_S = 0.01
 
 

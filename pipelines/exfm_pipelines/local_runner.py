@@ -1,7 +1,7 @@
 """`python -m exfm_pipelines.local_runner`: runs a pipeline by KFP's own local runner, each step a child process.
 
-The run's settings come by stdin as JSON; all that steps print goes to stdout. A loop's steps are started by a thread
-that KFP waits for whatever happens, so a run is ended from outside: by SIGKILL to this process's group.
+The run's settings come by stdin as JSON; all that steps print goes to stdout. A loop's steps are started by threads.
+KFP always waits for these threads, so a run is ended from outside, by SIGKILL to this process's group.
 """
 
 import io

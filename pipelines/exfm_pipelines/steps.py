@@ -31,7 +31,7 @@ COMPONENTS: Mapping[LocalStep, Any] = {
     "compare": models.compare, "bundle": models.make_bundle, "judge": release.judge, "register": release.register,
     "smoke-test": release.smoke_test, "report": release.report,
 }  # fmt: skip
-"""The steps that run alone."""
+"""Steps that can be run one by one."""
 
 
 def run_step(step: LocalStep, run: RunConfig, *, model: str = "") -> None:

@@ -22,7 +22,7 @@ CREDENTIALS = (
 """Keys of the platform's Secret that it takes credentials from."""
 
 CHECK_TIMEOUT_S = 300
-"""Of the step `check`, which takes seconds; the rest is for its image's download."""
+"""Timeout of the step `check`, which takes seconds; the rest is for its image's download."""
 
 
 def teach_distil_serve(config: RunConfig, *, image: str) -> Any:

@@ -1,5 +1,6 @@
 """The base of every value that comes from outside, and the one way to read it from a file."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -77,7 +78,7 @@ def describe(error: ValidationError, *, source: str, data: Any = None) -> str:
     for item in error.errors():
         depth = len(item["loc"])
         if item["type"] == "too_short" and any(len(at) > depth and at[:depth] == item["loc"] for at in places):
-            continue  # it has items, but pydantic counts those alone that are right
+            continue  # it has items, but pydantic counts only the valid ones
         place = ".".join(_place(item["loc"], data)) or "(top level)"
         found = "" if item["type"] in {"missing", "value_error"} else f" (found {item['input']!r:.80})"
         lines.append(f"{place}: {_expected(item)}{found}")
@@ -97,7 +98,7 @@ def _place(loc: tuple[int | str, ...], data: Any) -> Iterator[str]:
 
 
 def _expected(item: ErrorDetails) -> str:
-    """Return what a mistake's place wants: in pydantic's words, but for those about its own types."""
+    """Return what is expected at a mistake's place: in our words for types, else in pydantic's."""
     context = item.get("ctx", {})
     key = str(context.get("discriminator", "")).strip("'")
     match item["type"]:
@@ -115,8 +116,42 @@ def _expected(item: ErrorDetails) -> str:
             return f"{key} is '{context['tag']}', expected {context['expected_tags']}"
         case "string_pattern_mismatch":  # of what exfm writes itself; what people write is checked by `like`
             return "this has not the form in which exfm writes it"
+        case "missing":
+            return "missing; set it"
+        case "extra_forbidden":
+            return "no such setting"
+        case "string_type":
+            return "expected text"
+        case "int_type" | "int_parsing" | "int_parsing_size" | "int_from_float":
+            return "expected a whole number"
+        case "float_type" | "float_parsing":
+            return "expected a number"
+        case "finite_number":
+            return "expected a finite number"
+        case "bool_type" | "bool_parsing":
+            return "expected true or false"
+        case "literal_error":
+            return f"expected {context['expected']}"
+        case "greater_than_equal":
+            return f"expected at least {number_text(context['ge'])}"
+        case "greater_than":
+            return f"expected more than {number_text(context['gt'])}"
+        case "less_than_equal":
+            return f"expected at most {number_text(context['le'])}"
+        case "less_than":
+            return f"expected less than {number_text(context['lt'])}"
+        case "multiple_of":
+            return f"expected a multiple of {number_text(context['multiple_of'])}"
         case _:
             return item["msg"].removeprefix("Value error, ")
+
+
+def number_text(value: float) -> str:
+    """Return a bound as people write it: with thousands separators, or as a power of two if it is small."""
+    if value == int(value):
+        return f"{int(value):,}"
+    mantissa, exponent = math.frexp(value)
+    return f"2**{exponent - 1}" if mantissa == 0.5 and value < 1e-4 else f"{value:g}"
 
 
 def read_yaml(path: Path) -> Any:

@@ -22,19 +22,19 @@
     │   ├── CapacityError          3                                      quota or nodes too small for a rollout
     │   └── RolloutError           3                                      servers that do not become ready
     └── ServingError               3
-        ├── NotReadyError          3           UNAVAILABLE          503   a model whose scores nobody compared yet
+        ├── NotReadyError          3           UNAVAILABLE          503   a ranker with golden scores not yet compared
         ├── ShardUnavailableError  3           UNAVAILABLE          503
         ├── OverloadedError        3           RESOURCE_EXHAUSTED   429   more requests than a server can answer
-        │   └── UnfinishedError    3           RESOURCE_EXHAUSTED   429   closed, as too many were not whole yet
+        │   └── UnfinishedError    3           RESOURCE_EXHAUSTED   429   closed: too many requests were unfinished
         └── DeadlineError          3           DEADLINE_EXCEEDED    504
-            └── StalledError       3           DEADLINE_EXCEEDED    504   a request that was begun and does not come
+            └── StalledError       3           DEADLINE_EXCEEDED    504   a request whose body stopped or was too slow
 
 A message names the thing, what was found, what was expected, and what to do.
 """
 
 
 class ExfmError(Exception):
-    """The root: catching it catches all that a caller can mend."""
+    """The root: catch it to catch every error that a caller can correct."""
 
     exit_code = 2
 
@@ -60,11 +60,11 @@ class BundleError(StorageError):
 
 
 class PlanError(ExfmError):
-    """Tables cannot be placed on shards as asked."""
+    """Tables cannot be placed on shards by these settings."""
 
 
 class RequestError(ExfmError):
-    """A client's request is not one that the schema allows, or that can be computed."""
+    """A request does not fit the schema, or cannot be computed."""
 
 
 class BodyTooLargeError(RequestError):
@@ -76,7 +76,7 @@ class EncodingError(RequestError):
 
 
 class KeysOutsideSliceError(RequestError):
-    """A shard was asked for keys that it does not hold; says how many, and of which table, so that they are counted."""
+    """A shard got keys that it does not hold. The error has their number and table, for the metric."""
 
     def __init__(self, message: str, *, table: str, num_keys: int) -> None:
         super().__init__(message)
@@ -85,7 +85,7 @@ class KeysOutsideSliceError(RequestError):
 
 
 class LookupTooLargeError(RequestError):
-    """A shard was asked for more than its limits allow: a ranker's client is to ask in parts."""
+    """A lookup is over a shard's limits: the ranker's client must send its request in parts."""
 
 
 class UnknownModelError(RequestError):
@@ -117,13 +117,13 @@ class PromotionError(ExfmError):
 
 
 class DeployError(ExfmError):
-    """A version could not be brought onto a cluster, or off it."""
+    """A version could not be deployed or removed."""
 
     exit_code = 3
 
 
 class ClusterError(DeployError):
-    """The API server cannot be reached, or refuses what was asked."""
+    """The API server cannot be reached, or refuses a request."""
 
 
 class CapacityError(DeployError):
@@ -135,13 +135,13 @@ class RolloutError(DeployError):
 
 
 class ServingError(ExfmError):
-    """A server could not answer, through no fault of the request."""
+    """A server could not answer a valid request."""
 
     exit_code = 3
 
 
 class NotReadyError(ServingError):
-    """A model was asked before it was ready."""
+    """A request came before the model was ready."""
 
 
 class ShardUnavailableError(ServingError):
@@ -153,7 +153,7 @@ class OverloadedError(ServingError):
 
 
 class UnfinishedError(OverloadedError):
-    """A request was closed before its body was there, because too many others were not there either."""
+    """A request was closed before its body was complete, because too many requests were unfinished."""
 
 
 class DeadlineError(ServingError):
@@ -161,4 +161,4 @@ class DeadlineError(ServingError):
 
 
 class StalledError(DeadlineError):
-    """A request was begun, but does not come."""
+    """A request's body stopped, or took too long to arrive."""

@@ -11,10 +11,10 @@ Floats = npt.NDArray[np.float32]
 
 
 class Quality(Config):
-    """Of one task's predictions on one set of examples; None where the set does not define a figure."""
+    """Quality of one task's predictions on one set of examples. A figure is None if the set does not define it."""
 
     num_examples: int
-    """With a known label."""
+    """Examples with a known label."""
     base_rate: float | None = None
     """Weighted share of positives; 0 to 1."""
     normalized_entropy: float | None = None

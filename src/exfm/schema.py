@@ -19,7 +19,7 @@ from exfm.errors import ConfigError, SchemaError
 Name = Annotated[
     str, like(r"[A-Za-z][A-Za-z0-9_]{0,62}", "a letter, then letters, digits and underscores; at most 63 in all")
 ]
-"""Of a feature, a table or a label: letters, digits and underscores, because inputs and outputs are named by it."""
+"""Name of a feature, table or label: letters, digits and underscores, because inputs and outputs have this name."""
 
 Net = Literal["user", "item"]
 """Which side of an example a feature describes: who asks, or what is ranked."""
@@ -89,7 +89,7 @@ class Table(Config):
     rows: Annotated[int, Field(ge=1, le=2**32)]
     """Rows that keys are spread over; 1 to 2**32."""
     dim: Annotated[int, Field(ge=4, le=4096, multiple_of=4)]
-    """Numbers of a row; a multiple of 4 (FBGEMM's granularity), 4 to 4096."""
+    """Numbers of a row; a multiple of 4 (FBGEMM's granularity), 4 to 4,096."""
     pooling: Literal["sum", "mean"] = "sum"
     """How the rows of one bag become one vector."""
 
@@ -272,17 +272,17 @@ def score_column(task: str) -> str:
 
 
 SERVED_MODEL_COLUMN = "served.model"
-"""Of a request log: the model that a request asked for."""
+"""Column of a request log: the model that a request asked for."""
 SERVED_BUNDLE_COLUMN = "served.bundle_id"
-"""Of a request log: the bundle whose scores a row has."""
+"""Column of a request log: the bundle whose scores a row has."""
 SERVED_DEGRADED_COLUMN = "served.degraded"
-"""Of a request log: whether fallback rows had a part in its scores."""
+"""Column of a request log: whether fallback rows had a part in the scores."""
 SERVED_SAMPLING_RATE_COLUMN = "served.sampling_rate"
-"""Of a request log: the share of the ranker's requests that is logged."""
+"""Column of a request log: the share of the ranker's requests that is logged."""
 SERVED_ARRIVAL_COLUMN = "served.arrival_ns"
-"""Of a request log: when the request arrived, in nanoseconds since 1970-01-01 UTC."""
+"""Column of a request log: when the request arrived, in nanoseconds since 1970-01-01 UTC."""
 SERVED_USER_COLUMN = "served.user"
-"""Of a request log: which user of its request a candidate is for, from 0."""
+"""Column of a request log: which user of its request a candidate is for, from 0."""
 
 
 def _require_some(values: Iterable[object], key: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from pydantic_core import to_jsonable_python
 
-from exfm.config import Config
+from exfm.config import Config, number_text
 from exfm.errors import ConfigError
 
 WIDTH = 100
@@ -27,11 +27,11 @@ class Setting:
 
     path: str
     allowed: str
-    """Its type and range, in words."""
+    """Type and range, in words."""
     default: str
-    """In YAML; empty: a group, whose keys have defaults, or a required setting."""
+    """Default in YAML; empty: a group, whose keys have defaults, or a required setting."""
     text: str
-    """Its docstring, in one line; for a group without one, the docstring of its model."""
+    """Docstring of the setting, in one line; for a group without one, the docstring of its model."""
     is_required: bool = False
     kinds: tuple[type[Config], ...] = ()
     """A group's models: several, if a key `kind` chooses one."""
@@ -183,18 +183,14 @@ def _range(schema: Schema) -> str:
     least, most = schema.get("minimum"), schema.get("maximum")
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
     if least is not None and most is not None:
-        return f"{_number(least)} to {_number(most)}"
+        return f"{number_text(least)} to {number_text(most)}"
     words = {"at least": least, "more than": above, "at most": most, "less than": below}
-    return ", ".join(f"{word} {_number(bound)}" for word, bound in words.items() if bound is not None)
+    return ", ".join(f"{word} {number_text(bound)}" for word, bound in words.items() if bound is not None)
 
 
 def _either(values: Sequence[str]) -> str:
     *others, last = (f"`{value}`" if value else '`""`' for value in values)
     return " or ".join(filter(None, [", ".join(others), last]))
-
-
-def _number(value: float) -> str:
-    return f"{int(value):,}" if value == int(value) else f"{value:g}"
 
 
 def _flat(text: str | None) -> str:
@@ -222,9 +218,11 @@ def _find(path: str, trees: Sequence[Setting]) -> list[Setting]:
     raise ConfigError(f"{path}: there is no such setting; the nearest are {', '.join(nearest[:5])}")
 
 
-def _section(group: Setting, titles: Mapping[type[Config], str], *, depth: int, kind: str = "") -> list[str]:
+def _section(
+    group: Setting, titles: Mapping[type[Config], str], *, depth: int, kind: str = "", parent_kind: str = ""
+) -> list[str]:
     """Return a group's heading, table and sections; a group that is a file of its own is only linked."""
-    name = f"`{group.path}` with `{kind}`" if kind else f"`{group.path}`"
+    name = f"`{group.path}`" + (f" with `{kind}`" if kind else "") + (f" for `{parent_kind}`" if parent_kind else "")
     text = next((_flat(one.__doc__) for one in group.kinds if _is_kind(one, kind)), "") if kind else group.text
     lines = ["", f"{'#' * depth} {name}", "", _escaped(text), "", "| key | type and range | default | meaning |"]
     lines.append("|---|---|---|---|")
@@ -234,7 +232,7 @@ def _section(group: Setting, titles: Mapping[type[Config], str], *, depth: int, 
         if key.keys and not kinds:
             conditions = list(dict.fromkeys(one.condition for one in key.keys))
             for condition in conditions:
-                below += _section(key, titles, depth=3, kind=condition)
+                below += _section(key, titles, depth=3, kind=condition, parent_kind=kind or parent_kind)
         meaning = f"{key.text} Its keys: [`{kinds[0]}`](#{kinds[0]})." if kinds else key.text
         default = f"`{key.default}`" if key.default else "required" if key.is_required else ""
         lines.append("| " + " | ".join(map(_cell, [f"`{key.name}`", key.allowed, default, meaning])) + " |")

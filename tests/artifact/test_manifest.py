@@ -74,8 +74,8 @@ def test_a_manifest_that_is_not_json_is_named(content: bytes, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, r"format_version: Input should be 1 \(found 2\)"),
-        ({"owner": "me"}, r"owner: Extra inputs are not permitted"),
+        ({"format_version": 2}, r"format_version: expected 1 \(found 2\)"),
+        ({"owner": "me"}, r"owner: no such setting"),
         ({"windows": [{"index": 0, "start": 3, "end": 3}]}, r"window 0 ends at 3, which is not after its start 3"),
         ({"files": {"a": {"sha256": "x", "size_bytes": -1}}}, r"files\.a\.sha256.*files\.a\.size_bytes"),
     ],

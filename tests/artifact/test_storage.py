@@ -138,7 +138,7 @@ def test_a_folder_of_another_kind_is_known_by_the_file_that_it_holds(root: str) 
 NO_MANIFESTS = [
     (b"{", r"manifest\.json: not JSON: .*; no stage wrote this: name another folder"),
     (b"[1]", r"manifest\.json: \(top level\): expected settings, each as `key: value`"),
-    (b'{"name": "a web app"}', r"manifest\.json: files: Field required; no stage wrote this"),
+    (b'{"name": "a web app"}', r"manifest\.json: files: missing; set it; no stage wrote this"),
     (
         b'{"files": [{"name": "requests-00000.safetensors"}]}',
         r"files: expected settings, each as `key: value`",

@@ -103,7 +103,7 @@ def test_tables_that_the_ranker_holds_make_another_way_of_the_same_placement() -
     assert len({variant.placement() for variant in variants}) == 1
 
 
-def test_servers_get_the_settings_of_their_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_servers_get_the_settings_of_their_variant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     started: list[tuple[RankerConfig, ShardConfig]] = []
 
     @contextmanager
@@ -128,7 +128,7 @@ def test_the_old_name_of_pooled_precision_is_refused() -> None:
 
 def test_rows_that_travel_are_no_longer_measured() -> None:
     with pytest.raises(
-        ConfigError, match=r"scenarios\.0\.pooled_precision\.0: Input should be 'fp32' or 'fp16' \(found 'rows'\)"
+        ConfigError, match=r"scenarios\.0\.pooled_precision\.0: expected 'fp32' or 'fp16' \(found 'rows'\)"
     ):
         ServingBenchConfig.parse({"scenarios": [{"pooled_precision": ["rows"]}]}, source="a test")
 

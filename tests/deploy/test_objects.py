@@ -134,7 +134,7 @@ def test_the_digest_of_pods_covers_all_that_kserve_makes_them_from(release: Make
     assert len({settings_of(shard) for shard in shards}) == 1
 
 
-def test_a_bundle_without_a_golden_request_is_refused(release: Make) -> None:
+def test_a_bundle_without_a_golden_query_is_refused(release: Make) -> None:
     class Manifest:
         files = {"golden/request.json": None}
 

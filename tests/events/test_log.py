@@ -325,7 +325,7 @@ def refused_files(folder: Path, **files: pl.DataFrame | bytes) -> str:
 @pytest.mark.parametrize("name", ["a", "c"])
 def test_a_file_that_is_not_parquet_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     assert refused_files(tmp_path, b=IMPRESSIONS, **{name: content}) == (
-        f"impressions: {name}.parquet is damaged, or no Parquet file; write it again, or name the Parquet files alone, "
+        f"impressions: {name}.parquet is damaged, or no Parquet file; write it again, or name only the Parquet files, "
         "such as FOLDER/*.parquet"
     )
 
@@ -359,9 +359,7 @@ def test_a_damaged_page_is_told_with_its_files(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "whole.parquet").read_bytes())
     content[4:2000] = bytes(1996)
     message = refused_files(tmp_path, a=bytes(content))
-    assert message.startswith(f"impressions: {tmp_path}/log cannot be read (")
-    assert message.endswith("; write the files again")
-    assert "\n" not in message
+    assert message == f"impressions: {tmp_path}/log cannot be read; write the files again"
 
 
 @pytest.mark.parametrize("extra", [0, 1])
@@ -422,7 +420,7 @@ def test_a_features_value_that_training_would_refuse_is_named_with_its_impressio
     )
     message = refusal(tmp_path, impressions=holed)
     assert message.startswith(
-        "impressions: the one with id 77, read alone: feature 'age': row 0 is missing; give a number"
+        "impressions: the row with id 77 (here row 0): feature 'age': row 0 is missing; give a number"
     )
 
 

@@ -125,5 +125,5 @@ def test_as_many_requests_are_replayed_as_a_load_allows() -> None:
 
 def test_a_rate_that_no_load_has_is_refused(log: LoggedRequests, split_plan: ShardPlan) -> None:
     counted = statistics_of_log(log)
-    with pytest.raises(ConfigError, match="the load: requests_per_s: Input should be less than or equal to 1000000000"):
+    with pytest.raises(ConfigError, match="the load: requests_per_s: expected at most 1,000,000,000"):
         simulate_log(log, split_plan, counted, DEFAULT_COSTS, requests_per_s=1e10, rankers=1, seed=0)

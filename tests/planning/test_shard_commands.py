@@ -130,7 +130,7 @@ def test_a_mistake_is_one_line_with_the_numbers(
 ) -> None:
     code, _, error = command("plan", schema_file, "--strategy", "best")
     assert code == 2
-    assert error.startswith("exfm: --strategy: strategy: Input should be 'auto', 'singular'")
+    assert error.startswith("exfm: --strategy: strategy: expected 'auto', 'singular'")
     settings = tmp_path / "settings.yaml"
     settings.write_text("shard_memory_gib: 0.00004", encoding="utf-8")
     code, _, error = command("plan", schema_file, "-s", settings)
@@ -155,7 +155,7 @@ def test_candidates_that_no_request_has_are_refused(
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--requests-per-s", 10, "--candidates-p99", "1e7"), "the load: candidates_p99: Input should be less than"),
+        (("--requests-per-s", 10, "--candidates-p99", "1e7"), "the load: candidates_p99: expected at most 1,000,000"),
         (
             ("--requests-per-s", 10, "--candidates-p99", 50),
             "candidates_p99 is 50, below the mean of 100 candidates per request; set it to 100 or more, or to 0",

@@ -137,7 +137,7 @@ def test_copies_of_hot_rows_are_named(run: Run, summary: Summary) -> None:
     assert hot == [("user", 1024)]
     page = render_html(summary.model_copy(update={"bundles": (bundle,)}))
     assert "user 32.0 KiB (copy of 1,024 hot rows)" in page
-    assert "Hot rows are those of a table" in page
+    assert "Hot rows are the rows of a table that requests use most" in page
     assert "hot rows" not in render_html(summary).lower()
     assert b"copies of hot rows" in bytes_by_shard([bundle])
     assert b"hot rows" not in bytes_by_shard(summary.bundles)

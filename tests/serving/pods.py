@@ -18,7 +18,7 @@ from serving_requests import make_request
 from exfm.errors import ExfmError
 from exfm.serving.config import Device
 from exfm.serving.local.processes import ServerProcess, Start, claim_ports
-from exfm.serving.oip.rest.client import ask
+from exfm.serving.oip.rest.client import infer
 
 LONG_S = 60.0
 
@@ -91,9 +91,9 @@ class Pod:
         """Return its exit code, once it has ended."""
         return self.server.process.wait(LONG_S)
 
-    def ask(self) -> dict[str, Any]:
+    def infer(self) -> dict[str, Any]:
         """Return its answer to a request."""
-        return ask(self.rest_url, "students", make_request())
+        return infer(self.rest_url, "students", make_request())
 
     def counted(self, metric: str) -> float:
         """Return one of its metrics, `name{labels}` as it is shown."""
@@ -193,7 +193,7 @@ class Load:
         def keep_asking() -> None:
             while not is_over:
                 try:
-                    self.ranker.ask()
+                    self.ranker.infer()
                     self.num_answered += 1
                 except ExfmError as error:
                     self.errors.append(error)

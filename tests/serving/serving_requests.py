@@ -86,7 +86,7 @@ def http_inputs(body: dict[str, Any], *, binary: bool) -> list[tritonclient.http
     return inputs
 
 
-def ask_by_grpc(address: str, body: dict[str, Any], **options: Any) -> Scores:
+def infer_by_grpc(address: str, body: dict[str, Any], **options: Any) -> Scores:
     """Return the scores of a request, by task."""
     with tritonclient.grpc.InferenceServerClient(address) as client:
         result = client.infer("students", grpc_inputs(body), **options)

@@ -58,7 +58,7 @@ def test_a_shard_answers_all_its_protocols_without_kserve_pandas_or_kubernetes(b
     shard.wait_until_ready()
     ranker = pods.ranker(bundle, [shard.lookup_address, pods.shard(bundle, 1).lookup_address])
     ranker.wait_until_ready()
-    assert ranker.ask()["outputs"]
+    assert ranker.infer()["outputs"]
     version = BundleManifest.read(bundle).bundle_id
     url = f"{shard.rest_url}/v2/models/students-shard-0/versions/{version}"
     for path in ("/", "/metrics", "/v2", "/v2/health/live", "/v2/models"):

@@ -12,9 +12,9 @@ import tritonclient.grpc
 import tritonclient.http
 from serving_requests import (
     Scores,
-    ask_by_grpc,
     grpc_inputs,
     http_inputs,
+    infer_by_grpc,
     make_request,
     offline_scores,
     scores_of,
@@ -43,8 +43,8 @@ def test_every_client_gets_the_unsharded_models_scores(
     served: LocalServing, bundle: Path, body: dict[str, Any]
 ) -> None:
     expected = offline_scores(bundle, body)
-    assert_same(scores_of(served.ask(body)), expected)
-    assert_same(ask_by_grpc(served.grpc_address, body), expected)
+    assert_same(scores_of(served.infer(body)), expected)
+    assert_same(infer_by_grpc(served.grpc_address, body), expected)
     with tritonclient.http.InferenceServerClient(served.rest_url.removeprefix("http://")) as client:
         for binary in (True, False):
             result = client.infer("students", http_inputs(body, binary=binary))
@@ -69,9 +69,9 @@ def test_a_compressed_request_has_the_same_answer(
 
 def test_a_request_that_a_person_typed_has_the_same_answer(served: LocalServing, tmp_path: Path, bundle: Path) -> None:
     typed = typed_request()
-    answer = served.ask(typed | {"id": "mine", "outputs": [{"name": "like"}]})
+    answer = served.infer(typed | {"id": "mine", "outputs": [{"name": "like"}]})
     assert (answer["id"], list(scores_of(answer))) == ("mine", ["like"])
-    assert scores_of(served.ask(typed)) == scores_of(served.ask(ONE_USER))
+    assert scores_of(served.infer(typed)) == scores_of(served.infer(ONE_USER))
     (tmp_path / "typed.json").write_text(json.dumps(typed))
     assert_same(scores_of(answer_request(bundle, tmp_path / "typed.json")), offline_scores(bundle, ONE_USER))
 
@@ -89,7 +89,7 @@ def test_kserves_own_clients_get_the_unsharded_models_scores(served: LocalServin
 
 def test_an_answer_names_its_bundle_and_is_not_degraded(served: LocalServing, bundle: Path) -> None:
     bundle_id = BundleManifest.read(bundle).bundle_id
-    answer = served.ask(ONE_USER | {"id": "mine"})
+    answer = served.infer(ONE_USER | {"id": "mine"})
     assert answer["model_version"] == bundle_id
     assert answer["id"] == "mine"
     assert answer["parameters"] == {"degraded": False, "degraded_tables": ""}
@@ -112,16 +112,16 @@ def test_an_answer_on_a_kept_connection_waits_for_no_acknowledgement(served: Loc
 
 
 def test_a_client_gets_only_the_outputs_that_it_asks_for(served: LocalServing) -> None:
-    assert list(scores_of(served.ask(ONE_USER | {"outputs": [{"name": "love"}]}))) == ["love"]
+    assert list(scores_of(served.infer(ONE_USER | {"outputs": [{"name": "love"}]}))) == ["love"]
     only_love = [tritonclient.grpc.InferRequestedOutput("love")]
-    assert list(ask_by_grpc(served.grpc_address, ONE_USER, outputs=only_love)) == ["love"]
+    assert list(infer_by_grpc(served.grpc_address, ONE_USER, outputs=only_love)) == ["love"]
 
 
 def test_the_bundle_id_is_a_version_that_may_be_asked_for(served: LocalServing, bundle: Path) -> None:
     url = f"{served.rest_url}/v2/models/students/versions/{served.bundle_id}"
     assert httpx.post(f"{url}/infer", json=ONE_USER).status_code == 200
     assert httpx.get(f"{url}/ready").json() == {"name": "students", "ready": True}
-    assert ask_by_grpc(served.grpc_address, ONE_USER, model_version=served.bundle_id)
+    assert infer_by_grpc(served.grpc_address, ONE_USER, model_version=served.bundle_id)
 
 
 def test_metadata_is_whole_by_both_protocols(served: LocalServing) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 import tritonclient.grpc
-from serving_requests import ask_by_grpc, grpc_inputs, make_request
+from serving_requests import grpc_inputs, infer_by_grpc, make_request
 from tritonclient.utils import InferenceServerException
 
 from exfm.errors import DeadlineError, RequestError, UnknownModelError, VersionMismatchError
 from exfm.serving.local.serving import LocalServing
-from exfm.serving.oip.rest.client import ask
+from exfm.serving.oip.rest.client import infer
 
 pytestmark = pytest.mark.slow
 
@@ -56,9 +56,9 @@ def test_a_bad_request_is_told_what_is_wrong_by_both_protocols(
     served: LocalServing, body: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RequestError, match=re.escape(message)):
-        served.ask(body)
+        served.infer(body)
     with pytest.raises(InferenceServerException) as caught:
-        ask_by_grpc(served.grpc_address, body)
+        infer_by_grpc(served.grpc_address, body)
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
     assert message in caught.value.message()
 
@@ -134,7 +134,7 @@ def test_a_bytes_element_past_the_end_is_an_invalid_argument(served: LocalServin
 
 def test_another_models_name_is_not_found(served: LocalServing) -> None:
     with pytest.raises(UnknownModelError, match="no model 'teachers' here; this server has students"):
-        ask(served.rest_url, "teachers", make_request())
+        infer(served.rest_url, "teachers", make_request())
     with (
         tritonclient.grpc.InferenceServerClient(served.grpc_address) as client,
         pytest.raises(InferenceServerException) as caught,
@@ -145,17 +145,17 @@ def test_another_models_name_is_not_found(served: LocalServing) -> None:
 
 def test_another_bundles_version_is_a_failed_precondition(served: LocalServing) -> None:
     with pytest.raises(VersionMismatchError, match=f"served from bundle {served.bundle_id}"):
-        ask(served.rest_url, "students/versions/1", make_request())
+        infer(served.rest_url, "students/versions/1", make_request())
     with pytest.raises(InferenceServerException) as caught:
-        ask_by_grpc(served.grpc_address, make_request(), model_version="1")
+        infer_by_grpc(served.grpc_address, make_request(), model_version="1")
     assert caught.value.status() == "StatusCode.FAILED_PRECONDITION"
 
 
 def test_tritons_timeout_is_a_deadline(served: LocalServing) -> None:
     with pytest.raises(DeadlineError):
-        served.ask(make_request() | {"parameters": {"timeout": 1}})
+        served.infer(make_request() | {"parameters": {"timeout": 1}})
     with pytest.raises(InferenceServerException) as caught:
-        ask_by_grpc(served.grpc_address, make_request(), timeout=1)
+        infer_by_grpc(served.grpc_address, make_request(), timeout=1)
     assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
 
 
@@ -168,7 +168,7 @@ def test_no_client_can_unload_a_model(served: LocalServing) -> None:
         client.unload_model("students")
     assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
     assert "models are unloaded when the server stops" in str(caught.value)
-    assert served.ask(make_request())
+    assert served.infer(make_request())
 
 
 UNANSWERED = {"get_model_config": "there is no model config here", "get_model_repository_index": "no model repository"}

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from pods import Pod, Pods, wait_for
-from serving_requests import ask_by_grpc, make_request
+from serving_requests import infer_by_grpc, make_request
 from tritonclient.utils import InferenceServerException
 
 from exfm.errors import DeadlineError, RequestError
-from exfm.serving.oip.rest.client import ask
+from exfm.serving.oip.rest.client import infer
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ def failed(pod: Pod, code: str) -> float:
     return pod.counted(f'exfm_failed_requests_total{{code="{code}"}}')
 
 
-def test_each_answer_is_timed_once_whichever_way_it_was_asked_for(bundle: Path, pods: Pods) -> None:
+def test_each_answer_is_timed_once_by_either_protocol(bundle: Path, pods: Pods) -> None:
     shards = [pods.shard(bundle, number) for number in range(2)]
     ranker = pods.ranker(bundle, [shard.lookup_address for shard in shards])
     ranker.wait_until_ready()
@@ -43,11 +43,11 @@ def test_each_answer_is_timed_once_whichever_way_it_was_asked_for(bundle: Path, 
 
     before = timed()
     for _ in range(3):
-        ranker.ask()
-        ask_by_grpc(ranker.grpc_address, make_request())
-        ask(ranker.rest_url, "students", make_request() | {"parameters": {"trace": True}})
+        ranker.infer()
+        infer_by_grpc(ranker.grpc_address, make_request())
+        infer(ranker.rest_url, "students", make_request() | {"parameters": {"trace": True}})
     with pytest.raises(RequestError):
-        ask(ranker.rest_url, "students", {"inputs": []})
+        infer(ranker.rest_url, "students", {"inputs": []})
     assert [after - count for after, count in zip(timed(), before, strict=True)] == [9, 9, 9]
 
 
@@ -69,18 +69,18 @@ def test_a_client_that_hangs_up_before_its_body_was_sent_leaves_no_trace_but_a_c
     with socket.create_connection((place.hostname, place.port or 0), timeout=30) as client:
         client.sendall(f"POST {URL} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{{".encode())
     wait_for(lambda: failed(ranker, "CANCELLED") == 1)
-    assert ranker.ask()
+    assert ranker.infer()
     assert not [line for line in ranker.lines() if "Traceback" in line or "ERROR" in line]
 
 
-def test_requests_that_end_in_an_error_are_counted_by_its_code_whichever_door_they_came_by(ranker: Pod) -> None:
+def test_requests_that_end_in_an_error_are_counted_by_its_code_by_either_protocol(ranker: Pod) -> None:
     in_a_hurry = make_request() | {"parameters": {"timeout": 1}}
     with pytest.raises(DeadlineError):
-        ask(ranker.rest_url, "students", in_a_hurry)
+        infer(ranker.rest_url, "students", in_a_hurry)
     with pytest.raises(InferenceServerException):
-        ask_by_grpc(ranker.grpc_address, make_request(), timeout=1)
+        infer_by_grpc(ranker.grpc_address, make_request(), timeout=1)
     with pytest.raises(RequestError):
-        ask(ranker.rest_url, "students", {"inputs": []})
+        infer(ranker.rest_url, "students", {"inputs": []})
     assert (failed(ranker, "DEADLINE_EXCEEDED"), failed(ranker, "INVALID_ARGUMENT")) == (2, 1)
-    assert ranker.ask()
+    assert ranker.infer()
     assert failed(ranker, "INTERNAL") == 0

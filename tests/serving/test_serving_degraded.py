@@ -19,7 +19,7 @@ from exfm.bundling.shard_files import write_shards
 from exfm.errors import VersionMismatchError
 from exfm.models.network import DenseNetwork
 from exfm.schema import Schema
-from exfm.serving.oip.rest.client import ask
+from exfm.serving.oip.rest.client import infer
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ class Servers:
 
     def is_complete(self) -> bool:
         """Return whether an answer is complete; it is flagged if not."""
-        parameters = self.ranker.ask()["parameters"]
+        parameters = self.ranker.infer()["parameters"]
         assert parameters["degraded"] is bool(parameters["degraded_tables"])
         return bool(parameters == COMPLETE)
 
@@ -84,13 +84,13 @@ def test_a_killed_shard_costs_no_answer_and_one_in_its_place_makes_them_complete
     servers = start()
     whole, degraded = (offline_scores(bundle, make_request(), without=shards) for shards in ((), (lost,)))
     assert abs(whole["like"][0] - degraded["like"][0]) > 1e-3, "equal scores would hide any mistake"
-    assert_scores(servers.ranker.ask(), whole)
+    assert_scores(servers.ranker.infer(), whole)
 
     def lose_one_and_replace_it() -> None:
         kill(servers.shards[lost])
         wait_for(lambda: not servers.is_complete())
         for _ in range(10):
-            answer = servers.ranker.ask()
+            answer = servers.ranker.infer()
             assert answer["parameters"] == (WITHOUT_SHARD_0, WITHOUT_SHARD_1)[lost]
             assert_scores(answer, degraded)
         replace(servers, pods, bundle, shard=lost)
@@ -99,7 +99,7 @@ def test_a_killed_shard_costs_no_answer_and_one_in_its_place_makes_them_complete
     load = Load(servers.ranker)
     load.during(lose_one_and_replace_it)
     assert load.errors == []
-    assert_scores(servers.ranker.ask(), whole)
+    assert_scores(servers.ranker.infer(), whole)
     assert servers.ranker.counted("exfm_ranker_degraded_answers_total") > 10
     assert servers.ranker.counted(f'exfm_ranker_missing_answers_total{{shard="{lost}"}}') > 10
     assert servers.ranker.counted(f'exfm_ranker_missing_answers_total{{shard="{1 - lost}"}}') == 0
@@ -118,7 +118,7 @@ def test_without_any_shard_answers_are_the_fallback_rows(start: Callable[..., Se
     servers = start()
     for shard in servers.shards:
         kill(shard)
-    answer = servers.ranker.ask()
+    answer = servers.ranker.infer()
     assert answer["parameters"]["degraded"]
     assert_scores(answer, offline_scores(bundle, make_request(), without=(0, 1)))
 
@@ -133,7 +133,7 @@ def test_a_stopped_shard_degrades_within_its_budget_and_after_some_failures_at_o
     took_s = []
     for _ in range(4):
         began_s = time.monotonic()
-        answer = ask(servers.ranker.rest_url, "students", body)
+        answer = infer(servers.ranker.rest_url, "students", body)
         took_s.append(time.monotonic() - began_s)
         assert answer["parameters"] == WITHOUT_SHARD_1
     assert all(1.0 < waited_s < 2.5 for waited_s in took_s[:2])
@@ -169,7 +169,7 @@ def test_a_shard_of_another_bundle_is_refused_not_degraded(
     wait_for(is_refused)
     for _ in range(10):
         with pytest.raises(VersionMismatchError, match="shard 1 at"):
-            servers.ranker.ask()
+            servers.ranker.infer()
     assert servers.ranker.counted('exfm_ranker_mismatched_shards_total{shard="1"}') >= 10
     assert sum("does not serve this shard of this bundle: " in line for line in servers.ranker.lines()) == 1
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from serving_bundles import seal_with_golden_scores
-from serving_requests import ask_by_grpc, make_request, offline_scores, scores_of
+from serving_requests import infer_by_grpc, make_request, offline_scores, scores_of
 
 from exfm.artifact.bundle import tables_file
 from exfm.artifact.plan import Assignment, Encoding, ShardPlan, assign
@@ -59,7 +59,7 @@ def test_servers_score_as_the_bundle_does_and_nearly_as_its_model(
 ) -> None:
     for body in (make_request(), MANY):
         expected, of_model = offline_scores(encoded_bundle, body), offline_scores(bundle, body)
-        for found in (scores_of(encoded_served.ask(body)), ask_by_grpc(encoded_served.grpc_address, body)):
+        for found in (scores_of(encoded_served.infer(body)), infer_by_grpc(encoded_served.grpc_address, body)):
             for task, scores in expected.items():
                 np.testing.assert_allclose(found[task], scores, atol=1e-6)
                 assert 0 < np.abs(np.subtract(found[task], of_model[task])).max() < 0.02
@@ -72,7 +72,7 @@ def test_pooled_embeddings_that_travel_in_half_precision_score_nearly_the_same(
         described = httpx.get(f"{serving.shard_urls[1]}/v2/models/students-shard-1").json()["outputs"]
         assert {output["datatype"] for output in described} == {"FP16"}
         for body in (make_request(), MANY):
-            found = ask_by_grpc(serving.grpc_address, body)
+            found = infer_by_grpc(serving.grpc_address, body)
             for task, scores in offline_scores(encoded_bundle, body).items():
                 assert 0 < np.abs(np.subtract(found[task], scores)).max() < 1e-3
 
@@ -91,7 +91,7 @@ def test_dense_layers_in_another_precision_score_nearly_the_same(
 ) -> None:
     with serve_local(encoded_bundle, ranker=RankerConfig(dense_precision=precision), start=start_server) as serving:
         for body in (make_request(), make_request(num_candidates=[40]), MANY):
-            found = ask_by_grpc(serving.grpc_address, body)
+            found = infer_by_grpc(serving.grpc_address, body)
             for task, scores in offline_scores(encoded_bundle, body).items():
                 assert 0 < np.abs(np.subtract(found[task], scores)).max() < 2e-2
 

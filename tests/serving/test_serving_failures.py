@@ -14,7 +14,7 @@ import pytest
 import torch
 from pods import LONG_S, Pod, Pods, children_of, wait_for
 from pydantic import TypeAdapter, ValidationError
-from serving_requests import ask_by_grpc, make_request
+from serving_requests import infer_by_grpc, make_request
 from tritonclient.utils import InferenceServerException
 
 from exfm.artifact.bundle import BundleManifest, tables_file
@@ -23,7 +23,7 @@ from exfm.serving.config import Address, Device, RankerConfig, ShardConfig, Shut
 from exfm.serving.local.processes import Start, claim_ports
 from exfm.serving.local.serving import LocalServing, serve_local
 from exfm.serving.models.bundle_part import read_manifest, verify_files
-from exfm.serving.oip.rest.client import ask
+from exfm.serving.oip.rest.client import infer
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def is_running(pid: int) -> bool:
 
 def answers(ranker: Pod) -> bool:
     try:
-        return bool(ranker.ask())
+        return bool(ranker.infer())
     except (ShardUnavailableError, DeadlineError):
         return False
 
@@ -68,14 +68,14 @@ def test_a_stopped_shard_gives_deadline_exceeded_within_the_deadline(served: Loc
         with pytest.raises(
             DeadlineError, match=f"shard 1 at {served.lookup_addresses[1]} did not answer within the 300 ms"
         ):
-            served.ask(make_request() | {"parameters": {"timeout": 300_000}})
+            served.infer(make_request() | {"parameters": {"timeout": 300_000}})
         with pytest.raises(InferenceServerException) as caught:
-            ask_by_grpc(served.grpc_address, make_request(), client_timeout=0.3)
+            infer_by_grpc(served.grpc_address, make_request(), client_timeout=0.3)
         assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
         assert time.monotonic() - began_s < 1.5
     finally:
         shard.send_signal(signal.SIGCONT)
-    assert served.ask(make_request())
+    assert served.infer(make_request())
 
 
 def test_a_killed_shard_gives_unavailable_within_the_deadline_and_is_found_again(bundle: Path, pods: Pods) -> None:
@@ -87,9 +87,9 @@ def test_a_killed_shard_gives_unavailable_within_the_deadline_and_is_found_again
     shards[1].exit_code()
     began_s = time.monotonic()
     with pytest.raises(ShardUnavailableError, match=f"shard 1 at {lost} cannot be reached"):
-        ranker.ask()
+        ranker.infer()
     with pytest.raises(InferenceServerException) as caught:
-        ask_by_grpc(ranker.grpc_address, make_request(), client_timeout=30.0)
+        infer_by_grpc(ranker.grpc_address, make_request(), client_timeout=30.0)
     assert caught.value.status() == "StatusCode.UNAVAILABLE"
     assert time.monotonic() - began_s < 10
 
@@ -105,7 +105,7 @@ def test_sigterm_lets_a_request_end_and_stops_all_servers(serve: subprocess.Pope
     servers = children_of(serve.pid)
     os.kill(servers[1], signal.SIGSTOP)
     with ThreadPoolExecutor(1) as pool:
-        under_way = pool.submit(ask, url, "students", make_request() | {"parameters": {"timeout": 5_000_000}})
+        under_way = pool.submit(infer, url, "students", make_request() | {"parameters": {"timeout": 5_000_000}})
         time.sleep(0.5)  # it now waits for the shard that is stopped
         serve.terminate()
         time.sleep(0.5)
@@ -157,7 +157,7 @@ def test_a_shard_that_dies_is_announced_and_callers_are_told_until_the_end(serve
     assert serve.stdout.readline().startswith("shard 0 has ended: requests fail (503, UNAVAILABLE)")
     for _ in range(2):
         with pytest.raises(ShardUnavailableError, match=r"shard 0 at .* cannot be reached"):
-            ask(url, "students", make_request())
+            infer(url, "students", make_request())
     os.kill(servers[0], signal.SIGKILL)
     _, stderr = serve.communicate(timeout=LONG_S)
     assert "ServingError: the ranker was ended by SIGKILL" in stderr
@@ -252,5 +252,5 @@ def test_an_address_may_name_a_dns_server(address: str) -> None:
 
 
 def test_int8_is_not_for_a_gpu() -> None:
-    with pytest.raises(ValidationError, match="dense_precision is 'int8', in which CPUs alone multiply"):
+    with pytest.raises(ValidationError, match="dense_precision is 'int8', which only CPUs support"):
         RankerConfig(device="cuda", dense_precision="int8")

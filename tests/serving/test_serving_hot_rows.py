@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from pods import Pods
 from serving_bundles import seal_with_golden_scores
-from serving_requests import ask_by_grpc, make_request, offline_scores, scores_of
+from serving_requests import infer_by_grpc, make_request, offline_scores, scores_of
 
 from exfm.artifact.bundle import tables_file
 from exfm.artifact.hot_rows import HOT_ROWS_FILE, hot_rows_file
@@ -86,7 +86,7 @@ def test_the_requests_want_hot_rows_and_cold_ones(schema: Schema, hottest: dict[
 def test_hot_and_split_tables_score_as_whole_ones_do(hot_served: LocalServing, bundle: Path) -> None:
     for body in (make_request(), MANY):
         expected = offline_scores(bundle, body)  # by another plan, without hot rows
-        for found in (scores_of(hot_served.ask(body)), ask_by_grpc(hot_served.grpc_address, body)):
+        for found in (scores_of(hot_served.infer(body)), infer_by_grpc(hot_served.grpc_address, body)):
             for task, scores in expected.items():
                 np.testing.assert_allclose(found[task], scores, atol=1e-6)
 

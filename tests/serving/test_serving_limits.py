@@ -10,12 +10,12 @@ import grpc
 import httpx
 import pytest
 from pods import Pod, Pods, resident_bytes, wait_for
-from serving_requests import ask_by_grpc, make_request, typed_request
+from serving_requests import infer_by_grpc, make_request, typed_request
 from tritonclient.utils import InferenceServerException
 
 from exfm.errors import RequestError, ShardUnavailableError
 from exfm.serving.oip.grpc.protobuf import INFER_METHOD
-from exfm.serving.oip.rest.client import ask
+from exfm.serving.oip.rest.client import infer
 
 pytestmark = pytest.mark.slow
 
@@ -38,10 +38,10 @@ def start(
 def refusals(ranker: Pod, body: dict[str, Any]) -> list[str]:
     """Return what a client hears by REST and by gRPC."""
     with pytest.raises(RequestError) as by_rest:
-        ask(ranker.rest_url, "students", body)
+        infer(ranker.rest_url, "students", body)
     assert type(by_rest.value) is RequestError, "400"
     with pytest.raises(InferenceServerException) as by_grpc:
-        ask_by_grpc(ranker.grpc_address, body)
+        infer_by_grpc(ranker.grpc_address, body)
     assert by_grpc.value.status() == "StatusCode.INVALID_ARGUMENT"
     return [str(by_rest.value), str(by_grpc.value)]
 
@@ -53,16 +53,16 @@ def test_more_values_than_max_ids_are_refused(bundle: Path, pods: Pods) -> None:
     by_rest, by_grpc = refusals(ranker, make_request(num_candidates=[1_000]))
     assert "commas, too many for its values; max_ids is 500: send it in parts" in by_rest
     assert "the inputs hold 1502 values" in by_grpc, "texts are counted before they are read"
-    assert len(ranker.ask()["outputs"]) == 2
+    assert len(ranker.infer()["outputs"]) == 2
 
 
 def test_more_typed_items_than_are_allowed_are_refused_before_they_are_looked_at(bundle: Path, pods: Pods) -> None:
     ranker = start(bundle, pods, ranker={"limits": {"max_candidates": 20, "max_ids": 50}})
-    assert len(ask(ranker.rest_url, "students", typed_request())["outputs"]) == 2
+    assert len(infer(ranker.rest_url, "students", typed_request())["outputs"]) == 2
     with pytest.raises(RequestError, match="the request has 21 candidates; max_candidates is 20: send it in parts"):
-        ask(ranker.rest_url, "students", {"items": [None] * 21})
+        infer(ranker.rest_url, "students", {"items": [None] * 21})
     with pytest.raises(RequestError, match="the inputs hold 60 values; max_ids is 50: send it in parts"):
-        ask(ranker.rest_url, "students", {"items": [{}] * 20})
+        infer(ranker.rest_url, "students", {"items": [{}] * 20})
 
 
 def test_a_body_larger_than_max_message_bytes_is_refused(bundle: Path, pods: Pods) -> None:
@@ -70,9 +70,9 @@ def test_a_body_larger_than_max_message_bytes_is_refused(bundle: Path, pods: Pod
     body = make_request() | {"id": "a" * 4_096}
     assert len(json.dumps(body)) > 4_096
     with pytest.raises(RequestError, match="the body is larger than max_message_bytes, 4096 B"):
-        ask(ranker.rest_url, "students", body)
+        infer(ranker.rest_url, "students", body)
     assert httpx.post(f"{ranker.rest_url}/v2/models/students/infer", json=body).status_code == 413
-    assert len(ranker.ask()["outputs"]) == 2
+    assert len(ranker.infer()["outputs"]) == 2
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
@@ -89,7 +89,7 @@ def test_a_body_that_would_expand_beyond_the_bound_is_refused_before(bundle: Pat
         assert response.status_code == 413
         assert "once expanded, is larger than max_message_bytes, 4194304 B" in response.json()["error"]
     assert resident_bytes(ranker.server.process.pid, at_most=True) - before < 32 * 2**20
-    assert len(ranker.ask()["outputs"]) == 2
+    assert len(ranker.infer()["outputs"]) == 2
 
 
 def test_a_message_that_would_expand_beyond_the_bound_is_refused(bundle: Path, pods: Pods) -> None:
@@ -101,7 +101,7 @@ def test_a_message_that_would_expand_beyond_the_bound_is_refused(bundle: Path, p
             channel.unary_unary(INFER_METHOD)(bytes(128 * 2**20), timeout=30)
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert resident_bytes(ranker.server.process.pid, at_most=True) - before < 32 * 2**20
-    assert len(ranker.ask()["outputs"]) == 2
+    assert len(ranker.infer()["outputs"]) == 2
 
 
 def test_a_message_that_would_become_gigabytes_is_refused_unread(bundle: Path, pods: Pods) -> None:
@@ -115,7 +115,7 @@ def test_a_message_that_would_become_gigabytes_is_refused_unread(bundle: Path, p
             assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
             assert "more than 16384 fields or" in caught.value.details()
     assert resident_bytes(ranker.server.process.pid, at_most=True) - before < 8 * len(empty_inputs)
-    assert len(ranker.ask()["outputs"]) == 2
+    assert len(ranker.infer()["outputs"]) == 2
 
 
 def test_what_asks_too_much_of_a_shard_is_the_clients_error_and_no_shards_failure(bundle: Path, pods: Pods) -> None:
@@ -124,7 +124,7 @@ def test_what_asks_too_much_of_a_shard_is_the_clients_error_and_no_shards_failur
         for message in refusals(ranker, make_request(num_candidates=[250])):
             assert f"max_message_bytes is {SHARD_BYTES}" in message
             assert "send it in parts" in message
-    assert len(ranker.ask()["outputs"]) == 2
+    assert len(ranker.infer()["outputs"]) == 2
     for shard in range(2):
         assert ranker.counted(f'exfm_ranker_missing_answers_total{{shard="{shard}"}}') == 0
 
@@ -140,7 +140,7 @@ def test_what_a_shard_does_not_even_read_is_refused_alone(bundle: Path, pods: Po
     with ThreadPoolExecutor() as threads:
         too_much = threads.submit(ask_too_much)
         while not too_much.done():
-            assert len(ranker.ask()["outputs"]) == 2
+            assert len(ranker.infer()["outputs"]) == 2
         too_much.result()
     for shard in range(2):
         assert ranker.counted(f'exfm_ranker_missing_answers_total{{shard="{shard}"}}') == 0
@@ -153,7 +153,7 @@ def test_an_answer_too_large_for_the_ranker_is_refused_alone(bundle: Path, pods:
         for message in refusals(ranker, make_request(num_candidates=[500])):
             assert str(SHARD_BYTES) in message
             assert "send it in parts" in message
-        assert len(ranker.ask()["outputs"]) == 2
+        assert len(ranker.infer()["outputs"]) == 2
     for shard in range(2):
         assert ranker.counted(f'exfm_ranker_missing_answers_total{{shard="{shard}"}}') == 0
 
@@ -165,7 +165,7 @@ def test_a_ranker_whose_scores_nobody_compared_yet_answers_none(bundle: Path, po
     )
     wait_for(lambda: any("not ready after" in line for line in ranker.lines()))
     with pytest.raises(ShardUnavailableError, match="students is not ready"):
-        ranker.ask()
+        ranker.infer()
     with pytest.raises(InferenceServerException) as caught:
-        ask_by_grpc(ranker.grpc_address, make_request())
+        infer_by_grpc(ranker.grpc_address, make_request())
     assert caught.value.status() == "StatusCode.UNAVAILABLE"

@@ -18,7 +18,7 @@ from exfm.features.request import encode_request
 from exfm.models.scoring import NetPooled, Scorer
 from exfm.serving.config import RankerConfig
 from exfm.serving.models.bundle_part import load_verified
-from exfm.serving.oip.rest.client import ask
+from exfm.serving.oip.rest.client import infer
 from exfm.serving.profiler.breakdown import Layer
 from exfm.serving.profiler.profiler import Profiler
 from exfm.serving.ranker.shards.fan_out import TURNS_TO_SEND, lookup_all
@@ -54,7 +54,7 @@ def test_tables_in_the_ranker_score_as_those_on_shards_do(start: Callable[..., P
     ranker = start()
     assert any("holds 2 tables itself: genre, item" in line for line in ranker.lines())
     for body in (make_request(), MANY):
-        scores = scores_of(ask(ranker.rest_url, "students", body))
+        scores = scores_of(infer(ranker.rest_url, "students", body))
         for task, expected in offline_scores(bundle, body).items():
             assert scores[task] == pytest.approx(expected, abs=1e-6)
 
@@ -63,7 +63,7 @@ def test_shards_get_no_keys_of_tables_that_the_ranker_holds(start: Callable[...,
     ranker = start()
     metrics = [f'exfm_ranker_lookup_keys_total{{shard="{part}"}}' for part in range(3)]
     before = [ranker.counted(metric) for metric in metrics]
-    ranker.ask()
+    ranker.infer()
     # Of shard 0's the user's id, of shard 1's profile twice; all that is liked, three ids and four genres are here.
     assert [ranker.counted(metric) - was for metric, was in zip(metrics, before, strict=True)] == [1, 2, 9]
 
@@ -133,7 +133,7 @@ def test_a_lost_shard_degrades_what_it_alone_holds(bundle: Path, pods: Pods) -> 
     ranker.wait_until_ready()
     shards[0].server.process.kill()
     shards[0].exit_code()
-    answer = ranker.ask()
+    answer = ranker.infer()
     assert answer["parameters"]["degraded_tables"] == "user"
     expected = scores_without_users_of(bundle, shard=0)
     for task, fully_degraded in offline_scores(bundle, make_request(), without=[0]).items():

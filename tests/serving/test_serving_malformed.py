@@ -81,7 +81,7 @@ def watched(serving: LocalServing, bundle: Path, *, server: int, ask: Ask, good:
     yield end
     assert resident_bytes(process.pid) - resident[0] < MAX_GROWTH_BYTES
     assert ends.total() - ends["answered"] >= NUM_REQUESTS
-    scores = scores_of(serving.ask(make_request()))
+    scores = scores_of(serving.infer(make_request()))
     for task, values in offline_scores(bundle, make_request()).items():
         assert scores[task] == pytest.approx(values, abs=1e-5)
 

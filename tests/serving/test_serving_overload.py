@@ -23,7 +23,7 @@ from tritonclient.utils import InferenceServerException
 
 from exfm.errors import OverloadedError
 from exfm.serving.oip.grpc.protobuf import INFER_METHOD
-from exfm.serving.oip.rest.client import ask
+from exfm.serving.oip.rest.client import infer
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +106,7 @@ def test_of_far_too_many_requests_each_is_answered_rightly_or_refused_at_once(
         for task, values in expected.items():
             assert scores[task] == pytest.approx(values, abs=1e-5)
     assert ranker.counted('exfm_refused_requests_total{model="students"}') == len(refused)
-    assert scores_of(ranker.ask()).keys() == expected.keys()
+    assert scores_of(ranker.infer()).keys() == expected.keys()
 
 
 @contextmanager
@@ -136,11 +136,11 @@ def test_while_all_places_are_taken_requests_are_refused_but_health_and_metrics_
 
     with ThreadPoolExecutor(3) as pool:
         with stopped(shards[1]):
-            asked = {pool.submit(ask, ranker.rest_url, "students", make_request(), timeout_s=60) for _ in range(3)}
+            asked = {pool.submit(infer, ranker.rest_url, "students", make_request(), timeout_s=60) for _ in range(3)}
             [refused], waiting = futures.wait(asked, return_when=futures.FIRST_COMPLETED)
             assert isinstance(refused.exception(), OverloadedError)
             with pytest.raises(OverloadedError, match="has 2 requests under way, and max_concurrency is 2: try again"):
-                ranker.ask()
+                ranker.infer()
             with (
                 tritonclient.grpc.InferenceServerClient(ranker.grpc_address) as client,
                 pytest.raises(InferenceServerException, match="max_concurrency is 2") as caught,
@@ -160,7 +160,7 @@ def test_while_all_places_are_taken_requests_are_refused_but_health_and_metrics_
         for answer in waiting:
             for task, values in expected.items():
                 assert scores_of(answer.result())[task] == pytest.approx(values, abs=1e-5)
-    assert ranker.ask()
+    assert ranker.infer()
 
 
 async def outcomes_of(ranker: Pod, *, num_requests: int) -> Counter[str]:
@@ -198,7 +198,7 @@ def test_a_shard_that_refuses_is_an_overload_or_a_missing_shard(
     wait_for(flood)
     assert num_refused(shards) > 0
     assert ranker.counted('exfm_refused_requests_total{model="students"}') == 0
-    assert ranker.ask()["parameters"]["degraded"] is False
+    assert ranker.infer()["parameters"]["degraded"] is False
 
 
 def test_a_ranker_becomes_ready_though_another_besieges_its_shards(bundle: Path, pods: Pods) -> None:
@@ -218,7 +218,7 @@ def test_a_ranker_becomes_ready_though_another_besieges_its_shards(bundle: Path,
         finally:
             is_over.set()
         siege.result()
-    assert scores_of(second.ask()).keys() == offline_scores(bundle, REQUEST).keys()
+    assert scores_of(second.infer()).keys() == offline_scores(bundle, REQUEST).keys()
 
 
 def test_callers_that_give_up_leave_no_place_taken(bundle: Path, pods: Pods) -> None:
@@ -236,5 +236,5 @@ def test_callers_that_give_up_leave_no_place_taken(bundle: Path, pods: Pods) -> 
                 one.result()
             assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"  # the client's own, or the ranker's
     wait_for(lambda: shards[1].is_ready())
-    assert ranker.ask()
+    assert ranker.infer()
     assert ranker.counted('exfm_refused_requests_total{model="students"}') == 0

@@ -65,7 +65,7 @@ def test_scores_may_differ_by_so_much(precision: Precision, most: float) -> None
 def test_a_score_that_is_missing_or_nan_disagrees(scores: list[float]) -> None:
     with pytest.raises(ServingError, match="task 'like'"):
         check_scores({"like": np.array(scores, dtype=np.float32)}, expected={"like": [0.5, 0.2]}, precision="fp32")
-    with pytest.raises(ServingError, match="task 'like' of the golden request has 0 scores, expected 2"):
+    with pytest.raises(ServingError, match="task 'like' of the golden query has 0 scores, expected 2"):
         check_scores({}, expected={"like": [0.5, 0.2]}, precision="fp32")
 
 
@@ -89,7 +89,7 @@ def test_a_ranker_is_ready_once_its_shards_gave_the_golden_scores_and_stays_so(b
         shard.server.process.kill()
         shard.server.process.wait()
     with pytest.raises(ShardUnavailableError):
-        ranker.ask()
+        ranker.infer()
     assert ranker.is_ready()
     assert not any("Traceback" in line for line in ranker.lines())
 
@@ -111,7 +111,7 @@ def test_a_ranker_whose_shards_score_otherwise_ends_with_one_line_about_it(
     assert ranker.exit_code() == 3
     expected = read_json(moved / GOLDEN_RESPONSE)["outputs"][1]["data"][2]
     assert ranker.lines()[-1].startswith(
-        f"error: task 'love' of the golden request: candidate 2 is scored {expected - 0.002:.6f}, "
+        f"error: task 'love' of the golden query: candidate 2 is scored {expected - 0.002:.6f}, "
         f"expected {expected:.6f} to 0.001"
     )
 
@@ -152,7 +152,7 @@ def test_a_bundle_without_golden_scores_is_ready_once_all_shards_answer(
     pods.shard(plain, 1, port=ports[1])
     ranker.wait_until_ready()
     assert any("no score was compared" in line for line in ranker.lines())
-    assert scores_of(ranker.ask())["like"] == pytest.approx(offline_scores(plain, make_request())["like"], abs=1e-3)
+    assert scores_of(ranker.infer())["like"] == pytest.approx(offline_scores(plain, make_request())["like"], abs=1e-3)
 
 
 @pytest.mark.slow

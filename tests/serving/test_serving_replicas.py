@@ -14,7 +14,7 @@ from pods import Load, Pod, Pods, free_ports, wait_for
 from serving_requests import make_request, offline_scores, scores_of
 
 from exfm.errors import DeadlineError, ShardUnavailableError
-from exfm.serving.oip.rest.client import ask
+from exfm.serving.oip.rest.client import infer
 from exfm.serving.ranker.shards.stream_link import RESOLVE_S
 
 pytestmark = pytest.mark.slow
@@ -63,7 +63,7 @@ def lookups_of(pods: list[Pod], cluster: Cluster, *, num_requests: int) -> list[
     """Return how many of some requests each server looked up."""
     before = [pod.num_lookups() for pod in pods]
     for _ in range(num_requests):
-        cluster.ranker.ask()
+        cluster.ranker.infer()
     return [pod.num_lookups() - count for pod, count in zip(pods, before, strict=True)]
 
 
@@ -132,7 +132,7 @@ def test_a_large_lookup_under_way_on_a_server_that_dies_is_answered_by_another(s
     stopped = cluster.replicas[0].server.process
     stopped.send_signal(signal.SIGSTOP)
     with ThreadPoolExecutor(2) as pool:
-        under_way = [pool.submit(ask, cluster.ranker.rest_url, "students", body, timeout_s=30) for _ in range(2)]
+        under_way = [pool.submit(infer, cluster.ranker.rest_url, "students", body, timeout_s=30) for _ in range(2)]
         time.sleep(1.5)
         assert not all(one.done() for one in under_way)  # they take turns
         stopped.kill()
@@ -158,7 +158,7 @@ def test_no_server_left_gives_unavailable_and_a_new_address_is_found(
     del dns.names["shard-1.exfm"]  # as Kubernetes does while no Pod is ready
     began_s = time.monotonic()
     with pytest.raises(ShardUnavailableError, match=r"shard 1 at dns://.*/shard-1\.exfm:[0-9]+ cannot be reached"):
-        cluster.ranker.ask()
+        cluster.ranker.infer()
     assert time.monotonic() - began_s < 1
     time.sleep(3)
     dns.names["shard-1.exfm"] = [HOSTS[1]]
@@ -169,7 +169,7 @@ def test_no_server_left_gives_unavailable_and_a_new_address_is_found(
 
 def answers(ranker: Pod) -> bool:
     try:
-        return bool(ranker.ask())
+        return bool(ranker.infer())
     except (ShardUnavailableError, DeadlineError):
         return False
 
@@ -178,6 +178,6 @@ def test_a_ranker_with_replicas_gives_the_unsharded_models_scores(start: Callabl
     cluster = start()
     expected = offline_scores(bundle, make_request())
     for _ in range(4):
-        scores = scores_of(cluster.ranker.ask())
+        scores = scores_of(cluster.ranker.infer())
         for task, values in expected.items():
             assert scores[task] == pytest.approx(values, abs=1e-3)

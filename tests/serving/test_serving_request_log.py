@@ -33,7 +33,7 @@ from exfm.features.impressions import ImpressionsFile
 from exfm.features.oip import tensors_from_json
 from exfm.schema import Schema
 from exfm.serving.config import RequestLogConfig
-from exfm.serving.oip.rest.client import ask
+from exfm.serving.oip.rest.client import infer
 from exfm.serving.ranker import backlog, request_log
 from exfm.serving.ranker.request_log import LOGGED_AS, RequestLog
 from exfm.serving.requests.call import Answer
@@ -351,8 +351,8 @@ def test_what_a_ranker_answers_becomes_an_event_log_that_feedback_joins(
     ranker.wait_until_ready()
     began_s = int(time.time())
     with pytest.raises(RequestError, match="unknown output 'hate'"):  # and so no impression
-        ask(ranker.rest_url, "students", TWO_USERS | {"outputs": [{"name": "hate"}]})
-    by_rest = ask(ranker.rest_url, "students", TWO_USERS | {"outputs": [{"name": "love"}]})
+        infer(ranker.rest_url, "students", TWO_USERS | {"outputs": [{"name": "hate"}]})
+    by_rest = infer(ranker.rest_url, "students", TWO_USERS | {"outputs": [{"name": "love"}]})
     with tritonclient.grpc.InferenceServerClient(ranker.grpc_address) as client:
         by_grpc = client.infer("students", grpc_inputs(TWO_USERS)).get_response()
     assert ranker.counted("exfm_ranker_logged_requests_total") == 0  # waiting for others

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import grpc
 import pytest
 from pods import Pod, Pods, resident_bytes, wait_for
-from serving_requests import ask_by_grpc, make_request, never, offline_scores, scores_of
+from serving_requests import infer_by_grpc, make_request, never, offline_scores, scores_of
 
 from exfm.serving.oip.grpc.protobuf import INFER_METHOD
 from exfm.serving.oip.rest.server import HEADERS_S
@@ -96,7 +96,7 @@ def test_requests_sent_in_half_keep_nobody_out(bundle: Path, pods: Pods, make: A
     with pending(make, ranker, number=NUM_PENDING):
         time.sleep(0.3)  # the server has heard of all
         began_s = time.monotonic()
-        for scores in (scores_of(ranker.ask()), ask_by_grpc(ranker.grpc_address, make_request())):
+        for scores in (scores_of(ranker.infer()), infer_by_grpc(ranker.grpc_address, make_request())):
             for task, values in expected.items():
                 assert scores[task] == pytest.approx(values, abs=1e-5)
         assert time.monotonic() - began_s < 1
@@ -132,7 +132,7 @@ def test_one_unfinished_body_too_many_closes_the_one_that_was_idle_for_longest(b
         assert b"retry-after: 1\r\n" in answer
         assert b"4 requests are unfinished; max_unfinished_requests is 3: this one was idle for longest" in answer
         assert not any(map(is_answered, clients[1:]))
-    assert ranker.ask()
+    assert ranker.infer()
 
 
 def test_unfinished_bodies_hold_no_more_bytes_than_allowed(bundle: Path, pods: Pods) -> None:
@@ -144,7 +144,7 @@ def test_unfinished_bodies_hold_no_more_bytes_than_allowed(bundle: Path, pods: P
         ]
         wait_for(lambda: all(map(is_answered, clients[:30])))
         assert clients[0].recv(1_000).startswith(b"HTTP/1.1 429 ")
-        assert ranker.ask()
+        assert ranker.infer()
     assert resident_bytes(ranker.server.process.pid, at_most=True) - before < 40 * MIB, "not 120"
 
 
@@ -157,7 +157,7 @@ def test_messages_that_do_not_come_are_few_after_two_seconds(bundle: Path, pods:
             stalled = [channel.stream_unary(INFER_METHOD).future(never(is_over)) for _ in range(5)]
             wait_for(lambda: sum(one.done() for one in stalled) == 3)
             assert IDLE_S - 0.1 < time.monotonic() - began_s < IDLE_S + 2
-            assert ask_by_grpc(ranker.grpc_address, make_request())
+            assert infer_by_grpc(ranker.grpc_address, make_request())
             for one in stalled:
                 if one.done():
                     assert one.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -180,7 +180,7 @@ def test_a_message_that_does_not_come_at_all_is_waited_for_fifteen_seconds(bundl
                 channel.stream_unary(INFER_METHOD)(iter(()), timeout=10)
         finally:
             is_over.set()
-    assert ranker.ask()
+    assert ranker.infer()
 
 
 def is_closed(client: socket.socket) -> bool:
@@ -189,6 +189,16 @@ def is_closed(client: socket.socket) -> bool:
         return client.recv(1_000) == b""
     except ConnectionResetError:
         return True
+
+
+def answer_of(client: socket.socket) -> bytes:
+    """Return a whole answer to a readiness check, which may come in pieces."""
+    answer = b""
+    while not answer.endswith(b'{"ready":true}'):
+        piece = client.recv(1_000)
+        assert piece, f"the connection is closed after {answer!r}"
+        answer += piece
+    return answer
 
 
 def test_headers_that_do_not_come_are_waited_for_fifteen_seconds(bundle: Path, pods: Pods) -> None:
@@ -200,12 +210,12 @@ def test_headers_that_do_not_come_are_waited_for_fifteen_seconds(bundle: Path, p
             client.sendall(b"GET /v2/health/ready HTTP/1.1\r\n")
         time.sleep(0.5)
         slow.sendall(b"host: x\r\n\r\n")
-        assert slow.recv(1_000).startswith(b"HTTP/1.1 200 ")
+        assert answer_of(slow).startswith(b"HTTP/1.1 200 ")
         assert is_closed(idle)
         assert HEADERS_S - 1 < time.monotonic() - began_s < HEADERS_S + 3
         slow.sendall(b"GET /v2/health/ready HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert slow.recv(1_000).startswith(b"HTTP/1.1 200 "), "a connection between two requests stays open"
-    assert ranker.ask()
+        assert answer_of(slow).startswith(b"HTTP/1.1 200 "), "a connection between two requests stays open"
+    assert ranker.infer()
 
 
 def test_headers_without_an_end_close_their_connection(bundle: Path, pods: Pods) -> None:
@@ -216,4 +226,4 @@ def test_headers_without_an_end_close_their_connection(bundle: Path, pods: Pods)
         with pytest.raises(ConnectionError):
             client.sendall(b"x" * 100 * MIB)
     assert resident_bytes(ranker.server.process.pid, at_most=True) - before < 20 * MIB, "not 100"
-    assert ranker.ask()
+    assert ranker.infer()

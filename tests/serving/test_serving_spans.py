@@ -115,7 +115,7 @@ def test_a_sampled_request_by_rest_is_one_tree_over_all_servers(observed: LocalS
     headers = [("traceparent", f"00-{'2' * 32}-{PARENT}-01"), ("tracestate", first), ("tracestate", second)]
     answer = httpx.post(url, json=BODY, headers=headers).json()
     assert "trace" not in answer["parameters"]
-    assert scores_of(answer) == scores_of(observed.ask(BODY))
+    assert scores_of(answer) == scores_of(observed.infer(BODY))
     check(collector.of_trace("2" * 32, servers=SERVERS))
 
 
@@ -133,7 +133,7 @@ def test_requests_that_are_not_sampled_or_whose_header_is_malformed_make_no_span
     url = f"{observed.rest_url}/v2/models/students/infer"
     for traceparent in (f"00-{'4' * 32}-{PARENT}-00", "4" * 32, ""):
         assert httpx.post(url, json=BODY, headers={"traceparent": traceparent}).status_code == 200
-    assert observed.ask(BODY)
+    assert observed.infer(BODY)
     headers = {"traceparent": f"00-{'5' * 32}-{PARENT}-01"}
     assert httpx.post(url, json=BODY, headers=headers).status_code == 200
     collector.of_trace("5" * 32, servers=SERVERS)  # which came after the others
@@ -154,7 +154,7 @@ def test_a_shard_begins_no_trace_of_its_own_where_the_sampler_chooses_requests(
     try:
         with serve_local(bundle, start=start_server) as serving:
             for _ in range(20):
-                serving.ask(BODY)
+                serving.infer(BODY)
         spans = list(collector.spans)  # servers that end export the last ones
     finally:
         collector.server.shutdown()

@@ -162,7 +162,7 @@ def test_a_ranker_with_a_certificate_gives_the_unsharded_models_scores(
     folder = authority.issue(tmp_path / "ranker", "ranker.exfm")
     ranker = pods.ranker(bundle, cluster.addresses, arguments=["--tls", str(folder)])
     ranker.wait_until_ready()
-    scores = scores_of(ranker.ask())
+    scores = scores_of(ranker.infer())
     for task, values in offline_scores(bundle, make_request()).items():
         assert scores[task] == pytest.approx(values, abs=1e-3)
 

@@ -58,9 +58,9 @@ def test_a_traced_answer_tells_every_layer_of_ranker_and_shards(served: LocalSer
 
 
 def test_a_trace_by_rest_is_the_same_and_changes_no_score(served: LocalServing) -> None:
-    answer = served.ask(TRACED)
+    answer = served.infer(TRACED)
     check(Breakdown.from_json(answer["parameters"]["trace"]))
-    plain = served.ask(BODY)
+    plain = served.infer(BODY)
     assert scores_of(answer) == scores_of(plain)
     assert "trace" not in plain["parameters"]
 
@@ -86,7 +86,7 @@ def test_requests_without_candidates_or_of_many_users_are_traced_too(served: Loc
 @pytest.mark.parametrize("value", ["yes", 1])
 def test_another_value_of_the_parameter_is_refused(served: LocalServing, value: str | int) -> None:
     with pytest.raises(RequestError, match="parameter 'trace' is "):
-        served.ask(BODY | {"parameters": {"trace": value}})
+        served.infer(BODY | {"parameters": {"trace": value}})
 
 
 @pytest.fixture(scope="module")

@@ -141,7 +141,7 @@ def test_a_verdict_is_one_table_of_figure_bound_and_margin() -> None:
 def test_nothing_new_is_neither_passed_nor_refused() -> None:
     found = verdict(Judgement(name="one", champion=3, num_new_windows=0), RULE)
     assert found.outcome == "nothing new"
-    assert str(found) == "nothing new against v3: no window was learned since"
+    assert str(found) == "nothing new against v3: no window was learned after the champion's"
 
 
 def test_a_first_version_that_learned_nothing_after_the_warm_up_is_refused() -> None:

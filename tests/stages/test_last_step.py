@@ -105,7 +105,10 @@ def test_a_champion_with_nothing_newer_is_deployed_only_where_nothing_serves(
     assert cluster.ready_rankers() == [1, 1]
     writes = cluster.num_writes
     [result] = deploy(tmp_path, champion)
-    assert (result.outcome, result.text) == ("nothing new", "nothing new against v1: no window was learned since")
+    assert (result.outcome, result.text) == (
+        "nothing new",
+        "nothing new against v1: no window was learned after the champion's",
+    )
     assert cluster.num_writes == writes
 
 

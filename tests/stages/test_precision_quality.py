@@ -87,9 +87,7 @@ def test_a_precision_that_cannot_be_had_here_is_told(
     assert "the model has learned from them" in text
 
 
-def test_a_bundle_without_a_golden_request_is_refused(
-    stream: Stream, bundle: Ref, examples: Ref, tmp_path: Path
-) -> None:
+def test_a_bundle_without_a_golden_query_is_refused(stream: Stream, bundle: Ref, examples: Ref, tmp_path: Path) -> None:
     folder = tmp_path / "old"
     shutil.copytree(stream.folder(bundle), folder)
     old = BundleManifest.read(folder)
@@ -99,5 +97,5 @@ def test_a_bundle_without_a_golden_request_is_refused(
         folder,
         old,
     )
-    with pytest.raises(BundleError, match="has no golden request"):
+    with pytest.raises(BundleError, match="has no golden query"):
         measured(folder, examples=examples, num_examples=100)

@@ -130,17 +130,17 @@ class Client:
         return np.concatenate([server.scores_of(self.answer(server, message)) for message in messages])
 
     def send(self, server: Server, num_requests: int) -> Outcome:
-        """Return what came of so many requests, of which IN_FLIGHT are always under way."""
+        """Return the outcome of this many requests, of which IN_FLIGHT are always under way."""
         return self._runner.run(send_in_turn(server.send, server.messages, num_requests, in_flight=IN_FLIGHT))
 
     def requests_per_s(self, server: Server) -> float:
         """Return a server's capacity: the requests that it answers in a second while there are always more."""
         found = [self.send(server, NUM_PROBING) for _ in range(NUM_PROBES)]
-        # So many are always under way, and each stays for its latency (Little's law).
+        # This many are always under way, and each stays for its latency (Little's law).
         return float(np.median([IN_FLIGHT * 1e3 / one.latency_ms.mean() for one in found]))
 
     def turn(self, server: Server, num_requests: int, *, first: int, num_warmup: int, due_s: Floats | None) -> Turn:
-        """Return what a server did with so many requests after the warm-up; `first` is the first message's number.
+        """Return what a server did with this many requests after the warm-up; `first` is the first message's number.
 
         `due_s` are the times when they are due; None sends one at a time, as the warm-up always does.
         """

@@ -26,7 +26,7 @@ NUM_SETTLING = 10
 """Parts before those that count: buffers, caches and the allocator's arenas find their size."""
 
 FLAT_BYTES = 10.0
-"""A request, at most: less than the smallest object of Python's, of which a leak loses one or more each time."""
+"""Largest growth per request that counts as flat, in bytes. A leak of one Python object per request is larger."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from exfm_bench.serving.tables import TITLES, layers_of, scenario_text
 from exfm_bench.serving.targets import TARGETS
 
 SHARDED, SAME, TARGET, PEER = "#0072b2", "#999999", "#d55e00", "#cc79a7"
-"""Of Okabe and Ito's palette: people with any colour vision can tell these apart."""
+"""Colours of Okabe and Ito's palette: people with any colour vision can tell these apart."""
 
 
 def draw(findings: Findings, out: Path) -> None:

@@ -13,8 +13,8 @@ from scipy.stats import binom, sem, t
 CONFIDENCE = 0.95
 
 MAX_HALF_WIDTH, MAX_OWN_HALF_WIDTH = 0.01, 0.02
-"""Of the intervals of a server's ratio to another of the same kind, and of the ratio of a target: what is wider
-resolves no target."""
+"""Half widths above which an interval resolves no target: that of the ratio of two servers of the same kind (A/A), and
+that of the target's own ratio."""
 
 Verdict = Literal["met", "not met", "not resolved"]
 
@@ -38,12 +38,11 @@ class Interval:
 
 
 def median_of(starts: Sequence[Sequence[float]]) -> Interval:
-    """Return the median of a start's values, in the mean of all starts, with Student's interval.
+    """Return the mean over starts of each start's median, with Student's interval.
 
-    The interval of one start does not know how another would have been. It lies between two of its values, whatever
-    their distribution, and is the narrowest that is symmetric in ranks and holds the median of independent values with
-    CONFIDENCE: of 25 values from the 8th to the 18th. Of less than six there is none, and the interval is without
-    bounds.
+    One start has no such interval, so it gets that of its median: the narrowest between two of its values that is
+    symmetric in ranks and holds the median of independent values with CONFIDENCE (of 25 values, the 8th to the 18th).
+    It says nothing about other starts. Fewer than six values have no such interval; theirs is without bounds.
     """
     medians = [float(np.median(start)) for start in starts]
     if len(starts) > 1:

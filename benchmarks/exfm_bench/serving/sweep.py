@@ -37,7 +37,7 @@ class SweepFound:
 
     @classmethod
     def of(cls, taken: Sequence[Series], *, table_bytes: Mapping[int, int], threads: int) -> Self:
-        """Return what was taken: of each size the unsharded server, then the sharded, and the second one at last.
+        """Return the sweep of these series: of each size unsharded, then sharded; at the end the second unsharded one.
 
         `table_bytes` is the size of all tables together, by the rows of each.
         """

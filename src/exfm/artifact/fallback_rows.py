@@ -16,10 +16,10 @@ FALLBACK_FILE = "ranker/fallback.safetensors"
 """A ranker's fallback rows in a bundle."""
 
 FallbackRows = Mapping[str, npt.NDArray[np.float32]]
-"""By table, [dim]."""
+"""Fallback row of each table; [dim]."""
 
 NO_FALLBACK_ROWS: FallbackRows = MappingProxyType({})
-"""Of a bundle that was exported before there were any."""
+"""Fallback rows of a bundle from a release that wrote none."""
 
 
 def write_fallback_rows(folder: Path, rows: FallbackRows) -> None:

@@ -65,10 +65,10 @@ class RowSet:
 
 
 HotRows = Mapping[str, RowSet]
-"""By table with a hot slice."""
+"""Hot rows of each table with a hot slice."""
 
 NO_HOT_ROWS: Mapping[str, Any] = MappingProxyType({})
-"""Of a plan without hot slices."""
+"""Hot rows of a plan without hot slices."""
 
 
 def write_hot_rows(path: Path, rows: Mapping[str, Rows]) -> None:

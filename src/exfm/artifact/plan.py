@@ -26,14 +26,14 @@ ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 SliceKind = Literal["rows", "hot"]
 
 SCALE_AND_BIAS_BYTES = 4
-"""Of an int8 row: half precision, 2 B each."""
+"""Bytes of an int8 row's scale and bias, 2 B each in half precision."""
 
 ALIGNMENT_BYTES = 64
-"""Of a slice in its shard's flat tensor: one cache line."""
+"""A slice starts at a multiple of this in its shard's flat tensor: one cache line."""
 
 ROW_SET_BYTES = 12 / 64
-"""Of each row of a table with a hot slice: a bit a row, and a count of 4 B for each 64, however few are hot; servers
-find hot rows by it."""
+"""Bytes per row of a table with a hot slice, to find its hot rows: a bit for each row and 4 B for each 64 rows, however
+few are hot."""
 
 
 def row_bytes(dim: int, encoding: Encoding) -> int:
@@ -71,11 +71,11 @@ class ShardPlan(Config):
     strategy: str
     num_shards: Annotated[int, Field(ge=1, le=1024)]
     replicas: tuple[Annotated[int, Field(ge=1)], ...]
-    """Servers a shard, one number each."""
+    """Number of servers of each shard."""
     rankers: Annotated[int, Field(ge=0)] = 0
-    """For the load that was planned for; 0: not planned."""
+    """Rankers for the load of the plan; 0: not planned."""
     slices: tuple[TableSlice, ...]
-    """All of one encoding."""
+    """Slices of all shards, in one encoding."""
 
     @property
     def encoding(self) -> Encoding:

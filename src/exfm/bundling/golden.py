@@ -1,6 +1,6 @@
 """A bundle's golden query: a request, and the scores that the bundle gives it in one process.
 
-They are the bundle's, not the trained model's, so that servers can be held to them closely whatever tables are kept in.
+The scores are the bundle's and not the trained model's, so servers can be compared with them closely, in any encoding.
 
 Legend: N items, T tasks.
 """

@@ -19,11 +19,11 @@ from exfm.schema import DenseFeature, Net, Schema
 def latest_query(
     dataset: Path, windows: Sequence[Window], schema: Schema, *, domains: Sequence[str], num_candidates: int
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """Return a query as examples, one a candidate with the same user in each, and as a request in OIP's JSON form.
+    """Return a query as examples (one per candidate, with the same user in each) and as a request in OIP's JSON form.
 
-    Only examples of the domains count, or all if none is named: the user is the last one's, the candidates are the last
-    items that differ. JSON has no NaN: examples that lack a required number are left out, and other missing numbers are
-    the feature's mean.
+    Only examples of the domains count, or all if none is named. The user is that of the last example; the candidates
+    are the last distinct items. JSON has no NaN: examples that lack a required number are left out, and other missing
+    numbers are the feature's mean.
 
     Raises: SchemaError if all items would look the same; DataError if no example of the domains is complete.
     """

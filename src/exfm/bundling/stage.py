@@ -24,15 +24,15 @@ from exfm.training.checkpoint import load_weights
 from exfm.training.manifest import ModelManifest
 
 MOVED = "moved"
-"""Of a bundle's lineage: how many bytes move from the plan before, if the settings name one."""
+"""Lineage field: bytes that move from the previous plan, if the settings name one."""
 SCORE_SHIFT = "score_shift"
-"""Of a bundle's lineage: by how much its tables' encoding moves a golden score at most."""
+"""Lineage field: largest change of a golden score by the encoding."""
 
 
 def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManifest:
     """Write the bundle of a vertical model's last snapshot into `out`, the folder of its bundles; return its manifest.
 
-    It lies below its id. One that is there already stays as it is, and so do all others.
+    The bundle is in a folder named by its id. Existing bundles do not change.
 
     Raises: PlanError if its tables do not fit the shards, or a plan that is named is for others; StorageError or
     ConfigError if what the settings name cannot be read; BundleError if its tables' encoding changes what it scores.

@@ -14,7 +14,7 @@ from exfm.deploy.release import Release
 from exfm.errors import CapacityError
 
 Amounts = Mapping[str, Decimal]
-"""By resource: cores, bytes, or pieces."""
+"""Amount of each resource: cores, bytes or a number."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Room:
     runtimes: Sequence[Object] | None
     nodes: Sequence[Object] | None
     pods: Sequence[Object] | None
-    """Of all namespaces."""
+    """Pods of all namespaces."""
 
 
 @dataclass(frozen=True)

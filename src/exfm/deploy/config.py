@@ -17,15 +17,21 @@ KubernetesName = Annotated[
 ]
 """A DNS label."""
 
+Millicores = Annotated[int, Field(ge=1, le=256_000)]
+"""CPU, in thousandths of a core."""
+
+OverheadMib = Annotated[int, Field(ge=128, le=1_048_576)]
+"""A server's memory beside its tables, in MiB (2**20 bytes)."""
+
 
 class ServerResources(Config):
     """Resources of one server of a kind, and how many servers there may be."""
 
-    cpu_request_m: Annotated[int, Field(ge=1, le=256_000)]
+    cpu_request_m: Millicores
     """CPU request, in thousandths of a core; 1 to 256,000. Autoscaling measures against it."""
-    cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)]
+    cpu_limit_m: Millicores
     """CPU limit, in thousandths of a core; 1 to 256,000, at least the request."""
-    overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)]
+    overhead_mib: OverheadMib
     """Memory beside tables, requested and limited, in MiB (2**20 bytes); 128 to 1,048,576."""
     max_replicas: Annotated[int, Field(ge=0, le=1_000)] = 0
     """Largest number of servers with autoscaling; 0 to 1,000. 0, or not above the smallest number: no autoscaling."""
@@ -47,9 +53,9 @@ class RankerResources(ServerResources):
         "local_tables_mib": "set shards.local_tables_mib",
     }
 
-    cpu_request_m: Annotated[int, Field(ge=1, le=256_000)] = 1_000
-    cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)] = 2_000
-    overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)] = 896
+    cpu_request_m: Millicores = 1_000
+    cpu_limit_m: Millicores = 2_000
+    overhead_mib: OverheadMib = 896
     replicas: Annotated[int, Field(ge=1, le=1_000)] = 2
     """Rankers, or the smallest number of them with autoscaling; 1 to 1,000. A plan that needs more gets more."""
     shards: ShardsConfig = ShardsConfig()
@@ -64,11 +70,11 @@ class RankerResources(ServerResources):
 
 
 class ShardResources(ServerResources):
-    """Resources of a shard's servers; the plan has their smallest number."""
+    """Resources of a shard's servers. The plan gives their number, or the smallest number with autoscaling."""
 
-    cpu_request_m: Annotated[int, Field(ge=1, le=256_000)] = 500
-    cpu_limit_m: Annotated[int, Field(ge=1, le=256_000)] = 2_000
-    overhead_mib: Annotated[int, Field(ge=128, le=1_048_576)] = 864
+    cpu_request_m: Millicores = 500
+    cpu_limit_m: Millicores = 2_000
+    overhead_mib: OverheadMib = 864
 
 
 class DeployConfig(Config):

@@ -13,7 +13,7 @@ from exfm.deploy.objects import Object
 DOCKER_HUB = "docker.io"
 
 TIMEOUT_S = 3.0
-"""For each request to a registry."""
+"""Timeout of each request to a registry."""
 
 _MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "

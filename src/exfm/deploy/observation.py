@@ -34,9 +34,9 @@ class Servers:
     name: str
     version: int
     shard: int
-    """Its number; -1 for a ranker."""
+    """Number of the shard; -1 for a ranker."""
     release: Release
-    """Of a ranker: the first entry of its history."""
+    """Release that it serves; for a ranker, the first entry of its history."""
     settings: str
     """Digest of the settings that its pods should have."""
     memory_bytes: int
@@ -66,11 +66,11 @@ class Observation:
     ranker: Servers | None
     history: History | None
     shards: Mapping[int, Mapping[int, Servers]]
-    """By version and number."""
+    """Shards by version and number."""
     ranker_pods: Mapping[int, int]
     """Number of pods by version, with those that are ending."""
     old_ranker_pods: int
-    """Pods of another version or other settings than the ranker's, with those that are ending."""
+    """Pods whose version or settings differ from the ranker's, including pods that are ending."""
     pods: int
     """All pods of the vertical model."""
 

@@ -143,7 +143,7 @@ def switched(history: History | None, release: Release, settings: DeployConfig, 
             return history
         at_s = current.at_s  # so the version before it stays hot no longer
     switch = Switch(release=release, settings=settings, at_s=at_s)
-    # Only entries that were doubled before are dropped, so that a switch that fails can be taken back.
+    # Only earlier duplicates are dropped, so that a failed switch can be undone.
     newest = {s.release.version: s for s in reversed(history.switches)}
     rest = [s for s in history.switches if newest[s.release.version] is s]
     others = [s for s in rest if s.release.version != release.version][: settings.history]
@@ -169,7 +169,7 @@ def served_uri(bundle: str, *, serve_from: str) -> str:
 def make_release(manifest: BundleManifest, *, uri: str, digest: str, version: int) -> Release:
     """Return the release of a bundle under a version.
 
-    Raises: BundleError if the bundle has no golden request, which rankers need for their smoke test.
+    Raises: BundleError if the bundle has no golden query, which rankers need for their smoke test.
     """
     missing = {GOLDEN_REQUEST, GOLDEN_RESPONSE} - manifest.files.keys()
     if missing:

@@ -30,7 +30,7 @@ class Deployable:
     def release(self, seen: Observation) -> Release:
         """Return the release of this bundle, given what the cluster has.
 
-        Raises: BundleError if it has no golden request.
+        Raises: BundleError if it has no golden query.
         """
         version = self.version or choose_version(self.manifest.bundle_id, seen.releases())
         return make_release(self.manifest, uri=self.uri, digest=self.digest, version=version)
@@ -39,7 +39,7 @@ class Deployable:
 def deploy(cluster: Cluster, bundle: Deployable, config: DeployConfig, *, report: Report) -> Release:
     """Deploy a bundle, and return its release once it serves.
 
-    Raises: BundleError if it has no golden request; ConfigError, CapacityError, ClusterError or RolloutError, as
+    Raises: BundleError if it has no golden query; ConfigError, CapacityError, ClusterError or RolloutError, as
     `roll_out` does.
     """
     release = bundle.release(observe(cluster, bundle.manifest.name))
@@ -50,7 +50,7 @@ def deploy(cluster: Cluster, bundle: Deployable, config: DeployConfig, *, report
 def preview(cluster: Cluster, bundle: Deployable, config: DeployConfig) -> str:
     """Return what a deployment would change, as a unified diff; one line if nothing.
 
-    Raises: BundleError if the bundle has no golden request; ConfigError as `switched`; ClusterError.
+    Raises: BundleError if the bundle has no golden query; ConfigError as `switched`; ClusterError.
     """
     seen = observe(cluster, bundle.manifest.name)
     release = bundle.release(seen)
@@ -62,7 +62,7 @@ def preview(cluster: Cluster, bundle: Deployable, config: DeployConfig) -> str:
 def render(bundle: Deployable, config: DeployConfig) -> str:
     """Return the objects of a bundle as YAML, for GitOps, without a cluster.
 
-    Raises: ConfigError if the bundle has no version, or as `switched`; BundleError if it has no golden request.
+    Raises: ConfigError if the bundle has no version, or as `switched`; BundleError if it has no golden query.
     """
     if not bundle.version:
         raise ConfigError("--render does not read the next free version from a cluster; give --version")

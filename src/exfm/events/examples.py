@@ -30,7 +30,7 @@ class ExamplesManifest(Manifest):
     known_until: int
     """End of what the labels saw, in event time."""
     fm_snapshots: dict[str, str]
-    """By foundation model whose pseudo-labels are there: the newest snapshot that made some; empty: none was ready."""
+    """Newest snapshot that made pseudo-labels, by foundation model; empty: none was ready."""
     num_examples: int
 
     def headline(self) -> str:
@@ -58,7 +58,7 @@ class Examples:
     """Examples in order of event time."""
 
     keys: pl.Series
-    """Of the impressions; length B."""
+    """Keys of the impressions; length B."""
     domains: pl.Series
     """Length B."""
     batches: NetBatches

@@ -44,7 +44,7 @@ class Delays:
     """How long after its cause each feedback arrives."""
 
     delay_s: npt.NDArray[np.int64]
-    """In seconds, late ones included."""
+    """Delay of each feedback in seconds, also of late feedback."""
     num_late: int
 
 

@@ -12,13 +12,13 @@ class FeedbackCounts(Config):
 
     total: int
     duplicate: int
-    """Said the same of the same impression at the same time as another; dropped."""
+    """Feedback that is the same as another, for the same impression at the same time; dropped."""
     orphan: int
-    """Of an impression that the log does not hold; dropped."""
+    """Feedback for an impression that the log does not have; dropped."""
     late: int
-    """After the attribution window of every label it could count for; dropped."""
+    """Feedback after the attribution window of every label that it could count for; dropped."""
     other_kinds: int
-    """Of a kind that no label uses; dropped."""
+    """Feedback of a kind that no label uses; dropped."""
     used: int
 
 

@@ -39,9 +39,9 @@ class RawLog:
     notes: tuple[str, ...]
     """Sentences that a report on these events must repeat."""
     names: Mapping[str, pl.DataFrame]
-    """By id feature: columns `id` and `name`."""
+    """Names of each id feature's ids: columns `id` and `name`."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """By IMPRESSIONS and FEEDBACK: the user's own files that they are from; empty: they are made."""
+    """Files that IMPRESSIONS and FEEDBACK were read from; empty: the events were generated."""
 
     def called(self, part: str) -> str:
         """Return what messages call IMPRESSIONS or FEEDBACK."""
@@ -62,7 +62,7 @@ class EventLogManifest(Manifest):
     known_until: int
     """Just after the last event: what happened later is not in the log; in event time."""
     names: dict[str, str]
-    """By id feature: a Parquet file of the folder with the columns `id` and `name`."""
+    """Parquet file in the folder with each id feature's names: columns `id` and `name`."""
 
     def headline(self) -> str:
         """Return one line about this stage's output."""

@@ -37,7 +37,7 @@ class MovieLensSource(Config):
     feedback: FeedbackSimulation = FeedbackSimulation()
     """MovieLens has one time for impression and feedback, so the arrival of feedback is simulated."""
     num_hashed_domains: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Number of domains that users are hashed to, if the layout has no data about users; 1 to 1000."""
+    """Number of domains that users are hashed to, if the layout has no data about users; 1 to 1,000."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the simulated delays and faults."""
 

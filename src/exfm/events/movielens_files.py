@@ -58,7 +58,7 @@ class _Layout:
 
     separator: str
     types: Types
-    """By column, in the file's order."""
+    """Type of each column, in the file's order."""
     header: str = ""
     """The first line; empty: the file has none."""
     quote: str | None = None

@@ -57,7 +57,7 @@ def _read(files: str, *, columns: Sequence[str], of: str, optional: Sequence[str
     Raises: DataError if a file is no Parquet file, or lacks a column; StorageError if no file is there, or a store does
     not answer.
     """
-    place = locate(files)  # polars knows a folder on S3 by its slash alone
+    place = locate(files)  # polars knows a folder on S3 only by its slash
     try:
         found = pl.scan_parquet(place).collect_schema().names()  # of the first file
         wanted = [name for name in found if name in columns]
@@ -72,8 +72,7 @@ def _read(files: str, *, columns: Sequence[str], of: str, optional: Sequence[str
         return pl.scan_parquet(place, extra_columns="ignore").select(wanted).collect()
     except (OSError, pl.exceptions.PolarsError) as error:
         _require_agreement(place, columns, of=of)
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{of}: {files} cannot be read ({reason}); write the files again") from error
+        raise DataError(f"{of}: {files} cannot be read; write the files again") from error
 
 
 def _require_agreement(place: str, columns: Sequence[str], *, of: str) -> None:
@@ -84,11 +83,11 @@ def _require_agreement(place: str, columns: Sequence[str], *, of: str) -> None:
             schemas[name] = pl.Schema(pl.read_parquet_schema(file))
         except pl.exceptions.PolarsError as error:
             raise DataError(
-                f"{of}: {name} is damaged, or no Parquet file; write it again, or name the Parquet files alone, such "
+                f"{of}: {name} is damaged, or no Parquet file; write it again, or name only the Parquet files, such "
                 "as FOLDER/*.parquet"
             ) from error
     if not schemas:
-        raise DataError(f"{of}: {place} holds empty files alone; name Parquet files")
+        raise DataError(f"{of}: {place} has only empty files; name Parquet files")
     (first, expected), *others = schemas.items()
     for column in columns:
         for other, schema in others:

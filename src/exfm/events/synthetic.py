@@ -32,15 +32,16 @@ MAX_INTERESTS = 5
 SEGMENTS = ("search", "feed", "video", "stories", "shop", "mail")
 SEGMENT_SHARES = (0.2, 0.2, 0.15, 0.15, 0.15, 0.15)
 CLICK_LOGITS = (-1.8, -2.6, -3.2, -2.2, -2.4, -2.8)
-"""Of an average ad and user, by segment: of `search` about one click in seven, of `video` one in 25."""
+"""Logit of a click on an average ad by an average user, by segment: in `search` about one click in seven impressions,
+in `video` one in 25."""
 MATCH_LOGIT = 3.0
-"""Of a click, for each unit that an ad's latent vector goes along the user's taste."""
+"""Factor from the match of an ad's latent vector and the user's taste to the click's logit."""
 LIKING_STD = 1.2
-"""Of users' part of the click's logit."""
+"""Standard deviation of users' part of the click's logit."""
 ADVERTISER_APPEAL_STD, AD_APPEAL_STD = 0.4, 0.6
-"""Of advertisers' and ads' parts of the click's logit."""
+"""Standard deviations of advertisers' and ads' parts of the click's logit."""
 CONVERSION_LOGIT = -1.2
-"""Of a click on an average ad, in any segment."""
+"""Logit of a conversion after a click on an average ad, in any segment."""
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

@@ -12,10 +12,10 @@ from exfm.schema import Schema
 FEEDBACK_KIND = "kind"
 FEEDBACK_VALUE = "value"
 NAMES_COLUMNS = ("id", "name")
-"""Of a table that names an id feature's ids."""
+"""Columns of a table that names an id feature's ids."""
 
 END_OF_SECONDS = 100_000_000_000
-"""In the year 5138. Milliseconds are past it from 1973 on."""
+"""Times in seconds are below this, which is in the year 5138. Milliseconds are past it from 1973 on."""
 
 SLICE_ROWS = 65_536
 """Impressions whose features are encoded at a time: bounds memory."""
@@ -195,7 +195,7 @@ def _require_features(rows: pl.DataFrame, schema: Schema, *, of: str) -> None:
     except DataError as error:
         if rows.height == 1:
             key = schema.impression_key
-            raise DataError(f"{of}: the one with {key} {rows[key][0]!r}, read alone: {error}") from error
+            raise DataError(f"{of}: the row with {key} {rows[key][0]!r} (here row 0): {error}") from error
         half = rows.height // 2
         _require_features(rows.slice(0, half), schema, of=of)
         _require_features(rows.slice(half), schema, of=of)

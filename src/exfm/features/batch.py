@@ -65,7 +65,7 @@ class Batch:
     dense_BD: npt.NDArray[np.float32]
     """Normalised; columns in the schema's order."""
     bags: Mapping[str, Bags]
-    """By feature, in the schema's order."""
+    """Bags of each feature, in the schema's order."""
 
     def rows(self, start: int, stop: int) -> "Batch":
         """Return rows `start` to `stop`, without copying a key."""

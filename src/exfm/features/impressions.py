@@ -42,12 +42,12 @@ class Answered:
     """A request, and what was answered."""
 
     id: str
-    """Its candidates' impressions are `<id>-0`, `<id>-1`, ..."""
+    """Prefix of its candidates' impressions: `<id>-0`, `<id>-1`, ..."""
     arrival_ns: int
     """Nanoseconds since 1970-01-01 UTC."""
     raw: RawRequest
     scores: Mapping[str, npt.NDArray[np.floating[Any]]]
-    """By task."""
+    """Scores of each task."""
     is_degraded: bool
 
 

@@ -1,6 +1,6 @@
 """The Open Inference Protocol's JSON form of a request's inputs and of an answer.
 
-A request in this form means the same to a ranker (REST), to `exfm score` and to a bundle's golden request.
+A request in this form means the same to a ranker (REST), to `exfm score` and to a bundle's golden query.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +17,7 @@ from exfm.schema import NETS, Net, Schema, SparseFeature
 Datatype = Literal["INT64", "INT32", "FP32", "BYTES"]
 
 LENGTHS_SUFFIX = ".lengths"
-"""Of the input that says how many ids each row of a bag has."""
+"""Suffix of the input that says how many ids each row of a bag has."""
 
 NUMPY_TYPES: dict[Datatype, npt.DTypeLike] = {
     "INT64": np.int64, "INT32": np.int32, "FP32": np.float32, "BYTES": np.object_,
@@ -110,7 +110,7 @@ def answer_parameters(degraded_tables: Collection[str] = ()) -> dict[str, bool |
     return {"degraded": len(degraded_tables) > 0, "degraded_tables": ",".join(sorted(degraded_tables))}
 
 
-def outputs_asked_for(body: dict[str, Any], tasks: Sequence[str]) -> list[str]:
+def requested_outputs(body: dict[str, Any], tasks: Sequence[str]) -> list[str]:
     """Return the outputs that a request in JSON form names, or all of them if it names none.
 
     Raises: RequestError if there is no such output.

@@ -24,7 +24,8 @@ class FoundationConfig(Config):
     model: ModelConfig = ModelConfig(
         network=NetworkConfig(bottom_units=(32,), num_cross_layers=2, cross_rank=32, top_units=(128, 64)), dim_factor=12
     )
-    """Its defaults have over ten times the parameters of a vertical model's."""
+    """Settings of the foundation model's network and tables. The defaults give it over ten times the parameters of a
+    vertical model."""
     training: TrainingConfig = TrainingConfig()
     snapshot_every: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Windows learned between two snapshots; 1 to 10,000. More windows save space, and make pseudo-labels older."""

@@ -1,4 +1,4 @@
-"""Where a net's columns lie in what shards give, so that those side by side are taken in one piece."""
+"""Which columns of shards' answers are adjacent, so that one copy takes them."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from exfm.schema import Net, Schema
 
 @dataclass(frozen=True)
 class Run:
-    """Columns of one net that lie side by side in what shards give: of one shard, or of several that add up."""
+    """Adjacent columns of one net, in one shard's answer or in the answers of several shards whose values are added."""
 
     parts: tuple[tuple[int, int, int], ...]
-    """Shard, first column, and the one after the last."""
+    """For each shard: its number, the first column, and the column after the last."""
     mean_feature: str = ""
-    """The feature that they are of, if its bags are pooled by mean."""
+    """The feature of these columns, if it is pooled by mean; else empty."""
 
     def with_next(self, other: "Run") -> "Run | None":
-        """Return both as one, if the other's columns lie behind these in every part."""
+        """Return both runs as one, if the other's columns follow these in every part; else None."""
         lies_behind = [(shard, end) for shard, _, end in self.parts] == [
             (shard, start) for shard, start, _ in other.parts
         ]
@@ -30,7 +30,7 @@ class Run:
 
 
 def runs_of(lookups: Sequence[Sequence[Lookup]], net: Net, schema: Schema) -> list[Run]:
-    """Return a net's columns in the schema's order, in as few runs as what the shards give allows."""
+    """Return a net's columns in the schema's order, in as few runs as possible."""
     parts = defaultdict[str, list[tuple[int, int, int]]](list)
     for shard, of_shard in enumerate(lookups):
         ends = accumulate(lookup.dim for lookup in of_shard)

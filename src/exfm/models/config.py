@@ -1,4 +1,7 @@
-"""Sizes of a model, how it starts, learns and is served; apart from the networks: reading settings needs no torch."""
+"""Settings of a model: its sizes, its training and its serving.
+
+They are apart from the networks, so that reading them loads no torch.
+"""
 
 from typing import Annotated, Literal
 
@@ -9,10 +12,10 @@ from exfm.config import Config
 Units = Annotated[int, Field(ge=1, le=16_384)]
 
 Precision = Literal["fp32", "bf16", "int8"]
-"""Of the factors in a served network's layers; products add up in float32, those of int8 in integers."""
+"""Precision of the factors in dense layers. Products are added up in float32, for int8 in integers."""
 
 PooledPrecision = Literal["fp32", "fp16"]
-"""Of pooled embeddings in a shard's answer; rows add up in fp32."""
+"""Precision of pooled embeddings in a shard's answer. Rows are added up in fp32."""
 
 LocalTablesMib = Annotated[int, Field(ge=0, le=1_048_576)]
 
@@ -36,7 +39,7 @@ class NetworkConfig(Config):
     num_cross_layers: Annotated[int, Field(ge=0, le=8)] = 2
     """Cross layers, each of which adds one order of feature interaction; 0 to 8. 0: none."""
     cross_rank: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Rank of a cross layer's matrix; 1 to 4096."""
+    """Rank of a cross layer's matrix; 1 to 4,096."""
     top_units: tuple[Units, ...] = (64, 32)
     """Hidden units of each layer over embeddings and dense features; 1 to 16,384."""
 

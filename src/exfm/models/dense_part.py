@@ -25,10 +25,10 @@ Scores = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Unscored:
-    """A request's inputs of the dense layers; its tensors lie where the network does."""
+    """Inputs of the dense layers for one request, on the network's device."""
 
     pooled: Mapping[Net, Sequence[Tensor]]
-    """Embeddings of users, [U, E], and of items, [N, E], in pieces of columns that go side by side."""
+    """Embeddings of users [U, E] and items [N, E], as lists of adjacent column blocks."""
     bottom_NY: Tensor
     num_candidates: npt.NDArray[np.int64]
     """Items of each user, in order; [U]."""
@@ -43,7 +43,7 @@ class Unscored:
         return side_by_side(self.pooled["user"])
 
     def item_columns(self) -> Tensor:
-        """Return the items' columns of x0, the bottom tower's behind them, [N, Y]: all of them are copied."""
+        """Return a copy of the items' columns of x0, and after them the bottom tower's; [N, Y]."""
         return side_by_side([*self.pooled["item"], self.bottom_NY])
 
 
@@ -53,7 +53,7 @@ class DensePart:
     def __init__(
         self, network: DenseNetwork, schema: Schema, *, device: torch.device = CPU, precision: Precision = "fp32"
     ) -> None:
-        """Take a network of a model with this schema to a device, to multiply there in this precision."""
+        """Load a network of a model with this schema onto a device, in this precision."""
         self._device = device
         network = network.to(device).eval()
         num_user_columns = sum(schema.table(feature.table).dim for feature in schema.sparse_of("user"))
@@ -62,7 +62,7 @@ class DensePart:
         self._one_user = (
             ServedNetwork(network, num_user_columns=num_user_columns, precision=precision)
             if num_user_columns
-            else self._as_trained  # there is nothing of a user's to compute once
+            else self._as_trained  # the user has no columns
         )
 
     @torch.inference_mode()

@@ -27,7 +27,8 @@ MAX_FLOAT = float(np.finfo(np.float32).max)
 def encode_rows(rows_RD: Tensor, encoding: Encoding, *, table: str) -> Tensor:
     """Return rows as bytes; uint8 [R, row_bytes(D, encoding)]. An int8 number is at most half a scale off.
 
-    Raises: BundleError, which names the table, if a number is NaN or infinite, or, but for fp32, beyond MAX_HALF.
+    Raises: BundleError, which names the table, if a number is NaN or infinite, or beyond MAX_HALF if the encoding is
+    not fp32.
     """
     numbers_RD = rows_RD.detach().to(torch.float32).numpy()
     most = MAX_FLOAT if encoding == "fp32" else MAX_HALF

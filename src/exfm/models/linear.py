@@ -15,28 +15,28 @@ from exfm.errors import ConfigError, RequestError
 from exfm.models.config import Precision
 
 MIN_PACKED = 16
-"""Least number of inputs, and of outputs, for oneDNN: it refuses 0, and gains nothing on fewer than this."""
+"""Fewest inputs and outputs of a layer for which oneDNN is used. It refuses 0, and gains nothing on fewer than this."""
 
 TINY = torch.finfo(torch.float32).tiny
-"""The least scale: numbers that are all 0 have one, too."""
+"""Smallest scale, for numbers that are all 0."""
 MAX_INT8_INPUTS = 2**31 // (255 * 127)
-"""Inputs of a layer: the sum of this many of the largest products fits into 32 bits."""
+"""Most inputs of a layer: the sum of this many of the largest products fits into 32 bits."""
 
 
 class Linear(Protocol):
     """A layer of fixed weights."""
 
     dtype: torch.dtype
-    """Of inputs, and of outputs."""
+    """Type of the inputs and the outputs."""
 
     def __call__(self, inputs_NI: Tensor, bias_O: Tensor | None = None) -> Tensor:
-        """Return inputs W^T + bias, [N, O]; nothing else refers to it."""
+        """Return inputs W^T + bias, [N, O], as a new tensor."""
 
 
 def linear(weight_OI: Tensor, precision: Precision) -> Linear:
-    """Return the layer of these weights, where they lie.
+    """Return a layer with these weights, on their device.
 
-    Raises: ConfigError if this machine cannot multiply so.
+    Raises: ConfigError if this machine cannot multiply in this precision.
     """
     if precision == "int8" and weight_OI.numel():
         return _Int8(weight_OI)
@@ -52,7 +52,7 @@ def has_bf16() -> bool:
 
 
 class _Plain:
-    """By torch's own choice of a library."""
+    """A layer by torch's default library."""
 
     def __init__(self, weight_OI: Tensor) -> None:
         self._weight_OI = weight_OI.contiguous()
@@ -63,7 +63,7 @@ class _Plain:
 
 
 class _Packed:
-    """By oneDNN, with weights in the order in which it reads them, as torch's own compiler does it."""
+    """A layer by oneDNN, with weights packed in oneDNN's order."""
 
     def __init__(self, weight_OI: Tensor) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous())
@@ -76,7 +76,7 @@ class _Packed:
 
 
 class _Int8:
-    """By oneDNN. Weights are rounded once, with a scale for each output; inputs at each call, with one scale.
+    """A layer by oneDNN in int8: weights are rounded once, by a scale for each output, and inputs at each call, by one.
 
     A call keeps no state, so several threads may call it.
     """
@@ -98,7 +98,7 @@ class _Int8:
         self._scales_O = (weight_OI.abs().amax(dim=1) / 127).clamp_(min=TINY)
         self._zeros_O = torch.zeros(len(weight_OI), dtype=torch.int64)
         rounded_OI = (weight_OI / self._scales_O.unsqueeze(1)).round_().to(torch.int8)
-        # oneDNN reads what it is given as if it lay in order.
+        # oneDNN ignores strides, so the weights must be contiguous.
         self._weight = torch.ops.onednn.qlinear_prepack(rounded_OI.contiguous(), None)
         with warnings.catch_warnings():  # torch announces once that quantized tensors will be removed
             warnings.filterwarnings("ignore", message=".*quantized tensor creation functions", category=UserWarning)

@@ -1,7 +1,8 @@
-"""Whole tables that a ranker holds itself, as if they were on one more shard: those that save most for their bytes.
+"""Tables that a ranker holds itself, as if they were on one more shard.
 
 Shards send a ranker mostly pooled embeddings of items: a table's dims for each item, however few rows the table has.
-A user's are sent once a request. So the ranker takes tables of items, those of fewest rows for each feature first.
+A user's pooled embeddings are sent once per request. So the ranker takes item tables first, those with the fewest rows
+per feature.
 """
 
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""Requests to a shard: which lookups it has, and which bags of keys are its own.
+"""Lookups of a shard, and the bags of keys that belong to it.
 
 Legend: B rows of one net, L lookups, S slices of one table.
 """
@@ -32,15 +32,15 @@ class LookupBags:
     """A request to a shard for one net: a bag of keys for each of its lookups and rows."""
 
     keys: Keys
-    """Of the first lookup's bags, row after row, then of the next lookup's."""
+    """Keys of the first lookup's bags, row after row, then of the next lookup's."""
     lengths_LB: npt.NDArray[np.int32]
     """Keys of each bag; their sum is the number of keys."""
     only: tuple[int, ...] | None = None
-    """The lookups' places among all that the shard has for the net, rising; None: these are all."""
+    """Positions of these lookups among all lookups of the shard and net, ascending; None: all."""
 
     @classmethod
     def of(cls, bags: Sequence[Bags], *, only: tuple[int, ...] | None = None) -> Self:
-        """Return these lookups' bags, of one lookup at least."""
+        """Return the bags of these lookups, at least one."""
         offsets_LB = np.stack([one.offsets for one in bags])
         keys = np.concatenate([one.keys for one in bags]) if len(bags) > 1 else bags[0].keys
         return cls(keys=keys, lengths_LB=np.diff(offsets_LB, axis=1).astype(np.int32), only=only)
@@ -70,7 +70,7 @@ def lookups_of(plan: ShardPlan, schema: Schema, *, shard: int, net: Net) -> tupl
 
 
 def places_of(lookups: Sequence[Lookup], among: Sequence[Lookup]) -> tuple[int, ...] | None:
-    """Return where these lookups' features and tables are among others in the same order; None if these are all."""
+    """Return the positions of these lookups among others in the same order; None if they are all of them."""
     names = {(lookup.feature.name, lookup.slice.kind, lookup.slice.first_row) for lookup in lookups}
     places = (
         place for place, one in enumerate(among) if (one.feature.name, one.slice.kind, one.slice.first_row) in names
@@ -88,7 +88,7 @@ class KeyRouter:
         self._hot_rows = hot_rows[slices[-1].table] if len(by_rows) < len(slices) else None
         self._num_rows = num_rows
         self._num_slices = len(slices)
-        self._small_int = np.min_scalar_type(len(slices))  # by which numpy sorts in linear time
+        self._small_int = np.min_scalar_type(len(slices))  # numpy sorts this type in linear time
 
     def owners(self, keys: Keys) -> npt.NDArray[np.int64]:
         """Return the place among the slices of the one that answers each key; shape of `keys`."""

@@ -5,17 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from exfm.errors import RequestError
-from exfm.features.oip import answer_to_json, outputs_asked_for, require_numbers, tensors_from_json
+from exfm.features.oip import answer_to_json, requested_outputs, require_numbers, tensors_from_json
 from exfm.features.request import encode_request
 from exfm.features.typed_request import to_inputs
 from exfm.models.scoring import UnshardedScorer
 
 
 def answer_request(folder: Path, query: Path) -> dict[str, Any]:
-    """Return a bundle's answer to a request in a file, in the Open Inference Protocol's JSON form; that may be typed.
+    """Return a bundle's answer to a request in a file, in the Open Inference Protocol's JSON form.
 
-    Raises: BundleError; RequestError if the file is missing, is not JSON or is no request of this model, or if a score
-    would be no number.
+    A typed request is accepted, too.
+
+    Raises: BundleError; RequestError if the file is missing, is not JSON or is not a request of this model, or if a
+    score is not a number.
     """
     scorer = UnshardedScorer.load(folder)
     try:
@@ -27,7 +29,7 @@ def answer_request(folder: Path, query: Path) -> dict[str, Any]:
     if isinstance(body, dict):
         body = to_inputs(body, scorer.manifest.feature_schema)
     tensors = tensors_from_json(body)
-    tasks = outputs_asked_for(body, scorer.manifest.tasks)
+    tasks = requested_outputs(body, scorer.manifest.tasks)
     scores_NT = scorer.scores(encode_request(tensors, scorer.manifest.feature_schema))
     require_numbers(dict(zip(scorer.manifest.tasks, scores_NT.T, strict=True)))
     columns = [scorer.manifest.tasks.index(task) for task in tasks]

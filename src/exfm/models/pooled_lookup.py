@@ -1,4 +1,4 @@
-"""FBGEMM's lookup for inference: pooled embeddings from many tables, in whatever encoding, by one call.
+"""FBGEMM's lookup for inference: pooled embeddings of many tables, in any encoding, by one call.
 
 Only the library that has it is loaded, not the package fbgemm_gpu, whose import brings all that trains.
 
@@ -47,7 +47,7 @@ class EncodedTable:
 
     @property
     def row_bytes(self) -> int:
-        """Return what a row takes."""
+        """Return the bytes of a row."""
         return row_bytes(self.dim, self.encoding)
 
 
@@ -93,7 +93,7 @@ class PooledLookup:
         )
 
     def pooled(self, rows: Rows, offsets: npt.NDArray[np.int64]) -> Tensor:
-        """Return the sum of each bag's rows, 0 of an empty one; [B, E].
+        """Return the sum of each bag's rows, 0 for an empty bag; [B, E].
 
         `rows` [K] are numbered from each table's first row, and not checked. `offsets` [L * B + 1] has each bag's
         start, those of the first lookup first, and the end of the last.

@@ -48,12 +48,12 @@ class Scorer:
         precision: Precision = "fp32",
         local_tables: Collection[str] = (),
     ) -> None:
-        """Score for a bundle, on a device, its dense layers in a precision; `hot_rows` are its plan's hot slices' rows.
+        """Make a scorer of a bundle, on a device, with dense layers in this precision.
 
-        Without `fallback_rows`, no shard may be missing. `local_tables` are on one more shard, after the last: the
-        ranker itself.
+        `hot_rows` has the rows of the plan's hot slices. Without `fallback_rows`, no shard may be missing.
+        `local_tables` are on one more shard, after the last: the ranker itself.
 
-        Raises: ConfigError if this machine does not multiply in that precision.
+        Raises: ConfigError if this machine cannot multiply in this precision.
         """
         self.manifest = manifest
         self.device = device
@@ -61,7 +61,7 @@ class Scorer:
         self._dense = DensePart(network, manifest.feature_schema, device=device, precision=precision)
         self._fallback_rows = {table: torch.from_numpy(row) for table, row in fallback_rows.items()}
         schema = manifest.feature_schema
-        # The bundle's own plan is the shards'; this one has the ranker's own tables on one more.
+        # The shards use the bundle's plan. This plan has one more shard, the ranker's own tables.
         self.plan = plan = with_local_tables(manifest.plan, schema, local_tables)
         every = [(shard, net) for shard in range(plan.num_shards) for net in NETS]
         self._lookups = {(shard, net): lookups_of(plan, schema, shard=shard, net=net) for shard, net in every}
@@ -134,7 +134,7 @@ class Scorer:
         return [of_shard if any(of_net.lengths_LB.size for of_net in of_shard.values()) else {} for of_shard in bags]
 
     def stand_in(self, bags: Mapping[Net, LookupBags], *, shard: int) -> dict[Net, Tensor]:
-        """Return pooled embeddings in a shard's place: of each bag, its table's fallback row times the bag's keys.
+        """Return what replaces a shard's answer: for each bag, its table's fallback row times the number of keys.
 
         Raises: BundleError if the bundle has no fallback rows.
         """
@@ -181,7 +181,7 @@ class Scorer:
         return {net: self._columns(of_shards, net, batches.of(net)) for net in NETS}
 
     def _columns(self, of_shards: Sequence[NetPooled], net: Net, batch: Batch) -> list[Tensor]:
-        """Return one net's pooled embeddings in pieces, one at least; the slices of one table add up."""
+        """Return one net's pooled embeddings in at least one piece; values of slices of one table are added."""
         schema = self.manifest.feature_schema
         if batch.num_rows == 0:  # there was no request to shards
             num_dims = sum(schema.table(feature.table).dim for feature in schema.sparse_of(net))

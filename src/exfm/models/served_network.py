@@ -2,8 +2,8 @@
 
 All items of a user share their user's embeddings u. Cross layers multiply them by s + Σ up z, where s is the same
 for all requests and z of low rank; so a layer that reads them, as `down` and the serving head do, gives W (u s) and
-(W diag(u) up) z: a vector and a small matrix of the user. The logits are the network's, but for the rounding of sums in
-another order.
+(W diag(u) up) z: a vector and a small matrix of the user. The logits are the network's, except for rounding, because
+sums have another order.
 
 Legend: N items, X user columns and Y item columns of x0 (the bottom tower's among them), R ranks of a cross
 layer, K of those passed, side by side, O outputs of a layer, I its inputs, T tasks.
@@ -23,7 +23,7 @@ from exfm.models.network import DenseNetwork, LowRankCrossLayer
 class ServedNetwork:
     """A dense network's parameters, split into those for the user's columns and those for the items' columns.
 
-    The last layers' own weights are float32 whatever the precision.
+    The last layers always have float32 weights.
     """
 
     def __init__(self, network: DenseNetwork, *, num_user_columns: int, precision: Precision = "fp32") -> None:
@@ -39,7 +39,7 @@ class ServedNetwork:
             self._user_ups.append(linear(up_XR[:num_user_columns].T, precision))
             self._ups.append(_Layer(up_XR[num_user_columns:], bias_X[num_user_columns:], precision))
             scale_X = scale_X + bias_X[:num_user_columns]
-        head_TH = head.weight.detach()  # over the crosses' columns, then the top tower's, whose outputs add up
+        head_TH = head.weight.detach()  # columns of the crosses, then of the top tower; their outputs are added
         self._head = _Reader(head_TH[:, : trunk.width], head.bias.detach(), scale_X, "fp32")
         tower = [layer for layer in trunk.top if isinstance(layer, nn.Linear)]
         layers: list[tuple[Tensor, Tensor | None, Precision]] = [
@@ -103,7 +103,10 @@ class _Reader:
         self.num_outputs = len(weight_OI)
 
     def read(self, cross_NY: Tensor, user_X: Tensor, passed: Sequence[tuple[Tensor, Linear]]) -> Tensor:
-        """Return the layer's outputs, [N, O]; of each cross layer passed, its ranks, [N, R], and user's ups, [R, X]."""
+        """Return the layer's outputs, [N, O].
+
+        `passed` has each earlier cross layer's ranks [N, R], and its matrix for the user [R, X].
+        """
         dtype = self._item.dtype
         read_NO = self._item(cross_NY.to(dtype), torch.addmv(self._bias_O, self._scaled_OX, user_X))
         if passed and len(user_X):

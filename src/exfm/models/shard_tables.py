@@ -24,11 +24,11 @@ from exfm.schema import NETS, Net, Schema
 _ROWS_AT_ONCE = 2**14
 """Rows that are encoded at a time, which bounds memory."""
 _MAX_CHOICES = 16
-"""Choices of lookups, by rankers that leave some out, that a shard keeps ready."""
+"""Most sets of lookups that a shard keeps prepared: rankers with their own tables send fewer lookups."""
 
 
 class ShardTables:
-    """The slices on one shard, looked up where they lie in its flat tensor; on a GPU, in one copy of it."""
+    """The slices on one shard, read in its flat tensor without a copy, or on a GPU copied once."""
 
     def __init__(
         self,
@@ -140,8 +140,9 @@ class _NetTables:
         return self._lookup.pooled(positions, offsets)
 
     def _check(self, positions: Rows, keys: Keys, starts_L: Rows, counts_L: Rows) -> None:
-        is_used_L = counts_L > 0  # reduceat knows no empty runs
-        outermost = np.maximum.reduceat(positions.view(np.uint64), starts_L[is_used_L])  # a negative one is large
+        is_used_L = counts_L > 0  # reduceat cannot handle empty runs
+        # As unsigned, a negative position is large.
+        outermost = np.maximum.reduceat(positions.view(np.uint64), starts_L[is_used_L])
         is_wrong = outermost >= self._held_L[is_used_L]
         if not is_wrong.any():
             return

@@ -37,7 +37,7 @@ class Demand(Config):
     """Highest share of a server's core that may be busy, which includes the extra CPU time of requests on an idle
     server; more than 0, less than 1. The planner uses less if `p99_ms` needs it."""
     min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Least number of a shard's servers, and of rankers; 1 to 1000. With 2, requests survive the loss of one."""
+    """Least number of a shard's servers, and of rankers; 1 to 1,000. With 2, requests survive the loss of one."""
     simulated_requests: Annotated[int, Field(ge=1000, le=MAX_SIMULATED)] = 4000
     """Simulated requests of each latency prediction; 1,000 to 1,000,000. More requests make its 99th percentile more
     certain. A plan's servers are confirmed on five times as many other requests."""
@@ -66,7 +66,7 @@ class Prices(Config):
     gib: Annotated[float, Field(ge=0)] = 0.125
     """Price of a GiB (2**30 bytes) of memory."""
     overhead_gib: Annotated[float, Field(ge=0, le=1024)] = 0.85
-    """Memory that a pod requests beside its tables, in GiB (2**30 bytes); 0 to 1024. See `overhead_mib` of a
+    """Memory that a pod requests beside its tables, in GiB (2**30 bytes); 0 to 1,024. See `overhead_mib` of a
     deployment's rankers and shards."""
 
 
@@ -82,12 +82,12 @@ class ShardingConfig(Config):
     (`capacity-balanced`, `nsbp`: each shard of one net) or by load (`load-balanced`), or at the least cost that meets
     `demand` (`auto`). docs/planning.md says more."""
     num_shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] = 2
-    """Embedding shards of the strategies that balance; 1 to 1024. The others choose their own number."""
+    """Embedding shards of the strategies that balance; 1 to 1,024. The others choose their own number."""
     shard_memory_gib: Annotated[float, Field(ge=2**-24, le=4096)] = 4.0
-    """Table bytes that one shard may hold, in GiB (2**30 bytes); 2**-24 (64 B, the least slice) to 4096."""
+    """Table bytes that one shard may hold, in GiB (2**30 bytes); 2**-24 (64 B, the least slice) to 4,096."""
     encoding: Encoding = "int8"
     """How tables are stored and served: `fp32`, 4 bytes a number; `fp16`, 2; `int8`, 1, and 4 more a row for its scale
-    and bias. Pooled embeddings are fp32 always."""
+    and bias. A shard adds rows up in fp32, whatever the encoding."""
     demand: Demand = Demand()
     prices: Prices = Prices()
     replan_tolerance: Annotated[float, Field(ge=0, le=1)] = 0.05

@@ -30,7 +30,7 @@ class Counted:
 
     statistics: Statistics
     hottest: Mapping[str, Rows]
-    """By table: accessed rows, hottest first, at most MAX_HOTTEST_ROWS."""
+    """Accessed rows of each table, hottest first, at most MAX_HOTTEST_ROWS."""
 
     def write(self, out: str) -> None:
         """Write both files into a folder or under a URL; replace earlier ones.

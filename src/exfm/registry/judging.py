@@ -31,17 +31,18 @@ EXAMPLES_AT_ONCE = 8_192
 """Examples that the champion scores at a time."""
 
 CHAMPIONS = "champion."
-"""Begins the names of the columns with the champion's scores."""
+"""Prefix of the columns with the champion's scores."""
 
 SCORE = "score."
-"""Begins the names of the columns with recorded scores."""
+"""Prefix of the columns with recorded scores."""
 
 
 def judge(registry: Registry, verticals: Sequence[Ref]) -> list[Judgement]:
-    """Return the quality of vertical models' predictions, and of those of the champions of their names.
+    """Return a judgement of each vertical model: of its predictions, and of those of the champion with its name.
 
-    It judges the windows that a model learned and the champion had not, and older ones where a task has fewer than
-    MIN_POSITIVES positives in these; it leaves out the warm-up. Every example counts once, by its weight.
+    It covers the windows that the model learned and the champion did not. If a task has fewer than MIN_POSITIVES
+    positives there, older windows with recorded scores are added. The warm-up is left out. Every example counts once,
+    by its weight.
 
     Raises: StorageError if a model, its examples or the registry cannot be read; DataError if a champion's features
     are not in the examples.
@@ -161,7 +162,7 @@ def _champion_scores(scorer: UnshardedScorer, dataset: Path, window: Window, mod
 
 
 def _recorded(rows: pl.DataFrame, champion: Champion, *, key: str) -> pl.DataFrame | None:
-    """Return a window's rows with the scores that the champion recorded of them; None if it did not of all."""
+    """Return a window's rows with the champion's recorded scores; None if any row has none."""
     recorded = champion.recorded
     if key not in recorded.columns or recorded.schema[key] != rows.schema[key]:
         return None

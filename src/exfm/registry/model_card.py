@@ -21,7 +21,7 @@ ARTIFACT = "bundle"
 """The name of a version's bundle among its run's artifacts."""
 
 OVERALL = "overall."
-"""Begins the names of metrics over all windows together."""
+"""Prefix of the metrics over all windows together."""
 
 
 def metrics_of(trained: ModelManifest) -> list[Metric]:

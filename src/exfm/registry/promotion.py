@@ -29,10 +29,10 @@ class TaskFigures(Config):
 
     task: str
     num_examples: int
-    """With a known label."""
+    """Examples with a known label."""
     num_positives: int
     normalized_entropy: float | None = None
-    """None where the windows do not define it; so for the figures below."""
+    """None: the windows do not define it. The same holds for the figures below."""
     calibration: float | None = None
     champion_entropy: float | None = None
     """The champion's on the same examples; None without a champion, or where it lacks the task."""
@@ -40,7 +40,7 @@ class TaskFigures(Config):
     excess_loss: float | None = None
     """Mean log loss, in nats, over that of answering the base rate of the windows before; below 0 is better."""
     excess_loss_error: float | None = None
-    """Its standard error, in nats."""
+    """Standard error of `excess_loss`, in nats."""
 
 
 class Judgement(Config):
@@ -52,7 +52,7 @@ class Judgement(Config):
     num_new_windows: int
     """Windows that the candidate learned and the champion had not; 0: there is nothing to judge."""
     windows: tuple[int, ...] = ()
-    """Judged, by index: the new ones, and older ones where these have too few positives."""
+    """Judged windows, by index: the new ones, and older ones if the new ones have too few positives."""
     tasks: tuple[TaskFigures, ...] = ()
     missing_tasks: tuple[str, ...] = ()
     """Tasks of the champion that the candidate lacks."""
@@ -113,7 +113,7 @@ class Verdict:
         if self.judgement.has_news and not self.judgement.windows:
             return "refused: no window after the warm-up was learned; lower warmup_windows, or take a longer log"
         if self.outcome == "nothing new":
-            return f"nothing new{against}: no window was learned since"
+            return f"nothing new{against}: no window was learned after the champion's"
         reasons = [str(check) for check in self.checks if self.outcome == "passed" or not check.passed]
         reasons += [
             f"{task}: the champion has this task, the candidate lacks it" for task in self.judgement.missing_tasks
@@ -135,7 +135,7 @@ class Verdict:
 
 
 HEADS = ("task", "figure", "value", "bound", "margin", "")
-"""Of the columns of `Verdict.rows`."""
+"""Headings of the columns of `Verdict.rows`."""
 
 
 def verdict(judgement: Judgement, rule: PromotionRule) -> Verdict:

@@ -26,9 +26,9 @@ def learned_until(model: ModelManifest) -> int:
 
 
 def newest_recorded(folder: Path, model: ModelManifest) -> pl.DataFrame:
-    """Return the predictions of the last windows that a model learned, which have MIN_POSITIVES of each task.
+    """Return the predictions of the newest learned windows that together have MIN_POSITIVES of each task.
 
-    All that were learned, where those have fewer; windows of the warm-up are left out.
+    If all windows have fewer, return all. Windows of the warm-up are left out.
     """
     parts: list[pl.DataFrame] = []
     for window in reversed(learned_windows(model)[model.training.warmup_windows :]):

@@ -53,8 +53,8 @@ def register_all(
 def register(registry: Registry, *, model: Ref, bundle: Ref, judgement: Judgement) -> Registration:
     """Add a version of a vertical model with its metrics, signature, input example, lineage and judgement.
 
-    The version becomes `candidate`. Where a version has this bundle already, none is added. Where the judgement has
-    no new window, none is added either, and the champion is returned.
+    The version becomes `candidate`. If a version with this bundle exists, no version is added. If the judgement has no
+    new window, none is added, and the champion is returned.
 
     Raises: StorageError if the model, its bundle or the registry cannot be read or written.
     """

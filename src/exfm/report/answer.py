@@ -28,12 +28,12 @@ class RankedItem(Config):
     """One place of the ranked list."""
 
     rank: int
-    """From 1, the best."""
+    """Rank of the item; 1 is the best."""
     id: int | str
     """Id in the first single feature of items; if there is none, the item's position in the request."""
     name: str
     scores: dict[str, FiniteFloat]
-    """By task; items are ranked by the first."""
+    """Score of each task; items are ranked by the first."""
 
 
 class Answer(Config):

@@ -48,7 +48,7 @@ class TaskComparison(Config):
     by_window: tuple[WindowEntropy, ...]
     """All windows, also those of the warm-up."""
     reliability: dict[str, tuple[ReliabilityBin, ...]]
-    """Of label-only and distilled, in ascending order of predictions; empty where no label is known."""
+    """Bins of label-only and distilled, in ascending order of predictions; empty: no label is known."""
 
 
 def compare(predictions: pl.DataFrame, task: str, *, counted_windows: Collection[int]) -> TaskComparison:

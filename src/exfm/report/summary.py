@@ -59,13 +59,13 @@ class FoundationSummary(Config):
     name: str
     num_parameters: int
     times_largest_vertical: FiniteFloat
-    """Its parameters over those of the largest vertical model."""
+    """Parameters of the foundation model over those of the largest vertical model."""
     overall: dict[str, Quality]
-    """On all domains, after its own warm-up, by task."""
+    """Quality on all domains, after the model's own warm-up, by task."""
     references: dict[str, dict[str, Quality]]
-    """The same of its reference lines, by their names."""
+    """Quality of the model's reference lines, by their names, in the same windows."""
     ids: dict[int, dict[str, TableIds]]
-    """What it looked up, by window and table."""
+    """Ids that the model looked up, by window and table."""
 
     def keeps_promise(self) -> bool:
         """Return whether it has at least PROMISED_TIMES the parameters of each vertical model."""

@@ -27,7 +27,7 @@ class Timeliness(Config):
     overall: Age | None
     """None if no impression was scored."""
     by_window: dict[int, Age]
-    """By index of the window; only windows with scored impressions."""
+    """Age by index of the window; only windows with scored impressions."""
 
 
 def measure(ages: pl.DataFrame, *, kind: Literal["absolute", "ordinal"]) -> Timeliness:

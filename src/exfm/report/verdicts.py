@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from exfm.registry.promotion import HEADS, Verdict
 
 SIGNS = {"passed": "✅", "serves": "✅", "refused": "⛔", "nothing new": "💤", "failed": "❌"}
-"""By outcome, of a judgement or of a deployment: its sign."""
+"""Sign of each outcome of a judgement or a deployment."""
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:

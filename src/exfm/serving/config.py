@@ -11,6 +11,9 @@ from exfm.models.config import PooledPrecision, Precision, ShardsConfig
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
+Concurrency = Annotated[int, Field(ge=1, le=10_000)]
+"""Most requests or lookups of a server that are under way."""
+
 
 def _check_ports(address: str) -> str:
     if not all(0 < int(port) < 2**16 for port in re.findall(r":([0-9]+)", address)):
@@ -68,7 +71,7 @@ class LimitsConfig(Config):
     """Most values of all inputs of one request together; 1 to 100,000,000."""
     max_message_bytes: Annotated[int, Field(ge=1_024, le=2**31 - 1)] = 64 * 2**20
     """Largest size of a gRPC message, REST body or stream frame, in bytes; 1 KiB to 2 GiB."""
-    max_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 32
+    max_concurrency: Concurrency = 32
     """Most requests under way; 1 to 10,000. The server refuses further requests at once (RESOURCE_EXHAUSTED, 429)."""
     max_unfinished_requests: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     """Most requests whose body is not complete; 1 to 100,000. They do not count towards `max_concurrency`. Over this
@@ -84,7 +87,7 @@ class LimitsConfig(Config):
 class ShardLimitsConfig(LimitsConfig):
     """How large a lookup may be, and how many may be under way."""
 
-    max_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 256
+    max_concurrency: Concurrency = 256
     """Most lookups under way; 1 to 10,000. The shard refuses further lookups at once (RESOURCE_EXHAUSTED)."""
 
 
@@ -254,7 +257,7 @@ class RankerConfig(ServerConfig):
     @model_validator(mode="after")
     def _check_device(self) -> Self:
         if self.dense_precision == "int8" and self.device == "cuda":
-            raise ValueError("dense_precision is 'int8', in which CPUs alone multiply; set 'bf16' or 'fp32' for cuda")
+            raise ValueError("dense_precision is 'int8', which only CPUs support; set 'bf16' or 'fp32' for cuda")
         return self
 
 

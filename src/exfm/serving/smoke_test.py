@@ -19,10 +19,10 @@ class SmokeTest(Config):
     max_abs_difference: float
     """Largest difference of a served score from the bundle's own at export; a probability."""
     latency_ms: float
-    """Of one REST request after the warm-up."""
+    """Latency of one REST request after the warm-up, in milliseconds."""
     request: dict[str, Any]
     answer: dict[str, Any]
-    """Both in the Open Inference Protocol's JSON form."""
+    """Request and answer are in the protocol's JSON form."""
 
     def headline(self) -> str:
         """Return one line about the answer."""
@@ -44,7 +44,7 @@ def run_smoke_test(bundle: Ref) -> SmokeTest:
         request, golden = read_json(folder / GOLDEN_REQUEST), read_json(folder / GOLDEN_RESPONSE)
         with serve_local(folder) as serving:
             started = time.perf_counter()
-            answer = serving.ask(request)
+            answer = serving.infer(request)
             latency_ms = (time.perf_counter() - started) * 1000
     scores, expected = ([score for output in one["outputs"] for score in output["data"]] for one in (answer, golden))
     return SmokeTest(

@@ -17,7 +17,7 @@ from exfm.events.examples import Examples, Floats
 from exfm.models.ranking import RankingModel
 
 _TABLES_PREFIX = "model.tables."
-"""Of the parameters that FBGEMM updates by itself inside backward()."""
+"""Prefix of the parameters that FBGEMM itself updates inside backward()."""
 
 
 class Learner(nn.Module):

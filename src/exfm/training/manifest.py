@@ -110,15 +110,15 @@ class ModelManifest(Manifest):
     num_parameters: Annotated[int, Field(ge=1)]
     """Numbers that serving would need."""
     snapshots: tuple[Snapshot, ...]
-    """In order of time."""
+    """Snapshots in order of time."""
     qualities: tuple[WindowQuality, ...]
-    """Of each tested window."""
+    """Quality of each tested window."""
     overall: dict[str, Quality]
-    """Of all tested windows after the warm-up, by task."""
+    """Quality over all tested windows after the warm-up, by task."""
     references: dict[str, dict[str, Quality]] = {}
-    """The same of the reference lines, by their names."""
+    """`overall` of the reference lines, by their names."""
     over_base_rate: dict[str, Excess] = {}
-    """By task; without tasks whose NE is not defined."""
+    """Excess over the base rate, by task; without tasks whose NE is not defined."""
     label_only: dict[str, Quality] = {}
     """`overall` of a twin that had no teacher; empty where none was trained."""
     teacher_weights: tuple[TeacherWeight, ...] = ()

@@ -50,13 +50,13 @@ def seal(folder: Path, like: BundleManifest) -> BundleManifest:
 
 
 def golden(bundle: Path) -> tuple[dict[str, Any], Scores]:
-    """Return a bundle's golden request and the scores that the model gave it offline, by task."""
+    """Return a bundle's golden query and the scores that the model gave it offline, by task."""
     request = json.loads((bundle / GOLDEN_REQUEST).read_text(encoding="utf-8"))
     return request, golden_scores(bundle)
 
 
 def golden_scores(bundle: Path, *, without: Collection[int] = ()) -> Scores:
-    """Return the scores that a bundle gives its golden request offline, by task, some of its shards being away."""
+    """Return the scores that a bundle gives its golden query offline, by task, some of its shards being away."""
     scorer = UnshardedScorer.load(bundle)
     body = json.loads((bundle / GOLDEN_REQUEST).read_text(encoding="utf-8"))
     batches = encode_request(tensors_from_json(body), scorer.manifest.feature_schema)

@@ -1,4 +1,4 @@
-"""Prices of work: the CPU time of rankers and shards, and the latency of the network between them.
+"""The cost of work: CPU time of rankers and shards, and network latency.
 
 Legend: S shards.
 """

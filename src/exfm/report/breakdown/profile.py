@@ -31,7 +31,7 @@ def profile_requests(
 ) -> None:
     """Send a bundle's ranker the same request many times, and report how much time each layer takes.
 
-    Without `query` it is the bundle's golden request; without `address` the bundle is served here. The picture goes to
+    Without `query` it is the bundle's golden query; without `address` the bundle is served here. The picture goes to
     `out`, the numbers to a JSON file beside it.
 
     Raises: BundleError; ConfigError if there is no request; RequestError; ServingError.
@@ -41,8 +41,8 @@ def profile_requests(
     serving = nullcontext() if address else serve_local(bundle)
     with serving as local:
         target = local.grpc_address if local is not None else address
-        with traced_ranker(target, [tensors], model_name=manifest.name, model_version=manifest.bundle_id) as ask:
-            every = ask(NUM_WARMUP + num_requests)
+        with traced_ranker(target, [tensors], model_name=manifest.name, model_version=manifest.bundle_id) as send:
+            every = send(NUM_WARMUP + num_requests)
     traced = every[NUM_WARMUP - 1 :]  # one more: it has the CPU times before the first request that counts
     found, counted_R = layer_times(traced), middle_half(traced)
     console.print(layers_table(found, counted_R))

@@ -21,7 +21,7 @@ from exfm.serving.local.processes import (
     start_process,
     stop_processes,
 )
-from exfm.serving.oip.rest.client import ask
+from exfm.serving.oip.rest.client import infer
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
@@ -56,12 +56,12 @@ class LocalServing:
             f"REST {self.rest_url}/v2/models/{self.model_name}/infer, gRPC {self.grpc_address}"
         )
 
-    def ask(self, body: dict[str, Any]) -> dict[str, Any]:
+    def infer(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the ranker's answer to a request, both in the protocol's JSON form.
 
         Raises: RequestError, ServingError.
         """
-        return ask(self.rest_url, self.model_name, body)
+        return infer(self.rest_url, self.model_name, body)
 
     def check(self) -> None:
         """Return if all servers run.

@@ -57,7 +57,7 @@ def load_verified_locals(folder: Path, scorer: Scorer) -> ShardTables:
     if missing:
         raise ConfigError(
             f"shards.local_tables_mib is set, but {folder} lacks {', '.join(missing)}: serve from a folder or a claim "
-            "(pvc://) with the whole bundle, of which s3:// gives rankers a part; or set it to 0"
+            "(pvc://) that has the whole bundle (from s3:// a ranker gets only its part), or set it to 0"
         )
     verify_files(folder, scorer.manifest, [tables_file(shard) for shard in shards])
     return load_local_tables(folder, scorer)

@@ -47,7 +47,7 @@ class ServedModel(ABC):
         self.bundle_id = bundle_id
         self.config = config
         self.admission = Admission(name, max_concurrency=config.limits.max_concurrency)
-        self.seconds = REQUEST_SECONDS.labels(model=name)  # shows 0 before the first request, as the next one
+        self.seconds = REQUEST_SECONDS.labels(model=name)  # exported as 0 before the first request, as the next
         self.predict_seconds = PREDICT_SECONDS.labels(model_name=name)
         self.spans = Spans.from_environment(service=name, begins_traces=self.begins_traces)
         self.ready = True

@@ -18,7 +18,7 @@ class Layer(StrEnum):
     """A step of a server's work for a request, or a wait; one at a time."""
 
     QUEUE = "queue"
-    """From a request's arrival to its start, without time in gRPC's own queue; not measured for REST."""
+    """Time from a request's arrival to its start, without time in gRPC's own queue; not measured for REST."""
     DESERIALIZE = "deserialize"
     """Reading tensors from the request."""
     ENCODE = "encode"
@@ -30,7 +30,7 @@ class Layer(StrEnum):
     BOTTOM = "dense bottom"
     """The bottom tower, while the shards work."""
     WAIT = "wait for shards"
-    """From the end of the ranker's own work until the last shard's answer."""
+    """Time from the end of the ranker's own work until the last shard's answer."""
     DESERIALIZE_ANSWERS = "deserialize answers"
     """Reading pooled embeddings from the shards' answers."""
     EMBEDDING = "embedding"
@@ -65,7 +65,7 @@ class Breakdown(Config):
     is the CPU time of the later one, RPC included."""
     layers: dict[Layer, LayerTime]
     shards: "dict[int, ShardBreakdown]" = Field(default_factory=dict)
-    """By shard; only shards that answered over the network."""
+    """Breakdown of each shard that answered over the network."""
 
     @model_validator(mode="after")
     def _check_sum(self) -> Self:

@@ -95,7 +95,7 @@ class Spans:
 def spanned(
     spans: Spans | None, profiler: Profiler, *, is_reported: bool, headers: Iterable[tuple[str, str]]
 ) -> Iterator[Profiler | None]:
-    """Make spans of a block that answers a request, if spans are on; yield its profiler if somebody reads it, or None.
+    """Make spans of a block that answers a request, if spans are on; yield its profiler, or None if nothing needs it.
 
     Only the request's `headers` in TRACE_HEADERS are used, by their names in lower case; malformed ones are dropped.
     """

@@ -38,8 +38,8 @@ class Backlog(Generic[Item]):
     ) -> None:
         """Write blocks of items by `write`, from a thread, while all waiting items fit `waiting_size`.
 
-        A block is written when it has `block_size` or `block_items`; it is due, maybe empty, after `block_s` and at the
-        end of the process. The second argument of `write`, which must not fail, says whether it is due.
+        A block is written when it has `block_size` or `block_items`. A block is due after `block_s` and at the end of
+        the process, even if it is empty. `write` must not fail; its second argument says whether the block is due.
         """
         self._write = write
         self._waiting_size, self._block_size, self._block_items = waiting_size, block_size, block_items

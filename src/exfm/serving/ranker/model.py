@@ -232,10 +232,10 @@ class RankerModel(ServedModel):
             difference = check_scores(
                 answer.outputs, expected=self._golden.scores, precision=self.config.dense_precision
             )
-            return f"the golden request's scores differ by {difference:.1e} at most"
+            return f"the golden query's scores differ by {difference:.1e} at most"
         for link in self._links:
             await link.check_ready(deadline=deadline)
-        return "all shards answer, but the bundle has no golden request, so no score was compared"
+        return "all shards answer, but the bundle has no golden query, so no score was compared"
 
     def _encode(self, call: Call) -> NetBatches:
         self.check_size(sum(tensor.values.size for tensor in call.tensors.values()))

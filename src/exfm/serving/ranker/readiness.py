@@ -41,15 +41,15 @@ LOG_EVERY_S = 10.0
 
 @dataclass(frozen=True)
 class Golden:
-    """A bundle's golden request, and the scores that the bundle gave it at export."""
+    """A bundle's golden query: a request, and the scores that the bundle gave it at export."""
 
     tensors: Mapping[str, Tensor]
     scores: Mapping[str, Sequence[float]]
-    """By task."""
+    """Scores of each task."""
 
 
 def read_golden(folder: Path, manifest: BundleManifest) -> Golden | None:
-    """Return a bundle's golden request from verified files, or None if it has none.
+    """Return a bundle's golden query from verified files, or None if it has none.
 
     Raises: BundleError.
     """
@@ -76,7 +76,7 @@ def check_scores(
         scores = found.get(task, np.empty(0, dtype=np.float32))
         if len(scores) != len(expected_scores):
             raise ServingError(
-                f"task {task!r} of the golden request has {len(scores)} scores, expected {len(expected_scores)}: the "
+                f"task {task!r} of the golden query has {len(scores)} scores, expected {len(expected_scores)}: the "
                 "servers do not serve the model that was exported; export and serve the bundle again"
             )
         differences = np.abs(np.asarray(scores, dtype=np.float64) - np.asarray(expected_scores))
@@ -84,7 +84,7 @@ def check_scores(
         if len(wrong):
             first = wrong[0]
             raise ServingError(
-                f"task {task!r} of the golden request: candidate {first} is scored {scores[first]:.6f}, expected "
+                f"task {task!r} of the golden query: candidate {first} is scored {scores[first]:.6f}, expected "
                 f"{expected_scores[first]:.6f} to {tolerance:g} ({len(wrong)} of {len(scores)} scores differ): "
                 "the servers do not serve the model that was exported; export and serve the bundle again"
                 + ("" if precision == "fp32" else f", or set dense_precision to 'fp32' (it is {precision!r})")

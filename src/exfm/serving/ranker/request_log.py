@@ -47,7 +47,7 @@ NOT_LOGGED = Counter(
     ["reason"],
 )
 for _reason in ("full", "large", "paused", "failed"):
-    NOT_LOGGED.labels(reason=_reason)  # shows 0 before the first
+    NOT_LOGGED.labels(reason=_reason)  # exported as 0 before the first drop
 
 LOGGED_AS = "logged_as"
 """Parameter of a logged request's answer: candidate n's impression is `<logged_as>-<n>`, n from 0."""

@@ -37,7 +37,7 @@ class Admission:
         self._num_taken = 0
         self._num_heard = 0
         self._entry = asyncio.Lock()
-        self._refused = REFUSED.labels(model=model)  # shows 0 before the first
+        self._refused = REFUSED.labels(model=model)  # exported as 0 before the first refusal
 
     def check(self) -> None:
         """Return if a request would be admitted now; called when it arrives, before its body is complete.

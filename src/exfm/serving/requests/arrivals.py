@@ -57,8 +57,8 @@ class Arrivals:
     async def arriving(self, *, unseen_bytes: int = 0) -> AsyncIterator[Callable[[int], None]]:
         """Read a body in a block, which calls the yielded function with the number of bytes of each part.
 
-        `unseen_bytes` is for a protocol that shows a body only once it is complete: the body counts as so many bytes
-        after IDLE_TICKS, instead of being closed as idle.
+        `unseen_bytes`: for a protocol that shows only complete bodies. After IDLE_TICKS the body counts as this many
+        bytes, and is not closed as idle.
 
         Raises: StalledError if the body is too slow; UnfinishedError if it is closed to make room for others.
         """

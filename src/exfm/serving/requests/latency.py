@@ -3,7 +3,7 @@
 from prometheus_client import Histogram
 
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""From a lookup of a few bags on the same host to the default deadline."""
+"""Buckets from the time of a lookup of a few bags on the same host to the default deadline."""
 
 REQUEST_SECONDS = Histogram(
     "exfm_request_seconds",

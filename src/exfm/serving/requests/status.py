@@ -60,7 +60,7 @@ _STATUSES: dict[type[BaseException], Status] = {
 
 
 for _code in (grpc.StatusCode.CANCELLED, *(status.grpc for status in (*_STATUSES.values(), _INTERNAL))):
-    FAILED.labels(code=_code.name)  # shows 0 before the first
+    FAILED.labels(code=_code.name)  # exported as 0 before the first failure
 
 
 def failed_with(error: BaseException) -> tuple[Status, str]:

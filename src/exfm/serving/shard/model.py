@@ -73,7 +73,7 @@ class ShardModel(ServedModel):
         self._lookups = {net: lookups for net, lookups in every.items() if lookups}
         self._dims = {net: sum(lookup.dim for lookup in lookups) for net, lookups in self._lookups.items()}
         for slice_ in manifest.plan.slices_on(shard):
-            REFUSED_KEYS.labels(table=slice_.table)  # shows 0 before the first
+            REFUSED_KEYS.labels(table=slice_.table)  # exported as 0 before the first refusal
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return each net's inputs: keys, lengths, and lookups, which are optional."""

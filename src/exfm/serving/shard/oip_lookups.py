@@ -56,11 +56,11 @@ def checked_bags(
         raise RequestError(
             f"input '{net}.lookups' is {only.tolist()!s:.80}, expected rising positions of {num_lookups} lookups"
         )
-    num_asked = num_lookups if only is None else len(only)
-    if len(lengths_LB) != num_asked:
+    num_expected = num_lookups if only is None else len(only)
+    if len(lengths_LB) != num_expected:
         raise RequestError(
             f"input '{net}.lengths' has lengths for {len(lengths_LB)} lookups; "
-            + (f"this shard has {num_lookups}" if only is None else f"'{net}.lookups' has {num_asked}")
+            + (f"this shard has {num_lookups}" if only is None else f"'{net}.lookups' has {num_expected}")
         )
     if lengths_LB.min(initial=0) < 0 or lengths_LB.sum() != len(keys):
         raise RequestError(

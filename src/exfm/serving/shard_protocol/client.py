@@ -65,8 +65,8 @@ class ShardConnection(Connection):
             self.transport.abort()
             raise
 
-    async def ask(self, frame: bytes, *, request: int, timeout_s: float) -> Frame:
-        """Return the answer to a frame.
+    async def send_request(self, frame: bytes, *, request: int, timeout_s: float) -> Frame:
+        """Send a request's frame, and return the answer.
 
         Raises: TimeoutError; ConnectionError if the connection is lost first; RequestError if the answer is too large.
         """

@@ -4,8 +4,9 @@ A frame is a head of 16 bytes and a body; numbers are little-endian, and every a
 
     head       kind u8, nets u8, number of the shard u16, size of the body u32, number of the request u64
     REQUEST    bundle id (32 bytes), time allowed in microseconds u64, then for each net its sizes: net u32, lookups L
-               u32, rows B u32, keys K u32; then for each net keys u64 [K] and lengths i32 [L, B], padded; and where
-               256 is added to the net, since some of a shard's lookups are left out, the places of these L i32, padded
+               u32, rows B u32, keys K u32; then for each net keys u64 [K] and lengths i32 [L, B], padded. If 256 is
+               added to the net's number, the request leaves out some of the shard's lookups, and the positions of its
+               L lookups follow: i32 [L], padded
     ANSWER     bundle id (32 bytes), then for each net its sizes: net u32, bytes of a number u32 (4 or 2), rows B
                u32, dims E u32; then for each net pooled embeddings f32 or f16 [B, E], padded
     ERROR      gRPC's status code u32, then a message in UTF-8

@@ -35,7 +35,7 @@ def request_bytes(
 def traced_ranker(
     address: str, requests: Sequence[Mapping[str, Tensor]], *, model_name: str, model_version: str = ""
 ) -> Iterator[Callable[[int], list[Traced]]]:
-    """Yield a function that sends the next of these requests, so many, over one connection and returns their traces.
+    """Yield a function. It sends the given number of requests, in turn, over one connection, and returns their traces.
 
     With a version, only a ranker of that bundle answers.
 

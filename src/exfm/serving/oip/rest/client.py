@@ -23,7 +23,7 @@ _ERRORS: dict[int, type[RequestError | ServingError]] = {
 }
 
 
-def ask(url: str, model: str, body: dict[str, Any], *, timeout_s: float = 10.0) -> dict[str, Any]:
+def infer(url: str, model: str, body: dict[str, Any], *, timeout_s: float = 10.0) -> dict[str, Any]:
     """Return a served model's answer to a request, both in the protocol's JSON form.
 
     `url` is the server's address, such as http://127.0.0.1:8080. Proxies from the environment are not used.

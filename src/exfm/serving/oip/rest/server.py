@@ -296,7 +296,7 @@ async def _error_response(request: fastapi.Request, error: Exception) -> Respons
 
 
 async def _no_response(request: fastapi.Request, error: Exception) -> Response:
-    """Return a response that nobody reads: the client closed the connection before its body was complete."""
+    """Return any response: the client closed the connection before its body was complete, and reads none."""
     given_up()
     return Response(status_code=400)
 

@@ -99,7 +99,7 @@ class GuardedShard:
         self._link = link
         self._config = config
         self._breaker = Breaker(failures=config.failures, pause_s=config.pause_ms * 1e-3)
-        label = str(link.shard.shard)  # each metric shows 0 before the first lookup
+        label = str(link.shard.shard)  # each metric is exported as 0 before the first lookup
         self._missing, self._seconds = MISSING.labels(shard=label), SECONDS.labels(shard=label)
         self._keys, self._bytes = KEYS.labels(shard=label), BYTES.labels(shard=label)
         self._problem = ""
@@ -117,7 +117,7 @@ class GuardedShard:
         if admitted is None:
             self._missing.inc()
             raise ShardUnavailableError(f"{self} cannot be reached (its lookups are paused: {self._problem})")
-        asked_s = time.perf_counter()
+        sent_s = time.perf_counter()
         try:
             pooled = await self._link.lookup(call)
         except asyncio.CancelledError:
@@ -147,7 +147,7 @@ class GuardedShard:
         except Exception:
             self._answered()
             raise
-        self._seconds.observe(time.perf_counter() - asked_s)
+        self._seconds.observe(time.perf_counter() - sent_s)
         self._keys.inc(sum(len(of_net.keys) for of_net in call.bags.values()))
         self._bytes.inc(sum(of_net.nbytes for of_net in pooled.values()))
         self._answered()

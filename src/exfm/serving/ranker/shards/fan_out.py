@@ -41,7 +41,7 @@ async def lookup_all(
     each names the shard.
     """
     tasks = [
-        asyncio.create_task(_ask(shard, ShardCall(of_shard, deadline, profiler), may_miss=may_miss))
+        asyncio.create_task(_lookup(shard, ShardCall(of_shard, deadline, profiler), may_miss=may_miss))
         for shard, of_shard in zip(shards, bags, strict=True)
     ]
     try:
@@ -58,7 +58,7 @@ async def lookup_all(
         raise
 
 
-async def _ask(shard: Shard, call: ShardCall, *, may_miss: bool) -> NetPooled | None:
+async def _lookup(shard: Shard, call: ShardCall, *, may_miss: bool) -> NetPooled | None:
     if not call.bags:
         return {}
     try:

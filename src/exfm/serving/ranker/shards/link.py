@@ -59,7 +59,7 @@ class ShardLink(ABC):
     def __init__(self, shard: ShardId, address: str) -> None:
         self.shard = shard
         self.address = address
-        self._mismatched = MISMATCHED.labels(shard=str(shard.shard))  # shows 0 before the first
+        self._mismatched = MISMATCHED.labels(shard=str(shard.shard))  # exported as 0 before the first mismatch
         self._log_mismatch_s = 0.0
 
     def __str__(self) -> str:

@@ -88,7 +88,7 @@ class StreamLink(ShardLink):
                 self._retried.inc()
             tried.add(connection)
             try:
-                return await self._ask(connection, call)
+                return await self._lookup(connection, call)
             except ConnectionError as error:
                 problem = str(error)
         raise self.error(grpc.StatusCode.UNAVAILABLE, f"{problem}, {LOOKUP_ATTEMPTS} times", call.deadline)
@@ -111,7 +111,7 @@ class StreamLink(ShardLink):
         for connection in (*self._connections.values(), *self._retired):
             connection.transport.abort()
 
-    async def _ask(self, connection: ShardConnection, call: ShardCall) -> NetPooled:
+    async def _lookup(self, connection: ShardConnection, call: ShardCall) -> NetPooled:
         self._next_request += 1
         remaining_s, profiler = call.deadline.remaining_s(), call.profiler
         with timed(profiler, Layer.SERIALIZE_REQUESTS):
@@ -131,7 +131,7 @@ class StreamLink(ShardLink):
             )
         try:
             with awaited(profiler, self.shard.shard):
-                answer = await connection.ask(frame, request=self._next_request, timeout_s=remaining_s)
+                answer = await connection.send_request(frame, request=self._next_request, timeout_s=remaining_s)
         except TimeoutError as error:
             raise self.late(call.deadline) from error
         except RequestError as error:
