@@ -201,7 +201,7 @@ def test_what_does_not_fit_is_told_before_anything_is_trained_or_written(
         ({"methods": ["label", "magic"]}, "methods.1"),
         ({"methods": ["kd", "ah"]}, "label is missing"),
         ({"methods": ["label", "kd", "kd"]}, "kd is there more than once"),
-        ({"learning_rates": [0.0]}, "greater than 0"),
+        ({"learning_rates": [0.0]}, "learning_rates.0"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(written: dict[str, object], message: str) -> None:
