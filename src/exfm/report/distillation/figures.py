@@ -14,11 +14,16 @@ def method_name(method: str) -> str:
     return METHODS.get(method, method)
 
 
+def number(value: float) -> str:
+    """Return a setting's value as text."""
+    return f"{value:g}"
+
+
 def change(interval: Interval | None, *, unit: float = 1.0, digits: int = 2) -> str:
     """Return a signed figure in multiples of a unit, with its interval; a dash if there is none."""
     if interval is None:
         return DASH
-    value, low, high = (_signed(number / unit, digits) for number in (interval.value, interval.low, interval.high))
+    value, low, high = (_signed(end / unit, digits) for end in (interval.value, interval.low, interval.high))
     return f"{value} [{low}, {high}]"
 
 
@@ -27,7 +32,7 @@ def share(interval: Interval | None, *, digits: int = 2) -> str:
     if interval is None:
         return DASH
     value, low, high = (
-        f"{number:.{digits}f}".replace("-", MINUS) for number in (interval.value, interval.low, interval.high)
+        f"{end:.{digits}f}".replace("-", MINUS) for end in (interval.value, interval.low, interval.high)
     )
     return f"{value} [{low}, {high}]"
 
@@ -39,5 +44,5 @@ def judged(interval: Interval | None, *, less_is_better: bool) -> str:
     return "better" if (interval.value < 0) == less_is_better else "worse"
 
 
-def _signed(number: float, digits: int) -> str:
-    return f"{number:+.{digits}f}".replace("-", MINUS)
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", MINUS)

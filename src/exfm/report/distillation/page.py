@@ -2,7 +2,7 @@
 
 from exfm.artifact.stores import write_file
 from exfm.evaluation.comparison import Comparison
-from exfm.report.distillation.figures import change, judged, method_name, share
+from exfm.report.distillation.figures import change, judged, method_name, number, share
 from exfm.report.distillation.plots import changes_by_method
 from exfm.report.html import environment
 
@@ -15,7 +15,7 @@ def write_page(comparison: Comparison, uri: str) -> None:
 def render_page(comparison: Comparison) -> str:
     """Return the page."""
     pages = environment()
-    pages.filters |= {"change": change, "share": share, "judged": judged, "method_name": method_name}
+    pages.filters |= {"change": change, "share": share, "judged": judged, "method_name": method_name, "number": number}
     return pages.get_template("comparison.html.jinja").render(
         comparison=comparison,
         plots={vertical.name: changes_by_method(vertical) for vertical in comparison.verticals},

@@ -6,14 +6,18 @@ from rich.table import Table
 from rich.text import Text
 
 from exfm.evaluation.comparison import Comparison, MethodQuality
-from exfm.report.distillation.figures import change, judged, method_name, share
+from exfm.report.distillation.figures import change, judged, method_name, number, share
 from exfm.report.html import figure
+
+MIN_WIDTH = 140
+"""Minimum width, in columns: a wrapped table cannot be read."""
 
 STYLES = {"better": "green", "worse": "red", "": ""}
 
 
 def print_comparison(comparison: Comparison, *, console: Console, page: str) -> None:
     """Print a table for each task of each vertical model, and the path of the page."""
+    console.width = max(console.width, MIN_WIDTH)
     for vertical in comparison.verticals:
         for task, compared in vertical.tasks.items():
             base_rate = "" if compared.base_rate is None else f", base rate {compared.base_rate:.3f}"
@@ -23,7 +27,11 @@ def print_comparison(comparison: Comparison, *, console: Console, page: str) -> 
                 table.add_row(f"FM {comparison.foundation_model}", "", *_figures(compared.foundation))
             for method, quality in compared.methods.items():
                 setting = vertical.settings[method]
-                table.add_row(method_name(method), f"{setting.weight:g}, {setting.learning_rate:g}", *_figures(quality))
+                table.add_row(
+                    method_name(method),
+                    f"{number(setting.weight)}, {number(setting.learning_rate)}",
+                    *_figures(quality),
+                )
             console.print(table)
             console.print()
     console.print("NE and AUC: change from label-only, in 0.01; [95 % interval]; w, lr: weight and learning rate")
