@@ -16,8 +16,8 @@ from exfm.artifact.storage import Ref, ref_to
 from exfm.distill.config import DistillationConfig, VerticalConfig
 from exfm.distill.stage import train_vertical, vertical_data
 from exfm.errors import ConfigError, ExfmError, SchemaError, StorageError
-from exfm.evaluation.comparison import Comparison
-from exfm.evaluation.config import ComparisonConfig
+from exfm.evaluation.comparison import Comparison, VerticalComparison
+from exfm.evaluation.config import ComparisonConfig, Setting
 from exfm.evaluation.harness import split_windows, walk
 from exfm.evaluation.stage import compare
 from exfm.report.distillation.page import render_page
@@ -207,6 +207,16 @@ def test_what_does_not_fit_is_told_before_anything_is_trained_or_written(
 def test_a_wrong_setting_is_refused_by_name(written: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ComparisonConfig.parse(written, source="comparison")
+
+
+def test_a_setting_at_the_end_of_those_tried_is_named() -> None:
+    config = ComparisonConfig(weights=(1, 3, 10), learning_rates=(0.003,))
+    chosen = {"label": 0.0, "kd": 10.0, "ah": 3.0, "self": 1.0}
+    settings = {method: Setting(weight=weight, learning_rate=0.003) for method, weight in chosen.items()}
+    vertical = VerticalComparison(name="ads", windows=(9,), settings=settings, tasks={})
+    assert vertical.at_edge(config) == {"kd": ("weight 10",), "self": ("weight 1",)}
+    rates = config.model_copy(update={"learning_rates": (0.001, 0.003), "weights": (1.0,)})
+    assert vertical.at_edge(rates) == dict.fromkeys(chosen, ("learning rate 0.003",))
 
 
 def test_a_run_without_examples_is_told_to_run_first(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What a comparison found: every method of every vertical model, each figure with its interval."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -53,6 +53,23 @@ class VerticalComparison(Config):
     settings: dict[Method, Setting]
     """As chosen by the windows before."""
     tasks: dict[str, TaskComparison]
+
+    def at_edge(self, config: ComparisonConfig) -> dict[Method, tuple[str, ...]]:
+        """Return which settings of which methods are the least or the greatest that were tried, of two or more."""
+
+        def is_edge(value: float, tried: Sequence[float]) -> bool:
+            return len(tried) > 1 and value in (min(tried), max(tried))
+
+        edges: dict[Method, tuple[str, ...]] = {}
+        for method, setting in self.settings.items():
+            found = []
+            if method != LABEL and is_edge(setting.weight, config.weights):
+                found.append(f"weight {setting.weight:g}")
+            if is_edge(setting.learning_rate, config.learning_rates):
+                found.append(f"learning rate {setting.learning_rate:g}")
+            if found:
+                edges[method] = tuple(found)
+        return edges
 
 
 class Comparison(Config):
