@@ -63,6 +63,16 @@ def query(root: str) -> str:
     return join(root, "query.json")
 
 
+def comparison(root: str) -> str:
+    """Return where the figures of a comparison of methods are."""
+    return join(root, "comparison.json")
+
+
+def comparison_page(root: str) -> str:
+    """Return where a comparison's page is."""
+    return join(root, "comparison.html")
+
+
 def outputs(root: str, stage: str) -> tuple[str, ...]:
     """Return what a stage, named as in its progress lines ("train-vm NAME"), leaves below a root."""
     kind, _, name = stage.partition(" ")
@@ -74,6 +84,7 @@ def outputs(root: str, stage: str) -> tuple[str, ...]:
         "join": (examples,),
         "smoke-test": (smoke_test,),
         "report": (report, summary, query),
+        "compare": (comparison, comparison_page),
     }
     of_model = {"train-vm": vertical, "bundle": bundles}
     if kind in of_model:

@@ -14,6 +14,7 @@ from exfm.bundling.fit import check_bundle
 from exfm.config import Config, like, read_yaml
 from exfm.distill.config import VerticalConfig
 from exfm.errors import ConfigError, SchemaError
+from exfm.evaluation.config import ComparisonConfig
 from exfm.events.sources import Source, places_of, resolve
 from exfm.foundation.config import FoundationConfig
 from exfm.planning.counted import Counted
@@ -42,6 +43,8 @@ class RunConfig(Config):
     foundation: FoundationConfig = FoundationConfig()
     vertical_models: Annotated[tuple[VerticalConfig, ...], Field(min_length=1)]
     bundle: BundleConfig = BundleConfig()
+    comparison: ComparisonConfig = ComparisonConfig()
+    """How `exfm distill compare` compares methods; `exfm run` does not."""
     deploy: bool = False
     """Whether the last step rolls out the models that pass against their champions."""
     deployment: DeploymentConfig = DeploymentConfig()

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from kfp import dsl
 
 from exfm.artifact.bundle import find_bundle
 from exfm.artifact.storage import ref_to
+from exfm.artifact.stores import exists
+from exfm.errors import StorageError
 from exfm_components import layout
 from exfm_components.artifacts import write_ref
 from exfm_components.platform import Step
@@ -20,16 +22,19 @@ from exfm_components.run_config import RunConfig
 from exfm_components.stages import data, models, release
 from exfm_pipelines.screen import screen_on
 
-COMPONENTS: Mapping[Step, Any] = {
+LocalStep = Literal[Step, "compare"]
+"""A step of the pipeline, or the comparison of methods, which is in no pipeline."""
+
+COMPONENTS: Mapping[LocalStep, Any] = {
     "ingest": data.ingest, "label": data.make_labels, "train-fm": models.train_foundation,
     "pseudo-label": data.make_pseudo_labels, "join": data.join_examples, "train-vm": models.train_vertical,
-    "bundle": models.make_bundle, "judge": release.judge, "register": release.register,
+    "compare": models.compare, "bundle": models.make_bundle, "judge": release.judge, "register": release.register,
     "smoke-test": release.smoke_test, "report": release.report,
 }  # fmt: skip
 """Steps that can be run one by one."""
 
 
-def run_step(step: Step, run: RunConfig, *, model: str = "") -> None:
+def run_step(step: LocalStep, run: RunConfig, *, model: str = "") -> None:
     """Run one step in this process, with its progress on the screen, and then the verdicts, if it judges.
 
     `model` is the vertical model of a step for one. `register` judges first; `report` is without the registry.
@@ -39,6 +44,8 @@ def run_step(step: Step, run: RunConfig, *, model: str = "") -> None:
     with screen_on(Path(os.devnull)) as screen, redirect_stdout(screen):
         if step == "ingest":
             run.check(is_counted=False)
+        if step == "compare" and not exists(layout.examples(run.root)):
+            raise StorageError(f"{layout.examples(run.root)}: no examples there to compare on; run `exfm run` first")
         if step == "register":
             judgements, page = _call("judge", run)
             _call("register", run, given={"judgements": judgements})
@@ -49,7 +56,7 @@ def run_step(step: Step, run: RunConfig, *, model: str = "") -> None:
 
 
 def _call(
-    step: Step, run: RunConfig, *, model: str = "", given: Mapping[str, Any] = MappingProxyType({})
+    step: LocalStep, run: RunConfig, *, model: str = "", given: Mapping[str, Any] = MappingProxyType({})
 ) -> tuple[Any, str]:
     """Return what a step's component returns, and the text of its Markdown artifact if it has one."""
     component = COMPONENTS[step]

@@ -7,7 +7,9 @@ from rich.console import Console
 
 from exfm.artifact.manifest import parse_json
 from exfm.artifact.stores import is_local, read_file
+from exfm.evaluation.comparison import Comparison
 from exfm.report.console import print_summary
+from exfm.report.distillation.table import print_comparison
 from exfm.report.summary import Summary
 from exfm_components import layout
 from exfm_components.run_config import RunConfig
@@ -25,6 +27,13 @@ def show_summary(config: RunConfig) -> None:
     query = layout.query(config.root)
     body = _short(query) if is_local(query) else f"query.json   # which is {query}"
     print(f"  curl -s http://127.0.0.1:8080/v2/models/{name}/infer -H 'Content-Type: application/json' -d @{body}")
+
+
+def show_comparison(config: RunConfig) -> None:
+    """Print the tables of the run's comparison of methods, and its page."""
+    path = layout.comparison(config.root)
+    comparison = Comparison.parse(parse_json(read_file(path), source=path), source=path)
+    print_comparison(comparison, console=Console(file=sys.stdout), page=_short(layout.comparison_page(config.root)))
 
 
 def _short(path: str) -> str:

@@ -103,7 +103,7 @@ def test_one_pass_over_a_fixed_window_lowers_its_loss_as_it_did_before(
     trainer.learn(Window(index=0, start=0, end=1), one_window, trainer.test(one_window))
     with torch.no_grad():
         after = float(learner.loss(one_window))
-    assert (before, after) == pytest.approx((0.6862, 0.4293), abs=2e-3)
+    assert (before, after) == pytest.approx((0.6903, 0.4469), abs=2e-3)
 
 
 def test_a_head_starts_at_the_label_rate_by_weight() -> None:

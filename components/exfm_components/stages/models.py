@@ -91,3 +91,33 @@ def make_bundle(run: dict, root: str, vertical_model: dict, vertical: dict, bund
         write_ref(ref, bundle, name=name, shards=manifest.plan.num_shards)
         stage.done(headline(manifest))
         return ref.to_dict()
+
+
+@component
+def compare(run: dict, root: str, examples: dsl.Input[dsl.Dataset], page: dsl.Output[dsl.HTML]) -> None:
+    """Compare distillation methods on the examples, with an interval of each figure."""
+    from exfm_components.progress import running
+
+    with running("compare") as stage:
+        from pathlib import Path
+
+        from exfm.artifact.stores import read_file
+        from exfm.evaluation.stage import compare
+        from exfm.report.distillation.page import write_page
+        from exfm_components import layout
+        from exfm_components.artifacts import read_ref
+        from exfm_components.run_config import RunConfig
+
+        config = RunConfig.parse(run, source="run")
+        found = compare(
+            config.comparison,
+            name=config.name,
+            verticals=config.vertical_models,
+            teacher=config.foundation.name,
+            examples=read_ref(examples.path),
+            out=layout.comparison(root),
+            on_window=stage.walked,
+        )
+        write_page(found, layout.comparison_page(root))
+        Path(page.path).write_bytes(read_file(layout.comparison_page(root)))
+        stage.done(found.headline())

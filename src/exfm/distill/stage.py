@@ -1,5 +1,6 @@
 """The stage that trains a vertical model on its domains' examples."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -33,22 +34,8 @@ def train_vertical(
     """
     teachers = config.taught_by(teacher)
     with reading(examples) as dataset, writing(out) as folder:
-        manifest = ExamplesManifest.read(dataset)
-        schema = manifest.feature_schema.select(features=config.features, tasks=config.tasks)
-        data = Data(
-            datasets=(dataset,),
-            log_schema=manifest.feature_schema,
-            schema=schema,
-            windows=manifest.windows,
-            known_until=manifest.known_until,
-            domains=config.domains,
-            kind="vertical",
-            teachers=teachers,
-            label_revision=manifest.label_revision,
-            inputs={"examples": examples},
-        )
-        _require_domains(config, dataset, manifest)
-        _require_pseudo_labels(config.name, data, manifest, source=examples.uri)
+        data = vertical_data(config, examples, teachers=teachers, dataset=dataset)
+        schema = data.schema
         learner = DistillationLearner(RankingModel(schema, config.model), config.distillation, teachers=teachers)
         num_walks = 2 if config.compare_label_only else 1
         trained = run_training(
@@ -73,6 +60,29 @@ def train_vertical(
             ).overall
             trained = trained.model_copy(update={"label_only": label_only})
         return trained.model_copy(update={"teacher_weights": learner.teacher_weights}).write(folder)
+
+
+def vertical_data(config: VerticalConfig, examples: Ref, *, teachers: Sequence[str], dataset: Path) -> Data:
+    """Return what a vertical model learns from; `dataset` is the local folder of `examples`.
+
+    Raises: as `train_vertical` does of a configuration that does not fit the examples.
+    """
+    manifest = ExamplesManifest.read(dataset)
+    data = Data(
+        datasets=(dataset,),
+        log_schema=manifest.feature_schema,
+        schema=manifest.feature_schema.select(features=config.features, tasks=config.tasks),
+        windows=manifest.windows,
+        known_until=manifest.known_until,
+        domains=config.domains,
+        kind="vertical",
+        teachers=teachers,
+        label_revision=manifest.label_revision,
+        inputs={"examples": examples},
+    )
+    _require_domains(config, dataset, manifest)
+    _require_pseudo_labels(config.name, data, manifest, source=examples.uri)
+    return data
 
 
 def _require_pseudo_labels(name: str, data: Data, examples: ExamplesManifest, *, source: str) -> None:

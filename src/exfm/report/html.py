@@ -15,19 +15,9 @@ DASH = "–"  # noqa: RUF001 - an undefined figure
 
 def render_html(summary: Summary) -> str:
     """Return the page."""
-    environment = Environment(
-        loader=PackageLoader("exfm.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "figure": figure, "percent": percent, "duration": duration, "embedded": embedded, "size": size, "span": span,
-        "times": times,
-    }  # fmt: skip
-    environment.globals["time"] = lambda time: event_time(time, kind=summary.data.time_kind)
-    return environment.get_template("report.html.jinja").render(
+    pages = environment()
+    pages.globals["time"] = lambda time: event_time(time, kind=summary.data.time_kind)
+    return pages.get_template("report.html.jinja").render(
         summary=summary,
         promised_times=PROMISED_TIMES,
         has_truth=any(TRUTH in task.qualities for vertical in summary.verticals for task in vertical.tasks.values()),
@@ -40,6 +30,22 @@ def render_html(summary: Summary) -> str:
         age_plot=age_by_window(summary.pseudo_labels.timeliness),
         shard_plot=bytes_by_shard(summary.bundles),
     )
+
+
+def environment() -> Environment:
+    """Return what fills templates, with the filters that all pages use."""
+    pages = Environment(
+        loader=PackageLoader("exfm.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters |= {
+        "figure": figure, "percent": percent, "duration": duration, "embedded": embedded, "size": size, "span": span,
+        "times": times,
+    }  # fmt: skip
+    return pages
 
 
 def figure(value: float | None, digits: int = 4) -> str:

@@ -49,7 +49,7 @@ def entropy_by_window(vertical: VerticalSummary) -> bytes:
             axis.set_ylabel(f"{task}\nnormalized entropy")
         axes[-1].set_xlabel("window")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-        return _svg(figure)
+        return svg(figure)
 
 
 def reliability_curves(vertical: VerticalSummary) -> bytes:
@@ -61,7 +61,7 @@ def reliability_curves(vertical: VerticalSummary) -> bytes:
             axis.set_ylabel(f"{task}\nshare of positives")
         axes[-1].set_xlabel("mean prediction of a decile")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-        return _svg(figure)
+        return svg(figure)
 
 
 def age_by_window(timeliness: Timeliness) -> bytes:
@@ -77,7 +77,7 @@ def age_by_window(timeliness: Timeliness) -> bytes:
         axis.set(xlabel="window", ylabel=f"age, {timeliness.unit}", ylim=(0, None))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=2)
-        return _svg(figure)
+        return svg(figure)
 
 
 def ids_by_window(ids: Mapping[int, Mapping[str, TableIds]]) -> bytes:
@@ -97,7 +97,7 @@ def ids_by_window(ids: Mapping[int, Mapping[str, TableIds]]) -> bytes:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[-1].set_xlabel("window")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
-        return _svg(figure)
+        return svg(figure)
 
 
 def bytes_by_shard(bundles: Sequence[BundleSummary]) -> bytes:
@@ -122,7 +122,7 @@ def bytes_by_shard(bundles: Sequence[BundleSummary]) -> bytes:
         if any(part.kind == "hot" for _, shard in bars for part in shard):
             handles.append(Patch(facecolor="white", edgecolor=BLACK, hatch=HOT_HATCH, label="copies of hot rows"))
         figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6))
-        return _svg(figure)
+        return svg(figure)
 
 
 def _draw_entropy(axis: Axes, comparison: TaskComparison, *, counted: Sequence[int]) -> None:
@@ -174,7 +174,8 @@ def _panels(count: int, *, width: float, height: float) -> tuple[Figure, list[Ax
     return figure, list(figure.subplots(count, 1, squeeze=False)[:, 0])
 
 
-def _svg(figure: Figure) -> bytes:
+def svg(figure: Figure) -> bytes:
+    """Return a figure as SVG."""
     buffer = BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

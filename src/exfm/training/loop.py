@@ -2,20 +2,32 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
 
 from exfm.artifact.manifest import Window
-from exfm.events.examples import Examples, Floats
-from exfm.training.trainer import Trainer
+from exfm.events.examples import Examples
+
+ScoresT = TypeVar("ScoresT")
+
+
+class Walker(Protocol[ScoresT]):
+    """What is walked over windows: a trainer, or several."""
+
+    def test(self, examples: Examples) -> ScoresT:
+        """Return what it predicts for each example."""
+
+    def learn(self, window: Window, examples: Examples, scores: ScoresT, /) -> None:
+        """Learn a window whose labels are known; `scores` are what `test` returned for it before."""
 
 
 def walk_windows(
-    trainer: Trainer,
+    walker: Walker[ScoresT],
     windows: Iterable[Window],
     *,
     read: Callable[[Window], Examples],
     label_delay: int,
     known_until: int,
-    on_tested: Callable[[Window, Examples, Floats], None],
+    on_tested: Callable[[Window, Examples, ScoresT], None],
     on_trained: Callable[[Window, Examples], None],
 ) -> None:
     """Predict, then learn, each window in order of time.
@@ -24,21 +36,21 @@ def walk_windows(
     earlier than that, or at the end if `known_until` allows; the youngest windows are left for a later walk. All times
     are in event time.
 
-    `on_tested` gets the probabilities, [B, T], made before anything unknown at the window's start was learned.
+    `on_tested` gets the predictions made before anything unknown at the window's start was learned.
     """
-    pending: deque[tuple[Window, Examples, Floats]] = deque()
+    pending: deque[tuple[Window, Examples, ScoresT]] = deque()
 
     def learn_until(time: int) -> None:
         while pending and pending[0][0].end + label_delay <= time:
-            window, examples, scores_BT = pending.popleft()
+            window, examples, scores = pending.popleft()
             if len(examples):  # else feedback alone came in it
-                trainer.learn(window, examples, scores_BT)
+                walker.learn(window, examples, scores)
                 on_trained(window, examples)
 
     for window in windows:
         learn_until(window.start)
         examples = read(window)
-        scores_BT = trainer.test(examples)
-        on_tested(window, examples, scores_BT)
-        pending.append((window, examples, scores_BT))
+        scores = walker.test(examples)
+        on_tested(window, examples, scores)
+        pending.append((window, examples, scores))
     learn_until(known_until)

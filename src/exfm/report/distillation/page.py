@@ -1,0 +1,22 @@
+"""A comparison as one page that needs nothing else: plots lie in it, and it runs no script."""
+
+from exfm.artifact.stores import write_file
+from exfm.evaluation.comparison import Comparison
+from exfm.report.distillation.figures import change, judged, method_name, number, share
+from exfm.report.distillation.plots import changes_by_method
+from exfm.report.html import environment
+
+
+def write_page(comparison: Comparison, uri: str) -> None:
+    """Write the page to a URI, whole."""
+    write_file(uri, render_page(comparison).encode())
+
+
+def render_page(comparison: Comparison) -> str:
+    """Return the page."""
+    pages = environment()
+    pages.filters |= {"change": change, "share": share, "judged": judged, "method_name": method_name, "number": number}
+    return pages.get_template("comparison.html.jinja").render(
+        comparison=comparison,
+        plots={vertical.name: changes_by_method(vertical) for vertical in comparison.verticals},
+    )

@@ -1,0 +1,58 @@
+"""A comparison on a terminal."""
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from exfm.evaluation.comparison import Comparison, MethodQuality
+from exfm.report.distillation.figures import change, judged, method_name, number, share
+from exfm.report.html import figure
+
+MIN_WIDTH = 140
+"""Minimum width, in columns: a wrapped table cannot be read."""
+
+STYLES = {"better": "green", "worse": "red", "": ""}
+
+
+def print_comparison(comparison: Comparison, *, console: Console, page: str) -> None:
+    """Print a table for each task of each vertical model, and the path of the page."""
+    console.width = max(console.width, MIN_WIDTH)
+    for vertical in comparison.verticals:
+        for task, compared in vertical.tasks.items():
+            base_rate = "" if compared.base_rate is None else f", base rate {compared.base_rate:.3f}"
+            console.print(Text(f"{vertical.name}, {task}: {compared.num_examples:,} examples{base_rate}", style="bold"))
+            table = _table()
+            if compared.foundation is not None:
+                table.add_row(f"FM {comparison.foundation_model}", "", *_figures(compared.foundation))
+            for method, quality in compared.methods.items():
+                setting = vertical.settings[method]
+                table.add_row(
+                    method_name(method),
+                    f"{number(setting.weight)}, {number(setting.learning_rate)}",
+                    *_figures(quality),
+                )
+            console.print(table)
+            console.print()
+    console.print("NE and AUC: change from label-only, in 0.01; [95 % interval]; w, lr: weight and learning rate")
+    console.print(Text(f"Comparison: {page}"), soft_wrap=True)  # so that the path can be copied
+
+
+def _figures(quality: MethodQuality) -> list[Text | str]:
+    entropy, auc = quality.normalized_entropy, quality.auc
+    return [
+        figure(entropy.value if entropy else None),
+        Text(change(quality.delta_ne, unit=0.01), style=STYLES[judged(quality.delta_ne, less_is_better=True)]),
+        figure(auc.value if auc else None),
+        Text(change(quality.delta_auc, unit=0.01), style=STYLES[judged(quality.delta_auc, less_is_better=False)]),
+        share(quality.calibration),
+        share(quality.transfer_ratio),
+    ]
+
+
+def _table() -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("method")
+    for head in ("w, lr", "NE", "NE change", "AUC", "AUC change", "calibration", "transfer ratio"):
+        table.add_column(head, justify="right", no_wrap=True)
+    return table

@@ -1,0 +1,226 @@
+"""Methods side by side: on one stream, tuned alike, and reported on windows that tuned nothing."""
+
+import json
+import shutil
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+from stream import Stream
+
+from exfm.artifact.manifest import write_json
+from exfm.artifact.storage import Ref, ref_to
+from exfm.distill.config import DistillationConfig, VerticalConfig
+from exfm.distill.stage import train_vertical, vertical_data
+from exfm.errors import ConfigError, ExfmError, SchemaError, StorageError
+from exfm.evaluation.comparison import Comparison, VerticalComparison
+from exfm.evaluation.config import ComparisonConfig, Setting
+from exfm.evaluation.harness import split_windows, walk
+from exfm.evaluation.stage import compare
+from exfm.report.distillation.page import render_page
+from exfm.report.distillation.table import print_comparison
+from exfm.training.evaluation import read_predictions
+from exfm.training.manifest import PREDICTIONS, ModelManifest
+from exfm.training.run import Data
+from exfm_components.run_config import read_run_config
+from exfm_pipelines.steps import run_step
+
+REPOSITORY = Path(__file__).parents[2]
+
+SMALL = ComparisonConfig(
+    num_seeds=2, tuning_windows=3, weights=(1.0,), learning_rates=(0.003,), num_bootstrap_samples=100
+)
+
+
+@pytest.fixture
+def data(examples: Ref, vertical_config: VerticalConfig) -> Data:
+    return vertical_data(vertical_config, examples, teachers=("fm",), dataset=Path(examples.uri))
+
+
+def copied(examples: Ref, out: Path, *, user: str) -> Ref:
+    """Return the same examples with a `user` column in their schema."""
+    shutil.copytree(examples.uri, out)
+    written = json.loads((out / "manifest.json").read_text())
+    written["feature_schema"]["user"] = user
+    write_json(out / "manifest.json", written)
+    return ref_to(str(out))
+
+
+@pytest.mark.slow
+def test_label_scores_are_those_of_a_training_by_labels(
+    data: Data, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
+) -> None:
+    config = SMALL.model_copy(update={"methods": ("label", "auto"), "num_seeds": 1})
+    walked = walk(vertical_config, data, config)
+    training = vertical_config.training.model_copy(update={"learning_rate": 0.003})
+    label = vertical_config.model_copy(
+        update={
+            "training": training,
+            "distillation": DistillationConfig(method="label"),
+            "compare_label_only": False,
+        }
+    )
+    train_vertical(label, teacher="fm", examples=examples, out=str(tmp_path / "vm"))
+    recorded = read_predictions(tmp_path / "vm" / PREDICTIONS, walked.windows)
+    assert recorded[data.schema.impression_key].to_list() == walked.keys.to_list()
+    np.testing.assert_array_equal(recorded["score.click"].to_numpy(), walked.scores["label"][0, :, 0])
+    assert walked.scores["label"].dtype == np.float32
+
+
+@pytest.mark.slow
+def test_every_method_walks_over_the_same_examples_and_says_something_else(
+    data: Data, vertical_config: VerticalConfig
+) -> None:
+    walked = walk(vertical_config, data, SMALL)
+    assert list(walked.scores) == ["label", "kd", "ah", "sa", "ah+sa", "auto", "self"]
+    assert {scores.shape for scores in walked.scores.values()} == {(2, len(walked.keys), 1)}
+    told = [scores for method, scores in walked.scores.items() if method != "auto"]  # which may say what label does
+    assert all(not np.array_equal(one, other) for i, one in enumerate(told) for other in told[:i])
+    assert all(not np.array_equal(*scores) for scores in told)  # each seed its own
+    assert set(walked.window_N) <= {window.index for window in walked.windows}
+
+
+@pytest.mark.slow
+def test_a_setting_that_is_bad_on_the_first_windows_is_not_chosen(data: Data, vertical_config: VerticalConfig) -> None:
+    config = SMALL.model_copy(update={"methods": ("label", "kd"), "learning_rates": (1.0, 0.003), "num_seeds": 1})
+    chosen = walk(vertical_config, data, config).chosen
+    assert {method: (setting.weight, setting.learning_rate) for method, setting in chosen.items()} == {
+        "label": (0, 0.003),
+        "kd": (1, 0.003),
+    }
+
+
+@pytest.mark.slow
+def test_windows_that_count_begin_when_the_labels_of_the_tuning_windows_are_known(
+    data: Data, vertical_config: VerticalConfig
+) -> None:
+    tuning, counted = split_windows(vertical_config, data, SMALL)
+    warmup = vertical_config.training.warmup_windows
+    assert [window.index for window in tuning] == [window.index for window in data.windows[warmup:3]]
+    assert data.label_delay == 3600  # less than a window: one window between is not over when the next begins
+    assert [window.index for window in counted] == [window.index for window in data.windows[4:]]
+
+
+@pytest.mark.slow
+def test_a_comparison_is_a_file_a_table_and_a_page(
+    stream: Stream, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "comparison.json"
+    by_user = copied(examples, tmp_path / "examples", user="user_id")
+    told: list[tuple[int, int]] = []
+    found = compare(
+        SMALL,
+        name="small",
+        verticals=[vertical_config],
+        teacher="fm",
+        examples=by_user,
+        out=str(out),
+        on_window=lambda *progress: told.append(progress),
+    )
+    assert Comparison.parse(json.loads(out.read_text()), source="comparison") == found
+    num_windows = len(ModelManifest.read(stream.root / "fm").windows)
+    assert told == [(done, num_windows) for done in range(1, num_windows + 1)]
+    assert (found.user, found.foundation_model) == ("user_id", "fm")
+    assert found.inputs["foundation"] == ref_to(str(stream.root / "fm"))
+    click = found.verticals[0].tasks["click"]
+    assert list(click.methods) == list(SMALL.methods)
+    assert click.methods["label"].delta_ne is None
+    kd = click.methods["kd"]
+    assert kd.delta_ne is not None
+    assert kd.normalized_entropy is not None
+    assert click.methods["label"].normalized_entropy is not None
+    assert kd.delta_ne.value == pytest.approx(
+        kd.normalized_entropy.value - click.methods["label"].normalized_entropy.value
+    )
+    assert kd.delta_ne.low < kd.delta_ne.value < kd.delta_ne.high
+    _is_of_the_foundation_model(found, stream)
+
+    page = render_page(found)
+    assert "self-distillation" in page
+    assert "<code>user_id</code>" in page
+    terminal = Console(file=StringIO(), width=160)
+    print_comparison(found, console=terminal, page="comparison.html")
+    printed = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert "search-ads, click" in printed
+    assert f"{kd.normalized_entropy.value:.4f}" in printed
+
+
+def _is_of_the_foundation_model(found: Comparison, stream: Stream) -> None:
+    """Check the foundation model's calibration: what it recorded of the same examples."""
+    fm, vertical = ModelManifest.read(stream.root / "fm"), found.verticals[0]
+    windows = [window for window in fm.windows if window.index in vertical.windows]
+    recorded = read_predictions(stream.root / "fm" / PREDICTIONS, windows)
+    recorded = recorded.filter(pl.col("segment") == "search", pl.col("label.click").is_not_nan())
+    weights = recorded["weight.click"]
+    calibration = vertical.tasks["click"].foundation
+    assert calibration is not None
+    assert calibration.calibration is not None
+    assert calibration.calibration.value == pytest.approx(
+        (recorded["score.click"] * weights).sum() / (recorded["label.click"] * weights).sum(), rel=1e-4
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changed", "of_vertical", "user", "error", "message"),
+    [
+        ({"vertical_models": ("ads",)}, {}, "", ConfigError, "no vertical model ads; it has search-ads"),
+        ({"tuning_windows": 2}, {}, "", ConfigError, "warms up for 2 windows"),
+        ({"tuning_windows": 28}, {}, "", ConfigError, "no window is left to report of 28"),
+        ({}, {"teachers": ("other",)}, "", ConfigError, "no pseudo-labels of 'other'"),
+        ({}, {"domains": ("nowhere",)}, "", ConfigError, "no example is of domain 'nowhere'"),
+        ({}, {"features": ("nothing",)}, "", SchemaError, "nothing"),
+        ({}, {}, "member", SchemaError, "user column 'member' is not in the examples"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_trained_or_written(
+    examples: Ref, vertical_config: VerticalConfig, tmp_path: Path,
+    changed: dict[str, object], of_vertical: dict[str, object], user: str, error: type[ExfmError], message: str,
+) -> None:  # fmt: skip
+    out = tmp_path / "comparison.json"
+    out.write_text("before")
+    with pytest.raises(error, match=message):
+        compare(
+            SMALL.model_copy(update=changed),
+            name="small",
+            verticals=[vertical_config.model_copy(update=of_vertical)],
+            teacher="fm",
+            examples=copied(examples, tmp_path / "examples", user=user),
+            out=str(out),
+            on_window=lambda done, of: pytest.fail("something was trained"),
+        )
+    assert out.read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ({"methods": ["label", "magic"]}, "methods.1"),
+        ({"methods": ["kd", "ah"]}, "label is missing"),
+        ({"methods": ["label", "kd", "kd"]}, "kd is there more than once"),
+        ({"learning_rates": [0.0]}, "learning_rates.0"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(written: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ComparisonConfig.parse(written, source="comparison")
+
+
+def test_a_setting_at_the_end_of_those_tried_is_named() -> None:
+    config = ComparisonConfig(weights=(1, 3, 10), learning_rates=(0.003,))
+    chosen = {"label": 0.0, "kd": 10.0, "ah": 3.0, "self": 1.0}
+    settings = {method: Setting(weight=weight, learning_rate=0.003) for method, weight in chosen.items()}
+    vertical = VerticalComparison(name="ads", windows=(9,), settings=settings, tasks={})
+    assert vertical.at_edge(config) == {"kd": ("weight 10",), "self": ("weight 1",)}
+    rates = config.model_copy(update={"learning_rates": (0.001, 0.003), "weights": (1.0,)})
+    assert vertical.at_edge(rates) == dict.fromkeys(chosen, ("learning rate 0.003",))
+
+
+def test_a_run_without_examples_is_told_to_run_first(tmp_path: Path) -> None:
+    run = read_run_config(REPOSITORY / "examples/movielens/run.yaml", root=str(tmp_path))
+    with pytest.raises(StorageError, match="no examples there to compare on; run `exfm run` first"):
+        run_step("compare", run)
+    assert list(tmp_path.iterdir()) == []
