@@ -150,8 +150,8 @@ def test_a_domain_that_no_impression_has_ends_a_run_before_anything_is_trained(t
     assert failed.returncode == 2
     assert failed.stdout.splitlines()[-1].startswith("✓ check")
     assert failed.stderr == (
-        "exfm: vertical model 'search': no impression is of domain 'serch'; the log's domains are feed, mail, search, shop, stories, video: "
-        "correct `domains` of the vertical model\n"
+        "exfm: vertical model 'search': no impression is of domain 'serch'; the log's domains are feed, mail, "
+        "search, shop, stories, video: correct `domains` of the vertical model\n"
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["pipeline.log"]
 
