@@ -13,7 +13,7 @@ from exfm.report.summary import Summary
 from exfm.training.manifest import BASE_RATE, LOGISTIC
 
 ENTROPY_HEADS = {
-    BASE_RATE: "base\nrate NE", LOGISTIC: "logistic\nNE", FOUNDATION: "FM\nNE", LABEL_ONLY: "label-only\nNE",
+    BASE_RATE: "base\nrate NE", LOGISTIC: "logistic\nNE", FOUNDATION: "FM\nNE", LABEL_ONLY: "label-\nonly NE",
 }  # fmt: skip
 """By source of predictions: the head of the column with its normalized entropy."""
 
