@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exfm.events.examples import Floats
+from exfm.metrics import entropy
 
 NUM_WINDOWS = 4
 """Finished windows that a lead is found on, and before each of them those that its pseudo-labels are calibrated on."""
@@ -134,13 +135,12 @@ def _lead(windows: Sequence[_Finished]) -> Lead | None:
     rate = float(np.average(np.concatenate([window.labels_N for window in windows]), weights=weights_N))
     if rate == 1:  # one class only: there is no entropy
         return None
-    entropy = -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
     own_N, base_rate_N, teacher_N = (
         np.concatenate([getattr(window.losses, name) for window in windows])
         for name in ("own_N", "base_rate_N", "teacher_N")
     )
     better_N = min(own_N, base_rate_N, key=lambda losses_N: float(np.average(losses_N, weights=weights_N)))
-    leads_N = (better_N - teacher_N) / entropy
+    leads_N = (better_N - teacher_N) / entropy(rate)
     lead = float(np.average(leads_N, weights=weights_N))
     std_error = float(np.sqrt((weights_N**2 * (leads_N - lead) ** 2).sum()) / weights_N.sum())
     return Lead(lead=lead, std_error=std_error)
