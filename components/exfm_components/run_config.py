@@ -13,7 +13,7 @@ from exfm.bundling.config import BundleConfig
 from exfm.bundling.fit import check_bundle
 from exfm.config import Config, like, read_yaml
 from exfm.distill.config import VerticalConfig
-from exfm.errors import ConfigError, SchemaError
+from exfm.errors import ConfigError
 from exfm.evaluation.config import ComparisonConfig
 from exfm.events.sources import Source, places_of, resolve
 from exfm.foundation.config import FoundationConfig
@@ -67,8 +67,9 @@ class RunConfig(Config):
         are trained.
 
         Raises: SchemaError if the schema lacks a model's feature; ConfigError if a vertical model's task has no
-        teacher, or if its teacher is not the run's; PlanError if a model's tables do not fit the shards, or a named
-        plan or named statistics are for another model; StorageError if a file cannot be read.
+        teacher, if its teacher is not the run's, or if a model's tables do not suit its network's interaction;
+        PlanError if a model's tables do not fit the shards, or a named plan or named statistics are for another model;
+        StorageError if a file cannot be read.
         """
         schema = self.feature_schema
         taught = _part(schema, self.foundation, f"foundation model {self.foundation.name!r}")
@@ -126,9 +127,11 @@ class RunConfig(Config):
 
 def _part(schema: Schema, model: FoundationConfig | VerticalConfig, name: str) -> Schema:
     try:
-        return schema.select(features=model.features, tasks=model.tasks)
-    except SchemaError as error:
-        raise SchemaError(f"{name}: {error}") from error
+        part = schema.select(features=model.features, tasks=model.tasks)
+        model.model.network.require_dims(part)
+    except ConfigError as error:
+        raise type(error)(f"{name}: {error}") from error
+    return part
 
 
 def read_run_config(path: Path, *, root: str = "") -> RunConfig:

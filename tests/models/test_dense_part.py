@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plain_model import random_batches
 
-from exfm.models.config import NetworkConfig
+from exfm.models.config import Interaction, NetworkConfig
 from exfm.models.dense_part import DensePart, Unscored
 from exfm.models.device import CPU
 from exfm.models.network import DenseNetwork
@@ -85,6 +86,17 @@ def test_a_user_met_once_gives_the_scores_of_one_met_with_each_item(
         has_user,
         False,
     )
+    np.testing.assert_allclose(dense.scores(request), dense.scores(of_two_users(request)), atol=2e-6)
+
+
+@pytest.mark.parametrize("interaction", get_args(Interaction))
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_interaction_scores_a_user_met_once_as_one_met_with_each_item(
+    schema: Schema, interaction: Interaction, device: str
+) -> None:
+    dense = dense_part(schema, NetworkConfig(interaction=interaction), device=torch.device(device))
+    request = unscored(dense, schema, [MANY], seed=1)
+    assert (dense.is_user_computed_once(request), dense.is_user_computed_once(of_two_users(request))) == (True, False)
     np.testing.assert_allclose(dense.scores(request), dense.scores(of_two_users(request)), atol=2e-6)
 
 

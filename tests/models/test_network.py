@@ -1,3 +1,5 @@
+from typing import Any, get_args
+
 import numpy as np
 import pytest
 import torch
@@ -5,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plain_model import random_batches
 
-from exfm.models.config import NetworkConfig
-from exfm.models.network import DenseNetwork, LowRankCrossLayer, dense_inputs, expand_users
+from exfm.models.config import Interaction, NetworkConfig
+from exfm.models.network import DenseNetwork, dense_inputs, expand_users
 from exfm.models.pooling import with_means
 from exfm.schema import Schema
+
+DEEPFM, DLRM = {"interaction": "deepfm"}, {"interaction": "dlrm"}
 
 
 def numbered(rows: int, columns: int, first: int = 0) -> torch.Tensor:
@@ -57,31 +61,42 @@ def test_pooled_embeddings_stay_sums_where_the_table_says_so(schema: Schema) -> 
     assert with_means(pooled, batches.user, features, schema) is pooled
 
 
-def test_a_cross_layer_is_its_formula() -> None:
-    torch.manual_seed(0)
-    layer = LowRankCrossLayer(5, rank=2)
-    x0, x = torch.randn(3, 5), torch.randn(3, 5)
-    expected = x0 * (x @ layer.down.weight.T @ layer.up.weight.T + layer.up.bias) + x
-    torch.testing.assert_close(layer(x0, x), expected)
-
-
 @pytest.mark.parametrize("bottom_units", [(), (3,), (7, 5)])
 @pytest.mark.parametrize("top_units", [(), (6,)])
-@pytest.mark.parametrize("num_cross_layers", [0, 1, 3])
+@pytest.mark.parametrize(
+    "settings",
+    [*({"num_cross_layers": number, "cross_rank": 2} for number in (0, 1, 3)), DEEPFM, DLRM],
+    ids=str,
+)
 def test_a_network_of_any_size_gives_a_logit_for_each_task(
-    bottom_units: tuple[int, ...], top_units: tuple[int, ...], num_cross_layers: int, schema: Schema
+    bottom_units: tuple[int, ...], top_units: tuple[int, ...], settings: dict[str, Any], schema: Schema
 ) -> None:
-    config = NetworkConfig(
-        bottom_units=bottom_units, top_units=top_units, num_cross_layers=num_cross_layers, cross_rank=2
-    )
+    config = NetworkConfig(bottom_units=bottom_units, top_units=top_units, **settings)
     network = DenseNetwork(schema, config)
     dims = sum(schema.table(feature.table).dim for feature in schema.sparse)
     assert network(torch.randn(4, dims), torch.randn(4, 2)).shape == (4, 2)
 
 
-def test_every_parameter_of_a_network_moves_its_logits(schema: Schema) -> None:
+@pytest.mark.parametrize("interaction", get_args(Interaction))
+def test_every_parameter_of_a_network_moves_its_logits(interaction: Interaction, schema: Schema) -> None:
     torch.manual_seed(0)
-    network = DenseNetwork(schema, NetworkConfig())
+    network = DenseNetwork(schema, NetworkConfig(interaction=interaction))
     dims = sum(schema.table(feature.table).dim for feature in schema.sparse)
     network(torch.randn(64, dims), torch.randn(64, 2)).square().sum().backward()
     assert [name for name, parameter in network.named_parameters() if not parameter.grad.abs().sum() > 0] == []  # type: ignore[union-attr]
+
+
+def test_a_network_of_crosses_has_the_names_that_bundles_have(schema: Schema) -> None:
+    network = DenseNetwork(schema, NetworkConfig(bottom_units=(3,), num_cross_layers=1, cross_rank=2, top_units=(6,)))
+    width = sum(schema.table(feature.table).dim for feature in schema.sparse) + 3
+    assert {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()} == {
+        "trunk.bottom.0.weight": (3, 2),
+        "trunk.bottom.0.bias": (3,),
+        "trunk.crosses.0.down.weight": (2, width),
+        "trunk.crosses.0.up.weight": (width, 2),
+        "trunk.crosses.0.up.bias": (width,),
+        "trunk.top.0.weight": (6, width),
+        "trunk.top.0.bias": (6,),
+        "serving_head.weight": (2, width + 6),
+        "serving_head.bias": (2,),
+    }

@@ -2,7 +2,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from exfm.errors import BundleError, RequestError
 from exfm.features.batch import NetBatches
 from exfm.features.oip import tensors_from_json
 from exfm.features.request import encode_request
-from exfm.models.config import NetworkConfig
+from exfm.models.config import Interaction, NetworkConfig
 from exfm.models.network import DenseNetwork
 from exfm.models.offline import answer_request
 from exfm.models.scoring import Scorer, UnshardedScorer, load_shard_tables
@@ -27,6 +27,9 @@ from exfm.schema import Schema
 
 Make = Callable[[Path], BundleManifest]
 Tables = dict[str, torch.Tensor]
+
+MANY = 500
+"""Candidates enough for their user to be met once."""
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +118,19 @@ def test_columns_that_a_shard_gives_side_by_side_stay_one_piece_which_nobody_cop
         assert [piece.untyped_storage().data_ptr() for piece in pieces] == [given[shard] for shard in runs]
 
 
+@pytest.mark.parametrize("num_candidates", [[MANY], [3, 0, 4]], ids=["one-user", "three-users"])
+@pytest.mark.parametrize("interaction", get_args(Interaction))
+def test_every_interaction_scores_as_plain_torch_does(
+    interaction: Interaction, num_candidates: Sequence[int], schema: Schema, tables: Tables
+) -> None:
+    torch.manual_seed(5)
+    network = DenseNetwork(schema, NetworkConfig(interaction=interaction)).eval()
+    plan, batches = random_plan(schema, num_shards=3, seed=5), random_batches(schema, num_candidates, seed=5)
+    expected = plain_scores(schema, tables, network, batches).numpy()
+    assert expected.std(axis=0).min() > 0.01
+    np.testing.assert_allclose(sharded_scores(schema, tables, network, plan, batches), expected, atol=1e-6)
+
+
 CANDIDATES = [[5], [1], [0], [2, 3], [0, 4, 0], [1, 1, 1], [], [0, 0]]
 
 
@@ -127,6 +143,15 @@ def test_a_bundle_scores_as_plain_torch_does(
     assert scores.shape == (sum(num_candidates), 2)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, plain_scores(schema, tables, network, batches).numpy(), atol=1e-6)
+
+
+def test_a_bundle_made_before_there_were_interactions_is_read_as_one_of_crosses(bundle: Path, schema: Schema) -> None:
+    batches, manifest = random_batches(schema, [5], seed=1), BundleManifest.read(bundle)
+    expected = UnshardedScorer.load(bundle).scores(batches)
+    sizes = {key: value for key, value in manifest.network.items() if key != "interaction"}
+    assert sizes != manifest.network
+    seal_bundle(bundle, manifest.model_copy(update={"network": sizes}))
+    np.testing.assert_array_equal(UnshardedScorer.load(bundle).scores(batches), expected)
 
 
 @pytest.mark.slow

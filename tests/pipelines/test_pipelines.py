@@ -292,6 +292,30 @@ def test_a_model_that_asks_for_an_unknown_feature_is_refused_before_anything_run
         config.check()
 
 
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ("vertical_models: [{name: one, model: {network: {interaction: dlrm}}}]", "vertical model 'one'"),
+        (
+            "vertical_models: [{name: one}]\nfoundation: {model: {network: {interaction: deepfm}}}",
+            "foundation model 'fm'",
+        ),
+    ],
+)
+def test_tables_that_do_not_suit_an_interaction_are_refused_before_anything_runs(
+    tmp_path: Path, settings: str, name: str
+) -> None:
+    config = read_run_config(write_run(tmp_path, RUN.replace("vertical_models:\n  - {name: one}", settings)))
+    config.check()
+    written = config.feature_schema.to_dict()
+    written["tables"][-1]["dim"] *= 2
+    other = config.model_copy(update={"feature_schema": Schema.parse(written, source="x")})
+    with pytest.raises(
+        ConfigError, match=rf"{name}: table 'genre' has dim 16, table 'user' has dim 8, but interaction"
+    ):
+        other.check()
+
+
 def test_progress_is_read_back_from_an_indented_line(capsys: pytest.CaptureFixture[str]) -> None:
     with running("label") as stage:
         stage.walked(3, 12)

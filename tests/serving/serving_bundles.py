@@ -10,13 +10,20 @@ from exfm.artifact.manifest import write_json
 from exfm.artifact.plan import ShardPlan
 from exfm.features.oip import answer_to_json, tensors_from_json
 from exfm.features.request import encode_request
-from exfm.models.network import DenseNetwork, NetworkConfig
+from exfm.models.config import NetworkConfig
+from exfm.models.network import DenseNetwork
 from exfm.models.scoring import UnshardedScorer
 from exfm.schema import Schema
 
 
-def seal_with_golden_scores(folder: Path, schema: Schema, network: DenseNetwork, plan: ShardPlan) -> Path:
-    """Make a bundle named `students` of a folder with the shards of a plan; return the folder."""
+def seal_with_golden_scores(
+    folder: Path, schema: Schema, network: DenseNetwork, plan: ShardPlan, *, config: NetworkConfig | None = None
+) -> Path:
+    """Make a bundle named `students` of a folder with the shards of a plan; return the folder.
+
+    `config` has the network's sizes; None: the defaults.
+    """
+    sizes = (config or NetworkConfig()).to_dict()
     for file in (DENSE_FILE, GOLDEN_REQUEST):
         (folder / file).parent.mkdir(exist_ok=True)
     safetensors.torch.save_file(network.state_dict(), folder / DENSE_FILE)
@@ -24,7 +31,7 @@ def seal_with_golden_scores(folder: Path, schema: Schema, network: DenseNetwork,
     def seal() -> None:
         seal_bundle(
             folder,
-            draft_bundle(name="students", schema=schema, network=NetworkConfig().to_dict(), plan=plan, lineage={}),
+            draft_bundle(name="students", schema=schema, network=sizes, plan=plan, lineage={}),
         )
 
     seal()

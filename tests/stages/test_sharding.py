@@ -18,6 +18,7 @@ from exfm.bundling.stage import SCORE_SHIFT, headline, make_bundle, statistics_o
 from exfm.distill.config import VerticalConfig
 from exfm.distill.stage import train_vertical
 from exfm.errors import BundleError, PlanError, StorageError
+from exfm.models.config import Interaction, ModelConfig, NetworkConfig
 from exfm.models.offline import answer_request
 from exfm.planning.config import Demand, ShardingConfig
 from exfm.planning.cost_model.costs import DEFAULT_COSTS
@@ -61,6 +62,20 @@ def test_a_bundle_whose_tables_change_what_it_scores_is_refused(
     scores[7] += change
     with pytest.raises(BundleError, match=r"in int8, task 'click' .* for item 7, .*: more than 0.02 apart; set shard"):
         write_golden(folder, manifest, request, trained_NT=scores)
+
+
+@pytest.mark.parametrize("interaction", ["deepfm", "dlrm"])
+def test_a_bundle_says_its_interaction_and_scores_as_its_model(
+    interaction: Interaction, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
+) -> None:
+    network = NetworkConfig(interaction=interaction, bottom_units=(4,), top_units=(8,))
+    model = ModelConfig(network=network)
+    config = vertical_config.model_copy(update={"model": model, "compare_label_only": False})
+    train_vertical(config, teacher="fm", examples=examples, out=str(tmp_path / "vm"))
+    settings = BundleConfig(golden_candidates=20, sharding=ShardingConfig(encoding="fp32"))
+    manifest = make_bundle(settings, vertical=ref_to(str(tmp_path / "vm")), out=str(tmp_path / "bundle"))
+    assert manifest.network == {"interaction": interaction, "bottom_units": [4], "top_units": [8]}
+    assert float(manifest.lineage[SCORE_SHIFT]) <= 1e-6
 
 
 def test_a_golden_query_is_one_user_of_the_models_domain_and_distinct_items(stream: Stream, bundle: Ref) -> None:

@@ -27,6 +27,7 @@ from exfm.events.synthetic import SyntheticSource
 from exfm.foundation.config import FoundationConfig
 from exfm.foundation.stage import train_foundation
 from exfm.metrics import quality
+from exfm.models.config import Interaction, ModelConfig, NetworkConfig
 from exfm.models.ranking import RankingModel
 from exfm.schema import Schema
 from exfm.training.checkpoint import load_weights, save_weights
@@ -94,16 +95,38 @@ def test_windows_with_labels_still_unknown_at_the_end_are_left(learner: LabelLea
     assert [index for step, index in done if step == "test"] == [0, 1, 2, 3, 4]
 
 
+def one_pass(learner: LabelLearner, examples: Examples) -> tuple[float, float]:
+    """Return the loss before and after a window is learned."""
+    with torch.no_grad():
+        before = float(learner.loss(examples))
+    trainer = Trainer(learner, TrainingConfig(batch_size=32, learning_rate=0.001))
+    trainer.learn(Window(index=0, start=0, end=1), examples, trainer.test(examples))
+    with torch.no_grad():
+        return before, float(learner.loss(examples))
+
+
 def test_one_pass_over_a_fixed_window_lowers_its_loss_as_it_did_before(
     learner: LabelLearner, one_window: Examples
 ) -> None:
-    with torch.no_grad():
-        before = float(learner.loss(one_window))
-    trainer = Trainer(learner, TrainingConfig(batch_size=32, learning_rate=0.001))
-    trainer.learn(Window(index=0, start=0, end=1), one_window, trainer.test(one_window))
-    with torch.no_grad():
-        after = float(learner.loss(one_window))
-    assert (before, after) == pytest.approx((0.6903, 0.4469), abs=2e-3)
+    assert one_pass(learner, one_window) == pytest.approx((0.6903, 0.4469), abs=2e-3)
+
+
+@pytest.mark.parametrize(("interaction", "losses"), [("deepfm", (0.7477, 0.4561)), ("dlrm", (0.6808, 0.4816))])
+def test_one_pass_lowers_the_loss_of_every_interaction(
+    interaction: Interaction, losses: tuple[float, float], one_window: Examples, stream: Stream
+) -> None:
+    network = NetworkConfig(interaction=interaction, bottom_units=(4,), top_units=(8,))
+    learner = LabelLearner(RankingModel(stream.schema.select(tasks=("click",)), ModelConfig(network=network)))
+    assert one_pass(learner, one_window) == pytest.approx(losses, abs=2e-3)
+
+
+def test_an_example_of_weight_two_is_as_two_examples() -> None:
+    logits_BT = torch.tensor([[0.3], [-0.5]])
+    weighted = weighted_loss(logits_BT, np.array([[1.0], [0.0]], dtype=np.float32), np.array([[1.0], [2.0]]))
+    repeated = weighted_loss(
+        logits_BT[[0, 1, 1]], np.array([[1.0], [0.0], [0.0]], dtype=np.float32), np.ones((3, 1), dtype=np.float32)
+    )
+    assert float(weighted) * 2 == pytest.approx(float(repeated) * 3)
 
 
 def test_a_head_starts_at_the_label_rate_by_weight() -> None:

@@ -16,7 +16,6 @@ from exfm.models.config import Precision
 from exfm.models.device import CPU
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
 from exfm.models.pooling import side_by_side
-from exfm.models.served_network import ServedNetwork
 from exfm.schema import Net, Schema
 
 Scores = npt.NDArray[np.float32]
@@ -58,9 +57,9 @@ class DensePart:
         network = network.to(device).eval()
         num_user_columns = sum(schema.table(feature.table).dim for feature in schema.sparse_of("user"))
         self._bottom = network.trunk.bottom
-        self._as_trained = ServedNetwork(network, num_user_columns=0, precision=precision)
+        self._as_trained = network.served(num_user_columns=0, precision=precision)
         self._one_user = (
-            ServedNetwork(network, num_user_columns=num_user_columns, precision=precision)
+            network.served(num_user_columns=num_user_columns, precision=precision)
             if num_user_columns
             else self._as_trained  # the user has no columns
         )

@@ -23,7 +23,12 @@ class RankingModel(nn.Module):
     """Embedding tables, trunk and serving head."""
 
     def __init__(self, schema: Schema, config: ModelConfig) -> None:
+        """Make a new model.
+
+        Raises: ConfigError if the schema's tables do not suit the network's interaction.
+        """
         super().__init__()
+        config.network.require_dims(schema)
         self.schema = schema.widen(config.dim_factor)
         self.config = config
         torch.manual_seed(config.seed)

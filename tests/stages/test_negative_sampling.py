@@ -1,0 +1,113 @@
+"""Models of a log with sampled negatives predict, and are measured on, the log before sampling."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from stream import Stream
+
+from exfm.artifact.bundle import find_bundle
+from exfm.artifact.storage import ref_to
+from exfm.bundling.config import BundleConfig
+from exfm.bundling.stage import make_bundle
+from exfm.das.join import join_examples
+from exfm.das.labels import make_labels
+from exfm.das.pseudo_labels import make_pseudo_labels
+from exfm.distill.config import VerticalConfig
+from exfm.distill.stage import train_vertical
+from exfm.events.stage import ingest
+from exfm.events.synthetic import SyntheticSource, load_synthetic
+from exfm.features.batch import encode_examples
+from exfm.features.table import raw_columns
+from exfm.foundation.config import FoundationConfig
+from exfm.foundation.stage import train_foundation
+from exfm.models.ranking import RankingModel
+from exfm.models.scoring import UnshardedScorer
+from exfm.schema import Schema
+from exfm.training.checkpoint import load_weights
+from exfm.training.manifest import ModelManifest
+
+pytestmark = pytest.mark.slow
+
+SAMPLED = SyntheticSource(
+    num_impressions=20_000, num_users=200, num_ads=100, duration_s=432_000, negative_sampling_rate=0.2, seed=3
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Models of one log, and the log before sampling."""
+
+    foundation: ModelManifest
+    vertical: ModelManifest
+    foundation_ratio: float
+    """Sum of predictions over sum of true probabilities, on the log before sampling."""
+    served_ratio: float
+    """The same of the vertical model's bundle."""
+    click_share: float
+    """Of that log."""
+
+
+def train(schema: Schema, root: Path, foundation_config: FoundationConfig, vertical_config: VerticalConfig) -> Trained:
+    """Learn from the sampled log."""
+    names = ("events", "labels", "fm", "pseudo", "examples", "vm", "bundle")
+    events, labels, fm, pseudo, examples, vm, bundle = (str(root / name) for name in names)
+    ingest(SAMPLED, schema=schema, window_length=43_200, out=events)
+    make_labels(ref_to(events), out=labels)
+    foundation = train_foundation(foundation_config, events=ref_to(events), labels=ref_to(labels), out=fm)
+    make_pseudo_labels(events=ref_to(events), foundation=ref_to(fm), out=pseudo)
+    join_examples(events=ref_to(events), labels=ref_to(labels), pseudo_labels=ref_to(pseudo), out=examples)
+    config = vertical_config.model_copy(
+        update={"domains": (), "training": foundation_config.training, "compare_label_only": False}
+    )
+    vertical = train_vertical(config, teacher="fm", examples=ref_to(examples), out=vm)
+    make_bundle(BundleConfig(golden_candidates=20), vertical=ref_to(vm), out=bundle)
+
+    every = load_synthetic(SAMPLED.model_copy(update={"negative_sampling_rate": 1.0}))
+    impressions = every.impressions.tail(SAMPLED.num_impressions // 2)  # the model of the first ones knew little
+    model = RankingModel(foundation.feature_schema, foundation.model)
+    load_weights(model, root / "fm" / foundation.snapshots[-1].folder)
+    batches = encode_examples(raw_columns(impressions.to_arrow(), model.schema), model.schema)
+    true = impressions["truth_click"].sum()
+    clicked = every.feedback.filter(pl.col("kind") == "click")["impression_id"].n_unique()
+    return Trained(
+        foundation=foundation,
+        vertical=vertical,
+        foundation_ratio=model.probabilities(batches)[:, 0].sum() / true,
+        served_ratio=UnshardedScorer.load(Path(find_bundle(bundle))).scores(batches)[:, 0].sum() / true,
+        click_share=clicked / SAMPLED.num_impressions,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(
+    stream: Stream,
+    foundation_config: FoundationConfig,
+    vertical_config: VerticalConfig,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Trained:
+    return train(stream.schema, tmp_path_factory.mktemp("sampled"), foundation_config, vertical_config)
+
+
+def test_a_model_and_what_is_served_of_it_predict_the_log_before_sampling(trained: Trained) -> None:
+    assert trained.foundation_ratio == pytest.approx(1, abs=0.15)
+    assert trained.served_ratio == pytest.approx(1, abs=0.15)
+
+
+def test_their_figures_are_those_of_the_log_before_sampling(trained: Trained) -> None:
+    for model in (trained.foundation, trained.vertical):
+        found = model.overall["click"]
+        assert found.base_rate == pytest.approx(trained.click_share, rel=0.1)
+        assert found.calibration == pytest.approx(1, abs=0.15)
+        assert np.isfinite(found.normalized_entropy or np.nan)
+
+
+def test_a_log_that_hides_its_sampling_is_predicted_as_it_is(
+    stream: Stream, foundation_config: FoundationConfig, vertical_config: VerticalConfig, tmp_path: Path
+) -> None:
+    hidden = Schema.parse(stream.schema.to_dict() | {"negative_sampling_rate": ""}, source="x")
+    found = train(hidden, tmp_path, foundation_config, vertical_config)
+    assert found.foundation_ratio > 2
+    assert found.served_ratio > 2
