@@ -7,7 +7,7 @@ import numpy as np
 
 from exfm.artifact.storage import Ref
 from exfm.config import Config
-from exfm.evaluation.config import LABEL, ComparisonConfig, Method, Setting
+from exfm.evaluation.config import KD, LABEL, ComparisonConfig, Method, Setting
 from exfm.evaluation.intervals import Figures, Interval, Labelled, Sampled, bootstrap
 from exfm.metrics import Floats
 
@@ -26,6 +26,8 @@ class MethodQuality(Config):
     """Normalized entropy less that of `label`; less than 0 is better. None of `label` itself."""
     delta_auc: Interval | None = None
     """AUC less that of `label`; more than 0 is better. None of `label` itself."""
+    delta_ne_of_kd: Interval | None = None
+    """Normalized entropy less that of `kd`; less than 0 is better. None of `kd` itself, or without it."""
     transfer_ratio: Interval | None = None
     """Share of the foundation model's lead over `label` that the method reaches. None where the interval of that lead
     has 0 in it."""
@@ -126,15 +128,22 @@ def compare_task(
     return TaskComparison(
         num_examples=num_examples,
         base_rate=float(np.average(examples.labels_N, weights=examples.weights_N)),
-        foundation=_quality(foundation, label),
+        foundation=_quality(foundation, label, kd=figures.get(KD)),
         methods={
-            method: _quality(figures[method], label, lead=of_lead) if method != LABEL else _quality(label)
+            method: _quality(
+                figures[method],
+                label if method != LABEL else None,
+                kd=figures.get(KD) if method != KD else None,
+                lead=of_lead if method != LABEL else None,
+            )
             for method in config.methods
         },
     )
 
 
-def _quality(figures: Figures, label: Figures | None = None, *, lead: Sampled | None = None) -> MethodQuality:
+def _quality(
+    figures: Figures, label: Figures | None, *, kd: Figures | None, lead: Sampled | None = None
+) -> MethodQuality:
     delta_ne = figures.normalized_entropy.minus(label.normalized_entropy) if label else None
     return MethodQuality(
         normalized_entropy=figures.normalized_entropy.interval(),
@@ -142,5 +151,6 @@ def _quality(figures: Figures, label: Figures | None = None, *, lead: Sampled | 
         calibration=figures.calibration.interval(),
         delta_ne=delta_ne.interval() if delta_ne else None,
         delta_auc=figures.auc.minus(label.auc).interval() if label else None,
+        delta_ne_of_kd=figures.normalized_entropy.minus(kd.normalized_entropy).interval() if kd else None,
         transfer_ratio=delta_ne.times(-1).over(lead).interval() if delta_ne and lead else None,
     )

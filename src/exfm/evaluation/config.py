@@ -11,6 +11,9 @@ from exfm.distill import config as distill
 LABEL: Final = "label"
 """The method that all others are compared with."""
 
+KD: Final = "kd"
+"""The method that auxiliary heads and adapters are to improve on."""
+
 SELF: Final = "self"
 """The control: `kd` from a teacher of the vertical model's own size, which learned from labels only."""
 

@@ -6,10 +6,11 @@ from rich.table import Table
 from rich.text import Text
 
 from exfm.evaluation.comparison import Comparison, MethodQuality
+from exfm.evaluation.intervals import Interval
 from exfm.report.distillation.figures import change, judged, method_name, number, share
 from exfm.report.html import figure
 
-MIN_WIDTH = 140
+MIN_WIDTH = 160
 """Minimum width, in columns: a wrapped table cannot be read."""
 
 STYLES = {"better": "green", "worse": "red", "": ""}
@@ -34,7 +35,9 @@ def print_comparison(comparison: Comparison, *, console: Console, page: str) -> 
                 )
             console.print(table)
             console.print()
-    console.print("NE and AUC: change from label-only, in 0.01; [95 % interval]; w, lr: weight and learning rate")
+    console.print(
+        "NE, AUC: change from label-only, NE also from kd, in 0.01; [95 % interval]; w, lr: weight, learning rate"
+    )
     console.print(Text(f"Comparison: {page}"), soft_wrap=True)  # so that the path can be copied
 
 
@@ -42,17 +45,22 @@ def _figures(quality: MethodQuality) -> list[Text | str]:
     entropy, auc = quality.normalized_entropy, quality.auc
     return [
         figure(entropy.value if entropy else None),
-        Text(change(quality.delta_ne, unit=0.01), style=STYLES[judged(quality.delta_ne, less_is_better=True)]),
+        _change(quality.delta_ne, less_is_better=True),
+        _change(quality.delta_ne_of_kd, less_is_better=True),
         figure(auc.value if auc else None),
-        Text(change(quality.delta_auc, unit=0.01), style=STYLES[judged(quality.delta_auc, less_is_better=False)]),
+        _change(quality.delta_auc, less_is_better=False),
         share(quality.calibration),
         share(quality.transfer_ratio),
     ]
 
 
+def _change(interval: Interval | None, *, less_is_better: bool) -> Text:
+    return Text(change(interval, unit=0.01), style=STYLES[judged(interval, less_is_better=less_is_better)])
+
+
 def _table() -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("method")
-    for head in ("w, lr", "NE", "NE change", "AUC", "AUC change", "calibration", "transfer ratio"):
+    for head in ("w, lr", "NE", "NE change", "from kd", "AUC", "AUC change", "calibration", "transfer ratio"):
         table.add_column(head, justify="right", no_wrap=True)
     return table
