@@ -18,8 +18,10 @@ from exfm.distill.stage import train_vertical, vertical_data
 from exfm.errors import ConfigError, ExfmError, SchemaError, StorageError
 from exfm.evaluation.comparison import Comparison, VerticalComparison
 from exfm.evaluation.config import ComparisonConfig, Setting
+from exfm.evaluation.field import Contender
 from exfm.evaluation.harness import split_windows, walk
 from exfm.evaluation.stage import compare
+from exfm.evaluation.teachers import Teachers
 from exfm.report.distillation.page import render_page
 from exfm.report.distillation.table import print_comparison
 from exfm.training.evaluation import read_predictions
@@ -33,6 +35,8 @@ REPOSITORY = Path(__file__).parents[2]
 SMALL = ComparisonConfig(
     num_seeds=2, tuning_windows=3, weights=(1.0,), learning_rates=(0.003,), num_bootstrap_samples=100
 )
+
+OWN = Teachers(("fm",))
 
 
 @pytest.fixture
@@ -54,7 +58,7 @@ def test_label_scores_are_those_of_a_training_by_labels(
     data: Data, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
 ) -> None:
     config = SMALL.model_copy(update={"methods": ("label", "auto"), "num_seeds": 1})
-    walked = walk(vertical_config, data, config)
+    walked = walk(vertical_config, data, config, OWN)
     training = vertical_config.training.model_copy(update={"learning_rate": 0.003})
     label = vertical_config.model_copy(
         update={
@@ -66,18 +70,20 @@ def test_label_scores_are_those_of_a_training_by_labels(
     train_vertical(label, teacher="fm", examples=examples, out=str(tmp_path / "vm"))
     recorded = read_predictions(tmp_path / "vm" / PREDICTIONS, walked.windows)
     assert recorded[data.schema.impression_key].to_list() == walked.keys.to_list()
-    np.testing.assert_array_equal(recorded["score.click"].to_numpy(), walked.scores["label"][0, :, 0])
-    assert walked.scores["label"].dtype == np.float32
+    np.testing.assert_array_equal(recorded["score.click"].to_numpy(), walked.scores[Contender("fm", "label")][0, :, 0])
+    assert walked.scores[Contender("fm", "label")].dtype == np.float32
 
 
 @pytest.mark.slow
 def test_every_method_walks_over_the_same_examples_and_says_something_else(
     data: Data, vertical_config: VerticalConfig
 ) -> None:
-    walked = walk(vertical_config, data, SMALL)
-    assert list(walked.scores) == ["label", "kd", "ah", "sa", "ah+sa", "auto", "self"]
+    walked = walk(vertical_config, data, SMALL, OWN)
+    assert [contender.method for contender in walked.scores] == ["label", "kd", "ah", "sa", "ah+sa", "auto", "self"]
     assert {scores.shape for scores in walked.scores.values()} == {(2, len(walked.keys), 1)}
-    told = [scores for method, scores in walked.scores.items() if method != "auto"]  # which may say what label does
+    told = [
+        scores for contender, scores in walked.scores.items() if contender.method != "auto"
+    ]  # which may say what label does
     assert all(not np.array_equal(one, other) for i, one in enumerate(told) for other in told[:i])
     assert all(not np.array_equal(*scores) for scores in told)  # each seed its own
     assert set(walked.window_N) <= {window.index for window in walked.windows}
@@ -86,8 +92,8 @@ def test_every_method_walks_over_the_same_examples_and_says_something_else(
 @pytest.mark.slow
 def test_a_setting_that_is_bad_on_the_first_windows_is_not_chosen(data: Data, vertical_config: VerticalConfig) -> None:
     config = SMALL.model_copy(update={"methods": ("label", "kd"), "learning_rates": (1.0, 0.003), "num_seeds": 1})
-    chosen = walk(vertical_config, data, config).chosen
-    assert {method: (setting.weight, setting.learning_rate) for method, setting in chosen.items()} == {
+    chosen = walk(vertical_config, data, config, OWN).chosen
+    assert {entry.method: (setting.weight, setting.learning_rate) for entry, setting in chosen.items()} == {
         "label": (0, 0.003),
         "kd": (1, 0.003),
     }
@@ -125,7 +131,7 @@ def test_a_comparison_is_a_file_a_table_and_a_page(
     assert told == [(done, num_windows) for done in range(1, num_windows + 1)]
     assert (found.user, found.foundation_model) == ("user_id", "fm")
     assert found.inputs["foundation"] == ref_to(str(stream.root / "fm"))
-    click = found.verticals[0].tasks["click"]
+    click = found.verticals[0].tasks["click"].own()
     assert list(click.methods) == list(SMALL.methods)
     assert click.methods["label"].delta_ne is None
     kd = click.methods["kd"]
@@ -155,7 +161,7 @@ def _is_of_the_foundation_model(found: Comparison, stream: Stream) -> None:
     recorded = read_predictions(stream.root / "fm" / PREDICTIONS, windows)
     recorded = recorded.filter(pl.col("segment") == "search", pl.col("label.click").is_not_nan())
     weights = recorded["weight.click"]
-    calibration = vertical.tasks["click"].foundation
+    calibration = vertical.tasks["click"].own().pseudo_labels
     assert calibration is not None
     assert calibration.calibration is not None
     assert calibration.calibration.value == pytest.approx(
@@ -202,6 +208,10 @@ def test_what_does_not_fit_is_told_before_anything_is_trained_or_written(
         ({"methods": ["kd", "ah"]}, "label is missing"),
         ({"methods": ["label", "kd", "kd"]}, "kd is there more than once"),
         ({"learning_rates": [0.0]}, "learning_rates.0"),
+        ({"teachers": [{"name": "same"}]}, "'same' changes nothing"),
+        ({"teachers": [{"name": "both", "age": 1, "size": 4}]}, "'both' has a size and an age"),
+        ({"teachers": [{"name": "x", "age": 1}, {"name": "x", "factor": 2}]}, "teachers: x is there more than once"),
+        ({"teachers": [{"name": "Old", "age": 1}]}, "a lower-case letter or digit"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(written: dict[str, object], message: str) -> None:
@@ -213,10 +223,10 @@ def test_a_setting_at_the_end_of_those_tried_is_named() -> None:
     config = ComparisonConfig(weights=(1, 3, 10), learning_rates=(0.003,))
     chosen = {"label": 0.0, "kd": 10.0, "ah": 3.0, "self": 1.0}
     settings = {method: Setting(weight=weight, learning_rate=0.003) for method, weight in chosen.items()}
-    vertical = VerticalComparison(name="ads", windows=(9,), settings=settings, tasks={})
-    assert vertical.at_edge(config) == {"kd": ("weight 10",), "self": ("weight 1",)}
+    vertical = VerticalComparison(name="ads", windows=(9,), settings={"fm": settings}, tasks={})
+    assert vertical.at_edge(config) == {("fm", "kd"): ("weight 10",), ("fm", "self"): ("weight 1",)}
     rates = config.model_copy(update={"learning_rates": (0.001, 0.003), "weights": (1.0,)})
-    assert vertical.at_edge(rates) == dict.fromkeys(chosen, ("learning rate 0.003",))
+    assert vertical.at_edge(rates) == {("fm", method): ("learning rate 0.003",) for method in chosen}
 
 
 def test_a_run_without_examples_is_told_to_run_first(tmp_path: Path) -> None:

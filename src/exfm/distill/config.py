@@ -54,4 +54,8 @@ class VerticalConfig(Config):
 
     def taught_by(self, foundation: str) -> tuple[str, ...]:
         """Return the foundation models that it learns from in a run with this one; empty: it learns from labels."""
-        return () if self.distillation.method == "label" else self.teachers or (foundation,)
+        return () if self.distillation.method == "label" else self.teachers_of(foundation)
+
+    def teachers_of(self, foundation: str) -> tuple[str, ...]:
+        """Return the foundation models that it has in a run with this one, whether its method uses them or not."""
+        return self.teachers or (foundation,)

@@ -1,18 +1,12 @@
-"""What a comparison found: every method of every vertical model, each figure with its interval."""
+"""What a comparison found: every method and teacher of every vertical model, each figure with its interval."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
-
-import numpy as np
 
 from exfm.artifact.storage import Ref
 from exfm.config import Config
-from exfm.evaluation.config import KD, LABEL, ComparisonConfig, Method, Setting
-from exfm.evaluation.intervals import Figures, Interval, Labelled, Sampled, bootstrap
-from exfm.metrics import Floats
-
-FOUNDATION = "foundation"
-"""Beside the methods: the foundation model's own predictions."""
+from exfm.evaluation.config import LABEL, ComparisonConfig, Method, Setting
+from exfm.evaluation.intervals import Interval
 
 
 class MethodQuality(Config):
@@ -29,8 +23,17 @@ class MethodQuality(Config):
     delta_ne_of_kd: Interval | None = None
     """Normalized entropy less that of `kd`; less than 0 is better. None of `kd` itself, or without it."""
     transfer_ratio: Interval | None = None
-    """Share of the foundation model's lead over `label` that the method reaches. None where the interval of that lead
+    """Share of the teacher's lead over `label` that the method reaches. None where the interval of that lead
     has 0 in it."""
+
+
+class TeacherComparison(Config):
+    """One teacher of one task, and the methods by which it taught."""
+
+    pseudo_labels: MethodQuality | None
+    """Of what it says itself; None where it did not say something of every example."""
+    methods: dict[Method, MethodQuality]
+    """The run's own teacher has those with it that no teacher changes: `label`, and `self`."""
 
 
 class TaskComparison(Config):
@@ -40,10 +43,12 @@ class TaskComparison(Config):
     """With a known label."""
     base_rate: float | None
     """Weighted share of positives; None of no example."""
-    foundation: MethodQuality | None
-    """Of the foundation model; None where no label is known."""
-    methods: dict[Method, MethodQuality]
-    """Empty where no label is known."""
+    teachers: dict[str, TeacherComparison]
+    """The run's own first; empty where no label is known."""
+
+    def own(self) -> TeacherComparison:
+        """Return what the run's own teacher did: nothing where no label is known."""
+        return next(iter(self.teachers.values()), TeacherComparison(pseudo_labels=None, methods={}))
 
 
 class VerticalComparison(Config):
@@ -52,40 +57,62 @@ class VerticalComparison(Config):
     name: str
     windows: tuple[int, ...]
     """Indices of those that the figures are of."""
-    settings: dict[Method, Setting]
-    """As chosen by the windows before."""
+    settings: dict[str, dict[Method, Setting]]
+    """By teacher and method, as chosen by the windows before."""
     tasks: dict[str, TaskComparison]
 
-    def at_edge(self, config: ComparisonConfig) -> dict[Method, tuple[str, ...]]:
-        """Return which settings of which methods are the least or the greatest that were tried, of two or more."""
+    def own_settings(self) -> dict[Method, Setting]:
+        """Return those of the run's own teacher."""
+        return next(iter(self.settings.values()))
+
+    def at_edge(self, config: ComparisonConfig) -> dict[tuple[str, Method], tuple[str, ...]]:
+        """Return the settings that are the least or the greatest of those tried, of two or more."""
 
         def is_edge(value: float, tried: Sequence[float]) -> bool:
             return len(tried) > 1 and value in (min(tried), max(tried))
 
-        edges: dict[Method, tuple[str, ...]] = {}
-        for method, setting in self.settings.items():
-            found = []
-            if method != LABEL and is_edge(setting.weight, config.weights):
-                found.append(f"weight {setting.weight:g}")
-            if is_edge(setting.learning_rate, config.learning_rates):
-                found.append(f"learning rate {setting.learning_rate:g}")
-            if found:
-                edges[method] = tuple(found)
+        edges: dict[tuple[str, Method], tuple[str, ...]] = {}
+        for teacher, by_method in self.settings.items():
+            for method, setting in by_method.items():
+                found = []
+                if method != LABEL and is_edge(setting.weight, config.weights):
+                    found.append(f"weight {setting.weight:g}")
+                if is_edge(setting.learning_rate, config.learning_rates):
+                    found.append(f"learning rate {setting.learning_rate:g}")
+                if found:
+                    edges[teacher, method] = tuple(found)
         return edges
+
+
+class SizedFoundationModel(Config):
+    """A foundation model of another size than the run's, as it was trained for the comparison."""
+
+    size: float
+    """Times the run's."""
+    num_parameters: int
+    """Numbers that serving would need."""
+    training_cpu_s: float
+    """CPU-seconds of learning all windows."""
+    scoring_cpu_s: float
+    """CPU-seconds of scoring all windows."""
 
 
 class Comparison(Config):
     """All vertical models of a run; the content of comparison.json."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     name: str
     """The run's."""
     foundation_model: str
+    num_foundation_parameters: int
+    """Numbers that serving it would need."""
     config: ComparisonConfig
     user: str
     """Column by which the samples are drawn; empty: by impression."""
     inputs: dict[str, Ref]
     """The examples, and the foundation model."""
+    sized: tuple[SizedFoundationModel, ...]
+    """One for each size among the teachers."""
     verticals: tuple[VerticalComparison, ...]
 
     def headline(self) -> str:
@@ -94,63 +121,13 @@ class Comparison(Config):
             quality.delta_ne
             for vertical in self.verticals
             for task in vertical.tasks.values()
-            for quality in task.methods.values()
+            for teacher in task.teachers.values()
+            for quality in teacher.methods.values()
             if quality.delta_ne
         ]
         better, worse = (sum(sign * delta.value > 0 and delta.excludes_zero for delta in found) for sign in (-1, 1))
+        variants = f" and {len(self.config.teachers)} variants of the teacher" if self.config.teachers else ""
         return (
-            f"{len(self.config.methods)} methods on {len(self.verticals)} vertical models: normalized entropy is below "
-            f"label's in {better} of {len(found)} cases, and above it in {worse}; 95 % intervals"
+            f"{len(self.config.methods)} methods{variants} on {len(self.verticals)} vertical models: normalized "
+            f"entropy is below label's in {better} of {len(found)} cases, and above it in {worse}; 95 % intervals"
         )
-
-
-def compare_task(
-    examples: Labelled, scores: Mapping[str, Floats], foundation_N: Floats,
-    *, config: ComparisonConfig,
-) -> TaskComparison:  # fmt: skip
-    """Return the comparison of methods' scores, [S, N], and of the foundation model's, on examples with known labels.
-
-    The intervals of a difference are of paired samples.
-    """
-    num_examples = len(examples.labels_N)
-    if not num_examples:
-        return TaskComparison(num_examples=0, base_rate=None, foundation=None, methods={})
-    figures = bootstrap(
-        examples,
-        {**scores, FOUNDATION: foundation_N[None]},
-        num_samples=config.num_bootstrap_samples,
-        seed=config.bootstrap_seed,
-    )
-    label, foundation = figures[LABEL], figures.pop(FOUNDATION)
-    lead = label.normalized_entropy.minus(foundation.normalized_entropy)
-    lead_interval = lead.interval()
-    of_lead = lead if lead_interval and lead_interval.excludes_zero else None
-    return TaskComparison(
-        num_examples=num_examples,
-        base_rate=float(np.average(examples.labels_N, weights=examples.weights_N)),
-        foundation=_quality(foundation, label, kd=figures.get(KD)),
-        methods={
-            method: _quality(
-                figures[method],
-                label if method != LABEL else None,
-                kd=figures.get(KD) if method != KD else None,
-                lead=of_lead if method != LABEL else None,
-            )
-            for method in config.methods
-        },
-    )
-
-
-def _quality(
-    figures: Figures, label: Figures | None, *, kd: Figures | None, lead: Sampled | None = None
-) -> MethodQuality:
-    delta_ne = figures.normalized_entropy.minus(label.normalized_entropy) if label else None
-    return MethodQuality(
-        normalized_entropy=figures.normalized_entropy.interval(),
-        auc=figures.auc.interval(),
-        calibration=figures.calibration.interval(),
-        delta_ne=delta_ne.interval() if delta_ne else None,
-        delta_auc=figures.auc.minus(label.auc).interval() if label else None,
-        delta_ne_of_kd=figures.normalized_entropy.minus(kd.normalized_entropy).interval() if kd else None,
-        transfer_ratio=delta_ne.times(-1).over(lead).interval() if delta_ne and lead else None,
-    )

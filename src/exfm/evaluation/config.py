@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from exfm.config import Config
+from exfm.config import Config, like
 from exfm.distill import config as distill
 
 LABEL: Final = "label"
@@ -16,6 +16,9 @@ KD: Final = "kd"
 
 SELF: Final = "self"
 """The control: `kd` from a teacher of the vertical model's own size, which learned from labels only."""
+
+UNTAUGHT: Final = (LABEL, SELF)
+"""Methods to which the foundation model means nothing."""
 
 Method = Literal[distill.Method, "self"]
 
@@ -29,6 +32,50 @@ class Setting(Config):
     """Of Adam on the dense network."""
 
 
+class TeacherVariant(Config):
+    """The run's foundation model with something changed: another teacher for the same methods.
+
+    Of several changes, `noise` comes first, then `factor`, then `shuffled`.
+    """
+
+    name: Annotated[
+        str,
+        like("[a-z0-9][a-z0-9._-]{0,29}", "a lower-case letter or digit, then such, dots, dashes; at most 30 in all"),
+    ]
+    """Its name in the comparison: lower-case letters, digits, dots, underscores and dashes, 30 at most."""
+    age: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Windows by which the snapshot that scores a window is older than the run's; 0 to 1,000. It needs
+    `foundation.snapshot_every: 1`. 0: the run's."""
+    size: Annotated[float, Field(ge=0, le=64)] = 0
+    """Another foundation model teaches, trained for the comparison, with that many times the tables' `dim` and the
+    layers' units; 0 to 64. 0: the run's, as it is."""
+    factor: Annotated[float, Field(gt=0, le=100)] = 1
+    """Factor on the pseudo-labels, up to a probability of 1; more than 0, at most 100. 1: none."""
+    noise: Annotated[float, Field(ge=0, le=100)] = 0
+    """Standard deviation of what is added to the pseudo-labels' logits; 0 to 100. 0: nothing."""
+    shuffled: bool = False
+    """Whether a window's pseudo-labels are permuted among its examples, so that they say nothing of any of them."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of `noise` and of `shuffled`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.size and self.age:
+            raise ValueError(
+                f"teacher {self.name!r} has a size and an age, but a foundation model of another size leaves no "
+                "snapshots; set one of the two"
+            )
+        if not self.changed():
+            raise ValueError(f"teacher {self.name!r} changes nothing; set age, size, factor, noise or shuffled")
+        return self
+
+    def changed(self) -> tuple[str, ...]:
+        """Return the settings that make it another teacher than the run's."""
+        kept = TeacherVariant.model_construct(name=self.name)
+        changes = ("age", "size", "factor", "noise", "shuffled")
+        return tuple(key for key in changes if getattr(self, key) != getattr(kept, key))
+
+
 class ComparisonConfig(Config):
     """What `exfm distill compare` does with a finished run's examples."""
 
@@ -39,6 +86,9 @@ class ComparisonConfig(Config):
     )  # fmt: skip
     """Methods, each once; `label` is one of them. `self` is the control: `kd` from a label-only teacher of the vertical
     model's own size, with another seed."""
+    teachers: tuple[TeacherVariant, ...] = ()
+    """Teachers beside the run's own, each compared by all methods but `label` and `self`; empty: none. Each takes about
+    as long as the run's own."""
     num_seeds: Annotated[int, Field(ge=1, le=100)] = 3
     """Models of each method, from that many initial parameters: the vertical model's `seed` and those after it; 1 to
     100. With 1 the intervals do not have the spread of seeds."""
@@ -56,8 +106,9 @@ class ComparisonConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for key in ("vertical_models", "methods", "weights", "learning_rates"):
-            twice = [str(value) for value, count in Counter(getattr(self, key)).items() if count > 1]
+        given = {key: getattr(self, key) for key in ("vertical_models", "methods", "weights", "learning_rates")}
+        for key, values in (given | {"teachers": [teacher.name for teacher in self.teachers]}).items():
+            twice = [str(value) for value, count in Counter(values).items() if count > 1]
             if twice:
                 raise ValueError(f"{key}: {', '.join(twice)} is there more than once; leave one of them")
         if LABEL not in self.methods:

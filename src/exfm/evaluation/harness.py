@@ -13,25 +13,14 @@ import torch
 
 from exfm.artifact.manifest import Window
 from exfm.distill.config import VerticalConfig
-from exfm.distill.learner import DistillationLearner
 from exfm.errors import ConfigError, DataError
-from exfm.evaluation.config import LABEL, SELF, ComparisonConfig, Method, Setting
-from exfm.events.examples import Examples, Floats, PseudoLabels, examples_of
+from exfm.evaluation.config import ComparisonConfig, Setting
+from exfm.evaluation.field import Contender, Entry, Field, Scores
+from exfm.evaluation.teachers import Teachers
+from exfm.events.examples import Examples, Floats, examples_of
 from exfm.metrics import entropy, log_losses
-from exfm.models.ranking import RankingModel
 from exfm.training.loop import walk_windows
 from exfm.training.run import Data, OnWindow
-from exfm.training.trainer import Trainer
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A model that walks over the stream."""
-
-    method: Method
-    setting: Setting
-    seed: int
-    """Of its initial parameters."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +28,7 @@ class Walked:
     """What was predicted in the windows that count, each before it was learned."""
 
     windows: tuple[Window, ...]
-    chosen: Mapping[Method, Setting]
+    chosen: Mapping[Contender, Setting]
     """By the windows before."""
     keys: pl.Series
     """Of the impressions, in the order of the windows; length N."""
@@ -47,36 +36,47 @@ class Walked:
     """Index of each one's window."""
     labels_NT: Floats
     weights_NT: Floats
-    scores: Mapping[Method, Floats]
-    """Probabilities; [S, N, T] of each method."""
+    scores: Mapping[Contender, Floats]
+    """Probabilities; [S, N, T] of each contender."""
+    told: Mapping[str, Floats]
+    """Pseudo-labels of each teacher, [N, T]; NaN where it had none."""
 
 
 def walk(
     vertical: VerticalConfig,
     data: Data,
     config: ComparisonConfig,
+    teachers: Teachers,
     *,
     on_window: OnWindow = lambda num_done, num_windows: None,
 ) -> Walked:
-    """Return what every method predicted of a vertical model's windows, each with the setting that is its best.
+    """Return what every contender predicted of a vertical model's windows, each with the setting that is its best.
 
-    All settings walk over the first windows, by which each method's best one is chosen: least normalized entropy, mean
-    over tasks and seeds. Only that one goes on. The windows that count begin when the labels of those are known.
+    All settings walk over the first windows, by which each contender's best one is chosen: least normalized entropy,
+    mean over tasks and seeds. Only that one goes on. The windows that count begin when the labels of those are known.
 
     Raises: ConfigError if no window is left for tuning or counting; DataError for unusable examples, or if training
     diverged.
     """
     torch.set_num_threads(vertical.training.torch_threads)
     tuning, counted = split_windows(vertical, data, config)
-    field = _Field(vertical, data, config)
+    field = Field(vertical, data, config, teachers)
     records: list[_Record] = []
-    chosen: dict[Method, Setting] = {}
+    chosen: dict[Contender, Setting] = {}
     num_tested = 0
 
-    def keep(window: Window, examples: Examples, scores: "_Scores") -> None:
+    def read(window: Window) -> Examples:
+        frame = data.frame(window)
+        examples = examples_of(frame, data.schema, teachers=data.teachers)
+        return replace(examples, pseudo=teachers.add_to(examples, window, frame))
+
+    def keep(window: Window, examples: Examples, scores: Scores) -> None:
         nonlocal chosen, num_tested
         if window in tuning or window in counted:
-            records.append(_Record(window, examples.keys, examples.labels_BT, examples.weights_BT, scores.by_entry))
+            told = {teacher: teachers.told(examples, teacher).probabilities_BT for teacher in teachers.taught_by}
+            records.append(
+                _Record(window, examples.keys, examples.labels_BT, examples.weights_BT, scores.by_entry, told)
+            )
         if window in counted:
             _require_finite(window, scores.by_entry, name=vertical.name)
         num_tested += 1
@@ -89,7 +89,7 @@ def walk(
     walk_windows(
         field,
         data.windows,
-        read=lambda window: examples_of(data.frame(window), data.schema, teachers=data.teachers),
+        read=read,
         label_delay=data.label_delay,
         known_until=data.known_until,
         on_tested=keep,
@@ -103,15 +103,16 @@ def walk(
         labels_NT=np.concatenate([record.labels_BT for record in records]),
         weights_NT=np.concatenate([record.weights_BT for record in records]),
         scores={
-            method: np.stack(
+            contender: np.stack(
                 [
                     np.concatenate([record.by_entry[entry] for record in records])
                     for entry in field.entries()
-                    if entry.method == method
+                    if entry.contender == contender
                 ]
             )
-            for method in config.methods
+            for contender in chosen
         },
+        told={teacher: np.concatenate([record.told[teacher] for record in records]) for teacher in teachers.taught_by},
     )
 
 
@@ -139,25 +140,6 @@ def split_windows(
     return tuning, counted
 
 
-def entries_of(vertical: VerticalConfig, config: ComparisonConfig) -> tuple[Entry, ...]:
-    """Return all models that are tried: each method with each of its settings, from each seed."""
-    return tuple(
-        Entry(method, Setting(weight=weight, learning_rate=learning_rate), vertical.model.seed + place)
-        for method in config.methods
-        for weight in ((0.0,) if method == LABEL else config.weights)
-        for learning_rate in config.learning_rates
-        for place in range(config.num_seeds)
-    )
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """Probabilities of a window, [B, T]: of every entry, and of the control's teachers."""
-
-    by_entry: Mapping[Entry, Floats]
-    by_teacher: Mapping[Entry, Floats]
-
-
 @dataclass(frozen=True)
 class _Record:
     """A window as it was tested."""
@@ -167,91 +149,28 @@ class _Record:
     labels_BT: Floats
     weights_BT: Floats
     by_entry: Mapping[Entry, Floats]
+    told: Mapping[str, Floats]
+    """Pseudo-labels of each teacher."""
 
 
-class _Field:
-    """All entries, which are tested and learn at the same times."""
-
-    def __init__(self, vertical: VerticalConfig, data: Data, config: ComparisonConfig) -> None:
-        def trainer(entry: Entry) -> Trainer:
-            return make_trainer(vertical, data, entry)
-
-        self._trainers = {entry: trainer(entry) for entry in entries_of(vertical, config)}
-        self._teacher_of = {
-            entry: Entry(LABEL, entry.setting.model_copy(update={"weight": 0.0}), entry.seed + config.num_seeds)
-            for entry in self._trainers
-            if entry.method == SELF
-        }
-        self._teachers = {teacher: trainer(teacher) for teacher in dict.fromkeys(self._teacher_of.values())}
-        self._has_learned = False
-
-    def entries(self) -> tuple[Entry, ...]:
-        """Return those that walk on, in the order of their seeds within each method."""
-        return tuple(self._trainers)
-
-    def keep(self, chosen: Mapping[Method, Setting]) -> None:
-        """Drop all entries with another setting than the one chosen for their method, and teachers without a pupil."""
-        self._trainers = {
-            entry: trainer for entry, trainer in self._trainers.items() if chosen[entry.method] == entry.setting
-        }
-        kept = {self._teacher_of[entry] for entry in self._trainers if entry.method == SELF}
-        self._teachers = {teacher: trainer for teacher, trainer in self._teachers.items() if teacher in kept}
-
-    def test(self, examples: Examples) -> _Scores:
-        """Return what every entry predicts; a teacher that learned nothing yet says nothing."""
-        by_teacher = {teacher: trainer.test(examples) for teacher, trainer in self._teachers.items()}
-        if not self._has_learned:
-            by_teacher = {teacher: np.full_like(scores_BT, np.nan) for teacher, scores_BT in by_teacher.items()}
-        return _Scores({entry: trainer.test(examples) for entry, trainer in self._trainers.items()}, by_teacher)
-
-    def learn(self, window: Window, examples: Examples, scores: _Scores, /) -> None:
-        """Let every entry learn a window."""
-        for entry, trainer in self._trainers.items():
-            seen = examples
-            if entry.method == SELF:
-                seen = _taught(examples, scores.by_teacher[self._teacher_of[entry]])
-            trainer.learn(window, seen, scores.by_entry[entry])
-        for teacher, trainer in self._teachers.items():
-            trainer.learn(window, examples, scores.by_teacher[teacher])
-        self._has_learned = True
-
-
-def make_trainer(vertical: VerticalConfig, data: Data, entry: Entry) -> Trainer:
-    """Return an entry as it starts: the vertical model with its method, setting and seed."""
-    model = vertical.model.model_copy(update={"seed": entry.seed})
-    distillation = vertical.distillation.model_copy(
-        update={"method": "kd" if entry.method == SELF else entry.method, "weight": entry.setting.weight}
-    )
-    learner = DistillationLearner(
-        RankingModel(data.schema, model), distillation, teachers=(SELF,) if entry.method == SELF else data.teachers
-    )
-    return Trainer(learner, vertical.training.model_copy(update={"learning_rate": entry.setting.learning_rate}))
-
-
-def _taught(examples: Examples, probabilities_BT: Floats) -> Examples:
-    """Return examples with a teacher's pseudo-labels, whose ages method `kd` does not look at."""
-    pseudo = PseudoLabels(probabilities_BT=probabilities_BT, ages_B=np.zeros(len(examples)))
-    return replace(examples, pseudo={SELF: pseudo})
-
-
-def _best(records: Sequence[_Record], *, name: str) -> dict[Method, Setting]:
+def _best(records: Sequence[_Record], *, name: str) -> dict[Contender, Setting]:
     labels_NT, weights_NT = (
         np.concatenate([getattr(record, values) for record in records]) for values in ("labels_BT", "weights_BT")
     )
-    entropies: dict[Method, dict[Setting, list[float]]] = {}
+    entropies: dict[Contender, dict[Setting, list[float]]] = {}
     for entry in records[0].by_entry:
         scores_NT = np.concatenate([record.by_entry[entry] for record in records])
-        found = entropies.setdefault(entry.method, {}).setdefault(entry.setting, [])
+        found = entropies.setdefault(entry.contender, {}).setdefault(entry.setting, [])
         found += _entropies(scores_NT, labels_NT, weights_NT)
-    if not next(iter(entropies[LABEL].values())):
+    if not next(iter(next(iter(entropies.values())).values())):
         indices = ", ".join(str(record.window.index) for record in records)
         raise DataError(
             f"vertical model {name!r}: windows {indices} have no known label that is sometimes 0 and sometimes 1, so "
             "that nothing can be tuned by them; raise comparison.tuning_windows"
         )
     return {
-        method: min(settings, key=lambda setting: float(np.mean(settings[setting])))
-        for method, settings in entropies.items()
+        contender: min(settings, key=lambda setting: float(np.mean(settings[setting])))
+        for contender, settings in entropies.items()
     }
 
 
@@ -272,7 +191,8 @@ def _require_finite(window: Window, by_entry: Mapping[Entry, Floats], *, name: s
     for entry, scores_BT in by_entry.items():
         if not np.isfinite(scores_BT).all():
             raise DataError(
-                f"{name}: method {entry.method}'s scores with learning rate {entry.setting.learning_rate:g} and weight "
-                f"{entry.setting.weight:g} are no numbers in window {window.index}: training diverged; lower "
+                f"{name}: scores of method {entry.contender.method} with learning rate "
+                f"{entry.setting.learning_rate:g} and weight {entry.setting.weight:g} are no numbers in window "
+                f"{window.index}: training diverged; lower "
                 "comparison.learning_rates, or normalise dense features"
             )

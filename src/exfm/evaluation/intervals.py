@@ -5,6 +5,7 @@ Legend: N examples, G groups, R samples, S seeds.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -87,7 +88,12 @@ class Labelled:
     """Any number: examples of one window with the same one, such as a user's, are drawn together."""
 
 
-def bootstrap(examples: Labelled, scores: Mapping[str, Floats], *, num_samples: int, seed: int) -> dict[str, Figures]:
+MethodT = TypeVar("MethodT")
+
+
+def bootstrap(
+    examples: Labelled, scores: Mapping[MethodT, Floats], *, num_samples: int, seed: int
+) -> dict[MethodT, Figures]:
     """Return the figures of each method's scores, [S, N], on all examples and on samples of them.
 
     The samples are the same for all methods, so that differences are paired. In each window G - 1 of its G groups are
@@ -97,7 +103,7 @@ def bootstrap(examples: Labelled, scores: Mapping[str, Floats], *, num_samples: 
     random = np.random.default_rng(seed)
     methods = {method: _Method.of(scores_SN, examples) for method, scores_SN in scores.items()}
     groups_N, groups_of_windows = _groups(examples)
-    found: dict[str, list[Doubles]] = {method: [] for method in methods}
+    found: dict[MethodT, list[Doubles]] = {method: [] for method in methods}
     for size in _blocks(num_samples, of=len(examples.labels_N)):
         counts_GR = np.concatenate([_counts(num_groups, size, random) for num_groups in groups_of_windows])
         weights_NR = examples.weights_N[:, None] * counts_GR[groups_N]

@@ -13,15 +13,17 @@ from exfm.artifact.stores import write_file
 from exfm.distill.config import VerticalConfig
 from exfm.distill.stage import vertical_data
 from exfm.errors import ConfigError, SchemaError
-from exfm.evaluation.comparison import Comparison, TaskComparison, VerticalComparison, compare_task
-from exfm.evaluation.config import ComparisonConfig
+from exfm.evaluation.comparison import Comparison, TaskComparison, VerticalComparison
+from exfm.evaluation.config import ComparisonConfig, Method, Setting
+from exfm.evaluation.figures import compare_task
+from exfm.evaluation.foundation import SizedFoundations, sized, train_sizes
 from exfm.evaluation.harness import Walked, split_windows, walk
 from exfm.evaluation.intervals import Ints, Labelled
-from exfm.events.examples import ExamplesManifest, Floats
+from exfm.evaluation.teachers import OldSnapshots, Source, Teachers
+from exfm.events.examples import ExamplesManifest
 from exfm.events.labels import PseudoLabelsManifest
-from exfm.events.partitions import join_rows, partition, read_partition
-from exfm.schema import score_column
-from exfm.training.manifest import PREDICTIONS, ModelManifest
+from exfm.events.partitions import partition, read_partition
+from exfm.training.manifest import ModelManifest
 from exfm.training.run import Data, OnWindow
 
 
@@ -52,32 +54,39 @@ def compare(
 
         dataset = open_folder(examples)
         manifest = ExamplesManifest.read(dataset)
-        foundation = PseudoLabelsManifest.read(open_folder(manifest.inputs["pseudo_labels"])).inputs["foundation"]
-        fm_folder = open_folder(foundation)
+        fm_ref = PseudoLabelsManifest.read(open_folder(manifest.inputs["pseudo_labels"])).inputs["foundation"]
+        fm_folder = open_folder(fm_ref)
+        foundation = ModelManifest.read(fm_folder)
         data = [
-            vertical_data(model, examples, teachers=model.teachers or (teacher,), dataset=dataset) for model in chosen
+            vertical_data(model, examples, teachers=model.teachers_of(teacher), dataset=dataset) for model in chosen
         ]
         for model, of_model in zip(chosen, data, strict=True):
             split_windows(model, of_model, config)
+            _require_one_teacher(config, model, of_model, foundation)
         _require_user(manifest, dataset)
-        num_windows = len(chosen) * len(manifest.windows)
-        compared: list[VerticalComparison] = []
-
-        def on_window_of_model(num_done: int, _: int) -> None:
-            on_window(len(compared) * len(manifest.windows) + num_done, num_windows)
-
-        for model, of_model in zip(chosen, data, strict=True):
-            compared.append(
-                _compare_model(
-                    model, of_model, config, predictions=fm_folder / PREDICTIONS, on_window=on_window_of_model
-                )
-            )
+        aged, of_sizes = ([variant for variant in config.teachers if getattr(variant, key)] for key in ("age", "size"))
+        models = {
+            variant.size: sized(foundation.model, variant.size, source=f"comparison.teachers: {variant.name!r}")
+            for variant in of_sizes
+        }
+        sources: list[list[Source]] = [
+            [OldSnapshots(aged, fm_folder, tasks=of_model.schema.tasks())] if aged else [] for of_model in data
+        ]
+        walks = _Walks(num_walks=len(chosen) + bool(models), on_window=on_window)
+        trained = train_sizes(foundation, models, on_window=walks.next()) if models else {}
+        compared = []
+        for model, of_model, of_ages in zip(chosen, data, sources, strict=True):
+            of_model_sizes = SizedFoundations(of_sizes, trained, data=of_model)
+            teachers = Teachers(of_model.teachers, config.teachers, sources=(*of_ages, of_model_sizes))
+            compared.append(_compare_model(model, of_model, config, teachers, on_window=walks.next()))
         found = Comparison(
             name=name,
-            foundation_model=ModelManifest.read(fm_folder).name,
+            foundation_model=foundation.name,
+            num_foundation_parameters=foundation.num_parameters,
             config=config,
             user=manifest.feature_schema.user,
-            inputs={"examples": examples, "foundation": foundation},
+            inputs={"examples": examples, "foundation": fm_ref},
+            sized=tuple(of_size.model for of_size in trained.values()),
             verticals=tuple(compared),
         )
     write_file(out, json_bytes(found.to_dict()))
@@ -99,24 +108,22 @@ def chosen_models(config: ComparisonConfig, verticals: Sequence[VerticalConfig])
 
 
 def _compare_model(
-    model: VerticalConfig, data: Data, config: ComparisonConfig, *, predictions: Path, on_window: OnWindow
+    model: VerticalConfig, data: Data, config: ComparisonConfig, teachers: Teachers, *, on_window: OnWindow
 ) -> VerticalComparison:
-    walked = walk(model, data, config, on_window=on_window)
-    foundation_NT, group_N = _foundation_scores(walked, data, predictions), _groups(walked, data)
+    walked = walk(model, data, config, teachers, on_window=on_window)
+    group_N = _groups(walked, data)
+    settings: dict[str, dict[Method, Setting]] = {}
+    for contender, setting in walked.chosen.items():
+        settings.setdefault(contender.teacher, {})[contender.method] = setting
     return VerticalComparison(
         name=model.name,
         windows=tuple(window.index for window in walked.windows),
-        settings=dict(walked.chosen),
-        tasks={
-            task: _compare_task(walked, place, foundation_NT[:, place], group_N, config)
-            for place, task in enumerate(data.schema.tasks())
-        },
+        settings=settings,
+        tasks={task: _compare_task(walked, place, group_N, config) for place, task in enumerate(data.schema.tasks())},
     )
 
 
-def _compare_task(
-    walked: Walked, task: int, foundation_N: Floats, group_N: Ints, config: ComparisonConfig
-) -> TaskComparison:
+def _compare_task(walked: Walked, task: int, group_N: Ints, config: ComparisonConfig) -> TaskComparison:
     known_N = ~np.isnan(walked.labels_NT[:, task])
     examples = Labelled(
         labels_N=walked.labels_NT[known_N, task].astype(np.float64),
@@ -124,27 +131,9 @@ def _compare_task(
         window_N=walked.window_N[known_N],
         group_N=group_N[known_N],
     )
-    scores = {str(method): scores_SNT[:, known_N, task] for method, scores_SNT in walked.scores.items()}
-    return compare_task(examples, scores, foundation_N[known_N], config=config)
-
-
-def _foundation_scores(walked: Walked, data: Data, predictions: Path) -> Floats:
-    """Return what the foundation model predicted before it learned; [N, T]."""
-    key, columns = data.schema.impression_key, [score_column(task) for task in data.schema.tasks()]
-    return np.concatenate(
-        [
-            join_rows(
-                _keys(walked, window_index=window.index, key=key),
-                read_partition(predictions, window, columns=[key, *columns]),
-                key=key,
-                of=partition(predictions, window),
-                onto="the examples",
-            )
-            .select(pl.col(columns).cast(pl.Float32))
-            .to_numpy()
-            for window in walked.windows
-        ]
-    )
+    scores = {contender: scores_SNT[:, known_N, task] for contender, scores_SNT in walked.scores.items()}
+    told = {teacher: told_NT[known_N, task] for teacher, told_NT in walked.told.items()}
+    return compare_task(examples, scores, told, config=config)
 
 
 def _groups(walked: Walked, data: Data) -> Ints:
@@ -166,8 +155,42 @@ def _keys(walked: Walked, *, window_index: int, key: str) -> pl.DataFrame:
     return pl.DataFrame({key: walked.keys.filter(pl.Series(walked.window_N == window_index))})
 
 
+class _Walks:
+    """Tells how many windows of several walks are done."""
+
+    def __init__(self, *, num_walks: int, on_window: OnWindow) -> None:
+        self._num_walks, self._on_window = num_walks, on_window
+        self._num_begun = 0
+
+    def next(self) -> OnWindow:
+        """Return what the next walk is to call after each window."""
+        num_before = self._num_begun
+        self._num_begun += 1
+
+        def told(num_done: int, num_windows: int) -> None:
+            self._on_window(num_before * num_windows + num_done, self._num_walks * num_windows)
+
+        return told
+
+
+def _require_one_teacher(
+    config: ComparisonConfig, model: VerticalConfig, data: Data, foundation: ModelManifest
+) -> None:
+    if config.teachers and tuple(data.teachers) != (foundation.name,):
+        raise ConfigError(
+            f"comparison.teachers: variants are of foundation model {foundation.name!r} alone, but vertical model "
+            f"{model.name!r} has {', '.join(data.teachers)}; leave it out by comparison.vertical_models"
+        )
+    if foundation.name in [variant.name for variant in config.teachers]:
+        raise ConfigError(
+            f"comparison.teachers: {foundation.name!r} is the name of the run's foundation model; give the variant "
+            "another"
+        )
+
+
 def _require_user(examples: ExamplesManifest, dataset: Path) -> None:
-    user, columns = examples.feature_schema.user, read_partition(dataset, examples.windows[0]).columns
+    user = examples.feature_schema.user
+    columns = pl.read_parquet_schema(partition(dataset, examples.windows[0]))
     if user and user not in columns:
         raise SchemaError(
             f"the schema's user column {user!r} is not in the examples, which have {', '.join(columns)}; name one of "

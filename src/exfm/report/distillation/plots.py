@@ -15,12 +15,13 @@ from exfm.report.plots import BLUE, SETTINGS, svg
 def changes_by_method(vertical: VerticalComparison) -> bytes:
     """Return each method's change of normalized entropy from label-only, and its calibration, with intervals."""
     with mpl.rc_context(SETTINGS):
-        rows = max((len(task.methods) for task in vertical.tasks.values()), default=1)
+        methods = {task: of_task.own().methods for task, of_task in vertical.tasks.items()}
+        rows = max(map(len, methods.values()), default=1)
         figure = Figure(figsize=(7.2, (0.8 + 0.26 * rows) * len(vertical.tasks)), layout="constrained")
         axes = figure.subplots(len(vertical.tasks), 2, squeeze=False)
-        for (change, calibration), (task, compared) in zip(axes, vertical.tasks.items(), strict=True):
-            _draw(change, {m: q.delta_ne for m, q in compared.methods.items() if q.delta_ne}, unit=0.01, right=0)
-            _draw(calibration, {m: q.calibration for m, q in compared.methods.items()}, unit=1, right=1)
+        for (change, calibration), (task, compared) in zip(axes, methods.items(), strict=True):
+            _draw(change, {m: q.delta_ne for m, q in compared.items() if q.delta_ne}, unit=0.01, right=0)
+            _draw(calibration, {m: q.calibration for m, q in compared.items()}, unit=1, right=1)
             change.set_ylabel(task)
         axes[-1][0].set_xlabel("change of normalized entropy, 0.01")
         axes[-1][1].set_xlabel("calibration")

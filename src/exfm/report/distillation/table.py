@@ -24,10 +24,11 @@ def print_comparison(comparison: Comparison, *, console: Console, page: str) -> 
             base_rate = "" if compared.base_rate is None else f", base rate {compared.base_rate:.3f}"
             console.print(Text(f"{vertical.name}, {task}: {compared.num_examples:,} examples{base_rate}", style="bold"))
             table = _table()
-            if compared.foundation is not None:
-                table.add_row(f"FM {comparison.foundation_model}", "", *_figures(compared.foundation))
-            for method, quality in compared.methods.items():
-                setting = vertical.settings[method]
+            own, settings = compared.own(), vertical.own_settings()
+            if own.pseudo_labels is not None:
+                table.add_row(f"FM {comparison.foundation_model}", "", *_figures(own.pseudo_labels))
+            for method, quality in own.methods.items():
+                setting = settings[method]
                 table.add_row(
                     method_name(method),
                     f"{number(setting.weight)}, {number(setting.learning_rate)}",

@@ -1,0 +1,136 @@
+"""All models of one vertical model's comparison, which walk over the stream together.
+
+Legend: B examples, T tasks.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from exfm.artifact.manifest import Window
+from exfm.distill.config import VerticalConfig
+from exfm.distill.learner import DistillationLearner
+from exfm.evaluation.config import LABEL, SELF, UNTAUGHT, ComparisonConfig, Method, Setting
+from exfm.evaluation.teachers import Teachers
+from exfm.events.examples import Examples, Floats, PseudoLabels
+from exfm.models.ranking import RankingModel
+from exfm.training.run import Data
+from exfm.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method with a teacher; one that needs none has the run's own."""
+
+    teacher: str
+    method: Method
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model that walks over the stream."""
+
+    contender: Contender
+    setting: Setting
+    seed: int
+    """Of its initial parameters."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Probabilities of a window, [B, T]: of every entry, and of the control's teachers."""
+
+    by_entry: Mapping[Entry, Floats]
+    by_tutor: Mapping[Entry, Floats]
+
+
+def contenders_of(config: ComparisonConfig, teachers: Iterable[str]) -> tuple[Contender, ...]:
+    """Return what is compared: with the first teacher all methods, with the others those that are taught."""
+    own, *others = teachers
+    taught = [method for method in config.methods if method not in UNTAUGHT]
+    return (
+        *(Contender(own, method) for method in config.methods),
+        *(Contender(teacher, method) for teacher in others for method in taught),
+    )
+
+
+def entries_of(vertical: VerticalConfig, config: ComparisonConfig, teachers: Iterable[str]) -> tuple[Entry, ...]:
+    """Return all models that are tried: each contender with each of its settings, from each seed."""
+    return tuple(
+        Entry(contender, Setting(weight=weight, learning_rate=learning_rate), vertical.model.seed + place)
+        for contender in contenders_of(config, teachers)
+        for weight in ((0.0,) if contender.method == LABEL else config.weights)
+        for learning_rate in config.learning_rates
+        for place in range(config.num_seeds)
+    )
+
+
+class Field:
+    """All entries, which are tested and learn at the same times."""
+
+    def __init__(self, vertical: VerticalConfig, data: Data, config: ComparisonConfig, teachers: Teachers) -> None:
+        def trainer(entry: Entry) -> Trainer:
+            return make_trainer(vertical, data, entry, taught_by=teachers.taught_by[entry.contender.teacher])
+
+        self._trainers = {entry: trainer(entry) for entry in entries_of(vertical, config, teachers.taught_by)}
+        self._tutor_of = {
+            entry: Entry(
+                replace(entry.contender, method=LABEL),
+                entry.setting.model_copy(update={"weight": 0.0}),
+                entry.seed + config.num_seeds,
+            )
+            for entry in self._trainers
+            if entry.contender.method == SELF
+        }
+        self._tutors = {tutor: trainer(tutor) for tutor in dict.fromkeys(self._tutor_of.values())}
+        self._has_learned = False
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return those that walk on, in the order of their seeds within each contender."""
+        return tuple(self._trainers)
+
+    def keep(self, chosen: Mapping[Contender, Setting]) -> None:
+        """Drop all entries with another setting than the one chosen for their contender, and tutors without a pupil."""
+        self._trainers = {
+            entry: trainer for entry, trainer in self._trainers.items() if chosen[entry.contender] == entry.setting
+        }
+        kept = {self._tutor_of[entry] for entry in self._trainers if entry in self._tutor_of}
+        self._tutors = {tutor: trainer for tutor, trainer in self._tutors.items() if tutor in kept}
+
+    def test(self, examples: Examples) -> Scores:
+        """Return what every entry predicts; a tutor that learned nothing yet says nothing."""
+        by_tutor = {tutor: trainer.test(examples) for tutor, trainer in self._tutors.items()}
+        if not self._has_learned:
+            by_tutor = {tutor: np.full_like(scores_BT, np.nan) for tutor, scores_BT in by_tutor.items()}
+        return Scores({entry: trainer.test(examples) for entry, trainer in self._trainers.items()}, by_tutor)
+
+    def learn(self, window: Window, examples: Examples, scores: Scores, /) -> None:
+        """Let every entry learn a window."""
+        for entry, trainer in self._trainers.items():
+            seen = examples
+            if entry in self._tutor_of:
+                seen = _taught(examples, scores.by_tutor[self._tutor_of[entry]])
+            trainer.learn(window, seen, scores.by_entry[entry])
+        for tutor, trainer in self._tutors.items():
+            trainer.learn(window, examples, scores.by_tutor[tutor])
+        self._has_learned = True
+
+
+def make_trainer(vertical: VerticalConfig, data: Data, entry: Entry, *, taught_by: Sequence[str]) -> Trainer:
+    """Return an entry as it starts: the vertical model with its method, setting and seed."""
+    method = entry.contender.method
+    model = vertical.model.model_copy(update={"seed": entry.seed})
+    distillation = vertical.distillation.model_copy(
+        update={"method": "kd" if method == SELF else method, "weight": entry.setting.weight}
+    )
+    learner = DistillationLearner(
+        RankingModel(data.schema, model), distillation, teachers=(SELF,) if method == SELF else taught_by
+    )
+    return Trainer(learner, vertical.training.model_copy(update={"learning_rate": entry.setting.learning_rate}))
+
+
+def _taught(examples: Examples, probabilities_BT: Floats) -> Examples:
+    """Return examples with a tutor's pseudo-labels, whose ages method `kd` does not look at."""
+    pseudo = PseudoLabels(probabilities_BT=probabilities_BT, ages_B=np.zeros(len(examples)))
+    return replace(examples, pseudo={SELF: pseudo})

@@ -1,0 +1,72 @@
+"""The figures of a comparison, from what every method predicted and every teacher said.
+
+Legend: N examples, S seeds.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from exfm.evaluation.comparison import MethodQuality, TaskComparison, TeacherComparison
+from exfm.evaluation.config import KD, LABEL, ComparisonConfig
+from exfm.evaluation.field import Contender
+from exfm.evaluation.intervals import Figures, Labelled, Sampled, bootstrap
+from exfm.metrics import Floats
+
+
+def compare_task(
+    examples: Labelled, scores: Mapping[Contender, Floats], told: Mapping[str, Floats],
+    *, config: ComparisonConfig,
+) -> TaskComparison:  # fmt: skip
+    """Return the comparison of scores, [S, N], and of what each teacher told, [N], on examples with known labels.
+
+    The intervals of a difference are of paired samples.
+    """
+    num_examples = len(examples.labels_N)
+    if not num_examples:
+        return TaskComparison(num_examples=0, base_rate=None, teachers={})
+    compared: dict[Contender | str, Floats] = dict(scores.items())
+    compared |= {teacher: told_N[None] for teacher, told_N in told.items() if not np.isnan(told_N).any()}
+    figures = bootstrap(examples, compared, num_samples=config.num_bootstrap_samples, seed=config.bootstrap_seed)
+    own = next(iter(told))
+    label, kd_of = figures[Contender(own, LABEL)], {teacher: figures.get(Contender(teacher, KD)) for teacher in told}
+
+    def of_teacher(teacher: str) -> TeacherComparison:
+        says, kd = figures.get(teacher), kd_of[teacher]
+        lead = label.normalized_entropy.minus(says.normalized_entropy) if says else None
+        lead_interval = lead.interval() if lead else None
+        of_lead = lead if lead_interval and lead_interval.excludes_zero else None
+        return TeacherComparison(
+            pseudo_labels=_quality(says, label, kd=kd) if says else None,
+            methods={
+                contender.method: _quality(
+                    figures[contender],
+                    label if contender.method != LABEL else None,
+                    kd=kd if contender.method != KD else None,
+                    lead=of_lead if contender.method != LABEL else None,
+                )
+                for contender in scores
+                if contender.teacher == teacher
+            },
+        )
+
+    return TaskComparison(
+        num_examples=num_examples,
+        base_rate=float(np.average(examples.labels_N, weights=examples.weights_N)),
+        teachers={teacher: of_teacher(teacher) for teacher in told},
+    )
+
+
+def _quality(
+    figures: Figures, label: Figures | None, *, kd: Figures | None, lead: Sampled | None = None
+) -> MethodQuality:
+    delta_ne = figures.normalized_entropy.minus(label.normalized_entropy) if label else None
+    return MethodQuality(
+        normalized_entropy=figures.normalized_entropy.interval(),
+        auc=figures.auc.interval(),
+        calibration=figures.calibration.interval(),
+        delta_ne=delta_ne.interval() if delta_ne else None,
+        delta_auc=figures.auc.minus(label.auc).interval() if label else None,
+        delta_ne_of_kd=figures.normalized_entropy.minus(kd.normalized_entropy).interval() if kd else None,
+        transfer_ratio=delta_ne.times(-1).over(lead).interval() if delta_ne and lead else None,
+    )

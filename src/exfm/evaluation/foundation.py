@@ -1,0 +1,186 @@
+"""Foundation models of other sizes, trained for a comparison on the events and labels of the run's own.
+
+Legend: B examples, T tasks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+
+from exfm.artifact.manifest import Window
+from exfm.artifact.storage import reading
+from exfm.errors import DataError
+from exfm.evaluation.comparison import SizedFoundationModel
+from exfm.evaluation.config import TeacherVariant
+from exfm.evaluation.teachers import no_pseudo_labels
+from exfm.evaluation.timed import TimedTrainer
+from exfm.events.examples import Examples, Floats, PseudoLabels, examples_of
+from exfm.events.labels import LabelsManifest
+from exfm.events.log import IMPRESSIONS
+from exfm.models.config import ModelConfig
+from exfm.models.ranking import RankingModel
+from exfm.schema import score_column
+from exfm.training.learner import LabelLearner
+from exfm.training.loop import walk_windows
+from exfm.training.manifest import ModelManifest
+from exfm.training.run import Data, OnWindow
+from exfm.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A foundation model of another size: what it cost, and what it predicted of each window before it learned it."""
+
+    model: SizedFoundationModel
+    scores: Mapping[int, pl.DataFrame]
+    """By window: the impressions' keys, and a probability for each task. A window is not there if no label was known
+    before it."""
+    known_until: Mapping[int, int]
+    """By window: when the last label was known that the model had learned, in event time."""
+
+
+class SizedFoundations:
+    """A `Source` of pseudo-labels for variants with a size: each was made by a model that knew earlier labels only."""
+
+    def __init__(
+        self,
+        variants: Sequence[TeacherVariant],
+        trained: Mapping[float, Trained],
+        *,
+        data: Data,
+    ) -> None:
+        self._trained = {variant.name: trained[variant.size] for variant in variants}
+        self._schema = data.schema
+
+    def __call__(self, window: Window, frame: pl.DataFrame) -> dict[str, PseudoLabels]:
+        """Return what each variant says of a window's rows."""
+        return {name: self._of(trained, window, frame) for name, trained in self._trained.items()}
+
+    def _of(self, trained: Trained, window: Window, frame: pl.DataFrame) -> PseudoLabels:
+        tasks, key = self._schema.tasks(), self._schema.impression_key
+        if window.index not in trained.scores:
+            return no_pseudo_labels(len(frame), len(tasks))
+        rows = frame.select(key).join(trained.scores[window.index], on=key, how="left", maintain_order="left")
+        times_B = frame[self._schema.event_time.column].to_numpy()
+        return PseudoLabels(
+            probabilities_BT=rows.select(map(score_column, tasks)).to_numpy(),
+            ages_B=(times_B - trained.known_until[window.index]).astype(np.float64),
+        )
+
+
+def sized(model: ModelConfig, size: float, *, source: str) -> ModelConfig:
+    """Return a model with that many times the tables' dims and the layers' units, each unit count at least 1.
+
+    Raises: ConfigError, which begins with `source`, if that is no whole multiple of the schema's dims, or too large.
+    """
+    network = model.network.to_dict()
+    for key in ("bottom_units", "top_units"):
+        network[key] = [_times(units, size) for units in network[key]]
+    if "cross_rank" in network:
+        network["cross_rank"] = _times(network["cross_rank"], size)
+    written = model.to_dict() | {"network": network, "dim_factor": model.dim_factor * size}
+    return ModelConfig.parse(written, source=f"{source}: size {size:g} of a model with dim_factor {model.dim_factor}")
+
+
+def train_sizes(
+    foundation: ModelManifest,
+    models: Mapping[float, ModelConfig],
+    *,
+    on_window: OnWindow = lambda num_done, num_windows: None,
+) -> dict[float, Trained]:
+    """Train models like a foundation model, one for each size, in one walk over its log.
+
+    Raises: StorageError if its events or labels are missing or were written again since; DataError for unusable ones.
+    """
+    with reading(foundation.inputs["events"]) as log, reading(foundation.inputs["labels"]) as labels:
+        known = LabelsManifest.read(labels)
+        data = Data(
+            datasets=(log / IMPRESSIONS, labels),
+            log_schema=known.feature_schema,
+            schema=foundation.feature_schema,
+            windows=known.windows,
+            known_until=known.known_until,
+        )
+        return _walk(foundation, models, data, on_window)
+
+
+class _Sizes:
+    """Models of all sizes, which are tested and learn at the same times."""
+
+    def __init__(self, foundation: ModelManifest, models: Mapping[float, ModelConfig]) -> None:
+        self.trainers = {
+            size: TimedTrainer(
+                Trainer(LabelLearner(RankingModel(foundation.feature_schema, model)), foundation.training)
+            )
+            for size, model in models.items()
+        }
+
+    def test(self, examples: Examples) -> dict[float, Floats]:
+        """Return what each predicts."""
+        return {size: trainer.test(examples) for size, trainer in self.trainers.items()}
+
+    def learn(self, window: Window, examples: Examples, scores: Mapping[float, Floats], /) -> None:
+        """Let each learn a window."""
+        for size, trainer in self.trainers.items():
+            trainer.learn(window, examples, scores[size])
+
+
+def _walk(
+    foundation: ModelManifest, models: Mapping[float, ModelConfig], data: Data, on_window: OnWindow
+) -> dict[float, Trained]:
+    torch.set_num_threads(foundation.training.torch_threads)
+    sizes = _Sizes(foundation, models)
+    kept: dict[float, dict[int, pl.DataFrame]] = {size: {} for size in models}
+    known_until: dict[int, int] = {}
+    last_known: int | None = None
+    num_tested = 0
+
+    def keep(window: Window, examples: Examples, scores: Mapping[float, Floats]) -> None:
+        nonlocal num_tested
+        if last_known is not None:
+            known_until[window.index] = last_known
+        for size, scores_BT in scores.items():
+            if not np.isfinite(scores_BT).all():
+                raise DataError(
+                    f"foundation model of size {size:g}: scores of window {window.index} are no numbers: training "
+                    "diverged; leave this size out of comparison.teachers, or lower foundation.training.learning_rate"
+                )
+            if last_known is not None:
+                columns = dict(zip(map(score_column, data.schema.tasks()), scores_BT.T, strict=True))
+                kept[size][window.index] = pl.DataFrame({data.schema.impression_key: examples.keys, **columns})
+        num_tested += 1
+        on_window(num_tested, len(data.windows))
+
+    def note_learned(window: Window, examples: Examples) -> None:
+        nonlocal last_known
+        last_known = window.end + data.label_delay
+
+    walk_windows(
+        sizes,
+        data.windows,
+        read=lambda window: examples_of(data.frame(window), data.schema),
+        label_delay=data.label_delay,
+        known_until=data.known_until,
+        on_tested=keep,
+        on_trained=note_learned,
+    )
+    return {
+        size: Trained(
+            SizedFoundationModel(
+                size=size,
+                num_parameters=trainer.learner.model.num_parameters(),
+                training_cpu_s=trainer.learning_cpu_s,
+                scoring_cpu_s=trainer.testing_cpu_s,
+            ),
+            kept[size],
+            known_until,
+        )
+        for size, trainer in sizes.trainers.items()
+    }
+
+
+def _times(units: int, size: float) -> int:
+    return max(round(size * units), 1)
