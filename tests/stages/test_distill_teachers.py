@@ -1,10 +1,12 @@
 """Variants of a teacher: each says what its name promises, as of a time at which it could have said it."""
 
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 from stream import Stream
 
 from exfm.artifact.manifest import Window
@@ -23,6 +25,7 @@ from exfm.events.examples import Examples, PseudoLabels, examples_of
 from exfm.metrics import quality
 from exfm.models.config import ModelConfig, NetworkConfig
 from exfm.report.distillation.page import render_page
+from exfm.report.distillation.table import print_comparison
 from exfm.training.manifest import ModelManifest
 from exfm.training.run import Data
 
@@ -207,7 +210,14 @@ def test_a_comparison_has_its_figures_by_teacher(
     assert found.verticals[0].settings["stale"]["ah"].weight == 1
     (large,) = found.sized
     assert (large.size, large.num_parameters > found.num_foundation_parameters) == (2, True)
-    assert "fm" in render_page(found)
+    page = render_page(found)
+    assert "by the foundation model's size" in page.replace("&#39;", "'")
+    assert "of search-ads by the age of snapshots" in page
+    assert "1 window older" in page
+    assert "size times 2" in page
+    terminal = Console(file=StringIO(), width=160)
+    print_comparison(found, console=terminal, page="comparison.html")
+    assert "pseudo-labels" in terminal.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow

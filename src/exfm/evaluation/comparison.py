@@ -61,9 +61,13 @@ class VerticalComparison(Config):
     """By teacher and method, as chosen by the windows before."""
     tasks: dict[str, TaskComparison]
 
+    def own(self) -> str:
+        """Return the name of the run's own teacher."""
+        return next(iter(self.settings))
+
     def own_settings(self) -> dict[Method, Setting]:
         """Return those of the run's own teacher."""
-        return next(iter(self.settings.values()))
+        return self.settings[self.own()]
 
     def at_edge(self, config: ComparisonConfig) -> dict[tuple[str, Method], tuple[str, ...]]:
         """Return the settings that are the least or the greatest of those tried, of two or more."""

@@ -70,10 +70,10 @@ class TeacherVariant(Config):
         return self
 
     def changed(self) -> tuple[str, ...]:
-        """Return the settings that make it another teacher than the run's."""
-        kept = TeacherVariant.model_construct(name=self.name)
-        changes = ("age", "size", "factor", "noise", "shuffled")
-        return tuple(key for key in changes if getattr(self, key) != getattr(kept, key))
+        """Return the names of the settings that make it another teacher than the run's."""
+        unchanged = TeacherVariant.model_construct(name=self.name)
+        keys = ("age", "size", "factor", "noise", "shuffled")
+        return tuple(key for key in keys if getattr(self, key) != getattr(unchanged, key))
 
 
 class ComparisonConfig(Config):

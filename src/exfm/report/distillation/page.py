@@ -3,7 +3,8 @@
 from exfm.artifact.stores import write_file
 from exfm.evaluation.comparison import Comparison
 from exfm.report.distillation.figures import change, judged, method_name, number, share
-from exfm.report.distillation.plots import changes_by_method
+from exfm.report.distillation.plots import changes_by_age, changes_by_method, changes_by_size
+from exfm.report.distillation.series import taught, told_changes, varied
 from exfm.report.html import environment
 
 
@@ -19,4 +20,14 @@ def render_page(comparison: Comparison) -> str:
     return pages.get_template("comparison.html.jinja").render(
         comparison=comparison,
         plots={vertical.name: changes_by_method(vertical) for vertical in comparison.verticals},
+        size_plot=changes_by_size(comparison)
+        if any(varied(vertical, comparison.config, "size") for vertical in comparison.verticals)
+        else None,
+        age_plots={
+            vertical.name: changes_by_age(vertical, comparison.config)
+            for vertical in comparison.verticals
+            if varied(vertical, comparison.config, "age")
+        },
+        taught=taught(comparison.config),
+        variants={variant.name: told_changes(variant) for variant in comparison.config.teachers},
     )

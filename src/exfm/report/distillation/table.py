@@ -1,13 +1,17 @@
 """A comparison on a terminal."""
 
+from collections.abc import Sequence
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from exfm.evaluation.comparison import Comparison, MethodQuality
+from exfm.evaluation.comparison import Comparison, MethodQuality, TaskComparison
+from exfm.evaluation.config import Method
 from exfm.evaluation.intervals import Interval
 from exfm.report.distillation.figures import change, judged, method_name, number, share
+from exfm.report.distillation.series import taught
 from exfm.report.html import figure
 
 MIN_WIDTH = 160
@@ -35,11 +39,27 @@ def print_comparison(comparison: Comparison, *, console: Console, page: str) -> 
                     *_figures(quality),
                 )
             console.print(table)
+            if comparison.config.teachers:
+                console.print(_variants(compared, taught(comparison.config)))
             console.print()
     console.print(
         "NE, AUC: change from label-only, NE also from kd, in 0.01; [95 % interval]; w, lr: weight, learning rate"
     )
     console.print(Text(f"Comparison: {page}"), soft_wrap=True)  # so that the path can be copied
+
+
+def _variants(compared: TaskComparison, methods: Sequence[Method]) -> Table:
+    """Return the change of NE with every teacher, by method."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("teacher")
+    for head in ("pseudo-labels", *methods):
+        table.add_column(head, justify="right", no_wrap=True)
+    for teacher, of_teacher in compared.teachers.items():
+        qualities = (of_teacher.pseudo_labels, *(of_teacher.methods[method] for method in methods))
+        table.add_row(
+            teacher, *(_change(quality.delta_ne if quality else None, less_is_better=True) for quality in qualities)
+        )
+    return table
 
 
 def _figures(quality: MethodQuality) -> list[Text | str]:

@@ -1,0 +1,52 @@
+"""Figures of a comparison in the order of what is varied: the size of the foundation model, or its age."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from exfm.evaluation.comparison import Comparison, VerticalComparison
+from exfm.evaluation.config import UNTAUGHT, ComparisonConfig, Method, TeacherVariant
+from exfm.evaluation.intervals import Interval
+
+OF_THE_RUN = {"age": 0.0, "size": 1.0}
+"""What the run's own teacher has of each."""
+
+
+def taught(config: ComparisonConfig) -> tuple[Method, ...]:
+    """Return the methods that every teacher has."""
+    return tuple(method for method in config.methods if method not in UNTAUGHT)
+
+
+def varied(vertical: VerticalComparison, config: ComparisonConfig, key: Literal["age", "size"]) -> dict[float, str]:
+    """Return the teachers that differ in nothing else, by age or size, ascending; empty if there is only the run's."""
+    variants = {float(getattr(one, key)): one.name for one in config.teachers if one.changed() == (key,)}
+    return dict(sorted((variants | {OF_THE_RUN[key]: vertical.own()}).items())) if variants else {}
+
+
+def changes(
+    vertical: VerticalComparison, task: str, method: Method, teachers: Mapping[float, str]
+) -> dict[float, Interval]:
+    """Return a method's change of NE from label-only with each of these teachers that has one."""
+    compared = vertical.tasks[task].teachers
+    found = {
+        place: compared[teacher].methods[method].delta_ne for place, teacher in teachers.items() if teacher in compared
+    }
+    return {place: interval for place, interval in found.items() if interval is not None}
+
+
+def num_parameters(comparison: Comparison) -> dict[float, int]:
+    """Return the number of the foundation model's parameters, by its size."""
+    return {OF_THE_RUN["size"]: comparison.num_foundation_parameters} | {
+        of_size.size: of_size.num_parameters for of_size in comparison.sized
+    }
+
+
+def told_changes(variant: TeacherVariant) -> str:
+    """Return what makes a variant another teacher, as text."""
+    texts = {
+        "age": f"{variant.age} window{'s' if variant.age > 1 else ''} older",
+        "size": f"size times {variant.size:g}",
+        "factor": f"pseudo-labels times {variant.factor:g}",
+        "noise": f"noise of {variant.noise:g} on logits",
+        "shuffled": "pseudo-labels shuffled",
+    }
+    return ", ".join(texts[key] for key in variant.changed())

@@ -1,0 +1,43 @@
+"""What a comparison's plots show: teachers that differ in one thing, in the order of it."""
+
+from exfm.evaluation.comparison import Comparison, TaskComparison, VerticalComparison
+from exfm.evaluation.config import ComparisonConfig, TeacherVariant
+from exfm.report.distillation.page import render_page
+from exfm.report.distillation.series import told_changes, varied
+
+CONFIG = ComparisonConfig(
+    teachers=(
+        TeacherVariant(name="older", age=4),
+        TeacherVariant(name="old", age=1),
+        TeacherVariant(name="old-and-noisy", age=2, noise=1.5),
+        TeacherVariant(name="small-and-double", size=0.25, factor=2),
+    )
+)
+UNKNOWN = TaskComparison(num_examples=0, base_rate=None, teachers={})
+VERTICAL = VerticalComparison(name="ads", windows=(9,), settings={"fm": {}}, tasks={"click": UNKNOWN})
+
+
+def test_a_series_has_the_teachers_that_differ_in_nothing_else() -> None:
+    assert varied(VERTICAL, CONFIG, "age") == {0: "fm", 1: "old", 4: "older"}
+    assert list(varied(VERTICAL, CONFIG, "age")) == [0, 1, 4]
+    assert varied(VERTICAL, CONFIG, "size") == {}
+
+
+def test_what_a_variant_changes_is_told() -> None:
+    assert [told_changes(variant) for variant in CONFIG.teachers] == [
+        "4 windows older",
+        "1 window older",
+        "2 windows older, noise of 1.5 on logits",
+        "size times 0.25, pseudo-labels times 2",
+    ]
+
+
+def test_a_page_without_variants_has_no_plot_of_them() -> None:
+    plain = ComparisonConfig()
+    comparison = Comparison(
+        name="run", foundation_model="fm", num_foundation_parameters=7, config=plain, user="", inputs={}, sized=(),
+        verticals=(VERTICAL,),
+    )  # fmt: skip
+    page = render_page(comparison)
+    assert "age of snapshots" not in page
+    assert "Size of the foundation model" not in page
