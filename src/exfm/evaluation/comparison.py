@@ -45,10 +45,22 @@ class TaskComparison(Config):
     """Weighted share of positives; None of no example."""
     teachers: dict[str, TeacherComparison]
     """The run's own first; empty where no label is known."""
+    cold_start: dict[str, "ColdStart"] = {}
+    """By feature."""
 
     def own(self) -> TeacherComparison:
         """Return what the run's own teacher did: nothing where no label is known."""
         return next(iter(self.teachers.values()), TeacherComparison(pseudo_labels=None, methods={}))
+
+
+class ColdStart(Config):
+    """Examples by whether the vertical model's slice of the log had their id before; an example without an id is in
+    neither part. With the run's own teacher only."""
+
+    new: TaskComparison
+    """The id came first in the example's own window."""
+    known: TaskComparison
+    """An earlier window had it."""
 
 
 class VerticalComparison(Config):

@@ -89,6 +89,9 @@ class ComparisonConfig(Config):
     teachers: tuple[TeacherVariant, ...] = ()
     """Teachers beside the run's own, each compared by all methods but `label` and `self`; empty: none. Each takes about
     as long as the run's own."""
+    cold_start: tuple[str, ...] = ()
+    """Features, of kind `single`, for each of which there are also figures of examples whose id came first in their own
+    window, in the vertical model's slice of the log, and of those whose id an earlier window had; empty: none."""
     num_seeds: Annotated[int, Field(ge=1, le=100)] = 3
     """Models of each method, from that many initial parameters: the vertical model's `seed` and those after it; 1 to
     100. With 1 the intervals do not have the spread of seeds."""
@@ -106,7 +109,9 @@ class ComparisonConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        given = {key: getattr(self, key) for key in ("vertical_models", "methods", "weights", "learning_rates")}
+        given = {
+            key: getattr(self, key) for key in ("vertical_models", "methods", "weights", "learning_rates", "cold_start")
+        }
         for key, values in (given | {"teachers": [teacher.name for teacher in self.teachers]}).items():
             twice = [str(value) for value, count in Counter(values).items() if count > 1]
             if twice:

@@ -16,6 +16,7 @@ from exfm.distill.config import VerticalConfig
 from exfm.errors import ConfigError, DataError
 from exfm.evaluation.config import ComparisonConfig, Setting
 from exfm.evaluation.field import Contender, Entry, Field, Scores
+from exfm.evaluation.first_seen import Newness, SeenValues
 from exfm.evaluation.teachers import Teachers
 from exfm.events.examples import Examples, Floats, examples_of
 from exfm.metrics import entropy, log_losses
@@ -40,6 +41,8 @@ class Walked:
     """Probabilities; [S, N, T] of each contender."""
     told: Mapping[str, Floats]
     """Pseudo-labels of each teacher, [N, T]; NaN where it had none."""
+    newness: Mapping[str, Newness]
+    """Of the ids of each feature of `cold_start`, [N]."""
 
 
 def walk(
@@ -64,9 +67,12 @@ def walk(
     records: list[_Record] = []
     chosen: dict[Contender, Setting] = {}
     num_tested = 0
+    seen = SeenValues(config.cold_start)
+    newness: dict[int, dict[str, Newness]] = {}
 
     def read(window: Window) -> Examples:
         frame = data.frame(window)
+        newness[window.index] = seen.add(frame)
         examples = examples_of(frame, data.schema, teachers=data.teachers)
         return replace(examples, pseudo=teachers.add_to(examples, window, frame))
 
@@ -113,6 +119,10 @@ def walk(
             for contender in chosen
         },
         told={teacher: np.concatenate([record.told[teacher] for record in records]) for teacher in teachers.taught_by},
+        newness={
+            feature: np.concatenate([newness[window.index][feature] for window in counted])
+            for feature in config.cold_start
+        },
     )
 
 

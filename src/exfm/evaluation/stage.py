@@ -1,10 +1,11 @@
 """The stage that compares distillation methods on a finished run's examples."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from exfm.artifact.manifest import json_bytes
@@ -13,9 +14,10 @@ from exfm.artifact.stores import write_file
 from exfm.distill.config import VerticalConfig
 from exfm.distill.stage import vertical_data
 from exfm.errors import ConfigError, SchemaError
-from exfm.evaluation.comparison import Comparison, TaskComparison, VerticalComparison
+from exfm.evaluation.comparison import ColdStart, Comparison, TaskComparison, VerticalComparison
 from exfm.evaluation.config import ComparisonConfig, Method, Setting
 from exfm.evaluation.figures import compare_task
+from exfm.evaluation.first_seen import KNOWN, NEW
 from exfm.evaluation.foundation import SizedFoundations, sized, train_sizes
 from exfm.evaluation.harness import Walked, split_windows, walk
 from exfm.evaluation.intervals import Ints, Labelled
@@ -64,6 +66,7 @@ def compare(
             split_windows(model, of_model, config)
             _require_one_teacher(config, model, of_model, foundation)
         _require_user(manifest, dataset)
+        _require_single(config, manifest)
         aged, of_sizes = ([variant for variant in config.teachers if getattr(variant, key)] for key in ("age", "size"))
         models = {
             variant.size: sized(foundation.model, variant.size, source=f"comparison.teachers: {variant.name!r}")
@@ -125,15 +128,28 @@ def _compare_model(
 
 def _compare_task(walked: Walked, task: int, group_N: Ints, config: ComparisonConfig) -> TaskComparison:
     known_N = ~np.isnan(walked.labels_NT[:, task])
-    examples = Labelled(
-        labels_N=walked.labels_NT[known_N, task].astype(np.float64),
-        weights_N=walked.weights_NT[known_N, task].astype(np.float64),
-        window_N=walked.window_N[known_N],
-        group_N=group_N[known_N],
-    )
-    scores = {contender: scores_SNT[:, known_N, task] for contender, scores_SNT in walked.scores.items()}
-    told = {teacher: told_NT[known_N, task] for teacher, told_NT in walked.told.items()}
-    return compare_task(examples, scores, told, config=config)
+
+    def on(chosen_N: npt.NDArray[np.bool_], teachers: Collection[str]) -> TaskComparison:
+        examples = Labelled(
+            labels_N=walked.labels_NT[chosen_N, task].astype(np.float64),
+            weights_N=walked.weights_NT[chosen_N, task].astype(np.float64),
+            window_N=walked.window_N[chosen_N],
+            group_N=group_N[chosen_N],
+        )
+        scores = {
+            contender: scores_SNT[:, chosen_N, task]
+            for contender, scores_SNT in walked.scores.items()
+            if contender.teacher in teachers
+        }
+        told = {teacher: walked.told[teacher][chosen_N, task] for teacher in teachers}
+        return compare_task(examples, scores, told, config=config)
+
+    own = next(iter(walked.told))
+    cold_start = {
+        feature: ColdStart(new=on(known_N & (newness_N == NEW), [own]), known=on(known_N & (newness_N == KNOWN), [own]))
+        for feature, newness_N in walked.newness.items()
+    }
+    return on(known_N, walked.told).model_copy(update={"cold_start": cold_start})
 
 
 def _groups(walked: Walked, data: Data) -> Ints:
@@ -185,6 +201,16 @@ def _require_one_teacher(
         raise ConfigError(
             f"comparison.teachers: {foundation.name!r} is the name of the run's foundation model; give the variant "
             "another"
+        )
+
+
+def _require_single(config: ComparisonConfig, examples: ExamplesManifest) -> None:
+    single = [feature.name for feature in examples.feature_schema.sparse if feature.kind == "single"]
+    unknown = [feature for feature in config.cold_start if feature not in single]
+    if unknown:
+        raise ConfigError(
+            f"comparison.cold_start: the schema has no sparse feature {', '.join(unknown)} of kind single; it has "
+            f"{', '.join(single) or 'none'}"
         )
 
 

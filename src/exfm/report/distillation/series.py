@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from exfm.evaluation.comparison import Comparison, VerticalComparison
+from exfm.evaluation.comparison import ColdStart, Comparison, MethodQuality, VerticalComparison
 from exfm.evaluation.config import UNTAUGHT, ComparisonConfig, Method, TeacherVariant
 from exfm.evaluation.intervals import Interval
+from exfm.report.distillation.figures import method_name
 
 OF_THE_RUN = {"age": 0.0, "size": 1.0}
 """What the run's own teacher has of each."""
@@ -31,6 +32,16 @@ def changes(
         place: compared[teacher].methods[method].delta_ne for place, teacher in teachers.items() if teacher in compared
     }
     return {place: interval for place, interval in found.items() if interval is not None}
+
+
+def cold_rows(cold: ColdStart) -> list[tuple[str, MethodQuality | None, MethodQuality | None]]:
+    """Return the foundation model and every method, each with its quality on new and on known ids; None without any."""
+    new, known = cold.new.own(), cold.known.own()
+    methods = dict.fromkeys((*new.methods, *known.methods))
+    return [
+        ("foundation model", new.pseudo_labels, known.pseudo_labels),
+        *((method_name(method), new.methods.get(method), known.methods.get(method)) for method in methods),
+    ]
 
 
 def num_parameters(comparison: Comparison) -> dict[float, int]:
