@@ -19,8 +19,8 @@ from exfm_pipelines.teach_distil_serve import teach_distil_serve
 def main() -> None:
     """Run the pipeline; a failed step ends it with KFP's own error."""
     config = RunConfig.parse(json.load(sys.stdin), source="the run")
-    # More than one model at a time would only share this machine's cores.
-    platform = config.platform.model_copy(update={"max_parallel": 1})
+    # More than one model at a time would only share this machine's cores, and here a step that fails fails again.
+    platform = config.platform.model_copy(update={"max_parallel": 1, "retries": 0})
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(line_buffering=True)  # each line is shown when it is printed
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=tempfile.mkdtemp(), raise_on_error=True)

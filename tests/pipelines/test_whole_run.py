@@ -154,6 +154,8 @@ def test_a_domain_that_no_impression_has_ends_a_run_before_anything_is_trained(t
         "search, shop, stories, video: correct `domains` of the vertical model\n"
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["pipeline.log"]
+    log = (tmp_path / "out/pipeline.log").read_text(encoding="utf-8")
+    assert log.count("exfm | failed") == 1, "KFP's retries, 90 s apart, are for a cluster"
 
 
 def processes_of(folder: Path) -> list[str]:
