@@ -28,7 +28,6 @@ def write_model(manifest: ModelManifest, ref: Ref, *, model: Any, metrics: Any) 
     """Write a trained model's artifacts: where it is, and its qualities over all counted windows."""
     write_ref(ref, model, name=manifest.name, parameters=manifest.num_parameters, windows=len(manifest.qualities))
     _log(metrics, manifest.overall, source="")
-    _log(metrics, manifest.label_only, source=" label-only")
     for line, qualities in manifest.references.items():
         _log(metrics, qualities, source=f" {line.replace('_', ' ')}")
 

@@ -94,4 +94,4 @@ def outputs(root: str, stage: str) -> tuple[str, ...]:
 
 def results(root: str) -> tuple[str, ...]:
     """Return the files with what a run found."""
-    return smoke_test(root), report(root), summary(root), query(root)
+    return smoke_test(root), report(root), summary(root), query(root), comparison(root), comparison_page(root)

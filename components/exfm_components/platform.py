@@ -9,8 +9,8 @@ from exfm.config import Config
 from exfm.deploy.config import KubernetesName, Millicores
 
 Step = Literal[
-    "check", "ingest", "label", "train-fm", "pseudo-label", "join", "train-vm", "bundle", "judge", "register",
-    "smoke-test", "report", "deploy",
+    "check", "ingest", "label", "train-fm", "pseudo-label", "join", "compare", "train-vm", "bundle", "judge",
+    "register", "smoke-test", "report", "deploy",
 ]  # fmt: skip
 
 

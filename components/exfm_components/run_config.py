@@ -14,7 +14,7 @@ from exfm.bundling.fit import check_bundle
 from exfm.config import Config, like, read_yaml
 from exfm.distill.config import VerticalConfig
 from exfm.errors import ConfigError
-from exfm.evaluation.config import ComparisonConfig
+from exfm.evaluation.config import ComparisonConfig, Methods
 from exfm.events.sources import Source, places_of, resolve
 from exfm.foundation.config import FoundationConfig
 from exfm.planning.counted import Counted
@@ -43,8 +43,11 @@ class RunConfig(Config):
     foundation: FoundationConfig = FoundationConfig()
     vertical_models: Annotated[tuple[VerticalConfig, ...], Field(min_length=1)]
     bundle: BundleConfig = BundleConfig()
+    compare: Methods = ()
+    """Methods by which the step `compare` trains each vertical model, one seed each, with the model's own weight and
+    learning rate; `label` is one of them. The report has what they gain. Empty: there is no such step."""
     comparison: ComparisonConfig = ComparisonConfig()
-    """How `exfm distill compare` compares methods; `exfm run` does not."""
+    """How `exfm distill compare` compares methods of a finished run: tuned alike, several seeds."""
     deploy: bool = False
     """Whether the last step rolls out the models that pass against their champions."""
     deployment: DeploymentConfig = DeploymentConfig()
@@ -97,6 +100,14 @@ class RunConfig(Config):
                     f"vertical model {model.name!r} has task {', '.join(sorted(untaught))}, which foundation model "
                     f"{self.foundation.name!r} does not teach; add it to foundation.tasks, or leave it out"
                 )
+
+    def step_comparison(self) -> ComparisonConfig:
+        """Return how the step `compare` compares the methods of `compare`.
+
+        Raises: ConfigError if there are none.
+        """
+        settings = {"methods": self.compare, "num_seeds": 1, "weights": (), "learning_rates": ()}
+        return ComparisonConfig.parse(settings | {"num_bootstrap_samples": 200}, source="compare")
 
     def require_registry(self) -> None:
         """Return if the registry's place is known.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from kfp import dsl
 
@@ -17,24 +17,23 @@ from exfm.artifact.stores import exists
 from exfm.errors import StorageError
 from exfm_components import layout
 from exfm_components.artifacts import write_ref
+from exfm_components.comparison import compare_methods
 from exfm_components.platform import Step
+from exfm_components.progress import running
 from exfm_components.run_config import RunConfig
 from exfm_components.stages import data, models, release
 from exfm_pipelines.screen import screen_on
 
-LocalStep = Literal[Step, "compare"]
-"""A step of the pipeline, or the comparison of methods, which is in no pipeline."""
-
-COMPONENTS: Mapping[LocalStep, Any] = {
+COMPONENTS: Mapping[Step, Any] = {
     "ingest": data.ingest, "label": data.make_labels, "train-fm": models.train_foundation,
     "pseudo-label": data.make_pseudo_labels, "join": data.join_examples, "train-vm": models.train_vertical,
-    "compare": models.compare, "bundle": models.make_bundle, "judge": release.judge, "register": release.register,
+    "bundle": models.make_bundle, "judge": release.judge, "register": release.register,
     "smoke-test": release.smoke_test, "report": release.report,
 }  # fmt: skip
 """Steps that can be run one by one."""
 
 
-def run_step(step: LocalStep, run: RunConfig, *, model: str = "") -> None:
+def run_step(step: Step, run: RunConfig, *, model: str = "") -> None:
     """Run one step in this process, with its progress on the screen, and then the verdicts, if it judges.
 
     `model` is the vertical model of a step for one. `register` judges first; `report` is without the registry.
@@ -44,8 +43,6 @@ def run_step(step: LocalStep, run: RunConfig, *, model: str = "") -> None:
     with screen_on(Path(os.devnull)) as screen, redirect_stdout(screen):
         if step == "ingest":
             run.check(is_counted=False)
-        if step == "compare" and not exists(layout.examples(run.root)):
-            raise StorageError(f"{layout.examples(run.root)}: no examples there to compare on; run `exfm run` first")
         if step == "register":
             judgements, page = _call("judge", run)
             _call("register", run, given={"judgements": judgements})
@@ -55,8 +52,21 @@ def run_step(step: LocalStep, run: RunConfig, *, model: str = "") -> None:
         print(f"\n{page}", end="")
 
 
+def run_comparison(run: RunConfig) -> None:
+    """Compare methods on a finished run's examples, as the run's `comparison` says, with progress on the screen.
+
+    Raises: StorageError if there are no examples; what `compare_methods` raises.
+    """
+    examples = layout.examples(run.root)
+    if not exists(examples):
+        raise StorageError(f"{examples}: no examples there to compare on; run `exfm run` first")
+    with screen_on(Path(os.devnull)) as screen, redirect_stdout(screen), running("compare") as stage:
+        found = compare_methods(run.comparison, run, root=run.root, examples=ref_to(examples), on_window=stage.walked)
+        stage.done(found.headline())
+
+
 def _call(
-    step: LocalStep, run: RunConfig, *, model: str = "", given: Mapping[str, Any] = MappingProxyType({})
+    step: Step, run: RunConfig, *, model: str = "", given: Mapping[str, Any] = MappingProxyType({})
 ) -> tuple[Any, str]:
     """Return what a step's component returns, and the text of its Markdown artifact if it has one."""
     component = COMPONENTS[step]
@@ -94,6 +104,8 @@ def _parameter(name: str, run: RunConfig, model: str) -> Any:
             return [_ref(find_bundle(layout.bundles(root, vertical))) for vertical in vertical_models]
         case "smoke_test":
             return layout.smoke_test(root)
+        case "comparison":
+            return layout.comparison(root) if exists(layout.comparison(root)) else ""
         case _:
             assert name == "registrations", f"no step leaves {name}"
             return []

@@ -31,8 +31,7 @@ def show_summary(config: RunConfig) -> None:
 
 def show_comparison(config: RunConfig) -> None:
     """Print the tables of the run's comparison of methods, and its page."""
-    path = layout.comparison(config.root)
-    comparison = Comparison.parse(parse_json(read_file(path), source=path), source=path)
+    comparison = Comparison.read(layout.comparison(config.root))
     print_comparison(comparison, console=Console(file=sys.stdout), page=_short(layout.comparison_page(config.root)))
 
 

@@ -1,4 +1,7 @@
-"""The whole path: events, labels, teacher, pseudo-labels, vertical models, bundles, registry, smoke test, report."""
+"""The whole path: events, labels, teacher, pseudo-labels, vertical models, bundles, registry, smoke test, report.
+
+A run without methods to `compare` has no such step.
+"""
 
 from typing import Any
 
@@ -50,12 +53,12 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
         foundation = teacher.outputs["Output"]
         scored = data.make_pseudo_labels(root=root, events=events, foundation=foundation)
         joined = data.join_examples(root=root, events=events, labels=labels, pseudo_labels=scored.outputs["Output"])
+        examples = joined.outputs["examples"]
+        compared = models.compare(run=run, root=root, examples=examples) if config.compare else None
         with dsl.ParallelFor(
             checked.output, name="each vertical model", parallelism=config.platform.max_parallel
         ) as vertical_model:
-            student = models.train_vertical(
-                run=run, root=root, vertical_model=vertical_model, examples=joined.outputs["examples"]
-            )
+            student = models.train_vertical(run=run, root=root, vertical_model=vertical_model, examples=examples)
             sharded = models.make_bundle(
                 run=run, root=root, vertical_model=vertical_model, vertical=student.outputs["Output"]
             )
@@ -78,6 +81,7 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
             bundles=bundles(),
             registrations=registered.output,
             smoke_test=tested.output,
+            **({"comparison": compared.outputs["Output"]} if compared else {}),
         )
         with dsl.If(deploy == True, name="if deploy"):  # noqa: E712  # KFP compiles the comparison
             deployed = release.deploy(
@@ -91,6 +95,8 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
             "join": joined, "train-vm": student, "bundle": sharded, "judge": judged, "register": registered,
             "smoke-test": tested, "report": reported, "deploy": deployed,
         }  # fmt: skip
+        if compared:
+            steps["compare"] = compared
         for name, step in steps.items():
             _prepare(step, name, config.platform, image=image)
 

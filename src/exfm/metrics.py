@@ -29,10 +29,8 @@ def quality(probabilities_B: Floats, labels_B: Floats, weights_B: Floats) -> Qua
     """Return the quality of predictions; examples whose label is NaN do not count.
 
     Shapes: [B] each.
-    Source: normalized entropy as in He et al., "Practical lessons from predicting clicks on ads at Facebook"
-    (doi:10.1145/2648584.2648589).
     """
-    from sklearn.metrics import log_loss, roc_auc_score  # takes a second, and most importers want the type alone
+    from sklearn.metrics import roc_auc_score  # takes a second, and most importers want the type alone
 
     known_B = ~np.isnan(labels_B)
     probabilities, labels, weights = (
@@ -49,10 +47,21 @@ def quality(probabilities_B: Floats, labels_B: Floats, weights_B: Floats) -> Qua
     return Quality(
         num_examples=len(labels),
         base_rate=base_rate,
-        normalized_entropy=float(log_loss(labels, probabilities, sample_weight=weights)) / entropy(base_rate),
+        normalized_entropy=normalized_entropy(probabilities_B, labels_B, weights_B),
         auc=float(roc_auc_score(labels, probabilities, sample_weight=weights)),
         calibration=calibration,
     )
+
+
+def normalized_entropy(probabilities_B: Floats, labels_B: Floats, weights_B: Floats) -> float | None:
+    """Return log loss over the entropy of the base rate, as `quality` has it; None if labels are not of both classes.
+
+    Source: He et al., "Practical lessons from predicting clicks on ads at Facebook" (doi:10.1145/2648584.2648589).
+    """
+    known_B = ~np.isnan(labels_B)
+    losses_B, weights = log_losses(probabilities_B, labels_B)[known_B], weights_B[known_B].astype(np.float64)
+    base_rate = float(np.average(labels_B[known_B], weights=weights)) if len(weights) else 0.0
+    return float(np.average(losses_B, weights=weights)) / entropy(base_rate) if 0 < base_rate < 1 else None
 
 
 def entropy(rate: float) -> float:

@@ -47,8 +47,8 @@ vertical_models:
 
 
 STEPS = (
-    "check", "ingest", "label", "train-fm", "pseudo-label", "join", "train-vm", "bundle", "judge", "register",
-    "smoke-test", "report", "deploy",
+    "check", "ingest", "label", "train-fm", "pseudo-label", "join", "compare", "train-vm", "bundle", "judge",
+    "register", "smoke-test", "report", "deploy",
 )  # fmt: skip
 
 REMOTE = RUN.replace("root: out", "root: s3://bucket/run").replace("folder: data", "folder: s3://bucket/data")
@@ -58,7 +58,8 @@ REMOTE = RUN.replace("root: out", "root: s3://bucket/run").replace("folder: data
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the specifications of a pipeline and of its platform, as Kubeflow reads them."""
     folder = tmp_path_factory.mktemp("compiled")
-    platform = """
+    settings = """
+compare: [label, auto]
 platform:
   steps: {train-fm: {cpu_request_m: 4000, cpu_limit_m: 8000, memory_mib: 16384}}
   max_parallel: 3
@@ -71,7 +72,7 @@ platform:
   config_map: endpoints
   secret: keys
 """
-    file = compile_pipeline(read_run_config(write_run(folder, REMOTE + platform)), folder, image="repo/image@sha256:0")
+    file = compile_pipeline(read_run_config(write_run(folder, REMOTE + settings)), folder, image="repo/image@sha256:0")
     spec, of_platform = yaml.safe_load_all(file.read_text(encoding="utf-8"))
     return spec, of_platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
@@ -149,6 +150,12 @@ def test_every_parameter_has_the_type_that_its_consumer_declares(compiled: Any) 
     assert compared > 30
 
 
+def test_a_run_without_methods_to_compare_has_no_step_for_them(tmp_path: Path) -> None:
+    file = compile_pipeline(read_run_config(write_run(tmp_path, REMOTE)), tmp_path, image="i")
+    spec, _ = yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    assert set(tasks_of(spec)) == {*STEPS} - {"compare"}
+
+
 def test_steps_run_in_the_image_and_with_the_rights_that_the_run_names(compiled: Any) -> None:
     spec, platform = compiled
     executors = spec["deploymentSpec"]["executors"]
@@ -193,8 +200,8 @@ def test_steps_ask_for_what_the_platform_says(compiled: Any) -> None:
     [
         (RUN + "platform: {steps: {ask: {memory_mib: 4096}}}", "ask is no longer a step: its name is smoke-test now"),
         (
-            RUN.replace("name: one", "name: one, compare_alone: false"),
-            "compare_alone is no longer a setting: set compare_label_only",
+            RUN.replace("name: one", "name: one, compare_label_only: false"),
+            r"compare_label_only is no longer a setting: set the run's `compare`, such as `compare: \[label, auto\]`",
         ),
     ],
     ids=["a step", "a setting"],
@@ -277,6 +284,13 @@ def test_the_demos_foundation_model_has_ten_times_a_vertical_models_parameters()
             "vertical_models.0.name: expected a lower-case letter, then such, digits and dashes, no dash",
         ),
         ("  - {name: one}", "  - {name: one}\n  - {name: one}", "vertical model one is named more than once"),
+        (
+            "name: test",
+            "name: test\ncompare: [kd, ah]",
+            "compare: label is missing, which the others are compared with",
+        ),
+        ("name: test", "name: test\ncompare: [label]", "compare: label alone compares nothing; add another method"),
+        ("name: test", "name: test\ncompare: [label, kd, kd]", "compare: kd is there more than once"),
     ],
 )
 def test_a_wrong_key_of_a_run_is_named(tmp_path: Path, line: str, changed: str, message: str) -> None:

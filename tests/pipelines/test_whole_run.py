@@ -16,6 +16,7 @@ import yaml
 from exfm.artifact.bundle import BundleManifest, find_bundle
 from exfm.artifact.storage import reading, ref_to
 from exfm.events.schemas import SYNTHETIC
+from exfm.registry.mlflow_registry import EXPERIMENT, Registry
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +38,7 @@ def run_config(folder: Path, **changes: Any) -> Path:
             "duration_s": 432_000,
         },
         "window_length": 43_200,
+        "compare": ["label", "auto"],
         "foundation": {"model": SMALL | {"dim_factor": 2}, "training": TRAINING, "tasks": ["click"]},
         "vertical_models": [
             {"name": "search", "domains": ["search"], "model": SMALL, "training": TRAINING, "tasks": ["click"]},
@@ -71,7 +73,10 @@ def root(folder: Path, finished: subprocess.CompletedProcess[str]) -> Path:
 
 def test_a_run_leaves_its_outputs_under_their_fixed_names(root: Path) -> None:
     folders = ["bundle", "events", "examples", "fm", "registry", "vm"]
-    files = ["pipeline.log", "query.json", "report.html", "smoke-test.json", "summary.json"]
+    files = [
+        "comparison.html", "comparison.json", "pipeline.log", "query.json", "report.html", "smoke-test.json",
+        "summary.json",
+    ]  # fmt: skip
     assert sorted(path.name for path in root.iterdir()) == sorted(folders + files)
     for name in ("search", "rest"):
         assert BundleManifest.read(Path(find_bundle(str(root / "bundle" / name)))).plan.num_shards == 2
@@ -85,6 +90,7 @@ def test_a_run_tells_one_line_a_stage_and_then_what_it_found(root: Path, finishe
     assert stages[:6] == ["check", "ingest", "label", "train-fm", "pseudo-label", "join"]
     assert sorted(stages[6:]) == sorted(
         [
+            "compare",
             "train-vm search",
             "bundle search",
             "train-vm rest",
@@ -121,6 +127,31 @@ def test_the_registry_resolves_to_the_bundle_that_was_made(root: Path) -> None:
 def test_the_summary_is_of_this_run(root: Path) -> None:
     summary = json.loads((root / "summary.json").read_text(encoding="utf-8"))
     assert [model["name"] for model in summary["verticals"]] == ["search", "rest"]
+
+
+def test_the_report_has_what_the_step_compared(root: Path, finished: Any) -> None:
+    summary = json.loads((root / "summary.json").read_text(encoding="utf-8"))
+    comparison = json.loads((root / "comparison.json").read_text(encoding="utf-8"))
+    assert summary["comparison"] == comparison
+    assert comparison["inputs"]["examples"] == summary["provenance"]["examples"]
+    for compared, model in zip(comparison["verticals"], summary["verticals"], strict=True):
+        auto = compared["tasks"]["click"]["methods"]["auto"]
+        served = model["tasks"]["click"]["qualities"]["vertical"]
+        assert auto["normalized_entropy"]["value"] == pytest.approx(served["normalized_entropy"], rel=1e-6)
+    assert "change from label-only, 0.01" in finished.stdout
+
+
+def test_methods_are_compared_deeper_after_the_run_and_reported(root: Path, folder: Path) -> None:
+    deeper = {"methods": ["label", "kd"], "num_seeds": 2, "tuning_windows": 4, "learning_rates": []}
+    done = exfm("distill", "compare", "-c", run_config(folder, comparison=deeper))
+    assert done.returncode == 0, done.stderr
+    assert exfm("report", "-c", folder / "run.yaml").returncode == 0
+    summary = json.loads((root / "summary.json").read_text(encoding="utf-8"))
+    assert summary["comparison"]["config"]["methods"] == ["label", "kd"]
+    client = Registry.at(str(root), create=False).client
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    runs = client.search_runs([experiment.experiment_id], "attributes.run_name = 'small comparison'")
+    assert sorted(run.data.params["methods"] for run in runs) == ["['label', 'auto']", "['label', 'kd']"]
 
 
 def test_one_stage_can_run_again_by_itself(root: Path, folder: Path) -> None:

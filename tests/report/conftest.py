@@ -15,6 +15,8 @@ from exfm.das.labels import make_labels
 from exfm.das.pseudo_labels import make_pseudo_labels
 from exfm.distill.config import VerticalConfig
 from exfm.distill.stage import train_vertical
+from exfm.evaluation.config import ComparisonConfig
+from exfm.evaluation.stage import compare
 from exfm.events.stage import ingest
 from exfm.events.synthetic import SyntheticSource
 from exfm.foundation.config import FoundationConfig
@@ -32,7 +34,7 @@ SMALL = NetworkConfig(bottom_units=(), num_cross_layers=1, cross_rank=4, top_uni
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Return a run; vertical model `video` has no twin, and so long a warm-up that none of its windows counts."""
+    """Return a run; vertical model `video` has so long a warm-up that none of its windows counts."""
     root = tmp_path_factory.mktemp("run")
 
     def at(folder: str) -> str:
@@ -50,15 +52,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     pseudo_labels = ref_to(at("pseudo"))
     join_examples(events=events, labels=labels, pseudo_labels=pseudo_labels, out=at("joined"))
     examples = ref_to(at("joined"))
-    for name, warmup_windows in (("search", WARMUP_WINDOWS), ("video", 99)):
-        vertical = VerticalConfig(
+    search, video = (
+        VerticalConfig(
             name=name,
             domains=(name,),
             model=ModelConfig(network=SMALL),
             training=TrainingConfig(warmup_windows=warmup_windows),
-            compare_label_only=name == "search",
         )
-        train_vertical(vertical, teacher="fm", examples=examples, out=at(f"vm/{name}"))
+        for name, warmup_windows in (("search", WARMUP_WINDOWS), ("video", 99))
+    )
+    for vertical in (search, video):
+        train_vertical(vertical, teacher="fm", examples=examples, out=at(f"vm/{vertical.name}"))
+    untuned = ComparisonConfig(
+        methods=("label", "auto"), num_seeds=1, weights=(), learning_rates=(), num_bootstrap_samples=100
+    )
+    compare(untuned, name="tiny", verticals=[search], teacher="fm", examples=examples, out=at("comparison.json"))
     verticals = (ref_to(at("vm/search")), ref_to(at("vm/video")))
     bundle = make_bundle(BundleConfig(golden_candidates=30), vertical=verticals[0], out=at("bundle/search"))
     folder = root / "bundle/search" / bundle.bundle_id
@@ -66,6 +74,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         root=root,
         foundation=foundation,
         verticals=verticals,
+        comparison=at("comparison.json"),
         bundles=(ref_to(str(folder)),),
         registrations=(
             {

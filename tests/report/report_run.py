@@ -23,6 +23,7 @@ class Run:
     root: Path
     foundation: Ref
     verticals: tuple[Ref, ...]
+    comparison: str
     bundles: tuple[Ref, ...]
     registrations: tuple[Mapping[str, Any], ...]
     smoke_test: Mapping[str, Any]
@@ -32,6 +33,7 @@ class Run:
         arguments = {
             "foundation": self.foundation,
             "verticals": self.verticals,
+            "comparison": self.comparison,
             "bundles": self.bundles,
             "registrations": self.registrations,
             "smoke_test": self.smoke_test,

@@ -11,9 +11,11 @@ from report_run import WARMUP_WINDOWS, Run
 from rich.console import Console
 
 from exfm.artifact.bundle import BundleManifest
+from exfm.artifact.manifest import json_bytes
 from exfm.artifact.plan import Assignment, assign
-from exfm.artifact.storage import ref_to
+from exfm.artifact.storage import Ref, ref_to
 from exfm.errors import ConfigError, DataError, StorageError
+from exfm.evaluation.comparison import Comparison
 from exfm.events.labels import PseudoLabelsManifest
 from exfm.events.log import EventLogManifest, read_names
 from exfm.foundation.config import FoundationConfig
@@ -22,7 +24,8 @@ from exfm.metrics import quality
 from exfm.models.offline import answer_request
 from exfm.report.comparison import NUM_BINS, SOURCES
 from exfm.report.console import print_summary
-from exfm.report.html import DASH, percent, render_html, size, span, times
+from exfm.report.distillation.figures import DASH, change
+from exfm.report.html import render_html, size, span, times
 from exfm.report.plots import bytes_by_shard, entropy_by_window, ids_by_window
 from exfm.report.summary import BundleSummary, Summary
 from exfm.training.manifest import PREDICTIONS, ModelManifest
@@ -49,12 +52,11 @@ def test_the_foundation_models_quality_is_of_its_own_predictions_on_the_vertical
 def test_a_verticals_quality_is_what_its_training_found(run: Run, summary: Summary) -> None:
     manifest = ModelManifest.read(run.root / "vm/search")
     for task, comparison in summary.verticals[0].tasks.items():
-        assert comparison.qualities["distilled"] == manifest.overall[task]
-        assert comparison.qualities["label_only"] == manifest.label_only[task]
+        assert comparison.qualities["vertical"] == manifest.overall[task]
         assert comparison.qualities["foundation"].num_examples == manifest.overall[task].num_examples
         for line in ("base_rate", "logistic"):
             assert comparison.qualities[line] == manifest.references[line][task]
-        by_window = {row.window: row.entropies["distilled"] for row in comparison.by_window}
+        by_window = {row.window: row.entropies["vertical"] for row in comparison.by_window}
         for window in manifest.qualities:
             assert by_window.get(window.window) == window.tasks[task].normalized_entropy
 
@@ -70,33 +72,49 @@ def test_no_model_beats_the_planted_truth(summary: Summary) -> None:
         assert truth.normalized_entropy < found.normalized_entropy + 0.01
 
 
-def test_the_change_is_that_of_the_entropy_in_percent(summary: Summary) -> None:
-    comparison = summary.verticals[0].tasks["click"]
-    label_only, distilled = (comparison.qualities[source].normalized_entropy for source in ("label_only", "distilled"))
-    assert label_only is not None
-    assert distilled is not None
-    assert comparison.change_percent == pytest.approx(100 * (distilled - label_only) / label_only)
+def test_what_distillation_gains_is_on_the_page_and_the_terminal(summary: Summary) -> None:
+    assert summary.comparison
+    gains = list(summary.comparison.gains())
+    assert [gain[:3] for gain in gains] == [("search", task, "auto") for task in TASKS]
+    for task, compared in summary.comparison.verticals[0].tasks.items():
+        assert compared.num_examples == summary.verticals[0].tasks[task].qualities["vertical"].num_examples
+    page, file = _Page(render_html(summary)).text, io.StringIO()
+    print_summary(summary, console=Console(file=file, width=100), report="report.html")
+    for *_, found in gains:
+        shown = change(found.delta_ne, unit=0.01)
+        assert shown != DASH
+        assert shown in page
+        assert shown in file.getvalue()
 
 
-def test_a_vertical_without_a_label_only_model_has_no_change(summary: Summary) -> None:
-    for comparison in summary.verticals[1].tasks.values():
-        assert "label_only" not in comparison.qualities
-        assert comparison.change_percent is None
-        assert comparison.reliability.keys() == {"distilled"}
+def test_a_report_without_a_comparison_says_nothing_of_gains(run: Run, tmp_path: Path) -> None:
+    summary = run.report(tmp_path, comparison="")
+    assert summary.comparison is None
+    assert "What distillation gains" not in render_html(summary)
+
+
+def test_a_comparison_of_other_examples_is_refused_and_nothing_written(run: Run, tmp_path: Path) -> None:
+    comparison = Comparison.read(run.comparison)
+    stale = Ref(uri=comparison.inputs["examples"].uri, digest="0" * 64)
+    other = tmp_path / "other.json"
+    other.write_bytes(json_bytes(comparison.model_copy(update={"inputs": {"examples": stale}}).to_dict()))
+    with pytest.raises(StorageError, match=r"of other examples than .*; run `exfm distill compare` again, or remove"):
+        run.report(tmp_path / "out", comparison=str(other))
+    assert not (tmp_path / "out").exists()
 
 
 def test_reliability_bins_split_all_known_examples_and_average_to_the_calibration(summary: Summary) -> None:
     comparison = summary.verticals[0].tasks["click"]
-    bins, distilled = comparison.reliability["distilled"], comparison.qualities["distilled"]
+    bins, found = comparison.reliability, comparison.qualities["vertical"]
     assert len(bins) == NUM_BINS
-    assert sum(part.num_examples for part in bins) == distilled.num_examples
+    assert sum(part.num_examples for part in bins) == found.num_examples
     predictions = [part.mean_prediction for part in bins]
     assert predictions == sorted(predictions)
     sizes = [part.num_examples for part in bins]  # the weights of this log are all 1
     mean_prediction = np.average(predictions, weights=sizes)
     base_rate = np.average([part.positive_share for part in bins], weights=sizes)
-    assert distilled.base_rate == pytest.approx(base_rate)
-    assert distilled.calibration == pytest.approx(mean_prediction / base_rate)
+    assert found.base_rate == pytest.approx(base_rate)
+    assert found.calibration == pytest.approx(mean_prediction / base_rate)
 
 
 def test_the_ratio_to_the_largest_vertical_is_stated(run: Run, summary: Summary) -> None:
@@ -221,12 +239,12 @@ def test_a_name_cannot_write_into_the_page(summary: Summary) -> None:
 def test_an_undefined_figure_is_a_dash(run: Run, summary: Summary) -> None:
     video = summary.verticals[1]
     assert video.counted_windows == ()
-    assert video.tasks["click"].qualities["distilled"].auc is None
+    assert video.tasks["click"].qualities["vertical"].auc is None
     page = (run.root / "report.html").read_text(encoding="utf-8")
     row = page[page.index("<th>video</th>") :]
     row = row[: row.index("</tr>")]
     figures = re.findall(r'<td class="n[^>]*>\s*([^<]*?)\s*</td>', row)
-    assert figures == [DASH] * 13
+    assert figures == [DASH] * 9
     assert "None" not in page
 
 
@@ -239,12 +257,11 @@ def test_the_terminal_shows_quality_the_report_and_the_ranked_answer(summary: Su
     assert path in printed
     assert all(len(line) <= width for line in printed.splitlines() if path not in line)
     click = summary.verticals[0].tasks["click"]
-    (row,) = (line for line in printed.splitlines() if line.startswith("search") and " click " in line)
+    row = next(line for line in printed.splitlines() if line.startswith("search") and " click " in line)
     shown = [found for source, found in click.qualities.items() if source != "truth"]
     entropies = [row.index(f"{found.normalized_entropy:.4f}") for found in shown]
     assert entropies == sorted(entropies)
-    assert f"{click.qualities['distilled'].auc:.4f}" in row
-    assert percent(click.change_percent) in row
+    assert f"{click.qualities['vertical'].auc:.4f}" in row
     ranking = printed[printed.index(" item ") :]
     positions = [ranking.index(item.name) for item in summary.answer.ranked]
     assert positions == sorted(positions)
@@ -269,7 +286,7 @@ def test_warnings_are_those_of_all_models(run: Run, summary: Summary) -> None:
 
 def test_reference_lines_and_ids_are_plotted(run: Run, summary: Summary) -> None:
     plot = entropy_by_window(summary.verticals[0])
-    for line in (b"base rate", b"logistic regression", b"foundation model", b"label-only", b"distilled"):
+    for line in (b"base rate", b"logistic regression", b"foundation model", b"vertical model"):
         assert b"<!-- %b -->" % line in plot
     manifest = ModelManifest.read(run.root / "fm")
     assert summary.foundation.ids == {quality.window: quality.tables for quality in manifest.qualities}
@@ -280,11 +297,10 @@ def test_reference_lines_and_ids_are_plotted(run: Run, summary: Summary) -> None
             assert b"<!-- %b -->" % words in plot
 
 
-def test_the_headline_has_the_changes_by_distillation(summary: Summary) -> None:
-    changes = [task.change_percent for task in summary.verticals[0].tasks.values() if task.change_percent is not None]
-    assert summary.model_copy(update={"warnings": ()}).headline() == (
-        f"2 vertical models; NE distilled against label-only {min(changes):+.2f} % to {max(changes):+.2f} %"
-    )
+def test_the_headline_has_the_least_and_the_greatest_entropy(summary: Summary) -> None:
+    found = [task.qualities["vertical"].normalized_entropy for task in summary.verticals[0].tasks.values()]
+    low, high = sorted(entropy for entropy in found if entropy is not None)
+    assert summary.model_copy(update={"warnings": ()}).headline() == f"2 vertical models, NE {low:.4f} to {high:.4f}"
 
 
 def test_a_warm_start_without_a_new_window_is_reported_as_before(run: Run, summary: Summary, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from stream import Stream
 from world import TEACHERS, World, make_world
 
-from exfm.artifact.manifest import Window
+from exfm.artifact.manifest import MANIFEST, Window, write_json
 from exfm.artifact.storage import Ref, ref_to
 from exfm.distill.adapter import LEARNING_RATE, StudentAdapter
 from exfm.distill.config import DistillationConfig, Method, VerticalConfig
@@ -342,14 +342,6 @@ def test_a_vertical_model_learns_from_its_domains_and_tasks_only(stream: Stream,
     assert [label.name for label in manifest.feature_schema.labels] == ["click"]
 
 
-def test_the_twin_without_a_teacher_is_told_apart(stream: Stream, vertical: Ref) -> None:
-    manifest = ModelManifest.read(stream.folder(vertical))
-    assert manifest.teachers == ("fm",)
-    assert manifest.label_only.keys() == manifest.overall.keys() == {"click"}
-    assert manifest.label_only["click"].num_examples == manifest.overall["click"].num_examples
-    assert manifest.label_only["click"] != manifest.overall["click"]
-
-
 def test_the_weights_of_auto_are_recorded_for_each_window_that_was_learned_and_told(
     examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
 ) -> None:
@@ -378,16 +370,17 @@ def test_the_headline_says_what_auto_chose_last(stream: Stream, vertical: Ref) -
     assert manifest.headline().endswith("; auto: like 0.83 (lead 2.1 %), love 0 (no lead), buy 0 (too few positives)")
 
 
-def test_a_manifest_of_an_earlier_release_has_one_teacher(stream: Stream, vertical: Ref) -> None:
+def test_a_manifest_of_an_earlier_release_has_one_teacher_and_maybe_a_twin(
+    stream: Stream, vertical: Ref, tmp_path: Path
+) -> None:
     manifest = ModelManifest.read(stream.folder(vertical))
     written = {key: value for key, value in manifest.to_dict().items() if key != "teachers"}
-    assert ModelManifest.parse(written | {"teacher": "fm"}, source="test") == manifest
+    write_json(tmp_path / MANIFEST, written | {"teacher": "fm", "label_only": written["overall"]})
+    assert ModelManifest.read(tmp_path) == manifest
     assert ModelManifest.parse(written | {"teacher": ""}, source="test").teachers == ()
 
 
-def test_the_walk_of_a_model_and_its_twin_is_told_as_one(
-    examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
-) -> None:
+def test_each_window_of_a_walk_is_told(examples: Ref, vertical_config: VerticalConfig, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     manifest = train_vertical(
         vertical_config,
@@ -396,7 +389,7 @@ def test_the_walk_of_a_model_and_its_twin_is_told_as_one(
         out=str(tmp_path / "vm"),
         on_window=lambda *walked: seen.append(walked),
     )
-    num_windows = 2 * len(manifest.windows)
+    num_windows = len(manifest.windows)
     assert seen == [(num_done, num_windows) for num_done in range(1, num_windows + 1)]
 
 
@@ -412,7 +405,6 @@ def test_a_label_only_model_needs_no_teacher(examples: Ref, vertical_config: Ver
     config = vertical_config.model_copy(update={"distillation": DistillationConfig(method="label")})
     manifest = train_vertical(config, teacher="other", examples=examples, out=str(tmp_path / "vm"))
     assert manifest.teachers == ()
-    assert manifest.overall == manifest.label_only
 
 
 def test_pseudo_labels_of_another_teacher_are_refused(
@@ -459,7 +451,7 @@ def test_labels_that_are_neither_0_nor_1_are_refused_and_nothing_is_overwritten(
 
 
 def train(config: VerticalConfig, examples: Ref, out: Path, *, method: Method = "ah") -> ModelManifest:
-    update = {"distillation": DistillationConfig(method=method), "compare_label_only": False}
+    update = {"distillation": DistillationConfig(method=method)}
     return train_vertical(config.model_copy(update=update), teacher="fm", examples=examples, out=str(out))
 
 

@@ -28,7 +28,7 @@ from exfm.training.evaluation import read_predictions
 from exfm.training.manifest import PREDICTIONS, ModelManifest
 from exfm.training.run import Data
 from exfm_components.run_config import read_run_config
-from exfm_pipelines.steps import run_step
+from exfm_pipelines.steps import run_comparison
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -64,7 +64,6 @@ def test_label_scores_are_those_of_a_training_by_labels(
         update={
             "training": training,
             "distillation": DistillationConfig(method="label"),
-            "compare_label_only": False,
         }
     )
     train_vertical(label, teacher="fm", examples=examples, out=str(tmp_path / "vm"))
@@ -108,6 +107,26 @@ def test_windows_that_count_begin_when_the_labels_of_the_tuning_windows_are_know
     assert [window.index for window in tuning] == [window.index for window in data.windows[warmup:3]]
     assert data.label_delay == 3600  # less than a window: one window between is not over when the next begins
     assert [window.index for window in counted] == [window.index for window in data.windows[4:]]
+
+
+@pytest.mark.slow
+def test_without_a_choice_nothing_is_tuned_and_figures_count_from_the_warm_up_on(
+    data: Data, vertical_config: VerticalConfig
+) -> None:
+    config = SMALL.model_copy(update={"methods": ("label", "kd"), "num_seeds": 1, "weights": (), "learning_rates": ()})
+    warmup = vertical_config.training.warmup_windows
+    walked = walk(vertical_config, data, config, OWN)
+    assert walked.windows == tuple(data.windows[warmup:])
+    rate, weight = vertical_config.training.learning_rate, vertical_config.distillation.weight
+    assert {contender.method: setting for contender, setting in walked.chosen.items()} == {
+        "label": Setting(weight=0, learning_rate=rate),
+        "kd": Setting(weight=weight, learning_rate=rate),
+    }
+    other = vertical_config.model_copy(
+        update={"training": vertical_config.training.model_copy(update={"warmup_windows": 28})}
+    )
+    with pytest.raises(ConfigError, match=r"no window is left to report of 28, since it warms up for 28 \("):
+        split_windows(other, data, config)
 
 
 @pytest.mark.slow
@@ -232,5 +251,5 @@ def test_a_setting_at_the_end_of_those_tried_is_named() -> None:
 def test_a_run_without_examples_is_told_to_run_first(tmp_path: Path) -> None:
     run = read_run_config(REPOSITORY / "examples/movielens/run.yaml", root=str(tmp_path))
     with pytest.raises(StorageError, match="no examples there to compare on; run `exfm run` first"):
-        run_step("compare", run)
+        run_comparison(run)
     assert list(tmp_path.iterdir()) == []

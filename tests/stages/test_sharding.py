@@ -70,7 +70,7 @@ def test_a_bundle_says_its_interaction_and_scores_as_its_model(
 ) -> None:
     network = NetworkConfig(interaction=interaction, bottom_units=(4,), top_units=(8,))
     model = ModelConfig(network=network)
-    config = vertical_config.model_copy(update={"model": model, "compare_label_only": False})
+    config = vertical_config.model_copy(update={"model": model})
     train_vertical(config, teacher="fm", examples=examples, out=str(tmp_path / "vm"))
     settings = BundleConfig(golden_candidates=20, sharding=ShardingConfig(encoding="fp32"))
     manifest = make_bundle(settings, vertical=ref_to(str(tmp_path / "vm")), out=str(tmp_path / "bundle"))
@@ -106,7 +106,7 @@ def test_a_models_bundles_lie_side_by_side_and_none_is_written_again(
     out, found = tmp_path / "bundles", []
     for learning_rate in (0.001, 0.002):  # other weights
         training = vertical_config.training.model_copy(update={"learning_rate": learning_rate})
-        config = vertical_config.model_copy(update={"training": training, "compare_label_only": False})
+        config = vertical_config.model_copy(update={"training": training})
         train_vertical(config, teacher="fm", examples=examples, out=str(tmp_path / "vm"))
         manifest = make_bundle(BundleConfig(golden_candidates=20), vertical=ref_to(str(tmp_path / "vm")), out=str(out))
         assert find_bundle(str(out)) == str(out / manifest.bundle_id)
@@ -142,7 +142,7 @@ def test_a_model_wider_than_its_schema_is_bundled(
     stream: Stream, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
 ) -> None:
     wide = vertical_config.model.model_copy(update={"dim_factor": 2})
-    config = vertical_config.model_copy(update={"model": wide, "compare_label_only": False})
+    config = vertical_config.model_copy(update={"model": wide})
     train_vertical(config, teacher="fm", examples=examples, out=str(tmp_path / "vm"))
     vertical = ref_to(str(tmp_path / "vm"))
     manifest = make_bundle(BundleConfig(golden_candidates=20), vertical=vertical, out=str(tmp_path / "bundle"))

@@ -15,24 +15,22 @@ from exfm_components.artifacts import read_ref, write_model, write_ref
 pytestmark = pytest.mark.slow
 
 
-def test_a_models_qualities_and_those_of_its_twin_and_reference_lines_are_metrics(
+def test_a_models_qualities_and_those_of_its_reference_lines_are_metrics(
     stream: Stream, vertical: Ref, tmp_path: Path
 ) -> None:
     manifest = ModelManifest.read(stream.folder(vertical))
     model, metrics = dsl.Model(uri=str(tmp_path / "model")), dsl.Metrics()
     write_model(manifest, vertical, model=model, metrics=metrics)
-    of_task, label_only = manifest.overall["click"], manifest.label_only["click"]
+    of_task = manifest.overall["click"]
     assert of_task.normalized_entropy is not None
     assert metrics.metadata["click NE"] == round(of_task.normalized_entropy, 5)
-    assert label_only.normalized_entropy is not None
-    assert metrics.metadata["click NE label-only"] == round(label_only.normalized_entropy, 5)
     base_rate = manifest.references["base_rate"]["click"]
     assert base_rate.normalized_entropy is not None
     assert metrics.metadata["click NE base rate"] == round(base_rate.normalized_entropy, 5)
     assert set(metrics.metadata) == {
         f"click {figure}{source}"
         for figure in ("NE", "AUC", "calibration")
-        for source in ("", " label-only", " base rate", " logistic")
+        for source in ("", " base rate", " logistic")
     }
     assert model.metadata["folder"] == vertical.uri
     assert model.metadata["parameters"] == manifest.num_parameters

@@ -131,7 +131,7 @@ def test_the_regression_starts_at_the_label_rate_also_of_one_class_alone() -> No
 
 
 def test_no_examples_give_no_predictions_and_teach_nothing() -> None:
-    lines, none = References.of(SCHEMA), examples(0)
+    lines, none = References(SCHEMA), examples(0)
     before = lines.state()
     assert {name: values.shape for name, values in lines.test(none).items()} == {
         "base_rate": (0, 2), "logistic": (0, 2),
@@ -151,11 +151,11 @@ def test_a_table_of_more_rows_than_coefficients_shares_them(monkeypatch: pytest.
 
 
 def test_restored_lines_go_on_as_if_they_had_never_stopped() -> None:
-    one, first, second, asked = References.of(SCHEMA), examples(30, seed=1), examples(30, seed=2), examples(9, seed=3)
+    one, first, second, asked = References(SCHEMA), examples(30, seed=1), examples(30, seed=2), examples(9, seed=3)
     one.add_ids(WINDOW, first)
     one.learn(WINDOW, first)
     state = one.state()
-    other = References.of(SCHEMA)
+    other = References(SCHEMA)
     other.restore({name: array.copy() for name, array in state.items()})
     later = Window(index=1, start=10, end=20)
     assert one.add_ids(later, second) == other.add_ids(later, second)
@@ -171,7 +171,7 @@ def test_restored_lines_go_on_as_if_they_had_never_stopped() -> None:
 def test_heavy_examples_count_more() -> None:
     rates = []
     for weights in ([1.0, 1.0], [1.0, 3.0]):
-        lines = References.of(SCHEMA)
+        lines = References(SCHEMA)
         taken = examples(2, **{"label.click": [0.0, 1.0], "label.buy": [0.0, 1.0], "weight": weights})
         lines.learn(WINDOW, taken)
         rates.append({name: float(values[0, 0]) for name, values in lines.test(taken).items()})

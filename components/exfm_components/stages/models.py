@@ -94,30 +94,23 @@ def make_bundle(run: dict, root: str, vertical_model: dict, vertical: dict, bund
 
 
 @component
-def compare(run: dict, root: str, examples: dsl.Input[dsl.Dataset], page: dsl.Output[dsl.HTML]) -> None:
-    """Compare distillation methods on the examples, with an interval of each figure."""
+def compare(run: dict, root: str, examples: dsl.Input[dsl.Dataset], page: dsl.Output[dsl.HTML]) -> str:
+    """Train every vertical model by several methods, for what distillation gains; return the URI of the figures."""
     from exfm_components.progress import running
 
     with running("compare") as stage:
         from pathlib import Path
 
         from exfm.artifact.stores import read_file
-        from exfm.evaluation.stage import compare
-        from exfm.report.distillation.page import write_page
         from exfm_components import layout
         from exfm_components.artifacts import read_ref
+        from exfm_components.comparison import compare_methods
         from exfm_components.run_config import RunConfig
 
         config = RunConfig.parse(run, source="run")
-        found = compare(
-            config.comparison,
-            name=config.name,
-            verticals=config.vertical_models,
-            teacher=config.foundation.name,
-            examples=read_ref(examples.path),
-            out=layout.comparison(root),
-            on_window=stage.walked,
+        found = compare_methods(
+            config.step_comparison(), config, root=root, examples=read_ref(examples.path), on_window=stage.walked
         )
-        write_page(found, layout.comparison_page(root))
         Path(page.path).write_bytes(read_file(layout.comparison_page(root)))
         stage.done(found.headline())
+        return layout.comparison(root)

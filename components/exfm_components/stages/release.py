@@ -80,8 +80,9 @@ def report(
     registrations: list[dict],
     smoke_test: str,
     page: dsl.Output[dsl.HTML],
+    comparison: str = "",
 ) -> None:
-    """Draw the run's figures into report.html, and put them into summary.json."""
+    """Draw the run's figures into report.html, and put them into summary.json; `comparison` is a URI, or empty."""
     from exfm_components.progress import running
 
     with running("report") as stage:
@@ -104,6 +105,7 @@ def report(
             bundles=[Ref.parse(item, source="bundles") for item in bundles],
             registrations=registrations,
             smoke_test=parse_json(read_file(smoke_test), source=smoke_test),
+            comparison=comparison,
         )
         Path(page.path).write_bytes(read_file(layout.report(root)))
         stage.done(summary.headline())

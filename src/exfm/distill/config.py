@@ -12,6 +12,8 @@ from exfm.training.config import TrainingConfig
 
 Method = Literal["auto", "label", "kd", "ah", "sa", "ah+sa"]
 
+_COMPARED = "set the run's `compare`, such as `compare: [label, auto]`"
+
 
 class DistillationConfig(Config):
     """How a vertical model learns from pseudo-labels (docs/concepts.md)."""
@@ -32,7 +34,8 @@ class VerticalConfig(Config):
     """A vertical model (VM) and how it is trained."""
 
     removed: ClassVar[Mapping[str, str]] = {
-        "compare_alone": "set compare_label_only",
+        "compare_alone": _COMPARED,
+        "compare_label_only": _COMPARED,
         "teacher_weight": "set distillation.weight, and distillation.method where it was 0, to label",
     }
 
@@ -49,8 +52,6 @@ class VerticalConfig(Config):
     distillation: DistillationConfig = DistillationConfig()
     teachers: tuple[str, ...] = ()
     """Foundation models whose pseudo-labels it learns from; empty: the run's."""
-    compare_label_only: bool = True
-    """Whether a label-only model is trained too, without a teacher, for the report. It doubles the training time."""
 
     def taught_by(self, foundation: str) -> tuple[str, ...]:
         """Return the foundation models that it learns from in a run with this one; empty: it learns from labels."""

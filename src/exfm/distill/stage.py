@@ -14,8 +14,7 @@ from exfm.events.examples import ExamplesManifest
 from exfm.events.partitions import read_partition
 from exfm.models.ranking import RankingModel
 from exfm.schema import pseudo_label_column
-from exfm.training.learner import LabelLearner
-from exfm.training.manifest import LABEL_ONLY, ModelManifest
+from exfm.training.manifest import ModelManifest
 from exfm.training.run import Data, OnWindow, run_training
 
 
@@ -35,9 +34,8 @@ def train_vertical(
     teachers = config.taught_by(teacher)
     with reading(examples) as dataset, writing(out) as folder:
         data = vertical_data(config, examples, teachers=teachers, dataset=dataset)
-        schema = data.schema
-        learner = DistillationLearner(RankingModel(schema, config.model), config.distillation, teachers=teachers)
-        num_walks = 2 if config.compare_label_only else 1
+        model = RankingModel(data.schema, config.model)
+        learner = DistillationLearner(model, config.distillation, teachers=teachers)
         trained = run_training(
             learner,
             data,
@@ -45,20 +43,8 @@ def train_vertical(
             folder=folder,
             name=config.name,
             snapshot_every=0,
-            on_window=lambda num_done, num_windows: on_window(num_done, num_walks * num_windows),
+            on_window=on_window,
         )
-        if config.compare_label_only:
-            label_only = run_training(
-                LabelLearner(RankingModel(schema, config.model)),
-                data,
-                config.training,
-                folder=folder / LABEL_ONLY,
-                name=config.name,
-                snapshot_every=0,
-                with_references=False,
-                on_window=lambda num_done, num_windows: on_window(num_windows + num_done, num_walks * num_windows),
-            ).overall
-            trained = trained.model_copy(update={"label_only": label_only})
         return trained.model_copy(update={"teacher_weights": learner.teacher_weights}).write(folder)
 
 

@@ -1,9 +1,11 @@
 """What a comparison found: every method and teacher of every vertical model, each figure with its interval."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal, Self
 
+from exfm.artifact.manifest import parse_json
 from exfm.artifact.storage import Ref
+from exfm.artifact.stores import read_file
 from exfm.config import Config
 from exfm.evaluation.config import LABEL, ComparisonConfig, Method, Setting
 from exfm.evaluation.intervals import Interval
@@ -130,6 +132,22 @@ class Comparison(Config):
     sized: tuple[SizedFoundationModel, ...]
     """One for each size among the teachers."""
     verticals: tuple[VerticalComparison, ...]
+
+    @classmethod
+    def read(cls, uri: str) -> Self:
+        """Return the comparison in a file.
+
+        Raises: StorageError if it is missing; ConfigError if it is something else.
+        """
+        return cls.parse(parse_json(read_file(uri), source=uri), source=uri)
+
+    def gains(self) -> Iterator[tuple[str, str, Method, MethodQuality]]:
+        """Yield vertical model, task, method and quality of all methods but `label`, with the run's own teacher."""
+        for vertical in self.verticals:
+            for task, compared in vertical.tasks.items():
+                for method, quality in compared.own().methods.items():
+                    if method != LABEL:
+                        yield vertical.name, task, method, quality
 
     def headline(self) -> str:
         """Return one line about what was found: how many of the differences from `label` are certain."""

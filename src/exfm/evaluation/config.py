@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from exfm.config import Config, like
 from exfm.distill import config as distill
@@ -21,6 +21,21 @@ UNTAUGHT: Final = (LABEL, SELF)
 """Methods to which the foundation model means nothing."""
 
 Method = Literal[distill.Method, "self"]
+
+
+def _require_label(methods: tuple[Method, ...]) -> tuple[Method, ...]:
+    """Return methods that can be compared, or none."""
+    twice = [method for method, count in Counter(methods).items() if count > 1]
+    if twice:
+        raise ValueError(f"{', '.join(twice)} is there more than once; leave one of them")
+    if methods and LABEL not in methods:
+        raise ValueError(f"{LABEL} is missing, which the others are compared with; add it")
+    if len(methods) == 1:
+        raise ValueError(f"{LABEL} alone compares nothing; add another method, such as auto")
+    return methods
+
+
+Methods = Annotated[tuple[Method, ...], AfterValidator(_require_label)]
 
 
 class Setting(Config):
@@ -77,11 +92,11 @@ class TeacherVariant(Config):
 
 
 class ComparisonConfig(Config):
-    """What `exfm distill compare` does with a finished run's examples."""
+    """How methods are compared on a run's examples."""
 
     vertical_models: tuple[str, ...] = ()
     """Names of the run's vertical models that are compared; empty: all."""
-    methods: Annotated[tuple[Method, ...], Field(min_length=2)] = (
+    methods: Annotated[Methods, Field(min_length=2)] = (
         LABEL, "kd", "ah", "sa", "ah+sa", "auto", SELF,
     )  # fmt: skip
     """Methods, each once; `label` is one of them. `self` is the control: `kd` from a label-only teacher of the vertical
@@ -97,11 +112,13 @@ class ComparisonConfig(Config):
     100. With 1 the intervals do not have the spread of seeds."""
     tuning_windows: Annotated[int, Field(ge=1)] = 8
     """First windows, by which each method's weight and learning rate are chosen, and which no figure counts; more than
-    the vertical models' `training.warmup_windows`."""
-    weights: Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=1)] = (0.3, 1.0, 3.0)
-    """Weights of the pseudo-labels' loss that are tried with every method but `label`; more than 0, at most 100."""
-    learning_rates: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.001, 0.003)
-    """Learning rates of Adam on the dense network that are tried with every method; more than 0, at most 1."""
+    the vertical models' `training.warmup_windows`. If there is nothing to choose, figures count from the warm-up on."""
+    weights: tuple[Annotated[float, Field(gt=0, le=100)], ...] = (0.3, 1.0, 3.0)
+    """Weights of the pseudo-labels' loss that are tried with every method but `label`; more than 0, at most 100. Empty:
+    the vertical model's own."""
+    learning_rates: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.001, 0.003)
+    """Learning rates of Adam on the dense network that are tried with every method; more than 0, at most 1. Empty: the
+    vertical model's own."""
     num_bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Samples that each interval is made of; 100 to 100,000."""
     bootstrap_seed: Annotated[int, Field(ge=0)] = 0
@@ -109,13 +126,14 @@ class ComparisonConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        given = {
-            key: getattr(self, key) for key in ("vertical_models", "methods", "weights", "learning_rates", "cold_start")
-        }
+        given = {key: getattr(self, key) for key in ("vertical_models", "weights", "learning_rates", "cold_start")}
         for key, values in (given | {"teachers": [teacher.name for teacher in self.teachers]}).items():
             twice = [str(value) for value, count in Counter(values).items() if count > 1]
             if twice:
                 raise ValueError(f"{key}: {', '.join(twice)} is there more than once; leave one of them")
-        if LABEL not in self.methods:
-            raise ValueError(f"methods: {LABEL} is missing, which the others are compared with; add it")
         return self
+
+    @property
+    def is_tuned(self) -> bool:
+        """Return whether a method has several settings, of which the first windows choose one."""
+        return len(self.weights) > 1 or len(self.learning_rates) > 1

@@ -60,8 +60,8 @@ def entries_of(vertical: VerticalConfig, config: ComparisonConfig, teachers: Ite
     return tuple(
         Entry(contender, Setting(weight=weight, learning_rate=learning_rate), vertical.model.seed + place)
         for contender in contenders_of(config, teachers)
-        for weight in ((0.0,) if contender.method == LABEL else config.weights)
-        for learning_rate in config.learning_rates
+        for weight in ((0.0,) if contender.method == LABEL else config.weights or (vertical.distillation.weight,))
+        for learning_rate in config.learning_rates or (vertical.training.learning_rate,)
         for place in range(config.num_seeds)
     )
 

@@ -65,7 +65,7 @@ def walk(
     tuning, counted = split_windows(vertical, data, config)
     field = Field(vertical, data, config, teachers)
     records: list[_Record] = []
-    chosen: dict[Contender, Setting] = {}
+    chosen = {} if tuning else {entry.contender: entry.setting for entry in field.entries()}
     num_tested = 0
     seen = SeenValues(config.cold_start)
     newness: dict[int, dict[str, Newness]] = {}
@@ -129,11 +129,18 @@ def walk(
 def split_windows(
     vertical: VerticalConfig, data: Data, config: ComparisonConfig
 ) -> tuple[Sequence[Window], Sequence[Window]]:
-    """Return the windows that settings are chosen by, and those that count.
+    """Return the windows that settings are chosen by, none if there is nothing to choose, and those that count.
 
     Raises: ConfigError if there is none of either.
     """
     warmup = vertical.training.warmup_windows
+    if not config.is_tuned:
+        if len(data.windows) <= warmup:
+            raise ConfigError(
+                f"vertical model {vertical.name!r}: no window is left to report of {len(data.windows)}, since it warms "
+                f"up for {warmup} (training.warmup_windows); lower that, or compare on a longer log"
+            )
+        return (), data.windows[warmup:]
     if config.tuning_windows <= warmup:
         raise ConfigError(
             f"comparison.tuning_windows is {config.tuning_windows}, but vertical model {vertical.name!r} warms up for "

@@ -1,6 +1,6 @@
 """Sources of predictions on the same examples: reference lines, the foundation model, and the vertical model."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
@@ -8,13 +8,13 @@ import polars as pl
 from pydantic import FiniteFloat
 
 from exfm.config import Config
-from exfm.metrics import Quality, quality
+from exfm.metrics import Quality, normalized_entropy, quality
 from exfm.training.manifest import BASE_RATE, LOGISTIC, WINDOW
 
-FOUNDATION, LABEL_ONLY, DISTILLED, TRUTH = "foundation", "label_only", "distilled", "truth"
-"""The foundation model; the vertical model without and with its teacher; the planted probabilities."""
+FOUNDATION, VERTICAL, TRUTH = "foundation", "vertical", "truth"
+"""The foundation model; the vertical model; the planted probabilities."""
 
-SOURCES = (BASE_RATE, LOGISTIC, FOUNDATION, LABEL_ONLY, DISTILLED, TRUTH)
+SOURCES = (BASE_RATE, LOGISTIC, FOUNDATION, VERTICAL, TRUTH)
 """Of predictions, from the simplest."""
 
 NUM_BINS = 10
@@ -43,36 +43,30 @@ class TaskComparison(Config):
     """One task of one vertical model, by source of predictions; all figures are for the same examples."""
 
     qualities: dict[str, Quality]
-    change_percent: FiniteFloat | None
-    """Change of normalized entropy, distilled against label-only; below 0 is better."""
     by_window: tuple[WindowEntropy, ...]
     """All windows, also those of the warm-up."""
-    reliability: dict[str, tuple[ReliabilityBin, ...]]
-    """Bins of the label-only and the distilled model, in ascending order of predictions; empty: no label is known."""
+    reliability: tuple[ReliabilityBin, ...]
+    """Bins of the vertical model, in ascending order of predictions; empty: no label is known."""
 
 
 def compare(predictions: pl.DataFrame, task: str, *, counted_windows: Collection[int]) -> TaskComparison:
     """Return the comparison on the counted windows' rows of `VerticalOutputs.predictions`."""
     counted = predictions.filter(pl.col(WINDOW).is_in(list(counted_windows)))
     sources = [source for source in SOURCES if f"{source}.{task}" in predictions.columns]
-    qualities = {source: _quality(counted, task, source=source) for source in sources}
     return TaskComparison(
-        qualities=qualities,
-        change_percent=_change_percent(qualities),
+        qualities={source: _quality(counted, task, source=source) for source in sources},
         by_window=tuple(
             _window_entropy(predictions.filter(pl.col(WINDOW) == window), task, sources, window=window)
             for window in predictions[WINDOW].unique().sort().to_list()
         ),
-        reliability={
-            source: reliability(counted, task, source=source) for source in sources if source in (LABEL_ONLY, DISTILLED)
-        },
+        reliability=reliability(counted, task),
     )
 
 
-def reliability(rows: pl.DataFrame, task: str, *, source: str) -> tuple[ReliabilityBin, ...]:
-    """Return the share of positives by prediction, in bins of equally many examples from low to high."""
+def reliability(rows: pl.DataFrame, task: str) -> tuple[ReliabilityBin, ...]:
+    """Return the share of positives by the vertical model's prediction, in bins of equally many examples."""
     known = rows.filter(pl.col(f"label.{task}").is_not_nan())
-    scores, labels, weights = (_values(known, f"{column}.{task}") for column in (source, "label", "weight"))
+    scores, labels, weights = (_values(known, f"{column}.{task}") for column in (VERTICAL, "label", "weight"))
     order = np.argsort(scores, kind="stable")
     return tuple(
         ReliabilityBin(
@@ -86,23 +80,20 @@ def reliability(rows: pl.DataFrame, task: str, *, source: str) -> tuple[Reliabil
 
 
 def _window_entropy(rows: pl.DataFrame, task: str, sources: Collection[str], *, window: int) -> WindowEntropy:
-    qualities = {source: _quality(rows, task, source=source) for source in sources if source != TRUTH}
+    labels, weights = (rows[f"{column}.{task}"].to_numpy() for column in ("label", "weight"))
     return WindowEntropy(
         window=window,
-        num_examples=qualities[DISTILLED].num_examples,
-        entropies={source: found.normalized_entropy for source, found in qualities.items()},
+        num_examples=int((~np.isnan(labels)).sum()),
+        entropies={
+            source: normalized_entropy(rows[f"{source}.{task}"].to_numpy(), labels, weights)
+            for source in sources
+            if source != TRUTH
+        },
     )
 
 
 def _quality(rows: pl.DataFrame, task: str, *, source: str) -> Quality:
     return quality(*(rows[f"{column}.{task}"].to_numpy() for column in (source, "label", "weight")))
-
-
-def _change_percent(qualities: Mapping[str, Quality]) -> float | None:
-    if LABEL_ONLY not in qualities:
-        return None
-    label_only, distilled = (qualities[source].normalized_entropy for source in (LABEL_ONLY, DISTILLED))
-    return None if not label_only or distilled is None else 100 * (distilled / label_only - 1)
 
 
 def _values(rows: pl.DataFrame, column: str) -> npt.NDArray[np.float64]:

@@ -5,25 +5,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from exfm.metrics import Quality
+from exfm.evaluation.comparison import Comparison
 from exfm.report.answer import Answer
-from exfm.report.comparison import DISTILLED, FOUNDATION, LABEL_ONLY
-from exfm.report.html import DASH, figure, percent
+from exfm.report.comparison import FOUNDATION, VERTICAL
+from exfm.report.distillation.figures import change, judged, method_name
+from exfm.report.distillation.table import STYLES
+from exfm.report.html import figure
 from exfm.report.summary import Summary
 from exfm.training.manifest import BASE_RATE, LOGISTIC
 
-ENTROPY_HEADS = {
-    BASE_RATE: "base\nrate NE", LOGISTIC: "logistic\nNE", FOUNDATION: "FM\nNE", LABEL_ONLY: "label-\nonly NE",
-}  # fmt: skip
+ENTROPY_HEADS = {BASE_RATE: "base\nrate NE", LOGISTIC: "logistic\nNE", FOUNDATION: "FM\nNE", VERTICAL: "VM\nNE"}
 """By source of predictions: the head of the column with its normalized entropy."""
 
 
 def print_summary(summary: Summary, *, console: Console, report: str) -> None:
-    """Print the models' quality, the path of the report, and the ranked answer to the query."""
+    """Print the models' quality, what distillation gains, the path of the report, and the ranked answer."""
     for warning in summary.warnings:
         console.print(Text(warning, style="red"))
     console.print(_quality_table(summary))
     console.print()
+    if summary.comparison:
+        console.print(_gain_table(summary.comparison))
+        console.print()
     console.print(Text(f"Report: {report}"), soft_wrap=True)  # so that the path can be copied
     console.print()
     console.print(_question(summary.answer))
@@ -36,24 +39,36 @@ def _quality_table(summary: Summary) -> Table:
     table.add_column("task", overflow="fold")
     for head in ENTROPY_HEADS.values():
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("distilled\nNE    AUC", justify="right", no_wrap=True)
-    table.add_column("NE\nchange", justify="right", no_wrap=True)
+    table.add_column("\nAUC", justify="right", no_wrap=True)
     for vertical in summary.verticals:
         for task, comparison in vertical.tasks.items():
-            change, qualities = comparison.change_percent, comparison.qualities
-            style = "" if change is None else "green" if change < 0 else "red"
+            qualities = comparison.qualities
             table.add_row(
                 Text(vertical.name),
                 Text(task),
-                *(_entropy(qualities.get(source)) for source in ENTROPY_HEADS),
-                f"{_entropy(qualities[DISTILLED])} {figure(qualities[DISTILLED].auc):>6}",
-                Text(percent(change), style=style),
+                *(figure(qualities[source].normalized_entropy) for source in ENTROPY_HEADS),
+                figure(qualities[VERTICAL].auc),
             )
     return table
 
 
-def _entropy(quality: Quality | None) -> str:
-    return figure(quality.normalized_entropy) if quality else DASH
+def _gain_table(comparison: Comparison) -> Table:
+    table = _table()
+    for head in ("vertical", "task", "method"):
+        table.add_column(head, overflow="fold")
+    table.add_column("NE", justify="right", no_wrap=True)
+    table.add_column("change from label-only, 0.01", justify="right", no_wrap=True)
+    for vertical, task, method, quality in comparison.gains():
+        style = STYLES[judged(quality.delta_ne, less_is_better=True)]
+        entropy = quality.normalized_entropy
+        table.add_row(
+            Text(vertical),
+            Text(task),
+            method_name(method),
+            figure(entropy.value if entropy else None),
+            Text(change(quality.delta_ne, unit=0.01), style=style),
+        )
+    return table
 
 
 def _question(answer: Answer) -> Text:

@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from exfm.report.comparison import TRUTH
+from exfm.report.distillation.figures import DASH, change, judged, method_name, number, share
 from exfm.report.plots import age_by_window, bytes_by_shard, entropy_by_window, ids_by_window, reliability_curves
 from exfm.report.summary import PROMISED_TIMES, Summary
-
-DASH = "–"  # noqa: RUF001 - an undefined figure
 
 
 def render_html(summary: Summary) -> str:
@@ -42,8 +41,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     pages.filters |= {
-        "figure": figure, "percent": percent, "duration": duration, "embedded": embedded, "size": size, "span": span,
-        "times": times,
+        "figure": figure, "duration": duration, "embedded": embedded, "size": size, "span": span, "times": times,
+        "change": change, "share": share, "judged": judged, "method_name": method_name, "number": number,
     }  # fmt: skip
     return pages
 
@@ -51,11 +50,6 @@ def environment() -> Environment:
 def figure(value: float | None, digits: int = 4) -> str:
     """Return a number as text; a dash if there is none."""
     return DASH if value is None else f"{value:.{digits}f}"
-
-
-def percent(value: float | None) -> str:
-    """Return a signed change as text; a dash if there is none."""
-    return DASH if value is None else f"{value:+.2f} %".replace("-", "−")  # noqa: RUF001
 
 
 def duration(value: float, unit: str) -> str:

@@ -16,9 +16,8 @@ from exfm.events.examples import ExamplesManifest
 from exfm.events.labels import LabelsManifest, PseudoLabelsManifest
 from exfm.events.log import EventLogManifest, read_names
 from exfm.events.partitions import join_rows, partition, read_parquet, read_partition
-from exfm.report.comparison import DISTILLED, FOUNDATION, LABEL_ONLY, TRUTH
+from exfm.report.comparison import FOUNDATION, TRUTH, VERTICAL
 from exfm.schema import pseudo_age_column
-from exfm.training.manifest import LABEL_ONLY as LABEL_ONLY_FOLDER
 from exfm.training.manifest import PREDICTIONS, WINDOW, ModelManifest
 
 
@@ -109,9 +108,6 @@ def _predictions(
     key = model.feature_schema.impression_key
     tasks = model.feature_schema.tasks()
     truths = {label.name: label.truth for label in model.feature_schema.labels if label.truth}
-    rivals = {FOUNDATION: fm_folder / PREDICTIONS}
-    if model.label_only:
-        rivals[LABEL_ONLY] = folder / LABEL_ONLY_FOLDER / PREDICTIONS
     tested_by_fm = {quality.window for quality in fm.qualities}
     tested = {quality.window for quality in model.qualities} & tested_by_fm
     frames = []
@@ -119,10 +115,9 @@ def _predictions(
         if window.index not in tested:
             continue
         rows = read_partition(folder / PREDICTIONS, window)
-        rows = rows.rename({f"score.{task}": f"{DISTILLED}.{task}" for task in tasks})
-        for rival, predictions in rivals.items():
-            scores = {f"{rival}.{task}": f"score.{task}" for task in tasks}
-            rows = _join(rows, partition(predictions, window), columns=scores, key=key)
+        rows = rows.rename({f"score.{task}": f"{VERTICAL}.{task}" for task in tasks})
+        scores = {f"{FOUNDATION}.{task}": f"score.{task}" for task in tasks}
+        rows = _join(rows, partition(fm_folder / PREDICTIONS, window), columns=scores, key=key)
         truth = {f"{TRUTH}.{task}": column for task, column in truths.items()}
         rows = _join(rows, partition(dataset, window), columns=truth, key=key)
         frames.append(rows.with_columns(pl.lit(window.index).alias(WINDOW)))

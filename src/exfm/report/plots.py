@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import RcKeyType
 
 from exfm.planning.reporting import style
-from exfm.report.comparison import DISTILLED, FOUNDATION, LABEL_ONLY, ReliabilityBin, TaskComparison
+from exfm.report.comparison import FOUNDATION, VERTICAL, ReliabilityBin, TaskComparison
 from exfm.report.summary import BundleSummary, VerticalSummary
 from exfm.report.timeliness import Timeliness
 from exfm.training.manifest import BASE_RATE, LOGISTIC, TableIds
@@ -32,8 +32,7 @@ STYLES: dict[str, dict[str, Any]] = {
     BASE_RATE: {"label": "base rate", "color": SKY, "linestyle": "-.", "marker": ""},
     LOGISTIC: {"label": "logistic regression", "color": GREEN, "linestyle": "-.", "marker": ""},
     FOUNDATION: {"label": "foundation model", "color": BLACK, "linestyle": ":", "marker": ""},
-    LABEL_ONLY: {"label": "label-only", "color": ORANGE, "linestyle": "--", "marker": "s"},
-    DISTILLED: {"label": "distilled", "color": BLUE, "linestyle": "-", "marker": "o"},
+    VERTICAL: {"label": "vertical model", "color": BLUE, "linestyle": "-", "marker": "o"},
 }
 """By source of predictions, in the order of a legend."""
 
@@ -53,14 +52,14 @@ def entropy_by_window(vertical: VerticalSummary) -> bytes:
 
 
 def reliability_curves(vertical: VerticalSummary) -> bytes:
-    """Return each task's share of positives against the predictions, by deciles, label-only and distilled."""
+    """Return each task's share of positives against the vertical model's predictions, by deciles."""
     with mpl.rc_context(SETTINGS):
         figure, axes = _panels(len(vertical.tasks), width=3.2, height=2.3)
         for axis, (task, comparison) in zip(axes, vertical.tasks.items(), strict=True):
             _draw_reliability(axis, comparison.reliability)
             axis.set_ylabel(f"{task}\nshare of positives")
         axes[-1].set_xlabel("mean prediction of a decile")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
         return svg(figure)
 
 
@@ -146,16 +145,11 @@ def _draw_entropy(axis: Axes, comparison: TaskComparison, *, counted: Sequence[i
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _draw_reliability(axis: Axes, curves: dict[str, tuple[ReliabilityBin, ...]]) -> None:
-    points = [
-        value for bins in curves.values() for part in bins for value in (part.mean_prediction, part.positive_share)
-    ]
-    limit = 1.05 * max(points, default=1)
+def _draw_reliability(axis: Axes, bins: Sequence[ReliabilityBin]) -> None:
+    predictions, shares = [part.mean_prediction for part in bins], [part.positive_share for part in bins]
+    limit = 1.05 * max([*predictions, *shares], default=1)
     axis.plot([0, limit], [0, limit], color="#999999", linewidth=1, label="calibrated")
-    for source, bins in curves.items():
-        if bins:
-            predictions, shares = [part.mean_prediction for part in bins], [part.positive_share for part in bins]
-            axis.plot(predictions, shares, **STYLES[source])
+    axis.plot(predictions, shares, **STYLES[VERTICAL])
     axis.set(xlim=(0, limit), ylim=(0, limit))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from exfm.artifact.manifest import json_bytes
 from exfm.artifact.storage import Ref
 from exfm.artifact.stores import write_file
+from exfm.evaluation.comparison import Comparison
 from exfm.report.html import render_html
 from exfm.report.outputs import read_outputs
 from exfm.report.summary import Summary
@@ -23,17 +24,20 @@ def make_report(
     bundles: Sequence[Ref],
     registrations: Sequence[Mapping[str, Any]],
     smoke_test: Mapping[str, Any],
+    comparison: str = "",
 ) -> Summary:
     """Write a run's report, summary and query (the smoke test's request) to these URIs; return the summary.
 
-    If an input is wrong, nothing is written. Each file appears whole.
+    `comparison` is the URI of a comparison of methods; empty: there is none. If an input is wrong, nothing is written.
+    Each file appears whole.
 
-    Raises: ConfigError if `smoke_test` is not what a smoke test wrote; StorageError if an output is missing, was
-    written again since, or is of another run; DataError if models do not agree on the examples.
+    Raises: ConfigError if `smoke_test` or `comparison` is not what its stage wrote; StorageError if an output is
+    missing, was written again since, or is of another run; DataError if models do not agree on the examples.
     """
     tested = SmokeTest.parse(smoke_test, source="smoke test")
     outputs = read_outputs(foundation=foundation, verticals=verticals, bundles=bundles)
-    found = Summary.of(outputs, name=name, registrations=registrations, smoke_test=tested)
+    compared = Comparison.read(comparison) if comparison else None
+    found = Summary.of(outputs, name=name, registrations=registrations, comparison=compared, smoke_test=tested)
     page = render_html(found)
     write_file(summary, json_bytes(found.to_dict()))
     write_file(query, json_bytes(tested.request))

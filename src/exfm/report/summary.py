@@ -10,10 +10,12 @@ from exfm.artifact.manifest import Window
 from exfm.artifact.plan import SliceKind
 from exfm.artifact.storage import Ref
 from exfm.config import Config
+from exfm.errors import StorageError
+from exfm.evaluation.comparison import Comparison
 from exfm.events.labels import FeedbackCounts
 from exfm.metrics import Quality
 from exfm.report.answer import Answer, read_answer
-from exfm.report.comparison import TaskComparison, compare
+from exfm.report.comparison import VERTICAL, TaskComparison, compare
 from exfm.report.outputs import RunOutputs, VerticalOutputs
 from exfm.report.timeliness import Timeliness, measure
 from exfm.serving.smoke_test import SmokeTest
@@ -132,7 +134,7 @@ class RegisteredVersion(Config):
 class Summary(Config):
     """A run's figures."""
 
-    format_version: Literal[2] = 2
+    format_version: Literal[3] = 3
     name: str
     """Name of the run."""
     warnings: tuple[str, ...]
@@ -143,6 +145,8 @@ class Summary(Config):
     verticals: tuple[VerticalSummary, ...]
     bundles: tuple[BundleSummary, ...]
     registered: tuple[RegisteredVersion, ...]
+    comparison: Comparison | None
+    """What distillation gains, on the same examples; None: methods were not compared."""
     answer: Answer
     provenance: dict[str, Ref]
     """All folders of the run, by their content."""
@@ -154,13 +158,20 @@ class Summary(Config):
         *,
         name: str,
         registrations: Sequence[Mapping[str, Any]],
+        comparison: Comparison | None,
         smoke_test: SmokeTest,
     ) -> Self:
         """Return the figures of a run.
 
-        Raises: StorageError if the smoke test served another run's bundle; DataError if its answer has a score
-        that is not a number.
+        Raises: StorageError if the smoke test served another run's bundle, or the comparison is of other examples;
+        DataError if its answer has a score that is not a number.
         """
+        examples = outputs.refs["examples"]
+        if comparison and comparison.inputs["examples"].digest != examples.digest:
+            raise StorageError(
+                f"the comparison of methods is of other examples than {examples.uri}, or of earlier ones; run "
+                "`exfm distill compare` again, or remove comparison.json"
+            )
         return cls(
             name=name,
             warnings=tuple(
@@ -177,23 +188,22 @@ class Summary(Config):
                 RegisteredVersion(**{field: registration[field] for field in RegisteredVersion.model_fields})
                 for registration in registrations
             ),
+            comparison=comparison,
             answer=read_answer(smoke_test, bundles=outputs.bundles, names=outputs.names),
             provenance=dict(outputs.refs),
         )
 
     def headline(self) -> str:
         """Return one line about the run."""
-        changes = [
-            comparison.change_percent
+        entropies = [
+            entropy
             for vertical in self.verticals
-            for comparison in vertical.tasks.values()
-            if comparison.change_percent is not None
+            for task in vertical.tasks.values()
+            if (entropy := task.qualities[VERTICAL].normalized_entropy) is not None
         ]
         models = f"{len(self.verticals)} vertical model{'s' if len(self.verticals) != 1 else ''}"
-        change = "no label-only model to compare with"
-        if changes:
-            change = f"NE distilled against label-only {min(changes):+.2f} % to {max(changes):+.2f} %"
-        return "; ".join((*self.warnings, models, change))
+        figures = f", NE {min(entropies):.4f} to {max(entropies):.4f}" if entropies else ", no figure"
+        return "; ".join((*self.warnings, models + figures))
 
 
 def _data(outputs: RunOutputs) -> DataSummary:

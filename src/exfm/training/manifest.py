@@ -12,9 +12,6 @@ from exfm.models.config import ModelConfig
 from exfm.schema import WrittenSchema
 from exfm.training.config import TrainingConfig
 
-LABEL_ONLY = "label-only"
-"""The folder of the twin without a teacher, in a vertical model's output."""
-
 PREDICTIONS = "predictions"
 """The folder of the predictions made before training, in a model's output."""
 
@@ -44,7 +41,6 @@ class WindowQuality(Config):
     window: int
     tasks: dict[str, Quality]
     tables: dict[str, TableIds] = {}
-    """Empty for a label-only model beside a distilled one: its ids are the same."""
 
 
 class Excess(Config):
@@ -95,7 +91,7 @@ class Snapshot(Config):
 class ModelManifest(Manifest):
     """A trained model."""
 
-    removed = {"alone": "set label_only"}
+    removed = dict.fromkeys(("alone", "label_only"), "run `exfm distill compare`")
 
     kind: Literal["foundation", "vertical"]
     name: str
@@ -119,8 +115,6 @@ class ModelManifest(Manifest):
     """Quality of the reference lines on the same examples, by their names."""
     over_base_rate: dict[str, Excess] = {}
     """NE less the base rate's, by task; without tasks whose NE is not defined."""
-    label_only: dict[str, Quality] = {}
-    """`overall` of a twin that had no teacher; empty where none was trained."""
     teacher_weights: tuple[TeacherWeight, ...] = ()
     """Weights that method `auto` gave, in the order of windows; empty: another method."""
 

@@ -4,8 +4,7 @@ Legend: B examples, C columns of the logistic regression, T tasks.
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -159,14 +158,10 @@ def _csr(values: Floats, columns: Rows, offsets: Rows, *, num_columns: int) -> c
 class References:
     """What is tested and learned beside a model on the same schedule: reference lines, and the ids of its tables."""
 
-    def __init__(self, lines: Mapping[str, ReferenceLine] = MappingProxyType({}), ids: SeenIds | None = None) -> None:
-        self.lines = lines
-        self._ids = ids
-
-    @classmethod
-    def of(cls, schema: Schema) -> Self:
-        """Return those of a model with this schema, before they learned anything."""
-        return cls({BASE_RATE: BaseRate(len(schema.labels)), LOGISTIC: Logistic(schema)}, SeenIds(schema))
+    def __init__(self, schema: Schema) -> None:
+        """Begin those of a model with this schema; they have learned nothing."""
+        self.lines: Mapping[str, ReferenceLine] = {BASE_RATE: BaseRate(len(schema.labels)), LOGISTIC: Logistic(schema)}
+        self._ids = SeenIds(schema)
 
     def test(self, examples: Examples) -> dict[str, Floats]:
         """Return the predictions of each line, [B, T], by what was learned until now."""
@@ -174,14 +169,13 @@ class References:
 
     def add_ids(self, window: Window, examples: Examples) -> dict[str, TableIds]:
         """Take the ids of a window, and return each table's figures."""
-        return self._ids.add(window, examples.batches) if self._ids else {}
+        return self._ids.add(window, examples.batches)
 
     def learn(self, window: Window, examples: Examples) -> None:
         """Learn a window's examples once."""
         for line in self.lines.values():
             line.learn(examples)
-        if self._ids:
-            self._ids.note_learned(window)
+        self._ids.note_learned(window)
 
     def state(self) -> dict[str, Array]:
         """Return what was learned, as of the last learned window, by name."""
@@ -194,7 +188,7 @@ class References:
             held.restore({name.removeprefix(begin): array for name, array in state.items() if name.startswith(begin)})
 
     def _parts(self) -> list[tuple[str, ReferenceLine | SeenIds]]:
-        return [*self.lines.items(), *([(IDS, self._ids)] if self._ids else [])]
+        return [*self.lines.items(), (IDS, self._ids)]
 
 
 def _untrained(num_columns: int) -> SGDClassifier:

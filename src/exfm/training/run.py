@@ -177,16 +177,14 @@ def run_training(
     name: str,
     snapshot_every: int,
     start: Start | None = None,
-    with_references: bool = True,
     on_window: OnWindow = lambda num_done, num_windows: None,
 ) -> ModelManifest:
     """Walk a learner over its data, write predictions/ and snapshots/ into `folder`; return the model's manifest.
 
-    Reference lines learn and are tested with it, unless another walk over the same data has them.
-    `snapshot_every` windows give a snapshot; 0 keeps the last only. With `start` the walk goes on after the last window
-    that was learned there, and leaves what one long run would, but that `snapshot_every` counts from there. Where the
-    earlier log held a part of a window only, the rest is scored by the model that the walk starts from: it knew nothing
-    later.
+    Reference lines learn and are tested with it. `snapshot_every` windows give a snapshot; 0 keeps the last only. With
+    `start` the walk goes on after the last window that was learned there, and leaves what one long run would, but that
+    `snapshot_every` counts from there. Where the earlier log held a part of a window only, the rest is scored by the
+    model that the walk starts from: it knew nothing later.
 
     Raises: DataError for unusable examples, if no window's labels are known, if training diverged, or if impressions
     that `start` scored are not there; StorageError if `start` holds another model.
@@ -196,7 +194,7 @@ def run_training(
     windows = data.windows
     if start is not None:
         windows = [window for window in windows if window.index > start.snapshot.window]
-    references = References.of(data.schema) if with_references else References()
+    references = References(data.schema)
     journal = _Journal(learner, references, data, folder=folder, name=name, snapshot_every=snapshot_every)
     if start is not None:
         trainer.go_on(start.folder / start.snapshot.folder)

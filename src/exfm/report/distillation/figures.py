@@ -1,7 +1,8 @@
 """A comparison's figures as text."""
 
 from exfm.evaluation.intervals import Interval
-from exfm.report.html import DASH
+
+DASH = "–"  # noqa: RUF001 - an undefined figure
 
 MINUS = "−"  # noqa: RUF001 - as the report has it
 

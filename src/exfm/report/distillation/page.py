@@ -2,7 +2,6 @@
 
 from exfm.artifact.stores import write_file
 from exfm.evaluation.comparison import Comparison
-from exfm.report.distillation.figures import change, judged, method_name, number, share
 from exfm.report.distillation.plots import changes_by_age, changes_by_method, changes_by_size
 from exfm.report.distillation.series import cold_rows, taught, told_changes, varied
 from exfm.report.html import environment
@@ -16,7 +15,6 @@ def write_page(comparison: Comparison, uri: str) -> None:
 def render_page(comparison: Comparison) -> str:
     """Return the page."""
     pages = environment()
-    pages.filters |= {"change": change, "share": share, "judged": judged, "method_name": method_name, "number": number}
     pages.filters["cold_rows"] = cold_rows
     return pages.get_template("comparison.html.jinja").render(
         comparison=comparison,
