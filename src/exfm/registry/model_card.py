@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema as TensorSchema
 from mlflow.types import TensorSpec
@@ -39,18 +39,14 @@ def metrics_of(trained: ModelManifest) -> list[Metric]:
     ]
 
 
-def params_of(trained: ModelManifest) -> list[Param]:
+def params_of(trained: ModelManifest) -> dict[str, Any]:
     """Return a model's settings and size."""
-    settings = {"model": trained.model.to_dict(), "training": trained.training.to_dict()}
-    flat = _flatten(settings) | {"num_parameters": trained.num_parameters, "teachers": ", ".join(trained.teachers)}
-    return [Param(key, str(value)) for key, value in flat.items()]
-
-
-def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat |= _flatten(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
-    return flat
+    return {
+        "model": trained.model.to_dict(),
+        "training": trained.training.to_dict(),
+        "num_parameters": trained.num_parameters,
+        "teachers": ", ".join(trained.teachers),
+    }
 
 
 def write_mlmodel(folder: Path, manifest: BundleManifest, *, run_id: str) -> None:

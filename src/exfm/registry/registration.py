@@ -15,13 +15,11 @@ from exfm.registry.mlflow_registry import DIGEST_TAG, ID_TAG, LEARNED_TAG, PLACE
 from exfm.registry.model_card import ARTIFACT, git_commit, metrics_of, params_of, write_mlmodel
 from exfm.registry.promotion import Judgement
 from exfm.registry.recorded import learned_until, newest_recorded
+from exfm.registry.runs import logging_run
 from exfm.training.manifest import ModelManifest
 
 CANDIDATE = "candidate"
 """The alias of the version that was registered last."""
-
-MAX_METRICS = 1000
-"""Metrics of one call: the limit of the REST API's log-batch."""
 
 
 class Registration(Config):
@@ -90,17 +88,14 @@ def _add(
     registry: Registry, trained: ModelManifest, manifest: BundleManifest, folder: Path, bundle: Ref
 ) -> ModelVersion:
     client = registry.client
-    run = client.create_run(registry.experiment(), run_name=manifest.name)
-    run_id, metrics = run.info.run_id, metrics_of(trained)
-    for start in range(0, len(metrics), MAX_METRICS):
-        client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS])
-    client.log_batch(run_id, params=params_of(trained))
-    with tempfile.TemporaryDirectory(prefix="exfm-") as scratch:
-        copy = Path(scratch) / ARTIFACT
+    with (
+        logging_run(registry, manifest.name, params=params_of(trained), metrics=metrics_of(trained)) as run,
+        tempfile.TemporaryDirectory(prefix="exfm-") as scratch,
+    ):
+        run_id, copy = run.info.run_id, Path(scratch) / ARTIFACT
         shutil.copytree(folder, copy)
         write_mlmodel(copy, manifest, run_id=run_id)
         client.log_artifacts(run_id, str(copy), ARTIFACT)
-    client.set_terminated(run_id)
     if registry.aliases(manifest.name) is None:
         client.create_registered_model(manifest.name)
     tags = manifest.lineage | {

@@ -1,0 +1,52 @@
+"""Runs of MLflow: one for each model version, and one for each comparison of methods."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mlflow.entities import Metric, Param, Run
+
+from exfm.artifact.stores import read_file
+from exfm.registry.mlflow_registry import Registry
+
+MAX_METRICS, MAX_PARAMS = 1000, 100
+"""Metrics and parameters of one call: the limits of the REST API's log-batch."""
+
+
+@contextmanager
+def logging_run(
+    registry: Registry, name: str, *, params: Mapping[str, Any], metrics: Sequence[Metric]
+) -> Iterator[Run]:
+    """Yield a new run with parameters, flattened, and metrics; it ends with the block."""
+    client = registry.client
+    run = client.create_run(registry.experiment(), run_name=name)
+    for start in range(0, len(metrics), MAX_METRICS):
+        client.log_batch(run.info.run_id, metrics=metrics[start : start + MAX_METRICS])
+    flat = [Param(key, str(value)) for key, value in _flattened(params)]
+    for start in range(0, len(flat), MAX_PARAMS):
+        client.log_batch(run.info.run_id, params=flat[start : start + MAX_PARAMS])
+    yield run
+    client.set_terminated(run.info.run_id)
+
+
+def log_comparison(
+    registry: Registry, name: str, *, params: Mapping[str, Any], metrics: Mapping[str, float], files: Sequence[str]
+) -> None:
+    """Log a comparison as one run, with the files at these URIs as artifacts.
+
+    Raises: StorageError if the registry does not answer, or a file is missing.
+    """
+    now_ms = int(time.time() * 1000)
+    found = [Metric(key, value, now_ms, 0) for key, value in metrics.items()]
+    with registry.reporting(), logging_run(registry, name, params=params, metrics=found) as run:
+        for uri in files:
+            registry.client.log_text(run.info.run_id, read_file(uri).decode(), uri.rpartition("/")[2])
+
+
+def _flattened(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _flattened(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
