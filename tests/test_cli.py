@@ -75,16 +75,16 @@ def test_a_renamed_command_is_refused_with_its_new_name(command: Callable[..., O
 
 
 def test_explain_prints_a_setting(command: Callable[..., Outcome]) -> None:
-    code, out, err = command("explain", "run.foundation.snapshot_every")
+    code, out, err = command("explain", "run.foundation_models.snapshot_every")
     assert (code, err) == (0, "")
-    assert out.startswith("run.foundation.snapshot_every\n  integer, 1 to 10,000; default 1\n")
+    assert out.startswith("run.foundation_models.snapshot_every\n  integer, 1 to 10,000; default 1\n")
 
 
 def test_explain_refuses_an_unknown_setting(command: Callable[..., Outcome]) -> None:
-    code, out, err = command("explain", "run.foundation.snapshots_every")
+    code, out, err = command("explain", "run.foundation_models.snapshots_every")
     assert (code, out) == (2, "")
-    assert err.startswith("exfm: run.foundation.snapshots_every: there is no such setting; the nearest are ")
-    assert "run.foundation.snapshot_every" in err
+    assert err.startswith("exfm: run.foundation_models.snapshots_every: there is no such setting; the nearest are ")
+    assert "run.foundation_models.snapshot_every" in err
 
 
 def test_score_answers_in_the_protocols_json(

@@ -28,7 +28,7 @@ def compare_methods(
         config,
         name=run.name,
         verticals=run.vertical_models,
-        teacher=run.foundation.name,
+        teachers={model.name: run.teachers_of(model) for model in run.vertical_models},
         examples=examples,
         out=layout.comparison(root),
         on_window=on_window,

@@ -13,9 +13,9 @@ def labels(root: str) -> str:
     return join(root, "examples", "labels")
 
 
-def pseudo_labels(root: str) -> str:
-    """Return where the pseudo-labels are."""
-    return join(root, "examples", "pseudo")
+def pseudo_labels(root: str, foundation: str) -> str:
+    """Return where a foundation model's pseudo-labels are."""
+    return join(root, "examples", "pseudo", foundation)
 
 
 def examples(root: str) -> str:
@@ -23,9 +23,9 @@ def examples(root: str) -> str:
     return join(root, "examples", "joined")
 
 
-def foundation(root: str) -> str:
-    """Return where the foundation model is."""
-    return join(root, "fm")
+def foundation(root: str, name: str) -> str:
+    """Return where a foundation model is."""
+    return join(root, "fm", name)
 
 
 def vertical(root: str, name: str) -> str:
@@ -79,14 +79,12 @@ def outputs(root: str, stage: str) -> tuple[str, ...]:
     of_run = {
         "ingest": (events,),
         "label": (labels,),
-        "train-fm": (foundation,),
-        "pseudo-label": (pseudo_labels,),
         "join": (examples,),
         "smoke-test": (smoke_test,),
         "report": (report, summary, query),
         "compare": (comparison, comparison_page),
     }
-    of_model = {"train-vm": vertical, "bundle": bundles}
+    of_model = {"train-fm": foundation, "pseudo-label": pseudo_labels, "train-vm": vertical, "bundle": bundles}
     if kind in of_model:
         return (of_model[kind](root, name),)
     return tuple(place(root) for place in of_run.get(kind, ()))  # none: it writes to a registry or a cluster

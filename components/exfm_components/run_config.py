@@ -2,9 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,11 @@ from exfm_components.platform import PlatformConfig
 class RunConfig(Config):
     """A run: its data, its models, and where its outputs go. Relative paths start at the file's own folder."""
 
+    removed: ClassVar[Mapping[str, str]] = {
+        "foundation": "list it in foundation_models, as `foundation_models: [{name: fm}]`",
+        "warm_start": "set it in the foundation model, in foundation_models",
+    }
+
     name: Annotated[
         str,
         like("[a-z][-a-z0-9]{0,39}", "a lower-case letter, then such, digits and dashes; at most 40 in all"),
@@ -40,7 +45,7 @@ class RunConfig(Config):
     """Where the events come from."""
     window_length: Annotated[int, Field(ge=1)]
     """Event time from one window to the next: seconds, or steps of ordinal time; at least 1."""
-    foundation: FoundationConfig = FoundationConfig()
+    foundation_models: Annotated[tuple[FoundationConfig, ...], Field(min_length=1)] = (FoundationConfig(),)
     vertical_models: Annotated[tuple[VerticalConfig, ...], Field(min_length=1)]
     bundle: BundleConfig = BundleConfig()
     compare: Methods = ()
@@ -51,16 +56,15 @@ class RunConfig(Config):
     deploy: bool = False
     """Whether the last step rolls out the models that pass against their champions."""
     deployment: DeploymentConfig = DeploymentConfig()
-    warm_start: str = ""
-    """Folder or URL of an earlier run's foundation model (`fm`) to continue; empty: train from the first window."""
     platform: PlatformConfig = PlatformConfig()
     """How the steps run on a Kubeflow cluster."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        twice = [name for name, count in Counter(vm.name for vm in self.vertical_models).items() if count > 1]
-        if twice:
-            raise ValueError(f"vertical model {', '.join(twice)} is named more than once")
+        for kind, models in (("foundation", self.foundation_models), ("vertical", self.vertical_models)):
+            twice = [name for name, count in Counter(model.name for model in models).items() if count > 1]
+            if twice:
+                raise ValueError(f"{kind} model {', '.join(twice)} is named more than once")
         return self
 
     def check(self, *, is_counted: bool = True) -> None:
@@ -69,13 +73,14 @@ class RunConfig(Config):
         `is_counted`: whether the statistics that `bundle` names exist; those of the run's own models do not before they
         are trained.
 
-        Raises: SchemaError if the schema lacks a model's feature; ConfigError if a vertical model's task has no
-        teacher, if its teacher is not the run's, or if a model's tables do not suit its network's interaction;
+        Raises: SchemaError if the schema lacks a model's feature; ConfigError if a vertical model has no teacher for
+        its tasks, or one that the run does not train, or if a model's tables do not suit its network's interaction;
         PlanError if a model's tables do not fit the shards, or a named plan or named statistics are for another model;
         StorageError if a file cannot be read.
         """
         schema = self.feature_schema
-        taught = _part(schema, self.foundation, f"foundation model {self.foundation.name!r}")
+        for foundation in self.foundation_models:
+            _part(schema, foundation, f"foundation model {foundation.name!r}")
         for model in self.vertical_models:
             own = _part(schema, model, f"vertical model {model.name!r}")
             if not own.feature_names(["item"]):
@@ -88,18 +93,40 @@ class RunConfig(Config):
             else:
                 statistics = statistics_of_schema(served, candidates_mean=settings.candidates_mean)
             check_bundle(settings, served, statistics)
-            others = set(model.teachers) - {self.foundation.name}
-            if others:
-                raise ConfigError(
-                    f"vertical model {model.name!r} has teacher {', '.join(sorted(others))}, but the run trains "
-                    f"foundation model {self.foundation.name!r} only; leave `teachers` out"
-                )
-            untaught = set(own.tasks()) - set(taught.tasks())
+            self._check_teachers(model)
+
+    def teachers_of(self, model: VerticalConfig) -> tuple[str, ...]:
+        """Return the foundation models that teach a vertical model: those that it names, or all that have its tasks."""
+        return model.teachers or tuple(
+            foundation.name for foundation in self.foundation_models if not self._untaught(model, foundation)
+        )
+
+    def _untaught(self, model: VerticalConfig, foundation: FoundationConfig) -> str:
+        """Return the tasks of a vertical model that a foundation model does not teach."""
+        tasks, taught = (self.feature_schema.select(tasks=one.tasks).tasks() for one in (model, foundation))
+        return ", ".join(task for task in tasks if task not in taught)
+
+    def _check_teachers(self, model: VerticalConfig) -> None:
+        trained = {foundation.name: foundation for foundation in self.foundation_models}
+        unknown = [name for name in model.teachers if name not in trained]
+        if unknown:
+            raise ConfigError(
+                f"vertical model {model.name!r} has teacher {', '.join(unknown)}, but the run's foundation models are "
+                f"{', '.join(trained)}; correct `teachers`, or leave it out"
+            )
+        for name in model.teachers:
+            untaught = self._untaught(model, trained[name])
             if untaught:
                 raise ConfigError(
-                    f"vertical model {model.name!r} has task {', '.join(sorted(untaught))}, which foundation model "
-                    f"{self.foundation.name!r} does not teach; add it to foundation.tasks, or leave it out"
+                    f"vertical model {model.name!r} has task {untaught}, which its teacher {name!r} does not teach; "
+                    f"add it to the `tasks` of {name!r}, or leave it out"
                 )
+        if not self.teachers_of(model) and (model.distillation.method != "label" or self.compare):
+            lacks = "; ".join(f"{name!r} does not teach {self._untaught(model, fm)}" for name, fm in trained.items())
+            raise ConfigError(
+                f"vertical model {model.name!r} has no foundation model that teaches all its tasks: {lacks}; add to "
+                "the `tasks` of a foundation model, or leave tasks out of the vertical model"
+            )
 
     def step_comparison(self) -> ComparisonConfig:
         """Return how the step `compare` compares the methods of `compare`.
@@ -121,7 +148,9 @@ class RunConfig(Config):
 
     def local_places(self) -> list[str]:
         """Return the settings that name places on this machine, which pods cannot read."""
-        places = {"root": self.root, "warm_start": self.warm_start, **places_of(self.source), **self.bundle.places()}
+        places = {"root": self.root, **places_of(self.source), **self.bundle.places()} | {
+            f"warm_start of {model.name}": model.warm_start for model in self.foundation_models
+        }
         return [f"{key} {place}" for key, place in places.items() if place and is_local(place)]
 
     def vertical_model(self, name: str) -> VerticalConfig:
@@ -129,11 +158,25 @@ class RunConfig(Config):
 
         Raises: ConfigError if the run has none of that name.
         """
-        found = [model for model in self.vertical_models if model.name == name]
-        if not found:
-            names = ", ".join(model.name for model in self.vertical_models)
-            raise ConfigError(f"no vertical model {name!r} in the run; there are {names}")
-        return found[0]
+        return _named(name, self.vertical_models, kind="vertical")
+
+    def foundation_model(self, name: str) -> FoundationConfig:
+        """Return a foundation model's settings.
+
+        Raises: ConfigError if the run has none of that name.
+        """
+        return _named(name, self.foundation_models, kind="foundation")
+
+
+M = TypeVar("M", FoundationConfig, VerticalConfig)
+
+
+def _named(name: str, models: Sequence[M], *, kind: str) -> M:
+    found = [model for model in models if model.name == name]
+    if not found:
+        names = ", ".join(model.name for model in models)
+        raise ConfigError(f"no {kind} model {name!r} in the run; there are {names}")
+    return found[0]
 
 
 def _part(schema: Schema, model: FoundationConfig | VerticalConfig, name: str) -> Schema:
@@ -163,6 +206,11 @@ def read_run_config(path: Path, *, root: str = "") -> RunConfig:
             "root": resolve_path(root, base=Path.cwd()) if root else resolve_path(config.root, base=base),
             "source": resolve(config.source, base=base),
             "bundle": config.bundle.resolved(base),
-            "warm_start": resolve_path(config.warm_start, base=base) if config.warm_start else "",
+            "foundation_models": tuple(
+                model.model_copy(update={"warm_start": resolve_path(model.warm_start, base=base)})
+                if model.warm_start
+                else model
+                for model in config.foundation_models
+            ),
         }
     )

@@ -32,11 +32,15 @@ COMPONENTS: Mapping[Step, Any] = {
 }  # fmt: skip
 """Steps that can be run one by one."""
 
+INPUTS = {"log": layout.events, "labels": layout.labels, "examples": layout.examples}
+"""By name of an input artifact: where the reference in it leads."""
+
 
 def run_step(step: Step, run: RunConfig, *, model: str = "") -> None:
     """Run one step in this process, with its progress on the screen, and then the verdicts, if it judges.
 
-    `model` is the vertical model of a step for one. `register` judges first; `report` is without the registry.
+    `model` is the foundation or vertical model of a step for one. `register` judges first; `report` is without the
+    registry.
 
     Raises: ConfigError if the run has no such model; what the step raises.
     """
@@ -76,7 +80,7 @@ def _call(
             if hasattr(parameter.annotation, "__metadata__"):  # dsl.Input or dsl.Output: an artifact
                 arguments[name] = parameter.annotation.__origin__(uri=f"{scratch}/{name}")
                 if name in component.component_spec.inputs:
-                    write_ref(ref_to(layout.examples(run.root)), arguments[name])
+                    write_ref(ref_to(INPUTS[name](run.root)), arguments[name])
             else:
                 arguments[name] = given[name] if name in given else _parameter(name, run, model)
         returned = component.python_func(**arguments)
@@ -92,8 +96,16 @@ def _parameter(name: str, run: RunConfig, model: str) -> Any:
             return run.to_dict()
         case "root":
             return root
-        case "events" | "labels" | "pseudo_labels" | "foundation":
+        case "events" | "labels":
             return _ref(getattr(layout, name)(root))
+        case "foundation_model":
+            return run.foundation_model(model).to_dict()
+        case "foundation":
+            return _ref(layout.foundation(root, model))
+        case "foundations":
+            return [_ref(layout.foundation(root, foundation.name)) for foundation in run.foundation_models]
+        case "pseudo_labels":
+            return [_ref(layout.pseudo_labels(root, foundation.name)) for foundation in run.foundation_models]
         case "vertical_model":
             return run.vertical_model(model).to_dict()
         case "vertical":

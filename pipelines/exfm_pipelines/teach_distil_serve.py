@@ -49,14 +49,30 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
         events = log.outputs["Output"]
         labelled = data.make_labels(root=root, events=events)
         labels = labelled.outputs["Output"]
-        teacher = models.train_foundation(run=run, root=root, events=events, labels=labels)
-        foundation = teacher.outputs["Output"]
-        scored = data.make_pseudo_labels(root=root, events=events, foundation=foundation)
-        joined = data.join_examples(root=root, events=events, labels=labels, pseudo_labels=scored.outputs["Output"])
+        with dsl.ParallelFor(
+            checked.outputs["foundation_models"],
+            name="each foundation model",
+            parallelism=config.platform.max_parallel,
+        ) as foundation_model:
+            teacher = models.train_foundation(
+                root=root,
+                foundation_model=foundation_model,
+                log=log.outputs["log"],
+                labels=labelled.outputs["labels"],
+            )
+            scored = data.make_pseudo_labels(
+                root=root,
+                foundation_model=foundation_model,
+                foundation=teacher.outputs["Output"],
+                log=log.outputs["log"],
+            )
+        joined = data.join_examples(
+            root=root, events=events, labels=labels, pseudo_labels=dsl.Collected(scored.outputs["Output"])
+        )
         examples = joined.outputs["examples"]
         compared = models.compare(run=run, root=root, examples=examples) if config.compare else None
         with dsl.ParallelFor(
-            checked.output, name="each vertical model", parallelism=config.platform.max_parallel
+            checked.outputs["vertical_models"], name="each vertical model", parallelism=config.platform.max_parallel
         ) as vertical_model:
             student = models.train_vertical(run=run, root=root, vertical_model=vertical_model, examples=examples)
             sharded = models.make_bundle(
@@ -76,7 +92,7 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
         reported = release.report(
             run=run,
             root=root,
-            foundation=foundation,
+            foundations=dsl.Collected(teacher.outputs["Output"]),
             verticals=verticals(),
             bundles=bundles(),
             registrations=registered.output,

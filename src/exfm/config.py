@@ -32,6 +32,18 @@ class Config(BaseModel):
             raise ValueError("; ".join(found))
         return data
 
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_defaults_of_groups(cls, data: Any) -> Any:
+        """Let a group that is given in part have its other keys from the default of this very group."""
+        if not isinstance(data, Mapping):
+            return data
+        return {**data} | {
+            name: _merged(field.default.model_dump(exclude_unset=True), data[name])
+            for name, field in cls.model_fields.items()
+            if isinstance(field.default, Config) and isinstance(data.get(name), Mapping)
+        }
+
     @classmethod
     def without_removed(cls, written: Any) -> Any:
         """Return what exfm wrote, maybe an earlier release, without keys that are gone; no mapping is left as it is."""
@@ -58,6 +70,15 @@ class Config(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """Return this value as what JSON can hold."""
         return self.model_dump(mode="json")
+
+
+def _merged(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is given, and from the default what is not, group by group."""
+    kept = {**default, **given}
+    for key, value in default.items():
+        if isinstance(value, Mapping) and isinstance(given.get(key), Mapping):
+            kept[key] = _merged(value, given[key])
+    return kept
 
 
 def like(pattern: str, meaning: str) -> AfterValidator:

@@ -85,11 +85,11 @@ def reference(files: Mapping[str, type[Config]]) -> str:
         "# Settings",
         "",
         "`make settings` makes this page from the models and their docstrings: change those, not this page.",
-        "`exfm explain PATH` prints one setting or group, such as `exfm explain run.foundation.snapshot_every`.",
+        "`exfm explain PATH` prints one setting or group, such as `exfm explain run.foundation_models.snapshot_every`.",
         "[Measurements](measurements.md) has the reasons for defaults.",
         "",
-        "Each table is a group. In the file, its keys are below the group's name: `run.foundation.name` is `name`",
-        "below `foundation` in run.yaml. If a group is in a list, each item of the list has these keys.",
+        "Each table is a group. In the file, its keys are below the group's name: `run.bundle.plan` is `plan`",
+        "below `bundle` in run.yaml. If a group is in a list, each item of the list has these keys.",
     ]
     titles = {model: name for name, model in files.items()}
     for name, model in files.items():

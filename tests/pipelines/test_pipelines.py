@@ -1,5 +1,6 @@
 """What pipelines are made of."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -120,7 +121,7 @@ def test_every_step_and_group_is_named_for_what_it_does(compiled: Any) -> None:
         for task in dag["tasks"].values()
         if "dag" in spec["components"][task["componentRef"]["name"]]
     }
-    assert groups == {"each vertical model", "if deploy"}
+    assert groups == {"each foundation model", "each vertical model", "if deploy"}
 
 
 def test_every_parameter_has_the_type_that_its_consumer_declares(compiled: Any) -> None:
@@ -146,7 +147,7 @@ def test_every_parameter_has_the_type_that_its_consumer_declares(compiled: Any) 
                 compared += 1
             if "parameterIterator" in task:
                 item = task["parameterIterator"]["itemInput"]
-                assert wanted[item]["parameterType"] == "STRUCT", "a vertical model's settings"
+                assert wanted[item]["parameterType"] == "STRUCT", "a model's settings"
     assert compared > 30
 
 
@@ -203,8 +204,10 @@ def test_steps_ask_for_what_the_platform_says(compiled: Any) -> None:
             RUN.replace("name: one", "name: one, compare_label_only: false"),
             r"compare_label_only is no longer a setting: set the run's `compare`, such as `compare: \[label, auto\]`",
         ),
+        (RUN + "foundation: {name: fm}", "foundation is no longer a setting: list it in foundation_models, as"),
+        (RUN + "warm_start: out/fm", "warm_start is no longer a setting: set it in the foundation model"),
     ],
-    ids=["a step", "a setting"],
+    ids=["a step", "a setting", "foundation", "warm_start"],
 )
 def test_a_renamed_key_is_refused_with_its_new_name(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
@@ -215,8 +218,8 @@ def test_nothing_is_cached_and_models_are_trained_so_many_at_a_time(compiled: An
     spec, _ = compiled
     tasks = tasks_of(spec)
     assert not [name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")]
-    [loop] = [task for task in spec["root"]["dag"]["tasks"].values() if "parameterIterator" in task]
-    assert loop["iteratorPolicy"] == {"parallelismLimit": 3}
+    loops = [task for task in spec["root"]["dag"]["tasks"].values() if "parameterIterator" in task]
+    assert [loop["iteratorPolicy"] for loop in loops] == [{"parallelismLimit": 3}] * 2
 
 
 def test_a_pipeline_is_objects_for_kubectl_too(tmp_path: Path) -> None:
@@ -263,7 +266,8 @@ def test_the_demos_foundation_model_has_ten_times_a_vertical_models_parameters()
 
     config = read_run_config(REPOSITORY / "examples/movielens/run.yaml")
     schema = config.feature_schema
-    teacher = RankingModel(schema.select(), config.foundation.model).num_parameters()
+    [foundation] = config.foundation_models
+    teacher = RankingModel(schema.select(), foundation.model).num_parameters()
     for model in config.vertical_models:
         assert teacher >= 10 * RankingModel(schema.select(tasks=model.tasks), model.model).num_parameters()
 
@@ -284,6 +288,8 @@ def test_the_demos_foundation_model_has_ten_times_a_vertical_models_parameters()
             "vertical_models.0.name: expected a lower-case letter, then such, digits and dashes, no dash",
         ),
         ("  - {name: one}", "  - {name: one}\n  - {name: one}", "vertical model one is named more than once"),
+        ("name: test", "name: test\nfoundation_models: [{}, {}]", "foundation model fm is named more than once"),
+        ("name: test", "name: test\nfoundation_models: []", "foundation_models: expected at least 1 of them"),
         (
             "name: test",
             "name: test\ncompare: [kd, ah]",
@@ -311,7 +317,7 @@ def test_a_model_that_asks_for_an_unknown_feature_is_refused_before_anything_run
     [
         ("vertical_models: [{name: one, model: {network: {interaction: dlrm}}}]", "vertical model 'one'"),
         (
-            "vertical_models: [{name: one}]\nfoundation: {model: {network: {interaction: deepfm}}}",
+            "vertical_models: [{name: one}]\nfoundation_models: [{model: {network: {interaction: deepfm}}}]",
             "foundation model 'fm'",
         ),
     ],
@@ -359,20 +365,76 @@ def test_a_line_without_progress_is_not_progress() -> None:
 
 
 def test_what_would_fail_late_is_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    untaught = RUN + "foundation: {tasks: [like]}\n"
-    with pytest.raises(ConfigError, match="'one' has task love, which foundation model 'fm' does not teach"):
-        read_run_config(write_run(tmp_path, untaught)).check()
-    strange = RUN.replace("name: one", "name: one, teachers: [big]")
-    with pytest.raises(
-        ConfigError, match="'one' has teacher big, but the run trains foundation model 'fm' only; leave"
-    ):
-        read_run_config(write_run(tmp_path, strange)).check()
     many = RUN + "bundle: {sharding: {num_shards: 9}}\n"
     with pytest.raises(PlanError, match="9 shards for 5 tables"):
         read_run_config(write_run(tmp_path, many)).check()
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ConfigError, match="root s3://bucket/run is remote; set MLFLOW_TRACKING_URI"):
         run_locally(read_run_config(write_run(tmp_path, RUN), root="s3://bucket/run"))
+
+
+TWO = RUN + "foundation_models: [{name: likes, tasks: [like]}, {name: all}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "teachers"),
+    [
+        (TWO, ("all",)),
+        (TWO.replace("name: one", "name: one, tasks: [like]"), ("likes", "all")),
+        (TWO.replace("name: one", "name: one, tasks: [like], teachers: [likes]"), ("likes",)),
+        (RUN, ("fm",)),
+    ],
+)
+def test_a_vertical_model_is_taught_by_those_that_it_names_or_by_all_that_have_its_tasks(
+    tmp_path: Path, text: str, teachers: tuple[str, ...]
+) -> None:
+    config = read_run_config(write_run(tmp_path, text))
+    config.check()
+    assert config.teachers_of(config.vertical_models[0]) == teachers
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            RUN + "foundation_models: [{tasks: [like]}, {name: other, tasks: [love]}]\n",
+            "'one' has no foundation model that teaches all its tasks: 'fm' does not teach love; "
+            "'other' does not teach like; add",
+        ),
+        (
+            TWO.replace("name: one", "name: one, teachers: [likes]"),
+            "'one' has task love, which its teacher 'likes' does not teach; add it to the `tasks` of 'likes'",
+        ),
+        (
+            TWO.replace("name: one", "name: one, teachers: [big]"),
+            "'one' has teacher big, but the run's foundation models are likes, all; correct `teachers`",
+        ),
+    ],
+)
+def test_a_vertical_model_without_a_teacher_for_its_tasks_is_refused_before_anything_runs(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        read_run_config(write_run(tmp_path, text)).check()
+
+
+def test_a_model_that_learns_from_labels_needs_no_teacher_unless_methods_are_compared(tmp_path: Path) -> None:
+    one = "name: one, distillation: {method: label}"
+    alone = RUN.replace("name: one", one) + "foundation_models: [{tasks: [like]}]\n"
+    read_run_config(write_run(tmp_path, alone)).check()
+    with pytest.raises(ConfigError, match="'one' has no foundation model that teaches all its tasks"):
+        read_run_config(write_run(tmp_path, alone + "compare: [label, kd]\n")).check()
+
+
+def test_a_group_that_is_given_in_part_keeps_its_other_defaults(tmp_path: Path) -> None:
+    text = RUN.replace("name: one", "name: one, training: {learning_rate: 0.01}")
+    text += "foundation_models: [{model: {network: {cross_rank: 8}}}, {name: other, model: {dim_factor: 2}}]\n"
+    config = read_run_config(write_run(tmp_path, text))
+    first, other = (foundation.model for foundation in config.foundation_models)
+    assert (first.dim_factor, first.network.top_units, first.network.cross_rank) == (12, (128, 64), 8)
+    assert (other.dim_factor, other.network.top_units) == (2, (128, 64))
+    assert config.vertical_models[0].training.batch_size == 128
+    assert RunConfig.parse(config.to_dict(), source="run") == config
 
 
 def test_a_plan_that_a_bundle_is_to_take_starts_at_the_file_and_is_checked_before_anything_runs(tmp_path: Path) -> None:

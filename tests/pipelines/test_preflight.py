@@ -128,7 +128,8 @@ def test_everything_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Cluster, "connect", lambda **where: cluster)
     (tmp_path / "root").write_text("a file, where a folder is wanted")
     source = {"kind": "movielens", "folder": str(tmp_path / "nowhere")}
-    run = run_at(str(tmp_path / "root"), tmp_path, source=source, deploy=True, warm_start=str(tmp_path / "fm"))
+    warm = {"name": "fm", "warm_start": str(tmp_path / "fm")}
+    run = run_at(str(tmp_path / "root"), tmp_path, source=source, deploy=True, foundation_models=[warm])
     with pytest.raises(ConfigError) as caught:
         check_run(run)
     store, of_source, warm_start, of_cluster = str(caught.value).splitlines()

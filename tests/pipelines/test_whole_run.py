@@ -17,11 +17,13 @@ from exfm.artifact.bundle import BundleManifest, find_bundle
 from exfm.artifact.storage import reading, ref_to
 from exfm.events.schemas import SYNTHETIC
 from exfm.registry.mlflow_registry import EXPERIMENT, Registry
+from exfm.training.manifest import ModelManifest
 
 pytestmark = pytest.mark.slow
 
 SMALL = {"network": {"bottom_units": [4], "num_cross_layers": 1, "cross_rank": 4, "top_units": [8]}}
 TRAINING = {"batch_size": 128, "warmup_windows": 2}
+FOUNDATION = {"name": "fm", "model": SMALL | {"dim_factor": 2}, "training": TRAINING, "tasks": ["click"]}
 
 
 def run_config(folder: Path, **changes: Any) -> Path:
@@ -39,7 +41,7 @@ def run_config(folder: Path, **changes: Any) -> Path:
         },
         "window_length": 43_200,
         "compare": ["label", "auto"],
-        "foundation": {"model": SMALL | {"dim_factor": 2}, "training": TRAINING, "tasks": ["click"]},
+        "foundation_models": [FOUNDATION, FOUNDATION | {"name": "wide", "model": SMALL | {"dim_factor": 4}}],
         "vertical_models": [
             {"name": "search", "domains": ["search"], "model": SMALL, "training": TRAINING, "tasks": ["click"]},
             {"name": "rest", "domains": ["feed", "video"], "model": SMALL, "training": TRAINING, "tasks": ["click"]},
@@ -87,8 +89,10 @@ def test_a_run_tells_one_line_a_stage_and_then_what_it_found(root: Path, finishe
     lines = finished.stdout.splitlines()
     done = [line for line in lines if line.startswith("✓")]
     stages = [line[2:25].strip() for line in done]
-    assert stages[:6] == ["check", "ingest", "label", "train-fm", "pseudo-label", "join"]
-    assert sorted(stages[6:]) == sorted(
+    assert stages[:3] == ["check", "ingest", "label"]
+    assert sorted(stages[3:7]) == ["pseudo-label fm", "pseudo-label wide", "train-fm fm", "train-fm wide"]
+    assert stages[7] == "join"
+    assert sorted(stages[8:]) == sorted(
         [
             "compare",
             "train-vm search",
@@ -127,6 +131,14 @@ def test_the_registry_resolves_to_the_bundle_that_was_made(root: Path) -> None:
 def test_the_summary_is_of_this_run(root: Path) -> None:
     summary = json.loads((root / "summary.json").read_text(encoding="utf-8"))
     assert [model["name"] for model in summary["verticals"]] == ["search", "rest"]
+    assert [model["name"] for model in summary["foundations"]] == ["fm", "wide"]
+
+
+def test_a_vertical_model_learns_from_all_foundation_models_of_the_run(root: Path) -> None:
+    for name in ("search", "rest"):
+        manifest = ModelManifest.read(root / "vm" / name)
+        assert manifest.teachers == ("fm", "wide")
+        assert {chosen.teacher for chosen in manifest.teacher_weights} == {"fm", "wide"}
 
 
 def test_the_report_has_what_the_step_compared(root: Path, finished: Any) -> None:
@@ -205,15 +217,24 @@ def processes_of(folder: Path) -> list[str]:
     ("number", "stage", "kept"),
     [
         # KFP runs a loop's steps in threads, and the others in its main one.
-        (signal.SIGINT, "train-vm search", ["events", "examples/labels", "fm", "examples/pseudo", "examples/joined"]),
-        (signal.SIGTERM, "train-fm", ["events", "examples/labels"]),
+        (
+            signal.SIGINT,
+            "train-vm search",
+            ["events", "examples/labels", "fm/fm", "examples/pseudo/fm", "examples/joined"],
+        ),
+        (signal.SIGTERM, "train-fm fm", ["events", "examples/labels"]),
     ],
 )
 def test_a_signal_ends_a_run_at_once_and_says_what_is_kept(
     tmp_path: Path, number: signal.Signals, stage: str, kept: list[str]
 ) -> None:
     slow = {"name": "search", "domains": ["search"], "model": SMALL, "tasks": ["click"]}
-    config = run_config(tmp_path, vertical_models=[slow | {"training": {"batch_size": 1}}])
+    config = run_config(
+        tmp_path,
+        foundation_models=[FOUNDATION],
+        vertical_models=[slow | {"training": {"batch_size": 1}}],
+        compare=[],
+    )
     root, scratch = tmp_path / "out", tmp_path / "scratch"
     scratch.mkdir()
     with subprocess.Popen(

@@ -34,7 +34,10 @@ SMALL = NetworkConfig(bottom_units=(), num_cross_layers=1, cross_rank=4, top_uni
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Return a run; vertical model `video` has so long a warm-up that none of its windows counts."""
+    """Return a run with two foundation models, of which `clicks` teaches clicks only.
+
+    Vertical model `video` has so long a warm-up that none of its windows counts.
+    """
     root = tmp_path_factory.mktemp("run")
 
     def at(folder: str) -> str:
@@ -45,11 +48,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     events = ref_to(at("events"))
     make_labels(events, out=at("labels"))
     labels = ref_to(at("labels"))
-    fm = FoundationConfig(model=ModelConfig(network=SMALL, dim_factor=10))
-    train_foundation(fm, events=events, labels=labels, out=at("fm"))
-    foundation = ref_to(at("fm"))
-    make_pseudo_labels(events=events, foundation=foundation, out=at("pseudo"))
-    pseudo_labels = ref_to(at("pseudo"))
+    model = ModelConfig(network=SMALL, dim_factor=10)
+    for fm in (FoundationConfig(model=model), FoundationConfig(name="clicks", model=model, tasks=("click",))):
+        train_foundation(fm, events=events, labels=labels, out=at(fm.name))
+        make_pseudo_labels(events=events, foundation=ref_to(at(fm.name)), out=at(f"pseudo/{fm.name}"))
+    pseudo_labels = [ref_to(at(f"pseudo/{name}")) for name in ("fm", "clicks")]
     join_examples(events=events, labels=labels, pseudo_labels=pseudo_labels, out=at("joined"))
     examples = ref_to(at("joined"))
     search, video = (
@@ -62,17 +65,24 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         for name, warmup_windows in (("search", WARMUP_WINDOWS), ("video", 99))
     )
     for vertical in (search, video):
-        train_vertical(vertical, teacher="fm", examples=examples, out=at(f"vm/{vertical.name}"))
+        train_vertical(vertical, teachers=("fm",), examples=examples, out=at(f"vm/{vertical.name}"))
     untuned = ComparisonConfig(
         methods=("label", "auto"), num_seeds=1, weights=(), learning_rates=(), num_bootstrap_samples=100
     )
-    compare(untuned, name="tiny", verticals=[search], teacher="fm", examples=examples, out=at("comparison.json"))
+    compare(
+        untuned,
+        name="tiny",
+        verticals=[search],
+        teachers={"search": ("fm",)},
+        examples=examples,
+        out=at("comparison.json"),
+    )
     verticals = (ref_to(at("vm/search")), ref_to(at("vm/video")))
     bundle = make_bundle(BundleConfig(golden_candidates=30), vertical=verticals[0], out=at("bundle/search"))
     folder = root / "bundle/search" / bundle.bundle_id
     return Run(
         root=root,
-        foundation=foundation,
+        foundations=(ref_to(at("fm")), ref_to(at("clicks"))),
         verticals=verticals,
         comparison=at("comparison.json"),
         bundles=(ref_to(str(folder)),),

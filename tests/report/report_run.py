@@ -21,7 +21,7 @@ class Run:
     """What the stages before the report made, and the report's arguments."""
 
     root: Path
-    foundation: Ref
+    foundations: tuple[Ref, ...]
     verticals: tuple[Ref, ...]
     comparison: str
     bundles: tuple[Ref, ...]
@@ -31,7 +31,7 @@ class Run:
     def report(self, root: Path, **changes: Any) -> Summary:
         """Make a report below another root, with some arguments changed."""
         arguments = {
-            "foundation": self.foundation,
+            "foundations": self.foundations,
             "verticals": self.verticals,
             "comparison": self.comparison,
             "bundles": self.bundles,

@@ -22,7 +22,7 @@ from exfm.foundation.config import FoundationConfig
 from exfm.foundation.stage import train_foundation
 from exfm.metrics import quality
 from exfm.models.offline import answer_request
-from exfm.report.comparison import NUM_BINS, SOURCES
+from exfm.report.comparison import NUM_BINS
 from exfm.report.console import print_summary
 from exfm.report.distillation.figures import DASH, change
 from exfm.report.html import render_html, size, span, times
@@ -46,14 +46,14 @@ def test_the_foundation_models_quality_is_of_its_own_predictions_on_the_vertical
     ).filter(pl.col("segment") == "search")
     for task in TASKS:
         columns = (predictions[f"{kind}.{task}"].to_numpy() for kind in ("score", "label", "weight"))
-        assert summary.verticals[0].tasks[task].qualities["foundation"] == quality(*columns)
+        assert summary.verticals[0].tasks[task].qualities["foundation.fm"] == quality(*columns)
 
 
 def test_a_verticals_quality_is_what_its_training_found(run: Run, summary: Summary) -> None:
     manifest = ModelManifest.read(run.root / "vm/search")
     for task, comparison in summary.verticals[0].tasks.items():
         assert comparison.qualities["vertical"] == manifest.overall[task]
-        assert comparison.qualities["foundation"].num_examples == manifest.overall[task].num_examples
+        assert comparison.qualities["foundation.fm"].num_examples == manifest.overall[task].num_examples
         for line in ("base_rate", "logistic"):
             assert comparison.qualities[line] == manifest.references[line][task]
         by_window = {row.window: row.entropies["vertical"] for row in comparison.by_window}
@@ -65,7 +65,8 @@ def test_no_model_beats_the_planted_truth(summary: Summary) -> None:
     qualities = summary.verticals[0].tasks["click"].qualities
     truth = qualities["truth"]
     assert truth.normalized_entropy is not None
-    assert qualities.keys() == set(SOURCES)
+    fms = ("foundation.fm", "foundation.clicks")
+    assert list(qualities) == ["base_rate", "logistic", *fms, "vertical", "truth"]
     for found in qualities.values():
         assert found.normalized_entropy is not None
         assert truth.num_examples == found.num_examples
@@ -119,23 +120,24 @@ def test_reliability_bins_split_all_known_examples_and_average_to_the_calibratio
 
 def test_the_ratio_to_the_largest_vertical_is_stated(run: Run, summary: Summary) -> None:
     sizes = [ModelManifest.read(run.root / f"vm/{name}").num_parameters for name in ("search", "video")]
-    assert summary.foundation.times_largest_vertical == summary.foundation.num_parameters / max(sizes)
-    assert summary.foundation.keeps_promise() == (summary.foundation.num_parameters >= 10 * max(sizes))
+    for fm in summary.foundations:
+        assert fm.times_largest_vertical == fm.num_parameters / max(sizes)
+        assert fm.keeps_promise() == (fm.num_parameters >= 10 * max(sizes))
 
 
 def test_ages_are_in_hours_and_never_negative(run: Run, summary: Summary) -> None:
-    manifest = PseudoLabelsManifest.read(run.root / "pseudo")
+    manifest = PseudoLabelsManifest.read(run.root / "pseudo/fm")
     ages = pl.concat(
-        [pl.read_parquet(file, hive_partitioning=False) for file in (run.root / "pseudo").glob("*/*.parquet")]
+        [pl.read_parquet(file, hive_partitioning=False) for file in (run.root / "pseudo/fm").glob("*/*.parquet")]
     )["pseudo_age.fm"].drop_nulls()
-    timeliness = summary.pseudo_labels.timeliness
+    timeliness = summary.foundations[0].pseudo_labels.timeliness
     assert timeliness.unit == "hours"
     assert timeliness.overall is not None
     assert timeliness.overall.mean == pytest.approx(float(ages.to_numpy().mean()) / 3600)
     assert timeliness.overall.max == pytest.approx(int(ages.to_numpy().max()) / 3600)
     assert timeliness.overall.min >= 0
     assert set(timeliness.by_window) <= set(manifest.snapshots)
-    assert len(ages) == summary.pseudo_labels.num_scored
+    assert len(ages) == summary.foundations[0].pseudo_labels.num_scored
 
 
 def test_shards_hold_what_the_plan_says(summary: Summary) -> None:
@@ -226,7 +228,8 @@ def test_the_page_names_every_model_table_note_and_ranked_item(run: Run, summary
     text = re.sub(r"\s+", " ", page.text)
     expected = [*(vertical.name for vertical in summary.verticals), *summary.data.notes, summary.data.source]
     expected += [item.name for item in summary.answer.ranked]
-    expected += [summary.data.label_revision, summary.pseudo_labels.newest_snapshot, summary.answer.bundle_id]
+    expected += [summary.data.label_revision, summary.answer.bundle_id]
+    expected += [word for fm in summary.foundations for word in (fm.name, fm.pseudo_labels.newest_snapshot)]
     for words in expected:
         assert words in text
 
@@ -244,7 +247,7 @@ def test_an_undefined_figure_is_a_dash(run: Run, summary: Summary) -> None:
     row = page[page.index("<th>video</th>") :]
     row = row[: row.index("</tr>")]
     figures = re.findall(r'<td class="n[^>]*>\s*([^<]*?)\s*</td>', row)
-    assert figures == [DASH] * 9
+    assert figures == [DASH] * 12
     assert "None" not in page
 
 
@@ -280,18 +283,25 @@ def test_a_model_that_is_worse_than_the_base_rate_is_said_to_be_in_the_first_lin
 
 
 def test_warnings_are_those_of_all_models(run: Run, summary: Summary) -> None:
-    manifests = [ModelManifest.read(run.root / folder) for folder in ("fm", "vm/search", "vm/video")]
+    manifests = [ModelManifest.read(run.root / folder) for folder in ("fm", "clicks", "vm/search", "vm/video")]
     assert summary.warnings == tuple(warning for manifest in manifests for warning in manifest.warnings())
 
 
 def test_reference_lines_and_ids_are_plotted(run: Run, summary: Summary) -> None:
-    plot = entropy_by_window(summary.verticals[0])
-    for line in (b"base rate", b"logistic regression", b"foundation model", b"vertical model"):
+    plot = entropy_by_window(summary.verticals[0], foundations=("fm", "clicks"))
+    for line in (
+        b"base rate",
+        b"logistic regression",
+        b"foundation model fm",
+        b"foundation model clicks",
+        b"vertical model",
+    ):
         assert b"<!-- %b -->" % line in plot
     manifest = ModelManifest.read(run.root / "fm")
-    assert summary.foundation.ids == {quality.window: quality.tables for quality in manifest.qualities}
-    assert sum(found["user"].num_ids for found in summary.foundation.ids.values()) == summary.data.num_impressions
-    for model in (summary.foundation, *summary.verticals):
+    fm = summary.foundations[0]
+    assert fm.ids == {quality.window: quality.tables for quality in manifest.qualities}
+    assert sum(found["user"].num_ids for found in fm.ids.values()) == summary.data.num_impressions
+    for model in (fm, *summary.verticals):
         plot = ids_by_window(model.ids)
         for words in (b"unseen ids, %", b"user", b"ad", b"topic"):
             assert b"<!-- %b -->" % words in plot
@@ -304,10 +314,10 @@ def test_the_headline_has_the_least_and_the_greatest_entropy(summary: Summary) -
 
 
 def test_a_warm_start_without_a_new_window_is_reported_as_before(run: Run, summary: Summary, tmp_path: Path) -> None:
-    config = FoundationConfig(model=ModelManifest.read(run.root / "fm").model)
+    config = FoundationConfig(model=ModelManifest.read(run.root / "fm").model, warm_start=run.foundations[0].uri)
     events, labels = (ref_to(str(run.root / folder)) for folder in ("events", "labels"))
-    train_foundation(config, events=events, labels=labels, out=str(tmp_path / "fm"), warm_start=run.foundation)
-    again = run.report(tmp_path, foundation=ref_to(str(tmp_path / "fm")))
+    train_foundation(config, events=events, labels=labels, out=str(tmp_path / "fm"))
+    again = run.report(tmp_path, foundations=(ref_to(str(tmp_path / "fm")), run.foundations[1]))
     assert again.verticals == summary.verticals
 
 
@@ -334,9 +344,9 @@ def test_a_run_without_vertical_models_is_refused(run: Run, tmp_path: Path) -> N
 
 
 def test_an_output_that_was_written_again_is_refused(run: Run, tmp_path: Path) -> None:
-    stale = run.foundation.model_copy(update={"digest": "0" * 64})
+    stale = run.foundations[0].model_copy(update={"digest": "0" * 64})
     with pytest.raises(StorageError, match="written again"):
-        run.report(tmp_path, foundation=stale)
+        run.report(tmp_path, foundations=(stale,))
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def examples(stream: Stream, foundation: Ref) -> Ref:
     """Return the stream's examples with that model's pseudo-labels."""
     pseudo, out = str(stream.root / "pseudo"), str(stream.root / "examples")
     make_pseudo_labels(events=stream.events, foundation=foundation, out=pseudo)
-    join_examples(events=stream.events, labels=stream.labels, pseudo_labels=ref_to(pseudo), out=out)
+    join_examples(events=stream.events, labels=stream.labels, pseudo_labels=[ref_to(pseudo)], out=out)
     return ref_to(out)
 
 
@@ -82,7 +82,7 @@ def vertical_config() -> VerticalConfig:
 def vertical(stream: Stream, examples: Ref, vertical_config: VerticalConfig) -> Ref:
     """Return a vertical model of one domain, taught by that foundation model."""
     out = str(stream.root / "vm")
-    train_vertical(vertical_config, teacher="fm", examples=examples, out=out)
+    train_vertical(vertical_config, teachers=("fm",), examples=examples, out=out)
     return ref_to(out)
 
 

@@ -1,5 +1,6 @@
 """Vertical models learn from teachers as the method says, and only the label head is served."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -384,7 +385,7 @@ def test_each_window_of_a_walk_is_told(examples: Ref, vertical_config: VerticalC
     seen: list[tuple[int, int]] = []
     manifest = train_vertical(
         vertical_config,
-        teacher="fm",
+        teachers=("fm",),
         examples=examples,
         out=str(tmp_path / "vm"),
         on_window=lambda *walked: seen.append(walked),
@@ -397,13 +398,12 @@ def test_a_vertical_model_may_have_teachers_of_its_own(
     stream: Stream, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
 ) -> None:
     two = with_another_teacher(stream, examples, tmp_path / "examples")
-    config = vertical_config.model_copy(update={"teachers": ("other", "fm")})
-    assert train(config, two, tmp_path / "vm").teachers == ("other", "fm")
+    assert train(vertical_config, two, tmp_path / "vm", teachers=("other", "fm")).teachers == ("other", "fm")
 
 
 def test_a_label_only_model_needs_no_teacher(examples: Ref, vertical_config: VerticalConfig, tmp_path: Path) -> None:
     config = vertical_config.model_copy(update={"distillation": DistillationConfig(method="label")})
-    manifest = train_vertical(config, teacher="other", examples=examples, out=str(tmp_path / "vm"))
+    manifest = train_vertical(config, teachers=("other",), examples=examples, out=str(tmp_path / "vm"))
     assert manifest.teachers == ()
 
 
@@ -413,7 +413,7 @@ def test_pseudo_labels_of_another_teacher_are_refused(
     with pytest.raises(
         ConfigError, match=r"'search-ads': no pseudo-labels of 'other' in .*; there are those of fm; na"
     ):
-        train_vertical(vertical_config, teacher="other", examples=examples, out=str(tmp_path / "vm"))
+        train_vertical(vertical_config, teachers=("other",), examples=examples, out=str(tmp_path / "vm"))
     assert not (tmp_path / "vm").exists()
 
 
@@ -421,11 +421,10 @@ def test_a_teacher_that_was_never_ready_is_refused(
     stream: Stream, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
 ) -> None:
     late = with_another_teacher(stream, examples, tmp_path / "examples", snapshot="")
-    config = vertical_config.model_copy(update={"teachers": ("other",)})
     with pytest.raises(
         ConfigError, match=r"'search-ads': no pseudo-labels of 'other' in .*; there are those of fm; na"
     ):
-        train(config, late, tmp_path / "vm")
+        train(vertical_config, late, tmp_path / "vm", teachers=("other",))
 
 
 def test_a_task_that_a_teacher_lacks_is_refused_and_nothing_is_overwritten(
@@ -450,9 +449,11 @@ def test_labels_that_are_neither_0_nor_1_are_refused_and_nothing_is_overwritten(
     assert ModelManifest.read(tmp_path / "vm") == before
 
 
-def train(config: VerticalConfig, examples: Ref, out: Path, *, method: Method = "ah") -> ModelManifest:
+def train(
+    config: VerticalConfig, examples: Ref, out: Path, *, method: Method = "ah", teachers: Sequence[str] = ("fm",)
+) -> ModelManifest:
     update = {"distillation": DistillationConfig(method=method)}
-    return train_vertical(config.model_copy(update=update), teacher="fm", examples=examples, out=str(out))
+    return train_vertical(config.model_copy(update=update), teachers=teachers, examples=examples, out=str(out))
 
 
 def copied(stream: Stream, examples: Ref, out: Path, columns: dict[str, pl.Expr], **fm_snapshots: str) -> Ref:
@@ -489,4 +490,4 @@ def test_a_task_that_the_schema_lacks_is_refused(
 ) -> None:
     config = vertical_config.model_copy(update={"tasks": ("buy",)})
     with pytest.raises(SchemaError, match="unknown task 'buy'; the schema has click, conversion"):
-        train_vertical(config, teacher="fm", examples=examples, out=str(tmp_path / "vm"))
+        train_vertical(config, teachers=("fm",), examples=examples, out=str(tmp_path / "vm"))

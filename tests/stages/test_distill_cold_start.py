@@ -37,7 +37,7 @@ def test_figures_of_new_and_of_known_ids_are_of_all_examples_between_them(
     examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
 ) -> None:
     found = compare(
-        SMALL, name="small", verticals=[vertical_config], teacher="fm", examples=examples,
+        SMALL, name="small", verticals=[vertical_config], teachers={"search-ads": ("fm",)}, examples=examples,
         out=str(tmp_path / "comparison.json"),
     )  # fmt: skip
     (vertical,) = found.verticals
@@ -71,6 +71,6 @@ def test_a_feature_without_one_id_a_row_is_refused(
     with pytest.raises(ConfigError, match=f"cold_start: the schema has no sparse feature {feature} of kind single"):
         compare(
             SMALL.model_copy(update={"cold_start": (feature,)}), name="small", verticals=[vertical_config],
-            teacher="fm", examples=examples, out=str(tmp_path / "comparison.json"),
+            teachers={"search-ads": ("fm",)}, examples=examples, out=str(tmp_path / "comparison.json"),
             on_window=lambda done, of: pytest.fail("something was trained"),
         )  # fmt: skip

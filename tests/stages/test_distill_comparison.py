@@ -66,7 +66,7 @@ def test_label_scores_are_those_of_a_training_by_labels(
             "distillation": DistillationConfig(method="label"),
         }
     )
-    train_vertical(label, teacher="fm", examples=examples, out=str(tmp_path / "vm"))
+    train_vertical(label, teachers=("fm",), examples=examples, out=str(tmp_path / "vm"))
     recorded = read_predictions(tmp_path / "vm" / PREDICTIONS, walked.windows)
     assert recorded[data.schema.impression_key].to_list() == walked.keys.to_list()
     np.testing.assert_array_equal(recorded["score.click"].to_numpy(), walked.scores[Contender("fm", "label")][0, :, 0])
@@ -140,7 +140,7 @@ def test_a_comparison_is_a_file_a_table_and_a_page(
         SMALL,
         name="small",
         verticals=[vertical_config],
-        teacher="fm",
+        teachers={"search-ads": ("fm",)},
         examples=by_user,
         out=str(out),
         on_window=lambda *progress: told.append(progress),
@@ -149,7 +149,7 @@ def test_a_comparison_is_a_file_a_table_and_a_page(
     num_windows = len(ModelManifest.read(stream.root / "fm").windows)
     assert told == [(done, num_windows) for done in range(1, num_windows + 1)]
     assert (found.user, found.foundation_model) == ("user_id", "fm")
-    assert found.inputs["foundation"] == ref_to(str(stream.root / "fm"))
+    assert found.inputs["foundation model fm"] == ref_to(str(stream.root / "fm"))
     click = found.verticals[0].tasks["click"].own()
     assert list(click.methods) == list(SMALL.methods)
     assert click.methods["label"].delta_ne is None
@@ -207,12 +207,13 @@ def test_what_does_not_fit_is_told_before_anything_is_trained_or_written(
 ) -> None:  # fmt: skip
     out = tmp_path / "comparison.json"
     out.write_text("before")
+    model = vertical_config.model_copy(update=of_vertical)
     with pytest.raises(error, match=message):
         compare(
             SMALL.model_copy(update=changed),
             name="small",
-            verticals=[vertical_config.model_copy(update=of_vertical)],
-            teacher="fm",
+            verticals=[model],
+            teachers={"search-ads": model.teachers or ("fm",)},
             examples=copied(examples, tmp_path / "examples", user=user),
             out=str(out),
             on_window=lambda done, of: pytest.fail("something was trained"),

@@ -197,7 +197,7 @@ def test_a_comparison_has_its_figures_by_teacher(
     )  # fmt: skip
     told: list[tuple[int, int]] = []
     found = compare(
-        config, name="small", verticals=[vertical_config], teacher="fm", examples=examples,
+        config, name="small", verticals=[vertical_config], teachers={"search-ads": ("fm",)}, examples=examples,
         out=str(tmp_path / "comparison.json"), on_window=lambda *progress: told.append(progress),
     )  # fmt: skip
     assert told == [(done, 56) for done in range(1, 57)]  # 28 windows of the larger model, then of the vertical one
@@ -222,24 +222,24 @@ def test_a_comparison_has_its_figures_by_teacher(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("written", "of_vertical", "message"),
+    ("written", "teachers", "message"),
     [
-        ({"name": "huge", "size": 64}, {}, "'huge': size 64 of a model with dim_factor 2"),
-        ({"name": "fm", "factor": 2}, {}, "'fm' is the name of the run's foundation model"),
-        ({"name": "x", "factor": 2}, {"teachers": ("fm", "fm")}, "variants are of foundation model 'fm' alone"),
+        ({"name": "huge", "size": 64}, ("fm",), "'huge': size 64 of a model with dim_factor 2"),
+        ({"name": "fm", "factor": 2}, ("fm",), "'fm' is the name of the run's foundation model"),
+        ({"name": "x", "factor": 2}, ("fm", "fm"), "variants are of foundation model 'fm' alone"),
     ],
 )
 def test_a_variant_that_cannot_be_is_told_before_anything_is_trained(
     examples: Ref, vertical_config: VerticalConfig, tmp_path: Path,
-    written: dict[str, object], of_vertical: dict[str, object], message: str,
+    written: dict[str, object], teachers: tuple[str, ...], message: str,
 ) -> None:  # fmt: skip
     config = ComparisonConfig.parse({"tuning_windows": 3, "teachers": [written]}, source="comparison")
     with pytest.raises(ConfigError, match=message):
         compare(
             config,
             name="small",
-            verticals=[vertical_config.model_copy(update=of_vertical)],
-            teacher="fm",
+            verticals=[vertical_config],
+            teachers={"search-ads": teachers},
             examples=examples,
             out=str(tmp_path / "comparison.json"),
             on_window=lambda done, of: pytest.fail("something was trained"),

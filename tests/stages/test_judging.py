@@ -162,7 +162,7 @@ def before(stream: Stream, examples: Ref, vertical_config: VerticalConfig) -> Re
     for gone in manifest.windows[NUM_BEFORE:]:
         shutil.rmtree(dataset / gone.folder)
     manifest.model_copy(update={"windows": windows, "known_until": windows[-1].end}).write(dataset)
-    train_vertical(vertical_config, teacher="fm", examples=ref_to(str(dataset)), out=str(stream.root / "vm before"))
+    train_vertical(vertical_config, teachers=("fm",), examples=ref_to(str(dataset)), out=str(stream.root / "vm before"))
     return ref_to(str(stream.root / "vm before"))
 
 

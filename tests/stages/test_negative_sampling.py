@@ -58,9 +58,9 @@ def train(schema: Schema, root: Path, foundation_config: FoundationConfig, verti
     make_labels(ref_to(events), out=labels)
     foundation = train_foundation(foundation_config, events=ref_to(events), labels=ref_to(labels), out=fm)
     make_pseudo_labels(events=ref_to(events), foundation=ref_to(fm), out=pseudo)
-    join_examples(events=ref_to(events), labels=ref_to(labels), pseudo_labels=ref_to(pseudo), out=examples)
+    join_examples(events=ref_to(events), labels=ref_to(labels), pseudo_labels=[ref_to(pseudo)], out=examples)
     config = vertical_config.model_copy(update={"domains": (), "training": foundation_config.training})
-    vertical = train_vertical(config, teacher="fm", examples=ref_to(examples), out=vm)
+    vertical = train_vertical(config, teachers=("fm",), examples=ref_to(examples), out=vm)
     make_bundle(BundleConfig(golden_candidates=20), vertical=ref_to(vm), out=bundle)
 
     every = load_synthetic(SAMPLED.model_copy(update={"negative_sampling_rate": 1.0}))

@@ -101,7 +101,7 @@ def test_what_was_made_from_the_log_before_one_more_feedback_came_is_refused(
     stream: Stream, foundation: Ref, examples: Ref, tmp_path: Path
 ) -> None:
     events, out = with_one_more_feedback(stream, tmp_path / "events"), str(tmp_path / "out")
-    pseudo_labels = ExamplesManifest.read(stream.folder(examples)).inputs["pseudo_labels"]
+    pseudo_labels = ExamplesManifest.read(stream.folder(examples)).pseudo_labels_of("fm")
     make_labels(events, out=str(tmp_path / "labels"))
     labels = ref_to(str(tmp_path / "labels"))
     with pytest.raises(
@@ -109,9 +109,9 @@ def test_what_was_made_from_the_log_before_one_more_feedback_came_is_refused(
     ):
         make_pseudo_labels(events=events, foundation=foundation, out=out)
     with pytest.raises(StorageError, match=r"labels output was made from .* run the stage that writes the labels"):
-        join_examples(events=events, labels=stream.labels, pseudo_labels=pseudo_labels, out=out)
+        join_examples(events=events, labels=stream.labels, pseudo_labels=[pseudo_labels], out=out)
     with pytest.raises(StorageError, match=r"pseudo output was made from .* run the stage that writes the pseudo"):
-        join_examples(events=events, labels=labels, pseudo_labels=pseudo_labels, out=out)
+        join_examples(events=events, labels=labels, pseudo_labels=[pseudo_labels], out=out)
     assert not Path(out).exists()
 
 

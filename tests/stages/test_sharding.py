@@ -71,7 +71,7 @@ def test_a_bundle_says_its_interaction_and_scores_as_its_model(
     network = NetworkConfig(interaction=interaction, bottom_units=(4,), top_units=(8,))
     model = ModelConfig(network=network)
     config = vertical_config.model_copy(update={"model": model})
-    train_vertical(config, teacher="fm", examples=examples, out=str(tmp_path / "vm"))
+    train_vertical(config, teachers=("fm",), examples=examples, out=str(tmp_path / "vm"))
     settings = BundleConfig(golden_candidates=20, sharding=ShardingConfig(encoding="fp32"))
     manifest = make_bundle(settings, vertical=ref_to(str(tmp_path / "vm")), out=str(tmp_path / "bundle"))
     assert manifest.network == {"interaction": interaction, "bottom_units": [4], "top_units": [8]}
@@ -107,7 +107,7 @@ def test_a_models_bundles_lie_side_by_side_and_none_is_written_again(
     for learning_rate in (0.001, 0.002):  # other weights
         training = vertical_config.training.model_copy(update={"learning_rate": learning_rate})
         config = vertical_config.model_copy(update={"training": training})
-        train_vertical(config, teacher="fm", examples=examples, out=str(tmp_path / "vm"))
+        train_vertical(config, teachers=("fm",), examples=examples, out=str(tmp_path / "vm"))
         manifest = make_bundle(BundleConfig(golden_candidates=20), vertical=ref_to(str(tmp_path / "vm")), out=str(out))
         assert find_bundle(str(out)) == str(out / manifest.bundle_id)
         found.append(manifest)
@@ -143,7 +143,7 @@ def test_a_model_wider_than_its_schema_is_bundled(
 ) -> None:
     wide = vertical_config.model.model_copy(update={"dim_factor": 2})
     config = vertical_config.model_copy(update={"model": wide})
-    train_vertical(config, teacher="fm", examples=examples, out=str(tmp_path / "vm"))
+    train_vertical(config, teachers=("fm",), examples=examples, out=str(tmp_path / "vm"))
     vertical = ref_to(str(tmp_path / "vm"))
     manifest = make_bundle(BundleConfig(golden_candidates=20), vertical=vertical, out=str(tmp_path / "bundle"))
     dims = [2 * table.dim for table in stream.schema.select(tasks=config.tasks).tables]

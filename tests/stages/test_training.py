@@ -240,7 +240,7 @@ def test_a_warm_start_goes_on_as_if_training_had_never_stopped(
     half = first_windows(tmp_path / "half", num_windows=5)
     at_once = train_on(whole, foundation_config, tmp_path / "at-once")
     first = train_on(half, foundation_config, tmp_path / "first")
-    second = train_on(whole, foundation_config, tmp_path / "second", warm_start=ref_to(str(tmp_path / "first")))
+    second = train_on(whole, foundation_config, tmp_path / "second", warm_start=str(tmp_path / "first"))
     assert first.snapshots[-1].version != second.snapshots[-1].version == at_once.snapshots[-1].version
     assert second.snapshots == at_once.snapshots
     assert figures(second) == pytest.approx(figures(at_once), rel=1e-5)
@@ -269,9 +269,7 @@ def test_a_warm_start_from_other_sizes_is_refused(
 ) -> None:
     wider = foundation_config.model_copy(update={"model": foundation_config.model.model_copy(update={"dim_factor": 3})})
     with pytest.raises(ConfigError, match="warm start: model 'fm' has other sizes"):
-        train_foundation(
-            wider, events=stream.events, labels=stream.labels, out=str(tmp_path / "fm"), warm_start=foundation
-        )
+        train_on((stream.events, stream.labels), wider, tmp_path / "fm", warm_start=foundation.uri)
     assert not (tmp_path / "fm").exists()
 
 
@@ -280,7 +278,7 @@ def test_a_warm_start_without_a_new_window_leaves_what_was_there(
 ) -> None:
     before = ModelManifest.read(stream.folder(foundation))
     log = (stream.events, stream.labels)
-    after = train_on(log, foundation_config, tmp_path / "fm", warm_start=foundation)
+    after = train_on(log, foundation_config, tmp_path / "fm", warm_start=foundation.uri)
     assert (after.snapshots, after.qualities, after.overall) == (before.snapshots, before.qualities, before.overall)
     assert (after.references, after.over_base_rate) == (before.references, before.over_base_rate)
     assert after.overall["click"].normalized_entropy is not None
@@ -292,7 +290,7 @@ def test_a_warm_start_keeps_the_scores_of_a_window_that_went_on_since(
     half = first_windows(tmp_path / "half", num_windows=4.5)
     whole = first_windows(tmp_path / "whole", num_windows=8)
     first = train_on(half, foundation_config, tmp_path / "first")
-    second = train_on(whole, foundation_config, tmp_path / "second", warm_start=ref_to(str(tmp_path / "first")))
+    second = train_on(whole, foundation_config, tmp_path / "second", warm_start=str(tmp_path / "first"))
     window = first.windows[4]
     before, after = (read_predictions(tmp_path / run / "predictions", [window]) for run in ("first", "second"))
     assert 0 < before.height < after.height
@@ -314,7 +312,7 @@ def test_a_warm_start_on_a_log_with_other_windows_is_refused(
     with pytest.raises(
         ConfigError, match=r"warm start: model 'fm' learned 4 from \d+ to \d+, but the log's first wind"
     ):
-        train_on(other, foundation_config, tmp_path / "second", warm_start=ref_to(str(tmp_path / "first")))
+        train_on(other, foundation_config, tmp_path / "second", warm_start=str(tmp_path / "first"))
     assert not (tmp_path / "second").exists()
 
 
@@ -329,7 +327,7 @@ def test_a_warm_start_from_an_earlier_release_is_refused(
     with pytest.raises(
         StorageError, match=r"references.safetensors: missing; an earlier release .* from the first win"
     ):
-        train_on((stream.events, stream.labels), foundation_config, tmp_path / "fm", warm_start=ref_to(str(earlier)))
+        train_on((stream.events, stream.labels), foundation_config, tmp_path / "fm", warm_start=str(earlier))
 
 
 def test_labels_of_a_window_change_no_prediction_until_they_are_known(stream: Stream, tmp_path: Path) -> None:
@@ -487,8 +485,9 @@ def first_windows(
     return events, ref_to(str(folder / "labels"))
 
 
-def train_on(log: tuple[Ref, Ref], config: FoundationConfig, out: Path, **start: Ref) -> ModelManifest:
-    return train_foundation(config, events=log[0], labels=log[1], out=str(out), **start)
+def train_on(log: tuple[Ref, Ref], config: FoundationConfig, out: Path, *, warm_start: str = "") -> ModelManifest:
+    config = config.model_copy(update={"warm_start": warm_start})
+    return train_foundation(config, events=log[0], labels=log[1], out=str(out))
 
 
 def figures(manifest: ModelManifest) -> dict[str, float | None]:

@@ -1,4 +1,10 @@
-"""The components that make examples: check of the run, events, labels, pseudo-labels, join."""
+"""The components that make examples: check of the run, events, labels, pseudo-labels, join.
+
+References that loops take from outside are artifacts: KFP 2.17's local runner hands an iteration's item to every
+*parameter* that a loop takes from a task outside of it.
+"""
+
+from typing import NamedTuple
 
 from kfp import dsl
 
@@ -6,8 +12,10 @@ from exfm_components.stages import component
 
 
 @component
-def check(run: dict, root: str, deploy: bool) -> list[dict]:
-    """Find out whether a run can work before it begins; return the vertical models' settings, for the loop."""
+def check(run: dict, root: str, deploy: bool) -> NamedTuple(  # type: ignore[valid-type]
+    "Models", [("foundation_models", list[dict]), ("vertical_models", list[dict])]
+):
+    """Find out whether a run can work before it begins; return the models' settings, for the loops."""
     from exfm_components.progress import running
 
     with running("check") as stage:
@@ -16,7 +24,10 @@ def check(run: dict, root: str, deploy: bool) -> list[dict]:
 
         config = RunConfig.parse(run | {"root": root, "deploy": deploy}, source="run")
         stage.done(check_run(config))
-        return [model.to_dict() for model in config.vertical_models]
+        return (
+            [model.to_dict() for model in config.foundation_models],
+            [model.to_dict() for model in config.vertical_models],
+        )
 
 
 @component
@@ -64,23 +75,31 @@ def make_labels(root: str, events: dict, labels: dsl.Output[dsl.Dataset]) -> dic
 
 
 @component
-def make_pseudo_labels(root: str, events: dict, foundation: dict, scores: dsl.Output[dsl.Dataset]) -> dict:
-    """Score each impression once, by a foundation model old enough."""
+def make_pseudo_labels(
+    root: str,
+    foundation_model: dict,
+    foundation: dict,
+    log: dsl.Input[dsl.Dataset],
+    scores: dsl.Output[dsl.Dataset],
+) -> dict:
+    """Score each impression once, by a foundation model's snapshot that is old enough."""
+    from exfm.foundation.config import FoundationConfig
     from exfm_components.progress import running
 
-    with running("pseudo-label") as stage:
+    name = FoundationConfig.parse(foundation_model, source="foundation_model").name
+    with running(f"pseudo-label {name}") as stage:
         from exfm.artifact.storage import Ref, ref_to
         from exfm.das.pseudo_labels import make_pseudo_labels
         from exfm_components import layout
-        from exfm_components.artifacts import write_ref
+        from exfm_components.artifacts import read_ref, write_ref
 
         manifest = make_pseudo_labels(
-            events=Ref.parse(events, source="events"),
+            events=read_ref(log.path),
             foundation=Ref.parse(foundation, source="foundation"),
-            out=layout.pseudo_labels(root),
+            out=layout.pseudo_labels(root, name),
             on_window=stage.walked,
         )
-        ref = ref_to(layout.pseudo_labels(root))
+        ref = ref_to(layout.pseudo_labels(root, name))
         write_ref(ref, scores, scored=manifest.num_scored, unscored=manifest.num_unscored)
         stage.done(manifest.headline())
         return ref.to_dict()
@@ -88,13 +107,9 @@ def make_pseudo_labels(root: str, events: dict, foundation: dict, scores: dsl.Ou
 
 @component
 def join_examples(
-    root: str, events: dict, labels: dict, pseudo_labels: dict, examples: dsl.Output[dsl.Dataset]
+    root: str, events: dict, labels: dict, pseudo_labels: list[dict], examples: dsl.Output[dsl.Dataset]
 ) -> None:
-    """Join features, labels and pseudo-labels into one dataset.
-
-    Its reference is an artifact: KFP 2.17's local runner hands an iteration's item to every *parameter* that a loop
-    takes from a task outside of it.
-    """
+    """Join features, labels and all foundation models' pseudo-labels into one dataset."""
     from exfm_components.progress import running
 
     with running("join") as stage:
@@ -106,7 +121,7 @@ def join_examples(
         manifest = join_examples(
             events=Ref.parse(events, source="events"),
             labels=Ref.parse(labels, source="labels"),
-            pseudo_labels=Ref.parse(pseudo_labels, source="pseudo_labels"),
+            pseudo_labels=[Ref.parse(item, source="pseudo_labels") for item in pseudo_labels],
             out=layout.examples(root),
         )
         write_ref(

@@ -1,4 +1,4 @@
-"""The components that make models: the foundation model, vertical models and their bundles."""
+"""The components that make models: foundation models, vertical models and their bundles, and compare methods."""
 
 from kfp import dsl
 
@@ -7,28 +7,32 @@ from exfm_components.stages import component
 
 @component
 def train_foundation(
-    run: dict, root: str, events: dict, labels: dict, model: dsl.Output[dsl.Model], metrics: dsl.Output[dsl.Metrics]
+    root: str,
+    foundation_model: dict,
+    log: dsl.Input[dsl.Dataset],
+    labels: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
 ) -> dict:
-    """Train the foundation model on all domains' stream."""
+    """Train one foundation model on all domains' stream."""
+    from exfm.foundation.config import FoundationConfig
     from exfm_components.progress import running
 
-    with running("train-fm") as stage:
-        from exfm.artifact.storage import Ref, ref_to
+    foundation = FoundationConfig.parse(foundation_model, source="foundation_model")
+    with running(f"train-fm {foundation.name}") as stage:
+        from exfm.artifact.storage import ref_to
         from exfm.foundation.stage import train_foundation
         from exfm_components import layout
-        from exfm_components.artifacts import write_model
-        from exfm_components.run_config import RunConfig
+        from exfm_components.artifacts import read_ref, write_model
 
-        config = RunConfig.parse(run, source="run")
         manifest = train_foundation(
-            config.foundation,
-            events=Ref.parse(events, source="events"),
-            labels=Ref.parse(labels, source="labels"),
-            out=layout.foundation(root),
-            warm_start=ref_to(config.warm_start) if config.warm_start else None,
+            foundation,
+            events=read_ref(log.path),
+            labels=read_ref(labels.path),
+            out=layout.foundation(root, foundation.name),
             on_window=stage.walked,
         )
-        ref = ref_to(layout.foundation(root))
+        ref = ref_to(layout.foundation(root, foundation.name))
         write_model(manifest, ref, model=model, metrics=metrics)
         stage.done(manifest.headline())
         return ref.to_dict()
@@ -43,7 +47,7 @@ def train_vertical(
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ) -> dict:
-    """Train one vertical model with the teacher's pseudo-labels."""
+    """Train one vertical model with its teachers' pseudo-labels."""
     from exfm.distill.config import VerticalConfig
     from exfm_components.progress import running
 
@@ -57,7 +61,7 @@ def train_vertical(
 
         manifest = train_vertical(
             vertical,
-            teacher=RunConfig.parse(run, source="run").foundation.name,
+            teachers=RunConfig.parse(run, source="run").teachers_of(vertical),
             examples=read_ref(examples.path),
             out=layout.vertical(root, vertical.name),
             on_window=stage.walked,

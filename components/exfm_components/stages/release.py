@@ -74,7 +74,7 @@ def smoke_test(root: str, bundles: list[dict]) -> str:
 def report(
     run: dict,
     root: str,
-    foundation: dict,
+    foundations: list[dict],
     verticals: list[dict],
     bundles: list[dict],
     registrations: list[dict],
@@ -100,7 +100,7 @@ def report(
             summary=layout.summary(root),
             query=layout.query(root),
             name=RunConfig.parse(run, source="run").name,
-            foundation=Ref.parse(foundation, source="foundation"),
+            foundations=[Ref.parse(item, source="foundations") for item in foundations],
             verticals=[Ref.parse(item, source="verticals") for item in verticals],
             bundles=[Ref.parse(item, source="bundles") for item in bundles],
             registrations=registrations,

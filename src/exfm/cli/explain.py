@@ -15,7 +15,7 @@ def add_to(app: typer.Typer) -> None:
 
 def explain(
     path: Annotated[
-        str, typer.Argument(help="A setting or group, such as run.foundation.name or ranker.limits; none: all files.")
+        str, typer.Argument(help="A setting or group, such as run.bundle.plan or ranker.limits; none: all files.")
     ] = "",
     every: Annotated[bool, typer.Option("--all", help="Print all settings as Markdown: docs/settings.md.")] = False,
     gone: Annotated[

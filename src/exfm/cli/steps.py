@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The run's YAML file.")]
 RootOption = Annotated[str, typer.Option("--root", help="Where outputs are, instead of the file's own root.")]
+FoundationArgument = Annotated[str, typer.Argument(metavar="NAME", help="A foundation model of the run.")]
 NameArgument = Annotated[str, typer.Argument(help="A vertical model of the run.")]
 
 PANEL = "One stage of a run"
@@ -26,14 +27,14 @@ def label(config: ConfigOption, root: RootOption = "") -> None:
     _run("label", config, root)
 
 
-def train_fm(config: ConfigOption, root: RootOption = "") -> None:
-    """Train the foundation model on all domains' stream: each window is tested, then learned once."""
-    _run("train-fm", config, root)
+def train_fm(name: FoundationArgument, config: ConfigOption, root: RootOption = "") -> None:
+    """Train one foundation model on all domains' stream: each window is tested, then learned once."""
+    _run("train-fm", config, root, model=name)
 
 
-def pseudo_label(config: ConfigOption, root: RootOption = "") -> None:
+def pseudo_label(name: FoundationArgument, config: ConfigOption, root: RootOption = "") -> None:
     """Score each impression once, by a foundation model that learned only from earlier data."""
-    _run("pseudo-label", config, root)
+    _run("pseudo-label", config, root, model=name)
 
 
 def join(config: ConfigOption, root: RootOption = "") -> None:

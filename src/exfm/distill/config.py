@@ -51,12 +51,5 @@ class VerticalConfig(Config):
     training: TrainingConfig = TrainingConfig(batch_size=128)
     distillation: DistillationConfig = DistillationConfig()
     teachers: tuple[str, ...] = ()
-    """Foundation models whose pseudo-labels it learns from; empty: the run's."""
-
-    def taught_by(self, foundation: str) -> tuple[str, ...]:
-        """Return the foundation models that it learns from in a run with this one; empty: it learns from labels."""
-        return () if self.distillation.method == "label" else self.teachers_of(foundation)
-
-    def teachers_of(self, foundation: str) -> tuple[str, ...]:
-        """Return the foundation models that it has in a run with this one, whether its method uses them or not."""
-        return self.teachers or (foundation,)
+    """Foundation models whose pseudo-labels it learns from, each of which teaches all its tasks; empty: all of the run
+    that do."""

@@ -21,17 +21,17 @@ from exfm.training.run import Data, OnWindow, run_training
 def train_vertical(
     config: VerticalConfig,
     *,
-    teacher: str,
+    teachers: Sequence[str],
     examples: Ref,
     out: str,
     on_window: OnWindow = lambda num_done, num_windows: None,
 ) -> ModelManifest:
-    """Train a vertical model with the pseudo-labels of its teachers, or else of `teacher`; return its manifest.
+    """Train a vertical model with the pseudo-labels of foundation models, or by labels only; return its manifest.
 
     Raises: ConfigError if the examples have no pseudo-labels of a teacher, or not of a task, or none of a domain;
     SchemaError for an unknown feature or task; DataError for unusable examples.
     """
-    teachers = config.taught_by(teacher)
+    teachers = () if config.distillation.method == "label" else teachers
     with reading(examples) as dataset, writing(out) as folder:
         data = vertical_data(config, examples, teachers=teachers, dataset=dataset)
         model = RankingModel(data.schema, config.model)
@@ -84,7 +84,7 @@ def _require_pseudo_labels(name: str, data: Data, examples: ExamplesManifest, *,
         if untaught:
             raise ConfigError(
                 f"vertical model {name!r}: foundation model {teacher!r} does not teach task {', '.join(untaught)}; add "
-                "it to foundation.tasks, or leave it out of the vertical model's"
+                "it to the foundation model's tasks, or leave it out of the vertical model's"
             )
 
 

@@ -122,13 +122,14 @@ class Comparison(Config):
     name: str
     """The run's."""
     foundation_model: str
+    """Names, where vertical models have several."""
     num_foundation_parameters: int
-    """Numbers that serving it would need."""
+    """Numbers that serving it would need; of all, if there are several."""
     config: ComparisonConfig
     user: str
     """Column by which the samples are drawn; empty: by impression."""
     inputs: dict[str, Ref]
-    """The examples, and the foundation model."""
+    """The examples, and the foundation models."""
     sized: tuple[SizedFoundationModel, ...]
     """One for each size among the teachers."""
     verticals: tuple[VerticalComparison, ...]

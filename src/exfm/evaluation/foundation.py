@@ -146,7 +146,7 @@ def _walk(
             if not np.isfinite(scores_BT).all():
                 raise DataError(
                     f"foundation model of size {size:g}: scores of window {window.index} are no numbers: training "
-                    "diverged; leave this size out of comparison.teachers, or lower foundation.training.learning_rate"
+                    "diverged; leave this size out of comparison.teachers, or lower its training.learning_rate"
                 )
             if last_known is not None:
                 columns = dict(zip(map(score_column, data.schema.tasks()), scores_BT.T, strict=True))

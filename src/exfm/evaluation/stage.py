@@ -1,6 +1,6 @@
 """The stage that compares distillation methods on a finished run's examples."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -34,15 +34,15 @@ def compare(
     *,
     name: str,
     verticals: Sequence[VerticalConfig],
-    teacher: str,
+    teachers: Mapping[str, Sequence[str]],
     examples: Ref,
     out: str,
     on_window: OnWindow = lambda num_done, num_windows: None,
 ) -> Comparison:
     """Compare methods for a run's vertical models, write what was found to the URI `out`, and return it.
 
-    The foundation model is the one that the examples' pseudo-labels are from. All is checked before anything is
-    trained, and nothing is written before all is known.
+    `teachers` are the foundation models of each vertical model, by its name. All is checked before anything is trained,
+    and nothing is written before all is known.
 
     Raises: ConfigError if a vertical model is not among `verticals`, or the settings do not fit the examples;
     SchemaError for an unknown feature, task or `user` column; StorageError if an output is missing or was written again
@@ -56,12 +56,14 @@ def compare(
 
         dataset = open_folder(examples)
         manifest = ExamplesManifest.read(dataset)
-        fm_ref = PseudoLabelsManifest.read(open_folder(manifest.inputs["pseudo_labels"])).inputs["foundation"]
-        fm_folder = open_folder(fm_ref)
+        data = [vertical_data(model, examples, teachers=teachers[model.name], dataset=dataset) for model in chosen]
+        fm_refs = {
+            fm: PseudoLabelsManifest.read(open_folder(manifest.pseudo_labels_of(fm))).inputs["foundation"]
+            for fm in dict.fromkeys(fm for of_model in data for fm in of_model.teachers)
+        }
+        fm_folder, *others = map(open_folder, fm_refs.values())
         foundation = ModelManifest.read(fm_folder)
-        data = [
-            vertical_data(model, examples, teachers=model.teachers_of(teacher), dataset=dataset) for model in chosen
-        ]
+        fms = [foundation, *map(ModelManifest.read, others)]
         for model, of_model in zip(chosen, data, strict=True):
             split_windows(model, of_model, config)
             _require_one_teacher(config, model, of_model, foundation)
@@ -80,15 +82,15 @@ def compare(
         compared = []
         for model, of_model, of_ages in zip(chosen, data, sources, strict=True):
             of_model_sizes = SizedFoundations(of_sizes, trained, data=of_model)
-            teachers = Teachers(of_model.teachers, config.teachers, sources=(*of_ages, of_model_sizes))
-            compared.append(_compare_model(model, of_model, config, teachers, on_window=walks.next()))
+            of_vertical = Teachers(of_model.teachers, config.teachers, sources=(*of_ages, of_model_sizes))
+            compared.append(_compare_model(model, of_model, config, of_vertical, on_window=walks.next()))
         found = Comparison(
             name=name,
-            foundation_model=foundation.name,
-            num_foundation_parameters=foundation.num_parameters,
+            foundation_model=", ".join(fm_refs),
+            num_foundation_parameters=sum(fm.num_parameters for fm in fms),
             config=config,
             user=manifest.feature_schema.user,
-            inputs={"examples": examples, "foundation": fm_ref},
+            inputs={"examples": examples} | {f"foundation model {fm}": ref for fm, ref in fm_refs.items()},
             sized=tuple(of_size.model for of_size in trained.values()),
             verticals=tuple(compared),
         )

@@ -121,7 +121,7 @@ def older_snapshot(manifest: ModelManifest, window: Window, variant: TeacherVari
         raise ConfigError(
             f"comparison.teachers: {variant.name!r} of age {variant.age} scores window {window.index} by foundation "
             f"model {manifest.name!r} as it was after window {learned[-1]}, of which there is no snapshot; set "
-            "foundation.snapshot_every to 1 and run again"
+            "its snapshot_every to 1 and run again"
         )
     return found
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import polars as pl
 
 from exfm.artifact.manifest import Manifest, Window
-from exfm.errors import DataError
+from exfm.artifact.storage import Ref
+from exfm.errors import DataError, StorageError
 from exfm.events.partitions import join_rows, partition, read_partition
 from exfm.features.batch import NetBatches, encode_examples
 from exfm.features.table import raw_columns, require_column
@@ -33,10 +34,27 @@ class ExamplesManifest(Manifest):
     """Newest snapshot that made pseudo-labels, by foundation model; empty: none was ready."""
     num_examples: int
 
+    def pseudo_labels_of(self, fm: str) -> Ref:
+        """Return the pseudo-labels of a foundation model that these examples have.
+
+        Raises: StorageError if they have none of it.
+        """
+        if fm not in self.fm_snapshots:
+            raise StorageError(
+                f"the examples have no pseudo-labels of {fm!r}, but those of {', '.join(self.fm_snapshots)}; name one "
+                "of these, or join the examples again"
+            )
+        return self.inputs[pseudo_labels_input(fm)]
+
     def headline(self) -> str:
         """Return one line about this stage's output."""
         fms = ", ".join(self.fm_snapshots)
         return f"{self.num_examples:,} examples in {len(self.windows)} windows, pseudo-labels of {fms}"
+
+
+def pseudo_labels_input(fm: str) -> str:
+    """Return the name of a foundation model's pseudo-labels among the inputs of examples."""
+    return f"pseudo_labels of {fm}"
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,12 @@ class FoundationConfig(Config):
     """Features of the schema that it reads; empty: all."""
     tasks: tuple[str, ...] = ()
     """Labels of the schema that it learns and teaches; empty: all."""
-    model: ModelConfig = ModelConfig(
-        network=NetworkConfig(bottom_units=(32,), num_cross_layers=2, cross_rank=32, top_units=(128, 64)), dim_factor=12
-    )
+    model: ModelConfig = ModelConfig(network=NetworkConfig(top_units=(128, 64)), dim_factor=12)
     """Settings of the foundation model's network and tables. The defaults give it over ten times the parameters of a
     vertical model."""
     training: TrainingConfig = TrainingConfig()
+    warm_start: str = ""
+    """Folder or URL of an earlier run's output of this model (`fm/NAME`) to continue; empty: train from the first
+    window."""
     snapshot_every: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Windows learned between two snapshots; 1 to 10,000. More windows save space, and make pseudo-labels older."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from exfm.artifact.manifest import Window
 from exfm.artifact.output import writing
-from exfm.artifact.storage import Ref, reading
+from exfm.artifact.storage import Ref, reading, ref_to
 from exfm.errors import ConfigError
 from exfm.events.labels import LabelsManifest
 from exfm.foundation.config import FoundationConfig
@@ -21,18 +21,18 @@ def train_foundation(
     events: Ref,
     labels: Ref,
     out: str,
-    warm_start: Ref | None = None,
     on_window: OnWindow = lambda num_done, num_windows: None,
 ) -> ModelManifest:
     """Train a foundation model in one pass over a log; return its manifest.
 
-    With `warm_start`, an earlier foundation model of the same sizes and of a log that began as this one does, only
-    windows after the last that it learned are learned; what comes out is what one long run would give.
+    With `config.warm_start`, an earlier foundation model of the same sizes and of a log that began as this one does,
+    only windows after the last that it learned are learned; what comes out is what one long run would give.
 
-    Raises: SchemaError for an unknown feature or task; ConfigError if `warm_start` was made with other settings or of a
-    log that began otherwise; StorageError if the labels were not made from `events`; DataError for unusable examples,
+    Raises: SchemaError for an unknown feature or task; ConfigError if the warm start was made with other settings or of
+    a log that began otherwise; StorageError if the labels were not made from `events`; DataError for unusable examples,
     or if training diverged.
     """
+    warm_start = ref_to(config.warm_start) if config.warm_start else None
     with reading(events) as log, reading(labels) as labels_folder, writing(out) as folder:
         known = LabelsManifest.read(labels_folder)
         known.require_made_from(events=events)

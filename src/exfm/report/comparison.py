@@ -1,6 +1,6 @@
 """Sources of predictions on the same examples: reference lines, the foundation model, and the vertical model."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,8 @@ from exfm.config import Config
 from exfm.metrics import Quality, normalized_entropy, quality
 from exfm.training.manifest import BASE_RATE, LOGISTIC, WINDOW
 
-FOUNDATION, VERTICAL, TRUTH = "foundation", "vertical", "truth"
-"""The foundation model; the vertical model; the planted probabilities."""
-
-SOURCES = (BASE_RATE, LOGISTIC, FOUNDATION, VERTICAL, TRUTH)
-"""Of predictions, from the simplest."""
+VERTICAL, TRUTH = "vertical", "truth"
+"""Sources of predictions: the vertical model; the planted probabilities."""
 
 NUM_BINS = 10
 """Bins of a reliability curve: deciles of the predictions."""
@@ -49,10 +46,18 @@ class TaskComparison(Config):
     """Bins of the vertical model, in ascending order of predictions; empty: no label is known."""
 
 
-def compare(predictions: pl.DataFrame, task: str, *, counted_windows: Collection[int]) -> TaskComparison:
-    """Return the comparison on the counted windows' rows of `VerticalOutputs.predictions`."""
+def foundation(name: str) -> str:
+    """Return the source that a foundation model's predictions are of."""
+    return f"foundation.{name}"
+
+
+def compare(
+    predictions: pl.DataFrame, task: str, *, foundations: Sequence[str], counted_windows: Collection[int]
+) -> TaskComparison:
+    """Return the comparison on the counted windows' rows of `VerticalOutputs.predictions`, from the simplest source."""
     counted = predictions.filter(pl.col(WINDOW).is_in(list(counted_windows)))
-    sources = [source for source in SOURCES if f"{source}.{task}" in predictions.columns]
+    known = (BASE_RATE, LOGISTIC, *map(foundation, foundations), VERTICAL, TRUTH)
+    sources = [source for source in known if f"{source}.{task}" in predictions.columns]
     return TaskComparison(
         qualities={source: _quality(counted, task, source=source) for source in sources},
         by_window=tuple(

@@ -7,15 +7,12 @@ from rich.text import Text
 
 from exfm.evaluation.comparison import Comparison
 from exfm.report.answer import Answer
-from exfm.report.comparison import FOUNDATION, VERTICAL
+from exfm.report.comparison import VERTICAL, foundation
 from exfm.report.distillation.figures import change, judged, method_name
 from exfm.report.distillation.table import STYLES
 from exfm.report.html import figure
 from exfm.report.summary import Summary
 from exfm.training.manifest import BASE_RATE, LOGISTIC
-
-ENTROPY_HEADS = {BASE_RATE: "base\nrate NE", LOGISTIC: "logistic\nNE", FOUNDATION: "FM\nNE", VERTICAL: "VM\nNE"}
-"""By source of predictions: the head of the column with its normalized entropy."""
 
 
 def print_summary(summary: Summary, *, console: Console, report: str) -> None:
@@ -37,7 +34,12 @@ def _quality_table(summary: Summary) -> Table:
     table = _table()
     table.add_column("vertical", overflow="fold")
     table.add_column("task", overflow="fold")
-    for head in ENTROPY_HEADS.values():
+    heads = {
+        BASE_RATE: "base\nrate NE", LOGISTIC: "logistic\nNE",
+        **{foundation(fm.name): f"FM {fm.name}\nNE" for fm in summary.foundations},
+        VERTICAL: "VM\nNE",
+    }  # fmt: skip
+    for head in heads.values():
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("\nAUC", justify="right", no_wrap=True)
     for vertical in summary.verticals:
@@ -46,7 +48,7 @@ def _quality_table(summary: Summary) -> Table:
             table.add_row(
                 Text(vertical.name),
                 Text(task),
-                *(figure(qualities[source].normalized_entropy) for source in ENTROPY_HEADS),
+                *(figure(qualities[source].normalized_entropy if source in qualities else None) for source in heads),
                 figure(qualities[VERTICAL].auc),
             )
     return table

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from exfm.report.comparison import TRUTH
+from exfm.report.comparison import TRUTH, foundation
 from exfm.report.distillation.figures import DASH, change, judged, method_name, number, share
 from exfm.report.plots import age_by_window, bytes_by_shard, entropy_by_window, ids_by_window, reliability_curves
 from exfm.report.summary import PROMISED_TIMES, Summary
@@ -22,11 +22,17 @@ def render_html(summary: Summary) -> str:
         has_truth=any(TRUTH in task.qualities for vertical in summary.verticals for task in vertical.tasks.values()),
         has_hot=any(part.kind == "hot" for bundle in summary.bundles for shard in bundle.shards for part in shard),
         plots={
-            vertical.name: (entropy_by_window(vertical), reliability_curves(vertical)) for vertical in summary.verticals
+            vertical.name: (
+                entropy_by_window(vertical, foundations=[fm.name for fm in summary.foundations]),
+                reliability_curves(vertical),
+            )
+            for vertical in summary.verticals
         },
-        ids_plots={summary.foundation.name: ids_by_window(summary.foundation.ids)}
-        | {vertical.name: ids_by_window(vertical.ids) for vertical in summary.verticals},
-        age_plot=age_by_window(summary.pseudo_labels.timeliness),
+        ids_plots=[
+            *((fm.name, ids_by_window(fm.ids)) for fm in summary.foundations),
+            *((vertical.name, ids_by_window(vertical.ids)) for vertical in summary.verticals),
+        ],
+        age_plots={fm.name: age_by_window(fm.pseudo_labels.timeliness) for fm in summary.foundations},
         shard_plot=bytes_by_shard(summary.bundles),
     )
 
@@ -43,6 +49,7 @@ def environment() -> Environment:
     pages.filters |= {
         "figure": figure, "duration": duration, "embedded": embedded, "size": size, "span": span, "times": times,
         "change": change, "share": share, "judged": judged, "method_name": method_name, "number": number,
+        "foundation": foundation,
     }  # fmt: skip
     return pages
 

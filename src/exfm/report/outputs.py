@@ -1,6 +1,6 @@
 """A run's outputs: manifests, and the predictions of all models on the vertical models' examples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from exfm.events.examples import ExamplesManifest
 from exfm.events.labels import LabelsManifest, PseudoLabelsManifest
 from exfm.events.log import EventLogManifest, read_names
 from exfm.events.partitions import join_rows, partition, read_parquet, read_partition
-from exfm.report.comparison import FOUNDATION, TRUTH, VERTICAL
+from exfm.report.comparison import TRUTH, VERTICAL, foundation
 from exfm.schema import pseudo_age_column
 from exfm.training.manifest import PREDICTIONS, WINDOW, ModelManifest
 
@@ -27,9 +27,22 @@ class VerticalOutputs:
 
     manifest: ModelManifest
     predictions: pl.DataFrame
-    """A row for each example of the windows that both the vertical and the foundation model were tested on: WINDOW,
-    `label.<task>`, `weight.<task>`, and a probability from each source that exists (exfm.report.comparison.SOURCES):
+    """A row for each example of the windows that the vertical model and all foundation models were tested on: WINDOW,
+    `label.<task>`, `weight.<task>`, and a probability from each source that exists (exfm.report.comparison):
     `<source>.<task>`."""
+
+
+@dataclass(frozen=True)
+class FoundationOutputs:
+    """A foundation model, and its pseudo-labels."""
+
+    manifest: ModelManifest
+    folder: Path
+    pseudo_labels: PseudoLabelsManifest
+    newest_snapshot: str
+    """The version that scored the last window; empty: none could."""
+    ages: pl.DataFrame
+    """A row for each scored impression: WINDOW and `age`, in event time."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +53,14 @@ class RunOutputs:
     """All folders of the run, by their content."""
     events: EventLogManifest
     labels: LabelsManifest
-    pseudo_labels: PseudoLabelsManifest
-    examples: ExamplesManifest
-    foundation: ModelManifest
+    foundations: tuple[FoundationOutputs, ...]
     verticals: tuple[VerticalOutputs, ...]
     bundles: tuple[BundleManifest, ...]
-    ages: pl.DataFrame
-    """A row for each scored impression: WINDOW and `age`, in event time."""
     names: Mapping[str, Mapping[Any, str]]
     """Names of ids, by feature."""
 
 
-def read_outputs(*, foundation: Ref, verticals: Sequence[Ref], bundles: Sequence[Ref]) -> RunOutputs:
+def read_outputs(*, foundations: Sequence[Ref], verticals: Sequence[Ref], bundles: Sequence[Ref]) -> RunOutputs:
     """Return a run's outputs; references in the manifests lead to the stages before the models.
 
     Raises: StorageError if a folder is missing or was written again since, or the vertical models are not of one run;
@@ -69,29 +78,37 @@ def read_outputs(*, foundation: Ref, verticals: Sequence[Ref], bundles: Sequence
         examples = ExamplesManifest.read(dataset)
         log = open_folder(examples.inputs["events"])
         events = EventLogManifest.read(log)
-        pseudo_folder = open_folder(examples.inputs["pseudo_labels"])
-        pseudo = PseudoLabelsManifest.read(pseudo_folder)
-        fm_folder = open_folder(foundation)
-        fm = ModelManifest.read(fm_folder)
+        fms = [_foundation(open_folder(ref), examples, open_folder) for ref in foundations]
         manifests = [BundleManifest.read(open_folder(ref), verify=False) for ref in bundles]
         return RunOutputs(
             refs=examples.inputs
-            | {"examples": examples_ref, f"foundation model {fm.name}": foundation}
+            | {"examples": examples_ref}
+            | {f"foundation model {fm.manifest.name}": ref for fm, ref in zip(fms, foundations, strict=True)}
             | {f"vertical model {model.name}": ref for model, ref in zip(models, verticals, strict=True)}
             | {f"bundle {manifest.name}": ref for manifest, ref in zip(manifests, bundles, strict=True)},
             events=events,
             labels=LabelsManifest.read(open_folder(examples.inputs["labels"])),
-            pseudo_labels=pseudo,
-            examples=examples,
-            foundation=fm,
+            foundations=tuple(fms),
             verticals=tuple(
-                VerticalOutputs(model, _predictions(model, folder, fm=fm, fm_folder=fm_folder, dataset=dataset))
+                VerticalOutputs(model, _predictions(model, folder, fms=fms, dataset=dataset))
                 for model, folder in zip(models, model_folders, strict=True)
             ),
             bundles=tuple(manifests),
-            ages=pl.concat([_ages(pseudo_folder, window, fm=pseudo.fm) for window in pseudo.windows]),
             names={feature: read_names(log, events, feature) for feature in events.names},
         )
+
+
+def _foundation(folder: Path, examples: ExamplesManifest, open_folder: Callable[[Ref], Path]) -> FoundationOutputs:
+    manifest = ModelManifest.read(folder)
+    pseudo_folder = open_folder(examples.pseudo_labels_of(manifest.name))
+    pseudo = PseudoLabelsManifest.read(pseudo_folder)
+    return FoundationOutputs(
+        manifest=manifest,
+        folder=folder,
+        pseudo_labels=pseudo,
+        newest_snapshot=examples.fm_snapshots[manifest.name],
+        ages=pl.concat([_ages(pseudo_folder, window, fm=manifest.name) for window in pseudo.windows]),
+    )
 
 
 def _common_examples(models: Sequence[ModelManifest]) -> Ref:
@@ -103,26 +120,30 @@ def _common_examples(models: Sequence[ModelManifest]) -> Ref:
 
 
 def _predictions(
-    model: ModelManifest, folder: Path, *, fm: ModelManifest, fm_folder: Path, dataset: Path
+    model: ModelManifest, folder: Path, *, fms: Sequence[FoundationOutputs], dataset: Path
 ) -> pl.DataFrame:
     key = model.feature_schema.impression_key
     tasks = model.feature_schema.tasks()
     truths = {label.name: label.truth for label in model.feature_schema.labels if label.truth}
-    tested_by_fm = {quality.window for quality in fm.qualities}
-    tested = {quality.window for quality in model.qualities} & tested_by_fm
+    tested = set.intersection(
+        *({quality.window for quality in tested.qualities} for tested in (model, *(fm.manifest for fm in fms)))
+    )
     frames = []
     for window in model.windows:
         if window.index not in tested:
             continue
         rows = read_partition(folder / PREDICTIONS, window)
         rows = rows.rename({f"score.{task}": f"{VERTICAL}.{task}" for task in tasks})
-        scores = {f"{FOUNDATION}.{task}": f"score.{task}" for task in tasks}
-        rows = _join(rows, partition(fm_folder / PREDICTIONS, window), columns=scores, key=key)
+        for fm in fms:
+            taught = [task for task in tasks if task in fm.manifest.feature_schema.tasks()]
+            scores = {f"{foundation(fm.manifest.name)}.{task}": f"score.{task}" for task in taught}
+            rows = _join(rows, partition(fm.folder / PREDICTIONS, window), columns=scores, key=key)
         truth = {f"{TRUTH}.{task}": column for task, column in truths.items()}
         rows = _join(rows, partition(dataset, window), columns=truth, key=key)
         frames.append(rows.with_columns(pl.lit(window.index).alias(WINDOW)))
     if not frames:
-        raise DataError(f"{model.name} and {fm.name} have no tested window in common; train both on one log")
+        names = ", ".join(fm.manifest.name for fm in fms)
+        raise DataError(f"{model.name} and {names} have no tested window in common; train all on one log")
     return pl.concat(frames)
 
 

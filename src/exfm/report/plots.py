@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import RcKeyType
 
 from exfm.planning.reporting import style
-from exfm.report.comparison import FOUNDATION, VERTICAL, ReliabilityBin, TaskComparison
+from exfm.report.comparison import VERTICAL, ReliabilityBin, TaskComparison, foundation
 from exfm.report.summary import BundleSummary, VerticalSummary
 from exfm.report.timeliness import Timeliness
 from exfm.training.manifest import BASE_RATE, LOGISTIC, TableIds
@@ -31,20 +31,24 @@ HOT_HATCH = "////"
 STYLES: dict[str, dict[str, Any]] = {
     BASE_RATE: {"label": "base rate", "color": SKY, "linestyle": "-.", "marker": ""},
     LOGISTIC: {"label": "logistic regression", "color": GREEN, "linestyle": "-.", "marker": ""},
-    FOUNDATION: {"label": "foundation model", "color": BLACK, "linestyle": ":", "marker": ""},
     VERTICAL: {"label": "vertical model", "color": BLUE, "linestyle": "-", "marker": "o"},
 }
-"""By source of predictions, in the order of a legend."""
+"""By source of predictions; foundation models have colours of their own."""
+FOUNDATION_COLOURS = (BLACK, ORANGE, PURPLE, VERMILION, YELLOW)
 
 SETTINGS: dict[RcKeyType, Any] = {**style.SETTINGS, "lines.linewidth": 1.6, "lines.markersize": 3.5}
 
 
-def entropy_by_window(vertical: VerticalSummary) -> bytes:
+def entropy_by_window(vertical: VerticalSummary, *, foundations: Sequence[str]) -> bytes:
     """Return each task's normalized entropy over the windows, of every source, with the warm-up shaded."""
+    styles = STYLES | {
+        foundation(name): {"label": f"foundation model {name}", "color": colour, "linestyle": ":", "marker": ""}
+        for name, colour in zip(foundations, cycle(FOUNDATION_COLOURS), strict=False)
+    }
     with mpl.rc_context(SETTINGS):
         figure, axes = _panels(len(vertical.tasks), width=6.4, height=2.3)
         for axis, (task, comparison) in zip(axes, vertical.tasks.items(), strict=True):
-            _draw_entropy(axis, comparison, counted=vertical.counted_windows)
+            _draw_entropy(axis, comparison, styles=styles, counted=vertical.counted_windows)
             axis.set_ylabel(f"{task}\nnormalized entropy")
         axes[-1].set_xlabel("window")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
@@ -124,9 +128,11 @@ def bytes_by_shard(bundles: Sequence[BundleSummary]) -> bytes:
         return svg(figure)
 
 
-def _draw_entropy(axis: Axes, comparison: TaskComparison, *, counted: Sequence[int]) -> None:
+def _draw_entropy(
+    axis: Axes, comparison: TaskComparison, *, styles: Mapping[str, dict[str, Any]], counted: Sequence[int]
+) -> None:
     windows = [row.window for row in comparison.by_window]
-    series = {source: [row.entropies.get(source) for row in comparison.by_window] for source in STYLES}
+    series = {source: [row.entropies.get(source) for row in comparison.by_window] for source in styles}
     warmup = [window for window in windows if window not in counted]
     if warmup:
         axis.axvspan(min(warmup) - 0.5, max(warmup) + 0.5, color="#eeeeee", label="warm-up, not counted")
@@ -134,12 +140,12 @@ def _draw_entropy(axis: Axes, comparison: TaskComparison, *, counted: Sequence[i
     low, high = _limits([v for values in series.values() for w, v in zip(windows, values, strict=True) if w in shown])
     for source, values in series.items():
         if any(value is not None for value in values):
-            axis.plot(windows, np.array(values, dtype=np.float64), **STYLES[source])  # None: a gap
+            axis.plot(windows, np.array(values, dtype=np.float64), **styles[source])  # None: a gap
             above = [window for window, value in zip(windows, values, strict=True) if value and value > high]
             below = [window for window, value in zip(windows, values, strict=True) if value and value < low]
             for edge, outside, marker in ((high, above, "^"), (low, below, "v")):
                 axis.scatter(
-                    outside, [edge] * len(outside), color=STYLES[source]["color"], marker=marker, clip_on=False
+                    outside, [edge] * len(outside), color=styles[source]["color"], marker=marker, clip_on=False
                 )
     axis.set_ylim(low, high)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))

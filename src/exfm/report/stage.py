@@ -19,7 +19,7 @@ def make_report(
     summary: str,
     query: str,
     name: str,
-    foundation: Ref,
+    foundations: Sequence[Ref],
     verticals: Sequence[Ref],
     bundles: Sequence[Ref],
     registrations: Sequence[Mapping[str, Any]],
@@ -35,7 +35,7 @@ def make_report(
     missing, was written again since, or is of another run; DataError if models do not agree on the examples.
     """
     tested = SmokeTest.parse(smoke_test, source="smoke test")
-    outputs = read_outputs(foundation=foundation, verticals=verticals, bundles=bundles)
+    outputs = read_outputs(foundations=foundations, verticals=verticals, bundles=bundles)
     compared = Comparison.read(comparison) if comparison else None
     found = Summary.of(outputs, name=name, registrations=registrations, comparison=compared, smoke_test=tested)
     page = render_html(found)

@@ -16,7 +16,7 @@ from exfm.events.labels import FeedbackCounts
 from exfm.metrics import Quality
 from exfm.report.answer import Answer, read_answer
 from exfm.report.comparison import VERTICAL, TaskComparison, compare
-from exfm.report.outputs import RunOutputs, VerticalOutputs
+from exfm.report.outputs import FoundationOutputs, RunOutputs, VerticalOutputs
 from exfm.report.timeliness import Timeliness, measure
 from exfm.serving.smoke_test import SmokeTest
 from exfm.training.manifest import WINDOW, ModelManifest, TableIds
@@ -43,7 +43,7 @@ class DataSummary(Config):
 
 
 class PseudoLabelsSummary(Config):
-    """The foundation model's labels."""
+    """A foundation model's labels."""
 
     num_scored: int
     num_unscored: int
@@ -56,7 +56,7 @@ class PseudoLabelsSummary(Config):
 
 
 class FoundationSummary(Config):
-    """The foundation model."""
+    """A foundation model."""
 
     name: str
     num_parameters: int
@@ -68,6 +68,7 @@ class FoundationSummary(Config):
     """Quality of the reference lines on the same examples, by their names."""
     ids: dict[int, dict[str, TableIds]]
     """Ids that the model looked up, by window and table."""
+    pseudo_labels: PseudoLabelsSummary
 
     def keeps_promise(self) -> bool:
         """Return whether it has at least PROMISED_TIMES the parameters of each vertical model."""
@@ -140,8 +141,7 @@ class Summary(Config):
     warnings: tuple[str, ...]
     """Sentences on models that are worse than their base rate."""
     data: DataSummary
-    pseudo_labels: PseudoLabelsSummary
-    foundation: FoundationSummary
+    foundations: tuple[FoundationSummary, ...]
     verticals: tuple[VerticalSummary, ...]
     bundles: tuple[BundleSummary, ...]
     registered: tuple[RegisteredVersion, ...]
@@ -172,17 +172,20 @@ class Summary(Config):
                 f"the comparison of methods is of other examples than {examples.uri}, or of earlier ones; run "
                 "`exfm distill compare` again, or remove comparison.json"
             )
+        models = [*(fm.manifest for fm in outputs.foundations), *(vertical.manifest for vertical in outputs.verticals)]
+        largest = max(vertical.manifest.num_parameters for vertical in outputs.verticals)
         return cls(
             name=name,
-            warnings=tuple(
-                warning
-                for model in (outputs.foundation, *(vertical.manifest for vertical in outputs.verticals))
-                for warning in model.warnings()
-            ),
+            warnings=tuple(warning for model in models for warning in model.warnings()),
             data=_data(outputs),
-            pseudo_labels=_pseudo_labels(outputs),
-            foundation=_foundation(outputs.foundation, [vertical.manifest for vertical in outputs.verticals]),
-            verticals=tuple(_vertical(vertical) for vertical in outputs.verticals),
+            foundations=tuple(
+                _foundation(fm, largest_vertical=largest, time_kind=outputs.events.feature_schema.event_time.kind)
+                for fm in outputs.foundations
+            ),
+            verticals=tuple(
+                _vertical(vertical, foundations=[fm.manifest.name for fm in outputs.foundations])
+                for vertical in outputs.verticals
+            ),
             bundles=tuple(BundleSummary.of(bundle) for bundle in outputs.bundles),
             registered=tuple(
                 RegisteredVersion(**{field: registration[field] for field in RegisteredVersion.model_fields})
@@ -220,26 +223,24 @@ def _data(outputs: RunOutputs) -> DataSummary:
     )
 
 
-def _pseudo_labels(outputs: RunOutputs) -> PseudoLabelsSummary:
-    pseudo = outputs.pseudo_labels
-    timeliness = measure(outputs.ages, kind=outputs.events.feature_schema.event_time.kind)
-    return PseudoLabelsSummary(
-        num_scored=pseudo.num_scored,
-        num_unscored=pseudo.num_unscored,
-        num_snapshots=len({pseudo.snapshots[window] for window in timeliness.by_window}),
-        newest_snapshot=outputs.examples.fm_snapshots[pseudo.fm],
-        timeliness=timeliness,
-    )
-
-
-def _foundation(model: ModelManifest, verticals: Sequence[ModelManifest]) -> FoundationSummary:
+def _foundation(
+    fm: FoundationOutputs, *, largest_vertical: int, time_kind: Literal["absolute", "ordinal"]
+) -> FoundationSummary:
+    model, pseudo, timeliness = fm.manifest, fm.pseudo_labels, measure(fm.ages, kind=time_kind)
     return FoundationSummary(
         name=model.name,
         num_parameters=model.num_parameters,
-        times_largest_vertical=model.num_parameters / max(vertical.num_parameters for vertical in verticals),
+        times_largest_vertical=model.num_parameters / largest_vertical,
         overall=model.overall,
         references=model.references,
         ids=_ids(model),
+        pseudo_labels=PseudoLabelsSummary(
+            num_scored=pseudo.num_scored,
+            num_unscored=pseudo.num_unscored,
+            num_snapshots=len({pseudo.snapshots[window] for window in timeliness.by_window}),
+            newest_snapshot=fm.newest_snapshot,
+            timeliness=timeliness,
+        ),
     )
 
 
@@ -247,7 +248,7 @@ def _ids(model: ModelManifest) -> dict[int, dict[str, TableIds]]:
     return {quality.window: quality.tables for quality in model.qualities}
 
 
-def _vertical(vertical: VerticalOutputs) -> VerticalSummary:
+def _vertical(vertical: VerticalOutputs, *, foundations: Sequence[str]) -> VerticalSummary:
     model, predictions = vertical.manifest, vertical.predictions
     compared = set(predictions[WINDOW].to_list())
     tested = [quality.window for quality in model.qualities]
@@ -260,7 +261,7 @@ def _vertical(vertical: VerticalOutputs) -> VerticalSummary:
         warmup_windows=model.training.warmup_windows,
         counted_windows=counted,
         tasks={
-            label.name: compare(predictions, label.name, counted_windows=counted)
+            label.name: compare(predictions, label.name, foundations=foundations, counted_windows=counted)
             for label in model.feature_schema.labels
         },
         ids=_ids(model),
