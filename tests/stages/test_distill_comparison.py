@@ -36,6 +36,9 @@ SMALL = ComparisonConfig(
     num_seeds=2, tuning_windows=3, weights=(1.0,), learning_rates=(0.003,), num_bootstrap_samples=100
 )
 
+TUNED = SMALL.model_copy(update={"weights": (1.0, 3.0)})
+"""With something to choose."""
+
 OWN = Teachers(("fm",))
 
 
@@ -102,7 +105,7 @@ def test_a_setting_that_is_bad_on_the_first_windows_is_not_chosen(data: Data, ve
 def test_windows_that_count_begin_when_the_labels_of_the_tuning_windows_are_known(
     data: Data, vertical_config: VerticalConfig
 ) -> None:
-    tuning, counted = split_windows(vertical_config, data, SMALL)
+    tuning, counted = split_windows(vertical_config, data, TUNED)
     warmup = vertical_config.training.warmup_windows
     assert [window.index for window in tuning] == [window.index for window in data.windows[warmup:3]]
     assert data.label_delay == 3600  # less than a window: one window between is not over when the next begins
@@ -210,7 +213,7 @@ def test_what_does_not_fit_is_told_before_anything_is_trained_or_written(
     model = vertical_config.model_copy(update=of_vertical)
     with pytest.raises(error, match=message):
         compare(
-            SMALL.model_copy(update=changed),
+            TUNED.model_copy(update=changed),
             name="small",
             verticals=[model],
             teachers={"search-ads": model.teachers or ("fm",)},
