@@ -17,8 +17,9 @@ from exfm.distill.stage import vertical_data
 from exfm.errors import ConfigError
 from exfm.evaluation.config import ComparisonConfig, TeacherVariant
 from exfm.evaluation.field import Contender
-from exfm.evaluation.foundation import SizedFoundations, sized, train_sizes
+from exfm.evaluation.foundation import SizedFoundations, train_sizes
 from exfm.evaluation.harness import walk
+from exfm.evaluation.sizes import sized
 from exfm.evaluation.stage import compare
 from exfm.evaluation.teachers import OldSnapshots, Teachers, changed, older_snapshot
 from exfm.events.examples import Examples, PseudoLabels, examples_of
@@ -155,8 +156,8 @@ def test_a_foundation_model_of_size_one_says_what_the_runs_own_says(data: Data, 
         known += int((~np.isnan(found["twice"].probabilities_BT)).sum())
     assert known > 500
     one, two = trained[1.0].model, trained[2.0].model
-    assert one.num_parameters == manifest.num_parameters < two.num_parameters
-    assert one.training_cpu_s > one.scoring_cpu_s > 0
+    assert one.cost.num_parameters == manifest.num_parameters < two.cost.num_parameters
+    assert one.cost.training_cpu_s > one.cost.scoring_cpu_s > 0
 
 
 @pytest.mark.slow
@@ -209,7 +210,7 @@ def test_a_comparison_has_its_figures_by_teacher(
     assert len({entropy.value for entropy in entropies if entropy}) == 3
     assert found.verticals[0].settings["stale"]["ah"].weight == 1
     (large,) = found.sized
-    assert (large.size, large.num_parameters > found.num_foundation_parameters) == (2, True)
+    assert (large.size, large.cost.num_parameters > found.num_foundation_parameters) == (2, True)
     page = render_page(found)
     assert "by the foundation model's size" in page.replace("&#39;", "'")
     assert "of search-ads by the age of snapshots" in page
@@ -226,7 +227,7 @@ def test_a_comparison_has_its_figures_by_teacher(
     [
         ({"name": "huge", "size": 64}, ("fm",), "'huge': size 64 of a model with dim_factor 2"),
         ({"name": "fm", "factor": 2}, ("fm",), "'fm' is the name of the run's foundation model"),
-        ({"name": "x", "factor": 2}, ("fm", "fm"), "variants are of foundation model 'fm' alone"),
+        ({"name": "x", "factor": 2}, ("fm", "fm"), "only foundation model 'fm' is varied and timed"),
     ],
 )
 def test_a_variant_that_cannot_be_is_told_before_anything_is_trained(

@@ -29,6 +29,28 @@ class MethodQuality(Config):
     has 0 in it."""
 
 
+class LargerQuality(MethodQuality):
+    """The quality of a label-only model that is larger than the vertical model."""
+
+    delta_ne_of_auto: Interval | None
+    """Normalized entropy less that of `auto` at the vertical model's own size; less than 0 is better."""
+
+
+class ModelCost(Config):
+    """What one model takes."""
+
+    num_parameters: int
+    """Numbers that serving needs."""
+    training_cpu_s: float
+    """CPU-seconds of learning all windows."""
+    scoring_cpu_s: float
+    """CPU-seconds of scoring all windows, once each."""
+
+    def cpu_s(self) -> float:
+        """Return the CPU-seconds of both."""
+        return self.training_cpu_s + self.scoring_cpu_s
+
+
 class TeacherComparison(Config):
     """One teacher of one task, and the methods by which it taught."""
 
@@ -49,6 +71,8 @@ class TaskComparison(Config):
     """The run's own first; empty where no label is known."""
     cold_start: dict[str, "ColdStart"] = {}
     """By feature."""
+    larger: dict[int, LargerQuality] = {}
+    """Label-only models, by size."""
 
     def own(self) -> TeacherComparison:
         """Return what the run's own teacher did: nothing where no label is known."""
@@ -65,6 +89,15 @@ class ColdStart(Config):
     """An earlier window had it."""
 
 
+class LargerLabelOnly(Config):
+    """A label-only model that is larger than the vertical model."""
+
+    setting: Setting
+    """As chosen by the windows before."""
+    cost: ModelCost
+    """Of one model, mean over seeds."""
+
+
 class VerticalComparison(Config):
     """One vertical model."""
 
@@ -73,6 +106,10 @@ class VerticalComparison(Config):
     """Indices of those that the figures are of."""
     settings: dict[str, dict[Method, Setting]]
     """By teacher and method, as chosen by the windows before."""
+    costs: dict[Method, ModelCost]
+    """Of one model of each method with the run's own teacher, mean over seeds."""
+    larger: dict[int, LargerLabelOnly] = {}
+    """By size."""
     tasks: dict[str, TaskComparison]
 
     def own(self) -> str:
@@ -103,16 +140,11 @@ class VerticalComparison(Config):
 
 
 class SizedFoundationModel(Config):
-    """A foundation model of another size than the run's, as it was trained for the comparison."""
+    """A foundation model as it was trained for the comparison."""
 
     size: float
     """Times the run's."""
-    num_parameters: int
-    """Numbers that serving would need."""
-    training_cpu_s: float
-    """CPU-seconds of learning all windows."""
-    scoring_cpu_s: float
-    """CPU-seconds of scoring all windows."""
+    cost: ModelCost
 
 
 class Comparison(Config):
@@ -131,7 +163,7 @@ class Comparison(Config):
     inputs: dict[str, Ref]
     """The examples, and the foundation models."""
     sized: tuple[SizedFoundationModel, ...]
-    """One for each size among the teachers."""
+    """One for each size among the teachers, and one of size 1 where `label_only_sizes` asks what the run's costs."""
     verticals: tuple[VerticalComparison, ...]
 
     @classmethod

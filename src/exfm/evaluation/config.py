@@ -14,6 +14,9 @@ LABEL: Final = "label"
 KD: Final = "kd"
 """The method that auxiliary heads and adapters are to improve on."""
 
+AUTO: Final = "auto"
+"""The method that vertical models have by default: what a foundation model's cost buys."""
+
 SELF: Final = "self"
 """The control: `kd` from a teacher of the vertical model's own size, which learned from labels only."""
 
@@ -107,6 +110,9 @@ class ComparisonConfig(Config):
     cold_start: tuple[str, ...] = ()
     """Features, of kind `single`, for each of which there are also figures of examples whose id came first in their own
     window, in the vertical model's slice of the log, and of those whose id an earlier window had; empty: none."""
+    label_only_sizes: tuple[Annotated[int, Field(ge=2, le=64)], ...] = ()
+    """Sizes, times the vertical model's, of label-only models whose gain and CPU time are held against the foundation
+    model's, which is trained once more for that; 2 to 64. Empty: nothing is said of cost."""
     num_seeds: Annotated[int, Field(ge=1, le=100)] = 3
     """Models of each method, from that many initial parameters: the vertical model's `seed` and those after it; 1 to
     100. With 1 the intervals do not have the spread of seeds."""
@@ -126,11 +132,16 @@ class ComparisonConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        given = {key: getattr(self, key) for key in ("vertical_models", "weights", "learning_rates", "cold_start")}
+        given = {
+            key: getattr(self, key)
+            for key in ("vertical_models", "weights", "learning_rates", "cold_start", "label_only_sizes")
+        }
         for key, values in (given | {"teachers": [teacher.name for teacher in self.teachers]}).items():
             twice = [str(value) for value, count in Counter(values).items() if count > 1]
             if twice:
                 raise ValueError(f"{key}: {', '.join(twice)} is there more than once; leave one of them")
+        if self.label_only_sizes and AUTO not in self.methods:
+            raise ValueError(f"methods: {AUTO} is missing, which label_only_sizes are compared with; add it")
         return self
 
     @property

@@ -5,15 +5,20 @@ Legend: B examples, T tasks.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 
 from exfm.artifact.manifest import Window
 from exfm.distill.config import VerticalConfig
 from exfm.distill.learner import DistillationLearner
+from exfm.evaluation.comparison import ModelCost
 from exfm.evaluation.config import LABEL, SELF, UNTAUGHT, ComparisonConfig, Method, Setting
+from exfm.evaluation.sizes import sized
 from exfm.evaluation.teachers import Teachers
+from exfm.evaluation.timed import TimedTrainer
 from exfm.events.examples import Examples, Floats, PseudoLabels
+from exfm.models.config import ModelConfig
 from exfm.models.ranking import RankingModel
 from exfm.training.run import Data
 from exfm.training.trainer import Trainer
@@ -25,6 +30,8 @@ class Contender:
 
     teacher: str
     method: Method
+    size: int = 1
+    """Times the vertical model's; only label-only models are larger."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ def contenders_of(config: ComparisonConfig, teachers: Iterable[str]) -> tuple[Co
     taught = [method for method in config.methods if method not in UNTAUGHT]
     return (
         *(Contender(own, method) for method in config.methods),
+        *(Contender(own, LABEL, size) for size in config.label_only_sizes),
         *(Contender(teacher, method) for teacher in others for method in taught),
     )
 
@@ -70,8 +78,9 @@ class Field:
     """All entries, which are tested and learn at the same times."""
 
     def __init__(self, vertical: VerticalConfig, data: Data, config: ComparisonConfig, teachers: Teachers) -> None:
-        def trainer(entry: Entry) -> Trainer:
-            return make_trainer(vertical, data, entry, taught_by=teachers.taught_by[entry.contender.teacher])
+        def trainer(entry: Entry) -> TimedTrainer:
+            taught_by = teachers.taught_by[entry.contender.teacher]
+            return TimedTrainer(make_trainer(vertical, data, entry, taught_by=taught_by))
 
         self._trainers = {entry: trainer(entry) for entry in entries_of(vertical, config, teachers.taught_by)}
         self._tutor_of = {
@@ -89,6 +98,13 @@ class Field:
     def entries(self) -> tuple[Entry, ...]:
         """Return those that walk on, in the order of their seeds within each contender."""
         return tuple(self._trainers)
+
+    def costs(self) -> dict[Contender, ModelCost]:
+        """Return what one model of each contender cost until now, mean over those that walk on."""
+        costs: dict[Contender, list[ModelCost]] = {}
+        for entry, trainer in self._trainers.items():
+            costs.setdefault(entry.contender, []).append(trainer.cost())
+        return {contender: _mean(of_seeds) for contender, of_seeds in costs.items()}
 
     def keep(self, chosen: Mapping[Contender, Setting]) -> None:
         """Drop all entries with another setting than the one chosen for their contender, and tutors without a pupil."""
@@ -120,7 +136,7 @@ class Field:
 def make_trainer(vertical: VerticalConfig, data: Data, entry: Entry, *, taught_by: Sequence[str]) -> Trainer:
     """Return an entry as it starts: the vertical model with its method, setting and seed."""
     method = entry.contender.method
-    model = vertical.model.model_copy(update={"seed": entry.seed})
+    model = larger(vertical, entry.contender.size).model_copy(update={"seed": entry.seed})
     distillation = vertical.distillation.model_copy(
         update={"method": "kd" if method == SELF else method, "weight": entry.setting.weight}
     )
@@ -128,6 +144,22 @@ def make_trainer(vertical: VerticalConfig, data: Data, entry: Entry, *, taught_b
         RankingModel(data.schema, model), distillation, teachers=(SELF,) if method == SELF else taught_by
     )
     return Trainer(learner, vertical.training.model_copy(update={"learning_rate": entry.setting.learning_rate}))
+
+
+def _mean(costs: Sequence[ModelCost]) -> ModelCost:
+    return ModelCost(
+        num_parameters=costs[0].num_parameters,
+        training_cpu_s=fmean(cost.training_cpu_s for cost in costs),
+        scoring_cpu_s=fmean(cost.scoring_cpu_s for cost in costs),
+    )
+
+
+def larger(vertical: VerticalConfig, size: int) -> ModelConfig:
+    """Return a vertical model's sizes times a factor.
+
+    Raises: ConfigError if they get too large.
+    """
+    return sized(vertical.model, size, source=f"comparison.label_only_sizes: vertical model {vertical.name!r}")
 
 
 def _taught(examples: Examples, probabilities_BT: Floats) -> Examples:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from exfm.evaluation.comparison import MethodQuality, TaskComparison, TeacherComparison
-from exfm.evaluation.config import KD, LABEL, ComparisonConfig
+from exfm.evaluation.comparison import LargerQuality, MethodQuality, TaskComparison, TeacherComparison
+from exfm.evaluation.config import AUTO, KD, LABEL, ComparisonConfig
 from exfm.evaluation.field import Contender
 from exfm.evaluation.intervals import Figures, Labelled, Sampled, bootstrap
 from exfm.metrics import Floats
@@ -46,14 +46,20 @@ def compare_task(
                     lead=of_lead if contender.method != LABEL else None,
                 )
                 for contender in scores
-                if contender.teacher == teacher
+                if contender.teacher == teacher and contender.size == 1
             },
         )
+
+    def of_larger(contender: Contender) -> LargerQuality:
+        from_auto = figures[contender].normalized_entropy.minus(figures[Contender(own, AUTO)].normalized_entropy)
+        quality = _quality(figures[contender], label, kd=kd_of[own])
+        return LargerQuality(**dict(quality), delta_ne_of_auto=from_auto.interval())
 
     return TaskComparison(
         num_examples=num_examples,
         base_rate=float(np.average(examples.labels_N, weights=examples.weights_N)),
         teachers={teacher: of_teacher(teacher) for teacher in told},
+        larger={contender.size: of_larger(contender) for contender in scores if contender.size > 1},
     )
 
 

@@ -71,20 +71,6 @@ class SizedFoundations:
         )
 
 
-def sized(model: ModelConfig, size: float, *, source: str) -> ModelConfig:
-    """Return a model with that many times the tables' dims and the layers' units, each unit count at least 1.
-
-    Raises: ConfigError, which begins with `source`, if that is no whole multiple of the schema's dims, or too large.
-    """
-    network = model.network.to_dict()
-    for key in ("bottom_units", "top_units"):
-        network[key] = [_times(units, size) for units in network[key]]
-    if "cross_rank" in network:
-        network["cross_rank"] = _times(network["cross_rank"], size)
-    written = model.to_dict() | {"network": network, "dim_factor": model.dim_factor * size}
-    return ModelConfig.parse(written, source=f"{source}: size {size:g} of a model with dim_factor {model.dim_factor}")
-
-
 def train_sizes(
     foundation: ModelManifest,
     models: Mapping[float, ModelConfig],
@@ -169,18 +155,9 @@ def _walk(
     )
     return {
         size: Trained(
-            SizedFoundationModel(
-                size=size,
-                num_parameters=trainer.learner.model.num_parameters(),
-                training_cpu_s=trainer.learning_cpu_s,
-                scoring_cpu_s=trainer.testing_cpu_s,
-            ),
+            SizedFoundationModel(size=size, cost=trainer.cost()),
             kept[size],
             known_until,
         )
         for size, trainer in sizes.trainers.items()
     }
-
-
-def _times(units: int, size: float) -> int:
-    return max(round(size * units), 1)

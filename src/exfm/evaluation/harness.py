@@ -14,6 +14,7 @@ import torch
 from exfm.artifact.manifest import Window
 from exfm.distill.config import VerticalConfig
 from exfm.errors import ConfigError, DataError
+from exfm.evaluation.comparison import ModelCost
 from exfm.evaluation.config import ComparisonConfig, Setting
 from exfm.evaluation.field import Contender, Entry, Field, Scores
 from exfm.evaluation.first_seen import Newness, SeenValues
@@ -41,6 +42,8 @@ class Walked:
     """Probabilities; [S, N, T] of each contender."""
     told: Mapping[str, Floats]
     """Pseudo-labels of each teacher, [N, T]; NaN where it had none."""
+    costs: Mapping[Contender, ModelCost]
+    """Of one model, over all windows."""
     newness: Mapping[str, Newness]
     """Of the ids of each feature of `cold_start`, [N]."""
 
@@ -119,6 +122,7 @@ def walk(
             for contender in chosen
         },
         told={teacher: np.concatenate([record.told[teacher] for record in records]) for teacher in teachers.taught_by},
+        costs=field.costs(),
         newness={
             feature: np.concatenate([newness[window.index][feature] for window in counted])
             for feature in config.cold_start

@@ -14,13 +14,15 @@ from exfm.artifact.stores import write_file
 from exfm.distill.config import VerticalConfig
 from exfm.distill.stage import vertical_data
 from exfm.errors import ConfigError, SchemaError
-from exfm.evaluation.comparison import ColdStart, Comparison, TaskComparison, VerticalComparison
+from exfm.evaluation.comparison import ColdStart, Comparison, LargerLabelOnly, TaskComparison, VerticalComparison
 from exfm.evaluation.config import ComparisonConfig, Method, Setting
+from exfm.evaluation.field import Contender, larger
 from exfm.evaluation.figures import compare_task
 from exfm.evaluation.first_seen import KNOWN, NEW
-from exfm.evaluation.foundation import SizedFoundations, sized, train_sizes
+from exfm.evaluation.foundation import SizedFoundations, train_sizes
 from exfm.evaluation.harness import Walked, split_windows, walk
 from exfm.evaluation.intervals import Ints, Labelled
+from exfm.evaluation.sizes import sized
 from exfm.evaluation.teachers import OldSnapshots, Source, Teachers
 from exfm.events.examples import ExamplesManifest
 from exfm.events.labels import PseudoLabelsManifest
@@ -67,6 +69,8 @@ def compare(
         for model, of_model in zip(chosen, data, strict=True):
             split_windows(model, of_model, config)
             _require_one_teacher(config, model, of_model, foundation)
+            for size in config.label_only_sizes:
+                larger(model, size)
         _require_user(manifest, dataset)
         _require_single(config, manifest)
         aged, of_sizes = ([variant for variant in config.teachers if getattr(variant, key)] for key in ("age", "size"))
@@ -74,6 +78,8 @@ def compare(
             variant.size: sized(foundation.model, variant.size, source=f"comparison.teachers: {variant.name!r}")
             for variant in of_sizes
         }
+        if config.label_only_sizes:
+            models[1.0] = foundation.model
         sources: list[list[Source]] = [
             [OldSnapshots(aged, fm_folder, tasks=of_model.schema.tasks())] if aged else [] for of_model in data
         ]
@@ -119,11 +125,19 @@ def _compare_model(
     group_N = _groups(walked, data)
     settings: dict[str, dict[Method, Setting]] = {}
     for contender, setting in walked.chosen.items():
-        settings.setdefault(contender.teacher, {})[contender.method] = setting
+        if contender.size == 1:
+            settings.setdefault(contender.teacher, {})[contender.method] = setting
+    own = next(iter(settings))
     return VerticalComparison(
         name=model.name,
         windows=tuple(window.index for window in walked.windows),
         settings=settings,
+        costs={method: walked.costs[Contender(own, method)] for method in settings[own]},
+        larger={
+            contender.size: LargerLabelOnly(setting=setting, cost=walked.costs[contender])
+            for contender, setting in walked.chosen.items()
+            if contender.size > 1
+        },
         tasks={task: _compare_task(walked, place, group_N, config) for place, task in enumerate(data.schema.tasks())},
     )
 
@@ -194,9 +208,10 @@ class _Walks:
 def _require_one_teacher(
     config: ComparisonConfig, model: VerticalConfig, data: Data, foundation: ModelManifest
 ) -> None:
-    if config.teachers and tuple(data.teachers) != (foundation.name,):
+    asked = [key for key in ("teachers", "label_only_sizes") if getattr(config, key)]
+    if asked and tuple(data.teachers) != (foundation.name,):
         raise ConfigError(
-            f"comparison.teachers: variants are of foundation model {foundation.name!r} alone, but vertical model "
+            f"comparison.{asked[0]}: only foundation model {foundation.name!r} is varied and timed, but vertical model "
             f"{model.name!r} has {', '.join(data.teachers)}; leave it out by comparison.vertical_models"
         )
     if foundation.name in [variant.name for variant in config.teachers]:

@@ -3,8 +3,8 @@
 from time import process_time
 
 from exfm.artifact.manifest import Window
+from exfm.evaluation.comparison import ModelCost
 from exfm.events.examples import Examples, Floats
-from exfm.training.learner import Learner
 from exfm.training.trainer import Trainer
 
 
@@ -13,23 +13,26 @@ class TimedTrainer:
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self.testing_cpu_s = 0.0
-        self.learning_cpu_s = 0.0
-
-    @property
-    def learner(self) -> Learner:
-        """Return what learns."""
-        return self._trainer.learner
+        self._testing_cpu_s = 0.0
+        self._learning_cpu_s = 0.0
 
     def test(self, examples: Examples) -> Floats:
         """Return the served probability of each task; [B, T]."""
         start = process_time()
         scores_BT = self._trainer.test(examples)
-        self.testing_cpu_s += process_time() - start
+        self._testing_cpu_s += process_time() - start
         return scores_BT
 
     def learn(self, window: Window, examples: Examples, scores_BT: Floats) -> None:
         """Learn a window whose labels are known."""
         start = process_time()
         self._trainer.learn(window, examples, scores_BT)
-        self.learning_cpu_s += process_time() - start
+        self._learning_cpu_s += process_time() - start
+
+    def cost(self) -> ModelCost:
+        """Return what it cost until now."""
+        return ModelCost(
+            num_parameters=self._trainer.learner.model.num_parameters(),
+            training_cpu_s=self._learning_cpu_s,
+            scoring_cpu_s=self._testing_cpu_s,
+        )

@@ -1,9 +1,10 @@
 """A comparison as one page that needs nothing else: plots lie in it, and it runs no script."""
 
 from exfm.artifact.stores import write_file
+from exfm.evaluation.amortisation import amortisation
 from exfm.evaluation.comparison import Comparison
-from exfm.report.distillation.plots import changes_by_age, changes_by_method, changes_by_size
-from exfm.report.distillation.series import cold_rows, taught, told_changes, varied
+from exfm.report.distillation.plots import changes_by_age, changes_by_method, changes_by_size, cost_by_verticals
+from exfm.report.distillation.series import cold_rows, taught, told_changes, varied, verdict
 from exfm.report.html import environment
 
 
@@ -15,18 +16,24 @@ def write_page(comparison: Comparison, uri: str) -> None:
 def render_page(comparison: Comparison) -> str:
     """Return the page."""
     pages = environment()
+    config, costs = comparison.config, amortisation(comparison)
     pages.filters["cold_rows"] = cold_rows
     return pages.get_template("comparison.html.jinja").render(
         comparison=comparison,
         plots={vertical.name: changes_by_method(vertical) for vertical in comparison.verticals},
         size_plot=changes_by_size(comparison)
-        if any(varied(vertical, comparison.config, "size") for vertical in comparison.verticals)
+        if any(varied(vertical, config, "size") for vertical in comparison.verticals)
         else None,
         age_plots={
-            vertical.name: changes_by_age(vertical, comparison.config)
+            vertical.name: changes_by_age(vertical, config)
             for vertical in comparison.verticals
-            if varied(vertical, comparison.config, "age")
+            if varied(vertical, config, "age")
         },
-        taught=taught(comparison.config),
-        variants={variant.name: told_changes(variant) for variant in comparison.config.teachers},
+        costs=costs,
+        cost_plot=cost_by_verticals(costs, num_verticals=len(comparison.verticals)) if costs else None,
+        verdicts=[verdict(comparison, size, costs.pays_from(size)) for size in config.label_only_sizes]
+        if costs
+        else [],
+        taught=taught(config),
+        variants={variant.name: told_changes(variant) for variant in config.teachers},
     )

@@ -6,6 +6,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from exfm.evaluation.amortisation import Amortisation
 from exfm.evaluation.comparison import Comparison, VerticalComparison
 from exfm.evaluation.config import ComparisonConfig
 from exfm.evaluation.intervals import Interval
@@ -72,6 +73,28 @@ def changes_by_age(vertical: VerticalComparison, config: ComparisonConfig) -> by
             axis.set_title(task)
             axis.set_xticks(list(ages))
         _label(figure, axes, "windows by which snapshots are older")
+        return svg(figure)
+
+
+def cost_by_verticals(costs: Amortisation, *, num_verticals: int) -> bytes:
+    """Return the CPU-seconds of each vertical model against how many share the foundation model."""
+    numbers = range(1, max(num_verticals, 10) + 1)
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(6.4, 2.8), layout="constrained")
+        axis = figure.subplots()
+        shared = [costs.shared_cpu_s(number) for number in numbers]
+        axis.plot(numbers, shared, color=BLUE, marker="o", label="auto, one foundation model for all")
+        axis.axhline(costs.shared_cpu_s(1), color=BLUE, linestyle=":", label="auto, a foundation model for each")
+        for place, (size, cpu_s) in enumerate(costs.label_only_cpu_s.items(), 1):
+            name = "label-only" if size == 1 else f"label-only, {size} times the size"
+            axis.axhline(cpu_s, color=COLOURS[place % len(COLOURS)], linestyle="--", label=name)
+        axis.set(
+            xlabel="vertical models",
+            ylabel="CPU-seconds of each",
+            ylim=(0, None),
+            xticks=numbers[:: len(numbers) // 10],
+        )
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper")
         return svg(figure)
 
 

@@ -47,8 +47,30 @@ def cold_rows(cold: ColdStart) -> list[tuple[str, MethodQuality | None, MethodQu
 def num_parameters(comparison: Comparison) -> dict[float, int]:
     """Return the number of the foundation model's parameters, by its size."""
     return {OF_THE_RUN["size"]: comparison.num_foundation_parameters} | {
-        of_size.size: of_size.num_parameters for of_size in comparison.sized
+        of_size.size: of_size.cost.num_parameters for of_size in comparison.sized
     }
+
+
+def verdict(comparison: Comparison, size: int, pays_from: int | None) -> str:
+    """Return what label-only models of a size reach of the gain of `auto`, and what they cost beside it, as text."""
+    found = [
+        task.larger[size].delta_ne_of_auto
+        for vertical in comparison.verticals
+        for task in vertical.tasks.values()
+        if size in task.larger
+    ]
+    certain = [interval for interval in found if interval is not None and interval.excludes_zero]
+    worse = sum(interval.value > 0 for interval in certain)
+    better, total = len(certain) - worse, len(found)
+    cost = (
+        "costs less than sharing a foundation model, among however many"
+        if pays_from is None
+        else f"costs as much as sharing a foundation model among {pays_from}"
+    )
+    return (
+        f"A label-only model of {size} times the size {cost}. On its own data it is worse than auto in {worse} of "
+        f"{total} cases, and better in {better}; the others cannot be told apart."
+    )
 
 
 def told_changes(variant: TeacherVariant) -> str:
