@@ -2,6 +2,8 @@
 
 from exfm.evaluation.comparison import Comparison, TaskComparison, VerticalComparison
 from exfm.evaluation.config import ComparisonConfig, TeacherVariant
+from exfm.evaluation.intervals import Interval
+from exfm.report.distillation.figures import change
 from exfm.report.distillation.page import render_page
 from exfm.report.distillation.series import told_changes, varied
 
@@ -41,3 +43,7 @@ def test_a_page_without_variants_has_no_plot_of_them() -> None:
     page = render_page(comparison)
     assert "age of snapshots" not in page
     assert "Size of the foundation model" not in page
+
+
+def test_a_change_in_the_thousands_has_no_decimals() -> None:
+    assert change(Interval(value=10.1167, low=-0.5, high=12), unit=0.01) == "+1012 [−50.00, +1200]"  # noqa: RUF001

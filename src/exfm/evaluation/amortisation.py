@@ -11,14 +11,14 @@ from exfm.evaluation.config import AUTO, LABEL
 
 @dataclass(frozen=True)
 class Amortisation:
-    """CPU-seconds of training and scoring, over the whole log; of a vertical model the mean over all compared."""
+    """CPU-seconds of training and scoring over the whole log; those of vertical models are means over all compared."""
 
     foundation_cpu_s: float
-    """Of the foundation model, once for all vertical models."""
+    """CPU-seconds of the foundation model, once for all vertical models."""
     distilled_cpu_s: float
-    """Of a vertical model that learns by `auto`."""
+    """CPU-seconds of a vertical model that learns by `auto`."""
     label_only_cpu_s: Mapping[int, float]
-    """Of a label-only vertical model, by size; 1 is its own."""
+    """CPU-seconds of a label-only model, by size; size 1 is the vertical model's own."""
 
     def shared_cpu_s(self, num_verticals: int) -> float:
         """Return what each of so many vertical models costs that share the foundation model."""

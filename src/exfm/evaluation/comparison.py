@@ -37,10 +37,10 @@ class LargerQuality(MethodQuality):
 
 
 class ModelCost(Config):
-    """What one model takes."""
+    """The parameters and the CPU time of one model."""
 
     num_parameters: int
-    """Numbers that serving needs."""
+    """How many numbers serving needs."""
     training_cpu_s: float
     """CPU-seconds of learning all windows."""
     scoring_cpu_s: float
@@ -55,24 +55,24 @@ class TeacherComparison(Config):
     """One teacher of one task, and the methods by which it taught."""
 
     pseudo_labels: MethodQuality | None
-    """Of what it says itself; None where it did not say something of every example."""
+    """The quality of the teacher's pseudo-labels; None where an example has none."""
     methods: dict[Method, MethodQuality]
-    """The run's own teacher has those with it that no teacher changes: `label`, and `self`."""
+    """The methods' qualities. `label` and `self`, which no teacher changes, are with the run's own teacher."""
 
 
 class TaskComparison(Config):
     """One task of one vertical model; every figure is of the same examples."""
 
     num_examples: int
-    """With a known label."""
+    """Number of examples with a known label."""
     base_rate: float | None
-    """Weighted share of positives; None of no example."""
+    """Weighted share of positives; None where there is no example."""
     teachers: dict[str, TeacherComparison]
-    """The run's own first; empty where no label is known."""
+    """By the teachers' names, the run's own first; empty where no label is known."""
     cold_start: dict[str, "ColdStart"] = {}
-    """By feature."""
+    """The same figures for new and for known ids, by feature."""
     larger: dict[int, LargerQuality] = {}
-    """Label-only models, by size."""
+    """The qualities of larger label-only models, by size."""
 
     def own(self) -> TeacherComparison:
         """Return what the run's own teacher did: nothing where no label is known."""
@@ -80,36 +80,38 @@ class TaskComparison(Config):
 
 
 class ColdStart(Config):
-    """Examples by whether the vertical model's slice of the log had their id before; an example without an id is in
-    neither part. With the run's own teacher only."""
+    """Figures by whether an earlier window of the vertical model's slice of the log had an example's id.
+
+    An example without an id is in neither part. The run's own teacher alone is compared.
+    """
 
     new: TaskComparison
-    """The id came first in the example's own window."""
+    """Examples whose id came first in their own window."""
     known: TaskComparison
-    """An earlier window had it."""
+    """Examples whose id an earlier window had."""
 
 
 class LargerLabelOnly(Config):
     """A label-only model that is larger than the vertical model."""
 
     setting: Setting
-    """As chosen by the windows before."""
+    """What the tuning windows chose."""
     cost: ModelCost
-    """Of one model, mean over seeds."""
+    """The cost of one model, mean over seeds."""
 
 
 class VerticalComparison(Config):
-    """One vertical model."""
+    """The comparison of all methods and teachers of one vertical model."""
 
     name: str
     windows: tuple[int, ...]
-    """Indices of those that the figures are of."""
+    """Indices of the windows that the figures are of."""
     settings: dict[str, dict[Method, Setting]]
-    """By teacher and method, as chosen by the windows before."""
+    """What the tuning windows chose, by teacher and method; the run's own teacher comes first."""
     costs: dict[Method, ModelCost]
-    """Of one model of each method with the run's own teacher, mean over seeds."""
+    """The cost of one model, mean over seeds, by method, with the run's own teacher."""
     larger: dict[int, LargerLabelOnly] = {}
-    """By size."""
+    """The larger label-only models, by size."""
     tasks: dict[str, TaskComparison]
 
     def own(self) -> str:
@@ -143,7 +145,7 @@ class SizedFoundationModel(Config):
     """A foundation model as it was trained for the comparison."""
 
     size: float
-    """Times the run's."""
+    """Factor on the sizes of the run's foundation model."""
     cost: ModelCost
 
 
@@ -152,18 +154,18 @@ class Comparison(Config):
 
     format_version: Literal[2] = 2
     name: str
-    """The run's."""
+    """Name of the run."""
     foundation_model: str
-    """Names, where vertical models have several."""
+    """Name of the foundation model, or of all, separated by commas."""
     num_foundation_parameters: int
-    """Numbers that serving it would need; of all, if there are several."""
+    """How many numbers serving the foundation model would need; of all together, if there are several."""
     config: ComparisonConfig
     user: str
-    """Column by which the samples are drawn; empty: by impression."""
+    """Column by which samples are drawn; empty: samples are drawn by impression."""
     inputs: dict[str, Ref]
-    """The examples, and the foundation models."""
+    """References to the examples and to the foundation models."""
     sized: tuple[SizedFoundationModel, ...]
-    """One for each size among the teachers, and one of size 1 where `label_only_sizes` asks what the run's costs."""
+    """Foundation models of all sizes among the teachers, and one of size 1 if `label_only_sizes` asks for its cost."""
     verticals: tuple[VerticalComparison, ...]
 
     @classmethod

@@ -12,16 +12,16 @@ LABEL: Final = "label"
 """The method that all others are compared with."""
 
 KD: Final = "kd"
-"""The method that auxiliary heads and adapters are to improve on."""
+"""The method that auxiliary heads and adapters are compared with."""
 
 AUTO: Final = "auto"
-"""The method that vertical models have by default: what a foundation model's cost buys."""
+"""The default method, whose gain is held against the foundation model's cost."""
 
 SELF: Final = "self"
 """The control: `kd` from a teacher of the vertical model's own size, which learned from labels only."""
 
 UNTAUGHT: Final = (LABEL, SELF)
-"""Methods to which the foundation model means nothing."""
+"""Methods that do not use the foundation model."""
 
 Method = Literal[distill.Method, "self"]
 
@@ -42,16 +42,16 @@ Methods = Annotated[tuple[Method, ...], AfterValidator(_require_label)]
 
 
 class Setting(Config):
-    """What is tuned of a method."""
+    """The settings of a method that are tuned."""
 
     weight: float
-    """Of the pseudo-labels' loss; 0 with `label`."""
+    """Weight of the pseudo-labels' loss; 0 with `label`."""
     learning_rate: float
-    """Of Adam on the dense network."""
+    """Learning rate of Adam on the dense network."""
 
 
 class TeacherVariant(Config):
-    """The run's foundation model with something changed: another teacher for the same methods.
+    """A teacher made from the run's foundation model by changing something.
 
     Of several changes, `noise` comes first, then `factor`, then `shuffled`.
     """
@@ -60,7 +60,7 @@ class TeacherVariant(Config):
         str,
         like("[a-z0-9][a-z0-9._-]{0,29}", "a lower-case letter or digit, then such, dots, dashes; at most 30 in all"),
     ]
-    """Its name in the comparison: lower-case letters, digits, dots, underscores and dashes, 30 at most."""
+    """Name in the comparison: lower-case letters, digits, dots, underscores and dashes, 30 at most."""
     age: Annotated[int, Field(ge=0, le=1000)] = 0
     """Windows by which the snapshot that scores a window is older than the run's; 0 to 1,000. It needs
     the foundation model's `snapshot_every: 1`. 0: the run's."""
@@ -72,7 +72,7 @@ class TeacherVariant(Config):
     noise: Annotated[float, Field(ge=0, le=100)] = 0
     """Standard deviation of what is added to the pseudo-labels' logits; 0 to 100. 0: nothing."""
     shuffled: bool = False
-    """Whether a window's pseudo-labels are permuted among its examples, so that they say nothing of any of them."""
+    """Whether each window's pseudo-labels are permuted among its examples, so that they carry no information."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of `noise` and of `shuffled`."""
 

@@ -26,12 +26,12 @@ from exfm.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Contender:
-    """A method with a teacher; one that needs none has the run's own."""
+    """A method with a teacher; a method that needs none has the run's own."""
 
     teacher: str
     method: Method
     size: int = 1
-    """Times the vertical model's; only label-only models are larger."""
+    """Factor on the vertical model's sizes; only label-only models are larger."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Entry:
     contender: Contender
     setting: Setting
     seed: int
-    """Of its initial parameters."""
+    """Seed of the initial parameters."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Field:
         return {contender: _mean(of_seeds) for contender, of_seeds in costs.items()}
 
     def keep(self, chosen: Mapping[Contender, Setting]) -> None:
-        """Drop all entries with another setting than the one chosen for their contender, and tutors without a pupil."""
+        """Drop entries whose setting was not chosen for their contender, and tutors without a pupil."""
         self._trainers = {
             entry: trainer for entry, trainer in self._trainers.items() if chosen[entry.contender] == entry.setting
         }

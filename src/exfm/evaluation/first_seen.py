@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 NO_ID, KNOWN, NEW = -1, 0, 1
-"""Of an example and a feature: no id; an id that an earlier window had; one that came first in this window."""
+"""What an example has of a feature: no id, an id that an earlier window had, or one that came first in this window."""
 
 Newness = npt.NDArray[np.int8]
 

@@ -36,10 +36,10 @@ class Trained:
 
     model: SizedFoundationModel
     scores: Mapping[int, pl.DataFrame]
-    """By window: the impressions' keys, and a probability for each task. A window is not there if no label was known
-    before it."""
+    """The impressions' keys, and a probability for each task, by window. Windows before the first known label are
+    missing."""
     known_until: Mapping[int, int]
-    """By window: when the last label was known that the model had learned, in event time."""
+    """When the last label that the model had learned was known, in event time, by window."""
 
 
 class SizedFoundations:
@@ -109,7 +109,7 @@ class _Sizes:
         return {size: trainer.test(examples) for size, trainer in self.trainers.items()}
 
     def learn(self, window: Window, examples: Examples, scores: Mapping[float, Floats], /) -> None:
-        """Let each learn a window."""
+        """Let each model learn a window."""
         for size, trainer in self.trainers.items():
             trainer.learn(window, examples, scores[size])
 

@@ -31,11 +31,11 @@ class Walked:
 
     windows: tuple[Window, ...]
     chosen: Mapping[Contender, Setting]
-    """By the windows before."""
+    """What the tuning windows chose."""
     keys: pl.Series
-    """Of the impressions, in the order of the windows; length N."""
+    """Keys of the impressions, in the order of the windows; length N."""
     window_N: npt.NDArray[np.int64]
-    """Index of each one's window."""
+    """Index of each impression's window."""
     labels_NT: Floats
     weights_NT: Floats
     scores: Mapping[Contender, Floats]
@@ -43,9 +43,9 @@ class Walked:
     told: Mapping[str, Floats]
     """Pseudo-labels of each teacher, [N, T]; NaN where it had none."""
     costs: Mapping[Contender, ModelCost]
-    """Of one model, over all windows."""
+    """The cost of one model over all windows, mean over seeds."""
     newness: Mapping[str, Newness]
-    """Of the ids of each feature of `cold_start`, [N]."""
+    """Whether each impression's id is new, known or missing, [N], by feature of `cold_start`."""
 
 
 def walk(

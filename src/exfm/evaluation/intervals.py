@@ -15,10 +15,10 @@ from exfm.config import Config
 from exfm.metrics import Floats, log_losses
 
 COVERAGE = 0.95
-"""Of an interval."""
+"""Share of the samples that lie in an interval."""
 
 BLOCK = 4_000_000
-"""Numbers of one array while samples are drawn: bounds memory."""
+"""Most numbers of one array while samples are drawn, which bounds memory."""
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -83,9 +83,9 @@ class Labelled:
     labels_N: Doubles
     weights_N: Doubles
     window_N: Ints
-    """Any number, one for each window."""
+    """A number for each example's window."""
     group_N: Ints
-    """Any number: examples of one window with the same one, such as a user's, are drawn together."""
+    """A number for each example's group, such as its user: a group's examples in one window are drawn together."""
 
 
 MethodT = TypeVar("MethodT")
@@ -162,9 +162,9 @@ class _Method:
     scores_SN: Doubles
     losses_SN: Doubles
     order_SN: Ints
-    """By score."""
+    """Positions of the examples in ascending order of score."""
     tie_starts: tuple[Ints, ...]
-    """For each seed: where, in that order, each distinct score begins."""
+    """Where each distinct score begins in that order, for each seed."""
 
     @classmethod
     def of(cls, scores_SN: Floats, examples: Labelled) -> "_Method":

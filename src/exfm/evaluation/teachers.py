@@ -21,11 +21,11 @@ from exfm.training.checkpoint import load_weights
 from exfm.training.manifest import ModelManifest, Snapshot
 
 Source = Callable[[Window, pl.DataFrame], Mapping[str, PseudoLabels]]
-"""What scores a window's rows for some variants, by their names, before anything else of theirs is changed."""
+"""Scores a window's rows for some variants, by name, before noise, factor and shuffling."""
 
 
 class Teachers:
-    """Everything that teaches one vertical model in a comparison."""
+    """All teachers of one vertical model in a comparison."""
 
     def __init__(
         self, own: Sequence[str], variants: Sequence[TeacherVariant] = (), *, sources: Sequence[Source] = ()
@@ -37,7 +37,7 @@ class Teachers:
         self.own = "+".join(own)
         """The name of the run's own teacher."""
         self.taught_by = {self.own: tuple(own)} | {variant.name: (variant.name,) for variant in variants}
-        """By teacher: the keys of its pseudo-labels in the examples."""
+        """The keys of each teacher's pseudo-labels in the examples."""
         self._variants, self._sources = variants, sources
 
     def add_to(self, examples: Examples, window: Window, frame: pl.DataFrame) -> dict[str, PseudoLabels]:

@@ -24,7 +24,10 @@ def change(interval: Interval | None, *, unit: float = 1.0, digits: int = 2) -> 
     """Return a signed figure in multiples of a unit, with its interval; a dash if there is none."""
     if interval is None:
         return DASH
-    value, low, high = (_signed(end / unit, digits) for end in (interval.value, interval.low, interval.high))
+    value, low, high = (
+        _signed(end / unit, digits if abs(end) < 100 * unit else 0)
+        for end in (interval.value, interval.low, interval.high)
+    )
     return f"{value} [{low}, {high}]"
 
 

@@ -20,7 +20,7 @@ COLUMNS = 3
 MARKERS = "osD^vPX"
 """Of lines, in turn."""
 
-SPREAD = 1.03
+SPREAD = 1.05
 """Ratio of the horizontal places of neighbouring lines' points, so that their intervals can be told apart."""
 
 
@@ -62,7 +62,7 @@ def changes_by_size(comparison: Comparison) -> bytes:
 def changes_by_age(vertical: VerticalComparison, config: ComparisonConfig) -> bytes:
     """Return each method's change of normalized entropy against the age of snapshots, by task."""
     ages, methods = varied(vertical, config, "age"), taught(config)
-    shift = 0.02 * (max(ages) - min(ages))
+    shift = 0.012 * (max(ages) - min(ages))
     with mpl.rc_context(SETTINGS):
         figure, axes = _grid(len(vertical.tasks))
         for axis, task in zip(axes, vertical.tasks, strict=True):
@@ -100,7 +100,7 @@ def cost_by_verticals(costs: Amortisation, *, num_verticals: int) -> bytes:
 
 def _grid(num_panels: int) -> tuple[Figure, list[Axes]]:
     """Return panels with one vertical axis, at most COLUMNS in a row."""
-    columns = min(num_panels, COLUMNS)
+    columns = 2 if num_panels == 4 else min(num_panels, COLUMNS)
     rows = -(-num_panels // columns)
     figure = Figure(figsize=(9.6 if columns > 1 else 4.8, 0.6 + 2.4 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
