@@ -16,7 +16,7 @@ CONFIG = ComparisonConfig(
     )
 )
 UNKNOWN = TaskComparison(num_examples=0, base_rate=None, teachers={})
-VERTICAL = VerticalComparison(name="ads", windows=(9,), settings={"fm": {}}, costs={}, tasks={"click": UNKNOWN})
+VERTICAL = VerticalComparison(name="ads", windows=(9,), settings={"fm": {}}, tasks={"click": UNKNOWN})
 
 
 def test_a_series_has_the_teachers_that_differ_in_nothing_else() -> None:

@@ -32,7 +32,7 @@ def test_cost_and_gain_of_larger_label_only_models_are_beside_those_of_auto(
     examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
 ) -> None:
     found = compare(
-        SMALL, name="small", verticals=[vertical_config], teacher="fm", examples=examples,
+        SMALL, name="small", verticals=[vertical_config], teachers={"search-ads": ("fm",)}, examples=examples,
         out=str(tmp_path / "comparison.json"),
     )  # fmt: skip
     (of_the_run,), (vertical,) = found.sized, found.verticals
@@ -72,6 +72,6 @@ def test_a_size_that_no_model_can_have_is_told_before_anything_is_trained(
     wide = vertical_config.model_copy(update={"model": vertical_config.model.model_copy(update={"dim_factor": 8})})
     with pytest.raises(ConfigError, match=r"label_only_sizes: vertical model 'search-ads': size 16 .* dim_factor"):
         compare(
-            SMALL, name="small", verticals=[wide], teacher="fm", examples=examples,
+            SMALL, name="small", verticals=[wide], teachers={"search-ads": ("fm",)}, examples=examples,
             out=str(tmp_path / "comparison.json"), on_window=lambda done, of: pytest.fail("something was trained"),
         )  # fmt: skip

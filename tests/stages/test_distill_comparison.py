@@ -246,7 +246,7 @@ def test_a_setting_at_the_end_of_those_tried_is_named() -> None:
     config = ComparisonConfig(weights=(1, 3, 10), learning_rates=(0.003,))
     chosen = {"label": 0.0, "kd": 10.0, "ah": 3.0, "self": 1.0}
     settings = {method: Setting(weight=weight, learning_rate=0.003) for method, weight in chosen.items()}
-    vertical = VerticalComparison(name="ads", windows=(9,), settings={"fm": settings}, costs={}, tasks={})
+    vertical = VerticalComparison(name="ads", windows=(9,), settings={"fm": settings}, tasks={})
     assert vertical.at_edge(config) == {("fm", "kd"): ("weight 10",), ("fm", "self"): ("weight 1",)}
     rates = config.model_copy(update={"learning_rates": (0.001, 0.003), "weights": (1.0,)})
     assert vertical.at_edge(rates) == {("fm", method): ("learning rate 0.003",) for method in chosen}

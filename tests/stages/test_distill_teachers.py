@@ -94,6 +94,14 @@ def data(examples: Ref, vertical_config: VerticalConfig) -> Data:
     return vertical_data(vertical_config, examples, teachers=("fm",), dataset=Path(examples.uri))
 
 
+@pytest.fixture
+def late(vertical_config: VerticalConfig) -> VerticalConfig:
+    """Return a vertical model whose figures begin when every teacher has learned something."""
+    return vertical_config.model_copy(
+        update={"training": vertical_config.training.model_copy(update={"warmup_windows": 4})}
+    )
+
+
 def read(data: Data, window: Window) -> tuple[Examples, pl.DataFrame]:
     frame = data.frame(window)
     return examples_of(frame, data.schema, teachers=("fm",)), frame
@@ -161,18 +169,18 @@ def test_a_foundation_model_of_size_one_says_what_the_runs_own_says(data: Data, 
 
 
 @pytest.mark.slow
-def test_variants_teach_and_what_needs_no_teacher_walks_once(data: Data, vertical_config: VerticalConfig) -> None:
+def test_variants_teach_and_what_needs_no_teacher_walks_once(data: Data, late: VerticalConfig) -> None:
     variants = (TeacherVariant(name="double", factor=2), TeacherVariant(name="blank", shuffled=True))
     config = ComparisonConfig(
-        num_seeds=1, tuning_windows=3, weights=(1.0,), learning_rates=(0.003,), methods=("label", "kd", "auto", "self"),
+        num_seeds=1, weights=(1.0,), learning_rates=(0.003,), methods=("label", "kd", "auto", "self"),
         teachers=variants,
     )  # fmt: skip
-    walked = walk(vertical_config, data, config, Teachers(("fm",), variants))
+    walked = walk(late, data, config, Teachers(("fm",), variants))
     assert [(contender.teacher, contender.method) for contender in walked.scores] == [
         ("fm", "label"), ("fm", "kd"), ("fm", "auto"), ("fm", "self"),
         ("double", "kd"), ("double", "auto"), ("blank", "kd"), ("blank", "auto"),
     ]  # fmt: skip
-    alone = walk(vertical_config, data, config.model_copy(update={"teachers": ()}), Teachers(("fm",)))
+    alone = walk(late, data, config.model_copy(update={"teachers": ()}), Teachers(("fm",)))
     for contender, scores in alone.scores.items():
         np.testing.assert_array_equal(walked.scores[contender], scores)
     np.testing.assert_allclose(walked.told["double"], np.minimum(2 * walked.told["fm"], 1))
@@ -189,16 +197,16 @@ def test_variants_teach_and_what_needs_no_teacher_walks_once(data: Data, vertica
 
 @pytest.mark.slow
 def test_a_comparison_has_its_figures_by_teacher(
-    stream: Stream, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
+    stream: Stream, examples: Ref, late: VerticalConfig, tmp_path: Path
 ) -> None:
     config = ComparisonConfig(
-        num_seeds=1, tuning_windows=4, weights=(1.0,), learning_rates=(0.003,), methods=("label", "ah"),
+        num_seeds=1, weights=(1.0,), learning_rates=(0.003,), methods=("label", "ah"),
         num_bootstrap_samples=100,
         teachers=(TeacherVariant(name="stale", age=1), TeacherVariant(name="large", size=2)),
     )  # fmt: skip
     told: list[tuple[int, int]] = []
     found = compare(
-        config, name="small", verticals=[vertical_config], teachers={"search-ads": ("fm",)}, examples=examples,
+        config, name="small", verticals=[late], teachers={"search-ads": ("fm",)}, examples=examples,
         out=str(tmp_path / "comparison.json"), on_window=lambda *progress: told.append(progress),
     )  # fmt: skip
     assert told == [(done, 56) for done in range(1, 57)]  # 28 windows of the larger model, then of the vertical one

@@ -108,7 +108,7 @@ class VerticalComparison(Config):
     """Indices of the windows that the figures are of."""
     settings: dict[str, dict[Method, Setting]]
     """What the tuning windows chose, by teacher and method; the run's own teacher comes first."""
-    costs: dict[Method, ModelCost]
+    costs: dict[Method, ModelCost] = {}
     """The cost of one model, mean over seeds, by method, with the run's own teacher."""
     larger: dict[int, LargerLabelOnly] = {}
     """The larger label-only models, by size."""

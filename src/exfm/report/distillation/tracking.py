@@ -23,7 +23,7 @@ def params_of(comparison: Comparison) -> Mapping[str, Any]:
 
 
 def metrics_of(comparison: Comparison) -> dict[str, float]:
-    """Return each figure that is defined, by `<vertical model>/<task>/<teacher>/<method>/<figure>`, with its interval."""
+    """Return each figure and its interval, by `<vertical model>/<task>/<teacher>/<method>/<figure>`."""
     return {
         f"{vertical.name}/{task}/{_named(teacher)}/{_named(method)}/{figure}": value
         for vertical in comparison.verticals
