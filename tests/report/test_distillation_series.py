@@ -1,11 +1,11 @@
 """What a comparison's plots show: teachers that differ in one thing, in the order of it."""
 
-from exfm.evaluation.comparison import Comparison, TaskComparison, VerticalComparison
+from exfm.evaluation.comparison import Comparison, LargerQuality, TaskComparison, VerticalComparison
 from exfm.evaluation.config import ComparisonConfig, TeacherVariant
 from exfm.evaluation.intervals import Interval
 from exfm.report.distillation.figures import change
 from exfm.report.distillation.page import render_page
-from exfm.report.distillation.series import told_changes, varied
+from exfm.report.distillation.series import told_changes, varied, verdict
 
 CONFIG = ComparisonConfig(
     teachers=(
@@ -47,3 +47,31 @@ def test_a_page_without_variants_has_no_plot_of_them() -> None:
 
 def test_a_change_in_the_thousands_has_no_decimals() -> None:
     assert change(Interval(value=10.1167, low=-0.5, high=12), unit=0.01) == "+1012 [−50.00, +1200]"  # noqa: RUF001
+
+
+def test_a_verdict_counts_what_is_certain_and_names_the_number_that_pays() -> None:
+    figures = {"normalized_entropy": None, "auc": None, "calibration": None}
+    tasks = {
+        name: UNKNOWN.model_copy(
+            update={
+                "larger": {4: LargerQuality(**figures, delta_ne_of_auto=Interval(value=middle, low=low, high=high))}
+            }
+        )
+        for name, (middle, low, high) in {
+            "worse": (0.02, 0.01, 0.03),
+            "better": (-0.02, -0.03, -0.01),
+            "alike": (0, -0.1, 0.1),
+            "worse too": (0.2, 0.1, 0.3),
+        }.items()
+    }
+    comparison = Comparison(
+        name="run", foundation_model="fm", num_foundation_parameters=7, config=ComparisonConfig(label_only_sizes=(4,)),
+        user="", inputs={}, sized=(), verticals=(VERTICAL.model_copy(update={"tasks": tasks}),),
+    )  # fmt: skip
+    assert verdict(comparison, 4, 8) == (
+        "A label-only model of 4 times the size is worse than auto in 2 of 4 cases, better in 1, and in 1 the interval "
+        "has 0 in it. Sharing a foundation model costs no more than it from 8 vertical models on."
+    )
+    assert verdict(comparison, 4, None).endswith(
+        "It costs less than sharing a foundation model, however many vertical models do."
+    )

@@ -55,7 +55,7 @@ def test_cost_and_gain_of_larger_label_only_models_are_beside_those_of_auto(
     assert costs.foundation_cpu_s == of_the_run.cost.cpu_s()
     assert costs.label_only_cpu_s[16] == large.cpu_s()
     page = render_page(found)
-    assert "A label-only model of 16 times the size costs" in page
+    assert "A label-only model of 16 times the size is worse than auto in" in page
     assert "search-ads, label-only times 2" in page
 
 

@@ -62,15 +62,16 @@ def verdict(comparison: Comparison, size: int, pays_from: int | None) -> str:
     certain = [interval for interval in found if interval is not None and interval.excludes_zero]
     worse = sum(interval.value > 0 for interval in certain)
     better, total = len(certain) - worse, len(found)
+    alike = total - len(certain)
+    gain = f"A label-only model of {size} times the size is worse than auto in {worse} of {total} cases"
+    undecided = f", and in {alike} the interval has 0 in it" if alike else ""
     cost = (
-        "costs less than sharing a foundation model, among however many"
+        "It costs less than sharing a foundation model, however many vertical models do"
         if pays_from is None
-        else f"costs as much as sharing a foundation model among {pays_from}"
+        else f"Sharing a foundation model costs no more than it from {pays_from} "
+        f"vertical model{'s' * (pays_from > 1)} on"
     )
-    return (
-        f"A label-only model of {size} times the size {cost}. On its own data it is worse than auto in {worse} of "
-        f"{total} cases, and better in {better}; the others cannot be told apart."
-    )
+    return f"{gain}, better in {better}{undecided}. {cost}."
 
 
 def told_changes(variant: TeacherVariant) -> str:
