@@ -89,6 +89,10 @@ def test_every_method_walks_over_the_same_examples_and_says_something_else(
     assert all(not np.array_equal(one, other) for i, one in enumerate(told) for other in told[:i])
     assert all(not np.array_equal(*scores) for scores in told)  # each seed its own
     assert set(walked.window_N) <= {window.index for window in walked.windows}
+    rows = pl.concat([data.frame(window).select("impression_id", "user_id") for window in walked.windows])
+    assert walked.users is not None
+    assert rows["impression_id"].to_list() == walked.keys.to_list()
+    assert rows["user_id"].to_list() == walked.users.to_list()
 
 
 @pytest.mark.slow

@@ -34,6 +34,8 @@ class Walked:
     """What the tuning windows chose."""
     keys: pl.Series
     """Keys of the impressions, in the order of the windows; length N."""
+    users: pl.Series | None
+    """The user of each impression, null where it is not known; None: the log has none."""
     window_N: npt.NDArray[np.int64]
     """Index of each impression's window."""
     labels_NT: Floats
@@ -72,10 +74,13 @@ def walk(
     num_tested = 0
     seen = SeenValues(config.cold_start)
     newness: dict[int, dict[str, Newness]] = {}
+    users: dict[int, pl.Series] = {}
 
     def read(window: Window) -> Examples:
         frame = data.frame(window)
         newness[window.index] = seen.add(frame)
+        if data.log_schema.user:
+            users[window.index] = frame[data.log_schema.user]
         examples = examples_of(frame, data.schema, teachers=data.teachers)
         return replace(examples, pseudo=teachers.add_to(examples, window, frame))
 
@@ -108,6 +113,7 @@ def walk(
         windows=tuple(counted),
         chosen=chosen,
         keys=pl.concat([record.keys for record in records]),
+        users=pl.concat([users[window.index] for window in counted]) if users else None,
         window_N=np.concatenate([np.full(len(record.keys), record.window.index) for record in records]),
         labels_NT=np.concatenate([record.labels_BT for record in records]),
         weights_NT=np.concatenate([record.weights_BT for record in records]),

@@ -26,7 +26,7 @@ from exfm.evaluation.sizes import sized
 from exfm.evaluation.teachers import OldSnapshots, Source, Teachers
 from exfm.events.examples import ExamplesManifest
 from exfm.events.labels import PseudoLabelsManifest
-from exfm.events.partitions import partition, read_partition
+from exfm.events.partitions import partition
 from exfm.training.manifest import ModelManifest
 from exfm.training.run import Data, OnWindow
 
@@ -122,7 +122,7 @@ def _compare_model(
     model: VerticalConfig, data: Data, config: ComparisonConfig, teachers: Teachers, *, on_window: OnWindow
 ) -> VerticalComparison:
     walked = walk(model, data, config, teachers, on_window=on_window)
-    group_N = _groups(walked, data)
+    group_N = _groups(walked)
     settings: dict[str, dict[Method, Setting]] = {}
     for contender, setting in walked.chosen.items():
         if contender.size == 1:
@@ -168,23 +168,13 @@ def _compare_task(walked: Walked, task: int, group_N: Ints, config: ComparisonCo
     return on(known_N, walked.told).model_copy(update={"cold_start": cold_start})
 
 
-def _groups(walked: Walked, data: Data) -> Ints:
+def _groups(walked: Walked) -> Ints:
     """Return a number for each example's user, one of its own where the user is not known; [N]."""
-    key, user, own_N = data.schema.impression_key, data.log_schema.user, -1 - np.arange(len(walked.keys))
-    if not user:
+    own_N = -1 - np.arange(len(walked.keys))
+    if walked.users is None:
         return own_N
-    rows = [
-        _keys(walked, window_index=window.index, key=key).join(
-            read_partition(data.datasets[0], window, columns=[key, user]), on=key, how="left", maintain_order="left"
-        )
-        for window in walked.windows
-    ]
-    codes = pl.concat(rows)[user].rank("dense").cast(pl.Int64)
+    codes = walked.users.rank("dense").cast(pl.Int64)
     return np.where(codes.is_null().to_numpy(), own_N, codes.fill_null(0).to_numpy())
-
-
-def _keys(walked: Walked, *, window_index: int, key: str) -> pl.DataFrame:
-    return pl.DataFrame({key: walked.keys.filter(pl.Series(walked.window_N == window_index))})
 
 
 class _Walks:
