@@ -1,5 +1,6 @@
 """Variants of a teacher: each says what its name promises, as of a time at which it could have said it."""
 
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -66,12 +67,6 @@ def test_noise_has_its_standard_deviation_in_logits() -> None:
     assert found.dtype == np.float32
 
 
-def test_of_two_foundation_models_the_teacher_is_the_mean() -> None:
-    teachers = Teachers(("a", "b"))
-    assert teachers.own == "a+b"
-    assert teachers.taught_by == {"a+b": ("a", "b")}
-
-
 def test_a_size_multiplies_dims_and_units() -> None:
     model = ModelConfig(
         network=NetworkConfig(bottom_units=(8,), num_cross_layers=1, cross_rank=6, top_units=(20, 3)), dim_factor=4
@@ -105,6 +100,18 @@ def late(vertical_config: VerticalConfig) -> VerticalConfig:
 def read(data: Data, window: Window) -> tuple[Examples, pl.DataFrame]:
     frame = data.frame(window)
     return examples_of(frame, data.schema, teachers=("fm",)), frame
+
+
+@pytest.mark.slow
+def test_of_two_foundation_models_the_teacher_is_the_mean(data: Data) -> None:
+    teachers = Teachers(("a", "b"))
+    assert (teachers.own, teachers.taught_by) == ("a+b", {"a+b": ("a", "b")})
+    examples, _ = read(data, data.windows[7])
+    fm = examples.pseudo["fm"]
+    other = changed(PseudoLabels(fm.probabilities_BT, fm.ages_B + 5), TeacherVariant(name="b", factor=0.5), WINDOW)
+    told = teachers.told(replace(examples, pseudo={"a": fm, "b": other}), "a+b")
+    np.testing.assert_allclose(told.probabilities_BT, 0.75 * fm.probabilities_BT, rtol=1e-6)
+    np.testing.assert_array_equal(told.ages_B, fm.ages_B + 5)
 
 
 @pytest.mark.slow
