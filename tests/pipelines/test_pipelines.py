@@ -204,8 +204,8 @@ def test_steps_ask_for_what_the_platform_says(compiled: Any) -> None:
             RUN.replace("name: one", "name: one, compare_label_only: false"),
             r"compare_label_only is no longer a setting: set the run's `compare`, such as `compare: \[label, auto\]`",
         ),
-        (RUN + "foundation: {name: fm}", "foundation is no longer a setting: list it in foundation_models, as"),
-        (RUN + "warm_start: out/fm", "warm_start is no longer a setting: set it in the foundation model"),
+        (RUN + "foundation: {name: fm}", "foundation is no longer a setting: set foundation_models, a list, such as"),
+        (RUN + "warm_start: out/fm", "warm_start is no longer a setting: set warm_start of the foundation model"),
     ],
     ids=["a step", "a setting", "foundation", "warm_start"],
 )
