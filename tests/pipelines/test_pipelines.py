@@ -257,8 +257,9 @@ def test_a_root_on_the_command_line_takes_the_files_place(tmp_path: Path) -> Non
 
 
 def test_the_examples_runs_are_valid() -> None:
-    for example in ("movielens", "open_bandit", "synthetic"):
-        read_run_config(REPOSITORY / "examples" / example / "run.yaml").check()
+    runs = ("movielens/run.yaml", "open_bandit/run.yaml", "synthetic/run.yaml", "taobao_x1/compare.yaml")
+    for run in runs:
+        read_run_config(REPOSITORY / "examples" / run).check()
 
 
 def test_the_demos_foundation_model_has_ten_times_a_vertical_models_parameters() -> None:
