@@ -419,6 +419,15 @@ def test_a_vertical_model_without_a_teacher_for_its_tasks_is_refused_before_anyt
         read_run_config(write_run(tmp_path, text)).check()
 
 
+def test_a_model_that_the_run_lacks_is_told_with_those_it_has(tmp_path: Path) -> None:
+    config = read_run_config(write_run(tmp_path, TWO))
+    assert config.foundation_model("all").name == "all"
+    with pytest.raises(ConfigError, match="no foundation model 'fm' in the run; there are likes, all"):
+        config.foundation_model("fm")
+    with pytest.raises(ConfigError, match="no vertical model 'two' in the run; there are one"):
+        config.vertical_model("two")
+
+
 def test_a_model_that_learns_from_labels_needs_no_teacher_unless_methods_are_compared(tmp_path: Path) -> None:
     one = "name: one, distillation: {method: label}"
     alone = RUN.replace("name: one", one) + "foundation_models: [{tasks: [like]}]\n"
