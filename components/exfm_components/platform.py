@@ -83,6 +83,7 @@ class PlatformConfig(Config):
 
 DEFAULTS: dict[Step, StepResources] = {
     "train-fm": StepResources(cpu_request_m=500, memory_mib=2_048),
+    "compare": StepResources(cpu_request_m=500, memory_mib=2_048),
     "train-vm": StepResources(cpu_request_m=500),
     "smoke-test": StepResources(memory_mib=2_048),  # it starts every shard and a ranker
 }

@@ -28,8 +28,8 @@ class RunConfig(Config):
     """A run: its data, its models, and where its outputs go. Relative paths start at the file's own folder."""
 
     removed: ClassVar[Mapping[str, str]] = {
-        "foundation": "list it in foundation_models, as `foundation_models: [{name: fm}]`",
-        "warm_start": "set it in the foundation model, in foundation_models",
+        "foundation": "set foundation_models, a list, such as `foundation_models: [{name: fm}]`",
+        "warm_start": "set warm_start of the foundation model, in foundation_models",
     }
 
     name: Annotated[

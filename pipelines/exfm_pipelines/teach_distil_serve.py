@@ -50,9 +50,7 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
         labelled = data.make_labels(root=root, events=events)
         labels = labelled.outputs["Output"]
         with dsl.ParallelFor(
-            checked.outputs["foundation_models"],
-            name="each foundation model",
-            parallelism=config.platform.max_parallel,
+            checked.output, name="each foundation model", parallelism=config.platform.max_parallel
         ) as foundation_model:
             teacher = models.train_foundation(
                 root=root,
@@ -67,12 +65,12 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
                 log=log.outputs["log"],
             )
         joined = data.join_examples(
-            root=root, events=events, labels=labels, pseudo_labels=dsl.Collected(scored.outputs["Output"])
+            run=run, root=root, events=events, labels=labels, pseudo_labels=dsl.Collected(scored.outputs["Output"])
         )
         examples = joined.outputs["examples"]
         compared = models.compare(run=run, root=root, examples=examples) if config.compare else None
         with dsl.ParallelFor(
-            checked.outputs["vertical_models"], name="each vertical model", parallelism=config.platform.max_parallel
+            joined.outputs["Output"], name="each vertical model", parallelism=config.platform.max_parallel
         ) as vertical_model:
             student = models.train_vertical(run=run, root=root, vertical_model=vertical_model, examples=examples)
             sharded = models.make_bundle(

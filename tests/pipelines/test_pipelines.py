@@ -204,8 +204,8 @@ def test_steps_ask_for_what_the_platform_says(compiled: Any) -> None:
             RUN.replace("name: one", "name: one, compare_label_only: false"),
             r"compare_label_only is no longer a setting: set the run's `compare`, such as `compare: \[label, auto\]`",
         ),
-        (RUN + "foundation: {name: fm}", "foundation is no longer a setting: list it in foundation_models, as"),
-        (RUN + "warm_start: out/fm", "warm_start is no longer a setting: set it in the foundation model"),
+        (RUN + "foundation: {name: fm}", "foundation is no longer a setting: set foundation_models, a list, such as"),
+        (RUN + "warm_start: out/fm", "warm_start is no longer a setting: set warm_start of the foundation model"),
     ],
     ids=["a step", "a setting", "foundation", "warm_start"],
 )
@@ -257,8 +257,9 @@ def test_a_root_on_the_command_line_takes_the_files_place(tmp_path: Path) -> Non
 
 
 def test_the_examples_runs_are_valid() -> None:
-    for example in ("movielens", "open_bandit", "synthetic"):
-        read_run_config(REPOSITORY / "examples" / example / "run.yaml").check()
+    runs = ("movielens/run.yaml", "open_bandit/run.yaml", "synthetic/run.yaml", "taobao_x1/compare.yaml")
+    for run in runs:
+        read_run_config(REPOSITORY / "examples" / run).check()
 
 
 def test_the_demos_foundation_model_has_ten_times_a_vertical_models_parameters() -> None:
@@ -416,6 +417,15 @@ def test_a_vertical_model_without_a_teacher_for_its_tasks_is_refused_before_anyt
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(reason)):
         read_run_config(write_run(tmp_path, text)).check()
+
+
+def test_a_model_that_the_run_lacks_is_told_with_those_it_has(tmp_path: Path) -> None:
+    config = read_run_config(write_run(tmp_path, TWO))
+    assert config.foundation_model("all").name == "all"
+    with pytest.raises(ConfigError, match="no foundation model 'fm' in the run; there are likes, all"):
+        config.foundation_model("fm")
+    with pytest.raises(ConfigError, match="no vertical model 'two' in the run; there are one"):
+        config.vertical_model("two")
 
 
 def test_a_model_that_learns_from_labels_needs_no_teacher_unless_methods_are_compared(tmp_path: Path) -> None:

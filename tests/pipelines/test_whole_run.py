@@ -54,7 +54,7 @@ def run_config(folder: Path, **changes: Any) -> Path:
 
 def exfm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from exfm.cli.main import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +172,9 @@ def test_one_stage_can_run_again_by_itself(root: Path, folder: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert again.stdout.startswith("✓ train-vm search")
     assert ref_to(str(root / "vm/search")) == before, "the same data and seed give the same model"
+    before = ref_to(str(root / "examples/pseudo/wide"))
+    assert exfm("pseudo-label", "wide", "-c", folder / "run.yaml").returncode == 0
+    assert ref_to(str(root / "examples/pseudo/wide")) == before
 
 
 def test_a_failing_stage_ends_the_run_with_its_own_error(tmp_path: Path) -> None:

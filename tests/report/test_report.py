@@ -26,7 +26,7 @@ from exfm.report.comparison import NUM_BINS
 from exfm.report.console import print_summary
 from exfm.report.distillation.figures import DASH, change
 from exfm.report.html import render_html, size, span, times
-from exfm.report.plots import bytes_by_shard, entropy_by_window, ids_by_window
+from exfm.report.plots import bytes_by_shard, entropy_by_window, ids_by_window, reliability_curves
 from exfm.report.summary import BundleSummary, Summary
 from exfm.training.manifest import PREDICTIONS, ModelManifest
 
@@ -275,7 +275,7 @@ def test_a_model_that_is_worse_than_the_base_rate_is_said_to_be_in_the_first_lin
     warning = "search is worse than the base rate on click: NE difference +0.0123"
     warned = summary.model_copy(update={"warnings": (warning,)})
     text = re.sub(r"\s+", " ", _Page(render_html(warned)).text)
-    assert text.index(warning) < text.index("A foundation model was trained once")
+    assert text.index(warning) < text.index("2 foundation models were trained once")
     file = io.StringIO()
     print_summary(warned, console=Console(file=file, width=100), report="report.html")
     assert file.getvalue().startswith(warning)
@@ -305,6 +305,25 @@ def test_reference_lines_and_ids_are_plotted(run: Run, summary: Summary) -> None
         plot = ids_by_window(model.ids)
         for words in (b"unseen ids, %", b"user", b"ad", b"topic"):
             assert b"<!-- %b -->" % words in plot
+
+
+def legend_ends(svg: bytes) -> list[float]:
+    """Return where each text of a plot's legend ends, in points from the left; its last letter counts as 6."""
+    legend = svg.decode().partition('id="legend_1"')[2]
+    texts = re.findall(r'<g transform="translate\(([\d.]+) [\d.]+\) scale\(([\d.]+)(.*?)</g>', legend, re.DOTALL)
+    return [
+        float(left) + float(scale) * max(map(float, re.findall(r'<use [^>]*"translate\(([\d.]+)', letters))) + 6
+        for left, scale, letters in texts
+    ]
+
+
+def test_legends_lie_within_their_plots(summary: Summary) -> None:
+    names = [fm.name for fm in summary.foundations]
+    for plot in (reliability_curves(summary.verticals[0]), entropy_by_window(summary.verticals[0], foundations=names)):
+        width = float(plot.decode().partition('width="')[2].partition("pt")[0])
+        ends = legend_ends(plot)
+        assert len(ends) >= 2
+        assert max(ends) < width
 
 
 def test_the_headline_has_the_least_and_the_greatest_entropy(summary: Summary) -> None:

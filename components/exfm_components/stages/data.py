@@ -1,10 +1,8 @@
 """The components that make examples: check of the run, events, labels, pseudo-labels, join.
 
-References that loops take from outside are artifacts: KFP 2.17's local runner hands an iteration's item to every
-*parameter* that a loop takes from a task outside of it.
+KFP 2.17's local runner hands an iteration's item to every *parameter* that a loop takes from a task outside of it, so
+references that loops take are artifacts. It loops over what a task returns only, not over one of several outputs.
 """
-
-from typing import NamedTuple
 
 from kfp import dsl
 
@@ -12,10 +10,8 @@ from exfm_components.stages import component
 
 
 @component
-def check(run: dict, root: str, deploy: bool) -> NamedTuple(  # type: ignore[valid-type]
-    "Models", [("foundation_models", list[dict]), ("vertical_models", list[dict])]
-):
-    """Find out whether a run can work before it begins; return the models' settings, for the loops."""
+def check(run: dict, root: str, deploy: bool) -> list[dict]:
+    """Find out whether a run can work before it begins; return the foundation models' settings, for their loop."""
     from exfm_components.progress import running
 
     with running("check") as stage:
@@ -24,10 +20,7 @@ def check(run: dict, root: str, deploy: bool) -> NamedTuple(  # type: ignore[val
 
         config = RunConfig.parse(run | {"root": root, "deploy": deploy}, source="run")
         stage.done(check_run(config))
-        return (
-            [model.to_dict() for model in config.foundation_models],
-            [model.to_dict() for model in config.vertical_models],
-        )
+        return [model.to_dict() for model in config.foundation_models]
 
 
 @component
@@ -107,9 +100,9 @@ def make_pseudo_labels(
 
 @component
 def join_examples(
-    root: str, events: dict, labels: dict, pseudo_labels: list[dict], examples: dsl.Output[dsl.Dataset]
-) -> None:
-    """Join features, labels and all foundation models' pseudo-labels into one dataset."""
+    run: dict, root: str, events: dict, labels: dict, pseudo_labels: list[dict], examples: dsl.Output[dsl.Dataset]
+) -> list[dict]:
+    """Join features, labels and pseudo-labels into one dataset; return the vertical models' settings, for a loop."""
     from exfm_components.progress import running
 
     with running("join") as stage:
@@ -117,6 +110,7 @@ def join_examples(
         from exfm.das.join import join_examples
         from exfm_components import layout
         from exfm_components.artifacts import write_ref
+        from exfm_components.run_config import RunConfig
 
         manifest = join_examples(
             events=Ref.parse(events, source="events"),
@@ -128,3 +122,4 @@ def join_examples(
             ref_to(layout.examples(root)), examples, windows=len(manifest.windows), examples=manifest.num_examples
         )
         stage.done(manifest.headline())
+        return [model.to_dict() for model in RunConfig.parse(run, source="run").vertical_models]

@@ -91,7 +91,7 @@ class Snapshot(Config):
 class ModelManifest(Manifest):
     """A trained model."""
 
-    removed = dict.fromkeys(("alone", "label_only"), "run `exfm distill compare`")
+    removed = dict.fromkeys(("alone", "label_only"), "leave it out; `exfm distill compare` has it")
 
     kind: Literal["foundation", "vertical"]
     name: str
