@@ -25,6 +25,7 @@ from exfm.events.examples import Examples, ExamplesManifest, Floats, examples_of
 from exfm.events.partitions import read_partition, write_partition
 from exfm.models.ranking import RankingModel
 from exfm.schema import pseudo_age_column, pseudo_label_column
+from exfm.training.base_rate import BaseRate
 from exfm.training.checkpoint import save_weights
 from exfm.training.config import TrainingConfig
 from exfm.training.evaluation import read_predictions
@@ -228,10 +229,10 @@ def test_examples_without_a_pseudo_label_teach_by_their_labels_only(
     assert float(loss.detach()) == pytest.approx(float(alone.loss(without).detach()), rel=1e-6)
 
 
-def test_all_heads_start_at_the_label_rate(stream: Stream, vertical_config: VerticalConfig, taught: Examples) -> None:
+def test_all_heads_start_at_the_base_rate(stream: Stream, vertical_config: VerticalConfig, taught: Examples) -> None:
     learner = learner_for(stream, vertical_config, "ah+sa")
     learner.start(taught)
-    rate = np.nanmean(taught.labels_BT)
+    rate = BaseRate.of(taught).rates().item()
     assert len(list(learner.heads())) == 3
     for head in learner.heads():
         assert head.bias.detach().sigmoid().item() == pytest.approx(rate, rel=1e-4)
@@ -261,12 +262,16 @@ def test_a_distilled_model_goes_on_bit_by_bit_where_it_was_saved(
     at_once, first, second = trainer(), trainer(), trainer()
     for one in (at_once, first):
         learn(one, 0)
-    save_weights(first.learner.model, tmp_path)
+    save_weights(first.learner, tmp_path)
     first.save_state(tmp_path)
     second.go_on(tmp_path)
     for one in (at_once, second):
         learn(one, 1)
-    values = [dict(one.learner.named_parameters()) for one in (at_once, second)]
+    values = [
+        dict(one.learner.named_parameters())
+        | {name: torch.from_numpy(value) for name, value in one.learner.shrinkage.state().items()}
+        for one in (at_once, second)
+    ]
     assert all(torch.equal(value, values[1][name]) for name, value in values[0].items())
 
 
