@@ -131,7 +131,7 @@ def _fill(targets: Mapping[str, Tensor], path: Path) -> None:
         name = min(name for name in found | expected if found.get(name) != expected.get(name))
         raise StorageError(
             f"{path}: tensor {name!r} has shape {found.get(name)}, expected {expected.get(name)}; "
-            "it was made with another schema or other sizes: train again"
+            "it was made with another schema, other sizes or an earlier release: train again"
         )
     for name, target in targets.items():
         target.copy_(tensors[name])
