@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import expit, logit
 
 from exfm.artifact.manifest import Window
 from exfm.distill.lead import Lead, LeadOfTask
@@ -28,6 +29,15 @@ class Labels:
 
 def entropy(rate: float) -> float:
     return -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
+
+
+def cross_entropy(probabilities: Floats, truth: Floats) -> float:
+    return float(-(truth * np.log(probabilities) + (1 - truth) * np.log1p(-probabilities)).mean())
+
+
+def blurred(world: Labels, truth: Floats, *, by: float) -> Floats:
+    blurred: Floats = expit(logit(truth) + by * world.rng.standard_normal(len(truth))).astype(np.float32)
+    return blurred
 
 
 def after(lead: LeadOfTask, labels: Floats, *, own: Floats, pseudo: Floats) -> Lead | None:
@@ -59,11 +69,57 @@ def test_a_lead_does_not_depend_on_the_scale_and_shift_of_the_pseudo_labels_logi
     assert two.lead == pytest.approx(one.lead, abs=1e-3)
 
 
-def test_a_window_is_judged_by_a_calibration_of_the_windows_before_it() -> None:
+def test_a_label_rate_that_moves_hides_no_lead() -> None:
+    leads = []
+    for moves in (0.0, 1.5):
+        world, lead, rng = Labels(), LeadOfTask(), np.random.default_rng(1)
+        for turn in range(4):
+            labels, truth = world.window()
+            moved = expit(logit(truth) + moves * (-1) ** turn)
+            labels = (rng.random(len(labels)) < moved).astype(np.float32)
+            found = after(lead, labels, own=np.full_like(truth, 0.3), pseudo=truth)
+        assert found is not None
+        leads.append(found)
+    assert leads[0].at_least > 0.05
+    assert leads[1].at_least > 0.05
+
+
+def test_a_lead_does_not_depend_on_the_scale_and_shift_of_the_models_logits() -> None:
+    world, plain, moved = Labels(), LeadOfTask(), LeadOfTask()
+    for _ in range(3):
+        labels, truth = world.window()
+        own = blurred(world, truth, by=1.0)
+        one = after(plain, labels, own=own, pseudo=truth)
+        two = after(moved, labels, own=expit(0.5 * logit(own) - 0.4), pseudo=truth)
+    assert one is not None
+    assert two is not None
+    assert one.at_least > 0
+    assert two.lead == pytest.approx(one.lead, abs=2e-3)
+
+
+def test_a_teacher_that_says_more_than_it_knows_is_softened_to_what_it_knows() -> None:
     world, lead = Labels(), LeadOfTask()
-    labels, truth = world.window()
-    assert after(lead, labels, own=truth, pseudo=truth) is None
-    assert after(lead, labels, own=np.full_like(truth, 0.3), pseudo=truth) is not None
+    for _ in range(4):
+        labels, truth = world.window()
+        pseudo = blurred(world, truth, by=2.5)
+        found = after(lead, labels, own=np.full_like(truth, 0.3), pseudo=pseudo)
+    assert found is not None
+    known = 1 / (1 + 2.5**2)  # the share of its logits' variance that is truth's, whose standard deviation is 1
+    assert found.softening.factor == pytest.approx(known, abs=0.06)
+    softer = found.softening.of(pseudo)
+    assert cross_entropy(softer, truth) < 0.8 * cross_entropy(pseudo, truth)
+    assert np.isnan(found.softening.of(np.array([np.nan, 1], dtype=np.float32))).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_pseudo_labels_that_say_no_more_than_the_teacher_knows_stay_as_they_are(shift: int) -> None:
+    world, lead = Labels(), LeadOfTask()
+    for _ in range(4):
+        labels, truth = world.window()
+        pseudo = expit(logit(truth) + shift).astype(np.float32)
+        found = after(lead, labels, own=np.full_like(truth, 0.3), pseudo=pseudo)
+    assert found is not None
+    assert found.softening.of(pseudo) is pseudo
 
 
 def test_fewer_than_100_positives_tell_no_lead() -> None:

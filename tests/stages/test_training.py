@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 from polars.testing import assert_frame_equal
+from scipy.special import logit
 from stream import Stream
 
 from exfm.artifact.manifest import Window
@@ -33,7 +34,7 @@ from exfm.schema import Schema
 from exfm.training.checkpoint import load_weights, save_weights
 from exfm.training.config import TrainingConfig
 from exfm.training.evaluation import over_base_rate, read_predictions, record_predictions, recorded_predictions
-from exfm.training.learner import LabelLearner, label_logits, weighted_loss
+from exfm.training.learner import LabelLearner, weighted_loss
 from exfm.training.loop import walk_windows
 from exfm.training.manifest import WINDOW, Excess, ModelManifest
 from exfm.training.run import Data, OnWindow, run_training
@@ -129,14 +130,6 @@ def test_an_example_of_weight_two_is_as_two_examples() -> None:
     assert float(weighted) * 2 == pytest.approx(float(repeated) * 3)
 
 
-def test_a_head_starts_at_the_label_rate_by_weight() -> None:
-    labels_BT = np.array([[1, 0, np.nan], [0, 0, np.nan], [np.nan, 0, np.nan]], dtype=np.float32)
-    weights_BT = np.array([[1, 1, 1], [3, 1, 1], [50, 1, 1]], dtype=np.float32)
-    logits_T = label_logits(labels_BT, weights_BT)
-    assert logits_T[:2] == pytest.approx([-np.log(3), -np.log(5)])  # 1 of 4; half an example of 3
-    assert np.isnan(logits_T[2])
-
-
 def test_a_model_answers_about_the_label_rate_when_it_starts(learner: LabelLearner, one_window: Examples) -> None:
     learner.start(one_window)
     rate = np.nanmean(one_window.labels_BT)
@@ -144,10 +137,10 @@ def test_a_model_answers_about_the_label_rate_when_it_starts(learner: LabelLearn
     assert learner.model.probabilities(one_window.batches).mean() == pytest.approx(rate, rel=0.25)
 
 
-def test_a_task_without_a_known_label_starts_where_it_was(learner: LabelLearner, one_window: Examples) -> None:
-    before = learner.model.network.serving_head.bias.clone()
-    learner.start(replace(one_window, labels_BT=np.full_like(one_window.labels_BT, np.nan)))
-    assert torch.equal(learner.model.network.serving_head.bias, before)
+def test_every_head_starts_at_the_base_rate(learner: LabelLearner, one_window: Examples) -> None:
+    learner.start(one_window)
+    positives, known = np.nansum(one_window.labels_BT), (~np.isnan(one_window.labels_BT)).sum()
+    assert learner.model.network.serving_head.bias.item() == pytest.approx(logit((positives + 0.5) / (known + 1)))
 
 
 def test_a_learner_is_started_once_and_told_of_each_window_before_it_learns_it(
@@ -160,7 +153,7 @@ def test_a_learner_is_started_once_and_told_of_each_window_before_it_learns_it(
             told.append(("start", len(examples)))
 
         def begin(self, window: Window, examples: Examples, scores_BT: Floats) -> None:
-            np.testing.assert_array_equal(scores_BT, self.model.probabilities(examples.batches))
+            np.testing.assert_array_equal(scores_BT, self.shrinkage.served(self.model.logits(examples.batches)))
             told.append(("begin", window.index))
 
     learner = Telling(RankingModel(stream.schema.select(tasks=("click",)), foundation_config.model))
@@ -196,7 +189,7 @@ def test_a_snapshot_holds_what_its_windows_taught_and_scores_the_same_when_loade
 def test_weights_of_other_sizes_are_refused_by_name(
     foundation_config: FoundationConfig, tmp_path: Path, learner: LabelLearner
 ) -> None:
-    save_weights(learner.model, tmp_path)
+    save_weights(learner, tmp_path)
     wider = foundation_config.model.model_copy(update={"dim_factor": 4})
     with pytest.raises(StorageError, match=r"tensor 'dense.* has shape .*, expected .* train again"):
         load_weights(RankingModel(learner.model.schema.select(), wider), tmp_path)

@@ -23,12 +23,12 @@ from exfm.training.loop import walk_windows
 from exfm.training.trainer import Trainer
 
 WINDOW_S = 43_200
-TEACHERS = ("good", "doubled", "stale", "noise")
+TEACHERS = ("good", "doubled", "stale", "noise", "blurred")
 
 
 @dataclass(frozen=True)
 class World:
-    """A log's windows, with pseudo-labels of all four teachers for the one task `click`."""
+    """A log's windows, with pseudo-labels of all teachers for the one task `click`."""
 
     schema: Schema
     windows: tuple[Window, ...]
@@ -84,6 +84,7 @@ def _taught(frame: pl.DataFrame, window: Window, rng: np.random.Generator) -> pl
         "doubled": np.minimum(2 * good_N, 1),
         "stale": _blurred(truth_N, rng, by=1.0),
         "noise": rng.permutation(good_N),
+        "blurred": _blurred(truth_N, rng.spawn(1)[0], by=2.5),
     }
     since_start_N = frame["event_time_s"].to_numpy() - window.start
     columns = [

@@ -15,7 +15,8 @@ from exfm.events.examples import Examples, examples_of
 from exfm.features.keys import keys_of_integers
 from exfm.schema import Schema
 from exfm.training import reference
-from exfm.training.reference import BaseRate, Logistic, References
+from exfm.training.base_rate import BaseRate
+from exfm.training.reference import Logistic, References
 
 WINDOW = Window(index=0, start=0, end=10)
 

@@ -5,26 +5,29 @@ Legend: N examples with both a label and a pseudo-label.
 
 import math
 from collections import deque
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit, logit
 
 from exfm.events.examples import Floats
 from exfm.metrics import entropy
 
 NUM_WINDOWS = 4
-"""Finished windows that a lead is found on, and before each of them those that its pseudo-labels are calibrated on."""
+"""Finished windows that a lead is found on."""
 
 MIN_POSITIVES = 100
 """In these windows; fewer tell no lead."""
 
 STD_ERRORS = 2.0
-"""Standard errors by which a lead has to exceed 0 before it counts."""
+"""Standard errors by which a lead has to exceed 0 before it counts, and a scale has to be below 1."""
 
 SCALE_STD_ERRORS = 4.0
 """Standard errors by which a calibrated teacher's scale has to exceed 0, or else it knows nothing."""
+
+MAX_DISTANCE = 5.0
+"""Of a logit from the base rate's, in a calibration: else a few probabilities near 0 or 1 would decide it."""
 
 _LEAST = 1e-6
 """Probability from which a logit is finite enough."""
@@ -33,11 +36,30 @@ Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Softening:
+    """Draws logits together: centre + factor (logit - centre), as targets of a head."""
+
+    centre: float = 0.0
+    factor: float = 1.0
+    """0 to 1; 1 changes nothing."""
+
+    def of(self, probabilities_B: Floats) -> Floats:
+        """Return softer probabilities; NaN stays NaN."""
+        if self.factor == 1:
+            return probabilities_B
+        logits_B = _logits(probabilities_B.astype(np.float64))
+        softer_B: Floats = expit(self.centre + self.factor * (logits_B - self.centre)).astype(np.float32)
+        return softer_B
+
+
+@dataclass(frozen=True)
 class Lead:
     """By how much less normalized entropy a teacher predicts a task than the better of model and base rate."""
 
     lead: float
     std_error: float
+    softening: Softening = Softening()
+    """What the teacher's predictions need, where they are farther apart than what it knows."""
 
     @property
     def at_least(self) -> float:
@@ -51,23 +73,18 @@ class _Finished:
 
     labels_N: Doubles
     weights_N: Doubles
-    pseudo_logits_N: Doubles
-    losses: "_Losses | None"
-    """None where the windows before could not tell how to calibrate the teacher."""
-
-
-@dataclass(frozen=True)
-class _Losses:
-    """Log losses of examples; [N] each."""
-
     own_N: Doubles
-    base_rate_N: Doubles
-    """Of the base rate of the windows that the teacher is calibrated on."""
-    teacher_N: Doubles
+    """Logits of the model."""
+    pseudo_N: Doubles
+    """Logits of the teacher."""
 
 
 class LeadOfTask:
-    """One teacher's lead in one task, window by window."""
+    """One teacher's lead in one task, window by window.
+
+    Model and teacher are both calibrated on the windows that they are compared on, by a scale and a shift of the logit.
+    So the lead is what a teacher knows, whatever the label rate does from window to window.
+    """
 
     def __init__(self) -> None:
         self._finished: deque[_Finished] = deque(maxlen=NUM_WINDOWS)
@@ -82,80 +99,66 @@ class LeadOfTask:
             values_B[known_B].astype(np.float64) for values_B in (labels_B, weights_B, own_B, pseudo_B)
         )
         if len(labels_N):
-            self._finished.append(self._judged(labels_N, weights_N, own_N, _logits(pseudo_N)))
-        return _lead([window for window in self._finished if window.losses is not None])
+            self._finished.append(_Finished(labels_N, weights_N, _logits(own_N), _logits(pseudo_N)))
+        return self._lead()
 
-    def _judged(self, labels_N: Doubles, weights_N: Doubles, own_N: Doubles, logits_N: Doubles) -> _Finished:
-        losses, calibration = None, _calibrated_on(self._finished)
-        if calibration is not None:
-            base_rate, scale, shift = calibration
-            losses = _Losses(
-                own_N=_log_losses(_logits(own_N), labels_N),
-                base_rate_N=_log_losses(np.full_like(labels_N, _logit(base_rate)), labels_N),
-                teacher_N=_log_losses(scale * logits_N + shift, labels_N),
-            )
-        return _Finished(labels_N=labels_N, weights_N=weights_N, pseudo_logits_N=logits_N, losses=losses)
-
-
-def _calibrated_on(windows: Collection[_Finished]) -> tuple[float, float, float] | None:
-    """Return the base rate, and the scale and shift of the pseudo-labels' logits, that fit these windows best.
-
-    A teacher whose scale is less than chance may give counts as one that knows the base rate only: its scale is 0.
-    """
-    from sklearn.linear_model import LogisticRegression  # takes a second
-
-    if not windows:
-        return None
-    labels_N, weights_N, logits_N = (
-        np.concatenate([getattr(window, name) for window in windows])
-        for name in ("labels_N", "weights_N", "pseudo_logits_N")
-    )
-    if not 0 < labels_N.sum() < len(labels_N):
-        return None
-    base_rate = float(np.average(labels_N, weights=weights_N))
-    fit = LogisticRegression().fit(logits_N[:, None], labels_N, sample_weight=weights_N / weights_N.mean())
-    scale, shift = float(fit.coef_[0, 0]), float(fit.intercept_[0])
-    if scale <= SCALE_STD_ERRORS * _std_error_of_scale(scale, shift, logits_N):
-        return base_rate, 0.0, _logit(base_rate)
-    return base_rate, scale, shift
+    def _lead(self) -> Lead | None:
+        if sum(window.labels_N.sum() for window in self._finished) < MIN_POSITIVES:
+            return None
+        labels_N, weights_N, own_N, pseudo_N = (
+            np.concatenate([getattr(window, name) for window in self._finished])
+            for name in ("labels_N", "weights_N", "own_N", "pseudo_N")
+        )
+        rate = float(np.average(labels_N, weights=weights_N))
+        if rate == 1:  # one class only: there is no entropy
+            return None
+        own_N, pseudo_N = (np.clip(of_N - logit(rate), -MAX_DISTANCE, MAX_DISTANCE) for of_N in (own_N, pseudo_N))
+        own, teacher = (_Calibration.of(logits_N, labels_N, weights_N) for logits_N in (own_N, pseudo_N))
+        if teacher.scale <= SCALE_STD_ERRORS * teacher.std_error:
+            return Lead(lead=0.0, std_error=0.0)
+        losses_N = own.losses(own_N, labels_N) if own.scale > 0 else _log_losses(logit(rate), labels_N)
+        leads_N = (losses_N - teacher.losses(pseudo_N, labels_N)) / entropy(rate)
+        lead = float(np.average(leads_N, weights=weights_N))
+        return Lead(
+            lead=lead,
+            std_error=float(np.sqrt((weights_N**2 * (leads_N - lead) ** 2).sum()) / weights_N.sum()),
+            softening=Softening(
+                centre=float(logit(rate) + np.average(pseudo_N, weights=weights_N)),
+                factor=min(1.0, teacher.scale + STD_ERRORS * teacher.std_error),
+            ),
+        )
 
 
-def _std_error_of_scale(scale: float, shift: float, logits_N: Doubles) -> float:
-    """Return it from the fit's Fisher information, in which each example counts once."""
-    certainties_N = 1 / (2 + 2 * np.cosh(scale * logits_N + shift))  # p (1 - p)
-    centred_N = logits_N - np.average(logits_N, weights=certainties_N)
-    information = float((certainties_N * centred_N**2).sum())
-    return 1 / math.sqrt(information) if information > 0 else math.inf
+@dataclass(frozen=True)
+class _Calibration:
+    """The scale and shift of logits that fit labels best."""
 
+    scale: float
+    shift: float
+    std_error: float
+    """Of the scale, from the fit's Fisher information, in which each example counts once."""
 
-def _lead(windows: Sequence[_Finished]) -> Lead | None:
-    if sum(window.labels_N.sum() for window in windows) < MIN_POSITIVES:
-        return None
-    weights_N = np.concatenate([window.weights_N for window in windows])
-    rate = float(np.average(np.concatenate([window.labels_N for window in windows]), weights=weights_N))
-    if rate == 1:  # one class only: there is no entropy
-        return None
-    own_N, base_rate_N, teacher_N = (
-        np.concatenate([getattr(window.losses, name) for window in windows])
-        for name in ("own_N", "base_rate_N", "teacher_N")
-    )
-    better_N = min(own_N, base_rate_N, key=lambda losses_N: float(np.average(losses_N, weights=weights_N)))
-    leads_N = (better_N - teacher_N) / entropy(rate)
-    lead = float(np.average(leads_N, weights=weights_N))
-    std_error = float(np.sqrt((weights_N**2 * (leads_N - lead) ** 2).sum()) / weights_N.sum())
-    return Lead(lead=lead, std_error=std_error)
+    @classmethod
+    def of(cls, logits_N: Doubles, labels_N: Doubles, weights_N: Doubles) -> "_Calibration":
+        from sklearn.linear_model import LogisticRegression  # takes a second
+
+        fit = LogisticRegression().fit(logits_N[:, None], labels_N, sample_weight=weights_N / weights_N.mean())
+        scale, shift = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+        certainties_N = 1 / (2 + 2 * np.cosh(scale * logits_N + shift))  # p (1 - p)
+        centred_N = logits_N - np.average(logits_N, weights=certainties_N)
+        information = float((certainties_N * centred_N**2).sum())
+        return cls(scale=scale, shift=shift, std_error=1 / math.sqrt(information) if information > 0 else math.inf)
+
+    def losses(self, logits_N: Doubles, labels_N: Doubles) -> Doubles:
+        """Return the log losses of calibrated logits."""
+        return _log_losses(self.scale * logits_N + self.shift, labels_N)
 
 
 def _logits(probabilities: Doubles) -> Doubles:
-    inside = np.clip(probabilities, _LEAST, 1 - _LEAST)
-    logits: Doubles = np.log(inside / (1 - inside))
+    logits: Doubles = logit(np.clip(probabilities, _LEAST, 1 - _LEAST))
     return logits
 
 
-def _logit(rate: float) -> float:
-    return math.log(rate / (1 - rate))
-
-
-def _log_losses(logits_N: Doubles, labels_N: Doubles) -> Doubles:
-    losses_N: Doubles = np.logaddexp(0, logits_N) - labels_N * logits_N
+def _log_losses(logits: Doubles | float, labels_N: Doubles) -> Doubles:
+    losses_N: Doubles = np.logaddexp(0, logits) - labels_N * logits
     return losses_N

@@ -76,7 +76,7 @@ class TeacherLoss(nn.Module):
 
         if self._is_plain:
             scale = np.float32(self._pseudo_label_scale)
-            yield against(np.minimum(scale * pseudo.probabilities_BT, np.float32(1)), self.head)
+            yield against(np.minimum(scale * share.targets(pseudo.probabilities_BT), np.float32(1)), self.head)
         if self.adapter is not None and share.is_adapted:
             is_known_BT = ~np.isnan(pseudo.probabilities_BT)
             known_BT = np.where(is_known_BT, pseudo.probabilities_BT, np.float32(0.5))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exfm.artifact.manifest import Window
-from exfm.distill.lead import LeadOfTask
+from exfm.distill.lead import LeadOfTask, Softening
 from exfm.events.examples import Examples, Floats
 from exfm.training.manifest import TeacherWeight
 
@@ -30,11 +30,19 @@ class Share:
     """Of the gradient that an auxiliary head sends into the trunk, by task; 0 to 1."""
     is_adapted: bool
     """Whether the student adapter takes part."""
+    softenings: tuple[Softening, ...] = ()
+    """Of the targets of the auxiliary head without adapter, by task; empty: none."""
 
     @classmethod
     def whole(cls, num_tasks: int) -> Self:
         """Return the share of a method that is not `auto`."""
         return cls(trunk_T=np.ones(num_tasks, dtype=np.float32), is_adapted=True)
+
+    def targets(self, probabilities_BT: Floats) -> Floats:
+        """Return pseudo-labels as an auxiliary head learns them."""
+        if not self.softenings:
+            return probabilities_BT
+        return np.stack([soft.of(probabilities_BT[:, task]) for task, soft in enumerate(self.softenings)], axis=1)
 
 
 class AutoShares:
@@ -59,7 +67,7 @@ class AutoShares:
     def _of_teacher(self, teacher: str, window: Window, examples: Examples, scores_BT: Floats) -> Share:
         pseudo = examples.pseudo[teacher]
         is_stale = is_old(pseudo.ages_B, window)
-        trunk_T = np.zeros(len(self._tasks), dtype=np.float32)
+        trunk_T, softenings = np.zeros(len(self._tasks), dtype=np.float32), []
         for place, (task, lead_of_task) in enumerate(zip(self._tasks, self._leads[teacher], strict=True)):
             lead = lead_of_task.after(
                 labels_B=examples.labels_BT[:, place],
@@ -68,6 +76,7 @@ class AutoShares:
                 pseudo_B=pseudo.probabilities_BT[:, place],
             )
             trunk_T[place] = np.clip(lead.at_least / FULL_LEAD, 0, 1) if lead else 0
+            softenings.append(lead.softening if lead else Softening())
             self.recorded.append(
                 TeacherWeight(
                     window=window.index,
@@ -79,7 +88,7 @@ class AutoShares:
                     is_adapted=is_stale,
                 )
             )
-        return Share(trunk_T=trunk_T, is_adapted=is_stale)
+        return Share(trunk_T=trunk_T, is_adapted=is_stale, softenings=tuple(softenings))
 
 
 def is_old(ages_B: npt.NDArray[np.float64], window: Window) -> bool:

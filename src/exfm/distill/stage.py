@@ -11,7 +11,7 @@ from exfm.distill.config import VerticalConfig
 from exfm.distill.learner import DistillationLearner
 from exfm.errors import ConfigError
 from exfm.events.examples import ExamplesManifest
-from exfm.events.partitions import read_partition
+from exfm.events.partitions import partition, read_partition
 from exfm.models.ranking import RankingModel
 from exfm.schema import pseudo_label_column
 from exfm.training.manifest import ModelManifest
@@ -67,12 +67,12 @@ def vertical_data(config: VerticalConfig, examples: Ref, *, teachers: Sequence[s
         inputs={"examples": examples},
     )
     _require_domains(config, dataset, manifest)
-    _require_pseudo_labels(config.name, data, manifest, source=examples.uri)
+    _require_pseudo_labels(config.name, data, dataset, manifest, source=examples.uri)
     return data
 
 
-def _require_pseudo_labels(name: str, data: Data, examples: ExamplesManifest, *, source: str) -> None:
-    columns = set(data.frame(data.windows[0]).columns)
+def _require_pseudo_labels(name: str, data: Data, dataset: Path, examples: ExamplesManifest, *, source: str) -> None:
+    columns = pl.read_parquet_schema(partition(dataset, data.windows[0]))
     for teacher in data.teachers:
         if not examples.fm_snapshots.get(teacher):
             known = ", ".join(fm for fm, snapshot in examples.fm_snapshots.items() if snapshot) or "no model"

@@ -53,14 +53,18 @@ class RankingModel(nn.Module):
         logits_BT: Tensor = self.network.serving_head(hidden_BH)
         return logits_BT
 
-    @torch.no_grad()  # not inference_mode: FBGEMM has its lookup on the autograd key only
     def probabilities(self, batches: NetBatches) -> npt.NDArray[np.float32]:
-        """Return the served probability of each task; [B, T]."""
+        """Return the serving head's probability of each task; [B, T]."""
+        return torch.from_numpy(self.logits(batches)).sigmoid().numpy()
+
+    @torch.no_grad()  # not inference_mode: FBGEMM has its lookup on the autograd key only
+    def logits(self, batches: NetBatches) -> npt.NDArray[np.float32]:
+        """Return the serving head's logits; [B, T]."""
         num_rows = batches.item.num_rows
         parts = [np.empty((0, len(self.schema.labels)), dtype=np.float32)]
         for start in range(0, num_rows, SCORING_ROWS):
             part = batches.rows(start, min(start + SCORING_ROWS, num_rows))
-            parts.append(self.serve(self.hidden(part)).sigmoid().numpy())
+            parts.append(self.serve(self.hidden(part)).numpy())
         return np.concatenate(parts)
 
     def num_parameters(self) -> int:

@@ -3,13 +3,14 @@
 weights.safetensors, all that scoring needs:
 
     table.<name>            rows of a table
-    dense.<name>            a parameter of the dense network
+    dense.<name>            a parameter of the dense network, with the shrinkage in its head
 
 training.safetensors:
 
     adagrad.<table>         the state of a table's optimizer
     adam.<name>.<key>       the state of a dense parameter's optimizer
-    head.<name>             a parameter that only training has
+    head.<name>             a parameter that only training has, and the serving head before shrinkage
+    shrinkage.<name>        the state of the shrinkage
 
 references.safetensors, what was learned beside the model:
 
@@ -37,12 +38,17 @@ WEIGHTS = "weights.safetensors"
 TRAINING_STATE = "training.safetensors"
 REFERENCES = "references.safetensors"
 
+_SERVING_HEAD = "model.network.serving_head."
 _ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
 
 
-def save_weights(model: RankingModel, folder: Path) -> None:
+def save_weights(learner: Learner, folder: Path) -> None:
     """Write all that scoring needs into a snapshot's folder."""
-    _save(_weights(model), folder / WEIGHTS)
+    folded = learner.shrinkage.fold(learner.model.network.serving_head)
+    _save(
+        _weights(learner.model) | {f"dense.serving_head.{name}": value for name, value in folded.items()},
+        folder / WEIGHTS,
+    )
 
 
 def load_weights(model: RankingModel, folder: Path) -> None:
@@ -102,9 +108,10 @@ def _training_state(learner: Learner, optimizer: torch.optim.Adam) -> dict[str, 
     state = {f"adagrad.{name}": value for name, value in learner.model.tables.optimizer_state().items()}
     for name, parameter in learner.dense_parameters():
         state |= {f"adam.{name}.{key}": optimizer.state[parameter][key] for key in _ADAM_KEYS}
-        if not name.startswith("model."):
+        if not name.startswith("model.") or name.startswith(_SERVING_HEAD):
             state[f"head.{name}"] = parameter
-    return state
+    shrinkage = learner.shrinkage.state()
+    return state | {f"shrinkage.{name}": torch.from_numpy(value) for name, value in shrinkage.items()}
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -124,7 +131,7 @@ def _fill(targets: Mapping[str, Tensor], path: Path) -> None:
         name = min(name for name in found | expected if found.get(name) != expected.get(name))
         raise StorageError(
             f"{path}: tensor {name!r} has shape {found.get(name)}, expected {expected.get(name)}; "
-            "it was made with another schema or other sizes: train again"
+            "it was made with another schema, other sizes or an earlier release: train again"
         )
     for name, target in targets.items():
         target.copy_(tensors[name])

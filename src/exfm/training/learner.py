@@ -15,6 +15,8 @@ from torch.nn import functional
 from exfm.artifact.manifest import Window
 from exfm.events.examples import Examples, Floats
 from exfm.models.ranking import RankingModel
+from exfm.training.base_rate import BaseRate
+from exfm.training.shrinkage import Shrinkage
 
 _TABLES_PREFIX = "model.tables."
 """Prefix of the parameters that FBGEMM itself updates inside backward()."""
@@ -26,20 +28,18 @@ class Learner(nn.Module):
     def __init__(self, model: RankingModel) -> None:
         super().__init__()
         self.model = model
+        self.shrinkage = Shrinkage(len(model.schema.labels))
 
     @abstractmethod
     def loss(self, examples: Examples) -> Tensor:
         """Return the loss of a minibatch, a scalar whose gradient trains everything."""
 
     def start(self, examples: Examples) -> None:
-        """Set every head's bias to the logit of the label rate; called once, with the first window that is learned.
-
-        A task without a known label keeps its bias.
-        """
-        logits_T = torch.from_numpy(label_logits(examples.labels_BT, examples.weights_BT))
+        """Set every head's bias to the logit of the base rate; called once, with the first window that is learned."""
+        logits_T = torch.from_numpy(BaseRate.of(examples).logits())
         with torch.no_grad():
             for head in self.heads():
-                head.bias.copy_(torch.where(logits_T.isnan(), head.bias, logits_T))
+                head.bias.copy_(logits_T)
 
     def heads(self) -> Iterator[nn.Linear]:
         """Yield the layers that give a logit for each task."""
@@ -64,22 +64,6 @@ class LabelLearner(Learner):
         """Return the labels' loss, averaged over examples and tasks."""
         logits_BT = self.model.serve(self.model.hidden(examples.batches))
         return weighted_loss(logits_BT, examples.labels_BT, examples.weights_BT)
-
-
-def label_logits(labels_BT: Floats, weights_BT: Floats) -> Floats:
-    """Return the logit of each task's label rate, [T]; NaN where no label is known.
-
-    A rate without positives, or without negatives, counts as if half an example were one.
-    """
-    known_BT = ~np.isnan(labels_BT)
-    num_known_T = known_BT.sum(axis=0)
-    weights_BT = np.where(known_BT, weights_BT, 0).astype(np.float64)
-    with np.errstate(invalid="ignore"):  # 0 / 0 where none is known
-        rates_T = (weights_BT * np.nan_to_num(labels_BT)).sum(axis=0) / weights_BT.sum(axis=0)
-    least_T = 0.5 / np.maximum(num_known_T, 1)
-    rates_T = np.clip(rates_T, least_T, 1 - least_T)
-    logits_T: Floats = np.log(rates_T / (1 - rates_T)).astype(np.float32)
-    return logits_T
 
 
 def weighted_loss(logits_BT: Tensor, targets_BT: Floats, weights_BT: Floats) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array, hstack
-from scipy.special import logit
 from sklearn.linear_model import SGDClassifier
 
 from exfm.artifact.manifest import Window
@@ -17,6 +16,7 @@ from exfm.artifact.rows import Rows, rows_of_keys
 from exfm.events.examples import Examples, Floats
 from exfm.features.batch import NetBatches
 from exfm.schema import NETS, Schema
+from exfm.training.base_rate import BaseRate
 from exfm.training.ids import SeenIds
 from exfm.training.manifest import BASE_RATE, LOGISTIC, TableIds
 
@@ -52,36 +52,6 @@ class ReferenceLine(Protocol):
         """Go on from what `state` gave."""
 
 
-class BaseRate:
-    """Answers each task's label rate in the examples learned until now: (positives + 1/2) / (examples + 1), weighted.
-
-    The halves keep the rate from 0 and 1. It is 1/2 before anything is learned.
-    """
-
-    def __init__(self, num_tasks: int) -> None:
-        self._positives_T = np.zeros(num_tasks)
-        self._totals_T = np.zeros(num_tasks)
-
-    def test(self, examples: Examples) -> Floats:
-        """Return the rates, once for each example; [B, T]."""
-        rates_T = (self._positives_T + 0.5) / (self._totals_T + 1)
-        return np.tile(rates_T.astype(np.float32), (len(examples), 1))
-
-    def learn(self, examples: Examples) -> None:
-        """Count the examples by their weights."""
-        weights_BT = np.where(np.isnan(examples.labels_BT), 0, examples.weights_BT).astype(np.float64)
-        self._positives_T += (weights_BT * np.nan_to_num(examples.labels_BT)).sum(axis=0)
-        self._totals_T += weights_BT.sum(axis=0)
-
-    def state(self) -> Arrays:
-        """Return the counts."""
-        return {"positives": self._positives_T, "totals": self._totals_T}
-
-    def restore(self, state: Arrays) -> None:
-        """Take over the counts."""
-        self._positives_T, self._totals_T = (state[name].astype(np.float64) for name in ("positives", "totals"))
-
-
 class Logistic:
     """A logistic regression on a model's inputs: normalised dense features, and a coefficient for each hashed row.
 
@@ -98,24 +68,25 @@ class Logistic:
         self._mean_pooled = {table.name for table in schema.tables if table.pooling == "mean"}
         num_columns = len(schema.dense) + sum(num_rows for _, _, num_rows in self._features)
         self._models = [_untrained(num_columns) for _ in schema.labels]
+        self._last: tuple[Examples, csr_array] | None = None
 
     def test(self, examples: Examples) -> Floats:
         """Return probabilities; [B, T]."""
         if not len(examples):
             return np.empty((0, len(self._models)), dtype=np.float32)
-        inputs_BC = self._inputs(examples.batches)
+        inputs_BC = self._inputs_of(examples)
         return np.stack([model.predict_proba(inputs_BC)[:, 1] for model in self._models], axis=1).astype(np.float32)
 
     def learn(self, examples: Examples) -> None:
         """Take one step for each example, in order."""
-        inputs_BC = self._inputs(examples.batches)
+        inputs_BC, rates = self._inputs_of(examples), BaseRate.of(examples)
         for task, model in enumerate(self._models):
             counted_B = ~np.isnan(examples.labels_BT[:, task]) & (examples.weights_BT[:, task] > 0)
             if not counted_B.any():
                 continue
             labels_B, weights_B = examples.labels_BT[counted_B, task], examples.weights_BT[counted_B, task]
             if model.t_ == 1:
-                model.intercept_[:] = logit((weights_B @ labels_B + 0.5) / (weights_B.sum() + 1))
+                model.intercept_[:] = rates.logits()[task]
             known_BC = inputs_BC if counted_B.all() else inputs_BC[counted_B]
             model.partial_fit(known_BC, labels_B, sample_weight=weights_B)
 
@@ -133,6 +104,12 @@ class Logistic:
             model.coef_ = state["coefficients"][task : task + 1].copy()
             model.intercept_ = state["intercepts"][task : task + 1].copy()
             model.t_ = float(state["steps"][task])
+
+    def _inputs_of(self, examples: Examples) -> csr_array:
+        """Return the inputs; those of the examples that were asked for last are kept, as learning follows testing."""
+        if self._last is None or self._last[0] is not examples:
+            self._last = (examples, self._inputs(examples.batches))
+        return self._last[1]
 
     def _inputs(self, batches: NetBatches) -> csr_array:
         """Return the features side by side; float32 [B, C]."""

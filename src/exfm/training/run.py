@@ -164,7 +164,7 @@ class _Journal:
             self.keep_snapshot(self.last)
 
     def keep_snapshot(self, snapshot: Snapshot) -> None:
-        save_weights(self._learner.model, self._folder / snapshot.folder)
+        save_weights(self._learner, self._folder / snapshot.folder)
         self.snapshots.append(snapshot)
 
 

@@ -25,10 +25,11 @@ class Trainer:
         self._batch_size = config.batch_size
         self._optimizer = _adam(learner, config)
         self._has_started = False
+        self._tested: tuple[Examples, Floats] | None = None
 
     def test(self, examples: Examples) -> Floats:
         """Return the served probability of each task; [B, T]."""
-        return self.learner.model.probabilities(examples.batches)
+        return self.learner.shrinkage.served(self._own(examples))
 
     def learn(self, window: Window, examples: Examples, scores_BT: Floats) -> None:
         """Learn a window whose labels are known; `scores_BT` are what `test` returned for it before."""
@@ -36,10 +37,18 @@ class Trainer:
             self.learner.start(examples)
             self._has_started = True
         self.learner.begin(window, examples, scores_BT)
+        self.learner.shrinkage.learn(examples, self._own(examples))
+        self._tested = None
         for part in examples.minibatches(self._batch_size):
             self._optimizer.zero_grad()
             self.learner.loss(part).backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
+
+    def _own(self, examples: Examples) -> Floats:
+        """Return the model's logits before shrinkage; those of the examples that were asked for last are kept."""
+        if self._tested is None or self._tested[0] is not examples:
+            self._tested = (examples, self.learner.model.logits(examples.batches))
+        return self._tested[1]
 
     def save_state(self, folder: Path) -> None:
         """Write what training needs, besides the weights, to go on as if it had never stopped."""
