@@ -90,7 +90,7 @@ def test_the_loss_is_that_of_the_method(
 ) -> None:
     learner = learner_for(stream, vertical_config, method, weight=0.7, pseudo_label_scale=4.0)
     pseudo_BT = taught.pseudo["fm"].probabilities_BT
-    hidden_BH = learner.model.hidden(taught.batches)
+    hidden_BH = learner.model.hidden(learner.model.inputs(taught.batches))
     served_BT = learner.model.serve(hidden_BH)
     logits_BT = np.log(pseudo_BT / (1 - pseudo_BT))
     expected = h(served_BT, taught.labels_BT)
@@ -105,7 +105,9 @@ def test_the_loss_is_that_of_the_method(
         head = own.adapted_head
         expected += 0.7 * h(served_BT if head is None else head(hidden_BH, ONE), adapted_BT)
     assert np.nanmax(4 * pseudo_BT) > 1
-    assert float(learner.loss(taught).detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(learner.loss(taught, learner.model.inputs(taught.batches)).detach()) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_methods_have_the_parts_that_they_train(stream: Stream, vertical_config: VerticalConfig) -> None:
@@ -176,7 +178,7 @@ def teachers_loss(learner: DistillationLearner, examples: Examples) -> torch.Ten
     """Return the loss without the labels'."""
     unknown = replace(examples, labels_BT=np.full_like(examples.labels_BT, np.nan))
     own = loss_of(learner)
-    hidden_BH = learner.model.hidden(examples.batches)
+    hidden_BH = learner.model.hidden(learner.model.inputs(examples.batches))
     parts = own.parts(
         hidden_BH,
         learner.model.serve(hidden_BH),
@@ -221,11 +223,13 @@ def test_examples_without_a_pseudo_label_teach_by_their_labels_only(
 ) -> None:
     without = with_pseudo_labels(taught, np.full_like(taught.labels_BT, np.nan))
     learner = learner_for(stream, vertical_config, method)
-    loss = learner.loss(without)
+    loss = learner.loss(without, learner.model.inputs(without.batches))
     loss.backward()
     assert all(value.grad is None or value.grad.abs().sum() == 0 for value in learner.teacher_losses.parameters())
     alone = LabelLearner(RankingModel(learner.model.schema, vertical_config.model))
-    assert float(loss.detach()) == pytest.approx(float(alone.loss(without).detach()), rel=1e-6)
+    assert float(loss.detach()) == pytest.approx(
+        float(alone.loss(without, alone.model.inputs(without.batches)).detach()), rel=1e-6
+    )
 
 
 def test_all_heads_start_at_the_label_rate(stream: Stream, vertical_config: VerticalConfig, taught: Examples) -> None:
@@ -242,7 +246,9 @@ def test_two_teachers_share_the_weight(stream: Stream, vertical_config: Vertical
     two = replace(taught, pseudo={"one": taught.pseudo["fm"], "other": taught.pseudo["fm"]})
     alone = DistillationLearner(RankingModel(schema, vertical_config.model), config, teachers=["fm"])
     both = DistillationLearner(RankingModel(schema, vertical_config.model), config, teachers=["one", "other"])
-    assert both.loss(two).item() == pytest.approx(alone.loss(taught).item(), rel=1e-6)
+    assert both.loss(two, both.model.inputs(two.batches)).item() == pytest.approx(
+        alone.loss(taught, alone.model.inputs(taught.batches)).item(), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"auto"}))
