@@ -34,7 +34,7 @@ class TrainBenchConfig(Config):
     """Dense layers of DCNv2, the same in all trainers. There is no dense feature, so there are no bottom units."""
     batch_size: Annotated[int, Field(ge=1, le=1_048_576)] = 4096
     """Examples of a step; 1 to 1,048,576."""
-    batches: Annotated[int, Field(ge=1, le=10_000)] = 3
+    batches: Annotated[int, Field(ge=1, le=10_000)] = 2
     """Steps of a window, 1 to 10,000."""
     windows: Annotated[int, Field(ge=1, le=1_000)] = 4
     """Windows, 1 to 1,000. A turn of a trainer learns all of them once."""
@@ -42,7 +42,7 @@ class TrainBenchConfig(Config):
     """Times that each trainer is measured, 6 to 1,000, in turn. Fewer than six give no 95 % interval."""
     choosing_turns: Annotated[int, Field(ge=1, le=100)] = 1
     """Turns with each of a trainer's settings (threads, processes that read) to find its fastest, 1 to 100."""
-    growth: Annotated[int, Field(ge=2, le=1_000)] = 4
+    growth: Annotated[int, Field(ge=2, le=1_000)] = 3
     """How many times as many examples exfm learns at the end, to see whether time grows alike and memory does not; 2 to
     1,000."""
     peers: Peers = Peers()
