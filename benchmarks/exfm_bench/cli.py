@@ -125,3 +125,28 @@ def serving(
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
     bench_serving(console, config, out=out)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Folder for the page and the raw numbers.")],
+    settings: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of what to measure; the defaults take some minutes."),
+    ] = None,
+    fuxictr: Annotated[str, typer.Option(help="Virtual environment with FuxiCTR; replaces peers.fuxictr.")] = "",
+    torchrec: Annotated[str, typer.Option(help="Virtual environment with torchrec; replaces peers.torchrec.")] = "",
+) -> None:
+    """Measure examples/s and memory of training, beside FuxiCTR and torchrec where environments of theirs are named."""
+    from rich.console import Console
+
+    from exfm.config import read_yaml
+    from exfm_bench.training.bench import PAGE, bench_training
+    from exfm_bench.training.config import TrainBenchConfig
+
+    writable(str(out / PAGE))
+    config = TrainBenchConfig.parse(read_yaml(settings) if settings else {}, source=str(settings))
+    config = config.with_peers(fuxictr=fuxictr, torchrec=torchrec)
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
+    bench_training(console, config, out=out)

@@ -49,7 +49,7 @@ def commands() -> dict[str, str]:
 def test_the_benchmarks_are_a_command_with_a_subcommand_a_promise(tmp_path: Path, commands: dict[str, str]) -> None:
     done = exfm("bench", "--help", installed=tmp_path, commands=commands)
     assert done.returncode == 0, done.stderr
-    for name in ("planner", "simulator", "degraded", "precision", "serving"):
+    for name in ("planner", "simulator", "degraded", "precision", "serving", "train"):
         assert f" {name} " in done.stdout
 
 

@@ -9,7 +9,7 @@ from plain_model import random_batches
 
 from exfm.models.config import Interaction, NetworkConfig
 from exfm.models.network import DenseNetwork, dense_inputs, expand_users
-from exfm.models.pooling import with_means
+from exfm.models.pooling import mean_of
 from exfm.schema import Schema
 
 DEEPFM, DLRM = {"interaction": "deepfm"}, {"interaction": "dlrm"}
@@ -44,21 +44,14 @@ def test_dense_inputs_are_the_users_then_the_items(schema: Schema) -> None:
     np.testing.assert_array_equal(found[:, 1].numpy(), batches.item.dense_BD[:, 0])
 
 
-def test_pooled_embeddings_become_means_where_the_table_says_so(schema: Schema) -> None:
+def test_pooled_embeddings_become_means_and_that_of_an_empty_bag_stays_zero(schema: Schema) -> None:
     batches = random_batches(schema, [12], seed=2)
-    features = schema.sparse_of("item")  # both tables pool by mean
     lengths = batches.item.bags["genres"].lengths
     assert 0 in lengths
     assert max(lengths) > 1
-    pooled = with_means(torch.ones(12, 16), batches.item, features, schema)
-    np.testing.assert_allclose(pooled[:, 8:].numpy(), np.repeat(1 / np.maximum(lengths, 1)[:, None], 8, axis=1))
-
-
-def test_pooled_embeddings_stay_sums_where_the_table_says_so(schema: Schema) -> None:
-    batches = random_batches(schema, [1, 1, 1], seed=2)
-    features = [feature for feature in schema.sparse_of("user") if feature.table in {"user", "profile"}]
-    pooled = numbered(3, 24)
-    assert with_means(pooled, batches.user, features, schema) is pooled
+    sums = torch.from_numpy(lengths.astype(np.float32))[:, None].expand(-1, 8)
+    means = mean_of(sums, batches.item, "genres")
+    np.testing.assert_array_equal(means.numpy(), np.minimum(lengths, 1)[:, None].repeat(8, 1))
 
 
 @pytest.mark.parametrize("bottom_units", [(), (3,), (7, 5)])

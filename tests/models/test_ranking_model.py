@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from exfm.artifact.bundle import DENSE_FILE, draft_bundle, seal_bundle, tables_f
 from exfm.artifact.plan import Assignment, ShardPlan, assign
 from exfm.models import ranking
 from exfm.models.config import ModelConfig, TablesConfig
-from exfm.models.ranking import RankingModel
+from exfm.models.network import dense_inputs
+from exfm.models.ranking import Inputs, RankingModel
 from exfm.models.scoring import UnshardedScorer
 from exfm.models.shard_tables import flatten_tables
-from exfm.models.tables import EmbeddingTables
-from exfm.schema import NETS, Schema
+from exfm.models.tables import EmbeddingTables, blocks_of
+from exfm.schema import NETS, Schema, Table
 
 LEARNING_RATE = 0.1
 
@@ -26,20 +28,34 @@ def sum_schema(schema: Schema) -> Schema:
     return Schema.parse(schema.to_dict() | {"tables": tables}, source="x")
 
 
+@pytest.fixture(scope="module")
+def mean_schema(schema: Schema) -> Schema:
+    """Return a schema whose tables all pool by mean and have one dim."""
+    tables = [t.to_dict() | {"pooling": "mean", "dim": 8} for t in schema.tables]
+    return Schema.parse(schema.to_dict() | {"tables": tables}, source="x")
+
+
+@pytest.fixture(params=["sum_schema", "mean_schema"])
+def any_schema(request: pytest.FixtureRequest) -> Any:
+    """Return either of these schemas."""
+    return request.getfixturevalue(request.param)
+
+
 def embedding_tables(schema: Schema) -> EmbeddingTables:
     return EmbeddingTables(schema, TablesConfig(learning_rate=LEARNING_RATE, init_scale=0.5), seed=3)
 
 
-def test_pooled_embeddings_are_embedding_bags_in_the_schemas_order(sum_schema: Schema) -> None:
-    tables = embedding_tables(sum_schema)
-    batches = random_examples(sum_schema, 20, seed=1)
-    expected = torch.cat([plain_pooled(sum_schema, tables.weights(), batches, net) for net in NETS], dim=1)
-    torch.testing.assert_close(tables(batches), expected)
+def test_pooled_embeddings_are_embedding_bags_in_the_schemas_order(any_schema: Schema) -> None:
+    tables = embedding_tables(any_schema)
+    batches = random_examples(any_schema, 20, seed=1)
+    expected = torch.cat([plain_pooled(any_schema, tables.weights(), batches, net) for net in NETS], dim=1)
+    torch.testing.assert_close(tables(tables.lookups(batches)), expected)
 
 
 def test_no_examples_give_no_pooled_embeddings(sum_schema: Schema) -> None:
+    tables = embedding_tables(sum_schema)
     dims = sum(sum_schema.table(feature.table).dim for feature in sum_schema.sparse)
-    assert embedding_tables(sum_schema)(random_examples(sum_schema, 0, seed=1)).shape == (0, dims)
+    assert tables(tables.lookups(random_examples(sum_schema, 0, seed=1))).shape == (0, dims)
 
 
 def test_rows_start_within_the_scale(sum_schema: Schema) -> None:
@@ -54,24 +70,26 @@ def test_the_same_seed_gives_the_same_rows(sum_schema: Schema) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_training_is_row_wise_adagrad(sum_schema: Schema) -> None:
-    tables = embedding_tables(sum_schema)
+def test_training_is_row_wise_adagrad(any_schema: Schema) -> None:
+    tables = embedding_tables(any_schema)
     weights = {name: weight.clone() for name, weight in tables.weights().items()}
     squares = {name: torch.zeros(len(weight)) for name, weight in weights.items()}
     for step in range(3):
-        batches = random_examples(sum_schema, 8, seed=step)
-        pooled_BE = tables(batches)
+        batches = random_examples(any_schema, 8, seed=step)
+        pooled_BE = tables(tables.lookups(batches))
         coefficients_BE = torch.randn(pooled_BE.shape, generator=torch.Generator().manual_seed(step))
         (pooled_BE * coefficients_BE).sum().backward()
         # By hand: a row's gradient is the sum over its uses, in all features that share its table.
         gradients = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         column = 0
         for net in NETS:
-            for feature in sum_schema.sparse_of(net):
-                table, bags = sum_schema.table(feature.table), batches.of(net).bags[feature.name]
+            for feature in any_schema.sparse_of(net):
+                table, bags = any_schema.table(feature.table), batches.of(net).bags[feature.name]
                 part_BE = coefficients_BE[:, column : column + table.dim]
                 column += table.dim
                 owners = np.repeat(np.arange(batches.of(net).num_rows), bags.lengths)
+                if table.pooling == "mean":
+                    part_BE = part_BE / torch.from_numpy(bags.lengths).clamp(min=1)[:, None]
                 gradients[table.name].index_add_(0, plain_rows(bags, table.rows), part_BE[owners])
         for name, gradient in gradients.items():
             squares[name] += gradient.square().mean(dim=1)
@@ -90,12 +108,29 @@ def test_writing_to_weights_and_state_changes_what_is_trained(sum_schema: Schema
         weight.fill_(1.0)
     for state in tables.optimizer_state().values():
         state.fill_(1e12)
-    pooled_BE = tables(batches)
+    pooled_BE = tables(tables.lookups(batches))
     lengths = [batches.of(net).bags[f.name].lengths for net in NETS for f in sum_schema.sparse_of(net)]
     assert pooled_BE[:, 0].tolist() == lengths[0].tolist()
     assert pooled_BE[:, -1].tolist() == lengths[-1].tolist()
     pooled_BE.sum().backward()
     assert all((weight - 1).abs().max() < 1e-5 for weight in tables.weights().values())
+
+
+def test_tables_of_one_dim_are_a_block_until_it_is_full() -> None:
+    sizes = {"a": (2**30, 8), "b": (100, 16), "c": (2**30 - 2, 8), "d": (1, 8), "e": (2**32, 16), "f": (1, 16)}
+    tables = [Table(name=name, rows=rows, dim=dim) for name, (rows, dim) in sizes.items()]
+    assert [[table.name for table in block] for block in blocks_of(tables)] == [["a", "c"], ["b"], ["d"], ["e"], ["f"]]
+
+
+@pytest.mark.parametrize("size", [1, 7, 20, 30])
+def test_minibatches_are_the_examples_in_order(any_schema: Schema, size: int) -> None:
+    tables = embedding_tables(any_schema)
+    batches = random_examples(any_schema, 20, seed=1)
+    inputs = Inputs(tables.lookups(batches), dense_inputs(batches))
+    parts = list(inputs.minibatches(size))
+    assert [len(part.dense_BD) for part in parts] == [min(size, 20 - start) for start in range(0, 20, size)]
+    torch.testing.assert_close(torch.cat([tables(part.lookups) for part in parts]), tables(inputs.lookups))
+    assert torch.equal(torch.cat([part.dense_BD for part in parts]), inputs.dense_BD)
 
 
 @pytest.fixture(scope="module")

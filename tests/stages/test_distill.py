@@ -94,7 +94,7 @@ def test_the_loss_is_that_of_the_method(
 ) -> None:
     learner = learner_for(stream, vertical_config, method, weight=0.7, pseudo_label_scale=4.0)
     pseudo_BT = taught.pseudo["fm"].probabilities_BT
-    hidden_BH = learner.model.hidden(taught.batches)
+    hidden_BH = learner.model.hidden(learner.model.inputs(taught.batches))
     served_BT = learner.model.serve(hidden_BH)
     logits_BT = np.log(pseudo_BT / (1 - pseudo_BT))
     expected = h(served_BT, taught.labels_BT)
@@ -109,7 +109,9 @@ def test_the_loss_is_that_of_the_method(
         head = own.adapted_head
         expected += 0.7 * h(served_BT if head is None else head(hidden_BH, ONE), adapted_BT)
     assert np.nanmax(4 * pseudo_BT) > 1
-    assert float(learner.loss(taught).detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(learner.loss(taught, learner.model.inputs(taught.batches)).detach()) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_autos_auxiliary_head_learns_softer_targets_where_its_teacher_says_more_than_it_knows(
@@ -118,12 +120,13 @@ def test_autos_auxiliary_head_learns_softer_targets_where_its_teacher_says_more_
     learner = learner_for(stream, vertical_config, "auto")
     soft = Softening(centre=-1.0, factor=0.25)
     learner.shares = {"fm": Share(trunk_T=ONE, is_adapted=False, softenings=(soft,))}
-    hidden_BH, head = learner.model.hidden(taught.batches), loss_of(learner).head
+    inputs, head = learner.model.inputs(taught.batches), loss_of(learner).head
+    hidden_BH = learner.model.hidden(inputs)
     assert head is not None
     pseudo_BT = taught.pseudo["fm"].probabilities_BT
     softer_BT = expit(-1 + 0.25 * (logit(pseudo_BT) + 1))
     expected = h(learner.model.serve(hidden_BH), taught.labels_BT) + h(head(hidden_BH, ONE), softer_BT)
-    assert float(learner.loss(taught).detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(learner.loss(taught, inputs).detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_methods_have_the_parts_that_they_train(stream: Stream, vertical_config: VerticalConfig) -> None:
@@ -194,7 +197,7 @@ def teachers_loss(learner: DistillationLearner, examples: Examples) -> torch.Ten
     """Return the loss without the labels'."""
     unknown = replace(examples, labels_BT=np.full_like(examples.labels_BT, np.nan))
     own = loss_of(learner)
-    hidden_BH = learner.model.hidden(examples.batches)
+    hidden_BH = learner.model.hidden(learner.model.inputs(examples.batches))
     parts = own.parts(
         hidden_BH,
         learner.model.serve(hidden_BH),
@@ -239,11 +242,13 @@ def test_examples_without_a_pseudo_label_teach_by_their_labels_only(
 ) -> None:
     without = with_pseudo_labels(taught, np.full_like(taught.labels_BT, np.nan))
     learner = learner_for(stream, vertical_config, method)
-    loss = learner.loss(without)
+    loss = learner.loss(without, learner.model.inputs(without.batches))
     loss.backward()
     assert all(value.grad is None or value.grad.abs().sum() == 0 for value in learner.teacher_losses.parameters())
     alone = LabelLearner(RankingModel(learner.model.schema, vertical_config.model))
-    assert float(loss.detach()) == pytest.approx(float(alone.loss(without).detach()), rel=1e-6)
+    assert float(loss.detach()) == pytest.approx(
+        float(alone.loss(without, alone.model.inputs(without.batches)).detach()), rel=1e-6
+    )
 
 
 def test_all_heads_start_at_the_base_rate(stream: Stream, vertical_config: VerticalConfig, taught: Examples) -> None:
@@ -260,7 +265,9 @@ def test_two_teachers_share_the_weight(stream: Stream, vertical_config: Vertical
     two = replace(taught, pseudo={"one": taught.pseudo["fm"], "other": taught.pseudo["fm"]})
     alone = DistillationLearner(RankingModel(schema, vertical_config.model), config, teachers=["fm"])
     both = DistillationLearner(RankingModel(schema, vertical_config.model), config, teachers=["one", "other"])
-    assert both.loss(two).item() == pytest.approx(alone.loss(taught).item(), rel=1e-6)
+    assert both.loss(two, both.model.inputs(two.batches)).item() == pytest.approx(
+        alone.loss(taught, alone.model.inputs(taught.batches)).item(), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"auto"}))

@@ -99,11 +99,11 @@ def test_windows_with_labels_still_unknown_at_the_end_are_left(learner: LabelLea
 def one_pass(learner: LabelLearner, examples: Examples) -> tuple[float, float]:
     """Return the loss before and after a window is learned."""
     with torch.no_grad():
-        before = float(learner.loss(examples))
+        before = float(learner.loss(examples, learner.model.inputs(examples.batches)))
     trainer = Trainer(learner, TrainingConfig(batch_size=32, learning_rate=0.001))
     trainer.learn(Window(index=0, start=0, end=1), examples, trainer.test(examples))
     with torch.no_grad():
-        return before, float(learner.loss(examples))
+        return before, float(learner.loss(examples, learner.model.inputs(examples.batches)))
 
 
 def test_one_pass_over_a_fixed_window_lowers_its_loss_as_it_did_before(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from exfm_bench.serving.ratios import Interval, median_of, ratio_of
+from exfm_bench.ratios import Interval, median_of, ratio_of
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,11 +9,11 @@ import numpy as np
 from scipy.stats import theilslopes
 
 from exfm.errors import ConfigError
+from exfm_bench.ratios import CONFIDENCE, Interval
 from exfm_bench.serving.client import Client
 from exfm_bench.serving.config import ServingBenchConfig
 from exfm_bench.serving.measuring import Say
 from exfm_bench.serving.models import of_rows
-from exfm_bench.serving.ratios import CONFIDENCE, Interval
 from exfm_bench.serving.servers import TWO_SHARDS, Bundles, serving
 
 ROWS = 10_000

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from exfm.models.config import NetworkConfig
 from exfm.planning.sizes import bytes_text
+from exfm_bench.ratios import MAX_HALF_WIDTH, MAX_OWN_HALF_WIDTH
 from exfm_bench.serving import tables
 from exfm_bench.serving.config import ServingBenchConfig
 from exfm_bench.serving.findings import Findings
@@ -11,7 +12,6 @@ from exfm_bench.serving.layers import NUM_REQUESTS, rounds_of_start
 from exfm_bench.serving.memory import FLAT_BYTES, NUM_PARTS, NUM_SETTLING, Grown
 from exfm_bench.serving.models import NETWORKS
 from exfm_bench.serving.peers import FASTER, SMALLER, PeersFound, is_faster
-from exfm_bench.serving.ratios import MAX_HALF_WIDTH, MAX_OWN_HALF_WIDTH
 from exfm_bench.serving.starts import OPEN_REQUESTS
 from exfm_bench.serving.sweep import FLAT, SweepFound, is_flat
 from exfm_bench.serving.targets import MIN_BLOCKS, MIN_REQUESTS_P99, MIN_STARTS, judged

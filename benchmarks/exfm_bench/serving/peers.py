@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from exfm.errors import ServingError
+from exfm_bench.ratios import Interval, Verdict
 from exfm_bench.serving.blocks import Series
 from exfm_bench.serving.client import Client, Server
 from exfm_bench.serving.config import ServingBenchConfig
@@ -23,7 +24,6 @@ from exfm_bench.serving.peer_servers import (
     serving_peer,
     write_plain,
 )
-from exfm_bench.serving.ratios import Interval, Verdict
 from exfm_bench.serving.servers import ONE_SHARD, Bundles, serving
 from exfm_bench.serving.starts import NUM_SCORED, take_series
 from exfm_bench.serving.targets import MIN_BLOCKS

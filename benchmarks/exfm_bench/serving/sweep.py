@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from exfm_bench.ratios import Interval
 from exfm_bench.serving.blocks import Series, joined
 from exfm_bench.serving.config import ServingBenchConfig
 from exfm_bench.serving.measuring import Say, best_threads, bytes_of
 from exfm_bench.serving.models import of_rows
-from exfm_bench.serving.ratios import Interval
 from exfm_bench.serving.servers import ONE_SHARD, TWO_SHARDS, Bundles
 from exfm_bench.serving.starts import NUM_SCORED, Arm, started, take_series
 

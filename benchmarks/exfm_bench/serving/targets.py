@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from exfm_bench.ratios import Interval, Verdict, judge
 from exfm_bench.serving.blocks import Series, Statistic
 from exfm_bench.serving.config import Variant
 from exfm_bench.serving.measuring import Measured
-from exfm_bench.serving.ratios import Interval, Verdict, judge
 
 
 @dataclass(frozen=True)

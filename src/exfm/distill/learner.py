@@ -16,7 +16,7 @@ from exfm.distill.adapter import LEARNING_RATE, StudentAdapter
 from exfm.distill.config import DistillationConfig
 from exfm.distill.shares import AutoShares, Share
 from exfm.events.examples import Examples, Floats, PseudoLabels
-from exfm.models.ranking import RankingModel
+from exfm.models.ranking import Inputs, RankingModel
 from exfm.training.learner import Learner, weighted_loss
 from exfm.training.manifest import TeacherWeight
 
@@ -121,9 +121,9 @@ class DistillationLearner(Learner):
         if self._auto:
             self.shares = self._auto.update(window, examples, scores_BT)
 
-    def loss(self, examples: Examples) -> Tensor:
+    def loss(self, examples: Examples, inputs: Inputs) -> Tensor:
         """Return the labels' loss plus the teachers' losses."""
-        hidden_BH = self.model.hidden(examples.batches)
+        hidden_BH = self.model.hidden(inputs)
         served_BT = self.model.serve(hidden_BH)
         loss = weighted_loss(served_BT, examples.labels_BT, examples.weights_BT)
         for teacher, share in self.shares.items():

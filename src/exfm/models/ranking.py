@@ -3,6 +3,9 @@
 Legend: B examples, H hidden units, T tasks.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -11,12 +14,25 @@ from torch import Tensor, nn
 from exfm.features.batch import NetBatches
 from exfm.models.config import ModelConfig
 from exfm.models.network import DenseNetwork, dense_inputs
-from exfm.models.pooling import with_means
-from exfm.models.tables import EmbeddingTables
-from exfm.schema import NETS, Schema
+from exfm.models.tables import EmbeddingTables, Lookups
+from exfm.schema import Schema
 
 SCORING_ROWS = 8192
 """Examples scored at a time: bounds memory without costing time."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model takes of examples of one user and one item each."""
+
+    lookups: Lookups
+    dense_BD: Tensor
+    """Normalised dense features, the user's first."""
+
+    def minibatches(self, size: int) -> Iterator["Inputs"]:
+        """Yield the inputs of `size` examples at a time, in order, without a copy; the last may be fewer."""
+        for start in range(0, len(self.dense_BD), size):
+            yield Inputs(self.lookups.of(start, start + size), self.dense_BD[start : start + size])
 
 
 class RankingModel(nn.Module):
@@ -34,18 +50,14 @@ class RankingModel(nn.Module):
         torch.manual_seed(config.seed)
         self.network = DenseNetwork(self.schema, config.network)
         self.tables = EmbeddingTables(self.schema, config.tables, seed=config.seed)
-        self._net_dims = [
-            sum(self.schema.table(feature.table).dim for feature in self.schema.sparse_of(net)) for net in NETS
-        ]
 
-    def hidden(self, batches: NetBatches) -> Tensor:
-        """Return the trunk's state for examples of one user and one item each; [B, H]."""
-        by_net = torch.split(self.tables(batches), self._net_dims, dim=1)
-        pooled = [
-            with_means(pooled_BE, batches.of(net), self.schema.sparse_of(net), self.schema)
-            for net, pooled_BE in zip(NETS, by_net, strict=True)
-        ]
-        hidden_BH: Tensor = self.network.trunk(torch.cat(pooled, dim=1), dense_inputs(batches))
+    def inputs(self, batches: NetBatches) -> Inputs:
+        """Return what the model takes of examples, whose keys become rows all at once."""
+        return Inputs(lookups=self.tables.lookups(batches), dense_BD=dense_inputs(batches))
+
+    def hidden(self, inputs: Inputs) -> Tensor:
+        """Return the trunk's state; [B, H]."""
+        hidden_BH: Tensor = self.network.trunk(self.tables(inputs.lookups), inputs.dense_BD)
         return hidden_BH
 
     def serve(self, hidden_BH: Tensor) -> Tensor:
@@ -60,10 +72,8 @@ class RankingModel(nn.Module):
     @torch.no_grad()  # not inference_mode: FBGEMM has its lookup on the autograd key only
     def logits(self, batches: NetBatches) -> npt.NDArray[np.float32]:
         """Return the serving head's logits; [B, T]."""
-        num_rows = batches.item.num_rows
         parts = [np.empty((0, len(self.schema.labels)), dtype=np.float32)]
-        for start in range(0, num_rows, SCORING_ROWS):
-            part = batches.rows(start, min(start + SCORING_ROWS, num_rows))
+        for part in self.inputs(batches).minibatches(SCORING_ROWS):
             parts.append(self.serve(self.hidden(part)).numpy())
         return np.concatenate(parts)
 

@@ -1,19 +1,44 @@
 """Trainable embedding tables, all in one FBGEMM call, with the optimizer fused into the backward pass.
 
-Legend: B examples, E dims of all looked-up features side by side: the user's, then the item's.
+Tables of one dim are a block, which is one table of FBGEMM: its code is slower for a table that only one feature uses.
+
+Legend: B examples, F features, E dims of all looked-up features side by side: the user's, then the item's.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import fbgemm_gpu.split_table_batched_embeddings_ops_training as fbgemm
 import numpy as np
+import numpy.typing as npt
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
-from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation, PoolingMode
+from fbgemm_gpu.split_table_batched_embeddings_ops_common import BoundsCheckMode, EmbeddingLocation, PoolingMode
 from torch import Tensor, nn
 
-from exfm.artifact.rows import rows_of_keys
+from exfm.artifact.rows import Rows, rows_of_keys
 from exfm.features.batch import NetBatches
 from exfm.models.config import TablesConfig
-from exfm.schema import NETS, Schema
+from exfm.schema import NETS, Schema, Table
+
+MAX_BLOCK_ROWS = 2**31 - 2
+"""The most rows of a table that FBGEMM trains on a CPU."""
+
+
+@dataclass(frozen=True)
+class Lookups:
+    """Rows that examples look up, feature after feature."""
+
+    rows: Rows
+    """Rows of blocks."""
+    factors: npt.NDArray[np.float32] | None
+    """Factor of each row in its sum: 1 / length of its bag where the table pools by mean, else 1. None: all are 1."""
+    offsets_FB: npt.NDArray[np.int64]
+    """Where the rows of a feature's examples start, and where those of the last one end; shape [F, B + 1]."""
+
+    def of(self, start: int, stop: int) -> "Lookups":
+        """Return the lookups of examples `start` to `stop`, without a copy."""
+        return Lookups(self.rows, self.factors, self.offsets_FB[:, start : stop + 1])
 
 
 class EmbeddingTables(nn.Module):
@@ -24,45 +49,98 @@ class EmbeddingTables(nn.Module):
 
     def __init__(self, schema: Schema, config: TablesConfig, *, seed: int) -> None:
         super().__init__()
+        self._blocks = blocks_of(schema.tables)
         self._names = [table.name for table in schema.tables]
+        block_of = {table.name: index for index, block in enumerate(self._blocks) for table in block}
         features = [(net, feature) for net in NETS for feature in schema.sparse_of(net)]
-        # FBGEMM wants the features of one table side by side; the answer's columns are put back in the schema's order.
-        self._features = sorted(features, key=lambda item: self._names.index(item[1].table))
-        self._dims = [schema.table(feature.table).dim for _, feature in self._features]
+        # FBGEMM wants the features of a block side by side; the answer's columns are put back in the schema's order.
+        self._features = sorted(features, key=lambda item: block_of[item[1].table])
+        self._tables = [schema.table(feature.table) for _, feature in self._features]
         self._positions = [self._features.index(item) for item in features]
-        self._rows = {table.name: table.rows for table in schema.tables}
         self._lookup = fbgemm.SplitTableBatchedEmbeddingBagsCodegen(
             embedding_specs=[
-                (table.rows, table.dim, EmbeddingLocation.HOST, fbgemm.ComputeDevice.CPU) for table in schema.tables
+                (_num_rows(block), block[0].dim, EmbeddingLocation.HOST, fbgemm.ComputeDevice.CPU)
+                for block in self._blocks
             ],
-            feature_table_map=[self._names.index(feature.table) for _, feature in self._features],
+            feature_table_map=[block_of[table.name] for table in self._tables],
             optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD,
             learning_rate=config.learning_rate,
             eps=1e-8,
             pooling_mode=PoolingMode.SUM,
+            bounds_check_mode=BoundsCheckMode.NONE,  # a key's row is in its table
         )
+        self._first_rows = {
+            table.name: _num_rows(block[:place]) for block in self._blocks for place, table in enumerate(block)
+        }
+        self._factors_learn = torch.zeros(len(features), dtype=torch.int32)
         generator = torch.Generator().manual_seed(seed)
         for weight in self.weights().values():
             weight.uniform_(-config.init_scale, config.init_scale, generator=generator)
 
-    def forward(self, batches: NetBatches) -> Tensor:
-        """Return each example's embeddings, pooled by sum; float32 [B, E]."""
-        rows, lengths = [], []
-        for net, feature in self._features:
-            bags = batches.of(net).bags[feature.name]
-            rows.append(rows_of_keys(bags.keys, self._rows[feature.table]))
-            lengths.append(bags.lengths)
-        offsets = np.zeros(sum(map(len, lengths)) + 1, dtype=np.int64)
-        np.cumsum(np.concatenate(lengths), out=offsets[1:])
-        pooled_BE = self._lookup(torch.from_numpy(np.concatenate(rows)), torch.from_numpy(offsets))
-        parts = torch.split(pooled_BE, self._dims, dim=1)
+    def lookups(self, batches: NetBatches) -> Lookups:
+        """Return what examples look up."""
+        every = [batches.of(net).bags[feature.name] for net, feature in self._features]
+        rows = [
+            rows_of_keys(bags.keys, table.rows) + self._first_rows[table.name]
+            for bags, table in zip(every, self._tables, strict=True)
+        ]
+        starts_F = np.cumsum([0, *map(len, rows)])[:-1]
+        offsets_FB = np.stack([bags.offsets for bags in every]) + starts_F[:, np.newaxis]
+        factors = None
+        is_mean_F = np.array([table.pooling == "mean" for table in self._tables])
+        if is_mean_F.any():
+            lengths_FB = np.diff(offsets_FB, axis=1)
+            factors_FB = np.where(is_mean_F[:, np.newaxis], 1 / lengths_FB.clip(min=1), 1).astype(np.float32)
+            factors = np.repeat(factors_FB, lengths_FB.ravel())
+        return Lookups(rows=np.concatenate(rows), factors=factors, offsets_FB=offsets_FB)
+
+    def forward(self, lookups: Lookups) -> Tensor:
+        """Return the pooled embeddings of each example; float32 [B, E]. An empty bag pools to zeros."""
+        ranges = list(zip(lookups.offsets_FB[:, 0].tolist(), lookups.offsets_FB[:, -1].tolist(), strict=True))
+        rows = _joined(lookups.rows, ranges)
+        lengths = np.diff(lookups.offsets_FB, axis=1).ravel()
+        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        factors = None if lookups.factors is None else _joined(lookups.factors, ranges)
+        pooled_BE: Tensor = self._lookup(rows, torch.from_numpy(offsets), factors, self._factors_learn)
+        if len(self._blocks) == 1:
+            return pooled_BE
+        parts = torch.split(pooled_BE, [table.dim for table in self._tables], dim=1)
         return torch.cat([parts[position] for position in self._positions], dim=1)
 
     def weights(self) -> dict[str, Tensor]:
         """Return each table, [rows, dim], by name; writing to it changes the table."""
-        return dict(zip(self._names, self._lookup.split_embedding_weights(), strict=True))
+        return self._by_table(self._lookup.split_embedding_weights())
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """Return Adagrad's sum of squares for each row, [rows], by table; writing to it changes the state."""
-        states = self._lookup.split_optimizer_states()
-        return {name: state[0] for name, state in zip(self._names, states, strict=True)}
+        return self._by_table([state[0] for state in self._lookup.split_optimizer_states()])
+
+    def _by_table(self, of_blocks: Sequence[Tensor]) -> dict[str, Tensor]:
+        found = {
+            table.name: part
+            for block, rows in zip(self._blocks, of_blocks, strict=True)
+            for table, part in zip(block, torch.split(rows, [table.rows for table in block]), strict=True)
+        }
+        return {name: found[name] for name in self._names}
+
+
+def blocks_of(tables: Sequence[Table]) -> list[list[Table]]:
+    """Return tables of one dim together, MAX_BLOCK_ROWS rows at most unless a table alone has more."""
+    blocks: list[list[Table]] = []
+    open_blocks: dict[int, list[Table]] = {}
+    for table in tables:
+        block = open_blocks.get(table.dim)
+        if block is None or _num_rows(block) + table.rows > MAX_BLOCK_ROWS:
+            block = open_blocks[table.dim] = []
+            blocks.append(block)
+        block.append(table)
+    return blocks
+
+
+def _num_rows(block: Sequence[Table]) -> int:
+    return sum(table.rows for table in block)
+
+
+def _joined(values: npt.NDArray[np.float32] | Rows, ranges: Sequence[tuple[int, int]]) -> Tensor:
+    return torch.from_numpy(np.concatenate([values[first:last] for first, last in ranges]))

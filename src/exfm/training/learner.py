@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from exfm.artifact.manifest import Window
 from exfm.events.examples import Examples, Floats
-from exfm.models.ranking import RankingModel
+from exfm.models.ranking import Inputs, RankingModel
 from exfm.training.base_rate import BaseRate
 from exfm.training.shrinkage import Shrinkage
 
@@ -31,8 +31,8 @@ class Learner(nn.Module):
         self.shrinkage = Shrinkage(len(model.schema.labels))
 
     @abstractmethod
-    def loss(self, examples: Examples) -> Tensor:
-        """Return the loss of a minibatch, a scalar whose gradient trains everything."""
+    def loss(self, examples: Examples, inputs: Inputs) -> Tensor:
+        """Return the loss of a minibatch with these inputs, a scalar whose gradient trains everything."""
 
     def start(self, examples: Examples) -> None:
         """Set every head's bias to the logit of the base rate; called once, with the first window that is learned."""
@@ -60,9 +60,9 @@ class Learner(nn.Module):
 class LabelLearner(Learner):
     """Learns from labels alone: a foundation model, or a vertical model without a teacher."""
 
-    def loss(self, examples: Examples) -> Tensor:
+    def loss(self, examples: Examples, inputs: Inputs) -> Tensor:
         """Return the labels' loss, averaged over examples and tasks."""
-        logits_BT = self.model.serve(self.model.hidden(examples.batches))
+        logits_BT = self.model.serve(self.model.hidden(inputs))
         return weighted_loss(logits_BT, examples.labels_BT, examples.weights_BT)
 
 

@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar
 
 from exfm.artifact.manifest import Window
 from exfm.events.examples import Examples
+from exfm.training.reading import read_ahead
 
 ScoresT = TypeVar("ScoresT")
 
@@ -47,9 +48,8 @@ def walk_windows(
                 walker.learn(window, examples, scores)
                 on_trained(window, examples)
 
-    for window in windows:
+    for window, examples in read_ahead(windows, read):
         learn_until(window.start)
-        examples = read(window)
         scores = walker.test(examples)
         on_tested(window, examples, scores)
         pending.append((window, examples, scores))

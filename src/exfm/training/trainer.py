@@ -39,9 +39,11 @@ class Trainer:
         self.learner.begin(window, examples, scores_BT)
         self.learner.shrinkage.learn(examples, self._own(examples))
         self._tested = None
-        for part in examples.minibatches(self._batch_size):
+        inputs = self.learner.model.inputs(examples.batches)
+        parts = (whole.minibatches(self._batch_size) for whole in (examples, inputs))
+        for part, part_inputs in zip(*parts, strict=True):
             self._optimizer.zero_grad()
-            self.learner.loss(part).backward()  # type: ignore[no-untyped-call]
+            self.learner.loss(part, part_inputs).backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
 
     def _own(self, examples: Examples) -> Floats:
@@ -66,7 +68,7 @@ class Trainer:
 
 def _adam(learner: Learner, config: TrainingConfig) -> torch.optim.Adam:
     """Return the optimizer of everything but the tables, which have their own."""
-    optimizer = torch.optim.Adam(learner.parameter_groups(config.learning_rate))
+    optimizer = torch.optim.Adam(learner.parameter_groups(config.learning_rate), fused=True)
     for _, parameter in learner.dense_parameters():  # Adam makes it at a parameter's first step, which may never come
         moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
         optimizer.state[parameter] = {"step": torch.zeros(()), **moments}

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from exfm_bench.ratios import Interval, judge, median_of, ratio_of
 from exfm_bench.serving.blocks import Block, Series, Turn, joined, take_blocks
 from exfm_bench.serving.config import ServingBenchConfig
-from exfm_bench.serving.ratios import Interval, judge, median_of, ratio_of
 
 
 @pytest.mark.parametrize(("num_values", "low", "high"), [(6, 1, 6), (25, 8, 18), (100, 40, 61)])
