@@ -130,7 +130,7 @@ def test_a_peer_that_does_not_start_is_missing_and_the_others_are_measured(tmp_p
     assert found.missing == ("torchrec: no fbgemm",)
     for one in found.series:
         assert [turn.num_examples for turn in one.turns] == [96] * 6
-    assert [turn.num_examples for turn in found.growth.many] == [4 * 96] * 6
+    assert [turn.num_examples for turn in found.growth.many] == [TINY.growth * 96] * 6
 
 
 @pytest.mark.slow

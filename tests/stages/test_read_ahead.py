@@ -41,12 +41,14 @@ def test_a_window_that_cannot_be_read_is_told_after_those_before_it() -> None:
         next(coming)
 
 
-def test_a_walk_tests_a_window_while_the_next_one_is_read() -> None:
+@pytest.mark.parametrize("reads_ahead", [True, False])
+def test_a_walk_tests_a_window_while_the_next_one_is_read_unless_told_not_to(reads_ahead: bool) -> None:
     read = [Event() for _ in WINDOWS]
 
     class Patient:
         def test(self, examples: Any) -> bool:
-            return examples + 1 == len(WINDOWS) or read[examples + 1].wait(PATIENCE_S)
+            following = [*read, read[-1]][examples + 1]
+            return following.wait(PATIENCE_S) if reads_ahead else following.is_set()
 
         def learn(self, window: Window, examples: Any, scores: bool, /) -> None:
             raise AssertionError("no label is known")
@@ -64,8 +66,9 @@ def test_a_walk_tests_a_window_while_the_next_one_is_read() -> None:
         known_until=0,
         on_tested=lambda window, examples, scores: tested.append(scores),
         on_trained=lambda window, examples: None,
+        reads_ahead=reads_ahead,
     )
-    assert tested == [True] * len(WINDOWS)
+    assert tested[:-1] == [reads_ahead] * (len(WINDOWS) - 1)
 
 
 def test_no_window_is_no_work() -> None:

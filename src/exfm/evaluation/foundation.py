@@ -152,6 +152,7 @@ def _walk(
         known_until=data.known_until,
         on_tested=keep,
         on_trained=note_learned,
+        reads_ahead=False,  # trainers' CPU time is measured
     )
     return {
         size: Trained(

@@ -108,6 +108,7 @@ def walk(
         known_until=data.known_until,
         on_tested=keep,
         on_trained=lambda window, examples: None,
+        reads_ahead=False,  # trainers' CPU time is measured
     )
     return Walked(
         windows=tuple(counted),

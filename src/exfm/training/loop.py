@@ -30,6 +30,7 @@ def walk_windows(
     known_until: int,
     on_tested: Callable[[Window, Examples, ScoresT], None],
     on_trained: Callable[[Window, Examples], None],
+    reads_ahead: bool = True,
 ) -> None:
     """Predict, then learn, each window in order of time.
 
@@ -37,7 +38,9 @@ def walk_windows(
     earlier than that, or at the end if `known_until` allows; the youngest windows are left for a later walk. All times
     are in event time.
 
-    `on_tested` gets the predictions made before anything unknown at the window's start was learned.
+    `on_tested` gets the predictions made before anything unknown at the window's start was learned. With `reads_ahead`,
+    a thread reads the next window meanwhile, so `read` must not need what the walker learns. Without, the walker is
+    alone, so that its CPU time is the process's.
     """
     pending: deque[tuple[Window, Examples, ScoresT]] = deque()
 
@@ -48,7 +51,8 @@ def walk_windows(
                 walker.learn(window, examples, scores)
                 on_trained(window, examples)
 
-    for window, examples in read_ahead(windows, read):
+    stream = read_ahead(windows, read) if reads_ahead else ((window, read(window)) for window in windows)
+    for window, examples in stream:
         learn_until(window.start)
         scores = walker.test(examples)
         on_tested(window, examples, scores)
