@@ -136,11 +136,8 @@ def results(
     num_processes: Annotated[int, typer.Option(min=1, max=64, help="Parts that are made at a time.")] = 2,
 ) -> None:
     """Compare methods on MovieLens-100K, the Open Bandit sample and synthetic worlds; about an hour."""
-    from rich.console import Console
-
     from exfm_bench.results.bench import PAGE, bench_results
 
-    writable(str(docs / PAGE))
-    bench_results(
-        Console(), examples=examples, out=out.absolute(), docs=docs, num_worlds=num_worlds, num_processes=num_processes
-    )
+    page = writable(str(docs / PAGE))
+    bench_results(examples=examples, out=out.absolute(), docs=docs, num_worlds=num_worlds, num_processes=num_processes)
+    print(f"{page}: written")

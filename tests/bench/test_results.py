@@ -1,14 +1,18 @@
 """The page of results: what it concludes from known figures, either way, and that a part is made once."""
 
+import pickle
 from pathlib import Path
 
+import polars as pl
 import pytest
 from made_results import about, found_of
 
 from exfm.artifact.manifest import read_json
 from exfm.evaluation.intervals import Interval
+from exfm.events.movielens import MovieLensSource
 from exfm_bench.results.claims import Claim, below, claims
 from exfm_bench.results.found import Found
+from exfm_bench.results.newcomers import IMPRESSIONS, NEWCOMERS, write_newcomers
 from exfm_bench.results.over_worlds import mean_of
 from exfm_bench.results.page import page
 from exfm_bench.results.parts import COMPARISON, CONDITIONS, DEFAULTS, Part, make_part, parts_of
@@ -102,6 +106,7 @@ def test_all_settings_are_valid_and_worlds_differ_in_their_seed(tmp_path: Path) 
     ]  # fmt: skip
     for part in parts:
         part.run.check()
+        assert pickle.loads(pickle.dumps(part)).run == part.run  # it is made in a process of its own
     worlds = [part.run for part in parts if part.name.startswith("world")]
     assert [world.source.seed for world in worlds if world.source.kind == "synthetic"] == [1, 2, 3]
     assert worlds[0].model_copy(update={"source": None, "root": ""}) == worlds[1].model_copy(
@@ -156,3 +161,23 @@ def small_world(folder: Path) -> Part:
         ),
         {COMPARISON: comparison, DEFAULTS: comparison},
     )
+
+
+def test_newcomers_are_users_of_one_occupation_first_seen_after_the_middle(tmp_path: Path) -> None:
+    log, out = tmp_path / "log", tmp_path / "out"
+    log.mkdir()
+    ratings = [(1, 100), (2, 110), (1, 120), (2, 130), (3, 140), (4, 150), (3, 160)]
+    lines = {
+        "inter": ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+        + [f"{user}\t10\t5\t{time}" for user, time in ratings],
+        "user": ["user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token"]
+        + [f"{user}\t24\tM\t{job}\t1" for user, job in ((1, "student"), (2, "other"), (3, "other"), (4, "student"))],
+        "item": ["item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq", "10\tX\t1995\tDrama"],
+    }
+    for suffix, of_file in lines.items():
+        (log / f"ml-100k.{suffix}").write_text("\n".join(of_file) + "\n")
+    write_newcomers(MovieLensSource(folder=str(log)), folder=out)
+    written = pl.read_parquet(out / IMPRESSIONS)
+    assert written.height == len(ratings)
+    assert written.filter(pl.col("domain") == NEWCOMERS)["user_id"].to_list() == [3, 3]
+    assert set(written["domain"]) == {NEWCOMERS, "students", "others"}

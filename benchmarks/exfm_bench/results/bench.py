@@ -5,8 +5,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
-from rich.console import Console
-
 from exfm.artifact.manifest import json_bytes
 from exfm.artifact.stores import write_file
 from exfm.environment import compute_environment
@@ -20,9 +18,7 @@ from exfm_components import layout
 PAGE, IMAGES = "results.md", "images"
 
 
-def bench_results(
-    console: Console, *, examples: Path, out: Path, docs: Path, num_worlds: int, num_processes: int
-) -> None:
+def bench_results(*, examples: Path, out: Path, docs: Path, num_worlds: int, num_processes: int) -> None:
     """Make what is not there of all parts below `out`, then the page and its pictures in `docs`.
 
     Raises: ConfigError if the settings below `examples` are wrong; what a part's stages raise.
@@ -30,10 +26,8 @@ def bench_results(
     parts = parts_of(examples, out, num_worlds=num_worlds)
     os.environ.update(compute_environment() | {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"})
     with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        under_way = {pool.submit(make_part, part): part for part in parts}
-        for done in as_completed(under_way):
+        for done in as_completed([pool.submit(make_part, part) for part in parts]):
             done.result()
-            console.print(f"{under_way[done].name}: done")
     movielens = next(part for part in parts if part.name == MOVIELENS)
     if not (out / SERVED).exists():  # after the pool, so that nothing else is busy
         _write_served(movielens, out / SERVED)
@@ -41,7 +35,6 @@ def bench_results(
     for name, picture in pictures(found).items():
         write_file(str(docs / IMAGES / name), picture)
     write_file(str(docs / PAGE), page(found).encode())
-    console.print(f"{docs / PAGE}: written")
 
 
 def _write_served(movielens: Part, file: Path) -> None:

@@ -27,10 +27,11 @@ class Conditions(Config):
 class Recorder:
     """Makes what is not there, and keeps how long it took in a file."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, part: str) -> None:
+        """Go on with what is in the file, if it is there; `part` is the name that a finished step is printed with."""
         now = Conditions(machine=processor(), date=datetime.now(UTC).date().isoformat())
         before = Conditions.parse(read_json(file), source=str(file)).cpu_s if file.exists() else {}
-        self._file, self._found = file, now.model_copy(update={"cpu_s": before})
+        self._part, self._file, self._found = part, file, now.model_copy(update={"cpu_s": before})
 
     def step(self, name: str, out: str, make: Callable[[], object]) -> None:
         """Make a step's output, unless it is there; outputs of one name add up."""
@@ -38,8 +39,10 @@ class Recorder:
             return
         began_s = process_time()
         make()
-        spent_s = self._found.cpu_s.get(name, 0.0) + process_time() - began_s
-        self._write(self._found.model_copy(update={"cpu_s": self._found.cpu_s | {name: spent_s}}))
+        spent_s = process_time() - began_s
+        print(f"{self._part}: {name}, {spent_s:.0f} s of CPU time", flush=True)
+        cpu_s = self._found.cpu_s | {name: self._found.cpu_s.get(name, 0.0) + spent_s}
+        self._write(self._found.model_copy(update={"cpu_s": cpu_s}))
 
     def describe(self, examples: ExamplesManifest) -> None:
         """Keep how many examples and windows there are."""

@@ -1,4 +1,4 @@
-"""A new vertical: MovieLens users of one occupation, of whom nothing is known before the middle of the log."""
+"""A new vertical: MovieLens users of one occupation who come in the second half of the log."""
 
 from pathlib import Path
 
@@ -17,16 +17,14 @@ OCCUPATION = "other"
 
 
 def write_newcomers(source: MovieLensSource, *, folder: Path) -> None:
-    """Write a MovieLens log in which these users are a domain that begins in the middle of all impressions.
+    """Write a MovieLens log in which users who are first seen after its middle, by impressions, are a domain.
 
     Raises: as `load_movielens`.
     """
     log = load_movielens(source)
-    is_newcomer = pl.col("occupation") == OCCUPATION
     middle = log.impressions["event_time_s"].median()
-    shown = log.impressions.filter(~is_newcomer | (pl.col("event_time_s") >= middle)).with_columns(
-        pl.when(is_newcomer).then(pl.lit(NEWCOMERS)).otherwise(pl.col("domain")).alias("domain")
-    )
+    is_newcomer = (pl.col("occupation") == OCCUPATION) & (pl.col("event_time_s").min().over("user_id") > middle)
+    domain = pl.when(is_newcomer).then(pl.lit(NEWCOMERS)).otherwise(pl.col("domain")).alias("domain")
     folder.mkdir(parents=True, exist_ok=True)
-    shown.write_parquet(folder / IMPRESSIONS)
-    log.feedback.join(shown.select("impression_id"), on="impression_id", how="semi").write_parquet(folder / FEEDBACK)
+    log.impressions.with_columns(domain).write_parquet(folder / IMPRESSIONS)
+    log.feedback.write_parquet(folder / FEEDBACK)

@@ -70,9 +70,9 @@ def _head(found: Found) -> str:
 def _conditions(found: Found) -> str:
     return (
         "Settings: `compare.yaml` in `examples/movielens`, `examples/open_bandit` and `examples/synthetic`, where "
-        "worlds differ in the source's seed, and `examples/synthetic/defaults.yaml`. The new vertical is "
-        f"MovieLens-100K with users of occupation `{OCCUPATION}` as domain `{NEWCOMERS}`, in the second half of "
-        f"the log only: {_share_of_newcomers(found):.1%} of all examples. Its methods have the default weight "
+        "worlds differ in the source's seed, and `examples/synthetic/defaults.yaml`. The new vertical, domain "
+        f"`{NEWCOMERS}`, is of MovieLens-100K: users of occupation `{OCCUPATION}` who are first seen in the second "
+        f"half of the log, with {_share_of_newcomers(found):.1%} of all examples. Its methods have the default weight "
         "and learning rate."
     )
 

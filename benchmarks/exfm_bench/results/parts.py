@@ -51,8 +51,8 @@ class Part:
     run: RunConfig
     comparisons: Mapping[str, ComparisonConfig]
     """By the name of the file with what was found."""
-    prepare: Callable[[], None] = lambda: None
-    """Writes what the run's source reads."""
+    prepare: Callable[[], None] | None = None
+    """Writes what the run's source reads, where this is not there."""
 
     @property
     def folder(self) -> Path:
@@ -92,7 +92,7 @@ def _world(run: RunConfig, defaults: RunConfig, *, seed: int) -> Part:
 
 
 def _new_vertical(run: RunConfig, root: Path) -> Part:
-    """Return a run on the same log, but with a vertical model whose users come in its second half."""
+    """Return a run on the same log, but with a vertical model of users who come in its second half."""
     assert isinstance(run.source, MovieLensSource)
     log, vertical = root / "log", VerticalConfig(name=NEWCOMERS, domains=(NEWCOMERS,))
     source = LogSource(impressions=str(log / IMPRESSIONS), feedback=str(log / FEEDBACK))
@@ -115,7 +115,7 @@ def make_part(part: Part) -> None:
     (foundation,) = run.foundation_models
     events, labels, examples = layout.events(root), layout.labels(root), layout.examples(root)
     fm, pseudo = layout.foundation(root, foundation.name), layout.pseudo_labels(root, foundation.name)
-    recorder = Recorder(part.folder / CONDITIONS)
+    recorder = Recorder(part.folder / CONDITIONS, part=part.name)
     step = recorder.step
     step("ingest", events, lambda: _ingest(part))
     step("label", labels, lambda: make_labels(ref_to(events), out=labels))
@@ -152,7 +152,8 @@ def _begin(part: Part) -> None:
 
 
 def _ingest(part: Part) -> None:
-    part.prepare()
+    if part.prepare:
+        part.prepare()
     run = part.run
     domains = {model.name: model.domains for model in run.vertical_models}
     ingest(
