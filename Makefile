@@ -27,6 +27,10 @@ demo: $(VENV)/.installed examples/movielens/data/.fetched ## Train, distil, regi
 open-bandit: $(VENV)/.installed examples/open_bandit/data/.fetched ## The same steps on real impressions: the Open Bandit Dataset's sample
 	@$(BIN)/exfm run -c examples/open_bandit/run.yaml
 
+.PHONY: results
+results: $(VENV)/.installed examples/movielens/data/.fetched examples/open_bandit/data/.fetched ## Compare distillation methods on three data sets, and write docs/results.md; an hour
+	@$(BIN)/exfm bench results
+
 .PHONY: serve
 serve: $(VENV)/.installed ## Serve the demo's first vertical model on 127.0.0.1:8080 (REST) and :8081 (gRPC)
 	@test -f $(DEMO_BUNDLE) || { echo "nothing to serve yet: run make demo first" >&2; exit 2; }

@@ -150,3 +150,19 @@ def train(
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
     bench_training(console, config, out=out)
+
+
+@app.command()
+def results(
+    examples: Annotated[Path, typer.Option(help="Folder of the settings and the data.")] = Path("examples"),
+    out: Annotated[Path, typer.Option(help="Folder of all files; what is there stays.")] = Path("out/results"),
+    docs: Annotated[Path, typer.Option(help="Folder of the page and of its pictures, images/.")] = Path("docs"),
+    num_worlds: Annotated[int, typer.Option(min=2, max=100, help="Synthetic worlds, from seed 1 on.")] = 10,
+    num_processes: Annotated[int, typer.Option(min=1, max=64, help="Parts that are made at a time.")] = 2,
+) -> None:
+    """Compare methods on MovieLens-100K, the Open Bandit sample and synthetic worlds; about an hour."""
+    from exfm_bench.results.bench import PAGE, bench_results
+
+    page = writable(str(docs / PAGE))
+    bench_results(examples=examples, out=out.absolute(), docs=docs, num_worlds=num_worlds, num_processes=num_processes)
+    print(f"{page}: written")
