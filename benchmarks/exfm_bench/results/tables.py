@@ -26,7 +26,7 @@ from exfm_bench.results.over_worlds import (
     world_mean,
 )
 from exfm_bench.results.pictures import ages_of
-from exfm_bench.serving.tables import Table
+from exfm_bench.table import Table
 
 WORLDS = "mean of worlds"
 
