@@ -147,7 +147,7 @@ def test_the_report_has_what_the_step_compared(root: Path, finished: Any) -> Non
     assert summary["comparison"] == comparison
     assert comparison["inputs"]["examples"] == summary["provenance"]["examples"]
     for compared, model in zip(comparison["verticals"], summary["verticals"], strict=True):
-        auto = compared["tasks"]["click"]["methods"]["auto"]
+        auto = compared["tasks"]["click"]["teachers"]["fm+wide"]["methods"]["auto"]
         served = model["tasks"]["click"]["qualities"]["vertical"]
         assert auto["normalized_entropy"]["value"] == pytest.approx(served["normalized_entropy"], rel=1e-6)
     assert "change from label-only, 0.01" in finished.stdout
