@@ -41,6 +41,9 @@ TUNED = SMALL.model_copy(update={"weights": (1.0, 3.0)})
 
 OWN = Teachers(("fm",))
 
+NONE = ("",)
+"""Teachers of a vertical model that no foundation model teaches."""
+
 
 @pytest.fixture
 def data(examples: Ref, vertical_config: VerticalConfig) -> Data:
@@ -203,6 +206,7 @@ def _is_of_the_foundation_model(found: Comparison, stream: Stream) -> None:
         ({"tuning_windows": 2}, {}, "", ConfigError, "warms up for 2 windows"),
         ({"tuning_windows": 28}, {}, "", ConfigError, "no window is left to report of 28"),
         ({}, {"teachers": ("other",)}, "", ConfigError, "no pseudo-labels of 'other'"),
+        ({}, {"teachers": NONE}, "", ConfigError, "no foundation model teaches all tasks of .* 'search-ads'"),
         ({}, {"domains": ("nowhere",)}, "", ConfigError, "no example is of domain 'nowhere'"),
         ({}, {"features": ("nothing",)}, "", SchemaError, "nothing"),
         ({}, {}, "member", SchemaError, "user column 'member' is not in the examples"),
@@ -220,7 +224,7 @@ def test_what_does_not_fit_is_told_before_anything_is_trained_or_written(
             TUNED.model_copy(update=changed),
             name="small",
             verticals=[model],
-            teachers={"search-ads": model.teachers or ("fm",)},
+            teachers={"search-ads": tuple(name for name in model.teachers or ("fm",) if name)},
             examples=copied(examples, tmp_path / "examples", user=user),
             out=str(out),
             on_window=lambda done, of: pytest.fail("something was trained"),
