@@ -77,6 +77,9 @@ def test_label_scores_are_those_of_a_training_by_labels(
     assert recorded[data.schema.impression_key].to_list() == walked.keys.to_list()
     np.testing.assert_array_equal(recorded["score.click"].to_numpy(), walked.scores[Contender("fm", "label")][0, :, 0])
     assert walked.scores[Contender("fm", "label")].dtype == np.float32
+    for line, scores_NT in walked.references.items():
+        np.testing.assert_array_equal(recorded[f"{line}.click"].to_numpy(), scores_NT[:, 0])
+    assert list(walked.references) == ["base_rate", "logistic"]
 
 
 @pytest.mark.slow
@@ -176,10 +179,13 @@ def test_a_comparison_is_a_file_a_table_and_a_page(
     page = render_page(found)
     assert "self-distillation" in page
     assert "<code>user_id</code>" in page
+    assert list(found.verticals[0].tasks["click"].references) == ["base_rate", "logistic"]
+    assert "<th>logistic regression</th>" in page
     terminal = Console(file=StringIO(), width=160)
     print_comparison(found, console=terminal, page="comparison.html")
     printed = terminal.file.getvalue()  # type: ignore[attr-defined]
     assert "search-ads, click" in printed
+    assert "logistic regression" in printed
     assert f"{kd.normalized_entropy.value:.4f}" in printed
 
 

@@ -69,6 +69,8 @@ class TaskComparison(Config):
     """Weighted share of positives; None where there is no example."""
     teachers: dict[str, TeacherComparison]
     """By the teachers' names, the run's own first; empty where no label is known."""
+    references: dict[str, MethodQuality] = {}
+    """The qualities of the reference lines, by their names; empty where no label is known."""
     cold_start: dict[str, "ColdStart"] = {}
     """The same figures for new and for known ids, by feature."""
     larger: dict[int, LargerQuality] = {}

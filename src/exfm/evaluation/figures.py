@@ -13,19 +13,23 @@ from exfm.evaluation.field import Contender
 from exfm.evaluation.intervals import Figures, Labelled, Sampled, bootstrap
 from exfm.metrics import Floats
 
+LINE = "reference line "
+"""Begins the keys of reference lines, which differ so from all names of teachers."""
+
 
 def compare_task(
     examples: Labelled, scores: Mapping[Contender, Floats], pseudo: Mapping[str, Floats],
-    *, config: ComparisonConfig,
+    *, references: Mapping[str, Floats], config: ComparisonConfig,
 ) -> TaskComparison:  # fmt: skip
     """Return the comparison of scores, [S, N], and of each teacher's pseudo-labels, [N], on examples with known labels.
 
-    The intervals of a difference are of paired samples.
+    `references` are the predictions of reference lines, [N]. The intervals of a difference are of paired samples.
     """
     num_examples = len(examples.labels_N)
     if not num_examples:
         return TaskComparison(num_examples=0, base_rate=None, teachers={})
     compared: dict[Contender | str, Floats] = dict(scores.items())
+    compared |= {f"{LINE}{line}": scores_N[None] for line, scores_N in references.items()}
     compared |= {teacher: pseudo_N[None] for teacher, pseudo_N in pseudo.items() if not np.isnan(pseudo_N).any()}
     figures = bootstrap(examples, compared, num_samples=config.num_bootstrap_samples, seed=config.bootstrap_seed)
     own = next(iter(pseudo))
@@ -59,6 +63,7 @@ def compare_task(
         num_examples=num_examples,
         base_rate=float(np.average(examples.labels_N, weights=examples.weights_N)),
         teachers={teacher: of_teacher(teacher) for teacher in pseudo},
+        references={line: _quality(figures[f"{LINE}{line}"], label, kd=kd_of[own]) for line in references},
         larger={contender.size: of_larger(contender) for contender in scores if contender.size > 1},
     )
 

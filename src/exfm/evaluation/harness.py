@@ -44,6 +44,8 @@ class Walked:
     """Probabilities; [S, N, T] of each contender."""
     pseudo: Mapping[str, Floats]
     """Pseudo-labels of each teacher, [N, T]; NaN where it had none."""
+    references: Mapping[str, Floats]
+    """Probabilities of each reference line, [N, T]."""
     costs: Mapping[Contender, ModelCost]
     """The cost of one model over all windows, mean over seeds."""
     newness: Mapping[str, Newness]
@@ -91,7 +93,15 @@ def walk(
                 teacher: teachers.pseudo_labels(examples, teacher).probabilities_BT for teacher in teachers.taught_by
             }
             records.append(
-                _Record(window, examples.keys, examples.labels_BT, examples.weights_BT, scores.by_entry, pseudo)
+                _Record(
+                    window,
+                    keys=examples.keys,
+                    labels_BT=examples.labels_BT,
+                    weights_BT=examples.weights_BT,
+                    by_entry=scores.by_entry,
+                    pseudo=pseudo,
+                    by_line=scores.by_line,
+                )
             )
         if window in counted:
             _require_finite(window, scores.by_entry, name=vertical.name)
@@ -133,6 +143,7 @@ def walk(
         pseudo={
             teacher: np.concatenate([record.pseudo[teacher] for record in records]) for teacher in teachers.taught_by
         },
+        references={line: np.concatenate([record.by_line[line] for record in records]) for line in records[0].by_line},
         costs=field.costs(),
         newness={
             feature: np.concatenate([newness[window.index][feature] for window in counted])
@@ -183,6 +194,7 @@ class _Record:
     by_entry: Mapping[Entry, Floats]
     pseudo: Mapping[str, Floats]
     """Pseudo-labels of each teacher."""
+    by_line: Mapping[str, Floats]
 
 
 def _best(records: Sequence[_Record], *, name: str) -> dict[Contender, Setting]:

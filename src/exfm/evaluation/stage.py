@@ -159,7 +159,8 @@ def _compare_task(walked: Walked, task: int, group_N: Ints, config: ComparisonCo
             if contender.teacher in teachers
         }
         pseudo = {teacher: walked.pseudo[teacher][chosen_N, task] for teacher in teachers}
-        return compare_task(examples, scores, pseudo, config=config)
+        references = {line: scores_NT[chosen_N, task] for line, scores_NT in walked.references.items()}
+        return compare_task(examples, scores, pseudo, references=references, config=config)
 
     own = next(iter(walked.pseudo))
     cold_start = {
