@@ -46,7 +46,9 @@ class RunConfig(Config):
     window_length: Annotated[int, Field(ge=1)]
     """Event time from one window to the next: seconds, or steps of ordinal time; at least 1."""
     foundation_models: Annotated[tuple[FoundationConfig, ...], Field(min_length=1)] = (FoundationConfig(),)
+    """Foundation models (FMs), one at least, with names of their own; not given: one FM `fm` with all defaults."""
     vertical_models: Annotated[tuple[VerticalConfig, ...], Field(min_length=1)]
+    """Vertical models (VMs), one at least, with names of their own."""
     bundle: BundleConfig = BundleConfig()
     compare: Methods = ()
     """Methods by which the step `compare` trains each vertical model, one seed each, with the model's own weight and
@@ -64,7 +66,7 @@ class RunConfig(Config):
         for kind, models in (("foundation", self.foundation_models), ("vertical", self.vertical_models)):
             twice = [name for name, count in Counter(model.name for model in models).items() if count > 1]
             if twice:
-                raise ValueError(f"{kind} model {', '.join(twice)} is named more than once")
+                raise ValueError(f"{kind} model {', '.join(twice)} is named more than once; rename all but one")
         return self
 
     def check(self, *, is_counted: bool = True) -> None:
@@ -74,9 +76,9 @@ class RunConfig(Config):
         are trained.
 
         Raises: SchemaError if the schema lacks a model's feature; ConfigError if a vertical model has no teacher for
-        its tasks, or one that the run does not train, or if a model's tables do not suit its network's interaction;
-        PlanError if a model's tables do not fit the shards, or a named plan or named statistics are for another model;
-        StorageError if a file cannot be read.
+        its tasks, one twice, or one that the run does not train, or if a model's tables do not suit its network's
+        interaction; PlanError if a model's tables do not fit the shards, or a named plan or named statistics are for
+        another model; StorageError if a file cannot be read.
         """
         schema = self.feature_schema
         for foundation in self.foundation_models:
@@ -108,6 +110,11 @@ class RunConfig(Config):
 
     def _check_teachers(self, model: VerticalConfig) -> None:
         trained = {foundation.name: foundation for foundation in self.foundation_models}
+        twice = [name for name, count in Counter(model.teachers).items() if count > 1]
+        if twice:
+            raise ConfigError(
+                f"vertical model {model.name!r} has teacher {', '.join(twice)} more than once; leave one of them"
+            )
         unknown = [name for name in model.teachers if name not in trained]
         if unknown:
             raise ConfigError(

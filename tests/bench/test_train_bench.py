@@ -108,6 +108,15 @@ def test_an_environment_on_the_command_line_replaces_that_of_the_settings() -> N
     assert (config.peers.fuxictr, config.peers.torchrec) == ("c", "b")
 
 
+@pytest.mark.parametrize(
+    ("network", "found"),
+    [({"interaction": "dlrm"}, "interaction dlrm and 2 top layers"), ({"top_units": []}, "dcnv2 and 0 top layers")],
+)
+def test_a_network_that_other_trainers_do_not_have_is_refused(network: dict[str, object], found: str) -> None:
+    with pytest.raises(ConfigError, match=f"{found}, but all trainers learn DCNv2"):
+        TrainBenchConfig.parse({"network": network}, source="train.yaml")
+
+
 def test_a_trainer_that_ends_is_named_with_its_last_lines(tmp_path: Path) -> None:
     with (
         pytest.raises(StageError, match=r"(?s)FuxiCTR ended with exit code 1; its last lines:.*no such layer"),

@@ -410,6 +410,10 @@ def test_a_vertical_model_is_taught_by_those_that_it_names_or_by_all_that_have_i
             TWO.replace("name: one", "name: one, teachers: [big]"),
             "'one' has teacher big, but the run's foundation models are likes, all; correct `teachers`",
         ),
+        (
+            TWO.replace("name: one", "name: one, teachers: [all, all]"),
+            "'one' has teacher all more than once; leave one of them",
+        ),
     ],
 )
 def test_a_vertical_model_without_a_teacher_for_its_tasks_is_refused_before_anything_runs(

@@ -400,7 +400,7 @@ def test_the_headline_says_what_auto_chose_last(stream: Stream, vertical: Ref) -
     assert manifest.headline().endswith("; auto: like 0.83 (lead 2.1 %), love 0 (no lead), buy 0 (too few positives)")
 
 
-def test_a_manifest_of_an_earlier_release_has_one_teacher_and_maybe_a_twin(
+def test_a_manifest_of_an_earlier_release_has_one_teacher_and_maybe_figures_of_label_only(
     stream: Stream, vertical: Ref, tmp_path: Path
 ) -> None:
     manifest = ModelManifest.read(stream.folder(vertical))

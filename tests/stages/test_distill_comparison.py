@@ -41,6 +41,9 @@ TUNED = SMALL.model_copy(update={"weights": (1.0, 3.0)})
 
 OWN = Teachers(("fm",))
 
+NONE = ("",)
+"""Teachers of a vertical model that no foundation model teaches."""
+
 
 @pytest.fixture
 def data(examples: Ref, vertical_config: VerticalConfig) -> Data:
@@ -74,6 +77,9 @@ def test_label_scores_are_those_of_a_training_by_labels(
     assert recorded[data.schema.impression_key].to_list() == walked.keys.to_list()
     np.testing.assert_array_equal(recorded["score.click"].to_numpy(), walked.scores[Contender("fm", "label")][0, :, 0])
     assert walked.scores[Contender("fm", "label")].dtype == np.float32
+    for line, scores_NT in walked.references.items():
+        np.testing.assert_array_equal(recorded[f"{line}.click"].to_numpy(), scores_NT[:, 0])
+    assert list(walked.references) == ["base_rate", "logistic"]
 
 
 @pytest.mark.slow
@@ -173,10 +179,13 @@ def test_a_comparison_is_a_file_a_table_and_a_page(
     page = render_page(found)
     assert "self-distillation" in page
     assert "<code>user_id</code>" in page
+    assert list(found.verticals[0].tasks["click"].references) == ["base_rate", "logistic"]
+    assert "<th>logistic regression</th>" in page
     terminal = Console(file=StringIO(), width=160)
     print_comparison(found, console=terminal, page="comparison.html")
     printed = terminal.file.getvalue()  # type: ignore[attr-defined]
     assert "search-ads, click" in printed
+    assert "logistic regression" in printed
     assert f"{kd.normalized_entropy.value:.4f}" in printed
 
 
@@ -203,6 +212,7 @@ def _is_of_the_foundation_model(found: Comparison, stream: Stream) -> None:
         ({"tuning_windows": 2}, {}, "", ConfigError, "warms up for 2 windows"),
         ({"tuning_windows": 28}, {}, "", ConfigError, "no window is left to report of 28"),
         ({}, {"teachers": ("other",)}, "", ConfigError, "no pseudo-labels of 'other'"),
+        ({}, {"teachers": NONE}, "", ConfigError, "no foundation model teaches all tasks of .* 'search-ads'"),
         ({}, {"domains": ("nowhere",)}, "", ConfigError, "no example is of domain 'nowhere'"),
         ({}, {"features": ("nothing",)}, "", SchemaError, "nothing"),
         ({}, {}, "member", SchemaError, "user column 'member' is not in the examples"),
@@ -220,7 +230,7 @@ def test_what_does_not_fit_is_told_before_anything_is_trained_or_written(
             TUNED.model_copy(update=changed),
             name="small",
             verticals=[model],
-            teachers={"search-ads": model.teachers or ("fm",)},
+            teachers={"search-ads": tuple(name for name in model.teachers or ("fm",) if name)},
             examples=copied(examples, tmp_path / "examples", user=user),
             out=str(out),
             on_window=lambda done, of: pytest.fail("something was trained"),

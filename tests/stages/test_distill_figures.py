@@ -36,7 +36,7 @@ def entropy(scores_SN: Floats) -> float:
 def test_a_method_is_compared_with_kd_on_the_same_samples() -> None:
     kd, ah = told(0.5), told(0.3)
     methods = compare_task(
-        EXAMPLES, methods_of("fm", label=told(1.0), kd=kd, ah=ah), {"fm": told(0)[0]}, config=FEW_SAMPLES
+        EXAMPLES, methods_of("fm", label=told(1.0), kd=kd, ah=ah), {"fm": told(0)[0]}, references={}, config=FEW_SAMPLES
     ).own().methods  # fmt: skip
     found = methods["ah"].delta_ne_of_kd
     assert found is not None
@@ -53,7 +53,7 @@ def test_a_method_is_compared_with_kd_on_the_same_samples() -> None:
 
 def test_without_kd_there_is_nothing_to_compare_with_it() -> None:
     scores = methods_of("fm", label=told(1.0), ah=told(0.3))
-    methods = compare_task(EXAMPLES, scores, {"fm": told(0)[0]}, config=FEW_SAMPLES).own().methods
+    methods = compare_task(EXAMPLES, scores, {"fm": told(0)[0]}, references={}, config=FEW_SAMPLES).own().methods
     assert methods["ah"].delta_ne_of_kd is None
     assert methods["ah"].delta_ne is not None
 
@@ -61,7 +61,8 @@ def test_without_kd_there_is_nothing_to_compare_with_it() -> None:
 def test_each_teacher_has_its_own_kd_and_its_own_lead_and_all_the_same_label() -> None:
     label, own_kd, old_kd, old_ah = told(1.0), told(0.5), told(0.9), told(0.7)
     scores = methods_of("fm", label=label, kd=own_kd) | methods_of("old", kd=old_kd, ah=old_ah)
-    found = compare_task(EXAMPLES, scores, {"fm": told(0.2)[0], "old": told(0.6)[0]}, config=FEW_SAMPLES)
+    teachers = {"fm": told(0.2)[0], "old": told(0.6)[0]}
+    found = compare_task(EXAMPLES, scores, teachers, references={}, config=FEW_SAMPLES)
     assert list(found.teachers) == ["fm", "old"]
     assert list(found.own().methods) == ["label", "kd"]
     old = found.teachers["old"]
@@ -82,8 +83,20 @@ def test_a_teacher_that_was_silent_on_an_example_has_no_figures() -> None:
     silent = told(0.6)[0]
     silent[7] = np.nan
     scores = methods_of("fm", label=told(1.0), kd=told(0.5)) | methods_of("old", kd=told(0.9))
-    found = compare_task(EXAMPLES, scores, {"fm": told(0.2)[0], "old": silent}, config=FEW_SAMPLES)
+    found = compare_task(EXAMPLES, scores, {"fm": told(0.2)[0], "old": silent}, references={}, config=FEW_SAMPLES)
     assert found.own().pseudo_labels is not None
     assert found.teachers["old"].pseudo_labels is None
     assert found.teachers["old"].methods["kd"].transfer_ratio is None
     assert found.teachers["old"].methods["kd"].delta_ne is not None
+
+
+def test_reference_lines_are_held_against_label_even_if_a_teacher_has_the_name_of_one() -> None:
+    label, line = told(1.0), told(2.0)[0]
+    scores = methods_of("logistic", label=label, kd=told(0.5))
+    found = compare_task(
+        EXAMPLES, scores, {"logistic": told(0)[0]}, references={"logistic": line}, config=FEW_SAMPLES
+    ).references["logistic"]  # fmt: skip
+    assert found.delta_ne is not None
+    assert found.delta_ne.value == pytest.approx(entropy(line[None]) - entropy(label))
+    assert found.delta_ne.low > 0
+    assert found.transfer_ratio is None

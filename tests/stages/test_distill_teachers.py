@@ -109,7 +109,7 @@ def test_of_two_foundation_models_the_teacher_is_the_mean(data: Data) -> None:
     examples, _ = read(data, data.windows[7])
     fm = examples.pseudo["fm"]
     other = changed(PseudoLabels(fm.probabilities_BT, fm.ages_B + 5), TeacherVariant(name="b", factor=0.5), WINDOW)
-    told = teachers.told(replace(examples, pseudo={"a": fm, "b": other}), "a+b")
+    told = teachers.pseudo_labels(replace(examples, pseudo={"a": fm, "b": other}), "a+b")
     np.testing.assert_allclose(told.probabilities_BT, 0.75 * fm.probabilities_BT, rtol=1e-6)
     np.testing.assert_array_equal(told.ages_B, fm.ages_B + 5)
 
@@ -190,7 +190,7 @@ def test_variants_teach_and_what_needs_no_teacher_walks_once(data: Data, late: V
     alone = walk(late, data, config.model_copy(update={"teachers": ()}), Teachers(("fm",)))
     for contender, scores in alone.scores.items():
         np.testing.assert_array_equal(walked.scores[contender], scores)
-    np.testing.assert_allclose(walked.told["double"], np.minimum(2 * walked.told["fm"], 1))
+    np.testing.assert_allclose(walked.pseudo["double"], np.minimum(2 * walked.pseudo["fm"], 1))
     label = walked.scores[Contender("fm", "label")]
     np.testing.assert_array_equal(walked.scores[Contender("blank", "auto")], label)
     own, double = (

@@ -80,7 +80,9 @@ def test_a_comparison_is_one_run_with_settings_figures_and_files(tmp_path: Path)
     assert Path(kept).read_text(encoding="utf-8") == "comparison.html: ä"
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_named_and_the_run_has_failed(tmp_path: Path) -> None:
     registry = Registry.at(str(tmp_path), create=True)
     with pytest.raises(StorageError, match=r"nowhere\.json"):
         log_comparison(registry, "ads", params={}, metrics={}, files=[str(tmp_path / "nowhere.json")])
+    [run] = registry.client.search_runs([registry.experiment()])
+    assert run.info.status == "FAILED"

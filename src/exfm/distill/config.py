@@ -51,5 +51,5 @@ class VerticalConfig(Config):
     training: TrainingConfig = TrainingConfig(batch_size=128)
     distillation: DistillationConfig = DistillationConfig()
     teachers: tuple[str, ...] = ()
-    """Foundation models whose pseudo-labels it learns from, each of which teaches all its tasks; empty: all of the run
-    that do."""
+    """Foundation models whose pseudo-labels it learns from. Each of them must teach all its tasks. Empty: all
+    foundation models of the run that teach them."""

@@ -18,7 +18,7 @@ NUM_WINDOWS = 4
 """Finished windows that a lead is found on."""
 
 MIN_POSITIVES = 100
-"""In these windows; fewer tell no lead."""
+"""Positives that these windows must have; a lead on fewer is not known."""
 
 STD_ERRORS = 2.0
 """Standard errors by which a lead has to exceed 0 before it counts, and a scale has to be below 1."""
@@ -27,17 +27,18 @@ SCALE_STD_ERRORS = 4.0
 """Standard errors by which a calibrated teacher's scale has to exceed 0, or else it knows nothing."""
 
 MAX_DISTANCE = 5.0
-"""Of a logit from the base rate's, in a calibration: else a few probabilities near 0 or 1 would decide it."""
+"""Most that a logit counts as away from the base rate's in a calibration: so a few probabilities near 0 or 1 do not
+decide it."""
 
 _LEAST = 1e-6
-"""Probability from which a logit is finite enough."""
+"""Least probability that has a logit of its own; a smaller one counts as this, so that logits are finite."""
 
 Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Softening:
-    """Draws logits together: centre + factor (logit - centre), as targets of a head."""
+    """Draws targets of a head together: each logit becomes centre + factor (logit - centre)."""
 
     centre: float = 0.0
     factor: float = 1.0
@@ -59,7 +60,7 @@ class Lead:
     lead: float
     std_error: float
     softening: Softening = Softening()
-    """What the teacher's predictions need, where they are farther apart than what it knows."""
+    """Softening of the pseudo-labels, which are farther apart than what the teacher knows if the factor is below 1."""
 
     @property
     def at_least(self) -> float:
@@ -83,7 +84,7 @@ class LeadOfTask:
     """One teacher's lead in one task, window by window.
 
     Model and teacher are both calibrated on the windows that they are compared on, by a scale and a shift of the logit.
-    So the lead is what a teacher knows, whatever the label rate does from window to window.
+    So a label rate that moves from window to window does not count as the teacher's fault.
     """
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from exfm.events.examples import Examples, Floats
 from exfm.training.manifest import TeacherWeight
 
 FULL_LEAD = 0.01
-"""Of normalized entropy: the lead from which a teacher gets the whole weight."""
+"""Lead in normalized entropy from which a teacher gets the whole weight."""
 
 STALE_WINDOWS = 2
 """Windows from which a snapshot is old enough for an adapter."""
@@ -27,11 +27,11 @@ class Share:
     """The part of one teacher's weight that is in use."""
 
     trunk_T: Floats
-    """Of the gradient that an auxiliary head sends into the trunk, by task; 0 to 1."""
+    """Part of the gradient that an auxiliary head sends into the trunk, by task; 0 to 1."""
     is_adapted: bool
     """Whether the student adapter takes part."""
     softenings: tuple[Softening, ...] = ()
-    """Of the targets of the auxiliary head without adapter, by task; empty: none."""
+    """Softening of the targets of the auxiliary head without adapter, by task; empty: none."""
 
     @classmethod
     def whole(cls, num_tasks: int) -> Self:

@@ -69,6 +69,8 @@ class TaskComparison(Config):
     """Weighted share of positives; None where there is no example."""
     teachers: dict[str, TeacherComparison]
     """By the teachers' names, the run's own first; empty where no label is known."""
+    references: dict[str, MethodQuality] = {}
+    """The qualities of the reference lines, by their names; empty where no label is known."""
     cold_start: dict[str, "ColdStart"] = {}
     """The same figures for new and for known ids, by feature."""
     larger: dict[int, LargerQuality] = {}
@@ -195,8 +197,10 @@ class Comparison(Config):
             if quality.delta_ne
         ]
         better, worse = (sum(sign * delta.value > 0 and delta.excludes_zero for delta in found) for sign in (-1, 1))
-        variants = f" and {len(self.config.teachers)} variants of the teacher" if self.config.teachers else ""
+        num_variants, num_models = len(self.config.teachers), len(self.verticals)
+        variants = f" and {num_variants} variant{'s' * (num_variants != 1)} of the teacher" if num_variants else ""
         return (
-            f"{len(self.config.methods)} methods{variants} on {len(self.verticals)} vertical models: normalized "
-            f"entropy is below label's in {better} of {len(found)} cases, and above it in {worse}; 95 % intervals"
+            f"{len(self.config.methods)} methods{variants} on {num_models} vertical model{'s' * (num_models != 1)}: "
+            f"normalized entropy is below label's in {better} of {len(found)} cases, and above it in {worse}; "
+            "95 % intervals"
         )

@@ -20,6 +20,7 @@ from exfm.evaluation.timed import TimedTrainer
 from exfm.events.examples import Examples, Floats, PseudoLabels
 from exfm.models.config import ModelConfig
 from exfm.models.ranking import RankingModel
+from exfm.training.reference import reference_lines
 from exfm.training.run import Data
 from exfm.training.trainer import Trainer
 
@@ -46,10 +47,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Scores:
-    """Probabilities of a window, [B, T]: of every entry, and of the control's teachers."""
+    """Probabilities of a window, [B, T]: of every entry, of the control's teachers, and of the reference lines."""
 
     by_entry: Mapping[Entry, Floats]
     by_tutor: Mapping[Entry, Floats]
+    by_line: Mapping[str, Floats]
 
 
 def contenders_of(config: ComparisonConfig, teachers: Iterable[str]) -> tuple[Contender, ...]:
@@ -75,7 +77,7 @@ def entries_of(vertical: VerticalConfig, config: ComparisonConfig, teachers: Ite
 
 
 class Field:
-    """All entries, which are tested and learn at the same times."""
+    """All entries, and the reference lines, which are tested and learn at the same times."""
 
     def __init__(self, vertical: VerticalConfig, data: Data, config: ComparisonConfig, teachers: Teachers) -> None:
         def trainer(entry: Entry) -> TimedTrainer:
@@ -93,6 +95,7 @@ class Field:
             if entry.contender.method == SELF
         }
         self._tutors = {tutor: trainer(tutor) for tutor in dict.fromkeys(self._tutor_of.values())}
+        self._lines = reference_lines(data.schema)
         self._has_learned = False
 
     def entries(self) -> tuple[Entry, ...]:
@@ -115,14 +118,18 @@ class Field:
         self._tutors = {tutor: trainer for tutor, trainer in self._tutors.items() if tutor in kept}
 
     def test(self, examples: Examples) -> Scores:
-        """Return what every entry predicts; a tutor that learned nothing yet says nothing."""
+        """Return what all predict; a tutor that learned nothing yet says nothing."""
         by_tutor = {tutor: trainer.test(examples) for tutor, trainer in self._tutors.items()}
         if not self._has_learned:
             by_tutor = {tutor: np.full_like(scores_BT, np.nan) for tutor, scores_BT in by_tutor.items()}
-        return Scores({entry: trainer.test(examples) for entry, trainer in self._trainers.items()}, by_tutor)
+        return Scores(
+            by_entry={entry: trainer.test(examples) for entry, trainer in self._trainers.items()},
+            by_tutor=by_tutor,
+            by_line={name: line.test(examples) for name, line in self._lines.items()},
+        )
 
     def learn(self, window: Window, examples: Examples, scores: Scores, /) -> None:
-        """Let every entry learn a window."""
+        """Let all learn a window."""
         for entry, trainer in self._trainers.items():
             seen = examples
             if entry in self._tutor_of:
@@ -130,6 +137,8 @@ class Field:
             trainer.learn(window, seen, scores.by_entry[entry])
         for tutor, trainer in self._tutors.items():
             trainer.learn(window, examples, scores.by_tutor[tutor])
+        for line in self._lines.values():
+            line.learn(examples)
         self._has_learned = True
 
 

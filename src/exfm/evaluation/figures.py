@@ -1,4 +1,4 @@
-"""The figures of a comparison, from what every method predicted and every teacher said.
+"""The figures of a comparison, from the predictions of every method and the pseudo-labels of every teacher.
 
 Legend: N examples, S seeds.
 """
@@ -13,31 +13,35 @@ from exfm.evaluation.field import Contender
 from exfm.evaluation.intervals import Figures, Labelled, Sampled, bootstrap
 from exfm.metrics import Floats
 
+LINE = "reference line "
+"""Begins the keys of reference lines, which differ so from all names of teachers."""
+
 
 def compare_task(
-    examples: Labelled, scores: Mapping[Contender, Floats], told: Mapping[str, Floats],
-    *, config: ComparisonConfig,
+    examples: Labelled, scores: Mapping[Contender, Floats], pseudo: Mapping[str, Floats],
+    *, references: Mapping[str, Floats], config: ComparisonConfig,
 ) -> TaskComparison:  # fmt: skip
-    """Return the comparison of scores, [S, N], and of what each teacher told, [N], on examples with known labels.
+    """Return the comparison of scores, [S, N], and of each teacher's pseudo-labels, [N], on examples with known labels.
 
-    The intervals of a difference are of paired samples.
+    `references` are the predictions of reference lines, [N]. The intervals of a difference are of paired samples.
     """
     num_examples = len(examples.labels_N)
     if not num_examples:
         return TaskComparison(num_examples=0, base_rate=None, teachers={})
     compared: dict[Contender | str, Floats] = dict(scores.items())
-    compared |= {teacher: told_N[None] for teacher, told_N in told.items() if not np.isnan(told_N).any()}
+    compared |= {f"{LINE}{line}": scores_N[None] for line, scores_N in references.items()}
+    compared |= {teacher: pseudo_N[None] for teacher, pseudo_N in pseudo.items() if not np.isnan(pseudo_N).any()}
     figures = bootstrap(examples, compared, num_samples=config.num_bootstrap_samples, seed=config.bootstrap_seed)
-    own = next(iter(told))
-    label, kd_of = figures[Contender(own, LABEL)], {teacher: figures.get(Contender(teacher, KD)) for teacher in told}
+    own = next(iter(pseudo))
+    label, kd_of = figures[Contender(own, LABEL)], {teacher: figures.get(Contender(teacher, KD)) for teacher in pseudo}
 
     def of_teacher(teacher: str) -> TeacherComparison:
-        says, kd = figures.get(teacher), kd_of[teacher]
-        lead = label.normalized_entropy.minus(says.normalized_entropy) if says else None
+        of_pseudo, kd = figures.get(teacher), kd_of[teacher]
+        lead = label.normalized_entropy.minus(of_pseudo.normalized_entropy) if of_pseudo else None
         lead_interval = lead.interval() if lead else None
         of_lead = lead if lead_interval and lead_interval.excludes_zero else None
         return TeacherComparison(
-            pseudo_labels=_quality(says, label, kd=kd) if says else None,
+            pseudo_labels=_quality(of_pseudo, label, kd=kd) if of_pseudo else None,
             methods={
                 contender.method: _quality(
                     figures[contender],
@@ -58,7 +62,8 @@ def compare_task(
     return TaskComparison(
         num_examples=num_examples,
         base_rate=float(np.average(examples.labels_N, weights=examples.weights_N)),
-        teachers={teacher: of_teacher(teacher) for teacher in told},
+        teachers={teacher: of_teacher(teacher) for teacher in pseudo},
+        references={line: _quality(figures[f"{LINE}{line}"], label, kd=kd_of[own]) for line in references},
         larger={contender.size: of_larger(contender) for contender in scores if contender.size > 1},
     )
 

@@ -42,8 +42,10 @@ class Walked:
     weights_NT: Floats
     scores: Mapping[Contender, Floats]
     """Probabilities; [S, N, T] of each contender."""
-    told: Mapping[str, Floats]
+    pseudo: Mapping[str, Floats]
     """Pseudo-labels of each teacher, [N, T]; NaN where it had none."""
+    references: Mapping[str, Floats]
+    """Probabilities of each reference line, [N, T]."""
     costs: Mapping[Contender, ModelCost]
     """The cost of one model over all windows, mean over seeds."""
     newness: Mapping[str, Newness]
@@ -87,9 +89,19 @@ def walk(
     def keep(window: Window, examples: Examples, scores: Scores) -> None:
         nonlocal chosen, num_tested
         if window in tuning or window in counted:
-            told = {teacher: teachers.told(examples, teacher).probabilities_BT for teacher in teachers.taught_by}
+            pseudo = {
+                teacher: teachers.pseudo_labels(examples, teacher).probabilities_BT for teacher in teachers.taught_by
+            }
             records.append(
-                _Record(window, examples.keys, examples.labels_BT, examples.weights_BT, scores.by_entry, told)
+                _Record(
+                    window,
+                    keys=examples.keys,
+                    labels_BT=examples.labels_BT,
+                    weights_BT=examples.weights_BT,
+                    by_entry=scores.by_entry,
+                    pseudo=pseudo,
+                    by_line=scores.by_line,
+                )
             )
         if window in counted:
             _require_finite(window, scores.by_entry, name=vertical.name)
@@ -128,7 +140,10 @@ def walk(
             )
             for contender in chosen
         },
-        told={teacher: np.concatenate([record.told[teacher] for record in records]) for teacher in teachers.taught_by},
+        pseudo={
+            teacher: np.concatenate([record.pseudo[teacher] for record in records]) for teacher in teachers.taught_by
+        },
+        references={line: np.concatenate([record.by_line[line] for record in records]) for line in records[0].by_line},
         costs=field.costs(),
         newness={
             feature: np.concatenate([newness[window.index][feature] for window in counted])
@@ -177,8 +192,9 @@ class _Record:
     labels_BT: Floats
     weights_BT: Floats
     by_entry: Mapping[Entry, Floats]
-    told: Mapping[str, Floats]
+    pseudo: Mapping[str, Floats]
     """Pseudo-labels of each teacher."""
+    by_line: Mapping[str, Floats]
 
 
 def _best(records: Sequence[_Record], *, name: str) -> dict[Contender, Setting]:
@@ -219,8 +235,9 @@ def _require_finite(window: Window, by_entry: Mapping[Entry, Floats], *, name: s
     for entry, scores_BT in by_entry.items():
         if not np.isfinite(scores_BT).all():
             raise DataError(
-                f"{name}: scores of method {entry.contender.method} with learning rate "
-                f"{entry.setting.learning_rate:g} and weight {entry.setting.weight:g} are no numbers in window "
-                f"{window.index}: training diverged; lower "
-                "comparison.learning_rates, or normalise dense features"
+                f"vertical model {name!r}: scores of method {entry.contender.method} by teacher "
+                f"{entry.contender.teacher!r}, with learning rate {entry.setting.learning_rate:g} and weight "
+                f"{entry.setting.weight:g}, are no numbers in window {window.index}: training diverged; lower "
+                "comparison.learning_rates (if empty, the vertical model's training.learning_rate), or normalise dense "
+                "features"
             )

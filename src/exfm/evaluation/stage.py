@@ -46,11 +46,12 @@ def compare(
     `teachers` are the foundation models of each vertical model, by its name. All is checked before anything is trained,
     and nothing is written before all is known.
 
-    Raises: ConfigError if a vertical model is not among `verticals`, or the settings do not fit the examples;
+    Raises: ConfigError if a vertical model is not among `verticals` or has no teacher, or if the settings do not fit;
     SchemaError for an unknown feature, task or `user` column; StorageError if an output is missing or was written again
     since; DataError for unusable examples, or if training diverged.
     """
     chosen = chosen_models(config, verticals)
+    _require_teachers(chosen, teachers)
     with ExitStack() as stack:
 
         def open_folder(ref: Ref) -> Path:
@@ -157,15 +158,16 @@ def _compare_task(walked: Walked, task: int, group_N: Ints, config: ComparisonCo
             for contender, scores_SNT in walked.scores.items()
             if contender.teacher in teachers
         }
-        told = {teacher: walked.told[teacher][chosen_N, task] for teacher in teachers}
-        return compare_task(examples, scores, told, config=config)
+        pseudo = {teacher: walked.pseudo[teacher][chosen_N, task] for teacher in teachers}
+        references = {line: scores_NT[chosen_N, task] for line, scores_NT in walked.references.items()}
+        return compare_task(examples, scores, pseudo, references=references, config=config)
 
-    own = next(iter(walked.told))
+    own = next(iter(walked.pseudo))
     cold_start = {
         feature: ColdStart(new=on(known_N & (newness_N == NEW), [own]), known=on(known_N & (newness_N == KNOWN), [own]))
         for feature, newness_N in walked.newness.items()
     }
-    return on(known_N, walked.told).model_copy(update={"cold_start": cold_start})
+    return on(known_N, walked.pseudo).model_copy(update={"cold_start": cold_start})
 
 
 def _groups(walked: Walked) -> Ints:
@@ -178,7 +180,7 @@ def _groups(walked: Walked) -> Ints:
 
 
 class _Walks:
-    """Tells how many windows of several walks are done."""
+    """Reports how many windows of several walks are done."""
 
     def __init__(self, *, num_walks: int, on_window: OnWindow) -> None:
         self._num_walks, self._on_window = num_walks, on_window
@@ -189,10 +191,19 @@ class _Walks:
         num_before = self._num_begun
         self._num_begun += 1
 
-        def told(num_done: int, num_windows: int) -> None:
+        def on_window(num_done: int, num_windows: int) -> None:
             self._on_window(num_before * num_windows + num_done, self._num_walks * num_windows)
 
-        return told
+        return on_window
+
+
+def _require_teachers(chosen: Sequence[VerticalConfig], teachers: Mapping[str, Sequence[str]]) -> None:
+    untaught = [repr(model.name) for model in chosen if not teachers[model.name]]
+    if untaught:
+        raise ConfigError(
+            f"no foundation model teaches all tasks of vertical model {', '.join(untaught)}, so no methods can be "
+            "compared; leave it out by comparison.vertical_models, or add its tasks to a foundation model and run again"
+        )
 
 
 def _require_one_teacher(

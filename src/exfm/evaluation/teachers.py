@@ -45,17 +45,17 @@ class Teachers:
         found: dict[str, PseudoLabels] = {}
         for source in self._sources:
             found |= source(window, frame)
-        own = self.told(examples, self.own)
+        own = self.pseudo_labels(examples, self.own)
         return dict(examples.pseudo) | {
             variant.name: changed(found.get(variant.name, own), variant, window) for variant in self._variants
         }
 
-    def told(self, examples: Examples, teacher: str) -> PseudoLabels:
-        """Return what a teacher says: of several foundation models the mean, against which their losses add up."""
-        told = [examples.pseudo[key] for key in self.taught_by[teacher]]
+    def pseudo_labels(self, examples: Examples, teacher: str) -> PseudoLabels:
+        """Return a teacher's pseudo-labels: the mean of several foundation models', as their losses add up."""
+        every = [examples.pseudo[key] for key in self.taught_by[teacher]]
         return PseudoLabels(
-            probabilities_BT=np.mean([pseudo.probabilities_BT for pseudo in told], axis=0),
-            ages_B=np.max([pseudo.ages_B for pseudo in told], axis=0),
+            probabilities_BT=np.mean([pseudo.probabilities_BT for pseudo in every], axis=0),
+            ages_B=np.max([pseudo.ages_B for pseudo in every], axis=0),
         )
 
 

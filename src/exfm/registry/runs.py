@@ -18,15 +18,19 @@ MAX_METRICS, MAX_PARAMS = 1000, 100
 def logging_run(
     registry: Registry, name: str, *, params: Mapping[str, Any], metrics: Sequence[Metric]
 ) -> Iterator[Run]:
-    """Yield a new run with parameters, flattened, and metrics; it ends with the block."""
+    """Yield a new run with parameters, flattened, and metrics; it ends with the block, as failed if that raises."""
     client = registry.client
     run = client.create_run(registry.experiment(), run_name=name)
-    for start in range(0, len(metrics), MAX_METRICS):
-        client.log_batch(run.info.run_id, metrics=metrics[start : start + MAX_METRICS])
-    flat = [Param(key, str(value)) for key, value in _flattened(params)]
-    for start in range(0, len(flat), MAX_PARAMS):
-        client.log_batch(run.info.run_id, params=flat[start : start + MAX_PARAMS])
-    yield run
+    try:
+        for start in range(0, len(metrics), MAX_METRICS):
+            client.log_batch(run.info.run_id, metrics=metrics[start : start + MAX_METRICS])
+        flat = [Param(key, str(value)) for key, value in _flattened(params)]
+        for start in range(0, len(flat), MAX_PARAMS):
+            client.log_batch(run.info.run_id, params=flat[start : start + MAX_PARAMS])
+        yield run
+    except BaseException:  # a stopped process leaves no run that seems to go on
+        client.set_terminated(run.info.run_id, "FAILED")
+        raise
     client.set_terminated(run.info.run_id)
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from exfm.report.comparison import TRUTH, foundation
-from exfm.report.distillation.figures import DASH, change, judged, method_name, number, share
+from exfm.report.distillation.figures import DASH, change, judged, line_name, method_name, number, share
 from exfm.report.plots import age_by_window, bytes_by_shard, entropy_by_window, ids_by_window, reliability_curves
 from exfm.report.summary import PROMISED_TIMES, Summary
 
@@ -49,6 +49,7 @@ def environment() -> Environment:
     pages.filters |= {
         "figure": figure, "duration": duration, "embedded": embedded, "size": size, "span": span, "times": times,
         "change": change, "share": share, "judged": judged, "method_name": method_name, "number": number,
+        "line_name": line_name,
         "foundation": foundation,
     }  # fmt: skip
     return pages

@@ -126,7 +126,7 @@ def _predictions(
     tasks = model.feature_schema.tasks()
     truths = {label.name: label.truth for label in model.feature_schema.labels if label.truth}
     tested = set.intersection(
-        *({quality.window for quality in tested.qualities} for tested in (model, *(fm.manifest for fm in fms)))
+        *({quality.window for quality in one.qualities} for one in (model, *(fm.manifest for fm in fms)))
     )
     frames = []
     for window in model.windows:

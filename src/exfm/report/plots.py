@@ -24,7 +24,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
 )  # fmt: skip
 COLOURS = (BLUE, ORANGE, GREEN, SKY, PURPLE, YELLOW, VERMILION)
-"""Of tables, in turn."""
+"""Colours of tables, and of lines with intervals, in turn."""
 
 HOT_HATCH = "////"
 
@@ -35,6 +35,7 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 """By source of predictions; foundation models have colours of their own."""
 FOUNDATION_COLOURS = (BLACK, ORANGE, PURPLE, VERMILION, YELLOW)
+"""Colours of foundation models, in turn."""
 
 SETTINGS: dict[RcKeyType, Any] = {**style.SETTINGS, "lines.linewidth": 1.6, "lines.markersize": 3.5}
 

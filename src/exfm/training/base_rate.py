@@ -16,7 +16,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 class BaseRate:
-    """Answers each task's label rate in the examples learned until now: (positives + 1/2) / (examples + 1), weighted.
+    """Predicts each task's label rate in the examples learned until now: (positives + 1/2) / (examples + 1), weighted.
 
     The halves keep the rate from 0 and 1. It is 1/2 before anything is learned.
     """

@@ -132,12 +132,17 @@ def _csr(values: Floats, columns: Rows, offsets: Rows, *, num_columns: int) -> c
     return csr_array((values, *positions), shape=(len(offsets) - 1, num_columns))
 
 
+def reference_lines(schema: Schema) -> dict[str, ReferenceLine]:
+    """Return the lines of a model with this schema, by name; they have learned nothing."""
+    return {BASE_RATE: BaseRate(len(schema.labels)), LOGISTIC: Logistic(schema)}
+
+
 class References:
     """What is tested and learned beside a model on the same schedule: reference lines, and the ids of its tables."""
 
     def __init__(self, schema: Schema) -> None:
         """Begin those of a model with this schema; they have learned nothing."""
-        self.lines: Mapping[str, ReferenceLine] = {BASE_RATE: BaseRate(len(schema.labels)), LOGISTIC: Logistic(schema)}
+        self.lines = reference_lines(schema)
         self._ids = SeenIds(schema)
 
     def test(self, examples: Examples) -> dict[str, Floats]:

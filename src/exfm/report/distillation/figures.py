@@ -1,6 +1,7 @@
 """A comparison's figures as text."""
 
 from exfm.evaluation.intervals import Interval
+from exfm.training.manifest import BASE_RATE, LOGISTIC
 
 DASH = "–"  # noqa: RUF001 - an undefined figure
 
@@ -8,6 +9,11 @@ MINUS = "−"  # noqa: RUF001 - as the report has it
 
 METHODS = {"label": "label-only", "self": "self-distillation"}
 """Names of methods for people, where these are not the settings' own."""
+
+
+def line_name(line: str) -> str:
+    """Return a reference line's name for people."""
+    return {BASE_RATE: "base rate", LOGISTIC: "logistic regression"}[line]
 
 
 def method_name(method: str) -> str:

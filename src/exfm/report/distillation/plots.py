@@ -15,10 +15,10 @@ from exfm.report.distillation.series import changes, num_parameters, taught, var
 from exfm.report.plots import BLUE, COLOURS, SETTINGS, svg
 
 COLUMNS = 3
-"""Panels of a row."""
+"""Most panels of a row."""
 
 MARKERS = "osD^vPX"
-"""Of lines, in turn."""
+"""Markers of lines, in turn."""
 
 SPREAD = 1.05
 """Ratio of the horizontal places of neighbouring lines' points, so that their intervals can be told apart."""

@@ -10,7 +10,7 @@ from rich.text import Text
 from exfm.evaluation.comparison import Comparison, MethodQuality, TaskComparison
 from exfm.evaluation.config import Method
 from exfm.evaluation.intervals import Interval
-from exfm.report.distillation.figures import change, judged, method_name, number, share
+from exfm.report.distillation.figures import change, judged, line_name, method_name, number, share
 from exfm.report.distillation.series import taught
 from exfm.report.html import figure
 
@@ -29,6 +29,8 @@ def print_comparison(comparison: Comparison, *, console: Console, page: str) -> 
             console.print(Text(f"{vertical.name}, {task}: {compared.num_examples:,} examples{base_rate}", style="bold"))
             table = _table()
             own, settings = compared.own(), vertical.own_settings()
+            for line, quality in compared.references.items():
+                table.add_row(line_name(line), "", *_figures(quality))
             if own.pseudo_labels is not None:
                 table.add_row(f"FM {comparison.foundation_model}", "", *_figures(own.pseudo_labels))
             for method, quality in own.methods.items():
