@@ -68,7 +68,7 @@ def claims(found: Found) -> list[Claim]:
 
 def teachers_of(comparison: Comparison) -> dict[str, str]:
     """Return what each teacher of a comparison is, in words, by the names that `over_worlds` takes."""
-    return {"": "its own teacher"} | {variant.name: told_changes(variant) for variant in comparison.config.teachers}
+    return {"": "the run's own"} | {variant.name: told_changes(variant) for variant in comparison.config.teachers}
 
 
 def _reference_lines(found: Found) -> Iterator[Claim]:

@@ -1,5 +1,6 @@
 """What a part was made of and on, and the CPU time of each of its steps."""
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ class Recorder:
 
     def __init__(self, file: Path, *, part: str) -> None:
         """Go on with what is in the file, if it is there; `part` is the name that a finished step is printed with."""
-        now = Conditions(machine=processor(), date=datetime.now(UTC).date().isoformat())
+        now = Conditions(machine=f"{os.cpu_count()} cores of {processor()}", date=datetime.now(UTC).date().isoformat())
         before = Conditions.parse(read_json(file), source=str(file)).cpu_s if file.exists() else {}
         self._part, self._file, self._found = part, file, now.model_copy(update={"cpu_s": before})
 

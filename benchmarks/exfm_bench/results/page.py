@@ -59,7 +59,7 @@ def _head(found: Found) -> str:
     machines = ", ".join(sorted({one.machine for one in conditions}))
     days = " to ".join(dict.fromkeys((min(one.date for one in conditions), max(one.date for one in conditions))))
     return (
-        f"`make results` writes this page. Measured on two cores of {machines}, {days}. NE is normalized entropy; less "
+        f"`make results` writes this page. Measured on {machines}, {days}. NE is normalized entropy; less "
         "is better. Brackets are 95 % intervals: of one vertical model over users (or impressions) and seeds, of a "
         f"mean of worlds over {len(found.worlds)} worlds (Student's t). Bold: the interval excludes 0. A case of "
         "a claim is one vertical model and task, unless the claim says otherwise. [Comparing distillation "
