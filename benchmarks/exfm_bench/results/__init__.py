@@ -1,1 +1,1 @@
-"""`exfm bench results`: what distillation gains on public data and on made-up worlds, as one page."""
+"""`exfm bench results`: what distillation gains on public data and on synthetic worlds, as one page."""

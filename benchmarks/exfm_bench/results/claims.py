@@ -29,7 +29,7 @@ STALE, DOUBLED, SHUFFLED = "2-old", "doubled", "shuffled"
 """Teachers, as the settings name them."""
 
 MAX_HURT = 0.001
-"""Of normalized entropy, relative: the most that `auto` may cost in the mean."""
+"""The most that `auto` may cost in the mean, as a share of label-only's normalized entropy."""
 
 CALIBRATED, OFF = 0.1, 0.3
 """Distance of a calibration from 1 within which it is right, and beyond which it is clearly wrong."""

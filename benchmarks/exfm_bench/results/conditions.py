@@ -22,7 +22,7 @@ class Conditions(Config):
     num_examples: int = 0
     num_windows: int = 0
     cpu_s: dict[str, float] = {}
-    """Of this machine's processes, by step."""
+    """CPU-seconds that each step took."""
 
 
 class Recorder:

@@ -30,7 +30,7 @@ class PartFound:
 
 @dataclass(frozen=True)
 class WorldFound(PartFound):
-    """What one made-up world found."""
+    """What was found in one synthetic world."""
 
     defaults: Comparison
     """Of the defaults, with good and bad teachers."""

@@ -18,13 +18,13 @@ from exfm.training.checkpoint import load_weights
 from exfm.training.manifest import ModelManifest
 
 CANDIDATES = 512
-"""Of a request."""
+"""Candidates of a request."""
 
 NUM_TURNS, NUM_WARMUP = 200, 10
 """Turns that count, and those before; in each, every model scores the candidates once."""
 
 DENSE_BYTES = 4
-"""Of a number outside tables."""
+"""Bytes of a number outside tables."""
 
 
 class Served(Config):
