@@ -20,7 +20,7 @@ from exfm.evaluation.field import Contender, Entry, Field, Scores
 from exfm.evaluation.first_seen import Newness, SeenValues
 from exfm.evaluation.teachers import Teachers
 from exfm.events.examples import Examples, Floats, examples_of
-from exfm.metrics import entropy, log_losses
+from exfm.metrics import normalized_entropy
 from exfm.training.loop import walk_windows
 from exfm.training.run import Data, OnWindow
 
@@ -220,15 +220,11 @@ def _best(records: Sequence[_Record], *, name: str) -> dict[Contender, Setting]:
 
 def _entropies(scores_NT: Floats, labels_NT: Floats, weights_NT: Floats) -> list[float]:
     """Return the normalized entropy of each task that has one; infinite of scores that are no numbers."""
-    found = []
-    for task in range(labels_NT.shape[1]):
-        known_N = ~np.isnan(labels_NT[:, task])
-        scores_N, labels_N, weights_N = (values_NT[known_N, task] for values_NT in (scores_NT, labels_NT, weights_NT))
-        rate = float(np.average(labels_N, weights=weights_N)) if len(labels_N) else 0.0
-        if 0 < rate < 1:
-            loss = float(np.average(log_losses(scores_N, labels_N), weights=weights_N))
-            found.append(loss / entropy(rate) if np.isfinite(loss) else np.inf)
-    return found
+    entropies = (
+        normalized_entropy(scores_NT[:, task], labels_NT[:, task], weights_NT[:, task])
+        for task in range(labels_NT.shape[1])
+    )
+    return [value if np.isfinite(value) else np.inf for value in entropies if value is not None]
 
 
 def _require_finite(window: Window, by_entry: Mapping[Entry, Floats], *, name: str) -> None:
