@@ -33,10 +33,10 @@ from exfm.models.ranking import RankingModel
 from exfm.schema import Schema
 from exfm.training.checkpoint import load_weights, save_weights
 from exfm.training.config import TrainingConfig
-from exfm.training.evaluation import over_base_rate, read_predictions, record_predictions, recorded_predictions
+from exfm.training.evaluation import over_line, read_predictions, record_predictions, recorded_predictions
 from exfm.training.learner import LabelLearner, weighted_loss
 from exfm.training.loop import walk_windows
-from exfm.training.manifest import WINDOW, Excess, ModelManifest
+from exfm.training.manifest import BASE_RATE, WINDOW, Excess, ModelManifest
 from exfm.training.run import Data, OnWindow, run_training
 from exfm.training.trainer import Trainer
 
@@ -371,11 +371,11 @@ def predicted(*losses: tuple[float, float]) -> pl.DataFrame:
 def test_the_interval_spans_what_other_windows_would_have_given() -> None:
     good, bad = (0.8, 0.2), (0.3, 0.7)
     gain, loss = -np.log2(0.8) - 1, -np.log2(0.3) - 1
-    found = over_base_rate(predicted(good, bad), "click")
+    found = over_line(predicted(good, bad), "click", line=BASE_RATE)
     assert found is not None
     assert found.entropy == pytest.approx((gain + loss) / 2, rel=1e-5)
     assert (found.low, found.high) == pytest.approx((gain, loss), rel=1e-5)
-    many = over_base_rate(predicted(*[good, bad] * 50), "click")
+    many = over_line(predicted(*[good, bad] * 50), "click", line=BASE_RATE)
     assert many is not None
     assert many.entropy == pytest.approx(found.entropy)
     error = (loss - gain) / 2 / np.sqrt(100)
@@ -383,11 +383,11 @@ def test_the_interval_spans_what_other_windows_would_have_given() -> None:
 
 
 def test_one_window_gives_no_interval_and_one_class_no_excess() -> None:
-    found = over_base_rate(predicted((0.8, 0.2)), "click")
+    found = over_line(predicted((0.8, 0.2)), "click", line=BASE_RATE)
     assert found is not None
     assert found.entropy == pytest.approx(-np.log2(0.8) - 1, rel=1e-5)
     assert (found.low, found.high) == (None, None)
-    assert over_base_rate(predicted((0.8, 0.2)).filter(pl.col("label.click") == 1), "click") is None
+    assert over_line(predicted((0.8, 0.2)).filter(pl.col("label.click") == 1), "click", line=BASE_RATE) is None
 
 
 def test_a_headline_begins_with_what_is_worse_than_the_base_rate(stream: Stream, foundation: Ref) -> None:

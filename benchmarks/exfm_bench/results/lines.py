@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Literal
 
-import polars as pl
-
 from exfm.config import Config
 from exfm.distill.config import Method
 from exfm.metrics import Quality
-from exfm.training.evaluation import over_base_rate, read_predictions
+from exfm.training.evaluation import over_line, read_predictions
 from exfm.training.manifest import BASE_RATE, LOGISTIC, PREDICTIONS, Excess, ModelManifest
+
+REFERENCES = (BASE_RATE, LOGISTIC)
+"""Names of the reference lines, from the simplest."""
 
 
 class TaskLines(Config):
@@ -40,11 +41,6 @@ def lines_of(folder: Path, method: Method | Literal[""]) -> ModelLines:
     rows = read_predictions(folder / PREDICTIONS, [window for window in manifest.windows if window.index in tested])
     tasks = {}
     for task, quality in manifest.overall.items():
-        found = {line: over_base_rate(_as_base_rate(rows, line, task), task) for line in (BASE_RATE, LOGISTIC)}
+        found = {line: over_line(rows, task, line=line) for line in REFERENCES}
         tasks[task] = TaskLines(quality=quality, over={line: excess for line, excess in found.items() if excess})
     return ModelLines(name=manifest.name, method=method, num_parameters=manifest.num_parameters, tasks=tasks)
-
-
-def _as_base_rate(rows: pl.DataFrame, line: str, task: str) -> pl.DataFrame:
-    """Return predictions with a reference line's in the place of the base rate's."""
-    return rows.with_columns(pl.col(f"{line}.{task}").alias(f"{BASE_RATE}.{task}"))

@@ -9,10 +9,9 @@ from exfm.evaluation.intervals import Interval
 from exfm.planning.sizes import bytes_text
 from exfm.report.distillation.figures import DASH, MINUS, change, method_name, share
 from exfm.report.distillation.series import num_parameters, taught, varied
-from exfm.training.manifest import BASE_RATE, LOGISTIC
 from exfm_bench.results.claims import AH, AH_SA, DOUBLED, STALE, claims, interval_of, teachers_of
 from exfm_bench.results.found import MOVIELENS, Found
-from exfm_bench.results.lines import ModelLines, TaskLines
+from exfm_bench.results.lines import REFERENCES, ModelLines, TaskLines
 from exfm_bench.results.over_worlds import (
     Figure,
     calibration,
@@ -29,8 +28,6 @@ from exfm_bench.results.pictures import ages_of
 from exfm_bench.table import Table
 
 WORLDS = "mean of worlds"
-
-LINES = (BASE_RATE, LOGISTIC)
 
 FIGURES: tuple[Figure, ...] = (delta_ne, delta_auc, calibration, transfer_ratio)
 
@@ -68,14 +65,15 @@ def of_lines(found: Found) -> Table:
     rows = []
     for name, part in found.parts().items():
         for model, task, lines in _tasks(part.lines):
-            over = (_marked(interval_of(lines.over.get(line))) for line in LINES)
+            over = (_marked(interval_of(lines.over.get(line))) for line in REFERENCES)
             rows.append((name, model, task, _ne(lines.quality.normalized_entropy), *over))
     of_world = [{(model, task): lines for model, task, lines in _tasks(world.lines)} for world in found.worlds]
     for model, task in of_world[0]:
         of_model = [lines[model, task] for lines in of_world]
         entropies = [lines.quality.normalized_entropy for lines in of_model if lines.quality.normalized_entropy]
         over = (
-            _marked(mean_of([lines.over[line].entropy for lines in of_model if line in lines.over])) for line in LINES
+            _marked(mean_of([lines.over[line].entropy for lines in of_model if line in lines.over]))
+            for line in REFERENCES
         )
         rows.append((WORLDS, model, task, _ne(fmean(entropies) if entropies else None), *over))
     heads = ("data", "model", "task", "NE", "less base rate's", "less logistic regression's")

@@ -104,25 +104,27 @@ def overall(
         own=quality_of(rows, tasks),
         references={line: quality_of(rows, tasks, source=line) for line in references},
         over_base_rate={
-            task: excess for task in tasks if BASE_RATE in references and (excess := over_base_rate(rows, task))
+            task: excess
+            for task in tasks
+            if BASE_RATE in references and (excess := over_line(rows, task, line=BASE_RATE))
         },
     )
 
 
-def over_base_rate(rows: pl.DataFrame, task: str) -> Excess | None:
-    """Return how much more NE a model has than the base rate, with an interval from resampled windows.
+def over_line(rows: pl.DataFrame, task: str, *, line: str) -> Excess | None:
+    """Return how much more NE a model has than a reference line, with an interval from resampled windows.
 
     None where NE is not defined. Every resample is divided by the entropy of all examples: its own could be 0, with few
     positives.
     """
     known = rows.filter(pl.col(f"label.{task}").is_not_nan() & (pl.col(f"weight.{task}") > 0))
-    scores, rates, labels, weights = (
-        known[f"{column}.{task}"].to_numpy() for column in (SCORE, BASE_RATE, "label", "weight")
+    scores, of_line, labels, weights = (
+        known[f"{column}.{task}"].to_numpy() for column in (SCORE, line, "label", "weight")
     )
     if len(set(labels.tolist())) < 2:
         return None
     scale = entropy(float(np.average(labels, weights=weights.astype(np.float64))))
-    losses = (log_losses(scores, labels) - log_losses(rates, labels)) * weights / scale
+    losses = (log_losses(scores, labels) - log_losses(of_line, labels)) * weights / scale
     sums = pl.DataFrame({WINDOW: known[WINDOW], "loss": losses, "weight": weights.astype(np.float64)})
     by_window = sums.group_by(WINDOW).sum().sort(WINDOW)
     losses_W, weights_W = by_window["loss"].to_numpy(), by_window["weight"].to_numpy()

@@ -17,6 +17,9 @@ from exfm.report.html import figure
 MIN_WIDTH = 160
 """Minimum width, in columns: a wrapped table cannot be read."""
 
+HEADS = ("w, lr", "NE", "NE change", "from kd", "AUC", "AUC change", "calibration", "transfer ratio")
+"""Heads of a method's figures."""
+
 STYLES = {"better": "green", "worse": "red", "": ""}
 
 
@@ -27,7 +30,7 @@ def print_comparison(comparison: Comparison, *, console: Console, page: str) -> 
         for task, compared in vertical.tasks.items():
             base_rate = "" if compared.base_rate is None else f", base rate {compared.base_rate:.3f}"
             console.print(Text(f"{vertical.name}, {task}: {compared.num_examples:,} examples{base_rate}", style="bold"))
-            table = _table()
+            table = _table("method", *HEADS)
             own, settings = compared.own(), vertical.own_settings()
             for line, quality in compared.references.items():
                 table.add_row(line_name(line), "", *_figures(quality))
@@ -52,10 +55,7 @@ def print_comparison(comparison: Comparison, *, console: Console, page: str) -> 
 
 def _variants(compared: TaskComparison, methods: Sequence[Method]) -> Table:
     """Return the change of NE with every teacher, by method."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("teacher")
-    for head in ("pseudo-labels", *methods):
-        table.add_column(head, justify="right", no_wrap=True)
+    table = _table("teacher", "pseudo-labels", *methods)
     for teacher, of_teacher in compared.teachers.items():
         qualities = (of_teacher.pseudo_labels, *(of_teacher.methods[method] for method in methods))
         table.add_row(
@@ -81,9 +81,9 @@ def _change(interval: Interval | None, *, less_is_better: bool) -> Text:
     return Text(change(interval, unit=0.01), style=STYLES[judged(interval, less_is_better=less_is_better)])
 
 
-def _table() -> Table:
+def _table(first: str, *heads: str) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("method")
-    for head in ("w, lr", "NE", "NE change", "from kd", "AUC", "AUC change", "calibration", "transfer ratio"):
+    table.add_column(first)
+    for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     return table
