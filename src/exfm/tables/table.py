@@ -1,0 +1,145 @@
+"""A Delta table, and what one version of it holds.
+
+ROOT/tables/<name>/_delta_log/             commits, by delta-rs
+ROOT/tables/<name>/window=<index>/*.parquet   rows of one window; a file's name is its content's hash
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+from deltalake import DeltaTable, Schema
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from exfm.artifact.stores import is_local, join
+from exfm.errors import StorageError
+from exfm.tables.grid import WINDOW
+
+OnStep = Callable[[str], None]
+"""Called before each write of a file and each commit, with its name."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One Parquet file of a table."""
+
+    path: str
+    """Below the table."""
+    window: int
+    num_rows: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table by name, whether it is there yet or not."""
+
+    uri: str
+    columns: Mapping[str, pl.DataType]
+    """Types of its columns, without WINDOW."""
+    on_step: OnStep = field(default=lambda step: None, compare=False)
+
+    @property
+    def name(self) -> str:
+        """Return the last part of its URI."""
+        return self.uri.rpartition("/")[2]
+
+    def state(self) -> "TableState":
+        """Return the newest version.
+
+        Raises: StorageError if the store does not answer.
+        """
+        return TableState(self, self.open())
+
+    def open(self) -> DeltaTable | None:
+        """Return delta-rs' own handle of the newest version; None: nothing was committed yet."""
+        try:
+            return DeltaTable(self.uri, storage_options=storage_options(self.uri))
+        except TableNotFoundError:
+            return None
+        except (DeltaError, OSError) as error:
+            raise StorageError(f"{self.uri}: {error}; check the path, the rights and the credentials") from error
+
+    def create(self) -> DeltaTable:
+        """Return delta-rs' own handle of a table that is there, made now if need be."""
+        schema = pa.schema(
+            [
+                *pl.DataFrame(schema=dict(self.columns)).to_arrow(compat_level=pl.CompatLevel.oldest()).schema,
+                pa.field(WINDOW, pa.int64()),
+            ]
+        )
+        return DeltaTable.create(
+            self.uri,
+            Schema.from_arrow(schema),
+            mode="ignore",
+            partition_by=[WINDOW],
+            storage_options=storage_options(self.uri),
+        )
+
+
+class TableState:
+    """One version of a table; it never changes."""
+
+    def __init__(self, table: Table, opened: DeltaTable | None) -> None:
+        self._table, self._opened = table, opened
+
+    @property
+    def version(self) -> int:
+        """Return the version; -1: nothing was committed yet."""
+        return -1 if self._opened is None else int(self._opened.version())
+
+    def revision(self, app: str) -> int:
+        """Return the last revision of an item that was committed; 0: none."""
+        return 0 if self._opened is None else int(self._opened.transaction_version(app) or 0)
+
+    @cached_property
+    def files(self) -> Mapping[int, tuple[DataFile, ...]]:
+        """Files by window, in order of their names; windows without rows are not there."""
+        if self._opened is None:
+            return {}
+        actions: Any = pl.from_arrow(pa.table(self._opened.get_add_actions(flatten=True)))
+        rows = actions.select("path", f"partition.{WINDOW}", "num_records").sort(f"partition.{WINDOW}", "path")
+        found: dict[int, list[DataFile]] = {}
+        for path, window, num_rows in rows.iter_rows():
+            found.setdefault(window, []).append(DataFile(path=path, window=window, num_rows=num_rows))
+        return {window: tuple(files) for window, files in found.items()}
+
+    def num_rows(self, windows: Iterable[int]) -> int:
+        """Return the number of rows of these windows, without reading a file."""
+        return sum(file.num_rows for window in windows for file in self.files.get(window, ()))
+
+    def scan(self, windows: Iterable[int], *, columns: Sequence[str] = ()) -> pl.LazyFrame:
+        """Return the rows of these windows, with WINDOW; of columns (none named: all) only these leave the store.
+
+        A column that is younger than a file is null there.
+        """
+        schema = dict(self._table.columns)
+        paths = [join(self._table.uri, file.path) for window in windows for file in self.files.get(window, ())]
+        wanted = list(columns) or [*schema, WINDOW]
+        if not paths:
+            return pl.LazyFrame(schema=schema | {WINDOW: pl.Int64}).select(wanted)
+        return pl.scan_parquet(
+            paths,
+            schema=schema | {WINDOW: pl.Int64()},
+            hive_schema={WINDOW: pl.Int64()},
+            hive_partitioning=True,
+            missing_columns="insert",
+            extra_columns="ignore",
+        ).select(wanted)
+
+    def read(self, windows: Iterable[int], *, columns: Sequence[str] = ()) -> pl.DataFrame:
+        """Return what `scan` finds.
+
+        Raises: StorageError if a file is missing or damaged, or the store does not answer.
+        """
+        try:
+            return self.scan(windows, columns=columns).collect()
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise StorageError(f"{self._table.uri}, version {self.version}: {error}") from error
+
+
+def storage_options(uri: str) -> dict[str, str]:
+    """Return what delta-rs must be told of a store, besides the environment."""
+    return {} if is_local(uri) else {"AWS_ALLOW_HTTP": "true"}  # an endpoint inside a cluster often has no TLS
