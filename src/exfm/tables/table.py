@@ -95,6 +95,14 @@ class TableState:
         return 0 if self._opened is None else int(self._opened.transaction_version(app) or 0)
 
     @cached_property
+    def columns(self) -> Mapping[str, pl.DataType]:
+        """Return the types of its columns, without WINDOW; of a table that is not there yet, those that it will have."""
+        if self._opened is None:
+            return dict(self._table.columns)
+        empty: Any = pl.from_arrow(pa.schema(self._opened.schema().to_arrow()).empty_table())
+        return dict(empty.drop(WINDOW).schema)
+
+    @cached_property
     def files(self) -> Mapping[int, tuple[DataFile, ...]]:
         """Files by window, in order of their names; windows without rows are not there."""
         if self._opened is None:
@@ -115,7 +123,7 @@ class TableState:
 
         A column that is younger than a file is null there.
         """
-        schema = dict(self._table.columns)
+        schema = dict(self.columns)
         paths = [join(self._table.uri, file.path) for window in windows for file in self.files.get(window, ())]
         wanted = list(columns) or [*schema, WINDOW]
         if not paths:

@@ -1,0 +1,175 @@
+"""Closed windows: what is due, the labels of one, and the account of one. A window is closed once its labels are known.
+
+What a window's labels and account are made from is decided by arrival alone: impressions that arrived up to the file
+with which the window ended, feedback up to the file with which its attribution windows did.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import polars as pl
+
+from exfm.das.accounts import Account, feedback_states
+from exfm.das.attribution import ARRIVAL, ROW, make_labels, unique_impressions
+from exfm.das.log_tables import PART, Das
+from exfm.das.timeline import Timeline
+from exfm.events.examples import label_column
+from exfm.events.log import FEEDBACK, IMPRESSIONS
+from exfm.events.validation import FEEDBACK_KIND, FEEDBACK_VALUE
+from exfm.tables.commit import commit, stage
+from exfm.tables.grid import WINDOW
+from exfm.tables.table import TableState
+
+
+@dataclass(frozen=True)
+class LogState:
+    """The tables of a log, at one version each."""
+
+    das: Das
+    timeline: Timeline
+    arrivals: TableState
+    impressions: TableState
+    feedback: TableState
+    late: TableState
+    rejected: TableState
+    labels: TableState
+    report: TableState
+
+    @classmethod
+    def of(cls, das: Das) -> "LogState":
+        """Return the newest versions; the table of arrivals first, so that the others have what it says."""
+        arrivals = das.arrivals().state()
+        impressions = das.table("impressions", das.impressions({}).columns).state()
+        key_type = impressions.columns.get(das.rules.key, pl.Int64())
+        return cls(
+            das=das,
+            timeline=das.timeline(arrivals),
+            arrivals=arrivals,
+            impressions=impressions,
+            feedback=das.feedback(key_type).state(),
+            late=das.late(das.impressions(impressions.columns)).state(),
+            rejected=das.rejected().state(),
+            labels=das.labels(key_type).state(),
+            report=das.report().state(),
+        )
+
+    def complete_with(self, window: int) -> str | None:
+        """Return the file with which a window's impressions were complete; None: they are not."""
+        return self.timeline.passed(self.das.grid.window(window).end)
+
+    def closed_with(self, window: int) -> str | None:
+        """Return the file with which a window's labels were known; None: they are not."""
+        return self.timeline.passed(self.das.grid.window(window).end + self.das.rules.longest)
+
+    def due_labels(self) -> list[int]:
+        """Return closed windows without labels, in order of time."""
+        return self._closed(set(self.impressions.files) - set(self.labels.files))
+
+    def due_reports(self) -> list[int]:
+        """Return closed windows without an account, in order of time; their labels are there."""
+        return self._closed((set(self.impressions.files) | set(self.feedback.files)) - set(self.report.files))
+
+    def _closed(self, windows: Iterable[int]) -> list[int]:
+        return [window for window in sorted(windows) if self.closed_with(window) is not None]
+
+    def unique_impressions(self, window: int) -> pl.DataFrame:
+        """Return key, event time, WINDOW and arrival of a window's impressions, each once."""
+        rules, grid = self.das.rules, [window - 1, window]
+        rows = self.impressions.read(grid, columns=[rules.key, rules.time, ARRIVAL, ROW, WINDOW])
+        of_window = pl.col(WINDOW) == window
+        return unique_impressions(rows.filter(of_window), before=rows.filter(~of_window), key=rules.key)
+
+    def feedback_of(self, windows: Iterable[int], *, until: str) -> pl.DataFrame:
+        """Return the feedback of windows that had arrived with a file."""
+        rules = self.das.rules
+        columns = [rules.key, rules.time, FEEDBACK_KIND, FEEDBACK_VALUE, ARRIVAL, ROW, WINDOW]
+        return self.feedback.read(windows, columns=columns).filter(pl.col(ARRIVAL) <= until)
+
+    @property
+    def reach(self) -> int:
+        """Return how many windows after its own an impression's feedback may come."""
+        return self.das.grid.num_windows(self.das.rules.longest)
+
+
+def label_window(state: LogState, window: int) -> bool:
+    """Commit the labels of a closed window; return whether this run did it."""
+    das, until = state.das, state.closed_with(window)
+    assert until is not None, f"window {window} is not closed"
+    impressions = state.unique_impressions(window)
+    feedback = state.feedback_of(range(window, window + state.reach + 1), until=until)
+    labels = make_labels(impressions, feedback, das.rules)
+    table = das.labels(impressions.schema[das.rules.key])
+    inputs = {"impressions": state.impressions.version, "feedback": state.feedback.version}
+    return commit(table, [stage(table, labels, window=window)], item=f"labels/{window}", replaces=window, inputs=inputs)
+
+
+def report_window(state: LogState, window: int) -> bool:
+    """Commit the account of a closed window, whose labels are there; return whether this run did it."""
+    das, until = state.das, state.closed_with(window)
+    assert until is not None, f"window {window} is not closed"
+    near = range(window - 2 * state.reach - 1, window + 2)
+    impressions = pl.concat([state.unique_impressions(other) for other in near])
+    feedback = state.feedback_of(range(window - state.reach, window + state.reach + 1), until=until)
+    known = {other: name for other in near if (name := state.closed_with(other)) is not None}
+    states = feedback_states(feedback, impressions, das.rules, window=window, known=known)
+    labels = state.labels.read([window])
+    num_stored = state.impressions.num_rows([window])
+    row = {"examples": labels.height, "duplicates": num_stored - impressions.filter(pl.col(WINDOW) == window).height}
+    row |= {f"feedback_{name}": count for name, count in states.items()}
+    row |= {
+        f"positives_{task}": int(labels[label_column(task)].sum()) if labels.height else 0
+        for task in das.schema.tasks()
+    }
+    table = das.report()
+    rows = pl.DataFrame([row], schema=dict(table.columns))
+    inputs = {name: getattr(state, name).version for name in ("impressions", "feedback", "labels")}
+    return commit(
+        table, [stage(table, rows, window=window)], item=f"das_report/{window}", replaces=window, inputs=inputs
+    )
+
+
+def accounts(state: LogState) -> list[Account]:
+    """Return what became of the rows of each window, in order of time, and of those without one.
+
+    Reads small tables only.
+    """
+    arrived: dict[tuple[str, int], int] = {}
+    for part, windows, counts in state.arrivals.read([0], columns=[PART, "windows", "counts"]).iter_rows():
+        for window, count in zip(windows, counts, strict=True):
+            arrived[part, window] = arrived.get((part, window), 0) + count
+    late, rejected = (
+        {
+            (part, window): count
+            for part, window, count in table.read(table.files, columns=[PART, WINDOW])
+            .group_by(PART, WINDOW)
+            .len()
+            .iter_rows()
+        }
+        for table in (state.late, state.rejected)
+    )
+    reports = {row[WINDOW]: row for row in state.report.read(state.report.files).iter_rows(named=True)}
+    found = []
+    for part, table in ((IMPRESSIONS, state.impressions), (FEEDBACK, state.feedback)):
+        windows = {window for of, window in [*arrived, *late, *rejected] if of == part} | set(table.files)
+        for window in sorted(windows):
+            place = (part, window)
+            found.append(
+                Account(
+                    part=part,
+                    window=window,
+                    arrived=arrived.get(place, 0),
+                    rejected=rejected.get(place, 0),
+                    late=late.get(place, 0),
+                    stored=table.num_rows([window]),
+                    states=_states(reports.get(window), part),
+                )
+            )
+    return found
+
+
+def _states(report: dict[str, int] | None, part: str) -> dict[str, int] | None:
+    if report is None:
+        return None
+    if part == IMPRESSIONS:
+        return {name: report[name] for name in ("examples", "duplicates")}
+    return {name.removeprefix("feedback_"): count for name, count in report.items() if name.startswith("feedback_")}

@@ -1,0 +1,119 @@
+"""The tables of a data augmentation system, below a run's root.
+
+impressions   rows as they arrived, in the window of their event time
+feedback      likewise, by the feedback's own time
+late          rows that arrived after their window was closed
+rejected      rows that break a rule of the schema, with file, row and reason
+arrivals      a row for each source file: it is ingested; its watermark
+labels        each impression once, with its labels; there is a file for each window that is closed
+das_report    a row for each closed window: what became of its rows
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from exfm.artifact.stores import join
+from exfm.das.attribution import ARRIVAL, FEEDBACK_STATES, ROW, Rules
+from exfm.das.config import DasConfig
+from exfm.das.timeline import Arrival, Timeline
+from exfm.events.examples import label_column
+from exfm.events.validation import FEEDBACK_KIND, FEEDBACK_VALUE
+from exfm.schema import Schema
+from exfm.tables.grid import WindowGrid
+from exfm.tables.table import OnStep, Table, TableState
+
+TICKS_PER_SECOND = 1_000_000
+"""Event time is in microseconds; ordinal time in its own steps."""
+
+PART, FILE, TIME, KEY, REASON = "part", "file", "time", "key", "reason"
+"""Columns of `rejected` and `late`."""
+
+
+@dataclass(frozen=True)
+class Das:
+    """A run's data augmentation system: its rules, and where its tables are."""
+
+    root: str
+    schema: Schema
+    window_length: int
+    """In the schema's time unit: seconds, or steps."""
+    config: DasConfig = DasConfig()
+    on_step: OnStep = field(default=lambda step: None, compare=False)
+
+    @property
+    def rules(self) -> Rules:
+        """Return the rules of attribution."""
+        return Rules(self.schema, {label.name: self.ticks(label.attribution_window) for label in self.schema.labels})
+
+    @property
+    def grid(self) -> WindowGrid:
+        """Return the windows."""
+        return WindowGrid(self.ticks(self.window_length))
+
+    def ticks(self, time: int) -> int:
+        """Return a time of settings, in seconds or steps, in ticks."""
+        return time * TICKS_PER_SECOND if self.schema.event_time.kind == "absolute" else time
+
+    @property
+    def time_type(self) -> pl.DataType:
+        """Return the type of event time in tables."""
+        return pl.Datetime("us", "UTC") if self.schema.event_time.kind == "absolute" else pl.Int64()
+
+    def table(self, name: str, columns: Mapping[str, pl.DataType]) -> Table:
+        """Return a table by name."""
+        return Table(join(self.root, "tables", name), columns, self.on_step)
+
+    def arrivals(self) -> Table:
+        """Return the table of ingested source files."""
+        counts = pl.List(pl.Int64())
+        return self.table(
+            "arrivals",
+            {
+                "name": pl.String(), PART: pl.String(), FILE: pl.String(), "size_bytes": pl.Int64(),
+                "watermark": pl.Int64(), "num_rows": pl.Int64(), "num_rejected": pl.Int64(), "num_late": pl.Int64(),
+                "windows": counts, "counts": counts,
+            },
+        )  # fmt: skip
+
+    def impressions(self, columns: Mapping[str, pl.DataType]) -> Table:
+        """Return the table of impressions, whose features have these types."""
+        return self.table("impressions", {**columns, ARRIVAL: pl.String(), ROW: pl.Int64()})
+
+    def feedback(self, key_type: pl.DataType) -> Table:
+        """Return the table of feedback."""
+        columns = {self.schema.impression_key: key_type, self.schema.event_time.column: self.time_type}
+        kinds = {FEEDBACK_KIND: pl.String(), FEEDBACK_VALUE: pl.Float64()}
+        return self.table("feedback", columns | kinds | {ARRIVAL: pl.String(), ROW: pl.Int64()})
+
+    def late(self, impressions: Table) -> Table:
+        """Return the table of late rows: of impressions, and of feedback with only its own columns."""
+        own = {PART: pl.String(), FEEDBACK_KIND: pl.String(), FEEDBACK_VALUE: pl.Float64()}
+        return self.table("late", dict(impressions.columns) | own)
+
+    def rejected(self) -> Table:
+        """Return the table of rejected rows."""
+        return self.table(
+            "rejected",
+            {
+                PART: pl.String(), ARRIVAL: pl.String(), ROW: pl.Int64(), KEY: pl.String(), TIME: self.time_type,
+                REASON: pl.String(),
+            },
+        )  # fmt: skip
+
+    def labels(self, key_type: pl.DataType) -> Table:
+        """Return the table of labels."""
+        columns = {self.schema.impression_key: key_type, self.schema.event_time.column: self.time_type}
+        return self.table("labels", columns | {label_column(task): pl.Int8() for task in self.schema.tasks()})
+
+    def report(self) -> Table:
+        """Return the table of what became of each closed window's rows."""
+        counts = ("examples", "duplicates", *(f"feedback_{state}" for state in FEEDBACK_STATES))
+        positives = (f"positives_{task}" for task in self.schema.tasks())
+        return self.table("das_report", {name: pl.Int64() for name in (*counts, *positives)})
+
+    def timeline(self, arrivals: TableState) -> Timeline:
+        """Return what has arrived."""
+        rows = arrivals.read([0], columns=["name", PART, "watermark"])
+        return Timeline(Arrival(name, part, watermark) for name, part, watermark in rows.iter_rows())

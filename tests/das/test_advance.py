@@ -1,0 +1,89 @@
+"""A replay, daily runs and a run that is stopped anywhere leave the same rows."""
+
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+import pytest
+from growing_log import GrowingLog, das_at, rows_of
+from polars.testing import assert_frame_equal
+
+from exfm.das.advance import advance
+from exfm.das.closing import LogState, accounts
+
+
+class Stopped(BaseException):
+    """A process that ends at once."""
+
+
+class StopAt:
+    """Stops at the n-th step."""
+
+    def __init__(self, step: int) -> None:
+        self._left = step
+
+    def __call__(self, step: str) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise Stopped
+
+
+def assert_same(found: dict[str, pl.DataFrame], expected: dict[str, pl.DataFrame]) -> None:
+    assert found.keys() == expected.keys()
+    for name, rows in expected.items():
+        assert_frame_equal(found[name].drop("file", strict=False), rows.drop("file", strict=False))
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> GrowingLog:
+    log = GrowingLog(tmp_path_factory.mktemp("log"))
+    log.arrive_all()
+    return log
+
+
+@pytest.fixture(scope="module")
+def replayed(log: GrowingLog, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pl.DataFrame]:
+    das = das_at(tmp_path_factory.mktemp("replay"))
+    assert list(advance(das, log.source))
+    return rows_of(das)
+
+
+def test_daily_runs_leave_the_rows_of_a_replay(tmp_path: Path, replayed: dict[str, pl.DataFrame]) -> None:
+    log, das = GrowingLog(tmp_path / "log"), das_at(tmp_path / "root")
+    for day in range(log.days):
+        log.arrive(day)
+        list(advance(das, log.source))
+    assert_same(rows_of(das), replayed)
+
+
+def test_a_run_with_nothing_due_does_nothing(tmp_path: Path, log: GrowingLog) -> None:
+    das = das_at(tmp_path)
+    list(advance(das, log.source))
+    steps: list[str] = []
+    assert list(advance(das_at(tmp_path, on_step=steps.append), log.source)) == []
+    assert steps == []
+
+
+def test_a_run_that_is_stopped_over_and_over_leaves_the_rows_of_one(
+    tmp_path: Path, log: GrowingLog, replayed: dict[str, pl.DataFrame]
+) -> None:
+    for step in range(1, 1_000):
+        try:
+            list(advance(das_at(tmp_path, on_step=StopAt(step)), log.source))
+            break
+        except Stopped:
+            continue
+    assert step > 10
+    assert_same(rows_of(das_at(tmp_path)), replayed)
+
+
+def test_every_fault_is_in_the_accounts(tmp_path: Path, log: GrowingLog) -> None:
+    das = das_at(tmp_path)
+    list(advance(das, log.source))
+    total: Counter[str] = Counter()
+    for account in accounts(LogState.of(das)):
+        account.require_balance()
+        total.update({f"{account.part} too late": account.late, f"{account.part} pending": account.pending})
+        total.update({f"{account.part} {state}": count for state, count in (account.states or {}).items()})
+    assert len(total) == 14
+    assert min(total.values()) > 0
