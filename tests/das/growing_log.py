@@ -129,7 +129,7 @@ def das_at(root: Path, *, on_step: OnStep = lambda step: None) -> Das:
 def rows_of(das: Das) -> dict[str, pl.DataFrame]:
     """Return all rows of all tables, in an order of their own."""
     found = {}
-    for name in ("arrivals", "impressions", "feedback", "late", "rejected", "labels", "das_report"):
+    for name in ("arrivals", "impressions", "feedback", "late", "rejected", "labels", "examples", "das_report"):
         state = das.table(name, {}).state()
         rows = state.read(state.files) if state.files else pl.DataFrame()
         found[name] = rows.sort([column for column, type in rows.schema.items() if not isinstance(type, pl.List)])

@@ -1,12 +1,17 @@
 """Work = what is due - what is done: a first replay, a daily run and the run after a crash are one code path."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import polars as pl
+
+from exfm.artifact.storage import Ref
 from exfm.das.closing import LogState, accounts, label_window, report_window
 from exfm.das.ingest import declare_complete, due_files, ingest_file
+from exfm.das.joining import due_examples, join_window
 from exfm.das.log_tables import Das
-from exfm.events.source_files import source_files
+from exfm.das.scoring import due_scores, is_waiting, score_window, teaching
+from exfm.events.source_files import is_finite, source_files
 from exfm.events.sources import Source
 
 
@@ -16,33 +21,49 @@ class Done:
 
     stage: str
     item: str
-    """A source file, or a window's start."""
+    """A source file, or a window's index."""
 
 
-def advance(das: Das, source: Source, *, until: int | None = None) -> Iterator[Done]:
+def advance(
+    das: Das, source: Source, *, foundation_models: Mapping[str, Ref | None], until: int | None = None
+) -> Iterator[Done]:
     """Do whatever is due, in order of time, and yield each item that this run did; run again, it does nothing.
 
-    `until` (in ticks) says that the log is complete up to there.
+    `foundation_models` are the published ones by name; None: not published yet. `until` (in ticks) says that the log is
+    complete up to there.
 
     Raises: DataError for a file that changed, came too late by its name, or has too many bad rows, and if an account
-    does not balance; StorageError if a store does not answer.
+    does not balance; ConfigError if a foundation model does not fit the log; StorageError if a store does not answer.
     """
-    for file in due_files(source_files(source), das.arrivals().state(), das):
-        if ingest_file(file, source, das, timeline=das.timeline(das.arrivals().state())):
-            yield Done("ingest", f"{file.part} {file.name}")
-    if until is not None:
-        declare_complete(until, das, timeline=das.timeline(das.arrivals().state()))
-    for stage, due, work in _STAGES:
+    yield from _ingest(das, source, until=until)
+    state = LogState.of(das)
+    for window in state.due_labels():
+        if label_window(state, window):
+            yield Done("label", str(window))
+    for fm, ref in foundation_models.items():
         state = LogState.of(das)
-        for window in due(state):
-            if work(state, window):
-                yield Done(stage, str(window))
+        with teaching(ref, das) as teacher:
+            for window in due_scores(state, fm):
+                if not is_waiting(state, window, teacher) and score_window(state, window, fm, teacher):
+                    yield Done(f"pseudo-label {fm}", str(window))
+    state = LogState.of(das)
+    for window in due_examples(state, list(foundation_models)):
+        if join_window(state, window, list(foundation_models)):
+            yield Done("join", str(window))
+    for window in state.due_reports():
+        if report_window(state, window):
+            yield Done("report", str(window))
     for account in accounts(LogState.of(das)):
         account.require_balance()
 
 
-_STAGES: tuple[tuple[str, Callable[[LogState], list[int]], Callable[[LogState, int], bool]], ...] = (
-    ("label", LogState.due_labels, label_window),
-    ("report", LogState.due_reports, report_window),
-)
-"""Name, what is due, and what does one window of it."""
+def _ingest(das: Das, source: Source, *, until: int | None) -> Iterator[Done]:
+    for file in due_files(source_files(source), das.arrivals().state(), das):
+        if ingest_file(file, source, das, timeline=das.timeline(das.arrivals().state())):
+            yield Done("ingest", f"{file.part} {file.name}")
+    state = LogState.of(das)
+    if until is None and is_finite(source) and state.impressions.files:
+        times = state.impressions.read([max(state.impressions.files)], columns=[das.rules.time])
+        until = int(times.to_series().to_physical().cast(pl.Int64).to_numpy().max()) + 1  # nothing will ever be added
+    if until is not None and declare_complete(until, das, timeline=state.timeline):
+        yield Done("ingest", f"until {until}")

@@ -33,6 +33,8 @@ class LogState:
     late: TableState
     rejected: TableState
     labels: TableState
+    pseudo_labels: TableState
+    examples: TableState
     report: TableState
 
     @classmethod
@@ -50,6 +52,8 @@ class LogState:
             late=das.late(das.impressions(impressions.columns)).state(),
             rejected=das.rejected().state(),
             labels=das.labels(key_type).state(),
+            pseudo_labels=das.pseudo_labels(key_type).state(),
+            examples=das.examples(impressions.columns, ()).state(),
             report=das.report().state(),
         )
 

@@ -6,10 +6,12 @@ late          rows that arrived after their window was closed
 rejected      rows that break a rule of the schema, with file, row and reason
 arrivals      a row for each source file: it is ingested; its watermark
 labels        each impression once, with its labels; there is a file for each window that is closed
+pseudo_labels each complete impression once for each foundation model, with its probabilities
+examples      features, labels and pseudo-labels of each impression of a closed window, sorted by domain
 das_report    a row for each closed window: what became of its rows
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -20,7 +22,7 @@ from exfm.das.config import DasConfig
 from exfm.das.timeline import Arrival, Timeline
 from exfm.events.examples import label_column
 from exfm.events.validation import FEEDBACK_KIND, FEEDBACK_VALUE
-from exfm.schema import Schema
+from exfm.schema import Schema, pseudo_age_column, pseudo_label_column, pseudo_snapshot_column
 from exfm.tables.grid import WindowGrid
 from exfm.tables.table import OnStep, Table, TableState
 
@@ -106,6 +108,20 @@ class Das:
         """Return the table of labels."""
         columns = {self.schema.impression_key: key_type, self.schema.event_time.column: self.time_type}
         return self.table("labels", columns | {label_column(task): pl.Int8() for task in self.schema.tasks()})
+
+    def pseudo_labels(self, key_type: pl.DataType) -> Table:
+        """Return the table of pseudo-labels: a column for each task of the schema, null where it is not taught."""
+        columns = {self.schema.impression_key: key_type, "fm": pl.String(), "snapshot": pl.String(), "age": pl.Int64()}
+        return self.table("pseudo_labels", columns | {task: pl.Float32() for task in self.schema.tasks()})
+
+    def examples(self, impressions: Mapping[str, pl.DataType], foundation_models: Sequence[str]) -> Table:
+        """Return the table of examples: impressions with labels, and pseudo-labels of these foundation models."""
+        columns = {name: dtype for name, dtype in impressions.items() if name not in (ARRIVAL, ROW)}
+        columns |= {label_column(task): pl.Int8() for task in self.schema.tasks()}
+        for fm in foundation_models:
+            columns |= {pseudo_label_column(fm, task): pl.Float32() for task in self.schema.tasks()}
+            columns |= {pseudo_snapshot_column(fm): pl.String(), pseudo_age_column(fm): pl.Int64()}
+        return self.table("examples", columns)
 
     def report(self) -> Table:
         """Return the table of what became of each closed window's rows."""

@@ -1,0 +1,151 @@
+"""Pseudo-labels: each impression scored once by a foundation model that could have existed when it was shown.
+
+A window is scored as soon as its impressions are complete, before its labels are known. It waits for the newest
+snapshot that may score it, for `fm_wait` at most.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+
+from exfm.artifact.storage import Ref, reading
+from exfm.das.attribution import ARRIVAL, ROW
+from exfm.das.closing import LogState
+from exfm.das.log_tables import Das
+from exfm.errors import ConfigError
+from exfm.features.batch import encode_examples
+from exfm.features.table import raw_columns
+from exfm.models.ranking import RankingModel
+from exfm.tables.commit import StagedFile, commit, stage
+from exfm.tables.grid import WINDOW
+from exfm.training.checkpoint import load_weights
+from exfm.training.manifest import ModelManifest, Snapshot
+
+FM, SNAPSHOT, AGE = "fm", "snapshot", "age"
+"""Columns of `pseudo_labels`: the foundation model, the version that scored a row (null: none), and the event time
+between what it last knew and the impression, in the schema's unit."""
+
+SLICE_ROWS = 65_536
+"""Impressions that are encoded at a time."""
+
+
+class Teacher:
+    """A published foundation model: its snapshots, of which one is loaded at a time."""
+
+    def __init__(self, manifest: ModelManifest, folder: Path) -> None:
+        self.manifest, self._folder = manifest, folder
+        self._model = RankingModel(manifest.feature_schema, manifest.model)
+        self._loaded = ""
+
+    def require_fits(self, das: Das) -> None:
+        """Return if the log has what it reads.
+
+        Raises: ConfigError if the log's schema lacks a feature, or has it as another.
+        """
+        own, schema = self.manifest.feature_schema, das.schema
+        known = {feature.name: feature for feature in (*schema.dense, *schema.sparse)}
+        wrong = [feature.name for feature in (*own.dense, *own.sparse) if known.get(feature.name) != feature]
+        if wrong:
+            raise ConfigError(
+                f"foundation model {self.manifest.name!r} reads {', '.join(wrong)}, which the log's schema lacks, or has "
+                "as other features; name a model of this schema, or train one"
+            )
+
+    def snapshot_for(self, window: int, das: Das) -> Snapshot | None:
+        """Return the newest snapshot that may score a window, or None if there is none, or it is older than `max_age`.
+
+        A snapshot may if it knew nothing later than `allowed_lateness` before the window's start.
+        """
+        start = das.grid.window(window).start // das.ticks(1)
+        newest = self.manifest.snapshot_for(start - das.config.allowed_lateness)
+        is_old = newest is not None and 0 < das.config.max_age < start - newest.known_until
+        return None if is_old else newest
+
+    def may_bring_newer(self, window: int, das: Das) -> bool:
+        """Return whether a snapshot that is still to come may score a window."""
+        last, of_last = self.manifest.snapshots[-1], self.manifest.windows[-1]
+        start = das.grid.window(window).start // das.ticks(1) - das.config.allowed_lateness
+        return last.known_until + (of_last.end - of_last.start) <= start
+
+    def score(self, impressions: pl.DataFrame, snapshot: Snapshot | None, das: Das) -> pl.DataFrame:
+        """Return key, probabilities and snapshot of impressions that have the schema's features."""
+        key, time, own = das.rules.key, das.rules.time, self.manifest.feature_schema
+        scores = unscored(impressions, self.manifest.name, das)
+        if snapshot is None or impressions.is_empty():
+            return scores
+        if snapshot.version != self._loaded:
+            load_weights(self._model, self._folder / snapshot.folder)
+            self._loaded = snapshot.version
+        probabilities_BT = self._model.probabilities(encode_examples(raw_columns(impressions.to_arrow(), own), own))
+        seconds = impressions[time].to_physical() // das.ticks(1)
+        return scores.with_columns(
+            pl.lit(snapshot.version).alias(SNAPSHOT),
+            pl.Series(AGE, seconds - snapshot.known_until),
+            *(pl.Series(task, probabilities_BT[:, t]) for t, task in enumerate(own.tasks())),
+        )
+
+
+def unscored(impressions: pl.DataFrame, fm: str, das: Das) -> pl.DataFrame:
+    """Return key and null pseudo-labels of impressions that go without a foundation model."""
+    return impressions.select(
+        das.rules.key,
+        pl.lit(fm).alias(FM),
+        pl.lit(None, dtype=pl.String).alias(SNAPSHOT),
+        pl.lit(None, dtype=pl.Int64).alias(AGE),
+        *(pl.lit(None, dtype=pl.Float32).alias(task) for task in das.schema.tasks()),
+    )
+
+
+@contextmanager
+def teaching(foundation: Ref | None, das: Das) -> Iterator[Teacher | None]:
+    """Yield a published foundation model; None where none is published.
+
+    Raises: StorageError if it is damaged; ConfigError if it does not fit the log.
+    """
+    if foundation is None:
+        yield None
+        return
+    with reading(foundation) as folder:
+        teacher = Teacher(ModelManifest.read(folder), folder)
+        teacher.require_fits(das)
+        yield teacher
+
+
+def item_of(fm: str, window: int) -> str:
+    """Return the name of what is done when a foundation model's pseudo-labels of a window are there."""
+    return f"pseudo_labels/{fm}/{window}"
+
+
+def due_scores(state: LogState, fm: str) -> list[int]:
+    """Return complete windows without pseudo-labels of a foundation model, in order of time."""
+    return [
+        window
+        for window in sorted(state.impressions.files)
+        if state.complete_with(window) is not None and not state.pseudo_labels.revision(item_of(fm, window))
+    ]
+
+
+def is_waiting(state: LogState, window: int, teacher: Teacher | None) -> bool:
+    """Return whether a window should wait for a snapshot: a newer one may come, and `fm_wait` is not over."""
+    das = state.das
+    is_over = state.timeline.passed(das.grid.window(window).end + das.ticks(das.config.fm_wait)) is not None
+    return not is_over and (teacher is None or teacher.may_bring_newer(window, das))
+
+
+def score_window(state: LogState, window: int, fm: str, teacher: Teacher | None) -> bool:
+    """Commit a foundation model's pseudo-labels of a complete window; return whether this run did it."""
+    das = state.das
+    snapshot = teacher.snapshot_for(window, das) if teacher else None
+    unique = state.unique_impressions(window)
+    table = das.pseudo_labels(unique.schema[das.rules.key])
+    features = teacher.manifest.feature_schema.feature_names() if teacher and snapshot else ()
+    rows = state.impressions.scan([window], columns=list(dict.fromkeys([*unique.drop(WINDOW).columns, *features])))
+    files: list[StagedFile] = []
+    for start in range(0, max(unique.height, 1), SLICE_ROWS):
+        part = unique.slice(start, SLICE_ROWS).select(ARRIVAL, ROW).lazy()
+        impressions = rows.join(part, on=[ARRIVAL, ROW], how="semi").collect().sort(das.rules.time, das.rules.key)
+        scores = teacher.score(impressions, snapshot, das) if teacher else unscored(impressions, fm, das)
+        files.append(stage(table, scores, window=window))
+    return commit(table, files, item=item_of(fm, window), inputs={"impressions": state.impressions.version})
