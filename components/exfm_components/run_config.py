@@ -12,6 +12,7 @@ from exfm.artifact.stores import is_local, resolve_path
 from exfm.bundling.config import BundleConfig
 from exfm.bundling.fit import check_bundle
 from exfm.config import Config, like, read_yaml
+from exfm.das.config import DasConfig
 from exfm.distill.config import VerticalConfig
 from exfm.errors import ConfigError
 from exfm.evaluation.config import ComparisonConfig, Methods
@@ -45,6 +46,8 @@ class RunConfig(Config):
     """Where the events come from."""
     window_length: Annotated[int, Field(ge=1)]
     """Event time from one window to the next: seconds, or steps of ordinal time; at least 1."""
+    das: DasConfig = DasConfig()
+    """Data augmentation system: `exfm das`."""
     foundation_models: Annotated[tuple[FoundationConfig, ...], Field(min_length=1)] = (FoundationConfig(),)
     """Foundation models (FMs), one at least, with names of their own; not given: one FM `fm` with all defaults."""
     vertical_models: Annotated[tuple[VerticalConfig, ...], Field(min_length=1)]

@@ -44,7 +44,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> GrowingLog:
 @pytest.fixture(scope="module")
 def replayed(log: GrowingLog, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pl.DataFrame]:
     das = das_at(tmp_path_factory.mktemp("replay"))
-    assert list(advance(das, log.source, foundation_models={}))
+    assert list(advance(das, log.source, published=dict))
     return rows_of(das)
 
 
@@ -52,15 +52,15 @@ def test_daily_runs_leave_the_rows_of_a_replay(tmp_path: Path, replayed: dict[st
     log, das = GrowingLog(tmp_path / "log"), das_at(tmp_path / "root")
     for day in range(log.days):
         log.arrive(day)
-        list(advance(das, log.source, foundation_models={}))
+        list(advance(das, log.source, published=dict))
     assert_same(rows_of(das), replayed)
 
 
 def test_a_run_with_nothing_due_does_nothing(tmp_path: Path, log: GrowingLog) -> None:
     das = das_at(tmp_path)
-    list(advance(das, log.source, foundation_models={}))
+    list(advance(das, log.source, published=dict))
     steps: list[str] = []
-    assert list(advance(das_at(tmp_path, on_step=steps.append), log.source, foundation_models={})) == []
+    assert list(advance(das_at(tmp_path, on_step=steps.append), log.source, published=dict)) == []
     assert steps == []
 
 
@@ -69,7 +69,7 @@ def test_a_run_that_is_stopped_over_and_over_leaves_the_rows_of_one(
 ) -> None:
     for step in range(1, 1_000):
         try:
-            list(advance(das_at(tmp_path, on_step=StopAt(step)), log.source, foundation_models={}))
+            list(advance(das_at(tmp_path, on_step=StopAt(step)), log.source, published=dict))
             break
         except Stopped:
             continue
@@ -79,7 +79,7 @@ def test_a_run_that_is_stopped_over_and_over_leaves_the_rows_of_one(
 
 def test_every_fault_is_in_the_accounts(tmp_path: Path, log: GrowingLog) -> None:
     das = das_at(tmp_path)
-    list(advance(das, log.source, foundation_models={}))
+    list(advance(das, log.source, published=dict))
     total: Counter[str] = Counter()
     for account in accounts(LogState.of(das)):
         account.require_balance()

@@ -1,6 +1,7 @@
 """Work = what is due - what is done: a first replay, a daily run and the run after a crash are one code path."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -14,6 +15,9 @@ from exfm.das.scoring import due_scores, is_waiting, score_window, teaching
 from exfm.events.source_files import is_finite, source_files
 from exfm.events.sources import Source
 
+POLL_S = 5.0
+"""Between two looks for new files."""
+
 
 @dataclass(frozen=True)
 class Done:
@@ -21,16 +25,17 @@ class Done:
 
     stage: str
     item: str
-    """A source file, or a window's index."""
+    """A source file, or a window's start."""
 
 
-def advance(
-    das: Das, source: Source, *, foundation_models: Mapping[str, Ref | None], until: int | None = None
-) -> Iterator[Done]:
+Published = Callable[[], Mapping[str, Ref | None]]
+"""Returns the published foundation models by name; None: not published yet."""
+
+
+def advance(das: Das, source: Source, *, published: Published, until: int | None = None) -> Iterator[Done]:
     """Do whatever is due, in order of time, and yield each item that this run did; run again, it does nothing.
 
-    `foundation_models` are the published ones by name; None: not published yet. `until` (in ticks) says that the log is
-    complete up to there.
+    `until` (in ticks) says that the log is complete up to there.
 
     Raises: DataError for a file that changed, came too late by its name, or has too many bad rows, and if an account
     does not balance; ConfigError if a foundation model does not fit the log; StorageError if a store does not answer.
@@ -39,22 +44,37 @@ def advance(
     state = LogState.of(das)
     for window in state.due_labels():
         if label_window(state, window):
-            yield Done("label", str(window))
+            yield _window(das, "label", window)
+    foundation_models = published()
     for fm, ref in foundation_models.items():
         state = LogState.of(das)
         with teaching(ref, das) as teacher:
             for window in due_scores(state, fm):
                 if not is_waiting(state, window, teacher) and score_window(state, window, fm, teacher):
-                    yield Done(f"pseudo-label {fm}", str(window))
+                    yield _window(das, f"pseudo-label {fm}", window)
     state = LogState.of(das)
     for window in due_examples(state, list(foundation_models)):
         if join_window(state, window, list(foundation_models)):
-            yield Done("join", str(window))
+            yield _window(das, "join", window)
     for window in state.due_reports():
         if report_window(state, window):
-            yield Done("report", str(window))
+            yield _window(das, "report", window)
     for account in accounts(LogState.of(das)):
         account.require_balance()
+
+
+def follow(das: Das, source: Source, *, published: Published, until: int | None = None) -> Iterator[Done]:
+    """Do as `advance` does, over and over, as files and snapshots come; it never ends.
+
+    Raises: as `advance` does.
+    """
+    while True:
+        yield from advance(das, source, published=published, until=until)
+        time.sleep(POLL_S)
+
+
+def _window(das: Das, stage: str, window: int) -> Done:
+    return Done(stage, das.time_text(das.grid.window(window).start))
 
 
 def _ingest(das: Das, source: Source, *, until: int | None) -> Iterator[Done]:
@@ -66,4 +86,4 @@ def _ingest(das: Das, source: Source, *, until: int | None) -> Iterator[Done]:
         times = state.impressions.read([max(state.impressions.files)], columns=[das.rules.time])
         until = int(times.to_series().to_physical().cast(pl.Int64).to_numpy().max()) + 1  # nothing will ever be added
     if until is not None and declare_complete(until, das, timeline=state.timeline):
-        yield Done("ingest", f"until {until}")
+        yield Done("ingest", f"complete until {das.time_text(until)}")

@@ -55,8 +55,8 @@ def due_files(found: Sequence[SourceFile], arrivals: TableState, das: Das) -> li
         if size is None:
             if last is not None and Arrival(file.name, file.part, 0).order < last.order:
                 raise DataError(
-                    f"{file.part}: {file.uri} is new, but its name comes before {last.name!r}, which was ingested; files "
-                    "arrive in the order of their names, feedback before impressions of the same name: give new files "
+                    f"{file.part}: {file.uri} is new, but its name comes before {last.name!r}, which was ingested; "
+                    "files arrive in the order of their names, feedback before impressions of the same name: give new files "
                     "names that come after, in both folders alike, such as 2026-01-31.parquet"
                 )
             due.append(file)
@@ -148,8 +148,8 @@ class _Staged:
         for name, rows in (("rejected", rejected), ("late", late), (self._file.part, accepted)):
             table = self._tables[name]
             missing = [
-                pl.lit(None, dtype=type).alias(column)
-                for column, type in table.columns.items()
+                pl.lit(None, dtype=dtype).alias(column)
+                for column, dtype in table.columns.items()
                 if column not in rows.columns
             ]
             for (window,), part in sorted(rows.with_columns(missing).group_by(WINDOW, maintain_order=True)):
@@ -172,7 +172,7 @@ class _Staged:
         Raises: DataError if a column is of another type than before.
         """
         das, key = self._das, self._das.rules.key
-        own = {name: type for name, type in accepted.schema.items() if name not in (WINDOW, ARRIVAL, ROW)}
+        own = {name: dtype for name, dtype in accepted.schema.items() if name not in (WINDOW, ARRIVAL, ROW)}
         if self._file.part == IMPRESSIONS:
             impressions = das.impressions(own)
             self._require_types(impressions, accepted)

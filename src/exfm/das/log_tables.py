@@ -13,6 +13,7 @@ das_report    a row for each closed window: what became of its rows
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
@@ -20,6 +21,7 @@ from exfm.artifact.stores import join
 from exfm.das.attribution import ARRIVAL, FEEDBACK_STATES, ROW, Rules
 from exfm.das.config import DasConfig
 from exfm.das.timeline import Arrival, Timeline
+from exfm.errors import ConfigError
 from exfm.events.examples import label_column
 from exfm.events.validation import FEEDBACK_KIND, FEEDBACK_VALUE
 from exfm.schema import Schema, pseudo_age_column, pseudo_label_column, pseudo_snapshot_column
@@ -28,6 +30,8 @@ from exfm.tables.table import OnStep, Table, TableState
 
 TICKS_PER_SECOND = 1_000_000
 """Event time is in microseconds; ordinal time in its own steps."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 PART, FILE, TIME, KEY, REASON = "part", "file", "time", "key", "reason"
 """Columns of `rejected` and `late`."""
@@ -41,7 +45,7 @@ class Das:
     schema: Schema
     window_length: int
     """In the schema's time unit: seconds, or steps."""
-    config: DasConfig = DasConfig()
+    config: DasConfig = field(default_factory=DasConfig)
     on_step: OnStep = field(default=lambda step: None, compare=False)
 
     @property
@@ -57,6 +61,29 @@ class Das:
     def ticks(self, time: int) -> int:
         """Return a time of settings, in seconds or steps, in ticks."""
         return time * TICKS_PER_SECOND if self.schema.event_time.kind == "absolute" else time
+
+    def time_text(self, ticks: int) -> str:
+        """Return a time as people write it: a date with time of day, or steps of ordinal time."""
+        if self.schema.event_time.kind == "ordinal":
+            return str(ticks)
+        return (_EPOCH + timedelta(microseconds=ticks)).isoformat().replace("+00:00", "Z")
+
+    def time_of(self, text: str) -> int:
+        """Return the ticks of a time that a person wrote: a date, with or without time of day, or seconds or steps.
+
+        Raises: ConfigError if it is none.
+        """
+        if text.lstrip("-").isdecimal():
+            return self.ticks(int(text))
+        is_ordinal = self.schema.event_time.kind == "ordinal"
+        try:
+            if is_ordinal:
+                raise ValueError(f"{text!r} is no number")
+            moment = datetime.fromisoformat(text)
+        except ValueError as error:
+            expected = "steps, such as 5000" if is_ordinal else "a date, such as 2026-01-31T06:00 (UTC), or seconds"
+            raise ConfigError(f"time {text!r}: {error}; give {expected}") from error
+        return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
 
     @property
     def time_type(self) -> pl.DataType:

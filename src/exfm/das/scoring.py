@@ -45,8 +45,11 @@ class Teacher:
         Raises: ConfigError if the log's schema lacks a feature, or has it as another.
         """
         own, schema = self.manifest.feature_schema, das.schema
-        known = {feature.name: feature for feature in (*schema.dense, *schema.sparse)}
-        wrong = [feature.name for feature in (*own.dense, *own.sparse) if known.get(feature.name) != feature]
+        reads, known = (
+            {feature.name: feature.to_dict() for features in (of.dense, of.sparse) for feature in features}
+            for of in (own, schema)
+        )
+        wrong = [name for name, feature in reads.items() if known.get(name) != feature]
         if wrong:
             raise ConfigError(
                 f"foundation model {self.manifest.name!r} reads {', '.join(wrong)}, which the log's schema lacks, or has "

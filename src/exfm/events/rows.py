@@ -1,6 +1,7 @@
 import polars as pl
+
 from exfm.errors import DataError
-from exfm.events.validation import impression_columns, feedback_columns, FEEDBACK_VALUE
+from exfm.events.validation import FEEDBACK_VALUE, feedback_columns, impression_columns
 
 
 def _split(rows, schema, of, columns):

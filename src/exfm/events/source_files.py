@@ -9,7 +9,7 @@ import polars as pl
 
 from exfm.artifact.source_files import list_files, locate
 from exfm.errors import DataError, StorageError
-from exfm.events.log import FEEDBACK, IMPRESSIONS, RawLog
+from exfm.events.log import IMPRESSIONS, RawLog
 from exfm.events.parquet import LogSource
 from exfm.events.sources import Source, load
 from exfm.events.validation import feedback_columns, impression_columns
@@ -22,11 +22,16 @@ SLICE_ROWS = 262_144
 """Rows that are in memory at a time."""
 
 
+LogPart = Literal["impressions", "feedback"]
+PARTS: tuple[LogPart, ...] = ("feedback", "impressions")
+"""In order of arrival, of files of one name."""
+
+
 @dataclass(frozen=True)
 class SourceFile:
     """Rows of one part of a log that arrive together."""
 
-    part: Literal["impressions", "feedback"]
+    part: LogPart
     name: str
     """Below the source's folder: files arrive in the order of their names."""
     uri: str
@@ -45,12 +50,10 @@ def source_files(source: Source) -> list[SourceFile]:
     Raises: StorageError if no file is there, or a store does not answer.
     """
     if not isinstance(source, LogSource):
-        return [
-            SourceFile(part=part, name=source.kind, uri=source.kind, size_bytes=0) for part in (FEEDBACK, IMPRESSIONS)
-        ]
+        return [SourceFile(part=part, name=source.kind, uri=source.kind, size_bytes=0) for part in PARTS]
     found = [
         SourceFile(part=part, name=file.name, uri=file.uri, size_bytes=file.size_bytes)
-        for part, place in ((FEEDBACK, source.feedback), (IMPRESSIONS, source.impressions))
+        for part, place in zip(PARTS, (source.feedback, source.impressions), strict=True)
         for file in list_files(locate(place))
     ]
     return sorted(found, key=lambda file: file.name)  # stable: feedback stays first

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from exfm.artifact.stores import exists, join, write_file
 from exfm.errors import StorageError
@@ -74,7 +74,7 @@ def commit(
         custom_metadata={"exfm.inputs": json.dumps(dict(inputs or {}))},
         max_commit_retries=0,
     )
-    actions = [
+    actions: list[AddAction | RemoveAction] = [
         AddAction(
             file.path,
             file.size_bytes,

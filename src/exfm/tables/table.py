@@ -96,7 +96,7 @@ class TableState:
 
     @cached_property
     def columns(self) -> Mapping[str, pl.DataType]:
-        """Return the types of its columns, without WINDOW; of a table that is not there yet, those that it will have."""
+        """Return the types of its columns, without WINDOW; of a table that is not there yet, those to come."""
         if self._opened is None:
             return dict(self._table.columns)
         empty: Any = pl.from_arrow(pa.schema(self._opened.schema().to_arrow()).empty_table())
