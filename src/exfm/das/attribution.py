@@ -65,13 +65,13 @@ def unique_impressions(impressions: pl.DataFrame, *, before: pl.DataFrame, key: 
 
 
 def make_labels(impressions: pl.DataFrame, feedback: pl.DataFrame, rules: Rules) -> pl.DataFrame:
-    """Return key, event time and `label.<task>` (0 or 1) of each impression, in order of time, then key.
+    """Return each impression's key, event time, ARRIVAL, ROW and `label.<task>` (0 or 1), in order of time, then key.
 
     `impressions` are one window's, unique; `feedback` is all that was known when its labels were closed.
     """
     key, time = rules.key, rules.time
     matched = with_delay(unique_feedback(feedback, rules), impressions, rules).filter(pl.col(DELAY) >= 0)
-    labels = impressions.select(key, time).sort(time, key)
+    labels = impressions.select(key, time, ARRIVAL, ROW).sort(time, key)
     for label in rules.schema.labels:
         counted = matched.filter(
             (pl.col(KIND) == label.feedback) & (pl.col(DELAY) <= rules.attribution[label.name])

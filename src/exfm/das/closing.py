@@ -83,6 +83,15 @@ class LogState:
         of_window = pl.col(WINDOW) == window
         return unique_impressions(rows.filter(of_window), before=rows.filter(~of_window), key=rules.key)
 
+    def num_duplicates(self, window: int) -> int:
+        """Return how many rows of a window repeat a key, of the window itself or of the one before it."""
+        key = self.das.rules.key
+        keys = self.impressions.read([window - 1, window], columns=[key, WINDOW])
+        of_window = pl.col(WINDOW) == window
+        own, before = keys.filter(of_window), keys.filter(~of_window)
+        is_repeated = own[key].is_in(before[key].implode()) | ~own[key].is_first_distinct()
+        return int(is_repeated.sum())
+
     def feedback_of(self, windows: Iterable[int], *, until: str) -> pl.DataFrame:
         """Return the feedback of windows that had arrived with a file."""
         rules = self.das.rules
@@ -111,14 +120,18 @@ def report_window(state: LogState, window: int) -> bool:
     """Commit the account of a closed window, whose labels are there; return whether this run did it."""
     das, until = state.das, state.closed_with(window)
     assert until is not None, f"window {window} is not closed"
-    near = range(window - 2 * state.reach - 1, window + 2)
-    impressions = pl.concat([state.unique_impressions(other) for other in near])
+    near = range(window - 2 * state.reach - 1, window + 1)
+    labels = state.labels.read(near)
+    columns = [das.rules.key, das.rules.time, WINDOW]
+    after = state.impressions.read([window + 1], columns=columns)  # feedback may be earlier than its impression
+    impressions = pl.concat([labels.select(columns), after.unique(das.rules.key)]).unique(
+        das.rules.key, keep="first", maintain_order=True
+    )
     feedback = state.feedback_of(range(window - state.reach, window + state.reach + 1), until=until)
     known = {other: name for other in near if (name := state.closed_with(other)) is not None}
     states = feedback_states(feedback, impressions, das.rules, window=window, known=known)
-    labels = state.labels.read([window])
-    num_stored = state.impressions.num_rows([window])
-    row = {"examples": labels.height, "duplicates": num_stored - impressions.filter(pl.col(WINDOW) == window).height}
+    labels = labels.filter(pl.col(WINDOW) == window)
+    row = {"examples": labels.height, "duplicates": state.num_duplicates(window)}
     row |= {f"feedback_{name}": count for name, count in states.items()}
     row |= {
         f"positives_{task}": int(labels[label_column(task)].sum()) if labels.height else 0

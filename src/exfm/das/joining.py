@@ -31,18 +31,18 @@ def join_window(state: LogState, window: int, foundation_models: Sequence[str]) 
     Raises: DataError if an impression lacks a label or a pseudo-label.
     """
     das, key, time = state.das, state.das.rules.key, state.das.rules.time
-    unique = state.unique_impressions(window).select(ARRIVAL, ROW)
-    rows = state.impressions.read([window]).join(unique, on=[ARRIVAL, ROW], how="semi")
-    joined = rows.join(state.labels.read([window]).drop(time, WINDOW), on=key, how="inner")
+    labels = state.labels.read([window])
+    rows = state.impressions.read([window])
+    joined = rows.join(labels.drop(key, time, WINDOW), on=[ARRIVAL, ROW], how="inner")
     pseudo = state.pseudo_labels.read([window])
     for fm in foundation_models:
         names = {SNAPSHOT: pseudo_snapshot_column(fm), AGE: pseudo_age_column(fm)}
         names |= {task: pseudo_label_column(fm, task) for task in das.schema.tasks()}
         of_fm = pseudo.filter(pl.col(FM) == fm).drop(FM, WINDOW).rename(names)
         joined = joined.join(of_fm, on=key, how="inner")
-    if joined.height != rows.height:
+    if joined.height != labels.height:
         raise DataError(
-            f"window {window}: labels and pseudo-labels join {joined.height} rows to {rows.height} impressions; the "
+            f"window {window}: labels and pseudo-labels join to {joined.height} of {labels.height} examples; the "
             "tables `labels` and `pseudo_labels` were changed by another program: restore them"
         )
     table = das.examples(state.impressions.columns, foundation_models)

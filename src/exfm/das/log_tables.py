@@ -132,8 +132,9 @@ class Das:
         )  # fmt: skip
 
     def labels(self, key_type: pl.DataType) -> Table:
-        """Return the table of labels."""
+        """Return the table of labels, which says by ARRIVAL and ROW which row of `impressions` counts for a key."""
         columns = {self.schema.impression_key: key_type, self.schema.event_time.column: self.time_type}
+        columns |= {ARRIVAL: pl.String(), ROW: pl.Int64()}
         return self.table("labels", columns | {label_column(task): pl.Int8() for task in self.schema.tasks()})
 
     def pseudo_labels(self, key_type: pl.DataType) -> Table:
