@@ -10,7 +10,8 @@ from exfm.artifact.source_files import locate, open_files
 from exfm.config import Config
 from exfm.errors import DataError
 from exfm.events.log import FEEDBACK, IMPRESSIONS, RawLog
-from exfm.events.validation import FEEDBACK_VALUE, NAMES_COLUMNS, feedback_columns, impression_columns
+from exfm.events.rules import FEEDBACK_VALUE, feedback_columns, impression_columns
+from exfm.events.validation import NAMES_COLUMNS
 from exfm.schema import Schema
 
 Files = Annotated[str, StringConstraints(min_length=1)]
