@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from exfm.das.config import DasConfig
 from exfm.das.log_tables import Das
 from exfm.events.parquet import LogSource
 from exfm.schema import Schema
@@ -71,6 +72,7 @@ class GrowingLog:
                     pl.col("id") + 600, pl.lit((day - 3) * DAY_S + 5, dtype=pl.Int64).alias("time")
                 )
             )
+        extra.append(shown.tail(1).with_columns(pl.col("id") + 700, pl.lit(None, dtype=pl.String).alias("domain")))
         impressions = pl.concat([shown, *extra])
 
         clicked = shown.filter(pl.col("item") < 20)
@@ -96,7 +98,8 @@ class GrowingLog:
                 "value": [1.0, 1.0, 1.0],
             }
         )
-        feedback = pl.concat([clicks, dwells, odd, clicks.head(2)])
+        unknown = clicks.head(1).with_columns(pl.lit(float("nan")).alias("value"))
+        feedback = pl.concat([clicks, dwells, odd, clicks.head(2), unknown])
         if day >= 4:  # of an impression that was labelled long ago
             feedback = pl.concat(
                 [feedback, odd.head(1).with_columns(pl.lit((day - 4) * DAY_S, dtype=pl.Int64).alias("time"))]
@@ -121,9 +124,12 @@ class GrowingLog:
         )
 
 
+CONFIG = DasConfig(max_rejected=0.05)
+
+
 def das_at(root: Path, *, on_step: OnStep = lambda step: None) -> Das:
     """Return the system under test, with windows of a day."""
-    return Das(root=str(root), schema=SCHEMA, window_length=DAY_S, on_step=on_step)
+    return Das(root=str(root), schema=SCHEMA, window_length=DAY_S, config=CONFIG, on_step=on_step)
 
 
 def rows_of(das: Das) -> dict[str, pl.DataFrame]:
@@ -132,5 +138,5 @@ def rows_of(das: Das) -> dict[str, pl.DataFrame]:
     for name in ("arrivals", "impressions", "feedback", "late", "rejected", "labels", "examples", "das_report"):
         state = das.table(name, {}).state()
         rows = state.read(state.files) if state.files else pl.DataFrame()
-        found[name] = rows.sort([column for column, type in rows.schema.items() if not isinstance(type, pl.List)])
+        found[name] = rows.sort([column for column, dtype in rows.schema.items() if not isinstance(dtype, pl.List)])
     return found

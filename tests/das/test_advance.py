@@ -83,7 +83,13 @@ def test_every_fault_is_in_the_accounts(tmp_path: Path, log: GrowingLog) -> None
     total: Counter[str] = Counter()
     for account in accounts(LogState.of(das)):
         account.require_balance()
-        total.update({f"{account.part} too late": account.late, f"{account.part} pending": account.pending})
+        total.update(
+            {
+                f"{account.part} too late": account.late,
+                f"{account.part} rejected": account.rejected,
+                f"{account.part} pending": account.pending,
+            }
+        )
         total.update({f"{account.part} {state}": count for state, count in (account.states or {}).items()})
-    assert len(total) == 14
+    assert len(total) == 16
     assert min(total.values()) > 0

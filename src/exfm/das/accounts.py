@@ -17,8 +17,8 @@ from exfm.das.attribution import (
     with_delay,
 )
 from exfm.errors import DataError
-from exfm.events.validation import FEEDBACK_KIND as KIND
-from exfm.events.validation import FEEDBACK_VALUE as VALUE
+from exfm.events.rules import FEEDBACK_KIND as KIND
+from exfm.events.rules import FEEDBACK_VALUE as VALUE
 from exfm.schema import Label
 from exfm.tables.grid import WINDOW
 

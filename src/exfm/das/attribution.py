@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from exfm.events.examples import label_column
-from exfm.events.validation import FEEDBACK_KIND as KIND
-from exfm.events.validation import FEEDBACK_VALUE as VALUE
+from exfm.events.rules import FEEDBACK_KIND as KIND
+from exfm.events.rules import FEEDBACK_VALUE as VALUE
 from exfm.schema import Label, Schema
 
 ARRIVAL, ROW = "arrival", "row"

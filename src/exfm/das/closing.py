@@ -15,7 +15,7 @@ from exfm.das.log_tables import PART, Das
 from exfm.das.timeline import Timeline
 from exfm.events.examples import label_column
 from exfm.events.log import FEEDBACK, IMPRESSIONS
-from exfm.events.validation import FEEDBACK_KIND, FEEDBACK_VALUE
+from exfm.events.rules import FEEDBACK_KIND, FEEDBACK_VALUE
 from exfm.tables.commit import commit, stage
 from exfm.tables.grid import WINDOW
 from exfm.tables.table import TableState

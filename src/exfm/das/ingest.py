@@ -10,8 +10,8 @@ from exfm.das.attribution import ARRIVAL, ROW
 from exfm.das.log_tables import FILE, PART, Das
 from exfm.das.timeline import Arrival, Timeline, watermark_after
 from exfm.errors import DataError
+from exfm.events.acceptance import SortedOut, sort_out_feedback, sort_out_impressions, too_many_rejected
 from exfm.events.log import IMPRESSIONS
-from exfm.events.rows import require_few_rejected, sorted_feedback, sorted_impressions
 from exfm.events.source_files import SourceFile, slices
 from exfm.events.sources import Source
 from exfm.tables.commit import StagedFile, commit, stage
@@ -56,8 +56,8 @@ def due_files(found: Sequence[SourceFile], arrivals: TableState, das: Das) -> li
             if last is not None and Arrival(file.name, file.part, 0).order < last.order:
                 raise DataError(
                     f"{file.part}: {file.uri} is new, but its name comes before {last.name!r}, which was ingested; "
-                    "files arrive in the order of their names, feedback before impressions of the same name: give new files "
-                    "names that come after, in both folders alike, such as 2026-01-31.parquet"
+                    "files arrive in the order of their names, feedback before impressions of the same name: give new "
+                    "files names that come after, in both folders alike, such as 2026-01-31.parquet"
                 )
             due.append(file)
         elif size != file.size_bytes:
@@ -76,7 +76,8 @@ def ingest_file(file: SourceFile, source: Source, das: Das, *, timeline: Timelin
     """
     counts, staged = _Counts(), _Staged(das, file)
     for rows in slices(file, source, schema=das.schema):
-        accepted, rejected = _sorted_out(rows, file, das)
+        found = _sorted_out(rows, file, das)
+        accepted, rejected = found.accepted, found.rejected
         counts.num_rows += rows.height
         counts.num_rejected += rejected.height
         for reason, count in rejected.group_by("reason").len().iter_rows():
@@ -95,13 +96,15 @@ def ingest_file(file: SourceFile, source: Source, das: Das, *, timeline: Timelin
         for part in (accepted, rejected):
             counts.add_windows(part)
         staged.add(accepted.filter(~is_late), late.with_columns(pl.lit(file.part).alias(PART)), rejected)
-    require_few_rejected(counts.reasons, num_rows=counts.num_rows, max_rejected=das.config.max_rejected, of=file.uri)
+    if counts.num_rejected > das.config.max_rejected * counts.num_rows:
+        of, bound = f"{file.part} in {file.uri}", das.config.max_rejected
+        raise too_many_rejected(counts.reasons, num_rows=counts.num_rows, max_rejected=bound, of=of)
     return staged.commit(_arrival(file, counts, das, timeline))
 
 
-def _sorted_out(rows: pl.DataFrame, file: SourceFile, das: Das) -> tuple[pl.DataFrame, pl.DataFrame]:
-    sort = sorted_impressions if file.part == IMPRESSIONS else sorted_feedback
-    return sort(rows, das.schema, of=f"{file.part} in {file.uri}")
+def _sorted_out(rows: pl.DataFrame, file: SourceFile, das: Das) -> SortedOut:
+    sort_out = sort_out_impressions if file.part == IMPRESSIONS else sort_out_feedback
+    return sort_out(rows, das.schema, of=f"{file.part} in {file.uri}")
 
 
 def _is_closed(file: SourceFile, das: Das, timeline: Timeline) -> pl.Expr:

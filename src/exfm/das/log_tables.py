@@ -23,7 +23,7 @@ from exfm.das.config import DasConfig
 from exfm.das.timeline import Arrival, Timeline
 from exfm.errors import ConfigError
 from exfm.events.examples import label_column
-from exfm.events.validation import FEEDBACK_KIND, FEEDBACK_VALUE
+from exfm.events.rules import FEEDBACK_KIND, FEEDBACK_VALUE
 from exfm.schema import Schema, pseudo_age_column, pseudo_label_column, pseudo_snapshot_column
 from exfm.tables.grid import WindowGrid
 from exfm.tables.table import OnStep, Table, TableState

@@ -52,8 +52,8 @@ class Teacher:
         wrong = [name for name, feature in reads.items() if known.get(name) != feature]
         if wrong:
             raise ConfigError(
-                f"foundation model {self.manifest.name!r} reads {', '.join(wrong)}, which the log's schema lacks, or has "
-                "as other features; name a model of this schema, or train one"
+                f"foundation model {self.manifest.name!r} reads {', '.join(wrong)}, which the log's schema lacks, or "
+                "has as other features; name a model of this schema, or train one"
             )
 
     def snapshot_for(self, window: int, das: Das) -> Snapshot | None:
@@ -74,7 +74,7 @@ class Teacher:
 
     def score(self, impressions: pl.DataFrame, snapshot: Snapshot | None, das: Das) -> pl.DataFrame:
         """Return key, probabilities and snapshot of impressions that have the schema's features."""
-        key, time, own = das.rules.key, das.rules.time, self.manifest.feature_schema
+        time, own = das.rules.time, self.manifest.feature_schema
         scores = unscored(impressions, self.manifest.name, das)
         if snapshot is None or impressions.is_empty():
             return scores

@@ -11,8 +11,8 @@ from exfm.artifact.source_files import list_files, locate
 from exfm.errors import DataError, StorageError
 from exfm.events.log import IMPRESSIONS, RawLog
 from exfm.events.parquet import LogSource
+from exfm.events.rules import feedback_columns, impression_columns
 from exfm.events.sources import Source, load
-from exfm.events.validation import feedback_columns, impression_columns
 from exfm.schema import Schema
 
 ROW = "row"
