@@ -1,6 +1,7 @@
 """A replay, daily runs and a run that is stopped anywhere leave the same rows."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,8 @@ from polars.testing import assert_frame_equal
 
 from exfm.das.advance import advance
 from exfm.das.closing import LogState, accounts
+from exfm.das.revisions import relabel
+from exfm.errors import ConfigError
 
 
 class Stopped(BaseException):
@@ -93,3 +96,35 @@ def test_every_fault_is_in_the_accounts(tmp_path: Path, log: GrowingLog) -> None
         total.update({f"{account.part} {state}": count for state, count in (account.states or {}).items()})
     assert len(total) == 16
     assert min(total.values()) > 0
+
+
+def test_relabelling_counts_late_rows_and_joins_again(tmp_path: Path, log: GrowingLog) -> None:
+    das = das_at(tmp_path)
+    list(advance(das, log.source, published=dict))
+    before = LogState.of(das)
+    changed = list(relabel(das))
+    assert list(relabel(das)) == []
+    list(advance(das, log.source, published=dict))
+    after = LogState.of(das)
+    late = after.late.read(after.late.files).filter(part="impressions")
+    assert changed
+    assert set(late["window"]) <= set(changed)
+    assert {after.labels.newest_revision(window) for window in changed} == {2}
+    assert {after.examples.newest_revision(window) for window in changed} == {2}
+    examples = after.examples.read(after.examples.files)
+    assert set(late["id"]) <= set(examples["id"])
+    others = [window for window in before.examples.files if window not in changed]
+    assert_frame_equal(before.examples.read(others), after.examples.read(others))
+
+
+def test_changed_label_rules_are_refused_until_all_windows_are_labelled_again(tmp_path: Path, log: GrowingLog) -> None:
+    das = das_at(tmp_path)
+    list(advance(das, log.source, published=dict))
+    labels = [label.model_copy(update={"positive_from": 1.0}) for label in das.schema.labels]
+    other = replace(das, schema=das.schema.model_copy(update={"labels": tuple(labels)}))
+    with pytest.raises(ConfigError, match="exfm das relabel"):
+        list(advance(other, log.source, published=dict))
+    assert len(list(relabel(other))) == len(LogState.of(das).labels.files)
+    list(advance(other, log.source, published=dict))
+    with pytest.raises(ConfigError, match="exfm das relabel"):
+        list(advance(das, log.source, published=dict))

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import polars as pl
 
 from exfm.artifact.storage import Ref
-from exfm.das.closing import LogState, accounts, label_window, report_window
+from exfm.das.closing import LogState, accounts, commit_labels, report_window
 from exfm.das.ingest import declare_complete, due_files, ingest_file
 from exfm.das.joining import due_examples, join_window
 from exfm.das.log_tables import Das
+from exfm.das.revisions import require_same_rules
 from exfm.das.scoring import due_scores, is_waiting, score_window, teaching
 from exfm.events.source_files import is_finite, source_files
 from exfm.events.sources import Source
@@ -42,8 +43,9 @@ def advance(das: Das, source: Source, *, published: Published, until: int | None
     """
     yield from _ingest(das, source, until=until)
     state = LogState.of(das)
+    require_same_rules(state)
     for window in state.due_labels():
-        if label_window(state, window):
+        if commit_labels(state, window):
             yield _window(das, "label", window)
     foundation_models = published()
     for fm, ref in foundation_models.items():

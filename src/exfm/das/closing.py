@@ -4,13 +4,14 @@ What a window's labels and account are made from is decided by arrival alone: im
 with which the window ended, feedback up to the file with which its attribution windows did.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
+from exfm.artifact.digests import digest_of_json
 from exfm.das.accounts import Account, feedback_states
-from exfm.das.attribution import ARRIVAL, ROW, make_labels, unique_impressions
+from exfm.das.attribution import ARRIVAL, ROW, Rules, make_labels, unique_impressions
 from exfm.das.log_tables import PART, Das
 from exfm.das.timeline import Timeline
 from exfm.events.examples import label_column
@@ -19,6 +20,9 @@ from exfm.events.rules import FEEDBACK_KIND, FEEDBACK_VALUE
 from exfm.tables.commit import commit, stage
 from exfm.tables.grid import WINDOW
 from exfm.tables.table import TableState
+
+RULES = "labels/rules"
+"""What the table of labels says of the rules by which the newest of them were made: a number of their digest."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,13 @@ class LogState:
     def _closed(self, windows: Iterable[int]) -> list[int]:
         return [window for window in sorted(windows) if self.closed_with(window) is not None]
 
-    def unique_impressions(self, window: int) -> pl.DataFrame:
+    def unique_impressions(self, window: int, *, with_late: bool = False) -> pl.DataFrame:
         """Return key, event time, WINDOW and arrival of a window's impressions, each once."""
-        rules, grid = self.das.rules, [window - 1, window]
-        rows = self.impressions.read(grid, columns=[rules.key, rules.time, ARRIVAL, ROW, WINDOW])
+        rules, near = self.das.rules, [window - 1, window]
+        columns = [rules.key, rules.time, ARRIVAL, ROW, WINDOW]
+        rows = self.impressions.read(near, columns=columns)
+        if with_late:
+            rows = pl.concat([rows, self.late_rows(IMPRESSIONS, near, columns=columns)])
         of_window = pl.col(WINDOW) == window
         return unique_impressions(rows.filter(of_window), before=rows.filter(~of_window), key=rules.key)
 
@@ -92,11 +99,18 @@ class LogState:
         is_repeated = own[key].is_in(before[key].implode()) | ~own[key].is_first_distinct()
         return int(is_repeated.sum())
 
-    def feedback_of(self, windows: Iterable[int], *, until: str) -> pl.DataFrame:
-        """Return the feedback of windows that had arrived with a file."""
-        rules = self.das.rules
+    def feedback_of(self, windows: Iterable[int], *, until: str | None) -> pl.DataFrame:
+        """Return the feedback of windows that had arrived with a file; None: all, also late."""
+        rules, near = self.das.rules, list(windows)
         columns = [rules.key, rules.time, FEEDBACK_KIND, FEEDBACK_VALUE, ARRIVAL, ROW, WINDOW]
-        return self.feedback.read(windows, columns=columns).filter(pl.col(ARRIVAL) <= until)
+        rows = self.feedback.read(near, columns=columns)
+        if until is None:
+            return pl.concat([rows, self.late_rows(FEEDBACK, near, columns=columns)])
+        return rows.filter(pl.col(ARRIVAL) <= until)
+
+    def late_rows(self, part: str, windows: Iterable[int], *, columns: Sequence[str]) -> pl.DataFrame:
+        """Return rows of windows that arrived after these were closed."""
+        return self.late.read(windows, columns=[PART, *columns]).filter(pl.col(PART) == part).drop(PART)
 
     @property
     def reach(self) -> int:
@@ -104,16 +118,39 @@ class LogState:
         return self.das.grid.num_windows(self.das.rules.longest)
 
 
-def label_window(state: LogState, window: int) -> bool:
-    """Commit the labels of a closed window; return whether this run did it."""
-    das, until = state.das, state.closed_with(window)
-    assert until is not None, f"window {window} is not closed"
-    impressions = state.unique_impressions(window)
+def rules_number(rules: Rules) -> int:
+    """Return a number that stands for the rules of labels."""
+    return int(digest_of_json([label.to_dict() for label in rules.schema.labels])[:15], 16)
+
+
+def commit_labels(state: LogState, window: int, *, again: bool = False) -> bool:
+    """Commit the labels of a closed window; return whether this run did it.
+
+    With `again` they are made from all that has arrived by now, also late, as a new revision if they differ.
+    """
+    das, until = state.das, None if again else state.closed_with(window)
+    assert again or until is not None, f"window {window} is not closed"
+    impressions = state.unique_impressions(window, with_late=again)
     feedback = state.feedback_of(range(window, window + state.reach + 1), until=until)
     labels = make_labels(impressions, feedback, das.rules)
     table = das.labels(impressions.schema[das.rules.key])
     inputs = {"impressions": state.impressions.version, "feedback": state.feedback.version}
-    return commit(table, [stage(table, labels, window=window)], item=f"labels/{window}", replaces=window, inputs=inputs)
+    revision = 1
+    if again:
+        before = state.labels.read([window], columns=list(table.columns))
+        if before.equals(labels):
+            return False
+        revision += state.labels.newest_revision(window)
+        inputs["late"] = state.late.version
+    return commit(
+        table,
+        [stage(table, labels, window=window, revision=revision)],
+        item=f"labels/{window}",
+        revision=revision,
+        replaces=window,
+        inputs=inputs,
+        marks={} if again else {RULES: rules_number(das.rules)},
+    )
 
 
 def report_window(state: LogState, window: int) -> bool:

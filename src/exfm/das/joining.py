@@ -9,20 +9,27 @@ import polars as pl
 
 from exfm.das.attribution import ARRIVAL, ROW
 from exfm.das.closing import LogState
-from exfm.das.scoring import AGE, FM, SNAPSHOT, item_of
+from exfm.das.scoring import AGE, FM, SNAPSHOT
 from exfm.errors import DataError
+from exfm.events.log import IMPRESSIONS
 from exfm.schema import pseudo_age_column, pseudo_label_column, pseudo_snapshot_column
 from exfm.tables.commit import commit, stage
 from exfm.tables.grid import WINDOW
 
 
 def due_examples(state: LogState, foundation_models: Sequence[str]) -> list[int]:
-    """Return windows with labels and all pseudo-labels, but without examples, in order of time."""
+    """Return windows with labels and all pseudo-labels, but without examples of their revisions, in order of time."""
     return [
         window
-        for window in sorted(set(state.labels.files) - set(state.examples.files))
-        if all(state.pseudo_labels.revision(item_of(fm, window)) for fm in foundation_models)
+        for window in sorted(state.labels.files)
+        if state.examples.newest_revision(window) < _revision(state, window, foundation_models)
     ]
+
+
+def _revision(state: LogState, window: int, foundation_models: Sequence[str]) -> int:
+    """Return the revision of a window's examples, which grows with those of what they are made from; 0: not yet."""
+    pseudo = [state.pseudo_labels.newest_revision(window, part=fm) for fm in foundation_models]
+    return 0 if 0 in pseudo else state.labels.newest_revision(window) + sum(pseudo)
 
 
 def join_window(state: LogState, window: int, foundation_models: Sequence[str]) -> bool:
@@ -33,21 +40,28 @@ def join_window(state: LogState, window: int, foundation_models: Sequence[str]) 
     das, key, time = state.das, state.das.rules.key, state.das.rules.time
     labels = state.labels.read([window])
     rows = state.impressions.read([window])
+    rows = pl.concat([rows, state.late_rows(IMPRESSIONS, [window], columns=rows.columns)])
     joined = rows.join(labels.drop(key, time, WINDOW), on=[ARRIVAL, ROW], how="inner")
     pseudo = state.pseudo_labels.read([window])
     for fm in foundation_models:
         names = {SNAPSHOT: pseudo_snapshot_column(fm), AGE: pseudo_age_column(fm)}
         names |= {task: pseudo_label_column(fm, task) for task in das.schema.tasks()}
         of_fm = pseudo.filter(pl.col(FM) == fm).drop(FM, WINDOW).rename(names)
-        joined = joined.join(of_fm, on=key, how="inner")
+        joined = joined.join(of_fm, on=key, how="left")  # late impressions were never scored
     if joined.height != labels.height:
         raise DataError(
-            f"window {window}: labels and pseudo-labels join to {joined.height} of {labels.height} examples; the "
-            "tables `labels` and `pseudo_labels` were changed by another program: restore them"
+            f"window {window}: {labels.height} rows are labelled, and {joined.height} of them are in `impressions`; "
+            "the tables were changed by another program: restore them"
         )
     table = das.examples(state.impressions.columns, foundation_models)
     inputs = {name: getattr(state, name).version for name in ("impressions", "labels", "pseudo_labels")}
     ordered = joined.sort(das.schema.domain, time, key)
+    revision = _revision(state, window, foundation_models)
     return commit(
-        table, [stage(table, ordered, window=window)], item=f"examples/{window}", replaces=window, inputs=inputs
+        table,
+        [stage(table, ordered, window=window, revision=revision)],
+        item=f"examples/{window}",
+        revision=revision,
+        replaces=window,
+        inputs=inputs,
     )

@@ -116,17 +116,12 @@ def teaching(foundation: Ref | None, das: Das) -> Iterator[Teacher | None]:
         yield teacher
 
 
-def item_of(fm: str, window: int) -> str:
-    """Return the name of what is done when a foundation model's pseudo-labels of a window are there."""
-    return f"pseudo_labels/{fm}/{window}"
-
-
 def due_scores(state: LogState, fm: str) -> list[int]:
     """Return complete windows without pseudo-labels of a foundation model, in order of time."""
     return [
         window
         for window in sorted(state.impressions.files)
-        if state.complete_with(window) is not None and not state.pseudo_labels.revision(item_of(fm, window))
+        if state.complete_with(window) is not None and not state.pseudo_labels.newest_revision(window, part=fm)
     ]
 
 
@@ -137,18 +132,30 @@ def is_waiting(state: LogState, window: int, teacher: Teacher | None) -> bool:
     return not is_over and (teacher is None or teacher.may_bring_newer(window, das))
 
 
-def score_window(state: LogState, window: int, fm: str, teacher: Teacher | None) -> bool:
-    """Commit a foundation model's pseudo-labels of a complete window; return whether this run did it."""
+def score_window(state: LogState, window: int, fm: str, teacher: Teacher | None, *, again: bool = False) -> bool:
+    """Commit a foundation model's pseudo-labels of a complete window; return whether this run did it.
+
+    With `again` they are a new revision.
+    """
     das = state.das
     snapshot = teacher.snapshot_for(window, das) if teacher else None
     unique = state.unique_impressions(window)
     table = das.pseudo_labels(unique.schema[das.rules.key])
     features = teacher.manifest.feature_schema.feature_names() if teacher and snapshot else ()
     rows = state.impressions.scan([window], columns=list(dict.fromkeys([*unique.drop(WINDOW).columns, *features])))
+    revision = state.pseudo_labels.newest_revision(window, part=fm) + 1 if again else 1
     files: list[StagedFile] = []
     for start in range(0, max(unique.height, 1), SLICE_ROWS):
         part = unique.slice(start, SLICE_ROWS).select(ARRIVAL, ROW).lazy()
         impressions = rows.join(part, on=[ARRIVAL, ROW], how="semi").collect().sort(das.rules.time, das.rules.key)
         scores = teacher.score(impressions, snapshot, das) if teacher else unscored(impressions, fm, das)
-        files.append(stage(table, scores, window=window))
-    return commit(table, files, item=item_of(fm, window), inputs={"impressions": state.impressions.version})
+        files.append(stage(table, scores, window=window, part=fm, revision=revision))
+    return commit(
+        table,
+        files,
+        item=f"pseudo_labels/{fm}/{window}",
+        revision=revision,
+        replaces=window,
+        part=fm,
+        inputs={"impressions": state.impressions.version},
+    )

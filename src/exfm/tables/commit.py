@@ -7,8 +7,10 @@ revision twice, so it is looked up before each try; that a try which another com
 import hashlib
 import io
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction
@@ -18,7 +20,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from exfm.artifact.stores import exists, join, write_file
 from exfm.errors import StorageError
 from exfm.tables.grid import WINDOW
-from exfm.tables.table import Table
+from exfm.tables.table import WHOLE, Table, TableState
 
 MAX_TRIES = 100
 """Commits of others that may overtake one: each of these got something done."""
@@ -37,15 +39,17 @@ class StagedFile:
     size_bytes: int
 
 
-def stage(table: Table, rows: pl.DataFrame, *, window: int) -> StagedFile:
+def stage(table: Table, rows: pl.DataFrame, *, window: int, part: str = "", revision: int = 1) -> StagedFile:
     """Write rows of one window as a file named by its content, so that a second try finds it; return it.
+
+    `part` is of a window that several items share, such as a foundation model; it has no dot.
 
     Raises: StorageError if it cannot be written.
     """
     content = io.BytesIO()
     rows.select(list(table.columns)).write_parquet(content, row_group_size=ROW_GROUP_ROWS)
     data = content.getvalue()
-    path = f"{WINDOW}={window}/{hashlib.sha256(data).hexdigest()[:32]}.parquet"
+    path = f"{WINDOW}={window}/{part or WHOLE}.{revision}.{hashlib.sha256(data).hexdigest()[:32]}.parquet"
     uri = join(table.uri, path)
     table.on_step(f"write {table.name}/{path}")
     if not exists(uri):
@@ -60,18 +64,21 @@ def commit(
     item: str,
     revision: int = 1,
     replaces: int | None = None,
-    inputs: Mapping[str, int] | None = None,
+    part: str = "",
+    inputs: Mapping[str, int] = MappingProxyType({}),
+    marks: Mapping[str, int] = MappingProxyType({}),
 ) -> bool:
     """Make files a part of their table, unless the item has this revision or a later one; return whether this did it.
 
-    `replaces` is a window whose earlier files go; None: the files are added. `inputs` are the versions of other tables
-    that the rows were made from; the commit records them.
+    `replaces` is a window whose earlier files of `part` go; None: the files are added. `inputs` are the versions of
+    other tables that the rows were made from; the commit records them. `marks` are numbers that the table keeps, which
+    `TableState.revision` returns by name.
 
     Raises: StorageError if the store refuses, or others commit without end.
     """
     properties = CommitProperties(
-        app_transactions=[Transaction(item, revision)],
-        custom_metadata={"exfm.inputs": json.dumps(dict(inputs or {}))},
+        app_transactions=[Transaction(item, revision), *(Transaction(*mark) for mark in marks.items())],
+        custom_metadata={"exfm.inputs": json.dumps(dict(inputs))},
         max_commit_retries=0,
     )
     actions: list[AddAction | RemoveAction] = [
@@ -92,11 +99,10 @@ def commit(
         table.on_step(f"commit {table.name} {item} {revision}")
         try:
             opened.create_write_transaction(
-                actions,
-                "append" if replaces is None else "overwrite",
+                [*actions, *_removals(TableState(table, opened), replaces, part)],
+                "append",
                 opened.schema(),
                 [WINDOW],
-                partition_filters=None if replaces is None else [(WINDOW, "=", str(replaces))],
                 commit_properties=properties,
             )
         except CommitFailedError:
@@ -108,6 +114,12 @@ def commit(
         f"{table.uri}: {item!r} was overtaken by {MAX_TRIES} other commits; run fewer processes at once, and run this "
         "again"
     )
+
+
+def _removals(state: TableState, window: int | None, part: str) -> list[RemoveAction]:
+    before = [] if window is None else [file for file in state.files.get(window, ()) if file.part == part]
+    now_ms = time.time_ns() // 1_000_000
+    return [RemoveAction(file.path, True, now_ms, partition_values={WINDOW: str(file.window)}) for file in before]
 
 
 def _created(table: Table) -> DeltaTable:

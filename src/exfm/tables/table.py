@@ -1,7 +1,7 @@
 """A Delta table, and what one version of it holds.
 
 ROOT/tables/<name>/_delta_log/             commits, by delta-rs
-ROOT/tables/<name>/window=<index>/*.parquet   rows of one window; a file's name is its content's hash
+ROOT/tables/<name>/window=<index>/<part>.<revision>.<hash>.parquet   rows of one window; the hash is that of its content
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +18,9 @@ from exfm.artifact.stores import is_local, join
 from exfm.errors import StorageError
 from exfm.tables.grid import WINDOW
 
+WHOLE = "all"
+"""The part in the name of a file whose window has no parts."""
+
 OnStep = Callable[[str], None]
 """Called before each write of a file and each commit, with its name."""
 
@@ -30,6 +33,16 @@ class DataFile:
     """Below the table."""
     window: int
     num_rows: int
+
+    @property
+    def part(self) -> str:
+        """Return the part of its window that it belongs to; empty: the window has no parts."""
+        return self.path.rpartition("/")[2].split(".")[0].removeprefix(WHOLE)
+
+    @property
+    def revision(self) -> int:
+        """Return the revision that it belongs to, from 1 on."""
+        return int(self.path.rpartition("/")[2].split(".")[1])
 
 
 @dataclass(frozen=True)
@@ -113,6 +126,10 @@ class TableState:
         for path, window, num_rows in rows.iter_rows():
             found.setdefault(window, []).append(DataFile(path=path, window=window, num_rows=num_rows))
         return {window: tuple(files) for window, files in found.items()}
+
+    def newest_revision(self, window: int, *, part: str = "") -> int:
+        """Return the revision of a window, or of a part of it, that has files; 0: none."""
+        return max((file.revision for file in self.files.get(window, ()) if file.part == part), default=0)
 
     def num_rows(self, windows: Iterable[int]) -> int:
         """Return the number of rows of these windows, without reading a file."""
