@@ -16,7 +16,7 @@ RootOption = Annotated[str, typer.Option("--root", help="Where the tables are, i
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
     group = typer.Typer(help="Examples from a growing log: each window once.", no_args_is_help=True)
-    for command in (advance, progress):
+    for command in (advance, progress, relabel, rescore, verify):
         group.command()(command)
     app.add_typer(group, name="das", rich_help_panel="One stage of a run")
 
@@ -51,6 +51,52 @@ def progress(config: ConfigOption, root: RootOption = "") -> None:
     from exfm_components.run_config import read_run_config
 
     _show(read_run_config(config, root=root))
+
+
+def relabel(config: ConfigOption, root: RootOption = "") -> None:
+    """Label windows again with rows that came late, or by changed label rules, as a new revision; join them again."""
+    from exfm.das.revisions import relabel
+    from exfm_components.data_augmentation import das_of
+    from exfm_components.run_config import read_run_config
+
+    run = read_run_config(config, root=root)
+    das = das_of(run)
+    for window in relabel(das):
+        print(f"label again: {das.time_text(das.grid.window(window).start)}", flush=True)
+    advance(config, root)
+
+
+def rescore(config: ConfigOption, root: RootOption = "") -> None:
+    """Score windows that went without a foundation model, as a new revision; join them again."""
+    from exfm.das.revisions import rescore
+    from exfm.das.scoring import teaching
+    from exfm_components.data_augmentation import das_of, published
+    from exfm_components.run_config import read_run_config
+
+    run = read_run_config(config, root=root)
+    das = das_of(run)
+    for fm, ref in published(run).items():
+        with teaching(ref, das) as teacher:
+            for window in rescore(das, fm, teacher) if teacher else ():
+                print(f"pseudo-label {fm} again: {das.time_text(das.grid.window(window).start)}", flush=True)
+    advance(config, root)
+
+
+def verify(
+    config: ConfigOption,
+    root: RootOption = "",
+    windows: Annotated[int, typer.Option(min=1, help="Windows to compute again.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice.")] = 0,
+) -> None:
+    """Compute random windows again, and compare them with the tables."""
+    from exfm.das.verification import verify
+    from exfm_components.data_augmentation import das_of, published
+    from exfm_components.run_config import read_run_config
+
+    run = read_run_config(config, root=root)
+    das = das_of(run)
+    for one in verify(das, foundation_models=published(run), num_windows=windows, seed=seed):
+        print(f"{one.table}, {das.time_text(das.grid.window(one.window).start)}: {one.num_rows:,} rows agree")
 
 
 def _show(run: "RunConfig") -> None:

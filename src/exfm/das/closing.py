@@ -123,6 +123,13 @@ def rules_number(rules: Rules) -> int:
     return int(digest_of_json([label.to_dict() for label in rules.schema.labels])[:15], 16)
 
 
+def labels_of(state: LogState, window: int, *, until: str | None) -> pl.DataFrame:
+    """Return a window's labels as they are known with a source file; None: with all that arrived, also late."""
+    impressions = state.unique_impressions(window, with_late=until is None)
+    feedback = state.feedback_of(range(window, window + state.reach + 1), until=until)
+    return make_labels(impressions, feedback, state.das.rules)
+
+
 def commit_labels(state: LogState, window: int, *, again: bool = False) -> bool:
     """Commit the labels of a closed window; return whether this run did it.
 
@@ -130,10 +137,8 @@ def commit_labels(state: LogState, window: int, *, again: bool = False) -> bool:
     """
     das, until = state.das, None if again else state.closed_with(window)
     assert again or until is not None, f"window {window} is not closed"
-    impressions = state.unique_impressions(window, with_late=again)
-    feedback = state.feedback_of(range(window, window + state.reach + 1), until=until)
-    labels = make_labels(impressions, feedback, das.rules)
-    table = das.labels(impressions.schema[das.rules.key])
+    labels = labels_of(state, window, until=until)
+    table = das.labels(labels.schema[das.rules.key])
     inputs = {"impressions": state.impressions.version, "feedback": state.feedback.version}
     revision = 1
     if again:

@@ -18,17 +18,13 @@ from exfm.errors import ConfigError
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
 from exfm.models.ranking import RankingModel
-from exfm.tables.commit import StagedFile, commit, stage
-from exfm.tables.grid import WINDOW
+from exfm.tables.commit import commit, stage
 from exfm.training.checkpoint import load_weights
 from exfm.training.manifest import ModelManifest, Snapshot
 
 FM, SNAPSHOT, AGE = "fm", "snapshot", "age"
 """Columns of `pseudo_labels`: the foundation model, the version that scored a row (null: none), and the event time
 between what it last knew and the impression, in the schema's unit."""
-
-SLICE_ROWS = 65_536
-"""Impressions that are encoded at a time."""
 
 
 class Teacher:
@@ -138,18 +134,12 @@ def score_window(state: LogState, window: int, fm: str, teacher: Teacher | None,
     With `again` they are a new revision.
     """
     das = state.das
-    snapshot = teacher.snapshot_for(window, das) if teacher else None
-    unique = state.unique_impressions(window)
-    table = das.pseudo_labels(unique.schema[das.rules.key])
-    features = teacher.manifest.feature_schema.feature_names() if teacher and snapshot else ()
-    rows = state.impressions.scan([window], columns=list(dict.fromkeys([*unique.drop(WINDOW).columns, *features])))
+    table = das.pseudo_labels(state.impressions.columns[das.rules.key])
     revision = state.pseudo_labels.newest_revision(window, part=fm) + 1 if again else 1
-    files: list[StagedFile] = []
-    for start in range(0, max(unique.height, 1), SLICE_ROWS):
-        part = unique.slice(start, SLICE_ROWS).select(ARRIVAL, ROW).lazy()
-        impressions = rows.join(part, on=[ARRIVAL, ROW], how="semi").collect().sort(das.rules.time, das.rules.key)
-        scores = teacher.score(impressions, snapshot, das) if teacher else unscored(impressions, fm, das)
-        files.append(stage(table, scores, window=window, part=fm, revision=revision))
+    files = [
+        stage(table, scores, window=window, part=fm, revision=revision)
+        for scores in scores_of(state, window, fm, teacher, teacher.snapshot_for(window, das) if teacher else None)
+    ]
     return commit(
         table,
         files,
@@ -159,3 +149,16 @@ def score_window(state: LogState, window: int, fm: str, teacher: Teacher | None,
         part=fm,
         inputs={"impressions": state.impressions.version},
     )
+
+
+def scores_of(
+    state: LogState, window: int, fm: str, teacher: Teacher | None, snapshot: Snapshot | None
+) -> Iterator[pl.DataFrame]:
+    """Yield pseudo-labels of a window's impressions, those of one file of the table at a time."""
+    das, place = state.das, [ARRIVAL, ROW]
+    unique = state.unique_impressions(window).select(place)
+    features = teacher.manifest.feature_schema.feature_names() if teacher and snapshot else ()
+    columns = list(dict.fromkeys([das.rules.key, das.rules.time, *place, *features]))
+    for rows in state.impressions.files_of(window, columns=columns):
+        impressions = rows.join(unique, on=place, how="semi").sort(das.rules.time, das.rules.key)
+        yield teacher.score(impressions, snapshot, das) if teacher else unscored(impressions, fm, das)

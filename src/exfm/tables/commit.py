@@ -81,6 +81,7 @@ def commit(
         custom_metadata={"exfm.inputs": json.dumps(dict(inputs))},
         max_commit_retries=0,
     )
+    by_path = {file.path: file for file in files}  # the same rows are one file
     actions: list[AddAction | RemoveAction] = [
         AddAction(
             file.path,
@@ -90,7 +91,7 @@ def commit(
             True,
             json.dumps({"numRecords": file.num_rows}),
         )
-        for file in files
+        for file in by_path.values()
     ]
     for _ in range(MAX_TRIES):
         opened = table.open() or _created(table)

@@ -4,7 +4,7 @@ ROOT/tables/<name>/_delta_log/             commits, by delta-rs
 ROOT/tables/<name>/window=<index>/<part>.<revision>.<hash>.parquet   rows of one window; the hash is that of its content
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -140,8 +140,19 @@ class TableState:
 
         A column that is younger than a file is null there.
         """
+        return self._scan([file for window in windows for file in self.files.get(window, ())], columns)
+
+    def files_of(self, window: int, *, columns: Sequence[str] = ()) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a window's files, one file after the other, so that a window need not fit into memory.
+
+        Raises: as `read` does.
+        """
+        for file in self.files.get(window, ()):
+            yield self._collect(self._scan([file], columns))
+
+    def _scan(self, files: Sequence[DataFile], columns: Sequence[str]) -> pl.LazyFrame:
         schema = dict(self.columns)
-        paths = [join(self._table.uri, file.path) for window in windows for file in self.files.get(window, ())]
+        paths = [join(self._table.uri, file.path) for file in files]
         wanted = list(columns) or [*schema, WINDOW]
         if not paths:
             return pl.LazyFrame(schema=schema | {WINDOW: pl.Int64}).select(wanted)
@@ -159,8 +170,11 @@ class TableState:
 
         Raises: StorageError if a file is missing or damaged, or the store does not answer.
         """
+        return self._collect(self.scan(windows, columns=columns))
+
+    def _collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
         try:
-            return self.scan(windows, columns=columns).collect()
+            return rows.collect()
         except (OSError, pl.exceptions.PolarsError) as error:
             raise StorageError(f"{self._table.uri}, version {self.version}: {error}") from error
 

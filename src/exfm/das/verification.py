@@ -1,0 +1,66 @@
+"""Verification: random windows are computed again, and compared with the tables, row by row."""
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from exfm.artifact.storage import Ref
+from exfm.das.closing import LogState, accounts, labels_of
+from exfm.das.log_tables import Das
+from exfm.das.scoring import FM, SNAPSHOT, scores_of, teaching
+from exfm.errors import DataError
+from exfm.tables.grid import WINDOW
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Rows of a window that are as they should be."""
+
+    window: int
+    table: str
+    num_rows: int
+
+
+def verify(das: Das, *, foundation_models: Mapping[str, Ref | None], num_windows: int, seed: int) -> Iterator[Verified]:
+    """Compute labels and pseudo-labels of random windows again, and yield what agrees with the tables.
+
+    Windows that were relabelled, and pseudo-labels of snapshots that are gone, are left out. The accounts of all
+    windows are balanced, too.
+
+    Raises: DataError, which says in which window how many rows differ.
+    """
+    state = LogState.of(das)
+    for account in accounts(state):
+        account.require_balance()
+    unrevised = [window for window in sorted(state.labels.files) if state.labels.newest_revision(window) == 1]
+    chosen = sorted(random.Random(seed).sample(unrevised, min(num_windows, len(unrevised))))
+    for window in chosen:
+        labels = labels_of(state, window, until=state.closed_with(window))
+        yield _same(labels, state.labels.read([window]), window, "labels", das)
+    for fm, ref in foundation_models.items():
+        with teaching(ref, das) as teacher:
+            for window in chosen:
+                found = state.pseudo_labels.read([window]).filter(pl.col(FM) == fm)
+                versions = found[SNAPSHOT].unique().to_list()
+                snapshots = {one.version: one for one in teacher.manifest.snapshots} if teacher else {}
+                if found.is_empty() or any(version is not None and version not in snapshots for version in versions):
+                    continue
+                snapshot = snapshots.get(versions[0]) if versions[0] is not None else None
+                again = pl.concat(scores_of(state, window, fm, teacher, snapshot))
+                yield _same(again, found, window, f"pseudo_labels of {fm}", das)
+
+
+def _same(computed: pl.DataFrame, found: pl.DataFrame, window: int, table: str, das: Das) -> Verified:
+    key = das.rules.key
+    ours, theirs = (rows.select(computed.columns).sort(key) for rows in (computed, found.drop(WINDOW)))
+    if not ours.equals(theirs):
+        different = ours.join(theirs, on=ours.columns, how="anti", nulls_equal=True).height
+        missing = theirs.join(ours, on=key, how="anti").height
+        raise DataError(
+            f"table {table}, window from {das.time_text(das.grid.window(window).start)}: {different} of {ours.height} "
+            f"rows differ when computed again, and {missing} are there that should not be; the tables were changed by "
+            "another program, or an ingested file was: restore them, or begin with an empty root"
+        )
+    return Verified(window=window, table=table, num_rows=ours.height)
