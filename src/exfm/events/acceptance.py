@@ -3,7 +3,7 @@
 Repeated keys and feedback that is earlier than its impression are no reasons: they show only beside other rows.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +73,7 @@ def too_many_rejected(counts: Mapping[str, int], *, num_rows: int, max_rejected:
 
 
 def _sort_out(
-    rows: pl.DataFrame, schema: Schema, *, columns: Sequence[str], rules: Iterator[Rule], of: str
+    rows: pl.DataFrame, schema: Schema, *, columns: Sequence[str], rules: Iterable[Rule], of: str
 ) -> SortedOut:
     chosen = select(rows, columns, of=of)
     faults = list(faults_of(chosen, rules, of=of))

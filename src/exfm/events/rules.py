@@ -3,7 +3,7 @@
 Rules of features are in `exfm.features`, which cannot read what breaks them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -67,6 +67,16 @@ def feedback_rules(schema: Schema) -> Iterator[Rule]:
     yield _number_rule(FEEDBACK_VALUE, pl.col(FEEDBACK_VALUE).cast(pl.Float64).is_finite(), "finite")
 
 
+def same_key_rule(schema: Schema, dtype: pl.DataType) -> Rule:
+    """Return the rule that feedback has keys of the type that impressions have."""
+
+    def faults(rows: pl.DataFrame) -> Iterator[Fault]:
+        _require_type(rows, schema.impression_key, [dtype], meaning=" as in impressions")
+        yield from ()
+
+    return Rule(schema.impression_key, faults)
+
+
 def with_values(feedback: pl.DataFrame) -> pl.DataFrame:
     """Return feedback whose value is 1.0 if it had none."""
     if FEEDBACK_VALUE in feedback.columns:
@@ -88,7 +98,7 @@ def select(rows: pl.DataFrame, columns: Sequence[str], *, of: str) -> pl.DataFra
     return rows.select(columns)
 
 
-def faults_of(rows: pl.DataFrame, rules: Iterator[Rule], *, of: str) -> Iterator[Fault]:
+def faults_of(rows: pl.DataFrame, rules: Iterable[Rule], *, of: str) -> Iterator[Fault]:
     """Yield what is wrong with some rows, rule after rule.
 
     Raises: DataError if a column is of a wrong type.
@@ -142,9 +152,9 @@ def _feature_faults(rows: pl.DataFrame, *, feature: DenseFeature | SparseFeature
     return feature_faults(rows.select(feature.name).to_arrow(), feature)
 
 
-def _require_type(rows: pl.DataFrame, column: str, types: Sequence[pl.DataType]) -> None:
+def _require_type(rows: pl.DataFrame, column: str, types: Sequence[pl.DataType], *, meaning: str = "") -> None:
     if rows.schema[column] not in types:
-        raise DataError(type_problem(column, rows.schema[column], " or ".join(map(str, types))))
+        raise DataError(type_problem(column, rows.schema[column], " or ".join(map(str, types)) + meaning))
 
 
 def _null_fault(rows: pl.DataFrame, column: str, *, expected: str) -> Fault:

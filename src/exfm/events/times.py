@@ -15,6 +15,9 @@ TIMESTAMP = pl.Datetime("us", "UTC")
 END_S = 100_000_000_000
 """Times are below this many seconds, which is in the year 5138. Milliseconds are past it from 1973 on."""
 
+YEAR_2000_S, YEAR_2100_S = 946_684_800, 4_102_444_800
+"""Starts of these years, in seconds: in between, a number tells its unit."""
+
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 FINER = {"s": "ms", "ms": "us", "us": "ns"}
 """The unit that a column may have whose times are past END_S; nanoseconds never are."""
@@ -67,6 +70,14 @@ def event_times(column: pl.Series, event_time: EventTime) -> Times:
         Fault(column.name, f"skipped by a clock change in {zone}", "a time that exists", is_skipped.to_numpy()),
     )
     return Times(values=times.set(is_early, None), faults=faults)
+
+
+def likely_unit(column: pl.Series) -> str:
+    """Return the unit in which the median of a column's whole numbers is from 2000 to 2100; empty if there is none."""
+    middle = column.drop_nulls().median() if column.dtype == pl.Int64 else None
+    if not isinstance(middle, int | float):
+        return ""
+    return next((unit for unit, per_s in UNITS_PER_S.items() if YEAR_2000_S <= middle / per_s < YEAR_2100_S), "")
 
 
 def _microseconds(in_units: pl.Series, unit: str) -> pl.Series:

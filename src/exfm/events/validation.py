@@ -1,6 +1,6 @@
 """The rules that a log's rows must keep, checked once, before any is written."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
@@ -14,10 +14,11 @@ from exfm.events.rules import (
     feedback_rules,
     impression_columns,
     impression_rules,
+    same_key_rule,
     select,
     with_values,
 )
-from exfm.events.times import event_times, type_problem
+from exfm.events.times import event_times
 from exfm.schema import Schema
 
 NAMES_COLUMNS = ("id", "name")
@@ -54,10 +55,7 @@ def checked_feedback(feedback: pl.DataFrame, *, impressions: pl.DataFrame, schem
     """
     key, time = schema.impression_key, schema.event_time.column
     rows = select(with_values(feedback), feedback_columns(schema), of=of)
-    if rows.schema[key] != impressions.schema[key]:
-        expected = f"{impressions.schema[key]} as in impressions"
-        raise DataError(f"{of}: {type_problem(key, rows.schema[key], expected)}")
-    _require(rows, feedback_rules(schema), schema, of=of)
+    _require(rows, [same_key_rule(schema, impressions.schema[key]), *feedback_rules(schema)], schema, of=of)
     rows = _in_seconds(rows, schema)
     shown = impressions.select(key, pl.col(time).alias("shown"))
     early = rows.join(shown, on=key, how="inner").filter(pl.col(time) < pl.col("shown"))
@@ -93,7 +91,7 @@ def checked_names(names: Mapping[str, pl.DataFrame], schema: Schema) -> dict[str
     return checked
 
 
-def _require(rows: pl.DataFrame, rules: Iterator[Rule], schema: Schema, *, of: str) -> None:
+def _require(rows: pl.DataFrame, rules: Iterable[Rule], schema: Schema, *, of: str) -> None:
     fault = next(faults_of(rows, rules, of=of), None)
     if fault is not None:
         first = int(fault.rows_B.argmax())

@@ -107,7 +107,7 @@ def _flat_ids(table: pa.Table, feature: SparseFeature) -> tuple[pa.Array, npt.ND
     if is_list != (feature.kind != "single"):
         wanted = "one id a row" if feature.kind == "single" else "a list of ids a row"
         raise DataError(
-            f"column {feature.name!r} is {column.type}; a {feature.kind} feature needs {wanted}; convert it"
+            f"column {feature.name!r} is {_called(column.type)}; a {feature.kind} feature needs {wanted}; convert it"
         )
     if is_list:
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
@@ -127,11 +127,14 @@ def _flat_ids(table: pa.Table, feature: SparseFeature) -> tuple[pa.Array, npt.ND
 def _other_ids(feature: SparseFeature, ids: pa.Array) -> str:
     if pa.types.is_null(ids.type):
         return _no_type(feature.name, wanted=feature.id_type)
-    found = str(ids.type).removeprefix("large_")
     return (
-        f"column {feature.name!r} has ids of type {found}, expected {feature.id_type}; convert them, or declare the "
-        "other id_type in the schema"
+        f"column {feature.name!r} has ids of type {_called(ids.type)}, expected {feature.id_type}; convert them, or "
+        "declare the other id_type in the schema"
     )
+
+
+def _called(type_: pa.DataType) -> str:
+    return str(type_).removeprefix("large_")
 
 
 def _no_type(name: str, *, wanted: str) -> str:
