@@ -59,9 +59,11 @@ class Rules:
 
 
 def unique_impressions(impressions: pl.DataFrame, *, before: pl.DataFrame, key: str) -> pl.DataFrame:
-    """Return one row for each key, the first that arrived, without keys of the window before."""
-    first = impressions.sort(ARRIVAL, ROW).unique(subset=key, keep="first", maintain_order=True)
-    return first.join(before.select(key), on=key, how="anti", maintain_order="left")
+    """Return one row for each key, the first that arrived, without keys of the window before; in no order."""
+    is_repeated = impressions[key].is_duplicated()
+    repeated = impressions.filter(is_repeated).sort(ARRIVAL, ROW).unique(subset=key, keep="first")
+    first = pl.concat([impressions.filter(~is_repeated), repeated])
+    return first.join(before.select(key), on=key, how="anti")
 
 
 def make_labels(impressions: pl.DataFrame, feedback: pl.DataFrame, rules: Rules) -> pl.DataFrame:
@@ -87,10 +89,11 @@ def make_labels(impressions: pl.DataFrame, feedback: pl.DataFrame, rules: Rules)
 
 
 def unique_feedback(feedback: pl.DataFrame, rules: Rules) -> pl.DataFrame:
-    """Return feedback without exact repetitions, of which the first that arrived is kept."""
-    return feedback.sort(ARRIVAL, ROW).unique(
-        subset=[rules.key, rules.time, KIND, VALUE], keep="first", maintain_order=True
-    )
+    """Return feedback without exact repetitions, of which the first that arrived is kept; in no order."""
+    same = [rules.key, rules.time, KIND, VALUE]
+    is_repeated = feedback.select(pl.struct(same).is_duplicated()).to_series()
+    repeated = feedback.filter(is_repeated).sort(ARRIVAL, ROW).unique(subset=same, keep="first")
+    return pl.concat([feedback.filter(~is_repeated), repeated])
 
 
 def with_delay(feedback: pl.DataFrame, impressions: pl.DataFrame, rules: Rules) -> pl.DataFrame:

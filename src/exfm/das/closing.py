@@ -163,16 +163,16 @@ def report_window(state: LogState, window: int) -> bool:
     das, until = state.das, state.closed_with(window)
     assert until is not None, f"window {window} is not closed"
     near = range(window - 2 * state.reach - 1, window + 1)
-    labels = state.labels.read(near)
     columns = [das.rules.key, das.rules.time, WINDOW]
+    before = state.labels.read(near, columns=columns)
     after = state.impressions.read([window + 1], columns=columns)  # feedback may be earlier than its impression
-    impressions = pl.concat([labels.select(columns), after.unique(das.rules.key)]).unique(
-        das.rules.key, keep="first", maintain_order=True
-    )
     feedback = state.feedback_of(range(window - state.reach, window + state.reach + 1), until=until)
+    own_keys = feedback.filter(pl.col(WINDOW) == window).select(das.rules.key)
+    feedback, before, after = (rows.join(own_keys, on=das.rules.key, how="semi") for rows in (feedback, before, after))
+    impressions = pl.concat([before, after]).unique(das.rules.key, keep="first", maintain_order=True)
     known = {other: name for other in near if (name := state.closed_with(other)) is not None}
     states = feedback_states(feedback, impressions, das.rules, window=window, known=known)
-    labels = labels.filter(pl.col(WINDOW) == window)
+    labels = state.labels.read([window], columns=[label_column(task) for task in das.schema.tasks()])
     row = {"examples": labels.height, "duplicates": state.num_duplicates(window)}
     row |= {f"feedback_{name}": count for name, count in states.items()}
     row |= {

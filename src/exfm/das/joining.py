@@ -38,10 +38,12 @@ def join_window(state: LogState, window: int, foundation_models: Sequence[str]) 
     Raises: DataError if an impression lacks a label or a pseudo-label.
     """
     das, key, time = state.das, state.das.rules.key, state.das.rules.time
-    labels = state.labels.read([window])
+    labels = state.labels.read([window]).drop(time, WINDOW)
     rows = state.impressions.read([window])
-    rows = pl.concat([rows, state.late_rows(IMPRESSIONS, [window], columns=rows.columns)])
-    joined = rows.join(labels.drop(key, time, WINDOW), on=[ARRIVAL, ROW], how="inner")
+    if window in state.late.files:
+        rows = pl.concat([rows, state.late_rows(IMPRESSIONS, [window], columns=rows.columns)])
+    is_that_row = (pl.col(ARRIVAL) == pl.col(f"{ARRIVAL}_right")) & (pl.col(ROW) == pl.col(f"{ROW}_right"))
+    joined = labels.join(rows, on=key, how="left", maintain_order="left").filter(is_that_row)  # in order of time, key
     pseudo = state.pseudo_labels.read([window])
     for fm in foundation_models:
         names = {SNAPSHOT: pseudo_snapshot_column(fm), AGE: pseudo_age_column(fm)}
@@ -55,7 +57,7 @@ def join_window(state: LogState, window: int, foundation_models: Sequence[str]) 
         )
     table = das.examples(state.impressions.columns, foundation_models)
     inputs = {name: getattr(state, name).version for name in ("impressions", "labels", "pseudo_labels")}
-    ordered = joined.sort(das.schema.domain, time, key)
+    ordered = joined.sort(das.schema.domain, maintain_order=True)
     revision = _revision(state, window, foundation_models)
     return commit(
         table,
