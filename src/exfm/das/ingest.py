@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from exfm.das.attribution import ARRIVAL, ROW
+from exfm.das.column_types import conform
 from exfm.das.log_tables import FILE, PART, Das
 from exfm.das.timeline import Arrival, Timeline, watermark_after
 from exfm.errors import DataError
@@ -77,7 +78,7 @@ def ingest_file(file: SourceFile, source: Source, das: Das, *, timeline: Timelin
     counts, staged = _Counts(), _Staged(das, file)
     for rows in slices(file, source, schema=das.schema):
         found = _sorted_out(rows, file, das)
-        accepted, rejected = found.accepted, found.rejected
+        accepted, rejected = conform(found.accepted, staged.known, of=f"{file.part} in {file.uri}"), found.rejected
         counts.num_rows += rows.height
         counts.num_rejected += rejected.height
         for reason, count in rejected.group_by("reason").len().iter_rows():
@@ -143,6 +144,8 @@ class _Staged:
     def __init__(self, das: Das, file: SourceFile) -> None:
         self._das, self._file = das, file
         self._tables: dict[str, Table] = {}
+        self.known = pl.Schema(das.table(file.part, {}).state().columns)
+        """Columns of the part's table; of a table that is not there yet none."""
         self._files: dict[str, list[StagedFile]] = {"rejected": [], "late": [], file.part: []}
 
     def add(self, accepted: pl.DataFrame, late: pl.DataFrame, rejected: pl.DataFrame) -> None:
@@ -170,31 +173,15 @@ class _Staged:
         return commit(arrivals, [stage(arrivals, rows, window=0)], item=item)
 
     def _tables_for(self, accepted: pl.DataFrame) -> dict[str, Table]:
-        """Return the tables, whose columns have the types of the first file.
-
-        Raises: DataError if a column is of another type than before.
-        """
+        """Return the tables, whose columns have the types of the rows."""
         das, key = self._das, self._das.rules.key
         own = {name: dtype for name, dtype in accepted.schema.items() if name not in (WINDOW, ARRIVAL, ROW)}
         if self._file.part == IMPRESSIONS:
             impressions = das.impressions(own)
-            self._require_types(impressions, accepted)
         else:
             impressions = das.table("impressions", das.impressions({}).state().columns)
-        feedback = das.feedback(accepted.schema[key])
-        if self._file.part != IMPRESSIONS:
-            self._require_types(feedback, accepted)
-        parts = {"impressions": impressions, "feedback": feedback}
+        parts = {"impressions": impressions, "feedback": das.feedback(accepted.schema[key])}
         return {"rejected": das.rejected(), "late": das.late(impressions), self._file.part: parts[self._file.part]}
-
-    def _require_types(self, table: Table, rows: pl.DataFrame) -> None:
-        for column, expected in table.state().columns.items():
-            found = rows.schema.get(column)
-            if found is not None and found != expected:
-                raise DataError(
-                    f"{self._file.part}: column {column!r} is {found} in {self._file.uri}, but {expected} in the files "
-                    "before; write it as that type"
-                )
 
 
 def declare_complete(until: int, das: Das, *, timeline: Timeline) -> bool:

@@ -21,11 +21,11 @@ from exfm.artifact.stores import join
 from exfm.das.attribution import ARRIVAL, FEEDBACK_STATES, ROW, Rules
 from exfm.das.config import DasConfig
 from exfm.das.timeline import Arrival, Timeline
-from exfm.errors import ConfigError
+from exfm.errors import ConfigError, SchemaError
 from exfm.events.examples import label_column
 from exfm.events.rules import FEEDBACK_KIND, FEEDBACK_VALUE
 from exfm.schema import Schema, pseudo_age_column, pseudo_label_column, pseudo_snapshot_column
-from exfm.tables.grid import WindowGrid
+from exfm.tables.grid import WINDOW, WindowGrid
 from exfm.tables.table import OnStep, Table, TableState
 
 TICKS_PER_SECOND = 1_000_000
@@ -47,6 +47,17 @@ class Das:
     """In the schema's time unit: seconds, or steps."""
     config: DasConfig = field(default_factory=DasConfig)
     on_step: OnStep = field(default=lambda step: None, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check that the schema's columns do not have the names of the tables' own.
+
+        Raises: SchemaError if one has.
+        """
+        clashes = {WINDOW, ARRIVAL, ROW, PART} & {*self.schema.context_columns(), *self.schema.feature_names()}
+        if clashes:
+            raise SchemaError(
+                f"columns {', '.join(sorted(clashes))} of the schema have names of the tables' own columns; rename them"
+            )
 
     @property
     def rules(self) -> Rules:
