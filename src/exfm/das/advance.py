@@ -1,7 +1,7 @@
 """Work = what is due - what is done: a first replay, a daily run and the run after a crash are one code path."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -10,11 +10,13 @@ from exfm.artifact.storage import Ref
 from exfm.das.closing import LogState, accounts, commit_labels, report_window
 from exfm.das.ingest import declare_complete, due_files, ingest_file
 from exfm.das.joining import due_examples, join_window
+from exfm.das.learning import FoundationWorker, LineWorker, VerticalWorker
 from exfm.das.log_tables import Das
 from exfm.das.revisions import require_same_rules
 from exfm.das.scoring import due_scores, is_waiting, score_window, teaching
 from exfm.events.source_files import is_finite, source_files
 from exfm.events.sources import Source
+from exfm.training.line import Line
 
 POLL_S = 5.0
 """Between two looks for new files."""
@@ -29,11 +31,18 @@ class Done:
     """A source file, or a window's start."""
 
 
-Published = Callable[[], Mapping[str, Ref | None]]
-"""Returns the published foundation models by name; None: not published yet."""
+Published = Callable[[], Mapping[str, Line | Ref | None]]
+"""Returns the foundation models by name: lines that are trained here, or published ones; None: not published yet."""
 
 
-def advance(das: Das, source: Source, *, published: Published, until: int | None = None) -> Iterator[Done]:
+def advance(
+    das: Das,
+    source: Source,
+    *,
+    published: Published,
+    vertical_models: Sequence[Line] = (),
+    until: int | None = None,
+) -> Iterator[Done]:
     """Do whatever is due, in order of time, and yield each item that this run did; run again, it does nothing.
 
     `until` (in ticks) says that the log is complete up to there.
@@ -48,9 +57,12 @@ def advance(das: Das, source: Source, *, published: Published, until: int | None
         if commit_labels(state, window):
             yield _window(das, "label", window)
     foundation_models = published()
-    for fm, ref in foundation_models.items():
+    for fm, model in foundation_models.items():
         state = LogState.of(das)
-        with teaching(ref, das) as teacher:
+        if isinstance(model, Line):
+            yield from _models(das, FoundationWorker(state, model), predicting="pseudo-label", learning="train-fm")
+            continue
+        with teaching(model, das) as teacher:
             for window in due_scores(state, fm):
                 if not is_waiting(state, window, teacher) and score_window(state, window, fm, teacher):
                     yield _window(das, f"pseudo-label {fm}", window)
@@ -58,6 +70,9 @@ def advance(das: Das, source: Source, *, published: Published, until: int | None
     for window in due_examples(state, list(foundation_models)):
         if join_window(state, window, list(foundation_models)):
             yield _window(das, "join", window)
+    for line in vertical_models:
+        worker = VerticalWorker(LogState.of(das), line)
+        yield from _models(das, worker, predicting="predict", learning="train-vm")
     for window in state.due_reports():
         if report_window(state, window):
             yield _window(das, "report", window)
@@ -65,14 +80,26 @@ def advance(das: Das, source: Source, *, published: Published, until: int | None
         account.require_balance()
 
 
-def follow(das: Das, source: Source, *, published: Published, until: int | None = None) -> Iterator[Done]:
+def follow(
+    das: Das,
+    source: Source,
+    *,
+    published: Published,
+    vertical_models: Sequence[Line] = (),
+    until: int | None = None,
+) -> Iterator[Done]:
     """Do as `advance` does, over and over, as files and snapshots come; it never ends.
 
     Raises: as `advance` does.
     """
     while True:
-        yield from advance(das, source, published=published, until=until)
+        yield from advance(das, source, published=published, vertical_models=vertical_models, until=until)
         time.sleep(POLL_S)
+
+
+def _models(das: Das, worker: LineWorker, *, predicting: str, learning: str) -> Iterator[Done]:
+    for did, window in worker.advance():
+        yield _window(das, f"{predicting if did == 'predict' else learning} {worker.line.name}", window)
 
 
 def _window(das: Das, stage: str, window: int) -> Done:

@@ -39,6 +39,8 @@ class LogState:
     labels: TableState
     pseudo_labels: TableState
     examples: TableState
+    snapshots: TableState
+    predictions: TableState
     report: TableState
 
     @classmethod
@@ -58,6 +60,8 @@ class LogState:
             labels=das.labels(key_type).state(),
             pseudo_labels=das.pseudo_labels(key_type).state(),
             examples=das.examples(impressions.columns, ()).state(),
+            snapshots=das.snapshots().state(),
+            predictions=das.predictions(key_type).state(),
             report=das.report().state(),
         )
 

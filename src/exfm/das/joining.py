@@ -32,29 +32,39 @@ def _revision(state: LogState, window: int, foundation_models: Sequence[str]) ->
     return 0 if 0 in pseudo else state.labels.newest_revision(window) + sum(pseudo)
 
 
-def join_window(state: LogState, window: int, foundation_models: Sequence[str]) -> bool:
-    """Commit the examples of a window; return whether this run did it.
+def labelled_rows(state: LogState, window: int) -> pl.DataFrame:
+    """Return the impressions of a window with their labels, in order of time, then of key.
 
-    Raises: DataError if an impression lacks a label or a pseudo-label.
+    Raises: DataError if an impression that was labelled is not there.
     """
-    das, key, time = state.das, state.das.rules.key, state.das.rules.time
+    key, time = state.das.rules.key, state.das.rules.time
     labels = state.labels.read([window]).drop(time, WINDOW)
     rows = state.impressions.read([window])
     if window in state.late.files:
         rows = pl.concat([rows, state.late_rows(IMPRESSIONS, [window], columns=rows.columns)])
     is_that_row = (pl.col(ARRIVAL) == pl.col(f"{ARRIVAL}_right")) & (pl.col(ROW) == pl.col(f"{ROW}_right"))
-    joined = labels.join(rows, on=key, how="left", maintain_order="left").filter(is_that_row)  # in order of time, key
+    joined = labels.join(rows, on=key, how="left", maintain_order="left").filter(is_that_row)
+    if joined.height != labels.height:
+        raise DataError(
+            f"window {window}: {labels.height} rows are labelled, and {joined.height} of them are in `impressions`; "
+            "the tables were changed by another program: restore them"
+        )
+    return joined.drop(f"{ARRIVAL}_right", f"{ROW}_right", WINDOW)
+
+
+def join_window(state: LogState, window: int, foundation_models: Sequence[str]) -> bool:
+    """Commit the examples of a window; return whether this run did it.
+
+    Raises: as `labelled_rows` does.
+    """
+    das, key = state.das, state.das.rules.key
+    joined = labelled_rows(state, window)
     pseudo = state.pseudo_labels.read([window])
     for fm in foundation_models:
         names = {SNAPSHOT: pseudo_snapshot_column(fm), AGE: pseudo_age_column(fm)}
         names |= {task: pseudo_label_column(fm, task) for task in das.schema.tasks()}
         of_fm = pseudo.filter(pl.col(FM) == fm).drop(FM, WINDOW).rename(names)
         joined = joined.join(of_fm, on=key, how="left")  # late impressions were never scored
-    if joined.height != labels.height:
-        raise DataError(
-            f"window {window}: {labels.height} rows are labelled, and {joined.height} of them are in `impressions`; "
-            "the tables were changed by another program: restore them"
-        )
     table = das.examples(state.impressions.columns, foundation_models)
     inputs = {name: getattr(state, name).version for name in ("impressions", "labels", "pseudo_labels")}
     ordered = joined.sort(das.schema.domain, maintain_order=True)

@@ -8,6 +8,8 @@ arrivals      a row for each source file: it is ingested; its watermark
 labels        each impression once, with its labels; there is a file for each window that is closed
 pseudo_labels each complete impression once for each foundation model, with its probabilities
 examples      features, labels and pseudo-labels of each impression of a closed window, sorted by domain
+snapshots     a row for each state of a model
+predictions   what each vertical model said of each of its examples before it learned it
 das_report    a row for each closed window: what became of its rows
 """
 
@@ -161,6 +163,17 @@ class Das:
             columns |= {pseudo_label_column(fm, task): pl.Float32() for task in self.schema.tasks()}
             columns |= {pseudo_snapshot_column(fm): pl.String(), pseudo_age_column(fm): pl.Int64()}
         return self.table("examples", columns)
+
+    def snapshots(self) -> Table:
+        """Return the table of models' states, each in the window that it learned last."""
+        names = ("model", "line", "version", "parent", "folder", "inputs")
+        return self.table("snapshots", {name: pl.String() for name in names} | {"known_until": pl.Int64()})
+
+    def predictions(self, key_type: pl.DataType) -> Table:
+        """Return the table of what models said of examples before they learned them, a column for each task."""
+        columns = {self.schema.impression_key: key_type, "model": pl.String(), "line": pl.String()}
+        columns |= {"version": pl.String()}
+        return self.table("predictions", columns | {task: pl.Float32() for task in self.schema.tasks()})
 
     def report(self) -> Table:
         """Return the table of what became of each closed window's rows."""

@@ -7,6 +7,7 @@ snapshot that may score it, for `fm_wait` at most.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import polars as pl
 
@@ -17,9 +18,10 @@ from exfm.das.log_tables import Das
 from exfm.errors import ConfigError
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
-from exfm.models.ranking import RankingModel
+from exfm.models.config import ModelConfig
+from exfm.schema import Schema
 from exfm.tables.commit import commit, stage
-from exfm.training.checkpoint import load_weights
+from exfm.training.line import LineScorer
 from exfm.training.manifest import ModelManifest, Snapshot
 
 FM, SNAPSHOT, AGE = "fm", "snapshot", "age"
@@ -27,63 +29,80 @@ FM, SNAPSHOT, AGE = "fm", "snapshot", "age"
 between what it last knew and the impression, in the schema's unit."""
 
 
-class Teacher:
-    """A published foundation model: its snapshots, of which one is loaded at a time."""
+class Snapshots(Protocol):
+    """The states of a foundation model."""
 
-    def __init__(self, manifest: ModelManifest, folder: Path) -> None:
-        self.manifest, self._folder = manifest, folder
-        self._model = RankingModel(manifest.feature_schema, manifest.model)
-        self._loaded = ""
+    def for_window(self, window: int) -> Snapshot | None:
+        """Return the newest that could have existed at a window's start; None: there is none."""
+
+    def may_bring_newer(self, window: int) -> bool:
+        """Return whether a state that is still to come may score a window."""
+
+
+class Teacher:
+    """A foundation model that scores, each window by the newest snapshot that may."""
+
+    def __init__(self, name: str, schema: Schema, model: ModelConfig, snapshots: Snapshots) -> None:
+        self.name, self.schema, self.snapshots = name, schema, snapshots
+        self._scorer = LineScorer(schema, model)
 
     def require_fits(self, das: Das) -> None:
         """Return if the log has what it reads.
 
         Raises: ConfigError if the log's schema lacks a feature, or has it as another.
         """
-        own, schema = self.manifest.feature_schema, das.schema
         reads, known = (
             {feature.name: feature.to_dict() for features in (of.dense, of.sparse) for feature in features}
-            for of in (own, schema)
+            for of in (self.schema, das.schema)
         )
         wrong = [name for name, feature in reads.items() if known.get(name) != feature]
         if wrong:
             raise ConfigError(
-                f"foundation model {self.manifest.name!r} reads {', '.join(wrong)}, which the log's schema lacks, or "
-                "has as other features; name a model of this schema, or train one"
+                f"foundation model {self.name!r} reads {', '.join(wrong)}, which the log's schema lacks, or has as "
+                "other features; name a model of this schema, or train one"
             )
 
     def snapshot_for(self, window: int, das: Das) -> Snapshot | None:
-        """Return the newest snapshot that may score a window, or None if there is none, or it is older than `max_age`.
-
-        A snapshot may if it knew nothing later than `allowed_lateness` before the window's start.
-        """
+        """Return the snapshot that scores a window; None: there is none, or it is older than `max_age`."""
+        newest = self.snapshots.for_window(window)
         start = das.grid.window(window).start // das.ticks(1)
-        newest = self.manifest.snapshot_for(start - das.config.allowed_lateness)
         is_old = newest is not None and 0 < das.config.max_age < start - newest.known_until
         return None if is_old else newest
 
-    def may_bring_newer(self, window: int, das: Das) -> bool:
-        """Return whether a snapshot that is still to come may score a window."""
-        last, of_last = self.manifest.snapshots[-1], self.manifest.windows[-1]
-        start = das.grid.window(window).start // das.ticks(1) - das.config.allowed_lateness
-        return last.known_until + (of_last.end - of_last.start) <= start
-
     def score(self, impressions: pl.DataFrame, snapshot: Snapshot | None, das: Das) -> pl.DataFrame:
         """Return key, probabilities and snapshot of impressions that have the schema's features."""
-        time, own = das.rules.time, self.manifest.feature_schema
-        scores = unscored(impressions, self.manifest.name, das)
+        scores = unscored(impressions, self.name, das)
         if snapshot is None or impressions.is_empty():
             return scores
-        if snapshot.version != self._loaded:
-            load_weights(self._model, self._folder / snapshot.folder)
-            self._loaded = snapshot.version
-        probabilities_BT = self._model.probabilities(encode_examples(raw_columns(impressions.to_arrow(), own), own))
-        seconds = impressions[time].to_physical() // das.ticks(1)
+        batches = encode_examples(raw_columns(impressions.to_arrow(), self.schema), self.schema)
+        probabilities_BT = self._scorer.probabilities(batches, snapshot.folder)
+        seconds = impressions[das.rules.time].to_physical() // das.ticks(1)
         return scores.with_columns(
             pl.lit(snapshot.version).alias(SNAPSHOT),
             pl.Series(AGE, seconds - snapshot.known_until),
-            *(pl.Series(task, probabilities_BT[:, t]) for t, task in enumerate(own.tasks())),
+            *(pl.Series(task, probabilities_BT[:, t]) for t, task in enumerate(self.schema.tasks())),
         )
+
+
+class PublishedSnapshots:
+    """Snapshots of a foundation model that another run trained."""
+
+    def __init__(self, manifest: ModelManifest, folder: Path, das: Das) -> None:
+        self._manifest, self._folder, self._das = manifest, folder, das
+
+    def for_window(self, window: int) -> Snapshot | None:
+        """Return the newest that knew nothing later than `allowed_lateness` before a window's start."""
+        newest = self._manifest.snapshot_for(self._start(window))
+        return newest and newest.model_copy(update={"folder": str(self._folder / newest.folder)})
+
+    def may_bring_newer(self, window: int) -> bool:
+        """Return whether a snapshot after the last one may score a window."""
+        last, of_last = self._manifest.snapshots[-1], self._manifest.windows[-1]
+        return last.known_until + (of_last.end - of_last.start) <= self._start(window)
+
+    def _start(self, window: int) -> int:
+        das = self._das
+        return das.grid.window(window).start // das.ticks(1) - das.config.allowed_lateness
 
 
 def unscored(impressions: pl.DataFrame, fm: str, das: Das) -> pl.DataFrame:
@@ -107,7 +126,9 @@ def teaching(foundation: Ref | None, das: Das) -> Iterator[Teacher | None]:
         yield None
         return
     with reading(foundation) as folder:
-        teacher = Teacher(ModelManifest.read(folder), folder)
+        manifest = ModelManifest.read(folder)
+        snapshots = PublishedSnapshots(manifest, folder, das)
+        teacher = Teacher(manifest.name, manifest.feature_schema, manifest.model, snapshots)
         teacher.require_fits(das)
         yield teacher
 
@@ -125,7 +146,7 @@ def is_waiting(state: LogState, window: int, teacher: Teacher | None) -> bool:
     """Return whether a window should wait for a snapshot: a newer one may come, and `fm_wait` is not over."""
     das = state.das
     is_over = state.timeline.passed(das.grid.window(window).end + das.ticks(das.config.fm_wait)) is not None
-    return not is_over and (teacher is None or teacher.may_bring_newer(window, das))
+    return not is_over and (teacher is None or teacher.snapshots.may_bring_newer(window))
 
 
 def score_window(state: LogState, window: int, fm: str, teacher: Teacher | None, *, again: bool = False) -> bool:
@@ -157,7 +178,7 @@ def scores_of(
     """Yield pseudo-labels of a window's impressions, those of one file of the table at a time."""
     das, place = state.das, [ARRIVAL, ROW]
     unique = state.unique_impressions(window).select(place)
-    features = teacher.manifest.feature_schema.feature_names() if teacher and snapshot else ()
+    features = teacher.schema.feature_names() if teacher and snapshot else ()
     columns = list(dict.fromkeys([das.rules.key, das.rules.time, *place, *features]))
     for rows in state.impressions.files_of(window, columns=columns):
         impressions = rows.join(unique, on=place, how="semi").sort(das.rules.time, das.rules.key)

@@ -43,11 +43,10 @@ def verify(das: Das, *, foundation_models: Mapping[str, Ref | None], num_windows
         with teaching(ref, das) as teacher:
             for window in chosen:
                 found = state.pseudo_labels.read([window]).filter(pl.col(FM) == fm)
-                versions = found[SNAPSHOT].unique().to_list()
-                snapshots = {one.version: one for one in teacher.manifest.snapshots} if teacher else {}
-                if found.is_empty() or any(version is not None and version not in snapshots for version in versions):
+                snapshot = teacher.snapshot_for(window, das) if teacher else None
+                version = snapshot.version if snapshot else None
+                if found[SNAPSHOT].unique().to_list() != [version]:
                     continue
-                snapshot = snapshots.get(versions[0]) if versions[0] is not None else None
                 again = pl.concat(scores_of(state, window, fm, teacher, snapshot))
                 yield _same(again, found, window, f"pseudo_labels of {fm}", das)
 
