@@ -47,7 +47,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> GrowingLog:
 @pytest.fixture(scope="module")
 def replayed(log: GrowingLog, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pl.DataFrame]:
     das = das_at(tmp_path_factory.mktemp("replay"))
-    assert list(advance(das, log.source, published=dict))
+    assert list(advance(das, log.source, foundation_models={}))
     return rows_of(das)
 
 
@@ -55,15 +55,15 @@ def test_daily_runs_leave_the_rows_of_a_replay(tmp_path: Path, replayed: dict[st
     log, das = GrowingLog(tmp_path / "log"), das_at(tmp_path / "root")
     for day in range(log.days):
         log.arrive(day)
-        list(advance(das, log.source, published=dict))
+        list(advance(das, log.source, foundation_models={}))
     assert_same(rows_of(das), replayed)
 
 
 def test_a_run_with_nothing_due_does_nothing(tmp_path: Path, log: GrowingLog) -> None:
     das = das_at(tmp_path)
-    list(advance(das, log.source, published=dict))
+    list(advance(das, log.source, foundation_models={}))
     steps: list[str] = []
-    assert list(advance(das_at(tmp_path, on_step=steps.append), log.source, published=dict)) == []
+    assert list(advance(das_at(tmp_path, on_step=steps.append), log.source, foundation_models={})) == []
     assert steps == []
 
 
@@ -72,7 +72,7 @@ def test_a_run_that_is_stopped_over_and_over_leaves_the_rows_of_one(
 ) -> None:
     for step in range(1, 1_000):
         try:
-            list(advance(das_at(tmp_path, on_step=StopAt(step)), log.source, published=dict))
+            list(advance(das_at(tmp_path, on_step=StopAt(step)), log.source, foundation_models={}))
             break
         except Stopped:
             continue
@@ -82,7 +82,7 @@ def test_a_run_that_is_stopped_over_and_over_leaves_the_rows_of_one(
 
 def test_every_fault_is_in_the_accounts(tmp_path: Path, log: GrowingLog) -> None:
     das = das_at(tmp_path)
-    list(advance(das, log.source, published=dict))
+    list(advance(das, log.source, foundation_models={}))
     total: Counter[str] = Counter()
     for account in accounts(LogState.of(das)):
         account.require_balance()
@@ -100,11 +100,11 @@ def test_every_fault_is_in_the_accounts(tmp_path: Path, log: GrowingLog) -> None
 
 def test_relabelling_counts_late_rows_and_joins_again(tmp_path: Path, log: GrowingLog) -> None:
     das = das_at(tmp_path)
-    list(advance(das, log.source, published=dict))
+    list(advance(das, log.source, foundation_models={}))
     before = LogState.of(das)
     changed = list(relabel(das))
     assert list(relabel(das)) == []
-    list(advance(das, log.source, published=dict))
+    list(advance(das, log.source, foundation_models={}))
     after = LogState.of(das)
     late = after.late.read(after.late.files).filter(part="impressions")
     assert changed
@@ -119,12 +119,12 @@ def test_relabelling_counts_late_rows_and_joins_again(tmp_path: Path, log: Growi
 
 def test_changed_label_rules_are_refused_until_all_windows_are_labelled_again(tmp_path: Path, log: GrowingLog) -> None:
     das = das_at(tmp_path)
-    list(advance(das, log.source, published=dict))
+    list(advance(das, log.source, foundation_models={}))
     labels = [label.model_copy(update={"positive_from": 1.0}) for label in das.schema.labels]
     other = replace(das, schema=das.schema.model_copy(update={"labels": tuple(labels)}))
     with pytest.raises(ConfigError, match="exfm das relabel"):
-        list(advance(other, log.source, published=dict))
+        list(advance(other, log.source, foundation_models={}))
     assert len(list(relabel(other))) == len(LogState.of(das).labels.files)
-    list(advance(other, log.source, published=dict))
+    list(advance(other, log.source, foundation_models={}))
     with pytest.raises(ConfigError, match="exfm das relabel"):
-        list(advance(das, log.source, published=dict))
+        list(advance(das, log.source, foundation_models={}))

@@ -1,5 +1,6 @@
 """`exfm das`: the data augmentation system of a growing log."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,19 +30,25 @@ def advance(
     ] = "",
     follow: Annotated[bool, typer.Option("--follow", help="Go on as files come, until Ctrl-C.")] = False,
 ) -> None:
-    """Do whatever is due: ingest new files; label, pseudo-label and join their windows. Run again, it does nothing."""
-    from exfm.das.advance import advance
+    """Do whatever is due: new files, their windows' labels and examples, and what models learn of them.
+
+    Run again, it does nothing.
+    """
+    from exfm.das.advance import Done, advance
     from exfm.das.advance import follow as advance_forever
-    from exfm_components.data_augmentation import das_of, published
+    from exfm_components.data_augmentation import das_of, foundation_lines, vertical_lines
     from exfm_components.run_config import read_run_config
 
     run = read_run_config(config, root=root)
     das = das_of(run)
-    work = (advance_forever if follow else advance)(
-        das, run.source, published=lambda: published(run), until=das.time_of(until) if until else None
-    )
+    complete_until = das.time_of(until) if until else None
+
+    def work() -> Iterator[Done]:
+        models, lines = foundation_lines(run), vertical_lines(run)
+        return advance(das, run.source, foundation_models=models, vertical_models=lines, until=complete_until)
+
     with suppress(KeyboardInterrupt):  # the way to end `--follow`; nothing is left half done
-        for done in work:
+        for done in advance_forever(work) if follow else work():
             print(f"{done.stage}: {done.item}", flush=True)
     _show(run)
 
@@ -68,15 +75,16 @@ def relabel(config: ConfigOption, root: RootOption = "") -> None:
 
 def rescore(config: ConfigOption, root: RootOption = "") -> None:
     """Score windows that went without a foundation model, as a new revision; join them again."""
+    from exfm.das.closing import LogState
     from exfm.das.revisions import rescore
     from exfm.das.scoring import teaching
-    from exfm_components.data_augmentation import das_of, published
+    from exfm_components.data_augmentation import das_of, foundation_lines
     from exfm_components.run_config import read_run_config
 
     run = read_run_config(config, root=root)
     das = das_of(run)
-    for fm, ref in published(run).items():
-        with teaching(ref, das) as teacher:
+    for fm, model in foundation_lines(run).items():
+        with teaching(model, LogState.of(das)) as teacher:
             for window in rescore(das, fm, teacher) if teacher else ():
                 print(f"pseudo-label {fm} again: {das.time_text(das.grid.window(window).start)}", flush=True)
     advance(config, root)
@@ -90,12 +98,12 @@ def verify(
 ) -> None:
     """Compute random windows again, and compare them with the tables."""
     from exfm.das.verification import verify
-    from exfm_components.data_augmentation import das_of, published
+    from exfm_components.data_augmentation import das_of, foundation_lines
     from exfm_components.run_config import read_run_config
 
     run = read_run_config(config, root=root)
     das = das_of(run)
-    for one in verify(das, foundation_models=published(run), num_windows=windows, seed=seed):
+    for one in verify(das, foundation_models=foundation_lines(run), num_windows=windows, seed=seed):
         print(f"{one.table}, {das.time_text(das.grid.window(one.window).start)}: {one.num_rows:,} rows agree")
 
 
@@ -104,6 +112,6 @@ def _show(run: "RunConfig") -> None:
 
     from exfm.das.progress import progress
     from exfm.report.das_progress import print_progress
-    from exfm_components.data_augmentation import das_of, published
+    from exfm_components.data_augmentation import das_of, foundation_lines
 
-    print_progress(progress(das_of(run), run.source, foundation_models=published(run)), console=Console())
+    print_progress(progress(das_of(run), run.source, foundation_models=foundation_lines(run)), console=Console())

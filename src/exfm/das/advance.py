@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from exfm.artifact.storage import Ref
 from exfm.das.closing import LogState, accounts, commit_labels, report_window
 from exfm.das.ingest import declare_complete, due_files, ingest_file
 from exfm.das.joining import due_examples, join_window
 from exfm.das.learning import FoundationWorker, LineWorker, VerticalWorker
 from exfm.das.log_tables import Das
 from exfm.das.revisions import require_same_rules
-from exfm.das.scoring import due_scores, is_waiting, score_window, teaching
+from exfm.das.scoring import FoundationModel, due_scores, is_waiting, score_window, teaching
 from exfm.events.source_files import is_finite, source_files
 from exfm.events.sources import Source
 from exfm.training.line import Line
@@ -31,15 +30,11 @@ class Done:
     """A source file, or a window's start."""
 
 
-Published = Callable[[], Mapping[str, Line | Ref | None]]
-"""Returns the foundation models by name: lines that are trained here, or published ones; None: not published yet."""
-
-
 def advance(
     das: Das,
     source: Source,
     *,
-    published: Published,
+    foundation_models: Mapping[str, FoundationModel],
     vertical_models: Sequence[Line] = (),
     until: int | None = None,
 ) -> Iterator[Done]:
@@ -56,13 +51,12 @@ def advance(
     for window in state.due_labels():
         if commit_labels(state, window):
             yield _window(das, "label", window)
-    foundation_models = published()
     for fm, model in foundation_models.items():
         state = LogState.of(das)
         if isinstance(model, Line):
             yield from _models(das, FoundationWorker(state, model), predicting="pseudo-label", learning="train-fm")
             continue
-        with teaching(model, das) as teacher:
+        with teaching(model, state) as teacher:
             for window in due_scores(state, fm):
                 if not is_waiting(state, window, teacher) and score_window(state, window, fm, teacher):
                     yield _window(das, f"pseudo-label {fm}", window)
@@ -80,20 +74,10 @@ def advance(
         account.require_balance()
 
 
-def follow(
-    das: Das,
-    source: Source,
-    *,
-    published: Published,
-    vertical_models: Sequence[Line] = (),
-    until: int | None = None,
-) -> Iterator[Done]:
-    """Do as `advance` does, over and over, as files and snapshots come; it never ends.
-
-    Raises: as `advance` does.
-    """
+def follow(work: Callable[[], Iterator[Done]]) -> Iterator[Done]:
+    """Do what is due over and over, as files and snapshots come; it never ends."""
     while True:
-        yield from advance(das, source, published=published, vertical_models=vertical_models, until=until)
+        yield from work()
         time.sleep(POLL_S)
 
 

@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from exfm.artifact.storage import Ref
 from exfm.das.closing import LogState, accounts
 from exfm.das.ingest import due_files
 from exfm.das.joining import due_examples
 from exfm.das.log_tables import Das
-from exfm.das.scoring import due_scores, is_waiting, teaching
+from exfm.das.scoring import FoundationModel, due_scores, is_waiting, teaching
 from exfm.events.source_files import source_files
 from exfm.events.sources import Source
 
@@ -36,7 +35,7 @@ class Progress:
     """By part of the log and by state: how many rows."""
 
 
-def progress(das: Das, source: Source, *, foundation_models: Mapping[str, Ref | None]) -> Progress:
+def progress(das: Das, source: Source, *, foundation_models: Mapping[str, FoundationModel]) -> Progress:
     """Return where a system stands; nothing is changed.
 
     Raises: what `advance` raises before it works.
@@ -53,8 +52,8 @@ def progress(das: Das, source: Source, *, foundation_models: Mapping[str, Ref | 
             "label", len(state.labels.files), len(labels), _counted({not_closed: len(open_windows & windows)})
         ),
     ]
-    for fm, ref in foundation_models.items():
-        with teaching(ref, das) as teacher:
+    for fm, model in foundation_models.items():
+        with teaching(model, state) as teacher:
             open_scores = due_scores(state, fm)
             waiting = [window for window in open_scores if is_waiting(state, window, teacher)]
         incomplete = [window for window in windows if state.complete_with(window) is None]

@@ -14,6 +14,7 @@ import polars as pl
 from exfm.artifact.storage import Ref, reading
 from exfm.das.attribution import ARRIVAL, ROW
 from exfm.das.closing import LogState
+from exfm.das.line_states import LineStates
 from exfm.das.log_tables import Das
 from exfm.errors import ConfigError
 from exfm.features.batch import encode_examples
@@ -21,12 +22,16 @@ from exfm.features.table import raw_columns
 from exfm.models.config import ModelConfig
 from exfm.schema import Schema
 from exfm.tables.commit import commit, stage
-from exfm.training.line import LineScorer
+from exfm.training.line import Line, LineScorer
 from exfm.training.manifest import ModelManifest, Snapshot
 
 FM, SNAPSHOT, AGE = "fm", "snapshot", "age"
 """Columns of `pseudo_labels`: the foundation model, the version that scored a row (null: none), and the event time
 between what it last knew and the impression, in the schema's unit."""
+
+
+FoundationModel = Line | Ref | None
+"""A foundation model: one that is trained here, or a published one; None: not published yet."""
 
 
 class Snapshots(Protocol):
@@ -117,13 +122,17 @@ def unscored(impressions: pl.DataFrame, fm: str, das: Das) -> pl.DataFrame:
 
 
 @contextmanager
-def teaching(foundation: Ref | None, das: Das) -> Iterator[Teacher | None]:
-    """Yield a published foundation model; None where none is published.
+def teaching(foundation: FoundationModel, state: LogState) -> Iterator[Teacher | None]:
+    """Yield what scores by a foundation model; None where none is published.
 
     Raises: StorageError if it is damaged; ConfigError if it does not fit the log.
     """
     if foundation is None:
         yield None
+        return
+    das = state.das
+    if isinstance(foundation, Line):
+        yield Teacher(foundation.name, foundation.schema, foundation.model, LineStates(state, foundation))
         return
     with reading(foundation) as folder:
         manifest = ModelManifest.read(folder)

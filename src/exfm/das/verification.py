@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from exfm.artifact.storage import Ref
 from exfm.das.closing import LogState, accounts, labels_of
 from exfm.das.log_tables import Das
-from exfm.das.scoring import FM, SNAPSHOT, scores_of, teaching
+from exfm.das.scoring import FM, SNAPSHOT, FoundationModel, scores_of, teaching
 from exfm.errors import DataError
 from exfm.tables.grid import WINDOW
 
@@ -23,7 +22,9 @@ class Verified:
     num_rows: int
 
 
-def verify(das: Das, *, foundation_models: Mapping[str, Ref | None], num_windows: int, seed: int) -> Iterator[Verified]:
+def verify(
+    das: Das, *, foundation_models: Mapping[str, FoundationModel], num_windows: int, seed: int
+) -> Iterator[Verified]:
     """Compute labels and pseudo-labels of random windows again, and yield what agrees with the tables.
 
     Windows that were relabelled, and pseudo-labels of snapshots that are gone, are left out. The accounts of all
@@ -39,8 +40,8 @@ def verify(das: Das, *, foundation_models: Mapping[str, Ref | None], num_windows
     for window in chosen:
         labels = labels_of(state, window, until=state.closed_with(window))
         yield _same(labels, state.labels.read([window]), window, "labels", das)
-    for fm, ref in foundation_models.items():
-        with teaching(ref, das) as teacher:
+    for fm, model in foundation_models.items():
+        with teaching(model, state) as teacher:
             for window in chosen:
                 found = state.pseudo_labels.read([window]).filter(pl.col(FM) == fm)
                 snapshot = teacher.snapshot_for(window, das) if teacher else None
