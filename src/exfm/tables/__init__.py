@@ -1,1 +1,1 @@
-"""Tables of a run: Delta tables partitioned by window, which hold what is done, and each commit of which happens once."""
+"""Tables of a run: Delta tables partitioned by window, which hold what is done, and whose commits happen once each."""
