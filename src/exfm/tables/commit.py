@@ -14,13 +14,14 @@ from types import MappingProxyType
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from exfm.artifact.stores import exists, join, write_file
 from exfm.errors import StorageError
 from exfm.tables.grid import WINDOW
-from exfm.tables.table import WHOLE, Table, TableState
+from exfm.tables.statistics import file_statistics
+from exfm.tables.table import WHOLE, Table, TableState, asking, part_of
 
 MAX_TRIES = 100
 """Commits of others that may overtake one: each of these got something done."""
@@ -37,6 +38,8 @@ class StagedFile:
     window: int
     num_rows: int
     size_bytes: int
+    statistics: str
+    """What readers may know without opening it, as Delta's JSON."""
 
 
 def stage(table: Table, rows: pl.DataFrame, *, window: int, part: str = "", revision: int = 1) -> StagedFile:
@@ -47,14 +50,17 @@ def stage(table: Table, rows: pl.DataFrame, *, window: int, part: str = "", revi
     Raises: StorageError if it cannot be written.
     """
     content = io.BytesIO()
-    rows.select(list(table.columns)).write_parquet(content, row_group_size=ROW_GROUP_ROWS)
+    rows = rows.select(list(table.columns))
+    rows.write_parquet(content, row_group_size=ROW_GROUP_ROWS)
     data = content.getvalue()
     path = f"{WINDOW}={window}/{part or WHOLE}.{revision}.{hashlib.sha256(data).hexdigest()[:32]}.parquet"
     uri = join(table.uri, path)
     table.on_step(f"write {table.name}/{path}")
     if not exists(uri):
         write_file(uri, data)
-    return StagedFile(path=path, window=window, num_rows=rows.height, size_bytes=len(data))
+    return StagedFile(
+        path=path, window=window, num_rows=rows.height, size_bytes=len(data), statistics=file_statistics(rows)
+    )
 
 
 def commit(
@@ -72,44 +78,32 @@ def commit(
 
     `replaces` is a window whose earlier files of `part` go; None: the files are added. `inputs` are the versions of
     other tables that the rows were made from; the commit records them. `marks` are numbers that the table keeps, which
-    `TableState.revision` returns by name.
+    `TableState.revision` returns by name. False may also mean that this did it, if the store's answer was lost.
 
-    Raises: StorageError if the store refuses, or others commit without end.
+    Raises: StorageError if the store refuses, a column has another type, or others commit without end.
     """
     properties = CommitProperties(
         app_transactions=[Transaction(item, revision), *(Transaction(*mark) for mark in marks.items())],
         custom_metadata={"exfm.inputs": json.dumps(dict(inputs))},
         max_commit_retries=0,
     )
-    by_path = {file.path: file for file in files}  # the same rows are one file
-    actions: list[AddAction | RemoveAction] = [
-        AddAction(
-            file.path,
-            file.size_bytes,
-            {WINDOW: str(file.window)},
-            0,  # a clock's time would make two tries differ
-            True,
-            json.dumps({"numRecords": file.num_rows}),
-        )
-        for file in by_path.values()
-    ]
     for _ in range(MAX_TRIES):
-        opened = table.open() or _created(table)
-        if (opened.transaction_version(item) or 0) >= revision:
-            return False
-        table.on_step(f"commit {table.name} {item} {revision}")
         try:
-            opened.create_write_transaction(
-                [*actions, *_removals(TableState(table, opened), replaces, part)],
-                "append",
-                opened.schema(),
-                [WINDOW],
-                commit_properties=properties,
-            )
+            opened = table.open() or table.create()
+            if TableState(table, opened).revision(item) >= revision:
+                return False
+            table.extend(opened)
+            table.on_step(f"commit {table.name} {item} {revision}")
+            with asking(table.uri):
+                opened.create_write_transaction(
+                    _actions(opened, files, replaces, part),
+                    "append",
+                    opened.schema(),
+                    [WINDOW],
+                    commit_properties=properties,
+                )
         except CommitFailedError:
             continue  # another commit came first: its item may be this one
-        except (DeltaError, OSError) as error:
-            raise StorageError(f"{table.uri}: {error}; check the store's space, rights and credentials") from error
         return True
     raise StorageError(
         f"{table.uri}: {item!r} was overtaken by {MAX_TRIES} other commits; run fewer processes at once, and run this "
@@ -117,12 +111,32 @@ def commit(
     )
 
 
-def _removals(state: TableState, window: int | None, part: str) -> list[RemoveAction]:
-    before = [] if window is None else [file for file in state.files.get(window, ()) if file.part == part]
-    now_ms = time.time_ns() // 1_000_000
-    return [RemoveAction(file.path, True, now_ms, partition_values={WINDOW: str(file.window)}) for file in before]
-
-
-def _created(table: Table) -> DeltaTable:
-    table.on_step(f"create {table.name}")
-    return table.create()
+def _actions(
+    opened: DeltaTable, files: Sequence[StagedFile], replaces: int | None, part: str
+) -> list[AddAction | RemoveAction]:
+    """Return what a commit does. A file that stays is neither added nor removed: Delta allows no path to be both."""
+    windows = {file.window for file in files} if replaces is None else {replaces}
+    filters = [(WINDOW, "in", [str(window) for window in sorted(windows)])]
+    uris = opened.file_uris(file_pruning_predicate=filters) if windows else []
+    there = {"/".join(uri.rsplit("/", 2)[1:]) for uri in uris}
+    staged = {file.path: file for file in files}
+    assert len(staged) == len(files), f"files with the same rows, which a table holds once: {files}"
+    added: list[AddAction | RemoveAction] = [
+        AddAction(
+            file.path,
+            file.size_bytes,
+            {WINDOW: str(file.window)},
+            0,  # a clock's time would make two tries differ
+            True,
+            file.statistics,
+        )
+        for path, file in staged.items()
+        if path not in there
+    ]
+    if replaces is None:
+        same = [path for path in staged if path in there and staged[path].num_rows]
+        assert not same, f"two items have the same rows, which a table holds once: {same}"
+        return added
+    now_ms = time.time_ns() // 1_000_000  # read by clean-ups only, which keep a file for some days
+    gone = sorted(path for path in there - staged.keys() if part_of(path) == part)
+    return added + [RemoveAction(path, True, now_ms, partition_values={WINDOW: str(replaces)}) for path in gone]
