@@ -13,6 +13,7 @@ from exfm.das.joining import due_examples, join_window
 from exfm.das.learning import FoundationWorker, LineWorker, VerticalWorker
 from exfm.das.log_tables import Das
 from exfm.das.reporting import due_reports, report_window
+from exfm.das.retention import remove_windows
 from exfm.das.revisions import require_same_rules
 from exfm.das.scoring import FoundationModel, due_scores, is_waiting, score_window, teaching
 from exfm.events.source_files import is_finite, source_files
@@ -78,6 +79,8 @@ def advance(
     for account in accounts(state):
         account.require_balance()
     require_within_bounds(state)
+    for window in remove_windows(state):
+        yield _window(das, "remove", window)
 
 
 def follow(work: Callable[[], Iterator[Done]]) -> Iterator[Done]:

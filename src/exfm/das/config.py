@@ -1,10 +1,13 @@
 """Settings of the data augmentation system."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from exfm.config import Config
+
+HISTORY_WINDOWS = 4
+"""Windows before a state that a learner is told of when it goes on, so that method `auto` knows what it knew."""
 
 
 class DasBounds(Config):
@@ -43,4 +46,16 @@ class DasConfig(Config):
     max_age: Annotated[int, Field(ge=0)] = 0
     """Event time between what a snapshot last knew and a window's start, past which it does not score the window;
     seconds, or steps of ordinal time. 0: without bound."""
+    keep_windows: Annotated[int, Field(ge=0)] = 0
+    """Newest windows with examples whose rows are kept; at least 4, by which models go on. Older ones are removed from
+    all tables that hold rows of the log, once nothing that is due needs them. 0: all are kept."""
     bounds: DasBounds = DasBounds()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if 0 < self.keep_windows < HISTORY_WINDOWS:
+            raise ValueError(
+                f"keep_windows is {self.keep_windows}, expected at least {HISTORY_WINDOWS}, which models need to go "
+                "on, or 0 to keep all"
+            )
+        return self
