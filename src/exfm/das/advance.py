@@ -8,7 +8,7 @@ import polars as pl
 
 from exfm.das.bounds import require_within_bounds
 from exfm.das.closing import LogState, accounts, commit_labels
-from exfm.das.ingest import declare_complete, due_files, ingest_file
+from exfm.das.ingest import declare_complete, due_files, ingest_file, schema_change
 from exfm.das.joining import due_examples, join_window
 from exfm.das.learning import FoundationWorker, LineWorker, VerticalWorker
 from exfm.das.log_tables import Das
@@ -16,6 +16,7 @@ from exfm.das.reporting import due_reports, report_window
 from exfm.das.retention import remove_windows
 from exfm.das.revisions import require_same_rules
 from exfm.das.scoring import FoundationModel, due_scores, is_waiting, score_window, teaching
+from exfm.events.log import IMPRESSIONS
 from exfm.events.source_files import is_finite, source_files
 from exfm.events.sources import Source
 from exfm.training.line import Line
@@ -101,7 +102,10 @@ def _window(das: Das, stage: str, window: int) -> Done:
 
 def _ingest(das: Das, source: Source, *, until: int | None) -> Iterator[Done]:
     for file in due_files(source_files(source), das.arrivals().state(), das):
-        if ingest_file(file, source, das, timeline=das.timeline(das.arrivals().state())):
+        arrivals = das.arrivals().state()
+        if ingest_file(file, source, das, timeline=das.timeline(arrivals)):
+            if file.part == IMPRESSIONS and (change := schema_change(arrivals, das)):
+                yield Done("schema", change)
             yield Done("ingest", f"{file.part} {file.name}")
     state = LogState.of(das)
     if until is None and is_finite(source) and state.impressions.files:

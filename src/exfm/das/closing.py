@@ -16,7 +16,7 @@ from exfm.das.attribution import ARRIVAL, FEEDBACK_STATES, ROW, Rules, make_labe
 from exfm.das.log_tables import FIGURE, PART, VALUE, Das
 from exfm.das.timeline import Timeline
 from exfm.events.log import FEEDBACK, IMPRESSIONS
-from exfm.events.rules import FEEDBACK_KIND, FEEDBACK_VALUE
+from exfm.events.rules import FEEDBACK_KIND, FEEDBACK_VALUE, impression_columns
 from exfm.tables.commit import commit, stage
 from exfm.tables.grid import NO_WINDOW, WINDOW
 from exfm.tables.table import TableState
@@ -81,6 +81,12 @@ class LogState:
         """Return the windows with impressions that were not removed, in order of time."""
         removed = removed_until(self.labels)
         return [window for window in sorted(self.impressions.files) if window > removed]
+
+    @property
+    def impression_columns(self) -> dict[str, pl.DataType]:
+        """Return the types of the columns of `impressions` that are read: one that left the schema is not."""
+        read = {*impression_columns(self.das.schema), ARRIVAL, ROW}
+        return {name: dtype for name, dtype in self.impressions.columns.items() if name in read}
 
     def complete_with(self, window: int) -> str | None:
         """Return the file with which a window's impressions were complete; None: they are not."""

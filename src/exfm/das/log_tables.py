@@ -119,7 +119,7 @@ class Das:
             {
                 "name": pl.String(), PART: pl.String(), FILE: pl.String(), "size_bytes": pl.Int64(),
                 "watermark": pl.Int64(), "num_rows": pl.Int64(), "num_rejected": pl.Int64(), "num_late": pl.Int64(),
-                "windows": counts, "counts": counts,
+                "windows": counts, "counts": counts, "columns": pl.List(pl.String()),
             },
         )  # fmt: skip
 

@@ -177,7 +177,8 @@ def _drifts(state: LogState, window: int) -> Iterator[Figure]:
         return
     schema = state.das.schema
     numbers = {feature.name for feature in schema.dense}
-    for column in dict.fromkeys([schema.domain, *schema.feature_names()]):  # one at a time, because of memory
+    columns = dict.fromkeys([schema.domain, *schema.feature_names()])
+    for column in (one for one in columns if one in state.examples.columns):  # one at a time, because of memory
         rows = state.examples.read([before, window], columns=[column, WINDOW])
         if column in numbers:
             rows = rows.cast({column: pl.Float64})
