@@ -70,6 +70,13 @@ class RunConfig(Config):
             twice = [name for name, count in Counter(model.name for model in models).items() if count > 1]
             if twice:
                 raise ValueError(f"{kind} model {', '.join(twice)} is named more than once; rename all but one")
+        columns = (self.feature_schema.domain, *self.feature_schema.feature_names())
+        unknown = [name for name in self.das.bounds.max_drift if name not in columns]
+        if unknown:
+            raise ValueError(
+                f"das.bounds.max_drift names {', '.join(unknown)}, expected the domain's column or features: "
+                f"{', '.join(columns)}"
+            )
         return self
 
     def check(self, *, is_counted: bool = True) -> None:

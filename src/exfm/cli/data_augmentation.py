@@ -17,7 +17,7 @@ RootOption = Annotated[str, typer.Option("--root", help="Where the tables are, i
 def add_to(app: typer.Typer) -> None:
     """Add the subcommand."""
     group = typer.Typer(help="Examples from a growing log: each window once.", no_args_is_help=True)
-    for command in (advance, progress, relabel, rescore, verify):
+    for command in (advance, progress, report, relabel, rescore, verify):
         group.command()(command)
     app.add_typer(group, name="das", rich_help_panel="One stage of a run")
 
@@ -58,6 +58,24 @@ def progress(config: ConfigOption, root: RootOption = "") -> None:
     from exfm_components.run_config import read_run_config
 
     _show(read_run_config(config, root=root))
+
+
+def report(
+    config: ConfigOption,
+    root: RootOption = "",
+    windows: Annotated[int, typer.Option(min=1, help="The newest windows that are shown.")] = 4,
+) -> None:
+    """Show figures of the newest windows: rows, label rates, pseudo-labels, drift."""
+    from rich.console import Console
+
+    from exfm.das.closing import LogState
+    from exfm.das.reporting import newest_figures
+    from exfm.report.das_figures import print_figures
+    from exfm_components.data_augmentation import das_of
+    from exfm_components.run_config import read_run_config
+
+    das = das_of(read_run_config(config, root=root))
+    print_figures(newest_figures(LogState.of(das), num_windows=windows), console=Console())
 
 
 def relabel(config: ConfigOption, root: RootOption = "") -> None:

@@ -39,30 +39,37 @@ class Account:
     """Arrived after the window was closed: kept in table `late`."""
     stored: int
     """In the part's own table."""
+    is_removed: bool
+    """Whether its stored rows were removed, once it was done (`keep_windows`)."""
     states: Mapping[str, int] | None
-    """Of the stored rows; None: pending, because the window is not closed."""
+    """Of the rows that are or were stored; None: pending, because the window is not done."""
 
     @property
     def pending(self) -> int:
-        """Return the stored rows of a window that is not closed."""
+        """Return the stored rows of a window that is not done."""
         return self.stored if self.states is None else 0
+
+    @property
+    def removed(self) -> int:
+        """Return the rows that were stored until the window was removed."""
+        return sum((self.states or {}).values()) if self.is_removed else 0
 
     def require_balance(self) -> None:
         """Return if each row that arrived is in one place, and each stored row has one state.
 
         Raises: DataError, which says what is missing or there twice.
         """
-        found = self.rejected + self.late + self.stored
-        if found != self.arrived:
+        stored = self.stored + self.removed
+        if (found := self.rejected + self.late + stored) != self.arrived:
             raise DataError(
                 f"{self.part} of window {self.window}: {self.arrived} rows arrived, but {found} are there "
-                f"({self.stored} stored, {self.late} late, {self.rejected} rejected); a file of a table is missing or "
-                "there twice: restore the tables, or begin with an empty root"
+                f"({self.stored} stored, {self.removed} removed, {self.late} late, {self.rejected} rejected); a file "
+                "of a table is missing or there twice: restore the tables, or begin with an empty root"
             )
-        if self.states is not None and sum(self.states.values()) != self.stored:
+        if self.states is not None and sum(self.states.values()) != stored:
             states = ", ".join(f"{count} {state}" for state, count in self.states.items())
             raise DataError(
-                f"{self.part} of window {self.window}: {self.stored} rows are stored, but the window was closed with "
+                f"{self.part} of window {self.window}: {stored} rows are stored, but the window was closed with "
                 f"{sum(self.states.values())} ({states}); the table changed since: restore it"
             )
 

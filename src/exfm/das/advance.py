@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from exfm.das.closing import LogState, accounts, commit_labels, report_window
-from exfm.das.ingest import declare_complete, due_files, ingest_file
+from exfm.das.bounds import require_within_bounds
+from exfm.das.closing import LogState, accounts, commit_labels
+from exfm.das.ingest import declare_complete, due_files, ingest_file, schema_change
 from exfm.das.joining import due_examples, join_window
 from exfm.das.learning import FoundationWorker, LineWorker, VerticalWorker
 from exfm.das.log_tables import Das
+from exfm.das.reporting import due_reports, report_window
+from exfm.das.retention import remove_windows
 from exfm.das.revisions import require_same_rules
 from exfm.das.scoring import FoundationModel, due_scores, is_waiting, score_window, teaching
+from exfm.events.log import IMPRESSIONS
 from exfm.events.source_files import is_finite, source_files
 from exfm.events.sources import Source
 from exfm.training.line import Line
@@ -42,8 +46,9 @@ def advance(
 
     `until` (in ticks) says that the log is complete up to there.
 
-    Raises: DataError for a file that changed, came too late by its name, or has too many bad rows, and if an account
-    does not balance; ConfigError if a foundation model does not fit the log; StorageError if a store does not answer.
+    Raises: DataError for a file that changed, came too late by its name, or has too many bad rows, if an account does
+    not balance, or the newest window that is done is out of bounds; ConfigError if a foundation model does not fit the
+    log; StorageError if a store does not answer.
     """
     yield from _ingest(das, source, until=until)
     state = LogState.of(das)
@@ -67,11 +72,16 @@ def advance(
     for line in vertical_models:
         worker = VerticalWorker(LogState.of(das), line)
         yield from _models(das, worker, predicting="predict", learning="train-vm")
-    for window in state.due_reports():
-        if report_window(state, window):
+    state = LogState.of(das)
+    for window in due_reports(state):
+        if report_window(state, window, list(foundation_models)):
             yield _window(das, "report", window)
-    for account in accounts(LogState.of(das)):
+    state = LogState.of(das)
+    for account in accounts(state):
         account.require_balance()
+    require_within_bounds(state)
+    for window in remove_windows(state):
+        yield _window(das, "remove", window)
 
 
 def follow(work: Callable[[], Iterator[Done]]) -> Iterator[Done]:
@@ -92,7 +102,10 @@ def _window(das: Das, stage: str, window: int) -> Done:
 
 def _ingest(das: Das, source: Source, *, until: int | None) -> Iterator[Done]:
     for file in due_files(source_files(source), das.arrivals().state(), das):
-        if ingest_file(file, source, das, timeline=das.timeline(das.arrivals().state())):
+        arrivals = das.arrivals().state()
+        if ingest_file(file, source, das, timeline=das.timeline(arrivals)):
+            if file.part == IMPRESSIONS and (change := schema_change(arrivals, das)):
+                yield Done("schema", change)
             yield Done("ingest", f"{file.part} {file.name}")
     state = LogState.of(das)
     if until is None and is_finite(source) and state.impressions.files:

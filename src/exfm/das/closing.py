@@ -6,23 +6,34 @@ with which the window ended, feedback up to the file with which its attribution 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import polars as pl
 
 from exfm.artifact.digests import digest_of_json
-from exfm.das.accounts import Account, feedback_states
-from exfm.das.attribution import ARRIVAL, ROW, Rules, make_labels, unique_impressions
-from exfm.das.log_tables import PART, Das
+from exfm.das.accounts import Account
+from exfm.das.attribution import ARRIVAL, FEEDBACK_STATES, ROW, Rules, make_labels, unique_impressions
+from exfm.das.log_tables import FIGURE, PART, VALUE, Das
 from exfm.das.timeline import Timeline
-from exfm.events.examples import label_column
 from exfm.events.log import FEEDBACK, IMPRESSIONS
-from exfm.events.rules import FEEDBACK_KIND, FEEDBACK_VALUE
+from exfm.events.rules import FEEDBACK_KIND, FEEDBACK_VALUE, impression_columns
 from exfm.tables.commit import commit, stage
-from exfm.tables.grid import WINDOW
+from exfm.tables.grid import NO_WINDOW, WINDOW
 from exfm.tables.table import TableState
 
 RULES = "labels/rules"
 """What the table of labels says of the rules by which the newest of them were made: a number of their digest."""
+
+REMOVED = "removed"
+"""What a table says of the newest window that was removed from it: how far it is after NO_WINDOW."""
+
+IMPRESSION_STATES = ("examples", "duplicates")
+"""What becomes of impressions: each row of a closed window has exactly one of these. They are figures of its report."""
+
+
+def feedback_figure(state: str) -> str:
+    """Return the figure of a report that counts feedback of one state."""
+    return f"{FEEDBACK}_{state}"
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,18 @@ class LogState:
             report=das.report().state(),
         )
 
+    @cached_property
+    def windows(self) -> list[int]:
+        """Return the windows with impressions that were not removed, in order of time."""
+        removed = removed_until(self.labels)
+        return [window for window in sorted(self.impressions.files) if window > removed]
+
+    @property
+    def impression_columns(self) -> dict[str, pl.DataType]:
+        """Return the types of the columns of `impressions` that are read: one that left the schema is not."""
+        read = {*impression_columns(self.das.schema), ARRIVAL, ROW}
+        return {name: dtype for name, dtype in self.impressions.columns.items() if name in read}
+
     def complete_with(self, window: int) -> str | None:
         """Return the file with which a window's impressions were complete; None: they are not."""
         return self.timeline.passed(self.das.grid.window(window).end)
@@ -75,13 +98,10 @@ class LogState:
 
     def due_labels(self) -> list[int]:
         """Return closed windows without labels, in order of time."""
-        return self._closed(set(self.impressions.files) - set(self.labels.files))
+        return self.closed(set(self.windows) - set(self.labels.files))
 
-    def due_reports(self) -> list[int]:
-        """Return closed windows without an account, in order of time; their labels are there."""
-        return self._closed((set(self.impressions.files) | set(self.feedback.files)) - set(self.report.files))
-
-    def _closed(self, windows: Iterable[int]) -> list[int]:
+    def closed(self, windows: Iterable[int]) -> list[int]:
+        """Return those windows that are closed, in order of time."""
         return [window for window in sorted(windows) if self.closed_with(window) is not None]
 
     def unique_impressions(self, window: int, *, with_late: bool = False) -> pl.DataFrame:
@@ -116,10 +136,36 @@ class LogState:
         """Return rows of windows that arrived after these were closed."""
         return self.late.read(windows, columns=[PART, *columns]).filter(pl.col(PART) == part).drop(PART)
 
+    @cached_property
+    def arrived_counts(self) -> pl.DataFrame:
+        """Return PART, ARRIVAL, WINDOW and `count` of the rows that source files had."""
+        rows = self.arrivals.read([0], columns=["name", PART, "windows", "counts"]).explode("windows", "counts")
+        return rows.drop_nulls("windows").rename({"name": ARRIVAL, "windows": WINDOW, "counts": "count"})
+
+    @cached_property
+    def late_counts(self) -> pl.DataFrame:
+        """Return the same of rows that came too late."""
+        return _counted(self.late)
+
+    @cached_property
+    def rejected_counts(self) -> pl.DataFrame:
+        """Return the same of rows that were rejected."""
+        return _counted(self.rejected)
+
     @property
     def reach(self) -> int:
         """Return how many windows after its own an impression's feedback may come."""
         return self.das.grid.num_windows(self.das.rules.longest)
+
+
+def _counted(table: TableState) -> pl.DataFrame:
+    places = [PART, ARRIVAL, WINDOW]
+    return table.read(table.files, columns=places).group_by(places).len("count")
+
+
+def removed_until(table: TableState) -> int:
+    """Return the newest window that was removed from a table; NO_WINDOW: none was."""
+    return table.revision(REMOVED) + NO_WINDOW
 
 
 def rules_number(rules: Rules) -> int:
@@ -162,57 +208,19 @@ def commit_labels(state: LogState, window: int, *, again: bool = False) -> bool:
     )
 
 
-def report_window(state: LogState, window: int) -> bool:
-    """Commit the account of a closed window, whose labels are there; return whether this run did it."""
-    das, until = state.das, state.closed_with(window)
-    assert until is not None, f"window {window} is not closed"
-    near = range(window - 2 * state.reach - 1, window + 1)
-    columns = [das.rules.key, das.rules.time, WINDOW]
-    before = state.labels.read(near, columns=columns)
-    after = state.impressions.read([window + 1], columns=columns)  # feedback may be earlier than its impression
-    feedback = state.feedback_of(range(window - state.reach, window + state.reach + 1), until=until)
-    own_keys = feedback.filter(pl.col(WINDOW) == window).select(das.rules.key)
-    feedback, before, after = (rows.join(own_keys, on=das.rules.key, how="semi") for rows in (feedback, before, after))
-    impressions = pl.concat([before, after]).unique(das.rules.key, keep="first", maintain_order=True)
-    known = {other: name for other in near if (name := state.closed_with(other)) is not None}
-    states = feedback_states(feedback, impressions, das.rules, window=window, known=known)
-    labels = state.labels.read([window], columns=[label_column(task) for task in das.schema.tasks()])
-    row = {"examples": labels.height, "duplicates": state.num_duplicates(window)}
-    row |= {f"feedback_{name}": count for name, count in states.items()}
-    row |= {
-        f"positives_{task}": int(labels[label_column(task)].sum()) if labels.height else 0
-        for task in das.schema.tasks()
-    }
-    table = das.report()
-    rows = pl.DataFrame([row], schema=dict(table.columns))
-    inputs = {name: getattr(state, name).version for name in ("impressions", "feedback", "labels")}
-    return commit(
-        table, [stage(table, rows, window=window)], item=f"das_report/{window}", replaces=window, inputs=inputs
-    )
-
-
 def accounts(state: LogState) -> list[Account]:
     """Return what became of the rows of each window, in order of time, and of those without one.
 
     Reads small tables only.
     """
-    arrived: dict[tuple[str, int], int] = {}
-    for part, windows, counts in state.arrivals.read([0], columns=[PART, "windows", "counts"]).iter_rows():
-        for window, count in zip(windows, counts, strict=True):
-            arrived[part, window] = arrived.get((part, window), 0) + count
-    late, rejected = (
-        {
-            (part, window): count
-            for part, window, count in table.read(table.files, columns=[PART, WINDOW])
-            .group_by(PART, WINDOW)
-            .len()
-            .iter_rows()
-        }
-        for table in (state.late, state.rejected)
+    arrived, late, rejected = (
+        {(part, window): count for part, window, count in rows.group_by(PART, WINDOW).agg(pl.sum("count")).iter_rows()}
+        for rows in (state.arrived_counts, state.late_counts, state.rejected_counts)
     )
-    reports = {row[WINDOW]: row for row in state.report.read(state.report.files).iter_rows(named=True)}
+    states = _states(state)
     found = []
     for part, table in ((IMPRESSIONS, state.impressions), (FEEDBACK, state.feedback)):
+        removed = removed_until(table)
         windows = {window for of, window in [*arrived, *late, *rejected] if of == part} | set(table.files)
         for window in sorted(windows):
             place = (part, window)
@@ -224,15 +232,20 @@ def accounts(state: LogState) -> list[Account]:
                     rejected=rejected.get(place, 0),
                     late=late.get(place, 0),
                     stored=table.num_rows([window]),
-                    states=_states(reports.get(window), part),
+                    is_removed=window <= removed,
+                    states=states.get(place),
                 )
             )
     return found
 
 
-def _states(report: dict[str, int] | None, part: str) -> dict[str, int] | None:
-    if report is None:
-        return None
-    if part == IMPRESSIONS:
-        return {name: report[name] for name in ("examples", "duplicates")}
-    return {name.removeprefix("feedback_"): count for name, count in report.items() if name.startswith("feedback_")}
+def _states(state: LogState) -> dict[tuple[str, int], dict[str, int]]:
+    """Return what became of the rows of windows that are done, by part and window."""
+    figures: dict[str, tuple[str, str]] = {name: (IMPRESSIONS, name) for name in IMPRESSION_STATES}
+    figures |= {feedback_figure(name): (FEEDBACK, name) for name in FEEDBACK_STATES}
+    found: dict[tuple[str, int], dict[str, int]] = {}
+    for window, figure, value in state.report.read(state.report.files, columns=[WINDOW, FIGURE, VALUE]).iter_rows():
+        if figure in figures:
+            part, name = figures[figure]
+            found.setdefault((part, window), {})[name] = int(value)
+    return found

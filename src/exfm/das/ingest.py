@@ -13,6 +13,7 @@ from exfm.das.timeline import Arrival, Timeline, watermark_after
 from exfm.errors import DataError
 from exfm.events.acceptance import SortedOut, sort_out_feedback, sort_out_impressions, too_many_rejected
 from exfm.events.log import IMPRESSIONS
+from exfm.events.rules import impression_columns
 from exfm.events.source_files import SourceFile, slices
 from exfm.events.sources import Source
 from exfm.tables.commit import StagedFile, commit, stage
@@ -67,6 +68,16 @@ def due_files(found: Sequence[SourceFile], arrivals: TableState, das: Das) -> li
                 "new rows to a new file, and restore this one"
             )
     return due
+
+
+def schema_change(arrivals: TableState, das: Das) -> str:
+    """Return how the schema's columns differ from those of the last file of impressions; empty: they do not."""
+    files = arrivals.read([0], columns=["name", PART, "columns"]).filter(pl.col(PART) == IMPRESSIONS).sort("name")
+    before, now = set() if files.is_empty() else set(files["columns"][-1]), set(impression_columns(das.schema))
+    if not before or before == now:
+        return ""
+    told = {"new, and null in rows before": now - before, "no longer read": before - now}
+    return "; ".join(f"{', '.join(sorted(columns))}: {what}" for what, columns in told.items() if columns)
 
 
 def ingest_file(file: SourceFile, source: Source, das: Das, *, timeline: Timeline) -> bool:
@@ -135,6 +146,7 @@ def _arrival(file: SourceFile, counts: _Counts, das: Das, timeline: Timeline) ->
         "num_late": counts.num_late,
         "windows": list(windows),
         "counts": list(windows.values()),
+        "columns": list(impression_columns(das.schema)) if file.part == IMPRESSIONS else [],
     }
 
 
@@ -193,5 +205,5 @@ def declare_complete(until: int, das: Das, *, timeline: Timeline) -> bool:
     row = {"name": last.name, PART: "until", FILE: "", "size_bytes": 0, "watermark": until} | dict.fromkeys(
         ("num_rows", "num_rejected", "num_late"), 0
     )
-    rows = pl.DataFrame([row | {"windows": [], "counts": []}], schema=dict(arrivals.columns))
+    rows = pl.DataFrame([row | {"windows": [], "counts": [], "columns": []}], schema=dict(arrivals.columns))
     return commit(arrivals, [stage(arrivals, rows, window=0)], item=f"until/{until}")

@@ -39,7 +39,7 @@ def labelled_rows(state: LogState, window: int) -> pl.DataFrame:
     """
     key, time = state.das.rules.key, state.das.rules.time
     labels = state.labels.read([window]).drop(time, WINDOW)
-    rows = state.impressions.read([window])
+    rows = state.impressions.read([window], columns=[*state.impression_columns, WINDOW])
     if window in state.late.files:
         rows = pl.concat([rows, state.late_rows(IMPRESSIONS, [window], columns=rows.columns)])
     is_that_row = (pl.col(ARRIVAL) == pl.col(f"{ARRIVAL}_right")) & (pl.col(ROW) == pl.col(f"{ROW}_right"))
@@ -65,7 +65,7 @@ def join_window(state: LogState, window: int, foundation_models: Sequence[str]) 
         names |= {task: pseudo_label_column(fm, task) for task in das.schema.tasks()}
         of_fm = pseudo.filter(pl.col(FM) == fm).drop(FM, WINDOW).rename(names)
         joined = joined.join(of_fm, on=key, how="left")  # late impressions were never scored
-    table = das.examples(state.impressions.columns, foundation_models)
+    table = das.examples(state.impression_columns, foundation_models)
     inputs = {name: getattr(state, name).version for name in ("impressions", "labels", "pseudo_labels")}
     ordered = joined.sort(das.schema.domain, maintain_order=True)
     revision = _revision(state, window, foundation_models)

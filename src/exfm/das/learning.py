@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from exfm.das.closing import LogState
+from exfm.das.config import HISTORY_WINDOWS
 from exfm.das.joining import labelled_rows
 from exfm.das.line_states import LineStates
 from exfm.das.scoring import FM, Teacher, score_window
@@ -22,9 +23,6 @@ from exfm.features.table import raw_columns
 from exfm.tables.commit import commit, stage
 from exfm.tables.grid import WINDOW
 from exfm.training.line import Line, LineScorer, LineTrainer
-
-HISTORY_WINDOWS = 4
-"""Windows before a state that a learner is told of when it goes on, so that method `auto` knows what it knew."""
 
 Did = tuple[Literal["predict", "learn"], int]
 """A window that was predicted or learned."""
@@ -95,7 +93,8 @@ class LineWorker(ABC):
         trainer = LineTrainer(self.line, self.state.das.root)
         if self.states.learned:
             trainer.go_on(self.states.learned[-1])
-            for window in self.states.learned[-HISTORY_WINDOWS:]:
+            kept = self.known()
+            for window in (one for one in self.states.learned[-HISTORY_WINDOWS:] if one in kept):
                 trainer.learner.begin(self.state.das.grid.window(window), *self._examples(window))
         return trainer
 
@@ -123,7 +122,7 @@ class FoundationWorker(LineWorker):
         """Return complete windows without its pseudo-labels."""
         return {
             window
-            for window in self.state.impressions.files
+            for window in self.state.windows
             if self.state.complete_with(window) is not None
             and not self.state.pseudo_labels.newest_revision(window, part=self.line.name)
         }

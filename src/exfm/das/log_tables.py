@@ -10,7 +10,7 @@ pseudo_labels each complete impression once for each foundation model, with its 
 examples      features, labels and pseudo-labels of each impression of a closed window, sorted by domain
 snapshots     a row for each state of a model
 predictions   what each vertical model said of each of its examples before it learned it
-das_report    a row for each closed window: what became of its rows
+das_report    figures of each window that is done: what became of its rows, and how its examples look
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from exfm.artifact.stores import join
-from exfm.das.attribution import ARRIVAL, FEEDBACK_STATES, ROW, Rules
+from exfm.das.attribution import ARRIVAL, ROW, Rules
 from exfm.das.config import DasConfig
 from exfm.das.timeline import Arrival, Timeline
 from exfm.errors import ConfigError, SchemaError
@@ -37,6 +37,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 PART, FILE, TIME, KEY, REASON = "part", "file", "time", "key", "reason"
 """Columns of `rejected` and `late`."""
+
+FIGURE, OF, VALUE = "figure", "of", "value"
+"""Columns of `das_report`; OF is a task, a foundation model, <foundation model>.<task>, a part of the log, or a column;
+empty: the window."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ class Das:
             {
                 "name": pl.String(), PART: pl.String(), FILE: pl.String(), "size_bytes": pl.Int64(),
                 "watermark": pl.Int64(), "num_rows": pl.Int64(), "num_rejected": pl.Int64(), "num_late": pl.Int64(),
-                "windows": counts, "counts": counts,
+                "windows": counts, "counts": counts, "columns": pl.List(pl.String()),
             },
         )  # fmt: skip
 
@@ -176,10 +180,8 @@ class Das:
         return self.table("predictions", columns | {task: pl.Float32() for task in self.schema.tasks()})
 
     def report(self) -> Table:
-        """Return the table of what became of each closed window's rows."""
-        counts = ("examples", "duplicates", *(f"feedback_{state}" for state in FEEDBACK_STATES))
-        positives = (f"positives_{task}" for task in self.schema.tasks())
-        return self.table("das_report", {name: pl.Int64() for name in (*counts, *positives)})
+        """Return the table of each window's figures."""
+        return self.table("das_report", {FIGURE: pl.String(), OF: pl.String(), VALUE: pl.Float64()})
 
     def timeline(self, arrivals: TableState) -> Timeline:
         """Return what has arrived."""

@@ -8,6 +8,7 @@ from exfm.das.closing import LogState, accounts
 from exfm.das.ingest import due_files
 from exfm.das.joining import due_examples
 from exfm.das.log_tables import Das
+from exfm.das.reporting import WindowFigures, due_reports, newest_figures
 from exfm.das.scoring import FoundationModel, due_scores, is_waiting, teaching
 from exfm.events.source_files import source_files
 from exfm.events.sources import Source
@@ -33,6 +34,8 @@ class Progress:
     stages: tuple[StageProgress, ...]
     rows: Mapping[str, Mapping[str, int]]
     """By part of the log and by state: how many rows."""
+    newest: WindowFigures | None
+    """Figures of the newest window that has a report; None: none has."""
 
 
 def progress(das: Das, source: Source, *, foundation_models: Mapping[str, FoundationModel]) -> Progress:
@@ -41,11 +44,11 @@ def progress(das: Das, source: Source, *, foundation_models: Mapping[str, Founda
     Raises: what `advance` raises before it works.
     """
     state = LogState.of(das)
-    windows, feedback = set(state.impressions.files), set(state.feedback.files)
+    windows, feedback = set(state.windows), set(state.feedback.files)
     files = due_files(source_files(source), state.arrivals, das)
     open_windows = {window for window in windows | feedback if state.closed_with(window) is None}
     not_closed = "the watermark to pass their attribution window"
-    labels, reports = state.due_labels(), state.due_reports()
+    labels, reports = state.due_labels(), due_reports(state)
     stages = [
         StageProgress("ingest", done=state.arrivals.num_rows([0]), due=len(files), waiting={}),
         StageProgress(
@@ -67,6 +70,7 @@ def progress(das: Das, source: Source, *, foundation_models: Mapping[str, Founda
         )
     examples = due_examples(state, list(foundation_models))
     not_joined = windows - set(state.examples.files) - set(examples)
+    num_not_joined = len((windows | feedback) - open_windows - set(state.report.files) - set(reports))
     lacks_labels = not_joined - set(state.labels.files)
     stages += [
         StageProgress(
@@ -75,11 +79,20 @@ def progress(das: Das, source: Source, *, foundation_models: Mapping[str, Founda
             len(examples),
             _counted({"labels": len(lacks_labels), "pseudo-labels": len(not_joined - lacks_labels)}),
         ),
-        StageProgress("report", len(state.report.files), len(reports), _counted({not_closed: len(open_windows)})),
+        StageProgress(
+            "report",
+            len(state.report.files),
+            len(reports),
+            _counted({not_closed: len(open_windows), "their examples, or those of a window before": num_not_joined}),
+        ),
     ]
     watermark = state.timeline.watermark
+    newest = newest_figures(state, num_windows=1)
     return Progress(
-        watermark="" if watermark is None else das.time_text(watermark), stages=tuple(stages), rows=_rows(state)
+        watermark="" if watermark is None else das.time_text(watermark),
+        stages=tuple(stages),
+        rows=_rows(state),
+        newest=newest[0] if newest else None,
     )
 
 

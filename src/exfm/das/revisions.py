@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from exfm.das.closing import RULES, LogState, commit_labels, rules_number
-from exfm.das.log_tables import PART, Das
+from exfm.das.closing import RULES, LogState, commit_labels, feedback_figure, rules_number
+from exfm.das.log_tables import FIGURE, PART, VALUE, Das
 from exfm.das.scoring import FM, SNAPSHOT, Teacher, score_window
 from exfm.errors import ConfigError
 from exfm.events.log import FEEDBACK, IMPRESSIONS
@@ -60,7 +60,7 @@ def _windows_of_late_rows(state: LogState) -> set[int]:
     late = state.late.read(state.late.files, columns=[PART, WINDOW]).unique()
     late_impressions = set(late.filter(pl.col(PART) == IMPRESSIONS)[WINDOW])
     late_feedback = set(late.filter(pl.col(PART) == FEEDBACK)[WINDOW])
-    reported = state.report.read(state.report.files)
-    late_feedback |= set(reported.filter(pl.col("feedback_late") > 0)[WINDOW])
+    reported = state.report.read(state.report.files, columns=[WINDOW, FIGURE, VALUE])
+    late_feedback |= set(reported.filter((pl.col(FIGURE) == feedback_figure("late")) & (pl.col(VALUE) > 0))[WINDOW])
     before = {window - back for window in late_feedback for back in range(state.reach + 1)}
     return late_impressions | before

@@ -146,7 +146,7 @@ def due_scores(state: LogState, fm: str) -> list[int]:
     """Return complete windows without pseudo-labels of a foundation model, in order of time."""
     return [
         window
-        for window in sorted(state.impressions.files)
+        for window in state.windows
         if state.complete_with(window) is not None and not state.pseudo_labels.newest_revision(window, part=fm)
     ]
 

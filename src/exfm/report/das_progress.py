@@ -6,10 +6,11 @@ from rich.table import Table
 from rich.text import Text
 
 from exfm.das.progress import Progress
+from exfm.report.das_figures import summary
 
 
 def print_progress(progress: Progress, *, console: Console) -> None:
-    """Print the watermark, a line for each stage, and what became of the rows of each part of the log."""
+    """Print the watermark, a line for each stage, what became of each part's rows, and the newest window's figures."""
     console.print(Text(f"The log is complete until {progress.watermark or 'no time yet'}"))
     stages = Table(box=SIMPLE_HEAD)
     stages.add_column("stage")
@@ -25,3 +26,5 @@ def print_progress(progress: Progress, *, console: Console) -> None:
             f"{count:,} {state.replace('_', ' ')}" for state, count in counts.items() if state != "arrived"
         )
         console.print(Text(f"{part}: {counts['arrived']:,} rows = {became}"))
+    if progress.newest:
+        console.print(Text(f"window {progress.newest.start}: {summary(progress.newest)}"))
