@@ -113,8 +113,8 @@ def test_daily_runs_and_a_replay_report_the_same(log: GrowingLog, tmp_path: Path
     daily, das, replayed = GrowingLog(tmp_path / "log", **LOG), das_at(tmp_path / "daily"), das_at(tmp_path / "replay")
     for day in range(daily.days):
         daily.arrive(day)
-        list(advance(das, daily.source, published=dict))
-    list(advance(replayed, log.source, published=dict))
+        list(advance(das, daily.source, foundation_models={}))
+    list(advance(replayed, log.source, foundation_models={}))
     reports = [newest_figures(LogState.of(one), num_windows=100) for one in (das, replayed)]
     assert reports[0] == reports[1]
 
@@ -124,7 +124,7 @@ def test_a_window_out_of_bounds_stops_each_run_with_all_its_figures(das: Das, lo
     strict = replace(das, config=das.config.model_copy(update={"bounds": bounds}))
     for _ in range(2):
         with pytest.raises(DataError) as error:
-            list(advance(strict, log.source, published=lambda: {"fm": None}))
+            list(advance(strict, log.source, foundation_models={"fm": None}))
         assert error.value.exit_code == 2
         for text in (
             "window 1970-01-0",
@@ -160,7 +160,7 @@ def test_examples_that_are_scored_again_have_a_new_report(tmp_path: Path, log: G
     taught(das, log, every=2)
     before = newest_figures(LogState.of(das), num_windows=100)
     teach(das, every=1, revision=2)
-    list(advance(das, log.source, published=lambda: {"fm": None}))
+    list(advance(das, log.source, foundation_models={"fm": None}))
     after = newest_figures(LogState.of(das), num_windows=100)
     has_examples = [report.values["examples", ""] > 0 for report in before]
     assert sum(has_examples) >= 3

@@ -39,7 +39,7 @@ def told_and_das(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], D
         if day >= CHANGED_AT:
             das = replace(das, schema=changed_schema())
             add_shops(log, day)
-        told += [done.item for done in advance(das, log.source, published=dict) if done.stage == "schema"]
+        told += [done.item for done in advance(das, log.source, foundation_models={}) if done.stage == "schema"]
     return told, das
 
 
@@ -77,7 +77,7 @@ def test_the_report_compares_a_new_feature_once_both_windows_have_it(told_and_da
 def test_a_file_that_lacks_a_new_feature_is_refused(tmp_path: Path) -> None:
     log, das = GrowingLog(tmp_path / "log", **LOG), das_at(tmp_path / "root")
     log.arrive(0)
-    list(advance(das, log.source, published=dict))
+    list(advance(das, log.source, foundation_models={}))
     log.arrive(1)
     with pytest.raises(DataError, match="'shop' is missing"):
-        list(advance(replace(das, schema=changed_schema()), log.source, published=dict))
+        list(advance(replace(das, schema=changed_schema()), log.source, foundation_models={}))
