@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from growing_log import GrowingLog, das_at
+from growing_log import DAY_S, GrowingLog, das_at
 from sklearn.metrics import log_loss
 
 from exfm.das.advance import advance
@@ -56,12 +56,10 @@ def teach(das: Das, *, every: int, revision: int = 1) -> None:
 
 def taught(das: Das, log: GrowingLog, *, every: int) -> None:
     """Advance with a foundation model that teaches some rows before it ends."""
-
-    def published() -> dict[str, None]:
-        teach(das, every=every)
-        return {"fm": None}
-
-    list(advance(das, log.source, published=published))
+    patient = replace(das, config=das.config.model_copy(update={"fm_wait": 365 * DAY_S}))
+    list(advance(patient, log.source, foundation_models={"fm": None}))
+    teach(das, every=every)
+    list(advance(patient, log.source, foundation_models={"fm": None}))
 
 
 @pytest.fixture(scope="module")
