@@ -28,7 +28,7 @@ def keeping(root: Path, *, keep_windows: int = 4, on_step: OnStep = lambda step:
 
 
 def run(das: Das, log: GrowingLog) -> list[tuple[str, str]]:
-    return [(done.stage, done.item) for done in advance(das, log.source, published=dict)]
+    return [(done.stage, done.item) for done in advance(das, log.source, foundation_models={})]
 
 
 @pytest.fixture(scope="module")
