@@ -20,6 +20,8 @@ from exfm.errors import DataError
 from exfm.tables.commit import commit, stage
 
 LOG = {"days": 6, "rows_a_day": 30}
+FM = {"fm": None}
+"""A foundation model that is not published."""
 
 
 @pytest.fixture(scope="module")
@@ -54,20 +56,20 @@ def teach(das: Das, *, every: int, revision: int = 1) -> None:
         commit(table, files, item=f"pseudo_labels/fm/{window}", replaces=window, part="fm", revision=revision)
 
 
-def taught(das: Das, log: GrowingLog, *, every: int) -> None:
-    """Advance with a foundation model that teaches some rows before it ends."""
-    patient = replace(das, config=das.config.model_copy(update={"fm_wait": 365 * DAY_S}))
-    list(advance(patient, log.source, foundation_models={"fm": None}))
+def taught(root: Path, log: GrowingLog, *, every: int) -> Das:
+    """Return a system with a foundation model that taught some rows before it ended."""
+    das = das_at(root)
+    das = replace(das, config=das.config.model_copy(update={"fm_wait": 1_000 * DAY_S}))
+    list(advance(das, log.source, foundation_models=FM))
     teach(das, every=every)
-    list(advance(patient, log.source, foundation_models={"fm": None}))
+    list(advance(das, log.source, foundation_models=FM))
+    return das
 
 
 @pytest.fixture(scope="module")
 def das(log: GrowingLog, tmp_path_factory: pytest.TempPathFactory) -> Das:
     """Return a system that was taught every other row."""
-    das = das_at(tmp_path_factory.mktemp("root"))
-    taught(das, log, every=2)
-    return das
+    return taught(tmp_path_factory.mktemp("root"), log, every=2)
 
 
 def test_figures_of_examples_are_those_of_their_rows(das: Das) -> None:
@@ -122,7 +124,7 @@ def test_a_window_out_of_bounds_stops_each_run_with_all_its_figures(das: Das, lo
     strict = replace(das, config=das.config.model_copy(update={"bounds": bounds}))
     for _ in range(2):
         with pytest.raises(DataError) as error:
-            list(advance(strict, log.source, foundation_models={"fm": None}))
+            list(advance(strict, log.source, foundation_models=FM))
         assert error.value.exit_code == 2
         for text in (
             "window 1970-01-0",
@@ -154,11 +156,10 @@ def test_each_bound_is_off_until_it_is_set(figure: str, of: str, value: float, b
 
 
 def test_examples_that_are_scored_again_have_a_new_report(tmp_path: Path, log: GrowingLog) -> None:
-    das = das_at(tmp_path)
-    taught(das, log, every=2)
+    das = taught(tmp_path, log, every=2)
     before = newest_figures(LogState.of(das), num_windows=100)
     teach(das, every=1, revision=2)
-    list(advance(das, log.source, foundation_models={"fm": None}))
+    list(advance(das, log.source, foundation_models=FM))
     after = newest_figures(LogState.of(das), num_windows=100)
     has_examples = [report.values["examples", ""] > 0 for report in before]
     assert sum(has_examples) >= 3

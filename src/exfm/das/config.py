@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from exfm.config import Config
 
-HISTORY_WINDOWS = 4
+HISTORY_WINDOWS, HISTORY_EXAMPLES = 4, 100_000
 """Windows before a state that a learner is told of when it goes on, so that method `auto` knows what it knew."""
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from exfm.das.closing import LogState
-from exfm.das.config import HISTORY_WINDOWS
+from exfm.das.config import HISTORY_EXAMPLES, HISTORY_WINDOWS
 from exfm.das.joining import labelled_rows
 from exfm.das.line_states import LineStates
 from exfm.das.scoring import FM, Teacher, score_window
@@ -93,10 +93,20 @@ class LineWorker(ABC):
         trainer = LineTrainer(self.line, self.state.das.root)
         if self.states.learned:
             trainer.go_on(self.states.learned[-1])
-            kept = self.known()
-            for window in (one for one in self.states.learned[-HISTORY_WINDOWS:] if one in kept):
+            for window in self._history():
                 trainer.learner.begin(self.state.das.grid.window(window), *self._examples(window))
         return trainer
+
+    def _history(self) -> list[int]:
+        """Return the last windows that were learned and are kept, in order of time, with examples enough."""
+        kept, num_examples = self.known(), 0
+        windows: list[int] = []
+        for window in reversed(self.states.learned):
+            if window not in kept or (len(windows) >= HISTORY_WINDOWS and num_examples >= HISTORY_EXAMPLES):
+                break
+            windows.append(window)
+            num_examples += self.state.labels.num_rows([window])
+        return windows[::-1]
 
     def _examples(self, window: int) -> tuple[Examples, Floats]:
         """Return a window's examples, and the probabilities before, [B, T]: 0.5 where no state was there."""
