@@ -3,9 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 from growing_log import GrowingLog, das_at
 from polars.testing import assert_frame_equal
+from test_lines import FM, VM, rows, states
 
 from exfm.das.advance import advance
 from exfm.das.closing import LogState, accounts
@@ -166,3 +168,22 @@ def test_a_vacuum_removes_only_what_no_kept_version_has(tmp_path: Path, log: Gro
         vacuum(table, keep_s=0)
         assert len(files()) == len(before) - 3
         assert_frame_equal(table.state().read(table.state().files), rows)
+
+
+@pytest.mark.slow
+def test_models_go_on_as_if_no_window_were_removed(tmp_path: Path) -> None:
+    log = GrowingLog(tmp_path / "log", **LOG)
+    das, whole = keeping(tmp_path / "kept"), das_at(tmp_path / "whole")
+    removed = []
+    for day in range(log.days):
+        log.arrive(day)
+        done = [advance(one, log.source, foundation_models={"fm": FM}, vertical_models=[VM]) for one in (das, whole)]
+        removed += [item.item for item in done[0] if item.stage == "remove"]
+        list(done[1])
+    assert len(removed) == 3
+    assert states(das) == states(whole)
+    assert rows(das, "snapshots").equals(rows(whole, "snapshots"))
+    for table in ("pseudo_labels", "examples", "predictions"):
+        found = rows(das, table)
+        assert found.equals(rows(whole, table).filter(pl.col("window") >= found["window"].min()))
+    assert list(advance(das, log.source, foundation_models={"fm": FM}, vertical_models=[VM])) == []
