@@ -97,16 +97,21 @@ def test_figures_of_examples_are_those_of_their_rows(das: Das) -> None:
     assert figures["drift", "domain"] == pytest.approx(0, abs=0.01)
 
 
-def test_shares_are_of_the_rows_that_had_arrived_when_the_window_was_closed(das: Das) -> None:
+def test_shares_are_of_the_files_since_one_that_closed_a_window_before(das: Das) -> None:
     state = LogState.of(das)
-    window = 0
-    figures = {(figure, of): value for figure, of, value in state.report.read([window]).drop("window").iter_rows()}
-    late = state.late.read([window]).filter(part="impressions")
-    assert late.height > 0
-    assert late["arrival"].min() > (state.closed_with(window) or "")
-    assert figures["late_share", "impressions"] == 0
-    arrived = state.impressions.read([window]).height + 1
-    assert figures["rejected_share", "impressions"] == 1 / arrived
+    files = state.arrivals.read([0])
+    windows = sorted(state.examples.files)
+    late = 0
+    for before, window in zip([None, *windows], windows, strict=False):
+        since = "" if before is None else state.closed_with(before) or ""
+        arrived = files.filter((pl.col("name") > since) & (pl.col("name") <= (state.closed_with(window) or "")))
+        figures = {(figure, of): value for figure, of, value in state.report.read([window]).drop("window").iter_rows()}
+        for part in ("impressions", "feedback"):
+            of_part = arrived.filter(part=part)
+            late += of_part["num_late"].sum()
+            assert figures["late_share", part] == of_part["num_late"].sum() / of_part["num_rows"].sum()
+            assert figures["rejected_share", part] == of_part["num_rejected"].sum() / of_part["num_rows"].sum() > 0
+    assert late > 0
 
 
 def test_daily_runs_and_a_replay_report_the_same(log: GrowingLog, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def progress(config: ConfigOption, root: RootOption = "") -> None:
 def report(
     config: ConfigOption,
     root: RootOption = "",
-    windows: Annotated[int, typer.Option(min=1, help="The newest windows that are shown.")] = 4,
+    windows: Annotated[int, typer.Option(min=1, help="The newest windows that are shown.")] = 3,
 ) -> None:
     """Show figures of the newest windows: rows, label rates, pseudo-labels, drift."""
     from rich.console import Console

@@ -136,31 +136,10 @@ class LogState:
         """Return rows of windows that arrived after these were closed."""
         return self.late.read(windows, columns=[PART, *columns]).filter(pl.col(PART) == part).drop(PART)
 
-    @cached_property
-    def arrived_counts(self) -> pl.DataFrame:
-        """Return PART, ARRIVAL, WINDOW and `count` of the rows that source files had."""
-        rows = self.arrivals.read([0], columns=["name", PART, "windows", "counts"]).explode("windows", "counts")
-        return rows.drop_nulls("windows").rename({"name": ARRIVAL, "windows": WINDOW, "counts": "count"})
-
-    @cached_property
-    def late_counts(self) -> pl.DataFrame:
-        """Return the same of rows that came too late."""
-        return _counted(self.late)
-
-    @cached_property
-    def rejected_counts(self) -> pl.DataFrame:
-        """Return the same of rows that were rejected."""
-        return _counted(self.rejected)
-
     @property
     def reach(self) -> int:
         """Return how many windows after its own an impression's feedback may come."""
         return self.das.grid.num_windows(self.das.rules.longest)
-
-
-def _counted(table: TableState) -> pl.DataFrame:
-    places = [PART, ARRIVAL, WINDOW]
-    return table.read(table.files, columns=places).group_by(places).len("count")
 
 
 def removed_until(table: TableState) -> int:
@@ -213,9 +192,11 @@ def accounts(state: LogState) -> list[Account]:
 
     Reads small tables only.
     """
-    arrived, late, rejected = (
-        {(part, window): count for part, window, count in rows.group_by(PART, WINDOW).agg(pl.sum("count")).iter_rows()}
-        for rows in (state.arrived_counts, state.late_counts, state.rejected_counts)
+    counts = state.arrivals.read([0], columns=[PART, "windows", "counts"]).explode("windows", "counts")
+    arrived = _by_place(counts.drop_nulls().rename({"windows": WINDOW, "counts": "count"}))
+    late, rejected = (
+        _by_place(table.read(table.files, columns=[PART, WINDOW]).group_by(PART, WINDOW).len("count"))
+        for table in (state.late, state.rejected)
     )
     states = _states(state)
     found = []
@@ -237,6 +218,11 @@ def accounts(state: LogState) -> list[Account]:
                 )
             )
     return found
+
+
+def _by_place(counts: pl.DataFrame) -> dict[tuple[str, int], int]:
+    rows = counts.group_by(PART, WINDOW).agg(pl.sum("count"))
+    return {(part, window): count for part, window, count in rows.iter_rows()}
 
 
 def _states(state: LogState) -> dict[tuple[str, int], dict[str, int]]:

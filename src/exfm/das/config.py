@@ -23,7 +23,7 @@ class DasBounds(Config):
     min_label_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Least share of positive examples, for each task; 0 to 1. 0: no bound."""
     max_late_share: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Largest share of rows that came too late, for impressions and for feedback; 0 to 1. 1: no bound."""
+    """Largest share of rows that arrived too late, for impressions and for feedback; 0 to 1. 1: no bound."""
     max_rejected_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Largest share of rejected rows, for impressions and for feedback; 0 to 1. 1: no bound."""
     max_drift: dict[str, Annotated[float, Field(gt=0)]] = {}

@@ -15,7 +15,7 @@ from exfm.das.closing import LogState, feedback_figure
 from exfm.das.drift import drift
 from exfm.das.log_tables import FIGURE, OF, PART, VALUE
 from exfm.events.examples import label_column, labels_of, weights_of
-from exfm.events.log import FEEDBACK, IMPRESSIONS
+from exfm.events.log import IMPRESSIONS
 from exfm.metrics import normalized_entropy
 from exfm.schema import Schema, pseudo_age_column, pseudo_label_column
 from exfm.tables.commit import commit, stage
@@ -99,7 +99,7 @@ def report_window(state: LogState, window: int, foundation_models: Sequence[str]
 
 
 def _rows(state: LogState, window: int) -> Iterator[Figure]:
-    """Yield what became of a window's rows, and which shares came too late or were rejected."""
+    """Yield what became of a window's rows, and of the rows that arrived while it was open."""
     until = state.closed_with(window)
     assert until is not None, f"window {window} is not closed"
     place = [ARRIVAL, ROW]
@@ -107,18 +107,23 @@ def _rows(state: LogState, window: int) -> Iterator[Figure]:
     late = state.late_rows(IMPRESSIONS, [window], columns=place)  # labelled again, they may be examples
     yield "examples", "", labels.join(late, on=place, how="anti").height
     yield "duplicates", "", state.num_duplicates(window)
-    states = _feedback_states(state, window, until=until)
-    for name, count in states.items():
+    for name, count in _feedback_states(state, window, until=until).items():
         yield feedback_figure(name), "", count
-    known = (pl.col(WINDOW) == window) & (pl.col(ARRIVAL) <= until)
-    for part, more_late in ((IMPRESSIONS, 0), (FEEDBACK, states["late"])):
-        arrived, num_late, num_rejected = (
-            int(counts.filter(known & (pl.col(PART) == part))["count"].sum())
-            for counts in (state.arrived_counts, state.late_counts, state.rejected_counts)
-        )
-        if arrived:
-            yield "late_share", part, (num_late + more_late) / arrived
-            yield "rejected_share", part, num_rejected / arrived
+    yield from _shares(state, window, until=until)
+
+
+def _shares(state: LogState, window: int, *, until: str) -> Iterator[Figure]:
+    """Yield which shares of rows came too late or were rejected, in files since the one that closed a window before."""
+    windows = {*state.report.files, *state.impressions.files, *state.feedback.files}
+    earlier = sorted((other for other in windows if other < window), reverse=True)
+    before = next((name for other in earlier if (name := state.closed_with(other)) != until), None) or ""
+    counts = ["num_rows", "num_late", "num_rejected"]
+    files = state.arrivals.read([0], columns=["name", PART, *counts])
+    of_window = files.filter((pl.col("name") > before) & (pl.col("name") <= until))
+    for part, rows, late, rejected in of_window.group_by(PART).agg(pl.col(counts).sum()).sort(PART).iter_rows():
+        if rows:
+            yield "late_share", part, late / rows
+            yield "rejected_share", part, rejected / rows
 
 
 def _feedback_states(state: LogState, window: int, *, until: str) -> dict[str, int]:
