@@ -157,8 +157,8 @@ class _Staged:
         self._das, self._file = das, file
         self._tables: dict[str, Table] = {}
         before = {part: das.table(part, {}).state().columns for part in (IMPRESSIONS, FEEDBACK)}
-        keys = {das.rules.key: columns[das.rules.key] for columns in before.values() if columns}
-        self.known = pl.Schema(keys | dict(before[file.part]))
+        keys = [(das.rules.key, columns[das.rules.key]) for columns in before.values() if columns]
+        self.known = pl.Schema(dict(keys) | dict(before[file.part]))
         """Columns of the part's table, and the key; of a table that is not there yet none."""
         self._files: dict[str, list[StagedFile]] = {"rejected": [], "late": [], file.part: []}
 
