@@ -63,7 +63,7 @@ def clicks_only(das: Das, *, attribution_window: int) -> Das:
 def run(das: Das, log: SmallLog, *, until: float | None = None, **published: Ref | None) -> list[str]:
     """Return what one run did, as text; `until` is in days."""
     done = advance(
-        das, log.source, published=lambda: published, until=None if until is None else das.ticks(int(until * DAY_S))
+        das, log.source, foundation_models=published, until=None if until is None else das.ticks(int(until * DAY_S))
     )
     return [f"{one.stage}: {one.item}" for one in done]
 

@@ -49,41 +49,40 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> GrowingLog:
 @pytest.fixture(scope="module")
 def undisturbed(log: GrowingLog, tmp_path_factory: pytest.TempPathFactory) -> Rows:
     das = das_at(tmp_path_factory.mktemp("undisturbed"))
-    list(advance(das, log.source, published=dict))
+    list(advance(das, log.source, foundation_models={}))
     return rows_of(das)
-
-
-@pytest.fixture
-def command(log: GrowingLog, tmp_path: Path) -> list[str]:
-    """Return a command that advances that log, with its root in `tmp_path`."""
-    (tmp_path / "schema.yaml").write_text(yaml.safe_dump(SCHEMA.to_dict()), encoding="utf-8")
-    settings = {
-        "name": "test",
-        "root": str(tmp_path / "root"),
-        "feature_schema": "schema.yaml",
-        "source": log.source.to_dict(),
-        "window_length": DAY_S,
-        "foundation_models": [{"name": "fm"}],
-        "vertical_models": [{"name": "vm"}],
-        "das": CONFIG.to_dict() | {"fm_wait": 0},
-    }
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    program = "from exfm.cli.main import main; main()"
-    return [sys.executable, "-c", program, "das", "advance", "-c", str(tmp_path / "run.yaml")]
 
 
 @pytest.fixture(scope="module")
-def undisturbed_without_teacher(log: GrowingLog, tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    """Return the rows that `command` leaves, whose foundation model is never published."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    das = Das(
-        root=str(folder),
-        schema=SCHEMA,
-        window_length=DAY_S,
-        config=CONFIG.model_copy(update={"fm_wait": 0}),
-    )
-    list(advance(das, log.source, published=lambda: {"fm": None}))
-    return rows_of(das)
+def undisturbed_by_command(log: GrowingLog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the root that the command leaves."""
+    folder = tmp_path_factory.mktemp("command")
+    subprocess.run(command(folder, log), check=True, capture_output=True)
+    return folder / "root"
+
+
+def command(folder: Path, log: GrowingLog) -> list[str]:
+    """Return a command that advances a log and tiny models, with its root in a folder."""
+    network = {"bottom_units": [], "num_cross_layers": 1, "cross_rank": 2, "top_units": [4]}
+    model = {"model": {"network": network}, "training": {"batch_size": 16}}
+    settings = {
+        "name": "test",
+        "root": str(folder / "root"),
+        "feature_schema": SCHEMA.to_dict(),
+        "source": log.source.to_dict(),
+        "window_length": DAY_S,
+        "foundation_models": [{"name": "fm"} | model],
+        "vertical_models": [{"name": "vm", "domains": ["all"]} | model],
+        "das": CONFIG.to_dict(),
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    program = "from exfm.cli.main import main; main()"
+    return [sys.executable, "-c", program, "das", "advance", "-c", str(folder / "run.yaml")]
+
+
+def states(root: Path) -> dict[str, bytes]:
+    """Return all files of models' states."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in (root / "models").rglob("*") if path.is_file()}
 
 
 def test_a_run_that_is_stopped_at_any_step_is_gone_on_with(tmp_path: Path, foundation: Ref) -> None:
@@ -111,31 +110,35 @@ def test_a_run_that_is_stopped_at_any_step_is_gone_on_with(tmp_path: Path, found
         shutil.rmtree(root)
 
 
-def test_three_kills_leave_the_rows_of_an_undisturbed_run(
-    tmp_path: Path, command: list[str], undisturbed_without_teacher: Rows
+def test_three_kills_leave_the_rows_and_states_of_an_undisturbed_run(
+    tmp_path: Path, log: GrowingLog, undisturbed_by_command: Path
 ) -> None:
-    moments = random.Random(1)
+    moments, again = random.Random(1), command(tmp_path, log)
     for _ in range(3):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(again, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
-        for _ in range(moments.randint(1, 8)):
+        for _ in range(moments.randint(1, 12)):
             assert process.stdout.readline()
         time.sleep(moments.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         process.stdout.close()
-    subprocess.run(command, check=True, capture_output=True)
-    assert_done_once(das_at(tmp_path / "root"), undisturbed_without_teacher)
+    subprocess.run(again, check=True, capture_output=True)
+    assert_done_once(das_at(tmp_path / "root"), rows_of(das_at(undisturbed_by_command)))
+    assert states(tmp_path / "root") == states(undisturbed_by_command)
 
 
 def test_two_processes_on_one_root_do_each_item_once(
-    tmp_path: Path, command: list[str], undisturbed_without_teacher: Rows
+    tmp_path: Path, log: GrowingLog, undisturbed_by_command: Path
 ) -> None:
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [subprocess.Popen(command(tmp_path, log), stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert_done_once(das_at(tmp_path / "root"), undisturbed_without_teacher)
-    done = [line for text in said for line in text.splitlines() if line.startswith(("ingest: ", "label: ", "join: "))]
+    assert_done_once(das_at(tmp_path / "root"), rows_of(das_at(undisturbed_by_command)))
+    assert states(tmp_path / "root") == states(undisturbed_by_command)
+    stages = ("ingest: ", "label: ", "pseudo-label ", "join: ", "predict ", "train-fm ", "train-vm ", "report: ")
+    done = [line for text in said for line in text.splitlines() if line.startswith(stages)]
+    assert done
     assert len(done) == len(set(done))
 
 
@@ -147,10 +150,10 @@ def test_a_process_that_lags_behind_another_one_does_nothing_twice(
 
     def overtake(step: str) -> None:
         if not list(tmp_path.iterdir()):
-            list(advance(other, log.source, published=dict))
+            list(advance(other, log.source, foundation_models={}))
 
     das = das_at(tmp_path, on_step=overtake)
-    assert list(advance(das, log.source, published=dict)) == []
+    assert list(advance(das, log.source, foundation_models={})) == []
     assert_done_once(das, undisturbed)
 
 
@@ -171,9 +174,9 @@ def test_a_full_disk_is_one_error_and_with_space_the_run_goes_on(
     das = das_at(tmp_path)
     for size_bytes in (100, 1_700, 2_500):
         with pytest.raises(StorageError, match=f"{tmp_path}/tables/.*") as raised, largest_file(size_bytes):
-            list(advance(das, log.source, published=dict))
+            list(advance(das, log.source, foundation_models={}))
         assert "\n" not in str(raised.value)
-    list(advance(das, log.source, published=dict))
+    list(advance(das, log.source, foundation_models={}))
     assert_done_once(das, undisturbed)
 
 
@@ -184,6 +187,6 @@ def test_a_log_and_tables_on_s3_leave_the_rows_of_a_disk(bucket: str, log: Growi
         S3FileSystem().put(str(log.folder / part), f"{bucket}/log/{part}", recursive=True)
     source = LogSource(impressions=f"{bucket}/log/impressions", feedback=f"{bucket}/log/feedback")
     das = Das(root=f"{bucket}/run", schema=SCHEMA, window_length=DAY_S, config=CONFIG)
-    list(advance(das, source, published=dict))
+    list(advance(das, source, foundation_models={}))
     assert_done_once(das, undisturbed)
-    assert list(advance(das, source, published=dict)) == []
+    assert list(advance(das, source, foundation_models={})) == []

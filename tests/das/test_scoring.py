@@ -128,7 +128,7 @@ def test_without_a_foundation_model_examples_flow_after_the_wait_and_are_scored_
     before = read(das, "examples")
     assert before[pseudo_label_column("fm", "click")].null_count() == before.height
 
-    with teaching(foundation, das) as teacher:
+    with teaching(foundation, LogState.of(das)) as teacher:
         assert teacher is not None
         assert list(rescore(das, "fm", teacher)) == [2, 3]
         assert list(rescore(das, "fm", teacher)) == []

@@ -84,9 +84,9 @@ def test_a_file_that_is_gone_is_found(das: Das, foundation: Ref, table: str) -> 
 def test_windows_that_were_relabelled_are_left_out(tmp_path: Path) -> None:
     log, das = GrowingLog(tmp_path / "log", days=6, rows_a_day=30), das_at(tmp_path / "root")
     log.arrive_all()
-    list(advance(das, log.source, published=dict))
+    list(advance(das, log.source, foundation_models={}))
     before = {window for _, window, _ in check(das, None)}
     changed = set(relabel(das))
-    list(advance(das, log.source, published=dict))
+    list(advance(das, log.source, foundation_models={}))
     assert changed
     assert {window for _, window, _ in check(das, None)} == before - changed

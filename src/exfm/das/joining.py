@@ -86,3 +86,15 @@ def join_window(state: LogState, window: int, foundation_models: Sequence[str]) 
         replaces=window,
         inputs=inputs,
     )
+
+
+def slice_of(state: LogState, window: int, *, domains: Sequence[str] = (), columns: Sequence[str] = ()) -> pl.DataFrame:
+    """Return the examples of these domains (none named: all) with these columns (none: all), in order of domain.
+
+    What else the window has stays in the store: other columns, and row groups of other domains.
+
+    Raises: StorageError if a file is missing or damaged, or the store does not answer.
+    """
+    if not domains:
+        return state.examples.read([window], columns=columns)
+    return state.examples.read_where(window, state.das.schema.domain, domains, columns=columns)
