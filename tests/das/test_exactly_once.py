@@ -16,7 +16,7 @@ import pytest
 import yaml
 from delta_logs import items, unreferenced
 from growing_log import CONFIG, DAY_S, SCHEMA, GrowingLog, assert_same, das_at, rows_of
-from small_log import run, small_das
+from small_log import SmallLog, run, small_das
 from taught_log import write_week
 
 from exfm.artifact.storage import Ref
@@ -24,6 +24,7 @@ from exfm.das.advance import advance
 from exfm.das.log_tables import Das
 from exfm.errors import StorageError
 from exfm.events.parquet import LogSource
+from faulty_s3 import running_faulty_s3
 
 pytestmark = pytest.mark.slow
 
@@ -190,3 +191,30 @@ def test_a_log_and_tables_on_s3_leave_the_rows_of_a_disk(bucket: str, log: Growi
     list(advance(das, source, foundation_models={}))
     assert_done_once(das, undisturbed)
     assert list(advance(das, source, foundation_models={})) == []
+
+
+@pytest.mark.parametrize(("method", "part"), [("PUT", "window="), ("PUT", "_delta_log"), ("GET", "tables/")])
+def test_an_s3_that_is_away_is_one_error_and_once_it_answers_the_run_goes_on(
+    bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str, part: str
+) -> None:
+    from s3fs import S3FileSystem
+
+    log, das, on_disk = SmallLog(tmp_path / "log"), small_das(f"{bucket}/run"), small_das(tmp_path / "root")
+    log.show("1", (1, 0.1), (2, 0.9))
+    log.react("1", (1, 0.2))
+    with running_faulty_s3(s3_endpoint) as store:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{store.server_port}")
+        S3FileSystem.clear_instance_cache()
+        run(das, log)
+        store.refuse(method, part, code=503)
+        with pytest.raises(StorageError, match=f"{bucket}/run/tables/.*") as raised:
+            run(das, log, until=2)
+        assert "\n" not in str(raised.value)
+        store.refuse(method, part, code=503, times=0)
+        run(das, log, until=2)
+    run(on_disk, log)
+    run(on_disk, log, until=2)
+    assert rows_of(on_disk)["examples"].height == 2
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    S3FileSystem.clear_instance_cache()
+    assert_done_once(das, rows_of(on_disk))
