@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from polars.testing import assert_frame_equal
 
 from exfm.das.config import DasConfig
 from exfm.das.log_tables import Das
@@ -124,6 +125,10 @@ class GrowingLog:
         )
 
 
+TABLES = (
+    "arrivals", "impressions", "feedback", "late", "rejected", "labels", "pseudo_labels", "examples", "das_report",
+    "predictions", "snapshots",
+)  # fmt: skip
 CONFIG = DasConfig(max_rejected=0.05)
 
 
@@ -135,8 +140,15 @@ def das_at(root: Path, *, on_step: OnStep = lambda step: None) -> Das:
 def rows_of(das: Das) -> dict[str, pl.DataFrame]:
     """Return all rows of all tables, in an order of their own."""
     found = {}
-    for name in ("arrivals", "impressions", "feedback", "late", "rejected", "labels", "examples", "das_report"):
+    for name in TABLES:
         state = das.table(name, {}).state()
         rows = state.read(state.files) if state.files else pl.DataFrame()
         found[name] = rows.sort([column for column, dtype in rows.schema.items() if not isinstance(dtype, pl.List)])
     return found
+
+
+def assert_same(found: dict[str, pl.DataFrame], expected: dict[str, pl.DataFrame]) -> None:
+    """Assert that all tables have the same rows, whatever folder and versions of other tables they came from."""
+    assert found.keys() == expected.keys()
+    for name, rows in expected.items():
+        assert_frame_equal(*(of.drop("file", "inputs", strict=False) for of in (found[name], rows)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from growing_log import GrowingLog, das_at, rows_of
+from growing_log import GrowingLog, assert_same, das_at, rows_of
 from polars.testing import assert_frame_equal
 
 from exfm.das.advance import advance
@@ -29,12 +29,6 @@ class StopAt:
         self._left -= 1
         if self._left == 0:
             raise Stopped
-
-
-def assert_same(found: dict[str, pl.DataFrame], expected: dict[str, pl.DataFrame]) -> None:
-    assert found.keys() == expected.keys()
-    for name, rows in expected.items():
-        assert_frame_equal(found[name].drop("file", strict=False), rows.drop("file", strict=False))
 
 
 @pytest.fixture(scope="module")

@@ -101,8 +101,9 @@ def _window(das: Das, stage: str, window: int) -> Done:
 
 
 def _ingest(das: Das, source: Source, *, until: int | None) -> Iterator[Done]:
-    for file in due_files(source_files(source), das.arrivals().state(), das):
-        arrivals = das.arrivals().state()
+    found = source_files(source)
+    while due := due_files(found, arrivals := das.arrivals().state(), das):  # another process may be further by now
+        file = due[0]
         if ingest_file(file, source, das, timeline=das.timeline(arrivals)):
             if file.part == IMPRESSIONS and (change := schema_change(arrivals, das)):
                 yield Done("schema", change)

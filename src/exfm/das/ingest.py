@@ -12,7 +12,7 @@ from exfm.das.log_tables import FILE, PART, Das
 from exfm.das.timeline import Arrival, Timeline, watermark_after
 from exfm.errors import DataError
 from exfm.events.acceptance import SortedOut, sort_out_feedback, sort_out_impressions, too_many_rejected
-from exfm.events.log import IMPRESSIONS
+from exfm.events.log import FEEDBACK, IMPRESSIONS
 from exfm.events.rules import impression_columns
 from exfm.events.source_files import SourceFile, slices
 from exfm.events.sources import Source
@@ -156,8 +156,10 @@ class _Staged:
     def __init__(self, das: Das, file: SourceFile) -> None:
         self._das, self._file = das, file
         self._tables: dict[str, Table] = {}
-        self.known = pl.Schema(das.table(file.part, {}).state().columns)
-        """Columns of the part's table; of a table that is not there yet none."""
+        before = {part: das.table(part, {}).state().columns for part in (IMPRESSIONS, FEEDBACK)}
+        keys = [(das.rules.key, columns[das.rules.key]) for columns in before.values() if columns]
+        self.known = pl.Schema(dict(keys) | dict(before[file.part]))
+        """Columns of the part's table, and the key; of a table that is not there yet none."""
         self._files: dict[str, list[StagedFile]] = {"rejected": [], "late": [], file.part: []}
 
     def add(self, accepted: pl.DataFrame, late: pl.DataFrame, rejected: pl.DataFrame) -> None:
@@ -199,7 +201,7 @@ class _Staged:
 def declare_complete(until: int, das: Das, *, timeline: Timeline) -> bool:
     """Record that the log is complete up to a time, in ticks; return whether this moved the watermark."""
     last = timeline.last
-    if last is None or (timeline.watermark is not None and timeline.watermark >= until):
+    if last is None or timeline.watermark is None or timeline.watermark >= until:  # no impression is there, or enough
         return False
     arrivals = das.arrivals()
     row = {"name": last.name, PART: "until", FILE: "", "size_bytes": 0, "watermark": until} | dict.fromkeys(

@@ -22,11 +22,11 @@ def due_examples(state: LogState, foundation_models: Sequence[str]) -> list[int]
     return [
         window
         for window in sorted(state.labels.files)
-        if state.examples.newest_revision(window) < _revision(state, window, foundation_models)
+        if state.examples.newest_revision(window) < revision_of(state, window, foundation_models)
     ]
 
 
-def _revision(state: LogState, window: int, foundation_models: Sequence[str]) -> int:
+def revision_of(state: LogState, window: int, foundation_models: Sequence[str]) -> int:
     """Return the revision of a window's examples, which grows with those of what they are made from; 0: not yet."""
     pseudo = [state.pseudo_labels.newest_revision(window, part=fm) for fm in foundation_models]
     return 0 if 0 in pseudo else state.labels.newest_revision(window) + sum(pseudo)
@@ -52,8 +52,8 @@ def labelled_rows(state: LogState, window: int) -> pl.DataFrame:
     return joined.drop(f"{ARRIVAL}_right", f"{ROW}_right", WINDOW)
 
 
-def join_window(state: LogState, window: int, foundation_models: Sequence[str]) -> bool:
-    """Commit the examples of a window; return whether this run did it.
+def examples_of(state: LogState, window: int, foundation_models: Sequence[str]) -> pl.DataFrame:
+    """Return the examples of a window, in order of domain, time and key.
 
     Raises: as `labelled_rows` does.
     """
@@ -65,15 +65,36 @@ def join_window(state: LogState, window: int, foundation_models: Sequence[str]) 
         names |= {task: pseudo_label_column(fm, task) for task in das.schema.tasks()}
         of_fm = pseudo.filter(pl.col(FM) == fm).drop(FM, WINDOW).rename(names)
         joined = joined.join(of_fm, on=key, how="left")  # late impressions were never scored
-    table = das.examples(state.impression_columns, foundation_models)
+    columns = das.examples(state.impression_columns, foundation_models).columns
+    return joined.sort(das.schema.domain, maintain_order=True).select(list(columns))
+
+
+def join_window(state: LogState, window: int, foundation_models: Sequence[str]) -> bool:
+    """Commit the examples of a window; return whether this run did it.
+
+    Raises: as `labelled_rows` does.
+    """
+    table = state.das.examples(state.impression_columns, foundation_models)
     inputs = {name: getattr(state, name).version for name in ("impressions", "labels", "pseudo_labels")}
-    ordered = joined.sort(das.schema.domain, maintain_order=True)
-    revision = _revision(state, window, foundation_models)
+    examples = examples_of(state, window, foundation_models)
+    revision = revision_of(state, window, foundation_models)
     return commit(
         table,
-        [stage(table, ordered, window=window, revision=revision)],
+        [stage(table, examples, window=window, revision=revision)],
         item=f"examples/{window}",
         revision=revision,
         replaces=window,
         inputs=inputs,
     )
+
+
+def slice_of(state: LogState, window: int, *, domains: Sequence[str] = (), columns: Sequence[str] = ()) -> pl.DataFrame:
+    """Return the examples of these domains (none named: all) with these columns (none: all), in order of domain.
+
+    What else the window has stays in the store: other columns, and row groups of other domains.
+
+    Raises: StorageError if a file is missing or damaged, or the store does not answer.
+    """
+    if not domains:
+        return state.examples.read([window], columns=columns)
+    return state.examples.read_where(window, state.das.schema.domain, domains, columns=columns)

@@ -14,14 +14,14 @@ import polars as pl
 
 from exfm.das.closing import LogState
 from exfm.das.config import HISTORY_EXAMPLES, HISTORY_WINDOWS
-from exfm.das.joining import labelled_rows
+from exfm.das.joining import labelled_rows, slice_of
 from exfm.das.line_states import LineStates
 from exfm.das.scoring import FM, Teacher, score_window
-from exfm.events.examples import Examples, Floats, examples_of
+from exfm.events.examples import Examples, Floats, examples_of, label_column
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
+from exfm.schema import pseudo_age_column, pseudo_label_column
 from exfm.tables.commit import commit, stage
-from exfm.tables.grid import WINDOW
 from exfm.training.line import Line, LineScorer, LineTrainer
 
 Did = tuple[Literal["predict", "learn"], int]
@@ -197,8 +197,11 @@ class VerticalWorker(LineWorker):
         return self._slice(window), predicted.filter(is_own)
 
     def _slice(self, window: int) -> pl.DataFrame:
-        """Return the examples of its domains, in order of time."""
-        das, domains = self.state.das, list(self.line.domains)
-        rows = self.state.examples.scan([window]).drop(WINDOW)
-        chosen = rows.filter(pl.col(das.schema.domain).is_in(domains)) if domains else rows
-        return chosen.collect().sort(das.rules.time, das.rules.key)
+        """Return what it reads of the examples of its domains, in order of time."""
+        rules, line = self.state.das.rules, self.line
+        tasks = line.schema.tasks()
+        columns = [*sorted(line.schema.context_columns()), *line.schema.feature_names(), *map(label_column, tasks)]
+        for teacher in line.teachers:
+            columns += [*(pseudo_label_column(teacher, task) for task in tasks), pseudo_age_column(teacher)]
+        rows = slice_of(self.state, window, domains=line.domains, columns=list(dict.fromkeys(columns)))
+        return rows.sort(rules.time, rules.key)

@@ -131,7 +131,7 @@ def _feedback_states(state: LogState, window: int, *, until: str) -> dict[str, i
     near = range(window - 2 * state.reach - 1, window + 1)
     columns = [das.rules.key, das.rules.time, WINDOW]
     before = state.labels.read(near, columns=columns)
-    after = state.impressions.read([window + 1], columns=columns)  # feedback may be earlier than its impression
+    after = state.unique_impressions(window + 1).filter(pl.col(ARRIVAL) <= until).select(columns)  # of early feedback
     feedback = state.feedback_of(range(window - state.reach, window + state.reach + 1), until=until)
     own_keys = feedback.filter(pl.col(WINDOW) == window).select(das.rules.key)
     feedback, before, after = (rows.join(own_keys, on=das.rules.key, how="semi") for rows in (feedback, before, after))

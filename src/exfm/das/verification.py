@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from exfm.das.closing import LogState, accounts, labels_of
+from exfm.das.joining import examples_of, revision_of
 from exfm.das.log_tables import Das
 from exfm.das.scoring import FM, SNAPSHOT, FoundationModel, scores_of, teaching
 from exfm.errors import DataError
@@ -25,7 +26,7 @@ class Verified:
 def verify(
     das: Das, *, foundation_models: Mapping[str, FoundationModel], num_windows: int, seed: int
 ) -> Iterator[Verified]:
-    """Compute labels and pseudo-labels of random windows again, and yield what agrees with the tables.
+    """Compute labels, pseudo-labels and examples of random windows again, and yield what agrees with the tables.
 
     Windows that were relabelled, and pseudo-labels of snapshots that are gone, are left out. The accounts of all
     windows are balanced, too.
@@ -50,6 +51,10 @@ def verify(
                     continue
                 again = pl.concat(scores_of(state, window, fm, teacher, snapshot))
                 yield _same(again, found, window, f"pseudo_labels of {fm}", das)
+    names = list(foundation_models)
+    for window in chosen:
+        if 0 < state.examples.newest_revision(window) == revision_of(state, window, names):
+            yield _same(examples_of(state, window, names), state.examples.read([window]), window, "examples", das)
 
 
 def _same(computed: pl.DataFrame, found: pl.DataFrame, window: int, table: str, das: Das) -> Verified:
@@ -57,10 +62,9 @@ def _same(computed: pl.DataFrame, found: pl.DataFrame, window: int, table: str, 
     ours, theirs = (rows.select(computed.columns).sort(key) for rows in (computed, found.drop(WINDOW)))
     if not ours.equals(theirs):
         different = ours.join(theirs, on=ours.columns, how="anti", nulls_equal=True).height
-        missing = theirs.join(ours, on=key, how="anti").height
         raise DataError(
             f"table {table}, window from {das.time_text(das.grid.window(window).start)}: {different} of {ours.height} "
-            f"rows differ when computed again, and {missing} are there that should not be; the tables were changed by "
+            f"rows differ when computed again, and the table has {theirs.height} rows; the tables were changed by "
             "another program, or an ingested file was: restore them, or begin with an empty root"
         )
     return Verified(window=window, table=table, num_rows=ours.height)

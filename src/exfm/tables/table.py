@@ -204,6 +204,16 @@ class TableState:
         """
         return self._collect(self.scan(windows, columns=columns))
 
+    def read_where(
+        self, window: int, column: str, values: Sequence[str], *, columns: Sequence[str] = ()
+    ) -> pl.DataFrame:
+        """Return the rows of a window that have one of these values; row groups without one stay in the store.
+
+        Raises: as `read` does.
+        """
+        rows = self.scan([window]).filter(pl.col(column).is_in(values))
+        return self._collect(rows.select(columns) if columns else rows)
+
     def _collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
         of = f"{self._table.uri}, version {self.version}"
         with asking(of):

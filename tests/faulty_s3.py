@@ -2,6 +2,7 @@
 
 import http.client
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,8 @@ class FaultyS3(ThreadingHTTPServer):
         self.endpoint = urlsplit(endpoint).netloc
         self.code, self.method, self.part, self.left = 503, "", "", 0
         self.num_refused = 0
+        self.num_bytes: Counter[str] = Counter()
+        """Bytes that were read, by path."""
 
     def refuse(self, method: str, part: str, *, code: int, times: int = 1_000_000) -> None:
         """Refuse the next requests of a method whose path has a part."""
@@ -48,8 +51,11 @@ class _Handler(BaseHTTPRequestHandler):
         upstream = http.client.HTTPConnection(self.server.endpoint, timeout=30)
         upstream.request(self.command, self.path, content, dict(self.headers))
         found = upstream.getresponse()
+        body = found.read()
+        if self.command == "GET":
+            self.server.num_bytes[unquote(self.path)] += len(body)
         headers = {name: value for name, value in found.getheaders() if name not in ("Connection", "Server", "Date")}
-        self.reply(found.status, headers, found.read())
+        self.reply(found.status, headers, body)
         upstream.close()
 
     def reply(self, code: int, headers: dict[str, str], body: bytes) -> None:
