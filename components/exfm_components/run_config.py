@@ -85,14 +85,19 @@ class RunConfig(Config):
         `is_counted`: whether the statistics that `bundle` names exist; those of the run's own models do not before they
         are trained.
 
-        Raises: SchemaError if the schema lacks a model's feature; ConfigError if a vertical model has no teacher for
-        its tasks, one twice, or one that the run does not train, or if a model's tables do not suit its network's
-        interaction; PlanError if a model's tables do not fit the shards, or a named plan or named statistics are for
-        another model; StorageError if a file cannot be read.
+        Raises: SchemaError if the schema lacks a model's feature; ConfigError if a foundation model is not to be
+        trained, if a vertical model has no teacher for its tasks, one twice, or one that the run does not train, or if
+        a model's tables do not suit its network's interaction; PlanError if a model's tables do not fit the shards, or
+        a named plan or named statistics are for another model; StorageError if a file cannot be read.
         """
         schema = self.feature_schema
         for foundation in self.foundation_models:
             _part(schema, foundation, f"foundation model {foundation.name!r}")
+            if foundation.published:
+                raise ConfigError(
+                    f"foundation model {foundation.name!r} is `published`, which only `exfm das` reads, while a run trains "
+                    "each foundation model; leave it out"
+                )
         for model in self.vertical_models:
             own = _part(schema, model, f"vertical model {model.name!r}")
             if not own.feature_names(["item"]):

@@ -402,6 +402,7 @@ def test_a_vertical_model_is_taught_by_those_that_it_names_or_by_all_that_have_i
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
+        (RUN + "foundation_models: [{published: fm}]\n", "'fm' is `published`, which only `exfm das` reads"),
         (
             RUN + "foundation_models: [{tasks: [like]}, {name: other, tasks: [love]}]\n",
             "'one' has no foundation model that teaches all its tasks: 'fm' does not teach love; "
