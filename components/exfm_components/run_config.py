@@ -95,8 +95,8 @@ class RunConfig(Config):
             _part(schema, foundation, f"foundation model {foundation.name!r}")
             if foundation.published:
                 raise ConfigError(
-                    f"foundation model {foundation.name!r} is `published`, which only `exfm das` reads, while a run trains "
-                    "each foundation model; leave it out"
+                    f"foundation model {foundation.name!r} is `published`, which only `exfm das` reads, while a run "
+                    "trains each foundation model; leave it out"
                 )
         for model in self.vertical_models:
             own = _part(schema, model, f"vertical model {model.name!r}")
