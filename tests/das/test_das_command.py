@@ -208,8 +208,8 @@ def test_follow_goes_on_as_files_come_until_ctrl_c(settings: Path) -> None:
     while "label: 1970-01-01" not in process.stdout.readline():
         assert process.poll() is None
     for path, content in reversed(list(zip(later, kept, strict=True))):  # feedback arrives first
-        path.with_suffix(".part").write_bytes(content)
-        path.with_suffix(".part").rename(path)
+        (settings.parent / "new").write_bytes(content)
+        (settings.parent / "new").rename(path)
     while "label: 1970-01-02" not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)

@@ -139,7 +139,8 @@ def test_removed_rows_stay_in_the_accounts(kept: Das, log: GrowingLog, whole: Lo
 
 def test_each_window_that_is_kept_can_be_verified_and_labelled_again(kept: Das) -> None:
     state = LogState.of(kept)
-    verified = [one.window for one in verify(kept, foundation_models={}, num_windows=100, seed=0)]
+    found = verify(kept, foundation_models={}, num_windows=100, seed=0)
+    verified = [one.window for one in found if one.table == "examples"]
     assert verified == sorted(state.labels.files)
 
 
