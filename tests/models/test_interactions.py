@@ -33,6 +33,20 @@ def test_a_cross_layer_is_its_formula() -> None:
     torch.testing.assert_close(layer(x0, x), expected)
 
 
+def test_a_cross_layer_has_the_gradients_that_torch_gives_its_formula() -> None:
+    torch.manual_seed(0)
+    layer = LowRankCrossLayer(5, rank=2).double()
+    x0_BX, x_BX = (torch.randn(3, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(layer, (x0_BX, x_BX))
+    inputs = (x0_BX, x_BX, *layer.parameters())
+    formula_BX = torch.addcmul(x_BX, x0_BX, layer.up(layer.down(x_BX)))
+    weights_BX = torch.randn(3, 5, dtype=torch.float64)
+    expected = torch.autograd.grad((weights_BX * formula_BX).sum(), inputs)
+    found = torch.autograd.grad((weights_BX * layer(x0_BX, x_BX)).sum(), inputs)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 def test_a_factorization_machine_adds_up_the_products_of_pairs() -> None:
     products = products_of_pairs(*sums(torch.tensor([[*A, *B, *C]]), dim=2))
     assert products.tolist() == [[3 + 5 + 15, 8 - 4 - 8]]

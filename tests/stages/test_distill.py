@@ -19,7 +19,7 @@ from exfm.artifact.manifest import MANIFEST, Window, write_json
 from exfm.artifact.storage import Ref, ref_to
 from exfm.distill.adapter import LEARNING_RATE, StudentAdapter
 from exfm.distill.config import DistillationConfig, Method, VerticalConfig
-from exfm.distill.lead import Softening
+from exfm.distill.lead import Calibration
 from exfm.distill.learner import AuxiliaryHead, DistillationLearner, TeacherLoss
 from exfm.distill.shares import Share
 from exfm.distill.stage import train_vertical
@@ -102,30 +102,28 @@ def test_the_loss_is_that_of_the_method(
         expected += 0.7 * h(served_BT, pseudo_BT)
     own = loss_of(learner) if method not in ("label", "auto") else None  # auto: no window has begun
     if own and own.head is not None:
-        expected += 0.7 * h(own.head(hidden_BH, ONE), np.minimum(4 * pseudo_BT, 1))
+        expected += 0.7 * h(own.head(hidden_BH, 1), np.minimum(4 * pseudo_BT, 1))
     if own and own.adapter is not None:  # its first layer's part is 0 yet
         adapted_BT = np.where(np.isnan(pseudo_BT), np.nan, 1 / (1 + np.exp(-(logits_BT + 0.3))))
         expected += h(torch.from_numpy(logits_BT + 0.3), np.where(np.isnan(pseudo_BT), np.nan, taught.labels_BT))
         head = own.adapted_head
-        expected += 0.7 * h(served_BT if head is None else head(hidden_BH, ONE), adapted_BT)
+        expected += 0.7 * h(served_BT if head is None else head(hidden_BH, 1), adapted_BT)
     assert np.nanmax(4 * pseudo_BT) > 1
     assert float(learner.loss(taught, learner.model.inputs(taught.batches)).detach()) == pytest.approx(
         expected, rel=1e-5
     )
 
 
-def test_autos_auxiliary_head_learns_softer_targets_where_its_teacher_says_more_than_it_knows(
+def test_the_serving_head_of_auto_learns_calibrated_pseudo_labels_by_its_teachers_share(
     stream: Stream, vertical_config: VerticalConfig, taught: Examples
 ) -> None:
-    learner = learner_for(stream, vertical_config, "auto")
-    soft = Softening(centre=-1.0, factor=0.25)
-    learner.shares = {"fm": Share(trunk_T=ONE, is_adapted=False, softenings=(soft,))}
-    inputs, head = learner.model.inputs(taught.batches), loss_of(learner).head
-    hidden_BH = learner.model.hidden(inputs)
-    assert head is not None
-    pseudo_BT = taught.pseudo["fm"].probabilities_BT
-    softer_BT = expit(-1 + 0.25 * (logit(pseudo_BT) + 1))
-    expected = h(learner.model.serve(hidden_BH), taught.labels_BT) + h(head(hidden_BH, ONE), softer_BT)
+    learner = learner_for(stream, vertical_config, "auto", weight=0.7)
+    calibration = Calibration(base=-1.0, scale=0.25, shift=-0.5, std_error=0.1)
+    learner.shares = {"fm": Share(weights_T=0.4 * ONE, calibrations=(calibration,))}
+    inputs = learner.model.inputs(taught.batches)
+    served_BT = learner.model.serve(learner.model.hidden(inputs))
+    calibrated_BT = expit(0.25 * (logit(taught.pseudo["fm"].probabilities_BT) + 1) - 0.5)
+    expected = h(served_BT, taught.labels_BT) + 0.7 * 0.4 * h(served_BT, calibrated_BT)
     assert float(learner.loss(taught, inputs).detach()) == pytest.approx(expected, rel=1e-5)
 
 
@@ -136,7 +134,7 @@ def test_methods_have_the_parts_that_they_train(stream: Stream, vertical_config:
 
     assert not list(learner_for(stream, vertical_config, "label").teacher_losses)
     assert {method: parts(method) for method in METHODS if method != "label"} == {
-        "auto": (True, True, True),
+        "auto": (False, False, False),
         "kd": (False, False, False),
         "ah": (True, False, False),
         "sa": (False, True, False),
@@ -144,23 +142,17 @@ def test_methods_have_the_parts_that_they_train(stream: Stream, vertical_config:
     }
 
 
-def test_each_tasks_gradient_into_the_trunk_is_scaled_and_the_logits_are_not() -> None:
+@pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
+def test_an_auxiliary_heads_gradient_into_the_trunk_is_scaled_and_its_logits_are_not(scale: float) -> None:
     torch.manual_seed(0)
     head, hidden_BH = AuxiliaryHead(3, 2), torch.randn(5, 3, requires_grad=True)
-    logits_BT = head(hidden_BH, np.array([3, 0], dtype=np.float32))
+    logits_BT = head(hidden_BH, scale)
     assert torch.equal(logits_BT, head.linear(hidden_BH))
     logits_BT.sum().backward()
     assert hidden_BH.grad is not None
-    torch.testing.assert_close(hidden_BH.grad, 3 * head.linear.weight[0].detach().expand(5, 3))
+    torch.testing.assert_close(hidden_BH.grad, scale * head.linear.weight.detach().sum(0).expand(5, 3))
     assert head.linear.weight.grad is not None
     torch.testing.assert_close(head.linear.weight.grad, hidden_BH.detach().sum(0).expand(2, 3))
-
-
-def test_a_head_that_sends_nothing_into_the_trunk_learns_all_the_same() -> None:
-    head, hidden_BH = AuxiliaryHead(3, 2), torch.randn(5, 3, requires_grad=True)
-    head(hidden_BH, np.zeros(2, dtype=np.float32)).sum().backward()
-    assert hidden_BH.grad is None
-    assert head.linear.weight.grad is not None
 
 
 @pytest.mark.parametrize("method", ["ah", "ah+sa"])
@@ -344,9 +336,9 @@ def test_auto_is_never_worse_than_label_only(
         assert set(weights) == {0}
         np.testing.assert_array_equal(scores_NT, label_only)
     else:
-        assert max(weights) >= (0.4 if teacher == "blurred" else 1)
+        assert max(weights) >= {"good": 2.7, "doubled": 1.5, "stale": 1.5, "blurred": 0.5}[teacher]
+        assert max(weights) <= (1 if teacher == "blurred" else 3), "noise in its pseudo-labels costs it weight"
         assert auto < alone + 0.001
-        assert all(chosen.is_adapted == (teacher == "stale") for chosen in learner.teacher_weights)
 
 
 @pytest.fixture(scope="module")
@@ -360,7 +352,8 @@ def test_auto_learns_from_the_teacher_that_leads(world: World, vertical_config: 
     )
     world.walk(learner)
     most = {name: max(c.weight for c in learner.teacher_weights if c.teacher == name) for name in ("noise", "good")}
-    assert most == {"noise": 0, "good": 0.5}
+    assert most["noise"] == 0
+    assert 1.35 < most["good"] <= 1.5, "half of the weight, less what is noise"
 
 
 def test_a_vertical_model_learns_from_its_domains_and_tasks_only(stream: Stream, vertical: Ref) -> None:
@@ -386,9 +379,7 @@ def test_the_weights_of_auto_are_recorded_for_each_window_that_was_learned_and_t
 
 def test_the_headline_says_what_auto_chose_last(stream: Stream, vertical: Ref) -> None:
     def chosen(task: str, window: int, weight: float, lead: float | None) -> TeacherWeight:
-        return TeacherWeight(
-            window=window, teacher="fm", task=task, weight=weight, lead=lead, lead_std_error=lead, is_adapted=False
-        )
+        return TeacherWeight(window=window, teacher="fm", task=task, weight=weight, lead=lead, lead_std_error=lead)
 
     weights = (
         chosen("like", 1, 0.1, 0.2),

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from exfm.artifact.manifest import Window
 from exfm.distill.lead import Lead, LeadOfTask
-from exfm.distill.shares import is_old
 from exfm.events.examples import Floats
 
 NUM_EXAMPLES = 2_000
@@ -97,7 +95,35 @@ def test_a_lead_does_not_depend_on_the_scale_and_shift_of_the_models_logits() ->
     assert two.lead == pytest.approx(one.lead, abs=2e-3)
 
 
-def test_a_teacher_that_says_more_than_it_knows_is_softened_to_what_it_knows() -> None:
+@pytest.mark.parametrize(("scale", "shift"), [(2.0, 0.0), (1.0, 1.0), (1.0, -1.0), (2.0, 1.0)])
+def test_calibrated_pseudo_labels_are_the_truth_where_the_teachers_are_too_far_apart_or_shifted(
+    scale: float, shift: float
+) -> None:
+    found, pseudo, truth = calibrated(scale, shift)
+    assert np.abs(pseudo - truth).mean() > 0.09
+    assert np.abs(found.calibration.probabilities(pseudo) - truth).mean() < 0.025
+    assert found.reliability == pytest.approx(1 / scale, abs=0.1)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0])
+def test_pseudo_labels_that_say_no_more_than_the_teacher_knows_stay_as_they_are(scale: float) -> None:
+    found, pseudo, _ = calibrated(scale, scale - 1)
+    np.testing.assert_allclose(found.calibration.probabilities(pseudo), pseudo, atol=0.01)
+    assert found.reliability == pytest.approx(1, abs=0.05)
+
+
+def calibrated(scale: float, shift: float) -> tuple[Lead, Floats, Floats]:
+    """Return the lead of a teacher who changes the truth's logits, with a window's pseudo-labels and truth."""
+    world, lead = Labels(), LeadOfTask()
+    for _ in range(4):
+        labels, truth = world.window()
+        pseudo = expit(scale * logit(truth) + shift).astype(np.float32)
+        found = after(lead, labels, own=np.full_like(truth, 0.3), pseudo=pseudo)
+    assert found is not None
+    return found, pseudo, truth
+
+
+def test_a_teacher_that_says_more_than_it_knows_is_calibrated_to_what_it_knows() -> None:
     world, lead = Labels(), LeadOfTask()
     for _ in range(4):
         labels, truth = world.window()
@@ -105,27 +131,45 @@ def test_a_teacher_that_says_more_than_it_knows_is_softened_to_what_it_knows() -
         found = after(lead, labels, own=np.full_like(truth, 0.3), pseudo=pseudo)
     assert found is not None
     known = 1 / (1 + 2.5**2)  # the share of its logits' variance that is truth's, whose standard deviation is 1
-    assert found.softening.factor == pytest.approx(known, abs=0.06)
-    softer = found.softening.of(pseudo)
-    assert cross_entropy(softer, truth) < 0.8 * cross_entropy(pseudo, truth)
-    assert np.isnan(found.softening.of(np.array([np.nan, 1], dtype=np.float32))).tolist() == [True, False]
+    assert found.reliability == pytest.approx(known, abs=0.03)
+    assert found.calibration.scale == pytest.approx(known, abs=0.06)
+    calibrated = found.calibration.probabilities(pseudo)
+    assert cross_entropy(calibrated, truth) < 0.8 * cross_entropy(pseudo, truth)
+    gap = np.array([np.nan, 1], dtype=np.float32)
+    assert np.isnan(found.calibration.probabilities(gap)).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("shift", [0, 1])
-def test_pseudo_labels_that_say_no_more_than_the_teacher_knows_stay_as_they_are(shift: int) -> None:
-    world, lead = Labels(), LeadOfTask()
-    for _ in range(4):
-        labels, truth = world.window()
-        pseudo = expit(logit(truth) + shift).astype(np.float32)
-        found = after(lead, labels, own=np.full_like(truth, 0.3), pseudo=pseudo)
-    assert found is not None
-    assert found.softening.of(pseudo) is pseudo
-
-
-def test_fewer_than_100_positives_tell_no_lead() -> None:
+def test_a_lead_is_not_known_before_100_positives_however_many_windows_they_take() -> None:
     world, lead = Labels(shift=-5.0, spread=0.5), LeadOfTask()
-    found = [after(lead, labels, own=truth, pseudo=truth) for labels, truth in (world.window() for _ in range(9))]
-    assert found == [None] * 9, "about 15 positives a window, and four windows count"
+    num_positives, num_windows = 0.0, 0
+    while num_positives < 130:
+        labels, truth = world.window()
+        num_positives, num_windows = num_positives + labels.sum(), num_windows + 1
+        assert (after(lead, labels, own=truth, pseudo=truth) is not None) == (num_positives >= 100)
+    assert num_windows > 4
+
+
+def test_windows_of_many_examples_and_few_positives_are_four_all_the_same() -> None:
+    lead, labels = LeadOfTask(), np.zeros(30_000, dtype=np.float32)
+    labels[:20] = 1
+    for _ in range(8):
+        assert after(lead, labels, own=labels, pseudo=labels) is None, "80 positives in four windows"
+
+
+@pytest.mark.parametrize(("num_examples", "num_windows"), [(2_000, 4), (100, 20)])
+def test_a_lead_is_of_four_windows_or_of_as_many_as_have_400_positives(num_examples: int, num_windows: int) -> None:
+    world, long, rng = Labels(), LeadOfTask(), np.random.default_rng(3)
+    windows = [(labels[:num_examples], truth[:num_examples]) for labels, truth in (world.window() for _ in range(30))]
+    positives = np.cumsum([labels.sum() for labels, _ in reversed(windows)])
+    needed = max(4, int(np.searchsorted(positives, 400)) + 1)
+    assert needed == pytest.approx(num_windows, abs=0 if num_windows == 4 else 8)
+    own = [rng.permutation(truth) for _, truth in windows]
+    only_those = LeadOfTask()
+    for place, (labels, truth) in enumerate(windows):
+        of_all = after(long, labels, own=own[place], pseudo=truth)
+        if place >= len(windows) - needed:
+            of_those = after(only_those, labels, own=own[place], pseudo=truth)
+    assert of_all == of_those is not None
 
 
 def test_a_teacher_that_knows_what_the_model_knows_has_no_lead() -> None:
@@ -191,13 +235,3 @@ def test_a_weight_counts_as_so_many_examples() -> None:
     assert one is not None
     assert two is not None
     assert one.lead == pytest.approx(two.lead, abs=1e-4)
-
-
-@pytest.mark.parametrize(("age", "expected"), [(0, False), (15, False), (20, True), (40, True)])
-def test_a_snapshot_is_old_from_two_windows_on(age: float, expected: bool) -> None:
-    window = Window(index=3, start=100, end=110)
-    assert is_old(age + np.array([0.5, np.nan, 9.0]), window) is expected
-
-
-def test_examples_that_no_snapshot_scored_have_no_old_one() -> None:
-    assert is_old(np.full(3, np.nan), Window(index=3, start=100, end=110)) is False

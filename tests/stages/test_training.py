@@ -25,6 +25,7 @@ from exfm.events.partitions import read_partition, write_partition
 from exfm.events.schemas import SYNTHETIC
 from exfm.events.sources import load
 from exfm.events.synthetic import SyntheticSource
+from exfm.features.batch import NetBatches
 from exfm.foundation.config import FoundationConfig
 from exfm.foundation.stage import train_foundation
 from exfm.metrics import quality
@@ -161,6 +162,31 @@ def test_a_learner_is_started_once_and_told_of_each_window_before_it_learns_it(
     for window in windows(2):
         trainer.learn(window, one_window, trainer.test(one_window))
     assert told == [("start", len(one_window)), ("begin", 0), ("begin", 1)]
+
+
+def test_the_steps_alone_move_the_weights_as_learning_does_and_note_nothing_of_the_window(
+    stream: Stream, foundation_config: FoundationConfig, one_window: Examples
+) -> None:
+    scored: list[int] = []
+
+    class Model(RankingModel):
+        def logits(self, batches: NetBatches) -> Floats:
+            scored.append(len(batches.num_candidates))
+            return super().logits(batches)
+
+    schema = stream.schema.select(tasks=("click",))
+    whole, steps = (LabelLearner(Model(schema, foundation_config.model)) for _ in range(2))
+    Trainer(whole, TrainingConfig()).learn(
+        Window(index=0, start=0, end=1), one_window, np.zeros_like(one_window.labels_BT)
+    )
+    assert scored == [len(one_window)]
+    steps.start(one_window)
+    Trainer(steps, TrainingConfig()).fit(one_window)
+    assert scored == [len(one_window)]
+    for name, value in whole.model.state_dict().items():
+        torch.testing.assert_close(steps.model.state_dict()[name], value, rtol=0, atol=0)
+    assert whole.shrinkage.state()["totals"] > 0
+    assert steps.shrinkage.state()["totals"] == 0
 
 
 def test_an_unknown_target_is_no_loss_and_no_gradient() -> None:

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
 from exfm.artifact.manifest import Window
 from exfm.events.examples import Examples, examples_of
 from exfm.events.partitions import read_partition
@@ -44,8 +42,10 @@ def main() -> None:
         how, num_examples = settings["how"], 0
         walk: Iterator[tuple[Window, Examples]] = iter(in_memory()) if how == "memory" else read_ahead(windows, read)
         for window, examples in walk:
-            scores_BT = trainer.test(examples) if how == "test" else np.full_like(examples.labels_BT, np.nan)
-            trainer.learn(window, examples, scores_BT)
+            if how == "test":
+                trainer.learn(window, examples, trainer.test(examples))
+            else:
+                trainer.fit(examples)
             num_examples += len(examples)
         return num_examples
 

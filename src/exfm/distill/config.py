@@ -20,10 +20,10 @@ class DistillationConfig(Config):
 
     method: Method = "auto"
     """`label`: from labels only; `kd`: serving head; `ah`: auxiliary head; `sa`: serving head, by a student adapter;
-    `ah+sa`: auxiliary heads, with and without adapter; `auto`: like these, by the teacher's lead, or not at all."""
-    weight: Annotated[float, Field(ge=0, le=100)] = 1.0
+    `ah+sa`: auxiliary heads, with and without adapter; `auto`: `kd`, calibrated, by the teacher's lead."""
+    weight: Annotated[float, Field(ge=0, le=100)] = 3.0
     """Weight of the pseudo-labels' loss beside the labels' loss; 0 to 100. With `auto` it is the most. 0: none."""
-    gradient_scale: Annotated[float, Field(ge=0, le=100)] = 3.0
+    gradient_scale: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Factor on the gradient that an auxiliary head sends into the shared layers; 0 to 100. 0: it sends none."""
     pseudo_label_scale: Annotated[float, Field(gt=0, le=100)] = 1.0
     """Factor on the pseudo-labels of the auxiliary head without adapter, up to a probability of 1; more than 0, at

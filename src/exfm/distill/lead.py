@@ -5,7 +5,8 @@ Legend: N examples with both a label and a pseudo-label.
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +16,25 @@ from exfm.events.examples import Floats
 from exfm.metrics import entropy
 
 NUM_WINDOWS = 4
-"""Finished windows that a lead is found on."""
+"""Finished windows that a lead is found on, at least."""
+
+NUM_POSITIVES = 400
+"""Positives until which earlier windows count too."""
+
+MAX_EXAMPLES = 100_000
+"""Examples up to which earlier windows count, which bounds memory where positives are rare."""
 
 MIN_POSITIVES = 100
-"""Positives that these windows must have; a lead on fewer is not known."""
+"""Positives that a lead needs; on fewer it is not known."""
 
 STD_ERRORS = 2.0
 """Standard errors by which a lead has to exceed 0 before it counts, and a scale has to be below 1."""
 
 SCALE_STD_ERRORS = 4.0
 """Standard errors by which a calibrated teacher's scale has to exceed 0, or else it knows nothing."""
+
+SHIFT_STD_ERRORS = 4.0
+"""Standard errors by which a teacher's label rate has to be wrong before pseudo-labels are shifted, by the excess."""
 
 MAX_DISTANCE = 5.0
 """Most that a logit counts as away from the base rate's in a calibration: so a few probabilities near 0 or 1 do not
@@ -37,20 +47,51 @@ Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Softening:
-    """Draws targets of a head together: each logit becomes centre + factor (logit - centre)."""
+class Calibration:
+    """The scale and shift of logits that fit labels best, where logits count from the base rate's."""
 
-    centre: float = 0.0
-    factor: float = 1.0
-    """0 to 1; 1 changes nothing."""
+    base: float
+    """Logit of the base rate."""
+    scale: float
+    shift: float
+    std_error: float
+    """Of the scale, from the fit's Fisher information, in which each example counts once."""
 
-    def of(self, probabilities_B: Floats) -> Floats:
-        """Return softer probabilities; NaN stays NaN."""
-        if self.factor == 1:
-            return probabilities_B
-        logits_B = _logits(probabilities_B.astype(np.float64))
-        softer_B: Floats = expit(self.centre + self.factor * (logits_B - self.centre)).astype(np.float32)
-        return softer_B
+    @classmethod
+    def of(cls, logits_N: Doubles, labels_N: Doubles, weights_N: Doubles) -> Self:
+        """Return the best one for labels of both classes."""
+        from sklearn.linear_model import LogisticRegression  # takes a second
+
+        base = float(logit(np.average(labels_N, weights=weights_N)))
+        from_base_N = _from(base, logits_N)
+        fit = LogisticRegression().fit(from_base_N[:, None], labels_N, sample_weight=weights_N / weights_N.mean())
+        scale, shift = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+        certainties_N = 1 / (2 + 2 * np.cosh(scale * from_base_N + shift))  # p (1 - p)
+        centred_N = from_base_N - np.average(from_base_N, weights=certainties_N)
+        information = float((certainties_N * centred_N**2).sum())
+        std_error = 1 / math.sqrt(information) if information > 0 else math.inf
+        return cls(base=base, scale=scale, shift=shift, std_error=std_error)
+
+    def beyond_chance(self, logits_N: Doubles, weights_N: Doubles) -> Self:
+        """Return a calibration that changes the fitted logits by no more than chance does not explain.
+
+        It never draws logits apart. Its shift is at the logits' mean, by the standard error of a label rate.
+        """
+        mean = float(np.average(_from(self.base, logits_N), weights=weights_N))
+        scale = min(1.0, self.scale + STD_ERRORS * self.std_error)
+        wrong = self.scale * mean + self.shift - (self.base + mean)
+        chance = SHIFT_STD_ERRORS / math.sqrt(len(logits_N) * expit(self.base) * expit(-self.base))
+        beyond = wrong - float(np.clip(wrong, -chance, chance))
+        return replace(self, scale=scale, shift=self.base + (1 - scale) * mean + beyond)
+
+    def logits(self, logits_N: Doubles) -> Doubles:
+        """Return calibrated logits."""
+        return self.scale * _from(self.base, logits_N) + self.shift
+
+    def probabilities(self, probabilities_N: Floats) -> Floats:
+        """Return calibrated probabilities; NaN stays NaN."""
+        calibrated_N: Floats = expit(self.logits(_logits(probabilities_N.astype(np.float64)))).astype(np.float32)
+        return calibrated_N
 
 
 @dataclass(frozen=True)
@@ -59,8 +100,10 @@ class Lead:
 
     lead: float
     std_error: float
-    softening: Softening = Softening()
-    """Softening of the pseudo-labels, which are farther apart than what the teacher knows if the factor is below 1."""
+    reliability: float
+    """The scale of the teacher's best calibration, 0 to 1: its share of the pseudo-labels that is no noise."""
+    calibration: Calibration
+    """Of the pseudo-labels that are learned."""
 
     @property
     def at_least(self) -> float:
@@ -88,7 +131,7 @@ class LeadOfTask:
     """
 
     def __init__(self) -> None:
-        self._finished: deque[_Finished] = deque(maxlen=NUM_WINDOWS)
+        self._finished: deque[_Finished] = deque()
 
     def after(self, *, labels_B: Floats, weights_B: Floats, own_B: Floats, pseudo_B: Floats) -> Lead | None:
         """Return the lead on the last windows, this one among them, or None where they are too few to tell.
@@ -101,7 +144,16 @@ class LeadOfTask:
         )
         if len(labels_N):
             self._finished.append(_Finished(labels_N, weights_N, _logits(own_N), _logits(pseudo_N)))
+        while self._is_first_too_many():
+            self._finished.popleft()
         return self._lead()
+
+    def _is_first_too_many(self) -> bool:
+        if len(self._finished) <= NUM_WINDOWS:
+            return False
+        without_first = list(self._finished)[1:]
+        num_positives = sum(window.labels_N.sum() for window in without_first)
+        return num_positives >= NUM_POSITIVES or sum(len(window.labels_N) for window in without_first) >= MAX_EXAMPLES
 
     def _lead(self) -> Lead | None:
         if sum(window.labels_N.sum() for window in self._finished) < MIN_POSITIVES:
@@ -113,46 +165,23 @@ class LeadOfTask:
         rate = float(np.average(labels_N, weights=weights_N))
         if rate == 1:  # one class only: there is no entropy
             return None
-        own_N, pseudo_N = (np.clip(of_N - logit(rate), -MAX_DISTANCE, MAX_DISTANCE) for of_N in (own_N, pseudo_N))
-        own, teacher = (_Calibration.of(logits_N, labels_N, weights_N) for logits_N in (own_N, pseudo_N))
+        own, teacher = (Calibration.of(logits_N, labels_N, weights_N) for logits_N in (own_N, pseudo_N))
         if teacher.scale <= SCALE_STD_ERRORS * teacher.std_error:
-            return Lead(lead=0.0, std_error=0.0)
-        losses_N = own.losses(own_N, labels_N) if own.scale > 0 else _log_losses(logit(rate), labels_N)
-        leads_N = (losses_N - teacher.losses(pseudo_N, labels_N)) / entropy(rate)
+            return Lead(lead=0.0, std_error=0.0, reliability=0.0, calibration=teacher)
+        own_losses_N = _log_losses(own.logits(own_N) if own.scale > 0 else logit(rate), labels_N)
+        leads_N = (own_losses_N - _log_losses(teacher.logits(pseudo_N), labels_N)) / entropy(rate)
         lead = float(np.average(leads_N, weights=weights_N))
         return Lead(
             lead=lead,
             std_error=float(np.sqrt((weights_N**2 * (leads_N - lead) ** 2).sum()) / weights_N.sum()),
-            softening=Softening(
-                centre=float(logit(rate) + np.average(pseudo_N, weights=weights_N)),
-                factor=min(1.0, teacher.scale + STD_ERRORS * teacher.std_error),
-            ),
+            reliability=min(1.0, teacher.scale),
+            calibration=teacher.beyond_chance(pseudo_N, weights_N),
         )
 
 
-@dataclass(frozen=True)
-class _Calibration:
-    """The scale and shift of logits that fit labels best."""
-
-    scale: float
-    shift: float
-    std_error: float
-    """Of the scale, from the fit's Fisher information, in which each example counts once."""
-
-    @classmethod
-    def of(cls, logits_N: Doubles, labels_N: Doubles, weights_N: Doubles) -> "_Calibration":
-        from sklearn.linear_model import LogisticRegression  # takes a second
-
-        fit = LogisticRegression().fit(logits_N[:, None], labels_N, sample_weight=weights_N / weights_N.mean())
-        scale, shift = float(fit.coef_[0, 0]), float(fit.intercept_[0])
-        certainties_N = 1 / (2 + 2 * np.cosh(scale * logits_N + shift))  # p (1 - p)
-        centred_N = logits_N - np.average(logits_N, weights=certainties_N)
-        information = float((certainties_N * centred_N**2).sum())
-        return cls(scale=scale, shift=shift, std_error=1 / math.sqrt(information) if information > 0 else math.inf)
-
-    def losses(self, logits_N: Doubles, labels_N: Doubles) -> Doubles:
-        """Return the log losses of calibrated logits."""
-        return _log_losses(self.scale * logits_N + self.shift, labels_N)
+def _from(base: float, logits_N: Doubles) -> Doubles:
+    from_base_N: Doubles = np.clip(logits_N - base, -MAX_DISTANCE, MAX_DISTANCE)
+    return from_base_N
 
 
 def _logits(probabilities: Doubles) -> Doubles:

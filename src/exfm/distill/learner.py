@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from exfm.artifact.manifest import Window
 from exfm.distill.adapter import LEARNING_RATE, StudentAdapter
@@ -33,16 +32,10 @@ class AuxiliaryHead(nn.Module):
         super().__init__()
         self.linear = nn.Linear(num_units, num_tasks)
 
-    def forward(self, hidden_BH: Tensor, gradient_scale_T: Floats) -> Tensor:
-        """Return logits to be held against the teacher, [B, T]; each task's gradient into the trunk is scaled.
-
-        The head itself learns at any scale. Where all scales are 0 the trunk's gradient does not change, not by a bit.
-        """
-        logits_BT: Tensor = self.linear(hidden_BH.detach())
-        if not gradient_scale_T.any():
-            return logits_BT
-        of_trunk_BT = functional.linear(hidden_BH, self.linear.weight.detach())
-        return logits_BT + torch.from_numpy(gradient_scale_T) * (of_trunk_BT - of_trunk_BT.detach())
+    def forward(self, hidden_BH: Tensor, gradient_scale: float) -> Tensor:
+        """Return logits to be held against the teacher, [B, T]; the gradient into the trunk is scaled."""
+        logits_BT: Tensor = self.linear(hidden_BH.detach() + gradient_scale * (hidden_BH - hidden_BH.detach()))
+        return logits_BT
 
 
 class TeacherLoss(nn.Module):
@@ -51,8 +44,8 @@ class TeacherLoss(nn.Module):
     def __init__(self, model: RankingModel, config: DistillationConfig, *, weight: float) -> None:
         super().__init__()
         num_units, num_tasks = model.network.trunk.num_units, len(model.schema.labels)
-        has_heads = config.method in ("auto", "ah", "ah+sa")
-        has_adapter = config.method in ("auto", "sa", "ah+sa")
+        has_heads = config.method in ("ah", "ah+sa")
+        has_adapter = config.method in ("sa", "ah+sa")
         self.head = AuxiliaryHead(num_units, num_tasks) if has_heads else None
         self.adapter = StudentAdapter(num_tasks) if has_adapter else None
         self.adapted_head = AuxiliaryHead(num_units, num_tasks) if has_heads and has_adapter else None
@@ -71,13 +64,13 @@ class TeacherLoss(nn.Module):
         """Yield the losses, given the served logits; examples without a pseudo-label count as none."""
 
         def against(targets_BT: Floats, head: AuxiliaryHead | None) -> Tensor:
-            logits_BT = head(hidden_BH, self._gradient_scale * share.trunk_T) if head is not None else served_BT
-            return self._weight * weighted_loss(logits_BT, targets_BT, examples.weights_BT)
+            logits_BT = head(hidden_BH, self._gradient_scale) if head is not None else served_BT
+            return self._weight * weighted_loss(logits_BT, targets_BT, examples.weights_BT * share.weights_T)
 
         if self._is_plain:
             scale = np.float32(self._pseudo_label_scale)
             yield against(np.minimum(scale * share.targets(pseudo.probabilities_BT), np.float32(1)), self.head)
-        if self.adapter is not None and share.is_adapted:
+        if self.adapter is not None:
             is_known_BT = ~np.isnan(pseudo.probabilities_BT)
             known_BT = np.where(is_known_BT, pseudo.probabilities_BT, np.float32(0.5))
             adapted_BT = self.adapter(torch.from_numpy(known_BT))
@@ -103,7 +96,7 @@ class DistillationLearner(Learner):
         self.teacher_losses = nn.ModuleList(self._losses.values())
         self._auto = AutoShares(teachers, tasks, weight=weight) if config.method == "auto" else None
         self.shares: dict[str, Share] = {} if self._auto else dict.fromkeys(taught_by, Share.whole(len(tasks)))
-        """By teacher; of one that is not there nothing is learned yet."""
+        """By teacher; of one that is not there nothing is learned."""
 
     @property
     def teacher_weights(self) -> tuple[TeacherWeight, ...]:

@@ -119,7 +119,7 @@ class ComparisonConfig(Config):
     tuning_windows: Annotated[int, Field(ge=1)] = 8
     """First windows, by which each method's weight and learning rate are chosen, and which no figure counts; more than
     the vertical models' `training.warmup_windows`. If there is nothing to choose, figures count from the warm-up on."""
-    weights: tuple[Annotated[float, Field(gt=0, le=100)], ...] = (0.3, 1.0, 3.0)
+    weights: tuple[Annotated[float, Field(gt=0, le=100)], ...] = (1.0, 3.0, 9.0)
     """Weights of the pseudo-labels' loss that are tried with every method but `label`; more than 0, at most 100. Empty:
     the vertical model's own."""
     learning_rates: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.001, 0.003)

@@ -1,7 +1,7 @@
 """What the training of a model leaves behind: the same for foundation and vertical models."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -62,6 +62,8 @@ class Excess(Config):
 class TeacherWeight(Config):
     """How strongly one task learned from one teacher in one window, as method `auto` chose, and why."""
 
+    removed: ClassVar[Mapping[str, str]] = {"is_adapted": "leave it out; `auto` has no student adapter"}
+
     window: int
     """The window that was learned."""
     teacher: str
@@ -72,8 +74,6 @@ class TeacherWeight(Config):
     """Of normalized entropy, on the windows before and this one; None where these are too few to tell."""
     lead_std_error: float | None
     """By chance alone."""
-    is_adapted: bool
-    """Whether a student adapter took part, because the snapshot was old."""
 
 
 class Snapshot(Config):

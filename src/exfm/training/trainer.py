@@ -39,6 +39,10 @@ class Trainer:
         self.learner.begin(window, examples, scores_BT)
         self.learner.shrinkage.learn(examples, self._own(examples))
         self._tested = None
+        self.fit(examples)
+
+    def fit(self, examples: Examples) -> None:
+        """Take one step of the optimizers for each minibatch, in order; the part of `learn` that moves the weights."""
         inputs = self.learner.model.inputs(examples.batches)
         parts = (whole.minibatches(self._batch_size) for whole in (examples, inputs))
         for part, part_inputs in zip(*parts, strict=True):
