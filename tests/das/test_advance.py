@@ -14,6 +14,8 @@ from exfm.das.closing import LogState, accounts
 from exfm.das.revisions import relabel
 from exfm.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 
 class Stopped(BaseException):
     """A process that ends at once."""

@@ -19,6 +19,8 @@ from exfm.das.reporting import newest_figures
 from exfm.errors import DataError
 from exfm.tables.commit import commit, stage
 
+pytestmark = pytest.mark.slow
+
 LOG = {"days": 6, "rows_a_day": 30}
 FM = {"fm": None}
 """A foundation model that is not published."""

@@ -13,6 +13,8 @@ from exfm.das.log_tables import Das
 from exfm.errors import DataError
 from exfm.schema import Schema
 
+pytestmark = pytest.mark.slow
+
 LOG = {"days": 8, "rows_a_day": 20}
 CHANGED_AT = 3
 """The day from which on `item` is another feature, `shop`."""
