@@ -15,6 +15,7 @@ import yaml
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest, draft_bundle, seal_bundle, tables_file
 from exfm.artifact.manifest import write_json
 from exfm.cli.main import main
+from exfm.events.schemas import SYNTHETIC
 
 Outcome = tuple[int, str, str]
 """Exit code, stdout and stderr of a command."""
@@ -201,6 +202,20 @@ def test_ingest_writes_a_synthetic_log(command: Callable[..., Outcome], tmp_path
     assert code == 0
     assert "2,000 impressions" in out
     assert (tmp_path / "log/manifest.json").is_file()
+
+
+def test_ingest_check_tells_what_does_not_fit(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    assert command("ingest", "synthetic", "--num-impressions", 1000, "--out", tmp_path / "log")[0] == 0
+    impressions, feedback = (f"{tmp_path}/log/{part}/*/*.parquet" for part in ("impressions", "feedback"))
+    own = yaml.safe_load(SYNTHETIC.read_text(encoding="utf-8"))
+    schema = tmp_path / "schema.yaml"
+    for user, expected in (("user_id", 0), ("clicked_ads", 2)):
+        schema.write_text(yaml.safe_dump(own | {"user": user}), encoding="utf-8")
+        code, out, err = command("ingest", "check", impressions, "--schema", schema, "--feedback", feedback)
+        assert code == expected
+        assert "  segment                 fits\n" in out
+        assert "  kind           fits\n" in out
+        assert ("clicked_ads" in err) == (code == 2)
 
 
 CLUSTER_RUN = Path(__file__).parents[1] / "examples/movielens/kubeflow.yaml"

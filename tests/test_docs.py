@@ -1,4 +1,7 @@
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +60,21 @@ def test_the_manual_has_at_most_300_lines_and_3400_words() -> None:
     text = (REPOSITORY / "docs/operating.md").read_text(encoding="utf-8")
     assert text.count("\n") <= 300
     assert len(text.split()) <= 3_400
+
+
+@pytest.mark.slow
+def test_the_blocks_of_das_md_run_one_after_the_other(tmp_path: Path) -> None:
+    """A block that begins with a file's name is written to that file; others are run."""
+    text = (REPOSITORY / "docs/das.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(python|sh|yaml)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 10
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for language, block in blocks:
+        if named := re.match(r"# (\w+\.(?:py|yaml))\n", block):
+            (tmp_path / named[1]).write_text(block, encoding="utf-8")
+            continue
+        program = [sys.executable, "-c"] if language == "python" else ["bash", "-ec"]
+        done = subprocess.run(
+            [*program, block], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"

@@ -12,6 +12,7 @@ from exfm.artifact.stores import is_local, resolve_path
 from exfm.bundling.config import BundleConfig
 from exfm.bundling.fit import check_bundle
 from exfm.config import Config, like, read_yaml
+from exfm.das.config import DasConfig
 from exfm.distill.config import VerticalConfig
 from exfm.errors import ConfigError
 from exfm.evaluation.config import ComparisonConfig, Methods
@@ -45,6 +46,8 @@ class RunConfig(Config):
     """Where the events come from."""
     window_length: Annotated[int, Field(ge=1)]
     """Event time from one window to the next: seconds, or steps of ordinal time; at least 1."""
+    das: DasConfig = DasConfig()
+    """Data augmentation system: `exfm das`."""
     foundation_models: Annotated[tuple[FoundationConfig, ...], Field(min_length=1)] = (FoundationConfig(),)
     """Foundation models (FMs), one at least, with names of their own; not given: one FM `fm` with all defaults."""
     vertical_models: Annotated[tuple[VerticalConfig, ...], Field(min_length=1)]
@@ -67,6 +70,13 @@ class RunConfig(Config):
             twice = [name for name, count in Counter(model.name for model in models).items() if count > 1]
             if twice:
                 raise ValueError(f"{kind} model {', '.join(twice)} is named more than once; rename all but one")
+        columns = (self.feature_schema.domain, *self.feature_schema.feature_names())
+        unknown = [name for name in self.das.bounds.max_drift if name not in columns]
+        if unknown:
+            raise ValueError(
+                f"das.bounds.max_drift names {', '.join(unknown)}, expected the domain's column or features: "
+                f"{', '.join(columns)}"
+            )
         return self
 
     def check(self, *, is_counted: bool = True) -> None:
@@ -75,14 +85,19 @@ class RunConfig(Config):
         `is_counted`: whether the statistics that `bundle` names exist; those of the run's own models do not before they
         are trained.
 
-        Raises: SchemaError if the schema lacks a model's feature; ConfigError if a vertical model has no teacher for
-        its tasks, one twice, or one that the run does not train, or if a model's tables do not suit its network's
-        interaction; PlanError if a model's tables do not fit the shards, or a named plan or named statistics are for
-        another model; StorageError if a file cannot be read.
+        Raises: SchemaError if the schema lacks a model's feature; ConfigError if a foundation model is not to be
+        trained, if a vertical model has no teacher for its tasks, one twice, or one that the run does not train, or if
+        a model's tables do not suit its network's interaction; PlanError if a model's tables do not fit the shards, or
+        a named plan or named statistics are for another model; StorageError if a file cannot be read.
         """
         schema = self.feature_schema
         for foundation in self.foundation_models:
             _part(schema, foundation, f"foundation model {foundation.name!r}")
+            if foundation.published:
+                raise ConfigError(
+                    f"foundation model {foundation.name!r} is `published`, which only `exfm das` reads, while a run "
+                    "trains each foundation model; leave it out"
+                )
         for model in self.vertical_models:
             own = _part(schema, model, f"vertical model {model.name!r}")
             if not own.feature_names(["item"]):

@@ -21,6 +21,9 @@ Name = Annotated[
 ]
 """Name of a feature, table or label: letters, digits and underscores, because inputs and outputs have this name."""
 
+UNITS_PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+"""Units of event time, by how many a second has."""
+
 Net = Literal["user", "item"]
 """Which side of an example a feature describes: who asks, or what is ranked."""
 
@@ -34,9 +37,20 @@ class EventTime(Config):
     """The column that orders impressions, and feedback."""
 
     column: str
-    """Column of int64 in both impressions and feedback."""
+    """Column in both impressions and feedback: int64, or a timestamp of any unit (not of ordinal time)."""
     kind: Literal["absolute", "ordinal"] = "absolute"
-    """`absolute`: seconds since 1970-01-01 UTC. `ordinal`: only order and distance have a meaning."""
+    """`absolute`: time since 1970-01-01 UTC, or timestamps. `ordinal`: only order and distance have a meaning."""
+    unit: Literal["s", "ms", "us", "ns"] = "s"
+    """Unit of an int64 column of absolute time; a timestamp column has its own."""
+    zone: str = "UTC"
+    """IANA time zone of timestamps that have none, such as Europe/Berlin. Of an hour that comes twice, the first is
+    meant."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "ordinal" and (self.unit, self.zone) != ("s", "UTC"):
+            raise ValueError("ordinal time has no unit and no zone; leave them out, or choose kind absolute")
+        return self
 
 
 class Normalisation(Config):

@@ -5,6 +5,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -245,7 +246,7 @@ from exfm.artifact.output import writing, writing_once
 
 with writing("{tmp_path}/out") as folder, writing_once("{tmp_path}/named", name=lambda folder: "one"):
     (folder / "half").write_text("half")
-    Path("{tmp_path}/.file.partial").write_text("half")
+    Path("{tmp_path}/.file.0f1e2d3c.partial").write_text("half")
     Path("{tmp_path}/out").rename(folder.parent / "old")  # as in the moment between the two renames
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -334,6 +335,25 @@ def test_a_file_is_written_whole(uri: str, tmp_path: Path) -> None:
 def test_writing_a_file_leaves_no_partial_file(tmp_path: Path) -> None:
     write_file(str(tmp_path / "out" / "report.html"), b"1")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
+
+
+def test_what_a_killed_writer_of_a_file_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    (tmp_path / ".report.html.0f1e2d3c.partial").write_bytes(b"ha")
+    (tmp_path / ".other.html.0f1e2d3c.partial").write_bytes(b"ha")
+    write_file(str(tmp_path / "report.html"), b"1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.html.0f1e2d3c.partial", "report.html"]
+
+
+def test_of_several_writers_of_one_file_each_reader_meets_one_content(tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    contents = [bytes([number]) * 8_000_000 for number in range(4)]
+    with ThreadPoolExecutor(len(contents)) as pool:
+        for _ in range(10):
+            writers = [pool.submit(write_file, str(target), content) for content in contents]
+            while not all(writer.done() for writer in writers):
+                assert not target.exists() or target.read_bytes() in contents
+            assert [writer.result() for writer in writers] == [None] * len(contents)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_a_missing_file_is_named(root: str) -> None:

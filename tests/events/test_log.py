@@ -1,6 +1,7 @@
 import re
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 import pytest
@@ -14,7 +15,7 @@ from exfm.events.parquet import LogSource
 from exfm.events.partitions import read_partition
 from exfm.events.sources import load
 from exfm.events.stage import ingest
-from exfm.schema import EventTime, Schema
+from exfm.schema import UNITS_PER_S, EventTime, Schema
 
 SCHEMA = Schema.parse(
     {
@@ -178,7 +179,7 @@ def test_a_null_is_refused_where_a_value_must_be(tmp_path: Path, column: str) ->
 )
 def test_a_number_out_of_bounds_is_refused(tmp_path: Path, column: str, wrong: float, expected: str) -> None:
     message = refusal(tmp_path, impressions=IMPRESSIONS.with_columns(pl.lit(wrong).alias(column)))
-    assert f"column '{column}' is out of bounds in 3 of 3 rows (for example {wrong})" in message
+    assert f"column '{column}' is out of bounds in 3 of 3 rows (for example {wrong}, where id is 0)" in message
     assert expected in message
 
 
@@ -186,7 +187,11 @@ def test_a_number_out_of_bounds_is_refused(tmp_path: Path, column: str, wrong: f
     ("column", "dtype", "found"),
     [
         ("id", pl.Float64, "column 'id' is Float64, expected Int64 or String"),
-        ("time_s", pl.Datetime("us"), "column 'time_s' is Datetime"),
+        (
+            "time_s",
+            pl.Float64,
+            "column 'time_s' is Float64, expected Int64 (seconds since 1970-01-01 UTC) or a timestamp",
+        ),
         ("domain", pl.Categorical, "column 'domain' is Categorical, expected String"),
         ("weight", pl.String, "column 'weight' is String, expected a number"),
         ("age", pl.String, "column 'age' is"),
@@ -262,7 +267,10 @@ def test_feedback_without_a_needed_column_is_refused(tmp_path: Path, column: str
 
 def test_feedback_with_a_value_that_is_no_number_is_refused(tmp_path: Path) -> None:
     message = refusal(tmp_path, feedback=FEEDBACK.with_columns(pl.lit(float("nan")).alias("value")))
-    assert "feedback: column 'value' is out of bounds in 2 of 2 rows (for example nan), expected finite" in message
+    assert (
+        "feedback: column 'value' is out of bounds in 2 of 2 rows (for example nan, where id is 1), expected finite"
+        in message
+    )
 
 
 def test_more_windows_than_allowed_are_refused(tmp_path: Path) -> None:
@@ -396,15 +404,33 @@ def test_a_missing_column_of_ones_own_files_is_named_with_those_that_are_there(t
 def test_milliseconds_are_not_taken_for_seconds(tmp_path: Path, of: str) -> None:
     late = impressions_at([1_700_000_000_000]) if of == "impressions" else feedback_at([1_700_000_000_000], ids=[1])
     message = refusal(tmp_path, **{of: late})
-    assert (
-        f"{of}: column 'time_s' is out of bounds in 1 of 1 rows (for example 1700000000000), expected seconds"
-        in message
-    )
-    assert "(milliseconds? divide by 1000)" in message
+    assert message.startswith(f"{of}: column 'time_s' is after the year 5138 in 1 of 1 rows (for example 1700000000000")
+    assert "(milliseconds? set `unit: ms` of event_time)" in message
 
 
 def test_a_time_before_1970_is_refused(tmp_path: Path) -> None:
-    assert "(for example -5), expected seconds since 1970" in refusal(tmp_path, impressions=impressions_at([-5]))
+    message = refusal(tmp_path, impressions=impressions_at([-5]))
+    assert "'time_s' is before 1970 in 1 of 1 rows (for example -5, where id is 0), expected seconds since" in message
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_times_of_another_unit_become_whole_seconds(tmp_path: Path, unit: Literal["ms", "us", "ns"]) -> None:
+    schema = SCHEMA.model_copy(update={"event_time": EventTime(column="time_s", unit=unit)})
+    in_unit = (pl.col("time_s") * UNITS_PER_S[unit] + 999).alias("time_s")  # after the whole second
+    log = raw_log(IMPRESSIONS.with_columns(in_unit), FEEDBACK.with_columns(in_unit))
+    [window] = write_event_log(log, schema=schema, window_length=1000, folder=tmp_path).windows
+    assert (window.start, window.end) == (1000, 2000)
+    assert read_partition(tmp_path / "impressions", window)["time_s"].to_list() == [1000, 1005, 1031]
+    assert read_partition(tmp_path / "feedback", window)["time_s"].to_list() == [1006, 1090]
+
+
+def test_timestamps_become_whole_seconds(tmp_path: Path) -> None:
+    stamp = pl.from_epoch("time_s", time_unit="s").alias("time_s")
+    of_impressions = stamp.cast(pl.Datetime("ns")).dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo")
+    log = raw_log(IMPRESSIONS.with_columns(of_impressions), FEEDBACK.with_columns(stamp.cast(pl.Datetime("ms"))))
+    [window] = write_event_log(log, schema=SCHEMA, window_length=1000, folder=tmp_path).windows
+    assert read_partition(tmp_path / "impressions", window)["time_s"].to_list() == [1000, 1005, 1031]
+    assert read_partition(tmp_path / "feedback", window)["time_s"].to_list() == [1006, 1090]
 
 
 def test_ordinal_time_has_no_bounds(tmp_path: Path) -> None:
@@ -420,7 +446,8 @@ def test_a_features_value_that_training_would_refuse_is_named_with_its_impressio
     )
     message = refusal(tmp_path, impressions=holed)
     assert message.startswith(
-        "impressions: the row with id 77 (here row 0): feature 'age': row 0 is missing; give a number"
+        "impressions: column 'age' is missing in 2 of 100 rows (for example None, where id is 77), expected a number, "
+        "or `missing: mean` in the schema"
     )
 
 

@@ -88,6 +88,13 @@ def test_impressions_are_named_by_their_request_and_their_place_in_it() -> None:
     assert set(rows["time"]) == {1_700_000_000}
 
 
+def test_a_requests_time_is_in_the_schemas_unit() -> None:
+    schema = changed(event_time={"column": "time", "unit": "ms"})
+    rows = rows_of(answer_to(TWO_USERS, "r-0", schema=schema), schema=schema)
+    assert set(rows["time"]) == {ARRIVAL_NS // 10**6}
+    assert set(checked_impressions(rows, schema, of="impressions")["time"]) == {ARRIVAL_NS // 10**9}
+
+
 def test_each_row_tells_what_its_request_and_its_ranker_were() -> None:
     rows = rows_of(answer_to(TWO_USERS, "r-0"), answer_to(TWO_USERS, "r-1"))
     assert set(rows["served.arrival_ns"]) == {ARRIVAL_NS}

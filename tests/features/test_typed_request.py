@@ -69,5 +69,5 @@ def test_a_request_without_items_is_told_what_it_lacks() -> None:
 
 
 def test_a_number_that_is_needed_is_missed() -> None:
-    with pytest.raises(DataError, match="feature 'price': row 1 is missing; give a number"):
+    with pytest.raises(DataError, match=r"feature 'price': row 1 is nan \(missing\), expected a number"):
         encode({"items": [ITEM, {"item_id": 5}]})

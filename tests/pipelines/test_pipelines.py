@@ -290,6 +290,11 @@ def test_the_demos_foundation_model_has_ten_times_a_vertical_models_parameters()
         ),
         ("  - {name: one}", "  - {name: one}\n  - {name: one}", "vertical model one is named more than once"),
         ("name: test", "name: test\nfoundation_models: [{}, {}]", "foundation model fm is named more than once"),
+        (
+            "name: test",
+            "name: test\ndas: {bounds: {max_drift: {aeg: 0.25}}}",
+            "das.bounds.max_drift names aeg, expected the domain's column or features: ",
+        ),
         ("name: test", "name: test\nfoundation_models: []", "foundation_models: expected at least 1 of them"),
         (
             "name: test",
@@ -397,6 +402,7 @@ def test_a_vertical_model_is_taught_by_those_that_it_names_or_by_all_that_have_i
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
+        (RUN + "foundation_models: [{published: fm}]\n", "'fm' is `published`, which only `exfm das` reads"),
         (
             RUN + "foundation_models: [{tasks: [like]}, {name: other, tasks: [love]}]\n",
             "'one' has no foundation model that teaches all its tasks: 'fm' does not teach love; "

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exfm.artifact.storage import MANIFEST, files_of, read_manifest
-from exfm.artifact.stores import is_local, join, reaching, reporting
+from exfm.artifact.stores import is_local, join, reaching, reporting, unfinished
 from exfm.errors import StorageError
 
 
@@ -84,7 +84,8 @@ def discard_unfinished(uri: str) -> None:
     if not is_local(uri):
         return
     target = Path(uri)
-    target.with_name(f".{target.name}.partial").unlink(missing_ok=True)
+    for partial in unfinished(target):
+        partial.unlink(missing_ok=True)
     suffix = "?" * 8  # mkdtemp's
     scratches = [*target.parent.glob(f".{glob.escape(target.name)}.{suffix}"), *target.glob(f".exfm-{suffix}")]
     for scratch in scratches:

@@ -1,6 +1,8 @@
 """Files that users bring, which no manifest lists: on this machine, or in a store."""
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import fsspec
@@ -36,6 +38,43 @@ def _first_file(filesystem: fsspec.AbstractFileSystem, path: str) -> str:
             elif not name.endswith("/"):  # S3 consoles make an empty folder of such a file
                 return name
     return ""
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file that a user brought."""
+
+    name: str
+    """Below the folder, or below the last folder of a glob without wildcard; of a single file its own name."""
+    uri: str
+    size_bytes: int
+
+
+def list_files(uri: str) -> list[FoundFile]:
+    """Return what `locate` finds: a file, those of a glob, or of a folder, sorted by name; no empty ones.
+
+    Raises: StorageError if the store does not answer.
+    """
+    with reaching(uri) as (filesystem, path):
+        is_glob = any(mark in path for mark in "*?[")
+        found = filesystem.glob(path, detail=True) if is_glob else filesystem.find(path, detail=True)
+        base = path.rstrip("/")
+        if is_glob:
+            base = re.split(r"[*?\[]", path)[0].rpartition("/")[0]
+        elif base in found:
+            base = base.rpartition("/")[0]
+        return sorted(
+            (
+                FoundFile(
+                    name=name.removeprefix(base).lstrip("/"),
+                    uri=name if is_local(uri) else filesystem.unstrip_protocol(name),
+                    size_bytes=about["size"],
+                )
+                for name, about in found.items()
+                if about["type"] == "file" and about["size"]
+            ),
+            key=lambda file: file.name,
+        )
 
 
 def open_files(uri: str) -> Iterator[tuple[str, BinaryIO]]:

@@ -3,10 +3,12 @@
 Every function that reads or writes raises a StorageError that names the URI if the store does not answer or refuses.
 """
 
+import glob
 import re
+import secrets
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,7 @@ def reporting(uri: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise StorageError(f"{uri}: no such file; run the stage that writes it") from error
     except _store_errors() as error:
-        raise StorageError(f"{uri}: {error}; check the path, the rights and the credentials") from error
+        raise StorageError(f"{uri}: {error}; check the path, the rights, the credentials and the free space") from error
 
 
 @contextmanager
@@ -66,16 +68,21 @@ def read_file(uri: str) -> bytes:
 
 
 def write_file(uri: str, content: bytes) -> None:
-    """Put one file at `uri`, whole."""
+    """Put one file at `uri`, whole, however many write it at once.
+
+    What a killed writer of this file left on a disk is removed. In S3, parts of a file over 100 MiB stay invisible,
+    until the bucket's rule for incomplete uploads removes them.
+    """
     with reaching(uri) as (filesystem, path):
         if is_local(uri):
-            target = Path(uri)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}.partial")
-            partial.write_bytes(content)
-            partial.replace(target)
+            _write_local(Path(uri), content)
         else:
             filesystem.pipe_file(path, content)
+
+
+def unfinished(target: Path) -> list[Path]:
+    """Return the files beside `target` that writers of it fill, or left."""
+    return list(target.parent.glob(f".{glob.escape(target.name)}.{'?' * 8}.partial"))
 
 
 def remove_file(uri: str) -> None:
@@ -132,6 +139,21 @@ def local_copy(uri: str, names: Collection[str]) -> Iterator[Path]:
             yield Path(scratch)
         except DataError as error:  # it names the copy, which is gone when somebody reads this
             raise DataError(str(error).replace(scratch, uri.rstrip("/"))) from error
+
+
+def _write_local(target: Path, content: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in unfinished(target):
+        left.unlink(missing_ok=True)
+    while True:
+        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+        try:
+            partial.write_bytes(content)
+            with suppress(FileNotFoundError):  # another writer took it for a left-over, once: as it began
+                partial.replace(target)
+                return
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _store_errors() -> tuple[type[Exception], ...]:

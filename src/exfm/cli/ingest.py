@@ -23,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("synthetic")(synthetic)
     group.command("log")(log)
     group.command("run")(of_run)
+    group.command("check")(check)
     app.add_typer(group, name="ingest", rich_help_panel="One stage of a run")
 
 
@@ -65,6 +66,23 @@ def log(
     from exfm.events.parquet import LogSource
 
     _ingest(LogSource(kind="log", impressions=impressions, feedback=feedback), schema, window_length, out)
+
+
+def check(
+    impressions: Annotated[str, typer.Argument(help="Parquet file, folder or glob; s3:// too.")],
+    schema: SchemaOption,
+    feedback: Annotated[str, typer.Option(help="The same of feedback; not given: only impressions are checked.")] = "",
+) -> None:
+    """Say column by column whether your files fit a schema, and what would help; exit code 0 if all fits."""
+    from exfm.events.fitting import fit_feedback, fit_impressions, require_fit
+    from exfm.schema import Schema
+
+    read = Schema.read(schema)
+    fits = [fit_impressions(impressions, read)]
+    if feedback:
+        fits.append(fit_feedback(feedback, read, impressions=fits[0]))
+    print("\n".join(line for fit in fits for line in fit.lines()))
+    require_fit(fits)
 
 
 def of_run(

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from exfm.cli import deployment, distillation, explain, ingest, pipelines, serving, sharding, steps
+from exfm.cli import data_augmentation, deployment, distillation, explain, ingest, pipelines, serving, sharding, steps
 from exfm.cli.commands import Commands
 from exfm.environment import compute_environment
 from exfm.errors import ExfmError
@@ -57,6 +57,7 @@ def run(
 steps.add_to(app)
 distillation.add_to(app)
 ingest.add_to(app)
+data_augmentation.add_to(app)
 serving.add_to(app)
 deployment.add_to(app)
 sharding.add_to(app)

@@ -16,8 +16,8 @@ from exfm.events.examples import label_column
 from exfm.events.labels import FeedbackCounts, LabelsManifest
 from exfm.events.log import FEEDBACK, IMPRESSIONS, EventLogManifest
 from exfm.events.partitions import read_partition, write_partition
-from exfm.events.validation import FEEDBACK_KIND as KIND
-from exfm.events.validation import FEEDBACK_VALUE as VALUE
+from exfm.events.rules import FEEDBACK_KIND as KIND
+from exfm.events.rules import FEEDBACK_VALUE as VALUE
 from exfm.schema import Label, Schema
 
 

@@ -134,18 +134,22 @@ def examples_of(frame: pl.DataFrame, schema: Schema, *, teachers: Sequence[str] 
     Raises: DataError if a column is missing or of a wrong type, or if a label is neither 0 nor 1.
     """
     table = frame.to_arrow()
-    labels_BT = _labels(frame, schema)
+    labels_BT = labels_of(frame, schema)
     return Examples(
         keys=frame[schema.impression_key],
         domains=frame[schema.domain],
         batches=encode_examples(raw_columns(table, schema), schema),
         labels_BT=labels_BT,
         pseudo={teacher: _pseudo_labels(frame, schema, teacher) for teacher in teachers},
-        weights_BT=_weights(frame, schema, labels_BT),
+        weights_BT=weights_of(frame, schema, labels_BT),
     )
 
 
-def _labels(frame: pl.DataFrame, schema: Schema) -> Floats:
+def labels_of(frame: pl.DataFrame, schema: Schema) -> Floats:
+    """Return the labels of a frame's rows by task; NaN where one is not known.
+
+    Raises: DataError if a column is missing, or if a label is neither 0 nor 1.
+    """
     labels_BT = _columns(frame, [label_column(task) for task in schema.tasks()])
     wrong_BT = ~np.isnan(labels_BT) & (labels_BT != 0) & (labels_BT != 1)
     if wrong_BT.any():
@@ -167,7 +171,11 @@ def _pseudo_labels(frame: pl.DataFrame, schema: Schema, teacher: str) -> PseudoL
     )
 
 
-def _weights(frame: pl.DataFrame, schema: Schema, labels_BT: Floats) -> Floats:
+def weights_of(frame: pl.DataFrame, schema: Schema, labels_BT: Floats) -> Floats:
+    """Return the weights of a frame's rows by task, with which models learn and are judged.
+
+    Raises: DataError if a column is missing.
+    """
     weights_BT = np.ones_like(labels_BT)
     if schema.weight:
         weights_BT *= _columns(frame, [schema.weight])

@@ -1,7 +1,7 @@
 """A user's own log: impressions and feedback in Parquet files."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import polars as pl
 from pydantic import StringConstraints
@@ -10,7 +10,8 @@ from exfm.artifact.source_files import locate, open_files
 from exfm.config import Config
 from exfm.errors import DataError
 from exfm.events.log import FEEDBACK, IMPRESSIONS, RawLog
-from exfm.events.validation import FEEDBACK_VALUE, NAMES_COLUMNS, feedback_columns, impression_columns
+from exfm.events.rules import FEEDBACK_VALUE, feedback_columns, impression_columns
+from exfm.events.validation import NAMES_COLUMNS
 from exfm.schema import Schema
 
 Files = Annotated[str, StringConstraints(min_length=1)]
@@ -51,6 +52,20 @@ def load_parquet(source: LogSource, *, schema: Schema) -> RawLog:
     )
 
 
+def columns_in(name: str, file: BinaryIO, *, of: str) -> pl.Schema:
+    """Return the columns of an open Parquet file, by their types.
+
+    Raises: DataError, which names the file, if it is damaged, or no Parquet file.
+    """
+    try:
+        return pl.Schema(pl.read_parquet_schema(file))
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"{of}: {name} is damaged, or no Parquet file; write it again, or name only the Parquet files, such as "
+            "FOLDER/*.parquet"
+        ) from error
+
+
 def _read(files: str, *, columns: Sequence[str], of: str, optional: Sequence[str] = ()) -> pl.DataFrame:
     """Return these columns, but for optional ones that no file has.
 
@@ -79,13 +94,7 @@ def _require_agreement(place: str, columns: Sequence[str], *, of: str) -> None:
     """Return if all files of a place are Parquet files that have the same of these columns, each as one type."""
     schemas: dict[str, pl.Schema] = {}
     for name, file in open_files(place):
-        try:
-            schemas[name] = pl.Schema(pl.read_parquet_schema(file))
-        except pl.exceptions.PolarsError as error:
-            raise DataError(
-                f"{of}: {name} is damaged, or no Parquet file; write it again, or name only the Parquet files, such "
-                "as FOLDER/*.parquet"
-            ) from error
+        schemas[name] = columns_in(name, file, of=of)
     if not schemas:
         raise DataError(f"{of}: {place} has only empty files; name Parquet files")
     (first, expected), *others = schemas.items()

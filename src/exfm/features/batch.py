@@ -3,7 +3,7 @@
 Legend: B rows, D dense features, F sparse features.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from exfm.artifact.rows import Keys
 from exfm.errors import DataError
+from exfm.features.faults import Fault
 from exfm.features.keys import keys_of_integers, keys_of_strings
 from exfm.schema import NETS, DenseFeature, Net, Schema, SparseFeature
 
@@ -118,31 +119,43 @@ def encode_examples(raw: RawColumns, schema: Schema) -> NetBatches:
 def _encode_net(raw: RawColumns, dense: Sequence[DenseFeature], sparse: Sequence[SparseFeature]) -> Batch:
     dense_BD = np.empty((raw.num_rows, len(dense)), dtype=np.float32)
     for column, feature in enumerate(dense):
-        dense_BD[:, column] = _normalise(raw.dense[feature.name], feature)
+        dense_BD[:, column] = _require_normalised(raw.dense[feature.name], feature)
     keys = _hash(raw, sparse)
     bags = {feature.name: _bags(keys[feature.name], raw.sparse[feature.name], feature) for feature in sparse}
     return Batch(num_rows=raw.num_rows, dense_BD=dense_BD, bags=bags)
 
 
-def _normalise(values_B: npt.NDArray[np.float32], feature: DenseFeature) -> npt.NDArray[np.float32]:
+def dense_faults(values_B: npt.NDArray[np.float32], feature: DenseFeature) -> Iterator[Fault]:
+    """Yield what is wrong with the values that `encode` refuses of a dense feature."""
+    refused_B = ~np.isfinite(_normalised(values_B, feature))
+    is_missing_B = np.isnan(values_B)
+    expected = "a number, or `missing: mean` in the schema"
+    yield Fault(feature.name, "missing", expected, refused_B & is_missing_B)
+    is_negative_B = (values_B < 0) & (feature.normalisation.transform == "log1p")
+    yield Fault(feature.name, "less than 0", "0 or more, as log1p needs", refused_B & is_negative_B)
+    expected = "a finite number as float32, also once normalised"
+    yield Fault(feature.name, "not finite", expected, refused_B & ~is_missing_B & ~is_negative_B)
+
+
+def _normalised(values_B: npt.NDArray[np.float32], feature: DenseFeature) -> npt.NDArray[np.float32]:
+    """Return what a model sees of a dense feature's values; NaN or an infinity where a value is to be refused."""
     rule = feature.normalisation
-    missing_B = np.isnan(values_B)
-    if feature.missing == "refuse" and missing_B.any():
-        row = int(missing_B.argmax())
-        raise DataError(
-            f"feature {feature.name!r}: row {row} is missing; give a number, or set `missing: mean` in the schema"
-        )
+    seen_B = values_B
     if rule.transform == "log1p":
-        if (values_B < 0).any():
-            row = int((values_B < 0).argmax())
-            raise DataError(f"feature {feature.name!r}: row {row} is {values_B[row]}, but log1p needs 0 or more")
-        values_B = np.log1p(values_B)
-    with np.errstate(over="ignore"):  # an infinity, refused below
-        normalised_B = (values_B - np.float32(rule.mean)) / np.float32(rule.std)
-    normalised_B = np.where(missing_B, np.float32(0), normalised_B)
+        seen_B = np.log1p(np.where(values_B < 0, np.float32(np.nan), values_B))
+    with np.errstate(over="ignore"):
+        seen_B = (seen_B - np.float32(rule.mean)) / np.float32(rule.std)
+    return np.where(np.isnan(values_B), np.float32(0), seen_B) if feature.missing == "mean" else seen_B
+
+
+def _require_normalised(values_B: npt.NDArray[np.float32], feature: DenseFeature) -> npt.NDArray[np.float32]:
+    normalised_B = _normalised(values_B, feature)
     if not np.isfinite(normalised_B).all():
-        row = int((~np.isfinite(normalised_B)).argmax())
-        raise DataError(f"feature {feature.name!r}: row {row} is {normalised_B[row]} as float32; give a finite number")
+        fault = next(fault for fault in dense_faults(values_B, feature) if fault.rows_B.any())
+        row = int(fault.rows_B.argmax())
+        raise DataError(
+            f"feature {feature.name!r}: row {row} is {values_B[row]} ({fault.found}), expected {fault.expected}"
+        )
     return normalised_B
 
 

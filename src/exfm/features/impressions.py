@@ -27,6 +27,7 @@ from exfm.schema import (
     SERVED_MODEL_COLUMN,
     SERVED_SAMPLING_RATE_COLUMN,
     SERVED_USER_COLUMN,
+    UNITS_PER_S,
     Net,
     Schema,
     SparseFeature,
@@ -78,7 +79,7 @@ def require_loggable(schema: Schema, *, domain: str) -> None:
     """
     if schema.event_time.kind != "absolute":
         raise SchemaError(
-            f"event_time {schema.event_time.column!r} is {schema.event_time.kind}: a request has the seconds since "
+            f"event_time {schema.event_time.column!r} is {schema.event_time.kind}: a request has the time since "
             "1970, and no other time"
         )
     if schema.domain not in schema.feature_names():
@@ -113,7 +114,8 @@ def columns_of(answered: Sequence[Answered], schema: Schema, *, domain: str, ser
     ids = pa.array([one.id for one in answered]).take(of_request)
     yield Column(schema.impression_key, "item", pc.binary_join_element_wise(ids, numbers, "-"))
     arrivals_ns = np.array([one.arrival_ns for one in answered], dtype=np.int64)
-    yield Column(schema.event_time.column, "item", pa.array(arrivals_ns // 10**9).take(of_request))
+    times = arrivals_ns // (10**9 // UNITS_PER_S[schema.event_time.unit])
+    yield Column(schema.event_time.column, "item", pa.array(times).take(of_request))
     yield Column(SERVED_ARRIVAL_COLUMN, "item", pa.array(arrivals_ns).take(of_request))
     users = [np.arange(len(one.raw.num_candidates)) for one in answered]
     yield Column(SERVED_USER_COLUMN, "user", pa.array(np.concatenate(users)))

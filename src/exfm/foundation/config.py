@@ -28,5 +28,8 @@ class FoundationConfig(Config):
     warm_start: str = ""
     """Folder or URL of an earlier run's output of this model (`fm/NAME`) to continue; empty: train from the first
     window."""
+    published: str = ""
+    """Folder or URL of a foundation model that another run trained (its `fm/NAME`): `exfm das` scores by its snapshots,
+    and does not train it. Empty: train."""
     snapshot_every: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Windows learned between two snapshots; 1 to 10,000. More windows save space, and make pseudo-labels older."""

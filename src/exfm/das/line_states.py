@@ -1,0 +1,38 @@
+"""The states of a model that goes on, and which of them may predict a window."""
+
+from exfm.das.closing import LogState
+from exfm.training.line import Line
+from exfm.training.manifest import Snapshot
+
+
+class LineStates:
+    """The states of a line, of which the newest that could have existed predicts a window."""
+
+    def __init__(self, state: LogState, line: Line) -> None:
+        self._das, self._line = state.das, line
+        windows = sorted(state.snapshots.files)
+        self.learned = [window for window in windows if state.snapshots.newest_revision(window, part=line.part)]
+        """Windows that were learned, in order of time."""
+
+    def known_until(self, window: int) -> int:
+        """Return when the last label that the state after a window has seen was known, in the schema's unit."""
+        delay = max(label.attribution_window for label in self._line.schema.labels)
+        return self._das.grid.window(window).end // self._das.ticks(1) + delay
+
+    def may_predict(self, learned: int, window: int) -> bool:
+        """Return whether the state after a window could have existed at the start of another."""
+        start = self._das.grid.window(window).start // self._das.ticks(1)
+        return self.known_until(learned) + self._das.config.allowed_lateness <= start
+
+    def for_window(self, window: int) -> Snapshot | None:
+        """Return the newest state that may predict a window; None: there is none."""
+        last = max((learned for learned in self.learned if self.may_predict(learned, window)), default=None)
+        if last is None:
+            return None
+        folder = self._line.folder(self._das.root, last)
+        version, known_until = self._line.version(last), self.known_until(last)
+        return Snapshot(version=version, folder=folder, window=last, known_until=known_until)
+
+    def may_bring_newer(self, window: int) -> bool:
+        """Return False: before a line predicts a window, it learns all that it may know."""
+        return False

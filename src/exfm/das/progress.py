@@ -1,0 +1,109 @@
+"""Where a data augmentation system stands: by stage, what is done, what is due, and what the rest waits for."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from exfm.das.closing import LogState, accounts
+from exfm.das.ingest import due_files
+from exfm.das.joining import due_examples
+from exfm.das.log_tables import Das
+from exfm.das.reporting import WindowFigures, due_reports, newest_figures
+from exfm.das.scoring import FoundationModel, due_scores, is_waiting, teaching
+from exfm.events.source_files import source_files
+from exfm.events.sources import Source
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """One stage: source files of ingest, windows of the others."""
+
+    stage: str
+    done: int
+    due: int
+    waiting: Mapping[str, int]
+    """By what is waited for."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """All stages, and what became of all rows."""
+
+    watermark: str
+    """Event time up to which the log is complete; empty: not known."""
+    stages: tuple[StageProgress, ...]
+    rows: Mapping[str, Mapping[str, int]]
+    """By part of the log and by state: how many rows."""
+    newest: WindowFigures | None
+    """Figures of the newest window that has a report; None: none has."""
+
+
+def progress(das: Das, source: Source, *, foundation_models: Mapping[str, FoundationModel]) -> Progress:
+    """Return where a system stands; nothing is changed.
+
+    Raises: what `advance` raises before it works.
+    """
+    state = LogState.of(das)
+    windows, feedback = set(state.windows), set(state.feedback.files)
+    files = due_files(source_files(source), state.arrivals, das)
+    open_windows = {window for window in windows | feedback if state.closed_with(window) is None}
+    not_closed = "the watermark to pass their attribution window"
+    labels, reports = state.due_labels(), due_reports(state)
+    stages = [
+        StageProgress("ingest", done=state.arrivals.num_rows([0]), due=len(files), waiting={}),
+        StageProgress(
+            "label", len(state.labels.files), len(labels), _counted({not_closed: len(open_windows & windows)})
+        ),
+    ]
+    for fm, model in foundation_models.items():
+        with teaching(model, state) as teacher:
+            open_scores = due_scores(state, fm)
+            waiting = [window for window in open_scores if is_waiting(state, window, teacher)]
+        incomplete = [window for window in windows if state.complete_with(window) is None]
+        stages.append(
+            StageProgress(
+                f"pseudo-label {fm}",
+                done=len(windows) - len(open_scores) - len(incomplete),
+                due=len(open_scores) - len(waiting),
+                waiting=_counted({"a snapshot": len(waiting), "the watermark to pass their end": len(incomplete)}),
+            )
+        )
+    examples = due_examples(state, list(foundation_models))
+    not_joined = windows - set(state.examples.files) - set(examples)
+    num_not_joined = len((windows | feedback) - open_windows - set(state.report.files) - set(reports))
+    lacks_labels = not_joined - set(state.labels.files)
+    stages += [
+        StageProgress(
+            "join",
+            len(state.examples.files),
+            len(examples),
+            _counted({"labels": len(lacks_labels), "pseudo-labels": len(not_joined - lacks_labels)}),
+        ),
+        StageProgress(
+            "report",
+            len(state.report.files),
+            len(reports),
+            _counted({not_closed: len(open_windows), "their examples, or those of a window before": num_not_joined}),
+        ),
+    ]
+    watermark = state.timeline.watermark
+    newest = newest_figures(state, num_windows=1)
+    return Progress(
+        watermark="" if watermark is None else das.time_text(watermark),
+        stages=tuple(stages),
+        rows=_rows(state),
+        newest=newest[0] if newest else None,
+    )
+
+
+def _counted(waiting: Mapping[str, int]) -> dict[str, int]:
+    return {reason: count for reason, count in waiting.items() if count}
+
+
+def _rows(state: LogState) -> dict[str, dict[str, int]]:
+    rows: dict[str, Counter[str]] = {}
+    for account in accounts(state):
+        of_part = rows.setdefault(account.part, Counter())
+        of_part.update({"arrived": account.arrived, "rejected": account.rejected, "late": account.late})
+        of_part.update({"pending": account.pending} | dict(account.states or {}))
+    return {part: dict(counts) for part, counts in rows.items()}

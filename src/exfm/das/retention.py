@@ -1,0 +1,68 @@
+"""Retention: windows that nothing needs any more are removed, each once.
+
+A window is in all tables of rows or in none, so whatever is there can be labelled, scored and verified again. What is
+small stays, because accounts and models read it: `arrivals`, `late`, `rejected`, `das_report` and `snapshots`.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+from exfm.das.closing import REMOVED, LogState
+from exfm.events.log import FEEDBACK, IMPRESSIONS
+from exfm.tables.commit import commit
+from exfm.tables.grid import NO_WINDOW
+from exfm.tables.table import TableState
+from exfm.tables.vacuum import vacuum
+
+OTHERS = (FEEDBACK, "labels", "pseudo_labels", "examples", "predictions")
+"""Tables of rows besides `impressions`, in this order: nothing becomes due again if a run is stopped between two."""
+
+KEEP_VERSIONS_S = 7 * 86_400
+"""For which a removed file stays, for readers of the versions that have it."""
+
+
+def first_kept(state: LogState) -> int | None:
+    """Return the first window that is kept; None: all are.
+
+    It is one of the newest `keep_windows` that have examples and a report, or earlier, if a window that is not done
+    needs its rows.
+    """
+    das, keep = state.das, state.das.config.keep_windows
+    done = sorted(set(state.report.files) & set(state.examples.files))
+    watermark = state.timeline.watermark
+    if not keep or len(done) <= keep or watermark is None:
+        return None
+    open_windows = (set(state.windows) | set(state.feedback.files)) - set(state.report.files)
+    first_open = min(open_windows | {das.grid.index_at(watermark - das.rules.longest)})
+    return min(done[-keep], first_open - 2 * state.reach - 1)
+
+
+def remove_windows(state: LogState) -> Iterator[int]:
+    """Remove the windows before the first one that is kept, and yield each that this run removed.
+
+    A window's impressions go with the next window: by them are found the keys that that one repeats. Files go later.
+    """
+    first = first_kept(state)
+    if first is None:
+        return
+    impressions = deque(sorted(state.impressions.files))
+    has_removed = False
+    for window in sorted({window for name in OTHERS for window in getattr(state, name).files if window < first}):
+        while impressions and impressions[0] < window:
+            _remove(state, IMPRESSIONS, impressions.popleft())
+        if sum(_remove(state, name, window) for name in OTHERS):
+            has_removed = True
+            yield window
+    if has_removed:
+        for name in (IMPRESSIONS, *OTHERS):
+            vacuum(state.das.table(name, {}), keep_s=KEEP_VERSIONS_S)
+
+
+def _remove(state: LogState, name: str, window: int) -> int:
+    """Remove a window from a table; return how many commits this took, of which each is made once."""
+    found: TableState = getattr(state, name)
+    table, marks = state.das.table(name, found.columns), {REMOVED: window - NO_WINDOW}
+    parts = sorted({file.part for file in found.files.get(window, ())})
+    return sum(
+        commit(table, [], item=f"removal/{window}/{part}", replaces=window, part=part, marks=marks) for part in parts
+    )

@@ -1,0 +1,1 @@
+"""Delta tables partitioned by window, which hold what is done. Each commit happens once."""
