@@ -214,7 +214,7 @@ def test_a_log_without_a_column_is_refused(change: pl.Expr, message: str, schema
     ("change", "message"),
     [
         (pl.col("item_id").cast(pl.String), "column 'item_id' has ids of type string, expected int64"),
-        (pl.col("genres").list.first(), "column 'genres' is large_string; a bag feature needs a list of ids a row"),
+        (pl.col("genres").list.first(), "column 'genres' is string; a bag feature needs a list of ids a row"),
         (
             pl.int_range(pl.len()).alias("impression_id"),
             "'impression_id' is int64 with 0 nulls, expected string with",
