@@ -7,14 +7,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from faulty_s3 import FaultyS3, running_faulty_s3
-from test_exactly_once import commits_of, files_there
-from work import COLUMNS, rows
+from work import COLUMNS, commits_of, files_there, rows
 
 from exfm.artifact.stores import join
 from exfm.errors import StorageError
 from exfm.tables.commit import commit, stage
 from exfm.tables.table import Table
+from faulty_s3 import FaultyS3, running_faulty_s3
 
 REMEDY = "check the path, the rights, the credentials and the free space"
 
