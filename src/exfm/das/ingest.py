@@ -184,7 +184,7 @@ class _Staged:
                 commit(self._tables[name], files, item=item)
         arrivals = self._das.arrivals()
         rows = pl.DataFrame([arrival], schema=dict(arrivals.columns))
-        return commit(arrivals, [stage(arrivals, rows, window=0)], item=item)
+        return commit(arrivals, [stage(arrivals, rows, window=0)], item=item, marks=self._das.lengths)
 
     def _tables_for(self, accepted: pl.DataFrame) -> dict[str, Table]:
         """Return the tables, whose columns have the types of the rows."""
@@ -208,4 +208,4 @@ def declare_complete(until: int, das: Das, *, timeline: Timeline) -> bool:
         ("num_rows", "num_rejected", "num_late"), 0
     )
     rows = pl.DataFrame([row | {"windows": [], "counts": [], "columns": []}], schema=dict(arrivals.columns))
-    return commit(arrivals, [stage(arrivals, rows, window=0)], item=f"until/{until}")
+    return commit(arrivals, [stage(arrivals, rows, window=0)], item=f"until/{until}", marks=das.lengths)
