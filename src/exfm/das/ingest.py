@@ -174,7 +174,8 @@ class _Staged:
             ]
             for (window,), part in sorted(rows.with_columns(missing).group_by(WINDOW, maintain_order=True)):
                 assert isinstance(window, int)
-                self._files[name].append(stage(table, part, window=window))
+                of = "" if name == self._file.part else self._file.part  # accounts count files by it
+                self._files[name].append(stage(table, part, window=window, part=of))
 
     def commit(self, arrival: dict[str, Any]) -> bool:
         """Commit all; the table of arrivals comes last, which makes the file done."""
