@@ -80,8 +80,10 @@ def schema_change(arrivals: TableState, das: Das) -> str:
     return "; ".join(f"{', '.join(sorted(columns))}: {what}" for what, columns in told.items() if columns)
 
 
-def ingest_file(file: SourceFile, source: Source, das: Das, *, timeline: Timeline) -> bool:
-    """Put a file's rows into `impressions` or `feedback`, `late` and `rejected`; return whether this run did it.
+def ingest_file(file: SourceFile, source: Source, das: Das, *, timeline: Timeline) -> Arrival | None:
+    """Put a file's rows into `impressions` or `feedback`, `late` and `rejected`; return its arrival.
+
+    None: another process did it.
 
     Raises: DataError if a column is missing or of another type than before, or too many rows are rejected: nothing of
     the file is then there.
@@ -111,7 +113,8 @@ def ingest_file(file: SourceFile, source: Source, das: Das, *, timeline: Timelin
     if counts.num_rejected > das.config.max_rejected * counts.num_rows:
         of, bound = f"{file.part} in {file.uri}", das.config.max_rejected
         raise too_many_rejected(counts.reasons, num_rows=counts.num_rows, max_rejected=bound, of=of)
-    return staged.commit(_arrival(file, counts, das, timeline))
+    row = _arrival(file, counts, das, timeline)
+    return Arrival(file.name, file.part, row["watermark"]) if staged.commit(row) else None
 
 
 def _sorted_out(rows: pl.DataFrame, file: SourceFile, das: Das) -> SortedOut:
