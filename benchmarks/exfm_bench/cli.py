@@ -153,6 +153,29 @@ def train(
 
 
 @app.command()
+def das(
+    out: Annotated[Path, typer.Option(help="Folder for the page and the raw numbers.")],
+    settings: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of what to measure; the defaults take some minutes."),
+    ] = None,
+    duckdb: Annotated[str, typer.Option(help="Virtual environment with DuckDB; replaces duckdb of the settings.")] = "",
+) -> None:
+    """Measure labels, join and scoring in tables beside bare ones, and how time and memory grow with a log."""
+    from rich.console import Console
+
+    from exfm.config import read_yaml
+    from exfm_bench.das.bench import PAGE, bench_das
+    from exfm_bench.das.config import DasBenchConfig
+
+    writable(str(out / PAGE))
+    config = DasBenchConfig.parse(read_yaml(settings) if settings else {}, source=str(settings))
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
+    bench_das(console, config.with_duckdb(duckdb), out=out)
+
+
+@app.command()
 def results(
     examples: Annotated[Path, typer.Option(help="Folder of the settings and the data.")] = Path("examples"),
     out: Annotated[Path, typer.Option(help="Folder of all files; what is there stays.")] = Path("out/results"),

@@ -73,3 +73,10 @@ def judge(ratio: Interval, most: float, *, of_same: Interval) -> Verdict:
         return "not met"
     is_known = of_same.half_width <= MAX_HALF_WIDTH and ratio.half_width <= MAX_OWN_HALF_WIDTH
     return "met" if is_known else "not resolved"
+
+
+def at_most(found: Interval, most: float) -> Verdict:
+    """Return whether a figure is at most so high: all of its interval is."""
+    if found.high <= most:
+        return "met"
+    return "not met" if found.low > most else "not resolved"

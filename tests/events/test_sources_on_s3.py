@@ -178,7 +178,7 @@ def test_missing_credentials_are_told(bucket: str, monkeypatch: pytest.MonkeyPat
     ]
     for source in sources:
         with pytest.raises(
-            StorageError, match=r"Unable to locate credentials; check the path, the rights and the cred"
+            StorageError, match=r"Unable to locate credentials; check the path, the rights, the cred"
         ):
             load(source, schema=SCHEMA)
 

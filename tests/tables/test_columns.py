@@ -6,8 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from test_exactly_once import log_of
-from work import COLUMNS, rows
+from work import COLUMNS, log_of, rows
 
 from exfm.artifact.stores import join
 from exfm.errors import StorageError

@@ -6,8 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from deltalake import DeltaTable
-from test_exactly_once import commits_of, log_of
-from work import COLUMNS, rows
+from work import COLUMNS, commits_of, log_of, rows
 
 from exfm.artifact.stores import join
 from exfm.tables.commit import StagedFile, commit, stage

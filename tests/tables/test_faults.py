@@ -7,8 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from test_exactly_once import commits_of, files_there
-from work import COLUMNS, rows
+from work import COLUMNS, commits_of, files_there, rows
 
 from exfm.artifact.stores import join
 from exfm.errors import StorageError

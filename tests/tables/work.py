@@ -10,10 +10,13 @@ import itertools
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
+import fsspec
 import polars as pl
 import s3fs  # noqa: F401 - else each process imports it anew
 
@@ -103,6 +106,27 @@ def status(child: int) -> int:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert code in (0, 1, STOPPED), code
     return code
+
+
+def log_of(uri: str) -> list[dict[str, Any]]:
+    """Return the actions of all commits, in order."""
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    filesystem.invalidate_cache()
+    names = sorted(filesystem.glob(f"{path}/_delta_log/*.json"))
+    return [json.loads(line) for name in names for line in filesystem.cat_file(name).decode().splitlines()]
+
+
+def commits_of(uri: str) -> Counter[tuple[str, int]]:
+    """Return how often each revision of an item was committed."""
+    return Counter((action["txn"]["appId"], action["txn"]["version"]) for action in log_of(uri) if "txn" in action)
+
+
+def files_there(uri: str) -> set[str]:
+    """Return the files of a folder, hidden ones too, without its log."""
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    filesystem.invalidate_cache()
+    found = {name.removeprefix(path).lstrip("/") for name in filesystem.find(path)}
+    return {name for name in found if not name.startswith("_delta_log/")}
 
 
 if __name__ == "__main__":

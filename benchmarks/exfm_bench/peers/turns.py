@@ -1,6 +1,6 @@
-"""A trainer's process: for each line of JSON on its input it trains, and it answers with how long that took.
+"""A process that is measured: it answers with JSON that says how long its work took, and how much memory.
 
-It runs in other trainers' environments too, so nothing of exfm is imported.
+It runs in other programs' environments too, so nothing of exfm is imported, and torch only where it trains.
 """
 
 import json
@@ -9,27 +9,43 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 Settings = Mapping[str, Any]
 
 
 def serve_turns(train: Callable[[Settings], int]) -> None:
-    """Answer turns until the input ends. `train` gets a turn's settings, and returns how many examples it learned."""
+    """Train for each line of JSON on the input, until it ends, and answer each with what that took.
+
+    `train` gets a turn's settings, and returns how many examples it learned.
+    """
+    import torch
+
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:
         settings = json.loads(line)
         torch.set_num_threads(settings["threads"])
-        before_s, cpu_before_s = time.perf_counter(), _cpu_s()
-        num_examples = train(settings)
-        taken_s, cpu_s = time.perf_counter() - before_s, _cpu_s() - cpu_before_s
-        answer = {"num_examples": num_examples, "seconds": taken_s, "cpu_s": cpu_s, "peak_bytes": _peak_bytes()}
-        print(json.dumps(answer), file=answers, flush=True)
+        num_examples, taken = _taken(partial(train, settings))
+        print(json.dumps({"num_examples": num_examples} | taken), file=answers, flush=True)
+
+
+def answer_once(work: Callable[[], Any], *, found: Callable[[], Any] | None = None) -> None:
+    """Work, and answer with what that took and what it returned; or with what `found` does, which is not timed."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    result, taken = _taken(work)
+    print(json.dumps({"found": found() if found else result} | taken), file=answers, flush=True)
+
+
+def _taken(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+    before_s, cpu_before_s = time.perf_counter(), _cpu_s()
+    result = work()
+    seconds, cpu_s = time.perf_counter() - before_s, _cpu_s() - cpu_before_s
+    return result, {"seconds": seconds, "cpu_s": cpu_s, "peak_bytes": _peak_bytes()}
 
 
 def _cpu_s() -> float:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from exfm.planning.sizes import bytes_text
-from exfm_bench.ratios import Interval, Verdict
+from exfm_bench.ratios import Interval, Verdict, at_most
 from exfm_bench.table import Table
 from exfm_bench.training.config import TrainBenchConfig
 from exfm_bench.training.measuring import Measured, Series, settings_text
@@ -97,8 +97,7 @@ def targets_table(every: Sequence[Measured]) -> Table:
             continue
         what = f"time of an example among {growth.times} times as many"
         time, memory = growth.time, growth.memory
-        verdict = at_least(Interval(1 / time.value, 1 / time.high, 1 / time.low), 1 / LINEAR)
-        rows.append((str(measured.dim), what, f"{LINEAR:g} or less", str(time), chance, verdict))
+        rows.append((str(measured.dim), what, f"{LINEAR:g} or less", str(time), chance, at_most(time, LINEAR)))
         is_flat: Verdict = "met" if memory <= FLAT else "not met"
         rows.append((str(measured.dim), "peak memory then", f"{FLAT:g} or less", f"{memory:.3f}", "", is_flat))
     return Table(heads, rows, num_words=2)

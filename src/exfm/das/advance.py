@@ -16,6 +16,7 @@ from exfm.das.reporting import due_reports, report_window
 from exfm.das.retention import remove_windows
 from exfm.das.revisions import require_same_rules
 from exfm.das.scoring import FoundationModel, due_scores, is_waiting, score_window, teaching
+from exfm.das.timeline import Timeline
 from exfm.events.log import IMPRESSIONS
 from exfm.events.source_files import is_finite, source_files
 from exfm.events.sources import Source
@@ -102,12 +103,24 @@ def _window(das: Das, stage: str, window: int) -> Done:
 
 def _ingest(das: Das, source: Source, *, until: int | None) -> Iterator[Done]:
     found = source_files(source)
-    while due := due_files(found, arrivals := das.arrivals().state(), das):  # another process may be further by now
-        file = due[0]
-        if ingest_file(file, source, das, timeline=das.timeline(arrivals)):
-            if file.part == IMPRESSIONS and (change := schema_change(arrivals, das)):
-                yield Done("schema", change)
-            yield Done("ingest", f"{file.part} {file.name}")
+    due, timeline, change, expected = [], Timeline(()), "", None
+    while True:
+        arrivals = das.arrivals().state()
+        if arrivals.version != expected:  # the first look, or another process did something
+            due, timeline = due_files(found, arrivals, das), das.timeline(arrivals)
+            change = schema_change(arrivals, das)
+        if not due:
+            break
+        file, *due = due
+        arrival = ingest_file(file, source, das, timeline=timeline)
+        if arrival is None:
+            expected = None
+            continue
+        expected, timeline = arrivals.version + 1, timeline.after(arrival)
+        if file.part == IMPRESSIONS and change:
+            yield Done("schema", change)
+            change = ""
+        yield Done("ingest", f"{file.part} {file.name}")
     state = LogState.of(das)
     if until is None and is_finite(source) and state.impressions.files:
         times = state.impressions.read([max(state.impressions.files)], columns=[das.rules.time])

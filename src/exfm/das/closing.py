@@ -4,6 +4,7 @@ What a window's labels and account are made from is decided by arrival alone: im
 with which the window ended, feedback up to the file with which its attribution windows did.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,6 +82,11 @@ class LogState:
         """Return the windows with impressions that were not removed, in order of time."""
         removed = removed_until(self.labels)
         return [window for window in sorted(self.impressions.files) if window > removed]
+
+    @cached_property
+    def file_counts(self) -> pl.DataFrame:
+        """Return how many rows each source file had, and how many were late or rejected."""
+        return self.arrivals.read([0], columns=["name", PART, "num_rows", "num_late", "num_rejected"])
 
     @property
     def impression_columns(self) -> dict[str, pl.DataType]:
@@ -194,10 +200,7 @@ def accounts(state: LogState) -> list[Account]:
     """
     counts = state.arrivals.read([0], columns=[PART, "windows", "counts"]).explode("windows", "counts")
     arrived = _by_place(counts.drop_nulls().rename({"windows": WINDOW, "counts": "count"}))
-    late, rejected = (
-        _by_place(table.read(table.files, columns=[PART, WINDOW]).group_by(PART, WINDOW).len("count"))
-        for table in (state.late, state.rejected)
-    )
+    late, rejected = (_rows_by_place(table) for table in (state.late, state.rejected))
     states = _states(state)
     found = []
     for part, table in ((IMPRESSIONS, state.impressions), (FEEDBACK, state.feedback)):
@@ -217,6 +220,14 @@ def accounts(state: LogState) -> list[Account]:
                     states=states.get(place),
                 )
             )
+    return found
+
+
+def _rows_by_place(table: TableState) -> Counter[tuple[str, int]]:
+    """Return the number of rows by part and window, as the names of files say them: no file is read."""
+    found: Counter[tuple[str, int]] = Counter()
+    for file in (file for files in table.files.values() for file in files):
+        found[file.part, file.window] += file.num_rows
     return found
 
 

@@ -80,8 +80,10 @@ def schema_change(arrivals: TableState, das: Das) -> str:
     return "; ".join(f"{', '.join(sorted(columns))}: {what}" for what, columns in told.items() if columns)
 
 
-def ingest_file(file: SourceFile, source: Source, das: Das, *, timeline: Timeline) -> bool:
-    """Put a file's rows into `impressions` or `feedback`, `late` and `rejected`; return whether this run did it.
+def ingest_file(file: SourceFile, source: Source, das: Das, *, timeline: Timeline) -> Arrival | None:
+    """Put a file's rows into `impressions` or `feedback`, `late` and `rejected`; return its arrival.
+
+    None: another process did it.
 
     Raises: DataError if a column is missing or of another type than before, or too many rows are rejected: nothing of
     the file is then there.
@@ -111,7 +113,8 @@ def ingest_file(file: SourceFile, source: Source, das: Das, *, timeline: Timelin
     if counts.num_rejected > das.config.max_rejected * counts.num_rows:
         of, bound = f"{file.part} in {file.uri}", das.config.max_rejected
         raise too_many_rejected(counts.reasons, num_rows=counts.num_rows, max_rejected=bound, of=of)
-    return staged.commit(_arrival(file, counts, das, timeline))
+    row = _arrival(file, counts, das, timeline)
+    return Arrival(file.name, file.part, row["watermark"]) if staged.commit(row) else None
 
 
 def _sorted_out(rows: pl.DataFrame, file: SourceFile, das: Das) -> SortedOut:
@@ -174,7 +177,8 @@ class _Staged:
             ]
             for (window,), part in sorted(rows.with_columns(missing).group_by(WINDOW, maintain_order=True)):
                 assert isinstance(window, int)
-                self._files[name].append(stage(table, part, window=window))
+                of = "" if name == self._file.part else self._file.part  # accounts count files by it
+                self._files[name].append(stage(table, part, window=window, part=of))
 
     def commit(self, arrival: dict[str, Any]) -> bool:
         """Commit all; the table of arrivals comes last, which makes the file done."""
@@ -184,7 +188,7 @@ class _Staged:
                 commit(self._tables[name], files, item=item)
         arrivals = self._das.arrivals()
         rows = pl.DataFrame([arrival], schema=dict(arrivals.columns))
-        return commit(arrivals, [stage(arrivals, rows, window=0)], item=item)
+        return commit(arrivals, [stage(arrivals, rows, window=0)], item=item, marks=self._das.lengths)
 
     def _tables_for(self, accepted: pl.DataFrame) -> dict[str, Table]:
         """Return the tables, whose columns have the types of the rows."""
@@ -208,4 +212,4 @@ def declare_complete(until: int, das: Das, *, timeline: Timeline) -> bool:
         ("num_rows", "num_rejected", "num_late"), 0
     )
     rows = pl.DataFrame([row | {"windows": [], "counts": [], "columns": []}], schema=dict(arrivals.columns))
-    return commit(arrivals, [stage(arrivals, rows, window=0)], item=f"until/{until}")
+    return commit(arrivals, [stage(arrivals, rows, window=0)], item=f"until/{until}", marks=das.lengths)

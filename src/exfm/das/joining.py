@@ -27,9 +27,15 @@ def due_examples(state: LogState, foundation_models: Sequence[str]) -> list[int]
 
 
 def revision_of(state: LogState, window: int, foundation_models: Sequence[str]) -> int:
-    """Return the revision of a window's examples, which grows with those of what they are made from; 0: not yet."""
-    pseudo = [state.pseudo_labels.newest_revision(window, part=fm) for fm in foundation_models]
-    return 0 if 0 in pseudo else state.labels.newest_revision(window) + sum(pseudo)
+    """Return the revision of a window's examples, which grows with those of what they are made from; 0: not yet.
+
+    Foundation models that the run no longer has count too, so that it never falls.
+    """
+    scored = {file.part for file in state.pseudo_labels.files.get(window, ())}
+    if not scored.issuperset(foundation_models):
+        return 0
+    pseudo = sum(state.pseudo_labels.newest_revision(window, part=fm) for fm in scored)
+    return state.labels.newest_revision(window) + pseudo
 
 
 def labelled_rows(state: LogState, window: int) -> pl.DataFrame:

@@ -1,7 +1,7 @@
 """Models go on: each window is predicted by a state that could have existed at its start, then learned once.
 
-A state knows nothing later than `known_until`, the end of its last window plus the longest attribution window of its
-tasks. It may predict a window that starts `allowed_lateness` after that. Windows are taken in order of time.
+A state knows nothing later than `known_until`, the end of its last window plus the schema's longest attribution window.
+It may predict a window that starts `allowed_lateness` after that. Windows are taken in order of time.
 """
 
 import json
@@ -125,8 +125,9 @@ class FoundationWorker(LineWorker):
         self._teacher = Teacher(line.name, line.schema, line.model, self.states)
 
     def known(self) -> set[int]:
-        """Return the windows with labels."""
-        return set(self.state.labels.files)
+        """Return the windows with labels, but those of which each row is a duplicate."""
+        labels = self.state.labels
+        return {window for window in labels.files if labels.num_rows([window])}
 
     def open(self) -> set[int]:
         """Return complete windows without its pseudo-labels."""

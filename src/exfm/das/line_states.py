@@ -15,9 +15,11 @@ class LineStates:
         """Windows that were learned, in order of time."""
 
     def known_until(self, window: int) -> int:
-        """Return when the last label that the state after a window has seen was known, in the schema's unit."""
-        delay = max(label.attribution_window for label in self._line.schema.labels)
-        return self._das.grid.window(window).end // self._das.ticks(1) + delay
+        """Return when the last label that the state after a window has seen was known, in the schema's unit.
+
+        A window is labelled once all tasks' labels are known, also for a line that learns fewer tasks.
+        """
+        return (self._das.grid.window(window).end + self._das.rules.longest) // self._das.ticks(1)
 
     def may_predict(self, learned: int, window: int) -> bool:
         """Return whether the state after a window could have existed at the start of another."""
@@ -26,7 +28,7 @@ class LineStates:
 
     def for_window(self, window: int) -> Snapshot | None:
         """Return the newest state that may predict a window; None: there is none."""
-        last = max((learned for learned in self.learned if self.may_predict(learned, window)), default=None)
+        last = next((learned for learned in reversed(self.learned) if self.may_predict(learned, window)), None)
         if last is None:
             return None
         folder = self._line.folder(self._das.root, last)

@@ -38,6 +38,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PART, FILE, TIME, KEY, REASON = "part", "file", "time", "key", "reason"
 """Columns of `rejected` and `late`."""
 
+LOG_COLUMNS = {WINDOW, ARRIVAL, ROW, PART, FEEDBACK_KIND, FEEDBACK_VALUE}
+"""Columns that tables have beside those of impressions."""
+
+SCORE_COLUMNS = {"fm", "snapshot", "age", "model", "line", "version"}
+"""Columns that `pseudo_labels` and `predictions` have beside the key and the tasks."""
+
 FIGURE, OF, VALUE = "figure", "of", "value"
 """Columns of `das_report`; OF is a task, a foundation model, <foundation model>.<task>, a part of the log, or a column;
 empty: the window."""
@@ -55,14 +61,22 @@ class Das:
     on_step: OnStep = field(default=lambda step: None, compare=False)
 
     def __post_init__(self) -> None:
-        """Check that the schema's columns do not have the names of the tables' own.
+        """Check that the schema's names are not those of the tables' own columns, and that engines can read the root.
 
-        Raises: SchemaError if one has.
+        Raises: SchemaError or ConfigError if not.
         """
-        clashes = {WINDOW, ARRIVAL, ROW, PART} & {*self.schema.context_columns(), *self.schema.feature_names()}
+        schema = self.schema
+        clashes = LOG_COLUMNS & {*schema.context_columns(), *schema.feature_names()}
+        clashes |= SCORE_COLUMNS & {schema.impression_key, *schema.tasks()}
         if clashes:
             raise SchemaError(
-                f"columns {', '.join(sorted(clashes))} of the schema have names of the tables' own columns; rename them"
+                f"columns or labels {', '.join(sorted(clashes))} of the schema have names of the tables' own columns; "
+                "rename them"
+            )
+        if "=" in self.root:
+            raise ConfigError(
+                f"root {self.root!r} has a '=', by which readers of Parquet take a folder for a partition; name "
+                "another root"
             )
 
     @property
@@ -183,7 +197,22 @@ class Das:
         """Return the table of each window's figures."""
         return self.table("das_report", {FIGURE: pl.String(), OF: pl.String(), VALUE: pl.Float64()})
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Return the settings that decide which window a row is in and when a window is closed, in ticks."""
+        return {"window_length": self.grid.length, "longest attribution_window": self.rules.longest}
+
     def timeline(self, arrivals: TableState) -> Timeline:
-        """Return what has arrived."""
+        """Return what has arrived.
+
+        Raises: ConfigError if it arrived with other `lengths`.
+        """
+        for setting, length in self.lengths.items() if arrivals.files else ():
+            if (found := arrivals.revision(setting)) != length:
+                raise ConfigError(
+                    f"{self.root}: the tables were made with a {setting} of {found // self.ticks(1)}, the settings "
+                    f"have {length // self.ticks(1)}; restore it, or name another root, where all windows are made "
+                    "anew"
+                )
         rows = arrivals.read([0], columns=["name", PART, "watermark"])
         return Timeline(Arrival(name, part, watermark) for name, part, watermark in rows.iter_rows())

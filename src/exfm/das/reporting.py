@@ -118,8 +118,7 @@ def _shares(state: LogState, window: int, *, until: str) -> Iterator[Figure]:
     earlier = sorted((other for other in windows if other < window), reverse=True)
     before = next((name for other in earlier if (name := state.closed_with(other)) != until), None) or ""
     counts = ["num_rows", "num_late", "num_rejected"]
-    files = state.arrivals.read([0], columns=["name", PART, *counts])
-    of_window = files.filter((pl.col("name") > before) & (pl.col("name") <= until))
+    of_window = state.file_counts.filter((pl.col("name") > before) & (pl.col("name") <= until))
     for part, rows, late, rejected in of_window.group_by(PART).agg(pl.col(counts).sum()).sort(PART).iter_rows():
         if rows:
             yield "late_share", part, late / rows

@@ -14,8 +14,9 @@ from exfm.tables.grid import NO_WINDOW
 from exfm.tables.table import TableState
 from exfm.tables.vacuum import vacuum
 
-OTHERS = (FEEDBACK, "labels", "pseudo_labels", "examples", "predictions")
-"""Tables of rows besides `impressions`, in this order: nothing becomes due again if a run is stopped between two."""
+OTHERS = ("labels", FEEDBACK, "pseudo_labels", "examples", "predictions")
+"""Tables of rows besides `impressions`, in this order: if a run is stopped between two, nothing becomes due again, and
+no label is there whose feedback is not."""
 
 KEEP_VERSIONS_S = 7 * 86_400
 """For which a removed file stays, for readers of the versions that have it."""

@@ -48,10 +48,11 @@ def relabel(das: Das) -> Iterator[int]:
 def rescore(das: Das, fm: str, teacher: Teacher) -> Iterator[int]:
     """Score windows that went without a foundation model by a snapshot that may score them, and yield them."""
     state = LogState.of(das)
-    scored = state.pseudo_labels.read(state.pseudo_labels.files, columns=[FM, SNAPSHOT, WINDOW])
-    without = scored.filter((pl.col(FM) == fm) & pl.col(SNAPSHOT).is_null())[WINDOW].unique().sort()
-    for window in without:
-        if teacher.snapshot_for(window, das) is not None and score_window(state, window, fm, teacher, again=True):
+    for window in sorted(state.pseudo_labels.files):
+        if teacher.snapshot_for(window, das) is None:
+            continue
+        scored = state.pseudo_labels.read([window], columns=[FM, SNAPSHOT]).filter(pl.col(FM) == fm)
+        if scored[SNAPSHOT].has_nulls() and score_window(state, window, fm, teacher, again=True):
             yield window
 
 

@@ -42,6 +42,10 @@ class Timeline:
             assert arrival.watermark is not None
             self._watermarks.append(max([arrival.watermark, *self._watermarks[-1:]]))
 
+    def after(self, arrival: Arrival) -> "Timeline":
+        """Return this timeline with one more arrival."""
+        return Timeline([*self.arrivals, arrival])
+
     @property
     def watermark(self) -> int | None:
         """Return the time up to which the log is complete; None: nothing is known."""

@@ -73,7 +73,7 @@ def slices(file: SourceFile, source: Source, *, schema: Schema) -> Iterator[pl.D
         yield from (_cast(part) for part in rows.iter_slices(SLICE_ROWS))
         return
     try:
-        scan = pl.scan_parquet(file.uri)
+        scan = pl.scan_parquet(file.uri, glob=False, hive_partitioning=False)
         columns = [name for name in scan.collect_schema().names() if name in wanted]
         num_rows = scan.select(pl.len()).collect().item()
         for start in range(0, max(num_rows, 1), SLICE_ROWS):

@@ -193,6 +193,7 @@ class TableState:
             schema=schema | {WINDOW: pl.Int64()},
             hive_schema={WINDOW: pl.Int64()},
             hive_partitioning=True,
+            glob=False,
             missing_columns="insert",
             extra_columns="ignore",
         ).select(wanted)

@@ -1,37 +1,13 @@
 """Each revision of an item is committed once: by racers, and after a stop at any step."""
 
-import json
-from collections import Counter
 from typing import Any
 
-import fsspec
 import polars as pl
 import pytest
-from work import COLUMNS, do_all, rows
+from work import COLUMNS, commits_of, do_all, files_there, log_of, rows
 
 from exfm.artifact.stores import join
 from exfm.tables.table import Table
-
-
-def log_of(uri: str) -> list[dict[str, Any]]:
-    """Return the actions of all commits, in order."""
-    filesystem, path = fsspec.core.url_to_fs(uri)
-    filesystem.invalidate_cache()
-    names = sorted(filesystem.glob(f"{path}/_delta_log/*.json"))
-    return [json.loads(line) for name in names for line in filesystem.cat_file(name).decode().splitlines()]
-
-
-def commits_of(uri: str) -> Counter[tuple[str, int]]:
-    """Return how often each revision of an item was committed."""
-    return Counter((action["txn"]["appId"], action["txn"]["version"]) for action in log_of(uri) if "txn" in action)
-
-
-def files_there(uri: str) -> set[str]:
-    """Return the files of a folder, hidden ones too, without its log."""
-    filesystem, path = fsspec.core.url_to_fs(uri)
-    filesystem.invalidate_cache()
-    found = {name.removeprefix(path).lstrip("/") for name in filesystem.find(path)}
-    return {name for name in found if not name.startswith("_delta_log/")}
 
 
 @pytest.mark.slow
