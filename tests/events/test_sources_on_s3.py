@@ -177,9 +177,7 @@ def test_missing_credentials_are_told(bucket: str, monkeypatch: pytest.MonkeyPat
         MovieLensSource(folder=join(bucket, "ml")),
     ]
     for source in sources:
-        with pytest.raises(
-            StorageError, match=r"Unable to locate credentials; check the path, the rights, the cred"
-        ):
+        with pytest.raises(StorageError, match=r"Unable to locate credentials; check the path, the rights, the cred"):
             load(source, schema=SCHEMA)
 
 
