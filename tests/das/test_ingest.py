@@ -8,9 +8,11 @@ from growing_log import DAY_S
 from polars.testing import assert_frame_equal
 from small_log import SmallLog, account, clicks_only, days, read, run, small_das
 
+from exfm.artifact.source_files import FoundFile
 from exfm.das.closing import LogState
 from exfm.das.log_tables import Das
 from exfm.errors import DataError, StorageError
+from exfm.events import source_files
 
 
 @pytest.fixture
@@ -279,3 +281,27 @@ def test_feedback_before_its_impression_is_early_whenever_a_run_finds_out(tmp_pa
             run(das, log)
     states = account(das, "feedback", 0).states or {}
     assert {state: count for state, count in states.items() if count} == {"early": 1, "orphan": 1}
+
+
+@pytest.mark.parametrize("text", ["20260131", "2026-01-31", "2026-01-31T00:00", "1769817600"])
+def test_a_time_is_a_date_or_seconds(das: Das, text: str) -> None:
+    assert das.time_text(das.time_of(text)) == "2026-01-31T00:00:00Z"
+
+
+def test_files_that_come_while_a_source_is_listed_keep_their_order(
+    log: SmallLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = source_files.list_files
+
+    def list_as_files_come(uri: str) -> list[FoundFile]:
+        found = listed(uri)
+        if "feedback" in uri and not (log.folder / "impressions" / "2.parquet").exists():
+            log.react("2", (3, 1.6))
+            log.show("2", (3, 1.5))
+        return found
+
+    monkeypatch.setattr(source_files, "list_files", list_as_files_come)
+    found = source_files.source_files(log.source)
+    assert [(file.part, file.name) for file in found] == [
+        (part, f"{name}.parquet") for name in (1, 2) for part in ("feedback", "impressions")
+    ]

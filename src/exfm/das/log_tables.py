@@ -33,6 +33,9 @@ from exfm.tables.table import OnStep, Table, TableState
 TICKS_PER_SECOND = 1_000_000
 """Event time is in microseconds; ordinal time in its own steps."""
 
+MIN_SECONDS_DIGITS = 9
+"""A number of fewer digits is a date, such as 20260131. Nine digits of seconds begin in 1973."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 PART, FILE, TIME, KEY, REASON = "part", "file", "time", "key", "reason"
@@ -104,9 +107,10 @@ class Das:
 
         Raises: ConfigError if it is none.
         """
-        if text.lstrip("-").isdecimal():
-            return self.ticks(int(text))
         is_ordinal = self.schema.event_time.kind == "ordinal"
+        digits = text.lstrip("-")
+        if digits.isdecimal() and (is_ordinal or len(digits) >= MIN_SECONDS_DIGITS):
+            return self.ticks(int(text))
         try:
             if is_ordinal:
                 raise ValueError(f"{text!r} is no number")

@@ -47,14 +47,21 @@ def is_finite(source: Source) -> bool:
 def source_files(source: Source) -> list[SourceFile]:
     """Return what a source has by now, in order of arrival: by name, feedback before impressions of the same name.
 
+    Impressions are listed on both sides of feedback, until both lists agree. So files that come in between do not lose
+    their order.
+
     Raises: StorageError if no file is there, or a store does not answer.
     """
     if not isinstance(source, LogSource):
         return [SourceFile(part=part, name=source.kind, uri=source.kind, size_bytes=0) for part in PARTS]
+    impressions, feedback = locate(source.impressions), locate(source.feedback)
+    before, listed = None, list_files(impressions)
+    while listed != before:
+        before, responses, listed = listed, list_files(feedback), list_files(impressions)
     found = [
         SourceFile(part=part, name=file.name, uri=file.uri, size_bytes=file.size_bytes)
-        for part, place in zip(PARTS, (source.feedback, source.impressions), strict=True)
-        for file in list_files(locate(place))
+        for part, files in zip(PARTS, (responses, listed), strict=True)
+        for file in files
     ]
     return sorted(found, key=lambda file: file.name)  # stable: feedback stays first
 
