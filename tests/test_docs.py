@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from exfm_components.run_config import read_run_config
+
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 RULES = REPOSITORY / "manifests/components/monitoring/rules.yaml"
@@ -64,7 +66,7 @@ def test_the_manual_has_at_most_300_lines_and_3400_words() -> None:
 
 @pytest.mark.slow
 def test_the_blocks_of_das_md_run_one_after_the_other(tmp_path: Path) -> None:
-    """A block that begins with a file's name is written to that file; others are run."""
+    """A block that begins with a file's name is that file, other YAML is a part of run.yaml; the rest runs."""
     text = (REPOSITORY / "docs/das.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```(python|sh|yaml)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 10
@@ -72,6 +74,12 @@ def test_the_blocks_of_das_md_run_one_after_the_other(tmp_path: Path) -> None:
     for language, block in blocks:
         if named := re.match(r"# (\w+\.(?:py|yaml))\n", block):
             (tmp_path / named[1]).write_text(block, encoding="utf-8")
+            continue
+        if language == "yaml":
+            changed = tmp_path / "changed.yaml"
+            whole = yaml.safe_load((tmp_path / "run.yaml").read_text(encoding="utf-8")) | yaml.safe_load(block)
+            changed.write_text(yaml.safe_dump(whole), encoding="utf-8")
+            read_run_config(changed)
             continue
         program = [sys.executable, "-c"] if language == "python" else ["bash", "-ec"]
         done = subprocess.run(

@@ -11,10 +11,11 @@ from exfm.das.log_tables import Das
 
 
 def items(das: Das) -> Counter[tuple[str, str, int]]:
-    """Return how often each revision of each item was committed, by table."""
+    """Return how often each revision of each item was committed, by table; marks are no items."""
     found: Counter[tuple[str, str, int]] = Counter()
+    marks = {RULES, *das.lengths}
     for table, action in _actions(das):
-        if "txn" in action and action["txn"]["appId"] != RULES:
+        if "txn" in action and action["txn"]["appId"] not in marks:
             found[table, action["txn"]["appId"], action["txn"]["version"]] += 1
     return found
 

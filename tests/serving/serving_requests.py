@@ -9,8 +9,10 @@ import numpy as np
 import tritonclient.grpc
 import tritonclient.http
 
+from exfm.artifact.bundle import BundleManifest
 from exfm.features.oip import tensors_from_json
 from exfm.features.request import encode_request
+from exfm.models.config import Precision
 from exfm.models.scoring import UnshardedScorer
 
 NUMPY_TYPES = {
@@ -57,9 +59,11 @@ def typed_request() -> dict[str, Any]:
     }
 
 
-def offline_scores(bundle: Path, request: dict[str, Any], *, without: Collection[int] = ()) -> Scores:
+def offline_scores(
+    bundle: Path, request: dict[str, Any], *, without: Collection[int] = (), precision: Precision = "fp32"
+) -> Scores:
     """Return the unsharded model's scores by task, some shards of the bundle being away."""
-    scorer = UnshardedScorer.load(bundle)
+    scorer = UnshardedScorer(bundle, BundleManifest.read(bundle), precision=precision)
     batches = encode_request(tensors_from_json(request), scorer.manifest.feature_schema)
     scores_NT = scorer.scores(batches, without=without)
     return {task: scores_NT[:, column].tolist() for column, task in enumerate(scorer.manifest.tasks)}
