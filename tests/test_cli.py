@@ -16,6 +16,7 @@ from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE, BundleManifest
 from exfm.artifact.manifest import write_json
 from exfm.cli.main import main
 from exfm.events.schemas import SYNTHETIC
+from exfm.events.synthetic import SyntheticSource, load_synthetic
 
 Outcome = tuple[int, str, str]
 """Exit code, stdout and stderr of a command."""
@@ -43,7 +44,7 @@ def write_query(folder: Path, body: Any) -> Path:
 def test_help_names_every_stage(command: Callable[..., Outcome]) -> None:
     code, out, _ = command("--help")
     assert code == 0
-    stages = ["ingest", "label", "train-fm", "pseudo-label", "join", "train-vm", "bundle", "register"]
+    stages = ["ingest", "label", "train-fm", "join", "train-vm", "bundle", "register"]
     for name in ["run", "serve", "score", *stages]:
         assert f" {name} " in out
 
@@ -76,16 +77,16 @@ def test_a_renamed_command_is_refused_with_its_new_name(command: Callable[..., O
 
 
 def test_explain_prints_a_setting(command: Callable[..., Outcome]) -> None:
-    code, out, err = command("explain", "run.foundation_models.snapshot_every")
+    code, out, err = command("explain", "run.foundation_models.training.batch_size")
     assert (code, err) == (0, "")
-    assert out.startswith("run.foundation_models.snapshot_every\n  integer, 1 to 10,000; default 1\n")
+    assert out.startswith("run.foundation_models.training.batch_size\n  integer, 1 to 1,048,576; default 512\n")
 
 
 def test_explain_refuses_an_unknown_setting(command: Callable[..., Outcome]) -> None:
-    code, out, err = command("explain", "run.foundation_models.snapshots_every")
+    code, out, err = command("explain", "run.foundation_models.training.batch_sise")
     assert (code, out) == (2, "")
-    assert err.startswith("exfm: run.foundation_models.snapshots_every: there is no such setting; the nearest are ")
-    assert "run.foundation_models.snapshot_every" in err
+    assert err.startswith("exfm: run.foundation_models.training.batch_sise: there is no such setting; the nearest are ")
+    assert "run.foundation_models.training.batch_size" in err
 
 
 def test_score_answers_in_the_protocols_json(
@@ -187,26 +188,47 @@ def test_settings_that_serve_cannot_follow_are_named(
     assert len(err.splitlines()) == 1
 
 
+@pytest.fixture
+def run_on(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
+    """Return what writes the settings of a run on a source."""
+
+    def write(source: dict[str, Any]) -> Path:
+        settings = {
+            "name": "run", "root": "out", "feature_schema": str(SYNTHETIC), "source": source, "window_length": 86_400,
+            "foundation_models": [{"name": "fm"}], "vertical_models": [{"name": "search", "domains": ["search"]}],
+        }  # fmt: skip
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+        return tmp_path / "run.yaml"
+
+    return write
+
+
 def test_ingest_refuses_a_folder_without_ratings_and_leaves_nothing(
-    command: Callable[..., Outcome], tmp_path: Path
+    command: Callable[..., Outcome], run_on: Callable[[dict[str, Any]], Path], tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    code, _, err = command("ingest", "movielens", tmp_path / "empty", "--out", tmp_path / "out")
+    code, _, err = command("ingest", "run", "-c", run_on({"kind": "movielens", "folder": "empty"}))
     assert code == 2
     assert "ml-100k.inter" in err
-    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    assert not (tmp_path / "out").exists()
 
 
-def test_ingest_writes_a_synthetic_log(command: Callable[..., Outcome], tmp_path: Path) -> None:
-    code, out, _ = command("ingest", "synthetic", "--out", tmp_path / "log", "--num-impressions", "2000")
-    assert code == 0
-    assert "2,000 impressions" in out
-    assert (tmp_path / "log/manifest.json").is_file()
+def test_ingest_takes_a_synthetic_log_once(
+    command: Callable[..., Outcome], run_on: Callable[[dict[str, Any]], Path], tmp_path: Path
+) -> None:
+    config = run_on({"kind": "synthetic", "num_impressions": 2000})
+    for _ in range(2):
+        code, out, _ = command("ingest", "run", "-c", config)
+        assert code == 0
+        assert "2,000 impressions" in out
+    assert (tmp_path / "out/tables/impressions/_delta_log").is_dir()
 
 
 def test_ingest_check_tells_what_does_not_fit(command: Callable[..., Outcome], tmp_path: Path) -> None:
-    assert command("ingest", "synthetic", "--num-impressions", 1000, "--out", tmp_path / "log")[0] == 0
-    impressions, feedback = (f"{tmp_path}/log/{part}/*/*.parquet" for part in ("impressions", "feedback"))
+    log = load_synthetic(SyntheticSource(num_impressions=1000))
+    impressions, feedback = tmp_path / "impressions.parquet", tmp_path / "feedback.parquet"
+    log.impressions.write_parquet(impressions)
+    log.feedback.write_parquet(feedback)
     own = yaml.safe_load(SYNTHETIC.read_text(encoding="utf-8"))
     schema = tmp_path / "schema.yaml"
     for user, expected in (("user_id", 0), ("clicked_ads", 2)):
@@ -241,9 +263,16 @@ def test_what_is_written_on_this_machine_only_is_not_written_to_a_folder_named_s
 
 def test_a_stage_before_its_inputs_says_which_stage_is_missing(command: Callable[..., Outcome], tmp_path: Path) -> None:
     config = Path(__file__).parents[1] / "examples/movielens/run.yaml"
-    code, _, err = command("label", "-c", config, "--root", tmp_path)
+    code, _, err = command("bundle", "students", "-c", config, "--root", tmp_path)
     assert code == 2
-    assert f"{tmp_path}/events: no manifest.json there; run the stage that writes it" in err
+    assert f"{tmp_path}/models/students: no manifest.json there; run the stage that writes it" in err
+
+
+def test_a_stage_of_a_log_that_is_not_there_yet_does_nothing(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    config = Path(__file__).parents[1] / "examples/movielens/run.yaml"
+    code, out, err = command("train-fm", "fm", "-c", config, "--root", tmp_path)
+    assert (code, err) == (0, "")
+    assert "fm has learned nothing yet: it waits for a window of its examples to be closed" in " ".join(out.split())
 
 
 def test_deploy_renders_a_bundles_objects_without_a_cluster(

@@ -153,8 +153,7 @@ def test_a_file_within_a_file_is_named_once() -> None:
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("run.foundation_models.snapshot_every", "integer, 1 to 10,000; default 1"),
-        ("run.vertical_models.training.batch_size", "integer, 1 to 1,048,576; default 128"),
+        ("run.foundation_models.training.batch_size", "integer, 1 to 1,048,576; default 512"),
         ("run.foundation_models.model.dim_factor", "default 12"),
         ("run.platform.steps.memory_mib", "integer, 64 to 16,777,216; default 1024"),
         ("run.feature_schema.tables.dim", "integer, a multiple of 4, 4 to 4,096; required"),

@@ -15,7 +15,9 @@ MIN_WIDTH = 240
 
 BundleFolder = Annotated[Path, typer.Argument(help="A bundle's folder.")]
 
-JoinedExamples = Annotated[str, typer.Option(help="Folder or URL of joined examples, ROOT/examples/joined of a run.")]
+VerticalModel = Annotated[
+    str, typer.Option("--model", help="Folder or URL of the vertical model that the bundle is of, ROOT/models/NAME.")
+]
 
 NumExamples = Annotated[int, typer.Option(min=1, help="Examples to score, at least; the newest are taken.")]
 
@@ -73,22 +75,22 @@ def simulator(
 
 
 @app.command()
-def degraded(bundle: BundleFolder, examples: JoinedExamples, num_examples: NumExamples = 20_000) -> None:
+def degraded(bundle: BundleFolder, model: VerticalModel, num_examples: NumExamples = 20_000) -> None:
     """Print how much worse predictions are while a shard is away and answers are degraded."""
     from rich.console import Console
 
-    from exfm.artifact.storage import ref_to
     from exfm_bench.degraded import bench_degraded
+    from exfm_bench.qualities import examples_of_model
 
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
-    bench_degraded(console, bundle, examples=ref_to(examples), num_examples=num_examples)
+    bench_degraded(console, bundle, examples=examples_of_model(model), num_examples=num_examples)
 
 
 @app.command()
 def precision(
     bundle: BundleFolder,
-    examples: JoinedExamples,
+    model: VerticalModel,
     num_examples: NumExamples = 20_000,
     beside: Annotated[
         Path | None,
@@ -98,12 +100,12 @@ def precision(
     """Print how good and how fast predictions are with dense layers in fp32, bf16 and int8, on this machine."""
     from rich.console import Console
 
-    from exfm.artifact.storage import ref_to
     from exfm_bench.precision import bench_precision
+    from exfm_bench.qualities import examples_of_model
 
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
-    bench_precision(console, bundle, examples=ref_to(examples), num_examples=num_examples, beside=beside)
+    bench_precision(console, bundle, examples=examples_of_model(model), num_examples=num_examples, beside=beside)
 
 
 @app.command()

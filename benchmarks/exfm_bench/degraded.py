@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from exfm.artifact.storage import Ref
+from exfm.events.examples import ExampleTable
 from exfm.metrics import Quality
 from exfm.models.scoring import UnshardedScorer
 from exfm_bench.qualities import NewestExamples, about, add_columns, cells
@@ -26,7 +26,7 @@ class Loss:
     """Quality by task."""
 
 
-def bench_degraded(console: Console, bundle: Path, *, examples: Ref, num_examples: int) -> None:
+def bench_degraded(console: Console, bundle: Path, *, examples: ExampleTable, num_examples: int) -> None:
     """Measure and print.
 
     Raises: as `losses`.
@@ -36,7 +36,7 @@ def bench_degraded(console: Console, bundle: Path, *, examples: Ref, num_example
     console.print(about(found[0].qualities), soft_wrap=True)
 
 
-def losses(bundle: Path, *, examples: Ref, num_examples: int) -> list[Loss]:
+def losses(bundle: Path, *, examples: ExampleTable, num_examples: int) -> list[Loss]:
     """Return the quality of a bundle that is complete, then without each shard, then without any.
 
     It is measured on the newest windows of examples, as many as hold `num_examples` of the bundle's domains.

@@ -15,8 +15,8 @@ from rich.table import Table
 from exfm.artifact.bundle import DENSE_FILE, GOLDEN_REQUEST, BundleManifest
 from exfm.artifact.manifest import read_json
 from exfm.artifact.plan import Encoding
-from exfm.artifact.storage import Ref
 from exfm.errors import BundleError, ConfigError
+from exfm.events.examples import ExampleTable
 from exfm.features.batch import NetBatches
 from exfm.features.oip import tensors_from_json
 from exfm.features.request import encode_request
@@ -50,7 +50,7 @@ class Found:
 
 
 def bench_precision(
-    console: Console, bundle: Path, *, examples: Ref, num_examples: int, beside: Path | None = None
+    console: Console, bundle: Path, *, examples: ExampleTable, num_examples: int, beside: Path | None = None
 ) -> None:
     """Measure and print; raises as `measured`."""
     found, missing = measured(bundle, examples=examples, num_examples=num_examples, beside=beside)
@@ -66,7 +66,7 @@ def bench_precision(
 
 
 def measured(
-    bundle: Path, *, examples: Ref, num_examples: int, beside: Path | None = None
+    bundle: Path, *, examples: ExampleTable, num_examples: int, beside: Path | None = None
 ) -> tuple[list[Found], list[str]]:
     """Return what was found of each precision, fp32 first, and why others are not available here.
 

@@ -1,20 +1,19 @@
 """How good a bundle's predictions are on the newest examples, by how it is served."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 from rich.table import Table
 
 from exfm.artifact.bundle import BundleManifest
-from exfm.artifact.manifest import Window
-from exfm.artifact.storage import Ref, reading
+from exfm.artifact.storage import reading, ref_to
 from exfm.errors import DataError
-from exfm.events.examples import Examples, ExamplesManifest, examples_of
-from exfm.events.partitions import read_partition
+from exfm.events.examples import Examples, ExampleTable
 from exfm.metrics import Quality, quality
 from exfm.models.dense_part import Scores
 from exfm.models.scoring import UnshardedScorer
+from exfm.training.data import Data
+from exfm.training.manifest import ModelManifest
 
 EXAMPLES_AT_ONCE = 8_192
 """Examples that are scored at a time."""
@@ -23,14 +22,12 @@ EXAMPLES_AT_ONCE = 8_192
 class NewestExamples:
     """The newest windows of examples, as many as hold a number of those of a bundle's domains."""
 
-    def __init__(self, examples: Ref, manifest: BundleManifest, *, num_examples: int) -> None:
+    def __init__(self, examples: ExampleTable, manifest: BundleManifest, *, num_examples: int) -> None:
         """Read them.
 
         Raises: StorageError, DataError if there are none.
         """
-        with reading(examples) as dataset:
-            windows = ExamplesManifest.read(dataset).windows
-            parts = list(_newest(dataset, windows, manifest, num_examples=num_examples))
+        parts = _newest(examples, manifest, num_examples=num_examples)
         self._tasks = manifest.tasks
         self._batches = [batch for part in parts for batch in part.minibatches(EXAMPLES_AT_ONCE)]
 
@@ -46,6 +43,15 @@ class NewestExamples:
             name: quality(scores_BT[:, task], labels_BT[:, task], weights_BT[:, task])
             for task, name in enumerate(self._tasks)
         }
+
+
+def examples_of_model(uri: str) -> ExampleTable:
+    """Return the examples that the model in a folder or at a URL learned from.
+
+    Raises: StorageError if the model, or its table of examples, is not there.
+    """
+    with reading(ref_to(uri)) as folder:
+        return ModelManifest.read(folder).examples()
 
 
 def about(qualities: Mapping[str, Quality]) -> str:
@@ -77,20 +83,19 @@ def _more(found: Quality, first: Quality, digits: int) -> str:
     return f"{found.normalized_entropy / first.normalized_entropy - 1:+.{digits}%}"
 
 
-def _newest(
-    dataset: Path, windows: Sequence[Window], manifest: BundleManifest, *, num_examples: int
-) -> Iterator[Examples]:
-    schema = manifest.feature_schema
+def _newest(examples: ExampleTable, manifest: BundleManifest, *, num_examples: int) -> Iterator[Examples]:
     domains = list(filter(None, manifest.lineage.get("domains", "").split(", ")))
+    data = Data(examples, manifest.feature_schema, domains=domains)
     num_before = 0
-    for window in reversed(windows):
-        frame = read_partition(dataset, window)
-        if domains:
-            frame = frame.filter(frame[schema.domain].is_in(domains))
-        if len(frame):
-            yield examples_of(frame, schema)
-        num_before += len(frame)
+    for window in reversed(data.windows):
+        found = data.read(window)
+        if len(found):
+            yield found
+        num_before += len(found)
         if num_before >= num_examples:
             return
     if not num_before:
-        raise DataError(f"{dataset}: no example of domain {', '.join(domains) or '(any)'}, which the bundle is for")
+        raise DataError(
+            f"there is no example of domain {', '.join(domains) or '(any)'}, which the bundle is for; name the model "
+            "that it was made from"
+        )

@@ -1,12 +1,13 @@
 """What a step leaves for Kubeflow's UI: references as artifacts, and figures as metrics."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from exfm.artifact.manifest import read_json, write_json
+from exfm.artifact.manifest import write_json
 from exfm.artifact.storage import Ref
+from exfm.das.log_tables import Das
 from exfm.metrics import Quality
-from exfm.training.manifest import ModelManifest
 
 FIGURES = {"normalized_entropy": "NE", "auc": "AUC", "calibration": "calibration"}
 """Name on the screen of each field of a quality."""
@@ -19,20 +20,29 @@ def write_ref(ref: Ref, artifact: Any, **facts: str | int | float) -> None:
     artifact.metadata |= {"folder": ref.uri, "digest": ref.digest} | facts
 
 
-def read_ref(path: str) -> Ref:
-    """Return the reference in an artifact's file."""
-    return Ref.parse(read_json(Path(path)), source=path)
+def write_table(das: Das, name: str, artifact: Any) -> None:
+    """Write which version of a table there is now into a KFP artifact's file, and into its metadata."""
+    table = das.table(name, {})
+    state = table.state()
+    num_rows, version = state.num_rows(state.files), {"table": table.uri, "version": state.version}
+    Path(artifact.path).parent.mkdir(parents=True, exist_ok=True)
+    write_json(Path(artifact.path), version)
+    artifact.metadata |= version | {"rows": num_rows, "windows": len(state.files)}
 
 
-def write_model(manifest: ModelManifest, ref: Ref, *, model: Any, metrics: Any) -> None:
-    """Write a trained model's artifacts: where it is, and its qualities over all counted windows."""
-    write_ref(ref, model, name=manifest.name, parameters=manifest.num_parameters, windows=len(manifest.qualities))
-    _log(metrics, manifest.overall, source="")
-    for line, qualities in manifest.references.items():
-        _log(metrics, qualities, source=f" {line.replace('_', ' ')}")
+def write_empty(artifact: Any) -> None:
+    """Write the artifact of a model that has learned nothing."""
+    Path(artifact.path).parent.mkdir(parents=True, exist_ok=True)
+    write_json(Path(artifact.path), {})
 
 
-def _log(metrics: Any, qualities: dict[str, Quality], *, source: str) -> None:
+def refs(items: Sequence[Mapping[str, Any]], *, source: str) -> list[Ref]:
+    """Return the references that steps gave, without those of models that have learned nothing."""
+    return [Ref.parse(item, source=source) for item in items if item]
+
+
+def log_qualities(metrics: Any, qualities: Mapping[str, Quality], *, source: str) -> None:
+    """Log the figures of each task, whose names end with `source`."""
     for task, quality in qualities.items():
         for field, figure in FIGURES.items():
             value = getattr(quality, field)

@@ -1,15 +1,15 @@
-"""A run's data augmentation system, and the models that learn from its tables."""
+"""A run's data augmentation system, and what its steps tell of it."""
 
-from functools import partial
+from collections.abc import Callable, Iterator
 
-from exfm.artifact.storage import MANIFEST, Ref, ref_to
-from exfm.artifact.stores import exists, join
+from exfm.das.closing import LogState
 from exfm.das.log_tables import Das
-from exfm.distill.config import VerticalConfig
-from exfm.distill.learner import DistillationLearner
-from exfm.training.learner import LabelLearner
-from exfm.training.line import Line
+from exfm.das.stages import Done
+from exfm.errors import ConfigError
 from exfm_components.run_config import RunConfig
+
+NAMES_SHOWN = 20
+"""Domains that a message lists: a wrong column may have millions."""
 
 
 def das_of(run: RunConfig) -> Das:
@@ -17,42 +17,59 @@ def das_of(run: RunConfig) -> Das:
     return Das(root=run.root, schema=run.feature_schema, window_length=run.window_length, config=run.das)
 
 
-def foundation_lines(run: RunConfig) -> dict[str, Line | Ref | None]:
-    """Return the run's foundation models by name: to be trained, or published; None: not published yet."""
-    return {
-        model.name: _published(model.published)
-        if model.published
-        else Line(
-            name=model.name,
-            schema=run.feature_schema.select(features=model.features, tasks=model.tasks),
-            model=model.model,
-            training=model.training,
-            make=LabelLearner,
-        )
-        for model in run.foundation_models
-    }
+def work(items: Iterator[Done], report: Callable[[str], None]) -> int:
+    """Do items of a stage, report each one, and return how many files or windows they were of."""
+    found: set[str] = set()
+    for done in items:
+        found.add(done.item)
+        report(f"{done.stage}: {done.item}")
+    return len(found)
 
 
-def vertical_lines(run: RunConfig) -> list[Line]:
-    """Return the run's vertical models."""
-    return [
-        Line(
-            name=model.name,
-            schema=run.feature_schema.select(features=model.features, tasks=model.tasks),
-            model=model.model,
-            training=model.training,
-            make=partial(DistillationLearner, config=model.distillation, teachers=_taught_by(run, model)),
-            domains=model.domains,
-            teachers=_taught_by(run, model),
-            others=(model.distillation,),
-        )
-        for model in run.vertical_models
+def told_log(das: Das, num_done: int) -> str:
+    """Return a line about the log's tables, and how many files came in now."""
+    state = LogState.of(das)
+    watermark = state.timeline.watermark
+    until = f", complete until {das.time_text(watermark)}" if watermark is not None else ""
+    rows = (table.num_rows(table.files) for table in (state.impressions, state.feedback))
+    impressions, feedback = (f"{count:,}" for count in rows)
+    return f"{num_done} files now; {impressions} impressions and {feedback} feedbacks{until}"
+
+
+def told_windows(das: Das, table: str, num_done: int, what: str) -> str:
+    """Return a line about one of the tables, and how many windows were done now."""
+    state = das.table(table, {}).state()
+    return f"{num_done} windows now; {state.num_rows(state.files):,} {what} in {len(state.files)} windows"
+
+
+def require_domains(run: RunConfig) -> None:
+    """Return if each domain of a vertical model that has learned nothing has impressions, or if there are none at all.
+
+    Raises: ConfigError if one has none.
+    """
+    state, domain = LogState.of(das_of(run)), run.feature_schema.domain
+    parts = {file.part for files in state.snapshots.files.values() for file in files}
+    begun = {part.rpartition("-")[0] for part in parts}
+    models = [model for model in run.vertical_models if model.name not in begun]
+    table, missing = state.impressions, {name for model in models for name in model.domains}
+    if not table.files:
+        return
+    known: set[str] = set()
+    for window in sorted(table.files, reverse=True):
+        if not missing:
+            return
+        found = set(table.read([window], columns=[domain])[domain].unique())
+        known |= found
+        missing -= found
+    problems = [
+        f"vertical model {model.name!r}: no impression is of domain {', '.join(map(repr, unknown))}"
+        for model in models
+        if (unknown := [name for name in model.domains if name in missing])
     ]
-
-
-def _taught_by(run: RunConfig, model: VerticalConfig) -> tuple[str, ...]:
-    return () if model.distillation.method == "label" else run.teachers_of(model)
-
-
-def _published(uri: str) -> Ref | None:
-    return ref_to(uri) if exists(join(uri, MANIFEST)) else None
+    if problems:
+        names = sorted(known)
+        others = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        raise ConfigError(
+            f"{'; '.join(problems)}; the log's domains are {', '.join(names[:NAMES_SHOWN])}{others}: correct `domains` "
+            "of the vertical model"
+        )

@@ -3,34 +3,9 @@
 from exfm.artifact.stores import join
 
 
-def events(root: str) -> str:
-    """Return where the event log is."""
-    return join(root, "events")
-
-
-def labels(root: str) -> str:
-    """Return where the labels are."""
-    return join(root, "examples", "labels")
-
-
-def pseudo_labels(root: str, foundation: str) -> str:
-    """Return where a foundation model's pseudo-labels are."""
-    return join(root, "examples", "pseudo", foundation)
-
-
-def examples(root: str) -> str:
-    """Return where the joined examples are."""
-    return join(root, "examples", "joined")
-
-
-def foundation(root: str, name: str) -> str:
-    """Return where a foundation model is."""
-    return join(root, "fm", name)
-
-
-def vertical(root: str, name: str) -> str:
-    """Return where a vertical model is."""
-    return join(root, "vm", name)
+def model(root: str, name: str) -> str:
+    """Return where a model's manifest and states are."""
+    return join(root, "models", name)
 
 
 def bundles(root: str, name: str) -> str:
@@ -74,22 +49,19 @@ def comparison_page(root: str) -> str:
 
 
 def outputs(root: str, stage: str) -> tuple[str, ...]:
-    """Return what a stage, named as in its progress lines ("train-vm NAME"), leaves below a root."""
+    """Return what a stage, named as in its progress lines ("bundle NAME"), leaves below a root besides tables."""
     kind, _, name = stage.partition(" ")
     of_run = {
-        "ingest": (events,),
-        "label": (labels,),
-        "join": (examples,),
         "smoke-test": (smoke_test,),
         "report": (report, summary, query),
         "compare": (comparison, comparison_page),
     }
-    of_model = {"train-fm": foundation, "pseudo-label": pseudo_labels, "train-vm": vertical, "bundle": bundles}
+    of_model = {"train-fm": model, "train-vm": model, "bundle": bundles}
     if kind in of_model:
         return (of_model[kind](root, name),)
     return tuple(place(root) for place in of_run.get(kind, ()))  # none: it writes to a registry or a cluster
 
 
 def results(root: str) -> tuple[str, ...]:
-    """Return the files with what a run found."""
-    return smoke_test(root), report(root), summary(root), query(root), comparison(root), comparison_page(root)
+    """Return the files with what a run found, but for a comparison, which says itself what it is of."""
+    return smoke_test(root), report(root), summary(root), query(root)

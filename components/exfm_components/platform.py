@@ -9,9 +9,12 @@ from exfm.config import Config
 from exfm.deploy.config import KubernetesName, Millicores
 
 Step = Literal[
-    "check", "ingest", "label", "train-fm", "pseudo-label", "join", "compare", "train-vm", "bundle", "judge",
-    "register", "smoke-test", "report", "deploy",
+    "check", "ingest", "label", "train-fm", "join", "compare", "train-vm", "bundle", "judge", "register",
+    "smoke-test", "report", "deploy",
 ]  # fmt: skip
+
+
+REMOVED_STEPS = {"ask": "its name is smoke-test now", "pseudo-label": "train-fm scores, too"}
 
 
 class StepResources(Config):
@@ -71,9 +74,10 @@ class PlatformConfig(Config):
 
     @field_validator("steps", mode="before")
     @classmethod
-    def _refuse_renamed(cls, steps: Any) -> Any:
-        if isinstance(steps, Mapping) and "ask" in steps:
-            raise ValueError("ask is no longer a step: its name is smoke-test now")
+    def _refuse_removed_steps(cls, steps: Any) -> Any:
+        for name, remedy in REMOVED_STEPS.items() if isinstance(steps, Mapping) else ():
+            if name in steps:
+                raise ValueError(f"{name} is no longer a step: {remedy}")
         return steps
 
     def of(self, step: Step) -> StepResources:

@@ -4,10 +4,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from uuid import uuid4
 
-from exfm.artifact.storage import ref_to
 from exfm.artifact.stores import exists, is_local, join, remove_file, write_file
 from exfm.deploy.cluster import Cluster
 from exfm.deploy.preflight import missing
@@ -39,9 +37,6 @@ def check_run(run: RunConfig) -> str:
     # A local root's own registry is made when it is needed.
     if "MLFLOW_TRACKING_URI" in os.environ or not is_local(run.root) or exists(join(run.root, "registry")):
         probes["registry"] = lambda: _require_registry(run)
-    for model in run.foundation_models:
-        if model.warm_start:
-            probes[f"warm_start {model.warm_start}"] = partial(ref_to, model.warm_start)
     if run.deploy:
         probes[f"cluster, namespace {run.deployment.settings.namespace}"] = lambda: _require_cluster(run)
     failures = failures_of(probes, deadline_s=DEADLINE_S)

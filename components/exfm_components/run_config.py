@@ -30,7 +30,7 @@ class RunConfig(Config):
 
     removed: ClassVar[Mapping[str, str]] = {
         "foundation": "set foundation_models, a list, such as `foundation_models: [{name: fm}]`",
-        "warm_start": "set warm_start of the foundation model, in foundation_models",
+        "warm_start": "a model goes on from its last state below the root; leave it out",
     }
 
     name: Annotated[
@@ -47,7 +47,7 @@ class RunConfig(Config):
     window_length: Annotated[int, Field(ge=1)]
     """Event time from one window to the next: seconds, or steps of ordinal time; at least 1."""
     das: DasConfig = DasConfig()
-    """Data augmentation system: `exfm das`."""
+    """Data augmentation system: when windows are complete and closed, what is kept, and bounds."""
     foundation_models: Annotated[tuple[FoundationConfig, ...], Field(min_length=1)] = (FoundationConfig(),)
     """Foundation models (FMs), one at least, with names of their own; not given: one FM `fm` with all defaults."""
     vertical_models: Annotated[tuple[VerticalConfig, ...], Field(min_length=1)]
@@ -70,6 +70,11 @@ class RunConfig(Config):
             twice = [name for name, count in Counter(model.name for model in models).items() if count > 1]
             if twice:
                 raise ValueError(f"{kind} model {', '.join(twice)} is named more than once; rename all but one")
+        both = {model.name for model in self.foundation_models} & {model.name for model in self.vertical_models}
+        if both:
+            raise ValueError(
+                f"{', '.join(sorted(both))} is a foundation model and a vertical model; give one of them another name"
+            )
         columns = (self.feature_schema.domain, *self.feature_schema.feature_names())
         unknown = [name for name in self.das.bounds.max_drift if name not in columns]
         if unknown:
@@ -170,9 +175,7 @@ class RunConfig(Config):
 
     def local_places(self) -> list[str]:
         """Return the settings that name places on this machine, which pods cannot read."""
-        places = {"root": self.root, **places_of(self.source), **self.bundle.places()} | {
-            f"warm_start of {model.name}": model.warm_start for model in self.foundation_models
-        }
+        places = {"root": self.root, **places_of(self.source), **self.bundle.places()}
         return [f"{key} {place}" for key, place in places.items() if place and is_local(place)]
 
     def vertical_model(self, name: str) -> VerticalConfig:
@@ -228,11 +231,5 @@ def read_run_config(path: Path, *, root: str = "") -> RunConfig:
             "root": resolve_path(root, base=Path.cwd()) if root else resolve_path(config.root, base=base),
             "source": resolve(config.source, base=base),
             "bundle": config.bundle.resolved(base),
-            "foundation_models": tuple(
-                model.model_copy(update={"warm_start": resolve_path(model.warm_start, base=base)})
-                if model.warm_start
-                else model
-                for model in config.foundation_models
-            ),
         }
     )

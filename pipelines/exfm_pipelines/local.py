@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from exfm.artifact.output import discard_unfinished
-from exfm.artifact.stores import is_local, join, remove_file
+from exfm.artifact.stores import is_local, remove_file
 from exfm.errors import StoppedError
 from exfm_components import layout
 from exfm_components.run_config import RunConfig
@@ -28,21 +28,21 @@ _END_S = 0.2
 _POLL_S = 0.01
 
 
-def run_locally(config: RunConfig) -> None:
-    """Run the whole pipeline, with the output of all steps in `<root>/pipeline.log` (remote root: `./pipeline.log`).
+def run_locally(config: RunConfig, *, until: str = "") -> None:
+    """Do whatever is due, with the output of all steps in `<root>/pipeline.log` (remote root: `./pipeline.log`).
 
-    A signal ends all its processes at once. For the main thread.
+    `until`, a date, says up to where the log is complete. A signal ends all its processes at once. For the main thread.
 
-    Raises: what RunConfig.check raises; StorageError if nothing can be written there; StageError, with the step's
-    own message and exit code; StoppedError if a signal came.
+    Raises: what RunConfig.check raises; StorageError if nothing can be written there; StageError, with the step's own
+    message and exit code; StoppedError if a signal came.
     """
     config.require_registry()
     config.check()
-    for file in layout.results(config.root):  # an earlier run's results do not belong to these events
+    for file in layout.results(config.root):  # an earlier run's results do not belong to these models
         remove_file(file)
     log = (Path(config.root) if is_local(config.root) else Path.cwd()) / LOG
     with tempfile.TemporaryDirectory(prefix="exfm-") as scratch, screen_on(log) as screen, _Run(scratch) as run:
-        for line in run.lines(json.dumps(config.to_dict())):
+        for line in run.lines(json.dumps({"run": config.to_dict(), "until": until})):
             screen.write(line)
         if run.signal is None and run.exit_code():
             raise screen.failure(log)
@@ -118,16 +118,12 @@ class _Run:
 
 
 def _stopped(number: signal.Signals, screen: Screen, root: str) -> StoppedError:
-    """Remove what the stage at work had not finished, and return the error, which lists what is kept."""
+    """Remove what the stage at work had not finished, and return the error."""
     for output in layout.outputs(root, screen.stage):
         discard_unfinished(output)
-    kept = [output for stage in screen.finished for output in layout.outputs(root, stage)]
-    names = ", ".join(output.removeprefix(join(root, "")) for output in kept)
-    at_work = screen.stage if screen.stage not in screen.finished else ""
+    during = f" during {screen.stage}" if screen.stage and screen.stage not in screen.finished else ""
     return StoppedError(
-        f"stopped by {number.name}"
-        + (f" during {at_work}; this stage left nothing" if at_work else "")
-        + (f"; kept below {root}: {names}" if kept else "; no stage had finished")
-        + "; run the same command again, it starts from the first stage",
+        f"stopped by {number.name}{during}; what was done by then is kept below {root}, and nothing is half-written; "
+        "run the same command again, it goes on",
         exit_code=128 + number,
     )

@@ -1,7 +1,7 @@
 """`python -m exfm_pipelines.local_runner`: runs a pipeline by KFP's own local runner, each step a child process.
 
-The run's settings come by stdin as JSON; all that steps print goes to stdout. A loop's steps are started by threads.
-KFP always waits for these threads, so a run is ended from outside, by SIGKILL to this process's group.
+The run's settings and `until` come by stdin as JSON; all that steps print goes to stdout. A loop's steps are started
+by threads. KFP always waits for these threads, so a run is ended from outside, by SIGKILL to this process's group.
 """
 
 import io
@@ -18,13 +18,14 @@ from exfm_pipelines.teach_distil_serve import teach_distil_serve
 
 def main() -> None:
     """Run the pipeline; a failed step ends it with KFP's own error."""
-    config = RunConfig.parse(json.load(sys.stdin), source="the run")
+    given = json.load(sys.stdin)
+    config = RunConfig.parse(given["run"], source="the run")
     # More than one model at a time would only share this machine's cores, and here a step that fails fails again.
     platform = config.platform.model_copy(update={"max_parallel": 1, "retries": 0})
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(line_buffering=True)  # each line is shown when it is printed
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=tempfile.mkdtemp(), raise_on_error=True)
-    teach_distil_serve(config.model_copy(update={"platform": platform}), image=IMAGE)()
+    teach_distil_serve(config.model_copy(update={"platform": platform}), image=IMAGE)(until=given["until"])
 
 
 if __name__ == "__main__":

@@ -14,26 +14,19 @@ from kfp import dsl
 from exfm.artifact.bundle import find_bundle
 from exfm.artifact.storage import ref_to
 from exfm.artifact.stores import exists
-from exfm.errors import StorageError
 from exfm_components import layout
-from exfm_components.artifacts import write_ref
-from exfm_components.comparison import compare_methods
 from exfm_components.platform import Step
-from exfm_components.progress import running
 from exfm_components.run_config import RunConfig
 from exfm_components.stages import data, models, release
 from exfm_pipelines.screen import screen_on
 
 COMPONENTS: Mapping[Step, Any] = {
     "ingest": data.ingest, "label": data.make_labels, "train-fm": models.train_foundation,
-    "pseudo-label": data.make_pseudo_labels, "join": data.join_examples, "train-vm": models.train_vertical,
+    "join": data.join_examples, "train-vm": models.train_vertical,
     "bundle": models.make_bundle, "judge": release.judge, "register": release.register,
     "smoke-test": release.smoke_test, "report": release.report,
 }  # fmt: skip
 """Steps that can be run one by one."""
-
-INPUTS = {"log": layout.events, "labels": layout.labels, "examples": layout.examples}
-"""By name of an input artifact: where the reference in it leads."""
 
 
 def run_step(step: Step, run: RunConfig, *, model: str = "") -> None:
@@ -56,19 +49,6 @@ def run_step(step: Step, run: RunConfig, *, model: str = "") -> None:
         print(f"\n{page}", end="")
 
 
-def run_comparison(run: RunConfig) -> None:
-    """Compare methods on a finished run's examples, as the run's `comparison` says, with progress on the screen.
-
-    Raises: StorageError if there are no examples; what `compare_methods` raises.
-    """
-    examples = layout.examples(run.root)
-    if not exists(examples):
-        raise StorageError(f"{examples}: no examples there to compare on; run `exfm run` first")
-    with screen_on(Path(os.devnull)) as screen, redirect_stdout(screen), running("compare") as stage:
-        found = compare_methods(run.comparison, run, root=run.root, examples=ref_to(examples), on_window=stage.walked)
-        stage.done(found.headline())
-
-
 def _call(
     step: Step, run: RunConfig, *, model: str = "", given: Mapping[str, Any] = MappingProxyType({})
 ) -> tuple[Any, str]:
@@ -79,8 +59,6 @@ def _call(
         for name, parameter in inspect.signature(component.python_func).parameters.items():
             if hasattr(parameter.annotation, "__metadata__"):  # dsl.Input or dsl.Output: an artifact
                 arguments[name] = parameter.annotation.__origin__(uri=f"{scratch}/{name}")
-                if name in component.component_spec.inputs:
-                    write_ref(ref_to(INPUTS[name](run.root)), arguments[name])
             else:
                 arguments[name] = given[name] if name in given else _parameter(name, run, model)
         returned = component.python_func(**arguments)
@@ -96,22 +74,18 @@ def _parameter(name: str, run: RunConfig, model: str) -> Any:
             return run.to_dict()
         case "root":
             return root
-        case "events" | "labels":
-            return _ref(getattr(layout, name)(root))
+        case "until":
+            return ""
         case "foundation_model":
             return run.foundation_model(model).to_dict()
-        case "foundation":
-            return _ref(layout.foundation(root, model))
         case "foundations":
-            return [_ref(layout.foundation(root, foundation.name)) for foundation in run.foundation_models]
-        case "pseudo_labels":
-            return [_ref(layout.pseudo_labels(root, foundation.name)) for foundation in run.foundation_models]
+            return [_ref(layout.model(root, foundation.name)) for foundation in run.foundation_models]
         case "vertical_model":
             return run.vertical_model(model).to_dict()
         case "vertical":
-            return _ref(layout.vertical(root, model))
+            return _ref(layout.model(root, model))
         case "verticals":
-            return [_ref(layout.vertical(root, vertical)) for vertical in vertical_models]
+            return [_ref(layout.model(root, vertical)) for vertical in vertical_models]
         case "bundles":
             return [_ref(find_bundle(layout.bundles(root, vertical))) for vertical in vertical_models]
         case "smoke_test":

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from exfm.artifact.manifest import parse_json
-from exfm.artifact.stores import is_local, read_file
+from exfm.artifact.stores import exists, is_local, read_file
 from exfm.evaluation.comparison import Comparison
 from exfm.report.console import print_summary
 from exfm.report.distillation.table import print_comparison
@@ -16,8 +16,16 @@ from exfm_components.run_config import RunConfig
 
 
 def show_summary(config: RunConfig) -> None:
-    """Print the run's table of qualities, its report, the ranked answer, and how to send the request again."""
+    """Print the run's table of qualities, its report, the ranked answer, and how to send the request again.
+
+    Of a run whose models have learned nothing yet, print what they wait for.
+    """
     path = layout.summary(config.root)
+    if not exists(path):
+        print(
+            "No vertical model has learned yet. Run again when more of the log has arrived; `exfm progress` says more."
+        )
+        return
     summary = Summary.parse(parse_json(read_file(path), source=path), source=path)
     print_summary(summary, console=Console(file=sys.stdout), report=_short(layout.report(config.root)))
     name = config.vertical_models[0].name

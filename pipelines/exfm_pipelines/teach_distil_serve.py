@@ -1,4 +1,6 @@
-"""The whole path: events, labels, teacher, pseudo-labels, vertical models, bundles, registry, smoke test, report.
+"""The whole path: log, labels, foundation models, examples, vertical models, bundles, registry, smoke test, report.
+
+Each step does what is due below the root: a first replay, a daily run and the run after a crash are one pipeline.
 
 A run without methods to `compare` has no such step.
 """
@@ -37,42 +39,27 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
         name=f"exfm-{config.name}",
         description="Teach once, distil many, serve sharded: see docs/pipelines.md of exfm.",
     )
-    def pipeline(run: dict = settings, root: str = its_root, deploy: bool = its_deploy) -> None:
-        """Run every stage in order.
+    def pipeline(run: dict = settings, root: str = its_root, deploy: bool = its_deploy, until: str = "") -> None:
+        """Do whatever is due, in order, stage by stage.
 
         `run` is the run's file with its schema; `root`, s3://bucket/prefix, and `deploy` override its own.
         With `deploy`, versions that pass against their champions are rolled out
-        in the cluster that the pipeline runs in. Nothing is cached: what lies behind a path can change without it.
+        in the cluster that the pipeline runs in. `until`, a date, says up to where the log is complete; empty: what
+        its files say. Nothing is cached: the tables below the root say what is done.
         """
         checked = data.check(run=run, root=root, deploy=deploy)
-        log = data.ingest(run=run, root=root).after(checked)
-        events = log.outputs["Output"]
-        labelled = data.make_labels(root=root, events=events)
-        labels = labelled.outputs["Output"]
+        log = data.ingest(run=run, root=root, until=until).after(checked)
+        labelled = data.make_labels(run=run, root=root).after(log)
         with dsl.ParallelFor(
             checked.output, name="each foundation model", parallelism=config.platform.max_parallel
         ) as foundation_model:
-            teacher = models.train_foundation(
-                root=root,
-                foundation_model=foundation_model,
-                log=log.outputs["log"],
-                labels=labelled.outputs["labels"],
-            )
-            scored = data.make_pseudo_labels(
-                root=root,
-                foundation_model=foundation_model,
-                foundation=teacher.outputs["Output"],
-                log=log.outputs["log"],
-            )
-        joined = data.join_examples(
-            run=run, root=root, events=events, labels=labels, pseudo_labels=dsl.Collected(scored.outputs["Output"])
-        )
-        examples = joined.outputs["examples"]
-        compared = models.compare(run=run, root=root, examples=examples) if config.compare else None
+            teacher = models.train_foundation(run=run, root=root, foundation_model=foundation_model).after(labelled)
+        joined = data.join_examples(run=run, root=root, foundations=dsl.Collected(teacher.outputs["Output"]))
+        compared = models.compare(run=run, root=root).after(joined) if config.compare else None
         with dsl.ParallelFor(
             joined.outputs["Output"], name="each vertical model", parallelism=config.platform.max_parallel
         ) as vertical_model:
-            student = models.train_vertical(run=run, root=root, vertical_model=vertical_model, examples=examples)
+            student = models.train_vertical(run=run, root=root, vertical_model=vertical_model)
             sharded = models.make_bundle(
                 run=run, root=root, vertical_model=vertical_model, vertical=student.outputs["Output"]
             )
@@ -105,9 +92,9 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
                 judgements=judgements,
             ).after(reported)
         steps: dict[Step, dsl.PipelineTask] = {
-            "check": checked, "ingest": log, "label": labelled, "train-fm": teacher, "pseudo-label": scored,
-            "join": joined, "train-vm": student, "bundle": sharded, "judge": judged, "register": registered,
-            "smoke-test": tested, "report": reported, "deploy": deployed,
+            "check": checked, "ingest": log, "label": labelled, "train-fm": teacher, "join": joined,
+            "train-vm": student, "bundle": sharded, "judge": judged, "register": registered, "smoke-test": tested,
+            "report": reported, "deploy": deployed,
         }  # fmt: skip
         if compared:
             steps["compare"] = compared

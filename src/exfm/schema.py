@@ -7,6 +7,7 @@ docs/contracts.md states the format.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -152,6 +153,9 @@ class Schema(Config):
     negative_sampling_rate: str = ""
     """Column (float, more than 0, at most 1) with the share that was kept of rows like this one; 1 where all were. A
     task's negatives weigh 1 / rate. Empty: all were kept."""
+    shown: str = ""
+    """Column (bool) that says whether an impression was shown to its user. Rows with false or null are counted, and
+    left out. Empty: all rows were shown."""
     dense: tuple[DenseFeature, ...] = ()
     sparse: tuple[SparseFeature, ...]
     tables: tuple[Table, ...]
@@ -188,9 +192,9 @@ class Schema(Config):
         names = set(self.feature_names())
         if NUM_CANDIDATES in names:
             raise ValueError(f"feature {NUM_CANDIDATES!r} has the name of a request's own input; rename it")
-        clashes = names & (self.context_columns() - {self.domain, self.user})
+        clashes = (names & (self.context_columns() - {self.domain, self.user})) | (names & {self.shown})
         if clashes:
-            raise ValueError(f"{sorted(clashes)} are feature names and also key, time or weight columns")
+            raise ValueError(f"{sorted(clashes)} are feature names and also key, time, weight or shown columns")
         return self
 
     def context_columns(self) -> set[str]:
@@ -265,6 +269,11 @@ WrittenSchema = Annotated[Schema, BeforeValidator(_drop_removed)]
 """A schema in what exfm wrote, maybe by an earlier release, whose keys that are gone count for nothing."""
 
 
+def time_text(time: int, *, kind: Literal["absolute", "ordinal"]) -> str:
+    """Return an event time, in seconds or steps, as people write it: a date with time of day, or steps."""
+    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M} UTC" if kind == "absolute" else f"{time:,}"
+
+
 def pseudo_label_column(fm: str, task: str) -> str:
     """Return the examples' column that holds a foundation model's probability for a task."""
     return f"pseudo.{fm}.{task}"
@@ -285,6 +294,8 @@ def score_column(task: str) -> str:
     return f"score.{task}"
 
 
+SERVED_SHOWN_COLUMN = "served.is_shown"
+"""Column of a request log: whether the client shows a candidate, as its request says; null: the request does not."""
 SERVED_MODEL_COLUMN = "served.model"
 """Column of a request log: the model that a request asked for."""
 SERVED_BUNDLE_COLUMN = "served.bundle_id"

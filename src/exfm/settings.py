@@ -85,7 +85,7 @@ def reference(files: Mapping[str, type[Config]]) -> str:
         "# Settings",
         "",
         "`make settings` makes this page from the models and their docstrings: change those, not this page.",
-        "`exfm explain PATH` prints one setting or group, such as `exfm explain run.foundation_models.snapshot_every`.",
+        "`exfm explain PATH` prints one setting or group, such as `exfm explain run.das.keep_windows`.",
         "[Measurements](measurements.md) has the reasons for defaults.",
         "",
         "Each table is a group. In the file, its keys are below the group's name: `run.bundle.plan` is `plan`",

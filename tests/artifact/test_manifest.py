@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from exfm.artifact.manifest import Manifest, Window, read_json, write_json
-from exfm.artifact.storage import MANIFEST, Ref, reading, ref_to
+from exfm.artifact.storage import MANIFEST, reading, ref_to
 from exfm.errors import ConfigError, StorageError
 
 
@@ -17,7 +17,6 @@ def folder(tmp_path: Path) -> Path:
     Manifest(
         kind="foundation",
         windows=(Window(index=1, start=-5, end=5), Window(index=2, start=5, end=6)),
-        inputs={"examples": Ref(uri="s3://bucket/ä", digest="0" * 64)},
     ).write(tmp_path)
     return tmp_path
 
@@ -31,7 +30,6 @@ def test_what_was_written_is_read(folder: Path) -> None:
     manifest = Manifest.read(folder)
     assert manifest.kind == "foundation"
     assert manifest.windows[0] == Window(index=1, start=-5, end=5)
-    assert manifest.inputs["examples"].uri == "s3://bucket/ä"
 
 
 def test_a_manifest_lists_every_file_but_itself(folder: Path) -> None:
@@ -93,11 +91,6 @@ def test_a_window_that_ends_before_it_starts_is_refused() -> None:
         Window.parse({"index": 7, "start": 2, "end": 1}, source="x")
 
 
-def test_the_names_of_windows_sort_as_time_does() -> None:
-    folders = [Window(index=index, start=0, end=1).folder for index in (0, 9, 10, 99, 100, 12345)]
-    assert folders == sorted(folders)
-
-
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
 def test_json_has_no_word_for_a_number_that_is_not_finite(number: float, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -109,21 +102,3 @@ def test_json_that_was_written_is_read(tmp_path: Path) -> None:
     value = {"text": "ä\u2028\x85\x7f😀\t", "numbers": [1e-05, 2**63, -0.5], "none": None, "yes": True}
     write_json(tmp_path / "a.json", value)
     assert read_json(tmp_path / "a.json") == value
-
-
-def test_an_output_is_of_the_content_that_it_was_made_from_wherever_that_lies(folder: Path) -> None:
-    Manifest.read(folder).require_made_from(examples=Ref(uri="elsewhere", digest="0" * 64))
-
-
-def test_an_output_of_another_content_is_refused_with_what_to_run_again(folder: Path) -> None:
-    with pytest.raises(StorageError) as raised:
-        Manifest.read(folder).require_made_from(examples=Ref(uri="s3://bucket/ä", digest="1" * 64))
-    assert str(raised.value) == (
-        "foundation output was made from s3://bucket/ä (manifest 000000000000), but the examples given are "
-        "s3://bucket/ä (manifest 111111111111); run the stage that writes the foundation output on these examples again"
-    )
-
-
-def test_an_output_that_names_no_such_input_is_refused(folder: Path) -> None:
-    with pytest.raises(StorageError, match="foundation output was made from no events, but the events given are e "):
-        Manifest.read(folder).require_made_from(events=Ref(uri="e", digest="1" * 64))

@@ -18,6 +18,7 @@ from exfm.evaluation.comparison import (
 from exfm.evaluation.config import ComparisonConfig, Setting, TeacherVariant
 from exfm.evaluation.intervals import Interval
 from exfm.metrics import Quality
+from exfm.tables.reference import TableRef
 from exfm.training.manifest import BASE_RATE, LOGISTIC, Excess
 from exfm_bench.results.conditions import Conditions
 from exfm_bench.results.found import Found, PartFound, WorldFound
@@ -80,6 +81,8 @@ def comparison_of(
     vertical = VerticalComparison(
         name="search",
         windows=(3, 4),
+        first_window="1970-01-04 00:00 UTC",
+        last_window="1970-01-05 00:00 UTC",
         settings={teacher: dict.fromkeys(METHODS, setting) for teacher in teachers},
         costs=dict.fromkeys(METHODS, cost),
         larger={size: LargerLabelOnly(setting=setting, cost=cost) for size in sizes},
@@ -91,11 +94,11 @@ def comparison_of(
     )
     return Comparison(
         name="made",
-        foundation_model="fm",
+        examples=TableRef(table="x", version=0),
+        foundation_models={"fm": Ref(uri="x", digest=64 * "0")},
         num_foundation_parameters=100,
         config=ComparisonConfig(methods=METHODS, teachers=variants, label_only_sizes=sizes, num_seeds=1),
         user="user_id",
-        inputs={"examples": Ref(uri="x", digest=64 * "0")},
         sized=tuple(
             SizedFoundationModel(size=size, cost=cost) for size in sorted({1.0, *(v.size for v in variants if v.size)})
         ),

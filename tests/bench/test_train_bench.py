@@ -11,10 +11,9 @@ import pytest
 from rich.console import Console
 
 from exfm.errors import ConfigError, StageError
-from exfm.events.partitions import read_partition
 from exfm_bench.training.bench import NUMBERS, PAGE, bench_training
 from exfm_bench.training.config import Peers, TrainBenchConfig
-from exfm_bench.training.examples import EXFM_FOLDER, PEERS_FILE, TASK, feature_names, windows_of, write_examples
+from exfm_bench.training.examples import PEERS_FILE, TASK, exfm_file, feature_names, windows_of, write_examples
 from exfm_bench.training.measuring import Growth, Measured, Series, measure
 from exfm_bench.training.page import Findings, page, targets_table, trainers_table
 from exfm_bench.training.trainers import (
@@ -64,7 +63,7 @@ def verdicts(found: Measured) -> list[str]:
 
 def test_all_trainers_get_the_same_examples(tmp_path: Path) -> None:
     write_examples(TINY, tmp_path)
-    ours = pl.concat([read_partition(tmp_path / EXFM_FOLDER, window) for window in windows_of(TINY)])
+    ours = pl.concat([pl.read_parquet(exfm_file(tmp_path, window)) for window in windows_of(TINY)])
     theirs = np.load(tmp_path / PEERS_FILE)
     assert ours.height == TINY.num_examples == 96
     for name in feature_names(TINY):

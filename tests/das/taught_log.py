@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from growing_log import DAY_S, SCHEMA
-from small_log import SmallLog
+from small_log import SmallLog, small_das
 
-from exfm.artifact.storage import Ref, ref_to
-from exfm.das.labels import make_labels
-from exfm.events.stage import ingest
+from exfm.artifact.storage import Ref
+from exfm.das.advance import advance
+from exfm.das.publishing import publish
 from exfm.foundation.config import FoundationConfig
-from exfm.foundation.stage import train_foundation
+from exfm.foundation.line import foundation_line
 from exfm.models.config import ModelConfig, NetworkConfig
 from exfm.training.config import TrainingConfig
 
@@ -27,7 +27,6 @@ def impressions_of(day: int) -> pl.DataFrame:
     """Return a day's impressions."""
     rng = np.random.default_rng(day)
     times = np.sort(rng.integers(0, DAY_S, ROWS_A_DAY))
-    times[0] = 0  # the windows of the foundation model's log, which begin with it, are those of the grid
     return pl.DataFrame(
         {
             "id": day * 1_000 + np.arange(ROWS_A_DAY),
@@ -81,9 +80,7 @@ def write_week(folder: Path, *, days: int = DAYS, flip_from: int = DAYS, repeat:
 
 
 def train(log: SmallLog, folder: Path) -> Ref:
-    """Return a foundation model that learned a log."""
-    events, labels, out = (str(folder / name) for name in ("events", "labels", "fm"))
-    ingest(log.source, schema=SCHEMA, window_length=DAY_S, out=events)
-    make_labels(ref_to(events), out=labels)
-    train_foundation(FOUNDATION, events=ref_to(events), labels=ref_to(labels), out=out)
-    return ref_to(out)
+    """Return a foundation model that learned a log, in a run of its own."""
+    das, line = small_das(folder / "teacher"), foundation_line(FOUNDATION, SCHEMA)
+    list(advance(das, log.source, foundation_models={line.name: line}))
+    return publish(das, line)

@@ -51,10 +51,11 @@ def settings(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def das(settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Return what runs a command of `exfm das` on that run."""
+    """Return what runs a command of `exfm das`, or `exfm progress`, on that run."""
 
     def run(command: str, *arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["exfm", "das", command, "-c", str(settings), *arguments])
+        group = [] if command == "progress" else ["das"]
+        monkeypatch.setattr(sys, "argv", ["exfm", *group, command, "-c", str(settings), *arguments])
         with pytest.raises(SystemExit) as caught:
             main()
         captured = capsys.readouterr()

@@ -1,5 +1,6 @@
 """What files may be, and what they may not: one error each, and nothing of the file is then there."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -9,8 +10,10 @@ from polars.testing import assert_frame_equal
 from small_log import SmallLog, account, clicks_only, days, read, run, small_das
 
 from exfm.artifact.source_files import FoundFile
+from exfm.das.advance import ingest
 from exfm.das.closing import LogState
 from exfm.das.log_tables import Das
+from exfm.das.stages import POLL_S, wait_for_files
 from exfm.errors import DataError, StorageError
 from exfm.events import source_files
 
@@ -283,6 +286,48 @@ def test_feedback_before_its_impression_is_early_whenever_a_run_finds_out(tmp_pa
     assert {state: count for state, count in states.items() if count} == {"early": 1, "orphan": 1}
 
 
+def test_impressions_that_were_not_shown_are_counted_and_never_negatives(das: Das, log: SmallLog) -> None:
+    das = replace(das, schema=das.schema.model_copy(update={"shown": "is_shown"}))
+    for name, shown, is_shown in (
+        ("1", [(key, 0.1) for key in range(6)], [True, False, None, True, False, False]),
+        ("2", [(7, 4.5)], [False]),
+    ):
+        rows = pl.read_parquet(log.show(name, *shown))
+        log.write("impressions", name, rows.with_columns(pl.Series("is_shown", is_shown)))
+    log.react("1", (0, 0.2), (1, 0.2))
+    run(das, log)
+    assert read(das, "labels").sort("id").select("id", "label.click").rows() == [(0, 1), (3, 0)]
+    assert set(read(das, "impressions")["id"]) == {0, 3}
+    assert "is_shown" not in read(das, "impressions").columns
+    of_window = account(das, "impressions", 0)
+    assert (of_window.arrived, of_window.unshown, of_window.states) == (6, 4, {"examples": 2, "duplicates": 0})
+    assert (account(das, "feedback", 0).states or {})["orphan"] == 1
+    assert account(das, "impressions", 4).unshown == 1
+
+
+def test_a_file_of_which_nothing_was_shown_has_arrived(das: Das, log: SmallLog) -> None:
+    das = replace(das, schema=das.schema.model_copy(update={"shown": "is_shown"}))
+    for name, day in (("1", 0.1), ("2", 4.5)):
+        log.write("impressions", name, pl.read_parquet(log.show(name, (1, day))).with_columns(is_shown=pl.lit(False)))
+    log.react("1", (1, 0.2))
+    run(das, log)
+    assert account(das, "impressions", 0).unshown == account(das, "impressions", 4).unshown == 1
+    assert run(das, log) == []
+    assert read(das, "labels").is_empty()
+
+
+def test_a_column_of_what_was_shown_that_is_not_bool_is_refused(das: Das, log: SmallLog) -> None:
+    das = replace(das, schema=das.schema.model_copy(update={"shown": "item"}))
+    with pytest.raises(DataError, match="column 'item' is Int64, expected Boolean"):
+        run(das, log)
+
+
+def test_files_that_have_not_settled_are_taken_later(das: Das, log: SmallLog) -> None:
+    unsettled = log.source.model_copy(update={"settle_s": 3_600})
+    assert list(ingest(das, unsettled)) == []
+    assert [done.item for done in ingest(das, log.source)] == ["feedback 1.parquet", "impressions 1.parquet"]
+
+
 @pytest.mark.parametrize("text", ["20260131", "2026-01-31", "2026-01-31T00:00", "1769817600"])
 def test_a_time_is_a_date_or_seconds(das: Das, text: str) -> None:
     assert das.time_text(das.time_of(text)) == "2026-01-31T00:00:00Z"
@@ -305,3 +350,17 @@ def test_files_that_come_while_a_source_is_listed_keep_their_order(
     assert [(file.part, file.name) for file in found] == [
         (part, f"{name}.parquet") for name in (1, 2) for part in ("feedback", "impressions")
     ]
+
+
+def test_a_wait_ends_with_a_new_file(das: Das, log: SmallLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(das, log)
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            log.show("2", (3, 1.5))
+
+    monkeypatch.setattr("time.sleep", sleep)
+    wait_for_files(das, log.source)
+    assert waits == [POLL_S] * 2

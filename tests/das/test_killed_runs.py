@@ -19,7 +19,7 @@ from growing_log import CONFIG, DAY_S, SCHEMA, GrowingLog, assert_same, das_at, 
 from small_log import SmallLog, run, small_das
 from taught_log import write_week
 
-from exfm.artifact.storage import Ref
+from exfm.artifact.storage import MANIFEST, Ref
 from exfm.das.advance import advance
 from exfm.das.log_tables import Das
 from exfm.errors import StorageError
@@ -83,7 +83,8 @@ def command(folder: Path, log: GrowingLog) -> list[str]:
 
 def states(root: Path) -> dict[str, bytes]:
     """Return all files of models' states."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in (root / "models").rglob("*") if path.is_file()}
+    files = [path for path in (root / "models").rglob("*") if path.is_file()]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files if path.name != MANIFEST}
 
 
 def test_a_run_that_is_stopped_at_any_step_is_gone_on_with(tmp_path: Path, foundation: Ref) -> None:

@@ -24,9 +24,10 @@ from exfm.training.line import Line
 pytestmark = pytest.mark.slow
 
 SMALL = ModelConfig(network=NetworkConfig(bottom_units=(), top_units=(4,)))
-FM = Line("fm", SCHEMA, SMALL, TrainingConfig(batch_size=16), LabelLearner)
+FM = Line("foundation", "fm", SCHEMA, SMALL, TrainingConfig(batch_size=16), LabelLearner)
 DISTILLATION = DistillationConfig()
 VM = Line(
+    "vertical",
     "vm",
     SCHEMA,
     SMALL,

@@ -9,7 +9,7 @@ from polars.testing import assert_frame_equal
 from small_log import small_das
 
 from exfm.das.closing import LogState
-from exfm.das.joining import slice_of
+from exfm.das.joining import example_table
 from exfm.tables.commit import ROW_GROUP_ROWS, commit, stage
 from faulty_s3 import FaultyS3, running_faulty_s3
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 DOMAINS = ("a", "b", "c", "d")
 ROWS_A_DOMAIN = 80_000
-COLUMNS = {name: pl.Int64() for name in ("id", "item", "other_1", "other_2", "other_3", "other_4")}
+COLUMNS = {name: pl.Int64() for name in ("id", "time", "item", "other_1", "other_2", "other_3", "other_4")}
 
 
 @pytest.fixture
@@ -56,15 +56,17 @@ def test_a_slice_reads_its_columns_and_row_groups_only(state: LogState, store: F
     whole = state.examples.read([7])
     all_bytes = read_bytes(store)
     assert all_bytes > 0.9 * whole.height * len(COLUMNS) * 8
-    columns = ["id", "item", "other_4"]
-    found = slice_of(state, 7, domains=["b"], columns=columns)
-    assert_frame_equal(found, whole.filter(domain="b").select(columns))
+    columns = ["id", "time", "item", "other_4"]
+    found = example_table(state).read(state.das.grid.window(7), domains=["b"], columns=columns)
+    assert_frame_equal(found, whole.filter(domain="b").select(columns).sort("time"))
     row_groups = 2  # that have rows of the domain: 80,000 rows begin in one and end in the next
     expected = row_groups * ROW_GROUP_ROWS / whole.height * len(columns) / len(COLUMNS) * all_bytes
     assert read_bytes(store) < 1.1 * expected
 
 
 def test_a_slice_without_domains_has_all_rows(state: LogState) -> None:
-    assert slice_of(state, 7, columns=["id"]).height == ROWS_A_DOMAIN * len(DOMAINS)
-    assert slice_of(state, 7, domains=["nobody"]).height == 0
-    assert slice_of(state, 7, domains=["a", "d"], columns=["domain"])["domain"].unique().sort().to_list() == ["a", "d"]
+    window = state.das.grid.window(7)
+    assert example_table(state).read(window, columns=["id"]).height == ROWS_A_DOMAIN * len(DOMAINS)
+    assert example_table(state).read(window, domains=["nobody"]).height == 0
+    two = example_table(state).read(window, domains=["a", "d"], columns=["domain"])
+    assert two["domain"].unique().sort().to_list() == ["a", "d"]

@@ -51,7 +51,7 @@ def test_a_foundation_model_goes_and_examples_still_follow_their_labels(tmp_path
 def test_a_line_of_one_task_knows_a_window_once_all_tasks_are_labelled(tmp_path: Path) -> None:
     das = small_das(tmp_path)
     schema = SCHEMA.select(features=(), tasks=("click",))
-    line = Line("fm", schema, ModelConfig(), TrainingConfig(), LabelLearner)
+    line = Line("foundation", "fm", schema, ModelConfig(), TrainingConfig(), LabelLearner)
     states = LineStates(LogState.of(das), line)
     assert states.known_until(3) == 5 * DAY_S
     assert [states.may_predict(3, window) for window in (4, 5)] == [False, True]

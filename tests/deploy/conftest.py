@@ -25,7 +25,7 @@ def release() -> Callable[[int], Release]:
             uri=f"s3://bucket/bundle/students-{version}",
             shard_bytes=(3 * 2**20, 2**20),
             replicas=(2, 1),
-            lineage={"label_revision": "abc", "fm_snapshot": "w00009"},  # not in the order of an annotation's JSON
+            lineage={"examples": "version 3", "fm_snapshot": "w00009"},  # not in the order of an annotation's JSON
         )
 
     return make

@@ -141,6 +141,14 @@ def test_an_init_container_may_request_more_than_the_servers(release: Make, conf
         forecast(release(1), nothing_there(), config, room(nodes=nodes, pods=[pod]))
 
 
+def test_containers_beside_a_server_count(release: Make, config: DeployConfig) -> None:
+    exporter = {"resources": {"requests": {"cpu": "20m", "memory": "2000Gi"}, "limits": {"memory": "2000Gi"}}}
+    runtime = {"metadata": {"name": "exfm-ranker"}, "spec": {"containers": [{}, exporter]}}
+    forecast(release(1), nothing_there(), config, room(nodes=[LARGE]))
+    with pytest.raises(CapacityError, match=r"no node has room for a ranker of 1.02 cpu, 2001.00 GiB memory"):
+        forecast(release(1), nothing_there(), config, room(runtimes=[runtime], nodes=[LARGE]))
+
+
 GPU_NODE: Any = node("gpu", cpu="64", memory="256Gi")
 GPU_NODE["metadata"]["labels"] = {"nvidia.com/gpu.present": "true"}
 GPU_NODE["spec"]["taints"] = [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]

@@ -195,7 +195,7 @@ def test_every_object_has_its_lineage(release: Make, config: DeployConfig) -> No
             annotations = item["metadata"]["annotations"]
             assert annotations["exfm.dev/bundle-id"] == f"{3:064x}"
             assert annotations["exfm.dev/fm-snapshot"] == "w00009"
-            assert annotations["exfm.dev/label-revision"] == "abc"
+            assert annotations["exfm.dev/examples"] == "version 3"
 
 
 def test_pods_fit_a_namespace_with_restricted_pod_security(release: Make, config: DeployConfig) -> None:

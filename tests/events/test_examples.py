@@ -1,19 +1,14 @@
 """Rows of a window become tensors."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-from exfm.artifact.manifest import Window
-from exfm.errors import DataError, StorageError
-from exfm.events.examples import examples_of, read_frame
-from exfm.events.partitions import write_partition
+from exfm.errors import DataError
+from exfm.events.examples import examples_of
 from exfm.schema import Schema
-
-WINDOW = Window(index=3, start=0, end=10)
 
 
 def schema_with(**changes: Any) -> Schema:
@@ -117,36 +112,3 @@ def test_minibatches_are_the_examples_in_order() -> None:
     assert [key for part in parts for key in part.keys] == [1, 2, 3]
     assert [domain for part in parts for domain in part.domains] == ["a", "b", "a"]
     assert parts[1].labels_BT.tolist() == [[1, 1]]
-
-
-def test_datasets_are_joined_by_key_in_the_first_ones_order(tmp_path: Path) -> None:
-    write_partition(frame().select("id", "item"), tmp_path / "impressions", WINDOW)
-    write_partition(frame().select("id", "label.buy").reverse(), tmp_path / "labels", WINDOW)
-    joined = read_frame([tmp_path / "impressions", tmp_path / "labels"], WINDOW, schema_with())
-    assert joined.rows() == [(1, 7, 0), (2, 8, 0), (3, 9, 1)]
-
-
-def test_a_dataset_that_lacks_an_impression_is_named(tmp_path: Path) -> None:
-    write_partition(frame().select("id", "item"), tmp_path / "impressions", WINDOW)
-    write_partition(frame().select("id", "label.buy").head(2), tmp_path / "labels", WINDOW)
-    with pytest.raises(DataError, match=r"labels/window=00003/part-0.parquet has rows for 2 of 3 impressions of"):
-        read_frame([tmp_path / "impressions", tmp_path / "labels"], WINDOW, schema_with())
-
-
-def test_a_dataset_with_an_impression_twice_is_named(tmp_path: Path) -> None:
-    write_partition(frame().select("id", "item"), tmp_path / "impressions", WINDOW)
-    twice = frame().select("id", "label.buy")
-    write_partition(pl.concat([twice, twice.head(1)]), tmp_path / "labels", WINDOW)
-    with pytest.raises(DataError, match=r"labels/window=00003/part-0.parquet has several rows for an impression"):
-        read_frame([tmp_path / "impressions", tmp_path / "labels"], WINDOW, schema_with())
-
-
-def test_a_missing_or_damaged_partition_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"window=00003/part-0.parquet is missing; run the stage that writes it"):
-        read_frame([tmp_path], WINDOW, schema_with())
-    write_partition(frame(), tmp_path, WINDOW)
-    (tmp_path / "window=00003/part-0.parquet").write_bytes(b"PAR1")
-    with pytest.raises(
-        StorageError, match=r"part-0.parquet is not a readable Parquet file; run the stage that writes it again$"
-    ):
-        read_frame([tmp_path], WINDOW, schema_with())

@@ -6,9 +6,10 @@ import polars as pl
 import pytest
 
 from exfm.errors import DataError
+from exfm.events.acceptance import sort_out_feedback, sort_out_impressions
 from exfm.events.feedback import FeedbackSimulation
 from exfm.events.history import Arrivals, histories
-from exfm.events.log import RawLog, write_event_log
+from exfm.events.log import RawLog
 from exfm.events.movielens import MovieLensSource, load_movielens
 from exfm.features.keys import keys_of_integers
 from exfm.schema import Schema
@@ -102,9 +103,8 @@ def test_every_published_layout_gives_the_same_events(tmp_path: Path, layout: Wr
 def test_every_layout_fits_the_schema_of_the_example(tmp_path: Path, layout: Writer) -> None:
     layout(tmp_path)
     log = load_movielens(MovieLensSource(folder=str(tmp_path)))
-    (tmp_path / "events").mkdir()
-    manifest = write_event_log(log, schema=SCHEMA, window_length=3600, folder=tmp_path / "events")
-    assert manifest.num_impressions == len(RATINGS)
+    assert sort_out_impressions(log.impressions, SCHEMA, of="impressions").accepted.height == len(RATINGS)
+    assert sort_out_feedback(log.feedback, SCHEMA, of="feedback").accepted.height == log.feedback.height
 
 
 @pytest.mark.parametrize("layout", WITH_USERS)

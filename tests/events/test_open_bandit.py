@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from exfm.artifact.storage import ref_to
-from exfm.das.labels import make_labels
+from exfm.das.advance import advance
+from exfm.das.log_tables import Das
 from exfm.errors import DataError
-from exfm.events.log import IMPRESSIONS, RawLog
+from exfm.events.log import RawLog
 from exfm.events.open_bandit import CAMPAIGNS, OpenBanditSource, load_open_bandit
 from exfm.events.open_bandit import ITEMS as ITEMS_FILE
-from exfm.events.partitions import read_partition
-from exfm.events.sources import require_source
-from exfm.events.stage import ingest
+from exfm.events.sources import about, require_source
 from exfm.schema import Schema
 
 SCHEMA = Schema.read(Path(__file__).parents[2] / "examples" / "open_bandit" / "schema.yaml")
@@ -82,12 +80,10 @@ def test_a_click_is_known_at_once(tmp_path: Path) -> None:
     write_policy(tmp_path)
     log = read(tmp_path)
     assert log.feedback.rows() == [(0, START_S + 10, "click", 1.0), (1, START_S + 30, "click", 1.0)]
-    ingest(OpenBanditSource(folder=str(tmp_path)), schema=SCHEMA, window_length=60, out=str(tmp_path / "events"))
-    labels = make_labels(ref_to(str(tmp_path / "events")), out=str(tmp_path / "labels"))
-    assert labels.num_immature == 0
-    assert [read_partition(tmp_path / "labels", window)["label.click"].to_list() for window in labels.windows] == [
-        [1, 1, 0], [0],
-    ]  # fmt: skip
+    das = Das(root=str(tmp_path / "root"), schema=SCHEMA, window_length=60)
+    list(advance(das, OpenBanditSource(folder=str(tmp_path)), foundation_models={}))
+    labels = das.table("labels", {}).state()
+    assert [labels.read([window])["label.click"].to_list() for window in labels.files] == [[1, 1, 0]]
 
 
 def test_policies_are_read_one_or_both(tmp_path: Path) -> None:
@@ -105,19 +101,10 @@ def test_policies_are_read_one_or_both(tmp_path: Path) -> None:
     assert set(logs[2]["item_feature_1"]) == {"kind0", "kind1", "kind2"}, "items are those of the first policy"
 
 
-def test_an_event_log_has_the_schemas_columns(tmp_path: Path) -> None:
+def test_a_source_is_told_with_its_policies(tmp_path: Path) -> None:
     write_policy(tmp_path)
-    manifest = ingest(
-        OpenBanditSource(folder=str(tmp_path)),
-        schema=SCHEMA,
-        window_length=3600,
-        out=str(tmp_path / "events"),
-        domains={"men": ["men"]},
-    )
-    assert set(read_partition(tmp_path / "events" / IMPRESSIONS, manifest.windows[0]).columns) == {
-        "impression_id", "event_time_s", *SCHEMA.feature_names(),
-    }  # fmt: skip
-    assert manifest.source == "the Open Bandit Dataset by ZOZO, policy bts"
+    told = about(OpenBanditSource(folder=str(tmp_path)), SCHEMA).source
+    assert told == "the Open Bandit Dataset by ZOZO, policy bts"
 
 
 @pytest.mark.parametrize("check", [read, lambda folder: require_source(OpenBanditSource(folder=str(folder)))])

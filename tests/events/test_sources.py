@@ -8,7 +8,7 @@ from exfm.events.movielens import MovieLensSource
 from exfm.events.open_bandit import OpenBanditSource
 from exfm.events.parquet import LogSource
 from exfm.events.schemas import SYNTHETIC
-from exfm.events.sources import Source, load, resolve
+from exfm.events.sources import Source, about, load, resolve
 from exfm.events.synthetic import SyntheticSource
 from exfm.schema import Schema
 
@@ -38,7 +38,18 @@ def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
 
 
 def test_a_source_loads_by_its_config() -> None:
-    assert load(SyntheticSource(num_impressions=1_000), schema=Schema.read(SYNTHETIC)).impressions.height == 1_000
+    assert load(SyntheticSource(num_impressions=1_000)).impressions.height == 1_000
+
+
+def test_a_data_set_is_generated_once() -> None:
+    source = SyntheticSource(num_impressions=1_000, num_users=50, num_ads=50)
+    assert load(source) is load(source.model_copy())
+
+
+def test_what_people_should_know_of_a_data_set_is_its_own() -> None:
+    source = SyntheticSource(num_impressions=1_000, num_users=50, num_ads=50)
+    told = about(source, Schema.read(SYNTHETIC))
+    assert (told.source, told.notes) == (load(source).source, load(source).notes)
 
 
 def test_relative_paths_start_at_the_config_files_folder_and_urls_stay(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
@@ -16,8 +16,8 @@ from exfm.events.movielens import MovieLensSource
 from exfm.events.open_bandit import CAMPAIGNS, OpenBanditSource
 from exfm.events.parquet import LogSource
 from exfm.events.schemas import MOVIELENS
-from exfm.events.sources import Source, load
-from exfm.events.stage import ingest
+from exfm.events.source_files import slices, source_files
+from exfm.events.sources import about, load
 from exfm.schema import Schema
 
 pytestmark = pytest.mark.slow
@@ -56,17 +56,17 @@ def slash(request: pytest.FixtureRequest) -> str:
 def movielens(tmp_path: Path) -> RawLog:
     """Return the log of the same files in a local folder."""
     put_movielens(str(tmp_path / "ml"))
-    return load(MovieLensSource(folder=str(tmp_path / "ml")), schema=SCHEMA)
+    return load(MovieLensSource(folder=str(tmp_path / "ml")))
 
 
 def test_movielens_is_read_from_s3(bucket: str, movielens: RawLog, slash: str) -> None:
     put_movielens(join(bucket, "ml"))
-    assert_same(load(MovieLensSource(folder=join(bucket, "ml") + slash), schema=SCHEMA), movielens)
+    assert_same(load(MovieLensSource(folder=join(bucket, "ml") + slash)), movielens)
 
 
 def test_movielens_is_read_from_a_bucket_of_its_own(bucket: str, movielens: RawLog) -> None:
     put_movielens(bucket)
-    assert_same(load(MovieLensSource(folder=bucket), schema=SCHEMA), movielens)
+    assert_same(load(MovieLensSource(folder=bucket)), movielens)
 
 
 def test_users_are_copied_with_the_files_of_their_layout(bucket: str) -> None:
@@ -77,14 +77,14 @@ def test_users_are_copied_with_the_files_of_their_layout(bucket: str) -> None:
     }
     for name, text in files.items():
         write_file(join(bucket, "ml-1m", name), text.encode())
-    log = load(MovieLensSource(folder=join(bucket, "ml-1m")), schema=SCHEMA)
+    log = load(MovieLensSource(folder=join(bucket, "ml-1m")))
     assert log.impressions["occupation"].to_list() == ["technician/engineer"]
 
 
 def test_a_malformed_row_in_s3_is_named_by_its_url(bucket: str, slash: str) -> None:
     put_movielens(join(bucket, "ml"), ratings=RATINGS + "1,ten,5,1000\n")
     with pytest.raises(DataError, match=rf"^{bucket}/ml/ratings\.csv: 1 of 4 rows are malformed, the first in line 5"):
-        load(MovieLensSource(folder=join(bucket, "ml") + slash), schema=SCHEMA)
+        load(MovieLensSource(folder=join(bucket, "ml") + slash))
 
 
 def test_a_malformed_row_of_an_open_bandit_in_s3_is_named_by_its_url(bucket: str) -> None:
@@ -93,44 +93,49 @@ def test_a_malformed_row_of_an_open_bandit_in_s3_is_named_by_its_url(bucket: str
         write_file(join(place, f"{campaign}.csv"), b"timestamp\n")
         write_file(join(place, "item_context.csv"), b"item_id,item_feature_0,item_feature_1\n0,0.5,a\n")
     with pytest.raises(DataError, match=rf"^{bucket}/obd/bts/all/item_context\.csv: column 'item_feature_2', 'item_fe"):
-        load(OpenBanditSource(folder=join(bucket, "obd")), schema=SCHEMA)
+        load(OpenBanditSource(folder=join(bucket, "obd")))
 
 
 def test_a_folder_in_s3_without_movielens_is_told_with_what_is_there(bucket: str) -> None:
     put_movielens(join(bucket, "ml"))
     with pytest.raises(DataError, match=rf"^{bucket}/: no layout of MovieLens recognised; .*; found ml$"):
-        load(MovieLensSource(folder=bucket + "/"), schema=SCHEMA)
+        load(MovieLensSource(folder=bucket + "/"))
     with pytest.raises(DataError, match=r"/none: no layout of MovieLens recognised; .*; found nothing$"):
-        load(MovieLensSource(folder=join(bucket, "none")), schema=SCHEMA)
+        load(MovieLensSource(folder=join(bucket, "none")))
 
 
-def test_an_event_log_in_s3_is_read_by_its_parts(bucket: str, movielens: RawLog, slash: str, tmp_path: Path) -> None:
-    put_movielens(join(bucket, "ml"))
-    places = {bucket: join(bucket, "ml"), str(tmp_path): str(tmp_path / "ml")}
-    logs = []
-    for root, source in places.items():
-        events = join(root, "events")
-        manifest = ingest(MovieLensSource(folder=source), schema=SCHEMA, window_length=5, out=events)
-        assert len(manifest.windows) > 1
-        parts = {part: join(events, part) + slash for part in ("impressions", "feedback")}
-        names = {"item_id": join(events, "names", "item_id.parquet")}
-        logs.append(load(LogSource(names=names, **parts), schema=SCHEMA))
-    assert_same(*logs)
-    assert logs[0].impressions.height == 3
-    assert logs[0].names["item_id"].height == 2
+def read(source: LogSource, part: str) -> pl.DataFrame:
+    files = [file for file in source_files(source) if file.part == part]
+    return pl.concat([rows for file in files for rows in slices(file, source, schema=SCHEMA)]).drop("row")
 
 
-def test_a_glob_and_a_file_in_s3_are_read_and_other_columns_are_not(
-    bucket: str, movielens: RawLog, tmp_path: Path
+def test_a_folder_a_glob_and_a_file_in_s3_are_read_and_other_columns_are_not(
+    bucket: str, movielens: RawLog, slash: str, tmp_path: Path
 ) -> None:
     more = movielens.impressions.with_columns(pl.lit(1).alias("more"))
     put_rows(join(bucket, "log", "a b-0.parquet"), more.head(1), tmp_path)
     put_rows(join(bucket, "log", "a b-1.parquet"), movielens.impressions.tail(-1), tmp_path)
-    put_rows(join(bucket, "log", "feedback.parquet"), movielens.feedback, tmp_path)
-    source = LogSource(impressions=f"{bucket}/log/a b-*.parquet", feedback=f"{bucket}/log/feedback.parquet")
-    log = load(source, schema=SCHEMA)
-    assert log.impressions.equals(movielens.impressions.select(log.impressions.columns))
-    assert log.feedback.equals(movielens.feedback)
+    put_rows(join(bucket, "feedback.parquet"), movielens.feedback, tmp_path)
+    for impressions in (f"{bucket}/log/a b-*.parquet", f"{bucket}/log{slash}"):
+        source = LogSource(impressions=impressions, feedback=f"{bucket}/feedback.parquet")
+        found = read(source, "impressions")
+        assert found.equals(movielens.impressions.select(found.columns))
+        assert "more" not in found.columns
+        assert read(source, "feedback").equals(movielens.feedback)
+
+
+def test_names_of_ids_in_s3_are_read(bucket: str, movielens: RawLog, tmp_path: Path) -> None:
+    put_rows(join(bucket, "names", "items.parquet"), movielens.names["item_id"], tmp_path)
+    source = LogSource(impressions="-", feedback="-", names={"item_id": join(bucket, "names")})
+    assert about(source, SCHEMA).names == {"item_id": dict(movielens.names["item_id"].rows())}
+
+
+def test_an_object_waits_until_it_has_settled(bucket: str, movielens: RawLog, tmp_path: Path) -> None:
+    put_rows(join(bucket, "log", "1.parquet"), movielens.impressions, tmp_path)
+    put_rows(join(bucket, "feedback", "1.parquet"), movielens.feedback, tmp_path)
+    log = LogSource(impressions=join(bucket, "log"), feedback=join(bucket, "feedback"), settle_s=3_600)
+    assert source_files(log) == []
+    assert len(source_files(log.model_copy(update={"settle_s": 0}))) == 2
 
 
 def log_of(uri: str) -> LogSource:
@@ -142,7 +147,7 @@ def test_what_is_not_in_s3_is_named(bucket: str, there: str) -> None:
     filesystem = fsspec.filesystem("s3")
     filesystem.touch(f"{bucket}/marked/")  # as consoles make a folder
     with pytest.raises(StorageError) as raised:
-        load(log_of(join(bucket, there)), schema=SCHEMA)
+        source_files(log_of(join(bucket, there)))
     assert str(raised.value) == (
         f"{bucket}/{there}: no file is there; name a file, a folder of files, or a glob that matches some"
     )
@@ -150,18 +155,18 @@ def test_what_is_not_in_s3_is_named(bucket: str, there: str) -> None:
 
 def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
     with pytest.raises(StorageError, match=r"^s3://no-such-bucket/log/: no file is there"):
-        load(log_of("s3://no-such-bucket/log/"), schema=SCHEMA)
+        source_files(log_of("s3://no-such-bucket/log/"))
     with pytest.raises(
         DataError, match=r"^s3://no-such-bucket/ml: no layout of MovieLens recognised; .*found nothing$"
     ):
-        load(MovieLensSource(folder="s3://no-such-bucket/ml"), schema=SCHEMA)
+        load(MovieLensSource(folder="s3://no-such-bucket/ml"))
 
 
 @pytest.mark.parametrize("named", ["log", "log/", "log/text.parquet"])
 def test_a_file_in_s3_that_is_no_parquet_is_told(bucket: str, named: str) -> None:
     write_file(join(bucket, "log", "text.parquet"), b"not Parquet, though long enough")
     with pytest.raises(DataError, match=rf"^impressions: {bucket}/log/text.parquet is damaged, or no P"):
-        load(log_of(join(bucket, named)), schema=SCHEMA)
+        read(log_of(join(bucket, named)), "impressions")
 
 
 def test_missing_credentials_are_told(bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -171,14 +176,14 @@ def test_missing_credentials_are_told(bucket: str, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     fsspec.filesystem("s3").clear_instance_cache()
-    sources: list[Source] = [
-        log_of(join(bucket, "log")),
-        log_of(join(bucket, "*.parquet")),
-        MovieLensSource(folder=join(bucket, "ml")),
+    looks: list[Callable[[], object]] = [
+        lambda: source_files(log_of(join(bucket, "log"))),
+        lambda: source_files(log_of(join(bucket, "*.parquet"))),
+        lambda: load(MovieLensSource(folder=join(bucket, "ml"))),
     ]
-    for source in sources:
+    for look in looks:
         with pytest.raises(StorageError, match=r"Unable to locate credentials; check the path, the rights, the cred"):
-            load(source, schema=SCHEMA)
+            look()
 
 
 @pytest.fixture(params=["closed", "silent"])
@@ -199,5 +204,5 @@ def test_an_endpoint_that_is_away_is_told_within_seconds(
     fsspec.filesystem("s3").clear_instance_cache()
     began_s = time.monotonic()
     with pytest.raises(StorageError, match=rf"[Cc]onnect.* endpoint URL: \"?{away}.*; check the path, the rights"):
-        load(log_of(join(bucket, "log")), schema=SCHEMA)
+        source_files(log_of(join(bucket, "log")))
     assert time.monotonic() - began_s < 12

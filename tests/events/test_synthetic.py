@@ -5,8 +5,7 @@ import polars as pl
 import pytest
 
 from exfm.errors import ConfigError
-from exfm.events.log import IMPRESSIONS, write_event_log
-from exfm.events.partitions import read_partition
+from exfm.events.acceptance import sort_out_feedback, sort_out_impressions
 from exfm.events.synthetic import (
     CLICK_LOGITS,
     MATCH_LOGIT,
@@ -122,12 +121,18 @@ def test_the_same_seed_gives_the_same_synthetic_log() -> None:
     assert not first.impressions.equals(other.impressions)
 
 
-def test_the_stream_fits_the_schema_of_the_example(tmp_path: Path) -> None:
+def test_the_stream_fits_the_schema_of_the_example() -> None:
     log = load_synthetic(SyntheticSource(num_impressions=2_000, num_users=50, num_ads=50))
-    manifest = write_event_log(log, schema=SCHEMA, window_length=7 * 86_400, folder=tmp_path)
-    heights = [read_partition(tmp_path / IMPRESSIONS, window).height for window in manifest.windows]
-    assert sum(heights) == manifest.num_impressions == 2_000
-    assert min(heights[:4]) > 400
+    assert sort_out_impressions(log.impressions, SCHEMA, of="impressions").accepted.height == 2_000
+    assert sort_out_feedback(log.feedback, SCHEMA, of="feedback").rejected.is_empty()
+
+
+def test_impressions_come_at_the_same_rate_for_four_weeks() -> None:
+    times_s = load_synthetic(SyntheticSource(num_impressions=2_000, num_users=50, num_ads=50)).impressions[
+        "event_time_s"
+    ]
+    weeks = ((times_s - times_s.min()) // (7 * 86_400)).value_counts()
+    assert weeks.filter(pl.col("count") > 400).height == 4
 
 
 def test_left_out_negatives_are_made_up_for_by_their_rate() -> None:

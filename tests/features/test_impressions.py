@@ -1,5 +1,6 @@
 """Answered requests become rows that an event log's rules accept."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from feature_schemas import SCHEMA
 
 from exfm.errors import SchemaError, StorageError
-from exfm.events.validation import checked_impressions
+from exfm.events.acceptance import sort_out_impressions
 from exfm.features.impressions import (
     Answered,
     ImpressionsFile,
@@ -67,6 +68,13 @@ def rows_of(*answered: Answered, schema: Schema = SCHEMA, domain: str = "shop") 
     return frame
 
 
+def accepted(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """Return rows as a log takes them, all of them."""
+    found = sort_out_impressions(rows, schema, of="impressions")
+    assert found.rejected.is_empty()
+    return found.accepted
+
+
 def test_each_candidate_is_a_row_with_its_users_and_its_own_features_as_they_came() -> None:
     rows = rows_of(answer_to(TWO_USERS, "r"))
     assert rows["age"].fill_nan(None).to_list() == [30.0, 30.0, None]
@@ -92,7 +100,7 @@ def test_a_requests_time_is_in_the_schemas_unit() -> None:
     schema = changed(event_time={"column": "time", "unit": "ms"})
     rows = rows_of(answer_to(TWO_USERS, "r-0", schema=schema), schema=schema)
     assert set(rows["time"]) == {ARRIVAL_NS // 10**6}
-    assert set(checked_impressions(rows, schema, of="impressions")["time"]) == {ARRIVAL_NS // 10**9}
+    assert set(accepted(rows, schema)["time"].dt.epoch("ms")) == {ARRIVAL_NS // 10**6}
 
 
 def test_each_row_tells_what_its_request_and_its_ranker_were() -> None:
@@ -103,11 +111,32 @@ def test_each_row_tells_what_its_request_and_its_ranker_were() -> None:
     assert set(rows["served.sampling_rate"]) == {0.25}
 
 
+def test_the_best_candidates_of_each_user_are_shown_as_many_as_the_request_says() -> None:
+    answered = answer_to(TWO_USERS, "r")
+    scores = {"click": np.array([0.1, 0.3, 0.2], dtype=np.float32), "buy": np.array([0.9, 0.1, 0.5], dtype=np.float32)}
+    for num_shown, expected in (
+        (0, [False, False, False]), (1, [False, True, True]), (2, [True, True, True]), (9, [True, True, True]),
+    ):  # fmt: skip
+        rows = rows_of(replace(answered, scores=scores, num_shown=num_shown))
+        assert rows["served.is_shown"].to_list() == expected
+    equal = {"click": np.ones(3, dtype=np.float32)}
+    assert rows_of(replace(answered, scores=equal, num_shown=1))["served.is_shown"].to_list() == [True, False, True]
+
+
+def test_candidates_of_a_request_that_does_not_say_so_are_not_known_to_be_shown() -> None:
+    says = replace(answer_to(TWO_USERS, "r-1"), num_shown=2)
+    rows = rows_of(answer_to(TWO_USERS, "r-0"), says)
+    assert rows["served.is_shown"].to_list() == [None] * 3 + [True] * 3
+    assert log_schema(SCHEMA).shown == "served.is_shown"
+    silent = rows_of(answer_to(TWO_USERS, "r-0"))
+    assert silent.schema["served.is_shown"] == pl.Boolean
+
+
 def test_an_event_logs_rules_accept_the_rows() -> None:
     labels = [{"name": "click", "feedback": "click", "attribution_window": 10, "truth": "planted"}]
     schema = changed(labels=labels, weight="weight", negative_sampling_rate="rate")
     rows = rows_of(answer_to(TWO_USERS, "r-0"), answer_to(TWO_USERS, "r-1"), schema=schema)
-    checked = checked_impressions(rows, log_schema(schema), of="impressions")
+    checked = accepted(rows, log_schema(schema))
     assert checked["domain"].to_list() == ["shop"] * 6
     assert checked["weight"].to_list() == checked["rate"].to_list() == [1.0] * 6
     assert "score.click" not in checked.columns
@@ -122,7 +151,7 @@ def test_a_domain_that_is_a_feature_is_the_requests_own_where_it_is_told() -> No
     schema = changed(domain="city")
     request = TWO_USERS | {"city": ("BYTES", [b"Ulm"]), "city.lengths": ("INT32", [1, 0])}
     rows = rows_of(answer_to(request, "r", schema=schema), schema=schema)
-    assert checked_impressions(rows, schema, of="impressions")["city"].to_list() == ["Ulm", "Ulm", "shop"]
+    assert accepted(rows, schema)["city"].to_list() == ["Ulm", "Ulm", "shop"]
 
 
 def test_an_id_that_is_no_text_is_written_with_a_mark_in_the_place_of_what_is_not() -> None:

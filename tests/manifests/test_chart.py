@@ -160,13 +160,36 @@ def test_a_device_that_the_charts_settings_name_stays() -> None:
         (["mtls.enabled=true", "mtls.certManager=false"], ["mtls"]),
         (["mtls.enabled=true"], ["mtls", "certificates"]),
         (["monitoring.enabled=true"], ["monitoring"]),
+        (["exporter.enabled=true"], ["exporter"]),
         (["gpu.servers=all"], ["gpu", "gpu-shards"]),
-        (["gpu.servers=ranker", "mtls.enabled=true", "monitoring.enabled=true"],
-         ["gpu", "mtls", "certificates", "monitoring"]),
+        (["gpu.servers=ranker", "mtls.enabled=true", "monitoring.enabled=true", "exporter.enabled=true"],
+         ["gpu", "mtls", "certificates", "monitoring", "exporter"]),
     ],
 )  # fmt: skip
 def test_each_of_the_charts_switches_is_a_component(tmp_path: Path, values: list[str], components: list[str]) -> None:
     assert_same(templated(*values), kustomized(overlay(tmp_path / "o", resources=STANDALONE, components=components)))
+
+
+def test_exporters_have_the_endpoint_and_the_keys_and_rankers_have_not() -> None:
+    values = ["exporter.enabled=true", "exporter.to=s3://mine/logs", "exporter.endpoints.AWS_ENDPOINT_URL=https://s3:9"]
+    objects = templated(*values)
+    ranker, exporter = objects["ServingRuntime", "exfm", "exfm-ranker"]["spec"]["containers"]
+    assert [{*source} - {"optional"} for source in exporter["envFrom"]] == [{"configMapRef"}, {"secretRef"}]
+    assert "envFrom" not in ranker
+    assert objects["ConfigMap", "exfm", "exfm-exporter"]["data"] == {
+        "EXFM_EXPORT_TO": "s3://mine/logs",
+        "AWS_ENDPOINT_URL": "https://s3:9",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    [by_role] = templated(*values, "s3.secretName=")["ServingRuntime", "exfm", "exfm-ranker"]["spec"]["containers"][1][
+        "envFrom"
+    ]
+    assert by_role["configMapRef"]["name"] == "exfm-exporter"
+
+
+def test_exporters_without_the_policy_for_the_store_are_refused() -> None:
+    with pytest.raises(AssertionError, match=r"exporter\.enabled needs s3\.enabled=true"):
+        templated("exporter.enabled=true", "s3.enabled=false")
 
 
 def test_the_chart_without_s3_is_the_base() -> None:
@@ -244,6 +267,7 @@ def test_helms_test_pod_is_restricted_and_may_only_list_runtimes() -> None:
         "ranker.spinCount=-1",
         "s3.port=0",
         "gpu.servers=maybe",
+        "exporter.to=/mnt/requests",
         "pipelines.endpoints.AWS_ENDPOINT_URL=host:9000",
     ],
 )

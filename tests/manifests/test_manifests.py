@@ -9,6 +9,7 @@ import yaml
 from prometheus_client import REGISTRY
 from rendering import CHART, MANIFESTS, Object
 
+import exfm.serving.exporter
 from exfm.deploy import objects as deploy
 from exfm.deploy.config import DeployConfig
 from exfm.deploy.release import Release
@@ -26,9 +27,15 @@ WRITTEN = {
 
 RUNTIMES = {name: object_ for name, object_ in WRITTEN.items() if object_["kind"] == "ServingRuntime"}
 STORAGE = next(object_ for object_ in WRITTEN.values() if object_["kind"] == "ClusterStorageContainer")
+WITH_EXPORTER = {
+    operation["path"]: operation["value"]
+    for operation in yaml.safe_load((MANIFESTS / "components/exporter/ranker.yaml").read_text())
+}
+"""What components/exporter adds to the ranker's runtime, by place."""
 CONTAINERS = {
     **{name: runtime["spec"]["containers"][0] for name, runtime in RUNTIMES.items()},
     "storage initializer": STORAGE["spec"]["container"],
+    "exporter": WITH_EXPORTER["/spec/containers/-"],
 }
 SETTINGS = next(object_ for object_ in WRITTEN.values() if object_["metadata"]["name"] == "exfm-servers")["data"]
 
@@ -142,6 +149,24 @@ def test_what_a_ranker_logs_by_default_fits_its_pods_tmp() -> None:
     (volume,) = (volume for volume in spec["volumes"] if volume["name"] == mount["name"])
     assert not mount.get("readOnly")
     assert RankerConfig().request_log.max_mib < int(volume["emptyDir"]["sizeLimit"].removesuffix("Mi"))
+
+
+def test_a_ranker_and_its_exporter_share_the_folder_of_the_log_which_has_room_for_it() -> None:
+    exporter, volume = CONTAINERS["exporter"], WITH_EXPORTER["/spec/volumes/-"]
+    mount = WITH_EXPORTER["/spec/containers/0/volumeMounts/-"]
+    assert exporter["volumeMounts"] == [mount] == [{"name": volume["name"], "mountPath": mount["mountPath"]}]
+    assert WITH_EXPORTER["/spec/containers/0/args/-"] == f"--request-log-folder={mount['mountPath']}"
+    assert exporter["args"][0] == f"--folder={mount['mountPath']}"
+    assert RankerConfig().request_log.max_mib < int(volume["emptyDir"]["sizeLimit"].removesuffix("Mi"))
+
+
+def test_an_exporter_finds_its_module_and_its_destination() -> None:
+    exporter = CONTAINERS["exporter"]
+    *python, module = exporter["command"]
+    assert (python, module) == (["python", "-m"], exfm.serving.exporter.__name__)
+    settings = WRITTEN["components/exporter/settings.yaml: ConfigMap exfm-exporter"]["data"]
+    assert exporter["args"][1] == "--to=$(EXFM_EXPORT_TO)"
+    assert settings["EXFM_EXPORT_TO"].startswith("s3://")
 
 
 def test_deploy_and_manifests_mean_the_same_by_a_name() -> None:

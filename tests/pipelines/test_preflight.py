@@ -128,14 +128,12 @@ def test_everything_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Cluster, "connect", lambda **where: cluster)
     (tmp_path / "root").write_text("a file, where a folder is wanted")
     source = {"kind": "movielens", "folder": str(tmp_path / "nowhere")}
-    warm = {"name": "fm", "warm_start": str(tmp_path / "fm")}
-    run = run_at(str(tmp_path / "root"), tmp_path, source=source, deploy=True, foundation_models=[warm])
+    run = run_at(str(tmp_path / "root"), tmp_path, source=source, deploy=True)
     with pytest.raises(ConfigError) as caught:
         check_run(run)
-    store, of_source, warm_start, of_cluster = str(caught.value).splitlines()
+    store, of_source, of_cluster = str(caught.value).splitlines()
     assert re.search(r"^store .*/root: .*File exists", store)
     assert re.search(r"^source movielens: .*nowhere: no such folder", of_source)
-    assert re.search(r"^warm_start .*/fm: .*no manifest.json there", warm_start)
     assert re.search(r"^cluster, namespace exfm: pods can read none of .*deployment.served_root", of_cluster)
 
 

@@ -12,17 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logged_requests import random_requests, write_log
 
-from exfm.artifact.manifest import Window
 from exfm.bundling.counting import statistics_of_examples, statistics_of_log
 from exfm.bundling.request_log import LoggedRequests
 from exfm.errors import ConfigError, DataError, StorageError
-from exfm.events.partitions import write_partition
+from exfm.events.examples import ExampleTable
 from exfm.features.batch import encode
 from exfm.features.impressions import Answered
 from exfm.planning.counted import STATISTICS_FILE, Counted
 from exfm.planning.row_counts import RowCounts, ranked, skew_of, sum_by_row
 from exfm.planning.statistics import TableStatistics
 from exfm.schema import Schema
+from exfm.tables.commit import commit, stage
+from exfm.tables.table import Table
 
 
 def by_name(counted: Counted) -> dict[str, TableStatistics]:
@@ -108,16 +109,15 @@ def test_counts_of_parts_add_up(parts: list[list[int]]) -> None:
     assert sum_by_row([(rows, weights), (rows, weights)])[1].tolist() == [2 * weight for weight in weights.tolist()]
 
 
-WINDOWS = [Window(index=index, start=index, end=index + 1) for index in range(3)]
-
-
 @pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    """Return examples: in each window ten of domain a, with users and items that rise, and one of domain b."""
-    for window in WINDOWS:
-        first = 10 * window.index
+def examples(tmp_path: Path, schema: Schema) -> ExampleTable:
+    """Return three windows: in each ten examples of domain a, with users and items that rise, and one of domain b."""
+    for window in range(3):
+        first = 10 * window
         frame = pl.DataFrame(
             {
+                schema.impression_key: range(11),
+                schema.event_time.column: range(100 * window, 100 * window + 11),
                 "domain": ["a"] * 10 + ["b"],
                 "user_id": [5, 5, 5, 5, 5, 5, 6, 6, *range(first, first + 2), 7],
                 "gender": ["F"] * 11,
@@ -129,12 +129,13 @@ def dataset(tmp_path: Path) -> Path:
             },
             schema_overrides={"disliked_items": pl.List(pl.Int64)},
         )
-        write_partition(frame, tmp_path / "examples", window)
-    return tmp_path / "examples"
+        table = Table(str(tmp_path / "examples"), dict(frame.schema))
+        commit(table, [stage(table, frame, window=window)], item=f"examples/{window}")
+    return ExampleTable(table.state(), schema, 100)
 
 
-def test_examples_are_counted_as_requests_of_many_items(dataset: Path, schema: Schema) -> None:
-    counted = statistics_of_examples(dataset, WINDOWS, schema, domains=["a"], candidates_mean=100)
+def test_examples_are_counted_as_requests_of_many_items(examples: ExampleTable, schema: Schema) -> None:
+    counted = statistics_of_examples(examples, examples.windows, schema, domains=["a"], candidates_mean=100)
     assert (counted.statistics.num_requests, counted.statistics.candidates_mean) == (30, 100)
     tables = by_name(counted)
     assert (tables["user"].bags_per_request, tables["user"].pooling_mean, tables["user"].request_share) == (1, 1, 1)
@@ -148,30 +149,31 @@ def test_examples_are_counted_as_requests_of_many_items(dataset: Path, schema: S
     assert tables["genre"].request_share == 1
 
 
-def test_the_domain_may_be_a_feature_too(dataset: Path, schema: Schema) -> None:
+def test_the_domain_may_be_a_feature_too(examples: ExampleTable, schema: Schema) -> None:
     by_gender = Schema.parse(schema.to_dict() | {"domain": "gender"}, source="x")
-    counted = statistics_of_examples(dataset, WINDOWS, by_gender, domains=["F"], candidates_mean=10)
+    examples = ExampleTable(examples.state, by_gender, examples.window_length)
+    counted = statistics_of_examples(examples, examples.windows, by_gender, domains=["F"], candidates_mean=10)
     assert counted.statistics.num_requests == 33
 
 
 def test_the_newest_examples_decide_which_rows_are_hot(
-    dataset: Path, schema: Schema, monkeypatch: pytest.MonkeyPatch
+    examples: ExampleTable, schema: Schema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    every = statistics_of_examples(dataset, WINDOWS, schema, domains=[], candidates_mean=10)
+    every = statistics_of_examples(examples, examples.windows, schema, domains=[], candidates_mean=10)
     assert every.statistics.num_requests == 33
     monkeypatch.setattr("exfm.bundling.counting.MAX_EXAMPLES", 12)
-    newest = statistics_of_examples(dataset, WINDOWS, schema, domains=[], candidates_mean=10)
+    newest = statistics_of_examples(examples, examples.windows, schema, domains=[], candidates_mean=10)
     assert newest.statistics.num_requests == 22
     assert len(newest.hottest["user"]) < len(every.hottest["user"])
 
 
-def test_a_domain_without_examples_is_named(dataset: Path, schema: Schema) -> None:
+def test_a_domain_without_examples_is_named(examples: ExampleTable, schema: Schema) -> None:
     with pytest.raises(DataError, match="0 examples of domain c"):
-        statistics_of_examples(dataset, WINDOWS, schema, domains=["c"], candidates_mean=10)
+        statistics_of_examples(examples, examples.windows, schema, domains=["c"], candidates_mean=10)
 
 
-def test_what_was_counted_is_read_as_it_was_written(dataset: Path, schema: Schema, tmp_path: Path) -> None:
-    counted = statistics_of_examples(dataset, WINDOWS, schema, domains=[], candidates_mean=10)
+def test_what_was_counted_is_read_as_it_was_written(examples: ExampleTable, schema: Schema, tmp_path: Path) -> None:
+    counted = statistics_of_examples(examples, examples.windows, schema, domains=[], candidates_mean=10)
     counted.write(str(tmp_path / "counted"))
     found = Counted.read(str(tmp_path / "counted"))
     assert found.statistics == counted.statistics

@@ -1,4 +1,4 @@
-"""A small run by the real stages: synthetic ads, a foundation model, two vertical models, a bundle of the first."""
+"""A small run: synthetic ads, a foundation model, two vertical models, a bundle of the first."""
 
 import json
 from pathlib import Path
@@ -10,17 +10,18 @@ from report_run import WARMUP_WINDOWS, Run
 from exfm.artifact.bundle import GOLDEN_REQUEST, GOLDEN_RESPONSE
 from exfm.artifact.storage import ref_to
 from exfm.bundling.stage import BundleConfig, make_bundle
-from exfm.das.join import join_examples
-from exfm.das.labels import make_labels
-from exfm.das.pseudo_labels import make_pseudo_labels
+from exfm.das.advance import advance
+from exfm.das.closing import LogState
+from exfm.das.joining import example_table
+from exfm.das.log_tables import Das
+from exfm.das.publishing import publish
 from exfm.distill.config import VerticalConfig
-from exfm.distill.stage import train_vertical
+from exfm.distill.line import vertical_line
 from exfm.evaluation.config import ComparisonConfig
 from exfm.evaluation.stage import compare
-from exfm.events.stage import ingest
 from exfm.events.synthetic import SyntheticSource
 from exfm.foundation.config import FoundationConfig
-from exfm.foundation.stage import train_foundation
+from exfm.foundation.line import foundation_line
 from exfm.models.network import NetworkConfig
 from exfm.models.ranking import ModelConfig
 from exfm.report.summary import Summary
@@ -43,18 +44,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     def at(folder: str) -> str:
         return str(root / folder)
 
-    source = SyntheticSource(num_impressions=3_000, num_users=100, num_ads=50)
-    ingest(source, schema=Schema.read(SCHEMA), window_length=4 * DAY_S, out=at("events"))
-    events = ref_to(at("events"))
-    make_labels(events, out=at("labels"))
-    labels = ref_to(at("labels"))
+    schema, source = Schema.read(SCHEMA), SyntheticSource(num_impressions=3_000, num_users=100, num_ads=50)
+    das = Das(root=str(root), schema=schema, window_length=4 * DAY_S)
     model = ModelConfig(network=SMALL, dim_factor=10)
-    for fm in (FoundationConfig(model=model), FoundationConfig(name="clicks", model=model, tasks=("click",))):
-        train_foundation(fm, events=events, labels=labels, out=at(fm.name))
-        make_pseudo_labels(events=events, foundation=ref_to(at(fm.name)), out=at(f"pseudo/{fm.name}"))
-    pseudo_labels = [ref_to(at(f"pseudo/{name}")) for name in ("fm", "clicks")]
-    join_examples(events=events, labels=labels, pseudo_labels=pseudo_labels, out=at("joined"))
-    examples = ref_to(at("joined"))
+    fms = {
+        fm.name: foundation_line(fm, schema)
+        for fm in (FoundationConfig(model=model), FoundationConfig(name="clicks", model=model, tasks=("click",)))
+    }
     search, video = (
         VerticalConfig(
             name=name,
@@ -64,8 +60,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         )
         for name, warmup_windows in (("search", WARMUP_WINDOWS), ("video", 99))
     )
-    for vertical in (search, video):
-        train_vertical(vertical, teachers=("fm",), examples=examples, out=at(f"vm/{vertical.name}"))
+    lines = [vertical_line(vertical, schema, teachers=("fm",)) for vertical in (search, video)]
+    for _ in advance(das, source, foundation_models=fms, vertical_models=lines):
+        pass
+    foundations = {name: publish(das, line) for name, line in fms.items()}
+    verticals = [publish(das, line) for line in lines]
     untuned = ComparisonConfig(
         methods=("label", "auto"), num_seeds=1, weights=(), learning_rates=(), num_bootstrap_samples=100
     )
@@ -74,16 +73,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         name="tiny",
         verticals=[search],
         teachers={"search": ("fm",)},
-        examples=examples,
+        foundations=foundations,
+        examples=example_table(LogState.of(das)),
         out=at("comparison.json"),
     )
-    verticals = (ref_to(at("vm/search")), ref_to(at("vm/video")))
     bundle = make_bundle(BundleConfig(golden_candidates=30), vertical=verticals[0], out=at("bundle/search"))
     folder = root / "bundle/search" / bundle.bundle_id
     return Run(
-        root=root,
-        foundations=(ref_to(at("fm")), ref_to(at("clicks"))),
-        verticals=verticals,
+        das=das,
+        source=source,
+        foundations=tuple(foundations.values()),
+        verticals=tuple(verticals),
         comparison=at("comparison.json"),
         bundles=(ref_to(str(folder)),),
         registrations=(

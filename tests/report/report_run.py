@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from exfm.artifact.storage import Ref
+from exfm.das.log_tables import Das
+from exfm.events.synthetic import SyntheticSource
 from exfm.report.stage import make_report
 from exfm.report.summary import Summary
+from exfm.training.manifest import ModelManifest
 
 WARMUP_WINDOWS = 2
 """Of vertical model `search`."""
@@ -20,7 +23,8 @@ FILES = {"report": "report.html", "summary": "summary.json", "query": "query.jso
 class Run:
     """What the stages before the report made, and the report's arguments."""
 
-    root: Path
+    das: Das
+    source: SyntheticSource
     foundations: tuple[Ref, ...]
     verticals: tuple[Ref, ...]
     comparison: str
@@ -28,9 +32,20 @@ class Run:
     registrations: tuple[Mapping[str, Any], ...]
     smoke_test: Mapping[str, Any]
 
+    @property
+    def root(self) -> Path:
+        """Return the root of the run."""
+        return Path(self.das.root)
+
+    def model(self, name: str) -> ModelManifest:
+        """Return a model's manifest."""
+        return ModelManifest.read(self.root / "models" / name)
+
     def report(self, root: Path, **changes: Any) -> Summary:
         """Make a report below another root, with some arguments changed."""
         arguments = {
+            "das": self.das,
+            "source": self.source,
             "foundations": self.foundations,
             "verticals": self.verticals,
             "comparison": self.comparison,

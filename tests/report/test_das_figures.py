@@ -7,8 +7,15 @@ from rich.console import Console
 from exfm.das.reporting import WindowFigures
 from exfm.report.das_figures import print_figures, summary
 
-OLD = WindowFigures(start="2026-01-05T00:00:00Z", values={("examples", ""): 1200.0, ("label_rate", "click"): 0.125})
+OLD = WindowFigures(
+    window=20_458,
+    revision=1,
+    start="2026-01-05T00:00:00Z",
+    values={("examples", ""): 1200.0, ("label_rate", "click"): 0.125},
+)
 NEW = WindowFigures(
+    window=20_459,
+    revision=1,
     start="2026-01-06T00:00:00Z",
     values={
         ("examples", ""): 1300.0,

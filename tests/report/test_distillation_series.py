@@ -6,6 +6,7 @@ from exfm.evaluation.intervals import Interval
 from exfm.report.distillation.figures import change
 from exfm.report.distillation.page import render_page
 from exfm.report.distillation.series import told_changes, varied, verdict
+from exfm.tables.reference import TableRef
 
 CONFIG = ComparisonConfig(
     teachers=(
@@ -15,8 +16,11 @@ CONFIG = ComparisonConfig(
         TeacherVariant(name="small-and-double", size=0.25, factor=2),
     )
 )
+EXAMPLES = TableRef(table="s3://bucket/tables/examples", version=0)
 UNKNOWN = TaskComparison(num_examples=0, base_rate=None, teachers={})
-VERTICAL = VerticalComparison(name="ads", windows=(9,), settings={"fm": {}}, tasks={"click": UNKNOWN})
+VERTICAL = VerticalComparison(
+    name="ads", windows=(9,), first_window="0", last_window="0", settings={"fm": {}}, tasks={"click": UNKNOWN}
+)
 
 
 def test_a_series_has_the_teachers_that_differ_in_nothing_else() -> None:
@@ -37,8 +41,8 @@ def test_what_a_variant_changes_is_told() -> None:
 def test_a_page_without_variants_has_no_plot_of_them() -> None:
     plain = ComparisonConfig()
     comparison = Comparison(
-        name="run", foundation_model="fm", num_foundation_parameters=7, config=plain, user="", inputs={}, sized=(),
-        verticals=(VERTICAL,),
+        name="run", examples=EXAMPLES, foundation_models={}, num_foundation_parameters=7, config=plain, user="",
+        sized=(), verticals=(VERTICAL,),
     )  # fmt: skip
     page = render_page(comparison)
     assert "age of snapshots" not in page
@@ -65,8 +69,9 @@ def test_a_verdict_counts_what_is_certain_and_names_the_number_that_pays() -> No
         }.items()
     }
     comparison = Comparison(
-        name="run", foundation_model="fm", num_foundation_parameters=7, config=ComparisonConfig(label_only_sizes=(4,)),
-        user="", inputs={}, sized=(), verticals=(VERTICAL.model_copy(update={"tasks": tasks}),),
+        name="run", examples=EXAMPLES, foundation_models={}, num_foundation_parameters=7,
+        config=ComparisonConfig(label_only_sizes=(4,)), user="", sized=(),
+        verticals=(VERTICAL.model_copy(update={"tasks": tasks}),),
     )  # fmt: skip
     assert verdict(comparison, 4, 8) == (
         "A label-only model of 4 times the size is worse than auto in 2 of 4 cases, better in 1, and in 1 the interval "

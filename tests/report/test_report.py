@@ -13,22 +13,20 @@ from rich.console import Console
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.manifest import json_bytes
 from exfm.artifact.plan import Assignment, assign
-from exfm.artifact.storage import Ref, ref_to
 from exfm.errors import ConfigError, DataError, StorageError
 from exfm.evaluation.comparison import Comparison
-from exfm.events.labels import PseudoLabelsManifest
-from exfm.events.log import EventLogManifest, read_names
-from exfm.foundation.config import FoundationConfig
-from exfm.foundation.stage import train_foundation
+from exfm.events.sources import about, load
 from exfm.metrics import quality
 from exfm.models.offline import answer_request
 from exfm.report.comparison import NUM_BINS
 from exfm.report.console import print_summary
 from exfm.report.distillation.figures import DASH, change
-from exfm.report.html import render_html, size, span, times
+from exfm.report.html import counts, render_html, size, span, times
 from exfm.report.plots import bytes_by_shard, entropy_by_window, ids_by_window, reliability_curves
 from exfm.report.summary import BundleSummary, Summary
-from exfm.training.manifest import PREDICTIONS, ModelManifest
+from exfm.schema import time_text
+from exfm.tables.grid import WINDOW
+from exfm.training.evaluation import predictions_of
 
 pytestmark = pytest.mark.slow
 
@@ -38,19 +36,15 @@ TASKS = ("click", "conversion")
 def test_the_foundation_models_quality_is_of_its_own_predictions_on_the_verticals_domains(
     run: Run, summary: Summary
 ) -> None:
-    predictions = pl.concat(
-        [
-            pl.read_parquet(file, hive_partitioning=False)
-            for file in sorted((run.root / "fm" / PREDICTIONS).glob("*/*.parquet"))[WARMUP_WINDOWS:]
-        ]
-    ).filter(pl.col("segment") == "search")
+    fm = run.model("fm")
+    predictions = predictions_of(fm, fm.windows[WARMUP_WINDOWS:]).filter(pl.col("segment") == "search")
     for task in TASKS:
         columns = (predictions[f"{kind}.{task}"].to_numpy() for kind in ("score", "label", "weight"))
         assert summary.verticals[0].tasks[task].qualities["foundation.fm"] == quality(*columns)
 
 
 def test_a_verticals_quality_is_what_its_training_found(run: Run, summary: Summary) -> None:
-    manifest = ModelManifest.read(run.root / "vm/search")
+    manifest = run.model("search")
     for task, comparison in summary.verticals[0].tasks.items():
         assert comparison.qualities["vertical"] == manifest.overall[task]
         assert comparison.qualities["foundation.fm"].num_examples == manifest.overall[task].num_examples
@@ -96,10 +90,11 @@ def test_a_report_without_a_comparison_says_nothing_of_gains(run: Run, tmp_path:
 
 def test_a_comparison_of_other_examples_is_refused_and_nothing_written(run: Run, tmp_path: Path) -> None:
     comparison = Comparison.read(run.comparison)
-    stale = Ref(uri=comparison.inputs["examples"].uri, digest="0" * 64)
+    stale = comparison.examples.model_copy(update={"version": comparison.examples.version - 1})
     other = tmp_path / "other.json"
-    other.write_bytes(json_bytes(comparison.model_copy(update={"inputs": {"examples": stale}}).to_dict()))
-    with pytest.raises(StorageError, match=r"of other examples than .*; run `exfm distill compare` again, or remove"):
+    other.write_bytes(json_bytes(comparison.model_copy(update={"examples": stale}).to_dict()))
+    told = rf"is of {stale.table}, version {stale.version}, .*; run `exfm distill compare` again, or remove"
+    with pytest.raises(StorageError, match=told):
         run.report(tmp_path / "out", comparison=str(other))
     assert not (tmp_path / "out").exists()
 
@@ -119,25 +114,53 @@ def test_reliability_bins_split_all_known_examples_and_average_to_the_calibratio
 
 
 def test_the_ratio_to_the_largest_vertical_is_stated(run: Run, summary: Summary) -> None:
-    sizes = [ModelManifest.read(run.root / f"vm/{name}").num_parameters for name in ("search", "video")]
+    sizes = [run.model(name).num_parameters for name in ("search", "video")]
     for fm in summary.foundations:
         assert fm.times_largest_vertical == fm.num_parameters / max(sizes)
         assert fm.keeps_promise() == (fm.num_parameters >= 10 * max(sizes))
 
 
 def test_ages_are_in_hours_and_never_negative(run: Run, summary: Summary) -> None:
-    manifest = PseudoLabelsManifest.read(run.root / "pseudo/fm")
-    ages = pl.concat(
-        [pl.read_parquet(file, hive_partitioning=False) for file in (run.root / "pseudo/fm").glob("*/*.parquet")]
-    )["pseudo_age.fm"].drop_nulls()
-    timeliness = summary.foundations[0].pseudo_labels.timeliness
+    examples = run.model("search").examples()
+    rows = examples.state.read(examples.state.files, columns=["pseudo_age.fm", "pseudo_snapshot.fm", WINDOW])
+    ages, snapshots = (rows[column].drop_nulls() for column in ("pseudo_age.fm", "pseudo_snapshot.fm"))
+    pseudo_labels = summary.foundations[0].pseudo_labels
+    timeliness = pseudo_labels.timeliness
     assert timeliness.unit == "hours"
     assert timeliness.overall is not None
     assert timeliness.overall.mean == pytest.approx(float(ages.to_numpy().mean()) / 3600)
     assert timeliness.overall.max == pytest.approx(int(ages.to_numpy().max()) / 3600)
     assert timeliness.overall.min >= 0
-    assert set(timeliness.by_window) <= set(manifest.snapshots)
-    assert len(ages) == summary.foundations[0].pseudo_labels.num_scored
+    assert set(timeliness.by_window) == set(rows.drop_nulls()[WINDOW])
+    assert (pseudo_labels.num_scored, pseudo_labels.num_unscored) == (len(ages), rows.height - len(ages))
+    assert pseudo_labels.num_snapshots == snapshots.n_unique()
+    assert pseudo_labels.newest_snapshot == snapshots[-1] == max(snapshots)
+
+
+def test_each_row_that_arrived_has_one_fate(run: Run, summary: Summary) -> None:
+    data, log = summary.data, load(run.source)
+    assert sum(data.impressions.values()) == log.impressions.height == 3_000
+    assert sum(data.feedback.values()) == log.feedback.height
+    assert data.impressions["examples"] == run.model("search").examples().num_examples()
+    assert data.impressions["pending"] > 0, "labels of the last windows are not known"
+    text = re.sub(r"\s+", " ", _Page(render_html(summary)).text)
+    assert f"What became of 3,000 impressions: {counts(data.impressions)}." in text
+    assert f"rows of feedback: {counts(data.feedback)}." in text
+
+
+def test_fates_that_no_row_met_are_left_out() -> None:
+    assert counts({"attached": 1234, "late": 0, "other_kind": 2}) == "1,234 attached, 2 other kind"
+
+
+def test_the_page_counts_windows_from_the_runs_first(run: Run, summary: Summary) -> None:
+    windows, counted = summary.data.windows, summary.verticals[0].counted_windows
+    assert windows == run.model("search").examples().windows
+    text = re.sub(r"\s+", " ", _Page(render_html(summary)).text)
+    assert f"0 to {len(windows) - 1}: {time_text(windows[0].start, kind='absolute')}" in text
+    assert f"{WARMUP_WINDOWS} to {len(windows) - 1} ({len(counted)} windows); first {WARMUP_WINDOWS} are" in text
+    ids = summary.foundations[0].ids
+    numbered = dict(enumerate(ids.values()))
+    assert ids_by_window(ids, first=windows[0].index) == ids_by_window(numbered, first=0)
 
 
 def test_shards_hold_what_the_plan_says(summary: Summary) -> None:
@@ -164,7 +187,7 @@ def test_copies_of_hot_rows_are_named(run: Run, summary: Summary) -> None:
 
 
 def test_the_ranked_list_is_sorted_and_named(run: Run, summary: Summary) -> None:
-    names = read_names(run.root / "events", EventLogManifest.read(run.root / "events"), "ad_id")
+    names = about(run.source, run.das.schema).names["ad_id"]
     request = {item["name"]: item["data"] for item in run.smoke_test["request"]["inputs"]}
     answer = {item["name"]: item["data"] for item in run.smoke_test["answer"]["outputs"]}
     best = sorted(zip(answer["click"], request["ad_id"], strict=True), key=lambda pair: -pair[0])[:10]
@@ -228,7 +251,11 @@ def test_the_page_names_every_model_table_note_and_ranked_item(run: Run, summary
     text = re.sub(r"\s+", " ", page.text)
     expected = [*(vertical.name for vertical in summary.verticals), *summary.data.notes, summary.data.source]
     expected += [item.name for item in summary.answer.ranked]
-    expected += [summary.data.label_revision, summary.answer.bundle_id]
+    expected += [
+        summary.answer.bundle_id,
+        *(ref.uri for ref in run.verticals),
+        run.model("search").tables["examples"].table,
+    ]
     expected += [word for fm in summary.foundations for word in (fm.name, fm.pseudo_labels.newest_snapshot)]
     for words in expected:
         assert words in text
@@ -283,12 +310,12 @@ def test_a_model_that_is_worse_than_the_base_rate_is_said_to_be_in_the_first_lin
 
 
 def test_warnings_are_those_of_all_models(run: Run, summary: Summary) -> None:
-    manifests = [ModelManifest.read(run.root / folder) for folder in ("fm", "clicks", "vm/search", "vm/video")]
+    manifests = [run.model(name) for name in ("fm", "clicks", "search", "video")]
     assert summary.warnings == tuple(warning for manifest in manifests for warning in manifest.warnings())
 
 
 def test_reference_lines_and_ids_are_plotted(run: Run, summary: Summary) -> None:
-    plot = entropy_by_window(summary.verticals[0], foundations=("fm", "clicks"))
+    plot = entropy_by_window(summary.verticals[0], foundations=("fm", "clicks"), first=0)
     for line in (
         b"base rate",
         b"logistic regression",
@@ -297,12 +324,12 @@ def test_reference_lines_and_ids_are_plotted(run: Run, summary: Summary) -> None
         b"vertical model",
     ):
         assert b"<!-- %b -->" % line in plot
-    manifest = ModelManifest.read(run.root / "fm")
+    manifest = run.model("fm")
     fm = summary.foundations[0]
     assert fm.ids == {quality.window: quality.tables for quality in manifest.qualities}
-    assert sum(found["user"].num_ids for found in fm.ids.values()) == summary.data.num_impressions
+    assert sum(found["user"].num_ids for found in fm.ids.values()) == summary.data.impressions["examples"]
     for model in (fm, *summary.verticals):
-        plot = ids_by_window(model.ids)
+        plot = ids_by_window(model.ids, first=0)
         for words in (b"unseen ids, %", b"user", b"ad", b"topic"):
             assert b"<!-- %b -->" % words in plot
 
@@ -319,7 +346,8 @@ def legend_ends(svg: bytes) -> list[float]:
 
 def test_legends_lie_within_their_plots(summary: Summary) -> None:
     names = [fm.name for fm in summary.foundations]
-    for plot in (reliability_curves(summary.verticals[0]), entropy_by_window(summary.verticals[0], foundations=names)):
+    search = summary.verticals[0]
+    for plot in (reliability_curves(search), entropy_by_window(search, foundations=names, first=0)):
         width = float(plot.decode().partition('width="')[2].partition("pt")[0])
         ends = legend_ends(plot)
         assert len(ends) >= 2
@@ -330,14 +358,6 @@ def test_the_headline_has_the_least_and_the_greatest_entropy(summary: Summary) -
     found = [task.qualities["vertical"].normalized_entropy for task in summary.verticals[0].tasks.values()]
     low, high = sorted(entropy for entropy in found if entropy is not None)
     assert summary.model_copy(update={"warnings": ()}).headline() == f"2 vertical models, NE {low:.4f} to {high:.4f}"
-
-
-def test_a_warm_start_without_a_new_window_is_reported_as_before(run: Run, summary: Summary, tmp_path: Path) -> None:
-    config = FoundationConfig(model=ModelManifest.read(run.root / "fm").model, warm_start=run.foundations[0].uri)
-    events, labels = (ref_to(str(run.root / folder)) for folder in ("events", "labels"))
-    train_foundation(config, events=events, labels=labels, out=str(tmp_path / "fm"))
-    again = run.report(tmp_path, foundations=(ref_to(str(tmp_path / "fm")), run.foundations[1]))
-    assert again.verticals == summary.verticals
 
 
 def test_a_smoke_test_of_another_bundle_is_refused_and_nothing_written(run: Run, tmp_path: Path) -> None:

@@ -21,18 +21,18 @@ from prometheus_client import REGISTRY
 from serving_requests import grpc_inputs, make_request, scores_of
 
 from exfm.artifact.bundle import BundleManifest
-from exfm.artifact.storage import ref_to
 from exfm.bundling.counting import statistics_of_log
 from exfm.bundling.request_log import LoggedRequests
+from exfm.das.log_tables import Das
+from exfm.das.stages import ingest
 from exfm.errors import ConfigError, RequestError
 from exfm.events.log import FEEDBACK, IMPRESSIONS
 from exfm.events.parquet import LogSource
-from exfm.events.partitions import read_partition
-from exfm.events.stage import ingest
 from exfm.features.impressions import ImpressionsFile
 from exfm.features.oip import tensors_from_json
 from exfm.schema import Schema
 from exfm.serving.config import RequestLogConfig
+from exfm.serving.exporter import starts_in
 from exfm.serving.oip.rest.client import infer
 from exfm.serving.ranker import backlog, request_log
 from exfm.serving.ranker.request_log import LOGGED_AS, RequestLog
@@ -137,6 +137,16 @@ def test_finished_files_may_be_taken_while_the_log_goes_on(
     assert taken["impression_id"][0] == f"{first[0]}-0"
     assert [file.name for file in files_of(tmp_path)] == ["impressions-0001.parquet"]
     assert rows_of(tmp_path)["impression_id"][0] == f"{second[0]}-0"
+
+
+def test_an_exporter_sees_whether_files_may_still_come(start: Callable[..., RequestLog], tmp_path: Path) -> None:
+    log = start()
+    offer(log)
+    [of_start] = starts_in(tmp_path / "log")
+    assert (of_start.is_open(), of_start.files()) == (True, [])
+    log.close()
+    assert (of_start.is_open(), of_start.files()) == (False, files_of(tmp_path))
+    assert files_of(tmp_path)
 
 
 def test_a_file_that_is_full_is_finished(
@@ -342,7 +352,7 @@ def test_taking_a_request_waits_for_nothing(
 
 
 @pytest.mark.slow
-def test_what_a_ranker_answers_becomes_an_event_log_that_feedback_joins(
+def test_what_a_ranker_answers_becomes_impressions_that_feedback_joins(
     bundle: Path, pods: Pods, schema: Schema, tmp_path: Path
 ) -> None:
     shards = [pods.shard(bundle, shard).lookup_address for shard in range(2)]
@@ -352,9 +362,12 @@ def test_what_a_ranker_answers_becomes_an_event_log_that_feedback_joins(
     began_s = int(time.time())
     with pytest.raises(RequestError, match="unknown output 'hate'"):  # and so no impression
         infer(ranker.rest_url, "students", TWO_USERS | {"outputs": [{"name": "hate"}]})
-    by_rest = infer(ranker.rest_url, "students", TWO_USERS | {"outputs": [{"name": "love"}]})
+    with pytest.raises(RequestError, match="parameter 'shown' is -1, expected a whole number of candidates, 0 or more"):
+        infer(ranker.rest_url, "students", TWO_USERS | {"parameters": {"shown": -1}})
+    of_love = {"outputs": [{"name": "love"}], "parameters": {"shown": 6}}
+    by_rest = infer(ranker.rest_url, "students", TWO_USERS | of_love)
     with tritonclient.grpc.InferenceServerClient(ranker.grpc_address) as client:
-        by_grpc = client.infer("students", grpc_inputs(TWO_USERS)).get_response()
+        by_grpc = client.infer("students", grpc_inputs(TWO_USERS), parameters={"shown": 6}).get_response()
     assert ranker.counted("exfm_ranker_logged_requests_total") == 0  # waiting for others
     ranker.server.process.send_signal(signal.SIGTERM)
     assert ranker.exit_code() == 0
@@ -365,15 +378,16 @@ def test_what_a_ranker_answers_becomes_an_event_log_that_feedback_joins(
     (log,) = (tmp_path / "log").iterdir()
     source = LogSource(impressions=f"{log}/impressions/*.parquet", feedback=str(tmp_path / "feedback.parquet"))
     served = Schema.read(log / "schema.json")
-    assert served == schema
-    out = tmp_path / "events"
-    manifest = ingest(source, schema=served, window_length=3600, out=str(out))
-    assert (manifest.num_impressions, manifest.num_feedback) == (12, 1)
-    assert ref_to(str(out)).digest
+    assert served == schema.model_copy(update={"shown": "served.is_shown"})
+    das = Das(root=str(tmp_path / "root"), schema=served, window_length=3600)
+    list(ingest(das, source))
+    impressions, feedback = (
+        table.read(table.files) for table in (das.table(part, {}).state() for part in (IMPRESSIONS, FEEDBACK))
+    )
+    assert (impressions.height, feedback.height) == (12, 1)
 
-    (window,) = manifest.windows
-    rows = read_partition(out / IMPRESSIONS, window).sort("impression_id")
-    assert set(rows["event_time_s"]) <= set(range(began_s, int(time.time()) + 1))
+    rows = impressions.sort("impression_id")
+    assert set(rows["event_time_s"].dt.epoch("s")) <= set(range(began_s, int(time.time()) + 1))
     assert set(rows["domain"]) == {"shop"}
     for one in told:
         of_request = rows.filter(pl.col("impression_id").str.starts_with(f"{one}-"))
@@ -385,7 +399,7 @@ def test_what_a_ranker_answers_becomes_an_event_log_that_feedback_joins(
         assert of_request["disliked_items"].to_list() == [[]] * 6
         assert of_request["item_id"].to_list() == [0, 3, 6, 9, 12, 15]
         assert of_request["genres"].to_list() == [["Drama"], ["Drama", "Comedy"]] * 3
-    assert read_partition(out / FEEDBACK, window).join(rows, on="impression_id")["item_id"].to_list() == [15]
+    assert feedback.join(rows, on="impression_id")["item_id"].to_list() == [15]
 
     scored = rows_of(tmp_path)
     assert set(scored["served.model"]) == {"students"}

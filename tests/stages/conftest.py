@@ -7,16 +7,11 @@ from exfm.artifact.bundle import find_bundle
 from exfm.artifact.storage import Ref, ref_to
 from exfm.bundling.config import BundleConfig
 from exfm.bundling.stage import make_bundle
-from exfm.das.join import join_examples
-from exfm.das.labels import make_labels
-from exfm.das.pseudo_labels import make_pseudo_labels
 from exfm.distill.config import DistillationConfig, VerticalConfig
-from exfm.distill.stage import train_vertical
+from exfm.events.examples import ExampleTable
 from exfm.events.schemas import SYNTHETIC
-from exfm.events.stage import ingest
 from exfm.events.synthetic import SyntheticSource
 from exfm.foundation.config import FoundationConfig
-from exfm.foundation.stage import train_foundation
 from exfm.models.config import ModelConfig, NetworkConfig
 from exfm.schema import Schema
 from exfm.training.config import TrainingConfig
@@ -26,16 +21,14 @@ SMALL_MODEL = ModelConfig(network=NetworkConfig(bottom_units=(4,), num_cross_lay
 
 @pytest.fixture(scope="session")
 def stream(tmp_path_factory: pytest.TempPathFactory) -> Stream:
-    """Return 4,000 impressions of five days in ten windows, labelled."""
-    root = tmp_path_factory.mktemp("stream")
-    schema = Schema.read(SYNTHETIC)
+    """Return 4,000 impressions of five days in ten windows."""
     source = SyntheticSource(
         kind="synthetic", num_impressions=4000, num_users=200, num_ads=100, duration_s=432_000, seed=1
     )
-    ingest(source, schema=schema, window_length=43_200, out=str(root / "events"))
-    events = ref_to(str(root / "events"))
-    make_labels(events, out=str(root / "labels"))
-    return Stream(root=root, schema=schema, events=events, labels=ref_to(str(root / "labels")))
+    root = tmp_path_factory.mktemp("stream")
+    return Stream(
+        root=root, schema=Schema.read(SYNTHETIC).select(tasks=("click",)), source=source, window_length=43_200
+    )
 
 
 @pytest.fixture(scope="session")
@@ -51,19 +44,15 @@ def foundation_config() -> FoundationConfig:
 
 @pytest.fixture(scope="session")
 def foundation(stream: Stream, foundation_config: FoundationConfig) -> Ref:
-    """Return that model, trained on the stream."""
-    out = str(stream.root / "fm")
-    train_foundation(foundation_config, events=stream.events, labels=stream.labels, out=out)
-    return ref_to(out)
+    """Return that model, which learned the stream."""
+    [foundation], _ = stream.run([foundation_config])
+    return foundation
 
 
 @pytest.fixture(scope="session")
-def examples(stream: Stream, foundation: Ref) -> Ref:
+def examples(stream: Stream, foundation: Ref) -> ExampleTable:
     """Return the stream's examples with that model's pseudo-labels."""
-    pseudo, out = str(stream.root / "pseudo"), str(stream.root / "examples")
-    make_pseudo_labels(events=stream.events, foundation=foundation, out=pseudo)
-    join_examples(events=stream.events, labels=stream.labels, pseudo_labels=[ref_to(pseudo)], out=out)
-    return ref_to(out)
+    return stream.examples()
 
 
 @pytest.fixture(scope="session")
@@ -79,11 +68,9 @@ def vertical_config() -> VerticalConfig:
 
 
 @pytest.fixture(scope="session")
-def vertical(stream: Stream, examples: Ref, vertical_config: VerticalConfig) -> Ref:
+def vertical(stream: Stream, foundation: Ref, vertical_config: VerticalConfig) -> Ref:
     """Return a vertical model of one domain, taught by that foundation model."""
-    out = str(stream.root / "vm")
-    train_vertical(vertical_config, teachers=("fm",), examples=examples, out=out)
-    return ref_to(out)
+    return stream.learn(vertical_config, teachers=("fm",))
 
 
 @pytest.fixture(scope="session")

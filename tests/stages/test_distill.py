@@ -1,13 +1,11 @@
 """Vertical models learn from teachers as the method says, and only the label head is served."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pytest
 import safetensors
 import torch
@@ -15,30 +13,28 @@ from scipy.special import expit, logit
 from stream import Stream
 from world import TEACHERS, World, make_world
 
-from exfm.artifact.manifest import MANIFEST, Window, write_json
-from exfm.artifact.storage import Ref, ref_to
+from exfm.artifact.storage import Ref
+from exfm.das.advance import learn
+from exfm.das.publishing import model_manifest
 from exfm.distill.adapter import LEARNING_RATE, StudentAdapter
 from exfm.distill.config import DistillationConfig, Method, VerticalConfig
 from exfm.distill.lead import Calibration
 from exfm.distill.learner import AuxiliaryHead, DistillationLearner, TeacherLoss
+from exfm.distill.line import vertical_line
 from exfm.distill.shares import Share
-from exfm.distill.stage import train_vertical
-from exfm.errors import ConfigError, DataError, SchemaError
-from exfm.events.examples import Examples, ExamplesManifest, Floats, examples_of, read_frame
-from exfm.events.partitions import read_partition, write_partition
+from exfm.errors import ConfigError, SchemaError
+from exfm.events.examples import Examples, ExampleTable, Floats, examples_of
 from exfm.models.ranking import RankingModel
-from exfm.schema import pseudo_age_column, pseudo_label_column
 from exfm.training.base_rate import BaseRate
 from exfm.training.checkpoint import save_weights
 from exfm.training.config import TrainingConfig
-from exfm.training.evaluation import read_predictions
+from exfm.training.evaluation import predictions_of
 from exfm.training.learner import LabelLearner
 from exfm.training.manifest import ModelManifest, TeacherWeight
 from exfm.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
-WINDOW = Window(index=6, start=0, end=43_200)
 METHODS: tuple[Method, ...] = get_args(Method)
 ONE = np.ones(1, dtype=np.float32)
 
@@ -49,9 +45,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture
-def taught(stream: Stream, examples: Ref, vertical_config: VerticalConfig) -> Examples:
+def taught(stream: Stream, examples: ExampleTable, vertical_config: VerticalConfig) -> Examples:
     """Return a window of examples, of which the second half has pseudo-labels."""
-    frame = read_frame([stream.folder(examples)], WINDOW, stream.schema)
+    frame = examples.read(examples.windows[6])
     taught = examples_of(frame, stream.schema.select(tasks=vertical_config.tasks), teachers=["fm"])
     pseudo_BT = taught.pseudo["fm"].probabilities_BT.copy()
     pseudo_BT[: len(pseudo_BT) // 2] = np.nan
@@ -291,18 +287,18 @@ def test_a_distilled_model_goes_on_bit_by_bit_where_it_was_saved(
     assert all(torch.equal(value, values[1][name]) for name, value in values[0].items())
 
 
-def test_served_files_hold_the_label_head_only(stream: Stream, vertical: Ref, bundle: Ref) -> None:
-    manifest = ModelManifest.read(stream.folder(vertical))
+def test_served_files_hold_the_label_head_only(vertical: Ref, bundle: Ref) -> None:
+    manifest = ModelManifest.read(Path(vertical.uri))
     served = RankingModel(manifest.feature_schema, manifest.model)
     assert manifest.num_parameters == served.num_parameters()
     dense = {f"dense.{name}" for name in served.network.state_dict()}
     tables = {f"table.{table.name}" for table in manifest.feature_schema.tables}
-    last = stream.folder(vertical) / manifest.snapshots[-1].folder
+    last = Path(vertical.uri) / manifest.snapshots[-1].folder
     with safetensors.safe_open(last / "weights.safetensors", "pt") as weights:
         assert set(weights.keys()) == dense | tables
     with safetensors.safe_open(last / "training.safetensors", "pt") as state:
         assert "head.teacher_losses.0.head.linear.weight" in state.keys()  # noqa: SIM118
-    with safetensors.safe_open(stream.folder(bundle) / "ranker/dense.safetensors", "pt") as ranker:
+    with safetensors.safe_open(Path(bundle.uri) / "ranker/dense.safetensors", "pt") as ranker:
         assert set(ranker.keys()) == set(served.network.state_dict())
 
 
@@ -357,27 +353,32 @@ def test_auto_learns_from_the_teacher_that_leads(world: World, vertical_config: 
 
 
 def test_a_vertical_model_learns_from_its_domains_and_tasks_only(stream: Stream, vertical: Ref) -> None:
-    folder = stream.folder(vertical)
-    manifest = ModelManifest.read(folder)
-    predictions = read_predictions(folder / "predictions", manifest.windows)
+    manifest = ModelManifest.read(Path(vertical.uri))
+    predictions = predictions_of(manifest, manifest.windows)
     assert predictions[stream.schema.domain].unique().to_list() == ["search"]
-    assert "score.conversion" not in predictions.columns
     assert [label.name for label in manifest.feature_schema.labels] == ["click"]
 
 
 def test_the_weights_of_auto_are_recorded_for_each_window_that_was_learned_and_told(
-    examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
+    stream: Stream, foundation: Ref, vertical_config: VerticalConfig
 ) -> None:
-    manifest = train(vertical_config, examples, tmp_path / "vm", method="auto")
-    learned = [window.index for window in manifest.windows if window.index <= manifest.snapshots[-1].window]
+    manifest = trained(stream, vertical_config, "auto")
     assert [(chosen.window, chosen.teacher, chosen.task) for chosen in manifest.teacher_weights] == [
-        (window, "fm", "click") for window in learned
+        (snapshot.window, "fm", "click") for snapshot in manifest.snapshots
     ]
-    assert ModelManifest.read(tmp_path / "vm") == manifest
     assert "; auto: click " in manifest.headline()
 
 
-def test_the_headline_says_what_auto_chose_last(stream: Stream, vertical: Ref) -> None:
+def trained(stream: Stream, config: VerticalConfig, method: Method) -> ModelManifest:
+    """Return a vertical model of the stream with another method."""
+    changed = config.model_copy(update={"distillation": DistillationConfig(method=method)})
+    line = vertical_line(changed, stream.schema, teachers=("fm",))
+    for _ in learn(stream.das, line):
+        pass
+    return model_manifest(stream.das, line)
+
+
+def test_the_headline_says_what_auto_chose_last(vertical: Ref) -> None:
     def chosen(task: str, window: int, weight: float, lead: float | None) -> TeacherWeight:
         return TeacherWeight(window=window, teacher="fm", task=task, weight=weight, lead=lead, lead_std_error=lead)
 
@@ -387,112 +388,14 @@ def test_the_headline_says_what_auto_chose_last(stream: Stream, vertical: Ref) -
         chosen("love", 2, 0, 0.001),
         chosen("buy", 2, 0, None),
     )
-    manifest = ModelManifest.read(stream.folder(vertical)).model_copy(update={"teacher_weights": weights})
+    manifest = ModelManifest.read(Path(vertical.uri)).model_copy(update={"teacher_weights": weights})
     assert manifest.headline().endswith("; auto: like 0.83 (lead 2.1 %), love 0 (no lead), buy 0 (too few positives)")
 
 
-def test_a_manifest_of_an_earlier_release_has_one_teacher_and_maybe_figures_of_label_only(
-    stream: Stream, vertical: Ref, tmp_path: Path
-) -> None:
-    manifest = ModelManifest.read(stream.folder(vertical))
-    written = {key: value for key, value in manifest.to_dict().items() if key != "teachers"}
-    write_json(tmp_path / MANIFEST, written | {"teacher": "fm", "label_only": written["overall"]})
-    assert ModelManifest.read(tmp_path) == manifest
-    assert ModelManifest.parse(written | {"teacher": ""}, source="test").teachers == ()
-
-
-def test_each_window_of_a_walk_is_told(examples: Ref, vertical_config: VerticalConfig, tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    manifest = train_vertical(
-        vertical_config,
-        teachers=("fm",),
-        examples=examples,
-        out=str(tmp_path / "vm"),
-        on_window=lambda *walked: seen.append(walked),
-    )
-    num_windows = len(manifest.windows)
-    assert seen == [(num_done, num_windows) for num_done in range(1, num_windows + 1)]
-
-
-def test_a_vertical_model_may_have_teachers_of_its_own(
-    stream: Stream, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
-) -> None:
-    two = with_another_teacher(stream, examples, tmp_path / "examples")
-    assert train(vertical_config, two, tmp_path / "vm", teachers=("other", "fm")).teachers == ("other", "fm")
-
-
-def test_a_label_only_model_needs_no_teacher(examples: Ref, vertical_config: VerticalConfig, tmp_path: Path) -> None:
-    config = vertical_config.model_copy(update={"distillation": DistillationConfig(method="label")})
-    manifest = train_vertical(config, teachers=("other",), examples=examples, out=str(tmp_path / "vm"))
-    assert manifest.teachers == ()
-
-
-def test_pseudo_labels_of_another_teacher_are_refused(
-    examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
-) -> None:
-    with pytest.raises(
-        ConfigError, match=r"'search-ads': no pseudo-labels of 'other' in .*; there are those of fm; na"
-    ):
-        train_vertical(vertical_config, teachers=("other",), examples=examples, out=str(tmp_path / "vm"))
-    assert not (tmp_path / "vm").exists()
-
-
-def test_a_teacher_that_was_never_ready_is_refused(
-    stream: Stream, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
-) -> None:
-    late = with_another_teacher(stream, examples, tmp_path / "examples", snapshot="")
-    with pytest.raises(
-        ConfigError, match=r"'search-ads': no pseudo-labels of 'other' in .*; there are those of fm; na"
-    ):
-        train(vertical_config, late, tmp_path / "vm", teachers=("other",))
-
-
-def test_a_task_that_a_teacher_lacks_is_refused_and_nothing_is_overwritten(
-    stream: Stream, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
-) -> None:
-    before = train(vertical_config, examples, tmp_path / "vm", method="label")
-    config = vertical_config.model_copy(update={"tasks": ("click", "conversion")})
-    with pytest.raises(
-        ConfigError, match=r"'search-ads': foundation model 'fm' does not teach task conversion; add it"
-    ):
-        train(config, examples, tmp_path / "vm")
-    assert ModelManifest.read(tmp_path / "vm") == before
-
-
-def test_labels_that_are_neither_0_nor_1_are_refused_and_nothing_is_overwritten(
-    stream: Stream, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
-) -> None:
-    before = train(vertical_config, examples, tmp_path / "vm", method="label")
-    wrong = copied(stream, examples, tmp_path / "examples", {"label.click": pl.lit(3)})
-    with pytest.raises(DataError, match=r"column 'label.click' is 3 for impression \d+, expected 0, 1, or null"):
-        train(vertical_config, wrong, tmp_path / "vm")
-    assert ModelManifest.read(tmp_path / "vm") == before
-
-
-def train(
-    config: VerticalConfig, examples: Ref, out: Path, *, method: Method = "ah", teachers: Sequence[str] = ("fm",)
-) -> ModelManifest:
-    update = {"distillation": DistillationConfig(method=method)}
-    return train_vertical(config.model_copy(update=update), teachers=teachers, examples=examples, out=str(out))
-
-
-def copied(stream: Stream, examples: Ref, out: Path, columns: dict[str, pl.Expr], **fm_snapshots: str) -> Ref:
-    """Write examples with other columns, and maybe with a manifest that names other teachers' snapshots."""
-    manifest = ExamplesManifest.read(stream.folder(examples))
-    for window in manifest.windows:
-        frame = read_partition(stream.folder(examples), window)
-        write_partition(frame.with_columns(**columns), out, window)
-    manifest.model_copy(update={"fm_snapshots": manifest.fm_snapshots | fm_snapshots}).write(out)
-    return ref_to(str(out))
-
-
-def with_another_teacher(stream: Stream, examples: Ref, out: Path, *, snapshot: str = "other-00007") -> Ref:
-    """Write examples with pseudo-labels of foundation model `other` too: the half of those of `fm`."""
-    columns = {
-        pseudo_label_column("other", "click"): pl.col(pseudo_label_column("fm", "click")) / 2,
-        pseudo_age_column("other"): pl.col(pseudo_age_column("fm")),
-    }
-    return copied(stream, examples, out, columns, other=snapshot)
+def test_a_label_only_model_needs_no_teacher(stream: Stream, foundation: Ref, vertical_config: VerticalConfig) -> None:
+    manifest = trained(stream, vertical_config, "label")
+    assert (manifest.teachers, manifest.teacher_weights) == ((), ())
+    assert manifest.overall["click"].num_examples > 0
 
 
 def test_an_unknown_method_is_refused() -> None:
@@ -505,9 +408,7 @@ def test_the_weight_of_earlier_releases_is_refused_by_name() -> None:
         VerticalConfig.parse({"name": "search", "teacher_weight": 3.0}, source="run")
 
 
-def test_a_task_that_the_schema_lacks_is_refused(
-    examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
-) -> None:
+def test_a_task_that_the_schema_lacks_is_refused(stream: Stream, vertical_config: VerticalConfig) -> None:
     config = vertical_config.model_copy(update={"tasks": ("buy",)})
-    with pytest.raises(SchemaError, match="unknown task 'buy'; the schema has click, conversion"):
-        train_vertical(config, teachers=("fm",), examples=examples, out=str(tmp_path / "vm"))
+    with pytest.raises(SchemaError, match="unknown task 'buy'; the schema has click"):
+        vertical_line(config, stream.schema, teachers=("fm",))

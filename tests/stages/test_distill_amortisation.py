@@ -10,6 +10,7 @@ from exfm.errors import ConfigError
 from exfm.evaluation.amortisation import Amortisation, amortisation
 from exfm.evaluation.config import ComparisonConfig
 from exfm.evaluation.stage import compare
+from exfm.events.examples import ExampleTable
 from exfm.report.distillation.page import render_page
 
 SMALL = ComparisonConfig(
@@ -29,11 +30,11 @@ def test_the_more_vertical_models_share_it_the_less_a_foundation_model_costs_eac
 
 @pytest.mark.slow
 def test_cost_and_gain_of_larger_label_only_models_are_beside_those_of_auto(
-    examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
+    examples: ExampleTable, foundation: Ref, vertical_config: VerticalConfig, tmp_path: Path
 ) -> None:
     found = compare(
-        SMALL, name="small", verticals=[vertical_config], teachers={"search-ads": ("fm",)}, examples=examples,
-        out=str(tmp_path / "comparison.json"),
+        SMALL, name="small", verticals=[vertical_config], teachers={"search-ads": ("fm",)},
+        foundations={"fm": foundation}, examples=examples, out=str(tmp_path / "comparison.json"),
     )  # fmt: skip
     (of_the_run,), (vertical,) = found.sized, found.verticals
     assert (of_the_run.size, of_the_run.cost.num_parameters) == (1, found.num_foundation_parameters)
@@ -67,11 +68,12 @@ def test_larger_models_need_auto_beside_them() -> None:
 
 @pytest.mark.slow
 def test_a_size_that_no_model_can_have_is_told_before_anything_is_trained(
-    examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
+    examples: ExampleTable, foundation: Ref, vertical_config: VerticalConfig, tmp_path: Path
 ) -> None:
     wide = vertical_config.model_copy(update={"model": vertical_config.model.model_copy(update={"dim_factor": 8})})
     with pytest.raises(ConfigError, match=r"label_only_sizes: vertical model 'search-ads': size 16 .* dim_factor"):
         compare(
-            SMALL, name="small", verticals=[wide], teachers={"search-ads": ("fm",)}, examples=examples,
-            out=str(tmp_path / "comparison.json"), on_window=lambda done, of: pytest.fail("something was trained"),
+            SMALL, name="small", verticals=[wide], teachers={"search-ads": ("fm",)}, foundations={"fm": foundation},
+            examples=examples, out=str(tmp_path / "comparison.json"),
+            on_window=lambda done, of: pytest.fail("something was trained"),
         )  # fmt: skip

@@ -8,11 +8,11 @@ import pytest
 
 from exfm.artifact.storage import Ref
 from exfm.distill.config import VerticalConfig
-from exfm.distill.stage import vertical_data
 from exfm.errors import ConfigError
 from exfm.evaluation.config import ComparisonConfig
 from exfm.evaluation.first_seen import KNOWN, NEW, NO_ID, SeenValues
 from exfm.evaluation.stage import compare
+from exfm.events.examples import ExampleTable
 from exfm.report.distillation.page import render_page
 
 SMALL = ComparisonConfig(
@@ -34,18 +34,17 @@ def test_an_id_is_new_in_all_of_its_first_window_and_known_from_then_on() -> Non
 
 @pytest.mark.slow
 def test_figures_of_new_and_of_known_ids_are_of_all_examples_between_them(
-    examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
+    examples: ExampleTable, foundation: Ref, vertical_config: VerticalConfig, tmp_path: Path
 ) -> None:
     found = compare(
-        SMALL, name="small", verticals=[vertical_config], teachers={"search-ads": ("fm",)}, examples=examples,
-        out=str(tmp_path / "comparison.json"),
+        SMALL, name="small", verticals=[vertical_config], teachers={"search-ads": ("fm",)},
+        foundations={"fm": foundation}, examples=examples, out=str(tmp_path / "comparison.json"),
     )  # fmt: skip
     (vertical,) = found.verticals
     click = vertical.tasks["click"]
-    data = vertical_data(vertical_config, examples, teachers=("fm",), dataset=Path(examples.uri))
-    by_window = {window.index: data.frame(window) for window in data.windows}
+    by_window = {window.index: examples.read(window, domains=("search",)) for window in examples.windows}
     new = sum(
-        int((~frame["ad_id"].is_in(before["ad_id"].implode()) & frame["label.click"].is_not_null()).sum())
+        int((~frame["ad_id"].is_in(before["ad_id"].implode())).sum())
         for index in vertical.windows
         for frame, before in [(by_window[index], pl.concat([by_window[i] for i in by_window if i < index]))]
     )
@@ -66,11 +65,11 @@ def test_figures_of_new_and_of_known_ids_are_of_all_examples_between_them(
 @pytest.mark.slow
 @pytest.mark.parametrize("feature", ["nothing", "clicked_ads", "price"])
 def test_a_feature_without_one_id_a_row_is_refused(
-    examples: Ref, vertical_config: VerticalConfig, tmp_path: Path, feature: str
+    examples: ExampleTable, foundation: Ref, vertical_config: VerticalConfig, tmp_path: Path, feature: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"cold_start: the schema has no sparse feature {feature} of kind single"):
         compare(
             SMALL.model_copy(update={"cold_start": (feature,)}), name="small", verticals=[vertical_config],
-            teachers={"search-ads": ("fm",)}, examples=examples, out=str(tmp_path / "comparison.json"),
-            on_window=lambda done, of: pytest.fail("something was trained"),
+            teachers={"search-ads": ("fm",)}, foundations={"fm": foundation}, examples=examples,
+            out=str(tmp_path / "comparison.json"), on_window=lambda done, of: pytest.fail("something was trained"),
         )  # fmt: skip

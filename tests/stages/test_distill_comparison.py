@@ -1,7 +1,7 @@
 """Methods side by side: on one stream, tuned alike, and reported on windows that tuned nothing."""
 
 import json
-import shutil
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -11,10 +11,11 @@ import pytest
 from rich.console import Console
 from stream import Stream
 
-from exfm.artifact.manifest import write_json
-from exfm.artifact.storage import Ref, ref_to
+from exfm.artifact.storage import Ref
+from exfm.das.advance import learn
+from exfm.das.publishing import model_manifest
 from exfm.distill.config import DistillationConfig, VerticalConfig
-from exfm.distill.stage import train_vertical, vertical_data
+from exfm.distill.line import vertical_line
 from exfm.errors import ConfigError, ExfmError, SchemaError, StorageError
 from exfm.evaluation.comparison import Comparison, VerticalComparison
 from exfm.evaluation.config import ComparisonConfig, Setting
@@ -22,13 +23,14 @@ from exfm.evaluation.field import Contender
 from exfm.evaluation.harness import split_windows, walk
 from exfm.evaluation.stage import compare
 from exfm.evaluation.teachers import Teachers
+from exfm.events.examples import ExampleTable
 from exfm.report.distillation.page import render_page
 from exfm.report.distillation.table import print_comparison
-from exfm.training.evaluation import read_predictions
-from exfm.training.manifest import PREDICTIONS, ModelManifest
-from exfm.training.run import Data
+from exfm.training.data import Data
+from exfm.training.evaluation import predictions_of
+from exfm.training.manifest import ModelManifest
+from exfm_components.comparison import compare_methods
 from exfm_components.run_config import read_run_config
-from exfm_pipelines.steps import run_comparison
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -46,22 +48,23 @@ NONE = ("",)
 
 
 @pytest.fixture
-def data(examples: Ref, vertical_config: VerticalConfig) -> Data:
-    return vertical_data(vertical_config, examples, teachers=("fm",), dataset=Path(examples.uri))
+def data(examples: ExampleTable, vertical_config: VerticalConfig) -> Data:
+    schema = examples.schema.select(tasks=vertical_config.tasks)
+    return Data(examples, schema, domains=vertical_config.domains, teachers=("fm",))
 
 
-def copied(examples: Ref, out: Path, *, user: str) -> Ref:
+def with_user(examples: ExampleTable, user: str) -> ExampleTable:
     """Return the same examples with a `user` column in their schema."""
-    shutil.copytree(examples.uri, out)
-    written = json.loads((out / "manifest.json").read_text())
-    written["feature_schema"]["user"] = user
-    write_json(out / "manifest.json", written)
-    return ref_to(str(out))
+    return replace(examples, schema=examples.schema.model_copy(update={"user": user}))
+
+
+def manifest_of(ref: Ref) -> ModelManifest:
+    return ModelManifest.read(Path(ref.uri))
 
 
 @pytest.mark.slow
 def test_label_scores_are_those_of_a_training_by_labels(
-    data: Data, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
+    data: Data, stream: Stream, vertical_config: VerticalConfig
 ) -> None:
     config = SMALL.model_copy(update={"methods": ("label", "auto"), "num_seeds": 1})
     walked = walk(vertical_config, data, config, OWN)
@@ -72,11 +75,14 @@ def test_label_scores_are_those_of_a_training_by_labels(
             "distillation": DistillationConfig(method="label"),
         }
     )
-    train_vertical(label, teachers=("fm",), examples=examples, out=str(tmp_path / "vm"))
-    recorded = read_predictions(tmp_path / "vm" / PREDICTIONS, walked.windows)
+    by_labels = vertical_line(label, stream.schema, teachers=())
+    assert len(list(learn(stream.das, by_labels))) == 2 * len(data.windows)
+    recorded = predictions_of(model_manifest(stream.das, by_labels), walked.windows)
     assert recorded[data.schema.impression_key].to_list() == walked.keys.to_list()
-    np.testing.assert_array_equal(recorded["score.click"].to_numpy(), walked.scores[Contender("fm", "label")][0, :, 0])
-    assert walked.scores[Contender("fm", "label")].dtype == np.float32
+    label_N = walked.scores[Contender("fm", "label")][0, :, 0]
+    assert label_N.dtype == np.float32
+    # a saved state has the shrinkage in its head, which rounds elsewhere
+    np.testing.assert_allclose(recorded["score.click"].to_numpy(), label_N, rtol=1e-6)
     for line, scores_NT in walked.references.items():
         np.testing.assert_array_equal(recorded[f"{line}.click"].to_numpy(), scores_NT[:, 0])
     assert list(walked.references) == ["base_rate", "logistic"]
@@ -136,33 +142,34 @@ def test_without_a_choice_nothing_is_tuned_and_figures_count_from_the_warm_up_on
         "kd": Setting(weight=weight, learning_rate=rate),
     }
     other = vertical_config.model_copy(
-        update={"training": vertical_config.training.model_copy(update={"warmup_windows": 28})}
+        update={"training": vertical_config.training.model_copy(update={"warmup_windows": 9})}
     )
-    with pytest.raises(ConfigError, match=r"no window is left to report of 28, since it warms up for 28 \("):
+    with pytest.raises(ConfigError, match=r"no window is left to report of 9, since it warms up for 9 \("):
         split_windows(other, data, config)
 
 
 @pytest.mark.slow
 def test_a_comparison_is_a_file_a_table_and_a_page(
-    stream: Stream, examples: Ref, vertical_config: VerticalConfig, tmp_path: Path
+    examples: ExampleTable, foundation: Ref, vertical_config: VerticalConfig, tmp_path: Path
 ) -> None:
     out = tmp_path / "comparison.json"
-    by_user = copied(examples, tmp_path / "examples", user="user_id")
     told: list[tuple[int, int]] = []
     found = compare(
         SMALL,
         name="small",
         verticals=[vertical_config],
         teachers={"search-ads": ("fm",)},
-        examples=by_user,
+        foundations={"fm": foundation},
+        examples=examples,
         out=str(out),
         on_window=lambda *progress: told.append(progress),
     )
     assert Comparison.parse(json.loads(out.read_text()), source="comparison") == found
-    num_windows = len(ModelManifest.read(stream.root / "fm").windows)
+    num_windows = len(examples.windows)
     assert told == [(done, num_windows) for done in range(1, num_windows + 1)]
     assert (found.user, found.foundation_model) == ("user_id", "fm")
-    assert found.inputs["foundation model fm"] == ref_to(str(stream.root / "fm"))
+    assert found.foundation_models == {"fm": foundation}
+    assert found.examples.state().files == examples.state.files
     click = found.verticals[0].tasks["click"].own()
     assert list(click.methods) == list(SMALL.methods)
     assert click.methods["label"].delta_ne is None
@@ -174,7 +181,7 @@ def test_a_comparison_is_a_file_a_table_and_a_page(
         kd.normalized_entropy.value - click.methods["label"].normalized_entropy.value
     )
     assert kd.delta_ne.low < kd.delta_ne.value < kd.delta_ne.high
-    _is_of_the_foundation_model(found, stream)
+    _is_of_the_foundation_model(found, manifest_of(foundation))
 
     page = render_page(found)
     assert "self-distillation" in page
@@ -189,12 +196,11 @@ def test_a_comparison_is_a_file_a_table_and_a_page(
     assert f"{kd.normalized_entropy.value:.4f}" in printed
 
 
-def _is_of_the_foundation_model(found: Comparison, stream: Stream) -> None:
+def _is_of_the_foundation_model(found: Comparison, fm: ModelManifest) -> None:
     """Check the foundation model's calibration: what it recorded of the same examples."""
-    fm, vertical = ModelManifest.read(stream.root / "fm"), found.verticals[0]
-    windows = [window for window in fm.windows if window.index in vertical.windows]
-    recorded = read_predictions(stream.root / "fm" / PREDICTIONS, windows)
-    recorded = recorded.filter(pl.col("segment") == "search", pl.col("label.click").is_not_nan())
+    vertical = found.verticals[0]
+    recorded = predictions_of(fm, [window for window in fm.windows if window.index in vertical.windows])
+    recorded = recorded.filter(pl.col("segment") == "search")
     weights = recorded["weight.click"]
     calibration = vertical.tasks["click"].own().pseudo_labels
     assert calibration is not None
@@ -210,8 +216,8 @@ def _is_of_the_foundation_model(found: Comparison, stream: Stream) -> None:
     [
         ({"vertical_models": ("ads",)}, {}, "", ConfigError, "no vertical model ads; it has search-ads"),
         ({"tuning_windows": 2}, {}, "", ConfigError, "warms up for 2 windows"),
-        ({"tuning_windows": 28}, {}, "", ConfigError, "no window is left to report of 28"),
-        ({}, {"teachers": ("other",)}, "", ConfigError, "no pseudo-labels of 'other'"),
+        ({"tuning_windows": 9}, {}, "", ConfigError, "no window is left to report of 9"),
+        ({}, {"teachers": ("other",)}, "", ConfigError, "no example has a pseudo-label of foundation model 'other'"),
         ({}, {"teachers": NONE}, "", ConfigError, "no foundation model teaches all tasks of .* 'search-ads'"),
         ({}, {"domains": ("nowhere",)}, "", ConfigError, "no example is of domain 'nowhere'"),
         ({}, {"features": ("nothing",)}, "", SchemaError, "nothing"),
@@ -219,7 +225,7 @@ def _is_of_the_foundation_model(found: Comparison, stream: Stream) -> None:
     ],
 )
 def test_what_does_not_fit_is_told_before_anything_is_trained_or_written(
-    examples: Ref, vertical_config: VerticalConfig, tmp_path: Path,
+    examples: ExampleTable, foundation: Ref, vertical_config: VerticalConfig, tmp_path: Path,
     changed: dict[str, object], of_vertical: dict[str, object], user: str, error: type[ExfmError], message: str,
 ) -> None:  # fmt: skip
     out = tmp_path / "comparison.json"
@@ -231,7 +237,8 @@ def test_what_does_not_fit_is_told_before_anything_is_trained_or_written(
             name="small",
             verticals=[model],
             teachers={"search-ads": tuple(name for name in model.teachers or ("fm",) if name)},
-            examples=copied(examples, tmp_path / "examples", user=user),
+            foundations={"fm": foundation, "other": foundation},
+            examples=with_user(examples, user),
             out=str(out),
             on_window=lambda done, of: pytest.fail("something was trained"),
         )
@@ -260,7 +267,9 @@ def test_a_setting_at_the_end_of_those_tried_is_named() -> None:
     config = ComparisonConfig(weights=(1, 3, 10), learning_rates=(0.003,))
     chosen = {"label": 0.0, "kd": 10.0, "ah": 3.0, "self": 1.0}
     settings = {method: Setting(weight=weight, learning_rate=0.003) for method, weight in chosen.items()}
-    vertical = VerticalComparison(name="ads", windows=(9,), settings={"fm": settings}, tasks={})
+    vertical = VerticalComparison(
+        name="ads", windows=(9,), first_window="0", last_window="0", settings={"fm": settings}, tasks={}
+    )
     assert vertical.at_edge(config) == {("fm", "kd"): ("weight 10",), ("fm", "self"): ("weight 1",)}
     rates = config.model_copy(update={"learning_rates": (0.001, 0.003), "weights": (1.0,)})
     assert vertical.at_edge(rates) == {("fm", method): ("learning rate 0.003",) for method in chosen}
@@ -269,5 +278,5 @@ def test_a_setting_at_the_end_of_those_tried_is_named() -> None:
 def test_a_run_without_examples_is_told_to_run_first(tmp_path: Path) -> None:
     run = read_run_config(REPOSITORY / "examples/movielens/run.yaml", root=str(tmp_path))
     with pytest.raises(StorageError, match="no examples there to compare on; run `exfm run` first"):
-        run_comparison(run)
+        compare_methods(run.comparison, run, root=run.root, on_window=lambda done, of: None)
     assert list(tmp_path.iterdir()) == []

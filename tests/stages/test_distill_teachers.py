@@ -1,5 +1,6 @@
 """Variants of a teacher: each says what its name promises, as of a time at which it could have said it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -12,8 +13,7 @@ from stream import Stream
 
 from exfm.artifact.manifest import Window
 from exfm.artifact.storage import Ref
-from exfm.distill.config import VerticalConfig
-from exfm.distill.stage import vertical_data
+from exfm.distill.config import DistillationConfig, VerticalConfig
 from exfm.errors import ConfigError
 from exfm.evaluation.config import ComparisonConfig, TeacherVariant
 from exfm.evaluation.field import Contender
@@ -22,13 +22,14 @@ from exfm.evaluation.harness import walk
 from exfm.evaluation.sizes import sized
 from exfm.evaluation.stage import compare
 from exfm.evaluation.teachers import OldSnapshots, Teachers, changed, older_snapshot
-from exfm.events.examples import Examples, PseudoLabels, examples_of
+from exfm.events.examples import Examples, ExampleTable, PseudoLabels, examples_of
+from exfm.foundation.config import FoundationConfig
 from exfm.metrics import quality
 from exfm.models.config import ModelConfig, NetworkConfig
 from exfm.report.distillation.page import render_page
 from exfm.report.distillation.table import print_comparison
+from exfm.training.data import Data
 from exfm.training.manifest import ModelManifest
-from exfm.training.run import Data
 
 WINDOW = Window(index=3, start=0, end=10)
 PSEUDO = PseudoLabels(
@@ -84,8 +85,9 @@ def test_a_size_multiplies_dims_and_units() -> None:
 
 
 @pytest.fixture
-def data(examples: Ref, vertical_config: VerticalConfig) -> Data:
-    return vertical_data(vertical_config, examples, teachers=("fm",), dataset=Path(examples.uri))
+def data(examples: ExampleTable, vertical_config: VerticalConfig) -> Data:
+    schema = examples.schema.select(tasks=vertical_config.tasks)
+    return Data(examples, schema, domains=vertical_config.domains, teachers=("fm",))
 
 
 @pytest.fixture
@@ -97,8 +99,13 @@ def late(vertical_config: VerticalConfig) -> VerticalConfig:
 
 
 def read(data: Data, window: Window) -> tuple[Examples, pl.DataFrame]:
-    frame = data.frame(window)
+    frame = data.examples.read(window, domains=data.domains)
     return examples_of(frame, data.schema, teachers=("fm",)), frame
+
+
+def old_snapshots(variants: Sequence[TeacherVariant], foundation: Ref, data: Data) -> OldSnapshots:
+    manifest = ModelManifest.read(Path(foundation.uri))
+    return OldSnapshots(variants, manifest, foundation.uri, teacher="fm", tasks=data.schema.tasks())
 
 
 @pytest.mark.slow
@@ -118,9 +125,10 @@ def test_an_old_snapshot_scores_a_window_as_of_windows_before(data: Data, founda
     manifest = ModelManifest.read(Path(foundation.uri))
     old, same = TeacherVariant(name="old", age=2), TeacherVariant.model_construct(name="same", age=0)
     window = data.windows[7]
-    assert older_snapshot(manifest, window, old) == manifest.snapshot_for(data.windows[5].start) is not None
+    now, before = (manifest.snapshot_for(data.windows[place].start) for place in (7, 5))
+    assert older_snapshot(manifest, now, age=2) == before is not None
     examples, frame = read(data, window)
-    found = OldSnapshots([old, same], Path(foundation.uri), tasks=data.schema.tasks())(window, frame)
+    found = old_snapshots([old, same], foundation, data)(window, frame)
     own = examples.pseudo["fm"]
     np.testing.assert_array_equal(found["old"].ages_B, own.ages_B + 2 * (window.end - window.start))
     assert not np.allclose(found["old"].probabilities_BT, own.probabilities_BT, rtol=1e-3)
@@ -133,29 +141,27 @@ def test_a_foundation_model_says_nothing_of_old_before_it_had_learned(data: Data
     old, window = TeacherVariant(name="old", age=2), data.windows[2]
     examples, frame = read(data, window)
     assert not np.isnan(examples.pseudo["fm"].ages_B).any()
-    found = OldSnapshots([old], Path(foundation.uri), tasks=data.schema.tasks())(window, frame)["old"]
+    found = old_snapshots([old], foundation, data)(window, frame)["old"]
     assert np.isnan(found.probabilities_BT).all()
     assert np.isnan(found.ages_B).all()
 
 
 @pytest.mark.slow
-def test_a_missing_snapshot_is_named(data: Data, foundation: Ref) -> None:
+def test_snapshots_that_were_removed_are_named(data: Data, foundation: Ref) -> None:
     manifest = ModelManifest.read(Path(foundation.uri))
-    thinned = manifest.model_copy(update={"snapshots": manifest.snapshots[::2]})
-    first, second, third = manifest.snapshots[:3]
-    window = next(window for window in manifest.windows if thinned.snapshot_for(window.start) == third)
-    variant = TeacherVariant(name="old", age=1)
+    thinned = manifest.model_copy(update={"snapshots": manifest.snapshots[3:]})
+    first, last = (manifest.snapshots[place].window for place in (0, 2))
     with pytest.raises(
-        ConfigError, match=rf"'old' of age 1 scores window {window.index} .* after window {second.window}"
+        ConfigError, match=rf"'old' has an age, but .* 'fm' has no snapshots from window {first} to {last}"
     ):
-        older_snapshot(thinned, window, variant)
-    assert older_snapshot(thinned, window, variant.model_copy(update={"age": 2})) == first
+        OldSnapshots([TeacherVariant(name="old", age=1)], thinned, foundation.uri, teacher="fm", tasks=("click",))
 
 
 @pytest.mark.slow
 def test_a_foundation_model_of_size_one_says_what_the_runs_own_says(data: Data, foundation: Ref) -> None:
     manifest = ModelManifest.read(Path(foundation.uri))
-    trained = train_sizes(manifest, {size: sized(manifest.model, size, source="x") for size in (1.0, 2.0)})
+    models = {size: sized(manifest.model, size, source="x") for size in (1.0, 2.0)}
+    trained = train_sizes(manifest, models, examples=data.examples)
     variants = [TeacherVariant(name="same", size=1), TeacherVariant(name="twice", size=2)]
     of_sizes = SizedFoundations(variants, trained, data=data)
     known = 0
@@ -201,7 +207,7 @@ def test_variants_teach_and_what_needs_no_teacher_walks_once(data: Data, late: V
 
 @pytest.mark.slow
 def test_a_comparison_has_its_figures_by_teacher(
-    stream: Stream, examples: Ref, late: VerticalConfig, tmp_path: Path
+    foundation: Ref, examples: ExampleTable, late: VerticalConfig, tmp_path: Path
 ) -> None:
     config = ComparisonConfig(
         num_seeds=1, weights=(1.0,), learning_rates=(0.003,), methods=("label", "ah"),
@@ -210,10 +216,10 @@ def test_a_comparison_has_its_figures_by_teacher(
     )  # fmt: skip
     told: list[tuple[int, int]] = []
     found = compare(
-        config, name="small", verticals=[late], teachers={"search-ads": ("fm",)}, examples=examples,
-        out=str(tmp_path / "comparison.json"), on_window=lambda *progress: told.append(progress),
+        config, name="small", verticals=[late], teachers={"search-ads": ("fm",)}, foundations={"fm": foundation},
+        examples=examples, out=str(tmp_path / "comparison.json"), on_window=lambda *progress: told.append(progress),
     )  # fmt: skip
-    assert told == [(done, 56) for done in range(1, 57)]  # 28 windows of the larger model, then of the vertical one
+    assert told == [(done, 18) for done in range(1, 19)]  # 9 windows of the larger model, then of the vertical one
     click = found.verticals[0].tasks["click"]
     assert {teacher: list(of.methods) for teacher, of in click.teachers.items()} == {
         "fm": ["label", "ah"], "stale": ["ah"], "large": ["ah"],
@@ -235,16 +241,15 @@ def test_a_comparison_has_its_figures_by_teacher(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("written", "teachers", "message"),
+    ("written", "message"),
     [
-        ({"name": "huge", "size": 64}, ("fm",), "'huge': size 64 of a model with dim_factor 2"),
-        ({"name": "fm", "factor": 2}, ("fm",), "'fm' is the name of the run's foundation model"),
-        ({"name": "x", "factor": 2}, ("fm", "fm"), "only foundation model 'fm' is varied and timed"),
+        ({"name": "huge", "size": 64}, "'huge': size 64 of a model with dim_factor 2"),
+        ({"name": "fm", "factor": 2}, "'fm' is the name of the run's foundation model"),
     ],
 )
 def test_a_variant_that_cannot_be_is_told_before_anything_is_trained(
-    examples: Ref, vertical_config: VerticalConfig, tmp_path: Path,
-    written: dict[str, object], teachers: tuple[str, ...], message: str,
+    examples: ExampleTable, foundation: Ref, vertical_config: VerticalConfig, tmp_path: Path,
+    written: dict[str, object], message: str,
 ) -> None:  # fmt: skip
     config = ComparisonConfig.parse({"tuning_windows": 3, "teachers": [written]}, source="comparison")
     with pytest.raises(ConfigError, match=message):
@@ -252,8 +257,31 @@ def test_a_variant_that_cannot_be_is_told_before_anything_is_trained(
             config,
             name="small",
             verticals=[vertical_config],
-            teachers={"search-ads": teachers},
+            teachers={"search-ads": ("fm",)},
+            foundations={"fm": foundation},
             examples=examples,
             out=str(tmp_path / "comparison.json"),
             on_window=lambda done, of: pytest.fail("something was trained"),
         )
+
+
+@pytest.mark.slow
+def test_a_vertical_model_may_have_teachers_of_its_own_and_of_two_none_is_varied(
+    stream: Stream, foundation_config: FoundationConfig, vertical_config: VerticalConfig, tmp_path: Path
+) -> None:
+    two, auto = (
+        replace(stream, root=tmp_path),
+        vertical_config.model_copy(update={"teachers": ("other", "fm"), "distillation": DistillationConfig()}),
+    )
+    fms, [vertical] = two.run([foundation_config, foundation_config.model_copy(update={"name": "other"})], [auto])
+    manifest = ModelManifest.read(Path(vertical.uri))
+    assert manifest.teachers == ("other", "fm")
+    assert {chosen.teacher for chosen in manifest.teacher_weights} == {"other", "fm"}
+
+    config = ComparisonConfig(tuning_windows=3, teachers=(TeacherVariant(name="x", factor=2),))
+    with pytest.raises(ConfigError, match=r"only foundation model 'fm' is varied and timed, but .* has fm, other"):
+        compare(
+            config, name="small", verticals=[vertical_config], teachers={"search-ads": ("fm", "other")},
+            foundations=dict(zip(("fm", "other"), fms, strict=True)), examples=two.examples(),
+            out=str(tmp_path / "comparison.json"), on_window=lambda done, of: pytest.fail("something was trained"),
+        )  # fmt: skip

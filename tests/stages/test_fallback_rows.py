@@ -8,7 +8,6 @@ import safetensors.numpy
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from stream import Stream
 
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.fallback_rows import FALLBACK_FILE, read_fallback_rows
@@ -48,8 +47,8 @@ def test_a_mean_row_lies_among_the_rows(masses: list[float], order: list[int]) -
     assert (row <= table.max(dim=0).values + 1e-5).all()
 
 
-def test_a_bundle_has_a_row_for_each_table(stream: Stream, bundle: Ref) -> None:
-    folder = stream.folder(bundle)
+def test_a_bundle_has_a_row_for_each_table(bundle: Ref) -> None:
+    folder = Path(bundle.uri)
     manifest = BundleManifest.read(folder)
     assert manifest.fallback_rows == FALLBACK_FILE
     rows = read_fallback_rows(folder / FALLBACK_FILE, manifest.feature_schema)
@@ -61,9 +60,9 @@ def test_a_bundle_has_a_row_for_each_table(stream: Stream, bundle: Ref) -> None:
     ("row", "found"), [(None, "missing"), (np.zeros(3, np.float32), r"float32 \[3\]"), (np.zeros(8), "float64")]
 )
 def test_a_row_that_is_missing_or_of_another_form_is_named(
-    row: np.ndarray | None, found: str, stream: Stream, bundle: Ref, tmp_path: Path
+    row: np.ndarray | None, found: str, bundle: Ref, tmp_path: Path
 ) -> None:
-    folder = stream.folder(bundle)
+    folder = Path(bundle.uri)
     schema = BundleManifest.read(folder).feature_schema
     rows = dict(read_fallback_rows(folder / FALLBACK_FILE, schema))
     name = schema.tables[0].name

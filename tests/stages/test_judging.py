@@ -1,25 +1,20 @@
 """Candidates against champions: which windows count, whose predictions, and which bounds."""
 
-import hashlib
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from stream import Stream
 
 from exfm.artifact.bundle import find_bundle
-from exfm.artifact.storage import Ref, ref_to
+from exfm.artifact.manifest import write_json
+from exfm.artifact.storage import MANIFEST, Ref, ref_to
 from exfm.bundling.config import BundleConfig
 from exfm.bundling.stage import make_bundle
-from exfm.distill.config import VerticalConfig
-from exfm.distill.stage import train_vertical
-from exfm.errors import PromotionError, StorageError
-from exfm.events.examples import ExamplesManifest
-from exfm.events.partitions import read_partition, write_partition
+from exfm.errors import DataError, PromotionError, StorageError
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
 from exfm.metrics import quality
@@ -28,9 +23,14 @@ from exfm.registry.champion import judgement_of, promote
 from exfm.registry.judging import figures, judge
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures, verdict
-from exfm.registry.recorded import MIN_POSITIVES, learned_until, learned_windows
+from exfm.registry.recorded import MIN_POSITIVES
 from exfm.registry.registration import register
-from exfm.training.manifest import PREDICTIONS, ModelManifest
+from exfm.tables.commit import commit, stage
+from exfm.tables.grid import WINDOW
+from exfm.tables.reference import TableRef
+from exfm.tables.table import Table
+from exfm.training.evaluation import predictions_of
+from exfm.training.manifest import EXAMPLES, PREDICTIONS, ModelManifest
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +87,7 @@ GOOD = TaskFigures(
 
 def judged(*, champion: int = 3, **changed: float | None) -> Judgement:
     return Judgement(
-        name="one", champion=champion, num_new_windows=1, windows=(7, 8),
+        name="one", champion=champion, num_new_windows=1, windows=(7, 8), first_window="84", last_window="96",
         tasks=(GOOD.model_copy(update=changed),),
     )  # fmt: skip
 
@@ -148,22 +148,28 @@ def test_a_first_version_that_learned_nothing_after_the_warm_up_is_refused() -> 
     assert verdict(Judgement(name="one", num_new_windows=0), RULE).outcome == "refused"
 
 
-NUM_BEFORE = 10
-"""Windows of the log as it was when the champion was trained: it had not learned the last, whose labels came later."""
-
-
 @pytest.fixture(scope="module")
-def before(stream: Stream, examples: Ref, vertical_config: VerticalConfig) -> Ref:
-    """Return the champion: a vertical model of the log as it was before the last window's labels were known."""
-    dataset = stream.root / "examples before"
-    shutil.copytree(examples.uri, dataset)
-    manifest = ExamplesManifest.read(dataset)
-    windows = manifest.windows[:NUM_BEFORE]
-    for gone in manifest.windows[NUM_BEFORE:]:
-        shutil.rmtree(dataset / gone.folder)
-    manifest.model_copy(update={"windows": windows, "known_until": windows[-1].end}).write(dataset)
-    train_vertical(vertical_config, teachers=("fm",), examples=ref_to(str(dataset)), out=str(stream.root / "vm before"))
-    return ref_to(str(stream.root / "vm before"))
+def before(vertical: Ref, tmp_path_factory: pytest.TempPathFactory) -> Ref:
+    """Return the champion: the vertical model as it was before the last window's labels were known."""
+    model = ModelManifest.read(Path(vertical.uri))
+    earlier = {name: getattr(model, name)[:-1] for name in ("windows", "qualities", "snapshots")}
+    return copied(vertical, tmp_path_factory.mktemp("before") / "search-ads", **earlier)
+
+
+def copied(vertical: Ref, folder: Path, **changes: object) -> Ref:
+    """Return a vertical model with another manifest, which lies in another folder."""
+    shutil.copytree(vertical.uri, folder)
+    write_json(folder / MANIFEST, ModelManifest.read(folder).model_copy(update=changes).to_dict())
+    return ref_to(str(folder))
+
+
+def table_of(rows: pl.DataFrame, folder: Path, *, part: str = "") -> TableRef:
+    """Return a table of these rows, which have WINDOW."""
+    table = Table(str(folder), dict(rows.drop(WINDOW).schema))
+    for (window,), of_window in rows.group_by(WINDOW, maintain_order=True):
+        assert isinstance(window, int)
+        commit(table, [stage(table, of_window, window=window, part=part)], item=f"rows/{window}")
+    return TableRef(table=table.uri, version=table.state().version)
 
 
 @pytest.fixture
@@ -181,13 +187,13 @@ def crown(registry: Registry, vertical: Ref, out: Path) -> int:
 
 
 def test_a_first_version_is_judged_on_all_windows_that_it_learned_after_the_warm_up(
-    registry: Registry, stream: Stream, vertical: Ref
+    registry: Registry, vertical: Ref
 ) -> None:
-    model = ModelManifest.read(stream.folder(vertical))
+    model = ModelManifest.read(Path(vertical.uri))
     found = judge(registry, [vertical])[0]
     assert found.champion == 0
-    assert found.windows == tuple(window.index for window in learned_windows(model)[2:])
-    predicted = recorded(stream.folder(vertical), found.windows)
+    assert found.windows == tuple(window.index for window in model.counted)
+    predicted = recorded(vertical, found.windows)
     expected = quality(*(predicted[f"{kind}.click"].to_numpy() for kind in ("score", "label", "weight")))
     [task] = found.tasks
     assert task.num_examples == predicted.height
@@ -197,39 +203,38 @@ def test_a_first_version_is_judged_on_all_windows_that_it_learned_after_the_warm
 
 
 def test_later_versions_are_judged_on_what_the_champion_had_not_learned(
-    registry: Registry, stream: Stream, before: Ref, vertical: Ref, tmp_path: Path
+    registry: Registry, before: Ref, vertical: Ref, tmp_path: Path
 ) -> None:
     version = crown(registry, before, tmp_path / "bundles")
-    champion, candidate = (ModelManifest.read(stream.folder(ref)) for ref in (before, vertical))
-    new = [w.index for w in learned_windows(candidate) if w.start >= learned_until(champion)]
+    champion, candidate = (ModelManifest.read(Path(ref.uri)) for ref in (before, vertical))
+    new = [w.index for w in candidate.windows if w.start >= champion.learned_until]
     found = judge(registry, [vertical])[0]
     assert (found.champion, found.num_new_windows) == (version, len(new))
     assert found.windows[-len(new) :] == tuple(new)
-    predicted = recorded(stream.folder(vertical), found.windows)
+    predicted = recorded(vertical, found.windows)
     [task] = found.tasks
     assert task.num_positives == int((predicted["label.click"] > 0).sum())
     older = [w for w in found.windows if w not in new]
-    positives_of_new = int((recorded(stream.folder(vertical), tuple(new))["label.click"] > 0).sum())
+    positives_of_new = int((recorded(vertical, new)["label.click"] > 0).sum())
     assert positives_of_new < MIN_POSITIVES, "else the next lines show nothing"
     assert older
     assert task.num_positives >= MIN_POSITIVES
-    without_first = recorded(stream.folder(vertical), found.windows[1:])
+    without_first = recorded(vertical, found.windows[1:])
     assert int((without_first["label.click"] > 0).sum()) < MIN_POSITIVES, "no window more than is needed"
 
 
 def test_the_champions_figures_are_its_bundles_on_new_windows_and_its_own_records_on_older_ones(
-    registry: Registry, stream: Stream, before: Ref, vertical: Ref, tmp_path: Path
+    registry: Registry, before: Ref, vertical: Ref, tmp_path: Path
 ) -> None:
     crown(registry, before, tmp_path / "bundles")
     found = judge(registry, [vertical])[0]
-    candidate = ModelManifest.read(stream.folder(vertical))
+    candidate = ModelManifest.read(Path(vertical.uri))
     new = found.windows[-found.num_new_windows :]
-    own = recorded(stream.folder(before), tuple(w for w in found.windows if w not in new))
+    own = recorded(before, [w for w in found.windows if w not in new])
     scorer = UnshardedScorer.load(Path(find_bundle(str(tmp_path / "bundles"))))
     scores, labels = [own["score.click"].to_numpy()], [own["label.click"].to_numpy()]
     for window in (w for w in candidate.windows if w.index in new):
-        frame = read_partition(stream.folder(candidate.inputs["examples"]), window)
-        frame = frame.filter(pl.col("segment") == "search")
+        frame = candidate.examples().read(window).filter(pl.col("segment") == "search")
         schema = scorer.manifest.feature_schema
         scores.append(scorer.scores(encode_examples(raw_columns(frame.to_arrow(), schema), schema))[:, 0])
         labels.append(frame["label.click"].cast(pl.Float32).to_numpy())
@@ -253,18 +258,17 @@ def test_the_champions_own_run_again_has_nothing_new_and_registers_nothing(
 
 
 def test_a_candidate_that_fails_on_the_new_windows_alone_is_refused(
-    registry: Registry, stream: Stream, before: Ref, vertical: Ref, tmp_path: Path
+    registry: Registry, before: Ref, vertical: Ref, tmp_path: Path
 ) -> None:
     crown(registry, before, tmp_path / "bundles")
-    broken = tmp_path / "broken"
-    shutil.copytree(vertical.uri, broken)
-    manifest = ModelManifest.read(broken)
-    last = learned_windows(manifest)[-1]
-    rows = read_partition(broken / PREDICTIONS, last)
-    wrong = rows.with_columns((1 - pl.col("label.click")).clip(1e-6, 1 - 1e-6).cast(pl.Float32).alias("score.click"))
-    write_partition(wrong, broken / PREDICTIONS, last)
-    manifest.write(broken)
-    found = verdict(judge(registry, [ref_to(str(broken))])[0], RULE)
+    model = ModelManifest.read(Path(vertical.uri))
+    wrong = (1 - pl.col("label.click")).clip(1e-6, 1 - 1e-6).cast(pl.Float32)
+    is_last = pl.col(WINDOW) == model.windows[-1].index
+    scores = pl.when(is_last).then(wrong).otherwise("score.click").alias("score.click")
+    rows = predictions_of(model, model.windows).with_columns(scores)
+    tables = model.tables | {PREDICTIONS: table_of(rows, tmp_path / "predictions", part=model.line)}
+    broken = copied(vertical, tmp_path / "broken", tables=tables)
+    found = verdict(judge(registry, [broken])[0], RULE)
     assert found.outcome == "refused"
     assert {check.figure for check in found.checks if not check.passed} >= {"NE", "loss over the base rate's"}
 
@@ -283,23 +287,19 @@ def test_a_version_that_was_judged_against_another_champion_is_not_promoted(
     assert promote(registry, "search-ads", champion, RULE), "the champion stays champion, whatever the rule"
 
 
-def test_the_examples_that_models_share_are_opened_once(
-    registry: Registry, before: Ref, vertical: Ref, stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_champion_that_needs_what_the_examples_lack_is_named(
+    registry: Registry, before: Ref, vertical: Ref, tmp_path: Path
 ) -> None:
     crown(registry, before, tmp_path / "bundles")
-    examples = ModelManifest.read(stream.folder(vertical)).inputs["examples"]
-    opened: list[str] = []
-    digest = hashlib.file_digest
-
-    def noting(file: Any, algorithm: Any) -> Any:
-        opened.append(file.name)
-        return digest(file, algorithm)
-
-    monkeypatch.setattr(hashlib, "file_digest", noting)
-    first, second = judge(registry, [vertical, vertical])
-    assert first == second
-    of_examples = [name for name in opened if Path(name).is_relative_to(examples.uri)]
-    assert len(of_examples) == len(set(of_examples)) > 0
+    model = ModelManifest.read(Path(vertical.uri))
+    examples = model.examples()
+    rows = pl.concat(
+        examples.read(window).drop("ad_id").with_columns(pl.lit(window.index).alias(WINDOW)) for window in model.windows
+    )
+    tables = model.tables | {EXAMPLES: table_of(rows, tmp_path / "examples")}
+    without = copied(vertical, tmp_path / "without", tables=tables)
+    with pytest.raises(DataError, match=r"search-ads v1, the champion, cannot score .*column 'ad_id' is missing"):
+        judge(registry, [without])
 
 
 def test_the_same_bundle_is_registered_once(registry: Registry, vertical: Ref, tmp_path: Path) -> None:
@@ -309,6 +309,6 @@ def test_the_same_bundle_is_registered_once(registry: Registry, vertical: Ref, t
     assert first == again
 
 
-def recorded(folder: Path, windows: tuple[int, ...]) -> pl.DataFrame:
-    manifest = ModelManifest.read(folder)
-    return pl.concat([read_partition(folder / PREDICTIONS, w) for w in manifest.windows if w.index in windows])
+def recorded(vertical: Ref, windows: Collection[int]) -> pl.DataFrame:
+    model = ModelManifest.read(Path(vertical.uri))
+    return predictions_of(model, [window for window in model.windows if window.index in windows])

@@ -9,20 +9,13 @@ import pytest
 from stream import Stream
 
 from exfm.artifact.bundle import find_bundle
-from exfm.artifact.storage import ref_to
 from exfm.bundling.config import BundleConfig
 from exfm.bundling.stage import make_bundle
-from exfm.das.join import join_examples
-from exfm.das.labels import make_labels
-from exfm.das.pseudo_labels import make_pseudo_labels
 from exfm.distill.config import VerticalConfig
-from exfm.distill.stage import train_vertical
-from exfm.events.stage import ingest
 from exfm.events.synthetic import SyntheticSource, load_synthetic
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
 from exfm.foundation.config import FoundationConfig
-from exfm.foundation.stage import train_foundation
 from exfm.models.ranking import RankingModel
 from exfm.models.scoring import UnshardedScorer
 from exfm.schema import Schema
@@ -52,21 +45,17 @@ class Trained:
 
 def train(schema: Schema, root: Path, foundation_config: FoundationConfig, vertical_config: VerticalConfig) -> Trained:
     """Learn from the sampled log."""
-    names = ("events", "labels", "fm", "pseudo", "examples", "vm", "bundle")
-    events, labels, fm, pseudo, examples, vm, bundle = (str(root / name) for name in names)
-    ingest(SAMPLED, schema=schema, window_length=43_200, out=events)
-    make_labels(ref_to(events), out=labels)
-    foundation = train_foundation(foundation_config, events=ref_to(events), labels=ref_to(labels), out=fm)
-    make_pseudo_labels(events=ref_to(events), foundation=ref_to(fm), out=pseudo)
-    join_examples(events=ref_to(events), labels=ref_to(labels), pseudo_labels=[ref_to(pseudo)], out=examples)
     config = vertical_config.model_copy(update={"domains": (), "training": foundation_config.training})
-    vertical = train_vertical(config, teachers=("fm",), examples=ref_to(examples), out=vm)
-    make_bundle(BundleConfig(golden_candidates=20), vertical=ref_to(vm), out=bundle)
+    sampled = Stream(root=root, schema=schema, source=SAMPLED, window_length=43_200)
+    [fm], [vm] = sampled.run([foundation_config], [config])
+    foundation, vertical = (ModelManifest.read(Path(model.uri)) for model in (fm, vm))
+    bundle = str(root / "bundle")
+    make_bundle(BundleConfig(golden_candidates=20), vertical=vm, out=bundle)
 
     every = load_synthetic(SAMPLED.model_copy(update={"negative_sampling_rate": 1.0}))
     impressions = every.impressions.tail(SAMPLED.num_impressions // 2)  # the model of the first ones knew little
     model = RankingModel(foundation.feature_schema, foundation.model)
-    load_weights(model, root / "fm" / foundation.snapshots[-1].folder)
+    load_weights(model, Path(fm.uri) / foundation.snapshots[-1].folder)
     batches = encode_examples(raw_columns(impressions.to_arrow(), model.schema), model.schema)
     true = impressions["truth_click"].sum()
     clicked = every.feedback.filter(pl.col("kind") == "click")["impression_id"].n_unique()

@@ -19,6 +19,7 @@ from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.storage import Ref
 from exfm.errors import ConfigError, PromotionError, StorageError
 from exfm.registry.champion import champion_of, promote
+from exfm.registry.log_run import log_windows
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures
 from exfm.registry.registration import Registration, register, register_all
@@ -63,12 +64,10 @@ def test_an_alias_resolves_to_the_bundle_and_its_digest(root: Path, registration
     assert resolved.digest == bundle.digest
 
 
-def test_a_version_has_lineage_metrics_and_signature(
-    client: mlflow.MlflowClient, registration: Registration, stream: Stream
-) -> None:
+def test_a_version_has_lineage_metrics_and_signature(client: mlflow.MlflowClient, registration: Registration) -> None:
     version = client.get_model_version("search-ads", "1")
     assert version.tags["bundle_id"] == registration.bundle_id
-    assert version.tags.keys() >= {"event_windows", "label_revision", "fm_snapshot", "git_commit"}
+    assert version.tags.keys() >= {"event_windows", "examples", "fm_snapshot", "git_commit"}
     run = client.get_run(version.run_id)
     for source in ("", ".base_rate", ".logistic"):
         assert 0 < run.data.metrics[f"overall.click.normalized_entropy{source}"] < 2
@@ -85,7 +84,7 @@ def test_nothing_in_the_registry_is_pickled(root: Path, registration: Registrati
 
 
 def test_a_tracking_server_takes_the_embedded_registrys_place(
-    tmp_path: Path, vertical: Ref, bundle: Ref, stream: Stream, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, vertical: Ref, bundle: Ref, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tracking_server(tmp_path) as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -95,7 +94,7 @@ def test_a_tracking_server_takes_the_embedded_registrys_place(
         assert resolved == registered.bundle
         assert resolved.uri.startswith("mlflow-artifacts:")
         with registry.fetching(resolved) as folder:
-            assert BundleManifest.read(folder) == BundleManifest.read(stream.folder(bundle))
+            assert BundleManifest.read(folder) == BundleManifest.read(Path(bundle.uri))
         promote(registry, "search-ads", 1, PromotionRule())
         champion = champion_of(registry, "search-ads")
         assert champion is not None
@@ -175,7 +174,9 @@ def test_only_a_version_that_passes_becomes_champion(
     assert champion.recorded.height > 0
 
 
-def test_a_tracking_server_that_is_down_is_named(vertical: Ref, bundle: Ref, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracking_server_that_is_down_is_named(
+    stream: Stream, vertical: Ref, bundle: Ref, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -190,6 +191,7 @@ def test_a_tracking_server_that_is_down_is_named(vertical: Ref, bundle: Ref, mon
         lambda: registry().resolve("models:/search-ads@champion"),
         lambda: champion_of(registry(), "search-ads"),
         lambda: promote(registry(), "search-ads", 1, PromotionRule()),
+        lambda: log_windows(registry(), stream.das, name="ads"),
     )
     for use in uses:
         with pytest.raises(StorageError, match=f"^a request to the registry at {uri} failed: .*; check MLFLOW_TRACK"):

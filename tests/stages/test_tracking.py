@@ -12,6 +12,7 @@ from exfm.evaluation.intervals import Interval
 from exfm.registry.mlflow_registry import EXPERIMENT, Registry
 from exfm.registry.runs import MAX_PARAMS, log_comparison
 from exfm.report.distillation.tracking import metrics_of, params_of
+from exfm.tables.reference import TableRef
 
 pytestmark = pytest.mark.slow
 
@@ -33,14 +34,21 @@ def found(*, num_verticals: int) -> Comparison:
     task = TaskComparison(num_examples=9, base_rate=0.5, teachers={"fm": taught})
     return Comparison(
         name="ads",
-        foundation_model="fm",
+        examples=TableRef(table="s3://bucket/tables/examples", version=7),
+        foundation_models={"fm": Ref(uri="s3://bucket/models/fm", digest="7" * 64)},
         num_foundation_parameters=1,
         sized=(),
         config=ComparisonConfig(methods=("label", "ah+sa"), learning_rates=()),
         user="",
-        inputs={"examples": Ref(uri="s3://bucket/examples", digest="7" * 64)},
         verticals=tuple(
-            VerticalComparison(name=f"vm-{place}", windows=(8,), settings={"fm": settings}, tasks={"click": task})
+            VerticalComparison(
+                name=f"vm-{place}",
+                windows=(8,),
+                first_window="0",
+                last_window="0",
+                settings={"fm": settings},
+                tasks={"click": task},
+            )
             for place in range(num_verticals)
         ),
     )
@@ -58,7 +66,8 @@ def test_a_comparison_is_one_run_with_settings_figures_and_files(tmp_path: Path)
     assert (run.info.run_name, run.info.status) == ("ads comparison", "FINISHED")
     assert len(run.data.params) > MAX_PARAMS
     assert run.data.params["methods"] == "['label', 'ah+sa']"
-    assert run.data.params["inputs.examples"] == "7" * 64
+    assert run.data.params["examples.version"] == "7"
+    assert run.data.params["foundation_models.fm"] == "7" * 64
     assert run.data.params["chosen.vm-39.fm.ah_sa.weight"] == "3.0"
     assert {name: value for name, value in run.data.metrics.items() if name.startswith("vm-39/")} == pytest.approx(
         {

@@ -1,6 +1,7 @@
 """Synthetic logs with teachers whose worth is known: their pseudo-labels are made of the planted truth."""
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,13 @@ import numpy.typing as npt
 import polars as pl
 
 from exfm.artifact.manifest import Window
-from exfm.artifact.storage import ref_to
-from exfm.das.labels import make_labels
-from exfm.events.examples import Examples, Floats, examples_of, read_frame
-from exfm.events.labels import LabelsManifest
+from exfm.das.closing import LogState
+from exfm.das.joining import example_table
+from exfm.das.log_tables import Das
+from exfm.das.stages import ingest, join, label
+from exfm.events.examples import Examples, Floats, examples_of
 from exfm.events.schemas import SYNTHETIC
-from exfm.events.stage import ingest
-from exfm.events.synthetic import SyntheticSource
+from exfm.events.synthetic import START_S, SyntheticSource
 from exfm.metrics import Quality, quality
 from exfm.schema import Schema, pseudo_age_column, pseudo_label_column
 from exfm.training.config import TrainingConfig
@@ -40,7 +41,7 @@ class World:
         walk_windows(
             Trainer(learner, TrainingConfig(batch_size=batch_size, learning_rate=0.003)),
             self.windows,
-            read=lambda window: self.examples[window.index],
+            read=dict(zip(self.windows, self.examples, strict=True)).__getitem__,
             label_delay=3_600,
             known_until=self.windows[-1].end,
             on_tested=lambda window, examples, scores_BT: scores.append(scores_BT),
@@ -59,21 +60,19 @@ class World:
 
 
 def make_world(root: Path, *, num_impressions: int, num_windows: int, seed: int) -> World:
-    """Return a log that went through the first stages."""
-    schema = Schema.read(SYNTHETIC)
+    """Return a log that was ingested, labelled and joined, and then taught."""
+    schema = Schema.read(SYNTHETIC).select(tasks=("click",))
     source = SyntheticSource(
         num_impressions=num_impressions, num_users=300, num_ads=150, duration_s=num_windows * WINDOW_S, seed=seed
     )
-    ingest(source, schema=schema, window_length=WINDOW_S, out=str(root / "events"))
-    make_labels(ref_to(str(root / "events")), out=str(root / "labels"))
-    windows = LabelsManifest.read(root / "labels").windows
-    own = schema.select(tasks=("click",))
-    rng = np.random.default_rng(seed)
-    examples = []
-    for window in windows:
-        frame = read_frame([root / "events/impressions", root / "labels"], window, schema)
-        examples.append(examples_of(_taught(frame, window, rng), own, teachers=TEACHERS))
-    return World(schema=own, windows=windows, examples=tuple(examples))
+    das = Das(root=str(root), schema=schema, window_length=WINDOW_S)
+    known_until = das.ticks(START_S + source.duration_s + schema.labels[0].attribution_window)
+    for _ in chain(ingest(das, source, until=known_until), label(das), join(das, [])):
+        pass
+    table, rng = example_table(LogState.of(das)), np.random.default_rng(seed)
+    taught = [_taught(table.read(window), window, rng) for window in table.windows]
+    examples = tuple(examples_of(frame, schema, teachers=TEACHERS) for frame in taught)
+    return World(schema=schema, windows=table.windows, examples=examples)
 
 
 def _taught(frame: pl.DataFrame, window: Window, rng: np.random.Generator) -> pl.DataFrame:

@@ -10,10 +10,10 @@ from exfm.artifact.stores import write_file
 from exfm.environment import compute_environment
 from exfm_bench.results.found import SERVED, read_found
 from exfm_bench.results.page import page
-from exfm_bench.results.parts import LINE_METHODS, MOVIELENS, Part, make_part, parts_of
+from exfm_bench.results.parts import LINE_METHODS, MOVIELENS, Part, lines_by_method, make_part, parts_of
 from exfm_bench.results.pictures import pictures
 from exfm_bench.results.served import measure_served
-from exfm_components import layout
+from exfm_components.data_augmentation import das_of
 
 PAGE, IMAGES = "results.md", "images"
 
@@ -38,12 +38,7 @@ def bench_results(*, examples: Path, out: Path, docs: Path, num_worlds: int, num
 
 
 def _write_served(movielens: Part, file: Path) -> None:
-    run, root = movielens.run, movielens.run.root
-    foundation = layout.foundation(root, run.foundation_models[0].name)
-    verticals = [layout.vertical(root, f"{model.name}-{LINE_METHODS[0]}") for model in run.vertical_models]
-    served = measure_served(
-        [Path(folder) for folder in (foundation, *verticals)],
-        examples=Path(layout.examples(root)),
-        encoding=run.bundle.sharding.encoding,
-    )
+    run = movielens.run
+    lines = [line for method, line in lines_by_method(run) if method in ("", LINE_METHODS[0])]
+    served = measure_served(das_of(run), lines, encoding=run.bundle.sharding.encoding)
     write_file(str(file), json_bytes([one.to_dict() for one in served]))

@@ -1,13 +1,12 @@
 """A model beside the reference lines of its own run, on the same examples."""
 
-from pathlib import Path
 from typing import Literal
 
 from exfm.config import Config
 from exfm.distill.config import Method
 from exfm.metrics import Quality
-from exfm.training.evaluation import over_line, read_predictions
-from exfm.training.manifest import BASE_RATE, LOGISTIC, PREDICTIONS, Excess, ModelManifest
+from exfm.training.evaluation import over_line, predictions_of
+from exfm.training.manifest import BASE_RATE, LOGISTIC, Excess, ModelManifest
 
 REFERENCES = (BASE_RATE, LOGISTIC)
 """Names of the reference lines, from the simplest."""
@@ -31,14 +30,12 @@ class ModelLines(Config):
     tasks: dict[str, TaskLines]
 
 
-def lines_of(folder: Path, method: Method | Literal[""]) -> ModelLines:
-    """Return what a model's folder says of it and of its reference lines.
+def lines_of(manifest: ModelManifest, method: Method | Literal[""]) -> ModelLines:
+    """Return what is known of a model and of its reference lines.
 
     Raises: StorageError if predictions are missing.
     """
-    manifest = ModelManifest.read(folder)
-    tested = [quality.window for quality in manifest.qualities][manifest.training.warmup_windows :]
-    rows = read_predictions(folder / PREDICTIONS, [window for window in manifest.windows if window.index in tested])
+    rows = predictions_of(manifest, manifest.windows[manifest.training.warmup_windows :])
     tasks = {}
     for task, quality in manifest.overall.items():
         found = {line: over_line(rows, task, line=line) for line in REFERENCES}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
+from exfm.artifact.output import writing
 from exfm.events.movielens import MovieLensSource, load_movielens
 
 NEWCOMERS = "newcomers"
@@ -19,12 +20,16 @@ OCCUPATION = "other"
 def write_newcomers(source: MovieLensSource, *, folder: Path) -> None:
     """Write a MovieLens log in which users who are first seen after its middle, by impressions, are a domain.
 
+    A log that is there stays.
+
     Raises: as `load_movielens`.
     """
+    if folder.exists():
+        return
     log = load_movielens(source)
     middle = log.impressions["event_time_s"].median()
     is_newcomer = (pl.col("occupation") == OCCUPATION) & (pl.col("event_time_s").min().over("user_id") > middle)
     domain = pl.when(is_newcomer).then(pl.lit(NEWCOMERS)).otherwise(pl.col("domain")).alias("domain")
-    folder.mkdir(parents=True, exist_ok=True)
-    log.impressions.with_columns(domain).write_parquet(folder / IMPRESSIONS)
-    log.feedback.write_parquet(folder / FEEDBACK)
+    with writing(str(folder), files=(IMPRESSIONS, FEEDBACK)) as made:
+        log.impressions.with_columns(domain).write_parquet(made / IMPRESSIONS)
+        log.feedback.write_parquet(made / FEEDBACK)

@@ -1,9 +1,10 @@
-"""The parts of the results: a run each, up to its examples, then comparisons and reference lines, all in files.
+"""The parts of the results: the tables of a run each, then comparisons and reference lines in files.
 
-A part is made one file or folder at a time, each of which is there whole or not at all; what is there stays.
+A part is made one item of a stage, or one file, at a time, each of which is there whole or not at all; what is there
+stays.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,24 +12,26 @@ from shutil import rmtree
 from typing import Literal
 
 from exfm.artifact.manifest import json_bytes, read_json
-from exfm.artifact.storage import ref_to
+from exfm.artifact.storage import Ref
 from exfm.artifact.stores import write_file
-from exfm.das.join import join_examples
-from exfm.das.labels import make_labels
-from exfm.das.pseudo_labels import make_pseudo_labels
+from exfm.das.advance import learn, teach
+from exfm.das.closing import LogState
+from exfm.das.joining import example_table
+from exfm.das.log_tables import Das
+from exfm.das.publishing import model_manifest, publish
+from exfm.das.stages import Done, ingest, join, label
 from exfm.distill.config import Method, VerticalConfig
-from exfm.distill.stage import train_vertical
+from exfm.distill.line import vertical_line
 from exfm.evaluation.config import ComparisonConfig
 from exfm.evaluation.stage import compare
-from exfm.events.examples import ExamplesManifest
 from exfm.events.movielens import MovieLensSource
 from exfm.events.parquet import LogSource
-from exfm.events.stage import ingest
-from exfm.foundation.stage import train_foundation
+from exfm.foundation.line import foundation_line
+from exfm.training.line import Line
 from exfm_bench.results.conditions import Recorder
-from exfm_bench.results.lines import ModelLines, lines_of
+from exfm_bench.results.lines import lines_of
 from exfm_bench.results.newcomers import FEEDBACK, IMPRESSIONS, NEWCOMERS, write_newcomers
-from exfm_components import layout
+from exfm_components.data_augmentation import das_of
 from exfm_components.run_config import RunConfig, read_run_config
 
 MOVIELENS, NEW_VERTICAL, OPEN_BANDIT, WORLD = "movielens", "new-vertical", "open-bandit", "world"
@@ -106,40 +109,39 @@ def _new_vertical(run: RunConfig, root: Path) -> Part:
 
 
 def make_part(part: Part) -> None:
-    """Make what is due of a part and is not there; with other settings than those that made it, all of it.
+    """Do what is due of a part; with other settings than those that made it, all of it.
 
     Raises: what its stages raise.
     """
     _begin(part)
-    run, root = part.run, part.run.root
-    (foundation,) = run.foundation_models
-    events, labels, examples = layout.events(root), layout.labels(root), layout.examples(root)
-    fm, pseudo = layout.foundation(root, foundation.name), layout.pseudo_labels(root, foundation.name)
+    run, das = part.run, das_of(part.run)
+    (_, foundation), *verticals = lines = lines_by_method(run)
     recorder = Recorder(part.folder / CONDITIONS, part=part.name)
-    step = recorder.step
-    step("ingest", events, lambda: _ingest(part))
-    step("label", labels, lambda: make_labels(ref_to(events), out=labels))
-    step("train-fm", fm, lambda: train_foundation(foundation, events=ref_to(events), labels=ref_to(labels), out=fm))
-    step("pseudo-label", pseudo, lambda: make_pseudo_labels(events=ref_to(events), foundation=ref_to(fm), out=pseudo))
-    step(
-        "join",
-        examples,
-        lambda: join_examples(
-            events=ref_to(events), labels=ref_to(labels), pseudo_labels=[ref_to(pseudo)], out=examples
-        ),
-    )
-    trained: list[tuple[Method | Literal[""], str]] = [("", fm)]
-    for model in run.vertical_models:
-        for method in LINE_METHODS:
-            vm = layout.vertical(root, f"{model.name}-{method}")
-            step(f"train-vm {method}", vm, partial(_train, run, model, method, examples=examples, out=vm))
-            trained.append((method, vm))
-    lines = part.folder / LINES
-    step("lines", str(lines), lambda: _write_lines([lines_of(Path(vm), method) for method, vm in trained], lines))
+    recorder.work("ingest", _ingest(part, das))
+    recorder.work("label", label(das))
+    recorder.work("teach", teach(das, foundation.name, foundation))
+    recorder.work("join", join(das, [foundation.name]))
+    for method, line in verticals:
+        recorder.work(f"learn {method}", learn(das, line))
+    file = str(part.folder / LINES)
+    recorder.step("lines", file, lambda: _write_lines(das, lines, file))
+    foundations = {foundation.name: publish(das, foundation)}
     for name, comparison in part.comparisons.items():
         file = str(part.folder / name)
-        step(name, file, partial(_compare, run, comparison, examples=examples, out=file))
-    recorder.describe(ExamplesManifest.read(Path(examples)))
+        recorder.step(name, file, partial(_compare, run, das, comparison, foundations=foundations, out=file))
+    recorder.describe(example_table(LogState.of(das)))
+
+
+def lines_by_method(run: RunConfig) -> list[tuple[Method | Literal[""], Line]]:
+    """Return a run's foundation model, and its vertical models by each of LINE_METHODS."""
+    schema, (foundation,) = run.feature_schema, run.foundation_models
+    lines: list[tuple[Method | Literal[""], Line]] = [("", foundation_line(foundation, schema))]
+    for model in run.vertical_models:
+        for method in LINE_METHODS:
+            distillation = model.distillation.model_copy(update={"method": method})
+            taught = model.model_copy(update={"distillation": distillation})
+            lines.append((method, vertical_line(taught, schema, teachers=run.teachers_of(model))))
+    return lines
 
 
 def _begin(part: Part) -> None:
@@ -151,40 +153,24 @@ def _begin(part: Part) -> None:
     write_file(str(file), json_bytes(settings))
 
 
-def _ingest(part: Part) -> None:
+def _ingest(part: Part, das: Das) -> Iterator[Done]:
     if part.prepare:
         part.prepare()
-    run = part.run
-    domains = {model.name: model.domains for model in run.vertical_models}
-    ingest(
-        run.source,
-        schema=run.feature_schema,
-        window_length=run.window_length,
-        out=layout.events(run.root),
-        domains=domains,
-    )
+    yield from ingest(das, part.run.source)
 
 
-def _train(run: RunConfig, model: VerticalConfig, method: Method, *, examples: str, out: str) -> None:
-    distillation = model.distillation.model_copy(update={"method": method})
-    train_vertical(
-        model.model_copy(update={"distillation": distillation}),
-        teachers=run.teachers_of(model),
-        examples=ref_to(examples),
-        out=out,
-    )
+def _write_lines(das: Das, lines: Sequence[tuple[Method | Literal[""], Line]], file: str) -> None:
+    found = [lines_of(model_manifest(das, line), method) for method, line in lines]
+    write_file(file, json_bytes([model.to_dict() for model in found]))
 
 
-def _compare(run: RunConfig, config: ComparisonConfig, *, examples: str, out: str) -> None:
+def _compare(run: RunConfig, das: Das, config: ComparisonConfig, *, foundations: Mapping[str, Ref], out: str) -> None:
     compare(
         config,
         name=run.name,
         verticals=run.vertical_models,
         teachers={model.name: run.teachers_of(model) for model in run.vertical_models},
-        examples=ref_to(examples),
+        foundations=foundations,
+        examples=example_table(LogState.of(das)),
         out=out,
     )
-
-
-def _write_lines(models: Sequence[ModelLines], file: Path) -> None:
-    write_file(str(file), json_bytes([model.to_dict() for model in models]))

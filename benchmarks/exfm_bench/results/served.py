@@ -2,20 +2,21 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from exfm.artifact.plan import Encoding
 from exfm.config import Config
-from exfm.events.examples import ExamplesManifest, read_frame
-from exfm.features.batch import NetBatches, encode_examples
+from exfm.das.closing import LogState
+from exfm.das.joining import example_table
+from exfm.das.line_states import LineStates
+from exfm.das.log_tables import Das
+from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
 from exfm.models.ranking import RankingModel
 from exfm.planning.statistics import statistics_of_schema
-from exfm.training.checkpoint import load_weights
-from exfm.training.manifest import ModelManifest
+from exfm.training.line import Line, LineScorer
 
 CANDIDATES = 512
 """Candidates of a request."""
@@ -38,41 +39,31 @@ class Served(Config):
     """Median time for CANDIDATES examples, in one process with one thread."""
 
 
-def measure_served(folders: Sequence[Path], *, examples: Path, encoding: Encoding) -> list[Served]:
-    """Return what each trained model takes, by its last snapshot and by the examples' first rows."""
-    manifests = [ModelManifest.read(folder) for folder in folders]
-    models = [_loaded(folder, manifest) for folder, manifest in zip(folders, manifests, strict=True)]
-    batches = [_candidates(examples, model) for model in models]
+def measure_served(das: Das, lines: Sequence[Line], *, encoding: Encoding) -> list[Served]:
+    """Return what each trained model takes, by its last state and by the first window's first rows."""
+    state = LogState.of(das)
+    examples = example_table(state)
+    rows = examples.read(examples.windows[0]).head(CANDIDATES).to_arrow()
+    batches = [encode_examples(raw_columns(rows, line.schema), line.schema) for line in lines]
+    scorers = [LineScorer(line.schema, line.model) for line in lines]
+    folders = [line.folder(das.root, LineStates(state, line).learned[-1]) for line in lines]
     torch.set_num_threads(1)
-    taken_s: list[list[float]] = [[] for _ in models]
+    taken_s: list[list[float]] = [[] for _ in lines]
     for turn in range(NUM_WARMUP + NUM_TURNS):
-        for model, of_model, of_times in zip(models, batches, taken_s, strict=True):
+        for scorer, of_model, folder, of_times in zip(scorers, batches, folders, taken_s, strict=True):
             began_s = time.perf_counter()
-            model.probabilities(of_model)
+            scorer.probabilities(of_model, folder)
             if turn >= NUM_WARMUP:
                 of_times.append(time.perf_counter() - began_s)
-    found = []
-    for manifest, model, times_s in zip(manifests, models, taken_s, strict=True):
-        in_tables = sum(table.rows * table.dim for table in model.schema.tables)
-        found.append(
-            Served(
-                name=manifest.name,
-                table_bytes=statistics_of_schema(model.schema, candidates_mean=CANDIDATES).size_bytes(encoding),
-                dense_bytes=DENSE_BYTES * (manifest.num_parameters - in_tables),
-                score_ms=1e3 * float(np.median(times_s)),
-            )
-        )
-    return found
+    return [_served(line, times_s, encoding) for line, times_s in zip(lines, taken_s, strict=True)]
 
 
-def _loaded(folder: Path, manifest: ModelManifest) -> RankingModel:
-    model = RankingModel(manifest.feature_schema, manifest.model)
-    load_weights(model, folder / manifest.snapshots[-1].folder)
-    return model
-
-
-def _candidates(examples: Path, model: RankingModel) -> NetBatches:
-    manifest = ExamplesManifest.read(examples)
-    window = next(one for one in manifest.windows if len(read_frame((examples,), one, manifest.feature_schema)))
-    frame = read_frame((examples,), window, manifest.feature_schema).head(CANDIDATES)
-    return encode_examples(raw_columns(frame.to_arrow(), model.schema), model.schema)
+def _served(line: Line, times_s: Sequence[float], encoding: Encoding) -> Served:
+    model = RankingModel(line.schema, line.model)
+    in_tables = sum(table.rows * table.dim for table in model.schema.tables)
+    return Served(
+        name=line.name,
+        table_bytes=statistics_of_schema(model.schema, candidates_mean=CANDIDATES).size_bytes(encoding),
+        dense_bytes=DENSE_BYTES * (model.num_parameters() - in_tables),
+        score_ms=1e3 * float(np.median(times_s)),
+    )

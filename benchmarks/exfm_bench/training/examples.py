@@ -12,29 +12,33 @@ import polars as pl
 
 from exfm.artifact.manifest import Window
 from exfm.events.examples import label_column
-from exfm.events.partitions import write_partition
 from exfm.schema import NETS, Schema
 from exfm_bench.training.config import TrainBenchConfig
 
 TASK = "click"
 
-EXFM_FOLDER, PEERS_FILE = "exfm", "examples.npz"
+PEERS_FILE = "examples.npz"
 
 WINDOW_S = 3600
 """Length of a window; labels are known when it ends."""
 
 
 def write_examples(config: TrainBenchConfig, folder: Path) -> None:
-    """Write a Parquet file for each window below EXFM_FOLDER, and the same examples into PEERS_FILE."""
+    """Write a Parquet file for each window, and the same examples into PEERS_FILE."""
     generator = np.random.default_rng(config.seed)
     ids_FB = generator.integers(config.rows, size=(config.num_tables, config.num_examples))
     labels_B = (generator.random(config.num_examples) < 0.25).astype(np.int64)
     names, size = feature_names(config), config.batches * config.batch_size
     for window in windows_of(config):
         part = slice(window.index * size, (window.index + 1) * size)
-        write_partition(_frame(names, ids_FB[:, part], labels_B[part], window), folder / EXFM_FOLDER, window)
+        _frame(names, ids_FB[:, part], labels_B[part], window).write_parquet(exfm_file(folder, window))
     arrays: dict[str, Any] = {**dict(zip(names, ids_FB, strict=True)), TASK: labels_B}
     np.savez(folder / PEERS_FILE, **arrays)
+
+
+def exfm_file(folder: Path, window: Window) -> Path:
+    """Return the Parquet file with a window's examples."""
+    return folder / f"exfm-{window.index:05d}.parquet"
 
 
 def feature_names(config: TrainBenchConfig) -> list[str]:

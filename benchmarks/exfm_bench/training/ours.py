@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import polars as pl
+
 from exfm.artifact.manifest import Window
 from exfm.events.examples import Examples, examples_of
-from exfm.events.partitions import read_partition
 from exfm.models.config import ModelConfig
 from exfm.models.ranking import RankingModel
 from exfm.training.config import TrainingConfig
@@ -17,7 +18,7 @@ from exfm.training.reading import read_ahead
 from exfm.training.trainer import Trainer
 from exfm_bench.peers.turns import Settings, serve_turns
 from exfm_bench.training.config import TrainBenchConfig
-from exfm_bench.training.examples import EXFM_FOLDER, schema_of, windows_of
+from exfm_bench.training.examples import exfm_file, schema_of, windows_of
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
 
     def read(window: Window) -> Examples:
         file = files[window.index % len(files)]
-        return examples_of(read_partition(Path(model["folder"]) / EXFM_FOLDER, file), schema)
+        return examples_of(pl.read_parquet(exfm_file(Path(model["folder"]), file)), schema)
 
     @cache
     def in_memory() -> list[tuple[Window, Examples]]:

@@ -1,7 +1,8 @@
-"""The components that make examples: check of the run, events, labels, pseudo-labels, join.
+"""The components that make examples: check of the run, ingest, labels, join.
 
-KFP 2.17's local runner hands an iteration's item to every *parameter* that a loop takes from a task outside of it, so
-references that loops take are artifacts. It loops over what a task returns only, not over one of several outputs.
+Each does what is due in the tables below the root, so run again it goes on, or does nothing.
+
+KFP 2.17's local runner loops over what a task returns only, not over one of several outputs.
 """
 
 from kfp import dsl
@@ -24,102 +25,59 @@ def check(run: dict, root: str, deploy: bool) -> list[dict]:
 
 
 @component
-def ingest(run: dict, root: str, log: dsl.Output[dsl.Dataset]) -> dict:
-    """Cut a source's impressions and feedback into the windows of an event log."""
+def ingest(run: dict, root: str, until: str, log: dsl.Output[dsl.Dataset]) -> None:
+    """Take the source files that have arrived into the log's tables; with `until`, the log is complete up to there."""
     from exfm_components.progress import running
 
     with running("ingest") as stage:
-        from exfm.artifact.storage import ref_to
-        from exfm.events.stage import ingest
-        from exfm_components import layout
-        from exfm_components.artifacts import write_ref
+        from exfm.das.stages import ingest
+        from exfm_components.artifacts import write_table
+        from exfm_components.data_augmentation import das_of, require_domains, told_log, work
         from exfm_components.run_config import RunConfig
 
-        config = RunConfig.parse(run, source="run")
-        manifest = ingest(
-            config.source,
-            schema=config.feature_schema,
-            window_length=config.window_length,
-            out=layout.events(root),
-            domains={model.name: model.domains for model in config.vertical_models},
-        )
-        ref = ref_to(layout.events(root))
-        write_ref(ref, log, windows=len(manifest.windows), impressions=manifest.num_impressions)
-        stage.done(manifest.headline())
-        return ref.to_dict()
+        config = RunConfig.parse(run | {"root": root}, source="run")
+        das = das_of(config)
+        num_done = work(ingest(das, config.source, until=das.time_of(until) if until else None), stage.report)
+        require_domains(config)
+        write_table(das, "impressions", log)
+        stage.done(told_log(das, num_done))
 
 
 @component
-def make_labels(root: str, events: dict, labels: dsl.Output[dsl.Dataset]) -> dict:
-    """Attribute feedback to impressions."""
+def make_labels(run: dict, root: str, labels: dsl.Output[dsl.Dataset]) -> None:
+    """Attribute feedback to the impressions of windows whose attribution windows are over."""
     from exfm_components.progress import running
 
     with running("label") as stage:
-        from exfm.artifact.storage import Ref, ref_to
-        from exfm.das.labels import make_labels
-        from exfm_components import layout
-        from exfm_components.artifacts import write_ref
+        from exfm.das.stages import label
+        from exfm_components.artifacts import write_table
+        from exfm_components.data_augmentation import das_of, told_windows, work
+        from exfm_components.run_config import RunConfig
 
-        manifest = make_labels(Ref.parse(events, source="events"), out=layout.labels(root))
-        ref = ref_to(layout.labels(root))
-        write_ref(ref, labels, impressions=manifest.num_impressions, not_yet_known=manifest.num_immature)
-        stage.done(manifest.headline())
-        return ref.to_dict()
-
-
-@component
-def make_pseudo_labels(
-    root: str,
-    foundation_model: dict,
-    foundation: dict,
-    log: dsl.Input[dsl.Dataset],
-    scores: dsl.Output[dsl.Dataset],
-) -> dict:
-    """Score each impression once, by a foundation model's snapshot that is old enough."""
-    from exfm.foundation.config import FoundationConfig
-    from exfm_components.progress import running
-
-    name = FoundationConfig.parse(foundation_model, source="foundation_model").name
-    with running(f"pseudo-label {name}") as stage:
-        from exfm.artifact.storage import Ref, ref_to
-        from exfm.das.pseudo_labels import make_pseudo_labels
-        from exfm_components import layout
-        from exfm_components.artifacts import read_ref, write_ref
-
-        manifest = make_pseudo_labels(
-            events=read_ref(log.path),
-            foundation=Ref.parse(foundation, source="foundation"),
-            out=layout.pseudo_labels(root, name),
-            on_window=stage.walked,
-        )
-        ref = ref_to(layout.pseudo_labels(root, name))
-        write_ref(ref, scores, scored=manifest.num_scored, unscored=manifest.num_unscored)
-        stage.done(manifest.headline())
-        return ref.to_dict()
+        das = das_of(RunConfig.parse(run | {"root": root}, source="run"))
+        num_done = work(label(das), stage.report)
+        write_table(das, "labels", labels)
+        stage.done(told_windows(das, "labels", num_done, "impressions labelled"))
 
 
 @component
-def join_examples(
-    run: dict, root: str, events: dict, labels: dict, pseudo_labels: list[dict], examples: dsl.Output[dsl.Dataset]
-) -> list[dict]:
-    """Join features, labels and pseudo-labels into one dataset; return the vertical models' settings, for a loop."""
+def join_examples(run: dict, root: str, foundations: list[dict], examples: dsl.Output[dsl.Dataset]) -> list[dict]:
+    """Join features, labels and pseudo-labels into one table; return the vertical models' settings, for a loop.
+
+    Reports what became of each row, and ends with an error if the newest window is out of bounds. `foundations` are
+    read by nothing: the pseudo-labels are there once they are.
+    """
     from exfm_components.progress import running
 
     with running("join") as stage:
-        from exfm.artifact.storage import Ref, ref_to
-        from exfm.das.join import join_examples
-        from exfm_components import layout
-        from exfm_components.artifacts import write_ref
+        from exfm.das.stages import join
+        from exfm_components.artifacts import write_table
+        from exfm_components.data_augmentation import das_of, told_windows, work
         from exfm_components.run_config import RunConfig
 
-        manifest = join_examples(
-            events=Ref.parse(events, source="events"),
-            labels=Ref.parse(labels, source="labels"),
-            pseudo_labels=[Ref.parse(item, source="pseudo_labels") for item in pseudo_labels],
-            out=layout.examples(root),
-        )
-        write_ref(
-            ref_to(layout.examples(root)), examples, windows=len(manifest.windows), examples=manifest.num_examples
-        )
-        stage.done(manifest.headline())
-        return [model.to_dict() for model in RunConfig.parse(run, source="run").vertical_models]
+        config = RunConfig.parse(run | {"root": root}, source="run")
+        das, names = das_of(config), [model.name for model in config.foundation_models]
+        num_done = work(join(das, names), stage.report)
+        write_table(das, "examples", examples)
+        stage.done(told_windows(das, "examples", num_done, f"examples with pseudo-labels of {', '.join(names)}"))
+        return [model.to_dict() for model in config.vertical_models]

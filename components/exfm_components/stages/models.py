@@ -7,35 +7,30 @@ from exfm_components.stages import component
 
 @component
 def train_foundation(
+    run: dict,
     root: str,
     foundation_model: dict,
-    log: dsl.Input[dsl.Dataset],
-    labels: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ) -> dict:
-    """Train one foundation model on all domains' stream."""
+    """Have one foundation model score complete windows, which gives pseudo-labels, and learn labelled ones."""
     from exfm.foundation.config import FoundationConfig
     from exfm_components.progress import running
 
     foundation = FoundationConfig.parse(foundation_model, source="foundation_model")
     with running(f"train-fm {foundation.name}") as stage:
-        from exfm.artifact.storage import ref_to
-        from exfm.foundation.stage import train_foundation
-        from exfm_components import layout
-        from exfm_components.artifacts import read_ref, write_model
+        from exfm.das.advance import teach
+        from exfm.foundation.line import foundation_line
+        from exfm_components.data_augmentation import das_of, work
+        from exfm_components.lines import write_model
+        from exfm_components.run_config import RunConfig
 
-        manifest = train_foundation(
-            foundation,
-            events=read_ref(log.path),
-            labels=read_ref(labels.path),
-            out=layout.foundation(root, foundation.name),
-            on_window=stage.walked,
-        )
-        ref = ref_to(layout.foundation(root, foundation.name))
-        write_model(manifest, ref, model=model, metrics=metrics)
-        stage.done(manifest.headline())
-        return ref.to_dict()
+        config = RunConfig.parse(run | {"root": root}, source="run")
+        das, line = das_of(config), foundation_line(foundation, config.feature_schema)
+        work(teach(das, foundation.name, line), stage.report)
+        ref, told = write_model(das, line, model=model, metrics=metrics)
+        stage.done(told)
+        return ref
 
 
 @component
@@ -43,33 +38,27 @@ def train_vertical(
     run: dict,
     root: str,
     vertical_model: dict,
-    examples: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ) -> dict:
-    """Train one vertical model with its teachers' pseudo-labels."""
+    """Have one vertical model predict, then learn, its domains' examples with its teachers' pseudo-labels."""
     from exfm.distill.config import VerticalConfig
     from exfm_components.progress import running
 
     vertical = VerticalConfig.parse(vertical_model, source="vertical_model")
     with running(f"train-vm {vertical.name}") as stage:
-        from exfm.artifact.storage import ref_to
-        from exfm.distill.stage import train_vertical
-        from exfm_components import layout
-        from exfm_components.artifacts import read_ref, write_model
+        from exfm.das.advance import learn
+        from exfm_components.data_augmentation import das_of, work
+        from exfm_components.lines import vertical_model as line_of
+        from exfm_components.lines import write_model
         from exfm_components.run_config import RunConfig
 
-        manifest = train_vertical(
-            vertical,
-            teachers=RunConfig.parse(run, source="run").teachers_of(vertical),
-            examples=read_ref(examples.path),
-            out=layout.vertical(root, vertical.name),
-            on_window=stage.walked,
-        )
-        ref = ref_to(layout.vertical(root, vertical.name))
-        write_model(manifest, ref, model=model, metrics=metrics)
-        stage.done(manifest.headline())
-        return ref.to_dict()
+        config = RunConfig.parse(run | {"root": root}, source="run")
+        das, line = das_of(config), line_of(config, vertical)
+        work(learn(das, line), stage.report)
+        ref, told = write_model(das, line, model=model, metrics=metrics)
+        stage.done(told)
+        return ref
 
 
 @component
@@ -83,9 +72,13 @@ def make_bundle(run: dict, root: str, vertical_model: dict, vertical: dict, bund
         from exfm.artifact.storage import Ref, ref_to
         from exfm.bundling.stage import headline, make_bundle
         from exfm_components import layout
-        from exfm_components.artifacts import write_ref
+        from exfm_components.artifacts import write_empty, write_ref
         from exfm_components.run_config import RunConfig
 
+        if not vertical:
+            write_empty(bundle)
+            stage.done(f"{name} has learned nothing yet: there is nothing to bundle")
+            return {}
         manifest = make_bundle(
             RunConfig.parse(run, source="run").bundle,
             vertical=Ref.parse(vertical, source="vertical"),
@@ -98,7 +91,7 @@ def make_bundle(run: dict, root: str, vertical_model: dict, vertical: dict, bund
 
 
 @component
-def compare(run: dict, root: str, examples: dsl.Input[dsl.Dataset], page: dsl.Output[dsl.HTML]) -> str:
+def compare(run: dict, root: str, page: dsl.Output[dsl.HTML]) -> str:
     """Train every vertical model by several methods, for what distillation gains; return the URI of the figures."""
     from exfm_components.progress import running
 
@@ -107,14 +100,15 @@ def compare(run: dict, root: str, examples: dsl.Input[dsl.Dataset], page: dsl.Ou
 
         from exfm.artifact.stores import read_file
         from exfm_components import layout
-        from exfm_components.artifacts import read_ref
-        from exfm_components.comparison import compare_methods
+        from exfm_components.comparison import compare_methods, is_young
         from exfm_components.run_config import RunConfig
 
-        config = RunConfig.parse(run, source="run")
-        found = compare_methods(
-            config.step_comparison(), config, root=root, examples=read_ref(examples.path), on_window=stage.walked
-        )
+        config = RunConfig.parse(run | {"root": root}, source="run")
+        if is_young(config):
+            Path(page.path).write_text("Not compared yet: there are too few windows after the warm-up.")
+            stage.done("not compared yet: there are too few windows after the warm-up")
+            return ""
+        found = compare_methods(config.step_comparison(), config, root=root, on_window=stage.walked)
         Path(page.path).write_bytes(read_file(layout.comparison_page(root)))
         stage.done(found.headline())
         return layout.comparison(root)

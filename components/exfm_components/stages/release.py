@@ -13,15 +13,15 @@ def judge(run: dict, root: str, verticals: list[dict], verdict: dsl.Output[dsl.M
     with running("judge") as stage:
         from pathlib import Path
 
-        from exfm.artifact.storage import Ref
         from exfm.registry.judging import judge
         from exfm.registry.mlflow_registry import Registry
         from exfm.registry.promotion import verdict as verdict_on
         from exfm.report.verdicts import headline, to_markdown
+        from exfm_components.artifacts import refs
         from exfm_components.run_config import RunConfig
 
         registry = Registry.at(root, create=True)
-        judgements = judge(registry, [Ref.parse(item, source="verticals") for item in verticals])
+        judgements = judge(registry, refs(verticals, source="verticals"))
         rule = RunConfig.parse(run, source="run").deployment.promotion
         verdicts = [verdict_on(judgement, rule) for judgement in judgements]
         Path(verdict.path).write_text(to_markdown(verdicts), encoding="utf-8")
@@ -35,14 +35,14 @@ def register(root: str, verticals: list[dict], bundles: list[dict], judgements: 
     from exfm_components.progress import running
 
     with running("register") as stage:
-        from exfm.artifact.storage import Ref
         from exfm.registry.promotion import Judgement
         from exfm.registry.registration import headline, register_all
+        from exfm_components.artifacts import refs
 
         registrations = register_all(
             root=root,
-            models=[Ref.parse(item, source="verticals") for item in verticals],
-            bundles=[Ref.parse(item, source="bundles") for item in bundles],
+            models=refs(verticals, source="verticals"),
+            bundles=refs(bundles, source="bundles"),
             judgements=[Judgement.parse(item, source="judgements") for item in judgements],
         )
         stage.done(headline(registrations))
@@ -59,12 +59,16 @@ def smoke_test(root: str, bundles: list[dict]) -> str:
 
     with running("smoke-test") as stage:
         from exfm.artifact.manifest import json_bytes
-        from exfm.artifact.storage import Ref
         from exfm.artifact.stores import write_file
         from exfm.serving.smoke_test import run_smoke_test
         from exfm_components import layout
+        from exfm_components.artifacts import refs
 
-        found = run_smoke_test(Ref.parse(bundles[0], source="bundles"))
+        there = refs(bundles, source="bundles")
+        if not there:
+            stage.done("no model has learned yet: there is nothing to serve")
+            return ""
+        found = run_smoke_test(there[0])
         write_file(layout.smoke_test(root), json_bytes(found.to_dict()))
         stage.done(found.headline())
         return layout.smoke_test(root)
@@ -82,32 +86,52 @@ def report(
     page: dsl.Output[dsl.HTML],
     comparison: str = "",
 ) -> None:
-    """Draw the run's figures into report.html, and put them into summary.json; `comparison` is a URI, or empty."""
+    """Draw the run's figures into report.html, put them into summary.json, and log those of windows in MLflow.
+
+    Then remove windows that are not kept.
+
+    `comparison` is a URI, or empty.
+    """
     from exfm_components.progress import running
 
     with running("report") as stage:
         from pathlib import Path
 
         from exfm.artifact.manifest import parse_json
-        from exfm.artifact.storage import Ref
         from exfm.artifact.stores import read_file
+        from exfm.das.stages import remove
+        from exfm.registry.log_run import log_windows
+        from exfm.registry.mlflow_registry import Registry
         from exfm.report.stage import make_report
         from exfm_components import layout
+        from exfm_components.artifacts import refs
+        from exfm_components.data_augmentation import das_of, work
         from exfm_components.run_config import RunConfig
 
+        config = RunConfig.parse(run | {"root": root}, source="run")
+        das = das_of(config)
+        models = refs(verticals, source="verticals")
+        if not models:
+            Path(page.path).write_text("No vertical model has learned yet.")
+            stage.done("no vertical model has learned yet: there is nothing to report")
+            return
         summary = make_report(
             report=layout.report(root),
             summary=layout.summary(root),
             query=layout.query(root),
-            name=RunConfig.parse(run, source="run").name,
-            foundations=[Ref.parse(item, source="foundations") for item in foundations],
-            verticals=[Ref.parse(item, source="verticals") for item in verticals],
-            bundles=[Ref.parse(item, source="bundles") for item in bundles],
+            name=config.name,
+            das=das,
+            source=config.source,
+            foundations=refs(foundations, source="foundations"),
+            verticals=models,
+            bundles=refs(bundles, source="bundles"),
             registrations=registrations,
             smoke_test=parse_json(read_file(smoke_test), source=smoke_test),
             comparison=comparison,
         )
         Path(page.path).write_bytes(read_file(layout.report(root)))
+        log_windows(Registry.at(root, create=True), das, name=config.name)
+        work(remove(das), stage.report)
         stage.done(summary.headline())
 
 

@@ -73,7 +73,7 @@ class BundleManifest(Config):
     fallback_rows: str = ""
     """The file with a row for each table, to answer with while its shard is unavailable. Empty: there is none."""
     lineage: dict[str, str]
-    """Event windows, label revision, foundation-model snapshot and the like."""
+    """Event windows, version of the examples, foundation-model snapshot and the like."""
     files: dict[str, FileDigest]
 
     @classmethod

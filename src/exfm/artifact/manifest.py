@@ -1,4 +1,4 @@
-"""The manifest of a stage's output folder: its files, the event windows it covers and what it was made from."""
+"""The manifest of a stage's output folder: its files and the event windows it covers."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from exfm.artifact.digests import FileDigest, digests_of_folder
-from exfm.artifact.storage import MANIFEST, Ref
+from exfm.artifact.storage import MANIFEST
 from exfm.config import Config
 from exfm.errors import ConfigError, StorageError
 
@@ -25,24 +25,15 @@ class Window(Config):
             raise ValueError(f"window {self.index} ends at {self.end}, which is not after its start {self.start}")
         return self
 
-    @property
-    def folder(self) -> str:
-        """Return the window's partition folder: zero-padded, so that names sort as time does."""
-        return f"window={self.index:05d}"
-
 
 class Manifest(Config):
     """What every stage's output says of itself; each stage adds its own fields."""
 
     format_version: Literal[1] = 1
     kind: str
-    """The stage's output: events, labels, foundation, pseudo, examples or vertical."""
+    """The stage's output, such as foundation or vertical."""
     windows: tuple[Window, ...]
-    """Consecutive, in order of time."""
-    label_revision: str = ""
-    """Digest of the feedback and label rules behind the labels used; empty where no label was used."""
-    inputs: dict[str, Ref] = {}
-    """The outputs of other stages that this one was made from."""
+    """In order of time."""
     files: dict[str, FileDigest] = {}
     """Every file of the folder but the manifest, by its path."""
 
@@ -58,20 +49,6 @@ class Manifest(Config):
         except ConfigError as error:
             raise StorageError(str(error)) from error
         return manifest
-
-    def require_made_from(self, **inputs: Ref) -> None:
-        """Return if this output was made from these outputs of other stages, named as in `inputs`.
-
-        Raises: StorageError if it was made from another content of one.
-        """
-        for name, given in inputs.items():
-            used = self.inputs.get(name)
-            if used is None or used.digest != given.digest:
-                found = f"{used.uri} (manifest {used.digest[:12]})" if used else f"no {name}"
-                raise StorageError(
-                    f"{self.kind} output was made from {found}, but the {name} given are {given.uri} (manifest "
-                    f"{given.digest[:12]}); run the stage that writes the {self.kind} output on these {name} again"
-                )
 
     def write(self, folder: Path) -> Self:
         """Write this manifest into its folder, with the digests of all files there, and return it with them."""

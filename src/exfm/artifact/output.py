@@ -78,8 +78,8 @@ def writing_once(parent: str, *, name: Callable[[Path], str]) -> Iterator[Path]:
 def discard_unfinished(uri: str) -> None:
     """Remove what a killed writer of a local folder or file left: its own scratch, never what was finished.
 
-    A folder that was just being replaced is put back. Below a URL nothing is done: what has no manifest there is no
-    finished folder, and is written over.
+    Of a model's folder, that of its states, too. A folder that was just being replaced is put back. Below a URL nothing
+    is done: what has no manifest there is no finished folder, and is written over.
     """
     if not is_local(uri):
         return
@@ -88,6 +88,8 @@ def discard_unfinished(uri: str) -> None:
         partial.unlink(missing_ok=True)
     suffix = "?" * 8  # mkdtemp's
     scratches = [*target.parent.glob(f".{glob.escape(target.name)}.{suffix}"), *target.glob(f".exfm-{suffix}")]
+    for state in target.glob(f"*/.*.{suffix}"):
+        shutil.rmtree(state)  # never one that was replaced: a state is written once
     for scratch in scratches:
         old = scratch / "old"
         if old.exists() and not target.exists():

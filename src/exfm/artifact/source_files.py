@@ -1,9 +1,10 @@
 """Files that users bring, which no manifest lists: on this machine, or in a store."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from datetime import datetime
+from typing import Any, BinaryIO
 
 import fsspec
 
@@ -48,10 +49,14 @@ class FoundFile:
     """Below the folder, or below the last folder of a glob without wildcard; of a single file its own name."""
     uri: str
     size_bytes: int
+    written_s: float
+    """When it was written last, as Unix time, by the clock of its store."""
 
 
 def list_files(uri: str) -> list[FoundFile]:
-    """Return what `locate` finds: a file, those of a glob, or of a folder, sorted by name; no empty ones.
+    """Return what `locate` finds: a file, those of a glob, or of a folder, sorted by name; no empty or hidden ones.
+
+    A file is hidden if its name begins with a dot: one that is still written.
 
     Raises: StorageError if the store does not answer.
     """
@@ -69,12 +74,19 @@ def list_files(uri: str) -> list[FoundFile]:
                     name=name.removeprefix(base).lstrip("/"),
                     uri=name if is_local(uri) else filesystem.unstrip_protocol(name),
                     size_bytes=about["size"],
+                    written_s=_written_s(about),
                 )
                 for name, about in found.items()
-                if about["type"] == "file" and about["size"]
+                if about["type"] == "file" and about["size"] and not name.rpartition("/")[2].startswith(".")
             ),
             key=lambda file: file.name,
         )
+
+
+def _written_s(about: Mapping[str, Any]) -> float:
+    """Return when a file was written, as fsspec describes it; 0: its store does not say."""
+    in_s3: datetime | None = about.get("LastModified")
+    return float(about.get("mtime", 0)) if in_s3 is None else in_s3.timestamp()
 
 
 def open_files(uri: str) -> Iterator[tuple[str, BinaryIO]]:

@@ -94,6 +94,12 @@ def remove_file(uri: str) -> None:
             filesystem.rm_file(path)
 
 
+def remove_tree(uri: str) -> None:
+    """Remove a folder, which must be there, with all that is in it."""
+    with reaching(uri) as (filesystem, path):
+        filesystem.rm(path, recursive=True)
+
+
 def exists(uri: str) -> bool:
     """Return whether there is a file or folder."""
     with reaching(uri) as (filesystem, path):

@@ -5,7 +5,6 @@ Legend: R requests.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from exfm.artifact.rows import Rows, rows_of_keys
 from exfm.bundling.request_keys import RequestKeys
 from exfm.bundling.request_log import LoggedRequests
 from exfm.errors import DataError
-from exfm.events.partitions import read_partition
+from exfm.events.examples import ExampleTable
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
 from exfm.planning.counted import Counted
@@ -130,7 +129,7 @@ def statistics_of_log(log: LoggedRequests) -> Counted:
 
 
 def statistics_of_examples(
-    dataset: Path, windows: Sequence[Window], schema: Schema, *, domains: Sequence[str], candidates_mean: float
+    examples: ExampleTable, windows: Sequence[Window], schema: Schema, *, domains: Sequence[str], candidates_mean: float
 ) -> Counted:
     """Return an estimate of the statistics: of requests with the users and items of examples.
 
@@ -145,17 +144,18 @@ def statistics_of_examples(
     for window in reversed(windows):
         if sum(num_of.values()) >= MAX_EXAMPLES:
             break
-        num_of[window] = len(_examples(dataset, window, sparse, domains=domains, columns=[]))
+        num_of[window] = examples.num_of(window, domains=domains)
     num_examples = sum(num_of.values())
     if not num_examples:
         raise DataError(
-            f"{dataset}: 0 examples of domain {', '.join(domains) or '(any)'}, so table statistics cannot be counted; "
+            f"0 examples of domain {', '.join(domains) or '(any)'}, so table statistics cannot be counted; "
             "name other domains, or examples that have these"
         )
     counts = _counts(sparse)
     num_before = 0
+    columns = [sparse.impression_key, *sparse.feature_names()]  # no column named would be all
     for window in reversed(num_of):
-        frame = _examples(dataset, window, sparse, domains=domains, columns=sparse.feature_names())
+        frame = examples.read(window, domains=domains, columns=columns)
         for requests in _requests_of(frame, sparse):
             late_R = num_before + np.arange(len(requests)) >= num_examples / 2
             for count in counts:
@@ -183,13 +183,6 @@ def _counted(counts: Iterable[_TableCount], num_requests: int, *, items: float, 
 
 def _weighted(counts: tuple[Rows, Weights], weight: float) -> tuple[Rows, Weights]:
     return counts[0], counts[1] * weight
-
-
-def _examples(
-    dataset: Path, window: Window, schema: Schema, *, domains: Sequence[str], columns: Sequence[str]
-) -> pl.DataFrame:
-    frame = read_partition(dataset, window, columns=list(dict.fromkeys([schema.domain, *columns])))  # it may be one
-    return frame.filter(pl.col(schema.domain).is_in(list(domains))) if domains else frame
 
 
 def _requests_of(frame: pl.DataFrame, schema: Schema) -> Iterator[RequestKeys]:

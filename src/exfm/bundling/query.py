@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from exfm.artifact.manifest import Window
 from exfm.errors import DataError, SchemaError
-from exfm.events.partitions import read_partition
+from exfm.events.examples import ExampleTable
 from exfm.features.batch import RawColumns
 from exfm.features.oip import request_to_json
 from exfm.features.table import raw_columns
@@ -17,7 +16,7 @@ from exfm.schema import DenseFeature, Net, Schema
 
 
 def latest_query(
-    dataset: Path, windows: Sequence[Window], schema: Schema, *, domains: Sequence[str], num_candidates: int
+    examples: ExampleTable, windows: Sequence[Window], schema: Schema, *, domains: Sequence[str], num_candidates: int
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Return a query as examples (one per candidate, with the same user in each) and as a request in OIP's JSON form.
 
@@ -25,14 +24,14 @@ def latest_query(
     are the last distinct items. JSON has no NaN: examples that lack a required number are left out, and other missing
     numbers are the feature's mean.
 
-    Raises: SchemaError if all items would look the same; DataError if no example of the domains is complete.
+    Raises: SchemaError if all items would look the same; DataError if no example of the domains is complete;
+    StorageError if examples cannot be read.
     """
     if not schema.feature_names(["item"]):
         raise SchemaError("the model has no feature of net `item`: all candidates would score the same; add one")
     last, items = pl.DataFrame(), pl.DataFrame()
     for window in reversed(windows):
-        frame = _complete(read_partition(dataset, window).reverse(), schema)
-        own = frame.filter(pl.col(schema.domain).is_in(list(domains))) if domains else frame
+        own = _complete(examples.read(window, domains=domains, columns=schema.feature_names()).reverse(), schema)
         shown = own.select(schema.feature_names(["item"]))
         last = last if len(last) else own.head(1)
         items = (pl.concat([items, shown]) if len(items) else shown).unique(maintain_order=True).head(num_candidates)

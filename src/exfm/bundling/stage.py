@@ -1,13 +1,13 @@
 """The stage that turns a vertical model into a bundle: plan, slices, fallback rows, dense network, golden queries."""
 
-from pathlib import Path
-
 import safetensors.torch
 
 from exfm.artifact.bundle import DENSE_FILE, BundleManifest, draft_bundle, note_latest, seal_bundle
+from exfm.artifact.digests import digest_of_file
 from exfm.artifact.fallback_rows import write_fallback_rows
 from exfm.artifact.output import writing_once
 from exfm.artifact.storage import Ref, reading
+from exfm.artifact.stores import join, local_copy
 from exfm.bundling.config import BundleConfig
 from exfm.bundling.counting import statistics_of_examples
 from exfm.bundling.fallback import fallback_rows
@@ -15,12 +15,13 @@ from exfm.bundling.golden import write_golden
 from exfm.bundling.planned import plan_bundle
 from exfm.bundling.query import latest_query
 from exfm.bundling.shard_files import write_shards
-from exfm.events.examples import ExamplesManifest
+from exfm.errors import StorageError
+from exfm.events.examples import ExampleTable
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
 from exfm.models.ranking import RankingModel
 from exfm.planning.counted import Counted
-from exfm.training.checkpoint import load_weights
+from exfm.training.checkpoint import WEIGHTS, load_weights
 from exfm.training.manifest import ModelManifest
 
 MOVED = "moved"
@@ -45,17 +46,22 @@ def make_bundle(config: BundleConfig, *, vertical: Ref, out: str) -> BundleManif
         config = config.of_model(model.name)
         trained = RankingModel(model.feature_schema, model.model)
         schema = trained.schema
-        snapshot_folder = model_folder / model.snapshots[-1].folder
-        load_weights(trained, snapshot_folder)
+        last = model.snapshots[-1]
+        with local_copy(join(vertical.uri, last.folder), (WEIGHTS,)) as snapshot:
+            if digest_of_file(snapshot / WEIGHTS).sha256 != last.digest:
+                raise StorageError(
+                    f"{join(vertical.uri, last.folder)}: {WEIGHTS} was changed since the model learned; restore it, or "
+                    "name another root"
+                )
+            load_weights(trained, snapshot)
         (folder / DENSE_FILE).parent.mkdir()
         safetensors.torch.save_file(trained.network.state_dict(), folder / DENSE_FILE)
         (folder / DENSE_FILE).chmod(0o644)  # safetensors makes it private, but servers run as another user
-        with reading(model.inputs["examples"]) as dataset:
-            examples = ExamplesManifest.read(dataset)
-            counted = _counted(config, model, dataset)
-            rows, request = latest_query(
-                dataset, model.windows, schema, domains=model.domains, num_candidates=config.golden_candidates
-            )
+        examples = model.examples()
+        counted = _counted(config, model, examples)
+        rows, request = latest_query(
+            examples, model.windows, schema, domains=model.domains, num_candidates=config.golden_candidates
+        )
         plan, moved = plan_bundle(config, schema, counted.statistics)
         write_shards(folder, trained.tables.weights(), plan, hottest=counted.hottest)
         write_fallback_rows(folder, fallback_rows(trained.tables.weights(), counted))
@@ -81,8 +87,7 @@ def statistics_of_model(vertical: Ref, *, candidates_mean: float) -> Counted:
     """
     with reading(vertical) as model_folder:
         model = ModelManifest.read(model_folder)
-        with reading(model.inputs["examples"]) as dataset:
-            return _counted_on_examples(model, dataset, candidates_mean=candidates_mean)
+        return _counted_on_examples(model, model.examples(), candidates_mean=candidates_mean)
 
 
 def headline(manifest: BundleManifest) -> str:
@@ -99,25 +104,26 @@ def headline(manifest: BundleManifest) -> str:
     )
 
 
-def _counted(config: BundleConfig, model: ModelManifest, dataset: Path) -> Counted:
+def _counted(config: BundleConfig, model: ModelManifest, examples: ExampleTable) -> Counted:
     if config.table_statistics:
         return Counted.read(config.table_statistics)
-    return _counted_on_examples(model, dataset, candidates_mean=config.candidates_mean)
+    return _counted_on_examples(model, examples, candidates_mean=config.candidates_mean)
 
 
-def _counted_on_examples(model: ModelManifest, dataset: Path, *, candidates_mean: float) -> Counted:
+def _counted_on_examples(model: ModelManifest, examples: ExampleTable, *, candidates_mean: float) -> Counted:
     served = model.feature_schema.widen(model.model.dim_factor)
     return statistics_of_examples(
-        dataset, model.windows, served, domains=model.domains, candidates_mean=candidates_mean
+        examples, model.windows, served, domains=model.domains, candidates_mean=candidates_mean
     )
 
 
-def _lineage(model: ModelManifest, examples: ExamplesManifest) -> dict[str, str]:
-    first, last = model.windows[0], model.windows[-1]
+def _lineage(model: ModelManifest, examples: ExampleTable) -> dict[str, str]:
+    """Return what a model was made from; it is part of the bundle's id, so it names no machine's paths."""
+    first, last = model.first_learned, model.snapshots[-1]
     return {
-        "event_windows": f"{first.index} to {last.index}: [{first.start}, {last.end})",
-        "label_revision": model.label_revision,
-        "fm_snapshot": ", ".join(examples.fm_snapshots[teacher] for teacher in model.teachers),
-        "vm_snapshot": model.snapshots[-1].version,
+        "event_windows": f"{first} to {last.window}: [{first * model.window_length}, {model.learned_until})",
+        "examples": f"version {last.examples}",
+        "fm_snapshot": ", ".join(examples.snapshot_of(teacher, last.window) for teacher in model.teachers),
+        "vm_snapshot": last.version,
         "domains": ", ".join(model.domains),
     }

@@ -15,9 +15,10 @@ RootOption = Annotated[str, typer.Option("--root", help="Where the tables are, i
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the subcommand."""
-    group = typer.Typer(help="Examples from a growing log: each window once.", no_args_is_help=True)
-    for command in (advance, progress, report, relabel, rescore, verify):
+    """Add the subcommands."""
+    app.command(rich_help_panel="The whole path")(progress)
+    group = typer.Typer(help="Examples and models from a growing log: each window once.", no_args_is_help=True)
+    for command in (advance, report, relabel, rescore, verify):
         group.command()(command)
     app.add_typer(group, name="das", rich_help_panel="One stage of a run")
 
@@ -30,13 +31,15 @@ def advance(
     ] = "",
     follow: Annotated[bool, typer.Option("--follow", help="Go on as files come, until Ctrl-C.")] = False,
 ) -> None:
-    """Do whatever is due: new files, their windows' labels and examples, and what models learn of them.
+    """Do whatever is due up to the models: new files, labels and examples of their windows, and what models learn.
 
-    Run again, it does nothing.
+    Run again, it does nothing. `exfm run` does this, and releases the models.
     """
-    from exfm.das.advance import Done, advance
+    from exfm.das.advance import advance
     from exfm.das.advance import follow as advance_forever
-    from exfm_components.data_augmentation import das_of, foundation_lines, vertical_lines
+    from exfm.das.stages import Done
+    from exfm_components.data_augmentation import das_of
+    from exfm_components.lines import foundation_models, vertical_models
     from exfm_components.run_config import read_run_config
 
     run = read_run_config(config, root=root)
@@ -44,7 +47,7 @@ def advance(
     complete_until = das.time_of(until) if until else None
 
     def work() -> Iterator[Done]:
-        models, lines = foundation_lines(run), vertical_lines(run)
+        models, lines = foundation_models(run), vertical_models(run)
         return advance(das, run.source, foundation_models=models, vertical_models=lines, until=complete_until)
 
     with suppress(KeyboardInterrupt):  # the way to end `--follow`; nothing is left half done
@@ -96,12 +99,13 @@ def rescore(config: ConfigOption, root: RootOption = "") -> None:
     from exfm.das.closing import LogState
     from exfm.das.revisions import rescore
     from exfm.das.scoring import teaching
-    from exfm_components.data_augmentation import das_of, foundation_lines
+    from exfm_components.data_augmentation import das_of
+    from exfm_components.lines import foundation_models
     from exfm_components.run_config import read_run_config
 
     run = read_run_config(config, root=root)
     das = das_of(run)
-    for fm, model in foundation_lines(run).items():
+    for fm, model in foundation_models(run).items():
         with teaching(model, LogState.of(das)) as teacher:
             for window in rescore(das, fm, teacher) if teacher else ():
                 print(f"pseudo-label {fm} again: {das.time_text(das.grid.window(window).start)}", flush=True)
@@ -116,12 +120,13 @@ def verify(
 ) -> None:
     """Compute random windows again, and compare them with the tables."""
     from exfm.das.verification import verify
-    from exfm_components.data_augmentation import das_of, foundation_lines
+    from exfm_components.data_augmentation import das_of
+    from exfm_components.lines import foundation_models
     from exfm_components.run_config import read_run_config
 
     run = read_run_config(config, root=root)
     das = das_of(run)
-    for one in verify(das, foundation_models=foundation_lines(run), num_windows=windows, seed=seed):
+    for one in verify(das, foundation_models=foundation_models(run), num_windows=windows, seed=seed):
         print(f"{one.table}, {das.time_text(das.grid.window(one.window).start)}: {one.num_rows:,} rows agree")
 
 
@@ -130,6 +135,7 @@ def _show(run: "RunConfig") -> None:
 
     from exfm.das.progress import progress
     from exfm.report.das_progress import print_progress
-    from exfm_components.data_augmentation import das_of, foundation_lines
+    from exfm_components.data_augmentation import das_of
+    from exfm_components.lines import foundation_models
 
-    print_progress(progress(das_of(run), run.source, foundation_models=foundation_lines(run)), console=Console())
+    print_progress(progress(das_of(run), run.source, foundation_models=foundation_models(run)), console=Console())

@@ -16,7 +16,7 @@ def add_to(app: typer.Typer) -> None:
 def compare(config: ConfigOption, root: RootOption = "") -> None:
     """Compare distillation methods on a finished run's examples, and write comparison.html and comparison.json."""
     from exfm_components.run_config import read_run_config
-    from exfm_pipelines.steps import run_comparison
+    from exfm_pipelines.comparison import run_comparison
     from exfm_pipelines.summary import show_comparison
 
     run = read_run_config(config, root=root)

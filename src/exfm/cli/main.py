@@ -5,6 +5,7 @@ What a command needs is imported inside it: torch, KFP and MLflow take seconds, 
 
 import os
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -43,15 +44,30 @@ def _root(
 def run(
     config: Annotated[Path, typer.Option("--config", "-c", help="The run's YAML file.")],
     root: Annotated[str, typer.Option(help="Where outputs go, instead of the file's own root.")] = "",
+    until: Annotated[
+        str, typer.Option(help="The log is complete up to this time: a date in UTC, or a number in its unit.")
+    ] = "",
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Run again whenever new files have arrived, until Ctrl-C.")
+    ] = False,
 ) -> None:
-    """Run every stage on a log, from events to a served model, with a report."""
+    """Do whatever is due, from new files of a log to a served model, with a report. Run again, it goes on."""
+    from exfm.das.stages import wait_for_files
+    from exfm_components.data_augmentation import das_of
     from exfm_components.run_config import read_run_config
     from exfm_pipelines.local import run_locally
     from exfm_pipelines.summary import show_summary
 
     settings = read_run_config(config, root=root)
-    run_locally(settings)
+    if until:
+        das_of(settings).time_of(until)  # an error before the work
+    run_locally(settings, until=until)
     show_summary(settings)
+    with suppress(KeyboardInterrupt):  # the way to end it; a signal during a run ends as without `--follow`
+        while follow:
+            wait_for_files(das_of(settings), settings.source)
+            run_locally(settings, until=until)
+            show_summary(settings)
 
 
 steps.add_to(app)

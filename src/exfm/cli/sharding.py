@@ -168,7 +168,7 @@ def simulate(
 
 
 def statistics(
-    source: Annotated[str, typer.Argument(help="A request log; or a vertical model (vm/NAME), for its examples.")],
+    source: Annotated[str, typer.Argument(help="A request log; or a vertical model (models/NAME), for its examples.")],
     out: Annotated[str, typer.Option(help="Folder or s3:// URL for the statistics.")],
     model: Annotated[str, typer.Option(help="For a request log: a schema's YAML file, or a bundle's folder.")] = "",
     candidates: CandidatesOption = 100.0,

@@ -18,32 +18,27 @@ PANEL = "One stage of a run"
 
 def add_to(app: typer.Typer) -> None:
     """Add the subcommands, in the order of the stages."""
-    for command in (label, train_fm, pseudo_label, join, train_vm, bundle, judge, register, smoke_test, report):
+    for command in (label, train_fm, join, train_vm, bundle, judge, register, smoke_test, report):
         app.command(rich_help_panel=PANEL)(command)  # typer names it: `train-fm` for `train_fm`
 
 
 def label(config: ConfigOption, root: RootOption = "") -> None:
-    """Attribute feedback to impressions; count late, duplicate and orphan feedback."""
+    """Attribute feedback to impressions of windows whose attribution windows are over."""
     _run("label", config, root)
 
 
 def train_fm(name: FoundationArgument, config: ConfigOption, root: RootOption = "") -> None:
-    """Train one foundation model on all domains' stream: each window is tested, then learned once."""
+    """Have one foundation model score windows, which gives pseudo-labels, and learn each once it is labelled."""
     _run("train-fm", config, root, model=name)
 
 
-def pseudo_label(name: FoundationArgument, config: ConfigOption, root: RootOption = "") -> None:
-    """Score each impression once, by a foundation model that learned only from earlier data."""
-    _run("pseudo-label", config, root, model=name)
-
-
 def join(config: ConfigOption, root: RootOption = "") -> None:
-    """Join features, labels and pseudo-labels into one dataset of examples."""
+    """Join features, labels and pseudo-labels into one table of examples, and report what became of each row."""
     _run("join", config, root)
 
 
 def train_vm(name: NameArgument, config: ConfigOption, root: RootOption = "") -> None:
-    """Train one vertical model, with a serving head for labels and an auxiliary head for pseudo-labels."""
+    """Have one vertical model predict, then learn, its domains' examples."""
     _run("train-vm", config, root, model=name)
 
 

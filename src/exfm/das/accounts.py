@@ -37,6 +37,8 @@ class Account:
     rejected: int
     late: int
     """Arrived after the window was closed: kept in table `late`."""
+    unshown: int
+    """Impressions that were ranked, but not shown: in the source files only."""
     stored: int
     """In the part's own table."""
     is_removed: bool
@@ -60,11 +62,12 @@ class Account:
         Raises: DataError, which says what is missing or there twice.
         """
         stored = self.stored + self.removed
-        if (found := self.rejected + self.late + stored) != self.arrived:
+        if (found := self.rejected + self.late + self.unshown + stored) != self.arrived:
             raise DataError(
                 f"{self.part} of window {self.window}: {self.arrived} rows arrived, but {found} are there "
-                f"({self.stored} stored, {self.removed} removed, {self.late} late, {self.rejected} rejected); a file "
-                "of a table is missing or there twice: restore the tables, or begin with an empty root"
+                f"({self.stored} stored, {self.removed} removed, {self.late} late, {self.rejected} rejected, "
+                f"{self.unshown} not shown); a file of a table is missing or there twice: restore the tables, or begin "
+                "with an empty root"
             )
         if self.states is not None and sum(self.states.values()) != stored:
             states = ", ".join(f"{count} {state}" for state, count in self.states.items())

@@ -16,6 +16,7 @@ from exfm.das.accounts import Account
 from exfm.das.attribution import ARRIVAL, FEEDBACK_STATES, ROW, Rules, make_labels, unique_impressions
 from exfm.das.log_tables import FIGURE, PART, VALUE, Das
 from exfm.das.timeline import Timeline
+from exfm.errors import ConfigError
 from exfm.events.log import FEEDBACK, IMPRESSIONS
 from exfm.events.rules import FEEDBACK_KIND, FEEDBACK_VALUE, impression_columns
 from exfm.tables.commit import commit, stage
@@ -85,8 +86,9 @@ class LogState:
 
     @cached_property
     def file_counts(self) -> pl.DataFrame:
-        """Return how many rows each source file had, and how many were late or rejected."""
-        return self.arrivals.read([0], columns=["name", PART, "num_rows", "num_late", "num_rejected"])
+        """Return how many rows each source file had, and how many were late, rejected or not shown."""
+        counts = ["num_rows", "num_late", "num_rejected", "num_unshown"]
+        return self.arrivals.read([0], columns=["name", PART, *counts])
 
     @property
     def impression_columns(self) -> dict[str, pl.DataType]:
@@ -148,14 +150,31 @@ class LogState:
         return self.das.grid.num_windows(self.das.rules.longest)
 
 
-def removed_until(table: TableState) -> int:
-    """Return the newest window that was removed from a table; NO_WINDOW: none was."""
-    return table.revision(REMOVED) + NO_WINDOW
+def removed_until(table: TableState, mark: str = REMOVED) -> int:
+    """Return the newest window that was removed from a table, as a mark of it says; NO_WINDOW: none was."""
+    return table.revision(mark) + NO_WINDOW
+
+
+def states_of(part: str) -> str:
+    """Return the mark in `snapshots` that says which states of a line, by its part of a window, are not kept."""
+    return f"states/{part}"
 
 
 def rules_number(rules: Rules) -> int:
     """Return a number that stands for the rules of labels."""
     return int(digest_of_json([label.to_dict() for label in rules.schema.labels])[:15], 16)
+
+
+def require_same_rules(state: LogState) -> None:
+    """Return if labels were made by the schema's rules.
+
+    Raises: ConfigError if they were made by others.
+    """
+    if state.labels.files and state.labels.revision(RULES) != rules_number(state.das.rules):
+        raise ConfigError(
+            f"the schema's labels changed since {len(state.labels.files)} windows were labelled; run `exfm das "
+            "relabel` to label all of them again, as a new revision, or restore the labels' settings"
+        )
 
 
 def labels_of(state: LogState, window: int, *, until: str | None) -> pl.DataFrame:
@@ -198,8 +217,7 @@ def accounts(state: LogState) -> list[Account]:
 
     Reads small tables only.
     """
-    counts = state.arrivals.read([0], columns=[PART, "windows", "counts"]).explode("windows", "counts")
-    arrived = _by_place(counts.drop_nulls().rename({"windows": WINDOW, "counts": "count"}))
+    arrived, unshown = (_counted(state, name) for name in ("counts", "unshown"))
     late, rejected = (_rows_by_place(table) for table in (state.late, state.rejected))
     states = _states(state)
     found = []
@@ -215,6 +233,7 @@ def accounts(state: LogState) -> list[Account]:
                     arrived=arrived.get(place, 0),
                     rejected=rejected.get(place, 0),
                     late=late.get(place, 0),
+                    unshown=unshown.get(place, 0),
                     stored=table.num_rows([window]),
                     is_removed=window <= removed,
                     states=states.get(place),
@@ -231,8 +250,10 @@ def _rows_by_place(table: TableState) -> Counter[tuple[str, int]]:
     return found
 
 
-def _by_place(counts: pl.DataFrame) -> dict[tuple[str, int], int]:
-    rows = counts.group_by(PART, WINDOW).agg(pl.sum("count"))
+def _counted(state: LogState, column: str) -> dict[tuple[str, int], int]:
+    """Return what a column of `arrivals` counts, by part and window."""
+    counts = state.arrivals.read([0], columns=[PART, "windows", column]).explode("windows", column).drop_nulls()
+    rows = counts.group_by(PART, "windows").agg(pl.sum(column))
     return {(part, window): count for part, window, count in rows.iter_rows()}
 
 

@@ -11,7 +11,7 @@ HISTORY_WINDOWS, HISTORY_EXAMPLES = 4, 100_000
 
 
 class DasBounds(Config):
-    """Bounds on the figures of the newest window that is done; `exfm das advance` stops if one is not kept."""
+    """Bounds on the figures of the newest window that is done; a run ends before models learn if one is not kept."""
 
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Least share of examples with pseudo-labels, for each foundation model; 0 to 1. 0: no bound."""
@@ -49,6 +49,9 @@ class DasConfig(Config):
     keep_windows: Annotated[int, Field(ge=0)] = 0
     """Newest windows with examples whose rows are kept; at least 4, by which models go on. Older ones are removed from
     all tables that hold rows of the log, once nothing that is due needs them. 0: all are kept."""
+    keep_snapshots: Annotated[int, Field(ge=0)] = 0
+    """Newest states of each model that are kept, and those by which the next windows are predicted. Older windows that
+    come late are not scored then. 0: all are kept."""
     bounds: DasBounds = DasBounds()
 
     @model_validator(mode="after")

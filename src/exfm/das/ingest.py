@@ -31,15 +31,19 @@ class _Counts:
     num_rows: int = 0
     num_rejected: int = 0
     num_late: int = 0
+    num_unshown: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     windows: dict[int, int] = field(default_factory=dict)
     """Rows by window; impossible times in NO_WINDOW."""
+    unshown: dict[int, int] = field(default_factory=dict)
+    """Of these, impressions that were not shown."""
     times: list[pl.Series] = field(default_factory=list)
     """Of accepted impressions, in ticks."""
 
-    def add_windows(self, rows: pl.DataFrame) -> None:
-        for window, count in rows.group_by(WINDOW).len().iter_rows():
-            self.windows[window] = self.windows.get(window, 0) + count
+
+def _add(rows: pl.DataFrame, windows: dict[int, int]) -> None:
+    for window, count in rows.group_by(WINDOW).len().iter_rows():
+        windows[window] = windows.get(window, 0) + count
 
 
 def due_files(found: Sequence[SourceFile], arrivals: TableState, das: Das) -> list[SourceFile]:
@@ -62,6 +66,10 @@ def due_files(found: Sequence[SourceFile], arrivals: TableState, das: Das) -> li
                     "files names that come after, in both folders alike, such as 2026-01-31.parquet"
                 )
             due.append(file)
+        elif size != file.size_bytes and file.uri == file.name:
+            raise DataError(
+                f"source {file.name}: its settings changed since it was ingested; restore them, or name another root"
+            )
         elif size != file.size_bytes:
             raise DataError(
                 f"{file.part}: {file.uri} had {size} bytes when it was ingested, and has {file.size_bytes} now; write "
@@ -83,6 +91,8 @@ def schema_change(arrivals: TableState, das: Das) -> str:
 def ingest_file(file: SourceFile, source: Source, das: Das, *, timeline: Timeline) -> Arrival | None:
     """Put a file's rows into `impressions` or `feedback`, `late` and `rejected`; return its arrival.
 
+    Impressions that were not shown are counted only.
+
     None: another process did it.
 
     Raises: DataError if a column is missing or of another type than before, or too many rows are rejected: nothing of
@@ -102,13 +112,18 @@ def ingest_file(file: SourceFile, source: Source, das: Das, *, timeline: Timelin
             pl.lit(file.name).alias(ARRIVAL),
             pl.lit(file.part).alias(PART),
         )
-        is_late = _is_closed(file, das, timeline)
-        late = accepted.filter(is_late)
-        counts.num_late += late.height
         if file.part == IMPRESSIONS:
             counts.times.append(accepted[das.rules.time].to_physical())
         for part in (accepted, rejected):
-            counts.add_windows(part)
+            _add(part, counts.windows)
+        if file.part == IMPRESSIONS and das.schema.shown:
+            is_shown = accepted[das.schema.shown].fill_null(value=False)
+            _add(accepted.filter(~is_shown), counts.unshown)
+            counts.num_unshown += accepted.height - int(is_shown.sum())
+            accepted = accepted.filter(is_shown).drop(das.schema.shown)
+        is_late = _is_closed(file, das, timeline)
+        late = accepted.filter(is_late)
+        counts.num_late += late.height
         staged.add(accepted.filter(~is_late), late.with_columns(pl.lit(file.part).alias(PART)), rejected)
     if counts.num_rejected > das.config.max_rejected * counts.num_rows:
         of, bound = f"{file.part} in {file.uri}", das.config.max_rejected
@@ -147,8 +162,10 @@ def _arrival(file: SourceFile, counts: _Counts, das: Das, timeline: Timeline) ->
         "num_rows": counts.num_rows,
         "num_rejected": counts.num_rejected,
         "num_late": counts.num_late,
+        "num_unshown": counts.num_unshown,
         "windows": list(windows),
         "counts": list(windows.values()),
+        "unshown": [counts.unshown.get(window, 0) for window in windows],
         "columns": list(impression_columns(das.schema)) if file.part == IMPRESSIONS else [],
     }
 
@@ -184,7 +201,7 @@ class _Staged:
         """Commit all; the table of arrivals comes last, which makes the file done."""
         item = f"ingest/{self._file.part}/{self._file.name}"
         for name, files in self._files.items():
-            if files:
+            if files or name == self._file.part:  # the part's table is there, even if no row of it was shown yet
                 commit(self._tables[name], files, item=item)
         arrivals = self._das.arrivals()
         rows = pl.DataFrame([arrival], schema=dict(arrivals.columns))
@@ -209,7 +226,9 @@ def declare_complete(until: int, das: Das, *, timeline: Timeline) -> bool:
         return False
     arrivals = das.arrivals()
     row = {"name": last.name, PART: "until", FILE: "", "size_bytes": 0, "watermark": until} | dict.fromkeys(
-        ("num_rows", "num_rejected", "num_late"), 0
+        ("num_rows", "num_rejected", "num_late", "num_unshown"), 0
     )
-    rows = pl.DataFrame([row | {"windows": [], "counts": [], "columns": []}], schema=dict(arrivals.columns))
+    rows = pl.DataFrame(
+        [row | {"windows": [], "counts": [], "unshown": [], "columns": []}], schema=dict(arrivals.columns)
+    )
     return commit(arrivals, [stage(arrivals, rows, window=0)], item=f"until/{until}", marks=das.lengths)

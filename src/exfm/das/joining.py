@@ -9,8 +9,9 @@ import polars as pl
 
 from exfm.das.attribution import ARRIVAL, ROW
 from exfm.das.closing import LogState
-from exfm.das.scoring import AGE, FM, SNAPSHOT
+from exfm.das.log_tables import AGE, FM, SNAPSHOT
 from exfm.errors import DataError
+from exfm.events.examples import ExampleTable
 from exfm.events.log import IMPRESSIONS
 from exfm.schema import pseudo_age_column, pseudo_label_column, pseudo_snapshot_column
 from exfm.tables.commit import commit, stage
@@ -94,13 +95,6 @@ def join_window(state: LogState, window: int, foundation_models: Sequence[str]) 
     )
 
 
-def slice_of(state: LogState, window: int, *, domains: Sequence[str] = (), columns: Sequence[str] = ()) -> pl.DataFrame:
-    """Return the examples of these domains (none named: all) with these columns (none: all), in order of domain.
-
-    What else the window has stays in the store: other columns, and row groups of other domains.
-
-    Raises: StorageError if a file is missing or damaged, or the store does not answer.
-    """
-    if not domains:
-        return state.examples.read([window], columns=columns)
-    return state.examples.read_where(window, state.das.schema.domain, domains, columns=columns)
+def example_table(state: LogState) -> ExampleTable:
+    """Return the examples as models read them."""
+    return ExampleTable(state.examples, state.das.schema, state.das.window_length)

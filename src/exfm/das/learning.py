@@ -14,15 +14,16 @@ import polars as pl
 
 from exfm.das.closing import LogState
 from exfm.das.config import HISTORY_EXAMPLES, HISTORY_WINDOWS
-from exfm.das.joining import labelled_rows, slice_of
+from exfm.das.joining import example_table, labelled_rows
 from exfm.das.line_states import LineStates
-from exfm.das.scoring import FM, Teacher, score_window
-from exfm.events.examples import Examples, Floats, examples_of, label_column
-from exfm.features.batch import encode_examples
-from exfm.features.table import raw_columns
-from exfm.schema import pseudo_age_column, pseudo_label_column
+from exfm.das.log_tables import SNAPSHOT, VERSION
+from exfm.das.scoring import Teacher, score_window
+from exfm.events.examples import Examples, Floats, examples_of
 from exfm.tables.commit import commit, stage
-from exfm.training.line import Line, LineScorer, LineTrainer
+from exfm.training.data import Data
+from exfm.training.evaluation import prediction_rows
+from exfm.training.line import Line, LineTrainer, Predictor
+from exfm.training.manifest import SCORE
 
 Did = tuple[Literal["predict", "learn"], int]
 """A window that was predicted or learned."""
@@ -34,6 +35,7 @@ class LineWorker(ABC):
     def __init__(self, state: LogState, line: Line) -> None:
         self.state, self.line = state, line
         self.states = LineStates(state, line)
+        self.predictor = Predictor(line)
         self._trainer: LineTrainer | None = None
 
     @abstractmethod
@@ -49,8 +51,27 @@ class LineWorker(ABC):
         """Commit a window's predictions; return whether this run did it."""
 
     @abstractmethod
-    def rows(self, window: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return a window's rows to learn, and what was predicted of them, by key."""
+    def examples(self, window: int) -> tuple[Examples, Floats]:
+        """Return a window's examples to learn, and the probabilities before, [B, T]; 0.5: no state was there."""
+
+    @abstractmethod
+    def record(self, window: int, examples: Examples, scores_BT: Floats) -> None:
+        """See to it that a window's predictions are committed before it is learned."""
+
+    def commit_predictions(self, window: int, examples: Examples, predictions: dict[str, Floats]) -> bool:
+        """Commit predictions by source, [B, T], of a window's examples; return whether this run did it."""
+        das, line, snapshot = self.state.das, self.line, self.states.for_window(window)
+        table = das.predictions(self.state.impressions.columns[das.rules.key])
+        rows = prediction_rows(examples, predictions, line.schema).with_columns(
+            pl.lit(line.name).alias("model"),
+            pl.lit(line.digest).alias("line"),
+            pl.lit(snapshot.version if snapshot else None, dtype=pl.String).alias(VERSION),
+        )
+        untaught = {name: dtype for name, dtype in table.columns.items() if name not in rows.columns}
+        rows = rows.with_columns(pl.lit(None, dtype=dtype).alias(name) for name, dtype in untaught.items())
+        file = stage(table, rows, window=window, part=line.part)
+        inputs = {"examples": self.state.examples.version}
+        return commit(table, [file], item=f"predictions/{line.part}/{window}", inputs=inputs)
 
     def advance(self) -> Iterator[Did]:
         """Predict and learn what is due, in order of time, and yield each window that this run did.
@@ -71,50 +92,57 @@ class LineWorker(ABC):
         if self._trainer is None:
             self._trainer = self._begun()
         line, das = self.line, self.state.das
-        examples, scores_BT = self._examples(window)
+        examples, scores_BT = self.examples(window)
         if not len(examples):  # of a vertical model's domains
             return
+        self.record(window, examples, scores_BT)
         parent = line.version(self.states.learned[-1]) if self.states.learned else ""
-        self._trainer.learn(das.grid.window(window), examples, scores_BT)
+        ids = self._trainer.learn(das.grid.window(window), examples, scores_BT)
+        table, item = das.snapshots(), f"snapshots/{line.part}/{window}"
+        self.states.learned.append(window)
+        if table.state().revision(item):  # another process was faster, and its state may be in use
+            return
+        weights = [of for of in self._trainer.learner.teacher_weights if of.window == window]
         inputs = {name: getattr(self.state, name).version for name in ("impressions", "labels", "examples")}
         row = {
             "model": line.name, "line": line.digest, "version": line.version(window), "parent": parent,
-            "folder": line.folder("", window).lstrip("/"), "inputs": json.dumps(inputs),
+            "folder": line.folder("", window).lstrip("/"), "digest": self._trainer.keep(window),
+            "inputs": json.dumps(inputs),
+            "ids": json.dumps({table: of_table.to_dict() for table, of_table in ids.items()}),
+            "teacher_weights": json.dumps([weight.to_dict() for weight in weights]),
             "known_until": self.states.known_until(window),
         }  # fmt: skip
-        table = das.snapshots()
         file = stage(table, pl.DataFrame([row], schema=dict(table.columns)), window=window, part=line.part)
-        did = commit(table, [file], item=f"snapshots/{line.part}/{window}", inputs=inputs)
-        self.states.learned.append(window)
-        if did:
+        if commit(table, [file], item=item, inputs=inputs):
             yield ("learn", window)
 
     def _begun(self) -> LineTrainer:
         trainer = LineTrainer(self.line, self.state.das.root)
         if self.states.learned:
             trainer.go_on(self.states.learned[-1])
-            for window in self._history():
-                trainer.learner.begin(self.state.das.grid.window(window), *self._examples(window))
+            for window, examples, scores_BT in self._history():
+                trainer.learner.begin(self.state.das.grid.window(window), examples, scores_BT)
         return trainer
 
-    def _history(self) -> list[int]:
-        """Return the last windows that were learned and are kept, in order of time, with examples enough."""
-        kept, num_examples = self.known(), 0
-        windows: list[int] = []
-        for window in reversed(self.states.learned):
-            if window not in kept or (len(windows) >= HISTORY_WINDOWS and num_examples >= HISTORY_EXAMPLES):
+    def _history(self) -> list[tuple[int, Examples, Floats]]:
+        """Return the last windows that were learned and are kept, in order of time, as far as a learner looks back."""
+        kept, num_taught = self.known(), 0
+        found: list[tuple[int, Examples, Floats]] = []
+        for window in reversed(self.states.learned) if self.line.teachers else ():
+            if window not in kept or (len(found) > HISTORY_WINDOWS and num_taught >= HISTORY_EXAMPLES):
                 break
-            windows.append(window)
-            num_examples += self.state.labels.num_rows([window])
-        return windows[::-1]
+            examples, scores_BT = self.examples(window)
+            found.append((window, examples, scores_BT))
+            taught = [~np.isnan(pseudo.probabilities_BT).any(axis=1) for pseudo in examples.pseudo.values()]
+            num_taught += int(np.all(taught, axis=0).sum())
+        return found[::-1]
 
-    def _examples(self, window: int) -> tuple[Examples, Floats]:
-        """Return a window's examples, and the probabilities before, [B, T]: 0.5 where no state was there."""
-        rows, predicted = self.rows(window)
-        key, tasks = self.state.das.rules.key, self.line.schema.tasks()
-        joined = rows.select(key).join(predicted.select(key, *tasks), on=key, how="left", maintain_order="left")
-        scores_BT: Floats = joined.select(pl.col(tasks).fill_null(0.5)).to_numpy().astype(np.float32)
-        return examples_of(rows, self.line.schema, teachers=self.line.teachers), scores_BT
+    def scores_of(self, examples: Examples, scores: pl.DataFrame, columns: list[str]) -> Floats:
+        """Return these columns of predictions for examples, [B, T]; 0.5 where there is none."""
+        key = self.state.das.rules.key
+        joined = pl.DataFrame([examples.keys]).join(scores, on=key, how="left", maintain_order="left")
+        scores_BT: Floats = joined.select(pl.col(columns).fill_null(0.5)).to_numpy().astype(np.float32)
+        return scores_BT
 
 
 class FoundationWorker(LineWorker):
@@ -142,11 +170,22 @@ class FoundationWorker(LineWorker):
         """Commit its pseudo-labels of a window; return whether this run did it."""
         return score_window(self.state, window, self.line.name, self._teacher)
 
-    def rows(self, window: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return impressions with labels, and its pseudo-labels."""
-        das = self.state.das
-        pseudo = das.pseudo_labels(self.state.impressions.columns[das.rules.key]).state().read([window])
-        return labelled_rows(self.state, window), pseudo.filter(pl.col(FM) == self.line.name)
+    def examples(self, window: int) -> tuple[Examples, Floats]:
+        """Return impressions with labels, and its pseudo-labels; its own scores where other states made those."""
+        das, tasks = self.state.das, list(self.line.schema.tasks())
+        examples = examples_of(labelled_rows(self.state, window), self.line.schema)
+        table = das.pseudo_labels(self.state.impressions.columns[das.rules.key]).state()
+        pseudo = table.read([window], columns=[das.rules.key, SNAPSHOT, *tasks], part=self.line.name)
+        snapshot = self.states.for_window(window)
+        if set(pseudo[SNAPSHOT]) != {snapshot.version if snapshot else None}:  # of a line with other settings, or null
+            return examples, self.predictor(examples, snapshot.folder if snapshot else "")[SCORE]
+        return examples, self.scores_of(examples, pseudo, tasks)
+
+    def record(self, window: int, examples: Examples, scores_BT: Floats) -> None:
+        """Commit pseudo-labels as predictions, beside those of the reference lines and the labels."""
+        snapshot = self.states.for_window(window)
+        references = self.predictor.references(examples, snapshot.folder if snapshot else "")
+        self.commit_predictions(window, examples, {SCORE: scores_BT, **references})
 
 
 class VerticalWorker(LineWorker):
@@ -154,7 +193,7 @@ class VerticalWorker(LineWorker):
 
     def __init__(self, state: LogState, line: Line) -> None:
         super().__init__(state, line)
-        self._scorer = LineScorer(line.schema, line.model)
+        self._data = Data(example_table(state), line.schema, domains=line.domains, teachers=line.teachers)
 
     def known(self) -> set[int]:
         """Return the windows with examples, but those of which none is of its domains."""
@@ -172,37 +211,19 @@ class VerticalWorker(LineWorker):
 
     def predict(self, window: int) -> bool:
         """Commit its predictions of a window; return whether this run did it."""
-        das, schema = self.state.das, self.line.schema
-        rows, snapshot = self._slice(window), self.states.for_window(window)
-        scores = rows.select(
-            das.rules.key,
-            pl.lit(self.line.name).alias("model"),
-            pl.lit(self.line.digest).alias("line"),
-            pl.lit(snapshot.version if snapshot else None, dtype=pl.String).alias("version"),
-            *(pl.lit(None, dtype=pl.Float32).alias(task) for task in das.schema.tasks()),
-        )
-        if snapshot is not None and rows.height:
-            batches = encode_examples(raw_columns(rows.to_arrow(), schema), schema)
-            scores_BT = self._scorer.probabilities(batches, snapshot.folder)
-            scores = scores.with_columns(pl.Series(task, scores_BT[:, t]) for t, task in enumerate(schema.tasks()))
-        table = das.predictions(rows.schema[das.rules.key])
-        file = stage(table, scores, window=window, part=self.line.part)
-        inputs = {"examples": self.state.examples.version}
-        return commit(table, [file], item=f"predictions/{self.line.part}/{window}", inputs=inputs)
+        snapshot = self.states.for_window(window)
+        examples = self._data.read(self.state.das.grid.window(window))
+        predictions = self.predictor(examples, snapshot.folder if snapshot else "")
+        return self.commit_predictions(window, examples, predictions)
 
-    def rows(self, window: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return its examples, and its predictions."""
+    def examples(self, window: int) -> tuple[Examples, Floats]:
+        """Return its examples, and what it predicted of them."""
         das = self.state.das
-        predicted = das.predictions(self.state.impressions.columns[das.rules.key]).state().read([window])
-        is_own = (pl.col("model") == self.line.name) & (pl.col("line") == self.line.digest)
-        return self._slice(window), predicted.filter(is_own)
+        examples = self._data.read(das.grid.window(window))
+        columns = [f"{SCORE}.{task}" for task in self.line.schema.tasks()]
+        table = das.predictions(self.state.impressions.columns[das.rules.key]).state()
+        predicted = table.read([window], columns=[das.rules.key, *columns], part=self.line.part)
+        return examples, self.scores_of(examples, predicted, columns)
 
-    def _slice(self, window: int) -> pl.DataFrame:
-        """Return what it reads of the examples of its domains, in order of time."""
-        rules, line = self.state.das.rules, self.line
-        tasks = line.schema.tasks()
-        columns = [*sorted(line.schema.context_columns()), *line.schema.feature_names(), *map(label_column, tasks)]
-        for teacher in line.teachers:
-            columns += [*(pseudo_label_column(teacher, task) for task in tasks), pseudo_age_column(teacher)]
-        rows = slice_of(self.state, window, domains=line.domains, columns=list(dict.fromkeys(columns)))
-        return rows.sort(rules.time, rules.key)
+    def record(self, window: int, examples: Examples, scores_BT: Floats) -> None:
+        """Do nothing: they were committed by `predict`."""

@@ -1,6 +1,6 @@
 """The states of a model that goes on, and which of them may predict a window."""
 
-from exfm.das.closing import LogState
+from exfm.das.closing import LogState, removed_until, states_of
 from exfm.training.line import Line
 from exfm.training.manifest import Snapshot
 
@@ -13,6 +13,7 @@ class LineStates:
         windows = sorted(state.snapshots.files)
         self.learned = [window for window in windows if state.snapshots.newest_revision(window, part=line.part)]
         """Windows that were learned, in order of time."""
+        self._removed = removed_until(state.snapshots, states_of(line.part))
 
     def known_until(self, window: int) -> int:
         """Return when the last label that the state after a window has seen was known, in the schema's unit.
@@ -27,8 +28,9 @@ class LineStates:
         return self.known_until(learned) + self._das.config.allowed_lateness <= start
 
     def for_window(self, window: int) -> Snapshot | None:
-        """Return the newest state that may predict a window; None: there is none."""
-        last = next((learned for learned in reversed(self.learned) if self.may_predict(learned, window)), None)
+        """Return the newest state that may predict a window; None: there is none, or it is not kept."""
+        kept = [learned for learned in self.learned if learned > self._removed]
+        last = next((learned for learned in reversed(kept) if self.may_predict(learned, window)), None)
         if last is None:
             return None
         folder = self._line.folder(self._das.root, last)

@@ -9,7 +9,7 @@ labels        each impression once, with its labels; there is a file for each wi
 pseudo_labels each complete impression once for each foundation model, with its probabilities
 examples      features, labels and pseudo-labels of each impression of a closed window, sorted by domain
 snapshots     a row for each state of a model
-predictions   what each vertical model said of each of its examples before it learned it
+predictions   what each model said of each of its examples before it learned it; a part of a window for each model
 das_report    figures of each window that is done: what became of its rows, and how its examples look
 """
 
@@ -29,6 +29,7 @@ from exfm.events.rules import FEEDBACK_KIND, FEEDBACK_VALUE
 from exfm.schema import Schema, pseudo_age_column, pseudo_label_column, pseudo_snapshot_column
 from exfm.tables.grid import WINDOW, WindowGrid
 from exfm.tables.table import OnStep, Table, TableState
+from exfm.training.manifest import prediction_columns
 
 TICKS_PER_SECOND = 1_000_000
 """Event time is in microseconds; ordinal time in its own steps."""
@@ -44,8 +45,15 @@ PART, FILE, TIME, KEY, REASON = "part", "file", "time", "key", "reason"
 LOG_COLUMNS = {WINDOW, ARRIVAL, ROW, PART, FEEDBACK_KIND, FEEDBACK_VALUE}
 """Columns that tables have beside those of impressions."""
 
-SCORE_COLUMNS = {"fm", "snapshot", "age", "model", "line", "version"}
-"""Columns that `pseudo_labels` and `predictions` have beside the key and the tasks."""
+FM, SNAPSHOT, AGE = "fm", "snapshot", "age"
+"""Columns of `pseudo_labels`: the foundation model, the version that scored a row (null: none), and the event time
+between what it last knew and the impression, in the schema's unit."""
+
+VERSION = "version"
+"""Column of `predictions`: the state that scored a row; null: the model had learned nothing."""
+
+SCORE_COLUMNS = {FM, SNAPSHOT, AGE, "model", "line", VERSION}
+"""Columns that `pseudo_labels` and `predictions` have beside those of examples and tasks."""
 
 FIGURE, OF, VALUE = "figure", "of", "value"
 """Columns of `das_report`; OF is a task, a foundation model, <foundation model>.<task>, a part of the log, or a column;
@@ -69,8 +77,8 @@ class Das:
         Raises: SchemaError or ConfigError if not.
         """
         schema = self.schema
-        clashes = LOG_COLUMNS & {*schema.context_columns(), *schema.feature_names()}
-        clashes |= SCORE_COLUMNS & {schema.impression_key, *schema.tasks()}
+        clashes = LOG_COLUMNS & {*schema.context_columns(), *schema.feature_names(), schema.shown}
+        clashes |= SCORE_COLUMNS & {schema.impression_key, schema.domain, *schema.tasks()}
         if clashes:
             raise SchemaError(
                 f"columns or labels {', '.join(sorted(clashes))} of the schema have names of the tables' own columns; "
@@ -137,7 +145,8 @@ class Das:
             {
                 "name": pl.String(), PART: pl.String(), FILE: pl.String(), "size_bytes": pl.Int64(),
                 "watermark": pl.Int64(), "num_rows": pl.Int64(), "num_rejected": pl.Int64(), "num_late": pl.Int64(),
-                "windows": counts, "counts": counts, "columns": pl.List(pl.String()),
+                "num_unshown": pl.Int64(), "windows": counts, "counts": counts, "unshown": counts,
+                "columns": pl.List(pl.String()),
             },
         )  # fmt: skip
 
@@ -188,14 +197,14 @@ class Das:
 
     def snapshots(self) -> Table:
         """Return the table of models' states, each in the window that it learned last."""
-        names = ("model", "line", "version", "parent", "folder", "inputs")
+        names = ("model", "line", "version", "parent", "folder", "digest", "inputs", "ids", "teacher_weights")
         return self.table("snapshots", {name: pl.String() for name in names} | {"known_until": pl.Int64()})
 
     def predictions(self, key_type: pl.DataType) -> Table:
-        """Return the table of what models said of examples before they learned them, a column for each task."""
-        columns = {self.schema.impression_key: key_type, "model": pl.String(), "line": pl.String()}
-        columns |= {"version": pl.String()}
-        return self.table("predictions", columns | {task: pl.Float32() for task in self.schema.tasks()})
+        """Return the table of what models, and their reference lines, said of examples before they learned them."""
+        columns = {self.schema.impression_key: key_type, self.schema.domain: pl.String()}
+        columns |= {name: pl.String() for name in ("model", "line", VERSION)}
+        return self.table("predictions", columns | prediction_columns(self.schema.tasks()))
 
     def report(self) -> Table:
         """Return the table of each window's figures."""

@@ -105,5 +105,6 @@ def _rows(state: LogState) -> dict[str, dict[str, int]]:
     for account in accounts(state):
         of_part = rows.setdefault(account.part, Counter())
         of_part.update({"arrived": account.arrived, "rejected": account.rejected, "late": account.late})
+        of_part.update({"not_shown": account.unshown} if account.unshown else {})
         of_part.update({"pending": account.pending} | dict(account.states or {}))
     return {part: dict(counts) for part, counts in rows.items()}

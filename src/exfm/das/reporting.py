@@ -3,7 +3,7 @@
 It is a function of tables and arrival: it has what was known when the window was closed, whenever a run makes it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,26 +51,43 @@ def _revision(state: LogState, window: int) -> int:
 class WindowFigures:
     """The report of one window."""
 
+    window: int
+    """Index on the grid."""
+    revision: int
+    """Of its examples, from 1 on."""
     start: str
     """Of the window, as people write it."""
     values: Mapping[tuple[str, str], float]
     """By FIGURE and OF."""
 
 
-def newest_figures(state: LogState, *, num_windows: int) -> list[WindowFigures]:
-    """Return the reports of the newest windows that have one, in order of time."""
-    windows = sorted(state.report.files)[-num_windows:]
-    rows = state.report.read(windows, columns=[WINDOW, FIGURE, OF, VALUE])
+def figures_of(state: LogState, windows: Iterable[int]) -> list[WindowFigures]:
+    """Return the reports of those windows that have one, in order of time.
+
+    Raises: StorageError if the table cannot be read.
+    """
+    reported = sorted(set(windows) & set(state.report.files))
+    rows = state.report.read(reported, columns=[WINDOW, FIGURE, OF, VALUE])
+    values: dict[int, dict[tuple[str, str], float]] = {window: {} for window in reported}
+    for window, figure, of, value in rows.iter_rows():
+        values[window][figure, of] = value
     return [
         WindowFigures(
+            window=window,
+            revision=state.report.newest_revision(window),
             start=state.das.time_text(state.das.grid.window(window).start),
-            values={
-                (figure, of): value
-                for figure, of, value in rows.filter(pl.col(WINDOW) == window).drop(WINDOW).iter_rows()
-            },
+            values=found,
         )
-        for window in windows
+        for window, found in values.items()
     ]
+
+
+def newest_figures(state: LogState, *, num_windows: int) -> list[WindowFigures]:
+    """Return the reports of the newest windows that have one, in order of time.
+
+    Raises: StorageError if the table cannot be read.
+    """
+    return figures_of(state, sorted(state.report.files)[-num_windows:])
 
 
 def newest_reported(state: LogState) -> int | None:
@@ -117,11 +134,12 @@ def _shares(state: LogState, window: int, *, until: str) -> Iterator[Figure]:
     windows = {*state.report.files, *state.impressions.files, *state.feedback.files}
     earlier = sorted((other for other in windows if other < window), reverse=True)
     before = next((name for other in earlier if (name := state.closed_with(other)) != until), None) or ""
-    counts = ["num_rows", "num_late", "num_rejected"]
+    counts = ["num_rows", "num_late", "num_rejected", "num_unshown"]
     of_window = state.file_counts.filter((pl.col("name") > before) & (pl.col("name") <= until))
-    for part, rows, late, rejected in of_window.group_by(PART).agg(pl.col(counts).sum()).sort(PART).iter_rows():
-        if rows:
-            yield "late_share", part, late / rows
+    sums = of_window.group_by(PART).agg(pl.col(counts).sum()).sort(PART)
+    for part, rows, late, rejected, unshown in sums.iter_rows():
+        if rows > unshown:
+            yield "late_share", part, late / (rows - unshown)
             yield "rejected_share", part, rejected / rows
 
 

@@ -1,16 +1,18 @@
-"""Retention: windows that nothing needs any more are removed, each once.
+"""Retention: windows, and states of models, that nothing needs any more are removed, each once.
 
 A window is in all tables of rows or in none, so whatever is there can be labelled, scored and verified again. What is
-small stays, because accounts and models read it: `arrivals`, `late`, `rejected`, `das_report` and `snapshots`.
+small stays, because accounts and models read it: `arrivals`, `late`, `rejected`, `das_report` and rows of `snapshots`.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from exfm.das.closing import REMOVED, LogState
+from exfm.artifact.stores import join, list_folders, remove_tree
+from exfm.das.closing import REMOVED, LogState, removed_until, states_of
+from exfm.das.log_tables import Das
 from exfm.events.log import FEEDBACK, IMPRESSIONS
 from exfm.tables.commit import commit
-from exfm.tables.grid import NO_WINDOW
+from exfm.tables.grid import NO_WINDOW, WINDOW
 from exfm.tables.table import TableState
 from exfm.tables.vacuum import vacuum
 
@@ -57,6 +59,42 @@ def remove_windows(state: LogState) -> Iterator[int]:
     if has_removed:
         for name in (IMPRESSIONS, *OTHERS):
             vacuum(state.das.table(name, {}), keep_s=KEEP_VERSIONS_S)
+
+
+def first_kept_state(das: Das, learned: Sequence[int]) -> int:
+    """Return the window of the first state of a line that is kept; `learned` are its windows, in order of time.
+
+    Those are kept by which windows after the newest learned one are predicted.
+    """
+    keep = das.config.keep_snapshots
+    if not keep:
+        return learned[0]
+    lag = das.grid.num_windows(das.rules.longest + das.ticks(das.config.allowed_lateness))
+    next_needs = max((window for window in learned if window <= learned[-1] - lag), default=learned[0])
+    return min(learned[-keep:][0], next_needs)
+
+
+def remove_states(state: LogState) -> Iterator[str]:
+    """Remove the states of models that are not kept, and yield the folder of each that this run removed.
+
+    That a state goes is said first, so that nothing reads it meanwhile.
+    """
+    das, snapshots = state.das, state.snapshots
+    if not das.config.keep_snapshots or not snapshots.files:
+        return
+    rows = snapshots.read(snapshots.files, columns=[WINDOW, "model", "line"]).sort(WINDOW)
+    for (model, line), rows_of_line in rows.group_by("model", "line", maintain_order=True):
+        learned = rows_of_line[WINDOW].to_list()
+        first = first_kept_state(das, learned)
+        part = f"{model}-{line}"
+        if first > learned[0] and first - 1 > removed_until(snapshots, states_of(part)):
+            marks = {states_of(part): first - 1 - NO_WINDOW}
+            commit(das.snapshots(), [], item=f"removal/{part}/{first}", marks=marks)
+        of_line = join(das.root, "models", str(model), str(line))
+        for name in list_folders(of_line):
+            if int(name) < first:
+                remove_tree(join(of_line, name))
+                yield join(of_line, name)
 
 
 def _remove(state: LogState, name: str, window: int) -> int:

@@ -8,24 +8,11 @@ from collections.abc import Iterator
 import polars as pl
 
 from exfm.das.closing import RULES, LogState, commit_labels, feedback_figure, rules_number
-from exfm.das.log_tables import FIGURE, PART, VALUE, Das
-from exfm.das.scoring import FM, SNAPSHOT, Teacher, score_window
-from exfm.errors import ConfigError
+from exfm.das.log_tables import FIGURE, FM, PART, SNAPSHOT, VALUE, Das
+from exfm.das.scoring import Teacher, score_window
 from exfm.events.log import FEEDBACK, IMPRESSIONS
 from exfm.tables.commit import commit
 from exfm.tables.grid import WINDOW
-
-
-def require_same_rules(state: LogState) -> None:
-    """Return if labels were made by the schema's rules.
-
-    Raises: ConfigError if they were made by others.
-    """
-    if state.labels.files and state.labels.revision(RULES) != rules_number(state.das.rules):
-        raise ConfigError(
-            f"the schema's labels changed since {len(state.labels.files)} windows were labelled; run `exfm das "
-            "relabel` to label all of them again, as a new revision, or restore the labels' settings"
-        )
 
 
 def relabel(das: Das) -> Iterator[int]:

@@ -6,16 +6,16 @@ snapshot that may score it, for `fm_wait` at most.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Protocol
 
 import polars as pl
 
 from exfm.artifact.storage import Ref, reading
+from exfm.artifact.stores import join
 from exfm.das.attribution import ARRIVAL, ROW
 from exfm.das.closing import LogState
 from exfm.das.line_states import LineStates
-from exfm.das.log_tables import Das
+from exfm.das.log_tables import AGE, FM, SNAPSHOT, Das
 from exfm.errors import ConfigError
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
@@ -24,11 +24,6 @@ from exfm.schema import Schema
 from exfm.tables.commit import commit, stage
 from exfm.training.line import Line, LineScorer
 from exfm.training.manifest import ModelManifest, Snapshot
-
-FM, SNAPSHOT, AGE = "fm", "snapshot", "age"
-"""Columns of `pseudo_labels`: the foundation model, the version that scored a row (null: none), and the event time
-between what it last knew and the impression, in the schema's unit."""
-
 
 FoundationModel = Line | Ref | None
 """A foundation model: one that is trained here, or a published one; None: not published yet."""
@@ -92,13 +87,13 @@ class Teacher:
 class PublishedSnapshots:
     """Snapshots of a foundation model that another run trained."""
 
-    def __init__(self, manifest: ModelManifest, folder: Path, das: Das) -> None:
-        self._manifest, self._folder, self._das = manifest, folder, das
+    def __init__(self, manifest: ModelManifest, uri: str, das: Das) -> None:
+        self._manifest, self._uri, self._das = manifest, uri, das
 
     def for_window(self, window: int) -> Snapshot | None:
         """Return the newest that knew nothing later than `allowed_lateness` before a window's start."""
         newest = self._manifest.snapshot_for(self._start(window))
-        return newest and newest.model_copy(update={"folder": str(self._folder / newest.folder)})
+        return newest and newest.model_copy(update={"folder": join(self._uri, newest.folder)})
 
     def may_bring_newer(self, window: int) -> bool:
         """Return whether a snapshot after the last one may score a window."""
@@ -136,7 +131,7 @@ def teaching(foundation: FoundationModel, state: LogState) -> Iterator[Teacher |
         return
     with reading(foundation) as folder:
         manifest = ModelManifest.read(folder)
-        snapshots = PublishedSnapshots(manifest, folder, das)
+        snapshots = PublishedSnapshots(manifest, foundation.uri, das)
         teacher = Teacher(manifest.name, manifest.feature_schema, manifest.model, snapshots)
         teacher.require_fits(das)
         yield teacher

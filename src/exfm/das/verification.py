@@ -8,8 +8,8 @@ import polars as pl
 
 from exfm.das.closing import LogState, accounts, labels_of
 from exfm.das.joining import examples_of, revision_of
-from exfm.das.log_tables import Das
-from exfm.das.scoring import FM, SNAPSHOT, FoundationModel, scores_of, teaching
+from exfm.das.log_tables import FM, SNAPSHOT, Das
+from exfm.das.scoring import FoundationModel, scores_of, teaching
 from exfm.errors import DataError
 from exfm.tables.grid import WINDOW
 

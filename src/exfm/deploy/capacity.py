@@ -115,12 +115,13 @@ def _demand(what: str, service: Object, runtimes: Sequence[Object]) -> Demand:
     model = service["spec"]["predictor"]["model"]
     named = [item["spec"] for item in runtimes if item["metadata"]["name"] == model["runtime"]]
     runtime: Object = named[0] if named else {}
-    container = runtime.get("containers", [{}])[0].get("resources", {})
+    server, *others = [one.get("resources", {}) for one in runtime.get("containers", [{}])]
     # KServe merges by key: a runtime's own resources (GPUs) stay where the InferenceService names none.
+    merged = {kind: {**server.get(kind, {}), **model["resources"][kind]} for kind in ("requests", "limits")}
     return Demand(
         what=what,
-        requests=_amounts({**container.get("requests", {}), **model["resources"]["requests"]}),
-        limits=_amounts({**container.get("limits", {}), **model["resources"]["limits"]}),
+        requests=_sum(_amounts(one.get("requests", {})) for one in (merged, *others)),
+        limits=_sum(_amounts(one.get("limits", {})) for one in (merged, *others)),
         node_selector=runtime.get("nodeSelector", {}),
         tolerations=runtime.get("tolerations", ()),
     )

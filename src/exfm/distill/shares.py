@@ -44,7 +44,7 @@ class AutoShares:
     """The shares of method `auto`: for each teacher and task, computed before each window that is learned.
 
     The more a teacher leads and the less of its pseudo-labels is noise, the larger its share. What is known of the
-    windows before is in no checkpoint, because vertical models are trained from the first window on.
+    windows before is in no checkpoint: a model that goes on is told of them again.
     """
 
     def __init__(self, teachers: Sequence[str], tasks: Sequence[str], *, weight: float) -> None:

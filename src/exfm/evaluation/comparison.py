@@ -9,6 +9,7 @@ from exfm.artifact.stores import read_file
 from exfm.config import Config
 from exfm.evaluation.config import LABEL, ComparisonConfig, Method, Setting
 from exfm.evaluation.intervals import Interval
+from exfm.tables.reference import TableRef
 
 
 class MethodQuality(Config):
@@ -108,6 +109,10 @@ class VerticalComparison(Config):
     name: str
     windows: tuple[int, ...]
     """Indices of the windows that the figures are of."""
+    first_window: str
+    """Start of the first of them, as people write it."""
+    last_window: str
+    """Start of the last of them, likewise."""
     settings: dict[str, dict[Method, Setting]]
     """What the tuning windows chose, by teacher and method; the run's own teacher comes first."""
     costs: dict[Method, ModelCost] = {}
@@ -154,18 +159,20 @@ class SizedFoundationModel(Config):
 class Comparison(Config):
     """All vertical models of a run; the content of comparison.json."""
 
-    format_version: Literal[2] = 2
+    format_version: Literal[3] = 3
     name: str
     """Name of the run."""
-    foundation_model: str
-    """Name of the foundation model, or of all, separated by commas."""
+    examples: TableRef
+    """The version of the table of examples that it is made on."""
+    foundation_models: dict[str, Ref]
+    """The foundation models that teach, by their names."""
     num_foundation_parameters: int
     """How many numbers serving the foundation model would need; of all together, if there are several."""
     config: ComparisonConfig
+    made_by: str = ""
+    """Digest of all settings that decide its figures, those of the vertical models too; empty: not known."""
     user: str
     """Column by which samples are drawn; empty: samples are drawn by impression."""
-    inputs: dict[str, Ref]
-    """References to the examples and to the foundation models."""
     sized: tuple[SizedFoundationModel, ...]
     """Foundation models of all sizes among the teachers, and one of size 1 if `label_only_sizes` asks for its cost."""
     verticals: tuple[VerticalComparison, ...]
@@ -177,6 +184,11 @@ class Comparison(Config):
         Raises: StorageError if it is missing; ConfigError if it is something else.
         """
         return cls.parse(parse_json(read_file(uri), source=uri), source=uri)
+
+    @property
+    def foundation_model(self) -> str:
+        """Return the name of the foundation model, or of all, separated by commas."""
+        return ", ".join(self.foundation_models)
 
     def gains(self) -> Iterator[tuple[str, str, Method, MethodQuality]]:
         """Yield vertical model, task, method and quality of all methods but `label`, with the run's own teacher."""

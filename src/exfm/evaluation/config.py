@@ -62,8 +62,8 @@ class TeacherVariant(Config):
     ]
     """Name in the comparison: lower-case letters, digits, dots, underscores and dashes, 30 at most."""
     age: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Windows by which the snapshot that scores a window is older than the run's; 0 to 1,000. It needs
-    the foundation model's `snapshot_every: 1`. 0: the run's."""
+    """Windows by which the snapshot that scores a window is older than the run's; 0 to 1,000. It needs the states of
+    all windows, `das.keep_snapshots: 0`. 0: the run's."""
     size: Annotated[float, Field(ge=0, le=64)] = 0
     """Another foundation model teaches, trained for the comparison, with that many times the tables' `dim` and the
     layers' units; 0 to 64. 0: the run's, as it is."""

@@ -20,8 +20,8 @@ from exfm.evaluation.timed import TimedTrainer
 from exfm.events.examples import Examples, Floats, PseudoLabels
 from exfm.models.config import ModelConfig
 from exfm.models.ranking import RankingModel
+from exfm.training.data import Data
 from exfm.training.reference import reference_lines
-from exfm.training.run import Data
 from exfm.training.trainer import Trainer
 
 

@@ -1,4 +1,4 @@
-"""Foundation models of other sizes, trained for a comparison on the events and labels of the run's own.
+"""Foundation models of other sizes, trained for a comparison on all domains' examples, as the run's own was.
 
 Legend: B examples, T tasks.
 """
@@ -11,22 +11,19 @@ import polars as pl
 import torch
 
 from exfm.artifact.manifest import Window
-from exfm.artifact.storage import reading
 from exfm.errors import DataError
 from exfm.evaluation.comparison import SizedFoundationModel
 from exfm.evaluation.config import TeacherVariant
 from exfm.evaluation.teachers import no_pseudo_labels
 from exfm.evaluation.timed import TimedTrainer
-from exfm.events.examples import Examples, Floats, PseudoLabels, examples_of
-from exfm.events.labels import LabelsManifest
-from exfm.events.log import IMPRESSIONS
+from exfm.events.examples import Examples, ExampleTable, Floats, PseudoLabels
 from exfm.models.config import ModelConfig
 from exfm.models.ranking import RankingModel
 from exfm.schema import score_column
+from exfm.training.data import Data
 from exfm.training.learner import LabelLearner
-from exfm.training.loop import walk_windows
+from exfm.training.loop import OnWindow, walk_windows
 from exfm.training.manifest import ModelManifest
-from exfm.training.run import Data, OnWindow
 from exfm.training.trainer import Trainer
 
 
@@ -75,49 +72,15 @@ def train_sizes(
     foundation: ModelManifest,
     models: Mapping[float, ModelConfig],
     *,
+    examples: ExampleTable,
     on_window: OnWindow = lambda num_done, num_windows: None,
 ) -> dict[float, Trained]:
-    """Train models like a foundation model, one for each size, in one walk over its log.
+    """Train models like a foundation model, one for each size, in one walk over the examples.
 
-    Raises: StorageError if its events or labels are missing or were written again since; DataError for unusable ones.
+    Raises: StorageError if a file is missing or damaged; DataError for unusable examples, or if training diverged.
     """
-    with reading(foundation.inputs["events"]) as log, reading(foundation.inputs["labels"]) as labels:
-        known = LabelsManifest.read(labels)
-        data = Data(
-            datasets=(log / IMPRESSIONS, labels),
-            log_schema=known.feature_schema,
-            schema=foundation.feature_schema,
-            windows=known.windows,
-            known_until=known.known_until,
-        )
-        return _walk(foundation, models, data, on_window)
-
-
-class _Sizes:
-    """Models of all sizes, which are tested and learn at the same times."""
-
-    def __init__(self, foundation: ModelManifest, models: Mapping[float, ModelConfig]) -> None:
-        self.trainers = {
-            size: TimedTrainer(
-                Trainer(LabelLearner(RankingModel(foundation.feature_schema, model)), foundation.training)
-            )
-            for size, model in models.items()
-        }
-
-    def test(self, examples: Examples) -> dict[float, Floats]:
-        """Return what each predicts."""
-        return {size: trainer.test(examples) for size, trainer in self.trainers.items()}
-
-    def learn(self, window: Window, examples: Examples, scores: Mapping[float, Floats], /) -> None:
-        """Let each model learn a window."""
-        for size, trainer in self.trainers.items():
-            trainer.learn(window, examples, scores[size])
-
-
-def _walk(
-    foundation: ModelManifest, models: Mapping[float, ModelConfig], data: Data, on_window: OnWindow
-) -> dict[float, Trained]:
     torch.set_num_threads(foundation.training.torch_threads)
+    data = Data(examples, foundation.feature_schema)
     sizes = _Sizes(foundation, models)
     kept: dict[float, dict[int, pl.DataFrame]] = {size: {} for size in models}
     known_until: dict[int, int] = {}
@@ -147,7 +110,7 @@ def _walk(
     walk_windows(
         sizes,
         data.windows,
-        read=lambda window: examples_of(data.frame(window), data.schema),
+        read=data.read,
         label_delay=data.label_delay,
         known_until=data.known_until,
         on_tested=keep,
@@ -162,3 +125,24 @@ def _walk(
         )
         for size, trainer in sizes.trainers.items()
     }
+
+
+class _Sizes:
+    """Models of all sizes, which are tested and learn at the same times."""
+
+    def __init__(self, foundation: ModelManifest, models: Mapping[float, ModelConfig]) -> None:
+        self.trainers = {
+            size: TimedTrainer(
+                Trainer(LabelLearner(RankingModel(foundation.feature_schema, model)), foundation.training)
+            )
+            for size, model in models.items()
+        }
+
+    def test(self, examples: Examples) -> dict[float, Floats]:
+        """Return what each predicts."""
+        return {size: trainer.test(examples) for size, trainer in self.trainers.items()}
+
+    def learn(self, window: Window, examples: Examples, scores: Mapping[float, Floats], /) -> None:
+        """Let each model learn a window."""
+        for size, trainer in self.trainers.items():
+            trainer.learn(window, examples, scores[size])

@@ -21,8 +21,8 @@ from exfm.evaluation.first_seen import Newness, SeenValues
 from exfm.evaluation.teachers import Teachers
 from exfm.events.examples import Examples, Floats, examples_of
 from exfm.metrics import normalized_entropy
-from exfm.training.loop import walk_windows
-from exfm.training.run import Data, OnWindow
+from exfm.training.data import Data
+from exfm.training.loop import OnWindow, walk_windows
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def walk(
     users: dict[int, pl.Series] = {}
 
     def read(window: Window) -> Examples:
-        frame = data.frame(window)
+        frame = data.examples.read(window, domains=data.domains)  # teachers read columns that the model does not
         newness[window.index] = seen.add(frame)
         if data.log_schema.user:
             users[window.index] = frame[data.log_schema.user]

@@ -1,18 +1,16 @@
-"""The stage that compares distillation methods on a finished run's examples."""
+"""The stage that compares distillation methods on a run's examples."""
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from exfm.artifact.digests import digest_of_json
 from exfm.artifact.manifest import json_bytes
 from exfm.artifact.storage import Ref, reading
 from exfm.artifact.stores import write_file
 from exfm.distill.config import VerticalConfig
-from exfm.distill.stage import vertical_data
 from exfm.errors import ConfigError, SchemaError
 from exfm.evaluation.comparison import ColdStart, Comparison, LargerLabelOnly, TaskComparison, VerticalComparison
 from exfm.evaluation.config import ComparisonConfig, Method, Setting
@@ -23,12 +21,13 @@ from exfm.evaluation.foundation import SizedFoundations, train_sizes
 from exfm.evaluation.harness import Walked, split_windows, walk
 from exfm.evaluation.intervals import Ints, Labelled
 from exfm.evaluation.sizes import sized
+from exfm.evaluation.slices import vertical_data
 from exfm.evaluation.teachers import OldSnapshots, Source, Teachers
-from exfm.events.examples import ExamplesManifest
-from exfm.events.labels import PseudoLabelsManifest
-from exfm.events.partitions import partition
+from exfm.events.examples import ExampleTable
+from exfm.schema import Schema, time_text
+from exfm.training.data import Data
+from exfm.training.loop import OnWindow
 from exfm.training.manifest import ModelManifest
-from exfm.training.run import Data, OnWindow
 
 
 def compare(
@@ -37,72 +36,73 @@ def compare(
     name: str,
     verticals: Sequence[VerticalConfig],
     teachers: Mapping[str, Sequence[str]],
-    examples: Ref,
+    foundations: Mapping[str, Ref],
+    examples: ExampleTable,
     out: str,
     on_window: OnWindow = lambda num_done, num_windows: None,
 ) -> Comparison:
     """Compare methods for a run's vertical models, write what was found to the URI `out`, and return it.
 
-    `teachers` are the foundation models of each vertical model, by its name. All is checked before anything is trained,
-    and nothing is written before all is known.
+    `teachers` are the foundation models of each vertical model, by its name, and `foundations` all of them by theirs.
+    All is checked before anything is trained, and nothing is written before all is known.
 
     Raises: ConfigError if a vertical model is not among `verticals` or has no teacher, or if the settings do not fit;
-    SchemaError for an unknown feature, task or `user` column; StorageError if an output is missing or was written again
-    since; DataError for unusable examples, or if training diverged.
+    SchemaError for an unknown feature, task or `user` column; StorageError if a foundation model or a file of the
+    examples is missing, or a foundation model was written again since; DataError for unusable examples, or if training
+    diverged.
     """
     chosen = chosen_models(config, verticals)
     _require_teachers(chosen, teachers)
-    with ExitStack() as stack:
-
-        def open_folder(ref: Ref) -> Path:
-            return stack.enter_context(reading(ref))
-
-        dataset = open_folder(examples)
-        manifest = ExamplesManifest.read(dataset)
-        data = [vertical_data(model, examples, teachers=teachers[model.name], dataset=dataset) for model in chosen]
-        fm_refs = {
-            fm: PseudoLabelsManifest.read(open_folder(manifest.pseudo_labels_of(fm))).inputs["foundation"]
-            for fm in dict.fromkeys(fm for of_model in data for fm in of_model.teachers)
-        }
-        fm_folder, *others = map(open_folder, fm_refs.values())
-        foundation = ModelManifest.read(fm_folder)
-        fms = [foundation, *map(ModelManifest.read, others)]
-        for model, of_model in zip(chosen, data, strict=True):
-            split_windows(model, of_model, config)
-            _require_one_teacher(config, model, of_model, foundation)
-            for size in config.label_only_sizes:
-                larger(model, size)
-        _require_user(manifest, dataset)
-        _require_single(config, manifest)
-        aged, of_sizes = ([variant for variant in config.teachers if getattr(variant, key)] for key in ("age", "size"))
-        models = {
-            variant.size: sized(foundation.model, variant.size, source=f"comparison.teachers: {variant.name!r}")
-            for variant in of_sizes
-        }
-        if config.label_only_sizes:
-            models[1.0] = foundation.model
-        sources: list[list[Source]] = [
-            [OldSnapshots(aged, fm_folder, tasks=of_model.schema.tasks())] if aged else [] for of_model in data
-        ]
-        walks = _Walks(num_walks=len(chosen) + bool(models), on_window=on_window)
-        trained = train_sizes(foundation, models, on_window=walks.next()) if models else {}
-        compared = []
-        for model, of_model, of_ages in zip(chosen, data, sources, strict=True):
-            of_model_sizes = SizedFoundations(of_sizes, trained, data=of_model)
-            of_vertical = Teachers(of_model.teachers, config.teachers, sources=(*of_ages, of_model_sizes))
-            compared.append(_compare_model(model, of_model, config, of_vertical, on_window=walks.next()))
-        found = Comparison(
-            name=name,
-            foundation_model=", ".join(fm_refs),
-            num_foundation_parameters=sum(fm.num_parameters for fm in fms),
-            config=config,
-            user=manifest.feature_schema.user,
-            inputs={"examples": examples} | {f"foundation model {fm}": ref for fm, ref in fm_refs.items()},
-            sized=tuple(of_size.model for of_size in trained.values()),
-            verticals=tuple(compared),
-        )
+    refs = {fm: foundations[fm] for model in chosen for fm in teachers[model.name]}
+    fms = {fm: _manifest(ref) for fm, ref in refs.items()}
+    data = [vertical_data(model, examples, teachers={fm: fms[fm] for fm in teachers[model.name]}) for model in chosen]
+    (own, foundation), *_ = fms.items()
+    for model, of_model in zip(chosen, data, strict=True):
+        split_windows(model, of_model, config)
+        _require_one_teacher(config, model, of_model, own)
+        for size in config.label_only_sizes:
+            larger(model, size)
+    _require_user(examples)
+    _require_single(config, examples.schema)
+    aged, of_sizes = ([variant for variant in config.teachers if getattr(variant, key)] for key in ("age", "size"))
+    models = {
+        variant.size: sized(foundation.model, variant.size, source=f"comparison.teachers: {variant.name!r}")
+        for variant in of_sizes
+    }
+    if config.label_only_sizes:
+        models[1.0] = foundation.model
+    aged_by_model: list[list[Source]] = [
+        [OldSnapshots(aged, foundation, refs[own].uri, teacher=own, tasks=of_model.schema.tasks())] if aged else []
+        for of_model in data
+    ]
+    walks = _Walks(num_walks=len(chosen) + bool(models), on_window=on_window)
+    trained = train_sizes(foundation, models, examples=examples, on_window=walks.next()) if models else {}
+    compared = []
+    for model, of_model, of_ages in zip(chosen, data, aged_by_model, strict=True):
+        sources: list[Source] = [*of_ages, SizedFoundations(of_sizes, trained, data=of_model)]
+        of_vertical = Teachers(of_model.teachers, config.teachers, sources=sources)
+        compared.append(_compare_model(model, of_model, config, of_vertical, on_window=walks.next()))
+    found = Comparison(
+        name=name,
+        examples=examples.ref,
+        foundation_models=refs,
+        num_foundation_parameters=sum(fm.num_parameters for fm in fms.values()),
+        config=config,
+        made_by=digest_of_settings(config, verticals, teachers),
+        user=examples.schema.user,
+        sized=tuple(of_size.model for of_size in trained.values()),
+        verticals=tuple(compared),
+    )
     write_file(out, json_bytes(found.to_dict()))
     return found
+
+
+def digest_of_settings(
+    config: ComparisonConfig, verticals: Sequence[VerticalConfig], teachers: Mapping[str, Sequence[str]]
+) -> str:
+    """Return the digest of the settings of a comparison and of its vertical models."""
+    models = [[model.to_dict(), list(teachers[model.name])] for model in verticals]
+    return digest_of_json([config.to_dict(), models])
 
 
 def chosen_models(config: ComparisonConfig, verticals: Sequence[VerticalConfig]) -> list[VerticalConfig]:
@@ -119,6 +119,11 @@ def chosen_models(config: ComparisonConfig, verticals: Sequence[VerticalConfig])
     return [model for model in verticals if model.name in config.vertical_models or not config.vertical_models]
 
 
+def _manifest(ref: Ref) -> ModelManifest:
+    with reading(ref) as folder:
+        return ModelManifest.read(folder)
+
+
 def _compare_model(
     model: VerticalConfig, data: Data, config: ComparisonConfig, teachers: Teachers, *, on_window: OnWindow
 ) -> VerticalComparison:
@@ -128,10 +133,12 @@ def _compare_model(
     for contender, setting in walked.chosen.items():
         if contender.size == 1:
             settings.setdefault(contender.teacher, {})[contender.method] = setting
-    own = next(iter(settings))
+    own, kind = next(iter(settings)), data.log_schema.event_time.kind
     return VerticalComparison(
         name=model.name,
         windows=tuple(window.index for window in walked.windows),
+        first_window=time_text(walked.windows[0].start, kind=kind),
+        last_window=time_text(walked.windows[-1].start, kind=kind),
         settings=settings,
         costs={method: walked.costs[Contender(own, method)] for method in settings[own]},
         larger={
@@ -206,24 +213,21 @@ def _require_teachers(chosen: Sequence[VerticalConfig], teachers: Mapping[str, S
         )
 
 
-def _require_one_teacher(
-    config: ComparisonConfig, model: VerticalConfig, data: Data, foundation: ModelManifest
-) -> None:
+def _require_one_teacher(config: ComparisonConfig, model: VerticalConfig, data: Data, foundation: str) -> None:
     asked = [key for key in ("teachers", "label_only_sizes") if getattr(config, key)]
-    if asked and tuple(data.teachers) != (foundation.name,):
+    if asked and tuple(data.teachers) != (foundation,):
         raise ConfigError(
-            f"comparison.{asked[0]}: only foundation model {foundation.name!r} is varied and timed, but vertical model "
+            f"comparison.{asked[0]}: only foundation model {foundation!r} is varied and timed, but vertical model "
             f"{model.name!r} has {', '.join(data.teachers)}; leave it out by comparison.vertical_models"
         )
-    if foundation.name in [variant.name for variant in config.teachers]:
+    if foundation in [variant.name for variant in config.teachers]:
         raise ConfigError(
-            f"comparison.teachers: {foundation.name!r} is the name of the run's foundation model; give the variant "
-            "another"
+            f"comparison.teachers: {foundation!r} is the name of the run's foundation model; give the variant another"
         )
 
 
-def _require_single(config: ComparisonConfig, examples: ExamplesManifest) -> None:
-    single = [feature.name for feature in examples.feature_schema.sparse if feature.kind == "single"]
+def _require_single(config: ComparisonConfig, schema: Schema) -> None:
+    single = [feature.name for feature in schema.sparse if feature.kind == "single"]
     unknown = [feature for feature in config.cold_start if feature not in single]
     if unknown:
         raise ConfigError(
@@ -232,9 +236,8 @@ def _require_single(config: ComparisonConfig, examples: ExamplesManifest) -> Non
         )
 
 
-def _require_user(examples: ExamplesManifest, dataset: Path) -> None:
-    user = examples.feature_schema.user
-    columns = pl.read_parquet_schema(partition(dataset, examples.windows[0]))
+def _require_user(examples: ExampleTable) -> None:
+    user, columns = examples.schema.user, examples.columns
     if user and user not in columns:
         raise SchemaError(
             f"the schema's user column {user!r} is not in the examples, which have {', '.join(columns)}; name one of "

@@ -4,20 +4,20 @@ Legend: B examples, T tasks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 from scipy.special import expit, logit
 
 from exfm.artifact.manifest import Window
+from exfm.artifact.stores import join
 from exfm.errors import ConfigError
 from exfm.evaluation.config import TeacherVariant
 from exfm.events.examples import Examples, PseudoLabels
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
-from exfm.models.ranking import RankingModel
-from exfm.training.checkpoint import load_weights
+from exfm.schema import pseudo_age_column
+from exfm.training.line import LineScorer
 from exfm.training.manifest import ModelManifest, Snapshot
 
 Source = Callable[[Window, pl.DataFrame], Mapping[str, PseudoLabels]]
@@ -62,68 +62,60 @@ class Teachers:
 class OldSnapshots:
     """The run's foundation model as it was some windows before: a `Source` for variants with an age."""
 
-    def __init__(self, variants: Sequence[TeacherVariant], folder: Path, *, tasks: Sequence[str]) -> None:
-        """Score by the snapshots in a foundation model's folder.
+    def __init__(
+        self,
+        variants: Sequence[TeacherVariant],
+        manifest: ModelManifest,
+        uri: str,
+        *,
+        teacher: str,
+        tasks: Sequence[str],
+    ) -> None:
+        """Score by the snapshots of the foundation model at a URI, whose pseudo-labels are named as `teacher`'s.
 
-        Raises: ConfigError if a snapshot is not there that a variant needs.
+        Raises: ConfigError if snapshots of the first windows were removed.
         """
-        self._folder, self._manifest = folder, ModelManifest.read(folder)
-        self._variants = variants
-        self._columns = [self._manifest.feature_schema.tasks().index(task) for task in tasks]
-        self._models = {
-            variant.name: RankingModel(self._manifest.feature_schema, self._manifest.model) for variant in variants
-        }
-        self._loaded: dict[str, Snapshot] = {}
-        for variant in variants:
-            for window in self._manifest.windows:
-                older_snapshot(self._manifest, window, variant)
+        first, learned = manifest.snapshots[0].window, manifest.windows[0].index
+        if first > learned:
+            raise ConfigError(
+                f"comparison.teachers: {variants[0].name!r} has an age, but foundation model {teacher!r} has no "
+                f"snapshots from window {learned} to {first - 1} any more; leave it out, or set das.keep_snapshots to "
+                "0, the default, and run again below another root"
+            )
+        self._variants, self._manifest, self._uri = variants, manifest, uri
+        self._age = pseudo_age_column(teacher)
+        schema = manifest.feature_schema
+        self._columns = [schema.tasks().index(task) for task in tasks]
+        self._scorers = {variant.name: LineScorer(schema, manifest.model) for variant in variants}
 
     def __call__(self, window: Window, frame: pl.DataFrame) -> dict[str, PseudoLabels]:
-        """Return what each variant says of a window's rows."""
+        """Return what each variant says of a window's rows.
+
+        Raises: StorageError if a snapshot is missing or damaged.
+        """
         schema = self._manifest.feature_schema
         batches = encode_examples(raw_columns(frame.to_arrow(), schema), schema)
-        times_B = frame[schema.event_time.column].to_numpy()
+        times = frame[schema.event_time.column]
+        known_until = (times - frame[self._age]).drop_nulls()  # one time: a window is scored by one snapshot
+        now = self._manifest.snapshot_for(known_until[0]) if len(known_until) else None
         found = {}
         for variant in self._variants:
-            snapshot = older_snapshot(self._manifest, window, variant)
+            snapshot = older_snapshot(self._manifest, now, age=variant.age)
             if snapshot is None:
                 found[variant.name] = no_pseudo_labels(len(frame), len(self._columns))
                 continue
-            model = self._models[variant.name]
-            if self._loaded.get(variant.name) != snapshot:
-                load_weights(model, self._folder / snapshot.folder)
-                self._loaded[variant.name] = snapshot
+            folder = join(self._uri, snapshot.folder)
             found[variant.name] = PseudoLabels(
-                probabilities_BT=model.probabilities(batches)[:, self._columns],
-                ages_B=(times_B - snapshot.known_until).astype(np.float64),
+                probabilities_BT=self._scorers[variant.name].probabilities(batches, folder)[:, self._columns],
+                ages_B=(times.to_numpy() - snapshot.known_until).astype(np.float64),
             )
         return found
 
 
-def older_snapshot(manifest: ModelManifest, window: Window, variant: TeacherVariant) -> Snapshot | None:
-    """Return the snapshot that a foundation model had `age` windows before the one that scores a window.
-
-    None: it had learned nothing by then.
-
-    Raises: ConfigError if it had learned a window, but kept no snapshot of that.
-    """
-    now = manifest.snapshot_for(window.start)
-    if now is None:
-        return None
-    before = now.window - variant.age
-    found = max((s for s in manifest.snapshots if s.window <= before), key=lambda s: s.window, default=None)
-    learned = [
-        quality.window
-        for quality in manifest.qualities
-        if quality.window <= before and any(of_task.num_examples for of_task in quality.tasks.values())
-    ]
-    if learned and (found is None or found.window < learned[-1]):
-        raise ConfigError(
-            f"comparison.teachers: {variant.name!r} of age {variant.age} scores window {window.index} by foundation "
-            f"model {manifest.name!r} as it was after window {learned[-1]}, of which there is no snapshot; set "
-            "its snapshot_every to 1 and run again"
-        )
-    return found
+def older_snapshot(manifest: ModelManifest, now: Snapshot | None, *, age: int) -> Snapshot | None:
+    """Return the snapshot that a foundation model had `age` windows before another; None: it had learned nothing."""
+    before = [older for older in manifest.snapshots if now and older.window <= now.window - age]
+    return before[-1] if before else None
 
 
 def changed(pseudo: PseudoLabels, variant: TeacherVariant, window: Window) -> PseudoLabels:

@@ -3,58 +3,93 @@
 Legend: B examples, T tasks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from exfm.artifact.manifest import Manifest, Window
-from exfm.artifact.storage import Ref
-from exfm.errors import DataError, StorageError
-from exfm.events.partitions import join_rows, partition, read_partition
+from exfm.artifact.manifest import Window
+from exfm.errors import DataError
 from exfm.features.batch import NetBatches, encode_examples
 from exfm.features.table import raw_columns, require_column
-from exfm.schema import Schema, WrittenSchema, pseudo_age_column, pseudo_label_column
+from exfm.schema import Schema, pseudo_age_column, pseudo_label_column, pseudo_snapshot_column
+from exfm.tables.grid import WINDOW, WindowGrid
+from exfm.tables.reference import TableRef
+from exfm.tables.table import TableState
 
 Floats = npt.NDArray[np.float32]
 
 
-class ExamplesManifest(Manifest):
-    """A dataset of examples; exfm.das makes it, every vertical model reads it."""
+@dataclass(frozen=True)
+class ExampleTable:
+    """One version of the table of examples: a row for each impression, with its labels and pseudo-labels."""
 
-    kind: Literal["examples"] = "examples"
-    feature_schema: WrittenSchema
-    known_until: int
-    """End of what the labels saw, in event time."""
-    fm_snapshots: dict[str, str]
-    """Newest snapshot that made pseudo-labels, by foundation model; empty: none was ready."""
-    num_examples: int
+    state: TableState
+    schema: Schema
+    """Of the log, or a part of it: columns that readers name may be missing in it."""
+    window_length: int
+    """In the schema's time unit."""
 
-    def pseudo_labels_of(self, fm: str) -> Ref:
-        """Return the pseudo-labels of a foundation model that these examples have.
+    @cached_property
+    def windows(self) -> tuple[Window, ...]:
+        """Return the windows that have examples, in order of time."""
+        grid = WindowGrid(self.window_length)
+        return tuple(map(grid.window, sorted(self.state.files)))
 
-        Raises: StorageError if they have none of it.
+    @property
+    def ref(self) -> TableRef:
+        """Return the reference to this version."""
+        return TableRef(table=self.state.uri, version=self.state.version)
+
+    @property
+    def columns(self) -> Collection[str]:
+        """Return the names of its columns."""
+        return self.state.columns.keys()
+
+    def num_examples(self) -> int:
+        """Return the number of examples, without reading a file."""
+        return self.state.num_rows(self.state.files)
+
+    def num_of(self, window: Window, *, domains: Sequence[str] = ()) -> int:
+        """Return a window's number of examples of these domains (none named: all, and no file is read).
+
+        Raises: as `read` does.
         """
-        if fm not in self.fm_snapshots:
-            raise StorageError(
-                f"the examples have no pseudo-labels of {fm!r}, but those of {', '.join(self.fm_snapshots)}; name one "
-                "of these, or join the examples again"
-            )
-        return self.inputs[pseudo_labels_input(fm)]
+        if not domains:
+            return self.state.num_rows([window.index])
+        column = self.schema.domain
+        return self.state.read_where(window.index, column, domains, columns=[column]).height
 
-    def headline(self) -> str:
-        """Return one line about this stage's output."""
-        fms = ", ".join(self.fm_snapshots)
-        return f"{self.num_examples:,} examples in {len(self.windows)} windows, pseudo-labels of {fms}"
+    def snapshot_of(self, foundation_model: str, window: int) -> str:
+        """Return the version that made a foundation model's pseudo-labels of a window, by its index; empty: none did.
 
+        Raises: as `read` does.
+        """
+        column = pseudo_snapshot_column(foundation_model)
+        versions = self.state.read([window], columns=[column])[column]
+        return next(iter(versions.drop_nulls()), "")
 
-def pseudo_labels_input(fm: str) -> str:
-    """Return the name of a foundation model's pseudo-labels among the inputs of examples."""
-    return f"pseudo_labels of {fm}"
+    def read(self, window: Window, *, domains: Sequence[str] = (), columns: Sequence[str] = ()) -> pl.DataFrame:
+        """Return a window's examples of these domains (none named: all), in order of event time, then of key.
+
+        Of columns (none named: all) only these leave the store, and of row groups those with one of the domains. Event
+        time is in the schema's unit.
+
+        Raises: StorageError if a file is missing or damaged, or the store does not answer.
+        """
+        time, key = self.schema.event_time.column, self.schema.impression_key
+        names = list(columns) or [name for name in self.state.columns if name != WINDOW]
+        wanted = list(dict.fromkeys([*names, time, key]))
+        if domains:
+            rows = self.state.read_where(window.index, self.schema.domain, domains, columns=wanted)
+        else:
+            rows = self.state.read([window.index], columns=wanted)
+        if rows.schema[time].is_temporal():
+            rows = rows.with_columns(pl.col(time).dt.epoch("s"))
+        return rows.sort(time, key).select(names)
 
 
 @dataclass(frozen=True)
@@ -108,24 +143,6 @@ class Examples:
 def label_column(task: str) -> str:
     """Return the examples' column that holds a task's label."""
     return f"label.{task}"
-
-
-def read_frame(datasets: Sequence[Path], window: Window, schema: Schema) -> pl.DataFrame:
-    """Return one window's rows of the first dataset, with the columns of the others joined by impression key.
-
-    Raises: StorageError if a partition is missing or damaged; DataError if another dataset does not have exactly one
-    row for an impression.
-    """
-    frame = read_partition(datasets[0], window)
-    for dataset in datasets[1:]:
-        frame = join_rows(
-            frame,
-            read_partition(dataset, window),
-            key=schema.impression_key,
-            of=partition(dataset, window),
-            onto=str(partition(datasets[0], window)),
-        )
-    return frame
 
 
 def examples_of(frame: pl.DataFrame, schema: Schema, *, teachers: Sequence[str] = ()) -> Examples:

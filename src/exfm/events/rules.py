@@ -30,7 +30,14 @@ class Rule:
 
 def impression_columns(schema: Schema) -> tuple[str, ...]:
     """Return the columns that impressions have."""
-    context = (schema.impression_key, schema.event_time.column, schema.domain, *sorted(schema.context_columns()))
+    shown = [schema.shown] if schema.shown else []
+    context = (
+        schema.impression_key,
+        schema.event_time.column,
+        schema.domain,
+        *sorted(schema.context_columns()),
+        *shown,
+    )
     return tuple(dict.fromkeys((*context, *schema.feature_names())))
 
 
@@ -43,6 +50,8 @@ def impression_rules(schema: Schema) -> Iterator[Rule]:
     """Yield the rules of impressions, in the order in which a row is rejected by them."""
     yield from _identity(schema)
     yield Rule(schema.domain, partial(_text_faults, column=schema.domain))
+    if schema.shown:
+        yield Rule(schema.shown, partial(_shown_faults, column=schema.shown))
     if schema.user:
         yield Rule(schema.user, partial(_user_faults, column=schema.user))
     weight = _float32(schema.weight) if schema.weight else pl.lit(1.0, dtype=pl.Float32)
@@ -134,6 +143,11 @@ def _user_faults(rows: pl.DataFrame, *, column: str) -> Iterator[Fault]:
     if not found.is_integer() and found != pl.String:
         raise DataError(f"column {column!r} is {found}, expected an integer or String (the user); convert it")
     yield from ()  # it may be anything, or not known
+
+
+def _shown_faults(rows: pl.DataFrame, *, column: str) -> Iterator[Fault]:
+    _require_type(rows, column, [pl.Boolean()])
+    yield from ()  # null: not known
 
 
 def _number_rule(column: str, is_right: pl.Expr, expected: str) -> Rule:

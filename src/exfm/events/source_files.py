@@ -1,15 +1,17 @@
 """A source as files that arrive one after the other, and the rows of each, a slice at a time."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from itertools import takewhile
 from typing import Literal
 
 import polars as pl
 
+from exfm.artifact.digests import digest_of_json
 from exfm.artifact.source_files import list_files, locate
 from exfm.errors import DataError, StorageError
-from exfm.events.log import IMPRESSIONS, RawLog
+from exfm.events.log import IMPRESSIONS
 from exfm.events.parquet import LogSource
 from exfm.events.rules import feedback_columns, impression_columns
 from exfm.events.sources import Source, load
@@ -36,7 +38,7 @@ class SourceFile:
     """Below the source's folder: files arrive in the order of their names."""
     uri: str
     size_bytes: int
-    """0: the source is no log, and is generated or converted whole."""
+    """Of a source that is no log, and is generated or converted whole: a number of its settings."""
 
 
 def is_finite(source: Source) -> bool:
@@ -48,22 +50,24 @@ def source_files(source: Source) -> list[SourceFile]:
     """Return what a source has by now, in order of arrival: by name, feedback before impressions of the same name.
 
     Impressions are listed on both sides of feedback, until both lists agree. So files that come in between do not lose
-    their order.
+    their order. The first file that is younger than the log's `settle_s` is left out, and all after it. So a clock
+    decides when a file is taken, but not what becomes of its rows.
 
     Raises: StorageError if no file is there, or a store does not answer.
     """
     if not isinstance(source, LogSource):
-        return [SourceFile(part=part, name=source.kind, uri=source.kind, size_bytes=0) for part in PARTS]
+        settings = digest_of_json(source.model_dump(mode="json", exclude={"folder"}))
+        number = int(settings[:12], 16)  # a data set's files may move
+        return [SourceFile(part=part, name=source.kind, uri=source.kind, size_bytes=number) for part in PARTS]
     impressions, feedback = locate(source.impressions), locate(source.feedback)
     before, listed = None, list_files(impressions)
     while listed != before:
         before, responses, listed = listed, list_files(feedback), list_files(impressions)
-    found = [
-        SourceFile(part=part, name=file.name, uri=file.uri, size_bytes=file.size_bytes)
-        for part, files in zip(PARTS, (responses, listed), strict=True)
-        for file in files
-    ]
-    return sorted(found, key=lambda file: file.name)  # stable: feedback stays first
+    found = [(part, file) for part, files in zip(PARTS, (responses, listed), strict=True) for file in files]
+    found.sort(key=lambda of_part: of_part[1].name)  # stable: feedback stays first
+    settled_s = time.time() - source.settle_s
+    settled = takewhile(lambda of_part: not source.settle_s or of_part[1].written_s <= settled_s, found)
+    return [SourceFile(part=part, name=one.name, uri=one.uri, size_bytes=one.size_bytes) for part, one in settled]
 
 
 def slices(file: SourceFile, source: Source, *, schema: Schema) -> Iterator[pl.DataFrame]:
@@ -74,7 +78,7 @@ def slices(file: SourceFile, source: Source, *, schema: Schema) -> Iterator[pl.D
     """
     wanted = impression_columns(schema) if file.part == IMPRESSIONS else feedback_columns(schema)
     if not isinstance(source, LogSource):
-        whole = _loaded(source, schema)
+        whole = load(source)
         frame = whole.impressions if file.part == IMPRESSIONS else whole.feedback
         rows = frame.select(name for name in frame.columns if name in wanted).with_row_index(ROW)
         yield from (_cast(part) for part in rows.iter_slices(SLICE_ROWS))
@@ -96,8 +100,3 @@ def slices(file: SourceFile, source: Source, *, schema: Schema) -> Iterator[pl.D
 
 def _cast(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(pl.col(ROW).cast(pl.Int64))
-
-
-@cache
-def _loaded(source: Source, schema: Schema) -> RawLog:
-    return load(source, schema=schema)

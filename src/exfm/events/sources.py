@@ -1,7 +1,10 @@
 """Where events come from: a config chooses one source by its `kind`."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -10,16 +13,30 @@ from exfm.artifact.stores import resolve_path
 from exfm.events.log import RawLog
 from exfm.events.movielens import MovieLensSource, load_movielens
 from exfm.events.movielens_files import recognise
+from exfm.events.names import checked_names, read_names
 from exfm.events.open_bandit import OpenBanditSource, load_open_bandit, require_open_bandit
-from exfm.events.parquet import LogSource, load_parquet
+from exfm.events.parquet import LogSource
 from exfm.events.synthetic import SyntheticSource, load_synthetic
 from exfm.schema import Schema
 
 Source = Annotated[MovieLensSource | OpenBanditSource | SyntheticSource | LogSource, Field(discriminator="kind")]
 
 
-def load(source: Source, *, schema: Schema) -> RawLog:
-    """Return a source's events, of a log's own files the schema's columns only.
+@dataclass(frozen=True)
+class About:
+    """What people should know of a source."""
+
+    source: str
+    """What the events are, in words."""
+    notes: tuple[str, ...]
+    """Sentences that a report on these events must repeat."""
+    names: Mapping[str, Mapping[Any, str]]
+    """Names of ids, by feature."""
+
+
+@cache
+def load(source: MovieLensSource | OpenBanditSource | SyntheticSource) -> RawLog:
+    """Return a data set's events; they stay in memory.
 
     Paths are taken as they are: whoever reads a config file resolves them.
 
@@ -33,8 +50,19 @@ def load(source: Source, *, schema: Schema) -> RawLog:
             return load_open_bandit(source)
         case SyntheticSource():
             return load_synthetic(source)
-        case LogSource():
-            return load_parquet(source, schema=schema)
+
+
+def about(source: Source, schema: Schema) -> About:
+    """Return what people should know of a source; no events of a log are read.
+
+    Raises: as `load` does; DataError if names of ids are wrong.
+    """
+    if isinstance(source, LogSource):
+        text, notes = f"Parquet files {source.impressions} and {source.feedback}", ()
+        names = {feature: read_names(files, feature=feature) for feature, files in source.names.items()}
+        return About(text, notes, checked_names(names, schema))
+    log = load(source)
+    return About(log.source, log.notes, checked_names(log.names, schema))
 
 
 def places_of(source: Source) -> dict[str, str]:

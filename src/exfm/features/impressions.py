@@ -26,6 +26,7 @@ from exfm.schema import (
     SERVED_DEGRADED_COLUMN,
     SERVED_MODEL_COLUMN,
     SERVED_SAMPLING_RATE_COLUMN,
+    SERVED_SHOWN_COLUMN,
     SERVED_USER_COLUMN,
     UNITS_PER_S,
     Net,
@@ -50,6 +51,8 @@ class Answered:
     scores: Mapping[str, npt.NDArray[np.floating[Any]]]
     """Scores of each task."""
     is_degraded: bool
+    num_shown: int | None = None
+    """Candidates of each user that the client shows, the best ones by the first task's score; None: it does not say."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,12 @@ def require_loggable(schema: Schema, *, domain: str) -> None:
 def log_schema(schema: Schema) -> Schema:
     """Return the schema of answered requests: a model's, without what no request has.
 
-    No request has the planted truth. A request has its user only where the user is a feature of the model.
+    No request has the planted truth. A request has its user only where the user is a feature of the model. Whether a
+    candidate was shown stands in a column of the log.
     """
     labels = tuple(label.model_copy(update={"truth": ""}) for label in schema.labels)
     user = schema.user if schema.user in schema.feature_names() else ""
-    return schema.model_copy(update={"labels": labels, "user": user})
+    return schema.model_copy(update={"labels": labels, "user": user, "shown": SERVED_SHOWN_COLUMN})
 
 
 def columns_of(answered: Sequence[Answered], schema: Schema, *, domain: str, served: Served) -> Iterator[Column]:
@@ -123,6 +127,7 @@ def columns_of(answered: Sequence[Answered], schema: Schema, *, domain: str, ser
         yield Column(name, "item", pa.repeat(1.0, num_rows))  # a row counts for itself only
     for task in answered[0].scores:
         yield Column(score_column(task), "item", pa.array(np.concatenate([one.scores[task] for one in answered])))
+    yield Column(SERVED_SHOWN_COLUMN, "item", pa.concat_arrays([_is_shown(one) for one in answered]))
     yield Column(SERVED_MODEL_COLUMN, "item", pa.repeat(served.model, num_rows))
     yield Column(SERVED_BUNDLE_COLUMN, "item", pa.repeat(served.bundle_id, num_rows))
     yield Column(SERVED_SAMPLING_RATE_COLUMN, "item", pa.repeat(served.sampling_rate, num_rows))
@@ -197,6 +202,20 @@ def _reporting(path: Path) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"{path}: {error}; make room, or let this user write there") from error
+
+
+def _is_shown(one: Answered) -> pa.Array:
+    """Return for each candidate whether its client shows it; of equal scores the first ones are shown."""
+    scores_N = next(iter(one.scores.values()))
+    if one.num_shown is None:
+        return pa.nulls(len(scores_N), pa.bool_())
+    counts_U = one.raw.num_candidates
+    user_of_N = np.repeat(np.arange(len(counts_U)), counts_U)
+    first_of_N = np.repeat(np.cumsum(counts_U) - counts_U, counts_U)
+    best_first_N = np.lexsort((-scores_N, user_of_N))  # stable; users stay in order
+    is_shown_N = np.empty(len(scores_N), dtype=np.bool_)
+    is_shown_N[best_first_N] = np.arange(len(scores_N)) - first_of_N < one.num_shown
+    return pa.array(is_shown_N)
 
 
 def _is_text(feature: SparseFeature) -> bool:

@@ -1,8 +1,7 @@
 """Settings of a foundation model."""
 
-from typing import Annotated
-
-from pydantic import Field
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from exfm.config import Config, like
 from exfm.models.config import ModelConfig, NetworkConfig
@@ -11,6 +10,11 @@ from exfm.training.config import TrainingConfig
 
 class FoundationConfig(Config):
     """A foundation model and how it is trained."""
+
+    removed: ClassVar[Mapping[str, str]] = {
+        "warm_start": "a model goes on from its last state below the root; leave it out",
+        "snapshot_every": "each window that a model learns leaves a state; leave it out",
+    }
 
     name: Annotated[
         str,
@@ -25,11 +29,6 @@ class FoundationConfig(Config):
     """Settings of the foundation model's network and tables. The defaults give it over ten times the parameters of a
     vertical model."""
     training: TrainingConfig = TrainingConfig()
-    warm_start: str = ""
-    """Folder or URL of an earlier run's output of this model (`fm/NAME`) to continue; empty: train from the first
-    window."""
     published: str = ""
-    """Folder or URL of a foundation model that another run trained (its `fm/NAME`): `exfm das` scores by its snapshots,
-    and does not train it. Empty: train."""
-    snapshot_every: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Windows learned between two snapshots; 1 to 10,000. More windows save space, and make pseudo-labels older."""
+    """Folder or URL of a foundation model that another run trained (its `models/NAME`): `exfm das advance` scores by
+    its states, and does not train it. `exfm run` refuses it. Empty: train."""

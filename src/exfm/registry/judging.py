@@ -4,10 +4,7 @@ The candidate's are those that it recorded before it learned each window. The ch
 that it has not learned, and those that it recorded itself on older ones.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from functools import cache
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -15,8 +12,7 @@ import polars as pl
 from exfm.artifact.manifest import Window
 from exfm.artifact.storage import Ref, reading
 from exfm.errors import DataError
-from exfm.events.examples import ExamplesManifest
-from exfm.events.partitions import read_partition
+from exfm.events.examples import ExampleTable
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
 from exfm.metrics import Floats, log_losses, quality
@@ -24,8 +20,11 @@ from exfm.models.scoring import UnshardedScorer
 from exfm.registry.champion import Champion, champion_of
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, TaskFigures
-from exfm.registry.recorded import MIN_POSITIVES, learned_windows, positives
-from exfm.training.manifest import BASE_RATE, PREDICTIONS, ModelManifest
+from exfm.registry.recorded import MIN_POSITIVES, positives
+from exfm.schema import time_text
+from exfm.tables.grid import WINDOW
+from exfm.training.evaluation import predictions_of
+from exfm.training.manifest import BASE_RATE, ModelManifest
 
 EXAMPLES_AT_ONCE = 8_192
 """Examples that the champion scores at a time."""
@@ -47,65 +46,57 @@ def judge(registry: Registry, verticals: Sequence[Ref]) -> list[Judgement]:
     Raises: StorageError if a model, its examples or the registry cannot be read; DataError if a champion's features
     are not in the examples.
     """
-    with ExitStack() as opened:
-        dataset_of = cache(lambda examples: opened.enter_context(reading(examples)))  # models share their examples
-        return [_judge(registry, vertical, dataset_of) for vertical in verticals]
+    return [_judge(registry, vertical) for vertical in verticals]
 
 
-def _judge(registry: Registry, vertical: Ref, dataset_of: Callable[[Ref], Path]) -> Judgement:
+def _judge(registry: Registry, vertical: Ref) -> Judgement:
     with reading(vertical) as folder:
         model = ModelManifest.read(folder)
-        champion = champion_of(registry, model.name)
-        counted = learned_windows(model)[model.training.warmup_windows :]
-        new = [window for window in counted if champion is None or window.start >= champion.learned_until]
-        version = champion.version if champion else 0
-        if not new:
-            return Judgement(name=model.name, champion=version, num_new_windows=0)
-        predictions = folder / PREDICTIONS
-        if champion is None:
-            return _judgement(model, [read_partition(predictions, window) for window in new], new)
-        dataset = dataset_of(model.inputs["examples"])
-        with registry.fetching(champion.bundle) as bundle:
-            scorer = UnshardedScorer.load(bundle)
-            try:
-                rows = [
-                    read_partition(predictions, window).join(
-                        _champion_scores(scorer, dataset, window, model),
-                        on=model.feature_schema.impression_key,
-                        how="left",
-                        maintain_order="left",
-                    )
-                    for window in new
-                ]
-            except DataError as error:
-                raise DataError(
-                    f"{model.name} v{version}, the champion, cannot score these examples: {error}; log what it needs, "
-                    "or remove its alias `champion`, and the next version is judged as the first"
-                ) from error
-        windows = list(new)
-        for window in reversed(counted[: -len(new)]):
-            enough = min(positives(rows, task) for task in model.feature_schema.tasks()) >= MIN_POSITIVES
-            if enough:
-                break
-            own = read_partition(predictions, window)
-            older = _recorded(own, champion, key=model.feature_schema.impression_key)
-            if older is None:
-                break
-            rows.insert(0, older)
-            windows.insert(0, window)
-        judgement = _judgement(model, rows, windows, of_champion=scorer.manifest.tasks)
-        return judgement.model_copy(update={"champion": version, "num_new_windows": len(new)})
+    champion = champion_of(registry, model.name)
+    counted = model.counted
+    new = [window for window in counted if champion is None or window.start >= champion.learned_until]
+    version = champion.version if champion else 0
+    if not new:
+        return Judgement(name=model.name, champion=version, num_new_windows=0)
+    rows = [predictions_of(model, new)]
+    if champion is None:
+        return _judgement(model, rows, new)
+    key, examples = model.feature_schema.impression_key, model.examples()
+    with registry.fetching(champion.bundle) as bundle:
+        scorer = UnshardedScorer.load(bundle)
+        try:
+            of_champion = [_champion_scores(scorer, examples, window, model) for window in new]
+        except DataError as error:
+            raise DataError(
+                f"{model.name} v{version}, the champion, cannot score these examples: {error}; log what it needs, "
+                "or remove its alias `champion`, and the next version is judged as the first"
+            ) from error
+    rows = [rows[0].join(pl.concat(of_champion), on=[key, WINDOW], how="left", maintain_order="left")]
+    windows = list(new)
+    for window in reversed(counted[: -len(new)]):
+        enough = min(positives(rows, task) for task in model.feature_schema.tasks()) >= MIN_POSITIVES
+        if enough:
+            break
+        older = _recorded(predictions_of(model, [window]), champion, key=key)
+        if older is None:
+            break
+        rows.insert(0, older)
+        windows.insert(0, window)
+    judgement = _judgement(model, rows, windows, of_champion=scorer.manifest.tasks)
+    return judgement.model_copy(update={"champion": version, "num_new_windows": len(new)})
 
 
 def _judgement(
     model: ModelManifest, rows: Sequence[pl.DataFrame], windows: Sequence[Window], *, of_champion: Sequence[str] = ()
 ) -> Judgement:
     tasks = model.feature_schema.tasks()
-    judged = pl.concat(rows, how="diagonal")
+    judged, kind = pl.concat(rows, how="diagonal"), model.feature_schema.event_time.kind
     return Judgement(
         name=model.name,
         num_new_windows=len(windows),
         windows=tuple(window.index for window in windows),
+        first_window=time_text(windows[0].start, kind=kind),
+        last_window=time_text(windows[-1].start, kind=kind),
         tasks=tuple(figures(judged, task, has_champion=task in of_champion) for task in tasks),
         missing_tasks=tuple(task for task in of_champion if task not in tasks),
     )
@@ -144,20 +135,24 @@ def _excess_loss(scores: Floats, labels: Floats, weights: Floats, rates: Floats)
     return mean, error
 
 
-def _champion_scores(scorer: UnshardedScorer, dataset: Path, window: Window, model: ModelManifest) -> pl.DataFrame:
-    """Return what the champion's bundle scores one window's examples of a model's domains, with their keys."""
-    log_schema, schema = ExamplesManifest.read(dataset).feature_schema, scorer.manifest.feature_schema
-    frame = read_partition(dataset, window)
-    if model.domains:
-        frame = frame.filter(pl.col(log_schema.domain).is_in(list(model.domains)))
+def _champion_scores(
+    scorer: UnshardedScorer, examples: ExampleTable, window: Window, model: ModelManifest
+) -> pl.DataFrame:
+    """Return what the champion's bundle scores one window's examples of a model's domains, with key and WINDOW."""
+    key, schema = model.feature_schema.impression_key, scorer.manifest.feature_schema
+    columns = [name for name in schema.feature_names() if name in examples.columns]
+    frame = examples.read(window, domains=model.domains, columns=[key, *columns])
     parts = [frame[start : start + EXAMPLES_AT_ONCE] for start in range(0, frame.height, EXAMPLES_AT_ONCE)]
     scores = [scorer.scores(encode_examples(raw_columns(part.to_arrow(), schema), schema)) for part in parts]
     scores_BT = np.concatenate(scores) if scores else np.empty((0, len(scorer.manifest.tasks)), np.float32)
     if not np.isfinite(scores_BT).all():
         raise DataError(f"a score in window {window.index} is not a number")
-    return frame.select(log_schema.impression_key).with_columns(
-        pl.Series(f"{CHAMPIONS}{task}", scores_BT[:, column], dtype=pl.Float32)
-        for column, task in enumerate(scorer.manifest.tasks)
+    return frame.select(key).with_columns(
+        pl.lit(window.index).alias(WINDOW),
+        *(
+            pl.Series(f"{CHAMPIONS}{task}", scores_BT[:, column], dtype=pl.Float32)
+            for column, task in enumerate(scorer.manifest.tasks)
+        ),
     )
 
 

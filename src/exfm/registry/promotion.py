@@ -1,6 +1,6 @@
 """Whether a candidate may become champion: figures on windows that neither had learned, each compared with a bound."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -53,6 +53,10 @@ class Judgement(Config):
     """Windows that the candidate learned and the champion had not; 0: there is nothing to judge."""
     windows: tuple[int, ...] = ()
     """Judged windows, by index: the new ones, and older ones if the new ones have too few positives."""
+    first_window: str = ""
+    """Start of the first of them, as people write it; empty: there is none."""
+    last_window: str = ""
+    """Start of the last of them, likewise."""
     tasks: tuple[TaskFigures, ...] = ()
     missing_tasks: tuple[str, ...] = ()
     """Tasks of the champion that the candidate lacks."""
@@ -61,6 +65,13 @@ class Judgement(Config):
     def has_news(self) -> bool:
         """Return whether there is something to judge; for a first version there always is."""
         return not self.champion or self.num_new_windows > 0
+
+    @property
+    def span(self) -> str:
+        """Return the judged windows as part of a line; there is at least one."""
+        if len(self.windows) == 1:
+            return f"the window of {self.first_window}"
+        return f"{len(self.windows)} windows, {self.first_window} to {self.last_window}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as what JSON can hold, without figures that are None: a pipeline's parameters have no null."""
@@ -118,7 +129,7 @@ class Verdict:
         reasons += [
             f"{task}: the champion has this task, the candidate lacks it" for task in self.judgement.missing_tasks
         ]
-        return f"{self.outcome}{against}, {_span(self.judgement.windows)}: {'; '.join(reasons)}"
+        return f"{self.outcome}{against}, {self.judgement.span}: {'; '.join(reasons)}"
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return a table's rows, with the columns of HEADS."""
@@ -158,10 +169,6 @@ def _checks(found: TaskFigures, rule: PromotionRule) -> Iterator[Check]:
 
 def _error(calibration: float | None) -> float | None:
     return None if calibration is None else abs(calibration - 1)
-
-
-def _span(windows: Sequence[int]) -> str:
-    return f"windows {windows[0]} to {windows[-1]}" if len(windows) > 1 else f"window {windows[0]}"
 
 
 def _number(value: float | None) -> str:

@@ -14,7 +14,7 @@ from exfm.registry.champion import keep_judgement
 from exfm.registry.mlflow_registry import DIGEST_TAG, ID_TAG, LEARNED_TAG, PLACE_TAG, Registry
 from exfm.registry.model_card import ARTIFACT, git_commit, metrics_of, params_of, write_mlmodel
 from exfm.registry.promotion import Judgement
-from exfm.registry.recorded import learned_until, newest_recorded
+from exfm.registry.recorded import newest_recorded
 from exfm.registry.runs import logging_run
 from exfm.training.manifest import ModelManifest
 
@@ -63,7 +63,7 @@ def register(registry: Registry, *, model: Ref, bundle: Ref, judgement: Judgemen
         manifest = BundleManifest.read(bundle_folder, verify=False)  # reading() has
         version = _version_of(registry, manifest.name, bundle)
         version = version or _add(registry, trained, manifest, bundle_folder, bundle)
-        keep_judgement(registry, version, judgement, recorded=newest_recorded(model_folder, trained))
+        keep_judgement(registry, version, judgement, recorded=newest_recorded(trained))
         registry.client.set_registered_model_alias(manifest.name, CANDIDATE, version.version)
     return _registration(registry, registry.version(manifest.name, int(version.version)), is_new=True)
 
@@ -102,7 +102,7 @@ def _add(
         ID_TAG: manifest.bundle_id,
         DIGEST_TAG: bundle.digest,
         PLACE_TAG: bundle.uri,
-        LEARNED_TAG: str(learned_until(trained)),
+        LEARNED_TAG: str(trained.learned_until),
         "git_commit": git_commit(),
     }
     source = f"{run.info.artifact_uri}/{ARTIFACT}"

@@ -1,4 +1,4 @@
-"""Runs of MLflow: one for each model version, and one for each comparison of methods."""
+"""Runs of MLflow: one for each model version, one for each comparison of methods, and one for each run's log."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,17 +21,29 @@ def logging_run(
     """Yield a new run with parameters, flattened, and metrics; it ends with the block, as failed if that raises."""
     client = registry.client
     run = client.create_run(registry.experiment(), run_name=name)
-    try:
-        for start in range(0, len(metrics), MAX_METRICS):
-            client.log_batch(run.info.run_id, metrics=metrics[start : start + MAX_METRICS])
+    with ending(registry, run):
+        log_metrics(registry, run, metrics)
         flat = [Param(key, str(value)) for key, value in _flattened(params)]
         for start in range(0, len(flat), MAX_PARAMS):
             client.log_batch(run.info.run_id, params=flat[start : start + MAX_PARAMS])
         yield run
-    except BaseException:  # a stopped process leaves no run that seems to go on
-        client.set_terminated(run.info.run_id, "FAILED")
+
+
+@contextmanager
+def ending(registry: Registry, run: Run) -> Iterator[None]:
+    """End a run with the block, as failed if that raises: a stopped process leaves no run that seems to go on."""
+    try:
+        yield
+    except BaseException:
+        registry.client.set_terminated(run.info.run_id, "FAILED")
         raise
-    client.set_terminated(run.info.run_id)
+    registry.client.set_terminated(run.info.run_id)
+
+
+def log_metrics(registry: Registry, run: Run, metrics: Sequence[Metric]) -> None:
+    """Add metrics to a run, in their order."""
+    for start in range(0, len(metrics), MAX_METRICS):
+        registry.client.log_batch(run.info.run_id, metrics=metrics[start : start + MAX_METRICS])
 
 
 def log_comparison(

@@ -9,7 +9,8 @@ from pydantic import FiniteFloat
 
 from exfm.config import Config
 from exfm.metrics import Quality, normalized_entropy, quality
-from exfm.training.manifest import BASE_RATE, LOGISTIC, WINDOW
+from exfm.tables.grid import WINDOW
+from exfm.training.manifest import BASE_RATE, LOGISTIC
 
 VERTICAL, TRUTH = "vertical", "truth"
 """Sources of predictions: the vertical model; the planted probabilities."""

@@ -2,20 +2,23 @@
 
 import base64
 import math
-from datetime import UTC, datetime
+from collections.abc import Mapping
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from exfm.report.comparison import TRUTH, foundation
+from exfm.report.das_plots import figures_by_window
 from exfm.report.distillation.figures import DASH, change, judged, line_name, method_name, number, share
 from exfm.report.plots import age_by_window, bytes_by_shard, entropy_by_window, ids_by_window, reliability_curves
 from exfm.report.summary import PROMISED_TIMES, Summary
+from exfm.schema import time_text
 
 
 def render_html(summary: Summary) -> str:
-    """Return the page."""
-    pages = environment()
-    pages.globals["time"] = lambda time: event_time(time, kind=summary.data.time_kind)
+    """Return the page; it counts windows from the run's first one."""
+    pages, first = environment(), summary.data.windows[0].index
+    pages.filters["numbered"] = lambda windows: tuple(window - first for window in windows)
+    pages.globals["time"] = lambda time: time_text(time, kind=summary.data.time_kind)
     return pages.get_template("report.html.jinja").render(
         summary=summary,
         promised_times=PROMISED_TIMES,
@@ -23,16 +26,17 @@ def render_html(summary: Summary) -> str:
         has_hot=any(part.kind == "hot" for bundle in summary.bundles for shard in bundle.shards for part in shard),
         plots={
             vertical.name: (
-                entropy_by_window(vertical, foundations=[fm.name for fm in summary.foundations]),
+                entropy_by_window(vertical, foundations=[fm.name for fm in summary.foundations], first=first),
                 reliability_curves(vertical),
             )
             for vertical in summary.verticals
         },
         ids_plots=[
-            *((fm.name, ids_by_window(fm.ids)) for fm in summary.foundations),
-            *((vertical.name, ids_by_window(vertical.ids)) for vertical in summary.verticals),
+            *((fm.name, ids_by_window(fm.ids, first=first)) for fm in summary.foundations),
+            *((vertical.name, ids_by_window(vertical.ids, first=first)) for vertical in summary.verticals),
         ],
-        age_plots={fm.name: age_by_window(fm.pseudo_labels.timeliness) for fm in summary.foundations},
+        age_plots={fm.name: age_by_window(fm.pseudo_labels.timeliness, first=first) for fm in summary.foundations},
+        windows_plot=figures_by_window(summary.data, first=first),
         shard_plot=bytes_by_shard(summary.bundles),
     )
 
@@ -50,7 +54,7 @@ def environment() -> Environment:
         "figure": figure, "duration": duration, "embedded": embedded, "size": size, "span": span, "times": times,
         "change": change, "share": share, "judged": judged, "method_name": method_name, "number": number,
         "line_name": line_name,
-        "foundation": foundation,
+        "foundation": foundation, "counts": counts,
     }  # fmt: skip
     return pages
 
@@ -64,6 +68,11 @@ def duration(value: float, unit: str) -> str:
     """Return an age as text, from two days on also in days."""
     text = f"{value:,.1f} {unit}"
     return f"{text} ({value / 24:,.1f} days)" if unit == "hours" and value >= 48 else text
+
+
+def counts(rows: Mapping[str, int]) -> str:
+    """Return numbers of rows as text, by what became of them; without those of which there are none."""
+    return ", ".join(f"{count:,} {fate.replace('_', ' ')}" for fate, count in rows.items() if count)
 
 
 def size(size_bytes: int) -> str:
@@ -86,11 +95,6 @@ def span(indices: tuple[int, ...]) -> str:
 def times(ratio: float) -> str:
     """Return a ratio as text, rounded down, so that a ratio just below a bound does not look as if it met it."""
     return f"{math.floor(100 * ratio) / 100:.2f}"
-
-
-def event_time(time: int, *, kind: str) -> str:
-    """Return an event time as text."""
-    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M} UTC" if kind == "absolute" else f"{time:,}"
 
 
 def embedded(svg: bytes) -> str:

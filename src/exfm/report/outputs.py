@@ -1,24 +1,29 @@
-"""A run's outputs: manifests, and the predictions of all models on the vertical models' examples."""
+"""A run's outputs: manifests, what became of its log, and all models' predictions on the vertical models' examples."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.manifest import Window
 from exfm.artifact.storage import Ref, reading
+from exfm.das.accounts import Account
+from exfm.das.closing import LogState, accounts
+from exfm.das.joining import example_table
+from exfm.das.log_tables import Das
+from exfm.das.reporting import WindowFigures, figures_of
 from exfm.errors import DataError, StorageError
-from exfm.events.examples import ExamplesManifest
-from exfm.events.labels import LabelsManifest, PseudoLabelsManifest
-from exfm.events.log import EventLogManifest, read_names
-from exfm.events.partitions import join_rows, partition, read_parquet, read_partition
+from exfm.events.examples import ExampleTable
+from exfm.events.sources import About
 from exfm.report.comparison import TRUTH, VERTICAL, foundation
-from exfm.schema import pseudo_age_column
-from exfm.training.manifest import PREDICTIONS, WINDOW, ModelManifest
+from exfm.schema import EventTime, pseudo_age_column, pseudo_snapshot_column
+from exfm.tables.grid import WINDOW
+from exfm.tables.reference import TableRef
+from exfm.training.evaluation import predictions_of, read_predictions
+from exfm.training.manifest import EXAMPLES, PREDICTIONS, SCORE, ModelManifest
+
+SNAPSHOT, AGE = "snapshot", "age"
 
 
 @dataclass(frozen=True)
@@ -27,9 +32,8 @@ class VerticalOutputs:
 
     manifest: ModelManifest
     predictions: pl.DataFrame
-    """A row for each example of the windows that the vertical model and all foundation models were tested on: WINDOW,
-    `label.<task>`, `weight.<task>`, and a probability from each source that exists (exfm.report.comparison):
-    `<source>.<task>`."""
+    """A row for each example that the vertical model and all foundation models predicted: WINDOW, `label.<task>`,
+    `weight.<task>`, and a probability from each source that exists (exfm.report.comparison): `<source>.<task>`."""
 
 
 @dataclass(frozen=True)
@@ -37,127 +41,113 @@ class FoundationOutputs:
     """A foundation model, and its pseudo-labels."""
 
     manifest: ModelManifest
-    folder: Path
-    pseudo_labels: PseudoLabelsManifest
     newest_snapshot: str
     """The version that scored the last window; empty: none could."""
-    ages: pl.DataFrame
-    """A row for each scored impression: WINDOW and `age`, in event time."""
+    pseudo_labels: pl.DataFrame
+    """A row for each example: WINDOW, SNAPSHOT (its version) and AGE, in event time; null: none could score it."""
 
 
 @dataclass(frozen=True)
 class RunOutputs:
     """A finished run."""
 
+    about: About
+    event_time: EventTime
+    complete_until: int
+    """Event time up to which the log is complete."""
+    accounts: tuple[Account, ...]
+    windows: tuple[Window, ...]
+    """Those that have examples, in order of time."""
+    reports: tuple[WindowFigures, ...]
+    """Those of windows from the first one with examples on."""
+    examples: TableRef
+    predictions: TableRef
     refs: Mapping[str, Ref]
-    """All folders of the run, by their content."""
-    events: EventLogManifest
-    labels: LabelsManifest
+    """All models and bundles of the run."""
     foundations: tuple[FoundationOutputs, ...]
     verticals: tuple[VerticalOutputs, ...]
     bundles: tuple[BundleManifest, ...]
-    names: Mapping[str, Mapping[Any, str]]
-    """Names of ids, by feature."""
 
 
-def read_outputs(*, foundations: Sequence[Ref], verticals: Sequence[Ref], bundles: Sequence[Ref]) -> RunOutputs:
-    """Return a run's outputs; references in the manifests lead to the stages before the models.
+def read_outputs(
+    das: Das, about: About, *, foundations: Sequence[Ref], verticals: Sequence[Ref], bundles: Sequence[Ref]
+) -> RunOutputs:
+    """Return the outputs of a run on a log, whose source `about` is of.
 
-    Raises: StorageError if a folder is missing or was written again since, or the vertical models are not of one run;
-    DataError if two models' predictions are not for the same impressions.
+    Raises: StorageError if a folder or table is missing or was written again since, or the vertical models are not of
+    one run; DataError if two models have predicted no example in common.
     """
-    with ExitStack() as stack:
-
-        def open_folder(ref: Ref) -> Path:
-            return stack.enter_context(reading(ref))
-
-        model_folders = [open_folder(ref) for ref in verticals]
-        models = [ModelManifest.read(folder) for folder in model_folders]
-        examples_ref = _common_examples(models)
-        dataset = open_folder(examples_ref)
-        examples = ExamplesManifest.read(dataset)
-        log = open_folder(examples.inputs["events"])
-        events = EventLogManifest.read(log)
-        fms = [_foundation(open_folder(ref), examples, open_folder) for ref in foundations]
-        manifests = [BundleManifest.read(open_folder(ref), verify=False) for ref in bundles]
-        return RunOutputs(
-            refs=examples.inputs
-            | {"examples": examples_ref}
-            | {f"foundation model {fm.manifest.name}": ref for fm, ref in zip(fms, foundations, strict=True)}
-            | {f"vertical model {model.name}": ref for model, ref in zip(models, verticals, strict=True)}
-            | {f"bundle {manifest.name}": ref for manifest, ref in zip(manifests, bundles, strict=True)},
-            events=events,
-            labels=LabelsManifest.read(open_folder(examples.inputs["labels"])),
-            foundations=tuple(fms),
-            verticals=tuple(
-                VerticalOutputs(model, _predictions(model, folder, fms=fms, dataset=dataset))
-                for model, folder in zip(models, model_folders, strict=True)
-            ),
-            bundles=tuple(manifests),
-            names={feature: read_names(log, events, feature) for feature in events.names},
-        )
-
-
-def _foundation(folder: Path, examples: ExamplesManifest, open_folder: Callable[[Ref], Path]) -> FoundationOutputs:
-    manifest = ModelManifest.read(folder)
-    pseudo_folder = open_folder(examples.pseudo_labels_of(manifest.name))
-    pseudo = PseudoLabelsManifest.read(pseudo_folder)
-    return FoundationOutputs(
-        manifest=manifest,
-        folder=folder,
-        pseudo_labels=pseudo,
-        newest_snapshot=examples.fm_snapshots[manifest.name],
-        ages=pl.concat([_ages(pseudo_folder, window, fm=manifest.name) for window in pseudo.windows]),
+    models, fms = ([_manifest(ref) for ref in refs] for refs in (verticals, foundations))
+    made = [_bundle(ref) for ref in bundles]
+    state = LogState.of(das)
+    examples = example_table(state)
+    _require_models_of(examples.ref, models)
+    watermark = state.timeline.watermark
+    assert watermark is not None, "a log with examples is complete up to some time"
+    return RunOutputs(
+        about=about,
+        event_time=das.schema.event_time,
+        complete_until=watermark // das.ticks(1),
+        accounts=tuple(accounts(state)),
+        windows=examples.windows,
+        reports=tuple(figures_of(state, (w for w in state.report.files if w >= examples.windows[0].index))),
+        examples=examples.ref,
+        predictions=max((model.tables[PREDICTIONS] for model in models), key=lambda ref: ref.version),
+        refs={f"foundation model {fm.name}": ref for fm, ref in zip(fms, foundations, strict=True)}
+        | {f"vertical model {model.name}": ref for model, ref in zip(models, verticals, strict=True)}
+        | {f"bundle {bundle.name}": ref for bundle, ref in zip(made, bundles, strict=True)},
+        foundations=tuple(_foundation(fm, examples) for fm in fms),
+        verticals=tuple(VerticalOutputs(model, _predictions(model, fms, examples)) for model in models),
+        bundles=tuple(made),
     )
 
 
-def _common_examples(models: Sequence[ModelManifest]) -> Ref:
-    refs = {model.inputs["examples"].digest: model.inputs["examples"] for model in models}
-    if len(refs) != 1:
-        found = ", ".join(ref.uri for ref in refs.values()) or "none"
-        raise StorageError(f"a report is on vertical models of one run's examples; found {found}")
-    return next(iter(refs.values()))
+def _manifest(ref: Ref) -> ModelManifest:
+    with reading(ref) as folder:
+        return ModelManifest.read(folder)
 
 
-def _predictions(
-    model: ModelManifest, folder: Path, *, fms: Sequence[FoundationOutputs], dataset: Path
-) -> pl.DataFrame:
-    key = model.feature_schema.impression_key
-    tasks = model.feature_schema.tasks()
-    truths = {label.name: label.truth for label in model.feature_schema.labels if label.truth}
-    tested = set.intersection(
-        *({quality.window for quality in one.qualities} for one in (model, *(fm.manifest for fm in fms)))
-    )
-    frames = []
-    for window in model.windows:
-        if window.index not in tested:
-            continue
-        rows = read_partition(folder / PREDICTIONS, window)
-        rows = rows.rename({f"score.{task}": f"{VERTICAL}.{task}" for task in tasks})
-        for fm in fms:
-            taught = [task for task in tasks if task in fm.manifest.feature_schema.tasks()]
-            scores = {f"{foundation(fm.manifest.name)}.{task}": f"score.{task}" for task in taught}
-            rows = _join(rows, partition(fm.folder / PREDICTIONS, window), columns=scores, key=key)
-        truth = {f"{TRUTH}.{task}": column for task, column in truths.items()}
-        rows = _join(rows, partition(dataset, window), columns=truth, key=key)
-        frames.append(rows.with_columns(pl.lit(window.index).alias(WINDOW)))
-    if not frames:
-        names = ", ".join(fm.manifest.name for fm in fms)
-        raise DataError(f"{model.name} and {names} have no tested window in common; train all on one log")
-    return pl.concat(frames)
+def _bundle(ref: Ref) -> BundleManifest:
+    with reading(ref) as folder:
+        return BundleManifest.read(folder, verify=False)  # reading() has
 
 
-def _join(rows: pl.DataFrame, file: Path, *, columns: Mapping[str, str], key: str) -> pl.DataFrame:
-    """Return the rows with columns of a file added under new names."""
-    if not columns:
-        return rows
-    other = read_parquet(file, columns=[key, *columns.values()]).select(
-        key, *(pl.col(old).cast(pl.Float32).alias(new) for new, old in columns.items())
-    )
-    return join_rows(rows, other, key=key, of=file, onto="those that a vertical model was tested on there")
+def _foundation(manifest: ModelManifest, examples: ExampleTable) -> FoundationOutputs:
+    names = {pseudo_snapshot_column(manifest.name): SNAPSHOT, pseudo_age_column(manifest.name): AGE}
+    pseudo_labels = examples.state.read(examples.state.files, columns=[WINDOW, *names]).rename(names)
+    return FoundationOutputs(manifest, examples.snapshot_of(manifest.name, examples.windows[-1].index), pseudo_labels)
 
 
-def _ages(folder: Path, window: Window, *, fm: str) -> pl.DataFrame:
-    column = pseudo_age_column(fm)
-    ages = read_partition(folder, window, columns=[column]).rename({column: "age"}).drop_nulls()
-    return ages.with_columns(pl.lit(window.index).alias(WINDOW))
+def _require_models_of(examples: TableRef, models: Sequence[ModelManifest]) -> None:
+    tables = {model.tables[EXAMPLES].table for model in models}
+    if tables != {examples.table}:
+        found = ", ".join(sorted(tables)) or "none"
+        raise StorageError(f"a report is on vertical models of {examples.table}; found {found}")
+
+
+def _predictions(model: ModelManifest, fms: Sequence[ModelManifest], examples: ExampleTable) -> pl.DataFrame:
+    schema = model.feature_schema
+    key, tasks = schema.impression_key, schema.tasks()
+    tested = set.intersection(*({quality.window for quality in one.qualities} for one in (model, *fms)))
+    windows = [window for window in model.windows if window.index in tested]
+    indices = [window.index for window in windows]
+    rows = predictions_of(model, windows).rename({f"{SCORE}.{task}": f"{VERTICAL}.{task}" for task in tasks})
+    for fm in fms:
+        taught = [task for task in tasks if task in fm.feature_schema.tasks()]
+        table, columns = fm.tables[PREDICTIONS].state(), [f"{SCORE}.{task}" for task in taught]
+        of_fm = read_predictions(table, indices, line=fm.line, schema=fm.feature_schema, columns=[key, *columns])
+        rows = _join(rows, of_fm, {f"{foundation(fm.name)}.{task}": f"{SCORE}.{task}" for task in taught}, key=key)
+    truths = {f"{TRUTH}.{label.name}": label.truth for label in schema.labels if label.truth}
+    if truths:
+        columns = list(dict.fromkeys([key, WINDOW, *truths.values()]))
+        rows = _join(rows, examples.state.read(indices, columns=columns), truths, key=key)
+    if rows.is_empty():
+        names = ", ".join(fm.name for fm in fms)
+        raise DataError(f"{model.name} and {names} have predicted no example in common; train all on one log")
+    return rows
+
+
+def _join(rows: pl.DataFrame, other: pl.DataFrame, columns: Mapping[str, str], *, key: str) -> pl.DataFrame:
+    """Return the rows that another frame has too, with columns of it under new names."""
+    renamed = [pl.col(old).cast(pl.Float32).alias(new) for new, old in columns.items()]
+    return rows.join(other.select(key, WINDOW, *renamed), on=[key, WINDOW], maintain_order="left")

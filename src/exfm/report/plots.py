@@ -1,4 +1,7 @@
-"""A run's plots as SVG, drawn without a display; the same figures give the same bytes."""
+"""A run's plots as SVG, drawn without a display; the same figures give the same bytes.
+
+Axes count windows from the run's first one, whose index is `first`: those of the tables have many digits.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
@@ -40,7 +43,7 @@ FOUNDATION_COLOURS = (BLACK, ORANGE, PURPLE, VERMILION, YELLOW)
 SETTINGS: dict[RcKeyType, Any] = {**style.SETTINGS, "lines.linewidth": 1.6, "lines.markersize": 3.5}
 
 
-def entropy_by_window(vertical: VerticalSummary, *, foundations: Sequence[str]) -> bytes:
+def entropy_by_window(vertical: VerticalSummary, *, foundations: Sequence[str], first: int) -> bytes:
     """Return each task's normalized entropy over the windows, of every source, with the warm-up shaded."""
     styles = STYLES | {
         foundation(name): {"label": f"foundation model {name}", "color": colour, "linestyle": ":", "marker": ""}
@@ -49,7 +52,7 @@ def entropy_by_window(vertical: VerticalSummary, *, foundations: Sequence[str]) 
     with mpl.rc_context(SETTINGS):
         figure, axes = _panels(len(vertical.tasks), width=6.4, height=2.3)
         for axis, (task, comparison) in zip(axes, vertical.tasks.items(), strict=True):
-            _draw_entropy(axis, comparison, styles=styles, counted=vertical.counted_windows)
+            _draw_entropy(axis, comparison, styles=styles, counted=vertical.counted_windows, first=first)
             axis.set_ylabel(f"{task}\nnormalized entropy")
         axes[-1].set_xlabel("window")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
@@ -68,11 +71,11 @@ def reliability_curves(vertical: VerticalSummary) -> bytes:
         return svg(figure)
 
 
-def age_by_window(timeliness: Timeliness) -> bytes:
+def age_by_window(timeliness: Timeliness, *, first: int) -> bytes:
     """Return the mean age of each window's pseudo-labels, between the youngest and the oldest."""
     with mpl.rc_context(SETTINGS):
         figure, (axis,) = _panels(1, width=6.4, height=2.4)
-        windows, ages = list(timeliness.by_window), list(timeliness.by_window.values())
+        windows, ages = _numbers(timeliness.by_window, first=first), list(timeliness.by_window.values())
         axis.vlines(
             windows, [age.min for age in ages], [age.max for age in ages],
             color=SKY, linewidth=3, label="youngest to oldest",
@@ -84,7 +87,7 @@ def age_by_window(timeliness: Timeliness) -> bytes:
         return svg(figure)
 
 
-def ids_by_window(ids: Mapping[int, Mapping[str, TableIds]]) -> bytes:
+def ids_by_window(ids: Mapping[int, Mapping[str, TableIds]], *, first: int) -> bytes:
     """Return each table's share of ids that were new in a window, and of all until then that share a row."""
     tables = list(dict.fromkeys(table for of_window in ids.values() for table in of_window))
     with mpl.rc_context(SETTINGS):
@@ -96,7 +99,9 @@ def ids_by_window(ids: Mapping[int, Mapping[str, TableIds]]) -> bytes:
                 shares = [
                     getattr(of_window[table], field) if table in of_window else None for of_window in ids.values()
                 ]
-                axis.plot(list(ids), 100 * np.array(shares, dtype=np.float64), color=colour, label=table)
+                axis.plot(
+                    _numbers(ids, first=first), 100 * np.array(shares, dtype=np.float64), color=colour, label=table
+                )
             axis.set(ylabel=label, ylim=(0, None))
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[-1].set_xlabel("window")
@@ -130,26 +135,24 @@ def bytes_by_shard(bundles: Sequence[BundleSummary]) -> bytes:
 
 
 def _draw_entropy(
-    axis: Axes, comparison: TaskComparison, *, styles: Mapping[str, dict[str, Any]], counted: Sequence[int]
+    axis: Axes, comparison: TaskComparison, *, styles: Mapping[str, dict[str, Any]], counted: Sequence[int], first: int
 ) -> None:
-    windows = [row.window for row in comparison.by_window]
+    windows, counted = (_numbers(of, first=first) for of in ([row.window for row in comparison.by_window], counted))
     series = {source: [row.entropies.get(source) for row in comparison.by_window] for source in styles}
     warmup = [window for window in windows if window not in counted]
     if warmup:
         axis.axvspan(min(warmup) - 0.5, max(warmup) + 0.5, color="#eeeeee", label="warm-up, not counted")
     shown = [window for window in windows if window in counted] or windows
-    low, high = _limits([v for values in series.values() for w, v in zip(windows, values, strict=True) if w in shown])
+    low, high = limits([v for values in series.values() for w, v in zip(windows, values, strict=True) if w in shown])
     for source, values in series.items():
         if any(value is not None for value in values):
-            axis.plot(windows, np.array(values, dtype=np.float64), **styles[source])  # None: a gap
-            above = [window for window, value in zip(windows, values, strict=True) if value and value > high]
-            below = [window for window, value in zip(windows, values, strict=True) if value and value < low]
-            for edge, outside, marker in ((high, above, "^"), (low, below, "v")):
-                axis.scatter(
-                    outside, [edge] * len(outside), color=styles[source]["color"], marker=marker, clip_on=False
-                )
-    axis.set_ylim(low, high)
+            draw_within(axis, windows, values, low=low, high=high, style=styles[source])
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _numbers(windows: Iterable[int], *, first: int) -> list[int]:
+    """Return the numbers of windows within the run, from 0."""
+    return [window - first for window in windows]
 
 
 def _draw_reliability(axis: Axes, bins: Sequence[ReliabilityBin]) -> None:
@@ -160,7 +163,25 @@ def _draw_reliability(axis: Axes, bins: Sequence[ReliabilityBin]) -> None:
     axis.set(xlim=(0, limit), ylim=(0, limit))
 
 
-def _limits(values: Iterable[float | None]) -> tuple[float, float]:
+def draw_within(
+    axis: Axes,
+    windows: Sequence[int],
+    values: Sequence[float | None],
+    *,
+    low: float,
+    high: float,
+    style: Mapping[str, Any],
+) -> None:
+    """Draw values over windows within limits; triangles point to values outside, and None is a gap."""
+    axis.plot(windows, np.array(values, dtype=np.float64), **style)
+    above = [window for window, value in zip(windows, values, strict=True) if value and value > high]
+    below = [window for window, value in zip(windows, values, strict=True) if value and value < low]
+    for edge, outside, marker in ((high, above, "^"), (low, below, "v")):
+        axis.scatter(outside, [edge] * len(outside), color=style["color"], marker=marker, clip_on=False)
+    axis.set_ylim(low, high)
+
+
+def limits(values: Iterable[float | None]) -> tuple[float, float]:
     """Return the limits of an axis for most values, because with a few outliers all others would look flat."""
     known = [value for value in values if value is not None]
     if not known:

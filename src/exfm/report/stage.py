@@ -6,7 +6,9 @@ from typing import Any
 from exfm.artifact.manifest import json_bytes
 from exfm.artifact.storage import Ref
 from exfm.artifact.stores import write_file
+from exfm.das.log_tables import Das
 from exfm.evaluation.comparison import Comparison
+from exfm.events.sources import Source, about
 from exfm.report.html import render_html
 from exfm.report.outputs import read_outputs
 from exfm.report.summary import Summary
@@ -19,6 +21,8 @@ def make_report(
     summary: str,
     query: str,
     name: str,
+    das: Das,
+    source: Source,
     foundations: Sequence[Ref],
     verticals: Sequence[Ref],
     bundles: Sequence[Ref],
@@ -32,10 +36,13 @@ def make_report(
     Each file appears whole.
 
     Raises: ConfigError if `smoke_test` or `comparison` is not what its stage wrote; StorageError if an output is
-    missing, was written again since, or is of another run; DataError if models do not agree on the examples.
+    missing, was written again since, or is of another run; DataError if two models have predicted no example in
+    common, or the source is malformed.
     """
     tested = SmokeTest.parse(smoke_test, source="smoke test")
-    outputs = read_outputs(foundations=foundations, verticals=verticals, bundles=bundles)
+    outputs = read_outputs(
+        das, about(source, das.schema), foundations=foundations, verticals=verticals, bundles=bundles
+    )
     compared = Comparison.read(comparison) if comparison else None
     found = Summary.of(outputs, name=name, registrations=registrations, comparison=compared, smoke_test=tested)
     page = render_html(found)

@@ -1,6 +1,7 @@
 """A run's figures, for report.html, the terminal and summary.json."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import FiniteFloat
@@ -10,36 +11,45 @@ from exfm.artifact.manifest import Window
 from exfm.artifact.plan import SliceKind
 from exfm.artifact.storage import Ref
 from exfm.config import Config
+from exfm.das.accounts import Account
+from exfm.das.attribution import FEEDBACK_STATES
+from exfm.das.closing import IMPRESSION_STATES
+from exfm.das.reporting import WindowFigures
 from exfm.errors import StorageError
 from exfm.evaluation.comparison import Comparison
-from exfm.events.labels import FeedbackCounts
+from exfm.events.log import FEEDBACK, IMPRESSIONS
 from exfm.metrics import Quality
 from exfm.report.answer import Answer, read_answer
 from exfm.report.comparison import VERTICAL, TaskComparison, compare
-from exfm.report.outputs import FoundationOutputs, RunOutputs, VerticalOutputs
+from exfm.report.outputs import AGE, SNAPSHOT, FoundationOutputs, RunOutputs, VerticalOutputs
 from exfm.report.timeliness import Timeliness, measure
 from exfm.serving.smoke_test import SmokeTest
-from exfm.training.manifest import WINDOW, ModelManifest, TableIds
+from exfm.tables.grid import WINDOW
+from exfm.tables.reference import TableRef
+from exfm.training.manifest import ModelManifest, TableIds
 
 PROMISED_TIMES = 10
 """A foundation model has at least this many times the parameters of every vertical model that it teaches."""
 
 
 class DataSummary(Config):
-    """The events and their labels."""
+    """The log and its examples."""
 
     source: str
     notes: tuple[str, ...]
     """Sentences that a report on these events must contain."""
     time_kind: Literal["absolute", "ordinal"]
     windows: tuple[Window, ...]
-    num_impressions: int
-    num_immature: int
-    """Impressions with a label that was not known yet at the end of the log."""
-    feedback: FeedbackCounts
-    label_revision: str
-    known_until: int
-    """Event time until which feedback was known to the labels."""
+    """Those that have examples, in order of time; the index is that of the tables."""
+    complete_until: int
+    """Event time up to which the log is complete."""
+    impressions: dict[str, int]
+    """Rows that arrived, by what became of them: IMPRESSION_STATES, `pending`, `late` or `rejected`."""
+    feedback: dict[str, int]
+    """Likewise: FEEDBACK_STATES, `pending` or `rejected`."""
+    reports: dict[int, dict[str, dict[str, FiniteFloat]]]
+    """What `das_report` has, by window, figure, and what the figure is of: a task, a foundation model, a part of the
+    log, a column; empty: the window."""
 
 
 class PseudoLabelsSummary(Config):
@@ -47,7 +57,7 @@ class PseudoLabelsSummary(Config):
 
     num_scored: int
     num_unscored: int
-    """Impressions before the first snapshot that could score them."""
+    """Examples that no snapshot could score: most are older than the first one."""
     num_snapshots: int
     """Snapshots that scored an impression."""
     newest_snapshot: str
@@ -133,9 +143,9 @@ class RegisteredVersion(Config):
 
 
 class Summary(Config):
-    """A run's figures."""
+    """A run's figures; a window goes by its index in the tables."""
 
-    format_version: Literal[3] = 3
+    format_version: Literal[4] = 4
     name: str
     """Name of the run."""
     warnings: tuple[str, ...]
@@ -148,8 +158,8 @@ class Summary(Config):
     comparison: Comparison | None
     """What distillation gains, on the same examples; None: methods were not compared."""
     answer: Answer
-    provenance: dict[str, Ref]
-    """All folders of the run, by their content."""
+    provenance: dict[str, Ref | TableRef]
+    """All models and bundles of the run by their content, and the tables that they were made from by version."""
 
     @classmethod
     def of(
@@ -166,11 +176,13 @@ class Summary(Config):
         Raises: StorageError if the smoke test served another run's bundle, or the comparison is of other examples;
         DataError if its answer has a score that is not a number.
         """
-        examples = outputs.refs["examples"]
-        if comparison and comparison.inputs["examples"].digest != examples.digest:
+        examples = outputs.examples
+        if comparison and comparison.examples != examples:
+            found = comparison.examples
             raise StorageError(
-                f"the comparison of methods is of other examples than {examples.uri}, or of earlier ones; run "
-                "`exfm distill compare` again, or remove comparison.json"
+                f"the comparison of methods is of {found.table}, version {found.version}, and the newest is "
+                f"{examples.table}, version {examples.version}; run `exfm distill compare` again, or remove "
+                "comparison.json"
             )
         models = [*(fm.manifest for fm in outputs.foundations), *(vertical.manifest for vertical in outputs.verticals)]
         largest = max(vertical.manifest.num_parameters for vertical in outputs.verticals)
@@ -179,7 +191,7 @@ class Summary(Config):
             warnings=tuple(warning for model in models for warning in model.warnings()),
             data=_data(outputs),
             foundations=tuple(
-                _foundation(fm, largest_vertical=largest, time_kind=outputs.events.feature_schema.event_time.kind)
+                _foundation(fm, largest_vertical=largest, time_kind=outputs.event_time.kind)
                 for fm in outputs.foundations
             ),
             verticals=tuple(
@@ -192,8 +204,8 @@ class Summary(Config):
                 for registration in registrations
             ),
             comparison=comparison,
-            answer=read_answer(smoke_test, bundles=outputs.bundles, names=outputs.names),
-            provenance=dict(outputs.refs),
+            answer=read_answer(smoke_test, bundles=outputs.bundles, names=outputs.about.names),
+            provenance={"examples": examples, "predictions": outputs.predictions, **outputs.refs},
         )
 
     def headline(self) -> str:
@@ -211,22 +223,39 @@ class Summary(Config):
 
 def _data(outputs: RunOutputs) -> DataSummary:
     return DataSummary(
-        source=outputs.events.source,
-        notes=outputs.events.notes,
-        time_kind=outputs.events.feature_schema.event_time.kind,
-        windows=outputs.events.windows,
-        num_impressions=outputs.events.num_impressions,
-        num_immature=outputs.labels.num_immature,
-        feedback=outputs.labels.feedback,
-        label_revision=outputs.labels.label_revision,
-        known_until=outputs.labels.known_until,
+        source=outputs.about.source,
+        notes=outputs.about.notes,
+        time_kind=outputs.event_time.kind,
+        windows=outputs.windows,
+        complete_until=outputs.complete_until,
+        impressions=_fates(outputs.accounts, IMPRESSIONS, states=IMPRESSION_STATES),
+        feedback=_fates(outputs.accounts, FEEDBACK, states=FEEDBACK_STATES),
+        reports={report.window: _by_figure(report) for report in outputs.reports},
     )
+
+
+def _by_figure(report: WindowFigures) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for (figure, of), value in report.values.items():
+        found.setdefault(figure, {})[of] = value
+    return found
+
+
+def _fates(accounts: Iterable[Account], part: str, *, states: Sequence[str]) -> dict[str, int]:
+    """Return how many rows of a part of the log met each fate; together they are all that arrived."""
+    counts = Counter(dict.fromkeys((*states, "pending", "late", "rejected"), 0))
+    for account in accounts:
+        if account.part == part:
+            counts.update(pending=account.pending, late=account.late, rejected=account.rejected)
+            counts.update({"not_shown": account.unshown} if account.unshown else {})
+            counts.update(account.states or {})
+    return dict(counts)
 
 
 def _foundation(
     fm: FoundationOutputs, *, largest_vertical: int, time_kind: Literal["absolute", "ordinal"]
 ) -> FoundationSummary:
-    model, pseudo, timeliness = fm.manifest, fm.pseudo_labels, measure(fm.ages, kind=time_kind)
+    model, scored = fm.manifest, fm.pseudo_labels.drop_nulls()
     return FoundationSummary(
         name=model.name,
         num_parameters=model.num_parameters,
@@ -235,11 +264,11 @@ def _foundation(
         references=model.references,
         ids=_ids(model),
         pseudo_labels=PseudoLabelsSummary(
-            num_scored=pseudo.num_scored,
-            num_unscored=pseudo.num_unscored,
-            num_snapshots=len({pseudo.snapshots[window] for window in timeliness.by_window}),
+            num_scored=scored.height,
+            num_unscored=fm.pseudo_labels.height - scored.height,
+            num_snapshots=scored[SNAPSHOT].n_unique(),
             newest_snapshot=fm.newest_snapshot,
-            timeliness=timeliness,
+            timeliness=measure(scored.select(WINDOW, AGE), kind=time_kind),
         ),
     )
 
@@ -251,8 +280,7 @@ def _ids(model: ModelManifest) -> dict[int, dict[str, TableIds]]:
 def _vertical(vertical: VerticalOutputs, *, foundations: Sequence[str]) -> VerticalSummary:
     model, predictions = vertical.manifest, vertical.predictions
     compared = set(predictions[WINDOW].to_list())
-    tested = [quality.window for quality in model.qualities]
-    counted = tuple(window for window in tested[model.training.warmup_windows :] if window in compared)
+    counted = tuple(window.index for window in model.counted if window.index in compared)
     return VerticalSummary(
         name=model.name,
         domains=model.domains,

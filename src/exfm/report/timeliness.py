@@ -6,7 +6,7 @@ import polars as pl
 from pydantic import FiniteFloat
 
 from exfm.config import Config
-from exfm.training.manifest import WINDOW
+from exfm.tables.grid import WINDOW
 
 SECONDS_PER_HOUR = 3600
 
@@ -31,7 +31,7 @@ class Timeliness(Config):
 
 
 def measure(ages: pl.DataFrame, *, kind: Literal["absolute", "ordinal"]) -> Timeliness:
-    """Return how old pseudo-labels are, from `RunOutputs.ages`."""
+    """Return how old pseudo-labels are; `ages` has WINDOW and `age`, in event time, of each."""
     divisor = SECONDS_PER_HOUR if kind == "absolute" else 1
     age = pl.col("age") / divisor
     figures = (age.mean().alias("mean"), age.min().alias("min"), age.max().alias("max"))

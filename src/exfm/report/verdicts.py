@@ -30,9 +30,8 @@ def _section(verdict: Verdict) -> str:
         if judgement.champion
         else "absolute bounds, because there is no champion"
     )
-    windows = judgement.windows
-    span = f"windows {windows[0]} to {windows[-1]}, of which {judgement.num_new_windows} are new"
-    text = f"{title}Compared with {against}, on {span}.\n\n"
+    new = f"{judgement.num_new_windows} new" if judgement.num_new_windows < len(judgement.windows) else "all new"
+    text = f"{title}Compared with {against}, on {judgement.span} ({new}).\n\n"
     counts = ", ".join(
         f"{task.task} {task.num_examples:,} ({task.num_positives:,} positive)" for task in judgement.tasks
     )

@@ -138,7 +138,7 @@ class BreakerConfig(Config):
 
 
 class RequestLogConfig(Config):
-    """Which requests a ranker logs, and where: for `exfm shard statistics` and `exfm ingest log`."""
+    """Which requests a ranker logs, and where: for `exfm shard statistics`, and for runs that learn from them."""
 
     folder: str = ""
     """Folder of the log, which may exist; each start of a ranker makes a folder in it. Empty: nothing is logged.

@@ -127,6 +127,11 @@ class TableState:
         self._table, self._opened = table, opened
 
     @property
+    def uri(self) -> str:
+        """Return the table's URI."""
+        return self._table.uri
+
+    @property
     def version(self) -> int:
         """Return the version; -1: nothing was committed yet."""
         return -1 if self._opened is None else int(self._opened.version())
@@ -135,7 +140,7 @@ class TableState:
         """Return the last revision of an item that was committed; 0: none."""
         if self._opened is None:
             return 0
-        with asking(self._table.uri):
+        with asking(self.uri):
             return int(self._opened.transaction_version(app) or 0)
 
     @cached_property
@@ -151,7 +156,7 @@ class TableState:
         """Files by window, in order of their names; windows without rows are not there."""
         if self._opened is None:
             return {}
-        with asking(self._table.uri):
+        with asking(self.uri):
             actions: Any = pl.from_arrow(pa.table(self._opened.get_add_actions(flatten=True)))
         rows = actions.select("path", f"partition.{WINDOW}", "num_records").sort(f"partition.{WINDOW}", "path")
         found: dict[int, list[DataFile]] = {}
@@ -184,7 +189,7 @@ class TableState:
 
     def _scan(self, files: Sequence[DataFile], columns: Sequence[str]) -> pl.LazyFrame:
         schema = {**self.columns, **self._table.columns}
-        paths = [join(self._table.uri, file.path) for file in files]
+        paths = [join(self.uri, file.path) for file in files]
         wanted = list(columns) or [*schema, WINDOW]
         if not paths:
             return pl.LazyFrame(schema=schema | {WINDOW: pl.Int64}).select(wanted)
@@ -198,12 +203,13 @@ class TableState:
             extra_columns="ignore",
         ).select(wanted)
 
-    def read(self, windows: Iterable[int], *, columns: Sequence[str] = ()) -> pl.DataFrame:
-        """Return what `scan` finds.
+    def read(self, windows: Iterable[int], *, columns: Sequence[str] = (), part: str = "") -> pl.DataFrame:
+        """Return what `scan` finds; with `part`, only files of that part of a window are read.
 
         Raises: StorageError if a file is missing or damaged, or the store does not answer.
         """
-        return self._collect(self.scan(windows, columns=columns))
+        files = [file for window in windows for file in self.files.get(window, ())]
+        return self._collect(self._scan([file for file in files if part in ("", file.part)], columns))
 
     def read_where(
         self, window: int, column: str, values: Sequence[str], *, columns: Sequence[str] = ()
@@ -216,7 +222,7 @@ class TableState:
         return self._collect(rows.select(columns) if columns else rows)
 
     def _collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
-        of = f"{self._table.uri}, version {self.version}"
+        of = f"{self.uri}, version {self.version}"
         with asking(of):
             try:
                 return rows.collect()

@@ -18,7 +18,6 @@ references.safetensors, what was learned beside the model:
     ids.<table>             the distinct keys of a table
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,12 +58,6 @@ def load_weights(model: RankingModel, folder: Path) -> None:
     _fill(_weights(model), folder / WEIGHTS)
 
 
-def copy_weights(source: Path, folder: Path) -> None:
-    """Put the weights in one snapshot's folder into another's."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
-
-
 def save_training_state(learner: Learner, optimizer: torch.optim.Adam, folder: Path) -> None:
     """Write what training needs, besides the weights, to go on as if it had never stopped."""
     _save(_training_state(learner, optimizer), folder / TRAINING_STATE)
@@ -91,10 +84,6 @@ def load_references(folder: Path) -> dict[str, npt.NDArray[Any]]:
     path = folder / REFERENCES
     try:
         return safetensors.numpy.load_file(path)
-    except FileNotFoundError as error:
-        raise StorageError(
-            f"{path}: missing; an earlier release of exfm trained this model: train from the first window"
-        ) from error
     except (OSError, safetensors.SafetensorError) as error:
         raise StorageError(f"{path}: {error}") from error
 

@@ -1,27 +1,23 @@
 """Predictions made before training, kept so that quality can be computed for any part of the examples.
 
-A dataset of predictions has, besides impression key and domain, `label.<task>`, `weight.<task>`, `score.<task>` and the
+The table of predictions has, besides impression key and domain, `label.<task>`, `weight.<task>`, `score.<task>` and the
 predictions of reference lines, `<reference line>.<task>`.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 from scipy.stats import bootstrap
 
 from exfm.artifact.manifest import Window
-from exfm.errors import DataError
 from exfm.events.examples import Examples, Floats
-from exfm.events.partitions import read_partition, write_partition
 from exfm.metrics import Quality, entropy, log_losses, quality
 from exfm.schema import Schema
-from exfm.training.manifest import BASE_RATE, WINDOW, Excess
-
-SCORE = "score"
-"""Begins the names of the columns with the model's own predictions."""
+from exfm.tables.grid import WINDOW
+from exfm.tables.table import TableState
+from exfm.training.manifest import BASE_RATE, LOGISTIC, PREDICTIONS, SCORE, Excess, ModelManifest, prediction_columns
 
 NUM_RESAMPLES = 2_000
 """Of the windows, for an interval."""
@@ -29,7 +25,7 @@ NUM_RESAMPLES = 2_000
 
 @dataclass(frozen=True)
 class Overall:
-    """What a walk's recorded predictions are worth, by task."""
+    """What predictions are worth, by task."""
 
     own: dict[str, Quality]
     references: dict[str, dict[str, Quality]]
@@ -37,40 +33,14 @@ class Overall:
     over_base_rate: dict[str, Excess]
 
 
-def record_predictions(
-    folder: Path, window: Window, *, examples: Examples, predictions: Mapping[str, Floats], schema: Schema
-) -> dict[str, Quality]:
-    """Write one window's predictions, [B, T] by source, below `folder`; return the quality of the model's own."""
+def prediction_rows(examples: Examples, predictions: Mapping[str, Floats], schema: Schema) -> pl.DataFrame:
+    """Return a row for each example, from predictions by source, [B, T]."""
     columns = {"label": examples.labels_BT, "weight": examples.weights_BT, **predictions}
-    rows = pl.DataFrame([examples.keys, examples.domains]).with_columns(
-        pl.Series(f"{kind}.{label.name}", values_BT[:, task])
+    return pl.DataFrame([examples.keys, examples.domains]).with_columns(
+        pl.Series(f"{kind}.{label.name}", values_BT[:, task].astype(np.float32))
         for task, label in enumerate(schema.labels)
         for kind, values_BT in columns.items()
     )
-    write_partition(rows, folder, window)
-    return quality_of(rows, schema.tasks())
-
-
-def recorded_predictions(
-    folder: Path, window: Window, *, examples: Examples, schema: Schema, sources: Collection[str]
-) -> dict[str, Floats]:
-    """Return the predictions, [B, T] by source, that were recorded of these examples; NaN for those that came later.
-
-    Raises: DataError if others were recorded too; StorageError if the window's file is missing or damaged.
-    """
-    key, columns = schema.impression_key, [f"{source}.{task}" for source in sources for task in schema.tasks()]
-    recorded = read_partition(folder, window, columns=[key, *columns])
-    shown = pl.DataFrame([examples.keys])
-    gone = recorded.join(shown, on=key, how="anti")
-    if not gone.is_empty():
-        raise DataError(
-            f"{gone.height} of {recorded.height} impressions that were scored before in window {window.index} are not "
-            f"there now (for example {gone[key][0]!r}); go on with the log that was used then, or train from the first "
-            "window"
-        )
-    joined = shown.join(recorded, on=key, how="left", maintain_order="left")
-    values = joined.select(pl.col(columns).fill_null(np.nan).cast(pl.Float32)).to_numpy()
-    return dict(zip(sources, np.split(values, len(sources), axis=1), strict=True))
 
 
 def quality_of(predictions: pl.DataFrame, tasks: Sequence[str], *, source: str = SCORE) -> dict[str, Quality]:
@@ -81,33 +51,36 @@ def quality_of(predictions: pl.DataFrame, tasks: Sequence[str], *, source: str =
     }
 
 
-def read_predictions(folder: Path, windows: Sequence[Window]) -> pl.DataFrame:
-    """Return the predictions of these windows, whose indices are in column WINDOW.
+def read_predictions(
+    table: TableState, windows: Iterable[int], *, line: str, schema: Schema, columns: Sequence[str] = ()
+) -> pl.DataFrame:
+    """Return what a line predicted of these windows, with WINDOW; of columns (none named: all) only these are read.
 
-    Raises: StorageError if a window's file is missing or damaged.
+    Raises: StorageError if a file is missing or damaged, or the store does not answer.
     """
-    return pl.concat(
-        [read_partition(folder, window).with_columns(pl.lit(window.index).alias(WINDOW)) for window in windows]
-    )
+    own = [schema.impression_key, schema.domain, *prediction_columns(schema.tasks())]
+    return table.read(windows, columns=[*(columns or own), WINDOW], part=line)
 
 
-def overall(
-    folder: Path, windows: Sequence[Window], *, schema: Schema, warmup_windows: int, references: Collection[str]
-) -> Overall:
-    """Return the qualities over all windows after the first `warmup_windows`; none counted gives no figure."""
-    tasks, counted = schema.tasks(), windows[warmup_windows:]
-    if not counted:
+def predictions_of(model: ModelManifest, windows: Sequence[Window]) -> pl.DataFrame:
+    """Return what a model predicted of these windows before it learned them, with WINDOW.
+
+    Raises: as `read_predictions` does.
+    """
+    table = model.tables[PREDICTIONS].state()
+    return read_predictions(table, [window.index for window in windows], line=model.line, schema=model.feature_schema)
+
+
+def overall(rows: pl.DataFrame, tasks: Sequence[str]) -> Overall:
+    """Return what predictions, with WINDOW, are worth; without rows there is no figure."""
+    lines = (BASE_RATE, LOGISTIC)
+    if rows.is_empty():
         none = {task: Quality(num_examples=0) for task in tasks}
-        return Overall(none, dict.fromkeys(references, none), {})
-    rows = read_predictions(folder, counted)
+        return Overall(none, dict.fromkeys(lines, none), {})
     return Overall(
         own=quality_of(rows, tasks),
-        references={line: quality_of(rows, tasks, source=line) for line in references},
-        over_base_rate={
-            task: excess
-            for task in tasks
-            if BASE_RATE in references and (excess := over_line(rows, task, line=BASE_RATE))
-        },
+        references={line: quality_of(rows, tasks, source=line) for line in lines},
+        over_base_rate={task: excess for task in tasks if (excess := over_line(rows, task, line=BASE_RATE))},
     )
 
 

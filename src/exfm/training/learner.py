@@ -16,6 +16,7 @@ from exfm.artifact.manifest import Window
 from exfm.events.examples import Examples, Floats
 from exfm.models.ranking import Inputs, RankingModel
 from exfm.training.base_rate import BaseRate
+from exfm.training.manifest import TeacherWeight
 from exfm.training.shrinkage import Shrinkage
 
 _TABLES_PREFIX = "model.tables."
@@ -44,6 +45,11 @@ class Learner(nn.Module):
     def heads(self) -> Iterator[nn.Linear]:
         """Yield the layers that give a logit for each task."""
         yield self.model.network.serving_head
+
+    @property
+    def teacher_weights(self) -> tuple[TeacherWeight, ...]:
+        """Return how strongly it learned from each teacher, by window; empty: nothing to tell."""
+        return ()
 
     def begin(self, window: Window, examples: Examples, scores_BT: Floats) -> None:
         """Take note of a window before it is learned; `scores_BT` are the probabilities with which it was tested."""

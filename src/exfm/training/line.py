@@ -3,14 +3,15 @@
 Other features, sizes or training settings make another line, from the oldest window on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 
-from exfm.artifact.digests import digest_of_json
+from exfm.artifact.digests import digest_of_file, digest_of_json
 from exfm.artifact.manifest import Window
 from exfm.artifact.output import writing
 from exfm.artifact.stores import join, local_copy
@@ -21,16 +22,32 @@ from exfm.features.batch import NetBatches
 from exfm.models.config import ModelConfig
 from exfm.models.ranking import RankingModel
 from exfm.schema import Schema
-from exfm.training.checkpoint import TRAINING_STATE, WEIGHTS, load_weights, save_weights
+from exfm.training.checkpoint import (
+    REFERENCES,
+    TRAINING_STATE,
+    WEIGHTS,
+    load_references,
+    load_weights,
+    save_references,
+    save_weights,
+)
 from exfm.training.config import TrainingConfig
 from exfm.training.learner import Learner
+from exfm.training.manifest import SCORE, TableIds
+from exfm.training.reference import References
 from exfm.training.trainer import Trainer
+
+WHAT_HELPS = "normalise dense features, or lower learning_rate"
+
+STATE = (WEIGHTS, TRAINING_STATE, REFERENCES)
+"""Files of a state."""
 
 
 @dataclass(frozen=True)
 class Line:
     """A model by its settings."""
 
+    kind: Literal["foundation", "vertical"]
     name: str
     schema: Schema
     """The part of the log's schema that it uses."""
@@ -76,29 +93,42 @@ class LineTrainer:
         self._line, self._root = line, root
         self.learner = line.make(RankingModel(line.schema, line.model))
         self._trainer = Trainer(self.learner, line.training)
+        self._references = References(line.schema)
 
     def go_on(self, window: int) -> None:
         """Take the state after a window.
 
         Raises: StorageError if it is missing, damaged or another model's.
         """
-        with local_copy(self._line.folder(self._root, window), (WEIGHTS, TRAINING_STATE)) as folder:
+        with local_copy(self._line.folder(self._root, window), STATE) as folder:
             self._trainer.go_on(folder)
+            self._references.restore(load_references(folder))
 
-    def learn(self, window: Window, examples: Examples, scores_BT: Floats) -> None:
-        """Learn a window, and keep the state after it; `scores_BT` are the probabilities before.
+    def learn(self, window: Window, examples: Examples, scores_BT: Floats) -> dict[str, TableIds]:
+        """Learn a window, and return the figures of its ids by table; `scores_BT` are the probabilities before.
 
         Raises: DataError if the model diverged: the state before it stays the last.
         """
         self._trainer.learn(window, examples, scores_BT)
+        tables = self._references.add_ids(window, examples)
+        self._references.learn(window, examples)
         if not all(bool(value.isfinite().all()) for _, value in self.learner.dense_parameters()):
             raise DataError(
-                f"{self._line.name}: weights are no numbers after window {window.index}; normalise dense features, or "
-                "lower learning_rate; the state before it stays"
+                f"{self._line.name}: weights are no numbers after window {window.index}; {WHAT_HELPS}; the state "
+                "before it stays"
             )
-        with writing(self._line.folder(self._root, window.index), files=(WEIGHTS, TRAINING_STATE)) as folder:
+        return tables
+
+    def keep(self, window: int) -> str:
+        """Write the state after a window, which was learned last, and return the SHA-256 of its weights.
+
+        Raises: StorageError if it cannot be written.
+        """
+        with writing(self._line.folder(self._root, window), files=STATE) as folder:
             save_weights(self.learner, folder)
             self._trainer.save_state(folder)
+            save_references(self._references.state(), folder)
+            return digest_of_file(folder / WEIGHTS).sha256
 
 
 class LineScorer:
@@ -111,10 +141,45 @@ class LineScorer:
     def probabilities(self, batches: NetBatches, folder: str) -> Floats:
         """Return the served probability of each task by the state in a folder or at a URL; [B, T].
 
-        Raises: StorageError if the state is missing, damaged or another model's.
+        Raises: StorageError if the state is missing, damaged or another model's; DataError if a probability is no
+        number.
         """
         if folder != self._loaded:
             with local_copy(folder, (WEIGHTS,)) as files:
-                load_weights(self._model, Path(files))
+                load_weights(self._model, files)
             self._loaded = folder
-        return self._model.probabilities(batches)
+        probabilities_BT = self._model.probabilities(batches)
+        if not np.isfinite(probabilities_BT).all():
+            raise DataError(f"{folder}: this state's scores are no numbers; {WHAT_HELPS}")
+        return probabilities_BT
+
+
+class Predictor:
+    """What a line and its reference lines predict by the state that a window is predicted by."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._scorer = LineScorer(line.schema, line.model)
+        self._references, self._loaded = References(line.schema), ""
+
+    def __call__(self, examples: Examples, folder: str) -> dict[str, Floats]:
+        """Return probabilities by source, [B, T]; `folder` has the state, empty: the line has learned nothing.
+
+        Raises: StorageError if the state is missing, damaged or another model's.
+        """
+        if not folder or not len(examples):
+            own_BT = np.full_like(examples.labels_BT, 0.5)
+        else:
+            own_BT = self._scorer.probabilities(examples.batches, folder)
+        return {SCORE: own_BT, **self.references(examples, folder)}
+
+    def references(self, examples: Examples, folder: str) -> Mapping[str, Floats]:
+        """Return the probabilities of the reference lines, [B, T].
+
+        Raises: as a call does.
+        """
+        if folder != self._loaded:
+            with local_copy(folder, (REFERENCES,)) as files:
+                self._references.restore(load_references(files))
+            self._loaded = folder
+        return self._references.test(examples)

@@ -10,6 +10,9 @@ from exfm.training.reading import read_ahead
 
 ScoresT = TypeVar("ScoresT")
 
+OnWindow = Callable[[int, int], None]
+"""Called after each window of a walk, with the number of windows that are done and of all."""
+
 
 class Walker(Protocol[ScoresT]):
     """What is walked over windows: a trainer, or several."""

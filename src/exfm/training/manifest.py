@@ -1,25 +1,35 @@
 """What the training of a model leaves behind: the same for foundation and vertical models."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+import polars as pl
+from pydantic import Field
 
-from exfm.artifact.manifest import Manifest
+from exfm.artifact.manifest import Manifest, Window
 from exfm.config import Config
+from exfm.events.examples import ExampleTable
 from exfm.metrics import Quality
 from exfm.models.config import ModelConfig
 from exfm.schema import WrittenSchema
+from exfm.tables.reference import TableRef
 from exfm.training.config import TrainingConfig
 
-PREDICTIONS = "predictions"
-"""The folder of the predictions made before training, in a model's output."""
-
-WINDOW = "window.index"
-"""The column of the window that a row is of; with a dot, so that no column of a schema can have its name."""
+EXAMPLES, PREDICTIONS = "examples", "predictions"
+"""Names of the tables that a model's manifest refers to."""
 
 BASE_RATE, LOGISTIC = "base_rate", "logistic"
 """Names of the reference lines (exfm.training.reference), which begin columns of the recorded predictions."""
+
+
+SCORE = "score"
+"""Begins the names of the columns with the model's own predictions."""
+
+
+def prediction_columns(tasks: Sequence[str]) -> dict[str, pl.DataType]:
+    """Return the types of the columns that a prediction has for each of these tasks."""
+    kinds = ("label", "weight", SCORE, BASE_RATE, LOGISTIC)
+    return {f"{kind}.{task}": pl.Float32() for kind in kinds for task in tasks}
 
 
 class TableIds(Config):
@@ -81,20 +91,32 @@ class Snapshot(Config):
 
     version: str
     folder: str
-    """Below the model's output: weights.safetensors, and training.safetensors in the last one."""
+    """Below the folder of the model's manifest: the state after its last window."""
     window: int
     """The last window learned."""
     known_until: int
     """When the last label used was known, in event time: the snapshot knows nothing later."""
+    examples: int = -1
+    """Version of the table of examples that the window was learned from; -1: there was none yet."""
+    digest: str = ""
+    """SHA-256 of the weights; empty: not known."""
 
 
 class ModelManifest(Manifest):
-    """A trained model."""
-
-    removed = dict.fromkeys(("alone", "label_only"), "leave it out; `exfm distill compare` has it")
+    """A model as it is after the last window that it learned, and what it predicted of each window before."""
 
     kind: Literal["foundation", "vertical"]
     name: str
+    line: str
+    """Name and digest of its settings, by which the table of predictions names its rows."""
+    tables: dict[str, TableRef]
+    """Versions of the tables that its figures are of: PREDICTIONS, and of a vertical model EXAMPLES."""
+    window_length: int
+    """In event time."""
+    first_learned: int
+    """The first window that it ever learned; it may have been removed since."""
+    counted_from: int
+    """The first window after the warm-up."""
     feature_schema: WrittenSchema
     """The part of the log's schema that the model uses."""
     domains: tuple[str, ...] = ()
@@ -118,14 +140,12 @@ class ModelManifest(Manifest):
     teacher_weights: tuple[TeacherWeight, ...] = ()
     """Weights that method `auto` gave, in the order of windows; empty: another method."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read_one_teacher(cls, written: Any) -> Any:
-        """Read what earlier releases wrote, whose models had one `teacher` at most."""
-        if not isinstance(written, Mapping) or "teacher" not in written:
-            return written
-        others = {key: value for key, value in written.items() if key != "teacher"}
-        return others | {"teachers": (written["teacher"],) if written["teacher"] else ()}
+    def examples(self) -> ExampleTable:
+        """Return the table of examples that a vertical model learned from.
+
+        Raises: StorageError if that version is not there, or the store does not answer.
+        """
+        return ExampleTable(self.tables[EXAMPLES].state(), self.feature_schema, self.window_length)
 
     def warnings(self) -> tuple[str, ...]:
         """Return a sentence for each task on which this model's NE is above the base rate's."""
@@ -155,6 +175,16 @@ class ModelManifest(Manifest):
             why = f"lead {chosen.lead:.1%}".replace("%", " %") if chosen.weight and chosen.lead else why
             parts.append(f"{source}{chosen.task} {chosen.weight:.2g} ({why})")
         return f"; auto: {', '.join(parts)}" if parts else ""
+
+    @property
+    def counted(self) -> tuple[Window, ...]:
+        """Return the windows after the warm-up that have predictions, in order of time."""
+        return tuple(window for window in self.windows if window.index >= self.counted_from)
+
+    @property
+    def learned_until(self) -> int:
+        """Return the end of the last window that it learned, in event time."""
+        return (self.snapshots[-1].window + 1) * self.window_length
 
     def snapshot_for(self, start: int) -> Snapshot | None:
         """Return the newest snapshot that knows nothing later than `start`, or None if there is none yet."""

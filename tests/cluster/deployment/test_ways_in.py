@@ -94,10 +94,10 @@ FIGURES = TaskFigures(
 def test_two_runs_over_one_root_deploy_by_the_pipelines_account_and_what_serves_can_restart(
     pipelines: Operator, tmp_path: Path
 ) -> None:
-    root, trained, vm = tmp_path / "root", tmp_path / "vm", pipelines.vm
+    root, trained, vm = tmp_path / "root", tmp_path / "model", pipelines.vm
     registry = Registry.at(str(root), create=True)
     pipelines.undeploy()
-    shutil.copytree(pipelines.bundles[1].parents[2] / "vm" / vm, trained)
+    shutil.copytree(pipelines.bundles[1].parents[2] / "models" / vm, trained)
     first = bundle_of(trained, root, vm)
     registered = register_by_hand(registry, trained, first, champion=0)
     pipelines.copy_to_claim(root, "root")
@@ -140,7 +140,6 @@ def scale_weights(trained: Path, factor: float) -> None:
     manifest = ModelManifest.read(trained)
     file = trained / manifest.snapshots[-1].folder / "weights.safetensors"
     safetensors.torch.save_file({name: factor * value for name, value in load_file(file).items()}, file)
-    manifest.write(trained)
 
 
 def register_by_hand(registry: Registry, trained: Path, bundle: Path, *, champion: int) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from exfm.evaluation.comparison import Comparison
 
 
 def params_of(comparison: Comparison) -> Mapping[str, Any]:
-    """Return the settings, those that were chosen for each vertical model, teacher and method, and inputs' digests."""
+    """Return the settings, those that were chosen by vertical model, teacher and method, and what it is made of."""
     return {
         **comparison.config.to_dict(),
         "user": comparison.user,
-        "inputs": {name: ref.digest for name, ref in comparison.inputs.items()},
+        "examples": comparison.examples.to_dict(),
+        "foundation_models": {name: ref.digest for name, ref in comparison.foundation_models.items()},
         "chosen": {
             vertical.name: {
                 _named(teacher): {_named(method): setting.to_dict() for method, setting in by_method.items()}

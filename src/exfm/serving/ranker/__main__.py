@@ -25,6 +25,7 @@ def main() -> None:
     )
     add_setting(parser, "--when-shard-fails", "shards.when_shard_fails")
     add_setting(parser, "--local-tables-mib", "shards.local_tables_mib")
+    add_setting(parser, "--request-log-folder", "request_log.folder")
     arguments = parse(parser, RankerConfig)
     config = config_from(arguments, RankerConfig)
     shards = _addresses(arguments.shards)

@@ -168,7 +168,7 @@ class RankerModel(ServedModel):
         if answer.parameters["degraded"]:
             DEGRADED.inc()
         if self._request_log is not None:
-            answer = self._request_log.logged(call.tensors, answer, arrival_ns=arrival_ns)
+            answer = self._request_log.logged(call.tensors, answer, arrival_ns=arrival_ns, num_shown=call.num_shown)
         return answer
 
     async def _answer(

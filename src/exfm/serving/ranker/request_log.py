@@ -2,11 +2,12 @@
 
 Each start of a ranker has its own folder:
 
-schema.json                          schema for `exfm ingest log`
+schema.json                          schema for `exfm ingest check`; locked while files may still come
 impressions/impressions-0000.parquet rows of exfm.features.impressions; a file appears complete, and may be moved away
 """
 
 import contextlib
+import fcntl
 import logging
 import random
 import secrets
@@ -78,6 +79,7 @@ class _Waiting:
     arrival_ns: int
     tensors: Mapping[str, Tensor]
     answer: Answer
+    num_shown: int | None
 
 
 class RequestLog:
@@ -99,6 +101,8 @@ class RequestLog:
             _remove_unfinished(folder.parent, model=manifest.name)
             (folder / "impressions").mkdir(parents=True)
             write_json(folder / "schema.json", log_schema(self._schema).to_dict())
+            self._open = (folder / "schema.json").open("rb")
+            fcntl.flock(self._open, fcntl.LOCK_EX)  # until this process ends, however it does: an exporter waits for it
         except OSError as error:
             raise ConfigError(f"request_log.folder: {folder}: {error.strerror}; let this user write there") from error
         logger.info("logging %g of all requests, up to %d MiB, in %s", config.sampling_rate, config.max_mib, folder)
@@ -119,8 +123,13 @@ class RequestLog:
             block_s=config.file_s,
         )
 
-    def logged(self, tensors: Mapping[str, Tensor], answer: Answer, *, arrival_ns: int) -> Answer:
-        """Return a request's answer, with LOGGED_AS if the request is logged; never waits, never fails."""
+    def logged(
+        self, tensors: Mapping[str, Tensor], answer: Answer, *, arrival_ns: int, num_shown: int | None = None
+    ) -> Answer:
+        """Return a request's answer, with LOGGED_AS if the request is logged; never waits, never fails.
+
+        `num_shown` is the request's own, or None.
+        """
         if not _num_rows(answer) or random.random() >= self._config.sampling_rate:
             return answer
         if self._is_paused:
@@ -129,7 +138,7 @@ class RequestLog:
         if size_bytes > MAX_REQUEST_BYTES:
             return _unlogged(answer, "large")
         id_ = f"{self._start_id}-{self._num_taken}"
-        if not self._backlog.offer(_Waiting(id_, arrival_ns, tensors, answer), size=size_bytes):
+        if not self._backlog.offer(_Waiting(id_, arrival_ns, tensors, answer, num_shown), size=size_bytes):
             return _unlogged(answer, "full")
         self._num_taken += 1
         return answer.with_parameter(LOGGED_AS, id_)
@@ -137,6 +146,7 @@ class RequestLog:
     def close(self) -> None:
         """Write all waiting requests, and end."""
         self._backlog.close()
+        self._open.close()
 
     def _bytes_of_rows(self, tensors: Mapping[str, Tensor], answer: Answer) -> int:
         """Return the largest possible size of a request's rows: each row repeats its user's features."""
@@ -183,6 +193,7 @@ class RequestLog:
             raw=raw_request(one.tensors, self._schema),
             scores=one.answer.outputs,
             is_degraded=bool(one.answer.parameters["degraded"]),
+            num_shown=one.num_shown,
         )
 
     def _finish(self, file: ImpressionsFile) -> None:

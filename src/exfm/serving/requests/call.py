@@ -21,6 +21,9 @@ Numbers = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 TIMEOUT = "timeout"
 """The request parameter in which Triton's clients send their timeout, in microseconds."""
 
+SHOWN = "shown"
+"""The request parameter that says how many candidates of each user the client shows."""
+
 MAX_ALLOWED_S = 600
 """Longest time that a request gets, as for `deadlines.default_ms`."""
 
@@ -68,6 +71,8 @@ class Call:
     """Names of the requested outputs; none: all."""
     profiler: Profiler | None = None
     """Measures the request, if it is traced."""
+    num_shown: int | None = None
+    """Candidates of each user that the client shows, the best ones by the first task's score; None: it does not say."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,18 @@ def check_num_values(num_values: int, *, max_ids: int) -> None:
     """
     if num_values > max_ids:
         raise RequestError(f"the inputs hold {num_values} values; max_ids is {max_ids}: send it in parts")
+
+
+def num_shown_of(value: Any) -> int | None:
+    """Return a request's unchecked parameter `shown`; None: there is none.
+
+    Raises: RequestError if it is not a number of candidates.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise RequestError(f"parameter {SHOWN!r} is {value!r:.40}, expected a whole number of candidates, 0 or more")
+    return value
 
 
 def deadline_of(timeout_us: Any, *, transport_s: float | None, default_ms: int, came_s: float) -> Deadline:

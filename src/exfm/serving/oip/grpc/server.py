@@ -19,7 +19,7 @@ from exfm.serving.profiler.breakdown import Layer
 from exfm.serving.profiler.profiler import TRACE, Profiler, timed, wants_breakdown
 from exfm.serving.profiler.spans import spanned
 from exfm.serving.requests.arrivals import Arrivals
-from exfm.serving.requests.call import TIMEOUT, Call, Deadline, deadline_of
+from exfm.serving.requests.call import SHOWN, TIMEOUT, Call, Deadline, deadline_of, num_shown_of
 from exfm.serving.requests.status import failed_with, given_up
 from exfm.serving.tls import TlsFolder, server_credentials
 
@@ -133,23 +133,33 @@ class Servicer(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no t
             default_ms=model.config.deadlines.default_ms,
             came_s=came_s,
         )
+        num_shown = num_shown_of(parameters.get(SHOWN))
         is_reported, profiler = wants_breakdown(parameters.get(TRACE)), Profiler()
         headers = context.invocation_metadata() or ()
         with spanned(model.spans, profiler, is_reported=is_reported, headers=headers) as timer:
             with timed(timer, Layer.QUEUE):
                 await model.admission.begin()
-            message = await self._infer(request, deadline, timer)
+            message = await self._infer(request, deadline, timer, num_shown=num_shown)
         if is_reported:
             message.parameters[TRACE].string_param = profiler.read().to_json()
         model.seconds.observe(time.monotonic() - came_s)
         return message
 
-    async def _infer(self, request: Any, deadline: Deadline, profiler: Profiler | None) -> Any:
+    async def _infer(
+        self, request: Any, deadline: Deadline, profiler: Profiler | None, *, num_shown: int | None
+    ) -> Any:
         model = self._model
         with timed(profiler, Layer.DESERIALIZE):
             tensors = tensors_of(request, max_ids=model.config.limits.max_ids)
         outputs = tuple(output.name for output in request.outputs)
-        call = Call(tensors, deadline=deadline, model_version=request.model_version, outputs=outputs, profiler=profiler)
+        call = Call(
+            tensors,
+            deadline=deadline,
+            model_version=request.model_version,
+            outputs=outputs,
+            profiler=profiler,
+            num_shown=num_shown,
+        )
         answer = await model.answer(call)
         with timed(profiler, Layer.SERIALIZE):
             return answer_message(answer, model_name=model.name, model_version=model.bundle_id, request_id=request.id)

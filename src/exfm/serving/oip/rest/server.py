@@ -25,7 +25,7 @@ from exfm.serving.profiler.breakdown import Layer
 from exfm.serving.profiler.profiler import TRACE, Profiler, timed, wants_breakdown
 from exfm.serving.profiler.spans import spanned
 from exfm.serving.requests.arrivals import ARRIVAL_TICKS, TICK_S, Arrivals
-from exfm.serving.requests.call import TIMEOUT, Call, deadline_of
+from exfm.serving.requests.call import SHOWN, TIMEOUT, Call, deadline_of, num_shown_of
 from exfm.serving.requests.status import failed_with, given_up
 from exfm.serving.tls import TlsFolder
 
@@ -99,10 +99,18 @@ class Endpoints:
             )
         default_ms = model.config.deadlines.default_ms
         deadline = deadline_of(query.parameters.get(TIMEOUT), transport_s=None, default_ms=default_ms, came_s=came_s)
+        num_shown = num_shown_of(query.parameters.get(SHOWN))
         is_reported = wants_breakdown(query.parameters.get(TRACE))
         outputs = tuple(query.binary_outputs)
         with spanned(model.spans, profiler, is_reported=is_reported, headers=request.headers.items()) as timer:
-            call = Call(query.tensors, deadline, model_version=model_version, outputs=outputs, profiler=timer)
+            call = Call(
+                query.tensors,
+                deadline,
+                model_version=model_version,
+                outputs=outputs,
+                profiler=timer,
+                num_shown=num_shown,
+            )
             answer = await model.answer(call)
             with timed(timer, Layer.SERIALIZE):
                 content, num_json = answer_body(answer, query, model_name=model.name, model_version=model.bundle_id)
