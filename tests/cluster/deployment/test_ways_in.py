@@ -14,7 +14,9 @@ from operators import CLIENTS, NAMESPACE, REPOSITORY, Operator, wait_for
 from safetensors.torch import load_file
 
 from exfm.artifact.bundle import find_bundle
-from exfm.artifact.storage import ref_to
+from exfm.artifact.digests import digest_of_file
+from exfm.artifact.manifest import write_json
+from exfm.artifact.storage import MANIFEST, ref_to
 from exfm.bundling.config import BundleConfig
 from exfm.bundling.stage import make_bundle
 from exfm.registry.champion import promote
@@ -140,6 +142,9 @@ def scale_weights(trained: Path, factor: float) -> None:
     manifest = ModelManifest.read(trained)
     file = trained / manifest.snapshots[-1].folder / "weights.safetensors"
     safetensors.torch.save_file({name: factor * value for name, value in load_file(file).items()}, file)
+    last = manifest.snapshots[-1].model_copy(update={"digest": digest_of_file(file).sha256})
+    changed = manifest.model_copy(update={"snapshots": (*manifest.snapshots[:-1], last)})
+    write_json(trained / MANIFEST, changed.to_dict())
 
 
 def register_by_hand(registry: Registry, trained: Path, bundle: Path, *, champion: int) -> dict[str, Any]:
