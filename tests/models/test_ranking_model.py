@@ -12,7 +12,7 @@ from exfm.artifact.plan import Assignment, ShardPlan, assign
 from exfm.models import ranking
 from exfm.models.config import ModelConfig, TablesConfig
 from exfm.models.network import dense_inputs
-from exfm.models.ranking import Inputs, RankingModel
+from exfm.models.ranking import Inputs, RankingModel, num_parameters
 from exfm.models.scoring import UnshardedScorer
 from exfm.models.shard_tables import flatten_tables
 from exfm.models.tables import EmbeddingTables, blocks_of
@@ -189,6 +189,10 @@ def test_a_models_parameters_are_its_tables_and_its_network(schema: Schema) -> N
     model = RankingModel(schema, ModelConfig())
     tables = sum(table.rows * table.dim for table in schema.tables)
     assert model.num_parameters() == tables + sum(tensor.numel() for tensor in model.network.state_dict().values())
+    for config in (ModelConfig(), ModelConfig(dim_factor=3)):
+        wide = RankingModel(schema, config)
+        there = [*wide.tables.weights().values(), *wide.network.parameters()]
+        assert num_parameters(schema, config) == wide.num_parameters() == sum(weight.numel() for weight in there)
 
 
 def test_the_seed_alone_decides_how_a_model_starts(schema: Schema) -> None:

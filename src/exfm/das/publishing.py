@@ -12,7 +12,7 @@ from exfm.artifact.stores import exists, join, read_file, write_file
 from exfm.das.log_tables import Das
 from exfm.das.retention import first_kept_state
 from exfm.errors import DataError
-from exfm.models.ranking import RankingModel
+from exfm.models.ranking import num_parameters
 from exfm.tables.grid import WINDOW, WindowGrid
 from exfm.tables.reference import TableRef
 from exfm.tables.table import TableState
@@ -95,7 +95,7 @@ def model_manifest(das: Das, line: Line) -> ModelManifest:
         teachers=line.teachers,
         model=line.model,
         training=line.training,
-        num_parameters=RankingModel(line.schema, line.model).num_parameters(),
+        num_parameters=num_parameters(line.schema, line.model),
         snapshots=tuple(_snapshots(kept, line)),
         qualities=tuple(
             WindowQuality(window=window, tasks=quality_of(of_window, tasks), tables=_ids(ids.get(window, "{}")))

@@ -79,5 +79,15 @@ class RankingModel(nn.Module):
 
     def num_parameters(self) -> int:
         """Return how many numbers serving needs: tables, trunk and serving head."""
-        tables = sum(weight.numel() for weight in self.tables.weights().values())
-        return tables + sum(parameter.numel() for parameter in self.network.parameters())
+        return _num_parameters(self.schema, self.network)
+
+
+def num_parameters(schema: Schema, config: ModelConfig) -> int:
+    """Return how many numbers serving a model would need; its tables are not made."""
+    widened = schema.widen(config.dim_factor)
+    return _num_parameters(widened, DenseNetwork(widened, config.network))
+
+
+def _num_parameters(schema: Schema, network: DenseNetwork) -> int:
+    tables = sum(table.rows * table.dim for table in schema.tables)
+    return tables + sum(parameter.numel() for parameter in network.parameters())

@@ -132,11 +132,18 @@ class LineTrainer:
 
 
 class LineScorer:
-    """Scores by any state of a line; the last one that was asked for stays loaded."""
+    """Scores by any state of a line; the last one that was asked for stays loaded.
+
+    Its tables take memory from the first score on.
+    """
 
     def __init__(self, schema: Schema, model: ModelConfig) -> None:
-        self._model = RankingModel(schema, model)
+        self._schema, self._config = schema, model
         self._loaded = ""
+
+    @cached_property
+    def _model(self) -> RankingModel:
+        return RankingModel(self._schema, self._config)
 
     def probabilities(self, batches: NetBatches, folder: str) -> Floats:
         """Return the served probability of each task by the state in a folder or at a URL; [B, T].
