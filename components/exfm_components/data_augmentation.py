@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from exfm.das.closing import LogState
 from exfm.das.log_tables import Das
+from exfm.das.shares import Share, shares
 from exfm.das.stages import Done
 from exfm.errors import ConfigError
 from exfm_components.run_config import RunConfig
@@ -24,6 +25,11 @@ def work(items: Iterator[Done], report: Callable[[str], None]) -> int:
         found.add(done.item)
         report(f"{done.stage}: {done.item}")
     return len(found)
+
+
+def shares_of(run: RunConfig) -> list[Share]:
+    """Return among which pods the windows that are due are shared; none: one pod does them."""
+    return shares(len(LogState.of(das_of(run)).due_labels()), at_most=run.platform.backfill_pods)
 
 
 def told_log(das: Das, num_done: int) -> str:

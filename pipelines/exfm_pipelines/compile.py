@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
+import yaml
 from kfp import compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
@@ -30,13 +30,12 @@ def compile_objects(config: RunConfig, folder: Path, *, image: str = IMAGE, name
 
     Raises: as `compile_pipeline`.
     """
+    package = compile_pipeline(config, folder, image=image)
     pipeline = _pipeline(config, folder, image=image)
     file = folder / f"{pipeline.name}.objects.yaml"
-    # A version is never changed, so that each specification has a name of its own.
-    digest = digest_of_json(MessageToDict(pipeline.pipeline_spec))[:10]
     options = KubernetesManifestOptions(
         pipeline_name=pipeline.name,
-        pipeline_version_name=f"{pipeline.name}-{digest}",
+        pipeline_version_name=version_name(package),
         namespace=namespace or None,
         include_pipeline_manifest=True,
     )
@@ -44,6 +43,25 @@ def compile_objects(config: RunConfig, folder: Path, *, image: str = IMAGE, name
         pipeline, str(file), kubernetes_manifest_options=options, kubernetes_manifest_format=True
     )
     return file
+
+
+def step_names(package: Path) -> dict[str, str]:
+    """Return what people read of each step of a package, by the name that Kubeflow knows it by."""
+    spec = next(yaml.safe_load_all(package.read_text(encoding="utf-8")))
+    components = spec["components"]
+    dags = [spec["root"]["dag"], *(one["dag"] for one in components.values() if "dag" in one)]
+    return {
+        name: task["taskInfo"]["name"]
+        for dag in dags
+        for name, task in dag["tasks"].items()
+        if "executorLabel" in components[task["componentRef"]["name"]]
+    }
+
+
+def version_name(package: Path) -> str:
+    """Return the name of a package's version: a version is never changed, so each package has a name of its own."""
+    documents = list(yaml.safe_load_all(package.read_text(encoding="utf-8")))
+    return f"{package.stem}-{digest_of_json(documents)[:10]}"
 
 
 def _pipeline(config: RunConfig, folder: Path, *, image: str) -> Any:

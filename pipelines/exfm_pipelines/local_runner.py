@@ -21,7 +21,7 @@ def main() -> None:
     given = json.load(sys.stdin)
     config = RunConfig.parse(given["run"], source="the run")
     # More than one model at a time would only share this machine's cores, and here a step that fails fails again.
-    platform = config.platform.model_copy(update={"max_parallel": 1, "retries": 0})
+    platform = config.platform.model_copy(update={"max_parallel": 1, "backfill_pods": 1, "retries": 0})
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(line_buffering=True)  # each line is shown when it is printed
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=tempfile.mkdtemp(), raise_on_error=True)

@@ -5,6 +5,7 @@ Each step does what is due below the root: a first replay, a daily run and the r
 A run without methods to `compare` has no such step.
 """
 
+from functools import partial
 from typing import Any
 
 from kfp import dsl, kubernetes
@@ -30,13 +31,21 @@ CHECK_TIMEOUT_S = 300
 """Timeout of the step `check`, which takes seconds; the rest is for its image's download."""
 
 
+def pipeline_name(config: RunConfig) -> str:
+    """Return the name of a run's pipeline."""
+    return f"exfm-{config.name}"
+
+
 def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
     """Return the pipeline of a run, whose settings are its parameters' defaults; every step runs in `image`."""
 
     settings, its_root, its_deploy = config.to_dict(), config.root, config.deploy
+    pods, has_published = config.platform.backfill_pods, any(fm.published for fm in config.foundation_models)
+
+    prepare = partial(_prepare, platform=config.platform, image=image)
 
     @dsl.pipeline(
-        name=f"exfm-{config.name}",
+        name=pipeline_name(config),
         description="Teach once, distil many, serve sharded: see docs/pipelines.md of exfm.",
     )
     def pipeline(run: dict = settings, root: str = its_root, deploy: bool = its_deploy, until: str = "") -> None:
@@ -50,11 +59,28 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
         checked = data.check(run=run, root=root, deploy=deploy)
         log = data.ingest(run=run, root=root, until=until).after(checked)
         labelled = data.make_labels(run=run, root=root).after(log)
+        if pods > 1:
+            with dsl.ParallelFor(log.outputs["Output"], name="each share of a backfill", parallelism=pods) as share:
+                label_share = data.make_labels(run=run, root=root, share=share)
+                prepare(label_share, "label", name="label a share")
+                if has_published:
+                    score_share = data.score(run=run, root=root, share=share).after(label_share)
+                    prepare(score_share, "train-fm", name="score a share")
+            labelled.after(score_share if has_published else label_share)
         with dsl.ParallelFor(
             checked.output, name="each foundation model", parallelism=config.platform.max_parallel
         ) as foundation_model:
             teacher = models.train_foundation(run=run, root=root, foundation_model=foundation_model).after(labelled)
-        joined = data.join_examples(run=run, root=root, foundations=dsl.Collected(teacher.outputs["Output"]))
+
+        def foundations() -> dsl.Collected:  # KFP's compiler changes a Collected where it is used
+            return dsl.Collected(teacher.outputs["Output"])
+
+        joined = data.join_examples(run=run, root=root, foundations=foundations())
+        if pods > 1:
+            with dsl.ParallelFor(log.outputs["Output"], name="each share of a join", parallelism=pods) as share:
+                join_share = data.join_examples(run=run, root=root, foundations=foundations(), share=share)
+                prepare(join_share, "join", name="join a share")
+            joined.after(join_share)
         compared = models.compare(run=run, root=root).after(joined) if config.compare else None
         with dsl.ParallelFor(
             joined.outputs["Output"], name="each vertical model", parallelism=config.platform.max_parallel
@@ -64,7 +90,7 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
                 run=run, root=root, vertical_model=vertical_model, vertical=student.outputs["Output"]
             )
 
-        def verticals() -> dsl.Collected:  # KFP's compiler changes a Collected where it is used
+        def verticals() -> dsl.Collected:
             return dsl.Collected(student.outputs["Output"])
 
         def bundles() -> dsl.Collected:
@@ -77,7 +103,7 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
         reported = release.report(
             run=run,
             root=root,
-            foundations=dsl.Collected(teacher.outputs["Output"]),
+            foundations=foundations(),
             verticals=verticals(),
             bundles=bundles(),
             registrations=registered.output,
@@ -98,14 +124,14 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
         }  # fmt: skip
         if compared:
             steps["compare"] = compared
-        for name, step in steps.items():
-            _prepare(step, name, config.platform, image=image)
+        for step, task in steps.items():
+            prepare(task, step)
 
     return pipeline
 
 
-def _prepare(task: dsl.PipelineTask, step: Step, platform: PlatformConfig, *, image: str) -> None:
-    task.set_display_name(step)
+def _prepare(task: dsl.PipelineTask, step: Step, *, platform: PlatformConfig, image: str, name: str = "") -> None:
+    task.set_display_name(name or step)
     task.set_container_image(image)
     task.set_caching_options(enable_caching=False)
     wanted = platform.of(step)

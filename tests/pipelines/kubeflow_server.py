@@ -1,4 +1,4 @@
-"""A Kubeflow Pipelines API server's part that a submission needs: it keeps what it gets, and runs nothing."""
+"""A Kubeflow Pipelines API server's part that a client here needs: it keeps what it gets, and runs nothing."""
 
 import json
 import threading
@@ -25,7 +25,13 @@ class Kubeflow:
     """Ids by name."""
     uploads: list[tuple[str, str, bytes]] = field(default_factory=list)
     """Path, name and body of each."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Ids by name."""
     runs: list[dict[str, Any]] = field(default_factory=list)
+    recurring: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Recurring runs by id, as they were asked for."""
+    changes: list[str] = field(default_factory=list)
+    """What was done to recurring runs, in order."""
 
 
 def _handler(kubeflow: Kubeflow) -> type[BaseHTTPRequestHandler]:
@@ -40,26 +46,54 @@ def _handler(kubeflow: Kubeflow) -> type[BaseHTTPRequestHandler]:
             if path == "/experiments":
                 return self._answer({})
             if path == "/pipelines":
-                [wanted] = json.loads(self._query("filter"))["predicates"]
-                name = wanted.get("stringValue") or wanted["string_value"]
+                name = self._wanted()
                 known = kubeflow.pipelines.get(name)
                 return self._answer({"pipelines": [{"pipeline_id": known, "display_name": name}]} if known else {})
             if path.endswith("/versions"):
-                return self._answer({"pipeline_versions": [{"pipeline_version_id": "version-1"}]})
+                name = self._wanted()
+                known = kubeflow.versions.get(name)
+                versions = [{"pipeline_version_id": known, "display_name": name}]
+                return self._answer({"pipeline_versions": versions} if known else {})
+            if path == "/recurringruns":
+                return self._answer({"recurringRuns": list(kubeflow.recurring.values())})
+            if path == "/runs":
+                return self._answer({"runs": [one | {"run_id": "run-1"} for one in kubeflow.runs]})
             return self._answer({"multi_user": False})
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             path = urlsplit(self.path).path.removeprefix(API)
-            if path.startswith("/pipelines/upload"):
+            if path == "/pipelines":
+                pipeline_id = f"pipeline-{len(kubeflow.pipelines) + 1}"
+                kubeflow.pipelines[json.loads(body)["display_name"]] = pipeline_id
+                return self._answer({"pipeline_id": pipeline_id})
+            if path == "/pipelines/upload_version":
                 kubeflow.uploads.append((path, self._query("name"), body))
-                kubeflow.pipelines.setdefault(self._query("name"), "pipeline-1")
-                return self._answer({"pipeline_id": "pipeline-1", "pipeline_version_id": "version-2"})
+                version_id = f"version-{len(kubeflow.uploads)}"
+                kubeflow.versions[self._query("name")] = version_id
+                pipeline_id = self._query("pipelineid")
+                return self._answer({"pipeline_id": pipeline_id, "pipeline_version_id": version_id})
+            if path == "/recurringruns":
+                recurring_id = f"recurring-{len(kubeflow.changes) + 1}"
+                made = json.loads(body) | {"recurring_run_id": recurring_id, "status": "ENABLED"}
+                kubeflow.recurring[recurring_id] = made
+                kubeflow.changes.append(f"create {recurring_id}")
+                return self._answer(made)
             if path == "/runs":
                 kubeflow.runs.append(json.loads(body))
                 return self._answer({"run_id": "run-1"})
             assert path == "/experiments"
             return self._answer({"experiment_id": "experiment-1", "display_name": json.loads(body)["display_name"]})
+
+        def do_DELETE(self) -> None:
+            recurring_id = urlsplit(self.path).path.removeprefix(f"{API}/recurringruns/")
+            del kubeflow.recurring[recurring_id]
+            kubeflow.changes.append(f"delete {recurring_id}")
+            self._answer({})
+
+        def _wanted(self) -> str:
+            [wanted] = json.loads(self._query("filter"))["predicates"]
+            return str(wanted.get("stringValue") or wanted["string_value"])
 
         def _query(self, key: str) -> str:
             return parse_qs(urlsplit(self.path).query).get(key, [""])[0]

@@ -153,6 +153,23 @@ def test_every_parameter_has_the_type_that_its_consumer_declares(compiled: Any) 
     assert compared > 25
 
 
+def test_a_backfill_is_shared_among_pods_that_the_run_names(tmp_path: Path) -> None:
+    published = (
+        "foundation_models: [{name: fm, published: s3://bucket/other/models/fm}]\nplatform: {backfill_pods: 3}\n"
+    )
+    file = compile_pipeline(read_run_config(write_run(tmp_path, REMOTE + published)), tmp_path, image="i")
+    spec, platform = yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    tasks = tasks_of(spec)
+    assert set(tasks) - {*STEPS} == {"label a share", "score a share", "join a share"}
+    loops = [task for dag in dags_of(spec).values() for task in dag["tasks"].values() if "parameterIterator" in task]
+    limits = [task["iteratorPolicy"]["parallelismLimit"] for task in loops if "share" in task["taskInfo"]["name"]]
+    assert limits == [3, 3]
+    for step in ("label", "join"):  # what is left when the shares are done, and the reports
+        assert any("for-loop" in task for task in tasks[step]["dependentTasks"])
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert executors.keys() == spec["deploymentSpec"]["executors"].keys()
+
+
 def test_a_run_without_methods_to_compare_has_no_step_for_them(tmp_path: Path) -> None:
     file = compile_pipeline(read_run_config(write_run(tmp_path, REMOTE)), tmp_path, image="i")
     spec, _ = yaml.safe_load_all(file.read_text(encoding="utf-8"))

@@ -1,16 +1,14 @@
 """A run's pipeline is brought to a server, started and followed."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from kubeflow_server import Kubeflow, running
 
 from exfm.errors import ConfigError, StageError
-from exfm.events.schemas import MOVIELENS
-from exfm_components.run_config import RunConfig, read_run_config
+from exfm_components.run_config import RunConfig
 from exfm_pipelines import submit as submission
+from exfm_pipelines.server import Server
 from exfm_pipelines.submit import submit
 
 IMAGE = "registry.example.com/exfm-pipelines@sha256:" + 64 * "a"
@@ -19,21 +17,6 @@ IMAGE = "registry.example.com/exfm-pipelines@sha256:" + 64 * "a"
 @pytest.fixture(autouse=True)
 def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submission, "POLL_S", 0.0)
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> RunConfig:
-    file = tmp_path / "run.yaml"
-    run = {
-        "name": "ads",
-        "root": "s3://models/ads",
-        "feature_schema": str(MOVIELENS),
-        "source": {"kind": "synthetic"},
-        "window_length": 100,
-        "vertical_models": [{"name": "search"}],
-    }
-    file.write_text(yaml.safe_dump(run), encoding="utf-8")
-    return read_run_config(file)
 
 
 def task(name: str, state: str, *, error: str = "") -> dict[str, Any]:
@@ -48,15 +31,8 @@ def state(state: str, *tasks: dict[str, Any]) -> dict[str, Any]:
 def submitted(config: RunConfig, kubeflow: Kubeflow, *, token: str = "") -> list[str]:
     lines: list[str] = []
     with running(kubeflow):
-        submit(
-            config,
-            image=IMAGE,
-            host=kubeflow.host,
-            token=token,
-            namespace="",
-            experiment="nightly",
-            report=lines.append,
-        )
+        server = Server(host=kubeflow.host, token=token)
+        submit(config, image=IMAGE, server=server, experiment="nightly", report=lines.append)
     return lines
 
 
@@ -64,26 +40,34 @@ def test_a_run_is_uploaded_started_and_followed_to_its_end(config: RunConfig) ->
     kubeflow = Kubeflow(
         states=[
             state("RUNNING", task("check", "SUCCEEDED"), task("check-driver", "SUCCEEDED"), task("ingest", "RUNNING")),
-            state("SUCCEEDED", task("check", "SUCCEEDED"), task("ingest", "SUCCEEDED")),
+            state(
+                "SUCCEEDED",
+                task("check", "SUCCEEDED"),
+                task("for-loop-1", "SUCCEEDED"),
+                task("make-labels", "SUCCEEDED"),
+            ),
         ]
     )
     lines = submitted(config, kubeflow)
     assert [line.split(" s  ")[-1] for line in lines] == [
-        "run run-1", "check: SUCCEEDED", "ingest: SUCCEEDED", "SUCCEEDED",
+        "run run-1", "check: SUCCEEDED", "label: SUCCEEDED", "SUCCEEDED",
     ]  # fmt: skip
     [(path, name, package)] = kubeflow.uploads
-    assert (path, name) == ("/pipelines/upload", "exfm-ads")
+    assert path == "/pipelines/upload_version"
+    assert name.startswith("exfm-ads-")
     assert IMAGE.encode() in package
     [run] = kubeflow.runs
     assert run["pipeline_version_reference"] == {"pipeline_id": "pipeline-1", "pipeline_version_id": "version-1"}
     assert run["experiment_id"] == "experiment-1"
 
 
-def test_a_pipeline_that_is_there_gets_one_more_version(config: RunConfig) -> None:
+def test_a_changed_run_is_one_more_version_of_its_pipeline(config: RunConfig) -> None:
     kubeflow = Kubeflow(states=[state("SUCCEEDED")], pipelines={"exfm-ads": "pipeline-7"})
-    submitted(config, kubeflow)
-    assert [path for path, _, _ in kubeflow.uploads] == ["/pipelines/upload_version"]
-    assert kubeflow.runs[0]["pipeline_version_reference"]["pipeline_version_id"] == "version-2"
+    for window_length in (100, 100, 200):
+        submitted(config.model_copy(update={"window_length": window_length}), kubeflow)
+    assert kubeflow.pipelines == {"exfm-ads": "pipeline-7"}
+    versions = [run["pipeline_version_reference"]["pipeline_version_id"] for run in kubeflow.runs]
+    assert versions == ["version-1", "version-1", "version-2"]
 
 
 def test_a_run_that_fails_says_what_its_step_said(config: RunConfig) -> None:
@@ -109,4 +93,4 @@ def test_a_server_that_refuses_is_named_in_one_line(config: RunConfig, caplog: p
 
 def test_a_server_that_is_away_is_named_in_one_line(config: RunConfig) -> None:
     with pytest.raises(ConfigError, match=r"^Kubeflow Pipelines at http://127.0.0.1:1 did not accept the pipeline: "):
-        submit(config, image=IMAGE, host="http://127.0.0.1:1", token="", namespace="", experiment="x", report=print)
+        submit(config, image=IMAGE, server=Server("http://127.0.0.1:1"), experiment="x", report=print)

@@ -53,14 +53,14 @@ def advance(
     with suppress(KeyboardInterrupt):  # the way to end `--follow`; nothing is left half done
         for done in advance_forever(work) if follow else work():
             print(f"{done.stage}: {done.item}", flush=True)
-    _show(run)
+    show_progress(run)
 
 
 def progress(config: ConfigOption, root: RootOption = "") -> None:
     """Show by stage what is done, what is due and what the rest waits for, and what became of all rows."""
     from exfm_components.run_config import read_run_config
 
-    _show(read_run_config(config, root=root))
+    show_progress(read_run_config(config, root=root))
 
 
 def report(
@@ -130,12 +130,16 @@ def verify(
         print(f"{one.table}, {das.time_text(das.grid.window(one.window).start)}: {one.num_rows:,} rows agree")
 
 
-def _show(run: "RunConfig") -> None:
+def show_progress(run: "RunConfig") -> None:
+    """Show where the tables of a run stand."""
     from rich.console import Console
 
     from exfm.das.progress import progress
     from exfm.report.das_progress import print_progress
     from exfm_components.data_augmentation import das_of
-    from exfm_components.lines import foundation_models
+    from exfm_components.lines import foundation_models, vertical_models
 
-    print_progress(progress(das_of(run), run.source, foundation_models=foundation_models(run)), console=Console())
+    found = progress(
+        das_of(run), run.source, foundation_models=foundation_models(run), vertical_models=vertical_models(run)
+    )
+    print_progress(found, console=Console())

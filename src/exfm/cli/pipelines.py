@@ -2,15 +2,21 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from exfm.cli.output import here
 from exfm.cli.steps import ConfigOption
 
+if TYPE_CHECKING:
+    from exfm_pipelines.server import Server
+
 RootOption = Annotated[str, typer.Option("--root", help="Where outputs go, instead of the file's own root.")]
 ImageOption = Annotated[str, typer.Option(help="Image of the steps, REPOSITORY@sha256:DIGEST; empty: exfm-pipelines.")]
+HostOption = Annotated[str, typer.Option(help="URL of Kubeflow Pipelines; empty: the kubeconfig's cluster.")]
+TokenOption = Annotated[str, typer.Option(help="Bearer token; empty: KFP_TOKEN of the environment, or none.")]
+ExperimentOption = Annotated[str, typer.Option(help="The experiment that runs belong to.")]
 NamespaceOption = Annotated[
     str, typer.Option("--namespace", "-n", help="In multi-user mode: namespace of the profile, where the steps run.")
 ]
@@ -21,6 +27,8 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer(help="Compile and submit pipelines for a Kubeflow cluster.", no_args_is_help=True)
     group.command("compile")(compile_run)
     group.command("submit")(submit_run)
+    group.command("schedule")(schedule_run)
+    group.command("status")(status)
     app.add_typer(group, name="pipelines", rich_help_panel="The whole path")
 
 
@@ -45,25 +53,62 @@ def submit_run(
     config: ConfigOption,
     image: ImageOption = "",
     root: RootOption = "",
-    host: Annotated[str, typer.Option(help="URL of Kubeflow Pipelines; empty: the kubeconfig's cluster.")] = "",
-    token: Annotated[str, typer.Option(help="Bearer token; empty: KFP_TOKEN of the environment, or none.")] = "",
+    host: HostOption = "",
+    token: TokenOption = "",
     namespace: NamespaceOption = "",
-    experiment: Annotated[str, typer.Option(help="The experiment that the run belongs to.")] = "exfm",
+    experiment: ExperimentOption = "exfm",
 ) -> None:
     """Upload a version of a run's pipeline, start it, and follow it to its end."""
     from exfm_components.run_config import read_run_config
     from exfm_components.stages import IMAGE
     from exfm_pipelines.submit import submit
 
-    submit(
-        read_run_config(config, root=root),
-        image=image or IMAGE,
-        host=host,
-        token=token or os.environ.get("KFP_TOKEN", ""),
-        namespace=namespace,
-        experiment=experiment,
-        report=_print_line,
-    )
+    run, server = read_run_config(config, root=root), _server(host, token, namespace)
+    submit(run, image=image or IMAGE, server=server, experiment=experiment, report=_print_line)
+
+
+def schedule_run(
+    config: ConfigOption,
+    cron: Annotated[str, typer.Option(help="Minute, hour, day, month and weekday in UTC, such as '0 3 * * *'.")],
+    image: ImageOption = "",
+    root: RootOption = "",
+    host: HostOption = "",
+    token: TokenOption = "",
+    namespace: NamespaceOption = "",
+    experiment: ExperimentOption = "exfm",
+) -> None:
+    """Make a run's recurring run what its file says; the same again changes nothing."""
+    from exfm_components.run_config import read_run_config
+    from exfm_components.stages import IMAGE
+    from exfm_pipelines.schedule import schedule
+
+    run, server = read_run_config(config, root=root), _server(host, token, namespace)
+    print(schedule(run, cron=cron, image=image or IMAGE, server=server, experiment=experiment))
+
+
+def status(
+    config: ConfigOption,
+    root: RootOption = "",
+    host: HostOption = "",
+    token: TokenOption = "",
+    namespace: NamespaceOption = "",
+    runs: Annotated[int, typer.Option(min=1, max=100, help="The newest runs that are shown; 1 to 100.")] = 5,
+) -> None:
+    """Show a run's schedule and newest runs in Kubeflow, and what of its windows is done and due."""
+    from exfm.cli.data_augmentation import show_progress
+    from exfm_components.run_config import read_run_config
+    from exfm_pipelines.status import status_of
+
+    run = read_run_config(config, root=root)
+    for line in status_of(run, server=_server(host, token, namespace), num_runs=runs):
+        print(line)
+    show_progress(run)
+
+
+def _server(host: str, token: str, namespace: str) -> "Server":
+    from exfm_pipelines.server import Server
+
+    return Server(host=host, token=token or os.environ.get("KFP_TOKEN", ""), namespace=namespace)
 
 
 def _print_line(line: str) -> None:

@@ -8,6 +8,7 @@ from exfm.das.learning import FoundationWorker, LineWorker, VerticalWorker
 from exfm.das.log_tables import Das
 from exfm.das.publishing import publish_learned
 from exfm.das.scoring import FoundationModel, due_scores, is_waiting, score_window, teaching
+from exfm.das.shares import WHOLE, Share
 from exfm.das.stages import POLL_S, Done, ingest, join, label, of_window, remove
 from exfm.events.sources import Source
 from exfm.training.line import Line
@@ -42,18 +43,21 @@ def advance(
         publish_learned(das, line)
 
 
-def teach(das: Das, name: str, model: FoundationModel) -> Iterator[Done]:
+def teach(das: Das, name: str, model: FoundationModel, share: Share = WHOLE) -> Iterator[Done]:
     """Have a foundation model score the windows that are complete, and learn those that are closed.
+
+    Only a published one may have a share of the windows: another one's states need each other.
 
     Raises: ConfigError if a published model does not fit the log; DataError for unusable examples, or if the model
     diverged; StorageError if it is damaged, or a store does not answer.
     """
     state = LogState.of(das)
     if isinstance(model, Line):
+        assert share == WHOLE, f"{name} learns window after window"
         yield from _models(das, FoundationWorker(state, model), predicting="pseudo-label", learning="train-fm")
         return
     with teaching(model, state) as teacher:
-        for window in due_scores(state, name):
+        for window in share.windows(due_scores(state, name)):
             if not is_waiting(state, window, teacher) and score_window(state, window, name, teacher):
                 yield of_window(das, f"pseudo-label {name}", window)
 

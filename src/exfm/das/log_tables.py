@@ -110,6 +110,10 @@ class Das:
             return str(ticks)
         return (_EPOCH + timedelta(microseconds=ticks)).isoformat().replace("+00:00", "Z")
 
+    def span_text(self, ticks: int) -> str:
+        """Return a span of event time as people write it."""
+        return f"{ticks:,} steps" if self.schema.event_time.kind == "ordinal" else str(timedelta(microseconds=ticks))
+
     def time_of(self, text: str) -> int:
         """Return the ticks of a time that a person wrote: a date, with or without time of day, or seconds or steps.
 

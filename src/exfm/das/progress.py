@@ -1,17 +1,19 @@
 """Where a data augmentation system stands: by stage, what is done, what is due, and what the rest waits for."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from exfm.das.closing import LogState, accounts
 from exfm.das.ingest import due_files
 from exfm.das.joining import due_examples
+from exfm.das.line_states import LineStates
 from exfm.das.log_tables import Das
 from exfm.das.reporting import WindowFigures, due_reports, newest_figures
 from exfm.das.scoring import FoundationModel, due_scores, is_waiting, teaching
 from exfm.events.source_files import source_files
 from exfm.events.sources import Source
+from exfm.training.line import Line
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,19 @@ class StageProgress:
 
 
 @dataclass(frozen=True)
+class ModelProgress:
+    """How far a model has learned."""
+
+    name: str
+    learned: int
+    """Windows."""
+    until: str
+    """Event time of the newest impressions that it learned; empty: it has learned nothing."""
+    age: str
+    """Event time from there to the watermark; empty: it has learned nothing."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """All stages, and what became of all rows."""
 
@@ -36,9 +51,17 @@ class Progress:
     """By part of the log and by state: how many rows."""
     newest: WindowFigures | None
     """Figures of the newest window that has a report; None: none has."""
+    models: tuple[ModelProgress, ...]
+    """Those that are trained here."""
 
 
-def progress(das: Das, source: Source, *, foundation_models: Mapping[str, FoundationModel]) -> Progress:
+def progress(
+    das: Das,
+    source: Source,
+    *,
+    foundation_models: Mapping[str, FoundationModel],
+    vertical_models: Sequence[Line] = (),
+) -> Progress:
     """Return where a system stands; nothing is changed.
 
     Raises: what `advance` raises before it works.
@@ -86,6 +109,7 @@ def progress(das: Das, source: Source, *, foundation_models: Mapping[str, Founda
             _counted({not_closed: len(open_windows), "their examples, or those of a window before": num_not_joined}),
         ),
     ]
+    lines = [*(model for model in foundation_models.values() if isinstance(model, Line)), *vertical_models]
     watermark = state.timeline.watermark
     newest = newest_figures(state, num_windows=1)
     return Progress(
@@ -93,7 +117,18 @@ def progress(das: Das, source: Source, *, foundation_models: Mapping[str, Founda
         stages=tuple(stages),
         rows=_rows(state),
         newest=newest[0] if newest else None,
+        models=tuple(_model(state, line) for line in lines),
     )
+
+
+def _model(state: LogState, line: Line) -> ModelProgress:
+    learned = LineStates(state, line).learned
+    if not learned:
+        return ModelProgress(line.name, 0, until="", age="")
+    end, watermark = state.das.grid.window(learned[-1]).end, state.timeline.watermark
+    assert watermark is not None, "a window was closed"
+    das = state.das
+    return ModelProgress(line.name, len(learned), until=das.time_text(end), age=das.span_text(watermark - end))
 
 
 def _counted(waiting: Mapping[str, int]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from exfm.das.joining import due_examples, join_window
 from exfm.das.log_tables import Das
 from exfm.das.reporting import due_reports, report_window
 from exfm.das.retention import remove_states, remove_windows
+from exfm.das.shares import WHOLE, Share
 from exfm.das.timeline import Timeline
 from exfm.events.log import IMPRESSIONS
 from exfm.events.source_files import is_finite, source_files
@@ -73,28 +74,32 @@ def wait_for_files(das: Das, source: Source) -> None:
         time.sleep(POLL_S)
 
 
-def label(das: Das) -> Iterator[Done]:
+def label(das: Das, share: Share = WHOLE) -> Iterator[Done]:
     """Label the windows that are closed.
 
     Raises: DataError if the label rules changed; StorageError if a store does not answer.
     """
     state = LogState.of(das)
     require_same_rules(state)
-    for window in state.due_labels():
+    for window in share.windows(state.due_labels()):
         if commit_labels(state, window):
             yield of_window(das, "label", window)
 
 
-def join(das: Das, foundation_models: Sequence[str]) -> Iterator[Done]:
+def join(das: Das, foundation_models: Sequence[str], share: Share = WHOLE) -> Iterator[Done]:
     """Join features, labels and pseudo-labels of windows that have all of them, and report what became of the rows.
+
+    Who has a share of the windows only joins them: a report compares a window with the one before it.
 
     Raises: DataError if an account does not balance, or the newest window that is done is out of bounds; StorageError
     if a store does not answer.
     """
     state = LogState.of(das)
-    for window in due_examples(state, foundation_models):
+    for window in share.windows(due_examples(state, foundation_models)):
         if join_window(state, window, foundation_models):
             yield of_window(das, "join", window)
+    if share != WHOLE:
+        return
     state = LogState.of(das)
     for window in due_reports(state):
         if report_window(state, window, foundation_models):

@@ -21,6 +21,9 @@ def print_progress(progress: Progress, *, console: Console) -> None:
         waiting = "\n".join(f"{count:,} for {reason}" for reason, count in stage.waiting.items())
         stages.add_row(Text(stage.stage), f"{stage.done:,}", f"{stage.due:,}", Text(waiting))
     console.print(stages)
+    for model in progress.models:
+        until = f", until {model.until}, {model.age} before the watermark" if model.until else ""
+        console.print(Text(f"{model.name} learned {model.learned:,} windows{until}"))
     for part, counts in progress.rows.items():
         became = ", ".join(
             f"{count:,} {state.replace('_', ' ')}" for state, count in counts.items() if state != "arrived"
