@@ -122,6 +122,19 @@ def test_what_was_served_is_what_offline_scoring_says(root: Path) -> None:
     assert smoke_test["answer"]["model_version"] == json.loads(offline.stdout)["model_version"]
 
 
+def test_a_version_is_traced_to_its_labels(root: Path) -> None:
+    bundle_id = Path(find_bundle(str(root / "bundle" / "search"))).name
+    drawn = {exfm("lineage", named, "--root", root).stdout for named in ("models:/search@candidate", bundle_id[:12])}
+    [text] = drawn
+    assert text.startswith(f"search version 1 (candidate): bundle {bundle_id[:12]}, commit ")
+    for made_from in ("state search-", "pseudo-labels of fm", "pseudo-labels of wide", "state wide-", "labels of "):
+        assert made_from in text
+    for wrong, message in (("search", "neither models:/NAME@ALIAS nor"), ("0" * 12, "name more digits")):
+        refused = exfm("lineage", wrong, "--root", root)
+        assert refused.returncode == 2
+        assert message in refused.stderr
+
+
 def test_the_registry_resolves_to_the_bundle_that_was_made(root: Path) -> None:
     offline = exfm("score", "models:/search@candidate", root / "query.json", "--root", root)
     assert offline.returncode == 0, offline.stderr

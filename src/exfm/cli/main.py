@@ -12,7 +12,18 @@ from typing import Annotated
 
 import typer
 
-from exfm.cli import data_augmentation, deployment, distillation, explain, ingest, pipelines, serving, sharding, steps
+from exfm.cli import (
+    data_augmentation,
+    deployment,
+    distillation,
+    explain,
+    ingest,
+    lineage,
+    pipelines,
+    serving,
+    sharding,
+    steps,
+)
 from exfm.cli.commands import Commands
 from exfm.environment import compute_environment
 from exfm.errors import ExfmError
@@ -78,6 +89,7 @@ serving.add_to(app)
 deployment.add_to(app)
 sharding.add_to(app)
 pipelines.add_to(app)
+lineage.add_to(app)
 explain.add_to(app)
 
 

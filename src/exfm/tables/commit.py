@@ -21,7 +21,7 @@ from exfm.artifact.stores import exists, join, write_file
 from exfm.errors import StorageError
 from exfm.tables.grid import WINDOW
 from exfm.tables.statistics import file_statistics
-from exfm.tables.table import WHOLE, Table, TableState, asking, part_of
+from exfm.tables.table import INPUTS, ITEM, WHOLE, Table, TableState, asking, part_of
 
 MAX_TRIES = 100
 """Commits of others that may overtake one: each of these got something done."""
@@ -84,7 +84,7 @@ def commit(
     """
     properties = CommitProperties(
         app_transactions=[Transaction(item, revision), *(Transaction(*mark) for mark in marks.items())],
-        custom_metadata={"exfm.inputs": json.dumps(dict(inputs))},
+        custom_metadata={ITEM: item, INPUTS: json.dumps(dict(inputs))},
         max_commit_retries=0,
     )
     for _ in range(MAX_TRIES):

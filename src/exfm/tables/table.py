@@ -4,6 +4,7 @@ ROOT/tables/<name>/_delta_log/             commits, by delta-rs
 ROOT/tables/<name>/window=<index>/<part>.<revision>.<hash>.parquet   rows of one window; the hash is that of its content
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from exfm.tables.grid import WINDOW
 
 WHOLE = "ALL"
 """The part in the name of a file whose window has no parts; no model's name has capitals."""
+
+ITEM, INPUTS = "exfm.item", "exfm.inputs"
+"""What a commit says besides its files: its item, and as JSON the versions of other tables that it was made from."""
 
 OnStep = Callable[[str], None]
 """Called before each write of a file and each commit, with its name."""
@@ -142,6 +146,18 @@ class TableState:
             return 0
         with asking(self.uri):
             return int(self._opened.transaction_version(app) or 0)
+
+    def inputs(self, item: str, *, until: int) -> Mapping[str, int]:
+        """Return the versions of other tables that an item was made from, by its newest commit up to a version.
+
+        Empty: there is no such commit, or an earlier release made it.
+        """
+        if self._opened is None:
+            return {}
+        with asking(self.uri):
+            commits = self._opened.history()
+        found = [one for one in commits if one.get(ITEM) == item and one["version"] <= until]
+        return dict(json.loads(max(found, key=lambda one: one["version"])[INPUTS])) if found else {}
 
     @cached_property
     def columns(self) -> Mapping[str, pl.DataType]:

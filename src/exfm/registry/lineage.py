@@ -1,0 +1,69 @@
+"""From an answer to its labels: which version, bundle and states it came from, and what these were made from."""
+
+import re
+
+from mlflow.entities.model_registry import ModelVersion
+
+from exfm.artifact.bundle import BundleManifest
+from exfm.artifact.stores import join
+from exfm.das.config import DasConfig
+from exfm.das.lineage import DIGEST_SHOWN, Origin, origin_of_state
+from exfm.das.log_tables import Das
+from exfm.errors import ConfigError
+from exfm.registry.mlflow_registry import ID_TAG, PLACE_TAG, Registry
+
+MIN_ID_DIGITS = 8
+"""Of a bundle's id; fewer could name several bundles."""
+
+
+def lineage_of(named: str, *, root: str) -> Origin:
+    """Return what a registered bundle was made from; `named` is `models:/NAME@ALIAS`, or digits that a bundle's id begins with.
+
+    The states are looked for in the tables below the root where the bundle was made.
+
+    Raises: ConfigError if it names no version, or several bundles; StorageError if the registry or a table cannot be
+    read; DataError if the tables lack the state.
+    """
+    registry = Registry.at(root, create=False)
+    version = registry.resolve(named) if named.startswith("models:/") else _by_id(registry, named)
+    with registry.fetching(registry.bundle_of(version)) as folder:
+        manifest = BundleManifest.read(folder, verify=False)  # fetching has
+    aliases = [name for name, of in (registry.aliases(version.name) or {}).items() if of == int(version.version)]
+    is_called = f" ({', '.join(sorted(aliases))})" if aliases else ""
+    text = (
+        f"{version.name} version {version.version}{is_called}: bundle {manifest.bundle_id[:DIGEST_SHOWN]}, commit "
+        f"{version.tags.get('git_commit', 'unknown')[:DIGEST_SHOWN]}"
+    )
+    das = _das(manifest, _root(version, manifest, otherwise=root))
+    return Origin(text, (origin_of_state(das, manifest.lineage["vm_snapshot"]),))
+
+
+def _by_id(registry: Registry, digits: str) -> ModelVersion:
+    if not re.fullmatch(rf"[0-9a-f]{{{MIN_ID_DIGITS},64}}", digits):
+        raise ConfigError(
+            f"{digits!r} is neither models:/NAME@ALIAS nor {MIN_ID_DIGITS} or more digits of a bundle's id, which "
+            "answers have as model_version"
+        )
+    with registry.reporting():
+        found = registry.client.search_model_versions(f"tags.{ID_TAG} LIKE '{digits}%'")
+    if len({version.tags[ID_TAG] for version in found}) != 1:
+        raise ConfigError(
+            f"{len(found)} bundles in the registry at {registry.uri} have an id that begins with {digits}; name more "
+            "digits, or another registry"
+        )
+    newest: ModelVersion = max(found, key=lambda version: int(version.version))
+    return newest
+
+
+def _root(version: ModelVersion, manifest: BundleManifest, *, otherwise: str) -> str:
+    """Return the root below which a bundle was made."""
+    place: str = version.tags.get(PLACE_TAG, "")
+    below = join("", "bundle", manifest.name, manifest.bundle_id)
+    return place.removesuffix(below) if place.endswith(below) else otherwise
+
+
+def _das(manifest: BundleManifest, root: str) -> Das:
+    """Return the tables of a log, which know how long their windows are."""
+    das = Das(root=root, schema=manifest.feature_schema, window_length=1, config=DasConfig())
+    length = das.arrivals().state().revision("window_length") // das.ticks(1)
+    return Das(root=root, schema=manifest.feature_schema, window_length=max(1, length), config=DasConfig())
