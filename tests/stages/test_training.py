@@ -1,5 +1,6 @@
 """Test, then train: in order of time, with labels used only once they are known."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from exfm.errors import StorageError
 from exfm.events.examples import Examples, ExampleTable, Floats
 from exfm.features.batch import NetBatches
 from exfm.foundation.config import FoundationConfig
+from exfm.foundation.line import foundation_line
+from exfm.metrics import normalized_entropy
 from exfm.models.config import Interaction, ModelConfig, NetworkConfig
 from exfm.models.ranking import RankingModel
 from exfm.tables.grid import WINDOW
@@ -23,6 +26,7 @@ from exfm.training.config import TrainingConfig
 from exfm.training.data import Data
 from exfm.training.evaluation import over_line
 from exfm.training.learner import LabelLearner, weighted_loss
+from exfm.training.line import MAX_NE_RATIO, LineTrainer
 from exfm.training.loop import walk_windows
 from exfm.training.manifest import BASE_RATE, Excess, ModelManifest
 from exfm.training.trainer import Trainer
@@ -143,6 +147,22 @@ def test_a_learner_is_started_once_and_told_of_each_window_before_it_learns_it(
     for window in windows(2):
         trainer.learn(window, one_window, trainer.test(one_window))
     assert told == [("start", len(one_window)), ("begin", 0), ("begin", 1)]
+
+
+def test_labels_that_change_at_once_are_no_divergence(
+    stream: Stream, foundation_config: FoundationConfig, one_window: Examples
+) -> None:
+    line = foundation_line(foundation_config, stream.schema)
+    trainer, rng = LineTrainer(line, ""), np.random.default_rng(0)
+    often = rng.integers(0, 2, one_window.labels_BT.shape).astype(np.float32)
+    once = np.zeros_like(often)
+    once[-1] = 1
+    for window, labels_BT in zip(windows(2), (often, once), strict=True):
+        trainer.learn(window, replace(one_window, labels_BT=labels_BT), np.full_like(labels_BT, 0.5))
+    served_BT = trainer.learner.shrinkage.served(trainer.learner.model.logits(one_window.batches))
+    found = normalized_entropy(served_BT[:, 0], once[:, 0], one_window.weights_BT[:, 0])
+    assert found is not None
+    assert found > MAX_NE_RATIO
 
 
 def test_the_steps_alone_move_the_weights_as_learning_does_and_note_nothing_of_the_window(

@@ -35,13 +35,13 @@ def ingest(run: dict, root: str, until: str, log: dsl.Output[dsl.Dataset]) -> li
     with running("ingest") as stage:
         from exfm.das.stages import ingest
         from exfm_components.artifacts import write_table
-        from exfm_components.data_augmentation import das_of, require_domains, shares_of, told_log, work
+        from exfm_components.data_augmentation import das_of, require_known_domains, shares_of, told_log, work
         from exfm_components.run_config import RunConfig
 
         config = RunConfig.parse(run | {"root": root}, source="run")
         das = das_of(config)
         num_done = work(ingest(das, config.source, until=das.time_of(until) if until else None), stage.report)
-        require_domains(config)
+        require_known_domains(config)
         write_table(das, "impressions", log)
         stage.done(told_log(das, num_done))
         return [str(share) for share in shares_of(config)]

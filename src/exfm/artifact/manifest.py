@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from exfm.artifact.digests import FileDigest, digests_of_folder
+from exfm.artifact.digests import FileDigest
 from exfm.artifact.storage import MANIFEST
 from exfm.config import Config
 from exfm.errors import ConfigError, StorageError
@@ -48,13 +48,6 @@ class Manifest(Config):
             manifest = cls.parse(cls.without_removed(read_json(path)), source=str(path))
         except ConfigError as error:
             raise StorageError(str(error)) from error
-        return manifest
-
-    def write(self, folder: Path) -> Self:
-        """Write this manifest into its folder, with the digests of all files there, and return it with them."""
-        (folder / MANIFEST).unlink(missing_ok=True)  # an older one is no file of this manifest
-        manifest = self.model_copy(update={"files": digests_of_folder(folder)})
-        write_json(folder / MANIFEST, manifest.to_dict())
         return manifest
 
 

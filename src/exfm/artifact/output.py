@@ -11,27 +11,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exfm.artifact.storage import MANIFEST, files_of, read_manifest
-from exfm.artifact.stores import is_local, join, reaching, reporting, unfinished
+from exfm.artifact.stores import is_local, join, reaching, remove_file, reporting, unfinished
 from exfm.errors import StorageError
 
 
 @contextmanager
-def writing(uri: str, *, files: Sequence[str] = ()) -> Iterator[Path]:
+def writing(uri: str, *, files: Sequence[str]) -> Iterator[Path]:
     """Yield an empty local folder that replaces `uri` when the block ends, and is removed if it fails.
 
-    `files` are those of every folder of its kind, of which the first makes it complete; none: MANIFEST, and those that
-    it lists. A local folder that holds others is refused, and below a URL others stay as they are.
+    `files` are those of every folder of its kind, of which the first makes it complete. A local folder that holds
+    others is refused, and below a URL others stay as they are.
 
     Raises: StorageError if `uri` cannot be written, or something else is there.
     """
-    with reporting(uri):
+    target, mark = Path(uri), files[0]
+    with reaching(uri):  # a store that nothing here can reach is an error before the work
         if is_local(uri):
-            target = Path(uri)
             _require_ours(target, files)
             target.parent.mkdir(parents=True, exist_ok=True)
             scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
         else:
-            _uploaded(uri, files)  # a folder that no stage may replace is an error before the work
             scratch = tempfile.TemporaryDirectory(prefix="exfm-")
     with _filled(scratch) as folder:
         yield folder
@@ -39,7 +38,8 @@ def writing(uri: str, *, files: Sequence[str] = ()) -> Iterator[Path]:
             if is_local(uri):
                 _swap(folder, target)
             else:
-                _upload(folder, uri, files=files)
+                remove_file(join(uri, mark))  # first: what is left is no finished folder
+                _put_files(folder, uri, mark=mark)
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def remove_folder(uri: str) -> None:
     with reaching(uri) as (filesystem, path):
         if is_local(uri):
             target = Path(uri)
-            _require_ours(target, ())
+            _require_ours(target, (MANIFEST, *files))
             with tempfile.TemporaryDirectory(prefix=".exfm-", dir=target.parent) as scratch:
                 target.rename(Path(scratch) / "old")  # at once: no reader meets a half of it
             return
@@ -132,11 +132,7 @@ def _require_ours(target: Path, files: Sequence[str]) -> None:
         return
     if target.is_file():
         raise StorageError(f"{target} is a file; name a folder")
-    names = _names(target)
-    ours = set(files)
-    if not files and MANIFEST in names:
-        ours = {MANIFEST, *files_of((target / MANIFEST).read_bytes(), source=str(target / MANIFEST))}
-    others = sorted(name for name in names - ours if not Path(name).name.startswith("."))
+    others = sorted(name for name in _names(target) - set(files) if not Path(name).name.startswith("."))
     if others:
         raise StorageError(
             f"{target} holds {others[0]!r}, which no stage wrote, and which would be lost; name a folder of its own"
@@ -174,18 +170,6 @@ def _has_manifest(uri: str, manifest: bytes) -> bool:
     return True
 
 
-def _upload(folder: Path, uri: str, *, files: Sequence[str]) -> None:
-    """Replace the files of the folder before by a folder's files; other files below the URL stay."""
-    before, mark = _uploaded(uri, files), _mark(files)
-    with reaching(uri) as (filesystem, path):
-        if before:
-            filesystem.rm_file(f"{path}/{mark}")  # first: what is left is no finished folder
-        _put_files(folder, uri, mark=mark)
-        for name in sorted(before - _names(folder)):
-            if filesystem.exists(f"{path}/{name}"):
-                filesystem.rm_file(f"{path}/{name}")
-
-
 def _put_files(folder: Path, uri: str, *, mark: str) -> None:
     with reaching(uri) as (filesystem, path):
         for name in sorted(_names(folder), key=lambda name: (name == mark, name)):  # complete only with its mark
@@ -194,19 +178,3 @@ def _put_files(folder: Path, uri: str, *, mark: str) -> None:
 
 def _names(folder: Path) -> set[str]:
     return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
-
-
-def _uploaded(uri: str, files: Sequence[str]) -> set[str]:
-    """Return the names of a finished folder's files, by its manifest; none if there is no such folder.
-
-    Raises: StorageError if the manifest there is that of no stage.
-    """
-    place = join(uri, _mark(files))
-    with reaching(place) as (filesystem, path):
-        if not filesystem.exists(path):
-            return set()
-        return set(files) or {MANIFEST, *files_of(filesystem.cat_file(path), source=place)}
-
-
-def _mark(files: Sequence[str]) -> str:
-    return files[0] if files else MANIFEST

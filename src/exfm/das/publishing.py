@@ -1,8 +1,10 @@
 """A line as it is after its newest window, for the stages that release it: a manifest, beside the line's states."""
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
 
 import polars as pl
 
@@ -26,26 +28,79 @@ from exfm.training.manifest import (
     TableIds,
     TeacherWeight,
     WindowQuality,
+    prediction_columns,
 )
+
+
+@dataclass(frozen=True)
+class LineTables:
+    """What the tables have of a line, by their logs."""
+
+    das: Das
+    line: Line
+    snapshots: TableState
+    tables: Mapping[str, TableState]
+    """PREDICTIONS, and of a vertical model EXAMPLES: others learn before any join."""
+
+    @classmethod
+    def of(cls, das: Das, line: Line) -> Self:
+        """Return what there is now."""
+        names = (EXAMPLES, PREDICTIONS) if line.kind == "vertical" else (PREDICTIONS,)
+        return cls(das, line, das.snapshots().state(), {name: das.table(name, {}).state() for name in names})
+
+    @cached_property
+    def learned(self) -> list[int]:
+        """Return the windows that were learned, in order of time."""
+        return [
+            window
+            for window in sorted(self.snapshots.files)
+            if self.snapshots.newest_revision(window, part=self.line.part)
+        ]
+
+    @cached_property
+    def predicted(self) -> list[int]:
+        """Return the windows with predictions, in order of time."""
+        files = self.tables[PREDICTIONS].files
+        return [
+            window
+            for window in sorted(files)
+            if any(file.num_rows for file in files[window] if file.part == self.line.part)
+        ]
+
+    @cached_property
+    def kept(self) -> list[int]:
+        """Return the windows after which the state is kept, in order of time."""
+        first = first_kept_state(self.das, self.learned)
+        return [window for window in self.learned if window >= first]
+
+    def refs(self) -> dict[str, TableRef]:
+        """Return the references to the tables that a manifest is of."""
+        return {name: TableRef(table=state.uri, version=state.version) for name, state in self.tables.items()}
+
+    def are_told_by(self, manifest: Mapping[str, Any]) -> bool:
+        """Return whether a manifest is of the same windows and states: each is written once.
+
+        Another version of PREDICTIONS alone, which all models share, makes no other manifest.
+        """
+        refs = {name: ref.to_dict() for name, ref in self.refs().items()}
+        refs[PREDICTIONS]["version"] = manifest["tables"][PREDICTIONS]["version"]
+        windows, states = (
+            [one[key] for one in manifest[of]] for of, key in (("windows", "index"), ("snapshots", WINDOW))
+        )
+        found = (manifest["line"], manifest["tables"], windows, states)
+        return found == (self.line.part, refs, self.predicted, self.kept)
 
 
 def publish(das: Das, line: Line) -> Ref:
     """Write the manifest of a line as it is now, and return the reference to it.
 
-    Its figures are those of all windows that have predictions. A manifest that says the same stays as it is: another
-    model's predictions alone make no other manifest.
+    Its figures are those of all windows that have predictions. If no window and no state came or went since, the
+    manifest that is there stays, and no row is read.
 
     Raises: DataError if the line has learned nothing; StorageError if a table cannot be read, or the manifest cannot be
     written.
     """
-    uri = join(das.root, "models", line.name)
-    manifest, found = join(uri, MANIFEST), model_manifest(das, line).to_dict()
-    if exists(manifest):
-        before = parse_json(read_file(manifest), source=manifest)
-        if _without_version(before) == _without_version(found):
-            return ref_to(uri)
-    write_file(manifest, json_bytes(found))
-    return ref_to(uri)
+    return _publish(LineTables.of(das, line))
 
 
 def publish_learned(das: Das, line: Line) -> Ref | None:
@@ -53,7 +108,8 @@ def publish_learned(das: Das, line: Line) -> Ref | None:
 
     Raises: StorageError as `publish` does.
     """
-    return None if _states(das.snapshots().state(), line).is_empty() else publish(das, line)
+    tables = LineTables.of(das, line)
+    return _publish(tables) if tables.learned else None
 
 
 def model_manifest(das: Das, line: Line) -> ModelManifest:
@@ -61,42 +117,49 @@ def model_manifest(das: Das, line: Line) -> ModelManifest:
 
     Raises: as `publish` does.
     """
-    snapshots = das.snapshots().state()
-    states = _states(snapshots, line)
-    if states.is_empty():
+    return _manifest(LineTables.of(das, line))
+
+
+def _publish(of: LineTables) -> Ref:
+    uri = join(of.das.root, "models", of.line.name)
+    place = join(uri, MANIFEST)
+    if not (of.learned and exists(place) and of.are_told_by(parse_json(read_file(place), source=place))):
+        write_file(place, json_bytes(_manifest(of).to_dict()))
+    return ref_to(uri)
+
+
+def _manifest(of: LineTables) -> ModelManifest:
+    das, line, learned = of.das, of.line, of.learned
+    if not learned:
         raise DataError(
             f"{line.name}: it has learned nothing, because no window with examples of {_domains(line)} has all its "
             "labels; the log needs at least one window and the longest attribution window after it: take shorter "
             "windows or a longer log, or correct `domains`"
         )
-    names = (EXAMPLES, PREDICTIONS) if line.kind == "vertical" else (PREDICTIONS,)  # others learn before any join
-    tables = {name: das.table(name, {}).state() for name in names}
-    predictions = tables[PREDICTIONS]
-    of_line = [window for window in sorted(predictions.files) if _num_rows(predictions, window, line)]
-    rows = read_predictions(predictions, of_line, line=line.part, schema=line.schema)
     grid, tasks = WindowGrid(das.window_length), line.schema.tasks()
-    learned = states[WINDOW].to_list()
+    columns = list(prediction_columns(tasks))
+    rows = read_predictions(of.tables[PREDICTIONS], of.predicted, line=line.part, schema=line.schema, columns=columns)
     warmup = line.training.warmup_windows
     counted_from = learned[warmup] if warmup < len(learned) else learned[-1] + 1
-    kept = states.filter(pl.col(WINDOW) >= first_kept_state(das, learned))
+    states = _states(of)
     ids = dict(states.select(WINDOW, "ids").iter_rows())
     found = overall(rows.filter(pl.col(WINDOW) >= counted_from), tasks)
     return ModelManifest(
         kind=line.kind,
         name=line.name,
         line=line.part,
-        tables={name: TableRef(table=state.uri, version=state.version) for name, state in tables.items()},
+        tables=of.refs(),
         window_length=das.window_length,
         first_learned=learned[0],
         counted_from=counted_from,
-        windows=tuple(map(grid.window, of_line)),
+        windows=tuple(map(grid.window, of.predicted)),
         feature_schema=line.schema,
         domains=line.domains,
         teachers=line.teachers,
         model=line.model,
         training=line.training,
         num_parameters=num_parameters(line.schema, line.model),
-        snapshots=tuple(_snapshots(kept, line)),
+        snapshots=tuple(_snapshots(states.filter(pl.col(WINDOW).is_in(of.kept)), line)),
         qualities=tuple(
             WindowQuality(window=window, tasks=quality_of(of_window, tasks), tables=_ids(ids.get(window, "{}")))
             for (window,), of_window in rows.group_by(WINDOW, maintain_order=True)
@@ -116,17 +179,10 @@ def _domains(line: Line) -> str:
     return f"domain {', '.join(map(repr, line.domains))}" if line.domains else "any domain"
 
 
-def _without_version(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return a manifest without the version of the predictions, which all models share."""
-    tables = manifest["tables"] | {PREDICTIONS: manifest["tables"][PREDICTIONS]["table"]}
-    return manifest | {"tables": tables}
-
-
-def _states(snapshots: TableState, line: Line) -> pl.DataFrame:
+def _states(of: LineTables) -> pl.DataFrame:
     """Return the rows of a line's states, in order of time."""
-    windows = [window for window in sorted(snapshots.files) if snapshots.newest_revision(window, part=line.part)]
     columns = [WINDOW, "version", "known_until", "digest", "inputs", "ids", "teacher_weights"]
-    return snapshots.read(windows, columns=columns, part=line.part).sort(WINDOW)
+    return of.snapshots.read(of.learned, columns=columns, part=of.line.part).sort(WINDOW)
 
 
 def _snapshots(states: pl.DataFrame, line: Line) -> Iterator[Snapshot]:
@@ -140,10 +196,6 @@ def _snapshots(states: pl.DataFrame, line: Line) -> Iterator[Snapshot]:
             examples=json.loads(inputs)[EXAMPLES],
             digest=digest,
         )
-
-
-def _num_rows(table: TableState, window: int, line: Line) -> int:
-    return sum(file.num_rows for file in table.files.get(window, ()) if file.part == line.part)
 
 
 def _ids(text: str) -> dict[str, TableIds]:

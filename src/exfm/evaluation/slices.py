@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from exfm.distill.config import VerticalConfig
+from exfm.distill.domains import require_domains
 from exfm.errors import ConfigError
 from exfm.events.examples import ExampleTable
 from exfm.schema import pseudo_age_column
@@ -17,7 +18,7 @@ def vertical_data(config: VerticalConfig, examples: ExampleTable, *, teachers: M
     SchemaError for an unknown feature or task; StorageError if a file is missing or damaged.
     """
     schema = examples.schema.select(features=config.features, tasks=config.tasks)
-    _require_domains(config, examples)
+    require_domains([config], examples.state, column=examples.schema.domain, row="example")
     for name, teacher in teachers.items():
         _require_pseudo_labels(config, examples, name)
         untaught = [task for task in schema.tasks() if task not in teacher.feature_schema.tasks()]
@@ -27,17 +28,6 @@ def vertical_data(config: VerticalConfig, examples: ExampleTable, *, teachers: M
                 "add it to the foundation model's tasks, or leave it out of the vertical model's"
             )
     return Data(examples, schema, domains=config.domains, teachers=tuple(teachers))
-
-
-def _require_domains(config: VerticalConfig, examples: ExampleTable) -> None:
-    column = examples.schema.domain
-    known = set(examples.state.read(examples.state.files, columns=[column])[column].unique())
-    unknown = [domain for domain in config.domains if domain not in known]
-    if unknown:
-        raise ConfigError(
-            f"vertical model {config.name!r}: no example is of domain {', '.join(map(repr, unknown))}; "
-            f"the examples' domains are {', '.join(sorted(known))}"
-        )
 
 
 def _require_pseudo_labels(config: VerticalConfig, examples: ExampleTable, teacher: str) -> None:

@@ -126,18 +126,21 @@ class Examples:
         """Return B."""
         return len(self.labels_BT)
 
+    def rows(self, start: int, stop: int) -> "Examples":
+        """Return examples `start` to `stop`, without copying a key."""
+        return Examples(
+            keys=self.keys[start:stop],
+            domains=self.domains[start:stop],
+            batches=self.batches.rows(start, stop),
+            labels_BT=self.labels_BT[start:stop],
+            pseudo={teacher: pseudo.rows(start, stop) for teacher, pseudo in self.pseudo.items()},
+            weights_BT=self.weights_BT[start:stop],
+        )
+
     def minibatches(self, size: int) -> Iterator["Examples"]:
         """Yield these examples `size` at a time, in order; the last may be shorter."""
         for start in range(0, len(self), size):
-            stop = min(start + size, len(self))
-            yield Examples(
-                keys=self.keys[start:stop],
-                domains=self.domains[start:stop],
-                batches=self.batches.rows(start, stop),
-                labels_BT=self.labels_BT[start:stop],
-                pseudo={teacher: pseudo.rows(start, stop) for teacher, pseudo in self.pseudo.items()},
-                weights_BT=self.weights_BT[start:stop],
-            )
+            yield self.rows(start, min(start + size, len(self)))
 
 
 def label_column(task: str) -> str:

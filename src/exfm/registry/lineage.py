@@ -17,7 +17,7 @@ MIN_ID_DIGITS = 8
 
 
 def lineage_of(named: str, *, root: str) -> Origin:
-    """Return what a registered bundle was made from; `named` is `models:/NAME@ALIAS`, or digits that a bundle's id begins with.
+    """Return what a registered bundle was made from; `named` is `models:/NAME@ALIAS`, or the first digits of its id.
 
     The states are looked for in the tables below the root where the bundle was made.
 

@@ -19,6 +19,7 @@ from exfm.config import Config
 from exfm.errors import DataError
 from exfm.events.examples import Examples, Floats
 from exfm.features.batch import NetBatches
+from exfm.metrics import normalized_entropy
 from exfm.models.config import ModelConfig
 from exfm.models.ranking import RankingModel
 from exfm.schema import Schema
@@ -33,11 +34,20 @@ from exfm.training.checkpoint import (
 )
 from exfm.training.config import TrainingConfig
 from exfm.training.learner import Learner
-from exfm.training.manifest import SCORE, TableIds
+from exfm.training.manifest import BASE_RATE, SCORE, TableIds
 from exfm.training.reference import References
 from exfm.training.trainer import Trainer
 
 WHAT_HELPS = "normalise dense features, or lower learning_rate"
+
+MAX_NE_RATIO = 5.0
+"""Of a state's NE and the base rate's, on what was just learned: above it, the model diverged.
+
+Where labels change at once, both have a higher NE, and the ratio stays.
+"""
+
+CHECKED_SHARE, LEAST_CHECKED = 1 / 32, 256
+"""Share of a window's examples, the newest, on which a state is checked, and their least number."""
 
 STATE = (WEIGHTS, TRAINING_STATE, REFERENCES)
 """Files of a state."""
@@ -112,12 +122,25 @@ class LineTrainer:
         self._trainer.learn(window, examples, scores_BT)
         tables = self._references.add_ids(window, examples)
         self._references.learn(window, examples)
-        if not all(bool(value.isfinite().all()) for _, value in self.learner.dense_parameters()):
-            raise DataError(
-                f"{self._line.name}: weights are no numbers after window {window.index}; {WHAT_HELPS}; the state "
-                "before it stays"
-            )
+        num_checked = max(int(len(examples) * CHECKED_SHARE), LEAST_CHECKED)
+        self._require_sound(window, examples.rows(max(len(examples) - num_checked, 0), len(examples)))
         return tables
+
+    def _require_sound(self, window: Window, newest: Examples) -> None:
+        """Check that the weights are numbers, and that they predict the newest examples of a learned window."""
+        diverged = f"{self._line.name}: training diverged in window {window.index}"
+        if not all(bool(value.isfinite().all()) for _, value in self.learner.dense_parameters()):
+            raise DataError(f"{diverged}: weights are no numbers; {WHAT_HELPS}; the state before it stays")
+        served_BT = self.learner.shrinkage.served(self.learner.model.logits(newest.batches))
+        of_base_BT = self._references.lines[BASE_RATE].test(newest)
+        for task, name in enumerate(self._line.schema.tasks()):
+            labels_B, weights_B = newest.labels_BT[:, task], newest.weights_BT[:, task]
+            found, base = (normalized_entropy(of[:, task], labels_B, weights_B) for of in (served_BT, of_base_BT))
+            if found is not None and base is not None and not found <= MAX_NE_RATIO * base:
+                raise DataError(
+                    f"{diverged}: NE of task {name!r} is {found:.4g} on examples that it just learned, expected at "
+                    f"most {MAX_NE_RATIO:g} times the base rate's, {base:.4g}; {WHAT_HELPS}; the state before it stays"
+                )
 
     def keep(self, window: int) -> str:
         """Write the state after a window, which was learned last, and return the SHA-256 of its weights.
