@@ -20,10 +20,16 @@ from exfm_components.data_augmentation import das_of
 from exfm_components.run_config import RunConfig
 
 
-def is_young(run: RunConfig) -> bool:
-    """Return whether a run has no window of examples after a model's warm-up, so that nothing can be compared yet."""
+def why_not_yet(run: RunConfig) -> str:
+    """Return why a young run's methods cannot be compared yet; empty: they can."""
     warmup_windows = max(model.training.warmup_windows for model in run.vertical_models)
-    return len(example_table(LogState.of(das_of(run))).windows) <= warmup_windows
+    examples = example_table(LogState.of(das_of(run)))
+    if len(examples.windows) <= warmup_windows:
+        return "there are too few windows after the warm-up"
+    for name in (model.name for model in run.foundation_models if model.published):
+        if not examples.has_pseudo_labels(name):
+            return f"no example has a pseudo-label of foundation model {name!r}, which is trained elsewhere"
+    return ""
 
 
 def compare_methods(config: ComparisonConfig, run: RunConfig, *, root: str, on_window: OnWindow) -> Comparison:
@@ -38,7 +44,9 @@ def compare_methods(config: ComparisonConfig, run: RunConfig, *, root: str, on_w
     examples = example_table(LogState.of(das_of(run)))
     if not examples.windows:
         raise StorageError(f"{examples.state.uri}: no examples there to compare on; run `exfm run` first")
-    foundations = {model.name: ref_to(layout.model(root, model.name)) for model in run.foundation_models}
+    foundations = {
+        model.name: ref_to(model.published or layout.model(root, model.name)) for model in run.foundation_models
+    }
     teachers = {model.name: run.teachers_of(model) for model in run.vertical_models}
     if exists(layout.comparison(root)):
         with suppress(ConfigError):  # an earlier release's are made again

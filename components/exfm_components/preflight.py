@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from uuid import uuid4
 
 from exfm.artifact.stores import exists, is_local, join, remove_file, write_file
@@ -15,6 +16,7 @@ from exfm.registry.champion import comparable_champion
 from exfm.registry.mlflow_registry import Registry
 from exfm_components import layout
 from exfm_components.deployment import readable_uri
+from exfm_components.lines import foundation_model
 from exfm_components.run_config import RunConfig
 
 DEADLINE_S = 10.0
@@ -39,6 +41,9 @@ def check_run(run: RunConfig) -> str:
         probes["registry"] = lambda: _require_registry(run)
     if run.deploy:
         probes[f"cluster, namespace {run.deployment.settings.namespace}"] = lambda: _require_cluster(run)
+    for model in run.foundation_models:
+        if model.published:
+            probes[f"foundation model {model.published}"] = partial(foundation_model, run, model)
     failures = failures_of(probes, deadline_s=DEADLINE_S)
     if failures:
         raise ConfigError("\n".join(failures))

@@ -90,19 +90,14 @@ class RunConfig(Config):
         `is_counted`: whether the statistics that `bundle` names exist; those of the run's own models do not before they
         are trained.
 
-        Raises: SchemaError if the schema lacks a model's feature; ConfigError if a foundation model is not to be
-        trained, if a vertical model has no teacher for its tasks, one twice, or one that the run does not train, or if
-        a model's tables do not suit its network's interaction; PlanError if a model's tables do not fit the shards, or
-        a named plan or named statistics are for another model; StorageError if a file cannot be read.
+        Raises: SchemaError if the schema lacks a model's feature; ConfigError if a vertical model has no teacher for
+        its tasks, one twice, or one that the run lacks, or if a model's tables do not suit its network's interaction;
+        PlanError if a model's tables do not fit the shards, or a named plan or named statistics are for another model;
+        StorageError if a file cannot be read.
         """
         schema = self.feature_schema
         for foundation in self.foundation_models:
             _part(schema, foundation, f"foundation model {foundation.name!r}")
-            if foundation.published:
-                raise ConfigError(
-                    f"foundation model {foundation.name!r} is `published`, which only `exfm das` reads, while a run "
-                    "trains each foundation model; leave it out"
-                )
         for model in self.vertical_models:
             own = _part(schema, model, f"vertical model {model.name!r}")
             if not own.feature_names(["item"]):
@@ -175,7 +170,8 @@ class RunConfig(Config):
 
     def local_places(self) -> list[str]:
         """Return the settings that name places on this machine, which pods cannot read."""
-        places = {"root": self.root, **places_of(self.source), **self.bundle.places()}
+        published = {f"published of {model.name!r}": model.published for model in self.foundation_models}
+        places = {"root": self.root, **places_of(self.source), **published, **self.bundle.places()}
         return [f"{key} {place}" for key, place in places.items() if place and is_local(place)]
 
     def vertical_model(self, name: str) -> VerticalConfig:
@@ -230,6 +226,7 @@ def read_run_config(path: Path, *, root: str = "") -> RunConfig:
         update={
             "root": resolve_path(root, base=Path.cwd()) if root else resolve_path(config.root, base=base),
             "source": resolve(config.source, base=base),
+            "foundation_models": tuple(model.resolved(base) for model in config.foundation_models),
             "bundle": config.bundle.resolved(base),
         }
     )

@@ -79,7 +79,8 @@ def _parameter(name: str, run: RunConfig, model: str) -> Any:
         case "foundation_model":
             return run.foundation_model(model).to_dict()
         case "foundations":
-            return [_ref(layout.model(root, foundation.name)) for foundation in run.foundation_models]
+            trained = [foundation.name for foundation in run.foundation_models if not foundation.published]
+            return [_ref(layout.model(root, foundation)) for foundation in trained]
         case "vertical_model":
             return run.vertical_model(model).to_dict()
         case "vertical":

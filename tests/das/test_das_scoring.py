@@ -1,6 +1,5 @@
 """Pseudo-labels know nothing of the time they speak of, and no window waits for ever."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -15,7 +14,6 @@ from exfm.das.closing import LogState
 from exfm.das.log_tables import Das
 from exfm.das.revisions import rescore
 from exfm.das.scoring import teaching
-from exfm.errors import ConfigError
 from exfm.schema import pseudo_age_column, pseudo_label_column, pseudo_snapshot_column
 
 pytestmark = pytest.mark.slow
@@ -148,14 +146,3 @@ def test_without_a_foundation_model_examples_flow_after_the_wait_and_are_scored_
     assert {learned(version) for version in scored[pseudo_snapshot_column("fm")]} == {0, 1, 2}
     others = [column for column in before.columns if not column.startswith("pseudo")]
     assert_frame_equal(after.filter(pl.col("window") < 4).select(others).sort("id"), before.select(others).sort("id"))
-
-
-def test_a_foundation_model_that_reads_what_the_log_lacks_is_refused(tmp_path: Path, foundation: Ref) -> None:
-    log, das = write_week(tmp_path / "log"), small_das(tmp_path / "root")
-    feature = das.schema.sparse[0].model_copy(update={"name": "domain_item"})
-    other = replace(das, schema=das.schema.model_copy(update={"sparse": (feature,)}))
-    renamed = [pl.read_parquet(path).rename({"item": "domain_item"}) for path in sorted(log.folder.glob("imp*/*"))]
-    for number, rows in enumerate(renamed):
-        log.write("impressions", f"day-{number}", rows)
-    with pytest.raises(ConfigError, match="foundation model 'fm' reads item, which the log's schema lacks"):
-        run(other, log, fm=foundation)

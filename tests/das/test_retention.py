@@ -9,13 +9,14 @@ from growing_log import GrowingLog, das_at
 from polars.testing import assert_frame_equal
 from test_lines import FM, VM, rows, states
 
-from exfm.das.advance import advance
+from exfm.das.advance import advance, learn, teach
 from exfm.das.closing import LogState, accounts
 from exfm.das.config import DasConfig
 from exfm.das.log_tables import Das
 from exfm.das.progress import progress
 from exfm.das.retention import OTHERS
 from exfm.das.revisions import relabel
+from exfm.das.stages import ingest, join, label, remove
 from exfm.das.verification import verify
 from exfm.errors import ConfigError
 from exfm.tables.table import OnStep
@@ -169,6 +170,33 @@ def test_a_vacuum_removes_only_what_no_kept_version_has(tmp_path: Path, log: Gro
         vacuum(table, keep_s=0)
         assert len(files()) == len(before) - 3
         assert_frame_equal(table.state().read(table.state().files), rows)
+
+
+@pytest.mark.slow
+def test_a_window_stays_until_each_model_of_the_run_has_learned_it(tmp_path: Path) -> None:
+    log, das = GrowingLog(tmp_path / "log", **LOG), keeping(tmp_path / "kept")
+    log.arrive_all()
+    never = replace(VM, name="never")
+    for _ in (*ingest(das, log.source), *label(das), *teach(das, "fm", FM), *join(das, ["fm"]), *learn(das, VM)):
+        pass
+    all_windows = set(LogState.of(das).examples.files)
+    assert list(remove(das, [FM, VM, never])) == []
+    assert set(LogState.of(das).examples.files) == all_windows
+    list(learn(das, never))
+    done = list(remove(das, [FM, VM, never]))
+    assert {one.stage for one in done} == {"remove"}
+    snapshots = rows(das, "snapshots").filter(model="never")
+    assert set(snapshots["window"]) == all_windows > set(LogState.of(das).examples.files)
+
+
+@pytest.mark.slow
+def test_a_model_whose_domain_has_no_example_keeps_nothing(tmp_path: Path) -> None:
+    log, das = GrowingLog(tmp_path / "log", **LOG), keeping(tmp_path / "kept")
+    log.arrive_all()
+    none = replace(VM, name="none", domains=("nobody",))
+    done = list(advance(das, log.source, foundation_models={"fm": FM}, vertical_models=[VM, none]))
+    assert len([one for one in done if one.stage == "remove"]) == 3
+    assert list(advance(das, log.source, foundation_models={"fm": FM}, vertical_models=[VM, none])) == []
 
 
 @pytest.mark.slow

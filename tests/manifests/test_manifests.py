@@ -1,8 +1,12 @@
 """What holds for every file under manifests/, as it is written: no cluster and no kustomize needed."""
 
 import importlib
+import os
 import re
+import subprocess
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,6 +19,7 @@ from exfm.deploy.config import DeployConfig
 from exfm.deploy.release import Release
 from exfm.environment import COMPUTE_ENVIRONMENT
 from exfm.serving.config import RankerConfig, ShardConfig
+from exfm.serving.exporter import HEARTBEAT, Exporter
 from exfm.serving.server.command_line import server_parser
 
 WRITTEN = {
@@ -167,6 +172,23 @@ def test_an_exporter_finds_its_module_and_its_destination() -> None:
     settings = WRITTEN["components/exporter/settings.yaml: ConfigMap exfm-exporter"]["data"]
     assert exporter["args"][1] == "--to=$(EXFM_EXPORT_TO)"
     assert settings["EXFM_EXPORT_TO"].startswith("s3://")
+
+
+def test_an_exporter_is_alive_while_its_heartbeat_is_young(tmp_path: Path) -> None:
+    exporter = CONTAINERS["exporter"]
+    probe = exporter["livenessProbe"]
+    folder, heartbeat = exporter["volumeMounts"][0]["mountPath"], tmp_path / HEARTBEAT
+    command = [part.replace(f"{folder}/{HEARTBEAT}", str(heartbeat)) for part in probe["exec"]["command"]]
+
+    def is_alive() -> bool:
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+    assert not is_alive()
+    Exporter(tmp_path, str(tmp_path / "to")).export()
+    assert is_alive()
+    hour_ago_s = time.time() - 3_600
+    os.utime(heartbeat, (hour_ago_s, hour_ago_s))
+    assert not is_alive()
 
 
 def test_deploy_and_manifests_mean_the_same_by_a_name() -> None:

@@ -266,6 +266,14 @@ def test_compiling_needs_no_registry_and_refuses_places_that_pods_do_not_see(
         compile_pipeline(read_run_config(write_run(tmp_path, RUN)), tmp_path, image="i")
 
 
+def test_a_published_teacher_is_named_from_the_runs_folder_or_by_a_url_that_pods_can_read(tmp_path: Path) -> None:
+    teacher = REMOTE + "foundation_models: [{published: other/models/fm}]\n"
+    with pytest.raises(ConfigError, match=f"cannot read published of 'fm' {tmp_path}/other/models/fm; name s3://"):
+        compile_pipeline(read_run_config(write_run(tmp_path, teacher)), tmp_path, image="i")
+    remote = teacher.replace("other/", "s3://bucket/other/")
+    assert compile_pipeline(read_run_config(write_run(tmp_path, remote)), tmp_path, image="i").is_file()
+
+
 def test_an_example_is_ready_for_a_cluster(tmp_path: Path) -> None:
     config = read_run_config(REPOSITORY / "examples/movielens/kubeflow.yaml")
     assert compile_pipeline(config, tmp_path, image="i").name == "exfm-movielens.yaml"
@@ -427,7 +435,6 @@ def test_a_vertical_model_is_taught_by_those_that_it_names_or_by_all_that_have_i
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (RUN + "foundation_models: [{published: fm}]\n", "'fm' is `published`, which only `exfm das` reads"),
         (
             RUN + "foundation_models: [{tasks: [like]}, {name: other, tasks: [love]}]\n",
             "'one' has no foundation model that teaches all its tasks: 'fm' does not teach love; "

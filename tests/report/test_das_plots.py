@@ -8,7 +8,7 @@ from report_run import Run
 from exfm.das.closing import LogState
 from exfm.das.reporting import newest_figures
 from exfm.report.das_plots import figures_by_window, most_drifted
-from exfm.report.summary import DataSummary, Summary
+from exfm.report.summary import DataSummary, Summary, WindowReport
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +16,8 @@ LABELS = (b"examples with", b"pseudo-labels' age,", b"label rate, %", b"normaliz
 
 
 def with_reports(summary: Summary, reports: dict[int, dict[str, dict[str, float]]]) -> DataSummary:
-    return summary.data.model_copy(update={"reports": reports})
+    found = tuple(WindowReport(start="", window=window, figures=figures) for window, figures in reports.items())
+    return summary.data.model_copy(update={"reports": found})
 
 
 def texts(plot: bytes) -> list[bytes]:
@@ -28,11 +29,12 @@ def test_the_summary_has_the_figures_that_the_command_shows(run: Run, summary: S
     shown = newest_figures(LogState.of(run.das), num_windows=100)
     assert len(shown) > 3
     found = {
-        window: {(figure, of): value for figure, values in figures.items() for of, value in values.items()}
-        for window, figures in summary.data.reports.items()
+        report.start: {(figure, of): value for figure, values in report.figures.items() for of, value in values.items()}
+        for report in summary.data.reports
     }
-    assert found == {window.window: window.values for window in shown}
-    assert list(found) == [window.index for window in summary.data.windows]
+    assert found == {window.start: window.values for window in shown}
+    assert next(iter(found)) == "2025-12-30T00:00:00Z"
+    assert [report.window for report in summary.data.reports] == [window.index for window in summary.data.windows]
 
 
 def test_each_kind_of_figure_has_a_panel_with_a_line_for_each_thing(summary: Summary) -> None:
@@ -50,7 +52,7 @@ def test_each_kind_of_figure_has_a_panel_with_a_line_for_each_thing(summary: Sum
 
 def test_windows_are_numbered_from_the_runs_first(summary: Summary) -> None:
     first = summary.data.windows[0].index
-    numbered = with_reports(summary, {window - first: of for window, of in summary.data.reports.items()})
+    numbered = with_reports(summary, {report.window - first: report.figures for report in summary.data.reports})
     assert figures_by_window(summary.data, first=first) == figures_by_window(numbered, first=0)
 
 

@@ -1,9 +1,11 @@
 """An exporter uploads the finished files of a request log, each once, and loses none."""
 
 import fcntl
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +16,7 @@ from pods import LONG_S, wait_for
 
 from exfm.artifact.stores import entries, join, read_file
 from exfm.serving import exporter
-from exfm.serving.exporter import Exporter, Start, starts_in
+from exfm.serving.exporter import HEARTBEAT, Exporter, Start, starts_in
 from faulty_s3 import FaultyS3, running_faulty_s3
 
 COMMAND = [sys.executable, "-m", "exfm.serving.exporter"]
@@ -136,6 +138,36 @@ def test_an_error_of_ours_ends_no_exporter(
     monkeypatch.setattr(exporter, "write_file", lambda *_: 1 / 0)
     assert Exporter(tmp_path / "log", str(tmp_path / "to")).export() == 1
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_each_attempt_moves_the_heartbeat_even_if_the_store_takes_nothing(
+    log: Callable[..., Path], tmp_path: Path
+) -> None:
+    log("first")
+    (tmp_path / "to").write_text("a file, not a folder")
+    one, heartbeat = Exporter(tmp_path / "log", str(tmp_path / "to")), tmp_path / "log" / HEARTBEAT
+    for _ in range(2):
+        assert one.export() == 1
+        assert time.time() - heartbeat.stat().st_mtime < LONG_S
+        os.utime(heartbeat, (0, 0))
+
+
+def test_an_upload_that_hangs_lets_the_heartbeat_age(
+    log: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log("first", "second")
+    heartbeat, ages = tmp_path / "log" / HEARTBEAT, list[float]()
+
+    def hang(uri: str, content: bytes) -> None:
+        """Stand for a long upload: what is there while it goes on is what a probe sees."""
+        ages.append(time.time() - heartbeat.stat().st_mtime)
+        os.utime(heartbeat, (0, 0))
+
+    monkeypatch.setattr(exporter, "write_file", hang)
+    Exporter(tmp_path / "log", str(tmp_path / "to")).export()
+    assert len(ages) == 3, "the schema and two files"
+    assert max(ages) < LONG_S
+    assert heartbeat.stat().st_mtime == 0, "nothing touches it meanwhile"
 
 
 def test_a_start_is_over_when_its_ranker_lets_its_schema_go(log: Callable[..., Path], tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -15,7 +17,7 @@ from exfm.das.reporting import figures_of, newest_figures
 from exfm.events.examples import ExampleTable
 from exfm.events.schemas import SYNTHETIC
 from exfm.registry import log_run, runs
-from exfm.registry.log_run import REVISION, log_windows
+from exfm.registry.log_run import NOTE_TAG, REVISION, log_windows
 from exfm.registry.mlflow_registry import Registry
 from exfm.schema import Schema
 from exfm.tables.commit import commit, stage
@@ -93,6 +95,33 @@ def test_a_revised_report_is_the_newest_value_of_its_step(das: Das, registry: Re
     assert logged(registry)["coverage/fm"] == {7: [0.5, 0.25]}
     [run] = runs_of(registry)
     assert run.data.metrics["coverage/fm"] == 0.25
+
+
+def times(registry: Registry, metric: str) -> dict[int, datetime]:
+    """Return the time of each point of a metric of the only run, by step."""
+    [run] = runs_of(registry)
+    history = registry.client.get_metric_history(run.info.run_id, metric)
+    return {point.step: datetime.fromtimestamp(point.timestamp / 1000, UTC) for point in history}
+
+
+def test_a_points_time_is_its_windows_end(das: Das, registry: Registry) -> None:
+    for window in (-3, 20_454):
+        report(das, window, {("examples", ""): 5.0})
+    log_windows(registry, das, name="ads")
+    found = times(registry, "examples")
+    assert found[20_454].replace(microsecond=0) == datetime(2026, 1, 2, tzinfo=UTC)
+    assert found[-3].replace(microsecond=0) == datetime(1970, 1, 1, tzinfo=UTC), "MLflow takes no earlier time"
+    [run] = runs_of(registry)
+    assert "its start divided by 86400 s since 1970. Time: the window's end." in run.data.tags[NOTE_TAG]
+
+
+def test_a_step_of_ordinal_time_has_the_runs_time(das: Das, registry: Registry) -> None:
+    started = datetime.now(UTC).replace(microsecond=0)
+    steps = Schema.parse(das.schema.to_dict() | {"event_time": {"column": "time", "kind": "ordinal"}}, source="test")
+    other = replace(das, schema=steps)
+    report(other, 7, {("examples", ""): 5.0})
+    log_windows(registry, other, name="ads")
+    assert started <= times(registry, "examples")[7]
 
 
 def test_a_window_that_was_logged_in_part_is_logged_once(

@@ -121,7 +121,7 @@ def score(job: dict[str, Any]) -> list[dict[str, float]]:
     folder.mkdir()
     save_weights(LabelLearner(model), folder)
     snapshot = Snapshot(version="1", folder=str(folder), window=-1, known_until=0)
-    teacher = Teacher(FM, SCHEMA, config, _OneState(snapshot))
+    teacher = Teacher(SCHEMA, config, _OneState(snapshot))
     state, window = LogState.of(das), 1
     frames = list(state.impressions.files_of(window))
     table = das.pseudo_labels(state.impressions.columns[das.rules.key])

@@ -13,22 +13,30 @@ def train_foundation(
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ) -> dict:
-    """Have one foundation model score complete windows, which gives pseudo-labels, and learn labelled ones."""
+    """Have one foundation model score complete windows, which gives pseudo-labels, and learn labelled ones.
+
+    Returns {} of one that has learned nothing yet, or that another run trains: its own run may publish it again before
+    the steps after this one read it.
+    """
     from exfm.foundation.config import FoundationConfig
     from exfm_components.progress import running
 
     foundation = FoundationConfig.parse(foundation_model, source="foundation_model")
     with running(f"train-fm {foundation.name}") as stage:
         from exfm.das.advance import teach
-        from exfm.foundation.line import foundation_line
+        from exfm.training.line import Line
         from exfm_components.data_augmentation import das_of, work
-        from exfm_components.lines import write_model
+        from exfm_components.lines import foundation_model as model_of
+        from exfm_components.lines import write_model, write_published
         from exfm_components.run_config import RunConfig
 
         config = RunConfig.parse(run | {"root": root}, source="run")
-        das, line = das_of(config), foundation_line(foundation, config.feature_schema)
-        work(teach(das, foundation.name, line), stage.report)
-        ref, told = write_model(das, line, model=model, metrics=metrics)
+        das, teacher = das_of(config), model_of(config, foundation)
+        num_done = work(teach(das, foundation.name, teacher), stage.report)
+        if isinstance(teacher, Line):
+            ref, told = write_model(das, teacher, model=model, metrics=metrics)
+        else:
+            ref, told = {}, write_published(das, foundation, teacher, num_done=num_done, model=model)
         stage.done(told)
         return ref
 
@@ -100,13 +108,13 @@ def compare(run: dict, root: str, page: dsl.Output[dsl.HTML]) -> str:
 
         from exfm.artifact.stores import read_file
         from exfm_components import layout
-        from exfm_components.comparison import compare_methods, is_young
+        from exfm_components.comparison import compare_methods, why_not_yet
         from exfm_components.run_config import RunConfig
 
         config = RunConfig.parse(run | {"root": root}, source="run")
-        if is_young(config):
-            Path(page.path).write_text("Not compared yet: there are too few windows after the warm-up.")
-            stage.done("not compared yet: there are too few windows after the warm-up")
+        if reason := why_not_yet(config):
+            Path(page.path).write_text(f"Not compared yet: {reason}.")
+            stage.done(f"not compared yet: {reason}")
             return ""
         found = compare_methods(config.step_comparison(), config, root=root, on_window=stage.walked)
         Path(page.path).write_bytes(read_file(layout.comparison_page(root)))

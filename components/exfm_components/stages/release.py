@@ -106,6 +106,7 @@ def report(
         from exfm_components import layout
         from exfm_components.artifacts import refs
         from exfm_components.data_augmentation import das_of, work
+        from exfm_components.lines import lines_of, published_models
         from exfm_components.run_config import RunConfig
 
         config = RunConfig.parse(run | {"root": root}, source="run")
@@ -123,6 +124,7 @@ def report(
             das=das,
             source=config.source,
             foundations=refs(foundations, source="foundations"),
+            published=published_models(config),
             verticals=models,
             bundles=refs(bundles, source="bundles"),
             registrations=registrations,
@@ -131,7 +133,7 @@ def report(
         )
         Path(page.path).write_bytes(read_file(layout.report(root)))
         log_windows(Registry.at(root, create=True), das, name=config.name)
-        work(remove(das), stage.report)
+        work(remove(das, lines_of(config)), stage.report)
         stage.done(summary.headline())
 
 

@@ -37,9 +37,9 @@ def advance(
     yield from join(das, list(foundation_models))
     for line in vertical_models:
         yield from learn(das, line)
-    yield from remove(das)
-    lines = [model for model in foundation_models.values() if isinstance(model, Line)]
-    for line in (*lines, *vertical_models):
+    lines = [*(model for model in foundation_models.values() if isinstance(model, Line)), *vertical_models]
+    yield from remove(das, lines)
+    for line in lines:
         publish_learned(das, line)
 
 

@@ -150,7 +150,7 @@ class FoundationWorker(LineWorker):
 
     def __init__(self, state: LogState, line: Line) -> None:
         super().__init__(state, line)
-        self._teacher = Teacher(line.name, line.schema, line.model, self.states)
+        self._teacher = Teacher(line.schema, line.model, self.states)
 
     def known(self) -> set[int]:
         """Return the windows with labels, but those of which each row is a duplicate."""

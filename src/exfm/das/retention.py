@@ -6,6 +6,7 @@ small stays, because accounts and models read it: `arrivals`, `late`, `rejected`
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from exfm.artifact.stores import join, list_folders, remove_tree
 from exfm.das.closing import REMOVED, LogState, removed_until, states_of
@@ -15,6 +16,7 @@ from exfm.tables.commit import commit
 from exfm.tables.grid import NO_WINDOW, WINDOW
 from exfm.tables.table import TableState
 from exfm.tables.vacuum import vacuum
+from exfm.training.line import Line
 
 OTHERS = ("labels", FEEDBACK, "pseudo_labels", "examples", "predictions")
 """Tables of rows besides `impressions`, in this order: if a run is stopped between two, nothing becomes due again, and
@@ -24,14 +26,15 @@ KEEP_VERSIONS_S = 7 * 86_400
 """For which a removed file stays, for readers of the versions that have it."""
 
 
-def first_kept(state: LogState) -> int | None:
+def first_kept(state: LogState, lines: Sequence[Line]) -> int | None:
     """Return the first window that is kept; None: all are.
 
-    It is one of the newest `keep_windows` that have examples and a report, or earlier, if a window that is not done
-    needs its rows.
+    It is one of the newest `keep_windows` that have examples and a report and that these lines have learned, as all
+    windows before them; or it is earlier, if a window that is not done needs its rows.
     """
     das, keep = state.das, state.das.config.keep_windows
-    done = sorted(set(state.report.files) & set(state.examples.files))
+    reported = sorted(set(state.report.files) & set(state.examples.files))
+    done = list(takewhile(lambda window: all(_has_learned(state, line, window) for line in lines), reported))
     watermark = state.timeline.watermark
     if not keep or len(done) <= keep or watermark is None:
         return None
@@ -40,12 +43,14 @@ def first_kept(state: LogState) -> int | None:
     return min(done[-keep], first_open - 2 * state.reach - 1)
 
 
-def remove_windows(state: LogState) -> Iterator[int]:
+def remove_windows(state: LogState, lines: Sequence[Line]) -> Iterator[int]:
     """Remove the windows before the first one that is kept, and yield each that this run removed.
+
+    `lines` are the models that are to learn each window before it goes.
 
     A window's impressions go with the next window: by them are found the keys that that one repeats. Files go later.
     """
-    first = first_kept(state)
+    first = first_kept(state, lines)
     if first is None:
         return
     impressions = deque(sorted(state.impressions.files))
@@ -95,6 +100,13 @@ def remove_states(state: LogState) -> Iterator[str]:
             if int(name) < first:
                 remove_tree(join(of_line, name))
                 yield join(of_line, name)
+
+
+def _has_learned(state: LogState, line: Line, window: int) -> bool:
+    """Return whether a line has learned a window with examples, or has found that none of them is of its domains."""
+    predicted = [file.num_rows for file in state.predictions.files.get(window, ()) if file.part == line.part]
+    num_rows = sum(predicted) if predicted else state.examples.num_rows([window])
+    return not num_rows or bool(state.snapshots.newest_revision(window, part=line.part))
 
 
 def _remove(state: LogState, name: str, window: int) -> int:

@@ -16,7 +16,6 @@ from exfm.das.attribution import ARRIVAL, ROW
 from exfm.das.closing import LogState
 from exfm.das.line_states import LineStates
 from exfm.das.log_tables import AGE, FM, SNAPSHOT, Das
-from exfm.errors import ConfigError
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
 from exfm.models.config import ModelConfig
@@ -42,25 +41,9 @@ class Snapshots(Protocol):
 class Teacher:
     """A foundation model that scores, each window by the newest snapshot that may."""
 
-    def __init__(self, name: str, schema: Schema, model: ModelConfig, snapshots: Snapshots) -> None:
-        self.name, self.schema, self.snapshots = name, schema, snapshots
+    def __init__(self, schema: Schema, model: ModelConfig, snapshots: Snapshots) -> None:
+        self.schema, self.snapshots = schema, snapshots
         self._scorer = LineScorer(schema, model)
-
-    def require_fits(self, das: Das) -> None:
-        """Return if the log has what it reads.
-
-        Raises: ConfigError if the log's schema lacks a feature, or has it as another.
-        """
-        reads, known = (
-            {feature.name: feature.to_dict() for features in (of.dense, of.sparse) for feature in features}
-            for of in (self.schema, das.schema)
-        )
-        wrong = [name for name, feature in reads.items() if known.get(name) != feature]
-        if wrong:
-            raise ConfigError(
-                f"foundation model {self.name!r} reads {', '.join(wrong)}, which the log's schema lacks, or has as "
-                "other features; name a model of this schema, or train one"
-            )
 
     def snapshot_for(self, window: int, das: Das) -> Snapshot | None:
         """Return the snapshot that scores a window; None: there is none, or it is older than `max_age`."""
@@ -69,9 +52,9 @@ class Teacher:
         is_old = newest is not None and 0 < das.config.max_age < start - newest.known_until
         return None if is_old else newest
 
-    def score(self, impressions: pl.DataFrame, snapshot: Snapshot | None, das: Das) -> pl.DataFrame:
-        """Return key, probabilities and snapshot of impressions that have the schema's features."""
-        scores = unscored(impressions, self.name, das)
+    def score(self, impressions: pl.DataFrame, fm: str, snapshot: Snapshot | None, das: Das) -> pl.DataFrame:
+        """Return key, probabilities and snapshot of impressions that have the schema's features; `fm` is its name."""
+        scores = unscored(impressions, fm, das)
         if snapshot is None or impressions.is_empty():
             return scores
         batches = encode_examples(raw_columns(impressions.to_arrow(), self.schema), self.schema)
@@ -80,7 +63,11 @@ class Teacher:
         return scores.with_columns(
             pl.lit(snapshot.version).alias(SNAPSHOT),
             pl.Series(AGE, seconds - snapshot.known_until),
-            *(pl.Series(task, probabilities_BT[:, t]) for t, task in enumerate(self.schema.tasks())),
+            *(
+                pl.Series(task, probabilities_BT[:, t])
+                for t, task in enumerate(self.schema.tasks())
+                if task in scores.columns  # a published model may teach what the log has no labels of
+            ),
         )
 
 
@@ -120,21 +107,19 @@ def unscored(impressions: pl.DataFrame, fm: str, das: Das) -> pl.DataFrame:
 def teaching(foundation: FoundationModel, state: LogState) -> Iterator[Teacher | None]:
     """Yield what scores by a foundation model; None where none is published.
 
-    Raises: StorageError if it is damaged; ConfigError if it does not fit the log.
+    Raises: StorageError if it is damaged, or was written again since.
     """
     if foundation is None:
         yield None
         return
     das = state.das
     if isinstance(foundation, Line):
-        yield Teacher(foundation.name, foundation.schema, foundation.model, LineStates(state, foundation))
+        yield Teacher(foundation.schema, foundation.model, LineStates(state, foundation))
         return
     with reading(foundation) as folder:
         manifest = ModelManifest.read(folder)
         snapshots = PublishedSnapshots(manifest, foundation.uri, das)
-        teacher = Teacher(manifest.name, manifest.feature_schema, manifest.model, snapshots)
-        teacher.require_fits(das)
-        yield teacher
+        yield Teacher(manifest.feature_schema, manifest.model, snapshots)
 
 
 def due_scores(state: LogState, fm: str) -> list[int]:
@@ -186,4 +171,4 @@ def scores_of(
     columns = list(dict.fromkeys([das.rules.key, das.rules.time, *place, *features]))
     for rows in state.impressions.files_of(window, columns=columns):
         impressions = rows.join(unique, on=place, how="semi").sort(das.rules.time, das.rules.key)
-        yield teacher.score(impressions, snapshot, das) if teacher else unscored(impressions, fm, das)
+        yield teacher.score(impressions, fm, snapshot, das) if teacher else unscored(impressions, fm, das)

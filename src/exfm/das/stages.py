@@ -18,6 +18,7 @@ from exfm.das.timeline import Timeline
 from exfm.events.log import IMPRESSIONS
 from exfm.events.source_files import is_finite, source_files
 from exfm.events.sources import Source
+from exfm.training.line import Line
 
 POLL_S = 5.0
 """Between two looks for new files."""
@@ -110,13 +111,15 @@ def join(das: Das, foundation_models: Sequence[str], share: Share = WHOLE) -> It
     require_within_bounds(state)
 
 
-def remove(das: Das) -> Iterator[Done]:
+def remove(das: Das, lines: Sequence[Line]) -> Iterator[Done]:
     """Remove the windows, and the states of models, that are not kept any more.
+
+    A window stays until all these lines have learned it.
 
     Raises: StorageError if a store does not answer.
     """
     state = LogState.of(das)
-    for window in remove_windows(state):
+    for window in remove_windows(state, lines):
         yield of_window(das, "remove", window)
     for folder in remove_states(state):
         yield Done("remove", folder.removeprefix(f"{das.root}/"))

@@ -6,7 +6,6 @@ from exfm.distill.config import VerticalConfig
 from exfm.distill.domains import require_domains
 from exfm.errors import ConfigError
 from exfm.events.examples import ExampleTable
-from exfm.schema import pseudo_age_column
 from exfm.training.data import Data
 from exfm.training.manifest import ModelManifest
 
@@ -31,12 +30,8 @@ def vertical_data(config: VerticalConfig, examples: ExampleTable, *, teachers: M
 
 
 def _require_pseudo_labels(config: VerticalConfig, examples: ExampleTable, teacher: str) -> None:
-    column = pseudo_age_column(teacher)
-    if column in examples.columns:
-        ages = examples.state.read(examples.state.files, columns=[column])[column]
-        if ages.null_count() < len(ages):
-            return
-    raise ConfigError(
-        f"vertical model {config.name!r}: no example has a pseudo-label of foundation model {teacher!r}; leave it out "
-        "of the vertical model's `teachers`, join the examples with it, or wait for a longer log"
-    )
+    if not examples.has_pseudo_labels(teacher):
+        raise ConfigError(
+            f"vertical model {config.name!r}: no example has a pseudo-label of foundation model {teacher!r}; leave it "
+            "out of the vertical model's `teachers`, join the examples with it, or wait for a longer log"
+        )

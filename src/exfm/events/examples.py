@@ -63,6 +63,17 @@ class ExampleTable:
         column = self.schema.domain
         return self.state.read_where(window.index, column, domains, columns=[column]).height
 
+    def has_pseudo_labels(self, foundation_model: str) -> bool:
+        """Return whether an example has a pseudo-label of a foundation model.
+
+        Raises: as `read` does.
+        """
+        column = pseudo_age_column(foundation_model)
+        if column not in self.columns:
+            return False
+        ages = self.state.read(self.state.files, columns=[column])[column]
+        return ages.null_count() < len(ages)
+
     def snapshot_of(self, foundation_model: str, window: int) -> str:
         """Return the version that made a foundation model's pseudo-labels of a window, by its index; empty: none did.
 

@@ -1,8 +1,10 @@
 """Settings of a foundation model."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from pathlib import Path
+from typing import Annotated, ClassVar, Self
 
+from exfm.artifact.stores import resolve_path
 from exfm.config import Config, like
 from exfm.models.config import ModelConfig, NetworkConfig
 from exfm.training.config import TrainingConfig
@@ -30,5 +32,10 @@ class FoundationConfig(Config):
     vertical model."""
     training: TrainingConfig = TrainingConfig()
     published: str = ""
-    """Folder or URL of a foundation model that another run trained (its `models/NAME`): `exfm das advance` scores by
-    its states, and does not train it. `exfm run` refuses it. Empty: train."""
+    """Folder or URL of a foundation model that another run trains (its `models/NAME`). This run scores by its states
+    and does not train it, so `features`, `model` and `training` do not count. Empty: this run trains it."""
+
+    def resolved(self, base: Path) -> Self:
+        """Return the settings with a local `published` made absolute; a relative one starts at `base`."""
+        published = resolve_path(self.published, base=base) if self.published else ""
+        return self.model_copy(update={"published": published})

@@ -1,6 +1,5 @@
 """A foundation model as a line, which learns one window after the other."""
 
-from exfm.errors import ConfigError
 from exfm.foundation.config import FoundationConfig
 from exfm.schema import Schema
 from exfm.training.learner import LabelLearner
@@ -10,13 +9,8 @@ from exfm.training.line import Line
 def foundation_line(config: FoundationConfig, schema: Schema) -> Line:
     """Return the line of a foundation model, which learns labels of all domains; `schema` is the log's.
 
-    Raises: SchemaError for an unknown feature or task; ConfigError if it is `published`, hence trained elsewhere.
+    Raises: SchemaError for an unknown feature or task.
     """
-    if config.published:
-        raise ConfigError(
-            f"foundation model {config.name!r} is `published`, which only `exfm das` reads, while a run trains each "
-            "foundation model; leave it out"
-        )
     return Line(
         kind="foundation",
         name=config.name,

@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from mlflow.entities import Metric, Run
 
 from exfm.das.closing import LogState
-from exfm.das.log_tables import Das
+from exfm.das.log_tables import TICKS_PER_SECOND, Das
 from exfm.das.reporting import WindowFigures, figures_of
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.runs import ending, log_metrics
 
 ROOT_TAG = "exfm_root"
 """Tag of a log's run: the root that the log's tables are below."""
+
+NOTE_TAG = "mlflow.note.content"
+"""Tag of a run's description in MLflow's UI."""
 
 REVISION = "revision"
 """The metric that comes last of a window: all others of its report are there."""
@@ -25,7 +28,7 @@ def log_windows(registry: Registry, das: Das, *, name: str) -> list[int]:
     """Log the reports of windows that the run of a log lacks; return these windows, in order of time.
 
     The run is `<name> log`, and is made with the first report. The metric of a figure is `<figure>/<of>`, or
-    `<figure>` of the window itself; its step is the window's index on the grid.
+    `<figure>` of the window itself; its step is the window's index in the tables, and its time the window's end.
 
     Raises: StorageError if the registry does not answer, or the table of reports cannot be read.
     """
@@ -37,9 +40,9 @@ def log_windows(registry: Registry, das: Das, *, name: str) -> list[int]:
     reports = figures_of(state, (w for w in table.files if (w, table.newest_revision(w)) not in logged))
     if reports:
         with registry.reporting():
-            run = run or _create(registry, das.root, name=f"{name} log")
+            run = run or _create(registry, das, name=f"{name} log")
             with ending(registry, run):
-                log_metrics(registry, run, [metric for report in reports for metric in _metrics(report, run)])
+                log_metrics(registry, run, [metric for report in reports for metric in _metrics(report, das, run)])
     return [report.window for report in reports]
 
 
@@ -51,8 +54,11 @@ def _find(registry: Registry, root: str) -> Run | None:
     return next((run for run in runs if run.data.tags[ROOT_TAG] == root), None)
 
 
-def _create(registry: Registry, root: str, *, name: str) -> Run:
-    return registry.client.create_run(registry.experiment(), run_name=name, tags={ROOT_TAG: root})
+def _create(registry: Registry, das: Das, *, name: str) -> Run:
+    unit, of_time = ("s since 1970", " Time: the window's end.") if _is_absolute(das) else ("steps", "")
+    note = f"Figures of windows. Step: the window's index, its start divided by {das.window_length} {unit}.{of_time}"
+    tags = {ROOT_TAG: das.root, NOTE_TAG: note}
+    return registry.client.create_run(registry.experiment(), run_name=name, tags=tags)
 
 
 def _logged(registry: Registry, run: Run) -> set[tuple[int, int]]:
@@ -61,15 +67,22 @@ def _logged(registry: Registry, run: Run) -> set[tuple[int, int]]:
     return {(metric.step, int(metric.value)) for metric in history}
 
 
-def _metrics(report: WindowFigures, run: Run) -> Iterator[Metric]:
+def _metrics(report: WindowFigures, das: Das, run: Run) -> Iterator[Metric]:
     """Yield a report's metrics.
 
-    Their time follows from the revision: of one step MLflow shows the newest, and keeps the same metric once.
+    Their time is the window's end, so that plots over time show event time; of ordinal time it is the run's start. The
+    revision is added to it: of one step MLflow shows the newest, and keeps the same metric once.
     """
-    time_ms = run.info.start_time + report.revision
+    end_ms = das.grid.window(report.window).end // (TICKS_PER_SECOND // 1000)
+    base_ms = end_ms if _is_absolute(das) else run.info.start_time
+    time_ms = max(0, base_ms) + report.revision  # MLflow takes no time before 1970
     for (figure, of), value in report.values.items():
         yield Metric(_key(f"{figure}/{of}" if of else figure), value, time_ms, report.window)
     yield Metric(REVISION, report.revision, time_ms, report.window)
+
+
+def _is_absolute(das: Das) -> bool:
+    return das.schema.event_time.kind == "absolute"
 
 
 def _key(name: str) -> str:

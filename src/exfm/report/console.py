@@ -36,7 +36,7 @@ def _quality_table(summary: Summary) -> Table:
     table.add_column("task", overflow="fold")
     heads = {
         BASE_RATE: "base\nrate NE", LOGISTIC: "logistic\nNE",
-        **{foundation(fm.name): f"FM {fm.name}\nNE" for fm in summary.foundations},
+        **{foundation(name): f"FM {name}\nNE" for name in summary.trained_foundations()},
         VERTICAL: "VM\nNE",
     }  # fmt: skip
     for head in heads.values():

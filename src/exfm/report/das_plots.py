@@ -28,7 +28,7 @@ Series = Mapping[str, list[float | None]]
 
 def figures_by_window(data: DataSummary, *, first: int) -> bytes:
     """Return the figures of windows as lines; a kind of figure that no window has, has no panel."""
-    windows, panels = [window - first for window in data.reports], dict(_panels(data))
+    windows, panels = [report.window - first for report in data.reports], dict(_panels(data))
     rows = -(-len(panels) // 2) or 1
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(9.6, 0.3 + 1.9 * rows), layout="constrained")
@@ -46,7 +46,7 @@ def figures_by_window(data: DataSummary, *, first: int) -> bytes:
 
 def most_drifted(data: DataSummary) -> list[str]:
     """Return the columns that moved most in the newest window whose drift is known, the one that moved most first."""
-    newest = next((figures["drift"] for figures in reversed(data.reports.values()) if "drift" in figures), {})
+    newest = next((one.figures["drift"] for one in reversed(data.reports) if "drift" in one.figures), {})
     return sorted(newest, key=lambda column: -newest[column])[:NUM_COLUMNS]
 
 
@@ -70,7 +70,7 @@ def _panels(data: DataSummary) -> Iterator[tuple[str, Series]]:
 
 
 def _series(data: DataSummary, figure: str, *, unit: float = 1.0, prefix: str = "") -> Series:
-    found = [figures.get(figure, {}) for figures in data.reports.values()]
+    found = [report.figures.get(figure, {}) for report in data.reports]
     names = dict.fromkeys(name for values in found for name in values)
     return {f"{prefix}{name}": [values[name] / unit if name in values else None for values in found] for name in names}
 

@@ -26,13 +26,13 @@ def render_html(summary: Summary) -> str:
         has_hot=any(part.kind == "hot" for bundle in summary.bundles for shard in bundle.shards for part in shard),
         plots={
             vertical.name: (
-                entropy_by_window(vertical, foundations=[fm.name for fm in summary.foundations], first=first),
+                entropy_by_window(vertical, foundations=summary.trained_foundations(), first=first),
                 reliability_curves(vertical),
             )
             for vertical in summary.verticals
         },
         ids_plots=[
-            *((fm.name, ids_by_window(fm.ids, first=first)) for fm in summary.foundations),
+            *((fm.name, ids_by_window(fm.ids, first=first)) for fm in summary.foundations if fm.ids),
             *((vertical.name, ids_by_window(vertical.ids, first=first)) for vertical in summary.verticals),
         ],
         age_plots={fm.name: age_by_window(fm.pseudo_labels.timeliness, first=first) for fm in summary.foundations},

@@ -32,15 +32,20 @@ class VerticalOutputs:
 
     manifest: ModelManifest
     predictions: pl.DataFrame
-    """A row for each example that the vertical model and all foundation models predicted: WINDOW, `label.<task>`,
-    `weight.<task>`, and a probability from each source that exists (exfm.report.comparison): `<source>.<task>`."""
+    """A row for each example that the vertical model and all foundation models that the run trains predicted: WINDOW,
+    `label.<task>`, `weight.<task>`, and a probability from each source that exists (exfm.report.comparison):
+    `<source>.<task>`."""
 
 
 @dataclass(frozen=True)
 class FoundationOutputs:
     """A foundation model, and its pseudo-labels."""
 
+    name: str
+    """Its name in this run."""
     manifest: ModelManifest
+    published: str
+    """Where another run, which trains it, publishes it; empty: this run trains it."""
     newest_snapshot: str
     """The version that scored the last window; empty: none could."""
     pseudo_labels: pl.DataFrame
@@ -70,9 +75,17 @@ class RunOutputs:
 
 
 def read_outputs(
-    das: Das, about: About, *, foundations: Sequence[Ref], verticals: Sequence[Ref], bundles: Sequence[Ref]
+    das: Das,
+    about: About,
+    *,
+    foundations: Sequence[Ref],
+    published: Mapping[str, Ref],
+    verticals: Sequence[Ref],
+    bundles: Sequence[Ref],
 ) -> RunOutputs:
     """Return the outputs of a run on a log, whose source `about` is of.
+
+    `published` are the foundation models that other runs train, by their names in this run.
 
     Raises: StorageError if a folder or table is missing or was written again since, or the vertical models are not of
     one run; DataError if two models have predicted no example in common.
@@ -94,9 +107,13 @@ def read_outputs(
         examples=examples.ref,
         predictions=max((model.tables[PREDICTIONS] for model in models), key=lambda ref: ref.version),
         refs={f"foundation model {fm.name}": ref for fm, ref in zip(fms, foundations, strict=True)}
+        | {f"foundation model {name}": ref for name, ref in published.items()}
         | {f"vertical model {model.name}": ref for model, ref in zip(models, verticals, strict=True)}
         | {f"bundle {bundle.name}": ref for bundle, ref in zip(made, bundles, strict=True)},
-        foundations=tuple(_foundation(fm, examples) for fm in fms),
+        foundations=(
+            *(_foundation(fm.name, fm, examples) for fm in fms),
+            *(_foundation(name, _manifest(ref), examples, published=ref.uri) for name, ref in published.items()),
+        ),
         verticals=tuple(VerticalOutputs(model, _predictions(model, fms, examples)) for model in models),
         bundles=tuple(made),
     )
@@ -112,10 +129,13 @@ def _bundle(ref: Ref) -> BundleManifest:
         return BundleManifest.read(folder, verify=False)  # reading() has
 
 
-def _foundation(manifest: ModelManifest, examples: ExampleTable) -> FoundationOutputs:
-    names = {pseudo_snapshot_column(manifest.name): SNAPSHOT, pseudo_age_column(manifest.name): AGE}
+def _foundation(
+    name: str, manifest: ModelManifest, examples: ExampleTable, *, published: str = ""
+) -> FoundationOutputs:
+    names = {pseudo_snapshot_column(name): SNAPSHOT, pseudo_age_column(name): AGE}
     pseudo_labels = examples.state.read(examples.state.files, columns=[WINDOW, *names]).rename(names)
-    return FoundationOutputs(manifest, examples.snapshot_of(manifest.name, examples.windows[-1].index), pseudo_labels)
+    newest = examples.snapshot_of(name, examples.windows[-1].index)
+    return FoundationOutputs(name, manifest, published, newest, pseudo_labels)
 
 
 def _require_models_of(examples: TableRef, models: Sequence[ModelManifest]) -> None:

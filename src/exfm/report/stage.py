@@ -1,6 +1,7 @@
 """The stage that reports the results of a run."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from exfm.artifact.manifest import json_bytes
@@ -24,6 +25,7 @@ def make_report(
     das: Das,
     source: Source,
     foundations: Sequence[Ref],
+    published: Mapping[str, Ref] = MappingProxyType({}),
     verticals: Sequence[Ref],
     bundles: Sequence[Ref],
     registrations: Sequence[Mapping[str, Any]],
@@ -32,6 +34,7 @@ def make_report(
 ) -> Summary:
     """Write a run's report, summary and query (the smoke test's request) to these URIs; return the summary.
 
+    `foundations` are those that the run trains; `published` are those that other runs train, by their names here.
     `comparison` is the URI of a comparison of methods; empty: there is none. If an input is wrong, nothing is written.
     Each file appears whole.
 
@@ -41,7 +44,12 @@ def make_report(
     """
     tested = SmokeTest.parse(smoke_test, source="smoke test")
     outputs = read_outputs(
-        das, about(source, das.schema), foundations=foundations, verticals=verticals, bundles=bundles
+        das,
+        about(source, das.schema),
+        foundations=foundations,
+        published=published,
+        verticals=verticals,
+        bundles=bundles,
     )
     compared = Comparison.read(comparison) if comparison else None
     found = Summary.of(outputs, name=name, registrations=registrations, comparison=compared, smoke_test=tested)

@@ -32,6 +32,17 @@ PROMISED_TIMES = 10
 """A foundation model has at least this many times the parameters of every vertical model that it teaches."""
 
 
+class WindowReport(Config):
+    """The figures of one window."""
+
+    start: str
+    """When the window starts: a date with time of day in UTC, or a step of ordinal time."""
+    window: int
+    """Its index in the tables."""
+    figures: dict[str, dict[str, FiniteFloat]]
+    """By figure, and by what it is of: a task, a foundation model, a part of the log, a column; empty: the window."""
+
+
 class DataSummary(Config):
     """The log and its examples."""
 
@@ -47,9 +58,8 @@ class DataSummary(Config):
     """Rows that arrived, by what became of them: IMPRESSION_STATES, `pending`, `late` or `rejected`."""
     feedback: dict[str, int]
     """Likewise: FEEDBACK_STATES, `pending` or `rejected`."""
-    reports: dict[int, dict[str, dict[str, FiniteFloat]]]
-    """What `das_report` has, by window, figure, and what the figure is of: a task, a foundation model, a part of the
-    log, a column; empty: the window."""
+    reports: tuple[WindowReport, ...]
+    """What `das_report` has, in order of time."""
 
 
 class PseudoLabelsSummary(Config):
@@ -69,6 +79,9 @@ class FoundationSummary(Config):
     """A foundation model."""
 
     name: str
+    published: str = ""
+    """Where another run, which trains it, publishes it; empty: this run trains it. Of a published one `overall`,
+    `references` and `ids` are empty, because they are of another log."""
     num_parameters: int
     times_largest_vertical: FiniteFloat
     """Parameters of the foundation model over those of the largest vertical model."""
@@ -145,7 +158,7 @@ class RegisteredVersion(Config):
 class Summary(Config):
     """A run's figures; a window goes by its index in the tables."""
 
-    format_version: Literal[4] = 4
+    format_version: Literal[5] = 5
     name: str
     """Name of the run."""
     warnings: tuple[str, ...]
@@ -184,7 +197,8 @@ class Summary(Config):
                 f"{examples.table}, version {examples.version}; run `exfm distill compare` again, or remove "
                 "comparison.json"
             )
-        models = [*(fm.manifest for fm in outputs.foundations), *(vertical.manifest for vertical in outputs.verticals)]
+        trained = [fm.manifest for fm in outputs.foundations if not fm.published]
+        models = [*trained, *(vertical.manifest for vertical in outputs.verticals)]
         largest = max(vertical.manifest.num_parameters for vertical in outputs.verticals)
         return cls(
             name=name,
@@ -195,8 +209,7 @@ class Summary(Config):
                 for fm in outputs.foundations
             ),
             verticals=tuple(
-                _vertical(vertical, foundations=[fm.manifest.name for fm in outputs.foundations])
-                for vertical in outputs.verticals
+                _vertical(vertical, foundations=[fm.name for fm in trained]) for vertical in outputs.verticals
             ),
             bundles=tuple(BundleSummary.of(bundle) for bundle in outputs.bundles),
             registered=tuple(
@@ -207,6 +220,10 @@ class Summary(Config):
             answer=read_answer(smoke_test, bundles=outputs.bundles, names=outputs.about.names),
             provenance={"examples": examples, "predictions": outputs.predictions, **outputs.refs},
         )
+
+    def trained_foundations(self) -> tuple[str, ...]:
+        """Return the foundation models that the run trains: those that vertical models are compared with."""
+        return tuple(fm.name for fm in self.foundations if not fm.published)
 
     def headline(self) -> str:
         """Return one line about the run."""
@@ -230,7 +247,10 @@ def _data(outputs: RunOutputs) -> DataSummary:
         complete_until=outputs.complete_until,
         impressions=_fates(outputs.accounts, IMPRESSIONS, states=IMPRESSION_STATES),
         feedback=_fates(outputs.accounts, FEEDBACK, states=FEEDBACK_STATES),
-        reports={report.window: _by_figure(report) for report in outputs.reports},
+        reports=tuple(
+            WindowReport(start=report.start, window=report.window, figures=_by_figure(report))
+            for report in outputs.reports
+        ),
     )
 
 
@@ -257,12 +277,13 @@ def _foundation(
 ) -> FoundationSummary:
     model, scored = fm.manifest, fm.pseudo_labels.drop_nulls()
     return FoundationSummary(
-        name=model.name,
+        name=fm.name,
+        published=fm.published,
         num_parameters=model.num_parameters,
         times_largest_vertical=model.num_parameters / largest_vertical,
-        overall=model.overall,
-        references=model.references,
-        ids=_ids(model),
+        overall={} if fm.published else model.overall,
+        references={} if fm.published else model.references,
+        ids={} if fm.published else _ids(model),
         pseudo_labels=PseudoLabelsSummary(
             num_scored=scored.height,
             num_unscored=fm.pseudo_labels.height - scored.height,

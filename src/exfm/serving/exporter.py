@@ -28,6 +28,8 @@ EVERY_S = (1, 3_600)
 """Bounds of `--every-s`."""
 LAST_S = 0.5
 """Pause between two looks once this process must end."""
+HEARTBEAT = ".exporter-heartbeat"
+"""File in the log's folder that is touched before each attempt: if it is old, an upload or a disk hangs."""
 
 _START = re.compile(r"(.+?)-(\d{8}T\d{6}-.+)")
 """Name of a start's folder: the model, then the time of the start, host and process."""
@@ -83,6 +85,7 @@ class Exporter:
 
     def export(self) -> int:
         """Upload and remove all finished files; return how many are left because the store refuses them."""
+        self._beat()
         left, starts = 0, starts_in(self._folder)
         newest = {start.model: start for start in starts}
         for start in starts:
@@ -90,6 +93,7 @@ class Exporter:
                 if start == newest[start.model]:
                     self._export_schema(start)
                 for file in start.files():
+                    self._beat()
                     self._export_file(start, file)
             except StorageError as error:
                 left += (waiting := len(start.files()))
@@ -102,6 +106,10 @@ class Exporter:
     def is_over(self) -> bool:
         """Return whether nothing more will come."""
         return not any(start.is_open() for start in starts_in(self._folder))
+
+    def _beat(self) -> None:
+        if self._folder.is_dir():
+            (self._folder / HEARTBEAT).touch()
 
     def _export_schema(self, start: Start) -> None:
         if start.schema not in self._schemas and start.schema.is_file():
