@@ -1,6 +1,8 @@
 """Columns that come and go, and what the log says of a file's."""
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -124,3 +126,12 @@ def test_engines_skip_files_by_their_bounds(root: str) -> None:
     Path(table.uri, staged[0].path).write_bytes(b"whoever reads this fails")
     of_day_2 = pl.scan_delta(table.uri).filter(pl.col("time") > EDGE + timedelta(days=1, hours=12))
     assert of_day_2.collect()["key"].to_list() == [2 * 86_400]
+
+
+def test_what_a_log_says_is_read_without_pandas_which_takes_long_to_load(table: Table) -> None:
+    code = (
+        "import sys; from exfm.tables.table import Table\n"
+        "state = Table(sys.argv[1], {}).state(); print(len(state.columns), len(state.files), 'pandas' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code, table.uri], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [str(len(COLUMNS)), "1", "False"]

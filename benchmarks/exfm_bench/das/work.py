@@ -11,15 +11,14 @@ from typing import Any
 import polars as pl
 import torch
 
+from exfm.das import stages
 from exfm.das.advance import advance
 from exfm.das.attribution import ARRIVAL, ROW
 from exfm.das.closing import LogState, commit_labels, labels_of
-from exfm.das.ingest import due_files, ingest_file
 from exfm.das.joining import examples_of, join_window
 from exfm.das.log_tables import Das
 from exfm.das.scoring import Teacher, scores_of
 from exfm.events.examples import label_column
-from exfm.events.source_files import source_files
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
 from exfm.models.config import ModelConfig
@@ -37,9 +36,8 @@ FM = "fm"
 
 def ingest(job: dict[str, Any]) -> None:
     """Put all source files into tables."""
-    das, source = _das(job), source_of(Path(job["log"]))
-    for file in due_files(source_files(source), das.arrivals().state(), das):
-        ingest_file(file, source, das, timeline=das.timeline(das.arrivals().state()))
+    for _ in stages.ingest(_das(job), source_of(Path(job["log"]))):
+        pass
 
 
 def label_and_join(job: dict[str, Any]) -> None:

@@ -17,6 +17,9 @@ from exfm.schema import Label, Schema
 ARRIVAL, ROW = "arrival", "row"
 """Columns: the name of the source file that a row came in, and its place there, from 0."""
 
+AT = "row.at"
+"""Column: the place of a row among those that were read, from 0."""
+
 SHOWN = "shown"
 DELAY = "delay"
 STATE = "state"
@@ -63,7 +66,18 @@ def unique_impressions(impressions: pl.DataFrame, *, before: pl.DataFrame, key: 
     is_repeated = impressions[key].is_duplicated()
     repeated = impressions.filter(is_repeated).sort(ARRIVAL, ROW).unique(subset=key, keep="first")
     first = pl.concat([impressions.filter(~is_repeated), repeated])
-    return first.join(before.select(key), on=key, how="anti")
+    return first.filter(~first[key].is_in(before[key].implode()))
+
+
+def located(chosen: pl.DataFrame, impressions: pl.DataFrame, *, key: str) -> pl.DataFrame:
+    """Return the chosen impressions that are among those that were read, in the order of `chosen`, with AT.
+
+    A column of many rows takes less time by its place than by a join, a filter or a sort.
+    """
+    places = impressions.select(key, ARRIVAL, ROW, pl.int_range(pl.len(), dtype=pl.get_index_type()).alias(AT))
+    is_that_row = (pl.col(ARRIVAL) == pl.col(f"{ARRIVAL}_right")) & (pl.col(ROW) == pl.col(f"{ROW}_right"))
+    found = chosen.join(places, on=key, how="left", maintain_order="left").filter(is_that_row)
+    return found.drop(f"{ARRIVAL}_right", f"{ROW}_right")
 
 
 def make_labels(impressions: pl.DataFrame, feedback: pl.DataFrame, rules: Rules) -> pl.DataFrame:

@@ -114,13 +114,14 @@ class LogState:
 
     def unique_impressions(self, window: int, *, with_late: bool = False) -> pl.DataFrame:
         """Return key, event time, WINDOW and arrival of a window's impressions, each once."""
-        rules, near = self.das.rules, [window - 1, window]
-        columns = [rules.key, rules.time, ARRIVAL, ROW, WINDOW]
-        rows = self.impressions.read(near, columns=columns)
-        if with_late:
-            rows = pl.concat([rows, self.late_rows(IMPRESSIONS, near, columns=columns)])
-        of_window = pl.col(WINDOW) == window
-        return unique_impressions(rows.filter(of_window), before=rows.filter(~of_window), key=rules.key)
+        rules = self.das.rules
+
+        def arrived(of: int, columns: list[str]) -> pl.DataFrame:
+            rows = self.impressions.read([of], columns=columns)
+            return pl.concat([rows, self.late_rows(IMPRESSIONS, [of], columns=columns)]) if with_late else rows
+
+        own = arrived(window, [rules.key, rules.time, ARRIVAL, ROW, WINDOW])
+        return unique_impressions(own, before=arrived(window - 1, [rules.key]), key=rules.key)
 
     def num_duplicates(self, window: int) -> int:
         """Return how many rows of a window repeat a key, of the window itself or of the one before it."""

@@ -176,9 +176,9 @@ class _Staged:
     def __init__(self, das: Das, file: SourceFile) -> None:
         self._das, self._file = das, file
         self._tables: dict[str, Table] = {}
-        before = {part: das.table(part, {}).state().columns for part in (IMPRESSIONS, FEEDBACK)}
-        keys = [(das.rules.key, columns[das.rules.key]) for columns in before.values() if columns]
-        self.known = pl.Schema(dict(keys) | dict(before[file.part]))
+        self._before = {part: das.table(part, {}).state().columns for part in (IMPRESSIONS, FEEDBACK)}
+        keys = [(das.rules.key, columns[das.rules.key]) for columns in self._before.values() if columns]
+        self.known = pl.Schema(dict(keys) | dict(self._before[file.part]))
         """Columns of the part's table, and the key; of a table that is not there yet none."""
         self._files: dict[str, list[StagedFile]] = {"rejected": [], "late": [], file.part: []}
 
@@ -214,7 +214,7 @@ class _Staged:
         if self._file.part == IMPRESSIONS:
             impressions = das.impressions(own)
         else:
-            impressions = das.table("impressions", das.impressions({}).state().columns)
+            impressions = das.impressions(self._before[IMPRESSIONS])
         parts = {"impressions": impressions, "feedback": das.feedback(accepted.schema[key])}
         return {"rejected": das.rejected(), "late": das.late(impressions), self._file.part: parts[self._file.part]}
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from exfm.das.attribution import ARRIVAL, ROW
+from exfm.das.attribution import ARRIVAL, AT, ROW, located
 from exfm.das.closing import LogState
 from exfm.das.log_tables import AGE, FM, SNAPSHOT
 from exfm.errors import DataError
-from exfm.events.examples import ExampleTable
+from exfm.events.examples import ExampleTable, label_column
 from exfm.events.log import IMPRESSIONS
 from exfm.schema import pseudo_age_column, pseudo_label_column, pseudo_snapshot_column
 from exfm.tables.commit import commit, stage
@@ -44,19 +44,8 @@ def labelled_rows(state: LogState, window: int) -> pl.DataFrame:
 
     Raises: DataError if an impression that was labelled is not there.
     """
-    key, time = state.das.rules.key, state.das.rules.time
-    labels = state.labels.read([window]).drop(time, WINDOW)
-    rows = state.impressions.read([window], columns=[*state.impression_columns, WINDOW])
-    if window in state.late.files:
-        rows = pl.concat([rows, state.late_rows(IMPRESSIONS, [window], columns=rows.columns)])
-    is_that_row = (pl.col(ARRIVAL) == pl.col(f"{ARRIVAL}_right")) & (pl.col(ROW) == pl.col(f"{ROW}_right"))
-    joined = labels.join(rows, on=key, how="left", maintain_order="left").filter(is_that_row)
-    if joined.height != labels.height:
-        raise DataError(
-            f"window {window}: {labels.height} rows are labelled, and {joined.height} of them are in `impressions`; "
-            "the tables were changed by another program: restore them"
-        )
-    return joined.drop(f"{ARRIVAL}_right", f"{ROW}_right", WINDOW)
+    rows = _impressions(state, window)
+    return _taken(rows, _labels(state, window, rows))
 
 
 def examples_of(state: LogState, window: int, foundation_models: Sequence[str]) -> pl.DataFrame:
@@ -64,16 +53,48 @@ def examples_of(state: LogState, window: int, foundation_models: Sequence[str]) 
 
     Raises: as `labelled_rows` does.
     """
-    das, key = state.das, state.das.rules.key
-    joined = labelled_rows(state, window)
+    das, key, domain = state.das, state.das.rules.key, state.das.schema.domain
+    rows = _impressions(state, window)
+    labels = _labels(state, window, rows)
     pseudo = state.pseudo_labels.read([window])
     for fm in foundation_models:
         names = {SNAPSHOT: pseudo_snapshot_column(fm), AGE: pseudo_age_column(fm)}
         names |= {task: pseudo_label_column(fm, task) for task in das.schema.tasks()}
         of_fm = pseudo.filter(pl.col(FM) == fm).drop(FM, WINDOW).rename(names)
-        joined = joined.join(of_fm, on=key, how="left")  # late impressions were never scored
+        labels = labels.join(of_fm, on=key, how="left", maintain_order="left")  # late impressions were never scored
+    # A group keeps the order of its rows. To sort all rows by a text would take five times as long.
+    by_domain = labels.with_columns(rows[domain].gather(labels[AT])).group_by(domain).agg(pl.all()).sort(domain)
     columns = das.examples(state.impression_columns, foundation_models).columns
-    return joined.sort(das.schema.domain, maintain_order=True).select(list(columns))
+    return _taken(rows, by_domain.explode(labels.columns)).select(list(columns))
+
+
+def _impressions(state: LogState, window: int) -> pl.DataFrame:
+    """Return all impressions of a window, also late ones, as they arrived."""
+    columns = list(state.impression_columns)
+    rows = state.impressions.read([window], columns=columns)
+    return pl.concat([rows, state.late_rows(IMPRESSIONS, [window], columns=columns)])
+
+
+def _labels(state: LogState, window: int, impressions: pl.DataFrame) -> pl.DataFrame:
+    """Return key and labels of a window in order of time, then of key, and AT.
+
+    Raises: DataError if an impression that was labelled is not there.
+    """
+    key, tasks = state.das.rules.key, state.das.schema.tasks()
+    labels = state.labels.read([window], columns=[key, ARRIVAL, ROW, *(label_column(task) for task in tasks)])
+    found = located(labels, impressions, key=key)
+    if found.height != labels.height:
+        raise DataError(
+            f"window {window}: {labels.height} rows are labelled, and {found.height} of them are in `impressions`; "
+            "the tables were changed by another program: restore them"
+        )
+    return found.drop(ARRIVAL, ROW)
+
+
+def _taken(impressions: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+    """Return the impressions at AT, beside their labels: each column is copied once."""
+    beside = labels.select(pl.exclude(AT, *impressions.columns))
+    return impressions.drop(ARRIVAL, ROW)[labels[AT]].hstack(beside)
 
 
 def join_window(state: LogState, window: int, foundation_models: Sequence[str]) -> bool:

@@ -12,7 +12,7 @@ import polars as pl
 
 from exfm.artifact.storage import Ref, reading
 from exfm.artifact.stores import join
-from exfm.das.attribution import ARRIVAL, ROW
+from exfm.das.attribution import ARRIVAL, AT, ROW, located
 from exfm.das.closing import LogState
 from exfm.das.line_states import LineStates
 from exfm.das.log_tables import AGE, FM, SNAPSHOT, Das
@@ -165,10 +165,10 @@ def scores_of(
     state: LogState, window: int, fm: str, teacher: Teacher | None, snapshot: Snapshot | None
 ) -> Iterator[pl.DataFrame]:
     """Yield pseudo-labels of a window's impressions, those of one file of the table at a time."""
-    das, place = state.das, [ARRIVAL, ROW]
-    unique = state.unique_impressions(window).select(place)
+    das, key, time = state.das, state.das.rules.key, state.das.rules.time
+    unique = state.unique_impressions(window).sort(time, key)
     features = teacher.schema.feature_names() if teacher and snapshot else ()
-    columns = list(dict.fromkeys([das.rules.key, das.rules.time, *place, *features]))
+    columns = list(dict.fromkeys([key, time, ARRIVAL, ROW, *features]))
     for rows in state.impressions.files_of(window, columns=columns):
-        impressions = rows.join(unique, on=place, how="semi").sort(das.rules.time, das.rules.key)
+        impressions = rows.drop(ARRIVAL, ROW)[located(unique, rows, key=key)[AT]]
         yield teacher.score(impressions, fm, snapshot, das) if teacher else unscored(impressions, fm, das)

@@ -29,6 +29,9 @@ MAX_TRIES = 100
 ROW_GROUP_ROWS = 65_536
 """Rows that a reader can skip together."""
 
+ZSTD_LEVEL = 1
+"""Of compression: a higher level takes more time than it saves space."""
+
 
 @dataclass(frozen=True)
 class StagedFile:
@@ -51,7 +54,7 @@ def stage(table: Table, rows: pl.DataFrame, *, window: int, part: str = "", revi
     """
     content = io.BytesIO()
     rows = rows.select(list(table.columns))
-    rows.write_parquet(content, row_group_size=ROW_GROUP_ROWS)
+    rows.write_parquet(content, compression_level=ZSTD_LEVEL, row_group_size=ROW_GROUP_ROWS)
     data = content.getvalue()
     path = f"{WINDOW}={window}/{part or WHOLE}.{revision}.{hashlib.sha256(data).hexdigest()[:32]}.parquet"
     uri = join(table.uri, path)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -31,8 +30,9 @@ OnStep = Callable[[str], None]
 """Called before each write of a file and each commit, with its name."""
 
 
-CONFIGURATION = {"delta.enableExpiredLogCleanup": "false"}
-"""Versions older than Delta's default of 30 days can be read: references and inputs name them."""
+CONFIGURATION = {"delta.enableExpiredLogCleanup": "false", "delta.checkpointInterval": "20"}
+"""Of a table's log. Versions older than Delta's default of 30 days can be read: references and inputs name them. Who
+opens a table reads the last checkpoint and at most 20 commits."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,8 @@ class TableState:
         """Return the types of its columns, without WINDOW; those that it will have if it is not there yet."""
         if self._opened is None:
             return dict(self._table.columns)
-        empty: Any = pl.from_arrow(pa.schema(self._opened.schema().to_arrow()).empty_table())
-        return dict(empty.drop(WINDOW).schema)
+        columns = pl.Schema(self._opened.schema().to_arrow())
+        return {name: dtype for name, dtype in columns.items() if name != WINDOW}
 
     @cached_property
     def files(self) -> Mapping[int, tuple[DataFile, ...]]:
@@ -173,7 +173,7 @@ class TableState:
         if self._opened is None:
             return {}
         with asking(self.uri):
-            actions: Any = pl.from_arrow(pa.table(self._opened.get_add_actions(flatten=True)))
+            actions = pl.DataFrame(self._opened.get_add_actions(flatten=True))
         rows = actions.select("path", f"partition.{WINDOW}", "num_records").sort(f"partition.{WINDOW}", "path")
         found: dict[int, list[DataFile]] = {}
         for path, window, num_rows in rows.iter_rows():
