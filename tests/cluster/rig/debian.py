@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from rig.errors import MissingError, RigError
@@ -30,16 +31,16 @@ def require_machine() -> None:
         raise MissingError("the rig needs Debian, for its packages; or set KUBECONFIG to a cluster of your own")
 
 
-def missing_packages() -> list[str]:
-    """Return those of PACKAGES that are not installed."""
-    query = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *PACKAGES]
+def missing_packages(packages: Sequence[str] = PACKAGES) -> list[str]:
+    """Return those packages that are not installed."""
+    query = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *packages]
     lines = subprocess.run(query, capture_output=True, text=True, check=False).stdout.splitlines()
-    return [package for package in PACKAGES if f"{package} installed" not in lines]
+    return [package for package in packages if f"{package} installed" not in lines]
 
 
-def install_packages() -> None:
+def install_packages(packages: Sequence[str] = PACKAGES) -> None:
     """Install the packages that are missing. Raises: RigError with apt's last line where that fails."""
-    missing = missing_packages()
+    missing = missing_packages(packages)
     if not missing:
         return
     # Not a member of the rig: `down` must not kill dpkg in the middle.
