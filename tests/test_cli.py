@@ -70,6 +70,13 @@ def test_help_loads_no_framework() -> None:
     assert found.stdout.strip() == "[]"
 
 
+def test_stages_without_models_load_no_torch() -> None:
+    """`exfm label` would take five times as long, and a pod twice the memory."""
+    code = "import sys, exfm.das.stages, exfm_components.data_augmentation; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 @pytest.mark.parametrize(("old", "new"), [("trace", "profile"), ("ask", "smoke-test")])
 def test_a_renamed_command_is_refused_with_its_new_name(command: Callable[..., Outcome], old: str, new: str) -> None:
     code, out, err = command(old, "bundle", "--out", "trace.png")

@@ -1,4 +1,4 @@
-"""A whole run against an MLflow server as teams have it: on PostgreSQL, with artifacts in S3 and basic authentication."""
+"""A run against an MLflow server as teams have it: on PostgreSQL, with artifacts in S3 and basic authentication."""
 
 import os
 import shutil
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rig.debian import install_packages
-from seaweed import answers, free_ports, running_seaweed
 
 from exfm.events.schemas import SYNTHETIC
 from exfm.schema import Schema
+from rig.debian import install_packages
+from seaweed import answers, free_ports, running_seaweed
 
 pytestmark = pytest.mark.cluster  # as root, on Debian
 
@@ -74,7 +74,8 @@ def tracking(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     [port] = free_ports(1)
     (folder / "auth.ini").write_text(
         "[mlflow]\ndefault_permission = READ\nadmin_username = admin\nadmin_password = correct horse\n"
-        f"database_uri = sqlite:///{folder}/users.db\nauthorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        f"database_uri = sqlite:///{folder}/users.db\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
     (folder / "s3").mkdir()
     with running_seaweed(folder / "s3") as endpoint, (folder / "log").open("wb") as log:

@@ -19,7 +19,8 @@ from exfm.errors import DataError
 from exfm.models.config import ModelConfig, NetworkConfig
 from exfm.training.config import TrainingConfig
 from exfm.training.learner import LabelLearner
-from exfm.training.line import STATE, Line
+from exfm.training.line import Line
+from exfm.training.line_trainer import STATE
 
 pytestmark = pytest.mark.slow
 

@@ -29,7 +29,8 @@ from exfm.training.checkpoint import load_weights
 from exfm.training.config import TrainingConfig
 from exfm.training.data import Data
 from exfm.training.evaluation import predictions_of
-from exfm.training.line import STATE, Line, LineTrainer
+from exfm.training.line import Line
+from exfm.training.line_trainer import STATE, LineTrainer
 from exfm.training.manifest import BASE_RATE, EXAMPLES, LOGISTIC, PREDICTIONS, ModelManifest
 
 pytestmark = pytest.mark.slow

@@ -1,5 +1,6 @@
 """Bundles in MLflow."""
 
+import json
 import os
 import signal
 import socket
@@ -16,13 +17,14 @@ import pytest
 from stream import Stream
 
 from exfm.artifact.bundle import BundleManifest
-from exfm.artifact.storage import Ref
+from exfm.artifact.storage import Ref, reading
 from exfm.errors import ConfigError, PromotionError, StorageError
 from exfm.registry.champion import champion_of, promote
 from exfm.registry.log_run import log_windows
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures
 from exfm.registry.registration import Registration, register, register_all
+from exfm.training.manifest import ModelManifest
 
 pytestmark = pytest.mark.slow
 
@@ -70,12 +72,30 @@ def test_a_version_has_lineage_metrics_and_signature(client: mlflow.MlflowClient
     assert version.tags.keys() >= {"event_windows", "examples", "fm_snapshot", "git_commit"}
     run = client.get_run(version.run_id)
     for source in ("", ".base_rate", ".logistic"):
-        assert 0 < run.data.metrics[f"overall.click.normalized_entropy{source}"] < 2
-    assert len(client.get_metric_history(version.run_id, "click.normalized_entropy")) > 5
+        assert 0 < run.data.metrics[f"click.normalized_entropy{source}"] < 2
+    assert len(client.get_metric_history(version.run_id, "windows/click.normalized_entropy")) > 5
     model = mlflow.models.Model.load(str(Path(registration.bundle.uri) / "MLmodel"))
     assert [output.name for output in model.signature.outputs] == ["click"]
     assert "interests.lengths" in [item.name for item in model.signature.inputs]
     assert (Path(registration.bundle.uri) / model.saved_input_example_info["artifact_path"]).is_file()
+
+
+def test_a_version_tells_its_figures_and_the_tables_that_it_learned_from(
+    client: mlflow.MlflowClient, vertical: Ref, registration: Registration
+) -> None:
+    with reading(vertical) as folder:
+        trained = ModelManifest.read(folder)
+    version = client.get_model_version("search-ads", "1")
+    run = client.get_run(version.run_id)
+    [entropy] = client.get_metric_history(version.run_id, "click.normalized_entropy")
+    assert entropy.value == trained.overall["click"].normalized_entropy, "all windows together, not the last one"
+    last = trained.qualities[-1]
+    of_last = client.get_metric_history(version.run_id, "windows/click.normalized_entropy")[-1]
+    assert (of_last.step, of_last.timestamp) == (last.window, trained.windows[-1].end * 1000)
+    assert f"| click | search-ads | {entropy.value:.4f} |" in version.description
+    assert run.data.tags["mlflow.note.content"] == version.description
+    tables = {one.dataset.name: json.loads(one.dataset.source) for one in run.inputs.dataset_inputs}
+    assert tables == {name: ref.to_dict() for name, ref in trained.tables.items()}
 
 
 def test_nothing_in_the_registry_is_pickled(root: Path, registration: Registration) -> None:

@@ -26,7 +26,7 @@ from exfm.training.config import TrainingConfig
 from exfm.training.data import Data
 from exfm.training.evaluation import over_line
 from exfm.training.learner import LabelLearner, weighted_loss
-from exfm.training.line import MAX_NE_RATIO, LineTrainer
+from exfm.training.line_trainer import MAX_NE_RATIO, LineTrainer
 from exfm.training.loop import walk_windows
 from exfm.training.manifest import BASE_RATE, Excess, ModelManifest
 from exfm.training.trainer import Trainer

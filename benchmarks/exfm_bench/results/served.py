@@ -16,7 +16,8 @@ from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
 from exfm.models.ranking import RankingModel
 from exfm.planning.statistics import statistics_of_schema
-from exfm.training.line import Line, LineScorer
+from exfm.training.line import Line
+from exfm.training.line_trainer import LineScorer
 
 CANDIDATES = 512
 """Candidates of a request."""

@@ -22,7 +22,8 @@ from exfm.events.examples import Examples, Floats, examples_of
 from exfm.tables.commit import commit, stage
 from exfm.training.data import Data
 from exfm.training.evaluation import prediction_rows
-from exfm.training.line import Line, LineTrainer, Predictor
+from exfm.training.line import Line
+from exfm.training.line_trainer import LineTrainer, Predictor
 from exfm.training.manifest import SCORE
 
 Did = tuple[Literal["predict", "learn"], int]

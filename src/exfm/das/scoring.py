@@ -21,7 +21,8 @@ from exfm.features.table import raw_columns
 from exfm.models.config import ModelConfig
 from exfm.schema import Schema
 from exfm.tables.commit import commit, stage
-from exfm.training.line import Line, LineScorer
+from exfm.training.line import Line
+from exfm.training.line_trainer import LineScorer
 from exfm.training.manifest import ModelManifest, Snapshot
 
 FoundationModel = Line | Ref | None

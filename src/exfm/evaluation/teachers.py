@@ -17,7 +17,7 @@ from exfm.events.examples import Examples, PseudoLabels
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
 from exfm.schema import pseudo_age_column
-from exfm.training.line import LineScorer
+from exfm.training.line_trainer import LineScorer
 from exfm.training.manifest import ModelManifest, Snapshot
 
 Source = Callable[[Window, pl.DataFrame], Mapping[str, PseudoLabels]]

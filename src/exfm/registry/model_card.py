@@ -1,5 +1,6 @@
 """What MLflow keeps of a vertical model with its bundle: metrics, parameters, signature and commit."""
 
+import json
 import os
 import subprocess
 import time
@@ -7,36 +8,86 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlflow.entities import Metric
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema as TensorSchema
 from mlflow.types import TensorSpec
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from exfm.artifact.bundle import GOLDEN_REQUEST, BundleManifest
 from exfm.features.oip import NUMPY_TYPES
 from exfm.features.request import input_specs
+from exfm.schema import time_text
 from exfm.training.manifest import ModelManifest
+
+FIGURES = ("normalized_entropy", "auc", "calibration")
+"""Of a model's quality, as metrics name them."""
+HEADS = {"normalized_entropy": "NE", "auc": "AUC", "calibration": "calibration"}
+"""How tables head them."""
 
 ARTIFACT = "bundle"
 """The name of a version's bundle among its run's artifacts."""
 
-OVERALL = "overall."
-"""Prefix of the metrics over all windows together."""
+WINDOWS = "windows/"
+"""Prefix of the metrics of windows; those over all windows together have none, so that people see these first."""
+
+TRAINING = "training"
+"""The context in which MLflow shows the tables that a model learned from."""
 
 
 def metrics_of(trained: ModelManifest) -> list[Metric]:
-    """Return the qualities of each window, with its index as the step, and of all together."""
+    """Return the qualities over all windows together, and of each window, at its end and with its index as the step."""
     now_ms = int(time.time() * 1000)
-    steps = [("", "", window.window, window.tasks) for window in trained.qualities]
-    overall = [(OVERALL, "", 0, trained.overall)]
-    references = [(OVERALL, f".{line}", 0, tasks) for line, tasks in trained.references.items()]
+    ends_ms = {window.index: _time_ms(window.end, trained, otherwise=now_ms) for window in trained.windows}
+    windows = [(WINDOWS, "", one.window, ends_ms[one.window], one.tasks) for one in trained.qualities]
+    overall = [("", "", 0, now_ms, trained.overall)]
+    references = [("", f".{line}", 0, now_ms, tasks) for line, tasks in trained.references.items()]
     return [
-        Metric(f"{prefix}{task}.{figure}{source}", value, now_ms, step)
-        for prefix, source, step, tasks in [*steps, *overall, *references]
+        Metric(f"{prefix}{task}.{figure}{source}", value, at_ms, step)
+        for prefix, source, step, at_ms, tasks in [*windows, *overall, *references]
         for task, quality in tasks.items()
-        for figure in ("normalized_entropy", "auc", "calibration")
+        for figure in FIGURES
         if (value := getattr(quality, figure)) is not None
     ]
+
+
+def datasets_of(trained: ModelManifest) -> list[DatasetInput]:
+    """Return the versions of tables that a model learned from and is measured by, as MLflow's datasets."""
+    span = {"windows": len(trained.windows), "from": _text(trained, first=True), "until": _text(trained, first=False)}
+    return [
+        DatasetInput(
+            Dataset(
+                name=name,
+                digest=f"version {ref.version}",
+                source_type="delta",
+                source=json.dumps(ref.to_dict()),
+                profile=json.dumps(span),
+            ),
+            tags=[InputTag(MLFLOW_DATASET_CONTEXT, TRAINING)],
+        )
+        for name, ref in trained.tables.items()
+    ]
+
+
+def description_of(trained: ModelManifest) -> str:
+    """Return what people read of a version first, in Markdown: its figures beside those of the reference lines."""
+    lines = {trained.name: trained.overall} | trained.references
+    heads = ["task", "model", *(HEADS[figure] for figure in FIGURES)]
+    rows = [
+        [task, line.replace("_", " "), *(_number(getattr(quality, figure)) for figure in FIGURES)]
+        for task in trained.overall
+        for line, tasks in lines.items()
+        if (quality := tasks.get(task)) is not None
+    ]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---", "---", *["--:"] * len(FIGURES)], *rows])
+    taught = f", taught by {', '.join(trained.teachers)}" if trained.teachers else ""
+    domains = f" of {', '.join(trained.domains)}" if trained.domains else ""
+    warnings = "".join(f"**{warning}.**\n\n" for warning in trained.warnings())
+    return (
+        f"{trained.num_parameters:,} parameters{taught}. Learned examples{domains} up to "
+        f"{_text(trained, first=False)}. Figures are of predictions before learning, on {len(trained.counted)} windows "
+        f"after the warm-up.\n\n{warnings}{table}\n"
+    )
 
 
 def params_of(trained: ModelManifest) -> dict[str, Any]:
@@ -65,6 +116,21 @@ def write_mlmodel(folder: Path, manifest: BundleManifest, *, run_id: str) -> Non
     )
     model.add_flavor("exfm", format_version=manifest.format_version, bundle_id=manifest.bundle_id)
     model.save(str(folder / "MLmodel"))
+
+
+def _text(trained: ModelManifest, *, first: bool) -> str:
+    """Return the start of the first window, or the end of the last one that was learned, as people write it."""
+    time = trained.windows[0].start if first else trained.learned_until
+    return time_text(time, kind=trained.feature_schema.event_time.kind)
+
+
+def _time_ms(time: int, trained: ModelManifest, *, otherwise: int) -> int:
+    """Return an event time in milliseconds since 1970; ordinal time has none."""
+    return otherwise if trained.feature_schema.event_time.kind == "ordinal" else time * 1000
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"  # noqa: RUF001
 
 
 def git_commit() -> str:

@@ -6,13 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.storage import Ref, reading
 from exfm.config import Config
 from exfm.registry.champion import keep_judgement
 from exfm.registry.mlflow_registry import DIGEST_TAG, ID_TAG, LEARNED_TAG, PLACE_TAG, Registry
-from exfm.registry.model_card import ARTIFACT, git_commit, metrics_of, params_of, write_mlmodel
+from exfm.registry.model_card import (
+    ARTIFACT,
+    datasets_of,
+    description_of,
+    git_commit,
+    metrics_of,
+    params_of,
+    write_mlmodel,
+)
 from exfm.registry.promotion import Judgement
 from exfm.registry.recorded import newest_recorded
 from exfm.registry.runs import logging_run
@@ -96,6 +105,8 @@ def _add(
         shutil.copytree(folder, copy)
         write_mlmodel(copy, manifest, run_id=run_id)
         client.log_artifacts(run_id, str(copy), ARTIFACT)
+        client.log_inputs(run_id, datasets_of(trained))
+        client.set_tag(run_id, MLFLOW_RUN_NOTE, description_of(trained))
     if registry.aliases(manifest.name) is None:
         client.create_registered_model(manifest.name)
     tags = manifest.lineage | {
@@ -106,7 +117,9 @@ def _add(
         "git_commit": git_commit(),
     }
     source = f"{run.info.artifact_uri}/{ARTIFACT}"
-    return client.create_model_version(manifest.name, source=source, run_id=run_id, tags=tags)
+    return client.create_model_version(
+        manifest.name, source=source, run_id=run_id, tags=tags, description=description_of(trained)
+    )
 
 
 def _registration(registry: Registry, version: ModelVersion, *, is_new: bool) -> Registration:
