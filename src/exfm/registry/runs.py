@@ -9,6 +9,7 @@ from mlflow.entities import Metric, Param, Run
 
 from exfm.artifact.stores import read_file
 from exfm.registry.mlflow_registry import Registry
+from exfm.registry.pipeline_run import flattened, parent_of
 
 MAX_METRICS, MAX_PARAMS = 1000, 100
 """Metrics and parameters of one call: the limits of the REST API's log-batch."""
@@ -18,12 +19,16 @@ MAX_METRICS, MAX_PARAMS = 1000, 100
 def logging_run(
     registry: Registry, name: str, *, params: Mapping[str, Any], metrics: Sequence[Metric]
 ) -> Iterator[Run]:
-    """Yield a new run with parameters, flattened, and metrics; it ends with the block, as failed if that raises."""
-    client = registry.client
-    run = client.create_run(registry.experiment(), run_name=name)
+    """Yield a new run with parameters, flattened, and metrics; it ends with the block, as failed if that raises.
+
+    It is a child of the pipeline's run, if there is one.
+    """
+    client, parent = registry.client, parent_of(registry)
+    experiment, tags = (parent.experiment_id, parent.tags) if parent else (registry.experiment(), {})
+    run = client.create_run(experiment, run_name=name, tags=tags)
     with ending(registry, run):
         log_metrics(registry, run, metrics)
-        flat = [Param(key, str(value)) for key, value in _flattened(params)]
+        flat = [Param(key, str(value)) for key, value in flattened(params)]
         for start in range(0, len(flat), MAX_PARAMS):
             client.log_batch(run.info.run_id, params=flat[start : start + MAX_PARAMS])
         yield run
@@ -58,11 +63,3 @@ def log_comparison(
     with registry.reporting(), logging_run(registry, name, params=params, metrics=found) as run:
         for uri in files:
             registry.client.log_text(run.info.run_id, read_file(uri).decode(), uri.rpartition("/")[2])
-
-
-def _flattened(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _flattened(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", item

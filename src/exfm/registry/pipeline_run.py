@@ -1,0 +1,106 @@
+"""A run of MLflow for each run of the pipeline, and what is logged by its steps as its children.
+
+Where Kubeflow Pipelines' MLflow plugin has made a run for a step, that run is the parent instead.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.entities import Param
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from exfm.artifact.stores import read_file
+from exfm.registry.mlflow_registry import Registry
+
+PIPELINE_RUN = "EXFM_PIPELINE_RUN"
+"""Environment variable of a pipeline's steps: the id of the pipeline's run. Empty: a step by itself."""
+IMAGE = "EXFM_IMAGE"
+"""Environment variable of steps in pods: the image that they run in."""
+
+PLUGIN_RUN, PLUGIN_EXPERIMENT = "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"
+"""Environment variables in which Kubeflow Pipelines' MLflow plugin names its run of a step, and the experiment."""
+
+RUN_TAG, ROOT_TAG = "exfm_pipeline_run", "exfm_pipeline_root"
+"""Tags of a pipeline's run: its id, and its root."""
+
+MAX_PARAM, MAX_PARAMS = 6_000, 100
+"""Characters of a parameter that MLflow takes, and parameters of one call."""
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The run that others are children of."""
+
+    experiment_id: str
+    run_id: str
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Return the tags of its children."""
+        return {MLFLOW_PARENT_RUN_ID: self.run_id}
+
+
+def parent_of(registry: Registry) -> Parent | None:
+    """Return the run of the pipeline's run that this process is a step of; None: there is none.
+
+    Raises: MLflow's errors; see Registry.reporting.
+    """
+    if run_id := os.environ.get(PLUGIN_RUN, ""):
+        experiment = os.environ.get(PLUGIN_EXPERIMENT) or registry.client.get_run(run_id).info.experiment_id
+        return Parent(experiment, run_id)
+    pipeline_run = os.environ.get(PIPELINE_RUN, "")
+    if not pipeline_run:
+        return None
+    found = registry.client.search_runs([registry.experiment()], f"tags.{RUN_TAG} = '{pipeline_run}'", max_results=1)
+    return Parent(found[0].info.experiment_id, found[0].info.run_id) if found else None
+
+
+def begin(registry: Registry, *, name: str, root: str, settings: Mapping[str, Any], commit: str) -> None:
+    """Make the run of this process's pipeline run, with the settings that differ from their defaults.
+
+    Runs of the same root that were never ended have failed. Called again, it does nothing.
+
+    Raises: StorageError if the registry does not answer.
+    """
+    pipeline_run = os.environ.get(PIPELINE_RUN, "")
+    if not pipeline_run:
+        return
+    with registry.reporting():
+        if parent_of(registry):
+            return
+        client, experiment = registry.client, registry.experiment()
+        for old in client.search_runs([experiment], f"tags.{ROOT_TAG} = '{root}' and attributes.status = 'RUNNING'"):
+            client.set_terminated(old.info.run_id, "FAILED")
+        tags = {RUN_TAG: pipeline_run, ROOT_TAG: root, "git_commit": commit, "image": os.environ.get(IMAGE, "")}
+        run = client.create_run(experiment, run_name=name, tags={key: value for key, value in tags.items() if value})
+        params = [Param(key, str(value)[:MAX_PARAM]) for key, value in flattened(settings)]
+        for start in range(0, len(params), MAX_PARAMS):
+            client.log_batch(run.info.run_id, params=params[start : start + MAX_PARAMS])
+
+
+def end(registry: Registry, *, files: Sequence[str] = ()) -> None:
+    """End the run of this process's pipeline run, with the files at these URIs as artifacts.
+
+    Raises: StorageError if the registry does not answer, or a file is missing.
+    """
+    with registry.reporting():
+        parent = parent_of(registry)
+        if parent is None:
+            return
+        for uri in files:
+            registry.client.log_text(parent.run_id, read_file(uri).decode(), uri.rpartition("/")[2])
+        if not os.environ.get(PLUGIN_RUN):  # Kubeflow ends its own
+            registry.client.set_terminated(parent.run_id)
+
+
+def flattened(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Return settings by their paths, such as `vertical_models.news.training.batch_size`."""
+    if isinstance(value, Mapping) and value:
+        return [one for key, item in value.items() for one in flattened(item, f"{prefix}.{key}" if prefix else key)]
+    if isinstance(value, Sequence) and value and all(isinstance(item, Mapping) and "name" in item for item in value):
+        rest = ({key: of for key, of in item.items() if key != "name"} for item in value)
+        named = zip(value, rest, strict=True)
+        return [one for item, others in named for one in flattened(others, f"{prefix}.{item['name']}")]
+    return [(prefix, value)] if prefix else []
