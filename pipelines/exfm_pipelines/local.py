@@ -10,9 +10,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 from exfm.artifact.output import discard_unfinished
 from exfm.artifact.stores import is_local, remove_file
+from exfm.environment import PIPELINE_RUN
 from exfm.errors import StoppedError
 from exfm_components import layout
 from exfm_components.run_config import RunConfig
@@ -82,7 +84,7 @@ class _Run:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            env=os.environ | {"TMPDIR": self._scratch},
+            env=os.environ | {"TMPDIR": self._scratch, PIPELINE_RUN: uuid4().hex},
             process_group=0,  # a terminal's Ctrl-C reaches only the parent, which then ends all of them
         )
         if self.signal is not None:  # it came before there was a process to end

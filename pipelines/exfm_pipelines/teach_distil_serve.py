@@ -10,7 +10,7 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
-from exfm.environment import COMPUTE_ENVIRONMENT
+from exfm.environment import COMPUTE_ENVIRONMENT, IMAGE, PIPELINE_RUN
 from exfm_components.platform import PlatformConfig, Step
 from exfm_components.run_config import RunConfig
 from exfm_components.stages import data, models, release
@@ -27,6 +27,9 @@ CREDENTIALS = (
 )
 """Keys of the platform's Secret that it takes credentials from."""
 
+RUN_ID = "metadata.labels['pipeline/runid']"
+"""Where a step's pod says which run of Kubeflow it is of."""
+
 CHECK_TIMEOUT_S = 300
 """Timeout of the step `check`, which takes seconds; the rest is for its image's download."""
 
@@ -38,10 +41,8 @@ def pipeline_name(config: RunConfig) -> str:
 
 def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
     """Return the pipeline of a run, whose settings are its parameters' defaults; every step runs in `image`."""
-
     settings, its_root, its_deploy = config.to_dict(), config.root, config.deploy
     pods, has_published = config.platform.backfill_pods, any(fm.published for fm in config.foundation_models)
-
     prepare = partial(_prepare, platform=config.platform, image=image)
 
     @dsl.pipeline(
@@ -143,8 +144,9 @@ def _prepare(task: dsl.PipelineTask, step: Step, *, platform: PlatformConfig, im
         kubernetes.set_timeout(task, platform.timeout_s)
         if platform.retries:
             task.set_retry(platform.retries, backoff_duration=f"{platform.backoff_s}s", backoff_factor=2.0)
-    for variable, value in COMPUTE_ENVIRONMENT.items():
+    for variable, value in (COMPUTE_ENVIRONMENT | {IMAGE: image}).items():
         task.set_env_variable(variable, value)
+    kubernetes.use_field_path_as_env(task, PIPELINE_RUN, RUN_ID)
     # Optional: without them a step has the environment of its image.
     kubernetes.use_config_map_as_env(task, platform.config_map, {name: name for name in ENDPOINTS}, optional=True)
     kubernetes.use_secret_as_env(task, platform.secret, {name: name for name in CREDENTIALS}, optional=True)

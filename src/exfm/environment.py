@@ -1,6 +1,7 @@
-"""The environment in which every process with tensors starts; all launchers of exfm set it.
+"""Environment variables that launchers of exfm set.
 
-glibc and OpenMP read it only when a process starts. docs/measurements.md has the figures behind the values.
+COMPUTE_ENVIRONMENT is for every process with tensors: glibc and OpenMP read it only when a process starts.
+docs/measurements.md has the figures behind its values.
 """
 
 import os
@@ -18,6 +19,11 @@ COMPUTE_ENVIRONMENT = {
     "GOMP_SPINCOUNT": "10000",
 }
 """Thresholds and padding in bytes, spinning in turns of a loop. A variable that is set already keeps its value."""
+
+PIPELINE_RUN = "EXFM_PIPELINE_RUN"
+"""For a pipeline's steps: the id of the pipeline's run. Empty: a step by itself."""
+IMAGE = "EXFM_IMAGE"
+"""For steps in pods: the image that they run in."""
 
 
 def compute_environment() -> dict[str, str]:

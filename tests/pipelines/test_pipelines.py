@@ -185,7 +185,9 @@ def test_steps_run_in_the_image_and_with_the_rights_that_the_run_names(compiled:
         container = executors[label]["container"]
         assert container["image"] == "repo/image@sha256:0"
         assert "pip install" not in " ".join(container["command"])
-        assert {item["name"] for item in container["env"]} == COMPUTE_ENVIRONMENT.keys()
+        assert {item["name"] for item in container["env"]} == {*COMPUTE_ENVIRONMENT, "EXFM_IMAGE"}
+        run_id = {"name": "EXFM_PIPELINE_RUN", "fieldPath": "metadata.labels['pipeline/runid']"}
+        assert platform[label]["fieldPathAsEnv"] == [run_id]
         [endpoints], [credentials] = platform[label]["configMapAsEnv"], platform[label]["secretAsEnv"]
         assert (endpoints["configMapName"], credentials["secretName"]) == ("endpoints", "keys")
         assert endpoints["optional"]

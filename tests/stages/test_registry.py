@@ -14,11 +14,16 @@ from pathlib import Path
 import httpx
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
+from numpy.testing import assert_array_equal
 from stream import Stream
 
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.storage import Ref, reading
 from exfm.errors import ConfigError, PromotionError, StorageError
+from exfm.features.batch import encode_examples
+from exfm.features.table import raw_columns
+from exfm.models.scoring import UnshardedScorer
 from exfm.registry.champion import champion_of, promote
 from exfm.registry.log_run import log_windows
 from exfm.registry.mlflow_registry import Registry
@@ -76,7 +81,7 @@ def test_a_version_has_lineage_metrics_and_signature(client: mlflow.MlflowClient
     assert len(client.get_metric_history(version.run_id, "windows/click.normalized_entropy")) > 5
     model = mlflow.models.Model.load(str(Path(registration.bundle.uri) / "MLmodel"))
     assert [output.name for output in model.signature.outputs] == ["click"]
-    assert "interests.lengths" in [item.name for item in model.signature.inputs]
+    assert "interests" in [item.name for item in model.signature.inputs]
     assert (Path(registration.bundle.uri) / model.saved_input_example_info["artifact_path"]).is_file()
 
 
@@ -96,6 +101,25 @@ def test_a_version_tells_its_figures_and_the_tables_that_it_learned_from(
     assert run.data.tags["mlflow.note.content"] == version.description
     tables = {one.dataset.name: json.loads(one.dataset.source) for one in run.inputs.dataset_inputs}
     assert tables == {name: ref.to_dict() for name, ref in trained.tables.items()}
+
+
+@pytest.mark.filterwarnings("ignore:.*type hint is inferred as AnyType:UserWarning")  # MLflow's own, at import
+def test_mlflow_scores_a_frame_to_the_scores_of_the_bundle(
+    root: Path, registration: Registration, vertical: Ref, bundle: Ref
+) -> None:
+    with reading(vertical) as folder:
+        trained = ModelManifest.read(folder)
+    rows = trained.examples().read(trained.windows[-1], domains=trained.domains)
+    mlflow.set_tracking_uri(f"sqlite:///{root}/registry/mlflow.db")
+    loaded = mlflow.pyfunc.load_model("models:/search-ads@candidate")
+    scored = loaded.predict(rows.to_pandas())
+    scorer = UnshardedScorer.load(Path(bundle.uri))
+    schema = scorer.manifest.feature_schema
+    expected = scorer.scores(encode_examples(raw_columns(rows.to_arrow(), schema), schema))
+    assert list(scored.columns) == ["click"]
+    assert_array_equal(scored.to_numpy(), expected)
+    with pytest.raises(MlflowException, match="interests"):
+        loaded.predict(rows.drop("interests").to_pandas())
 
 
 def test_nothing_in_the_registry_is_pickled(root: Path, registration: Registration) -> None:

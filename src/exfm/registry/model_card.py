@@ -7,16 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema as TensorSchema
-from mlflow.types import TensorSpec
+from mlflow.types import ColSpec, DataType
+from mlflow.types import Schema as ColumnSchema
+from mlflow.types.schema import AnyType
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from exfm.artifact.bundle import GOLDEN_REQUEST, BundleManifest
-from exfm.features.oip import NUMPY_TYPES
-from exfm.features.request import input_specs
 from exfm.schema import time_text
 from exfm.training.manifest import ModelManifest
 
@@ -24,6 +22,10 @@ FIGURES = ("normalized_entropy", "auc", "calibration")
 """Of a model's quality, as metrics name them."""
 HEADS = {"normalized_entropy": "NE", "auc": "AUC", "calibration": "calibration"}
 """How tables head them."""
+
+PYFUNC, LOADER = "python_function", "exfm.registry.pyfunc"
+"""MLflow's name of models for DataFrames, whose own module takes seconds to import, and the module that loads a bundle
+as one."""
 
 ARTIFACT = "bundle"
 """The name of a version's bundle among its run's artifacts."""
@@ -101,20 +103,21 @@ def params_of(trained: ModelManifest) -> dict[str, Any]:
 
 
 def write_mlmodel(folder: Path, manifest: BundleManifest, *, run_id: str) -> None:
-    """Write the file from which MLflow reads a bundle's inputs and outputs."""
-    inputs = [
-        TensorSpec(np.dtype(NUMPY_TYPES[spec.datatype]), (-1,), spec.name)
-        for spec in input_specs(manifest.feature_schema)
-        if spec.required
-    ]
-    outputs = [TensorSpec(np.dtype(np.float32), (-1,), task) for task in manifest.tasks]
+    """Write the file from which MLflow reads a bundle's inputs and outputs, and how to load it for DataFrames.
+
+    The inputs have no types: MLflow would refuse integers for a number, which exfm takes.
+    """
+    schema = manifest.feature_schema
+    inputs = [ColSpec(AnyType(), name) for name in schema.feature_names()]
+    outputs = [ColSpec(DataType.float, task) for task in manifest.tasks]
     model = Model(
         artifact_path=ARTIFACT,
         run_id=run_id,
-        signature=ModelSignature(inputs=TensorSchema(inputs), outputs=TensorSchema(outputs)),
+        signature=ModelSignature(inputs=ColumnSchema(inputs), outputs=ColumnSchema(outputs)),
         saved_input_example_info={"artifact_path": GOLDEN_REQUEST, "type": "json_object"},
     )
     model.add_flavor("exfm", format_version=manifest.format_version, bundle_id=manifest.bundle_id)
+    model.add_flavor(PYFUNC, loader_module=LOADER)
     model.save(str(folder / "MLmodel"))
 
 

@@ -12,12 +12,8 @@ from mlflow.entities import Param
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from exfm.artifact.stores import read_file
+from exfm.environment import IMAGE, PIPELINE_RUN
 from exfm.registry.mlflow_registry import Registry
-
-PIPELINE_RUN = "EXFM_PIPELINE_RUN"
-"""Environment variable of a pipeline's steps: the id of the pipeline's run. Empty: a step by itself."""
-IMAGE = "EXFM_IMAGE"
-"""Environment variable of steps in pods: the image that they run in."""
 
 PLUGIN_RUN, PLUGIN_EXPERIMENT = "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"
 """Environment variables in which Kubeflow Pipelines' MLflow plugin names its run of a step, and the experiment."""
