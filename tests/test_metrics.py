@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exfm.metrics import Quality, quality
+from exfm.metrics.quality import Quality, quality
 
 Floats = npt.NDArray[np.float32]
 

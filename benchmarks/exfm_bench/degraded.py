@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from exfm.events.examples import ExampleTable
-from exfm.metrics import Quality
+from exfm.metrics.quality import Quality
 from exfm.models.scoring import UnshardedScorer
 from exfm_bench.qualities import NewestExamples, about, add_columns, cells
 

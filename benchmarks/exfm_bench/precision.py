@@ -20,7 +20,7 @@ from exfm.events.examples import ExampleTable
 from exfm.features.batch import NetBatches
 from exfm.features.oip import tensors_from_json
 from exfm.features.request import encode_request
-from exfm.metrics import Quality
+from exfm.metrics.quality import Quality
 from exfm.models.config import Precision
 from exfm.models.scoring import UnshardedScorer
 from exfm_bench.machine import processor

@@ -9,7 +9,7 @@ from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.storage import reading, ref_to
 from exfm.errors import DataError
 from exfm.events.examples import Examples, ExampleTable
-from exfm.metrics import Quality, quality
+from exfm.metrics.quality import Quality, quality
 from exfm.models.dense_part import Scores
 from exfm.models.scoring import UnshardedScorer
 from exfm.training.data import Data

@@ -16,9 +16,12 @@ from exfm.deploy.stage import Deployable, deploy
 from exfm.errors import ConfigError, DeployError, PromotionError, StageError
 from exfm.registry.champion import promote, require_promotable
 from exfm.registry.mlflow_registry import Registry
-from exfm.registry.promotion import Judgement, verdict
+from exfm.registry.promotion import Judgement, Verdict, verdict
 from exfm.registry.registration import Registration
+from exfm.registry.replay import ReplayConfig, with_replay
+from exfm.registry.replaying import replay_version
 from exfm.report.verdicts import SIGNS
+from exfm.report.verdicts import to_markdown as verdicts_to_markdown
 from exfm_components.deployment_config import DeploymentConfig
 
 Outcome = Literal["serves", "refused", "nothing new", "failed"]
@@ -41,6 +44,8 @@ class Result:
     outcome: Outcome
     text: str
     """Why."""
+    replayed: Verdict | None = None
+    """The verdict with the figures of a replay; None: nothing was replayed."""
 
     def __str__(self) -> str:
         """Return one line."""
@@ -81,12 +86,14 @@ def require_deployed(results: Sequence[Result]) -> None:
 
 
 def to_markdown(results: Sequence[Result]) -> str:
-    """Return a page with the outcome of each candidate."""
+    """Return a page with the outcome of each candidate, and every figure of those that had requests replayed."""
     rows = [
         f"| {SIGNS[result.outcome]} {result.outcome} | {result.name} | v{result.version} | {result.text} |"
         for result in results
     ]
-    return "\n".join(["# Deployment", "", "| | model | version | why |", "| --- | --- | --- | --- |", *rows, ""])
+    table = "\n".join(["# Deployment", "", "| | model | version | why |", "| --- | --- | --- | --- |", *rows, ""])
+    replayed = verdicts_to_markdown([result.replayed for result in results if result.replayed])
+    return f"{table}\n{replayed}" if replayed else table
 
 
 def readable_uri(uris: Sequence[str], *, root: str, served_root: str) -> str:
@@ -123,11 +130,32 @@ def _deploy(
         require_promotable(registry, name, version, config.promotion)
     except PromotionError as error:  # another version became champion since it was judged
         return Result(name, version, "refused", str(error))
+    replayed = None
+    if config.replay.log and not is_away:
+        replayed = found = _replayed(registry, candidate, found, config.replay, report)
+        if found.outcome != "passed":
+            return Result(name, version, found.outcome, str(found), replayed)
     bundle = Ref(uri=registration.place, digest=registration.bundle.digest)
     deployable = Deployable(manifest=read_manifest(bundle), digest=bundle.digest, uri=uri, version=version)
     try:
         deploy(cluster, deployable, config.settings, report=report)
     except DeployError as error:
-        return Result(name, version, "failed", str(error))
+        return Result(name, version, "failed", str(error), replayed)
     promote(registry, name, version, config.promotion)
-    return Result(name, version, "serves", "no version of it was deployed" if is_away else str(found))
+    return Result(name, version, "serves", "no version of it was deployed" if is_away else str(found), replayed)
+
+
+def _replayed(
+    registry: Registry, candidate: Candidate, found: Verdict, config: ReplayConfig, report: Callable[[str], None]
+) -> Verdict:
+    """Return a verdict with the figures of replayed requests; a first version has no champion beside it."""
+    registration, champion = candidate.registration, candidate.judgement.champion
+    name = f"{registration.name} v{registration.version}"
+    if not champion:
+        report(f"{name}: no request is replayed, because there is no champion")
+        return found
+    replay = replay_version(
+        registry, registration.name, candidate=registration.bundle, champion=champion, config=config
+    )
+    report(f"{name}: {replay}")
+    return with_replay(found, replay, config)

@@ -228,5 +228,6 @@ def read_run_config(path: Path, *, root: str = "") -> RunConfig:
             "source": resolve(config.source, base=base),
             "foundation_models": tuple(model.resolved(base) for model in config.foundation_models),
             "bundle": config.bundle.resolved(base),
+            "deployment": config.deployment.resolved(base),
         }
     )

@@ -16,8 +16,8 @@ from exfm.evaluation.comparison import (
     VerticalComparison,
 )
 from exfm.evaluation.config import ComparisonConfig, Setting, TeacherVariant
-from exfm.evaluation.intervals import Interval
-from exfm.metrics import Quality
+from exfm.metrics.intervals import Interval
+from exfm.metrics.quality import Quality
 from exfm.tables.reference import TableRef
 from exfm.training.manifest import BASE_RATE, LOGISTIC, Excess
 from exfm_bench.results.conditions import Conditions

@@ -8,8 +8,8 @@ import pytest
 from made_results import about, found_of
 
 from exfm.artifact.manifest import read_json
-from exfm.evaluation.intervals import Interval
 from exfm.events.movielens import MovieLensSource
+from exfm.metrics.intervals import Interval
 from exfm_bench.results.claims import Claim, below, claims
 from exfm_bench.results.found import Found
 from exfm_bench.results.newcomers import IMPRESSIONS, NEWCOMERS, write_newcomers

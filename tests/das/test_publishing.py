@@ -23,7 +23,7 @@ from exfm.distill.config import VerticalConfig
 from exfm.distill.line import vertical_line
 from exfm.errors import DataError, StorageError
 from exfm.foundation.line import foundation_line
-from exfm.metrics import quality
+from exfm.metrics.quality import quality
 from exfm.models.ranking import RankingModel
 from exfm.training.checkpoint import load_weights
 from exfm.training.config import TrainingConfig

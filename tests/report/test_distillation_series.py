@@ -2,7 +2,7 @@
 
 from exfm.evaluation.comparison import Comparison, LargerQuality, TaskComparison, VerticalComparison
 from exfm.evaluation.config import ComparisonConfig, TeacherVariant
-from exfm.evaluation.intervals import Interval
+from exfm.metrics.intervals import Interval
 from exfm.report.distillation.figures import change
 from exfm.report.distillation.page import render_page
 from exfm.report.distillation.series import told_changes, varied, verdict

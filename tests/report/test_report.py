@@ -16,7 +16,7 @@ from exfm.artifact.plan import Assignment, assign
 from exfm.errors import ConfigError, DataError, StorageError
 from exfm.evaluation.comparison import Comparison
 from exfm.events.sources import about, load
-from exfm.metrics import quality
+from exfm.metrics.quality import quality
 from exfm.models.offline import answer_request
 from exfm.report.comparison import NUM_BINS
 from exfm.report.console import print_summary

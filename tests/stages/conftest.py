@@ -1,7 +1,9 @@
 """A small log that went through the stages, once for all tests."""
 
+from pathlib import Path
+
 import pytest
-from stream import Stream
+from stream import Stream, copied
 
 from exfm.artifact.bundle import find_bundle
 from exfm.artifact.storage import Ref, ref_to
@@ -15,6 +17,7 @@ from exfm.foundation.config import FoundationConfig
 from exfm.models.config import ModelConfig, NetworkConfig
 from exfm.schema import Schema
 from exfm.training.config import TrainingConfig
+from exfm.training.manifest import ModelManifest
 
 SMALL_MODEL = ModelConfig(network=NetworkConfig(bottom_units=(4,), num_cross_layers=1, cross_rank=4, top_units=(8,)))
 
@@ -79,3 +82,11 @@ def bundle(stream: Stream, vertical: Ref) -> Ref:
     out = str(stream.root / "bundle")
     make_bundle(BundleConfig(golden_candidates=20), vertical=vertical, out=out)
     return ref_to(find_bundle(out))
+
+
+@pytest.fixture(scope="session")
+def before(vertical: Ref, tmp_path_factory: pytest.TempPathFactory) -> Ref:
+    """Return the vertical model as it was before the last window's labels were known."""
+    model = ModelManifest.read(Path(vertical.uri))
+    earlier = {name: getattr(model, name)[:-1] for name in ("windows", "qualities", "snapshots")}
+    return copied(vertical, tmp_path_factory.mktemp("before") / "search-ads", **earlier)

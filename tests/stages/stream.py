@@ -1,10 +1,12 @@
 """A log whose rows are ingested and labelled, and what a run does with it."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exfm.artifact.storage import Ref
+from exfm.artifact.manifest import write_json
+from exfm.artifact.storage import MANIFEST, Ref, ref_to
 from exfm.das.advance import advance, learn
 from exfm.das.closing import LogState
 from exfm.das.joining import example_table
@@ -17,6 +19,7 @@ from exfm.events.synthetic import SyntheticSource
 from exfm.foundation.config import FoundationConfig
 from exfm.foundation.line import foundation_line
 from exfm.schema import Schema
+from exfm.training.manifest import ModelManifest
 
 
 @dataclass(frozen=True)
@@ -54,3 +57,10 @@ class Stream:
         for _ in learn(self.das, line):
             pass
         return publish(self.das, line)
+
+
+def copied(vertical: Ref, folder: Path, **changes: object) -> Ref:
+    """Return a vertical model with another manifest, which lies in another folder."""
+    shutil.copytree(vertical.uri, folder)
+    write_json(folder / MANIFEST, ModelManifest.read(folder).model_copy(update=changes).to_dict())
+    return ref_to(str(folder))

@@ -8,8 +8,8 @@ import pytest
 from exfm.evaluation.config import ComparisonConfig, Method
 from exfm.evaluation.field import Contender
 from exfm.evaluation.figures import compare_task
-from exfm.evaluation.intervals import Labelled
-from exfm.metrics import Floats, quality
+from exfm.metrics.intervals import Labelled
+from exfm.metrics.quality import Floats, quality
 
 FEW_SAMPLES = ComparisonConfig(num_bootstrap_samples=200)
 RANDOM = np.random.default_rng(3)

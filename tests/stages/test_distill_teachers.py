@@ -24,7 +24,7 @@ from exfm.evaluation.stage import compare
 from exfm.evaluation.teachers import OldSnapshots, Teachers, changed, older_snapshot
 from exfm.events.examples import Examples, ExampleTable, PseudoLabels, examples_of
 from exfm.foundation.config import FoundationConfig
-from exfm.metrics import quality
+from exfm.metrics.quality import quality
 from exfm.models.config import ModelConfig, NetworkConfig
 from exfm.report.distillation.page import render_page
 from exfm.report.distillation.table import print_comparison

@@ -1,11 +1,12 @@
-"""Intervals: known by hand, the figures of exfm.metrics, and right as often as they promise."""
+"""Intervals: known by hand, the figures of exfm.metrics.quality, and right as often as they promise."""
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pytest
 
-from exfm.evaluation.intervals import Interval, Labelled, Sampled, bootstrap
-from exfm.metrics import quality
+from exfm.metrics.intervals import Interval, Labelled, Sampled, bootstrap, bootstrap_ratio, groups_of
+from exfm.metrics.quality import log_losses, quality
 
 Doubles = npt.NDArray[np.float64]
 
@@ -104,10 +105,47 @@ def test_a_ratio_to_nothing_is_no_number() -> None:
 
 def test_blocks_of_samples_change_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     examples, scores = examples_of([1, 0] * 20), {"m": np.linspace(0.1, 0.9, 40)[None]}
-    monkeypatch.setattr("exfm.evaluation.intervals.BLOCK", 40 * 7)
+    monkeypatch.setattr("exfm.metrics.intervals.BLOCK", 40 * 7)
     found = bootstrap(examples, scores, num_samples=100, seed=0)["m"]
     assert found.auc.samples_R.shape == (100,)
     assert np.isfinite(found.auc.samples_R).all()
+
+
+def test_a_ratio_of_sums_is_drawn_as_all_figures_are() -> None:
+    """Normalized entropies of the same examples have one divisor, so their ratio is that of their losses."""
+    random = np.random.default_rng(3)
+    labels_N = (random.random(600) < 0.3).astype(float)
+    examples = Labelled(labels_N, random.uniform(0.5, 2, 600), np.arange(600) // 200, np.arange(600) // 5)
+    scores = {name: random.uniform(0.1, 0.6, (1, 600)).astype(np.float32) for name in "ab"}
+    both = bootstrap(examples, scores, num_samples=4_000, seed=0)
+    expected = both["a"].normalized_entropy.over(both["b"].normalized_entropy).interval()
+    losses = [log_losses(scores[name][0], labels_N.astype(np.float32)) * examples.weights_N for name in "ab"]
+    found = ratio(losses[0], losses[1], examples).interval()
+    assert expected is not None
+    assert found is not None
+    assert found.value == pytest.approx(expected.value)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.003)
+
+
+def ratio(numerators_N: Doubles, denominators_N: Doubles, examples: Labelled) -> Sampled:
+    return bootstrap_ratio(
+        numerators_N, denominators_N, window_N=examples.window_N, group_N=examples.group_N, num_samples=4_000, seed=0
+    )
+
+
+def test_groups_that_are_drawn_together_leave_an_interval_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(3)
+    examples = examples_of([0] * 20_000, groups=list(range(20_000)))
+    losses_N, ones_N = random.exponential(size=20_000), np.ones(20_000)
+    one_by_one = 1 / np.sqrt(20_000)  # the standard error of the mean of such losses
+    for most in (20_000, 1_000):
+        monkeypatch.setattr("exfm.metrics.intervals.MAX_GROUPS", most)
+        assert ratio(losses_N, ones_N, examples).samples_R.std() == pytest.approx(one_by_one, rel=0.05)
+
+
+def test_an_unknown_user_is_one_of_its_own() -> None:
+    assert groups_of(None, num_examples=2).tolist() == [-1, -2]
+    assert groups_of(pl.Series(["b", None, "a", "b", None]), num_examples=5).tolist() == [2, -2, 1, 2, -5]
 
 
 @pytest.mark.slow

@@ -1,26 +1,26 @@
 """Candidates against champions: which windows count, whose predictions, and which bounds."""
 
 import json
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from stream import copied
 
 from exfm.artifact.bundle import find_bundle
-from exfm.artifact.manifest import write_json
-from exfm.artifact.storage import MANIFEST, Ref, ref_to
+from exfm.artifact.storage import Ref, ref_to
 from exfm.bundling.config import BundleConfig
 from exfm.bundling.stage import make_bundle
 from exfm.errors import DataError, PromotionError, StorageError
 from exfm.features.batch import encode_examples
 from exfm.features.table import raw_columns
-from exfm.metrics import quality
+from exfm.metrics.intervals import Interval
+from exfm.metrics.quality import quality
 from exfm.models.scoring import UnshardedScorer
-from exfm.registry.champion import judgement_of, promote
-from exfm.registry.judging import figures, judge
+from exfm.registry.champion import judgement_of, keep_judgement, promote
+from exfm.registry.judging import USER, figures, judge
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures, verdict
 from exfm.registry.recorded import MIN_POSITIVES
@@ -41,7 +41,9 @@ def rows(scores: list[float], labels: list[float], *, champion: list[float]) -> 
     return pl.DataFrame(
         {"score.click": scores, "label.click": labels, "champion.click": champion},
         schema=dict.fromkeys(("score.click", "label.click", "champion.click"), pl.Float32),
-    ).with_columns(pl.lit(1.0, pl.Float32).alias("weight.click"), pl.lit(0.5).alias("base_rate.click"))
+    ).with_columns(
+        pl.lit(1.0, pl.Float32).alias("weight.click"), pl.lit(0.5).alias("base_rate.click"), pl.lit(7).alias(WINDOW)
+    )
 
 
 def test_figures_pool_all_examples() -> None:
@@ -52,6 +54,30 @@ def test_figures_pool_all_examples() -> None:
     assert found.champion_entropy == pytest.approx(1.0)
     assert found.excess_loss == pytest.approx(-np.log(0.8) - np.log(2), rel=1e-5)
     assert found.excess_loss_error == pytest.approx(0, abs=1e-6)
+
+
+def test_the_increase_is_a_share_of_the_champions_ne_and_users_widen_its_interval() -> None:
+    random = np.random.default_rng(0)
+    user = np.repeat(np.arange(50), 40)
+    labels = (random.random(2000) < 0.3).astype(np.float32)
+    champion, own = random.uniform(0.2, 0.4, 2000), np.clip(0.3 + 0.15 * random.standard_normal(50), 0.05, 0.9)[user]
+    judged = rows(own.tolist(), labels.tolist(), champion=champion.tolist())
+    alone = figures(judged, "click", has_champion=True)
+    by_user = figures(judged.with_columns(pl.Series(USER, user)), "click", has_champion=True)
+    assert alone.normalized_entropy is not None
+    assert alone.champion_entropy is not None
+    assert alone.ne_increase is not None
+    assert by_user.ne_increase is not None
+    assert alone.ne_increase.value == pytest.approx(alone.normalized_entropy / alone.champion_entropy - 1)
+    assert alone.ne_increase.low < alone.ne_increase.value < alone.ne_increase.high
+    assert by_user.ne_increase.value == alone.ne_increase.value
+    labels_of_users = pl.DataFrame({"user": user, "label": labels, "own": own}).group_by("user").mean()
+    assert labels_of_users["own"].std(), "users differ, else the next line shows nothing"
+    assert _width(by_user.ne_increase) != pytest.approx(_width(alone.ne_increase), rel=0.01)
+
+
+def _width(interval: Interval) -> float:
+    return interval.high - interval.low
 
 
 def test_an_unknown_label_does_not_count() -> None:
@@ -76,16 +102,22 @@ def test_a_judgement_is_the_same_after_a_pipelines_parameter_which_knows_no_inte
     judgement = judged(champion_entropy=None)
     sent = json.loads(json.dumps(judgement.to_dict()), parse_int=float)
     assert "champion_entropy" not in sent["tasks"][0]
+    assert sent["tasks"][0]["ne_increase"] == {"value": 0.0, "low": -0.001, "high": 0.001}
     assert Judgement.parse(sent, source="test") == judgement
 
 
 GOOD = TaskFigures(
     task="click", num_examples=1000, num_positives=500, normalized_entropy=0.9, calibration=1.02,
-    champion_entropy=0.9, champion_calibration=1.0, excess_loss=-0.07, excess_loss_error=0.01,
+    champion_entropy=0.9, champion_calibration=1.0, ne_increase=Interval(value=0, low=-0.001, high=0.001),
+    excess_loss=-0.07, excess_loss_error=0.01,
 )  # fmt: skip
 
 
-def judged(*, champion: int = 3, **changed: float | None) -> Judgement:
+def increased(value: float, *, low: float, high: float) -> dict[str, Interval]:
+    return {"ne_increase": Interval(value=value, low=low, high=high)}
+
+
+def judged(*, champion: int = 3, **changed: object) -> Judgement:
     return Judgement(
         name="one", champion=champion, num_new_windows=1, windows=(7, 8), first_window="84", last_window="96",
         tasks=(GOOD.model_copy(update=changed),),
@@ -96,31 +128,47 @@ def judged(*, champion: int = 3, **changed: float | None) -> Judgement:
     ("changed", "failed"),
     [
         ({}, []),
-        ({"normalized_entropy": 0.9019}, ["NE"]),
-        ({"normalized_entropy": 0.9017}, []),
+        (increased(0.001, low=0.0006, high=0.002), ["NE increase beyond chance"]),  # much data: it is known to be worse
+        (increased(0.001, low=0.0004, high=0.002), []),  # not known to be worse than what is tolerated
+        (increased(0.019, low=-0.01, high=0.05), []),  # few data: chance
+        (increased(0.021, low=-0.01, high=0.05), ["estimated NE increase"]),  # chance, but too dear if it is none
+        (increased(0.03, low=0.01, high=0.05), ["NE increase beyond chance", "estimated NE increase"]),
+        (increased(-0.03, low=-0.05, high=-0.01), []),
         ({"calibration": 0.89}, ["calibration error"]),
         ({"calibration": 1.2, "champion_calibration": 1.3}, []),  # no farther off than the champion on these examples
         ({"calibration": None}, ["calibration error"]),
-        ({"normalized_entropy": None}, ["NE"]),
+        ({"ne_increase": None}, ["NE increase beyond chance", "estimated NE increase"]),
         ({"excess_loss": 0.019}, []),  # within two standard errors
         ({"excess_loss": 0.021}, ["loss over the base rate's"]),
         ({"excess_loss": None}, ["loss over the base rate's"]),
-        ({"normalized_entropy": 7.5, "excess_loss": 4.5}, ["NE", "loss over the base rate's"]),
+        (
+            increased(7, low=6, high=8) | {"excess_loss": 4.5},
+            ["NE increase beyond chance", "estimated NE increase", "loss over the base rate's"],
+        ),
     ],
 )
-def test_each_figure_is_held_against_its_bound(changed: dict[str, float | None], failed: list[str]) -> None:
+def test_each_figure_is_held_against_its_bound(changed: dict[str, object], failed: list[str]) -> None:
     found = verdict(judged(**changed), RULE)
     assert [check.figure for check in found.checks if not check.passed] == failed
     assert found.outcome == ("refused" if failed else "passed")
 
 
+def test_a_team_may_tolerate_nothing_or_any_increase_that_chance_explains() -> None:
+    tiny, wide = increased(1e-5, low=1e-6, high=2e-5), increased(0.5, low=-0.1, high=1.1)
+    assert verdict(judged(**tiny), PromotionRule(max_ne_increase=0)).outcome == "refused"
+    assert verdict(judged(**tiny), RULE).outcome == "passed"
+    assert verdict(judged(**wide), RULE).outcome == "refused"
+    assert verdict(judged(**wide), PromotionRule(max_estimated_ne_increase=1)).outcome == "passed"
+
+
 def test_a_first_version_meets_the_absolute_bounds() -> None:
-    first = judged(champion=0, champion_entropy=None, champion_calibration=None)
+    none: dict[str, object] = {"champion_entropy": None, "champion_calibration": None, "ne_increase": None}
+    first = judged(champion=0, **none)
     found = verdict(first, RULE)
     assert [check.figure for check in found.checks] == ["calibration error", "loss over the base rate's"]
     assert found.outcome == "passed"
     for changed in ({"calibration": 1.11}, {"excess_loss": 1.0}):
-        worse = judged(champion=0, champion_entropy=None, champion_calibration=None, **changed)
+        worse = judged(champion=0, **none, **changed)
         assert verdict(worse, RULE).outcome == "refused"
 
 
@@ -131,8 +179,9 @@ def test_a_candidate_that_lacks_a_task_of_the_champions_is_refused() -> None:
 
 
 def test_a_verdict_is_one_table_of_figure_bound_and_margin() -> None:
-    assert verdict(judged(normalized_entropy=0.95), RULE).rows() == [
-        ("click", "NE", "0.9500", "0.9018", "-0.0482", "✗"),
+    assert verdict(judged(**increased(0.05, low=0.01, high=0.09)), RULE).rows() == [
+        ("click", "NE increase beyond chance", "0.0500 [0.0100, 0.0900]", "0.0005", "-0.0095", "✗"),
+        ("click", "estimated NE increase", "0.0500", "0.0200", "-0.0300", "✗"),
         ("click", "calibration error", "0.0200", "0.1000", "0.0800", "✓"),
         ("click", "loss over the base rate's", "-0.0700", "0.0200", "0.0900", "✓"),
     ]
@@ -146,21 +195,6 @@ def test_nothing_new_is_neither_passed_nor_refused() -> None:
 
 def test_a_first_version_that_learned_nothing_after_the_warm_up_is_refused() -> None:
     assert verdict(Judgement(name="one", num_new_windows=0), RULE).outcome == "refused"
-
-
-@pytest.fixture(scope="module")
-def before(vertical: Ref, tmp_path_factory: pytest.TempPathFactory) -> Ref:
-    """Return the champion: the vertical model as it was before the last window's labels were known."""
-    model = ModelManifest.read(Path(vertical.uri))
-    earlier = {name: getattr(model, name)[:-1] for name in ("windows", "qualities", "snapshots")}
-    return copied(vertical, tmp_path_factory.mktemp("before") / "search-ads", **earlier)
-
-
-def copied(vertical: Ref, folder: Path, **changes: object) -> Ref:
-    """Return a vertical model with another manifest, which lies in another folder."""
-    shutil.copytree(vertical.uri, folder)
-    write_json(folder / MANIFEST, ModelManifest.read(folder).model_copy(update=changes).to_dict())
-    return ref_to(str(folder))
 
 
 def table_of(rows: pl.DataFrame, folder: Path, *, part: str = "") -> TableRef:
@@ -242,6 +276,37 @@ def test_the_champions_figures_are_its_bundles_on_new_windows_and_its_own_record
     [task] = found.tasks
     assert task.champion_entropy == pytest.approx(expected.normalized_entropy, rel=1e-5)
     assert task.champion_calibration == pytest.approx(expected.calibration, rel=1e-5)
+    assert task.normalized_entropy is not None
+    assert task.champion_entropy is not None
+    assert task.ne_increase is not None
+    assert task.ne_increase.value == pytest.approx(task.normalized_entropy / task.champion_entropy - 1, abs=1e-9)
+
+
+def test_the_interval_draws_users_where_the_log_has_them(
+    registry: Registry, before: Ref, vertical: Ref, tmp_path: Path
+) -> None:
+    crown(registry, before, tmp_path / "bundles")
+    schema = ModelManifest.read(Path(vertical.uri)).feature_schema
+    assert schema.user
+    without = copied(vertical, tmp_path / "without", feature_schema=schema.model_copy(update={"user": ""}))
+    [by_user], [alone] = (judge(registry, [model])[0].tasks for model in (vertical, without))
+    assert by_user.ne_increase is not None
+    assert alone.ne_increase is not None
+    assert by_user.ne_increase.value == alone.ne_increase.value
+    assert by_user.ne_increase != alone.ne_increase
+
+
+def test_a_version_that_an_earlier_release_judged_is_refused_but_its_champion_stays(
+    registry: Registry, before: Ref, vertical: Ref, tmp_path: Path
+) -> None:
+    version = crown(registry, before, tmp_path / "bundles")
+    make_bundle(BundleConfig(golden_candidates=20), vertical=vertical, out=str(tmp_path / "later"))
+    old = judged(champion=version, ne_increase=None).model_copy(update={"name": "search-ads"})
+    later = register(registry, model=vertical, bundle=ref_to(find_bundle(str(tmp_path / "later"))), judgement=old)
+    with pytest.raises(PromotionError, match=r"an earlier release of exfm judged it.*run the pipeline again"):
+        promote(registry, "search-ads", int(later.version), RULE)
+    keep_judgement(registry, registry.version("search-ads", version), old, recorded=recorded(before, [7]))
+    assert promote(registry, "search-ads", version, RULE), "the champion is deployed again, whoever judged it"
 
 
 def test_the_champions_own_run_again_has_nothing_new_and_registers_nothing(
@@ -270,7 +335,11 @@ def test_a_candidate_that_fails_on_the_new_windows_alone_is_refused(
     broken = copied(vertical, tmp_path / "broken", tables=tables)
     found = verdict(judge(registry, [broken])[0], RULE)
     assert found.outcome == "refused"
-    assert {check.figure for check in found.checks if not check.passed} >= {"NE", "loss over the base rate's"}
+    assert {check.figure for check in found.checks if not check.passed} >= {
+        "NE increase beyond chance",
+        "estimated NE increase",
+        "loss over the base rate's",
+    }
 
 
 def test_a_version_that_was_judged_against_another_champion_is_not_promoted(

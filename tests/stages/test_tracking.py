@@ -8,7 +8,7 @@ from exfm.artifact.storage import Ref
 from exfm.errors import StorageError
 from exfm.evaluation.comparison import Comparison, MethodQuality, TaskComparison, TeacherComparison, VerticalComparison
 from exfm.evaluation.config import ComparisonConfig, Setting
-from exfm.evaluation.intervals import Interval
+from exfm.metrics.intervals import Interval
 from exfm.registry.mlflow_registry import EXPERIMENT, Registry
 from exfm.registry.runs import MAX_PARAMS, log_comparison
 from exfm.report.distillation.tracking import metrics_of, params_of

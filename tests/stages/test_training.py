@@ -17,7 +17,7 @@ from exfm.events.examples import Examples, ExampleTable, Floats
 from exfm.features.batch import NetBatches
 from exfm.foundation.config import FoundationConfig
 from exfm.foundation.line import foundation_line
-from exfm.metrics import normalized_entropy
+from exfm.metrics.quality import normalized_entropy
 from exfm.models.config import Interaction, ModelConfig, NetworkConfig
 from exfm.models.ranking import RankingModel
 from exfm.tables.grid import WINDOW

@@ -11,6 +11,7 @@ from exfm.artifact.storage import Ref
 from exfm.distill.config import VerticalConfig
 from exfm.distill.line import vertical_line
 from exfm.events.examples import ExampleTable
+from exfm.metrics.intervals import Interval
 from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures, verdict
 from exfm.report.verdicts import headline, to_markdown
 from exfm.tables.reference import TableRef
@@ -75,14 +76,15 @@ def test_a_tables_version_is_in_its_artifact_and_its_metadata(
 
 FIGURES = TaskFigures(
     task="click", num_examples=1000, num_positives=500, normalized_entropy=0.95, calibration=1.02,
-    champion_entropy=0.9, champion_calibration=1.0, excess_loss=-0.07, excess_loss_error=0.01,
+    champion_entropy=0.9, champion_calibration=1.0, ne_increase=Interval(value=0.056, low=0.031, high=0.08),
+    excess_loss=-0.07, excess_loss_error=0.01,
 )  # fmt: skip
 
 
 def test_the_verdicts_page_tells_outcomes_apart_and_has_every_figure() -> None:
     days = {"first_window": "2026-01-05 00:00 UTC", "last_window": "2026-01-06 00:00 UTC"}
     refused = Judgement(name="one", champion=3, num_new_windows=1, windows=(7, 8), tasks=(FIGURES,), **days)
-    better = FIGURES.model_copy(update={"normalized_entropy": 0.9})
+    better = FIGURES.model_copy(update={"ne_increase": Interval(value=0, low=-0.01, high=0.01)})
     passed = refused.model_copy(update={"name": "two", "tasks": (better,)})
     unchanged = Judgement(name="three", champion=3, num_new_windows=0)
     verdicts = [verdict(judgement, PromotionRule()) for judgement in (refused, passed, unchanged)]
@@ -90,7 +92,8 @@ def test_the_verdicts_page_tells_outcomes_apart_and_has_every_figure() -> None:
     page = to_markdown(verdicts)
     against = "Compared with the champion, v3, on 2 windows, 2026-01-05 00:00 UTC to 2026-01-06 00:00 UTC (1 new)."
     assert f"## ⛔ one: refused\n\n{against}\n" in page
-    assert "| click | NE | 0.9500 | 0.9018 | -0.0482 | ✗ |" in page
+    assert "| click | NE increase beyond chance | 0.0560 [0.0310, 0.0800] | 0.0005 | -0.0305 | ✗ |" in page
+    assert "NE (the champion's): click 0.9500 (0.9000)." in page
     assert "## ✅ two: passed" in page
     assert "## 💤 three: nothing new\n\nNo window was learned since v3, the champion. Nothing is registered.\n" in page
     assert "Examples: click 1,000 (500 positive)" in page

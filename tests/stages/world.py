@@ -16,7 +16,7 @@ from exfm.das.stages import ingest, join, label
 from exfm.events.examples import Examples, Floats, examples_of
 from exfm.events.schemas import SYNTHETIC
 from exfm.events.synthetic import START_S, SyntheticSource
-from exfm.metrics import Quality, quality
+from exfm.metrics.quality import Quality, quality
 from exfm.schema import Schema, pseudo_age_column, pseudo_label_column
 from exfm.training.config import TrainingConfig
 from exfm.training.learner import Learner

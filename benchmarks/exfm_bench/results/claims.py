@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from exfm.evaluation.comparison import Comparison, MethodQuality
 from exfm.evaluation.config import AUTO, KD, Method
-from exfm.evaluation.intervals import Interval
+from exfm.metrics.intervals import Interval
 from exfm.report.distillation.series import changes, taught, told_changes, varied
 from exfm.training.manifest import BASE_RATE, LOGISTIC, Excess
 from exfm_bench.results.found import MOVIELENS, OPEN_BANDIT, Found, PartFound

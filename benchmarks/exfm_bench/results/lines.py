@@ -4,7 +4,7 @@ from typing import Literal
 
 from exfm.config import Config
 from exfm.distill.config import Method
-from exfm.metrics import Quality
+from exfm.metrics.quality import Quality
 from exfm.training.evaluation import over_line, predictions_of
 from exfm.training.manifest import BASE_RATE, LOGISTIC, Excess, ModelManifest
 

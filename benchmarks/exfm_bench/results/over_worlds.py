@@ -7,7 +7,7 @@ from scipy.stats import ttest_1samp
 
 from exfm.evaluation.comparison import Comparison, MethodQuality, TaskComparison
 from exfm.evaluation.config import LABEL, Method
-from exfm.evaluation.intervals import COVERAGE, Interval
+from exfm.metrics.intervals import COVERAGE, Interval
 
 Figure = Callable[[MethodQuality, TaskComparison], float | None]
 """A method's figure in one task, or None where it is not defined."""

@@ -5,7 +5,7 @@ from statistics import fmean
 
 from exfm.evaluation.comparison import Comparison, MethodQuality, TaskComparison
 from exfm.evaluation.config import AUTO, KD, LABEL, Method
-from exfm.evaluation.intervals import Interval
+from exfm.metrics.intervals import Interval
 from exfm.planning.sizes import bytes_text
 from exfm.report.distillation.figures import DASH, MINUS, change, method_name, share
 from exfm.report.distillation.series import num_parameters, taught, varied

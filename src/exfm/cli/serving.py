@@ -1,6 +1,7 @@
 """`exfm serve`, `exfm score` and `exfm profile`: a bundle online and offline, and a profile of its requests."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the subcommands."""
     app.command("serve", rich_help_panel=PANEL)(serve)
     app.command("score", rich_help_panel=PANEL)(score)
+    app.command("replay", rich_help_panel=PANEL)(replay)
     app.command("profile", rich_help_panel=PANEL)(profile)
 
 
@@ -56,6 +58,37 @@ def score(
 
     with open_bundle(bundle, root=root) as folder:
         print(json.dumps(answer_request(folder, query), indent=2))
+
+
+def replay(
+    bundle: BundleArgument,
+    champion: Annotated[str, typer.Argument(help="The bundle that it is compared with, named in the same way.")],
+    log: Annotated[str, typer.Option(help="Folder or s3:// URL that exporters of request logs upload to.")],
+    max_requests: Annotated[int, typer.Option(min=1, max=100_000, help="Newest requests that are scored.")] = 1_000,
+    root: RootOption = ".",
+) -> None:
+    """Score logged requests by two bundles of a model, and show how far ranks and scores differ."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from exfm.errors import DataError
+    from exfm.registry.bundles import open_bundle
+    from exfm.registry.replay import ReplayConfig, checks
+    from exfm.registry.replaying import replay as replay_bundles
+
+    config = ReplayConfig(log=log, max_requests=max_requests)
+    with open_bundle(bundle, root=root) as own, open_bundle(champion, root=root) as beside:
+        found = replay_bundles(own, beside, config)
+    if found.problem:
+        raise DataError(found.problem)
+    table = Table(box=None)
+    for column in ("task", "figure", "value"):
+        table.add_column(column, no_wrap=True)
+    for check in checks(found, config):
+        table.add_row(check.task, check.figure, check.found)
+    console = Console(width=None if sys.stdout.isatty() else 200)  # in a pipe nothing is cut off
+    console.print(table)
+    console.print(f"{found}.")
 
 
 def profile(

@@ -16,7 +16,7 @@ from exfm.das.drift import drift
 from exfm.das.log_tables import FIGURE, OF, PART, VALUE
 from exfm.events.examples import label_column, labels_of, weights_of
 from exfm.events.log import IMPRESSIONS
-from exfm.metrics import normalized_entropy
+from exfm.metrics.quality import normalized_entropy
 from exfm.schema import Schema, pseudo_age_column, pseudo_label_column
 from exfm.tables.commit import commit, stage
 from exfm.tables.grid import WINDOW

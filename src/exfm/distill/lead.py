@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.special import expit, logit
 
 from exfm.events.examples import Floats
-from exfm.metrics import entropy
+from exfm.metrics.quality import entropy
 
 NUM_WINDOWS = 4
 """Finished windows that a lead is found on, at least."""

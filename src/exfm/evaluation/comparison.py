@@ -8,7 +8,7 @@ from exfm.artifact.storage import Ref
 from exfm.artifact.stores import read_file
 from exfm.config import Config
 from exfm.evaluation.config import LABEL, ComparisonConfig, Method, Setting
-from exfm.evaluation.intervals import Interval
+from exfm.metrics.intervals import Interval
 from exfm.tables.reference import TableRef
 
 

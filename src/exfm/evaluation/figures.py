@@ -10,8 +10,8 @@ import numpy as np
 from exfm.evaluation.comparison import LargerQuality, MethodQuality, TaskComparison, TeacherComparison
 from exfm.evaluation.config import AUTO, KD, LABEL, ComparisonConfig
 from exfm.evaluation.field import Contender
-from exfm.evaluation.intervals import Figures, Labelled, Sampled, bootstrap
-from exfm.metrics import Floats
+from exfm.metrics.intervals import Figures, Labelled, Sampled, bootstrap
+from exfm.metrics.quality import Floats
 
 LINE = "reference line "
 """Begins the keys of reference lines, which differ so from all names of teachers."""

@@ -20,7 +20,7 @@ from exfm.evaluation.field import Contender, Entry, Field, Scores
 from exfm.evaluation.first_seen import Newness, SeenValues
 from exfm.evaluation.teachers import Teachers
 from exfm.events.examples import Examples, Floats, examples_of
-from exfm.metrics import normalized_entropy
+from exfm.metrics.quality import normalized_entropy
 from exfm.training.data import Data
 from exfm.training.loop import OnWindow, walk_windows
 

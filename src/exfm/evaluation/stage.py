@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from exfm.artifact.digests import digest_of_json
 from exfm.artifact.manifest import json_bytes
@@ -19,11 +18,11 @@ from exfm.evaluation.figures import compare_task
 from exfm.evaluation.first_seen import KNOWN, NEW
 from exfm.evaluation.foundation import SizedFoundations, train_sizes
 from exfm.evaluation.harness import Walked, split_windows, walk
-from exfm.evaluation.intervals import Ints, Labelled
 from exfm.evaluation.sizes import sized
 from exfm.evaluation.slices import vertical_data
 from exfm.evaluation.teachers import OldSnapshots, Source, Teachers
 from exfm.events.examples import ExampleTable
+from exfm.metrics.intervals import Ints, Labelled, groups_of
 from exfm.schema import Schema, time_text
 from exfm.training.data import Data
 from exfm.training.loop import OnWindow
@@ -128,7 +127,7 @@ def _compare_model(
     model: VerticalConfig, data: Data, config: ComparisonConfig, teachers: Teachers, *, on_window: OnWindow
 ) -> VerticalComparison:
     walked = walk(model, data, config, teachers, on_window=on_window)
-    group_N = _groups(walked)
+    group_N = groups_of(walked.users, num_examples=len(walked.keys))
     settings: dict[str, dict[Method, Setting]] = {}
     for contender, setting in walked.chosen.items():
         if contender.size == 1:
@@ -175,15 +174,6 @@ def _compare_task(walked: Walked, task: int, group_N: Ints, config: ComparisonCo
         for feature, newness_N in walked.newness.items()
     }
     return on(known_N, walked.pseudo).model_copy(update={"cold_start": cold_start})
-
-
-def _groups(walked: Walked) -> Ints:
-    """Return a number for each example's user, one of its own where the user is not known; [N]."""
-    own_N = -1 - np.arange(len(walked.keys))
-    if walked.users is None:
-        return own_N
-    codes = walked.users.rank("dense").cast(pl.Int64)
-    return np.where(codes.is_null().to_numpy(), own_N, codes.fill_null(0).to_numpy())
 
 
 class _Walks:

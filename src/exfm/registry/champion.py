@@ -108,6 +108,11 @@ def require_promotable(registry: Registry, name: str, version: int, rule: Promot
             f"{name} v{version} does not become champion: it was judged against {before}, but v{champion} is the "
             "champion now; run the pipeline again, which judges and registers it again"
         )
+    if not judgement.has_intervals:
+        raise PromotionError(
+            f"{name} v{version} does not become champion: an earlier release of exfm judged it, without an interval of "
+            "its NE; run the pipeline again, which judges and registers it again"
+        )
     if found.outcome != "passed":
         raise PromotionError(f"{name} v{version} does not become champion: {found}")
     return found

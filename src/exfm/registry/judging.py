@@ -13,27 +13,30 @@ from exfm.artifact.manifest import Window
 from exfm.artifact.storage import Ref, reading
 from exfm.errors import DataError
 from exfm.events.examples import ExampleTable
-from exfm.features.batch import encode_examples
-from exfm.features.table import raw_columns
-from exfm.metrics import Floats, log_losses, quality
+from exfm.metrics.intervals import Interval, bootstrap_ratio, groups_of
+from exfm.metrics.quality import Floats, log_losses, quality
 from exfm.models.scoring import UnshardedScorer
 from exfm.registry.champion import Champion, champion_of
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, TaskFigures
 from exfm.registry.recorded import MIN_POSITIVES, positives
+from exfm.registry.table_scores import table_scores
 from exfm.schema import time_text
 from exfm.tables.grid import WINDOW
 from exfm.training.evaluation import predictions_of
 from exfm.training.manifest import BASE_RATE, ModelManifest
-
-EXAMPLES_AT_ONCE = 8_192
-"""Examples that the champion scores at a time."""
 
 CHAMPIONS = "champion."
 """Prefix of the columns with the champion's scores."""
 
 SCORE = "score."
 """Prefix of the columns with recorded scores."""
+
+USER = "user of the impression"
+"""Column with the examples' users, whatever the log calls them; missing where the log has none."""
+
+NUM_SAMPLES, SEED = 1_000, 0
+"""Samples of the examples for an interval, and the seed by which they are drawn."""
 
 
 def judge(registry: Registry, verticals: Sequence[Ref]) -> list[Judgement]:
@@ -82,15 +85,23 @@ def _judge(registry: Registry, vertical: Ref) -> Judgement:
             break
         rows.insert(0, older)
         windows.insert(0, window)
-    judgement = _judgement(model, rows, windows, of_champion=scorer.manifest.tasks)
+    users = _users(examples, windows, model)
+    judgement = _judgement(model, rows, windows, of_champion=scorer.manifest.tasks, users=users)
     return judgement.model_copy(update={"champion": version, "num_new_windows": len(new)})
 
 
 def _judgement(
-    model: ModelManifest, rows: Sequence[pl.DataFrame], windows: Sequence[Window], *, of_champion: Sequence[str] = ()
+    model: ModelManifest,
+    rows: Sequence[pl.DataFrame],
+    windows: Sequence[Window],
+    *,
+    of_champion: Sequence[str] = (),
+    users: pl.DataFrame | None = None,
 ) -> Judgement:
-    tasks = model.feature_schema.tasks()
+    tasks, key = model.feature_schema.tasks(), model.feature_schema.impression_key
     judged, kind = pl.concat(rows, how="diagonal"), model.feature_schema.event_time.kind
+    if users is not None:
+        judged = judged.join(users, on=[key, WINDOW], how="left", maintain_order="left")
     return Judgement(
         name=model.name,
         num_new_windows=len(windows),
@@ -105,7 +116,7 @@ def _judgement(
 def figures(rows: pl.DataFrame, task: str, *, has_champion: bool) -> TaskFigures:
     """Return the quality of predictions: `score.`, `label.` and `weight.<task>`, with the champion's and base rates.
 
-    A NaN label is unknown, and its row does not count.
+    A NaN label is unknown, and its row does not count. Rows of one USER in one WINDOW are one group of the interval.
     """
     known = rows.filter(pl.col(f"label.{task}").is_not_nan())
     scores, labels, weights = (known[f"{kind}.{task}"].to_numpy() for kind in ("score", "label", "weight"))
@@ -120,9 +131,27 @@ def figures(rows: pl.DataFrame, task: str, *, has_champion: bool) -> TaskFigures
         calibration=own.calibration,
         champion_entropy=champion.normalized_entropy if champion else None,
         champion_calibration=champion.calibration if champion else None,
+        ne_increase=_ne_increase(known, task) if champion and champion.normalized_entropy else None,
         excess_loss=excess,
         excess_loss_error=error,
     )
+
+
+def _ne_increase(known: pl.DataFrame, task: str) -> Interval | None:
+    """Return a share of the champion's NE: that of its loss, because both NE have the same divisor."""
+    labels, weights = known[f"label.{task}"].to_numpy(), known[f"weight.{task}"].to_numpy().astype(np.float64)
+    own, champions = (
+        weights * log_losses(known[f"{scores}{task}"].to_numpy(), labels) for scores in (SCORE, CHAMPIONS)
+    )
+    ratio = bootstrap_ratio(
+        own - champions,
+        champions,
+        window_N=known[WINDOW].to_numpy(),
+        group_N=groups_of(known[USER] if USER in known.columns else None, num_examples=known.height),
+        num_samples=NUM_SAMPLES,
+        seed=SEED,
+    )
+    return ratio.interval()
 
 
 def _excess_loss(scores: Floats, labels: Floats, weights: Floats, rates: Floats) -> tuple[float | None, float | None]:
@@ -142,9 +171,7 @@ def _champion_scores(
     key, schema = model.feature_schema.impression_key, scorer.manifest.feature_schema
     columns = [name for name in schema.feature_names() if name in examples.columns]
     frame = examples.read(window, domains=model.domains, columns=[key, *columns])
-    parts = [frame[start : start + EXAMPLES_AT_ONCE] for start in range(0, frame.height, EXAMPLES_AT_ONCE)]
-    scores = [scorer.scores(encode_examples(raw_columns(part.to_arrow(), schema), schema)) for part in parts]
-    scores_BT = np.concatenate(scores) if scores else np.empty((0, len(scorer.manifest.tasks)), np.float32)
+    scores_BT = table_scores(scorer, frame.to_arrow())
     if not np.isfinite(scores_BT).all():
         raise DataError(f"a score in window {window.index} is not a number")
     return frame.select(key).with_columns(
@@ -153,6 +180,19 @@ def _champion_scores(
             pl.Series(f"{CHAMPIONS}{task}", scores_BT[:, column], dtype=pl.Float32)
             for column, task in enumerate(scorer.manifest.tasks)
         ),
+    )
+
+
+def _users(examples: ExampleTable, windows: Sequence[Window], model: ModelManifest) -> pl.DataFrame | None:
+    """Return the users of the examples of these windows, with key and WINDOW; None if the log has no users."""
+    key, user = model.feature_schema.impression_key, model.feature_schema.user
+    if user not in examples.columns:
+        return None
+    return pl.concat(
+        examples.read(window, domains=model.domains, columns=list({key, user})).select(
+            key, pl.col(user).alias(USER), pl.lit(window.index).alias(WINDOW)
+        )
+        for window in windows
     )
 
 

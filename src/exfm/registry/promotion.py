@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from exfm.config import Config
+from exfm.metrics.intervals import Interval
 
 SIGNIFICANT = 2.0
 """Standard errors by which a loss must exceed another one to count as worse: by chance one case in 40 does."""
@@ -17,8 +18,12 @@ Outcome = Literal["passed", "refused", "nothing new"]
 class PromotionRule(Config):
     """The bounds of a candidate's figures."""
 
-    max_ne_increase: Annotated[float, Field(ge=0, le=1)] = 0.002
-    """Increase of normalized entropy over the champion's, as a share of it; 0 to 1. 0: none is allowed."""
+    max_ne_increase: Annotated[float, Field(ge=0, le=1)] = 0.0005
+    """Tolerated increase of normalized entropy over the champion's, as a share of it; 0 to 1. The lower end of the
+    increase's 95 % interval is held against it. 0: none that is beyond chance."""
+    max_estimated_ne_increase: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """The same for the increase itself, which chance may explain; 0 to 1. 0: none at all. 1: only what is beyond chance
+    counts."""
     max_calibration_error: Annotated[float, Field(ge=0, le=10)] = 0.1
     """Distance of calibration (sum of predictions over sum of labels) from 1; 0 to 10. If the champion's
     distance on the same examples is larger, that is the bound."""
@@ -37,6 +42,8 @@ class TaskFigures(Config):
     champion_entropy: float | None = None
     """The champion's on the same examples; None without a champion, or where it lacks the task."""
     champion_calibration: float | None = None
+    ne_increase: Interval | None = None
+    """Increase of normalized entropy over the champion's, as a share of it, with its 95 % interval."""
     excess_loss: float | None = None
     """Mean log loss, in nats, over that of answering the base rate of the windows before; below 0 is better."""
     excess_loss_error: float | None = None
@@ -60,6 +67,11 @@ class Judgement(Config):
     tasks: tuple[TaskFigures, ...] = ()
     missing_tasks: tuple[str, ...] = ()
     """Tasks of the champion that the candidate lacks."""
+
+    @property
+    def has_intervals(self) -> bool:
+        """Return whether each NE that has a champion's beside it has an interval; earlier releases made none."""
+        return all(task.ne_increase or not task.champion_entropy for task in self.tasks)
 
     @property
     def has_news(self) -> bool:
@@ -87,20 +99,35 @@ class Check:
     value: float | None
     """None: the windows do not define it, and the check fails."""
     bound: float
+    interval: Interval | None = None
+    """Of the value. If there is one, its lower end is held against the bound."""
 
     @property
     def margin(self) -> float | None:
-        """Return how far the value is below the bound; negative: it is above."""
-        return None if self.value is None else self.bound - self.value
+        """Return how far the value, or its interval's lower end, is below the bound; negative: it is above."""
+        held = self.interval.low if self.interval else self.value
+        return None if held is None else self.bound - held
 
     @property
     def passed(self) -> bool:
-        """Return whether the value is within the bound."""
-        return self.value is not None and self.value <= self.bound
+        """Return whether the margin is not negative."""
+        return self.margin is not None and self.margin >= 0
+
+    @property
+    def found(self) -> str:
+        """Return the value, and the interval if there is one."""
+        ends = f" [{_number(self.interval.low)}, {_number(self.interval.high)}]" if self.interval else ""
+        return f"{_number(self.value)}{ends}"
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """Return it as a row of a table, with the columns of HEADS."""
+        sign = "✓" if self.passed else "✗"
+        return self.task, self.figure, self.found, _number(self.bound), _number(self.margin), sign
 
     def __str__(self) -> str:
         """Return it as part of a line."""
-        return f"{self.task}: {self.figure} {_number(self.value)}, bound {_number(self.bound)}"
+        return f"{self.task}: {self.figure} {self.found}, bound {_number(self.bound)}"
 
 
 @dataclass(frozen=True)
@@ -109,6 +136,8 @@ class Verdict:
 
     judgement: Judgement
     checks: tuple[Check, ...]
+    notes: tuple[str, ...] = ()
+    """What else there is to know about the figures."""
 
     @property
     def outcome(self) -> Outcome:
@@ -129,20 +158,12 @@ class Verdict:
         reasons += [
             f"{task}: the champion has this task, the candidate lacks it" for task in self.judgement.missing_tasks
         ]
-        return f"{self.outcome}{against}, {self.judgement.span}: {'; '.join(reasons)}"
+        return f"{self.outcome}{against}, {self.judgement.span}: {'; '.join([*reasons, *self.notes])}"
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return a table's rows, with the columns of HEADS."""
         missing = [(task, "task of the champion", "missing", "there", "", "✗") for task in self.judgement.missing_tasks]
-        return [
-            (
-                check.task,
-                check.figure,
-                *map(_number, (check.value, check.bound, check.margin)),
-                "✓" if check.passed else "✗",
-            )
-            for check in self.checks
-        ] + missing
+        return [*(check.row for check in self.checks), *missing]
 
 
 HEADS = ("task", "figure", "value", "bound", "margin", "")
@@ -159,8 +180,10 @@ def verdict(judgement: Judgement, rule: PromotionRule) -> Verdict:
 
 def _checks(found: TaskFigures, rule: PromotionRule) -> Iterator[Check]:
     if found.champion_entropy is not None:
-        bound = found.champion_entropy * (1 + rule.max_ne_increase)
-        yield Check(found.task, "NE", found.normalized_entropy, bound)
+        increase = found.ne_increase
+        value = increase.value if increase else None
+        yield Check(found.task, "NE increase beyond chance", value, rule.max_ne_increase, interval=increase)
+        yield Check(found.task, "estimated NE increase", value, rule.max_estimated_ne_increase)
     error, before = _error(found.calibration), _error(found.champion_calibration)
     yield Check(found.task, "calibration error", error, max(rule.max_calibration_error, before or 0.0))
     bound = SIGNIFICANT * (found.excess_loss_error or 0.0)

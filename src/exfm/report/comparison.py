@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import FiniteFloat
 
 from exfm.config import Config
-from exfm.metrics import Quality, normalized_entropy, quality
+from exfm.metrics.quality import Quality, normalized_entropy, quality
 from exfm.tables.grid import WINDOW
 from exfm.training.manifest import BASE_RATE, LOGISTIC
 

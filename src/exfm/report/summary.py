@@ -18,7 +18,7 @@ from exfm.das.reporting import WindowFigures
 from exfm.errors import StorageError
 from exfm.evaluation.comparison import Comparison
 from exfm.events.log import FEEDBACK, IMPRESSIONS
-from exfm.metrics import Quality
+from exfm.metrics.quality import Quality
 from exfm.report.answer import Answer, read_answer
 from exfm.report.comparison import VERTICAL, TaskComparison, compare
 from exfm.report.outputs import AGE, SNAPSHOT, FoundationOutputs, RunOutputs, VerticalOutputs

@@ -35,6 +35,13 @@ def _section(verdict: Verdict) -> str:
     counts = ", ".join(
         f"{task.task} {task.num_examples:,} ({task.num_positives:,} positive)" for task in judgement.tasks
     )
+    entropies = ", ".join(
+        f"{task.task} {task.normalized_entropy:.4f} ({task.champion_entropy:.4f})"
+        for task in judgement.tasks
+        if task.normalized_entropy is not None and task.champion_entropy is not None
+    )
+    of_champion = f" NE (the champion's): {entropies}." if entropies else ""
     rows = [HEADS, ("---",) * len(HEADS), *verdict.rows()]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"{text}{table}\n\nExamples: {counts}. Losses are mean log losses, in nats.\n"
+    notes = "".join(f" {note[0].upper()}{note[1:]}." for note in verdict.notes)
+    return f"{text}{table}\n\nExamples: {counts}.{of_champion} Losses are mean log losses, in nats.{notes}\n"

@@ -13,7 +13,7 @@ from scipy.stats import bootstrap
 
 from exfm.artifact.manifest import Window
 from exfm.events.examples import Examples, Floats
-from exfm.metrics import Quality, entropy, log_losses, quality
+from exfm.metrics.quality import Quality, entropy, log_losses, quality
 from exfm.schema import Schema
 from exfm.tables.grid import WINDOW
 from exfm.tables.table import TableState

@@ -13,7 +13,7 @@ from exfm.artifact.stores import local_copy
 from exfm.errors import DataError
 from exfm.events.examples import Examples, Floats
 from exfm.features.batch import NetBatches
-from exfm.metrics import normalized_entropy
+from exfm.metrics.quality import normalized_entropy
 from exfm.models.config import ModelConfig
 from exfm.models.ranking import RankingModel
 from exfm.schema import Schema

@@ -9,7 +9,7 @@ from pydantic import Field
 from exfm.artifact.manifest import Manifest, Window
 from exfm.config import Config
 from exfm.events.examples import ExampleTable
-from exfm.metrics import Quality
+from exfm.metrics.quality import Quality
 from exfm.models.config import ModelConfig
 from exfm.schema import WrittenSchema
 from exfm.tables.reference import TableRef

@@ -9,7 +9,7 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from exfm.events.examples import Examples, Floats
-from exfm.metrics import log_losses
+from exfm.metrics.quality import log_losses
 from exfm.training.base_rate import BaseRate, Doubles
 
 LEAST_EVIDENCE = -3.0

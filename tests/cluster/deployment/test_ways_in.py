@@ -19,6 +19,7 @@ from exfm.artifact.manifest import write_json
 from exfm.artifact.storage import MANIFEST, ref_to
 from exfm.bundling.config import BundleConfig
 from exfm.bundling.stage import make_bundle
+from exfm.metrics.intervals import Interval
 from exfm.registry.champion import promote
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures
@@ -89,7 +90,8 @@ def test_a_pipelines_step_may_manage_inference_services_here_and_nothing_elsewhe
 
 FIGURES = TaskFigures(
     task="like", num_examples=1000, num_positives=500, normalized_entropy=0.9, calibration=1.0, champion_entropy=0.95,
-    champion_calibration=1.0, excess_loss=-0.1, excess_loss_error=0.01,
+    champion_calibration=1.0, ne_increase=Interval(value=-0.05, low=-0.06, high=-0.04), excess_loss=-0.1,
+    excess_loss_error=0.01,
 )  # fmt: skip
 
 

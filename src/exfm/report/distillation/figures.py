@@ -1,6 +1,6 @@
 """A comparison's figures as text."""
 
-from exfm.evaluation.intervals import Interval
+from exfm.metrics.intervals import Interval
 from exfm.training.manifest import BASE_RATE, LOGISTIC
 
 DASH = "–"  # noqa: RUF001 - an undefined figure

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from exfm.evaluation.amortisation import Amortisation
 from exfm.evaluation.comparison import Comparison, VerticalComparison
 from exfm.evaluation.config import ComparisonConfig
-from exfm.evaluation.intervals import Interval
+from exfm.metrics.intervals import Interval
 from exfm.report.distillation.figures import method_name
 from exfm.report.distillation.series import changes, num_parameters, taught, varied
 from exfm.report.plots import BLUE, COLOURS, SETTINGS, svg

@@ -5,7 +5,7 @@ from typing import Literal
 
 from exfm.evaluation.comparison import ColdStart, Comparison, MethodQuality, VerticalComparison
 from exfm.evaluation.config import UNTAUGHT, ComparisonConfig, Method, TeacherVariant
-from exfm.evaluation.intervals import Interval
+from exfm.metrics.intervals import Interval
 from exfm.report.distillation.figures import method_name
 
 OF_THE_RUN = {"age": 0.0, "size": 1.0}

@@ -9,16 +9,21 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 from pydantic import FiniteFloat
 
 from exfm.config import Config
-from exfm.metrics import Floats, log_losses
+from exfm.metrics.quality import Floats, log_losses
 
 COVERAGE = 0.95
 """Share of the samples that lie in an interval."""
 
 BLOCK = 4_000_000
 """Most numbers of one array while samples are drawn, which bounds memory."""
+
+MAX_GROUPS = 4_000
+"""Most groups of a window that `bootstrap_ratio` draws one by one: it puts more together, at random. Their number does
+not move an interval, and 4,000 tell its ends to about 1 %."""
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -102,7 +107,7 @@ def bootstrap(
     """
     random = np.random.default_rng(seed)
     methods = {method: _Method.of(scores_SN, examples) for method, scores_SN in scores.items()}
-    groups_N, groups_of_windows = _groups(examples)
+    groups_N, groups_of_windows = _groups(examples.window_N, examples.group_N)
     found: dict[MethodT, list[Doubles]] = {method: [] for method in methods}
     for size in _blocks(num_samples, of=len(examples.labels_N)):
         counts_GR = np.concatenate([_counts(num_groups, size, random) for num_groups in groups_of_windows])
@@ -118,6 +123,34 @@ def bootstrap(
         )
         for method, of_method in methods.items()
     }
+
+
+def bootstrap_ratio(
+    numerators_N: Doubles, denominators_N: Doubles, *, window_N: Ints, group_N: Ints, num_samples: int, seed: int
+) -> Sampled:
+    """Return the ratio of two sums over examples, and that of samples of them, drawn as `bootstrap` draws them.
+
+    It takes time and memory for MAX_GROUPS groups a window at most, so a day of a large log is no more than a second.
+    """
+    random = np.random.default_rng(seed)
+    groups_N, groups_of_windows = _groups(window_N, group_N % MAX_GROUPS)
+    sums_2G = np.stack([np.bincount(groups_N, weights=values_N) for values_N in (numerators_N, denominators_N)])
+    samples_2R = np.zeros((2, num_samples))
+    for of_window_2G in np.split(sums_2G, np.cumsum(groups_of_windows)[:-1], axis=1):
+        samples_2R += of_window_2G @ _counts(of_window_2G.shape[1], num_samples, random)
+    numerator, denominator = (
+        Sampled(float(sums_G.sum()), samples_R) for sums_G, samples_R in zip(sums_2G, samples_2R, strict=True)
+    )
+    return numerator.over(denominator)
+
+
+def groups_of(users: pl.Series | None, *, num_examples: int) -> Ints:
+    """Return a number for each example's user, one of its own where the user is not known; [N]."""
+    own_N = -1 - np.arange(num_examples)
+    if users is None:
+        return own_N
+    codes = users.rank("dense").cast(pl.Int64)
+    return np.where(codes.is_null().to_numpy(), own_N, codes.fill_null(0).to_numpy())
 
 
 def _mean_figures(values_3S: Doubles, samples_3SR: Doubles, seeds_MR: Ints) -> Figures:
@@ -140,11 +173,12 @@ def _counts(num_groups: int, num_samples: int, random: np.random.Generator) -> D
     return scaled
 
 
-def _groups(examples: Labelled) -> tuple[Ints, list[int]]:
+def _groups(window_N: Ints, group_N: Ints) -> tuple[Ints, list[int]]:
     """Return the number of each example's group, counted through all windows, and how many groups each window has."""
-    pairs, groups_N = np.unique(np.stack([examples.window_N, examples.group_N], axis=1), axis=0, return_inverse=True)
-    _, groups_of_windows = np.unique(pairs[:, 0], return_counts=True)
-    return groups_N.ravel(), groups_of_windows.tolist()
+    windows, windows_N = np.unique(window_N, return_inverse=True)
+    own, own_N = np.unique(group_N, return_inverse=True)
+    pairs, groups_N = np.unique(windows_N * len(own) + own_N, return_inverse=True)
+    return groups_N, np.bincount(pairs // max(len(own), 1), minlength=len(windows)).tolist()
 
 
 def _blocks(num_samples: int, *, of: int) -> Iterator[int]:

@@ -13,11 +13,13 @@ from exfm.features.request import RawRequest
 from exfm.schema import Net, Schema, SparseFeature
 
 
-def random_requests(schema: Schema, num_requests: int, *, seed: int, first_ns: int = 0) -> list[Answered]:
+def random_requests(
+    schema: Schema, num_requests: int, *, seed: int, first_ns: int = 0, most_candidates: int = 4
+) -> list[Answered]:
     """Return requests a microsecond apart, each of some users with some candidates each; low ids are wanted most."""
     rng = np.random.default_rng(seed)
     return [
-        _random_request(schema, rng, id_=f"{seed}-{number}", arrival_ns=first_ns + 1_000 * number)
+        _random_request(schema, rng, most_candidates, id_=f"{seed}-{number}", arrival_ns=first_ns + 1_000 * number)
         for number in range(num_requests)
     ]
 
@@ -51,8 +53,10 @@ def plan_with_hot_rows(schema: Schema) -> ShardPlan:
     return ShardPlan(strategy="by-hand", num_shards=4, replicas=(1,) * 4, slices=assign(schema, assignments, 4))
 
 
-def _random_request(schema: Schema, rng: np.random.Generator, *, id_: str, arrival_ns: int) -> Answered:
-    num_candidates = rng.integers(1, 5, rng.integers(1, 4))
+def _random_request(
+    schema: Schema, rng: np.random.Generator, most_candidates: int, *, id_: str, arrival_ns: int
+) -> Answered:
+    num_candidates = rng.integers(1, most_candidates + 1, rng.integers(1, 4))
     num_rows: dict[Net, int] = {"user": len(num_candidates), "item": int(num_candidates.sum())}
     columns = {
         net: RawColumns(

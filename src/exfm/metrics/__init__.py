@@ -1,0 +1,1 @@
+"""How good predicted probabilities are, and the intervals of such figures."""
