@@ -1,6 +1,6 @@
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import pytest
@@ -43,7 +43,7 @@ def test_a_ranker_names_the_shards_of_its_version_in_order(release: Make, config
 
 
 def test_a_shards_service_offers_lookups_to_rankers_and_requests_by_hand(release: Make, config: DeployConfig) -> None:
-    _, headless = shard_objects(release(12), 0, config)
+    _, headless, _ = shard_objects(release(12), 0, config)
     assert {port["name"]: port["targetPort"] for port in headless["spec"]["ports"]} == {"grpc": 8081, "stream": 8082}
 
 
@@ -83,13 +83,13 @@ def test_rankers_get_when_shard_fails_and_are_replaced_if_it_changes(release: Ma
 
 
 def test_a_shards_service_resolves_to_its_pods(release: Make, config: DeployConfig) -> None:
-    service, headless = shard_objects(release(1), 1, config)
+    service, headless, _ = shard_objects(release(1), 1, config)
     assert headless["spec"]["clusterIP"] == "None"
     assert headless["spec"]["selector"] == {"app": f"isvc.{service['metadata']['name']}-predictor"}
 
 
 def test_a_shards_service_is_owned_by_its_inference_service(release: Make, config: DeployConfig) -> None:
-    service, headless = shard_objects(release(1), 0, config)
+    service, headless, _ = shard_objects(release(1), 0, config)
     service["metadata"]["uid"] = "u"
     [owner] = with_owner(headless, service)["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"], owner["uid"]) == ("InferenceService", "students-v1-s0", "u")
@@ -97,10 +97,76 @@ def test_a_shards_service_is_owned_by_its_inference_service(release: Make, confi
 
 def test_a_shard_has_the_replicas_of_its_plan_and_the_memory_of_its_tables(release: Make) -> None:
     config = DeployConfig(shard=ShardResources(overhead_mib=500))
-    first, _ = shard_objects(release(1), 0, config)
+    first, *_ = shard_objects(release(1), 0, config)
     assert (predictor(first)["minReplicas"], predictor(first)["maxReplicas"]) == (2, 2)
     resources = predictor(first)["model"]["resources"]
     assert resources["requests"]["memory"] == resources["limits"]["memory"] == "503Mi"
+
+
+def test_a_shard_has_as_many_servers_as_the_settings_ask_or_more_by_its_plan(release: Make) -> None:
+    planned = release(1).model_copy(update={"replicas": (1, 3)})
+    config = DeployConfig(shard=ShardResources(replicas=2))
+    found = [predictor(shard_objects(planned, shard, config)[0])["minReplicas"] for shard in (0, 1)]
+    assert found == [2, 3]
+
+
+def budgets(release: Release) -> dict[str, Object]:
+    objects = release_objects(history_of(release))
+    return {item["metadata"]["name"]: item["spec"] for item in objects if item["kind"] == "PodDisruptionBudget"}
+
+
+def selected(spec: Object, pods: Mapping[str, Mapping[str, str]]) -> list[str]:
+    wanted = spec["selector"]["matchLabels"].items()
+    return [name for name, labels in pods.items() if wanted <= labels.items()]
+
+
+def test_every_pod_has_one_budget_and_shares_it_only_with_pods_that_stand_in_for_it(release: Make) -> None:
+    other = release(1).model_copy(update={"vm": "teachers"})
+    releases = [release(1), release(2), other]
+    pods = {
+        f"{one.name} {item['metadata']['name']}": predictor(item)["labels"]
+        for one in releases
+        for item in release_objects(history_of(one))
+        if item["kind"] == "InferenceService"
+    }
+    assert len(pods) == 9
+    found = {name: selected(spec, pods) for one in releases for name, spec in budgets(one).items()}
+    assert found == {
+        "students": ["students v1 students", "students v2 students"],  # while a rollout replaces them
+        "teachers": ["teachers v1 teachers"],
+        **{f"students-v{version}-s{shard}": [f"students v{version} students-v{version}-s{shard}"]
+           for version in (1, 2) for shard in (0, 1)},
+        **{f"teachers-v1-s{shard}": [f"teachers v1 teachers-v1-s{shard}"] for shard in (0, 1)},
+    }  # fmt: skip
+
+
+def test_a_budget_lets_one_pod_go_at_a_time_and_one_that_is_not_ready_at_any_time(release: Make) -> None:
+    for spec in budgets(release(1)).values():
+        assert (spec["maxUnavailable"], spec["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+        assert "minAvailable" not in spec  # it would keep a single server on its node for ever
+
+
+def test_servers_that_stand_in_for_each_other_prefer_other_nodes_and_zones_or_require_other_nodes(
+    release: Make,
+) -> None:
+    conditions = {}
+    for spread in ("prefer", "require"):
+        history = history_of(release(1), DeployConfig.parse({"spread": spread}, source="deploy.yaml"))
+        for item in release_objects(history):
+            if item["kind"] == "InferenceService":
+                zone, node = predictor(item)["topologySpreadConstraints"]
+                assert (zone["topologyKey"], node["topologyKey"]) == (
+                    "topology.kubernetes.io/zone",
+                    "kubernetes.io/hostname",
+                )
+                labels = predictor(item)["labels"].items()
+                assert all(one["labelSelector"]["matchLabels"].items() <= labels for one in (zone, node))
+                conditions[spread] = (zone["whenUnsatisfiable"], node["whenUnsatisfiable"])
+                assert node.get("nodeTaintsPolicy") == ("Honor" if spread == "require" else None)
+    assert conditions == {
+        "prefer": ("ScheduleAnyway", "ScheduleAnyway"),
+        "require": ("ScheduleAnyway", "DoNotSchedule"),
+    }
 
 
 def test_autoscaling_is_kserves_own(release: Make) -> None:
@@ -109,12 +175,12 @@ def test_autoscaling_is_kserves_own(release: Make) -> None:
     assert ranker["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] == "hpa"
     chosen = {key: predictor(ranker)[key] for key in ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")}
     assert chosen == {"minReplicas": 2, "maxReplicas": 5, "scaleMetric": "cpu", "scaleTarget": 70}
-    fixed, _ = shard_objects(release(1), 0, config)
+    fixed, *_ = shard_objects(release(1), 0, config)
     assert fixed["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] == "none"
 
 
 def test_a_server_copies_only_its_own_part_of_a_bundle(release: Make, config: DeployConfig) -> None:
-    shard, _ = shard_objects(release(1), 1, config)
+    shard, *_ = shard_objects(release(1), 1, config)
     assert predictor(shard)["storageUris"] == [
         {"uri": "s3://bucket/bundle/students-1/manifest.json", "mountPath": "/mnt/models"},
         {"uri": "s3://bucket/bundle/students-1/shards/1/", "mountPath": "/mnt/models/shards/1"},
@@ -179,7 +245,7 @@ def test_a_deployment_sets_shards_by_the_rankers_own_settings() -> None:
 
 def test_a_claim_is_mounted_and_nothing_is_copied(release: Make, config: DeployConfig) -> None:
     mounted = release(1).model_copy(update={"uri": "pvc://models/students"})
-    shard, _ = shard_objects(mounted, 0, config)
+    shard, *_ = shard_objects(mounted, 0, config)
     assert predictor(shard)["model"]["storageUri"] == "pvc://models/students"
     assert not {"storageUris", "storageContainerName"} & predictor(shard).keys()
 
@@ -190,7 +256,9 @@ def test_every_object_has_its_lineage(release: Make, config: DeployConfig) -> No
         assert {"name", "component", "part-of", "managed-by"} == {
             key.removeprefix("app.kubernetes.io/") for key in labels if key.startswith("app.kubernetes.io/")
         }
-        assert (labels["exfm.dev/vm"], labels["exfm.dev/version"]) == ("students", "3")
+        assert labels["exfm.dev/vm"] == "students"
+        of_all_versions = (item["kind"], item["metadata"]["name"]) == ("PodDisruptionBudget", "students")
+        assert labels.get("exfm.dev/version") == (None if of_all_versions else "3")
         if item["kind"] == "InferenceService":
             annotations = item["metadata"]["annotations"]
             assert annotations["exfm.dev/bundle-id"] == f"{3:064x}"
@@ -210,8 +278,13 @@ def test_pods_fit_a_namespace_with_restricted_pod_security(release: Make, config
 
 def test_rendered_objects_are_yaml_in_the_order_of_the_rollout(release: Make, config: DeployConfig) -> None:
     text = to_yaml(release_objects(history_of(release(1), config)))
-    names = re.findall(r"^  name: (\S+)$", text, flags=re.MULTILINE)
-    assert names == ["students-v1-s0", "students-v1-s0-grpc", "students-v1-s1", "students-v1-s1-grpc", "students"]
+    names = re.findall(r"^kind: (\S+)\nmetadata:\n  name: (\S+)$", text, flags=re.MULTILINE)
+    shards = [
+        (kind, f"students-v1-s{shard}{suffix}")
+        for shard in (0, 1)
+        for kind, suffix in (("InferenceService", ""), ("Service", "-grpc"), ("PodDisruptionBudget", ""))
+    ]
+    assert names == [*shards, ("InferenceService", "students"), ("PodDisruptionBudget", "students")]
 
 
 def test_a_switch_to_the_current_release_changes_no_history(release: Make) -> None:

@@ -130,7 +130,7 @@ def test_a_hot_rollback_creates_no_shard(release: Make, config: DeployConfig) ->
     back(cluster)
     assert current(cluster) == 1
     assert cluster.served == [1, 2, 1]
-    assert cluster.num_writes - before == 2 * 2 + 1  # two shards and their Services applied as they are, and the ranker
+    assert cluster.num_writes - before == 2 * 3 + 2  # two shards, the ranker and what they own, all applied as they are
 
 
 def test_a_cold_rollback_brings_the_shards_back(release: Make, config: DeployConfig) -> None:
@@ -702,7 +702,7 @@ def test_a_removed_model_leaves_nothing(release: Make, config: DeployConfig) -> 
         remove(as_cluster(cluster), "students", config, report=lambda line: None)
 
 
-def test_a_removed_model_leaves_no_rendered_service(release: Make, config: DeployConfig) -> None:
+def test_a_removed_model_leaves_no_rendered_object(release: Make, config: DeployConfig) -> None:
     cluster = SimulatedCluster()
     for item in release_objects(switched(None, release(1), config, at_s=0)):
         cluster.apply(item)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ def kustomized(folder: Path) -> Objects:
     return read_objects(_output(_binary("kubectl"), "kustomize", str(folder)))
 
 
-def templated(*values: str) -> Objects:
-    """Return what the chart makes of values like `gpu.servers=ranker`, without the hooks of `helm test`."""
-    settings = [argument for value in values for argument in ("--set", value)]
+def templated(*values: str, files: Sequence[Path] = ()) -> Objects:
+    """Return what the chart makes of values in files and like `gpu.servers=ranker`, without `helm test`."""
+    settings = [f"--values={file}" for file in files]
+    settings += [argument for value in values for argument in ("--set", value)]
     return read_objects(_output(_binary("helm"), "template", "exfm", str(CHART), "--skip-tests", *settings))
 
 
@@ -42,11 +44,11 @@ def chart_notes(*values: str) -> str:
     return _output(_binary("helm"), "install", "exfm", str(CHART), "--dry-run=client", *settings).partition("NOTES:")[2]
 
 
-def chart_tests() -> Objects:
+def chart_tests(*values: str) -> Objects:
     """Return the objects that `helm test` makes."""
-    helm = _binary("helm")
-    everything = read_objects(_output(helm, "template", "exfm", str(CHART)))
-    return {key: everything[key] for key in everything.keys() - templated().keys()}
+    settings = [argument for value in values for argument in ("--set", value)]
+    everything = read_objects(_output(_binary("helm"), "template", "exfm", str(CHART), *settings))
+    return {key: everything[key] for key in everything.keys() - templated(*values).keys()}
 
 
 def overlay(folder: Path, *, resources: Path, components: list[str], **more: Any) -> Path:

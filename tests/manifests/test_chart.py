@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rendering import MANIFESTS, Object, Objects, chart_notes, chart_tests, kustomized, overlay, templated
+from rendering import CHART, MANIFESTS, Object, Objects, chart_notes, chart_tests, kustomized, overlay, templated
 
 pytestmark = pytest.mark.cluster
 
@@ -168,6 +168,67 @@ def test_a_device_that_the_charts_settings_name_stays() -> None:
 )  # fmt: skip
 def test_each_of_the_charts_switches_is_a_component(tmp_path: Path, values: list[str], components: list[str]) -> None:
     assert_same(templated(*values), kustomized(overlay(tmp_path / "o", resources=STANDALONE, components=components)))
+
+
+def test_the_charts_values_for_production_are_the_production_overlay() -> None:
+    assert_same(templated(files=[CHART / "values-production.yaml"]), kustomized(MANIFESTS / "overlays/production"))
+
+
+def test_production_has_mtls_and_an_exporter() -> None:
+    objects = kustomized(MANIFESTS / "overlays/production")
+    for kind in ("ranker", "shard"):
+        [server, *others] = objects["ServingRuntime", "exfm", f"exfm-{kind}"]["spec"]["containers"]
+        assert "--tls=/etc/exfm-tls" in server["args"]
+        assert [one["name"] for one in others] == (["exporter"] if kind == "ranker" else [])
+        assert ("Certificate", "exfm", f"exfm-{kind}") in objects
+
+
+PLACED = {
+    "env": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"}],
+    "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "1Gi"}}],
+    "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+    "nodeSelector": {"pool": "serving"},
+    "tolerations": [{"key": "serving", "operator": "Exists", "effect": "NoSchedule"}],
+    "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+        {"matchExpressions": [{"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64"]}]}]}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["ranker", "shard"])
+def test_a_server_has_what_the_chart_adds_beside_its_own_and_its_others_have_not(kind: str, tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({kind: PLACED}))
+    before, after = (
+        templated("exporter.enabled=true", "mtls.enabled=true", "gpu.servers=all", files=files)
+        for files in ([], [values])
+    )
+    specs = [objects["ServingRuntime", "exfm", f"exfm-{kind}"]["spec"] for objects in (before, after)]
+    old, new = (spec["containers"][0] for spec in specs)
+    assert new["env"] == [*old["env"], *PLACED["env"]]
+    assert new["volumeMounts"] == [*old["volumeMounts"], *PLACED["volumeMounts"]]
+    assert specs[1]["volumes"] == [*specs[0]["volumes"], *PLACED["volumes"]]
+    assert specs[1]["nodeSelector"] == {**specs[0]["nodeSelector"], **PLACED["nodeSelector"]}
+    assert specs[1]["tolerations"] == [*PLACED["tolerations"], *specs[0]["tolerations"]]
+    assert specs[1]["affinity"] == PLACED["affinity"]
+    assert specs[1]["containers"][1:] == specs[0]["containers"][1:]
+    changed = {key for key, object_ in after.items() if object_ != before[key]}
+    assert changed == {("ServingRuntime", "exfm", f"exfm-{kind}")}
+
+
+def test_names_that_exfm_uses_itself_are_refused() -> None:
+    runtime = templated("exporter.enabled=true", "mtls.enabled=true")["ServingRuntime", "exfm", "exfm-ranker"]["spec"]
+    own = {"env": [one["name"] for one in runtime["containers"][0]["env"]],
+           "volumes": [one["name"] for one in runtime["volumes"]]}  # fmt: skip
+    assert (len(own["env"]), len(own["volumes"])) == (7, 4)
+    for field, names in own.items():
+        for name in names:
+            with pytest.raises(AssertionError, match=rf"ranker\.{field} has the name {name}, which exfm uses itself"):
+                templated(f"ranker.{field}[0].name={name}")
+
+
+def test_the_charts_own_test_goes_to_the_shards_nodes() -> None:
+    pod = next(o for (kind, _, _), o in chart_tests("shard.nodeSelector.pool=serving").items() if kind == "Pod")
+    assert pod["spec"]["nodeSelector"] == {"pool": "serving"}
 
 
 def test_exporters_have_the_endpoint_and_the_keys_and_rankers_have_not() -> None:

@@ -101,7 +101,7 @@ def test_roles_name_what_they_allow() -> None:
     }
     assert not {word for words in allowed for word in words if "*" in word}
     writes = {(resource, verb) for _, resource, verb in allowed if verb not in {"get", "list", "watch"}}
-    assert {resource for resource, _ in writes} == {"inferenceservices", "services"}
+    assert {resource for resource, _ in writes} == {"inferenceservices", "services", "poddisruptionbudgets"}
     assert not {resource for _, resource, _ in allowed} & {"secrets", "configmaps", "pods/exec", "pods/portforward"}
     (account,) = (rule for rule in roles[0]["rules"] if "serviceaccounts" in rule["resources"])
     assert (account["resourceNames"], account["verbs"]) == ([deploy.SERVICE_ACCOUNT], ["get"])
@@ -207,18 +207,24 @@ def test_rankers_reach_shards_at_the_port_of_streams_alone() -> None:
         assert [port["port"] for port in rule["ports"]] == [deploy.PORTS["stream"]]
 
 
-def test_policies_and_budgets_select_pods_of_our_runtimes_alone() -> None:
+def test_policies_select_pods_of_our_runtimes_alone() -> None:
     ours = [runtime["spec"]["labels"] for runtime in RUNTIMES.values()]
     selectors = [
         object_["spec"].get("podSelector") or object_["spec"]["selector"]
         for object_ in WRITTEN.values()
-        if object_["kind"] in {"PodDisruptionBudget", "NetworkPolicy", "PodMonitor"}
+        if object_["kind"] in {"NetworkPolicy", "PodMonitor"}
         and object_["metadata"]["name"] not in {"exfm-default-deny", "exfm-dns"}
     ]
-    assert len(selectors) >= 6
+    assert len(selectors) == 5
     for selector in selectors:
         assert any(_selects(selector, labels) for labels in ours)
         assert not _selects(selector, {**ours[0], "app.kubernetes.io/component": "test"})
+
+
+def test_in_production_each_kind_of_server_has_two_on_different_nodes() -> None:
+    file = MANIFESTS / "overlays/production/deploy.yaml"
+    config = DeployConfig.parse(yaml.safe_load(file.read_text()), source=str(file))
+    assert (config.ranker.replicas, config.shard.replicas, config.spread) == (2, 2, "require")
 
 
 def test_kserve_takes_our_storage_container_for_what_deploy_asks() -> None:

@@ -58,12 +58,31 @@ true
 {{ $values.image.repository }}:{{ include "exfm.hasGpu" . | empty | ternary $values.image.tag $values.gpu.imageTag }}
 {{- end -}}
 {{- define "exfm.nodes" -}}
+{{- $nodes := pick (deepCopy (index (index . 0).Values (index . 1))) "nodeSelector" "tolerations" "affinity" -}}
 {{- if include "exfm.hasGpu" . -}}
-nodeSelector:
-  nvidia.com/gpu.present: "true"
-tolerations:
-  - key: nvidia.com/gpu
-    operator: Exists
-    effect: NoSchedule
+{{- $toleration := dict "key" "nvidia.com/gpu" "operator" "Exists" "effect" "NoSchedule" -}}
+{{- $_ := set $nodes "nodeSelector" (merge $nodes.nodeSelector (dict "nvidia.com/gpu.present" "true")) -}}
+{{- $_ := set $nodes "tolerations" (append $nodes.tolerations $toleration) -}}
+{{- end -}}
+{{- range $field, $value := $nodes }}
+{{- with $value }}
+{{ $field }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* A list of values as YAML. A name that exfm uses itself is an error. The argument is (list ROOT COMPONENT FIELD TAKEN). */ -}}
+{{- define "exfm.more" -}}
+{{- $component := index . 1 -}}
+{{- $field := index . 2 -}}
+{{- $items := index (index . 0).Values $component $field -}}
+{{- range $items -}}
+{{- if has .name (index $ 3) -}}
+{{- fail (printf "%s.%s has the name %s, which exfm uses itself: choose another name, or see the chart's other values" $component $field .name) -}}
+{{- end -}}
+{{- end -}}
+{{- with $items -}}
+{{- toYaml . -}}
 {{- end -}}
 {{- end -}}

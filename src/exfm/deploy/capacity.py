@@ -67,7 +67,7 @@ def new_servers(
     demands: list[Demand] = []
     present = {servers.shard: servers for servers in seen.shards_of(release.version)}
     for shard in range(release.num_shards):
-        service, _ = shard_objects(release, shard, config)
+        service, *_ = shard_objects(release, shard, config)
         demands += _added(f"shard {shard}", service, present.get(shard), runtimes)
     ranker = ranker_object(history_after(release, seen, config, at_s=0))
     return demands + _added("ranker", ranker, seen.ranker, runtimes)

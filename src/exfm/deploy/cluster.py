@@ -15,12 +15,13 @@ import urllib3
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 
-from exfm.deploy.objects import ISVC_API, ISVC_KIND, MANAGER, Object
+from exfm.deploy.objects import BUDGET_KIND, ISVC_API, ISVC_KIND, MANAGER, Object
 from exfm.errors import ClusterError
 
 _PATHS = {
     ISVC_KIND: f"/apis/{ISVC_API}/namespaces/{{namespace}}/inferenceservices",
     "Service": "/api/v1/namespaces/{namespace}/services",
+    BUDGET_KIND: "/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets",
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
     "Pod": "/api/v1/namespaces/{namespace}/pods",
     "Event": "/api/v1/namespaces/{namespace}/events",

@@ -1,7 +1,7 @@
 """Settings of a deployment."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,9 @@ Millicores = Annotated[int, Field(ge=1, le=256_000)]
 OverheadMib = Annotated[int, Field(ge=128, le=1_048_576)]
 """A server's memory beside its tables, in MiB (2**20 bytes)."""
 
+Replicas = Annotated[int, Field(ge=1, le=1_000)]
+"""A number of servers that are alike."""
+
 
 class ServerResources(Config):
     """Resources of one server of a kind, and how many servers there may be."""
@@ -33,6 +36,8 @@ class ServerResources(Config):
     """CPU limit, in thousandths of a core; 1 to 256,000, at least the request."""
     overhead_mib: OverheadMib
     """Memory beside tables, requested and limited, in MiB (2**20 bytes); 128 to 1,048,576."""
+    replicas: Replicas
+    """Servers, or the smallest number of them with autoscaling; 1 to 1,000. A plan that needs more gets more."""
     max_replicas: Annotated[int, Field(ge=0, le=1_000)] = 0
     """Largest number of servers with autoscaling; 0 to 1,000. 0, or not above the smallest number: no autoscaling."""
     cpu_target_percent: Annotated[int, Field(ge=1, le=100)] = 60
@@ -42,6 +47,8 @@ class ServerResources(Config):
     def _check(self) -> Self:
         if self.cpu_limit_m < self.cpu_request_m:
             raise ValueError(f"cpu_limit_m {self.cpu_limit_m} is less than cpu_request_m {self.cpu_request_m}")
+        if 0 < self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas {self.max_replicas} is less than replicas {self.replicas}")
         return self
 
 
@@ -56,25 +63,19 @@ class RankerResources(ServerResources):
     cpu_request_m: Millicores = 1_000
     cpu_limit_m: Millicores = 2_000
     overhead_mib: OverheadMib = 896
-    replicas: Annotated[int, Field(ge=1, le=1_000)] = 2
-    """Rankers, or the smallest number of them with autoscaling; 1 to 1,000. A plan that needs more gets more."""
+    replicas: Replicas = 2
     shards: ShardsConfig = ShardsConfig()
     """The rankers' settings `shards`; they override those in ConfigMap `exfm-servers`. Memory for `local_tables_mib` is
     added to the overhead; 0: the ConfigMap's value, without memory for it."""
 
-    @model_validator(mode="after")
-    def _check_replicas(self) -> Self:
-        if 0 < self.max_replicas < self.replicas:
-            raise ValueError(f"max_replicas {self.max_replicas} is less than replicas {self.replicas}")
-        return self
-
 
 class ShardResources(ServerResources):
-    """Resources of a shard's servers. The plan gives their number, or the smallest number with autoscaling."""
+    """Resources and number of each shard's servers."""
 
     cpu_request_m: Millicores = 500
     cpu_limit_m: Millicores = 2_000
     overhead_mib: OverheadMib = 864
+    replicas: Replicas = 1
 
 
 class DeployConfig(Config):
@@ -89,6 +90,9 @@ class DeployConfig(Config):
     """Namespace that the manifests were applied to."""
     ranker: RankerResources = RankerResources()
     shard: ShardResources = ShardResources()
+    spread: Literal["prefer", "require"] = "prefer"
+    """How rankers, and servers of one shard, are spread over nodes: `prefer`: evenly where there is room; `require`: a
+    server that would make the spread uneven waits for another node. Zones are always a preference."""
     ready_timeout_s: Annotated[int, Field(ge=10, le=86_400)] = 900
     """Time for a version's shards to become ready, and then for each ranker, in seconds; 10 to 86,400. A failure that
     waiting cannot solve ends the wait at once."""

@@ -1,4 +1,5 @@
-"""The objects of a release, by pure functions: an InferenceService for the ranker; one and a Service for each shard.
+"""The objects of a release, by pure functions: an InferenceService and a disruption budget for the ranker and for each
+shard, and a Service for each shard.
 
 The names of a shard's objects contain the version; only their settings (resources, replicas) change. The ranker's name
 is stable, and its pod template names the shards of a version. So a ranker pod serves one version only.
@@ -37,13 +38,22 @@ USER = 10_001
 GRACE_PERIOD_S = 45
 """Time for a pod to end: the servers' lame_duck_s and drain_s, and some seconds more."""
 
-_SPREAD_BY = (VM_LABEL, VERSION_LABEL, COMPONENT_LABEL, SHARD_LABEL)
-"""Labels of the pods that are spread over nodes and zones."""
+_ALIKE_BY = (VM_LABEL, VERSION_LABEL, COMPONENT_LABEL, SHARD_LABEL)
+"""Labels that the servers of one shard share, or rankers: they are spread over nodes and zones, and have one budget."""
+
+_PREFERRED: Object = {"whenUnsatisfiable": "ScheduleAnyway"}
+_REQUIRED: Object = {
+    "whenUnsatisfiable": "DoNotSchedule",
+    "nodeTaintsPolicy": "Honor",  # a node that is drained takes no pod, so it must not count as an empty one
+    "matchLabelKeys": ["pod-template-hash"],  # pods that a rollout ends must not count
+}
+"""Conditions of a spread."""
 
 _SCALE = ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")
 """Fields of an InferenceService for the number of its pods; they are not part of the pods."""
 
 ISVC_API, ISVC_KIND = "serving.kserve.io/v1beta1", "InferenceService"
+BUDGET_KIND = "PodDisruptionBudget"
 
 
 def shard_name(release: Release, shard: int) -> str:
@@ -68,11 +78,11 @@ def release_objects(history: History) -> list[Object]:
     """Return all objects of a history's first release, in the order in which they are applied."""
     release, config = history.current.release, history.current.settings
     shards = [shard for index in range(release.num_shards) for shard in shard_objects(release, index, config)]
-    return [*shards, ranker_object(history)]
+    return [*shards, *ranker_objects(history)]
 
 
-def shard_objects(release: Release, shard: int, config: DeployConfig) -> tuple[Object, Object]:
-    """Return a shard's InferenceService, and its headless Service, whose owner the former should become."""
+def shard_objects(release: Release, shard: int, config: DeployConfig) -> tuple[Object, Object, Object]:
+    """Return a shard's InferenceService; then its headless Service and its budget, which the former should own."""
     resources = config.shard
     labels = {**_labels(release, SHARD), SHARD_LABEL: str(shard)}
     service = _inference_service(
@@ -91,7 +101,8 @@ def shard_objects(release: Release, shard: int, config: DeployConfig) -> tuple[O
             parts=[f"shards/{shard}"],
             resources=resources,
             table_bytes=release.shard_bytes[shard],
-            replicas=release.replicas[shard],
+            replicas=max(config.shard.replicas, release.replicas[shard]),
+            spread=config.spread,
         ),
     )
     headless = {
@@ -110,7 +121,14 @@ def shard_objects(release: Release, shard: int, config: DeployConfig) -> tuple[O
             ],
         },
     }
-    return service, headless
+    return service, headless, _budget(shard_name(release, shard), config, labels=labels)
+
+
+def ranker_objects(history: History) -> tuple[Object, Object]:
+    """Return the ranker's InferenceService, and its budget, which the former should own."""
+    release, config = history.current.release, history.current.settings
+    every_version = {key: value for key, value in _labels(release, RANKER).items() if key != VERSION_LABEL}
+    return ranker_object(history), _budget(release.vm, config, labels=every_version)
 
 
 def ranker_object(history: History) -> Object:
@@ -141,6 +159,7 @@ def ranker_object(history: History) -> Object:
             resources=config.ranker,
             table_bytes=release.ranker_bytes + local_tables_mib * 2**20,
             replicas=max(config.ranker.replicas, release.rankers),
+            spread=config.spread,
         ),
     )
 
@@ -175,6 +194,29 @@ def _labels(release: Release, component: str) -> dict[str, str]:
         VM_LABEL: release.vm,
         VERSION_LABEL: str(release.version),
     }
+
+
+def _budget(name: str, config: DeployConfig, *, labels: Mapping[str, str]) -> Object:
+    """Return a budget by which an eviction waits until all other servers with these labels are ready.
+
+    A budget by minAvailable would keep a server without a replica on its node for ever.
+    """
+    return {
+        "apiVersion": "policy/v1",
+        "kind": BUDGET_KIND,
+        "metadata": {"name": name, "namespace": config.namespace, "labels": dict(labels)},
+        "spec": {
+            "maxUnavailable": 1,
+            # A server that is not ready gets no requests, so it must not block the drain of its node.
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": _alike(labels),
+        },
+    }
+
+
+def _alike(labels: Mapping[str, str]) -> Object:
+    """Return a selector of the servers that stand in for each other."""
+    return {"matchLabels": {name: labels[name] for name in _ALIKE_BY if name in labels}}
 
 
 def _inference_service(
@@ -219,6 +261,7 @@ def _predictor(
     resources: RankerResources | ShardResources,
     table_bytes: int,
     replicas: int,
+    spread: str,
 ) -> Object:
     memory = f"{memory_bytes(resources, table_bytes=table_bytes) // 2**20}Mi"
     model = {
@@ -231,6 +274,7 @@ def _predictor(
         },
     }
     max_replicas = max(replicas, resources.max_replicas)
+    nodes = _REQUIRED if spread == "require" else _PREFERRED
     predictor: Object = {
         "minReplicas": replicas,
         "maxReplicas": max_replicas,
@@ -249,13 +293,8 @@ def _predictor(
         },
         "terminationGracePeriodSeconds": GRACE_PERIOD_S,
         "topologySpreadConstraints": [
-            {
-                "maxSkew": 1,
-                "topologyKey": key,
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": {name: labels[name] for name in _SPREAD_BY if name in labels}},
-            }
-            for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+            {"maxSkew": 1, "topologyKey": key, "labelSelector": _alike(labels), **condition}
+            for key, condition in (("topology.kubernetes.io/zone", _PREFERRED), ("kubernetes.io/hostname", nodes))
         ],
         "model": model,
     }

@@ -11,6 +11,7 @@ RIGHTS: Mapping[tuple[str, str], Sequence[str]] = {
     ("serving.kserve.io", "inferenceservices"): ("get", "list", "create", "patch", "delete"),
     ("serving.kserve.io", "servingruntimes"): ("get", "list"),
     ("", "services"): ("get", "list", "create", "patch", "delete"),
+    ("policy", "poddisruptionbudgets"): ("get", "list", "create", "patch", "delete"),
     ("", "pods"): ("list",),
     ("", "events"): ("list",),
     ("apps", "deployments"): ("list",),

@@ -25,11 +25,13 @@ from exfm.deploy.decision import (
     undo,
 )
 from exfm.deploy.objects import (
+    BUDGET_KIND,
     GRACE_PERIOD_S,
     ISVC_KIND,
     VM_LABEL,
+    Object,
     headless_name,
-    ranker_object,
+    ranker_objects,
     shard_objects,
     with_owner,
 )
@@ -87,8 +89,9 @@ def remove(cluster: Cluster, vm: str, config: DeployConfig, *, report: Report) -
         reported = _report_once(report, f"{vm}: {seen.pods} pods are ending", reported)
         time.sleep(POLL_S)
         seen = observe(cluster, vm)
-    for service in cluster.find("Service", labels={VM_LABEL: vm}):  # a rendered Service has no owner
-        cluster.delete("Service", service["metadata"]["name"])
+    for kind in ("Service", BUDGET_KIND):  # rendered ones have no owner
+        for item in cluster.find(kind, labels={VM_LABEL: vm}):
+            cluster.delete(kind, item["metadata"]["name"])
     report(f"{vm}: removed")
 
 
@@ -243,17 +246,22 @@ def _switch_back(cluster: Cluster, release: Release, history: History) -> None:
     before = history.current
     if before.release.same_content(release):  # only settings were new, and the shards have them, too
         _apply_shards(cluster, before.release, before.settings)
-    cluster.apply(ranker_object(history))
+    _apply_owned(cluster, *ranker_objects(history))
 
 
 def _apply_shards(cluster: Cluster, release: Release, config: DeployConfig, *, only: tuple[int, ...] = ()) -> None:
     for shard in only or range(release.num_shards):
-        service, headless = shard_objects(release, shard, config)
-        cluster.apply(with_owner(headless, cluster.apply(service)))
+        _apply_owned(cluster, *shard_objects(release, shard, config))
+
+
+def _apply_owned(cluster: Cluster, service: Object, *owned: Object) -> None:
+    owner = cluster.apply(service)
+    for item in owned:
+        cluster.apply(with_owner(item, owner))
 
 
 def _switch(cluster: Cluster, release: Release, seen: Observation, config: DeployConfig) -> None:
-    cluster.apply(ranker_object(history_after(release, seen, config, at_s=int(time.time()))))
+    _apply_owned(cluster, *ranker_objects(history_after(release, seen, config, at_s=int(time.time()))))
 
 
 def _delete_shards(cluster: Cluster, seen: Observation, versions: tuple[int, ...]) -> None:
@@ -261,6 +269,7 @@ def _delete_shards(cluster: Cluster, seen: Observation, versions: tuple[int, ...
         for servers in seen.shards_of(version):
             cluster.delete(ISVC_KIND, servers.name)
             cluster.delete("Service", headless_name(servers.name))
+            cluster.delete(BUDGET_KIND, servers.name)
 
 
 def _room(cluster: Cluster) -> Room:

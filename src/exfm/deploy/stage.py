@@ -90,7 +90,7 @@ def roll_back(cluster: Cluster, vm: str, *, to: int, config: DeployConfig | None
 
 
 def _owned(cluster: Cluster, objects: list[Object]) -> list[Object]:
-    """Return the objects; each headless Service gets the InferenceService before it as owner, if that is deployed."""
+    """Return the objects; what follows an InferenceService gets it as owner, if it is deployed."""
     owned: list[Object] = []
     owner: Object | None = None
     for item in objects:

@@ -1,6 +1,5 @@
 """mTLS between rankers and shards: who has no certificate is refused, and renewed ones are taken without a restart."""
 
-import base64
 import json
 import time
 from collections.abc import Iterator
@@ -9,35 +8,9 @@ from typing import Any
 import pytest
 import trustme
 from operators import NAMESPACE, Operator, wait_for
+from tls_secrets import tls_secrets
 
 pytestmark = pytest.mark.cluster
-
-SHARD_NAME = f"*.{NAMESPACE}.svc"
-
-
-def secrets(authority: trustme.CA) -> list[Any]:
-    """Return the Secrets with certificates that this authority has just issued."""
-    issued = {
-        "exfm-shard-tls": authority.issue_cert(SHARD_NAME),
-        "exfm-ranker-tls": authority.issue_cert(f"ranker.{NAMESPACE}"),
-    }
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "type": "kubernetes.io/tls",
-            "metadata": {"name": name, "namespace": NAMESPACE},
-            "data": {
-                key: base64.b64encode(value).decode()
-                for key, value in {
-                    "tls.crt": b"".join(blob.bytes() for blob in leaf.cert_chain_pems),
-                    "tls.key": leaf.private_key_pem.bytes(),
-                    "ca.crt": authority.cert_pem.bytes(),
-                }.items()
-            },
-        }
-        for name, leaf in issued.items()
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +22,7 @@ def authority() -> trustme.CA:
 def secured(operator: Operator, authority: trustme.CA) -> Iterator[Operator]:
     """Version 1 served with mTLS."""
     operator.undeploy()
-    operator.apply(*secrets(authority))
+    operator.apply(*tls_secrets(authority))
     operator.install("mtls")
     operator.deploy(1)
     yield operator
@@ -125,7 +98,7 @@ def test_renewed_certificates_are_taken_without_a_restart_or_a_failed_request(
     before = probe(secured, authority, cert=mine)["certificate"]
     pods = secured.names("pods")
     with secured.load() as load:
-        secured.apply(*secrets(authority))
+        secured.apply(*tls_secrets(authority))
         wait_for(
             lambda: probe(secured, authority, cert=mine)["certificate"] != before, seconds=150, what="a new certificate"
         )

@@ -340,7 +340,8 @@ def test_a_quota_that_cannot_hold_both_versions_refuses_before_anything_is_made(
 
 def test_a_removed_model_leaves_nothing_behind(served: Operator) -> None:
     served.exfm("undeploy", served.vm, "-c", str(served.settings))
-    for kind in ("inferenceservices", "deployments", "replicasets", "services", "pods", "horizontalpodautoscalers"):
+    own = ("inferenceservices", "services", "poddisruptionbudgets")
+    for kind in (*own, "deployments", "replicasets", "pods", "horizontalpodautoscalers"):
         assert served.names(kind) == []
     assert served.exfm("status").stdout.startswith("nothing is deployed")
     process = served.exfm("undeploy", served.vm, check=False)

@@ -71,7 +71,7 @@ def allowed(operator: Operator, accesses: set[Access]) -> set[Access]:
 
 def test_a_pipelines_step_may_manage_inference_services_here_and_nothing_elsewhere(pipelines: Operator) -> None:
     manage = ("get", "list", "create", "patch", "delete")
-    services = ("inferenceservices.serving.kserve.io", "services")
+    services = ("inferenceservices.serving.kserve.io", "services", "poddisruptionbudgets.policy")
     granted = {(verb, what) for verb in manage for what in services}
     granted |= {(verb, what) for verb in ("get", "list") for what in ("pods", "events", "resourcequotas")}
     read = ("deployments.apps", "servingruntimes.serving.kserve.io")
