@@ -47,7 +47,7 @@ test-fast: $(VENV)/.installed ## Run the tests that start no server and train no
 	@$(PYTEST) -m "not cluster and not slow" --hypothesis-profile fast
 
 .PHONY: check
-check: lint types imports settings-current pipelines ## Check style, types, layers, docs/settings.md and the pipelines
+check: lint types imports settings-current components-current pipelines ## Check style, types, layers, generated docs and the pipelines
 
 .PHONY: lint
 lint: $(VENV)/.installed ## Check style and formatting
@@ -67,6 +67,10 @@ settings-current: $(VENV)/.installed
 	@$(BIN)/exfm explain --all | diff docs/settings.md - && \
 	  $(BIN)/exfm explain --removed | diff charts/exfm/files/removed-settings.yaml - || \
 	  { echo "the settings changed: run make settings, and commit what it makes" >&2; exit 1; }
+
+.PHONY: components-current
+components-current: $(VENV)/.installed
+	@$(BIN)/python components/document.py --check >&2
 
 ##@ Cluster
 
@@ -88,6 +92,10 @@ test-cluster: $(VENV)/.installed $(DEMO_BUNDLE) ## Run the tests that need a clu
 settings: $(VENV)/.installed ## Update docs/settings.md and the chart's list of removed settings, from docstrings
 	@$(BIN)/exfm explain --all > docs/settings.md
 	@$(BIN)/exfm explain --removed > charts/exfm/files/removed-settings.yaml
+
+.PHONY: components
+components: $(VENV)/.installed ## Update docs/components.md and the components' READMEs, from docstrings
+	@$(BIN)/python components/document.py
 
 .PHONY: pipelines
 pipelines: $(VENV)/.installed ## Compile the demo's pipeline to build/pipelines/*.yaml, for a Kubeflow cluster

@@ -17,14 +17,14 @@ from exfm.artifact.stores import exists
 from exfm_components import layout
 from exfm_components.platform import Step
 from exfm_components.run_config import RunConfig
-from exfm_components.stages import data, models, release
+from exfm_components.stages import data_processing, deployment, evaluation, training
 from exfm_pipelines.screen import screen_on
 
 COMPONENTS: Mapping[Step, Any] = {
-    "ingest": data.ingest, "label": data.make_labels, "train-fm": models.train_foundation,
-    "join": data.join_examples, "train-vm": models.train_vertical,
-    "bundle": models.make_bundle, "judge": release.judge, "register": release.register,
-    "smoke-test": release.smoke_test, "report": release.report,
+    "ingest": data_processing.ingest, "label": data_processing.make_labels, "train-fm": training.train_foundation,
+    "join": data_processing.join_examples, "train-vm": training.train_vertical,
+    "bundle": deployment.make_bundle, "judge": evaluation.judge, "register": deployment.register,
+    "smoke-test": evaluation.smoke_test, "report": evaluation.report,
 }  # fmt: skip
 """Steps that can be run one by one."""
 

@@ -13,7 +13,7 @@ from kfp import dsl, kubernetes
 from exfm.environment import COMPUTE_ENVIRONMENT, IMAGE, PIPELINE_RUN
 from exfm_components.platform import PlatformConfig, Step
 from exfm_components.run_config import RunConfig
-from exfm_components.stages import data, models, release
+from exfm_components.stages import data_processing, deployment, evaluation, training
 
 ENDPOINTS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
 """Keys of the platform's ConfigMap that a step's environment takes endpoints from."""
@@ -57,37 +57,37 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
         in the cluster that the pipeline runs in. `until`, a date, says up to where the log is complete; empty: what
         its files say. Nothing is cached: the tables below the root say what is done.
         """
-        checked = data.check(run=run, root=root, deploy=deploy)
-        log = data.ingest(run=run, root=root, until=until).after(checked)
-        labelled = data.make_labels(run=run, root=root).after(log)
+        checked = data_processing.check(run=run, root=root, deploy=deploy)
+        log = data_processing.ingest(run=run, root=root, until=until).after(checked)
+        labelled = data_processing.make_labels(run=run, root=root).after(log)
         if pods > 1:
             with dsl.ParallelFor(log.outputs["Output"], name="each share of a backfill", parallelism=pods) as share:
-                label_share = data.make_labels(run=run, root=root, share=share)
+                label_share = data_processing.make_labels(run=run, root=root, share=share)
                 prepare(label_share, "label", name="label a share")
                 if has_published:
-                    score_share = data.score(run=run, root=root, share=share).after(label_share)
+                    score_share = data_processing.score(run=run, root=root, share=share).after(label_share)
                     prepare(score_share, "train-fm", name="score a share")
             labelled.after(score_share if has_published else label_share)
         with dsl.ParallelFor(
             checked.output, name="each foundation model", parallelism=config.platform.max_parallel
         ) as foundation_model:
-            teacher = models.train_foundation(run=run, root=root, foundation_model=foundation_model).after(labelled)
+            teacher = training.train_foundation(run=run, root=root, foundation_model=foundation_model).after(labelled)
 
         def foundations() -> dsl.Collected:  # KFP's compiler changes a Collected where it is used
             return dsl.Collected(teacher.outputs["Output"])
 
-        joined = data.join_examples(run=run, root=root, foundations=foundations())
+        joined = data_processing.join_examples(run=run, root=root, foundations=foundations())
         if pods > 1:
             with dsl.ParallelFor(log.outputs["Output"], name="each share of a join", parallelism=pods) as share:
-                join_share = data.join_examples(run=run, root=root, foundations=foundations(), share=share)
+                join_share = data_processing.join_examples(run=run, root=root, foundations=foundations(), share=share)
                 prepare(join_share, "join", name="join a share")
             joined.after(join_share)
-        compared = models.compare(run=run, root=root).after(joined) if config.compare else None
+        compared = evaluation.compare(run=run, root=root).after(joined) if config.compare else None
         with dsl.ParallelFor(
             joined.outputs["Output"], name="each vertical model", parallelism=config.platform.max_parallel
         ) as vertical_model:
-            student = models.train_vertical(run=run, root=root, vertical_model=vertical_model)
-            sharded = models.make_bundle(
+            student = training.train_vertical(run=run, root=root, vertical_model=vertical_model)
+            sharded = deployment.make_bundle(
                 run=run, root=root, vertical_model=vertical_model, vertical=student.outputs["Output"]
             )
 
@@ -97,11 +97,11 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
         def bundles() -> dsl.Collected:
             return dsl.Collected(sharded.outputs["Output"])
 
-        judged = release.judge(run=run, root=root, verticals=verticals())
+        judged = evaluation.judge(run=run, root=root, verticals=verticals())
         judgements = judged.outputs["Output"]
-        registered = release.register(root=root, verticals=verticals(), bundles=bundles(), judgements=judgements)
-        tested = release.smoke_test(root=root, bundles=bundles())
-        reported = release.report(
+        registered = deployment.register(root=root, verticals=verticals(), bundles=bundles(), judgements=judgements)
+        tested = evaluation.smoke_test(root=root, bundles=bundles())
+        reported = evaluation.report(
             run=run,
             root=root,
             foundations=foundations(),
@@ -112,7 +112,7 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
             **({"comparison": compared.outputs["Output"]} if compared else {}),
         )
         with dsl.If(deploy == True, name="if deploy"):  # noqa: E712  # KFP compiles the comparison
-            deployed = release.deploy(
+            deployed = deployment.deploy(
                 run=run,
                 root=root,
                 registrations=registered.output,

@@ -122,6 +122,17 @@ def test_what_was_served_is_what_offline_scoring_says(root: Path) -> None:
     assert smoke_test["answer"]["model_version"] == json.loads(offline.stdout)["model_version"]
 
 
+def test_mlflow_has_a_run_of_the_pipeline_with_the_versions_below_it(root: Path) -> None:
+    registry = Registry.at(str(root), create=False)
+    [parent] = registry.client.search_runs([registry.experiment()], "tags.exfm_pipeline_run LIKE '%'")
+    assert (parent.info.run_name, parent.info.status) == ("small", "FINISHED")
+    assert parent.data.params["vertical_models.search.training.batch_size"] == "128"
+    assert "report.html" in [one.path for one in registry.client.list_artifacts(parent.info.run_id)]
+    below = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    children = registry.client.search_runs([registry.experiment()], below)
+    assert sorted(child.info.run_name for child in children) == ["rest", "search", "small comparison"]
+
+
 def test_a_version_is_traced_to_its_labels(root: Path) -> None:
     bundle_id = Path(find_bundle(str(root / "bundle" / "search"))).name
     drawn = {exfm("lineage", named, "--root", root).stdout for named in ("models:/search@candidate", bundle_id[:12])}

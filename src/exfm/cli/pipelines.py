@@ -26,6 +26,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the subcommands."""
     group = typer.Typer(help="Compile and submit pipelines for a Kubeflow cluster.", no_args_is_help=True)
     group.command("compile")(compile_run)
+    group.command("components")(components)
     group.command("submit")(submit_run)
     group.command("schedule")(schedule_run)
     group.command("status")(status)
@@ -47,6 +48,18 @@ def compile_run(
     run, folder, image = read_run_config(config, root=root), here(str(out)), image or IMAGE
     print(compile_pipeline(run, folder, image=image))
     print(compile_objects(run, folder, image=image, namespace=namespace))
+
+
+def components(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the YAML files.")] = Path("build/components"),
+    image: ImageOption = "",
+) -> None:
+    """Write each component as a YAML file, for pipelines of your own (docs/components.md)."""
+    from exfm_components.catalogue import compile_components
+    from exfm_components.stages import IMAGE
+
+    for file in compile_components(here(str(out)), image=image or IMAGE):
+        print(file)
 
 
 def submit_run(

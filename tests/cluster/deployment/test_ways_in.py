@@ -1,44 +1,46 @@
-"""Who may deploy: the pipeline's last step, by its own account, and nobody without rights."""
+"""Who may deploy: the whole pipeline by its own account, as Kubeflow runs it, and nobody without rights."""
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import yaml
-from operators import CLIENTS, NAMESPACE, REPOSITORY, Operator, wait_for
-from safetensors.torch import load_file
+from object_store import BUCKET, HOST, KEY, SECRET, files, running_store
+from operators import CLIENTS, NAMESPACE, Operator, wait_for
 
-from exfm.artifact.bundle import find_bundle
-from exfm.artifact.digests import digest_of_file
-from exfm.artifact.manifest import write_json
-from exfm.artifact.storage import MANIFEST, ref_to
-from exfm.bundling.config import BundleConfig
-from exfm.bundling.stage import make_bundle
-from exfm.metrics.intervals import Interval
-from exfm.registry.champion import promote
-from exfm.registry.mlflow_registry import Registry
-from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures
-from exfm.registry.registration import register
-from exfm.training.manifest import ModelManifest
-from exfm_components import layout
-from exfm_components.run_config import read_run_config
+from nightly_log import day_of_log, file_name, run_settings
 
 pytestmark = pytest.mark.cluster
 
 KUBEFLOW, RUNNER = "kubeflow", "pipeline-runner"
 ACCOUNT = f"system:serviceaccount:{KUBEFLOW}:{RUNNER}"
+IMAGE, NAME, MLFLOW_PORT = "localhost/exfm-pipelines:rig", "nightly", 5000
+
+# The security context that Kubeflow Pipelines gives each step.
+POD = {"securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}}
+CONTAINER = {
+    "imagePullPolicy": "IfNotPresent",
+    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+}
+
+STEPS = (
+    "check", "ingest", "label", "train-fm", "join", "train-vm", "bundle", "judge", "register", "smoke-test", "report",
+    "deploy",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def pipelines(operator: Operator) -> Iterator[Operator]:
     """The namespace and the account of Kubeflow Pipelines' steps."""
     operator.apply(
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": KUBEFLOW}},
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": KUBEFLOW, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+        },
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": RUNNER, "namespace": KUBEFLOW}},
     )
     yield operator
@@ -88,123 +90,130 @@ def test_a_pipelines_step_may_manage_inference_services_here_and_nothing_elsewhe
     assert pipelines.kubectl(*account).strip() == "serviceaccount/exfm-server"
 
 
-FIGURES = TaskFigures(
-    task="like", num_examples=1000, num_positives=500, normalized_entropy=0.9, calibration=1.0, champion_entropy=0.95,
-    champion_calibration=1.0, ne_increase=Interval(value=-0.05, low=-0.06, high=-0.04), excess_loss=-0.1,
-    excess_loss_error=0.01,
-)  # fmt: skip
+def objects_of_steps() -> list[Any]:
+    """Return what steps find in their namespace: addresses, keys, and an MLflow server."""
+    server = [
+        "python", "-m", "mlflow", "server", "--host=0.0.0.0", f"--port={MLFLOW_PORT}", "--workers=1",
+        f"--allowed-hosts=mlflow.{KUBEFLOW}:{MLFLOW_PORT}", "--backend-store-uri=sqlite:////tmp/mlflow.db",
+        "--artifacts-destination=/tmp/artifacts",
+    ]  # fmt: skip
+    endpoints = {
+        "MLFLOW_TRACKING_URI": f"http://mlflow.{KUBEFLOW}:{MLFLOW_PORT}",
+        "AWS_ENDPOINT_URL": f"http://{HOST}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    probe = {"tcpSocket": {"port": MLFLOW_PORT}, "periodSeconds": 1}
+    container = {"name": "mlflow", "image": IMAGE, "command": server, "readinessProbe": probe} | CONTAINER
+    metadata = {"namespace": KUBEFLOW, "labels": {"app": "mlflow"}}
+    return [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata | {"name": "exfm"}, "data": endpoints},
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": metadata | {"name": "exfm"},
+            "stringData": {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": metadata | {"name": "mlflow"},
+            "spec": POD | {"terminationGracePeriodSeconds": 1, "containers": [container]},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata | {"name": "mlflow"},
+            "spec": {"selector": {"app": "mlflow"}, "ports": [{"port": MLFLOW_PORT}]},
+        },
+    ]
 
 
-def test_two_runs_over_one_root_deploy_by_the_pipelines_account_and_what_serves_can_restart(
-    pipelines: Operator, tmp_path: Path
+@pytest.fixture(scope="module")
+def store(pipelines: Operator) -> Iterator[str]:
+    """The store and the MLflow server of the steps; yields the store's address on this machine."""
+    pipelines.undeploy()  # for their memory
+    with running_store(pipelines) as url:
+        pipelines.apply(*objects_of_steps())
+        pipelines.kubectl("wait", "--for=condition=Ready", f"--namespace={KUBEFLOW}", "pod/mlflow", "--timeout=150s")
+        yield url
+        pipelines.exfm("undeploy", NAME, "-c", str(pipelines.settings), check=False)
+
+
+def put_day(url: str, day: int) -> None:
+    """Put a day of the log into the store; feedback first, as a run takes it first."""
+    for part, rows in sorted(day_of_log(day).items()):
+        with files(url).open(f"{BUCKET}/log/{part}/{file_name(day)}", "wb") as file:
+            rows.write_parquet(file)
+
+
+def run_pipeline(pipelines: Operator, name: str) -> str:
+    """Run all steps in their order, in a Job of the pipeline's account; return its log, with all that steps print."""
+    settings = yaml.safe_load(pipelines.settings.read_text(encoding="utf-8"))
+    run = run_settings(NAME, root=f"s3://{BUCKET}/root", log=f"s3://{BUCKET}/log", deploy=True)
+    run["deployment"] |= {"settings": settings}
+    metadata = {"name": name, "namespace": KUBEFLOW}
+    container = {
+        "name": "main",
+        "image": IMAGE,
+        "command": ["sh", "-c", "exfm run -c /run/exfm/run.yaml; code=$?; cat pipeline.log; exit $code"],
+        "envFrom": [{"configMapRef": {"name": "exfm"}}, {"secretRef": {"name": "exfm"}}],
+        "resources": {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "4Gi"}},
+        "volumeMounts": [{"name": "run", "mountPath": "/run/exfm"}],
+    }
+    pod = POD | {
+        "serviceAccountName": RUNNER,
+        "restartPolicy": "Never",
+        "containers": [container | CONTAINER],
+        "volumes": [{"name": "run", "configMap": {"name": name}}],
+    }
+    pipelines.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"run.yaml": yaml.safe_dump(run)}},
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": metadata,
+            "spec": {"backoffLimit": 0, "template": {"spec": pod}},
+        },
+    )
+
+    def conditions() -> list[str]:
+        kinds = "--output=jsonpath={.status.conditions[*].type}"
+        return pipelines.kubectl("get", "job", f"--namespace={KUBEFLOW}", name, kinds).split()
+
+    wait_for(lambda: bool({"Complete", "Failed"} & {*conditions()}), seconds=900, what=f"the end of job {name}")
+    log = pipelines.kubectl("logs", f"--namespace={KUBEFLOW}", f"job/{name}")
+    assert "Complete" in conditions(), log
+    return log
+
+
+def test_the_whole_pipeline_runs_by_its_account_each_night_and_what_serves_can_restart(
+    pipelines: Operator, store: str
 ) -> None:
-    root, trained, vm = tmp_path / "root", tmp_path / "model", pipelines.vm
-    registry = Registry.at(str(root), create=True)
-    pipelines.undeploy()
-    shutil.copytree(pipelines.bundles[1].parents[2] / "models" / vm, trained)
-    first = bundle_of(trained, root, vm)
-    registered = register_by_hand(registry, trained, first, champion=0)
-    pipelines.copy_to_claim(root, "root")
-    log = last_step(pipelines, root, registered)
-    assert f"{vm} v1 serves" in log
+    for day in range(4):
+        put_day(store, day)
+    log = run_pipeline(pipelines, "first-night")
+    assert re.findall(r"^✓ ([a-z-]+)", log, flags=re.MULTILINE) == list(STEPS)
+    assert f"{NAME} v1 serves" in log
+    assert "3 windows now; 900 impressions labelled" in log
     assert "not checked: nodes (no right to list nodes and all pods)" in log
     assert pipelines.serving() == 1
-    promote(registry, vm, 1, PromotionRule())  # as the step did in its own copy of the root
 
-    scale_weights(trained, 1.5)
-    second = bundle_of(trained, root, vm)
-    assert second.parent == first.parent
-    assert second != first
-    pipelines.copy_to_claim(second, f"root/bundle/{vm}/{second.name}")
-    [shard] = [pod for pod in pipelines.names("pods") if pod.startswith(f"{vm}-v1-s0")]
+    [shard] = [pod for pod in pipelines.names("pods") if pod.startswith(f"{NAME}-v1-s0")]
+    put_day(store, 4)
+    log = run_pipeline(pipelines, "second-night")
+    assert "1 windows now; 1,200 impressions labelled" in log
+    assert f"{NAME} v2 serves" in log
+    assert pipelines.serving() == 2
+
+    pipelines.exfm("rollback", NAME, "-c", str(pipelines.settings))
+    assert pipelines.serving() == 1
     pipelines.kubectl("delete", "pod", f"--namespace={NAMESPACE}", shard)
 
     def serves_again() -> bool:
         return any(row["state"] == "serving" for row in pipelines.status())
 
-    wait_for(serves_again, seconds=90, what="the shard, which restarted after the second run wrote its bundle")
+    wait_for(serves_again, seconds=90, what="the first version's shard, after the second run wrote its bundle")
     assert pipelines.serving() == 1
-    registered = register_by_hand(registry, trained, second, champion=1)
-    pipelines.copy_to_claim(root / "registry", "root/registry")
-    assert f"{vm} v2 serves" in last_step(pipelines, root, registered)
-    assert pipelines.serving() == 2
-    pipelines.exfm("rollback", vm, "-c", str(pipelines.settings))
-    assert pipelines.serving() == 1
-
-
-def bundle_of(trained: Path, root: Path, vm: str) -> Path:
-    """Return a model's bundle, as the pipeline writes it below a root."""
-    folder = layout.bundles(str(root), vm)
-    make_bundle(BundleConfig(), vertical=ref_to(str(trained)), out=folder)
-    return Path(find_bundle(folder))
-
-
-def scale_weights(trained: Path, factor: float) -> None:
-    """Give a model other weights."""
-    manifest = ModelManifest.read(trained)
-    file = trained / manifest.snapshots[-1].folder / "weights.safetensors"
-    safetensors.torch.save_file({name: factor * value for name, value in load_file(file).items()}, file)
-    last = manifest.snapshots[-1].model_copy(update={"digest": digest_of_file(file).sha256})
-    changed = manifest.model_copy(update={"snapshots": (*manifest.snapshots[:-1], last)})
-    write_json(trained / MANIFEST, changed.to_dict())
-
-
-def register_by_hand(registry: Registry, trained: Path, bundle: Path, *, champion: int) -> dict[str, Any]:
-    """Register a model as one that passed, and return what the last step takes."""
-    judgement = Judgement(name="students", champion=champion, num_new_windows=1, windows=(7,), tasks=(FIGURES,))
-    model, reference = ref_to(str(trained)), ref_to(str(bundle))
-    registration = register(registry, model=model, bundle=reference, judgement=judgement)
-    return {"registrations": [registration.to_dict()], "judgements": [judgement.to_dict()]}
-
-
-def last_step(pipelines: Operator, root: Path, registered: dict[str, Any]) -> str:
-    """Run the pipeline's last step in a pod of its account, which sees the claim's copy of the root; return its log."""
-    run = read_run_config(REPOSITORY / "examples/movielens/run.yaml", root=str(root)).to_dict()
-    run["deployment"] |= {
-        "settings": yaml.safe_load(pipelines.settings.read_text()),
-        "served_root": "pvc://models/root",
-    }
-    arguments = {"run": run, "root": str(root)} | registered
-    program = (
-        "import json; from kfp import dsl; from exfm_components.stages.release import deploy; "
-        "from exfm.deploy.cluster import Cluster; from exfm.deploy.preflight import missing; "
-        "assert (lacking := missing(Cluster.connect(namespace='exfm'))) == [], lacking; "
-        f"deploy.python_func(**json.loads({json.dumps(arguments)!r}), "
-        "outcome=dsl.Markdown(uri='/tmp/outcome'), deployed=dsl.Metrics())"
-    )
-    # The step's user writes to the registry.
-    pipelines.kubectl("exec", f"--namespace={CLIENTS}", "client", "--", "chmod", "-R", "a+rwX", "/models/root/registry")
-    client = json.loads(pipelines.kubectl("get", "pod", f"--namespace={CLIENTS}", "client", "--output=json"))["spec"]
-    folder = next(v["hostPath"]["path"] for v in client["volumes"] if v["name"] == "models")
-    pipelines.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": "deploy", "namespace": KUBEFLOW},
-            "spec": {
-                "serviceAccountName": RUNNER,
-                "restartPolicy": "Never",
-                "containers": [
-                    {
-                        "name": "main",
-                        "image": "localhost/exfm-pipelines:rig",
-                        "imagePullPolicy": "IfNotPresent",
-                        "command": ["python", "-c", program],
-                        "volumeMounts": [{"name": "models", "mountPath": str(root), "subPath": "root"}],
-                    }
-                ],
-                "volumes": [{"name": "models", "hostPath": {"path": folder}}],
-            },
-        }
-    )
-    ended = "--for=jsonpath={.status.containerStatuses[0].state.terminated}"
-    pipelines.kubectl("wait", ended, f"--namespace={KUBEFLOW}", "pod/deploy", "--timeout=150s")
-    log = pipelines.kubectl("logs", f"--namespace={KUBEFLOW}", "deploy")
-    code = "--output=jsonpath={.status.containerStatuses[0].state.terminated.exitCode}"
-    ended_with = pipelines.kubectl("get", "pod", f"--namespace={KUBEFLOW}", "deploy", code)
-    assert ended_with == "0", log
-    pipelines.kubectl("delete", "pod", f"--namespace={KUBEFLOW}", "deploy")
-    return log
 
 
 def test_an_account_without_rights_is_told_which_role_it_needs(either: Operator, tmp_path: Path) -> None:
