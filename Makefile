@@ -40,11 +40,11 @@ serve: $(VENV)/.installed ## Serve the demo's first vertical model on 127.0.0.1:
 
 .PHONY: test
 test: $(VENV)/.installed ## Run all tests that need no cluster
-	@$(PYTEST) -m "not cluster" --durations 30
+	@$(PYTEST) -m "not cluster and not kfp" --durations 30
 
 .PHONY: test-fast
 test-fast: $(VENV)/.installed ## Run the tests that start no server and train no model
-	@$(PYTEST) -m "not cluster and not slow" --hypothesis-profile fast
+	@$(PYTEST) -m "not cluster and not kfp and not slow" --hypothesis-profile fast
 
 .PHONY: check
 check: lint types imports settings-current components-current pipelines ## Check style, types, layers, generated docs and the pipelines
@@ -85,6 +85,10 @@ cluster-down: $(VENV)/.installed ## Remove that cluster, and leave nothing behin
 .PHONY: test-cluster
 test-cluster: $(VENV)/.installed $(DEMO_BUNDLE) ## Run the tests that need a cluster, on KUBECONFIG's or on a new one
 	@$(RIG) run $(BIN)/pytest -m cluster tests
+
+.PHONY: test-kfp
+test-kfp: $(VENV)/.installed ## Run the tests that need a Kubeflow Pipelines: that of KFP_HOST, with KUBECONFIG's cluster and S3
+	@$(BIN)/pytest -m kfp tests/kfp
 
 ##@ Build
 

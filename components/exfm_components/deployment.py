@@ -19,7 +19,6 @@ from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, Verdict, verdict
 from exfm.registry.registration import Registration
 from exfm.registry.replay import ReplayConfig, with_replay
-from exfm.registry.replaying import replay_version
 from exfm.report.verdicts import SIGNS
 from exfm.report.verdicts import to_markdown as verdicts_to_markdown
 from exfm_components.deployment_config import DeploymentConfig
@@ -149,6 +148,8 @@ def _replayed(
     registry: Registry, candidate: Candidate, found: Verdict, config: ReplayConfig, report: Callable[[str], None]
 ) -> Verdict:
     """Return a verdict with the figures of replayed requests; a first version has no champion beside it."""
+    from exfm.registry.replaying import replay_version  # torch takes seconds, and most runs replay nothing
+
     registration, champion = candidate.registration, candidate.judgement.champion
     name = f"{registration.name} v{registration.version}"
     if not champion:

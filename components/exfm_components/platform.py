@@ -59,7 +59,9 @@ class PlatformConfig(Config):
     """Pods among which the windows of a backfill are shared, each labels, scores by published models and joins; 1 to
     1,000. A run with one window that is due needs none. 1: one step after the other does all windows."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """Retries of a failed step; 0 to 10. 0: none. Every step may be repeated."""
+    """Retries of a step whose pod was lost, such as by an eviction; 0 to 10. 0: none. Every step may be repeated. If a
+    step that ends with an error is retried, too, is for Argo's configuration to say; Kubeflow's own (`OnError`) does
+    not."""
     backoff_s: Annotated[int, Field(ge=1, le=3_600)] = 30
     """Time before a step's first retry, in seconds, doubled before each further one; 1 to 3,600."""
     timeout_s: Annotated[int, Field(ge=60, le=2_592_000)] = 86_400

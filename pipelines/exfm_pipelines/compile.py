@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from kfp import compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from exfm.artifact.digests import digest_of_json
@@ -12,6 +11,7 @@ from exfm.errors import ConfigError
 from exfm_components.run_config import RunConfig
 from exfm_components.stages import IMAGE
 from exfm_pipelines.teach_distil_serve import teach_distil_serve
+from kfp import compiler
 
 
 def compile_pipeline(config: RunConfig, folder: Path, *, image: str = IMAGE) -> Path:

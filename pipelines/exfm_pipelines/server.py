@@ -10,10 +10,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import kfp
 import kfp_server_api
 import urllib3
 
+import kfp
 from exfm.errors import ConfigError
 from exfm_pipelines.compile import version_name
 

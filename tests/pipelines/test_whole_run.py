@@ -245,7 +245,7 @@ def test_a_domain_that_no_impression_has_ends_a_run_before_anything_is_trained(t
         "exfm: vertical model 'search': no impression is of domain 'serch'; the log's domains are feed, mail, "
         "search, shop, stories, video: correct `domains` of the vertical model\n"
     )
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["pipeline.log", "tables"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["pipeline.log", "registry", "tables"]
     log = (tmp_path / "out/pipeline.log").read_text(encoding="utf-8")
     assert log.count("exfm | failed") == 1, "KFP's retries, 90 s apart, are for a cluster"
 

@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from logged_requests import random_requests, write_log
 
 from exfm.bundling.counting import statistics_of_examples, statistics_of_log
 from exfm.bundling.request_log import LoggedRequests
@@ -24,6 +23,7 @@ from exfm.planning.statistics import TableStatistics
 from exfm.schema import Schema
 from exfm.tables.commit import commit, stage
 from exfm.tables.table import Table
+from logged_requests import random_requests, write_log
 
 
 def by_name(counted: Counted) -> dict[str, TableStatistics]:

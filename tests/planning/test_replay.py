@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from logged_requests import plan_with_hot_rows, random_requests, write_log
 from pydantic import ValidationError
 
 from exfm.artifact.plan import ShardPlan
@@ -18,6 +17,7 @@ from exfm.features.impressions import Answered
 from exfm.planning.cost_model.costs import DEFAULT_COSTS
 from exfm.planning.simulation.simulator import Load, simulate_requests
 from exfm.schema import NETS, Schema
+from logged_requests import plan_with_hot_rows, random_requests, write_log
 
 NUM_REQUESTS = 300
 

@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from logged_requests import random_requests, write_log
 
 from exfm.bundling.request_keys import RequestKeys
 from exfm.bundling.request_log import TYPES, LoggedRequests, highest_of
@@ -21,6 +20,7 @@ from exfm.errors import DataError, StorageError
 from exfm.features.batch import NetBatches, encode
 from exfm.features.impressions import Answered
 from exfm.schema import NETS, Schema
+from logged_requests import random_requests, write_log
 
 
 def encoded(request: Answered, schema: Schema) -> NetBatches:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from logged_requests import random_requests, write_log
 from made_models import model, table
 
 from exfm.artifact.bundle import read_plan
@@ -16,6 +15,7 @@ from exfm.artifact.plan import ShardPlan
 from exfm.cli.main import main
 from exfm.planning.counted import Counted
 from exfm.schema import Schema
+from logged_requests import random_requests, write_log
 
 Outcome = tuple[int, str, str]
 

@@ -3,7 +3,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from logged_requests import plan_with_hot_rows, random_requests, write_log
 
 from exfm.artifact.manifest import write_json
 from exfm.artifact.plan import ShardPlan
@@ -11,6 +10,7 @@ from exfm.bundling.counting import statistics_of_log
 from exfm.bundling.request_log import LoggedRequests
 from exfm.cli.main import main
 from exfm.schema import Schema
+from logged_requests import plan_with_hot_rows, random_requests, write_log
 
 Simulate = Callable[..., str]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from seaweed import running_seaweed
 
 from exfm.artifact.stores import join
+from seaweed import running_seaweed
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """The component join_examples."""
 
-from kfp import dsl
-
 from exfm_components.stages import component
+from kfp import dsl
 
 
 @component
