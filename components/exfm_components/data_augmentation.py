@@ -25,8 +25,14 @@ def work(items: Iterator[Done], report: Callable[[str], None]) -> int:
 
 
 def shares_of(run: RunConfig) -> list[Share]:
-    """Return among which pods the windows that are due are shared; none: one pod does them."""
-    return shares(len(LogState.of(das_of(run)).due_labels()), at_most=run.platform.backfill_pods)
+    """Return among which pods the windows that are due are shared; none: one pod does them.
+
+    Due is what is to be labelled or joined, or to be scored by a foundation model that is published.
+    """
+    state = LogState.of(das_of(run))
+    due = state.closed(set(state.windows) - set(state.examples.files))
+    published = (state.due_scores(model.name) for model in run.foundation_models if model.published)
+    return shares(max(map(len, [due, *published])), at_most=run.platform.backfill_pods)
 
 
 def told_log(das: Das, num_done: int) -> str:

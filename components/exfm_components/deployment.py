@@ -13,7 +13,7 @@ from exfm.deploy.cluster import Cluster
 from exfm.deploy.observation import observe
 from exfm.deploy.release import SERVED_SCHEMES
 from exfm.deploy.stage import Deployable, deploy
-from exfm.errors import ConfigError, DeployError, PromotionError, StageError
+from exfm.errors import BundleError, ConfigError, DeployError, PromotionError, StageError, StorageError
 from exfm.registry.champion import promote, require_promotable
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, Verdict, verdict
@@ -130,8 +130,11 @@ def _deploy(
     except PromotionError as error:  # another version became champion since it was judged
         return Result(name, version, "refused", str(error))
     replayed = None
-    if config.replay.log and not is_away:
-        replayed = found = _replayed(registry, candidate, found, config.replay, report)
+    if config.replay.log and candidate.judgement.champion and not is_away:
+        try:
+            replayed = found = _replayed(registry, candidate, found, config.replay, report)
+        except (BundleError, StorageError) as error:  # the other models' outcomes are told all the same
+            return Result(name, version, "failed", str(error))
         if found.outcome != "passed":
             return Result(name, version, found.outcome, str(found), replayed)
     bundle = Ref(uri=registration.place, digest=registration.bundle.digest)
@@ -147,16 +150,12 @@ def _deploy(
 def _replayed(
     registry: Registry, candidate: Candidate, found: Verdict, config: ReplayConfig, report: Callable[[str], None]
 ) -> Verdict:
-    """Return a verdict with the figures of replayed requests; a first version has no champion beside it."""
+    """Return a verdict with the figures of replayed requests."""
     from exfm.registry.replaying import replay_version  # torch takes seconds, and most runs replay nothing
 
     registration, champion = candidate.registration, candidate.judgement.champion
-    name = f"{registration.name} v{registration.version}"
-    if not champion:
-        report(f"{name}: no request is replayed, because there is no champion")
-        return found
     replay = replay_version(
         registry, registration.name, candidate=registration.bundle, champion=champion, config=config
     )
-    report(f"{name}: {replay}")
+    report(f"{registration.name} v{registration.version}: {replay}")
     return with_replay(found, replay, config)

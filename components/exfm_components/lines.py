@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from exfm.artifact.storage import Ref, reading
+from exfm.artifact.storage import Ref, reading, ref_to
 from exfm.das.closing import LogState
 from exfm.das.log_tables import Das
 from exfm.das.publishing import publish_learned
-from exfm.das.scoring import FoundationModel, due_scores
+from exfm.das.scoring import FoundationModel
 from exfm.distill.config import VerticalConfig
 from exfm.distill.line import vertical_line
 from exfm.foundation.config import FoundationConfig
@@ -76,13 +76,14 @@ def write_published(das: Das, config: FoundationConfig, ref: Ref | None, *, num_
 
     `num_done` is how many windows got its pseudo-labels now, or went without.
     """
-    num_waiting = len(due_scores(LogState.of(das), config.name))
+    num_waiting = len(LogState.of(das).due_scores(config.name))
     if ref is None:
         write_empty(model)
         return (
             f"{config.name}: nothing is published at {config.published} yet: {num_done} windows now go without "
             f"pseudo-labels, {num_waiting} wait"
         )
+    ref = ref_to(config.published)  # its run may have published it again while windows were scored
     with reading(ref) as folder:
         manifest = ModelManifest.read(folder)
     write_ref(ref, model, name=config.name, parameters=manifest.num_parameters)

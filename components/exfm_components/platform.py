@@ -54,10 +54,10 @@ class PlatformConfig(Config):
     steps: dict[Step, StepResources] = {}
     """Resources by step; a step that is not named has its default (docs/measurements.md)."""
     max_parallel: Annotated[int, Field(ge=1, le=1_000)] = 8
-    """Vertical models that are trained at the same time; 1 to 1,000."""
-    backfill_pods: Annotated[int, Field(ge=1, le=1_000)] = 1
-    """Pods among which the windows of a backfill are shared, each labels, scores by published models and joins; 1 to
-    1,000. A run with one window that is due needs none. 1: one step after the other does all windows."""
+    """Foundation models, and vertical models, that are trained at the same time; 1 to 1,000."""
+    backfill_pods: Annotated[int, Field(ge=1, le=100)] = 1
+    """Pods that share the windows of a backfill; 1 to 100. Each pod labels, joins, and scores by published models. A
+    run with one window that is due needs none. 1: one step after the other does all windows."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     """Retries of a step whose pod was lost, such as by an eviction; 0 to 10. 0: none. Every step may be repeated. If a
     step that ends with an error is retried, too, is for Argo's configuration to say; Kubeflow's own (`OnError`) does

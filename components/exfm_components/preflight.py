@@ -12,7 +12,7 @@ from exfm.deploy.cluster import Cluster
 from exfm.deploy.preflight import missing
 from exfm.errors import ConfigError, ExfmError
 from exfm.events.sources import require_source
-from exfm.foundation.config import FoundationConfig
+from exfm.foundation.published import published_model
 from exfm.registry.champion import comparable_champion
 from exfm.registry.mlflow_registry import Registry
 from exfm_components import layout
@@ -43,7 +43,7 @@ def check_run(run: RunConfig) -> str:
         probes[f"cluster, namespace {run.deployment.settings.namespace}"] = lambda: _require_cluster(run)
     for model in run.foundation_models:
         if model.published:
-            probes[f"foundation model {model.published}"] = partial(_require_published, run, model)
+            probes[f"foundation model {model.published}"] = partial(published_model, model, run.feature_schema)
     failures = failures_of(probes, deadline_s=DEADLINE_S)
     if failures:
         raise ConfigError("\n".join(failures))
@@ -75,12 +75,6 @@ def failures_of(probes: Mapping[str, Probe], *, deadline_s: float) -> list[str]:
         for name in probes
         if name in late or found[name]
     ]
-
-
-def _require_published(run: RunConfig, model: FoundationConfig) -> None:
-    from exfm_components.lines import foundation_model  # torch takes seconds, and most runs have no such model
-
-    foundation_model(run, model)
 
 
 def _require_store(root: str) -> None:

@@ -172,6 +172,7 @@ class RunConfig(Config):
         """Return the settings that name places on this machine, which pods cannot read."""
         published = {f"published of {model.name!r}": model.published for model in self.foundation_models}
         places = {"root": self.root, **places_of(self.source), **published, **self.bundle.places()}
+        places["deployment.replay.log"] = self.deployment.replay.log
         return [f"{key} {place}" for key, place in places.items() if place and is_local(place)]
 
     def vertical_model(self, name: str) -> VerticalConfig:

@@ -3,6 +3,7 @@
 A run does what is due, so a night that is missed needs no run of its own, and two schedules for a moment do no harm.
 """
 
+import re
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -71,10 +72,12 @@ def recurring_runs(server: Server, pipeline_id: str) -> Iterator[Any]:
 def next_time(cron: str, *, after: datetime) -> datetime:
     """Return the next time of a schedule, in the time zone of `after`.
 
-    Raises: ConfigError if it is none of five fields, as cron has them.
+    Raises: ConfigError if it is none of five fields, as cron has them, or has what Kubeflow does not know: `L`, `#`,
+    and 7 for Sunday.
     """
     wrong = ConfigError(f"cron is {cron!r}, expected minute, hour, day, month and weekday, such as '0 3 * * *'")
-    if len(cron.split()) != FIELDS:
+    fields = cron.split()
+    if len(fields) != FIELDS or re.search(r"[L#]", cron) or re.search(r"7", fields[-1]):
         raise wrong
     try:
         return next(CronSim(cron, after))

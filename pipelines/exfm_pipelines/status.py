@@ -20,7 +20,7 @@ def status_of(config: RunConfig, *, server: Server, num_runs: int) -> list[str]:
     Raises: ConfigError if the server cannot be reached or refuses.
     """
     name = pipeline_name(config)
-    with server.asking("tell of the pipeline") as client:
+    with server.asking("list the pipeline's runs") as client:
         pipeline_id = server.find_pipeline(name)
         if pipeline_id is None:
             return [f"{name}: not in Kubeflow Pipelines; `exfm pipelines schedule` brings it there"]
@@ -32,6 +32,7 @@ def status_of(config: RunConfig, *, server: Server, num_runs: int) -> list[str]:
             if run.pipeline_version_reference and run.pipeline_version_reference.pipeline_id == pipeline_id
         ][:num_runs]
         told = [line for run in runs for line in _run(client.get_run(run.run_id))]
+    told = told or [f"no run among the newest {LOOKED_AT} of this server"]
     return [f"{name}: {'; '.join(schedules) or 'no schedule'}", *told]
 
 

@@ -10,9 +10,11 @@ import pytest
 from growing_log import GrowingLog, das_at
 from test_lines import FM, VM, run
 
+from exfm.das.closing import LogState
 from exfm.das.config import DasConfig
 from exfm.das.lineage import Origin, origin_of_state
 from exfm.das.log_tables import Das
+from exfm.das.scoring import score_window, teaching
 from exfm.das.stages import remove
 from exfm.errors import DataError
 
@@ -58,14 +60,29 @@ def test_a_vertical_models_state_leads_to_the_labels_of_its_teacher(taught: Das)
     ]
 
 
-def test_versions_are_those_of_the_commits_that_made_the_rows(taught: Das) -> None:
-    """A later version of labels has more windows, and is not what an earlier window's examples were made from."""
-    [row] = taught.snapshots().state().read([1], part=VM.part).iter_rows(named=True)
-    lines = list(texts(origin_of_state(taught, row["version"])))
-    examples = taught.table("examples", {}).state()
-    made = examples.inputs("examples/1", until=examples.version)
-    assert made["labels"] <= taught.table("labels", {}).state().version
-    assert any(f"version {made['labels']}" in line for line in lines if "labels of 1970-01-02" in line)
+def test_versions_are_those_of_the_commits_that_made_the_rows(tmp_path: Path) -> None:
+    """A day more makes another version of labels, by which the state of the day before was not made."""
+    log, das = GrowingLog(tmp_path / "log", days=5), das_at(tmp_path / "root")
+    for day in range(log.days):
+        log.arrive(day)
+        run(das, log)
+        if day == log.days - 2:
+            version, before = last_version(das), das.table("labels", {}).state().version
+    lines = list(texts(origin_of_state(das, version)))
+    assert das.table("labels", {}).state().version > before
+    [of_labels, *_] = (line.strip() for line in lines if line.strip().startswith("labels of "))
+    assert of_labels.endswith(f", version {before}")
+
+
+def test_pseudo_labels_that_were_made_again_are_not_taken_for_those_that_taught(tmp_path: Path, taught: Das) -> None:
+    shutil.copytree(taught.root, tmp_path / "root")
+    das, version = replace(taught, root=str(tmp_path / "root")), last_version(taught)
+    window = int(version.rpartition("-")[2])
+    with teaching(FM, LogState.of(das)) as teacher:
+        assert score_window(LogState.of(das), window, "fm", teacher, again=True)
+    lines = list(texts(origin_of_state(das, version)))
+    assert any("scored again since" in line for line in lines)
+    assert not any("state fm-" in line for line in lines)
 
 
 def test_a_lineage_outlives_the_rows(tmp_path: Path, taught: Das) -> None:

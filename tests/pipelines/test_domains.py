@@ -1,4 +1,4 @@
-"""A vertical model of a domain that no impression has is refused, with the domains that there are."""
+"""What a run's tables have is told before models learn: domains that are not there, and windows to share."""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from exfm.das.stages import ingest
+from exfm.das.stages import ingest, join, label
 from exfm.errors import ConfigError
-from exfm_components.data_augmentation import das_of, require_known_domains
+from exfm_components.data_augmentation import das_of, require_known_domains, shares_of
 from exfm_components.run_config import RunConfig
 
 SCHEMA = {
@@ -57,3 +57,14 @@ def test_of_many_domains_a_message_names_some(tmp_path: Path) -> None:
     run = run_of(tmp_path, [str(number) for number in range(100)], one=["feed"])
     with pytest.raises(ConfigError, match=r"the log's domains are 0, 1, 10, .* and 80 more: correct `domains`"):
         require_known_domains(run)
+
+
+def test_what_is_labelled_and_not_joined_is_shared_too(tmp_path: Path) -> None:
+    """A run that was stopped after its labels goes on with as many pods."""
+    run = run_of(tmp_path, ["feed"] * 40, one=["feed"])
+    run = run.model_copy(update={"platform": run.platform.model_copy(update={"backfill_pods": 3})})
+    assert [str(share) for share in shares_of(run)] == ["1/3", "2/3", "3/3"]
+    assert list(label(das_of(run)))
+    assert len(shares_of(run)) == 3
+    list(join(das_of(run), []))
+    assert shares_of(run) == []

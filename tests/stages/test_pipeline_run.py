@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Run
 
+from exfm.registry import pipeline_run
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.pipeline_run import begin, end, flattened
 from exfm.registry.runs import logging_run
@@ -59,14 +60,23 @@ def test_a_step_by_itself_has_no_parent(registry: Registry) -> None:
     assert runs_of_pipelines(registry) == []
 
 
-def test_a_run_that_was_never_ended_has_failed_once_the_next_begins(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number, root in enumerate(("s3://models/ads", "s3://models/other", "s3://models/ads")):
+def test_a_run_that_was_not_ended_for_a_week_has_failed(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    roots = ("/an apostrophe's/root", "s3://models/other", "/an apostrophe's/root")
+    for number, root in enumerate(roots):
         monkeypatch.setenv("EXFM_PIPELINE_RUN", f"run-{number}")
         begin_run(registry, root)
+    monkeypatch.setattr(pipeline_run, "ABANDONED_MS", -1)
+    monkeypatch.setenv("EXFM_PIPELINE_RUN", "run-3")
+    begin_run(registry, roots[0])
     found = {run.data.tags["exfm_pipeline_run"]: run.info.status for run in runs_of_pipelines(registry)}
-    assert found == {"run-0": "FAILED", "run-1": "RUNNING", "run-2": "RUNNING"}
+    assert found == {"run-0": "FAILED", "run-1": "RUNNING", "run-2": "FAILED", "run-3": "RUNNING"}
+
+
+def test_a_setting_may_have_any_name(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXFM_PIPELINE_RUN", "run-1")
+    begin(registry, name="ads", root="out", settings={"max_drift": {"price ($)": 0.25}}, commit="")
+    [parent] = runs_of_pipelines(registry)
+    assert parent.data.params == {"max_drift.price ___": "0.25"}
 
 
 def test_the_run_of_kubeflows_plugin_is_the_parent(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:

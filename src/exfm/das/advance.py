@@ -7,7 +7,7 @@ from exfm.das.closing import LogState
 from exfm.das.learning import FoundationWorker, LineWorker, VerticalWorker
 from exfm.das.log_tables import Das
 from exfm.das.publishing import publish_learned
-from exfm.das.scoring import FoundationModel, due_scores, is_waiting, score_window, teaching
+from exfm.das.scoring import FoundationModel, is_waiting, score_window, teaching
 from exfm.das.shares import WHOLE, Share
 from exfm.das.stages import POLL_S, Done, ingest, join, label, of_window, remove
 from exfm.events.sources import Source
@@ -57,7 +57,7 @@ def teach(das: Das, name: str, model: FoundationModel, share: Share = WHOLE) -> 
         yield from _models(das, FoundationWorker(state, model), predicting="pseudo-label", learning="train-fm")
         return
     with teaching(model, state) as teacher:
-        for window in share.windows(due_scores(state, name)):
+        for window in share.windows(state.due_scores(name)):
             if not is_waiting(state, window, teacher) and score_window(state, window, name, teacher):
                 yield of_window(das, f"pseudo-label {name}", window)
 

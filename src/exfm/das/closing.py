@@ -108,6 +108,14 @@ class LogState:
         """Return closed windows without labels, in order of time."""
         return self.closed(set(self.windows) - set(self.labels.files))
 
+    def due_scores(self, fm: str) -> list[int]:
+        """Return complete windows without pseudo-labels of a foundation model, in order of time."""
+        return [
+            window
+            for window in self.windows
+            if self.complete_with(window) is not None and not self.pseudo_labels.newest_revision(window, part=fm)
+        ]
+
     def closed(self, windows: Iterable[int]) -> list[int]:
         """Return those windows that are closed, in order of time."""
         return [window for window in sorted(windows) if self.closed_with(window) is not None]

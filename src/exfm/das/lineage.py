@@ -86,11 +86,18 @@ class _Lineage:
         rows = self._pseudo.read([window], columns=[FM, SNAPSHOT]).unique().sort(FM, SNAPSHOT)
         at = "" if version is None else f", version {version}"
         for (fm,), of_fm in rows.group_by(FM, maintain_order=True):
+            if version is not None and self._is_newer(f"pseudo_labels/{fm}/{window}", than=version):
+                yield Origin(f"pseudo-labels of {fm}{at}: scored again since, by `exfm das rescore`")
+                continue
             versions = of_fm[SNAPSHOT].drop_nulls()
             states = [self.state(one) or Origin(f"state {one}: of another log") for one in versions]
             yield Origin(f"pseudo-labels of {fm}{at}", tuple(states) or (Origin("none: no state could score"),))
         if rows.is_empty() and version is not None:
             yield Origin(f"pseudo-labels{at}: their rows were removed")
+
+    def _is_newer(self, item: str, *, than: int) -> bool:
+        """Return whether an item of `pseudo_labels` was committed after a version."""
+        return self._pseudo.version_of(item) > than
 
     def _parent(self, row: dict[str, Any]) -> Iterator[Origin]:
         if row["parent"]:

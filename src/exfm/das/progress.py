@@ -10,7 +10,7 @@ from exfm.das.joining import due_examples
 from exfm.das.line_states import LineStates
 from exfm.das.log_tables import Das
 from exfm.das.reporting import WindowFigures, due_reports, newest_figures
-from exfm.das.scoring import FoundationModel, due_scores, is_waiting, teaching
+from exfm.das.scoring import FoundationModel, is_waiting, teaching
 from exfm.events.source_files import source_files
 from exfm.events.sources import Source
 from exfm.training.line import Line
@@ -80,7 +80,7 @@ def progress(
     ]
     for fm, model in foundation_models.items():
         with teaching(model, state) as teacher:
-            open_scores = due_scores(state, fm)
+            open_scores = state.due_scores(fm)
             waiting = [window for window in open_scores if is_waiting(state, window, teacher)]
         incomplete = [window for window in windows if state.complete_with(window) is None]
         stages.append(

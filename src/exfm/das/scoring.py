@@ -123,15 +123,6 @@ def teaching(foundation: FoundationModel, state: LogState) -> Iterator[Teacher |
         yield Teacher(manifest.feature_schema, manifest.model, snapshots)
 
 
-def due_scores(state: LogState, fm: str) -> list[int]:
-    """Return complete windows without pseudo-labels of a foundation model, in order of time."""
-    return [
-        window
-        for window in state.windows
-        if state.complete_with(window) is not None and not state.pseudo_labels.newest_revision(window, part=fm)
-    ]
-
-
 def is_waiting(state: LogState, window: int, teacher: Teacher | None) -> bool:
     """Return whether a window should wait for a snapshot: a newer one may come, and `fm_wait` is not over."""
     das = state.das

@@ -78,7 +78,7 @@ def wait_for_files(das: Das, source: Source) -> None:
 def label(das: Das, share: Share = WHOLE) -> Iterator[Done]:
     """Label the windows that are closed.
 
-    Raises: DataError if the label rules changed; StorageError if a store does not answer.
+    Raises: ConfigError if the label rules changed; StorageError if a store does not answer.
     """
     state = LogState.of(das)
     require_same_rules(state)
@@ -90,7 +90,7 @@ def label(das: Das, share: Share = WHOLE) -> Iterator[Done]:
 def join(das: Das, foundation_models: Sequence[str], share: Share = WHOLE) -> Iterator[Done]:
     """Join features, labels and pseudo-labels of windows that have all of them, and report what became of the rows.
 
-    Who has a share of the windows only joins them: a report compares a window with the one before it.
+    A share of the windows is only joined: a report compares a window with the one before it.
 
     Raises: DataError if an account does not balance, or the newest window that is done is out of bounds; StorageError
     if a store does not answer.

@@ -46,9 +46,10 @@ def _by_id(registry: Registry, digits: str) -> ModelVersion:
         )
     with registry.reporting():
         found = registry.client.search_model_versions(f"tags.{ID_TAG} LIKE '{digits}%'")
-    if len({version.tags[ID_TAG] for version in found}) != 1:
+    ids = {version.tags[ID_TAG] for version in found}
+    if len(ids) != 1:
         raise ConfigError(
-            f"{len(found)} bundles in the registry at {registry.uri} have an id that begins with {digits}; name more "
+            f"{len(ids)} bundles in the registry at {registry.place} have an id that begins with {digits}; name more "
             "digits, or another registry"
         )
     newest: ModelVersion = max(found, key=lambda version: int(version.version))

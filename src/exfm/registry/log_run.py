@@ -3,7 +3,6 @@
 A window's figures are logged once for each revision of its examples, in order of time.
 """
 
-import re
 from collections.abc import Iterator
 
 from mlflow.entities import Metric, Run
@@ -12,6 +11,7 @@ from exfm.das.closing import LogState
 from exfm.das.log_tables import TICKS_PER_SECOND, Das
 from exfm.das.reporting import WindowFigures, figures_of
 from exfm.registry.mlflow_registry import Registry
+from exfm.registry.pipeline_run import key_of
 from exfm.registry.runs import ending, log_metrics
 
 ROOT_TAG = "exfm_root"
@@ -77,14 +77,9 @@ def _metrics(report: WindowFigures, das: Das, run: Run) -> Iterator[Metric]:
     base_ms = end_ms if _is_absolute(das) else run.info.start_time
     time_ms = max(0, base_ms) + report.revision  # MLflow takes no time before 1970
     for (figure, of), value in report.values.items():
-        yield Metric(_key(f"{figure}/{of}" if of else figure), value, time_ms, report.window)
+        yield Metric(key_of(f"{figure}/{of}" if of else figure), value, time_ms, report.window)
     yield Metric(REVISION, report.revision, time_ms, report.window)
 
 
 def _is_absolute(das: Das) -> bool:
     return das.schema.event_time.kind == "absolute"
-
-
-def _key(name: str) -> str:
-    """Return a name with `_` for characters that names of metrics cannot have."""
-    return re.sub(r"[^\w./ -]", "_", name)

@@ -58,6 +58,11 @@ class Registry:
             raise StorageError(f"{database}: there is no registry; name its run's root with --root, or register first")
         return cls(f"sqlite:///{database}", artifacts=str(folder / "artifacts"))
 
+    @property
+    def place(self) -> str:
+        """Return the tracking URI without a password."""
+        return re.sub(r"//[^/@]*@", "//", self.uri)
+
     @contextmanager
     def reporting(self, *, missing: str = "") -> Iterator[None]:
         """Turn MLflow's errors into a StorageError that names the tracking URI, or says `missing` if that is so."""
@@ -66,10 +71,9 @@ class Registry:
         except (mlflow.exceptions.MlflowException, OSError) as error:  # uploads end in the latter
             if missing and getattr(error, "error_code", "") in MISSING:
                 raise StorageError(f"{missing}: {error}") from error
-            place = re.sub(r"//[^/@]*@", "//", self.uri)  # without a password
             raise StorageError(
-                f"a request to the registry at {place} failed: {error}; check MLFLOW_TRACKING_URI, or the registry "
-                "under --root, and that it can be reached"
+                f"a request to the registry at {self.place} failed: {error}; check MLFLOW_TRACKING_URI, or the "
+                "registry under --root, and that it can be reached"
             ) from error
 
     def require(self) -> None:

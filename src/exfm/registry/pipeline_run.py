@@ -4,6 +4,8 @@ Where Kubeflow Pipelines' MLflow plugin has made a run for a step, that run is t
 """
 
 import os
+import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +24,10 @@ RUN_TAG, ROOT_TAG = "exfm_pipeline_run", "exfm_pipeline_root"
 """Tags of a pipeline's run: its id, and its root."""
 
 MAX_PARAM, MAX_PARAMS = 6_000, 100
-"""Characters of a parameter that MLflow takes, and parameters of one call."""
+"""Characters of a parameter that MLflow takes, and parameters of one call: the limit of the REST API's log-batch."""
+
+ABANDONED_MS = 7 * 24 * 3_600 * 1_000
+"""Age from which on a run that was never ended has failed: another run of the same root may be at work."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ def parent_of(registry: Registry) -> Parent | None:
 def begin(registry: Registry, *, name: str, root: str, settings: Mapping[str, Any], commit: str) -> None:
     """Make the run of this process's pipeline run, with the settings that differ from their defaults.
 
-    Runs of the same root that were never ended have failed. Called again, it does nothing.
+    Runs of the same root that began a week before and were never ended have failed. Called again, it completes what
+    an earlier call left.
 
     Raises: StorageError if the registry does not answer.
     """
@@ -64,16 +70,18 @@ def begin(registry: Registry, *, name: str, root: str, settings: Mapping[str, An
     if not pipeline_run:
         return
     with registry.reporting():
-        if parent_of(registry):
-            return
-        client, experiment = registry.client, registry.experiment()
-        for old in client.search_runs([experiment], f"tags.{ROOT_TAG} = '{root}' and attributes.status = 'RUNNING'"):
-            client.set_terminated(old.info.run_id, "FAILED")
-        tags = {RUN_TAG: pipeline_run, ROOT_TAG: root, "git_commit": commit, "image": os.environ.get(IMAGE, "")}
-        run = client.create_run(experiment, run_name=name, tags={key: value for key, value in tags.items() if value})
-        params = [Param(key, str(value)[:MAX_PARAM]) for key, value in flattened(settings)]
-        for start in range(0, len(params), MAX_PARAMS):
-            client.log_batch(run.info.run_id, params=params[start : start + MAX_PARAMS])
+        client, parent = registry.client, parent_of(registry)
+        if parent is None:
+            experiment, before_ms = registry.experiment(), int(time.time() * 1_000) - ABANDONED_MS
+            is_open = f"tags.{ROOT_TAG} LIKE '%' and attributes.status = 'RUNNING'"
+            for old in client.search_runs([experiment], f"{is_open} and start_time < {before_ms}"):
+                if old.data.tags[ROOT_TAG] == root:  # a filter takes no apostrophe
+                    client.set_terminated(old.info.run_id, "FAILED")
+            tags = {RUN_TAG: pipeline_run, ROOT_TAG: root, "git_commit": commit, "image": os.environ.get(IMAGE, "")}
+            known = {tag: value for tag, value in tags.items() if value}
+            run = client.create_run(experiment, run_name=name, tags=known)
+            parent = Parent(experiment, run.info.run_id)
+        log_params(registry, parent.run_id, settings)
 
 
 def end(registry: Registry, *, files: Sequence[str] = ()) -> None:
@@ -89,6 +97,18 @@ def end(registry: Registry, *, files: Sequence[str] = ()) -> None:
             registry.client.log_text(parent.run_id, read_file(uri).decode(), uri.rpartition("/")[2])
         if not os.environ.get(PLUGIN_RUN):  # Kubeflow ends its own
             registry.client.set_terminated(parent.run_id)
+
+
+def log_params(registry: Registry, run_id: str, settings: Mapping[str, Any]) -> None:
+    """Log settings as parameters by their paths; those that are there already stay."""
+    params = [Param(key_of(path), str(value)[:MAX_PARAM]) for path, value in flattened(settings)]
+    for start in range(0, len(params), MAX_PARAMS):
+        registry.client.log_batch(run_id, params=params[start : start + MAX_PARAMS])
+
+
+def key_of(name: str) -> str:
+    """Return a name with `_` for characters that names of metrics and parameters cannot have."""
+    return re.sub(r"[^\w./ -]", "_", name)
 
 
 def flattened(value: Any, prefix: str = "") -> list[tuple[str, Any]]:

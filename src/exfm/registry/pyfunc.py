@@ -3,15 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from exfm.features.batch import encode_examples
-from exfm.features.table import raw_columns
 from exfm.models.scoring import UnshardedScorer
-
-ROWS_AT_ONCE = 8_192
-"""Rows that are scored at a time."""
+from exfm.registry.table_scores import table_scores
 
 
 class OfflineScorer:
@@ -28,12 +23,8 @@ class OfflineScorer:
         Raises: DataError if a feature is missing, or of a type that it cannot take.
         """
         manifest = self._scorer.manifest
-        schema = manifest.feature_schema
-        names = [name for name in schema.feature_names() if name in model_input.columns]
-        table = pa.Table.from_pandas(model_input[names], preserve_index=False)
-        parts = [table.slice(start, ROWS_AT_ONCE) for start in range(0, table.num_rows, ROWS_AT_ONCE)]
-        scores = [self._scorer.scores(encode_examples(raw_columns(part, schema), schema)) for part in parts]
-        scores_BT = np.concatenate(scores) if scores else np.empty((0, len(manifest.tasks)), np.float32)
+        names = [name for name in manifest.feature_schema.feature_names() if name in model_input.columns]
+        scores_BT = table_scores(self._scorer, pa.Table.from_pandas(model_input[names], preserve_index=False))
         scored = pa.table({task: scores_BT[:, column] for column, task in enumerate(manifest.tasks)})
         return scored.to_pandas().set_axis(model_input.index)
 

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Metric, Run
 
 from exfm.artifact.stores import read_file
 from exfm.registry.mlflow_registry import Registry
-from exfm.registry.pipeline_run import flattened, parent_of
+from exfm.registry.pipeline_run import log_params, parent_of
 
-MAX_METRICS, MAX_PARAMS = 1000, 100
-"""Metrics and parameters of one call: the limits of the REST API's log-batch."""
+MAX_METRICS = 1000
+"""Metrics of one call: the limit of the REST API's log-batch."""
 
 
 @contextmanager
@@ -28,9 +28,7 @@ def logging_run(
     run = client.create_run(experiment, run_name=name, tags=tags)
     with ending(registry, run):
         log_metrics(registry, run, metrics)
-        flat = [Param(key, str(value)) for key, value in flattened(params)]
-        for start in range(0, len(flat), MAX_PARAMS):
-            client.log_batch(run.info.run_id, params=flat[start : start + MAX_PARAMS])
+        log_params(registry, run.info.run_id, params)
         yield run
 
 

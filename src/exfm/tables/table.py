@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -32,7 +33,7 @@ OnStep = Callable[[str], None]
 
 CONFIGURATION = {"delta.enableExpiredLogCleanup": "false", "delta.checkpointInterval": "20"}
 """Of a table's log. Versions older than Delta's default of 30 days can be read: references and inputs name them. Who
-opens a table reads the last checkpoint and at most 20 commits."""
+opens a table reads the last checkpoint and at most 20 commits (100 of a table that an earlier release made)."""
 
 
 @dataclass(frozen=True)
@@ -152,12 +153,19 @@ class TableState:
 
         Empty: there is no such commit, or an earlier release made it.
         """
-        if self._opened is None:
-            return {}
-        with asking(self.uri):
-            commits = self._opened.history()
-        found = [one for one in commits if one.get(ITEM) == item and one["version"] <= until]
+        found = [one for one in self._commits if one.get(ITEM) == item and one["version"] <= until]
         return dict(json.loads(max(found, key=lambda one: one["version"])[INPUTS])) if found else {}
+
+    def version_of(self, item: str) -> int:
+        """Return the version that an item's newest commit made; -1: no commit says so."""
+        return max((one["version"] for one in self._commits if one.get(ITEM) == item), default=-1)
+
+    @cached_property
+    def _commits(self) -> list[dict[str, Any]]:
+        if self._opened is None:
+            return []
+        with asking(self.uri):
+            return self._opened.history()
 
     @cached_property
     def columns(self) -> Mapping[str, pl.DataType]:

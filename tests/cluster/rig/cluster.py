@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rig.configuration import (
 )
 from rig.daemons import Daemon, daemons
 from rig.errors import RigError
-from rig.health import probes
+from rig.health import probes, serves_kubelets
 from rig.layout import Layout
 from rig.processes import daemon_pid, init_pid
 from rig.progress import step
@@ -135,6 +136,7 @@ def _raise(layout: Layout, binaries: Binaries) -> None:
         supervisor.start(layout, named["containerd"])
         _await(layout, "containerd")
         images.import_images(layout, [images.pause_image(layout.folder / "pause.tar", pause)])
+        supervisor.await_daemon(layout, "containerd", partial(serves_kubelets, layout))
         _await(layout, "kube-apiserver")
     api, authority = Api(layout), (layout.pki / "ca.crt").read_bytes()
     with step("controllers, scheduler, kubelet, kube-proxy, DNS, metrics"):

@@ -1,6 +1,7 @@
 """What is true of each daemon when it works, asked from this machine."""
 
 import socket
+import sys
 import urllib.request
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +11,12 @@ from rig.api import Api, condition
 from rig.errors import RigError
 from rig.layout import NODE_NAME, Layout
 from rig.sandbox import inside
+
+CRI_VERSION = (
+    "import grpc; channel = grpc.insecure_channel('unix:///run/containerd/containerd.sock'); "
+    "channel.unary_unary('/runtime.v1.RuntimeService/Version')(b'', timeout=5)"
+)
+"""A program that fails unless containerd serves kubelets."""
 
 METRICS = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.metrics.k8s.io"
 
@@ -29,6 +36,11 @@ def probes(layout: Layout) -> dict[str, Callable[[], object]]:
         "kserve": partial(_answers, f"http://{node}:8081/readyz"),
         "metrics-server": lambda: condition(api.get(METRICS), "Available"),
     }
+
+
+def serves_kubelets(layout: Layout) -> bool:
+    """Return whether containerd has looked through its containers, before which a kubelet that asks it gives up."""
+    return _succeeds(layout, sys.executable, "-c", CRI_VERSION)
 
 
 def is_schedulable(node: dict[str, Any] | None) -> bool:
