@@ -105,12 +105,12 @@ def test_a_version_tells_its_figures_and_the_tables_that_it_learned_from(
 
 @pytest.mark.filterwarnings("ignore:.*type hint is inferred as AnyType:UserWarning")  # MLflow's own, at import
 def test_mlflow_scores_a_frame_to_the_scores_of_the_bundle(
-    root: Path, registration: Registration, vertical: Ref, bundle: Ref
+    root: Path, registration: Registration, vertical: Ref, bundle: Ref, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with reading(vertical) as folder:
         trained = ModelManifest.read(folder)
     rows = trained.examples().read(trained.windows[-1], domains=trained.domains)
-    mlflow.set_tracking_uri(f"sqlite:///{root}/registry/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/registry/mlflow.db")
     loaded = mlflow.pyfunc.load_model("models:/search-ads@candidate")
     scored = loaded.predict(rows.to_pandas())
     scorer = UnshardedScorer.load(Path(bundle.uri))
