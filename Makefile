@@ -88,7 +88,7 @@ test-cluster: $(VENV)/.installed $(DEMO_BUNDLE) ## Run the tests that need a clu
 
 .PHONY: test-kfp
 test-kfp: $(VENV)/.installed ## Run the tests that need a Kubeflow Pipelines: that of KFP_HOST, with KUBECONFIG's cluster and S3
-	@$(BIN)/pytest -m kfp tests/kfp
+	@$(BIN)/pytest -m kfp tests/nights
 
 ##@ Build
 

@@ -16,6 +16,7 @@ from exfm.models.config import NetworkConfig
 from exfm.models.network import DenseNetwork
 from exfm.models.shard_tables import flatten_tables
 from exfm.schema import Schema
+from faulty_s3 import FaultyS3, running_faulty_s3
 from forked_servers import ForkedServers
 
 REPOSITORY = Path(__file__).parent.parent
@@ -69,6 +70,17 @@ def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     S3FileSystem().mkdir(name)
     yield f"s3://{name}"
     S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def faulty_s3(s3_endpoint: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    """Yield a server before the bucket's, which refuses and counts; the environment names it from now on."""
+    from s3fs import S3FileSystem
+
+    with running_faulty_s3(s3_endpoint) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        S3FileSystem.clear_instance_cache()
+        yield server
 
 
 @pytest.fixture(scope="session")

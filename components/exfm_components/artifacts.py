@@ -7,10 +7,7 @@ from typing import Any
 from exfm.artifact.manifest import write_json
 from exfm.artifact.storage import Ref
 from exfm.das.log_tables import Das
-from exfm.metrics.quality import Quality
-
-FIGURES = {"normalized_entropy": "NE", "auc": "AUC", "calibration": "calibration"}
-"""Name on the screen of each field of a quality."""
+from exfm.metrics.quality import FIGURES, Quality
 
 
 def write_ref(ref: Ref, artifact: Any, **facts: str | int | float) -> None:

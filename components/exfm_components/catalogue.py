@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from kfp import compiler
+
 from exfm_components.stages import IMAGE, component
 from exfm_components.stages.data_processing import check, ingest, join_examples, make_labels, score
 from exfm_components.stages.deployment import deploy, make_bundle, register
 from exfm_components.stages.evaluation import compare, judge, report, smoke_test
 from exfm_components.stages.training import train_foundation, train_vertical
-from kfp import compiler
 
 COMPONENTS: tuple[Any, ...] = (
     check, ingest, make_labels, score, train_foundation, join_examples, train_vertical, make_bundle,

@@ -29,6 +29,8 @@ def shares_of(run: RunConfig) -> list[Share]:
 
     Due is what is to be labelled or joined, or to be scored by a foundation model that is published.
     """
+    if run.platform.backfill_pods == 1:
+        return []
     state = LogState.of(das_of(run))
     due = state.closed(set(state.windows) - set(state.examples.files))
     published = (state.due_scores(model.name) for model in run.foundation_models if model.published)

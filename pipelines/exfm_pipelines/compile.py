@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from kfp import compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from exfm.artifact.digests import digest_of_json
@@ -11,7 +12,6 @@ from exfm.errors import ConfigError
 from exfm_components.run_config import RunConfig
 from exfm_components.stages import IMAGE
 from exfm_pipelines.teach_distil_serve import teach_distil_serve
-from kfp import compiler
 
 
 def compile_pipeline(config: RunConfig, folder: Path, *, image: str = IMAGE) -> Path:
@@ -19,10 +19,7 @@ def compile_pipeline(config: RunConfig, folder: Path, *, image: str = IMAGE) -> 
 
     Raises: ConfigError if the run names places on this machine; and what RunConfig.check raises.
     """
-    pipeline = _pipeline(config, folder, image=image)
-    file = folder / f"{pipeline.name}.yaml"
-    compiler.Compiler().compile(pipeline, str(file))
-    return file
+    return _package(_pipeline(config, folder, image=image), folder)
 
 
 def compile_objects(config: RunConfig, folder: Path, *, image: str = IMAGE, namespace: str) -> Path:
@@ -30,12 +27,11 @@ def compile_objects(config: RunConfig, folder: Path, *, image: str = IMAGE, name
 
     Raises: as `compile_pipeline`.
     """
-    package = compile_pipeline(config, folder, image=image)
     pipeline = _pipeline(config, folder, image=image)
     file = folder / f"{pipeline.name}.objects.yaml"
     options = KubernetesManifestOptions(
         pipeline_name=pipeline.name,
-        pipeline_version_name=version_name(package),
+        pipeline_version_name=version_name(_package(pipeline, folder)),
         namespace=namespace or None,
         include_pipeline_manifest=True,
     )
@@ -62,6 +58,12 @@ def version_name(package: Path) -> str:
     """Return the name of a package's version: a version is never changed, so each package has a name of its own."""
     documents = list(yaml.safe_load_all(package.read_text(encoding="utf-8")))
     return f"{package.stem}-{digest_of_json(documents)[:10]}"
+
+
+def _package(pipeline: Any, folder: Path) -> Path:
+    file = folder / f"{pipeline.name}.yaml"
+    compiler.Compiler().compile(pipeline, str(file))
+    return file
 
 
 def _pipeline(config: RunConfig, folder: Path, *, image: str) -> Any:

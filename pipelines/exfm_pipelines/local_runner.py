@@ -9,10 +9,11 @@ import json
 import sys
 import tempfile
 
+from kfp import local
+
 from exfm_components.run_config import RunConfig
 from exfm_components.stages import IMAGE
 from exfm_pipelines.teach_distil_serve import teach_distil_serve
-from kfp import local
 
 
 def main() -> None:

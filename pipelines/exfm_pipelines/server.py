@@ -10,10 +10,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import kfp
 import kfp_server_api
 import urllib3
 
-import kfp
 from exfm.errors import ConfigError
 from exfm_pipelines.compile import version_name
 
@@ -36,7 +36,7 @@ class Client(kfp.Client):  # type: ignore[misc]  # kfp has no types
 
 @dataclass(frozen=True)
 class Server:
-    """Where Kubeflow Pipelines is, and as whom it is asked."""
+    """Address of a server, and the credentials for it."""
 
     host: str = ""
     """URL; empty: what kfp finds, a kubeconfig's cluster."""

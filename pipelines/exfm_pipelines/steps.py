@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from kfp import dsl
+
 from exfm.artifact.bundle import find_bundle
 from exfm.artifact.storage import ref_to
 from exfm.artifact.stores import exists
@@ -17,7 +19,6 @@ from exfm_components.platform import Step
 from exfm_components.run_config import RunConfig
 from exfm_components.stages import data_processing, deployment, evaluation, training
 from exfm_pipelines.screen import screen_on
-from kfp import dsl
 
 COMPONENTS: Mapping[Step, Any] = {
     "ingest": data_processing.ingest, "label": data_processing.make_labels, "train-fm": training.train_foundation,

@@ -8,11 +8,12 @@ A run without methods to `compare` has no such step.
 from functools import partial
 from typing import Any
 
+from kfp import dsl, kubernetes
+
 from exfm.environment import COMPUTE_ENVIRONMENT, IMAGE, PIPELINE_RUN
 from exfm_components.platform import PlatformConfig, Step
 from exfm_components.run_config import RunConfig
 from exfm_components.stages import data_processing, deployment, evaluation, training
-from kfp import dsl, kubernetes
 
 ENDPOINTS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
 """Keys of the platform's ConfigMap that a step's environment takes endpoints from."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
+from kfp import components, dsl
 
 from exfm.cli.main import main
 from exfm.events.schemas import MOVIELENS
 from exfm_components.catalogue import COMPONENTS, compile_components
-from kfp import components, dsl
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,5 @@
 """A vertical model reads its domains and its columns, and leaves the rest of a window in the store."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import polars as pl
 import pytest
@@ -11,7 +9,7 @@ from small_log import small_das
 from exfm.das.closing import LogState
 from exfm.das.joining import example_table
 from exfm.tables.commit import ROW_GROUP_ROWS, commit, stage
-from faulty_s3 import FaultyS3, running_faulty_s3
+from faulty_s3 import FaultyS3
 
 pytestmark = pytest.mark.slow
 
@@ -21,18 +19,7 @@ COLUMNS = {name: pl.Int64() for name in ("id", "time", "item", "other_1", "other
 
 
 @pytest.fixture
-def store(s3_endpoint: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
-    """Yield the server that counts what is read of the bucket."""
-    from s3fs import S3FileSystem
-
-    with running_faulty_s3(s3_endpoint) as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        S3FileSystem.clear_instance_cache()
-        yield server
-
-
-@pytest.fixture
-def state(bucket: str, store: FaultyS3) -> LogState:
+def state(bucket: str, faulty_s3: FaultyS3) -> LogState:
     """Return a log with one window of examples, sorted by domain."""
     das = small_das(bucket)
     table = das.table("examples", {"domain": pl.String(), **COLUMNS})
@@ -44,24 +31,24 @@ def state(bucket: str, store: FaultyS3) -> LogState:
     return LogState.of(das)
 
 
-def read_bytes(store: FaultyS3) -> int:
+def read_bytes(faulty_s3: FaultyS3) -> int:
     """Return the bytes of rows that were read since the last call."""
-    found = sum(count for path, count in store.num_bytes.items() if "window=7" in path)
-    store.num_bytes.clear()
+    found = sum(count for path, count in faulty_s3.num_bytes.items() if "window=7" in path)
+    faulty_s3.num_bytes.clear()
     return found
 
 
-def test_a_slice_reads_its_columns_and_row_groups_only(state: LogState, store: FaultyS3) -> None:
-    read_bytes(store)
+def test_a_slice_reads_its_columns_and_row_groups_only(state: LogState, faulty_s3: FaultyS3) -> None:
+    read_bytes(faulty_s3)
     whole = state.examples.read([7])
-    all_bytes = read_bytes(store)
+    all_bytes = read_bytes(faulty_s3)
     assert all_bytes > 0.9 * whole.height * len(COLUMNS) * 8
     columns = ["id", "time", "item", "other_4"]
     found = example_table(state).read(state.das.grid.window(7), domains=["b"], columns=columns)
     assert_frame_equal(found, whole.filter(domain="b").select(columns).sort("time"))
     row_groups = 2  # that have rows of the domain: 80,000 rows begin in one and end in the next
     expected = row_groups * ROW_GROUP_ROWS / whole.height * len(columns) / len(COLUMNS) * all_bytes
-    assert read_bytes(store) < 1.1 * expected
+    assert read_bytes(faulty_s3) < 1.1 * expected
 
 
 def test_a_slice_without_domains_has_all_rows(state: LogState) -> None:

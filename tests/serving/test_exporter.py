@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from pods import LONG_S, wait_for
 from exfm.artifact.stores import entries, join, read_file
 from exfm.serving import exporter
 from exfm.serving.exporter import HEARTBEAT, Exporter, Start, starts_in
-from faulty_s3 import FaultyS3, running_faulty_s3
+from faulty_s3 import FaultyS3
 
 COMMAND = [sys.executable, "-m", "exfm.serving.exporter"]
 
@@ -195,35 +195,24 @@ def test_an_exporter_imports_nothing_that_takes_a_rankers_memory() -> None:
     assert not {"torch", "polars", "pyarrow", "numpy"} & {*modules}
 
 
-@pytest.fixture
-def store(s3_endpoint: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
-    """Yield the server before the bucket."""
-    from s3fs import S3FileSystem
-
-    with running_faulty_s3(s3_endpoint) as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        S3FileSystem.clear_instance_cache()
-        yield server
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("code", [403, 503])
 def test_files_wait_while_the_store_refuses_them(
     log: Callable[..., Path],
     tmp_path: Path,
     bucket: str,
-    store: FaultyS3,
+    faulty_s3: FaultyS3,
     caplog: pytest.LogCaptureFixture,
     code: int,
 ) -> None:
     start, to = log("first", "second"), join(bucket, "requests")
     one = Exporter(tmp_path / "log", to)
-    store.refuse("PUT", "impressions-0001", code=code)
+    faulty_s3.refuse("PUT", "impressions-0001", code=code)
     assert one.export() == 1
     assert uploaded(to) == ["first"]
     assert [file.read_text() for file in (start / "impressions").iterdir()] == ["second"]
     assert "1 files of " in caplog.text
-    store.refuse("PUT", "", code=code, times=0)
+    faulty_s3.refuse("PUT", "", code=code, times=0)
     assert one.export() == 0
     assert uploaded(to) == ["first", "second"]
 

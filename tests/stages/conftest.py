@@ -9,17 +9,36 @@ from exfm.artifact.bundle import find_bundle
 from exfm.artifact.storage import Ref, ref_to
 from exfm.bundling.config import BundleConfig
 from exfm.bundling.stage import make_bundle
+from exfm.deploy import rollout
+from exfm.deploy.cluster import Cluster
 from exfm.distill.config import DistillationConfig, VerticalConfig
 from exfm.events.examples import ExampleTable
 from exfm.events.schemas import SYNTHETIC
 from exfm.events.synthetic import SyntheticSource
 from exfm.foundation.config import FoundationConfig
 from exfm.models.config import ModelConfig, NetworkConfig
+from exfm.registry.mlflow_registry import Registry
 from exfm.schema import Schema
 from exfm.training.config import TrainingConfig
 from exfm.training.manifest import ModelManifest
+from simulated_cluster import SimulatedCluster
 
 SMALL_MODEL = ModelConfig(network=NetworkConfig(bottom_units=(4,), num_cross_layers=1, cross_rank=4, top_units=(8,)))
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    """Return an empty registry."""
+    return Registry.at(str(tmp_path), create=True)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> SimulatedCluster:
+    """Return what a deployment finds when it connects."""
+    one = SimulatedCluster()
+    monkeypatch.setattr(Cluster, "connect", lambda **where: one)
+    monkeypatch.setattr(rollout, "POLL_S", 0.0)
+    return one
 
 
 @pytest.fixture(scope="session")

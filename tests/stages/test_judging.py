@@ -206,11 +206,6 @@ def table_of(rows: pl.DataFrame, folder: Path, *, part: str = "") -> TableRef:
     return TableRef(table=table.uri, version=table.state().version)
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry.at(str(tmp_path), create=True)
-
-
 def crown(registry: Registry, vertical: Ref, out: Path) -> int:
     """Register a model with its bundle as if it had passed, make it the champion, and return its version."""
     make_bundle(BundleConfig(golden_candidates=20), vertical=vertical, out=str(out))

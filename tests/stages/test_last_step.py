@@ -10,8 +10,6 @@ from exfm.artifact.bundle import find_bundle
 from exfm.artifact.storage import Ref, ref_to
 from exfm.bundling.config import BundleConfig
 from exfm.bundling.stage import make_bundle
-from exfm.deploy import rollout
-from exfm.deploy.cluster import Cluster
 from exfm.errors import ConfigError, StageError
 from exfm.registry.champion import champion_of, promote
 from exfm.registry.mlflow_registry import Registry
@@ -29,20 +27,6 @@ GOOD = TaskFigures(
 )  # fmt: skip
 PASSED = Judgement(name="search-ads", num_new_windows=1, windows=(7,), tasks=(GOOD,))
 """Of a first version."""
-
-
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> SimulatedCluster:
-    """What the step finds when it connects."""
-    one = SimulatedCluster()
-    monkeypatch.setattr(Cluster, "connect", lambda **where: one)
-    monkeypatch.setattr(rollout, "POLL_S", 0.0)
-    return one
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry.at(str(tmp_path), create=True)
 
 
 @pytest.fixture

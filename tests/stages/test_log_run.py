@@ -28,11 +28,6 @@ Values = dict[str, dict[int, list[float]]]
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry.at(str(tmp_path), create=True)
-
-
-@pytest.fixture
 def das(tmp_path: Path) -> Das:
     """Return a system whose tables are made by `report`."""
     return Das(root=str(tmp_path), schema=Schema.read(SYNTHETIC), window_length=86_400)

@@ -15,11 +15,6 @@ pytestmark = pytest.mark.slow
 SETTINGS = {"name": "ads", "vertical_models": [{"name": "news", "training": {"batch_size": 64}}], "compare": ["auto"]}
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry.at(str(tmp_path), create=True)
-
-
 def log(registry: Registry, name: str) -> Run:
     with logging_run(registry, name, params={}, metrics=[]) as run:
         pass

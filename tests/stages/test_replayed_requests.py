@@ -11,8 +11,6 @@ from exfm.artifact.storage import Ref, ref_to
 from exfm.bundling.config import BundleConfig
 from exfm.bundling.stage import make_bundle
 from exfm.cli.main import main
-from exfm.deploy import rollout
-from exfm.deploy.cluster import Cluster
 from exfm.features.batch import RawIds, encode
 from exfm.features.impressions import Answered
 from exfm.features.request import RawRequest
@@ -241,19 +239,6 @@ def test_replay_by_hand_prints_the_figures(
     printed = capsys.readouterr().out
     assert "requests in another order  0.0000" in printed
     assert "30 requests of 2026-06-21 00:00 UTC to" in printed
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry.at(str(tmp_path), create=True)
-
-
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> SimulatedCluster:
-    one = SimulatedCluster()
-    monkeypatch.setattr(Cluster, "connect", lambda **where: one)
-    monkeypatch.setattr(rollout, "POLL_S", 0.0)
-    return one
 
 
 GOOD = TaskFigures(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from kfp import dsl
 from stream import Stream
 
 from exfm.artifact.manifest import read_json
@@ -17,7 +18,6 @@ from exfm.tables.reference import TableRef
 from exfm.training.manifest import ModelManifest
 from exfm_components.artifacts import refs, write_ref, write_table
 from exfm_components.lines import write_model
-from kfp import dsl
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from exfm.artifact.stores import join
 from exfm.errors import StorageError
 from exfm.tables.commit import commit, stage
 from exfm.tables.table import Table
-from faulty_s3 import FaultyS3, running_faulty_s3
+from faulty_s3 import FaultyS3
 
 REMEDY = "check the path, the rights, the credentials and the free space"
 
@@ -63,29 +63,18 @@ def test_a_full_disk_is_an_error_that_leaves_nothing_and_goes_away_with_space(ro
     assert commits_of(table.uri) == {(f"labels/{window}", 1): 1 for window in (1, 2, 3)}
 
 
-@pytest.fixture
-def faulty(s3_endpoint: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
-    """Yield the server before the bucket's, which the environment names from now on."""
-    from s3fs import S3FileSystem
-
-    with running_faulty_s3(s3_endpoint) as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        S3FileSystem.clear_instance_cache()
-        yield server
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("code", [503, 403])
 @pytest.mark.parametrize(("method", "part"), [("PUT", "window="), ("PUT", "_delta_log"), ("GET", "_delta_log")])
 def test_an_s3_that_refuses_is_an_error_and_one_that_answers_again_loses_nothing(
-    bucket: str, faulty: FaultyS3, method: str, part: str, code: int
+    bucket: str, faulty_s3: FaultyS3, method: str, part: str, code: int
 ) -> None:
     table = begin(bucket)
-    faulty.refuse(method, part, code=code)
+    faulty_s3.refuse(method, part, code=code)
     with pytest.raises(StorageError, match=rf"{table.uri}.*{REMEDY}") as raised:
         commit(table, [stage(table, rows(2), window=2)], item="labels/2", replaces=2)
     assert "\n" not in str(raised.value)
-    faulty.refuse(method, part, code=code, times=0)
+    faulty_s3.refuse(method, part, code=code, times=0)
     assert commits_of(table.uri) == {("labels/1", 1): 1}
     assert commit(table, [stage(table, rows(2), window=2)], item="labels/2", replaces=2)
     assert commits_of(table.uri) == {("labels/1", 1): 1, ("labels/2", 1): 1}
@@ -94,18 +83,18 @@ def test_an_s3_that_refuses_is_an_error_and_one_that_answers_again_loses_nothing
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "part"), [("PUT", "window="), ("PUT", "_delta_log"), ("GET", "_delta_log")])
-def test_a_refusal_that_passes_is_tried_again(bucket: str, faulty: FaultyS3, method: str, part: str) -> None:
+def test_a_refusal_that_passes_is_tried_again(bucket: str, faulty_s3: FaultyS3, method: str, part: str) -> None:
     table = begin(bucket)
-    faulty.refuse(method, part, code=503, times=1)
+    faulty_s3.refuse(method, part, code=503, times=1)
     assert commit(table, [stage(table, rows(2), window=2)], item="labels/2", replaces=2)
-    assert faulty.num_refused == 1
+    assert faulty_s3.num_refused == 1
     assert table.state().num_rows([1, 2]) == 2
 
 
 @pytest.mark.slow
-def test_rows_that_s3_refuses_are_an_error(bucket: str, faulty: FaultyS3) -> None:
+def test_rows_that_s3_refuses_are_an_error(bucket: str, faulty_s3: FaultyS3) -> None:
     table = begin(bucket)
     state = table.state()
-    faulty.refuse("GET", "window=", code=403)
+    faulty_s3.refuse("GET", "window=", code=403)
     with pytest.raises(StorageError, match=rf"{table.uri}.*{REMEDY}"):
         state.read([1])

@@ -160,12 +160,7 @@ class FoundationWorker(LineWorker):
 
     def open(self) -> set[int]:
         """Return complete windows without its pseudo-labels."""
-        return {
-            window
-            for window in self.state.windows
-            if self.state.complete_with(window) is not None
-            and not self.state.pseudo_labels.newest_revision(window, part=self.line.name)
-        }
+        return set(self.state.due_scores(self.line.name))
 
     def predict(self, window: int) -> bool:
         """Commit its pseudo-labels of a window; return whether this run did it."""

@@ -10,8 +10,7 @@ class LineStates:
 
     def __init__(self, state: LogState, line: Line) -> None:
         self._das, self._line = state.das, line
-        windows = sorted(state.snapshots.files)
-        self.learned = [window for window in windows if state.snapshots.newest_revision(window, part=line.part)]
+        self.learned = state.snapshots.windows_of(line.part)
         """Windows that were learned, in order of time."""
         self._removed = removed_until(state.snapshots, states_of(line.part))
 

@@ -49,13 +49,12 @@ class _Lineage:
         named = re.fullmatch(r"(.+?)-(-?\d+)", version)
         if named is None:
             return None
-        part, window, snapshots = named[1], int(named[2]), self._snapshots
-        rows = snapshots.read([window], part=part)
+        part, window = named[1], int(named[2])
+        rows = self._snapshots.read([window], part=part)
         if rows.is_empty():
             return None
         [row] = rows.iter_rows(named=True)
-        learned = [other for other in sorted(snapshots.files) if snapshots.newest_revision(other, part=part)]
-        learned = [other for other in learned if other <= window]
+        learned = [other for other in self._snapshots.windows_of(part) if other <= window]
         text = (
             f"state {version}: learned {len(learned):,} windows, {self._start(learned[0])} to {self._end(window)}; "
             f"weights {row['digest'][:DIGEST_SHOWN]}"
@@ -65,7 +64,7 @@ class _Lineage:
     def _lesson(self, row: dict[str, Any], window: int) -> Iterator[Origin]:
         """Yield what a state learned last: examples, or labels and impressions if it is a foundation model."""
         inputs: dict[str, int] = json.loads(row["inputs"])
-        if any(file.part == row["model"] for files in self._pseudo.files.values() for file in files):
+        if self._pseudo.windows_of(row["model"]):
             yield self._labels(window, inputs["labels"])
             return
         examples = self._examples

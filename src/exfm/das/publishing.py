@@ -51,11 +51,7 @@ class LineTables:
     @cached_property
     def learned(self) -> list[int]:
         """Return the windows that were learned, in order of time."""
-        return [
-            window
-            for window in sorted(self.snapshots.files)
-            if self.snapshots.newest_revision(window, part=self.line.part)
-        ]
+        return self.snapshots.windows_of(self.line.part)
 
     @cached_property
     def predicted(self) -> list[int]:

@@ -25,6 +25,10 @@ class Quality(Config):
     """Sum of predictions over number of positives; 1 is right."""
 
 
+FIGURES = {"normalized_entropy": "NE", "auc": "AUC", "calibration": "calibration"}
+"""What people read of the figures of a quality, by field."""
+
+
 def quality(probabilities_B: Floats, labels_B: Floats, weights_B: Floats) -> Quality:
     """Return the quality of predictions; examples whose label is NaN do not count.
 

@@ -15,13 +15,10 @@ from mlflow.types.schema import AnyType
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from exfm.artifact.bundle import GOLDEN_REQUEST, BundleManifest
+from exfm.metrics.quality import FIGURES
+from exfm.registry.promotion import number
 from exfm.schema import time_text
 from exfm.training.manifest import ModelManifest
-
-FIGURES = ("normalized_entropy", "auc", "calibration")
-"""Of a model's quality, as metrics name them."""
-HEADS = {"normalized_entropy": "NE", "auc": "AUC", "calibration": "calibration"}
-"""How tables head them."""
 
 PYFUNC, LOADER = "python_function", "exfm.registry.pyfunc"
 """MLflow's name of models for DataFrames, whose own module takes seconds to import, and the module that loads a bundle
@@ -74,9 +71,9 @@ def datasets_of(trained: ModelManifest) -> list[DatasetInput]:
 def description_of(trained: ModelManifest) -> str:
     """Return what people read of a version first, in Markdown: its figures beside those of the reference lines."""
     lines = {trained.name: trained.overall} | trained.references
-    heads = ["task", "model", *(HEADS[figure] for figure in FIGURES)]
+    heads = ["task", "model", *FIGURES.values()]
     rows = [
-        [task, line.replace("_", " "), *(_number(getattr(quality, figure)) for figure in FIGURES)]
+        [task, line.replace("_", " "), *(number(getattr(quality, figure)) for figure in FIGURES)]
         for task in trained.overall
         for line, tasks in lines.items()
         if (quality := tasks.get(task)) is not None
@@ -130,10 +127,6 @@ def _text(trained: ModelManifest, *, first: bool) -> str:
 def _time_ms(time: int, trained: ModelManifest, *, otherwise: int) -> int:
     """Return an event time in milliseconds since 1970; ordinal time has none."""
     return otherwise if trained.feature_schema.event_time.kind == "ordinal" else time * 1000
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"  # noqa: RUF001
 
 
 def git_commit() -> str:

@@ -93,10 +93,15 @@ def end(registry: Registry, *, files: Sequence[str] = ()) -> None:
         parent = parent_of(registry)
         if parent is None:
             return
-        for uri in files:
-            registry.client.log_text(parent.run_id, read_file(uri).decode(), uri.rpartition("/")[2])
+        log_files(registry, parent.run_id, files)
         if not os.environ.get(PLUGIN_RUN):  # Kubeflow ends its own
             registry.client.set_terminated(parent.run_id)
+
+
+def log_files(registry: Registry, run_id: str, uris: Sequence[str]) -> None:
+    """Log text files at these URIs as artifacts, by their names."""
+    for uri in uris:
+        registry.client.log_text(run_id, read_file(uri).decode(), uri.rpartition("/")[2])
 
 
 def log_params(registry: Registry, run_id: str, settings: Mapping[str, Any]) -> None:

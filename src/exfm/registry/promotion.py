@@ -116,18 +116,18 @@ class Check:
     @property
     def found(self) -> str:
         """Return the value, and the interval if there is one."""
-        ends = f" [{_number(self.interval.low)}, {_number(self.interval.high)}]" if self.interval else ""
-        return f"{_number(self.value)}{ends}"
+        ends = f" [{number(self.interval.low)}, {number(self.interval.high)}]" if self.interval else ""
+        return f"{number(self.value)}{ends}"
 
     @property
     def row(self) -> tuple[str, ...]:
         """Return it as a row of a table, with the columns of HEADS."""
         sign = "✓" if self.passed else "✗"
-        return self.task, self.figure, self.found, _number(self.bound), _number(self.margin), sign
+        return self.task, self.figure, self.found, number(self.bound), number(self.margin), sign
 
     def __str__(self) -> str:
         """Return it as part of a line."""
-        return f"{self.task}: {self.figure} {self.found}, bound {_number(self.bound)}"
+        return f"{self.task}: {self.figure} {self.found}, bound {number(self.bound)}"
 
 
 @dataclass(frozen=True)
@@ -194,5 +194,6 @@ def _error(calibration: float | None) -> float | None:
     return None if calibration is None else abs(calibration - 1)
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Return a figure as people read it; None: it is not defined."""
     return "–" if value is None else f"{value:.4f}"  # noqa: RUF001

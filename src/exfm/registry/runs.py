@@ -7,9 +7,8 @@ from typing import Any
 
 from mlflow.entities import Metric, Run
 
-from exfm.artifact.stores import read_file
 from exfm.registry.mlflow_registry import Registry
-from exfm.registry.pipeline_run import log_params, parent_of
+from exfm.registry.pipeline_run import log_files, log_params, parent_of
 
 MAX_METRICS = 1000
 """Metrics of one call: the limit of the REST API's log-batch."""
@@ -59,5 +58,4 @@ def log_comparison(
     now_ms = int(time.time() * 1000)
     found = [Metric(key, value, now_ms, 0) for key, value in metrics.items()]
     with registry.reporting(), logging_run(registry, name, params=params, metrics=found) as run:
-        for uri in files:
-            registry.client.log_text(run.info.run_id, read_file(uri).decode(), uri.rpartition("/")[2])
+        log_files(registry, run.info.run_id, files)

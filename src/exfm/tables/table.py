@@ -192,6 +192,10 @@ class TableState:
         """Return the revision of a window, or of a part of it, that has files; 0: none."""
         return max((file.revision for file in self.files.get(window, ()) if file.part == part), default=0)
 
+    def windows_of(self, part: str) -> list[int]:
+        """Return the windows that have files of a part, in order of time."""
+        return [window for window in sorted(self.files) if self.newest_revision(window, part=part)]
+
     def num_rows(self, windows: Iterable[int]) -> int:
         """Return the number of rows of these windows, without reading a file."""
         return sum(file.num_rows for window in windows for file in self.files.get(window, ()))

@@ -1,7 +1,8 @@
 """The component make_labels."""
 
-from exfm_components.stages import component
 from kfp import dsl
+
+from exfm_components.stages import component
 
 
 @component

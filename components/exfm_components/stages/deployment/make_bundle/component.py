@@ -1,7 +1,8 @@
 """The component make_bundle."""
 
-from exfm_components.stages import component
 from kfp import dsl
+
+from exfm_components.stages import component
 
 
 @component
