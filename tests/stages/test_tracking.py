@@ -10,7 +10,8 @@ from exfm.evaluation.comparison import Comparison, MethodQuality, TaskComparison
 from exfm.evaluation.config import ComparisonConfig, Setting
 from exfm.metrics.intervals import Interval
 from exfm.registry.mlflow_registry import EXPERIMENT, Registry
-from exfm.registry.runs import MAX_PARAMS, log_comparison
+from exfm.registry.pipeline_run import MAX_PARAMS
+from exfm.registry.runs import log_comparison
 from exfm.report.distillation.tracking import metrics_of, params_of
 from exfm.tables.reference import TableRef
 
