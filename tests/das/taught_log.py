@@ -10,16 +10,15 @@ from small_log import SmallLog, small_das
 from exfm.artifact.storage import Ref
 from exfm.das.advance import advance
 from exfm.das.publishing import publish
-from exfm.foundation.config import FoundationConfig
+from exfm.foundation.config import FoundationConfig, FoundationTrainingConfig
 from exfm.foundation.line import foundation_line
 from exfm.models.config import ModelConfig, NetworkConfig
-from exfm.training.config import TrainingConfig
 
 DAYS = 7
 ROWS_A_DAY = 40
 FOUNDATION = FoundationConfig(
     model=ModelConfig(network=NetworkConfig(bottom_units=(4,), num_cross_layers=1, cross_rank=2, top_units=(4,))),
-    training=TrainingConfig(batch_size=16, learning_rate=0.05, warmup_windows=0),
+    training=FoundationTrainingConfig(batch_size=16, learning_rate=0.05, warmup_windows=0),
 )
 
 

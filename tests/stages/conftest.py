@@ -15,7 +15,7 @@ from exfm.distill.config import DistillationConfig, VerticalConfig
 from exfm.events.examples import ExampleTable
 from exfm.events.schemas import SYNTHETIC
 from exfm.events.synthetic import SyntheticSource
-from exfm.foundation.config import FoundationConfig
+from exfm.foundation.config import FoundationConfig, FoundationTrainingConfig
 from exfm.models.config import ModelConfig, NetworkConfig
 from exfm.registry.mlflow_registry import Registry
 from exfm.schema import Schema
@@ -60,7 +60,7 @@ def foundation_config() -> FoundationConfig:
         name="fm",
         tasks=("click",),
         model=SMALL_MODEL.model_copy(update={"dim_factor": 2}),
-        training=TrainingConfig(batch_size=32, learning_rate=0.005, warmup_windows=2),
+        training=FoundationTrainingConfig(batch_size=32, learning_rate=0.005, warmup_windows=2),
     )
 
 

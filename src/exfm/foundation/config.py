@@ -4,10 +4,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
+from pydantic import Field
+
 from exfm.artifact.stores import resolve_path
 from exfm.config import Config, like
 from exfm.models.config import ModelConfig, NetworkConfig
 from exfm.training.config import TrainingConfig
+
+
+class FoundationTrainingConfig(TrainingConfig):
+    """How a foundation model is trained, by one process or by several.
+
+    The number of processes changes neither the model nor its line: a step of the optimizers has `batch_size` examples
+    in all.
+    """
+
+    nodes: Annotated[int, Field(ge=1, le=1_000)] = 1
+    """Nodes of a Kubernetes cluster; 1 to 1,000. More than 1: only on a cluster with Kubeflow Trainer."""
+    processes_per_node: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes on a node, which have the embedding tables in parts; 1 to 64."""
+    gpu: bool = False
+    """Whether each process trains on a GPU of its own; else on CPUs."""
+
+    @property
+    def num_processes(self) -> int:
+        """Return the processes on all nodes."""
+        return self.nodes * self.processes_per_node
+
+    @property
+    def alone(self) -> TrainingConfig:
+        """Return what makes the model what it is, whichever processes train it."""
+        return TrainingConfig(**{name: getattr(self, name) for name in TrainingConfig.model_fields})
 
 
 class FoundationConfig(Config):
@@ -30,7 +57,7 @@ class FoundationConfig(Config):
     model: ModelConfig = ModelConfig(network=NetworkConfig(top_units=(128, 64)), dim_factor=12)
     """Settings of the foundation model's network and tables. The defaults give it over ten times the parameters of a
     vertical model."""
-    training: TrainingConfig = TrainingConfig()
+    training: FoundationTrainingConfig = FoundationTrainingConfig()
     published: str = ""
     """Folder or URL of a foundation model that another run trains (its `models/NAME`). This run scores by its states
     and does not train it, so `features`, `model` and `training` do not count. Empty: this run trains it."""

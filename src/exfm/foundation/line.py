@@ -16,6 +16,6 @@ def foundation_line(config: FoundationConfig, schema: Schema) -> Line:
         name=config.name,
         schema=schema.select(features=config.features, tasks=config.tasks),
         model=config.model,
-        training=config.training,
+        training=config.training.alone,
         make=LabelLearner,
     )
