@@ -109,12 +109,18 @@ pipelines: $(VENV)/.installed ## Compile the demo's pipeline to build/pipelines/
 images: ## Build exfm-serving and exfm-pipelines, with docker, podman or buildah
 	@sh images/build.sh $(OPTIONS)
 
+.PHONY: install-distributed
+install-distributed: $(VENV)/.distributed ## Add TorchRec, by which several processes train a foundation model
+
 .PHONY: lock
-lock: $(VENV)/.installed ## Resolve pyproject.toml again into requirements.lock
+lock: $(VENV)/.installed ## Resolve pyproject.toml again into the lock files
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --no-emit-index-url --no-emit-find-links \
 	  --extra cpu --extra train --extra pipelines --extra registry --extra serving --extra deploy --extra planning --extra s3 --extra dev \
 	  pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-deps \
+	  --no-emit-index-url --no-emit-find-links --constraints requirements.lock \
+	  requirements-distributed.in -o requirements-distributed.lock
 
 .PHONY: clean
 clean: ## Remove the environment and all outputs
@@ -128,6 +134,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml benchmarks/pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[0-9.]+' requirements.lock)"
 	@$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes --requirement requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . --editable benchmarks
+	@touch $@
+
+$(VENV)/.distributed: requirements-distributed.lock $(VENV)/.installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps --require-hashes --requirement $<
 	@touch $@
 
 $(DEMO_BUNDLE): # what the cluster's tests deploy

@@ -11,6 +11,7 @@ from exfm.das.scoring import FoundationModel, is_waiting, score_window, teaching
 from exfm.das.shares import WHOLE, Share
 from exfm.das.stages import POLL_S, Done, ingest, join, label, of_window, remove
 from exfm.events.sources import Source
+from exfm.training.crew import SOLO, Crew
 from exfm.training.line import Line
 
 
@@ -43,9 +44,10 @@ def advance(
         publish_learned(das, line)
 
 
-def teach(das: Das, name: str, model: FoundationModel, share: Share = WHOLE) -> Iterator[Done]:
+def teach(das: Das, name: str, model: FoundationModel, share: Share = WHOLE, *, crew: Crew = SOLO) -> Iterator[Done]:
     """Have a foundation model score the windows that are complete, and learn those that are closed.
 
+    The others of a crew do the same by `Crew.follow`.
     Only a published one may have a share of the windows: another one's states need each other.
 
     Raises: ConfigError if a published model does not fit the log; DataError for unusable examples, or if the model
@@ -54,7 +56,8 @@ def teach(das: Das, name: str, model: FoundationModel, share: Share = WHOLE) -> 
     state = LogState.of(das)
     if isinstance(model, Line):
         assert share == WHOLE, f"{name} learns window after window"
-        yield from _models(das, FoundationWorker(state, model), predicting="pseudo-label", learning="train-fm")
+        worker = FoundationWorker(state, model, crew)
+        yield from _models(das, worker, predicting="pseudo-label", learning="train-fm")
         return
     with teaching(model, state) as teacher:
         for window in share.windows(state.due_scores(name)):

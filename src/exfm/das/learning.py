@@ -20,6 +20,7 @@ from exfm.das.log_tables import SNAPSHOT, VERSION
 from exfm.das.scoring import Teacher, score_window
 from exfm.events.examples import Examples, Floats, examples_of
 from exfm.tables.commit import commit, stage
+from exfm.training.crew import SOLO, Crew
 from exfm.training.data import Data
 from exfm.training.evaluation import prediction_rows
 from exfm.training.line import Line
@@ -33,10 +34,10 @@ Did = tuple[Literal["predict", "learn"], int]
 class LineWorker(ABC):
     """Does what is due for one line."""
 
-    def __init__(self, state: LogState, line: Line) -> None:
-        self.state, self.line = state, line
+    def __init__(self, state: LogState, line: Line, crew: Crew = SOLO) -> None:
+        self.state, self.line, self._crew = state, line, crew
         self.states = LineStates(state, line)
-        self.predictor = Predictor(line)
+        self.predictor = Predictor(line, crew)
         self._trainer: LineTrainer | None = None
 
     @abstractmethod
@@ -118,7 +119,7 @@ class LineWorker(ABC):
             yield ("learn", window)
 
     def _begun(self) -> LineTrainer:
-        trainer = LineTrainer(self.line, self.state.das.root)
+        trainer = LineTrainer(self.line, self.state.das.root, self._crew)
         if self.states.learned:
             trainer.go_on(self.states.learned[-1])
             for window, examples, scores_BT in self._history():
@@ -149,9 +150,9 @@ class LineWorker(ABC):
 class FoundationWorker(LineWorker):
     """A foundation model predicts complete windows, which gives pseudo-labels, and learns closed ones."""
 
-    def __init__(self, state: LogState, line: Line) -> None:
-        super().__init__(state, line)
-        self._teacher = Teacher(line.schema, line.model, self.states)
+    def __init__(self, state: LogState, line: Line, crew: Crew = SOLO) -> None:
+        super().__init__(state, line, crew)
+        self._teacher = Teacher(line.schema, line.model, self.states, crew)
 
     def known(self) -> set[int]:
         """Return the windows with labels, but those of which each row is a duplicate."""

@@ -21,6 +21,7 @@ from exfm.features.table import raw_columns
 from exfm.models.config import ModelConfig
 from exfm.schema import Schema
 from exfm.tables.commit import commit, stage
+from exfm.training.crew import SOLO, Crew
 from exfm.training.line import Line
 from exfm.training.line_trainer import LineScorer
 from exfm.training.manifest import ModelManifest, Snapshot
@@ -42,9 +43,9 @@ class Snapshots(Protocol):
 class Teacher:
     """A foundation model that scores, each window by the newest snapshot that may."""
 
-    def __init__(self, schema: Schema, model: ModelConfig, snapshots: Snapshots) -> None:
+    def __init__(self, schema: Schema, model: ModelConfig, snapshots: Snapshots, crew: Crew = SOLO) -> None:
         self.schema, self.snapshots = schema, snapshots
-        self._scorer = LineScorer(schema, model)
+        self._scorer = LineScorer(schema, model, crew)
 
     def snapshot_for(self, window: int, das: Das) -> Snapshot | None:
         """Return the snapshot that scores a window; None: there is none, or it is older than `max_age`."""

@@ -5,6 +5,7 @@ Legend: B examples, H hidden units, T tasks.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,12 @@ from torch import Tensor, nn
 from exfm.features.batch import NetBatches
 from exfm.models.config import ModelConfig
 from exfm.models.network import DenseNetwork, dense_inputs
+from exfm.models.ranks import ALONE, Ranks
 from exfm.models.tables import EmbeddingTables, Lookups
 from exfm.schema import Schema
+
+if TYPE_CHECKING:
+    from exfm.models.sharded_tables import ShardedTables
 
 SCORING_ROWS = 8192
 """Examples scored at a time: bounds memory without costing time."""
@@ -29,17 +34,25 @@ class Inputs:
     dense_BD: Tensor
     """Normalised dense features, the user's first."""
 
+    def __len__(self) -> int:
+        """Return B."""
+        return len(self.dense_BD)
+
+    def rows(self, start: int, stop: int) -> "Inputs":
+        """Return the inputs of examples `start` to `stop`, without a copy."""
+        return Inputs(self.lookups.of(start, stop), self.dense_BD[start:stop])
+
     def minibatches(self, size: int) -> Iterator["Inputs"]:
         """Yield the inputs of `size` examples at a time, in order, without a copy; the last may be fewer."""
-        for start in range(0, len(self.dense_BD), size):
-            yield Inputs(self.lookups.of(start, start + size), self.dense_BD[start : start + size])
+        for start in range(0, len(self), size):
+            yield self.rows(start, start + size)
 
 
 class RankingModel(nn.Module):
     """Embedding tables, trunk and serving head."""
 
-    def __init__(self, schema: Schema, config: ModelConfig) -> None:
-        """Make a new model.
+    def __init__(self, schema: Schema, config: ModelConfig, ranks: Ranks = ALONE) -> None:
+        """Make a new model, which `ranks` have together.
 
         Raises: ConfigError if the schema's tables do not suit the network's interaction.
         """
@@ -47,9 +60,14 @@ class RankingModel(nn.Module):
         config.network.require_dims(schema)
         self.schema = schema.widen(config.dim_factor)
         self.config = config
+        self.ranks = ranks
         torch.manual_seed(config.seed)
-        self.network = DenseNetwork(self.schema, config.network)
-        self.tables = EmbeddingTables(self.schema, config.tables, seed=config.seed)
+        self.network = DenseNetwork(self.schema, config.network).to(ranks.device)
+        self.tables = _tables(self.schema, config, ranks)
+
+    def tables_of_others(self) -> set[str]:
+        """Return the names of the tables that other ranks have."""
+        return {table.name for table in self.schema.tables} - self.tables.weights().keys()
 
     def inputs(self, batches: NetBatches) -> Inputs:
         """Return what the model takes of examples, whose keys become rows all at once."""
@@ -57,7 +75,7 @@ class RankingModel(nn.Module):
 
     def hidden(self, inputs: Inputs) -> Tensor:
         """Return the trunk's state; [B, H]."""
-        hidden_BH: Tensor = self.network.trunk(self.tables(inputs.lookups), inputs.dense_BD)
+        hidden_BH: Tensor = self.network.trunk(self.tables(inputs.lookups), inputs.dense_BD.to(self.ranks.device))
         return hidden_BH
 
     def serve(self, hidden_BH: Tensor) -> Tensor:
@@ -71,15 +89,24 @@ class RankingModel(nn.Module):
 
     @torch.no_grad()  # not inference_mode: FBGEMM has its lookup on the autograd key only
     def logits(self, batches: NetBatches) -> npt.NDArray[np.float32]:
-        """Return the serving head's logits; [B, T]."""
+        """Return the serving head's logits of all ranks' examples; [B, T]."""
         parts = [np.empty((0, len(self.schema.labels)), dtype=np.float32)]
         for part in self.inputs(batches).minibatches(SCORING_ROWS):
-            parts.append(self.serve(self.hidden(part)).numpy())
+            own = part.rows(*self.ranks.rows_of(len(part)))
+            parts.append(self.ranks.all_rows(self.serve(self.hidden(own)), len(part)).numpy())
         return np.concatenate(parts)
 
     def num_parameters(self) -> int:
         """Return how many numbers serving needs: tables, trunk and serving head."""
         return _num_parameters(self.schema, self.network)
+
+
+def _tables(schema: Schema, config: ModelConfig, ranks: Ranks) -> "EmbeddingTables | ShardedTables":
+    if not ranks.is_distributed:
+        return EmbeddingTables(schema, config.tables, seed=config.seed)
+    from exfm.models.sharded_tables import ShardedTables  # TorchRec is not everywhere, and takes seconds to load
+
+    return ShardedTables(schema, config.tables, seed=config.seed, ranks=ranks)
 
 
 def num_parameters(schema: Schema, config: ModelConfig) -> int:

@@ -5,7 +5,7 @@ Tables of one dim are a block, which is one table of FBGEMM: its code is slower 
 Legend: B examples, F features, E dims of all looked-up features side by side: the user's, then the item's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import fbgemm_gpu.split_table_batched_embeddings_ops_training as fbgemm
@@ -19,10 +19,15 @@ from torch import Tensor, nn
 from exfm.artifact.rows import Rows, rows_of_keys
 from exfm.features.batch import NetBatches
 from exfm.models.config import TablesConfig
-from exfm.schema import NETS, Schema, Table
+from exfm.schema import NETS, Net, Schema, SparseFeature, Table
 
 MAX_BLOCK_ROWS = 2**31 - 2
 """The most rows of a table that FBGEMM trains on a CPU."""
+
+ADAGRAD_EPSILON = 1e-8
+
+_DRAWN_ROWS = 65_536
+"""Rows that are drawn at once."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Lookups:
     """Rows that examples look up, feature after feature."""
 
     rows: Rows
-    """Rows of blocks."""
+    """Rows of tables, or of what holds several."""
     factors: npt.NDArray[np.float32] | None
     """Factor of each row in its sum: 1 / length of its bag where the table pools by mean, else 1. None: all are 1."""
     offsets_FB: npt.NDArray[np.int64]
@@ -39,6 +44,15 @@ class Lookups:
     def of(self, start: int, stop: int) -> "Lookups":
         """Return the lookups of examples `start` to `stop`, without a copy."""
         return Lookups(self.rows, self.factors, self.offsets_FB[:, start : stop + 1])
+
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Return how many rows each bag has, feature after feature; shape [F x B]."""
+        return np.diff(self.offsets_FB, axis=1).ravel()
+
+    def joined(self) -> tuple[Tensor, Tensor | None]:
+        """Return the rows of these examples, feature after feature, and their factors."""
+        ranges = list(zip(self.offsets_FB[:, 0].tolist(), self.offsets_FB[:, -1].tolist(), strict=True))
+        return _joined(self.rows, ranges), None if self.factors is None else _joined(self.factors, ranges)
 
 
 class EmbeddingTables(nn.Module):
@@ -52,7 +66,7 @@ class EmbeddingTables(nn.Module):
         self._blocks = blocks_of(schema.tables)
         self._names = [table.name for table in schema.tables]
         block_of = {table.name: index for index, block in enumerate(self._blocks) for table in block}
-        features = [(net, feature) for net in NETS for feature in schema.sparse_of(net)]
+        features = features_of(schema)
         # FBGEMM wants the features of a block side by side; the answer's columns are put back in the schema's order.
         self._features = sorted(features, key=lambda item: block_of[item[1].table])
         self._tables = [schema.table(feature.table) for _, feature in self._features]
@@ -65,7 +79,7 @@ class EmbeddingTables(nn.Module):
             feature_table_map=[block_of[table.name] for table in self._tables],
             optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD,
             learning_rate=config.learning_rate,
-            eps=1e-8,
+            eps=ADAGRAD_EPSILON,
             pooling_mode=PoolingMode.SUM,
             bounds_check_mode=BoundsCheckMode.NONE,  # a key's row is in its table
         )
@@ -73,35 +87,18 @@ class EmbeddingTables(nn.Module):
             table.name: _num_rows(block[:place]) for block in self._blocks for place, table in enumerate(block)
         }
         self._factors_learn = torch.zeros(len(features), dtype=torch.int32)
-        generator = torch.Generator().manual_seed(seed)
-        for weight in self.weights().values():
-            weight.uniform_(-config.init_scale, config.init_scale, generator=generator)
+        draw_rows(schema.tables, self.weights(), config, seed=seed)
 
     def lookups(self, batches: NetBatches) -> Lookups:
-        """Return what examples look up."""
-        every = [batches.of(net).bags[feature.name] for net, feature in self._features]
-        rows = [
-            rows_of_keys(bags.keys, table.rows) + self._first_rows[table.name]
-            for bags, table in zip(every, self._tables, strict=True)
-        ]
-        starts_F = np.cumsum([0, *map(len, rows)])[:-1]
-        offsets_FB = np.stack([bags.offsets for bags in every]) + starts_F[:, np.newaxis]
-        factors = None
-        is_mean_F = np.array([table.pooling == "mean" for table in self._tables])
-        if is_mean_F.any():
-            lengths_FB = np.diff(offsets_FB, axis=1)
-            factors_FB = np.where(is_mean_F[:, np.newaxis], 1 / lengths_FB.clip(min=1), 1).astype(np.float32)
-            factors = np.repeat(factors_FB, lengths_FB.ravel())
-        return Lookups(rows=np.concatenate(rows), factors=factors, offsets_FB=offsets_FB)
+        """Return what examples look up, as rows of blocks."""
+        return lookups_of(batches, self._features, self._tables, self._first_rows)
 
     def forward(self, lookups: Lookups) -> Tensor:
         """Return the pooled embeddings of each example; float32 [B, E]. An empty bag pools to zeros."""
-        ranges = list(zip(lookups.offsets_FB[:, 0].tolist(), lookups.offsets_FB[:, -1].tolist(), strict=True))
-        rows = _joined(lookups.rows, ranges)
-        lengths = np.diff(lookups.offsets_FB, axis=1).ravel()
+        lengths = lookups.lengths()
         offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        factors = None if lookups.factors is None else _joined(lookups.factors, ranges)
+        rows, factors = lookups.joined()
         pooled_BE: Tensor = self._lookup(rows, torch.from_numpy(offsets), factors, self._factors_learn)
         if len(self._blocks) == 1:
             return pooled_BE
@@ -123,6 +120,47 @@ class EmbeddingTables(nn.Module):
             for table, part in zip(block, torch.split(rows, [table.rows for table in block]), strict=True)
         }
         return {name: found[name] for name in self._names}
+
+
+def features_of(schema: Schema) -> list[tuple[Net, SparseFeature]]:
+    """Return the sparse features with their nets: the user's, then the item's."""
+    return [(net, feature) for net in NETS for feature in schema.sparse_of(net)]
+
+
+def lookups_of(
+    batches: NetBatches,
+    features: Sequence[tuple[Net, SparseFeature]],
+    tables: Sequence[Table],
+    first_rows: Mapping[str, int],
+) -> Lookups:
+    """Return what examples look up, feature after feature; `tables` are the features', `first_rows` is by table."""
+    every = [batches.of(net).bags[feature.name] for net, feature in features]
+    rows = [
+        rows_of_keys(bags.keys, table.rows) + first_rows[table.name] for bags, table in zip(every, tables, strict=True)
+    ]
+    starts_F = np.cumsum([0, *map(len, rows)])[:-1]
+    offsets_FB = np.stack([bags.offsets for bags in every]) + starts_F[:, np.newaxis]
+    factors = None
+    is_mean_F = np.array([table.pooling == "mean" for table in tables])
+    if is_mean_F.any():
+        lengths_FB = np.diff(offsets_FB, axis=1)
+        factors_FB = np.where(is_mean_F[:, np.newaxis], 1 / lengths_FB.clip(min=1), 1).astype(np.float32)
+        factors = np.repeat(factors_FB, lengths_FB.ravel())
+    return Lookups(rows=np.concatenate(rows), factors=factors, offsets_FB=offsets_FB)
+
+
+def draw_rows(tables: Sequence[Table], weights: Mapping[str, Tensor], config: TablesConfig, *, seed: int) -> None:
+    """Fill tables with their first rows; those that are not among `weights` are drawn, too, and dropped.
+
+    So a table starts with the same rows in every process that has it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for table in tables:
+        for start in range(0, table.rows, _DRAWN_ROWS):
+            rows = torch.empty(min(_DRAWN_ROWS, table.rows - start), table.dim)
+            rows.uniform_(-config.init_scale, config.init_scale, generator=generator)
+            if table.name in weights:
+                weights[table.name][start : start + len(rows)] = rows
 
 
 def blocks_of(tables: Sequence[Table]) -> list[list[Table]]:

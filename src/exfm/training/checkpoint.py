@@ -16,6 +16,9 @@ references.safetensors, what was learned beside the model:
 
     <reference line>.<name> the state of a reference line
     ids.<table>             the distinct keys of a table
+
+A state does not know how many processes trained it. Where several have the tables, all call these functions: the leader
+writes what it collects from them, and each reads its own tables.
 """
 
 from collections.abc import Mapping
@@ -31,6 +34,7 @@ from torch import Tensor
 
 from exfm.errors import StorageError
 from exfm.models.ranking import RankingModel
+from exfm.models.ranks import Ranks
 from exfm.training.learner import Learner
 
 WEIGHTS = "weights.safetensors"
@@ -44,10 +48,8 @@ _ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
 def save_weights(learner: Learner, folder: Path) -> None:
     """Write all that scoring needs into a snapshot's folder."""
     folded = learner.shrinkage.fold(learner.model.network.serving_head)
-    _save(
-        _weights(learner.model) | {f"dense.serving_head.{name}": value for name, value in folded.items()},
-        folder / WEIGHTS,
-    )
+    served = {f"dense.serving_head.{name}": value for name, value in folded.items()}
+    _save(_weights(learner.model) | served, folder / WEIGHTS, learner.model.ranks)
 
 
 def load_weights(model: RankingModel, folder: Path) -> None:
@@ -55,12 +57,12 @@ def load_weights(model: RankingModel, folder: Path) -> None:
 
     Raises: StorageError if the file is missing, damaged or another model's.
     """
-    _fill(_weights(model), folder / WEIGHTS)
+    _fill(_weights(model), folder / WEIGHTS, model)
 
 
 def save_training_state(learner: Learner, optimizer: torch.optim.Adam, folder: Path) -> None:
     """Write what training needs, besides the weights, to go on as if it had never stopped."""
-    _save(_training_state(learner, optimizer), folder / TRAINING_STATE)
+    _save(_training_state(learner, optimizer), folder / TRAINING_STATE, learner.model.ranks)
 
 
 def load_training_state(learner: Learner, optimizer: torch.optim.Adam, folder: Path) -> None:
@@ -68,7 +70,7 @@ def load_training_state(learner: Learner, optimizer: torch.optim.Adam, folder: P
 
     Raises: StorageError if the file is missing, damaged or another model's.
     """
-    _fill(_training_state(learner, optimizer), folder / TRAINING_STATE)
+    _fill(_training_state(learner, optimizer), folder / TRAINING_STATE, learner.model)
 
 
 def save_references(arrays: Mapping[str, npt.NDArray[Any]], folder: Path) -> None:
@@ -103,24 +105,28 @@ def _training_state(learner: Learner, optimizer: torch.optim.Adam) -> dict[str, 
     return state | {f"shrinkage.{name}": torch.from_numpy(value) for name, value in shrinkage.items()}
 
 
-def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file({name: value.detach().contiguous() for name, value in tensors.items()}, path)
+def _save(own: Mapping[str, Tensor], path: Path, ranks: Ranks) -> None:
+    tensors = ranks.collect(own)
+    if ranks.leads:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, path)
 
 
 @torch.no_grad()
-def _fill(targets: Mapping[str, Tensor], path: Path) -> None:
+def _fill(targets: Mapping[str, Tensor], path: Path, model: RankingModel) -> None:
+    others = {f"{kind}.{name}" for kind in ("table", "adagrad") for name in model.tables_of_others()}
     try:
-        tensors = safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            names = set(file.keys()) - others
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            expected = {name: tuple(value.shape) for name, value in targets.items()}
+            if found != expected:
+                name = min(name for name in found | expected if found.get(name) != expected.get(name))
+                raise StorageError(
+                    f"{path}: tensor {name!r} has shape {found.get(name)}, expected {expected.get(name)}; "
+                    "it was made with another schema, other sizes or an earlier release: train again"
+                )
+            for name, target in targets.items():
+                target.copy_(file.get_tensor(name))
     except (OSError, safetensors.SafetensorError) as error:
         raise StorageError(f"{path}: {error}") from error
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    expected = {name: tuple(value.shape) for name, value in targets.items()}
-    if found != expected:
-        name = min(name for name in found | expected if found.get(name) != expected.get(name))
-        raise StorageError(
-            f"{path}: tensor {name!r} has shape {found.get(name)}, expected {expected.get(name)}; "
-            "it was made with another schema, other sizes or an earlier release: train again"
-        )
-    for name, target in targets.items():
-        target.copy_(tensors[name])

@@ -78,6 +78,7 @@ def weighted_loss(logits_BT: Tensor, targets_BT: Floats, weights_BT: Floats) -> 
     The mean is over B x T, known or not, so that a minibatch with few known targets does not pull harder at them.
     """
     known_BT = ~np.isnan(targets_BT)
-    targets = torch.from_numpy(np.where(known_BT, targets_BT, np.float32(0)))
-    weights = torch.from_numpy(np.where(known_BT, weights_BT, np.float32(0)))
+    device = logits_BT.device
+    targets = torch.from_numpy(np.where(known_BT, targets_BT, np.float32(0))).to(device)
+    weights = torch.from_numpy(np.where(known_BT, weights_BT, np.float32(0))).to(device)
     return functional.binary_cross_entropy_with_logits(logits_BT, targets, weights)

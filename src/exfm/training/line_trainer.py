@@ -1,7 +1,8 @@
-"""What learns a line, and what scores by its states."""
+"""What learns a line, and what scores by its states; several ranks have one of each, and use them together."""
 
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from exfm.training.checkpoint import (
     save_references,
     save_weights,
 )
+from exfm.training.crew import SOLO, Crew, OfCrew, by_all
 from exfm.training.line import Line
 from exfm.training.manifest import BASE_RATE, SCORE, TableIds
 from exfm.training.reference import References
@@ -46,19 +48,21 @@ STATE = (WEIGHTS, TRAINING_STATE, REFERENCES)
 """Files of a state."""
 
 
-class LineTrainer:
+class LineTrainer(OfCrew):
     """Learns one window after the other, and keeps the state after each.
 
     At one thread a trainer that was killed and goes on leaves the bytes of one that was not.
     """
 
-    def __init__(self, line: Line, root: str) -> None:
+    def __init__(self, line: Line, root: str, crew: Crew = SOLO) -> None:
+        super().__init__(crew, line, root)
         torch.set_num_threads(line.training.torch_threads)
         self._line, self._root = line, root
-        self.learner = line.make(RankingModel(line.schema, line.model))
+        self.learner = line.make(RankingModel(line.schema, line.model, crew.ranks))
         self._trainer = Trainer(self.learner, line.training)
         self._references = References(line.schema)
 
+    @by_all
     def go_on(self, window: int) -> None:
         """Take the state after a window.
 
@@ -68,6 +72,7 @@ class LineTrainer:
             self._trainer.go_on(folder)
             self._references.restore(load_references(folder))
 
+    @by_all
     def learn(self, window: Window, examples: Examples, scores_BT: Floats) -> dict[str, TableIds]:
         """Learn a window, and return the figures of its ids by table; `scores_BT` are the probabilities before.
 
@@ -96,32 +101,43 @@ class LineTrainer:
                     f"most {MAX_NE_RATIO:g} times the base rate's, {base:.4g}; {WHAT_HELPS}; the state before it stays"
                 )
 
+    @by_all
     def keep(self, window: int) -> str:
         """Write the state after a window, which was learned last, and return the SHA-256 of its weights.
 
+        The leader writes; the others return nothing.
+
         Raises: StorageError if it cannot be written.
         """
+        if not self._crew.ranks.leads:
+            self._save(Path())
+            return ""
         with writing(self._line.folder(self._root, window), files=STATE) as folder:
-            save_weights(self.learner, folder)
-            self._trainer.save_state(folder)
+            self._save(folder)
             save_references(self._references.state(), folder)
             return digest_of_file(folder / WEIGHTS).sha256
 
+    def _save(self, folder: Path) -> None:
+        save_weights(self.learner, folder)
+        self._trainer.save_state(folder)
 
-class LineScorer:
+
+class LineScorer(OfCrew):
     """Scores by any state of a line; the last one that was asked for stays loaded.
 
     Its tables take memory from the first score on.
     """
 
-    def __init__(self, schema: Schema, model: ModelConfig) -> None:
+    def __init__(self, schema: Schema, model: ModelConfig, crew: Crew = SOLO) -> None:
+        super().__init__(crew, schema, model)
         self._schema, self._config = schema, model
         self._loaded = ""
 
     @cached_property
     def _model(self) -> RankingModel:
-        return RankingModel(self._schema, self._config)
+        return RankingModel(self._schema, self._config, self._crew.ranks)
 
+    @by_all
     def probabilities(self, batches: NetBatches, folder: str) -> Floats:
         """Return the served probability of each task by the state in a folder or at a URL; [B, T].
 
@@ -141,9 +157,9 @@ class LineScorer:
 class Predictor:
     """What a line and its reference lines predict by the state that a window is predicted by."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, crew: Crew = SOLO) -> None:
         self._line = line
-        self._scorer = LineScorer(line.schema, line.model)
+        self._scorer = LineScorer(line.schema, line.model, crew)
         self._references, self._loaded = References(line.schema), ""
 
     def __call__(self, examples: Examples, folder: str) -> dict[str, Floats]:

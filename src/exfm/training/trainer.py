@@ -43,11 +43,15 @@ class Trainer:
 
     def fit(self, examples: Examples) -> None:
         """Take one step of the optimizers for each minibatch, in order; the part of `learn` that moves the weights."""
-        inputs = self.learner.model.inputs(examples.batches)
-        parts = (whole.minibatches(self._batch_size) for whole in (examples, inputs))
-        for part, part_inputs in zip(*parts, strict=True):
+        inputs, ranks = self.learner.model.inputs(examples.batches), self.learner.model.ranks
+        parameters = [parameter for _, parameter in self.learner.dense_parameters()]
+        for start in range(0, len(examples), self._batch_size):
+            num_rows = min(self._batch_size, len(examples) - start)
+            first, last = (start + row for row in ranks.rows_of(num_rows))
             self._optimizer.zero_grad()
-            self.learner.loss(part, part_inputs).backward()  # type: ignore[no-untyped-call]
+            loss = self.learner.loss(examples.rows(first, last), inputs.rows(first, last))
+            (loss * ((last - first) / num_rows)).backward()  # type: ignore[no-untyped-call]
+            ranks.add_up([parameter.grad for parameter in parameters if parameter.grad is not None])
             self._optimizer.step()
 
     def _own(self, examples: Examples) -> Floats:
@@ -75,5 +79,5 @@ def _adam(learner: Learner, config: TrainingConfig) -> torch.optim.Adam:
     optimizer = torch.optim.Adam(learner.parameter_groups(config.learning_rate), fused=True)
     for _, parameter in learner.dense_parameters():  # Adam makes it at a parameter's first step, which may never come
         moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-        optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
+        optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
     return optimizer
