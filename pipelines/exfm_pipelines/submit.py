@@ -20,8 +20,10 @@ Report = Callable[[str], None]
 """Takes one line about the progress."""
 
 
-def submit(config: RunConfig, *, image: str, server: Server, experiment: str, report: Report) -> None:
+def submit(config: RunConfig, *, image: str, server: Server, experiment: str, report: Report, until: str = "") -> None:
     """Return once the run of a run's pipeline has succeeded.
+
+    `until`, a date, says up to where the log is complete; empty: what its files say.
 
     Raises: what compile_pipeline raises; ConfigError if the server cannot be reached or refuses; StageError if the run
     does not succeed, with the messages of its steps.
@@ -36,6 +38,7 @@ def submit(config: RunConfig, *, image: str, server: Server, experiment: str, re
                 f"{config.name} {time.strftime('%Y-%m-%d %H:%M:%S')}",
                 pipeline_id=pipeline_id,
                 version_id=version_id,
+                params={"until": until} if until else {},
                 enable_caching=False,
             )
     run_id = str(started.run_id)

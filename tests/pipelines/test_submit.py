@@ -28,11 +28,11 @@ def state(state: str, *tasks: dict[str, Any]) -> dict[str, Any]:
     return {"state": state, "run_details": {"task_details": list(tasks)}}
 
 
-def submitted(config: RunConfig, kubeflow: Kubeflow, *, token: str = "") -> list[str]:
+def submitted(config: RunConfig, kubeflow: Kubeflow, *, token: str = "", until: str = "") -> list[str]:
     lines: list[str] = []
     with running(kubeflow):
         server = Server(host=kubeflow.host, token=token)
-        submit(config, image=IMAGE, server=server, experiment="nightly", report=lines.append)
+        submit(config, image=IMAGE, server=server, experiment="nightly", report=lines.append, until=until)
     return lines
 
 
@@ -59,6 +59,14 @@ def test_a_run_is_uploaded_started_and_followed_to_its_end(config: RunConfig) ->
     [run] = kubeflow.runs
     assert run["pipeline_version_reference"] == {"pipeline_id": "pipeline-1", "pipeline_version_id": "version-1"}
     assert run["experiment_id"] == "experiment-1"
+
+
+@pytest.mark.parametrize(("until", "given"), [("2026-01-31", {"until": "2026-01-31"}), ("", {})])
+def test_a_run_may_end_before_its_log(config: RunConfig, until: str, given: dict[str, str]) -> None:
+    kubeflow = Kubeflow(states=[state("SUCCEEDED")])
+    submitted(config, kubeflow, until=until)
+    [run] = kubeflow.runs
+    assert run["runtime_config"]["parameters"] == given
 
 
 def test_a_changed_run_is_one_more_version_of_its_pipeline(config: RunConfig) -> None:

@@ -70,14 +70,20 @@ def submit_run(
     token: TokenOption = "",
     namespace: NamespaceOption = "",
     experiment: ExperimentOption = "exfm",
+    until: Annotated[
+        str, typer.Option(help="The log is complete up to this time: a date in UTC, or a number in its unit.")
+    ] = "",
 ) -> None:
     """Upload a version of a run's pipeline, start it, and follow it to its end."""
+    from exfm_components.data_augmentation import das_of
     from exfm_components.run_config import read_run_config
     from exfm_components.stages import IMAGE
     from exfm_pipelines.submit import submit
 
     run, server = read_run_config(config, root=root), _server(host, token, namespace)
-    submit(run, image=image or IMAGE, server=server, experiment=experiment, report=_print_line)
+    if until:
+        das_of(run).time_of(until)  # an error before the work
+    submit(run, image=image or IMAGE, server=server, experiment=experiment, report=_print_line, until=until)
 
 
 def schedule_run(
