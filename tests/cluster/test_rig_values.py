@@ -11,7 +11,16 @@ import pytest
 import yaml
 
 from rig import binaries, cgroups
-from rig.binaries import TOOLS, Binaries, ensure_binaries, linker_flags, required_version, tools_key, unfetched_modules
+from rig.binaries import (
+    TOOLS,
+    TRAINER_TOOLS,
+    Binaries,
+    ensure_binaries,
+    linker_flags,
+    required_version,
+    tools_key,
+    unfetched_modules,
+)
 from rig.configuration import STORAGE_INITIALIZER_IMAGE, kubelet_config, packet_rules, rig_inference_config
 from rig.daemons import daemons
 from rig.debian import require_machine
@@ -57,35 +66,37 @@ def go_that(path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binaries, "PAUSE_S", 0.0)
 
 
-def test_every_program_that_the_rig_starts_is_a_tool_of_the_go_mod(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_that(tmp_path / "bin", "echo go1.26.8", monkeypatch)
+def test_every_program_that_the_rig_starts_is_a_tool_of_its_familys_go_mod(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     started = {Path(daemon.argv[0]) for daemon in daemons(Layout(tmp_path, cache), Binaries(cache))}
-    tools = re.findall(r"^\t([\w./-]+?)(?:/v\d+)?$", (TOOLS / "go.mod").read_text(), re.MULTILINE)
-    built = {path.name for path in started if path.is_relative_to(cache)}
-    assert built | {"helm", "kubectl", "pause"} == {tool.rpartition("/")[2] for tool in tools}
+    built = {path for path in started if path.is_relative_to(cache)}
+    for family, others in ((TOOLS, {"helm", "kubectl", "pause"}), (TRAINER_TOOLS, set())):
+        tools = re.findall(r"^\t([\w./-]+?)(?:/v\d+)?$", (family.source / "go.mod").read_text(), re.MULTILINE)
+        names = {path.name for path in built if path.parent == Binaries(cache).folder(family)}
+        assert names | others == {tool.rpartition("/")[2] for tool in tools}
+    assert {path.name for path in built} >= TRAINER_TOOLS.programs
 
 
 def test_modules_are_fetched_again_where_the_proxy_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manifests = tmp_path / "module/config"
-    manifests.mkdir(parents=True)
+    module = tmp_path / "module"
+    for folder in ("config/components", "manifests/base"):
+        (module / folder).mkdir(parents=True)
     fails_twice = f"""
 case $1 in
 env) echo go1.26.8 ;;
 mod) echo try >>{tmp_path}/tries; [ $(wc -l <{tmp_path}/tries) -gt 2 ] || {{ echo m@v1.0.0: timeout >&2; exit 1; }} ;;
-list) echo {manifests.parent} ;;
+list) echo {module} ;;
 esac"""
     go_that(tmp_path / "bin", fails_twice, monkeypatch)
     found = Binaries(tmp_path / "cache")
     ensure_binaries(found)
-    assert found.kserve_manifests.is_dir()
+    for manifests in (found.kserve_manifests, found.trainer_manifests, found.jobset_manifests):
+        assert manifests.is_dir()
     assert "cannot fetch or use m@v1.0.0: m@v1.0.0: timeout; 5 tries left" in capsys.readouterr().out
     ensure_binaries(found)
-    assert (tmp_path / "tries").read_text() == "try\n" * 3
+    assert (tmp_path / "tries").read_text() == "try\n" * 4  # the other family has one
 
 
 def test_a_proxy_that_keeps_failing_is_told_with_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

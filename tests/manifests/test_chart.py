@@ -161,6 +161,7 @@ def test_a_device_that_the_charts_settings_name_stays() -> None:
         (["mtls.enabled=true"], ["mtls", "certificates"]),
         (["monitoring.enabled=true"], ["monitoring"]),
         (["exporter.enabled=true"], ["exporter"]),
+        (["trainer.enabled=true"], ["trainer"]),
         (["gpu.servers=all"], ["gpu", "gpu-shards"]),
         (["gpu.servers=ranker", "mtls.enabled=true", "monitoring.enabled=true", "exporter.enabled=true"],
          ["gpu", "mtls", "certificates", "monitoring", "exporter"]),

@@ -18,6 +18,7 @@ from exfm.deploy import objects as deploy
 from exfm.deploy.config import DeployConfig
 from exfm.deploy.release import Release
 from exfm.environment import COMPUTE_ENVIRONMENT
+from exfm.errors import ExfmError, StageError
 from exfm.serving.config import RankerConfig, ShardConfig
 from exfm.serving.exporter import HEARTBEAT, Exporter
 from exfm.serving.server.command_line import server_parser
@@ -32,6 +33,8 @@ WRITTEN = {
 
 RUNTIMES = {name: object_ for name, object_ in WRITTEN.items() if object_["kind"] == "ServingRuntime"}
 STORAGE = next(object_ for object_ in WRITTEN.values() if object_["kind"] == "ClusterStorageContainer")
+TRAINING = next(object_ for object_ in WRITTEN.values() if object_["kind"] == "ClusterTrainingRuntime")
+[TRAINER_JOB] = TRAINING["spec"]["template"]["spec"]["replicatedJobs"]
 WITH_EXPORTER = {
     operation["path"]: operation["value"]
     for operation in yaml.safe_load((MANIFESTS / "components/exporter/ranker.yaml").read_text())
@@ -41,6 +44,7 @@ CONTAINERS = {
     **{name: runtime["spec"]["containers"][0] for name, runtime in RUNTIMES.items()},
     "storage initializer": STORAGE["spec"]["container"],
     "exporter": WITH_EXPORTER["/spec/containers/-"],
+    "trainer": TRAINER_JOB["template"]["spec"]["template"]["spec"]["containers"][0],
 }
 SETTINGS = next(object_ for object_ in WRITTEN.values() if object_["metadata"]["name"] == "exfm-servers")["data"]
 
@@ -89,22 +93,56 @@ def test_every_image_is_pinned_to_a_version_other_than_latest() -> None:
     assert [version for version in versions if not re.fullmatch(r"v?\d+\.\d+\.\d+(-\w+)?", version)] == []
 
 
-def test_roles_name_what_they_allow() -> None:
-    roles = [object_ for object_ in WRITTEN.values() if object_["kind"] in {"Role", "ClusterRole"}]
-    assert [(role["kind"], role["metadata"]["name"]) for role in roles] == [("Role", "exfm-deployer")]
-    allowed = {
-        (group, resource, verb)
-        for rule in roles[0]["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
+ROLES = {
+    (object_["kind"], object_["metadata"]["name"]): object_["rules"]
+    for object_ in WRITTEN.values()
+    if object_["kind"] in {"Role", "ClusterRole"}
+}
+
+
+def allowed(kind: str, name: str) -> set[tuple[str, str]]:
+    """Return resources and verbs."""
+    return {
+        (resource, verb) for rule in ROLES[kind, name] for resource in rule["resources"] for verb in rule["verbs"]
     }
-    assert not {word for words in allowed for word in words if "*" in word}
-    writes = {(resource, verb) for _, resource, verb in allowed if verb not in {"get", "list", "watch"}}
-    assert {resource for resource, _ in writes} == {"inferenceservices", "services", "poddisruptionbudgets"}
-    assert not {resource for _, resource, _ in allowed} & {"secrets", "configmaps", "pods/exec", "pods/portforward"}
-    (account,) = (rule for rule in roles[0]["rules"] if "serviceaccounts" in rule["resources"])
+
+
+def test_roles_name_what_they_allow() -> None:
+    assert ROLES.keys() == {("Role", "exfm-deployer"), ("Role", "exfm-trainer"), ("ClusterRole", "exfm-trainer")}
+    for role in ROLES:
+        groups = {group for rule in ROLES[role] for group in rule["apiGroups"]}
+        words = groups | {word for words in allowed(*role) for word in words}
+        assert not [word for word in words if "*" in word]
+        assert not {resource for resource, _ in allowed(*role)} & {
+            "secrets", "configmaps", "pods/exec", "pods/portforward",
+        }  # fmt: skip
+
+
+def test_a_deployer_writes_what_it_deploys_and_nothing_else() -> None:
+    writes = {resource for resource, verb in allowed("Role", "exfm-deployer") if verb not in {"get", "list", "watch"}}
+    assert writes == {"inferenceservices", "services", "poddisruptionbudgets"}
+    (account,) = (rule for rule in ROLES["Role", "exfm-deployer"] if "serviceaccounts" in rule["resources"])
     assert (account["resourceNames"], account["verbs"]) == ([deploy.SERVICE_ACCOUNT], ["get"])
+
+
+def test_a_step_writes_trainjobs_and_nothing_else() -> None:
+    writes = {pair for pair in allowed("Role", "exfm-trainer") if pair[1] not in {"get", "list", "watch"}}
+    assert writes == {("trainjobs", "create"), ("trainjobs", "delete")}
+    runtimes = {("clustertrainingruntimes", "get"), ("clustertrainingruntimes", "list")}
+    assert allowed("ClusterRole", "exfm-trainer") == runtimes
+
+
+def test_a_failed_process_restarts_all_pods_and_a_reported_error_ends_the_job() -> None:
+    job = TRAINER_JOB["template"]["spec"]
+    assert (job["backoffLimit"], job["template"]["spec"]["restartPolicy"]) == (0, "Never")
+    [rule] = job["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob"
+    assert set(rule["onExitCodes"]["values"]) == {error.exit_code for error in (ExfmError, StageError)}
+    policy = TRAINING["spec"]["template"]["spec"]["failurePolicy"]
+    assert policy["maxRestarts"] == 3
+    assert [(one["action"], one["onJobFailureReasons"]) for one in policy["rules"]] == [
+        ("FailJobSet", ["PodFailurePolicy"])
+    ]
 
 
 @pytest.mark.parametrize("name", RUNTIMES)

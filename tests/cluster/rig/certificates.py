@@ -6,7 +6,7 @@ from pathlib import Path
 import trustme
 import yaml
 
-from rig.layout import NODE_NAME, Layout
+from rig.layout import NODE_NAME, WEBHOOK_PORTS, Layout
 
 # Who speaks to the API server, and which group that is in. The add-ons are administrators: what they may do in a
 # real cluster is not what this rig is to show.
@@ -26,7 +26,7 @@ def server_names(layout: Layout) -> dict[str, list[str]]:
     names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
     return {
         "kube-apiserver": [*names, "localhost", "127.0.0.1", layout.node_address, layout.api_service_address],
-        "kserve": ["127.0.0.1"],
+        **{controller: ["127.0.0.1"] for controller in WEBHOOK_PORTS},
         "metrics-server": ["metrics-server.kube-system.svc"],
     }
 

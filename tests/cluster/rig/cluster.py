@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rig import addons, debian, images, kserve, sandbox, supervisor
+from rig import addons, debian, images, kserve, sandbox, supervisor, trainer
 from rig.api import Api
 from rig.binaries import Binaries, ensure_binaries
 from rig.certificates import write_certificates
@@ -16,13 +18,15 @@ from rig.configuration import (
     cni_config,
     containerd_config,
     corefile,
+    jobset_config,
     kubelet_config,
     proxy_config,
+    trainer_config,
 )
 from rig.daemons import Daemon, daemons
 from rig.errors import RigError
 from rig.health import probes, serves_kubelets
-from rig.layout import Layout
+from rig.layout import WEBHOOK_PORTS, Layout
 from rig.processes import daemon_pid, init_pid
 from rig.progress import step
 from rig.waiting import wait_for
@@ -125,6 +129,7 @@ def _raise(layout: Layout, binaries: Binaries) -> None:
     """Start everything in order. What takes long to get ready is started early and awaited late."""
     named = {daemon.name: daemon for daemon in daemons(layout, binaries)}
     pause, manifests = Path(binaries("pause")), binaries.kserve_manifests
+    trainer_manifests = (binaries.trainer_manifests, binaries.jobset_manifests)
     with step("certificates, configuration, namespaces"):
         write_certificates(layout)
         _write_configuration(layout)
@@ -144,14 +149,19 @@ def _raise(layout: Layout, binaries: Binaries) -> None:
             supervisor.start(layout, named[name])
         for path, value in [*addons.dns_objects(layout), *addons.metrics_objects(layout, authority=authority)]:
             api.apply(path, value)
-    with step("KServe's definitions and configuration"):
-        _create_definitions(api, manifests)
-        for path, value in [kserve.NAMESPACE, *kserve.config_objects(manifests)]:
+    with step("definitions and configuration of KServe, JobSet and Trainer"):
+        definitions = kserve.definition_files(manifests) | trainer.definition_files(*trainer_manifests)
+        _create_definitions(api, definitions)
+        configured = [kserve.NAMESPACE, *kserve.config_objects(manifests)]
+        for path, value in [*configured, *trainer.public_objects(binaries.trainer_manifests)]:
             api.apply(path, value)
-    with step("KServe's controller and webhooks"):
-        supervisor.start(layout, named["kserve"])
-        _await(layout, "kserve")
-        for path, value in kserve.webhook_objects(manifests, authority=authority):
+    with step("controllers and webhooks of KServe, JobSet and Trainer"):
+        for name in WEBHOOK_PORTS:
+            supervisor.start(layout, named[name])
+        _await(layout, *WEBHOOK_PORTS)
+        called = kserve.webhook_objects(manifests, authority=authority)
+        called += trainer.webhook_objects(*trainer_manifests, authority=authority)
+        for path, value in called:
             api.apply(path, value)
     with step("node and daemons ready"):
         _await(layout, *named)
@@ -167,14 +177,17 @@ def _write_configuration(layout: Layout) -> None:
         "kubelet.yaml": kubelet_config(layout),
         "kube-proxy.yaml": proxy_config(layout),
         "Corefile": corefile(layout),
+        "jobset.yaml": jobset_config(layout),
+        "trainer.yaml": trainer_config(layout),
         "resolv.conf": "",
     }
     for name, text in texts.items():
         (layout.config / name).write_text(text)
-    serving = layout.folder / "kserve/k8s-webhook-server/serving-certs"
-    serving.mkdir(parents=True)
-    shutil.copyfile(layout.pki / "kserve.crt", serving / "tls.crt")
-    shutil.copyfile(layout.pki / "kserve.key", serving / "tls.key")
+    for controller in WEBHOOK_PORTS:
+        serving = layout.folder / controller / "k8s-webhook-server/serving-certs"
+        serving.mkdir(parents=True)
+        shutil.copyfile(layout.pki / f"{controller}.crt", serving / "tls.crt")
+        shutil.copyfile(layout.pki / f"{controller}.key", serving / "tls.key")
 
 
 def _forget_containers(layout: Layout, containerd: Daemon) -> None:
@@ -188,12 +201,23 @@ def _forget_containers(layout: Layout, containerd: Daemon) -> None:
     supervisor.stop(layout, "containerd")
 
 
-def _create_definitions(api: Api, manifests: Path) -> None:
-    """Create KServe's definitions and wait until discovery lists them, which is when they are established."""
-    definitions = kserve.definition_files(manifests)
-    for file in definitions.values():
+def _create_definitions(api: Api, definitions: Mapping[str, Path]) -> None:
+    """Create custom resource definitions and wait until discovery lists them, which is when they are established."""
+
+    def create(file: Path) -> None:
         path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
         api.call("POST", path, file.read_bytes(), kind="application/yaml")
-    wanted = {name.partition(".")[0] for name in definitions}
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(create, definitions.values()))
+    groups: dict[str, set[str]] = {}
+    for name in definitions:
+        resource, _, group = name.partition(".")
+        groups.setdefault(group, set()).add(resource)
     # Not by each definition's status: the largest has 2 MB, which would be read over and over.
-    wait_for(lambda: wanted <= api.resources(kserve.GROUP), what=f"definitions of {kserve.GROUP}", pause_s=0.2)
+    for group, wanted in groups.items():
+        wait_for(partial(_are_served, api, group, wanted), what=f"definitions of {group}", pause_s=0.2)
+
+
+def _are_served(api: Api, group: str, wanted: set[str]) -> bool:
+    return wanted <= api.resources(group)

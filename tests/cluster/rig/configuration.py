@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from rig.layout import Layout
+from rig.layout import WEBHOOK_PORTS, Layout
 
 PAUSE_IMAGE = "localhost/exfm-rig-pause:rig"
 STORAGE_INITIALIZER_IMAGE = "localhost/exfm-storage-initializer:rig"
@@ -154,6 +154,34 @@ cluster.local in-addr.arpa {{
   }}
 }}
 """
+
+
+def jobset_config(layout: Layout) -> str:
+    """Return the configuration of JobSet's controller, with certificates of the rig's own."""
+    return _controller_config(
+        "config.jobset.x-k8s.io/v1alpha1", "jobset", f"{layout.node_address}:8082", internalCertManagement=False
+    )
+
+
+def trainer_config(layout: Layout) -> str:
+    """Return the configuration of Kubeflow Trainer's controller, with certificates of the rig's own."""
+    return _controller_config(
+        "config.trainer.kubeflow.org/v1alpha1", "trainer", f"{layout.node_address}:8083", certManagement=False
+    )
+
+
+def _controller_config(api: str, name: str, health_address: str, **switches: bool) -> str:
+    return yaml.safe_dump(
+        {
+            "apiVersion": api,
+            "kind": "Configuration",
+            "health": {"healthProbeBindAddress": health_address},
+            "leaderElection": {"leaderElect": False},
+            "metrics": {"bindAddress": "0"},
+            "webhook": {"host": "127.0.0.1", "port": WEBHOOK_PORTS[name]},
+            **{switch: {"enable": enabled} for switch, enabled in switches.items()},
+        }
+    )
 
 
 def rig_inference_config(data: dict[str, str]) -> dict[str, str]:

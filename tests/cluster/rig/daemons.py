@@ -31,6 +31,8 @@ def daemons(layout: Layout, binaries: Binaries) -> list[Daemon]:
         Daemon("coredns", (binaries("coredns"), f"-conf={layout.config}/Corefile")),
         _metrics_server(layout, binaries),
         _kserve(layout, binaries),
+        _jobset(layout, binaries),
+        _trainer(layout, binaries),
     ]
 
 
@@ -155,3 +157,13 @@ def _kserve(layout: Layout, binaries: Binaries) -> Daemon:
         "TMPDIR": f"{layout.folder}/kserve",  # the webhooks' certificate lies below it
     }
     return Daemon("kserve", (binaries("manager"), *arguments), environment)
+
+
+def _jobset(layout: Layout, binaries: Binaries) -> Daemon:
+    environment = {"KUBECONFIG": f"{layout.pki}/addons.kubeconfig", "TMPDIR": f"{layout.folder}/jobset"}
+    return Daemon("jobset", (binaries("jobset"), f"--config={layout.config}/jobset.yaml"), environment)
+
+
+def _trainer(layout: Layout, binaries: Binaries) -> Daemon:
+    environment = {"KUBECONFIG": f"{layout.pki}/addons.kubeconfig", "TMPDIR": f"{layout.folder}/trainer"}
+    return Daemon("trainer", (binaries("trainer-controller-manager"), f"--config={layout.config}/trainer.yaml"), environment)

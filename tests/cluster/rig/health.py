@@ -34,6 +34,8 @@ def probes(layout: Layout) -> dict[str, Callable[[], object]]:
         "kube-proxy": partial(_answers, f"http://{node}:10256/healthz"),
         "coredns": partial(_listens, node, 53),
         "kserve": partial(_answers, f"http://{node}:8081/readyz"),
+        "jobset": partial(_answers, f"http://{node}:8082/readyz"),
+        "trainer": partial(_answers, f"http://{node}:8083/readyz"),
         "metrics-server": lambda: condition(api.get(METRICS), "Available"),
     }
 

@@ -1,11 +1,10 @@
 """KServe's own definitions, configuration and webhooks, changed for a manager that runs beside the cluster."""
 
-import base64
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from rig import webhooks
 from rig.addons import Applied
 from rig.configuration import STORAGE_INITIALIZER_IMAGE, rig_inference_config
 
@@ -13,8 +12,6 @@ NAMESPACE: Applied = (
     "/api/v1/namespaces",
     {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kserve"}},
 )
-WEBHOOK_PORT = 9443
-GROUP = "serving.kserve.io"
 
 
 def definition_files(manifests: Path) -> dict[str, Path]:
@@ -44,16 +41,4 @@ def config_objects(manifests: Path) -> list[Applied]:
 
 def webhook_objects(manifests: Path, *, authority: bytes) -> list[Applied]:
     """Return KServe's webhook configurations, which call the manager on the API server's own loopback."""
-    found = yaml.safe_load_all((manifests / "webhook/manifests.yaml").read_text())
-    return [_webhook(value, authority) for value in found if value and "webhooks" in value]
-
-
-def _webhook(value: dict[str, Any], authority: bytes) -> Applied:
-    value["metadata"].pop("creationTimestamp", None)
-    for webhook in value["webhooks"]:
-        path = webhook["clientConfig"]["service"]["path"]
-        webhook["clientConfig"] = {
-            "url": f"https://127.0.0.1:{WEBHOOK_PORT}{path}",
-            "caBundle": base64.b64encode(authority).decode(),
-        }
-    return (f"/apis/admissionregistration.k8s.io/v1/{value['kind'].lower()}s", value)
+    return webhooks.local(manifests / "webhook/manifests.yaml", controller="kserve", authority=authority)

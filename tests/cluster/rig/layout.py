@@ -9,6 +9,8 @@ from rig.errors import RigError
 
 MAX_SLOTS = 8
 NODE_NAME = "rig"
+WEBHOOK_PORTS = {"kserve": 9443, "jobset": 9444, "trainer": 9445}
+"""Of the controllers that have webhooks, by their daemon's name; on the node's loopback."""
 # Inside the rig's mount namespace these are empty file systems of its own: daemons hard-code paths there.
 HIDDEN = (Path("/run"), Path("/var/lib"), Path("/var/log"))
 
