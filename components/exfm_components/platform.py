@@ -14,6 +14,19 @@ Step = Literal[
 ]  # fmt: skip
 
 
+ENDPOINTS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
+"""Keys of the platform's ConfigMap that a step's environment takes endpoints from."""
+CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+)
+"""Keys of the platform's Secret that it takes credentials from."""
+
+
 REMOVED_STEPS = {"ask": "its name is smoke-test now", "pseudo-label": "train-fm scores, too"}
 
 

@@ -11,21 +11,9 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from exfm.environment import COMPUTE_ENVIRONMENT, IMAGE, PIPELINE_RUN
-from exfm_components.platform import PlatformConfig, Step
+from exfm_components.platform import CREDENTIALS, ENDPOINTS, PlatformConfig, Step
 from exfm_components.run_config import RunConfig
 from exfm_components.stages import data_processing, deployment, evaluation, training
-
-ENDPOINTS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
-"""Keys of the platform's ConfigMap that a step's environment takes endpoints from."""
-CREDENTIALS = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
-)
-"""Keys of the platform's Secret that it takes credentials from."""
 
 RUN_ID = "metadata.labels['pipeline/runid']"
 """Where a step's pod says which run of Kubeflow it is of."""

@@ -102,9 +102,7 @@ ROLES = {
 
 def allowed(kind: str, name: str) -> set[tuple[str, str]]:
     """Return resources and verbs."""
-    return {
-        (resource, verb) for rule in ROLES[kind, name] for resource in rule["resources"] for verb in rule["verbs"]
-    }
+    return {(resource, verb) for rule in ROLES[kind, name] for resource in rule["resources"] for verb in rule["verbs"]}
 
 
 def test_roles_name_what_they_allow() -> None:

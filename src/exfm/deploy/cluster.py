@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 import kubernetes
@@ -28,16 +29,24 @@ _PATHS = {
     "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
     "ServingRuntime": "/apis/serving.kserve.io/v1alpha1/namespaces/{namespace}/servingruntimes",
     "ResourceQuota": "/api/v1/namespaces/{namespace}/resourcequotas",
+    "TrainJob": "/apis/trainer.kubeflow.org/v1alpha1/namespaces/{namespace}/trainjobs",
+    "ClusterTrainingRuntime": "/apis/trainer.kubeflow.org/v1alpha1/clustertrainingruntimes",
     "SelfSubjectRulesReview": "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
     "Node": "/api/v1/nodes",
     "every Pod": "/api/v1/pods",
 }
 
+_INSTALL = {"serving.kserve.io": "install KServe 0.20 or later", "trainer.kubeflow.org": "install Kubeflow Trainer 2.3"}
+"""What to do if a cluster lacks the kinds of an API group."""
+
+POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""File in a pod with the name of its namespace."""
+
 _RETRIES = urllib3.Retry(
     total=8,
     backoff_factor=0.5,
     backoff_max=8,
-    allowed_methods=None,  # all requests here may be repeated: reads, applies and deletes
+    allowed_methods=None,  # all requests here may be repeated: reads, applies, deletes, and creations by a fixed name
     status_forcelist=(429, 500, 502, 503, 504),
     raise_on_status=False,
 )
@@ -69,6 +78,11 @@ class Cluster:
         except ConfigException as error:
             raise ClusterError(f"no cluster is configured: {error}; set KUBECONFIG, or run in a pod") from error
         return cls(kubernetes.client.ApiClient(configuration), namespace=namespace)
+
+    @property
+    def configuration(self) -> Any:
+        """Return how to reach the API server, for other clients that are made of kubernetes'."""
+        return self._client.configuration
 
     def find(self, kind: str, *, labels: Mapping[str, str] | None = None, fields: str = "") -> list[Object]:
         """Return the namespace's objects of a kind with these labels.
@@ -107,6 +121,16 @@ class Cluster:
         """
         query = [("fieldManager", MANAGER), ("force", "true"), *([("dryRun", "All")] if dry_run else [])]
         return self._call("PATCH", object_["kind"], name=object_["metadata"]["name"], query=query, body=object_)
+
+    def create(self, object_: Object) -> None:
+        """Create an object; one of its name that exists stays as it is.
+
+        Raises: ClusterError.
+        """
+        try:
+            self._call("POST", object_["kind"], body=object_)
+        except _ExistsError:
+            return
 
     def delete(self, kind: str, name: str) -> None:
         """Delete an object and, first, what it owns; an object that is gone already is not an error.
@@ -158,6 +182,19 @@ class ForbiddenError(ClusterError):
     """The caller's account has no right to do this."""
 
 
+def pod_namespace() -> str:
+    """Return the namespace of the pod that this process runs in.
+
+    Raises: ClusterError if it runs in none.
+    """
+    try:
+        return POD_NAMESPACE.read_text().strip()
+    except FileNotFoundError as error:
+        raise ClusterError(
+            f"this process is in no pod with a token: {POD_NAMESPACE} does not exist; run it as a step of a pipeline"
+        ) from error
+
+
 def find_permitted(cluster: Cluster, kind: str) -> list[Object] | None:
     """Return all objects of a kind, or None if the account has no right to list them.
 
@@ -173,6 +210,10 @@ class _NotFoundError(ClusterError):
     """There is no such object, or no such kind."""
 
 
+class _ExistsError(ClusterError):
+    """There is an object of that name already."""
+
+
 @contextmanager
 def _reporting(doing: str, *, kind: str, host: str) -> Iterator[None]:
     """Turn errors of the API server into a ClusterError that names the request and what to do."""
@@ -181,17 +222,20 @@ def _reporting(doing: str, *, kind: str, host: str) -> Iterator[None]:
     except ApiException as error:
         message = _message(error)
         if error.status == 403 and " cannot " in message:  # the authorizer's; quotas and admission write others
-            raise ForbiddenError(f"{doing} is refused: {message}; the account needs Role exfm-deployer") from error
+            role = "exfm-trainer" if "trainer.kubeflow.org" in _PATHS[kind] else "exfm-deployer"
+            raise ForbiddenError(f"{doing} is refused: {message}; the account needs Role {role}") from error
         if error.status == 401:
             raise ClusterError(
                 f"{doing} is refused: {message}; the kubeconfig's credentials are no longer valid"
             ) from error
         if error.status == 404 and message == "404 page not found":
-            is_kserves = "serving.kserve.io" in _PATHS[kind]
-            hint = "install KServe 0.20 or later" if is_kserves else "check that the kubeconfig names a cluster"
+            hints = (hint for group, hint in _INSTALL.items() if group in _PATHS[kind])
+            hint = next(hints, "check that the kubeconfig names a cluster")
             raise ClusterError(f"the cluster has no API for {kind}: {hint}") from error
         if error.status == 404:
             raise _NotFoundError(f"{doing}: {message}") from error
+        if error.status == 409 and doing.startswith("POST "):
+            raise _ExistsError(f"{doing}: {message}") from error
         raise ClusterError(f"{doing} failed: {message}") from error
     except urllib3.exceptions.HTTPError as error:
         reason = getattr(error, "reason", None) or error

@@ -24,13 +24,7 @@ def missing(cluster: Cluster) -> list[str]:
 
     Raises: ClusterError if the cluster does not answer.
     """
-    rules, all_known = cluster.own_rules()
-    lacking = [
-        f"{verb} on {resource}{f'.{group}' if group else ''}"
-        for (group, resource), verbs in RIGHTS.items()
-        for verb in verbs
-        if all_known and not any(_covers(rule, group=group, resource=resource, verb=verb) for rule in rules)
-    ]
+    lacking = missing_rights(cluster, RIGHTS)
     if lacking:
         return [
             f"this account may not {', '.join(lacking)} in namespace {cluster.namespace}: bind it to Role "
@@ -54,6 +48,20 @@ def missing(cluster: Cluster) -> list[str]:
         f"image {image} is neither in its registry nor on a node that this account may list: push it, "
         "or load it onto the nodes"
         for image in missing_images(sorted(images), nodes=find_permitted(cluster, "Node") or [])
+    ]
+
+
+def missing_rights(cluster: Cluster, wanted: Mapping[tuple[str, str], Sequence[str]]) -> list[str]:
+    """Return the rights that this account lacks in the namespace, such as `create on services`; empty if none.
+
+    Raises: ClusterError.
+    """
+    rules, all_known = cluster.own_rules()
+    return [
+        f"{verb} on {resource}{f'.{group}' if group else ''}"
+        for (group, resource), verbs in wanted.items()
+        for verb in verbs
+        if all_known and not any(_covers(rule, group=group, resource=resource, verb=verb) for rule in rules)
     ]
 
 

@@ -1,7 +1,7 @@
 """Why servers are not ready, as the cluster reports it: pods' reasons, Deployments' conditions, events."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from exfm.deploy.objects import Object
@@ -56,6 +56,21 @@ def problems_of(
     found += [*(p for pod in pods for p in _of_waiting(pod)), *_of_conditions(service)]
     unique = {problem.text: problem for problem in sorted(found, key=lambda problem: problem.fatal)}
     return tuple(sorted(unique.values(), key=lambda problem: not problem.fatal))
+
+
+def problems_of_pods(
+    pods: Sequence[Object], warnings: Sequence[Object], *, owners: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Return what keeps pods from running, or ended them, each reason once.
+
+    `warnings` are events of the whole namespace; `owners` are names of objects that pods are made for, which may have
+    events while there is no pod.
+    """
+    found = [problem for pod in pods for problem in _of_pod(pod)]
+    found += _of_events(
+        warnings, names=frozenset({pod["metadata"]["name"] for pod in pods} | _owners(pods) | {*owners})
+    )
+    return tuple({problem.text: None for problem in found})
 
 
 def _of_service(service: Object) -> Iterator[Problem]:
@@ -133,9 +148,12 @@ def _of_events(warnings: Sequence[Object], *, names: frozenset[str]) -> Iterator
 
 
 def _involved(service: Object, deployment: Object | None, pods: Sequence[Object]) -> frozenset[str]:
-    owners = {owner["name"] for pod in pods for owner in pod["metadata"].get("ownerReferences", [])}
     own = {service["metadata"]["name"], *(pod["metadata"]["name"] for pod in pods)}
-    return frozenset(owners | own | ({deployment["metadata"]["name"]} if deployment else set()))
+    return frozenset(_owners(pods) | own | ({deployment["metadata"]["name"]} if deployment else set()))
+
+
+def _owners(pods: Sequence[Object]) -> set[str]:
+    return {owner["name"] for pod in pods for owner in pod["metadata"].get("ownerReferences", [])}
 
 
 def _line(text: str) -> str:

@@ -36,8 +36,8 @@ TOOLS = Family(Path(__file__).parent.parent / "tools", {"github.com/kserve/kserv
 TRAINER_TOOLS = Family(
     Path(__file__).parent.parent / "trainer-tools",
     {
-        "github.com/kubeflow/trainer/v2": ("manifests/base", "trainer"),
-        "sigs.k8s.io/jobset": ("config/components", "jobset"),
+        "github.com/kubeflow/trainer/v2": ("manifests/base", "trainer-manifests"),
+        "sigs.k8s.io/jobset": ("config/components", "jobset-manifests"),
     },
     frozenset({"jobset", "trainer-controller-manager"}),
 )
@@ -66,12 +66,12 @@ class Binaries:
     @property
     def trainer_manifests(self) -> Path:
         """Return the folder of Kubeflow Trainer's own manifests."""
-        return self.folder(TRAINER_TOOLS) / "trainer"
+        return self.folder(TRAINER_TOOLS) / "trainer-manifests"
 
     @property
     def jobset_manifests(self) -> Path:
         """Return the folder of JobSet's own manifests."""
-        return self.folder(TRAINER_TOOLS) / "jobset"
+        return self.folder(TRAINER_TOOLS) / "jobset-manifests"
 
     def __call__(self, command: str) -> str:
         """Return the path of one program."""

@@ -166,4 +166,6 @@ def _jobset(layout: Layout, binaries: Binaries) -> Daemon:
 
 def _trainer(layout: Layout, binaries: Binaries) -> Daemon:
     environment = {"KUBECONFIG": f"{layout.pki}/addons.kubeconfig", "TMPDIR": f"{layout.folder}/trainer"}
-    return Daemon("trainer", (binaries("trainer-controller-manager"), f"--config={layout.config}/trainer.yaml"), environment)
+    return Daemon(
+        "trainer", (binaries("trainer-controller-manager"), f"--config={layout.config}/trainer.yaml"), environment
+    )

@@ -1,0 +1,27 @@
+"""torchrun, with the exit code of the process that failed first: `python -m exfm_components.ranks ARGUMENTS`.
+
+torchrun itself exits with 1, however its processes fail. The runtime `exfm-torchrec` decides by this code whether a job
+starts again: a lost process does, an error that exfm reports does not.
+"""
+
+import sys
+
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+
+def main() -> int:
+    """Run torchrun; return 0, the first failed process's exit code, or 128 plus the signal that ended it."""
+    try:
+        run.main(sys.argv[1:])
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        code = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+        # The last line of a failed pod, which its status keeps.
+        print(f"rank {rank} ended with exit code {code}, as the first on this node", file=sys.stderr, flush=True)
+        return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
