@@ -8,7 +8,7 @@ from functools import partial
 from uuid import uuid4
 
 from exfm.artifact.stores import exists, is_local, join, remove_file, write_file
-from exfm.deploy.cluster import Cluster
+from exfm.deploy.cluster import Cluster, pod_namespace
 from exfm.deploy.preflight import missing
 from exfm.errors import ConfigError, ExfmError
 from exfm.events.sources import require_source
@@ -17,6 +17,7 @@ from exfm.registry.champion import comparable_champion
 from exfm.registry.mlflow_registry import Registry
 from exfm_components import layout
 from exfm_components.deployment import readable_uri
+from exfm_components.processes import missing_for_jobs, trains_by_job
 from exfm_components.run_config import RunConfig
 
 DEADLINE_S = 10.0
@@ -41,6 +42,8 @@ def check_run(run: RunConfig) -> str:
         probes["registry"] = lambda: _require_registry(run)
     if run.deploy:
         probes[f"cluster, namespace {run.deployment.settings.namespace}"] = lambda: _require_cluster(run)
+    if any(map(trains_by_job, run.foundation_models)):
+        probes["Kubeflow Trainer"] = _require_trainer
     for model in run.foundation_models:
         if model.published:
             probes[f"foundation model {model.published}"] = partial(published_model, model, run.feature_schema)
@@ -95,3 +98,9 @@ def _require_cluster(run: RunConfig) -> None:
     lacking = missing(Cluster.connect(namespace=run.deployment.settings.namespace))
     if lacking:
         raise ConfigError("; ".join(lacking))
+
+
+def _require_trainer() -> None:
+    lacking = missing_for_jobs(Cluster.connect(namespace=pod_namespace()))
+    if lacking:
+        raise ConfigError(lacking)

@@ -20,10 +20,8 @@ from exfm.environment import IMAGE, PIPELINE_RUN
 from exfm.errors import ConfigError
 from exfm.foundation.config import FoundationConfig
 from exfm_components.platform import CREDENTIALS, ENDPOINTS, PlatformConfig
+from exfm_components.processes import RUNTIME
 from exfm_components.run_config import RunConfig
-
-RUNTIME = "exfm-torchrec"
-"""The ClusterTrainingRuntime (manifests/components/trainer)."""
 
 PROGRAM = ("python", "-m", "exfm_components.ranks", "-m", "exfm_components.rank")
 """torchrun's form of it that tells errors from lost processes, and what each process runs."""

@@ -15,7 +15,8 @@ def train_foundation(
 ) -> dict:
     """Have one foundation model score complete windows, which gives pseudo-labels, and learn labelled ones.
 
-    A model that another run trains (`published`) scores only.
+    A model that another run trains (`published`) scores only. A model with several processes (`training.nodes`,
+    `processes_per_node`, `gpu`) is trained by a TrainJob of Kubeflow Trainer.
 
     Args:
         run: All settings of the run: its file as JSON, with the schema in it.
@@ -38,11 +39,16 @@ def train_foundation(
         from exfm_components.data_augmentation import das_of, work
         from exfm_components.lines import foundation_model as model_of
         from exfm_components.lines import write_model, write_published
+        from exfm_components.processes import train_apart, trains_apart
         from exfm_components.run_config import RunConfig
 
         config = RunConfig.parse(run | {"root": root}, source="run")
         das, teacher = das_of(config), model_of(config, foundation)
-        num_done = work(teach(das, foundation.name, teacher), stage.report)
+        if trains_apart(foundation):
+            train_apart(config, foundation, report=stage.report)
+            num_done = 0
+        else:
+            num_done = work(teach(das, foundation.name, teacher), stage.report)
         if isinstance(teacher, Line):
             ref, told = write_model(das, teacher, model=model, metrics=metrics)
         else:
