@@ -47,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    do_GET = do_PATCH = do_DELETE = answer  # the library's names
+    do_GET = do_POST = do_PATCH = do_DELETE = answer  # the library's names
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002  # the library's name
         """Say nothing."""
@@ -122,6 +122,22 @@ def test_applying_to_a_missing_namespace_names_the_namespace(connect: Connect) -
     missing = refusal(404, 'namespaces "exfm" not found')
     with serving(missing) as server, pytest.raises(ClusterError, match='namespaces "exfm" not found'):
         connect(url(server)).apply(service)
+
+
+def test_an_object_that_is_there_already_is_not_created_again(connect: Connect) -> None:
+    job = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": {"name": "x"}}
+    exists = refusal(409, 'trainjobs.trainer.kubeflow.org "x" already exists')
+    with serving((201, job), exists) as server:
+        cluster = connect(url(server))
+        cluster.create(job)
+        cluster.create(job)
+    assert [(method, json.loads(body)) for method, _, body in server.asked] == [("POST", job)] * 2
+
+
+def test_what_a_cluster_without_a_trainer_lacks_is_named(connect: Connect) -> None:
+    message = r"the cluster has no API for ClusterTrainingRuntime: install Kubeflow Trainer"
+    with serving((404, "404 page not found\n")) as server, pytest.raises(ClusterError, match=message):
+        connect(url(server)).get("ClusterTrainingRuntime", "exfm-torchrec")
 
 
 def test_an_object_is_applied_by_one_field_manager(connect: Connect) -> None:
