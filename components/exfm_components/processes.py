@@ -47,9 +47,10 @@ def train_apart(run: RunConfig, foundation: FoundationConfig, *, report: Callabl
         job, cluster = train_job(run, foundation), Cluster.connect(namespace=pod_namespace())
         run_job(cluster, job, log=log_of(cluster, job["metadata"]["name"]), report=report)
     else:
-        from exfm_components.rank import run_local  # type: ignore[import-not-found]  # torch
+        # torch
+        from exfm_components.launcher import train_here  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-        run_local(run, foundation, report=report)
+        train_here(run.to_dict(), run.root, foundation.to_dict(), report=report)
 
 
 def missing_for_jobs(cluster: Cluster) -> str:

@@ -5,16 +5,9 @@ starts again: a lost process does, an error that exfm reports does not.
 """
 
 import sys
-import time
 
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-REPORTED = (2, 3)
-"""Exit codes of errors that exfm reports, as the runtime has them."""
-YIELD_S = 5.0
-"""Time for which a node that lost its peers still waits, in seconds. So the cluster sees first the node that reported
-why."""
 
 
 def main() -> int:
@@ -24,8 +17,6 @@ def main() -> int:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         code = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
-        if code not in REPORTED:
-            time.sleep(YIELD_S)
         # The last line of a failed pod, which its status keeps.
         print(f"rank {rank} ended with exit code {code}, as the first on this node", file=sys.stderr, flush=True)
         return code

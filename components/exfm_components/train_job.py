@@ -52,18 +52,14 @@ def train_job(run: RunConfig, foundation: FoundationConfig) -> Object:
             "compile`, or set the variable to the step's image"
         )
     training = foundation.training
-    arguments = {"run": run.to_dict(), "root": run.root, "foundation-model": foundation.to_dict()}
+    arguments = {"run": run.to_dict(), "root": run.root, "foundation_model": foundation.to_dict()}
     spec = {
         "runtimeRef": {"name": RUNTIME},
         "trainer": {
             "image": image,
             "command": list(PROGRAM),
-            "args": [
-                word
-                for name, value in arguments.items()
-                for word in (f"--{name}", value if isinstance(value, str) else json.dumps(value))
-            ],
-            "env": _environment(run.platform),
+            "args": [json.dumps(arguments)],
+            "env": [*_environment(run.platform), {"name": "OMP_NUM_THREADS", "value": str(training.torch_threads)}],
             "numNodes": training.nodes,
             "numProcPerNode": training.processes_per_node,
             "resourcesPerNode": _resources(run.platform, num_gpus=training.processes_per_node * training.gpu),

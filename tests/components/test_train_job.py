@@ -12,6 +12,7 @@ from exfm.deploy.cluster import ForbiddenError
 from exfm.environment import IMAGE, PIPELINE_RUN
 from exfm.errors import ConfigError
 from exfm.events.schemas import SYNTHETIC
+from exfm.foundation.config import FoundationConfig
 from exfm.schema import Schema
 from exfm_components.preflight import check_run
 from exfm_components.processes import RUNTIME, missing_for_jobs, trains_apart, trains_by_job
@@ -64,10 +65,11 @@ def test_a_job_tells_each_process_the_run_and_the_model() -> None:
     run = run_config({"nodes": 2})
     trainer = made(run)["spec"]["trainer"]
     assert trainer["command"][-2:] == ["-m", "exfm_components.rank"]
-    values = dict(zip(trainer["args"][::2], trainer["args"][1::2], strict=True))
-    assert values.keys() == {"--run", "--root", "--foundation-model"}
-    assert RunConfig.parse(yaml.safe_load(values["--run"]), source="args") == run
-    assert values["--root"] == "s3://bucket/small"
+    [arguments] = map(yaml.safe_load, trainer["args"])
+    assert arguments.keys() == {"run", "root", "foundation_model"}
+    assert RunConfig.parse(arguments["run"], source="args") == run
+    assert FoundationConfig.parse(arguments["foundation_model"], source="args") == run.foundation_models[0]
+    assert arguments["root"] == "s3://bucket/small"
 
 
 def test_a_job_on_gpus_asks_for_one_for_each_process() -> None:
@@ -79,14 +81,14 @@ def test_a_job_on_gpus_asks_for_one_for_each_process() -> None:
 
 def test_a_job_has_addresses_and_keys_by_reference_as_a_step() -> None:
     environment = made(run_config({"nodes": 2}, config_map="mine", secret="keys"))["spec"]["trainer"]["env"]
-    sources = {variable["name"]: variable["valueFrom"] for variable in environment}
+    sources = {variable["name"]: variable.get("valueFrom") for variable in environment}
     assert sources["AWS_ENDPOINT_URL"] == {
         "configMapKeyRef": {"name": "mine", "key": "AWS_ENDPOINT_URL", "optional": True}
     }
     assert sources["AWS_SECRET_ACCESS_KEY"] == {
         "secretKeyRef": {"name": "keys", "key": "AWS_SECRET_ACCESS_KEY", "optional": True}
     }
-    assert not [variable for variable in environment if "value" in variable]
+    assert [variable["name"] for variable in environment if "value" in variable] == ["OMP_NUM_THREADS"]
 
 
 def test_a_jobs_pods_go_where_steps_go() -> None:

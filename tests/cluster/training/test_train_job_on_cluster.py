@@ -45,7 +45,11 @@ dist.init_process_group("gloo")
 rank, what, num_steps = dist.get_rank(), sys.argv[1], int(sys.argv[2])
 for step in range(num_steps):
     total = torch.ones(1)
-    dist.all_reduce(total)
+    try:
+        dist.all_reduce(total)
+    except RuntimeError:
+        time.sleep(5)  # as the trainer's ranks do, so that the cluster sees first the rank that says why
+        sys.exit(1)
     if rank == 0:
         print(f"exfm | under way | train-fm fm | {step + 1} of {num_steps} windows", flush=True)
         if what == "fail" and step == 2:
