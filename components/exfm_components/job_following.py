@@ -57,7 +57,7 @@ def run_job(cluster: Cluster, job: Object, *, log: Log, report: Report) -> None:
         else:
             report(f"TrainJob {name} is under way already; this step follows it")
         _Following(cluster, name, log=log, report=report).to_the_end()
-    cluster.delete(KIND, name)
+    _delete(cluster, name)
 
 
 def ended(job: Object) -> str:
@@ -121,6 +121,10 @@ class _Following:
         newest = max(own, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
         uid = newest["metadata"]["uid"]
         if self.stream is None or self.stream.pod != uid:
+            if self.stream and self.stream.failed:
+                # The cluster saw another rank's end first, and starts again what would fail again.
+                _delete(self.cluster, self.name)
+                raise _reported(self.stream.failed)
             if self.stream:
                 self.report(f"rank 0 starts again, in pod {newest['metadata']['name']}")
                 self.told.clear()
@@ -181,7 +185,7 @@ class _Following:
 
     def _failure(self, job: Object, pods: list[Object]) -> StageError:
         if self.stream and self.stream.failed:
-            return StageError(self.stream.failed.text, exit_code=self.stream.failed.exit_code)
+            return _reported(self.stream.failed)
         condition = _condition(job, "Failed")
         reasons = [f"{condition.get('reason', '')}: {condition.get('message', '')}", *self._problems(pods)]
         return StageError(f"TrainJob {self.name} failed: {'; '.join(reasons)}")
@@ -201,21 +205,34 @@ def _stopping(cluster: Cluster, name: str, report: Report) -> Iterator[None]:
     except StoppedError:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not keep the job from being deleted
         report(f"the step is cancelled: TrainJob {name} is being deleted")
-        cluster.delete(KIND, name)
+        _delete(cluster, name)
         raise
     finally:
         if is_main:
             signal.signal(signal.SIGTERM, before)
 
 
+def _reported(failed: Progress) -> StageError:
+    return StageError(failed.text, exit_code=failed.exit_code)
+
+
+def _delete(cluster: Cluster, name: str) -> None:
+    """Delete a job, and have the cluster delete its pods.
+
+    The job goes first: Trainer 2.3 starts new pods for a job that waits for the end of its old ones.
+    """
+    cluster.delete(KIND, name, owned_first=False)
+
+
 def _remove(cluster: Cluster, name: str) -> None:
-    cluster.delete(KIND, name)
+    """Delete a job, and wait until it and its pods are gone."""
+    _delete(cluster, name)
     deadline = time.monotonic() + GONE_S
-    while cluster.get(KIND, name) is not None:
+    while cluster.get(KIND, name) is not None or cluster.find("Pod", labels={JOBSET_LABEL: name}):
         if time.monotonic() > deadline:
             raise ClusterError(
-                f"TrainJob {name} was deleted {GONE_S:g} s ago and is still there; look for its pods by "
-                f"`kubectl get pods -l {JOBSET_LABEL}={name}`"
+                f"TrainJob {name} was deleted {GONE_S:g} s ago, and it or a pod of it is still there; look for them by "
+                f"`kubectl get trainjobs,pods -n {cluster.namespace} | grep {name}`"
             )
         time.sleep(min(POLL_S, 1.0))
 

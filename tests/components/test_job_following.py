@@ -85,13 +85,15 @@ class SimulatedTrainer:
         return {**JOB, "spec": {**JOB["spec"], "suspend": moment.suspended}, "status": moment.status}
 
     def find(self, kind: str, *, labels: Mapping[str, str] | None = None, fields: str = "") -> list[Object]:
+        if "create" not in self.done and "delete" in self.done:
+            return []
         return list(self.moment.pods if kind == "Pod" else self.moment.events)
 
     def create(self, object_: Object) -> None:
         assert object_ == JOB
         self.done.append("create")
 
-    def delete(self, kind: str, name: str) -> None:
+    def delete(self, kind: str, name: str, *, owned_first: bool = True) -> None:
         self.done.append("delete")
 
 
@@ -160,6 +162,14 @@ def test_an_error_that_rank_0_reports_is_raised_and_not_printed(capsys: pytest.C
     assert error.value.exit_code == 2
     assert capsys.readouterr().out.splitlines() == [walked(1)]
     assert "delete" not in trainer.done  # for those who look for reasons
+
+
+def test_a_job_that_starts_again_after_a_reported_error_is_ended_by_the_step() -> None:
+    again = Moment((pod(0, RUNNING, attempt=1), pod(1, RUNNING, attempt=1)))
+    trainer = SimulatedTrainer([RUNS, again])
+    with pytest.raises(StageError, match=r"^no column click$"):
+        follow(trainer, log(["exfm | failed 2 | train-fm fm | no column click"], [walked(1)]))
+    assert trainer.done == ["create", "delete"]
 
 
 def test_a_job_that_fails_without_a_reported_error_says_why_by_the_cluster() -> None:

@@ -132,13 +132,16 @@ class Cluster:
         except _ExistsError:
             return
 
-    def delete(self, kind: str, name: str) -> None:
-        """Delete an object and, first, what it owns; an object that is gone already is not an error.
+    def delete(self, kind: str, name: str, *, owned_first: bool = True) -> None:
+        """Delete an object and what it owns; an object that is gone already is not an error.
+
+        `owned_first`: the object is there until what it owns is gone.
 
         Raises: ClusterError.
         """
         try:
-            self._call("DELETE", kind, name=name, query=[("propagationPolicy", "Foreground")])
+            policy = "Foreground" if owned_first else "Background"
+            self._call("DELETE", kind, name=name, query=[("propagationPolicy", policy)])
         except _NotFoundError:
             return
 

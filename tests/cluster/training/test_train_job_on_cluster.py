@@ -54,6 +54,7 @@ for step in range(num_steps):
         print(f"exfm | under way | train-fm fm | {step + 1} of {num_steps} windows", flush=True)
         if what == "fail" and step == 2:
             print("exfm | failed 2 | train-fm fm | table labels has no column click", flush=True)
+            dist.destroy_process_group()
             sys.exit(2)
     time.sleep(0.5)
 if rank == 0:
