@@ -1,5 +1,6 @@
 """Which processes train a foundation model: this one, several on this machine, or those of a TrainJob."""
 
+import json
 import os
 from collections.abc import Callable
 
@@ -20,7 +21,17 @@ RIGHTS = {
 RUNTIME = "exfm-torchrec"
 """The ClusterTrainingRuntime of manifests/components/trainer."""
 
+LAUNCHER = ("-m", "exfm_components.launcher")
+"""Arguments of Python that start a node's processes; torchrun's options follow."""
+RANK = ("-m", "exfm_components.rank")
+"""What each of them runs; `arguments_of` follows."""
+
 REMEDY = "apply manifests/components/trainer, or set trainer.enabled in the chart"
+
+
+def arguments_of(run: RunConfig, foundation: FoundationConfig) -> str:
+    """Return what tells each process the run and the model, as JSON."""
+    return json.dumps({"run": run.to_dict(), "root": run.root, "foundation_model": foundation.to_dict()})
 
 
 def trains_apart(foundation: FoundationConfig) -> bool:
@@ -47,10 +58,9 @@ def train_apart(run: RunConfig, foundation: FoundationConfig, *, report: Callabl
         job, cluster = train_job(run, foundation), Cluster.connect(namespace=pod_namespace())
         run_job(cluster, job, log=log_of(cluster, job["metadata"]["name"]), report=report)
     else:
-        # torch
-        from exfm_components.launcher import train_here  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        from exfm_components.local_ranks import train_here
 
-        train_here(run.to_dict(), run.root, foundation.to_dict(), report=report)
+        train_here(run, foundation, report=report)
 
 
 def missing_for_jobs(cluster: Cluster) -> str:

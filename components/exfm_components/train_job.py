@@ -20,11 +20,8 @@ from exfm.environment import IMAGE, PIPELINE_RUN
 from exfm.errors import ConfigError
 from exfm.foundation.config import FoundationConfig
 from exfm_components.platform import CREDENTIALS, ENDPOINTS, PlatformConfig
-from exfm_components.processes import RUNTIME
+from exfm_components.processes import LAUNCHER, RANK, RUNTIME, arguments_of
 from exfm_components.run_config import RunConfig
-
-PROGRAM = ("python", "-m", "exfm_components.ranks", "-m", "exfm_components.rank")
-"""torchrun's form of it that tells errors from lost processes, and what each process runs."""
 
 GPU = "nvidia.com/gpu"
 
@@ -52,13 +49,12 @@ def train_job(run: RunConfig, foundation: FoundationConfig) -> Object:
             "compile`, or set the variable to the step's image"
         )
     training = foundation.training
-    arguments = {"run": run.to_dict(), "root": run.root, "foundation_model": foundation.to_dict()}
     spec = {
         "runtimeRef": {"name": RUNTIME},
         "trainer": {
             "image": image,
-            "command": list(PROGRAM),
-            "args": [json.dumps(arguments)],
+            "command": ["python", *LAUNCHER, *RANK],
+            "args": [arguments_of(run, foundation)],
             "env": [*_environment(run.platform), {"name": "OMP_NUM_THREADS", "value": str(training.torch_threads)}],
             "numNodes": training.nodes,
             "numProcPerNode": training.processes_per_node,

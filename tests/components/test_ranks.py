@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from exfm.events.schemas import SYNTHETIC
 from exfm.foundation.line import foundation_line
 from exfm.schema import Schema
 from exfm_components.data_augmentation import das_of
-from exfm_components.launcher import train_here
+from exfm_components.local_ranks import train_here
 from exfm_components.run_config import RunConfig
 
 pytest.importorskip("torchrec", reason="make install-distributed adds torchrec")
@@ -69,8 +69,13 @@ class Run:
     def by_ranks(self) -> list[str]:
         """Train by several processes, and return what they did."""
         told: list[str] = []
-        train_here(self.settings, str(self.das.root), self.foundation, report=told.append)
+        self.train_here(told.append)
         return told
+
+    def train_here(self, report: Callable[[str], None]) -> None:
+        """Train by several processes."""
+        [foundation] = self.config.foundation_models
+        train_here(self.config, foundation, report=report)
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Return the tensors of all states, by file."""
@@ -121,7 +126,7 @@ def test_a_model_goes_from_one_process_to_two_and_back(undisturbed: Run, tmp_pat
     learned = [next(line for line in alone if line.startswith("train-fm")) for _ in range(2)]
     alone.close()
     with pytest.raises(StopIteration):
-        train_here(run.settings, str(run.das.root), run.foundation, report=Stopping(after=2))
+        run.train_here(Stopping(after=2))
     assert len(run.states()) / 3 == len(learned) + 2
     for _ in run.alone():
         pass
@@ -150,7 +155,7 @@ def test_a_rank_that_is_killed_ends_the_run_and_the_next_goes_on(undisturbed: Ru
             os.kill(rank_of(place=1), signal.SIGKILL)
 
     with pytest.raises(StageError, match="goes on from the last finished window"):
-        train_here(run.settings, str(run.das.root), run.foundation, report=kill_one)
+        run.train_here(kill_one)
     assert 0 < len(run.states()) < len(undisturbed.states())
     assert run.by_ranks()
     require_equal(run, undisturbed)
@@ -160,7 +165,7 @@ def rank_of(*, place: int) -> int:
     """Return the process id of one of the ranks that this process started."""
     alive = [one for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE]
     ranks = [one for one in alive if "exfm_components.rank" in one.cmdline()]
-    [pid] = [one.pid for one in ranks if one.environ()["RANK"] == str(place)]
+    [pid] = [one.pid for one in ranks if one.environ().get("RANK") == str(place)]
     return pid
 
 

@@ -204,7 +204,7 @@ def test_the_first_step_looks_for_the_trainer_if_a_job_trains(monkeypatch: pytes
 @pytest.mark.parametrize(("end", "code"), [("sys.exit(2)", 2), ("os.kill(os.getpid(), 9)", 137), ("pass", 0)])
 def test_processes_end_with_the_exit_code_of_the_first_that_fails(end: str, code: int) -> None:
     program = f"import os, sys, time\nif os.environ['RANK'] == '1': {end}\nelse: time.sleep({60 if code else 0})"
-    command = [sys.executable, "-m", "exfm_components.ranks", "--standalone", "--nproc-per-node=2", "--no-python"]
+    command = [sys.executable, "-m", "exfm_components.launcher", "--standalone", "--nproc-per-node=2", "--no-python"]
     done = subprocess.run([*command, sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == code, done.stderr
     if code:

@@ -123,7 +123,7 @@ class Training:
             environment.setenv(IMAGE, os.environ.get("EXFM_PIPELINES_IMAGE", "localhost/exfm-pipelines:rig"))
             run = run or run_config()
             job = train_job(run, run.foundation_models[0])
-        job["spec"]["trainer"]["command"] = ["python", "-m", "exfm_components.ranks", "--no-python", "python", "-c"]
+        job["spec"]["trainer"]["command"] = ["python", "-m", "exfm_components.launcher", "--no-python", "python", "-c"]
         job["spec"]["trainer"]["args"] = [PROGRAM, what or "complete", str(NUM_STEPS)]
         return job
 
