@@ -1,18 +1,26 @@
-"""`exfm ingest`: source files into a log's tables, and whether they fit."""
+"""`exfm ingest`: published data sets into logs, source files into a log's tables, and whether they fit."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from exfm.events.datasets import NAMES
+
 SchemaOption = Annotated[Path, typer.Option("--schema", help="The schema's YAML file.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the subcommand."""
-    group = typer.Typer(help="Take new files into a log's tables, or check them.", no_args_is_help=True)
+    """Add the subcommand, with a command for each published data set."""
+    group = typer.Typer(
+        help="Take new files into a log's tables, check them, or make a log of a published data set.",
+        no_args_is_help=True,
+    )
     group.command("run")(of_run)
     group.command("check")(check)
+    for name, about in NAMES.items():
+        group.command(name, help=f"Make a log of {about}", rich_help_panel="Published data sets")(_of_data_set(name))
     app.add_typer(group, name="ingest", rich_help_panel="One stage of a run")
 
 
@@ -42,3 +50,28 @@ def of_run(
     from exfm_pipelines.steps import run_step
 
     run_step("ingest", read_run_config(config, root=root))
+
+
+def _of_data_set(name: str) -> Callable[..., None]:
+    """Return the command of a published data set."""
+
+    def of_data_set(
+        source: Annotated[str, typer.Argument(help="Folder of its files, or its only file; s3:// too.")],
+        out: Annotated[
+            str, typer.Option(help="Folder that gets impressions.parquet, feedback.parquet and schema.yaml; s3:// too.")
+        ] = f"examples/{name}/data",
+        mean_delay: Annotated[
+            float, typer.Option(min=0, help="Mean of simulated delays of feedback: s, or rows. 0: feedback at once.")
+        ] = 0.0,
+        seed: Annotated[int, typer.Option(min=0, help="Seed of these delays.")] = 0,
+    ) -> None:
+        from exfm.events.datasets.conversion import convert
+        from exfm.events.datasets.dataset import data_set
+        from exfm.events.schemas import FOLDER
+
+        schema = (FOLDER / f"{name}.yaml").read_bytes()
+        found = convert(data_set(name), source, out, schema=schema, mean_delay=mean_delay, seed=seed)
+        print("\n".join(found.lines()))
+        print(f"{out}: a run reads it, such as exfm run -c examples/{name}/run.yaml; the last windows close with --until")
+
+    return of_data_set

@@ -1,15 +1,20 @@
 """A user's own log: impressions and feedback in Parquet files."""
 
+import json
 from typing import Annotated, BinaryIO, Literal
 
 import polars as pl
 from pydantic import Field, StringConstraints
 
+from exfm.artifact.source_files import locate, open_files
 from exfm.config import Config
-from exfm.errors import DataError
+from exfm.errors import DataError, StorageError
 
 Files = Annotated[str, StringConstraints(min_length=1)]
 """A Parquet file, a folder of them, or a glob such as `impressions/*.parquet`; a path or an s3:// URL."""
+
+SOURCE, NOTES = "exfm.source", "exfm.notes"
+"""Metadata of a file that `exfm ingest` made of a data set: what its events are, and a JSON list of sentences."""
 
 
 class LogSource(Config):
@@ -28,6 +33,24 @@ class LogSource(Config):
     Several writers need it: more than their clocks differ and a write takes. 0: a file is taken at once."""
     names: dict[str, Files] = {}
     """Parquet files by id feature, with columns `id` and `name`: people then see a name instead of an id."""
+
+
+def told_by(files: str) -> tuple[str, tuple[str, ...]]:
+    """Return what the first of some Parquet files says of its events, and its notes; empty if it says nothing.
+
+    Files that are in a log's tables may be gone: then they say nothing.
+
+    Raises: DataError if the first is no Parquet file.
+    """
+    try:
+        name, file = next(open_files(locate(files)))
+    except StorageError:
+        return "", ()
+    try:
+        metadata = pl.read_parquet_metadata(file)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{name} is damaged, or no Parquet file; write it again") from error
+    return metadata.get(SOURCE, ""), tuple(json.loads(metadata.get(NOTES, "[]")))
 
 
 def columns_in(name: str, file: BinaryIO, *, of: str) -> pl.Schema:

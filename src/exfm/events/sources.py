@@ -15,7 +15,7 @@ from exfm.events.movielens import MovieLensSource, load_movielens
 from exfm.events.movielens_files import recognise
 from exfm.events.names import checked_names, read_names
 from exfm.events.open_bandit import OpenBanditSource, load_open_bandit, require_open_bandit
-from exfm.events.parquet import LogSource
+from exfm.events.parquet import LogSource, told_by
 from exfm.events.synthetic import SyntheticSource, load_synthetic
 from exfm.schema import Schema
 
@@ -53,12 +53,13 @@ def load(source: MovieLensSource | OpenBanditSource | SyntheticSource) -> RawLog
 
 
 def about(source: Source, schema: Schema) -> About:
-    """Return what people should know of a source; no events of a log are read.
+    """Return what people should know of a source; no events of a log are read, only what its first file says of them.
 
     Raises: as `load` does; DataError if names of ids are wrong.
     """
     if isinstance(source, LogSource):
-        text, notes = f"Parquet files {source.impressions} and {source.feedback}", ()
+        told, notes = told_by(source.impressions)
+        text = f"{told}{', ' if told else ''}Parquet files {source.impressions} and {source.feedback}"
         names = {feature: read_names(files, feature=feature) for feature, files in source.names.items()}
         return About(text, notes, checked_names(names, schema))
     log = load(source)

@@ -1,0 +1,197 @@
+"""A data set's files made into a log: impressions and feedback in Parquet, and their schema."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet
+
+from exfm.artifact.output import writing
+from exfm.artifact.stores import entries, is_local, join
+from exfm.errors import DataError
+from exfm.events.csv_files import read_csv
+from exfm.events.datasets.dataset import KEY, DataSet, Lookup, Outcome
+from exfm.events.log import FEEDBACK, IMPRESSIONS
+from exfm.events.parquet import NOTES, SOURCE
+
+SCHEMA_FILE = "schema.yaml"
+FILES = (SCHEMA_FILE, f"{IMPRESSIONS}.parquet", f"{FEEDBACK}.parquet")
+"""What a conversion writes; the schema comes last."""
+
+PACKED = ("", ".gz", ".bz2")
+"""How a file's name may end."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion wrote."""
+
+    title: str
+    num_impressions: int
+    num_feedback: Mapping[str, int]
+    """Rows of feedback by kind."""
+    span: tuple[int, int]
+    """The first and the last event time of impressions: seconds, or steps of ordinal time."""
+    notes: tuple[str, ...]
+    wall_s: float
+
+    def lines(self) -> Iterator[str]:
+        """Yield what to show."""
+        kinds = ", ".join(f"{count:,} of kind {kind}" for kind, count in self.num_feedback.items())
+        yield f"{self.title}: {self.num_impressions:,} impressions, feedback: {kinds}"
+        yield from self.notes
+        yield (
+            f"Event time is from {self.span[0]:,} to {self.span[1]:,}. {self.wall_s:.1f} s, "
+            f"{self.num_impressions / self.wall_s:,.0f} impressions/s"
+        )
+
+
+def convert(data: DataSet, source: str, out: str, *, schema: bytes, mean_delay: float = 0.0, seed: int = 0) -> Converted:
+    """Write a data set's impressions, feedback and schema into the folder `out`, which appears as a whole.
+
+    `source` is the folder of its files, or the file itself if it is only one. Feedback whose time the files do not tell
+    comes exponential delays of mean `mean_delay` after its impression (seconds, or steps of ordinal time; 0: at once).
+
+    Raises: DataError if a file is missing or malformed; StorageError if a store does not answer, or `out` holds
+    something else.
+    """
+    started_s = time.monotonic()
+    files = [_find(source, name, is_only=len(data.files) == 1 and not data.lookups) for name in data.files]
+    lookups = [(lookup, _read_lookup(lookup, source)) for lookup in data.lookups]
+    notes = (*_notes_on_time(data, mean_delay=mean_delay, seed=seed), *data.notes)
+    rng = np.random.default_rng(seed)
+    num_rows, counts = 0, dict.fromkeys(data.feedback, 0)
+    first, last = [], []
+    with writing(out, files=FILES) as folder, ExitStack() as stack:
+        metadata = {SOURCE: data.title, NOTES: json.dumps(notes)}
+        impressions, feedback = (
+            stack.enter_context(ParquetFile(folder / f"{part}.parquet", metadata)) for part in (IMPRESSIONS, FEEDBACK)
+        )
+        for file in files:
+            for block in read_csv(file, data.layout):
+                rows = _with_key_and_time(block, data, start=num_rows)
+                num_rows += rows.height
+                first.append(rows[data.time_column].min())
+                last.append(rows[data.time_column].max())
+                for kind, outcome in data.feedback.items():
+                    responses = _responses(rows, kind, outcome, data, mean_delay=mean_delay, rng=rng)
+                    counts[kind] += responses.height
+                    feedback.write(responses)
+                impressions.write(_impressions(rows, data, lookups))
+        if not num_rows:
+            raise DataError(f"{', '.join(files)}: there are no rows; copy the files again")
+        (folder / SCHEMA_FILE).write_bytes(schema)
+    times = [time for time in (*first, *last) if isinstance(time, int)]
+    span = (min(times), max(times)) if times else (0, 0)
+    return Converted(data.title, num_rows, counts, span, notes, time.monotonic() - started_s)
+
+
+class ParquetFile:
+    """A Parquet file that grows frame by frame; all frames have the columns of the first."""
+
+    def __init__(self, path: Path, metadata: Mapping[str, str]) -> None:
+        self._path, self._metadata = path, dict(metadata)
+        self._writer: pa.parquet.ParquetWriter | None = None
+
+    def __enter__(self) -> "ParquetFile":
+        """Return the file."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, rows: pl.DataFrame) -> None:
+        """Add rows, of which there may be none."""
+        table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+        if self._writer is None:
+            self._writer = pa.parquet.ParquetWriter(self._path, table.schema, compression="zstd")
+            self._writer.add_key_value_metadata(self._metadata)
+            self._writer.write_table(table)
+        elif rows.height:
+            self._writer.write_table(table)
+
+
+def _find(source: str, name: str, *, is_only: bool) -> str:
+    """Return the URI of a file in a folder, packed or not; the source itself if it is the only file.
+
+    Raises: DataError if it is not there.
+    """
+    if is_only and is_local(source) and Path(source).is_file():
+        return source
+    found = {item["name"] for item in entries(source)}
+    wanted = [name + ending for ending in PACKED]
+    for one in wanted:
+        if one in found:
+            return join(source, one)
+    raise DataError(
+        f"{source}: {name} is missing; looked for {', '.join(wanted)}; found "
+        f"{', '.join(sorted(found)[:10]) or 'nothing'}; name the folder that holds the data set's files"
+    )
+
+
+def _read_lookup(lookup: Lookup, source: str) -> pl.DataFrame:
+    file = _find(source, lookup.file, is_only=False)
+    rows = pl.concat(list(read_csv(file, lookup.layout)) or [pl.DataFrame(schema=dict(lookup.layout.columns))])
+    repeated = rows.filter(rows[lookup.key].is_duplicated())
+    if repeated.height:
+        raise DataError(
+            f"{file}: {lookup.key} {repeated[lookup.key][0]} is described more than once, expected one line for each; "
+            "copy the file again"
+        )
+    return rows
+
+
+def _with_key_and_time(block: pl.DataFrame, data: DataSet, *, start: int) -> pl.DataFrame:
+    keyed = block.with_columns(pl.int_range(start, start + block.height, dtype=pl.Int64).alias(KEY))
+    return keyed.with_columns(data.time.alias(data.time_column))
+
+
+def _impressions(rows: pl.DataFrame, data: DataSet, lookups: list[tuple[Lookup, pl.DataFrame]]) -> pl.DataFrame:
+    shown = rows.with_columns(data.domain.alias("domain"), **data.derived)
+    for lookup, table in lookups:
+        shown = shown.join(table, left_on=lookup.of, right_on=lookup.key, how="left", maintain_order="left")
+    first = [KEY, data.time_column, "domain"]
+    return shown.select(*first, pl.exclude(*first, *data.left_out))
+
+
+def _responses(
+    rows: pl.DataFrame,
+    kind: str,
+    outcome: Outcome,
+    data: DataSet,
+    *,
+    mean_delay: float,
+    rng: np.random.Generator,
+) -> pl.DataFrame:
+    column = data.time_column
+    given = rows.filter(outcome.given)
+    moment = pl.col(column) if outcome.time is None else outcome.time
+    if outcome.time is None and mean_delay:
+        moment = moment + pl.Series(np.rint(rng.exponential(mean_delay, given.height)).astype(np.int64))
+    return given.select(KEY, moment.alias(column), pl.lit(kind).alias("kind"), pl.lit(1.0).alias("value"))
+
+
+def _notes_on_time(data: DataSet, *, mean_delay: float, seed: int) -> Iterator[str]:
+    if not data.has_time:
+        yield (
+            "The files have no time: event time is the number of a row, in the order of the files and their rows. Only "
+            "order has a meaning."
+        )
+    if mean_delay and data.has_delays:
+        raise DataError(f"{data.title} has its own delays of feedback; leave --mean-delay at 0")
+    if mean_delay:
+        unit = "s" if data.has_time else "rows"
+        yield f"Delays of feedback are simulated (exponential, mean {mean_delay:g} {unit}, seed {seed})."
+    elif not data.has_time:
+        yield "Feedback is known at once."
