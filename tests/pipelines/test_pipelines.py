@@ -292,7 +292,7 @@ def test_a_root_on_the_command_line_takes_the_files_place(tmp_path: Path) -> Non
 
 
 def test_the_examples_runs_are_valid() -> None:
-    runs = ("movielens/run.yaml", "open_bandit/run.yaml", "synthetic/run.yaml", "taobao_x1/compare.yaml")
+    runs = ("movielens/run.yaml", "open_bandit/run.yaml", "synthetic/run.yaml", "taobao_x1/run.yaml")
     for run in runs:
         read_run_config(REPOSITORY / "examples" / run).check()
 

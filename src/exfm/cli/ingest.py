@@ -72,6 +72,6 @@ def _of_data_set(name: str) -> Callable[..., None]:
         schema = (FOLDER / f"{name}.yaml").read_bytes()
         found = convert(data_set(name), source, out, schema=schema, mean_delay=mean_delay, seed=seed)
         print("\n".join(found.lines()))
-        print(f"{out}: a run reads it, such as exfm run -c examples/{name}/run.yaml; the last windows close with --until")
+        print(f"{out}: read by exfm run -c examples/{name}/run.yaml, whose first lines say when the log is complete")
 
     return of_data_set

@@ -134,6 +134,8 @@ def _batches(uri: str, file: BinaryIO, names: Sequence[str], layout: CsvLayout) 
 
 def _explained(message: str, names: Sequence[str], layout: CsvLayout) -> str:
     """Return what Arrow says of a file, in our words."""
+    if message.startswith("Empty CSV file"):
+        return "there are no rows"
     if found := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", message, re.DOTALL):
         line, expected, got, text = found.groups()
         hint = ""

@@ -1,6 +1,7 @@
 """A user's own log: impressions and feedback in Parquet files."""
 
 import json
+from contextlib import suppress
 from typing import Annotated, BinaryIO, Literal
 
 import polars as pl
@@ -42,15 +43,14 @@ def told_by(files: str) -> tuple[str, tuple[str, ...]]:
 
     Raises: DataError if the first is no Parquet file.
     """
-    try:
-        name, file = next(open_files(locate(files)))
-    except StorageError:
-        return "", ()
-    try:
-        metadata = pl.read_parquet_metadata(file)
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"{name} is damaged, or no Parquet file; write it again") from error
-    return metadata.get(SOURCE, ""), tuple(json.loads(metadata.get(NOTES, "[]")))
+    with suppress(StorageError):
+        for name, file in open_files(locate(files)):
+            try:
+                metadata = pl.read_parquet_metadata(file)
+            except pl.exceptions.PolarsError as error:
+                raise DataError(f"{name} is damaged, or no Parquet file; write it again") from error
+            return metadata.get(SOURCE, ""), tuple(json.loads(metadata.get(NOTES, "[]")))
+    return "", ()
 
 
 def columns_in(name: str, file: BinaryIO, *, of: str) -> pl.Schema:

@@ -8,6 +8,10 @@ import polars as pl
 from exfm.events.csv_files import CsvLayout
 from exfm.events.datasets.dataset import DataSet, Outcome
 
+CATEGORIES = (
+    "C1", "banner_pos", "site_id", "site_domain", "site_category", "app_id", "app_domain", "app_category", "device_id",
+    "device_ip", "device_model", "device_type", "device_conn_type", *(f"C{number}" for number in range(14, 22)),
+)  # fmt: skip
 TIME = pl.format("{}00", pl.col("hour")).str.to_datetime("%y%m%d%H%M", strict=False)
 
 DATA = DataSet(
@@ -17,12 +21,7 @@ DATA = DataSet(
         columns={
             "click": pl.Int64,
             "hour": pl.String,
-            **dict.fromkeys(
-                ("C1", "banner_pos", "site_id", "site_domain", "site_category", "app_id", "app_domain", "app_category")
-                + ("device_id", "device_ip", "device_model", "device_type", "device_conn_type")
-                + tuple(f"C{number}" for number in range(14, 22)),
-                pl.String,
-            ),
+            **dict.fromkeys(CATEGORIES, pl.String),
         },
         required=("click", "hour", "site_category"),
     ),
@@ -35,5 +34,7 @@ DATA = DataSet(
         "weekday": TIME.dt.weekday().cast(pl.Int64),
         "is_weekend": (TIME.dt.weekday() >= 6).cast(pl.Int64),
     },
-    notes=("Time has the resolution of an hour. The file does not tell when a click came, so clicks are known at once.",),
+    notes=(
+        "Time has the resolution of an hour. The file does not tell when a click came, so clicks are known at once.",
+    ),
 )

@@ -53,7 +53,9 @@ class Converted:
         )
 
 
-def convert(data: DataSet, source: str, out: str, *, schema: bytes, mean_delay: float = 0.0, seed: int = 0) -> Converted:
+def convert(
+    data: DataSet, source: str, out: str, *, schema: bytes, mean_delay: float = 0.0, seed: int = 0
+) -> Converted:
     """Write a data set's impressions, feedback and schema into the folder `out`, which appears as a whole.
 
     `source` is the folder of its files, or the file itself if it is only one. Feedback whose time the files do not tell
@@ -185,8 +187,8 @@ def _responses(
 def _notes_on_time(data: DataSet, *, mean_delay: float, seed: int) -> Iterator[str]:
     if not data.has_time:
         yield (
-            "The files have no time: event time is the number of a row, in the order of the files and their rows. Only "
-            "order has a meaning."
+            "The files have no real time: event time is the number of a row, in the order of the files and their rows. "
+            "Only order has a meaning."
         )
     if mean_delay and data.has_delays:
         raise DataError(f"{data.title} has its own delays of feedback; leave --mean-delay at 0")

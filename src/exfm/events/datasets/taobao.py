@@ -8,6 +8,10 @@ import polars as pl
 from exfm.events.csv_files import CsvLayout
 from exfm.events.datasets.dataset import DataSet, Lookup, Outcome
 
+PROFILE = (
+    "cms_segid", "cms_group_id", "final_gender_code", "age_level", "pvalue_level", "shopping_level", "occupation",
+    "new_user_class_level",
+)  # fmt: skip
 NULLS = ("", "NULL")
 
 DATA = DataSet(
@@ -41,15 +45,7 @@ DATA = DataSet(
         ),
         Lookup(
             file="user_profile.csv",
-            layout=CsvLayout(
-                columns=dict.fromkeys(
-                    ("userid", "cms_segid", "cms_group_id", "final_gender_code", "age_level", "pvalue_level")
-                    + ("shopping_level", "occupation", "new_user_class_level"),
-                    pl.Int64,
-                ),
-                required=("userid",),
-                nulls=NULLS,
-            ),
+            layout=CsvLayout(columns=dict.fromkeys(("userid", *PROFILE), pl.Int64), required=("userid",), nulls=NULLS),
             key="userid",
             of="user",
         ),

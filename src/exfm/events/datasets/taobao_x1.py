@@ -7,6 +7,10 @@ import polars as pl
 
 from exfm.events.csv_files import ITEMS, CsvLayout
 from exfm.events.datasets.dataset import DataSet, Outcome
+from exfm.events.datasets.taobao import PROFILE
+
+IDS = ("userid", *PROFILE, "adgroup_id", "cate_id", "campaign_id", "customer", "brand", "pid")
+"""Column btag is not read: it is 1 in each row."""
 
 DATA = DataSet(
     title="TaobaoAd_x1 of the BARS benchmark",
@@ -14,18 +18,13 @@ DATA = DataSet(
     layout=CsvLayout(
         columns={
             "clk": pl.Int64,
-            **dict.fromkeys(
-                ("userid", "cms_segid", "cms_group_id", "final_gender_code", "age_level", "pvalue_level")
-                + ("shopping_level", "occupation", "new_user_class_level", "adgroup_id", "cate_id", "campaign_id")
-                + ("customer", "brand", "pid", "btag"),
-                pl.String,
-            ),
+            **dict.fromkeys(IDS, pl.String),
             "price": pl.Float64,
             **dict.fromkeys(("cate_his", "brand_his", "btag_his"), ITEMS),
         },
         required=("clk", "pid"),
     ),
     feedback={"click": Outcome(pl.col("clk") == 1)},
-    left_out=("clk", "btag"),  # btag is 1 in each row
+    left_out=("clk",),
     domain=pl.col("pid"),
 )
