@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from exfm.events.datasets import NAMES
 
+GuessOption = Annotated[str, typer.Option("--guess", help="The schema's YAML file, which is written.")]
 SchemaOption = Annotated[Path, typer.Option("--schema", help="The schema's YAML file.")]
 
 
@@ -19,6 +20,8 @@ def add_to(app: typer.Typer) -> None:
     )
     group.command("run")(of_run)
     group.command("check")(check)
+    group.command("parquet")(parquet)
+    group.command("csv")(of_csv)
     for name, about in NAMES.items():
         group.command(name, help=f"Make a log of {about}", rich_help_panel="Published data sets")(_of_data_set(name))
     app.add_typer(group, name="ingest", rich_help_panel="One stage of a run")
@@ -50,6 +53,34 @@ def of_run(
     from exfm_pipelines.steps import run_step
 
     run_step("ingest", read_run_config(config, root=root))
+
+
+def parquet(
+    source: Annotated[str, typer.Argument(help="Parquet file, folder or glob of impressions; s3:// too.")],
+    guess: GuessOption,
+    feedback: Annotated[str, typer.Option(help="The same of feedback, whose kinds become labels.")] = "",
+) -> None:
+    """Guess a schema to start from, by what the columns of your impressions hold."""
+    _guess(source, guess, form="parquet", feedback=feedback)
+
+
+def of_csv(
+    source: Annotated[str, typer.Argument(help="CSV file with a header, maybe .gz or .bz2; s3:// too.")],
+    guess: GuessOption,
+) -> None:
+    """Guess a schema to start from, by what the columns of a CSV file hold."""
+    _guess(source, guess, form="csv")
+
+
+def _guess(source: str, guess: str, *, form: Literal["csv", "parquet"], feedback: str = "") -> None:
+    from exfm.cli.output import put, writable
+    from exfm.events.column_facts import kinds_in, read_facts
+    from exfm.events.guessing import guess_schema
+
+    writable(guess)
+    kinds = kinds_in(feedback) if feedback else {}
+    put(guess, guess_schema(read_facts(source, form=form), kinds=kinds, of=source).encode())
+    print(f"{guess}: a guess; read each line, and correct it")
 
 
 def _of_data_set(name: str) -> Callable[..., None]:
