@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile
 RIG := PYTHONPATH=tests/cluster $(BIN)/python -m rig
 DEMO_BUNDLE := out/movielens/bundle/students/latest.json
+OPEN_BANDIT_LOG := examples/open_bandit/data/log/schema.yaml
 
 # The commands below start Python up to a hundred times, so Python must keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,11 +25,11 @@ demo: $(VENV)/.installed examples/movielens/data/.fetched ## Train, distil, regi
 	@$(BIN)/exfm run -c examples/movielens/run.yaml
 
 .PHONY: open-bandit
-open-bandit: $(VENV)/.installed examples/open_bandit/data/.fetched ## The same steps on real impressions: the Open Bandit Dataset's sample
+open-bandit: $(VENV)/.installed $(OPEN_BANDIT_LOG) ## The same steps on real impressions: the Open Bandit Dataset's sample
 	@$(BIN)/exfm run -c examples/open_bandit/run.yaml
 
 .PHONY: results
-results: $(VENV)/.installed examples/movielens/data/.fetched examples/open_bandit/data/.fetched ## Compare distillation methods on three data sets, and write docs/results.md; an hour
+results: $(VENV)/.installed examples/movielens/data/.fetched $(OPEN_BANDIT_LOG) ## Compare distillation methods on three data sets, and write docs/results.md; an hour
 	@$(BIN)/exfm bench results
 
 .PHONY: serve
@@ -147,3 +148,6 @@ $(DEMO_BUNDLE): # what the cluster's tests deploy
 examples/%/data/.fetched: $(VENV)/.installed examples/fetch.sh
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/fetch.sh $* examples/$*/data
 	@touch $@
+
+$(OPEN_BANDIT_LOG): examples/open_bandit/data/.fetched
+	@$(BIN)/exfm ingest open_bandit examples/open_bandit/data

@@ -12,6 +12,7 @@ import polars as pl
 from exfm.events.datasets import taobao_x1
 from exfm.events.datasets.avazu import DATA as AVAZU
 from exfm.events.datasets.criteo_attribution import CATEGORIES as ATTRIBUTION_CATEGORIES
+from exfm.events.datasets.open_bandit import CATEGORIES, FEATURES, NUM_ITEMS, POLICIES
 
 START_S = 1_494_000_000
 """2017-05-05 16:00 UTC, when the display ads begin."""
@@ -197,6 +198,29 @@ def avazu(drawn: Drawn) -> dict[str, pl.DataFrame]:
     }
 
 
+def open_bandit(drawn: Drawn) -> dict[str, pl.DataFrame]:
+    files = {}
+    for policy in POLICIES:
+        for campaign, num_items in NUM_ITEMS.items():
+            features = {"item_feature_0": np.arange(num_items) / 10}
+            features |= {name: pl.Series([f"{policy}{item % 3}" for item in range(num_items)]) for name in CATEGORIES}
+            items = pl.DataFrame({"": range(num_items), "item_id": range(num_items), **features})
+            at = pl.from_epoch(pl.Series(1_574_553_600_000_004 + 10_000_000 * np.arange(drawn.num_rows)), "us")
+            rows = {
+                "": np.arange(drawn.num_rows),
+                "timestamp": at.dt.strftime("%Y-%m-%d %H:%M:%S%.6f+00:00"),
+                "item_id": drawn.ids % num_items,
+                "position": drawn.integers(4, 1),
+                "click": drawn.label(),
+                "propensity_score": drawn.integers(100) / 100,
+                **{name: drawn.hashes(4) for name in FEATURES},
+                **{f"user-item_affinity_{item}": drawn.integers(2) / 1 for item in range(num_items)},
+            }
+            files[f"{policy}/{campaign}/{campaign}.csv"] = pl.DataFrame(rows)
+            files[f"{policy}/{campaign}/item_context.csv"] = items
+    return files
+
+
 def _criteo(drawn: Drawn, label: str) -> pl.DataFrame:
     return pl.DataFrame(
         {
@@ -223,16 +247,17 @@ TABLES: Mapping[str, Callable[[Drawn], dict[str, pl.DataFrame]]] = {
     "criteo_delayed_feedback": criteo_delayed_feedback,
     "criteo_attribution": criteo_attribution,
     "avazu": avazu,
+    "open_bandit": open_bandit,
 }
 """What makes the tables of each data set, by the names of their files."""
 
 
 def write_files(name: str, folder: Path, *, num_rows: int = 200, packing: str = "", seed: int = 0) -> None:
     """Write a data set's files into a folder that is made, packed as an ending `.gz` or `.bz2` says."""
-    folder.mkdir(parents=True)
     for file, rows in TABLES[name](Drawn(num_rows, seed)).items():
         separator = "\t" if file.endswith((".txt", ".tsv", ".tsv.gz")) else ","
         text = rows.write_csv(separator=separator, include_header=not file.endswith(".txt")).encode()
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         write_packed(folder / (file if file.endswith(packing) else file + packing), text)
 
 

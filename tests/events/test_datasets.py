@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 from exfm.das.advance import advance
 from exfm.das.log_tables import Das
 from exfm.errors import DataError, StorageError
-from exfm.events.datasets import NAMES, criteo_delayed_feedback
+from exfm.events.datasets import NAMES
 from exfm.events.datasets.conversion import FILES, Converted, convert
 from exfm.events.datasets.dataset import data_set
 from exfm.events.fitting import fit_feedback, fit_impressions, require_fit
@@ -83,11 +83,11 @@ def test_the_log_of_a_data_set_fits_its_schema(name: str, tmp_path: Path) -> Non
     shown = fit_impressions(f"{tmp_path}/out/impressions.parquet", schema)
     said = fit_feedback(f"{tmp_path}/out/feedback.parquet", schema, impressions=shown)
     require_fit([shown, said])
-    assert shown.num_rows == found.num_impressions == 200
+    assert shown.num_rows == found.num_impressions == (1_200 if name == "open_bandit" else 200)
     assert said.num_rows == sum(found.num_feedback.values())
     assert set(found.num_feedback) == {label.feedback for label in schema.labels}
     assert min(found.num_feedback.values()) > 0
-    assert (schema.event_time.column == "event_time") == (name in ORDINAL)
+    assert schema.event_time.column == "event_time"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -95,7 +95,18 @@ def test_no_impression_has_what_was_known_later(name: str, tmp_path: Path) -> No
     write_files(name, tmp_path / name)
     ingest(name, tmp_path / name, tmp_path / "out")
     columns = set(pl.read_parquet_schema(tmp_path / "out" / "impressions.parquet"))
-    assert not columns & {"clk", "nonclk", "label", "Label", "click", "conversion", "attribution", "cost", "click_pos"}
+    assert not columns & {
+        "timestamp",
+        "clk",
+        "nonclk",
+        "label",
+        "Label",
+        "click",
+        "conversion",
+        "attribution",
+        "cost",
+        "click_pos",
+    }
     assert not columns & {"conversion_time", "conversion_timestamp", "is_click", "is_like", "is_follow"}
 
 
@@ -138,9 +149,9 @@ def test_hours_are_times_and_features(tmp_path: Path) -> None:
     write_files("avazu", tmp_path / "avazu")
     ingest("avazu", tmp_path / "avazu", tmp_path / "out")
     shown = pl.read_parquet(tmp_path / "out" / FILES[1])
-    found = shown.with_columns(pl.from_epoch("event_time_s").alias("time")).filter(pl.col("is_weekend") == 1)["time"]
+    found = shown.with_columns(pl.from_epoch("event_time").alias("time")).filter(pl.col("is_weekend") == 1)["time"]
     assert set(found.dt.strftime("%Y-%m-%d")) == {"2014-10-25", "2014-10-26"}
-    assert shown["hour_of_day"].to_list() == pl.from_epoch(shown["event_time_s"]).dt.hour().to_list()
+    assert shown["hour_of_day"].to_list() == pl.from_epoch(shown["event_time"]).dt.hour().to_list()
 
 
 def test_users_and_ads_are_described_and_some_are_not(tmp_path: Path) -> None:
@@ -154,13 +165,32 @@ def test_users_and_ads_are_described_and_some_are_not(tmp_path: Path) -> None:
     assert shown["new_user_class_level"].null_count() < 200, "its header has a space after it"
 
 
+def test_campaigns_of_open_bandit_are_domains_with_items_of_their_own(tmp_path: Path) -> None:
+    write_files("open_bandit", tmp_path / "obd", num_rows=20)
+    ingest("open_bandit", tmp_path / "obd", tmp_path / "out")
+    shown = pl.read_parquet(tmp_path / "out" / FILES[1])
+    assert shown["impression_id"].to_list() == list(range(120))
+    assert [shown["domain"][row] for row in range(0, 120, 20)] == ["all", "men", "women"] * 2
+    assert [shown["policy"][row] for row in range(0, 120, 20)] == ["bts"] * 3 + ["random"] * 3
+    rows = pl.read_csv(tmp_path / "obd" / "random" / "men" / "men.csv")
+    men = shown[80:100]
+    assert men["item_id"].to_list() == [f"men-{item}" for item in rows["item_id"]]
+    assert men["item_feature_1"].to_list() == [f"bts{item % 3}" for item in rows["item_id"]], "of the first policy"
+    affinities = rows.select("^user-item_affinity_.*$")
+    assert men["total_affinity"].to_list() == affinities.sum_horizontal().to_list()
+    assert men["affinity"].to_list() == [affinities[row, item] for row, item in enumerate(rows["item_id"])]
+    liked = [[f"men-{item}" for item, value in enumerate(row) if value] for row in affinities.iter_rows()]
+    assert men["affine_items"].to_list() == liked
+    assert str(shown["event_time"].dtype) == "Datetime(time_unit='us', time_zone='UTC')"
+
+
 def test_conversions_come_at_their_own_times(tmp_path: Path) -> None:
     write_files("criteo_delayed_feedback", tmp_path / "criteo", num_rows=3_000)
     found = ingest("criteo_delayed_feedback", tmp_path / "criteo", tmp_path / "out")
     text = pl.read_csv(tmp_path / "criteo" / "data.txt", separator="\t", has_header=False, infer_schema_length=None)
     said = pl.read_parquet(tmp_path / "out" / FILES[2])
-    assert said["event_time_s"].to_list() == text.to_series(1).drop_nulls().to_list()
-    assert found.span == (text.to_series(0)[0], text.to_series(0)[-1])
+    assert said["event_time"].to_list() == text.to_series(1).drop_nulls().to_list()
+    assert found.span == (str(text.to_series(0)[0]), str(text.to_series(0)[-1]))
     schema = Schema.read(tmp_path / "out" / "schema.yaml")
     das = Das(root=str(tmp_path / "root"), schema=schema, window_length=86_400)
     list(advance(das, log_of(tmp_path / "out"), foundation_models={}))
@@ -177,8 +207,8 @@ def test_no_delay_is_made_up_unless_it_is_asked_for(tmp_path: Path) -> None:
     times = {}
     for out in ("at-once", "delayed"):
         shown, said = (pl.read_parquet(tmp_path / out / file) for file in FILES[1:])
-        shown = shown.select("impression_id", shown="event_time_s")
-        times[out] = said.join(shown, on="impression_id").select(pl.col("event_time_s") - pl.col("shown")).to_series()
+        shown = shown.select("impression_id", shown="event_time")
+        times[out] = said.join(shown, on="impression_id").select(pl.col("event_time") - pl.col("shown")).to_series()
     assert times["at-once"].max() == 0
     assert 300 < times["delayed"].mean() < 1_200  # type: ignore[operator]
     assert "Delays of feedback are simulated (exponential, mean 600 s, seed 0)." in delayed.notes
@@ -337,7 +367,7 @@ def test_a_model_learns_a_data_set(name: str, tmp_path: Path) -> None:
     write_files(name, tmp_path / name, num_rows=6_000)
     ingest(name, tmp_path / name, tmp_path / "out")
     schema = small(Schema.read(tmp_path / "out" / "schema.yaml"))
-    is_delayed = data_set(name) is criteo_delayed_feedback.DATA
+    is_delayed = name == "criteo_delayed_feedback"
     das = Das(root=str(tmp_path / "root"), schema=schema, window_length=86_400 if is_delayed else 500)
     model = ModelConfig(network=NetworkConfig(bottom_units=(), top_units=(8,)))
     training = TrainingConfig(batch_size=32, warmup_windows=6 if not is_delayed else 33)

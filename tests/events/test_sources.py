@@ -5,7 +5,6 @@ import pytest
 from exfm.config import Config
 from exfm.errors import ConfigError
 from exfm.events.movielens import MovieLensSource
-from exfm.events.open_bandit import OpenBanditSource
 from exfm.events.parquet import LogSource
 from exfm.events.schemas import SYNTHETIC
 from exfm.events.sources import Source, about, load, resolve
@@ -21,7 +20,6 @@ class Run(Config):
     ("data", "expected"),
     [
         ({"kind": "movielens", "folder": "ml"}, MovieLensSource(folder="ml")),
-        ({"kind": "open_bandit", "folder": "obd"}, OpenBanditSource(folder="obd")),
         ({"kind": "synthetic", "seed": 3}, SyntheticSource(seed=3)),
         ({"kind": "log", "impressions": "i", "feedback": "f"}, LogSource(impressions="i", feedback="f")),
     ],
@@ -33,7 +31,7 @@ def test_kind_chooses_the_source(data: dict[str, object], expected: Source) -> N
 
 
 def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"run\.yaml: source: .*'movielens', 'open_bandit', 'synthetic', 'log'"):
+    with pytest.raises(ConfigError, match=r"run\.yaml: source: .*'movielens', 'synthetic', 'log'"):
         Run.parse({"source": {"kind": "criteo"}}, source="run.yaml")
 
 
@@ -56,7 +54,6 @@ def test_relative_paths_start_at_the_config_files_folder_and_urls_stay(tmp_path:
     movielens = resolve(MovieLensSource(folder="ml"), base=tmp_path)
     assert movielens == MovieLensSource(folder=str(tmp_path / "ml"))
     assert resolve(MovieLensSource(folder="s3://bucket/ml/"), base=tmp_path).folder == "s3://bucket/ml/"
-    assert resolve(OpenBanditSource(folder="obd"), base=tmp_path).folder == str(tmp_path / "obd")
     log = LogSource(impressions="i/*.parquet", feedback="s3://bucket/f", names={"item": "names.parquet"})
     assert resolve(log, base=tmp_path) == LogSource(
         impressions=str(tmp_path / "i/*.parquet"),

@@ -1,5 +1,6 @@
 """Sources in S3: what a local folder gives, a bucket gives too, and what is wrong there is told once and soon."""
 
+import gzip
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -8,12 +9,14 @@ from pathlib import Path
 import fsspec
 import polars as pl
 import pytest
+from dataset_files import write_files
 
-from exfm.artifact.stores import join, write_file
+from exfm.artifact.stores import exists, join, read_file, write_file
 from exfm.errors import DataError, StorageError
+from exfm.events.datasets.conversion import FILES, convert
+from exfm.events.datasets.dataset import data_set
 from exfm.events.log import RawLog
 from exfm.events.movielens import MovieLensSource
-from exfm.events.open_bandit import CAMPAIGNS, OpenBanditSource
 from exfm.events.parquet import LogSource
 from exfm.events.schemas import MOVIELENS
 from exfm.events.source_files import slices, source_files
@@ -87,13 +90,18 @@ def test_a_malformed_row_in_s3_is_named_by_its_url(bucket: str, slash: str) -> N
         load(MovieLensSource(folder=join(bucket, "ml") + slash))
 
 
-def test_a_malformed_row_of_an_open_bandit_in_s3_is_named_by_its_url(bucket: str) -> None:
-    for campaign in CAMPAIGNS:
-        place = join(bucket, "obd", "bts", campaign)
-        write_file(join(place, f"{campaign}.csv"), b"timestamp\n")
-        write_file(join(place, "item_context.csv"), b"item_id,item_feature_0,item_feature_1\n0,0.5,a\n")
-    with pytest.raises(DataError, match=rf"^{bucket}/obd/bts/all/item_context\.csv: column 'item_feature_2', 'item_fe"):
-        load(OpenBanditSource(folder=join(bucket, "obd")))
+def test_a_data_set_in_s3_becomes_a_log_in_s3(bucket: str, tmp_path: Path) -> None:
+    write_files("criteo_x4", tmp_path / "x4", packing=".gz")
+    for file in (tmp_path / "x4").iterdir():
+        write_file(join(bucket, "x4", file.name), file.read_bytes())
+    convert(data_set("criteo_x4"), join(bucket, "x4"), join(bucket, "log"), schema=b"version: 1\n")
+    convert(data_set("criteo_x4"), str(tmp_path / "x4"), str(tmp_path / "log"), schema=b"version: 1\n")
+    for name in FILES:
+        assert read_file(join(bucket, "log", name)) == (tmp_path / "log" / name).read_bytes()
+    write_file(join(bucket, "x4", "test.csv.gz"), gzip.compress(b"Label,I1\n1,2\n"))
+    with pytest.raises(DataError, match=rf"^{bucket}/x4/test\.csv\.gz: line 1 lacks column 'I2', 'I3'"):
+        convert(data_set("criteo_x4"), join(bucket, "x4"), join(bucket, "other"), schema=b"")
+    assert not exists(join(bucket, "other"))
 
 
 def test_a_folder_in_s3_without_movielens_is_told_with_what_is_there(bucket: str) -> None:

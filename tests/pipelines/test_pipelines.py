@@ -316,7 +316,7 @@ def test_the_demos_foundation_model_has_ten_times_a_vertical_models_parameters()
         (
             "kind: movielens",
             "kind: netflix",
-            "source: kind is 'netflix', expected 'movielens', 'open_bandit', 'synthetic', 'log'",
+            "source: kind is 'netflix', expected 'movielens', 'synthetic', 'log'",
         ),
         (
             "  - {name: one}",

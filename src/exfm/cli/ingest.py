@@ -90,7 +90,7 @@ def _of_data_set(name: str) -> Callable[..., None]:
         source: Annotated[str, typer.Argument(help="Folder of its files, or its only file; s3:// too.")],
         out: Annotated[
             str, typer.Option(help="Folder that gets impressions.parquet, feedback.parquet and schema.yaml; s3:// too.")
-        ] = f"examples/{name}/data",
+        ] = f"examples/{name}/data/log",
         mean_delay: Annotated[
             float, typer.Option(min=0, help="Mean of simulated delays of feedback: s, or rows. 0: feedback at once.")
         ] = 0.0,

@@ -14,12 +14,11 @@ from exfm.events.log import RawLog
 from exfm.events.movielens import MovieLensSource, load_movielens
 from exfm.events.movielens_files import recognise
 from exfm.events.names import checked_names, read_names
-from exfm.events.open_bandit import OpenBanditSource, load_open_bandit, require_open_bandit
 from exfm.events.parquet import LogSource, told_by
 from exfm.events.synthetic import SyntheticSource, load_synthetic
 from exfm.schema import Schema
 
-Source = Annotated[MovieLensSource | OpenBanditSource | SyntheticSource | LogSource, Field(discriminator="kind")]
+Source = Annotated[MovieLensSource | SyntheticSource | LogSource, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class About:
 
 
 @cache
-def load(source: MovieLensSource | OpenBanditSource | SyntheticSource) -> RawLog:
+def load(source: MovieLensSource | SyntheticSource) -> RawLog:
     """Return a data set's events; they stay in memory.
 
     Paths are taken as they are: whoever reads a config file resolves them.
@@ -46,8 +45,6 @@ def load(source: MovieLensSource | OpenBanditSource | SyntheticSource) -> RawLog
     match source:
         case MovieLensSource():
             return load_movielens(source)
-        case OpenBanditSource():
-            return load_open_bandit(source)
         case SyntheticSource():
             return load_synthetic(source)
 
@@ -69,7 +66,7 @@ def about(source: Source, schema: Schema) -> About:
 def places_of(source: Source) -> dict[str, str]:
     """Return the paths and URLs that a source reads, by the key of a run's file."""
     match source:
-        case MovieLensSource() | OpenBanditSource():
+        case MovieLensSource():
             return {"source.folder": source.folder}
         case LogSource():
             names = {f"source.names.{feature}": files for feature, files in source.names.items()}
@@ -85,8 +82,6 @@ def require_source(source: Source) -> None:
     """
     if isinstance(source, MovieLensSource):
         recognise(source.folder)
-    elif isinstance(source, OpenBanditSource):
-        require_open_bandit(source)
     else:
         for place in places_of(source).values():
             locate(place)
@@ -95,7 +90,7 @@ def require_source(source: Source) -> None:
 def resolve(source: Source, *, base: Path) -> Source:
     """Return a source whose relative paths start at `base`."""
     match source:
-        case MovieLensSource() | OpenBanditSource():
+        case MovieLensSource():
             return source.model_copy(update={"folder": resolve_path(source.folder, base=base)})
         case LogSource():
             paths = {

@@ -15,5 +15,6 @@ NAMES: Mapping[str, str] = {
     "criteo_delayed_feedback": "Criteo's delayed feedback (Chapelle 2014): data.txt.",
     "criteo_attribution": "Criteo's attribution data set: criteo_attribution_dataset.tsv.gz.",
     "avazu": "Avazu's Kaggle challenge: train.csv or train.csv.gz.",
+    "open_bandit": "the Open Bandit Dataset: a folder with bts and random, each with all, men and women.",
 }
 """The data sets by name, and what each is made of. Files may end in .gz or .bz2, too."""

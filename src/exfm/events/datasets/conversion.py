@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from exfm.artifact.output import writing
 from exfm.artifact.stores import entries, is_local, join
 from exfm.errors import DataError
 from exfm.events.csv_files import read_csv
-from exfm.events.datasets.dataset import KEY, DataSet, Lookup, Outcome
+from exfm.events.datasets.dataset import DOMAIN, KEY, TIME, DataSet, Lookup, Outcome
 from exfm.events.log import FEEDBACK, IMPRESSIONS
 from exfm.events.parquet import NOTES, SOURCE
 
@@ -37,8 +37,8 @@ class Converted:
     num_impressions: int
     num_feedback: Mapping[str, int]
     """Rows of feedback by kind."""
-    span: tuple[int, int]
-    """The first and the last event time of impressions: seconds, or steps of ordinal time."""
+    span: tuple[str, str]
+    """The first and the last event time of impressions."""
     notes: tuple[str, ...]
     wall_s: float
 
@@ -48,13 +48,13 @@ class Converted:
         yield f"{self.title}: {self.num_impressions:,} impressions, feedback: {kinds}"
         yield from self.notes
         yield (
-            f"Event time is from {self.span[0]:,} to {self.span[1]:,}. {self.wall_s:.1f} s, "
+            f"Event time is from {self.span[0]} to {self.span[1]}. {self.wall_s:.1f} s, "
             f"{self.num_impressions / self.wall_s:,.0f} impressions/s"
         )
 
 
 def convert(
-    data: DataSet, source: str, out: str, *, schema: bytes, mean_delay: float = 0.0, seed: int = 0
+    parts: Sequence[DataSet], source: str, out: str, *, schema: bytes, mean_delay: float = 0.0, seed: int = 0
 ) -> Converted:
     """Write a data set's impressions, feedback and schema into the folder `out`, which appears as a whole.
 
@@ -65,34 +65,32 @@ def convert(
     something else.
     """
     started_s = time.monotonic()
-    files = [_find(source, name, is_only=len(data.files) == 1 and not data.lookups) for name in data.files]
-    lookups = [(lookup, _read_lookup(lookup, source)) for lookup in data.lookups]
-    notes = (*_notes_on_time(data, mean_delay=mean_delay, seed=seed), *data.notes)
+    is_only = len(parts) == 1 and len(parts[0].files) == 1 and not parts[0].lookups
+    files = [(part, _find(source, name, is_only=is_only)) for part in parts for name in part.files]
+    notes = (*_notes_on_time(parts[0], mean_delay=mean_delay, seed=seed), *parts[0].notes)
     rng = np.random.default_rng(seed)
-    num_rows, counts = 0, dict.fromkeys(data.feedback, 0)
-    first, last = [], []
+    num_rows, counts, ends = 0, dict.fromkeys(parts[0].feedback, 0), pl.DataFrame()
     with writing(out, files=FILES) as folder, ExitStack() as stack:
-        metadata = {SOURCE: data.title, NOTES: json.dumps(notes)}
+        metadata = {SOURCE: parts[0].title, NOTES: json.dumps(notes)}
         impressions, feedback = (
             stack.enter_context(ParquetFile(folder / f"{part}.parquet", metadata)) for part in (IMPRESSIONS, FEEDBACK)
         )
-        for file in files:
-            for block in read_csv(file, data.layout):
-                rows = _with_key_and_time(block, data, start=num_rows)
+        for part, file in files:
+            lookups = [(lookup, _read_lookup(lookup, source)) for lookup in part.lookups]
+            for block in read_csv(file, part.layout):
+                rows = _with_key_and_time(block, part, start=num_rows)
                 num_rows += rows.height
-                first.append(rows[data.time_column].min())
-                last.append(rows[data.time_column].max())
-                for kind, outcome in data.feedback.items():
-                    responses = _responses(rows, kind, outcome, data, mean_delay=mean_delay, rng=rng)
+                ends = pl.concat([ends, rows.select(first=pl.col(TIME).min(), last=pl.col(TIME).max())])
+                for kind, outcome in part.feedback.items():
+                    responses = _responses(rows, kind, outcome, mean_delay=mean_delay, rng=rng)
                     counts[kind] += responses.height
                     feedback.write(responses)
-                impressions.write(_impressions(rows, data, lookups))
+                impressions.write(_impressions(rows, part, lookups))
         if not num_rows:
-            raise DataError(f"{', '.join(files)}: there are no rows; copy the files again")
+            raise DataError(f"{', '.join(file for _, file in files)}: there are no rows; copy the files again")
         (folder / SCHEMA_FILE).write_bytes(schema)
-    times = [time for time in (*first, *last) if isinstance(time, int)]
-    span = (min(times), max(times)) if times else (0, 0)
-    return Converted(data.title, num_rows, counts, span, notes, time.monotonic() - started_s)
+    span = (str(ends["first"].min()), str(ends["last"].max()))
+    return Converted(parts[0].title, num_rows, counts, span, notes, time.monotonic() - started_s)
 
 
 class ParquetFile:
@@ -131,14 +129,16 @@ def _find(source: str, name: str, *, is_only: bool) -> str:
     """
     if is_only and is_local(source) and Path(source).is_file():
         return source
-    found = {item["name"] for item in entries(source)}
+    *below, name = name.split("/")
+    folder = join(source, *below)
+    found = {item["name"] for item in entries(folder)}
     wanted = [name + ending for ending in PACKED]
     for one in wanted:
         if one in found:
-            return join(source, one)
+            return join(folder, one)
     raise DataError(
-        f"{source}: {name} is missing; looked for {', '.join(wanted)}; found "
-        f"{', '.join(sorted(found)[:10]) or 'nothing'}; name the folder that holds the data set's files"
+        f"{folder}: {name} is missing; looked for {', '.join(wanted)}; found "
+        f"{', '.join(sorted(found)[:10]) or 'nothing'}; name the folder that holds the data set"
     )
 
 
@@ -156,32 +156,27 @@ def _read_lookup(lookup: Lookup, source: str) -> pl.DataFrame:
 
 def _with_key_and_time(block: pl.DataFrame, data: DataSet, *, start: int) -> pl.DataFrame:
     keyed = block.with_columns(pl.int_range(start, start + block.height, dtype=pl.Int64).alias(KEY))
-    return keyed.with_columns(data.time.alias(data.time_column))
+    return keyed.with_columns(data.time.alias(TIME))
 
 
-def _impressions(rows: pl.DataFrame, data: DataSet, lookups: list[tuple[Lookup, pl.DataFrame]]) -> pl.DataFrame:
-    shown = rows.with_columns(data.domain.alias("domain"), **data.derived)
+def _impressions(rows: pl.DataFrame, data: DataSet, lookups: Sequence[tuple[Lookup, pl.DataFrame]]) -> pl.DataFrame:
     for lookup, table in lookups:
-        shown = shown.join(table, left_on=lookup.of, right_on=lookup.key, how="left", maintain_order="left")
-    first = [KEY, data.time_column, "domain"]
+        rows = rows.join(table, left_on=lookup.of, right_on=lookup.key, how="left", maintain_order="left")
+    shown = rows.with_columns(data.domain.alias(DOMAIN), **data.derived)
+    first = [KEY, TIME, DOMAIN]
     return shown.select(*first, pl.exclude(*first, *data.left_out))
 
 
 def _responses(
-    rows: pl.DataFrame,
-    kind: str,
-    outcome: Outcome,
-    data: DataSet,
-    *,
-    mean_delay: float,
-    rng: np.random.Generator,
+    rows: pl.DataFrame, kind: str, outcome: Outcome, *, mean_delay: float, rng: np.random.Generator
 ) -> pl.DataFrame:
-    column = data.time_column
     given = rows.filter(outcome.given)
-    moment = pl.col(column) if outcome.time is None else outcome.time
+    moment = pl.col(TIME) if outcome.time is None else outcome.time
     if outcome.time is None and mean_delay:
-        moment = moment + pl.Series(np.rint(rng.exponential(mean_delay, given.height)).astype(np.int64))
-    return given.select(KEY, moment.alias(column), pl.lit(kind).alias("kind"), pl.lit(1.0).alias("value"))
+        delay = pl.lit(pl.Series(np.rint(rng.exponential(mean_delay, given.height)).astype(np.int64)))
+        is_stamp = isinstance(rows.schema[TIME], pl.Datetime)
+        moment = moment + (pl.duration(seconds=delay) if is_stamp else delay)
+    return given.select(KEY, moment.alias(TIME), pl.lit(kind).alias("kind"), pl.lit(1.0).alias("value"))
 
 
 def _notes_on_time(data: DataSet, *, mean_delay: float, seed: int) -> Iterator[str]:

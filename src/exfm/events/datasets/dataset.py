@@ -8,8 +8,8 @@ import polars as pl
 
 from exfm.events.csv_files import CsvLayout
 
-KEY = "impression_id"
-"""Key of an impression: the number of its row, through all files of the data set, from 0."""
+KEY, TIME, DOMAIN = "impression_id", "event_time", "domain"
+"""Columns of a log. The key is the number of a row, through all files of the data set, from 0."""
 
 ROW_NUMBERS = pl.col(KEY)
 """Ordinal event time of data sets that have no time."""
@@ -39,7 +39,7 @@ class Lookup:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A published data set."""
+    """A published data set, or a part of one whose files have columns of their own."""
 
     title: str
     """What it is, in words."""
@@ -51,10 +51,10 @@ class DataSet:
     left_out: Sequence[str]
     """Columns that no impression has: what was known only later."""
     time: pl.Expr = ROW_NUMBERS
-    """Event time: seconds, or row numbers."""
+    """Event time: seconds, a timestamp, or row numbers."""
     domain: pl.Expr = field(default_factory=lambda: pl.lit("all"))
     derived: Mapping[str, pl.Expr] = field(default_factory=dict)
-    """Features that are made of columns; a column of the same name is replaced."""
+    """Features that are made of columns, also of lookups'; a column of the same name is replaced."""
     lookups: Sequence[Lookup] = ()
     notes: Sequence[str] = ()
     """Sentences that a report must repeat."""
@@ -65,18 +65,12 @@ class DataSet:
         return self.time is not ROW_NUMBERS
 
     @property
-    def time_column(self) -> str:
-        """Return the name of event time."""
-        return "event_time_s" if self.has_time else "event_time"
-
-    @property
     def has_delays(self) -> bool:
         """Return whether the files tell when feedback came."""
         return any(outcome.time is not None for outcome in self.feedback.values())
 
 
-def data_set(name: str) -> DataSet:
-    """Return the data set of a name in NAMES."""
+def data_set(name: str) -> tuple[DataSet, ...]:
+    """Return the data set of a name in NAMES: its parts, which become one log."""
     found = import_module(f"exfm.events.datasets.{name}").DATA
-    assert isinstance(found, DataSet)
-    return found
+    return (found,) if isinstance(found, DataSet) else tuple(found)
