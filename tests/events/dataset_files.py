@@ -81,6 +81,15 @@ def taobao(drawn: Drawn) -> dict[str, pl.DataFrame]:
                 "price": [f"{number}.5" if number % 4 else "NULL" for number in ids],
             }
         ),
+        "behavior_log.csv": pl.DataFrame(
+            {
+                "nick": drawn.integers(60),
+                "time_stamp": START_S + drawn.integers(8 * 86_400, -14 * 86_400),
+                "btag": drawn.one_of("ipv", "cart", "fav", "buy"),
+                "cate": drawn.integers(7),
+                "brand": drawn.gaps(drawn.integers(40)).cast(pl.String).fill_null("NULL"),
+            }
+        ),
         "user_profile.csv": pl.DataFrame(
             {
                 "userid": ids[:35],  # some users have no profile

@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 from exfm.das.advance import advance
 from exfm.das.log_tables import Das
 from exfm.errors import DataError, StorageError
-from exfm.events.datasets import NAMES
+from exfm.events.datasets import NAMES, spreading
 from exfm.events.datasets.conversion import FILES, Converted, convert
 from exfm.events.datasets.dataset import data_set
 from exfm.events.fitting import fit_feedback, fit_impressions, require_fit
@@ -157,12 +157,44 @@ def test_hours_are_times_and_features(tmp_path: Path) -> None:
 def test_users_and_ads_are_described_and_some_are_not(tmp_path: Path) -> None:
     write_files("taobao", tmp_path / "taobao")
     ingest("taobao", tmp_path / "taobao", tmp_path / "out")
-    shown = pl.read_parquet(tmp_path / "out" / FILES[1])
+    shown = pl.read_parquet(tmp_path / "out" / FILES[1]).sort("impression_id")
     assert shown["impression_id"].to_list() == list(range(200))
     assert shown.filter(pl.col("user") >= 35)["cms_segid"].null_count() == shown.filter(pl.col("user") >= 35).height > 0
     assert shown["campaign_id"].to_list() == [ad % 20 for ad in shown["adgroup_id"]]
     assert shown["price"].to_list() == [ad + 0.5 if ad % 4 else None for ad in shown["adgroup_id"]]
     assert shown["new_user_class_level"].null_count() < 200, "its header has a space after it"
+
+
+def test_an_ad_has_what_its_user_did_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spreading, "BUFFER_ROWS", 700)
+    write_files("taobao", tmp_path / "taobao", num_rows=3_000)
+    ingest("taobao", tmp_path / "taobao", tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "taobao"]
+    shown = pl.read_parquet(tmp_path / "out" / FILES[1]).sort("impression_id")
+    assert shown["impression_id"].to_list() == list(range(3_000))
+    done = pl.read_csv(tmp_path / "taobao" / "behavior_log.csv", null_values="NULL").sort("time_stamp")
+    for user, time, *found in shown.select("user", "event_time", "btag_his", "cate_his", "brand_his").iter_rows():
+        before = done.filter(pl.col("nick") == user, pl.col("time_stamp") < time).tail(50)
+        kinds = [("", "ipv", "cart", "fav", "buy").index(kind) for kind in before["btag"]]
+        assert found == [kinds, before["cate"].to_list(), before["brand"].fill_null(0).to_list()]
+
+
+def test_without_a_file_of_behaviours_sequences_are_empty_and_a_note_says_so(tmp_path: Path) -> None:
+    write_files("taobao", tmp_path / "taobao")
+    (tmp_path / "taobao" / "behavior_log.csv").unlink()
+    found = ingest("taobao", tmp_path / "taobao", tmp_path / "out")
+    shown = pl.read_parquet(tmp_path / "out" / FILES[1])
+    assert shown.select(pl.col("^.*_his$").list.len().sum()).row(0) == (0, 0, 0)
+    assert shown.schema["cate_his"] == pl.List(pl.Int64)
+    assert "behavior_log.csv was not there, so the sequences btag_his, cate_his, brand_his are empty." in found.notes
+
+
+def test_malformed_behaviours_are_refused(tmp_path: Path) -> None:
+    write_files("taobao", tmp_path / "taobao")
+    edit(tmp_path / "taobao" / "behavior_log.csv", lambda text: text[:-5])
+    assert "behavior_log.csv: line 201 has " in refusal("taobao", tmp_path / "taobao")
+    edit(tmp_path / "taobao" / "behavior_log.csv", lambda text: text.splitlines()[0] + "\n")
+    assert "behavior_log.csv: there are no rows" in refusal("taobao", tmp_path / "taobao")
 
 
 def test_campaigns_of_open_bandit_are_domains_with_items_of_their_own(tmp_path: Path) -> None:
@@ -250,7 +282,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     found = refusal("taobao", tmp_path / "taobao")
     assert found.startswith(
         f"{tmp_path}/taobao: ad_feature.csv is missing; looked for ad_feature.csv, ad_feature.csv.gz, "
-        "ad_feature.csv.bz2; found raw_sample.csv, user_profile.csv; name the folder"
+        "ad_feature.csv.bz2; found behavior_log.csv, raw_sample.csv, user_profile.csv; name the folder"
     )
 
 

@@ -6,18 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet
 
 from exfm.artifact.output import writing
 from exfm.artifact.stores import entries, is_local, join
 from exfm.errors import DataError
 from exfm.events.csv_files import read_csv
 from exfm.events.datasets.dataset import DOMAIN, KEY, TIME, DataSet, Lookup, Outcome
+from exfm.events.datasets.parquet_file import ParquetFile
+from exfm.events.datasets.spreading import Sequences
 from exfm.events.log import FEEDBACK, IMPRESSIONS
 from exfm.events.parquet import NOTES, SOURCE
 
@@ -65,61 +64,47 @@ def convert(
     something else.
     """
     started_s = time.monotonic()
-    is_only = len(parts) == 1 and len(parts[0].files) == 1 and not parts[0].lookups
+    first = parts[0]
+    is_only = len(parts) == 1 and len(first.files) == 1 and not first.lookups
     files = [(part, _find(source, name, is_only=is_only)) for part in parts for name in part.files]
-    notes = (*_notes_on_time(parts[0], mean_delay=mean_delay, seed=seed), *parts[0].notes)
+    log = _look_for(source, first.behaviours.file) if first.behaviours else ""
+    notes = (*_notes_on_time(first, mean_delay=mean_delay, seed=seed), *_notes_on_behaviours(first, log), *first.notes)
     rng = np.random.default_rng(seed)
-    num_rows, counts, ends = 0, dict.fromkeys(parts[0].feedback, 0), pl.DataFrame()
+    num_rows, counts, ends = 0, dict.fromkeys(first.feedback, 0), pl.DataFrame()
     with writing(out, files=FILES) as folder, ExitStack() as stack:
-        metadata = {SOURCE: parts[0].title, NOTES: json.dumps(notes)}
-        impressions, feedback = (
+        metadata = {SOURCE: first.title, NOTES: json.dumps(notes)}
+        shown, feedback = (
             stack.enter_context(ParquetFile(folder / f"{part}.parquet", metadata)) for part in (IMPRESSIONS, FEEDBACK)
         )
-        for part, file in files:
-            lookups = [(lookup, _read_lookup(lookup, source)) for lookup in part.lookups]
-            for block in read_csv(file, part.layout):
-                rows = _with_key_and_time(block, part, start=num_rows)
-                num_rows += rows.height
-                ends = pl.concat([ends, rows.select(first=pl.col(TIME).min(), last=pl.col(TIME).max())])
-                for kind, outcome in part.feedback.items():
-                    responses = _responses(rows, kind, outcome, mean_delay=mean_delay, rng=rng)
-                    counts[kind] += responses.height
-                    feedback.write(responses)
-                impressions.write(_impressions(rows, part, lookups))
+        sequences = stack.enter_context(Sequences(first.behaviours, log, folder.parent, shown))
+        for part, rows in _rows(files, source):
+            num_rows += rows.height
+            ends = pl.concat([ends, rows.select(first=pl.col(TIME).min(), last=pl.col(TIME).max())])
+            for kind, outcome in part.feedback.items():
+                responses = _responses(rows, kind, outcome, mean_delay=mean_delay, rng=rng)
+                counts[kind] += responses.height
+                feedback.write(responses)
+            sequences.write(_impressions(rows, part))
         if not num_rows:
             raise DataError(f"{', '.join(file for _, file in files)}: there are no rows; copy the files again")
+        sequences.finish()
         (folder / SCHEMA_FILE).write_bytes(schema)
     span = (str(ends["first"].min()), str(ends["last"].max()))
-    return Converted(parts[0].title, num_rows, counts, span, notes, time.monotonic() - started_s)
+    return Converted(first.title, num_rows, counts, span, notes, time.monotonic() - started_s)
 
 
-class ParquetFile:
-    """A Parquet file that grows frame by frame; all frames have the columns of the first."""
-
-    def __init__(self, path: Path, metadata: Mapping[str, str]) -> None:
-        self._path, self._metadata = path, dict(metadata)
-        self._writer: pa.parquet.ParquetWriter | None = None
-
-    def __enter__(self) -> "ParquetFile":
-        """Return the file."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Finish the file."""
-        if self._writer is not None:
-            self._writer.close()
-
-    def write(self, rows: pl.DataFrame) -> None:
-        """Add rows, of which there may be none."""
-        table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
-        if self._writer is None:
-            self._writer = pa.parquet.ParquetWriter(self._path, table.schema, compression="zstd")
-            self._writer.add_key_value_metadata(self._metadata)
-            self._writer.write_table(table)
-        elif rows.height:
-            self._writer.write_table(table)
+def _rows(files: Sequence[tuple[DataSet, str]], source: str) -> Iterator[tuple[DataSet, pl.DataFrame]]:
+    """Yield the rows of files, with key, event time and what lookups say of them."""
+    start = 0
+    for part, file in files:
+        lookups = [(lookup, _read_lookup(lookup, source)) for lookup in part.lookups]
+        for block in read_csv(file, part.layout):
+            rows = block.with_columns(pl.int_range(start, start + block.height, dtype=pl.Int64).alias(KEY))
+            start += rows.height
+            rows = rows.with_columns(part.time.alias(TIME))
+            for lookup, table in lookups:
+                rows = rows.join(table, left_on=lookup.of, right_on=lookup.key, how="left", maintain_order="left")
+            yield part, rows
 
 
 def _find(source: str, name: str, *, is_only: bool) -> str:
@@ -129,17 +114,23 @@ def _find(source: str, name: str, *, is_only: bool) -> str:
     """
     if is_only and is_local(source) and Path(source).is_file():
         return source
+    if found := _look_for(source, name):
+        return found
+    *below, name = name.split("/")
+    folder = join(source, *below)
+    names = ", ".join(sorted(item["name"] for item in entries(folder))[:10])
+    raise DataError(
+        f"{folder}: {name} is missing; looked for {', '.join(name + ending for ending in PACKED)}; found "
+        f"{names or 'nothing'}; name the folder that holds the data set"
+    )
+
+
+def _look_for(source: str, name: str) -> str:
+    """Return the URI of a file below a folder, packed or not; empty if it is not there."""
     *below, name = name.split("/")
     folder = join(source, *below)
     found = {item["name"] for item in entries(folder)}
-    wanted = [name + ending for ending in PACKED]
-    for one in wanted:
-        if one in found:
-            return join(folder, one)
-    raise DataError(
-        f"{folder}: {name} is missing; looked for {', '.join(wanted)}; found "
-        f"{', '.join(sorted(found)[:10]) or 'nothing'}; name the folder that holds the data set"
-    )
+    return next((join(folder, name + ending) for ending in PACKED if name + ending in found), "")
 
 
 def _read_lookup(lookup: Lookup, source: str) -> pl.DataFrame:
@@ -154,16 +145,9 @@ def _read_lookup(lookup: Lookup, source: str) -> pl.DataFrame:
     return rows
 
 
-def _with_key_and_time(block: pl.DataFrame, data: DataSet, *, start: int) -> pl.DataFrame:
-    keyed = block.with_columns(pl.int_range(start, start + block.height, dtype=pl.Int64).alias(KEY))
-    return keyed.with_columns(data.time.alias(TIME))
-
-
-def _impressions(rows: pl.DataFrame, data: DataSet, lookups: Sequence[tuple[Lookup, pl.DataFrame]]) -> pl.DataFrame:
-    for lookup, table in lookups:
-        rows = rows.join(table, left_on=lookup.of, right_on=lookup.key, how="left", maintain_order="left")
-    shown = rows.with_columns(data.domain.alias(DOMAIN), **data.derived)
+def _impressions(rows: pl.DataFrame, data: DataSet) -> pl.DataFrame:
     first = [KEY, TIME, DOMAIN]
+    shown = rows.with_columns(data.domain.alias(DOMAIN), **data.derived)
     return shown.select(*first, pl.exclude(*first, *data.left_out))
 
 
@@ -177,6 +161,12 @@ def _responses(
         is_stamp = isinstance(rows.schema[TIME], pl.Datetime)
         moment = moment + (pl.duration(seconds=delay) if is_stamp else delay)
     return given.select(KEY, moment.alias(TIME), pl.lit(kind).alias("kind"), pl.lit(1.0).alias("value"))
+
+
+def _notes_on_behaviours(data: DataSet, log: str) -> Iterator[str]:
+    if data.behaviours and not log:
+        sequences = ", ".join(data.behaviours.sequences)
+        yield f"{data.behaviours.file} was not there, so the sequences {sequences} are empty."
 
 
 def _notes_on_time(data: DataSet, *, mean_delay: float, seed: int) -> Iterator[str]:

@@ -38,6 +38,23 @@ class Lookup:
 
 
 @dataclass(frozen=True)
+class Behaviours:
+    """A file of what users did, of which an impression gets the last that its user did before it."""
+
+    file: str
+    """It may be missing; the sequences are then empty."""
+    layout: CsvLayout
+    user: str
+    time: str
+    """Its columns with the user and the time, in the unit of the data set's time."""
+    of: str
+    """The data set's column with the user."""
+    sequences: Mapping[str, pl.Expr]
+    """Features that are made: whole numbers, the oldest first."""
+    max_length: int
+
+
+@dataclass(frozen=True)
 class DataSet:
     """A published data set, or a part of one whose files have columns of their own."""
 
@@ -56,6 +73,7 @@ class DataSet:
     derived: Mapping[str, pl.Expr] = field(default_factory=dict)
     """Features that are made of columns, also of lookups'; a column of the same name is replaced."""
     lookups: Sequence[Lookup] = ()
+    behaviours: Behaviours | None = None
     notes: Sequence[str] = ()
     """Sentences that a report must repeat."""
 
