@@ -319,6 +319,13 @@ def test_a_torn_last_line_is_named(packing: str, tmp_path: Path) -> None:
     assert " fields, expected 40: '" in found
 
 
+def test_a_line_that_is_torn_within_its_last_field_is_named(tmp_path: Path) -> None:
+    write_files("taobao_x1", tmp_path / "x1")
+    edit(tmp_path / "x1" / "train.csv", lambda text: text[:-1])
+    found = refusal("taobao_x1", tmp_path / "x1")
+    assert f"{tmp_path}/x1/train.csv: line 161, the last one, has no line end, so it may be torn off" in found
+
+
 def test_a_torn_packed_file_is_named(tmp_path: Path) -> None:
     write_files("criteo_attribution", tmp_path / "criteo")
     path = tmp_path / "criteo" / "criteo_attribution_dataset.tsv.gz"

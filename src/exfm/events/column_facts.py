@@ -120,10 +120,11 @@ def typed_layout(uri: str) -> CsvLayout:
     separator = _separator(uri)
     names = [name for name in header_of(uri, separator=separator) if name]
     types: dict[str, pl.DataType | type[pl.DataType]] = dict.fromkeys(names, pl.Int64)
-    for rows in read_csv(uri, CsvLayout(columns=dict.fromkeys(names, pl.String), separator=separator)):
+    as_text = CsvLayout(columns=dict.fromkeys(names, pl.String), separator=separator, ends_with_newline=False)
+    for rows in read_csv(uri, as_text):
         for column in rows:
             types[column.name] = _wider(types[column.name], column)
-    return CsvLayout(columns=types, separator=separator)
+    return CsvLayout(columns=types, separator=separator, ends_with_newline=False)
 
 
 def _separator(uri: str) -> str:

@@ -47,6 +47,8 @@ class CsvLayout:
     """Names of columns in some copies, and their names here."""
     nulls: Sequence[str] = ("",)
     """What a missing value is written as."""
+    ends_with_newline: bool = True
+    """Whether a last line without a line end is refused: it may be torn within its last field."""
 
 
 def read_csv(uri: str, layout: CsvLayout) -> Iterator[pl.DataFrame]:
@@ -64,12 +66,37 @@ def read_csv(uri: str, layout: CsvLayout) -> Iterator[pl.DataFrame]:
         _require_columns(uri, names, layout)
     line = 1 + layout.has_header
     with reaching(uri) as (filesystem, path), filesystem.open(path, "rb", compression="infer") as file:
-        for batch in _batches(uri, file, names, layout):
+        watched = _Watched(file)
+        for batch in _batches(uri, watched, names, layout):
             rows = pl.DataFrame(pl.from_arrow(batch))
             _require_values(uri, rows, layout, first_line=line)
             line += rows.height
             lists = [name for name, dtype in layout.columns.items() if dtype == ITEMS]
             yield rows.with_columns(_items(name) for name in lists)
+        if layout.ends_with_newline and watched.last not in (b"", b"\n"):
+            raise DataError(
+                f"{uri}: line {line - 1}, the last one, has no line end, so it may be torn off; expected one: copy the "
+                "file again, or add a line end if the line is whole"
+            )
+
+
+class _Watched:
+    """A file that remembers its last byte."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.last = b""
+
+    @property
+    def closed(self) -> bool:
+        """Return whether the file is closed."""
+        return self._file.closed
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        """Return the next bytes."""
+        content = self._file.read(num_bytes)
+        self.last = content[-1:] or self.last
+        return content
 
 
 def header_of(uri: str, *, separator: str) -> list[str]:
@@ -107,7 +134,7 @@ def _require_columns(uri: str, names: Sequence[str], layout: CsvLayout) -> None:
     )
 
 
-def _batches(uri: str, file: BinaryIO, names: Sequence[str], layout: CsvLayout) -> Iterator[pa.RecordBatch]:
+def _batches(uri: str, file: _Watched, names: Sequence[str], layout: CsvLayout) -> Iterator[pa.RecordBatch]:
     types = {name: _ARROW[dtype][0] for name, dtype in layout.columns.items()}
     try:
         yield from pa.csv.open_csv(
