@@ -1,15 +1,15 @@
 """A user's own log: impressions and feedback in Parquet files."""
 
 import json
-from contextlib import suppress
 from typing import Annotated, BinaryIO, Literal
 
 import polars as pl
 from pydantic import Field, StringConstraints
 
-from exfm.artifact.source_files import locate, open_files
+from exfm.artifact.source_files import list_files
+from exfm.artifact.stores import reaching
 from exfm.config import Config
-from exfm.errors import DataError, StorageError
+from exfm.errors import DataError
 
 Files = Annotated[str, StringConstraints(min_length=1)]
 """A Parquet file, a folder of them, or a glob such as `impressions/*.parquet`; a path or an s3:// URL."""
@@ -41,16 +41,17 @@ def told_by(files: str) -> tuple[str, tuple[str, ...]]:
 
     Files that are in a log's tables may be gone: then they say nothing.
 
-    Raises: DataError if the first is no Parquet file.
+    Raises: DataError if the first is no Parquet file; StorageError if a store does not answer.
     """
-    with suppress(StorageError):
-        for name, file in open_files(locate(files)):
-            try:
-                metadata = pl.read_parquet_metadata(file)
-            except pl.exceptions.PolarsError as error:
-                raise DataError(f"{name} is damaged, or no Parquet file; write it again") from error
-            return metadata.get(SOURCE, ""), tuple(json.loads(metadata.get(NOTES, "[]")))
-    return "", ()
+    found = list_files(files)
+    if not found:
+        return "", ()
+    with reaching(found[0].uri) as (filesystem, path), filesystem.open(path, "rb") as file:
+        try:
+            metadata = pl.read_parquet_metadata(file)
+        except pl.exceptions.PolarsError as error:
+            raise DataError(f"{found[0].uri} is damaged, or no Parquet file; write it again") from error
+    return metadata.get(SOURCE, ""), tuple(json.loads(metadata.get(NOTES, "[]")))
 
 
 def columns_in(name: str, file: BinaryIO, *, of: str) -> pl.Schema:

@@ -11,7 +11,6 @@ from exfm.events.datasets.dataset import DataSet, Lookup, Outcome
 NUM_ITEMS = {"all": 80, "men": 34, "women": 46}
 """Items of each campaign; the campaigns are the domains."""
 POLICIES = ("bts", "random")
-KNOWN_LATER = ("timestamp", "click")
 FEATURES = [f"user_feature_{number}" for number in range(4)]
 CATEGORIES = [f"item_feature_{number}" for number in range(1, 4)]
 
@@ -35,7 +34,7 @@ def part(policy: str, campaign: str) -> DataSet:
         time=pl.col("timestamp").str.to_datetime("%Y-%m-%d %H:%M:%S%.f%:z", time_unit="us", strict=False),
         domain=pl.lit(campaign),
         feedback={"click": Outcome(pl.col("click") == 1)},
-        left_out=(*KNOWN_LATER, *affinities),
+        left_out=("timestamp", "click", *affinities),
         derived={
             "policy": pl.lit(policy),
             "affinity": affine.list.get(pl.col("item_id"), null_on_oob=True),
