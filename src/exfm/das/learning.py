@@ -15,7 +15,7 @@ import polars as pl
 from exfm.das.closing import LogState
 from exfm.das.config import HISTORY_EXAMPLES, HISTORY_WINDOWS
 from exfm.das.joining import example_table, labelled_rows
-from exfm.das.line_states import LineStates
+from exfm.das.line_states import LineStates, known_windows
 from exfm.das.log_tables import SNAPSHOT, VERSION
 from exfm.das.scoring import Teacher, score_window
 from exfm.events.examples import Examples, Floats, examples_of
@@ -40,9 +40,9 @@ class LineWorker(ABC):
         self.predictor = Predictor(line, crew)
         self._trainer: LineTrainer | None = None
 
-    @abstractmethod
     def known(self) -> set[int]:
         """Return the windows that can be learned."""
+        return known_windows(self.state, self.line)
 
     @abstractmethod
     def open(self) -> set[int]:
@@ -154,11 +154,6 @@ class FoundationWorker(LineWorker):
         super().__init__(state, line, crew)
         self._teacher = Teacher(line.schema, line.model, self.states, crew)
 
-    def known(self) -> set[int]:
-        """Return the windows with labels, but those of which each row is a duplicate."""
-        labels = self.state.labels
-        return {window for window in labels.files if labels.num_rows([window])}
-
     def open(self) -> set[int]:
         """Return complete windows without its pseudo-labels."""
         return set(self.state.due_scores(self.line.name))
@@ -191,15 +186,6 @@ class VerticalWorker(LineWorker):
     def __init__(self, state: LogState, line: Line) -> None:
         super().__init__(state, line)
         self._data = Data(example_table(state), line.schema, domains=line.domains, teachers=line.teachers)
-
-    def known(self) -> set[int]:
-        """Return the windows with examples, but those of which none is of its domains."""
-        predicted = self.state.predictions.files
-        return {
-            window
-            for window in self.state.examples.files
-            if all(file.num_rows for file in predicted.get(window, ()) if file.part == self.line.part)
-        }
 
     def open(self) -> set[int]:
         """Return windows with examples, and without its predictions."""

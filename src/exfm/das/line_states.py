@@ -5,6 +5,22 @@ from exfm.training.line import Line
 from exfm.training.manifest import Snapshot
 
 
+def known_windows(state: LogState, line: Line) -> set[int]:
+    """Return the windows that a line can learn, or has learned.
+
+    Those of a foundation model have labels, and not each row is a duplicate. Those of a vertical model have examples of
+    its domains, or may have some: it has not predicted them yet.
+    """
+    if line.kind == "foundation":
+        return {window for window in state.labels.files if state.labels.num_rows([window])}
+    predicted = state.predictions.files
+    return {
+        window
+        for window in state.examples.files
+        if all(file.num_rows for file in predicted.get(window, ()) if file.part == line.part)
+    }
+
+
 class LineStates:
     """The states of a line, of which the newest that could have existed predicts a window."""
 

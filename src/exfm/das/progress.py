@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from exfm.das.closing import LogState, accounts
 from exfm.das.ingest import due_files
 from exfm.das.joining import due_examples
-from exfm.das.line_states import LineStates
+from exfm.das.line_states import LineStates, known_windows
 from exfm.das.log_tables import Das
+from exfm.das.pace import examples_per_s, lessons_of, num_examples_of
+from exfm.das.publishing import published_entropies
 from exfm.das.reporting import WindowFigures, due_reports, newest_figures
 from exfm.das.scoring import FoundationModel, is_waiting, teaching
 from exfm.events.source_files import source_files
 from exfm.events.sources import Source
+from exfm.metrics.quality import normalized_entropy
 from exfm.training.line import Line
+from exfm.training.manifest import SCORE
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,21 @@ class ModelProgress:
     name: str
     learned: int
     """Windows."""
+    due: int
+    """Windows that it can learn now."""
     until: str
     """Event time of the newest impressions that it learned; empty: it has learned nothing."""
     age: str
     """Event time from there to the watermark; empty: it has learned nothing."""
+    newest: Mapping[str, float | None]
+    """By task, normalized entropy of its predictions of the newest window that it learned, before it learned it. None:
+    the window does not define it."""
+    overall: Mapping[str, float | None]
+    """Likewise over all counted windows, as its manifest has it; empty: it was not published yet."""
+    examples_per_s: float | None
+    """How fast it learns; None: no two states were committed one soon after the other."""
+    rest_s: float | None
+    """Estimated time to learn what is due; None: not known."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +137,32 @@ def progress(
 
 
 def _model(state: LogState, line: Line) -> ModelProgress:
-    learned = LineStates(state, line).learned
-    if not learned:
-        return ModelProgress(line.name, 0, until="", age="")
-    end, watermark = state.das.grid.window(learned[-1]).end, state.timeline.watermark
-    assert watermark is not None, "a window was closed"
-    das = state.das
-    return ModelProgress(line.name, len(learned), until=das.time_text(end), age=das.span_text(watermark - end))
+    das, learned, watermark = state.das, LineStates(state, line).learned, state.timeline.watermark
+    due = sorted(known_windows(state, line) - set(learned))
+    end = das.grid.window(learned[-1]).end if learned else 0
+    pace = examples_per_s(lessons_of(state, line), das)
+    assert watermark is not None or not learned, "a window was closed"
+    return ModelProgress(
+        name=line.name,
+        learned=len(learned),
+        due=len(due),
+        until=das.time_text(end) if learned else "",
+        age=das.span_text(watermark - end) if learned and watermark is not None else "",
+        newest=_entropies(state, line, learned[-1]) if learned else {},
+        overall=published_entropies(das, line),
+        examples_per_s=pace,
+        rest_s=num_examples_of(state, line, due) / pace if pace and due else None,
+    )
+
+
+def _entropies(state: LogState, line: Line, window: int) -> dict[str, float | None]:
+    """Return the normalized entropy of each task's predictions of a window; only columns that it needs are read."""
+    columns = {task: [f"{kind}.{task}" for kind in (SCORE, "label", "weight")] for task in line.schema.tasks()}
+    wanted = [column for of_task in columns.values() for column in of_task]
+    rows = state.predictions.read([window], columns=wanted, part=line.part)
+    return {
+        task: normalized_entropy(*(rows[column].to_numpy() for column in of_task)) for task, of_task in columns.items()
+    }
 
 
 def _counted(waiting: Mapping[str, int]) -> dict[str, int]:

@@ -108,6 +108,20 @@ def publish_learned(das: Das, line: Line) -> Ref | None:
     return _publish(tables) if tables.learned else None
 
 
+def published_entropies(das: Das, line: Line) -> dict[str, float | None]:
+    """Return the normalized entropies over all counted windows, by task, as the line's newest manifest has them.
+
+    Empty: there is no manifest, or it is of other settings.
+
+    Raises: StorageError if it cannot be read.
+    """
+    place = join(das.root, "models", line.name, MANIFEST)
+    manifest = parse_json(read_file(place), source=place) if exists(place) else {}
+    if manifest.get("line") != line.part:
+        return {}
+    return {task: of_task.get("normalized_entropy") for task, of_task in manifest["overall"].items()}
+
+
 def model_manifest(das: Das, line: Line) -> ModelManifest:
     """Return what there is to say of a line as it is now.
 

@@ -57,6 +57,16 @@ class DataFile:
 
 
 @dataclass(frozen=True)
+class Committed:
+    """A commit, as a table's log has it."""
+
+    item: str
+    """Empty: it was made without an item."""
+    at_ms: int
+    """Time of the clock, since 1970."""
+
+
+@dataclass(frozen=True)
 class Table:
     """A table by name, whether it is there yet or not."""
 
@@ -160,6 +170,14 @@ class TableState:
         """Return the version that an item's newest commit made; -1: no commit says so."""
         return max((one["version"] for one in self._commits if one.get(ITEM) == item), default=-1)
 
+    def newest_commits(self, count: int) -> list[Committed]:
+        """Return the newest commits, the oldest of them first; no other commit is read."""
+        if self._opened is None:
+            return []
+        with asking(self.uri):
+            found = self._opened.history(count)
+        return [Committed(one.get(ITEM, ""), int(one["timestamp"])) for one in reversed(found)]
+
     @cached_property
     def _commits(self) -> list[dict[str, Any]]:
         if self._opened is None:
@@ -196,9 +214,10 @@ class TableState:
         """Return the windows that have files of a part, in order of time."""
         return [window for window in sorted(self.files) if self.newest_revision(window, part=part)]
 
-    def num_rows(self, windows: Iterable[int]) -> int:
-        """Return the number of rows of these windows, without reading a file."""
-        return sum(file.num_rows for window in windows for file in self.files.get(window, ()))
+    def num_rows(self, windows: Iterable[int], *, part: str = "") -> int:
+        """Return the number of rows of these windows, without reading a file; with `part`, of that part of a window."""
+        files = (file for window in windows for file in self.files.get(window, ()))
+        return sum(file.num_rows for file in files if part in ("", file.part))
 
     def scan(self, windows: Iterable[int], *, columns: Sequence[str] = ()) -> pl.LazyFrame:
         """Return the rows of these windows, with WINDOW; of columns (none named: all) only these leave the store.
