@@ -1,5 +1,6 @@
 """What one commit does to a table."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,3 +121,14 @@ def test_a_revision_is_found_after_checkpoints_and_without_the_commit_that_it_ca
     assert [table.state().revision(f"labels/{window}") for window in (1, 2, 97, 102)] == [3, 1, 1, 1]
     assert keys(table, 1) == [1]
     assert not commit(table, [stage(table, rows(9), window=1)], item="labels/1", revision=3, replaces=1)
+
+
+def test_a_log_says_when_its_newest_commits_were_made(table: Table) -> None:
+    assert table.state().newest_commits(9) == []
+    before_ms = time.time_ns() // 1_000_000
+    for batch in (1, 2, 3):
+        assert commit(table, [stage(table, rows(batch), window=1)], item=f"ingest/{batch}")
+    found = table.state().newest_commits(2)
+    assert [one.item for one in found] == ["ingest/2", "ingest/3"]
+    assert before_ms <= found[0].at_ms <= found[1].at_ms <= time.time_ns() // 1_000_000
+    assert [one.item for one in table.state().newest_commits(9)][0] == "", "the table was made"
