@@ -87,7 +87,9 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
 
         judged = evaluation.judge(run=run, root=root, verticals=verticals())
         judgements = judged.outputs["Output"]
-        registered = deployment.register(root=root, verticals=verticals(), bundles=bundles(), judgements=judgements)
+        registered = deployment.register(
+            root=root, foundations=foundations(), verticals=verticals(), bundles=bundles(), judgements=judgements
+        )
         tested = evaluation.smoke_test(root=root, bundles=bundles())
         reported = evaluation.report(
             run=run,

@@ -15,7 +15,10 @@ def add_to(app: typer.Typer) -> None:
 def lineage(
     named: Annotated[
         str,
-        typer.Argument(metavar="VERSION", help="models:/NAME@ALIAS, or an answer's model_version: a bundle's id."),
+        typer.Argument(
+            metavar="VERSION",
+            help="models:/NAME@ALIAS, models:/NAME/VERSION, or an answer's model_version: a bundle's id.",
+        ),
     ],
     root: RootOption = ".",
 ) -> None:

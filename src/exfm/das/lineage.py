@@ -5,12 +5,14 @@ Logs and `snapshots` stay when windows and states are removed, so that a lineage
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from exfm.artifact.stores import join
 from exfm.das.log_tables import FM, SNAPSHOT, Das
 from exfm.errors import DataError
+from exfm.tables.table import Table, TableState
 
 DIGEST_SHOWN = 12
 """Digits of a digest that people read."""
@@ -24,6 +26,27 @@ class Origin:
     made_from: tuple["Origin", ...] = ()
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What a state went on from, and what it learned."""
+
+    parent: str
+    """The state before it; empty: there was none."""
+    inputs: Mapping[str, int]
+    """Versions of tables."""
+
+
+def learned_by(root: str, version: str) -> Learned:
+    """Return what a state of a model learned, by its name in `snapshots`.
+
+    Raises: DataError if the tables below the root do not have it; StorageError if they cannot be read.
+    """
+    row = _row(Table(join(root, "tables", "snapshots"), {}).state(), version)
+    if row is None:
+        raise _no_state(root, version)
+    return Learned(parent=row["parent"], inputs=json.loads(row["inputs"]))
+
+
 def origin_of_state(das: Das, version: str) -> Origin:
     """Return what the state of a model was made from, by its name in `snapshots`.
 
@@ -31,8 +54,25 @@ def origin_of_state(das: Das, version: str) -> Origin:
     """
     found = _Lineage(das).state(version)
     if found is None:
-        raise DataError(f"{das.root}: no table there has the state {version}; name the root of the run that trained it")
+        raise _no_state(das.root, version)
     return found
+
+
+def _no_state(root: str, version: str) -> DataError:
+    return DataError(f"{root}: no table there has the state {version}; name the root of the run that trained it")
+
+
+def _row(snapshots: TableState, version: str) -> dict[str, Any] | None:
+    """Return the row of a state; None: it is of another log."""
+    named = _named(version)
+    rows = snapshots.read([named[1]], part=named[0]) if named else None
+    return rows.row(0, named=True) if rows is not None and rows.height else None
+
+
+def _named(version: str) -> tuple[str, int] | None:
+    """Return the part and the window of a state's name; None: it is none."""
+    named = re.fullmatch(r"(.+?)-(-?\d+)", version)
+    return (named[1], int(named[2])) if named else None
 
 
 class _Lineage:
@@ -46,14 +86,10 @@ class _Lineage:
 
     def state(self, version: str) -> Origin | None:
         """Return what a state was made from; None: it is of another log."""
-        named = re.fullmatch(r"(.+?)-(-?\d+)", version)
-        if named is None:
+        row, named = _row(self._snapshots, version), _named(version)
+        if row is None or named is None:
             return None
-        part, window = named[1], int(named[2])
-        rows = self._snapshots.read([window], part=part)
-        if rows.is_empty():
-            return None
-        [row] = rows.iter_rows(named=True)
+        part, window = named
         learned = [other for other in self._snapshots.windows_of(part) if other <= window]
         text = (
             f"state {version}: learned {len(learned):,} windows, {self._start(learned[0])} to {self._end(window)}; "

@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 from exfm.artifact.manifest import read_json, write_json
 from exfm.artifact.storage import Ref
 from exfm.errors import PromotionError, StorageError
-from exfm.registry.mlflow_registry import LEARNED_TAG, Registry
+from exfm.registry.mlflow_registry import LEARNED_TAG, Registry, is_foundation, never_served
 from exfm.registry.promotion import Judgement, PromotionRule, Verdict, verdict
 
 CHAMPION = "champion"
@@ -95,12 +95,16 @@ def promote(registry: Registry, name: str, version: int, rule: PromotionRule) ->
 def require_promotable(registry: Registry, name: str, version: int, rule: PromotionRule) -> Verdict:
     """Return the verdict on a version that may become the champion, is the champion, or was.
 
-    Raises: PromotionError if it does not pass, or was not judged against the version that is the champion now.
+    Raises: PromotionError if it does not pass, or was not judged against the version that is the champion now;
+    ConfigError if it is a foundation model's.
     """
+    wanted = registry.version(name, version)
+    if is_foundation(wanted):
+        raise never_served(name)
     judgement = judgement_of(registry, name, version)
     found = verdict(judgement, rule)
     champion = (registry.aliases(name) or {}).get(CHAMPION, 0)
-    if champion == version or PROMOTED_TAG in registry.version(name, version).tags:
+    if champion == version or PROMOTED_TAG in wanted.tags:
         return found
     if judgement.champion != champion:
         before = f"v{judgement.champion}" if judgement.champion else "no champion"

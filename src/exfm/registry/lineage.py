@@ -10,22 +10,28 @@ from exfm.das.config import DasConfig
 from exfm.das.lineage import DIGEST_SHOWN, Origin, origin_of_state
 from exfm.das.log_tables import Das
 from exfm.errors import ConfigError
-from exfm.registry.mlflow_registry import ID_TAG, PLACE_TAG, Registry
+from exfm.registry.foundations import manifest_of
+from exfm.registry.log_run import ROOT_TAG
+from exfm.registry.mlflow_registry import ID_TAG, PLACE_TAG, STATE_TAG, Registry, is_foundation
+from exfm.schema import Schema
 
 MIN_ID_DIGITS = 8
 """Of a bundle's id; fewer could name several bundles."""
 
 
 def lineage_of(named: str, *, root: str) -> Origin:
-    """Return what a registered bundle was made from; `named` is `models:/NAME@ALIAS`, or the first digits of its id.
+    """Return what a registered version was made from.
 
-    The states are looked for in the tables below the root where the bundle was made.
+    `named` is `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or the first digits of a bundle's id. The states are looked
+    for in the tables below the root where the version was made.
 
     Raises: ConfigError if it names no version, or several bundles; StorageError if the registry or a table cannot be
     read; DataError if the tables lack the state.
     """
     registry = Registry.at(root, create=False)
     version = registry.resolve(named) if named.startswith("models:/") else _by_id(registry, named)
+    if is_foundation(version):
+        return _of_foundation(registry, version)
     with registry.fetching(registry.bundle_of(version)) as folder:
         manifest = BundleManifest.read(folder, verify=False)  # fetching has
     aliases = [name for name, of in (registry.aliases(version.name) or {}).items() if of == int(version.version)]
@@ -34,8 +40,15 @@ def lineage_of(named: str, *, root: str) -> Origin:
         f"{version.name} version {version.version}{is_called}: bundle {manifest.bundle_id[:DIGEST_SHOWN]}, commit "
         f"{version.tags.get('git_commit', 'unknown')[:DIGEST_SHOWN]}"
     )
-    das = _das(manifest, _root(version, manifest, otherwise=root))
+    das = _das(manifest.feature_schema, _root(version, manifest, otherwise=root))
     return Origin(text, (origin_of_state(das, manifest.lineage["vm_snapshot"]),))
+
+
+def _of_foundation(registry: Registry, version: ModelVersion) -> Origin:
+    commit = version.tags["git_commit"][:DIGEST_SHOWN]
+    text = f"{version.name} version {version.version}: foundation model, commit {commit}"
+    das = _das(manifest_of(registry, version).feature_schema, version.tags[ROOT_TAG])
+    return Origin(text, (origin_of_state(das, version.tags[STATE_TAG]),))
 
 
 def _by_id(registry: Registry, digits: str) -> ModelVersion:
@@ -63,8 +76,8 @@ def _root(version: ModelVersion, manifest: BundleManifest, *, otherwise: str) ->
     return place.removesuffix(below) if place.endswith(below) else otherwise
 
 
-def _das(manifest: BundleManifest, root: str) -> Das:
+def _das(schema: Schema, root: str) -> Das:
     """Return the tables of a log, which know how long their windows are."""
-    das = Das(root=root, schema=manifest.feature_schema, window_length=1, config=DasConfig())
+    das = Das(root=root, schema=schema, window_length=1, config=DasConfig())
     length = das.arrivals().state().revision("window_length") // das.ticks(1)
-    return Das(root=root, schema=manifest.feature_schema, window_length=max(1, length), config=DasConfig())
+    return Das(root=root, schema=schema, window_length=max(1, length), config=DasConfig())

@@ -20,6 +20,10 @@ DIGEST_TAG, PLACE_TAG, ID_TAG = "bundle_digest", "bundle_uri", "bundle_id"
 """Tags of a model version: the SHA-256 of the bundle's manifest.json, the bundle's place then, and its id."""
 LEARNED_TAG = "learned_until"
 """Tag of a model version: the end of the last window that the model learned, in event time."""
+KIND_TAG, FOUNDATION = "kind", "foundation"
+"""Tag of a registered model and of its versions, and its value where the model teaches others and is never served."""
+STATE_TAG = "state"
+"""Tag of a foundation model's version: the state that it is of."""
 
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's error codes for a missing model or version, and for a missing alias."""
@@ -102,20 +106,34 @@ class Registry:
             return self.client.get_model_version(name, str(version))
 
     def resolve(self, uri: str) -> ModelVersion:
-        """Return the version that `models:/NAME@ALIAS` names now.
+        """Return the version that `models:/NAME@ALIAS` names now, or `models:/NAME/VERSION`.
 
-        Raises: ConfigError if `uri` is not of that form.
+        Raises: ConfigError if `uri` is not of that form, or names an alias of a foundation model, which has none.
         """
-        found = re.fullmatch(r"models:/([^/@]+)@([^/@]+)", uri)
+        found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", uri)
         if not found:
-            raise ConfigError(f"{uri!r} names no model; expected models:/NAME@ALIAS")
-        name, alias = found.groups()
-        with self.reporting(missing=f"the registry has no model {name!r} with alias {alias!r}"):
-            version: ModelVersion = self.client.get_model_version_by_alias(name, alias)
+            raise ConfigError(f"{uri!r} names no model; expected models:/NAME@ALIAS or models:/NAME/VERSION")
+        name, alias, number = found.groups()
+        if number:
+            return self.version(name, int(number))
+        try:
+            with self.reporting(missing=f"the registry has no model {name!r} with alias {alias!r}"):
+                version: ModelVersion = self.client.get_model_version_by_alias(name, alias)
+        except StorageError as error:
+            with self.reporting():
+                models = self.client.search_registered_models(f"name = '{name}'")
+            if any(model.tags.get(KIND_TAG) == FOUNDATION for model in models):
+                raise never_served(name) from error
+            raise
         return version
 
     def bundle_of(self, version: ModelVersion) -> Ref:
-        """Return the registry's own copy of a version's bundle."""
+        """Return the registry's own copy of a version's bundle.
+
+        Raises: ConfigError if it is a foundation model's, which has none.
+        """
+        if is_foundation(version):
+            raise never_served(version.name)
         if DIGEST_TAG not in version.tags:
             raise StorageError(
                 f"{version.name!r} version {version.version} has no tag {DIGEST_TAG!r}; register its bundle again"
@@ -157,3 +175,16 @@ class Registry:
                 raise StorageError(f"{ref.uri}: cannot be fetched from the registry: {error}") from error
             with reading(Ref(uri=copy, digest=ref.digest)) as folder:
                 yield folder
+
+
+def is_foundation(version: ModelVersion) -> bool:
+    """Return whether a version is a foundation model's."""
+    return bool(version.tags.get(KIND_TAG) == FOUNDATION)
+
+
+def never_served(name: str) -> ConfigError:
+    """Return the error of one who wants to serve or promote a foundation model."""
+    return ConfigError(
+        f"{name!r} is a foundation model: it teaches vertical models, and has no bundle to score, serve or promote; "
+        f"name a vertical model, or see `exfm lineage models:/{name}/VERSION`"
+    )

@@ -1,9 +1,10 @@
-"""What MLflow keeps of a vertical model with its bundle: metrics, parameters, signature and commit."""
+"""What MLflow keeps of a model: metrics, parameters and commit, and of a bundle its signature."""
 
 import json
 import os
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from exfm.artifact.bundle import GOLDEN_REQUEST, BundleManifest
 from exfm.metrics.quality import FIGURES
 from exfm.registry.promotion import number
 from exfm.schema import time_text
+from exfm.tables.reference import TableRef
 from exfm.training.manifest import ModelManifest
 
 PYFUNC, LOADER = "python_function", "exfm.registry.pyfunc"
@@ -50,7 +52,7 @@ def metrics_of(trained: ModelManifest) -> list[Metric]:
     ]
 
 
-def datasets_of(trained: ModelManifest) -> list[DatasetInput]:
+def datasets_of(trained: ModelManifest, tables: Mapping[str, TableRef]) -> list[DatasetInput]:
     """Return the versions of tables that a model learned from and is measured by, as MLflow's datasets."""
     span = {"windows": len(trained.windows), "from": _text(trained, first=True), "until": _text(trained, first=False)}
     return [
@@ -64,7 +66,7 @@ def datasets_of(trained: ModelManifest) -> list[DatasetInput]:
             ),
             tags=[InputTag(MLFLOW_DATASET_CONTEXT, TRAINING)],
         )
-        for name, ref in trained.tables.items()
+        for name, ref in tables.items()
     ]
 
 

@@ -105,7 +105,7 @@ def _add(
         shutil.copytree(folder, copy)
         write_mlmodel(copy, manifest, run_id=run_id)
         client.log_artifacts(run_id, str(copy), ARTIFACT)
-        client.log_inputs(run_id, datasets_of(trained))
+        client.log_inputs(run_id, datasets_of(trained, trained.tables))
         client.set_tag(run_id, MLFLOW_RUN_NOTE, description_of(trained))
     if registry.aliases(manifest.name) is None:
         client.create_registered_model(manifest.name)
