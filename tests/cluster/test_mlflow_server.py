@@ -142,6 +142,8 @@ def test_a_version_is_judged_scored_and_traced_there(tracking: Tracking, root: P
     assert scored.returncode == 0, scored.stderr
     traced = exfm(environment, "lineage", "models:/search@candidate", "--root", root)
     assert traced.stdout.startswith("search version 1 (candidate"), traced.stderr
+    taught = exfm(environment, "lineage", "models:/fm/1", "--root", root)
+    assert taught.stdout.startswith("fm version 1: foundation model"), taught.stderr
 
 
 def test_runs_lie_in_postgresql_and_bundles_in_s3(tracking: Tracking, postgres: str, root: Path) -> None:
@@ -150,7 +152,7 @@ def test_runs_lie_in_postgresql_and_bundles_in_s3(tracking: Tracking, postgres: 
 
     with psycopg.connect(postgres.replace("+psycopg", "")) as connection:
         versions = connection.execute("SELECT name, version FROM model_versions").fetchall()
-    assert versions == [("search", 1)]
+    assert sorted(versions) == [("fm", 1), ("search", 1)]
     store = S3FileSystem(key="test", secret="test", endpoint_url=tracking.endpoint)
     [manifest] = [name for name in store.find("mlflow/artifacts") if name.endswith("/bundle/manifest.json")]
     bundles = [path for path in (root / "bundle/search").iterdir() if path.is_dir()]

@@ -128,9 +128,11 @@ def test_mlflow_has_a_run_of_the_pipeline_with_the_versions_below_it(root: Path)
     assert (parent.info.run_name, parent.info.status) == ("small", "FINISHED")
     assert parent.data.params["vertical_models.search.training.batch_size"] == "128"
     assert "report.html" in [one.path for one in registry.client.list_artifacts(parent.info.run_id)]
+    plots = [one.path for one in registry.client.list_artifacts(parent.info.run_id, "plots")]
+    assert {"plots/entropy-search.svg", "plots/age-wide.svg", "plots/windows.svg"} <= set(plots)
     below = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
     children = registry.client.search_runs([registry.experiment()], below)
-    assert sorted(child.info.run_name for child in children) == ["rest", "search", "small comparison"]
+    assert sorted(child.info.run_name for child in children) == ["fm", "rest", "search", "small comparison", "wide"]
 
 
 def test_a_version_is_traced_to_its_labels(root: Path) -> None:
@@ -144,6 +146,22 @@ def test_a_version_is_traced_to_its_labels(root: Path) -> None:
         refused = exfm("lineage", wrong, "--root", root)
         assert refused.returncode == 2
         assert message in refused.stderr
+
+
+def test_foundation_models_are_registered_traced_and_never_served(root: Path) -> None:
+    traced = exfm("lineage", "models:/wide/1", "--root", root)
+    assert traced.stdout.startswith("wide version 1: foundation model, commit "), traced.stderr
+    assert "labels of " in traced.stdout
+    query = root / "query.json"
+    for refused in (
+        exfm("score", "models:/wide/1", query, "--root", root),
+        exfm("serve", "models:/wide@champion", "--root", root),
+        exfm("promote", "wide", "--root", root),
+        exfm("promote", "wide", "--version", "1", "--root", root),
+    ):
+        assert refused.returncode == 2
+        [line] = refused.stderr.splitlines()
+        assert line.startswith("exfm: 'wide' is a foundation model: it teaches vertical models, and has no bundle")
 
 
 def test_the_registry_resolves_to_the_bundle_that_was_made(root: Path) -> None:
@@ -206,7 +224,7 @@ def test_a_run_with_nothing_due_registers_nothing(root: Path, folder: Path) -> N
     again = exfm("run", "-c", folder / "run.yaml")
     assert again.returncode == 0, again.stderr
     [registered] = [line for line in again.stdout.splitlines() if line.startswith("✓ register")]
-    assert "search v1 (candidate), rest v1 (candidate)" in registered
+    assert registered.endswith("search v1 (candidate), rest v1 (candidate); fm: nothing new, wide: nothing new")
     for line in again.stdout.splitlines():
         if line.startswith(("✓ label", "✓ join")):
             assert " 0 windows now; " in line

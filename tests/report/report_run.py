@@ -54,4 +54,4 @@ class Run:
             "smoke_test": self.smoke_test,
         }
         files = {name: str(root / file) for name, file in FILES.items()}
-        return make_report(name="tiny", **files, **(arguments | changes))
+        return make_report(name="tiny", **files, **(arguments | changes)).summary

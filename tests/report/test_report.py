@@ -21,7 +21,7 @@ from exfm.models.offline import answer_request
 from exfm.report.comparison import NUM_BINS
 from exfm.report.console import print_summary
 from exfm.report.distillation.figures import DASH, change
-from exfm.report.html import counts, render_html, size, span, times
+from exfm.report.html import counts, embedded, plots_of, render_html, size, span, times
 from exfm.report.plots import bytes_by_shard, entropy_by_window, ids_by_window, reliability_curves
 from exfm.report.summary import BundleSummary, Summary
 from exfm.schema import time_text
@@ -31,6 +31,10 @@ from exfm.training.evaluation import predictions_of
 pytestmark = pytest.mark.slow
 
 TASKS = ("click", "conversion")
+
+
+def page_of(summary: Summary) -> str:
+    return render_html(summary, plots_of(summary))
 
 
 def test_the_foundation_models_quality_is_of_its_own_predictions_on_the_verticals_domains(
@@ -73,7 +77,7 @@ def test_what_distillation_gains_is_on_the_page_and_the_terminal(summary: Summar
     assert [gain[:3] for gain in gains] == [("search", task, "auto") for task in TASKS]
     for task, compared in summary.comparison.verticals[0].tasks.items():
         assert compared.num_examples == summary.verticals[0].tasks[task].qualities["vertical"].num_examples
-    page, file = _Page(render_html(summary)).text, io.StringIO()
+    page, file = _Page(page_of(summary)).text, io.StringIO()
     print_summary(summary, console=Console(file=file, width=100), report="report.html")
     for *_, found in gains:
         shown = change(found.delta_ne, unit=0.01)
@@ -85,7 +89,7 @@ def test_what_distillation_gains_is_on_the_page_and_the_terminal(summary: Summar
 def test_a_report_without_a_comparison_says_nothing_of_gains(run: Run, tmp_path: Path) -> None:
     summary = run.report(tmp_path, comparison="")
     assert summary.comparison is None
-    assert "What distillation gains" not in render_html(summary)
+    assert "What distillation gains" not in page_of(summary)
 
 
 def test_a_comparison_of_other_examples_is_refused_and_nothing_written(run: Run, tmp_path: Path) -> None:
@@ -143,7 +147,7 @@ def test_each_row_that_arrived_has_one_fate(run: Run, summary: Summary) -> None:
     assert sum(data.feedback.values()) == log.feedback.height
     assert data.impressions["examples"] == run.model("search").examples().num_examples()
     assert data.impressions["pending"] > 0, "labels of the last windows are not known"
-    text = re.sub(r"\s+", " ", _Page(render_html(summary)).text)
+    text = re.sub(r"\s+", " ", _Page(page_of(summary)).text)
     assert f"What became of 3,000 impressions: {counts(data.impressions)}." in text
     assert f"rows of feedback: {counts(data.feedback)}." in text
 
@@ -155,7 +159,7 @@ def test_fates_that_no_row_met_are_left_out() -> None:
 def test_the_page_counts_windows_from_the_runs_first(run: Run, summary: Summary) -> None:
     windows, counted = summary.data.windows, summary.verticals[0].counted_windows
     assert windows == run.model("search").examples().windows
-    text = re.sub(r"\s+", " ", _Page(render_html(summary)).text)
+    text = re.sub(r"\s+", " ", _Page(page_of(summary)).text)
     assert f"0 to {len(windows) - 1}: {time_text(windows[0].start, kind='absolute')}" in text
     assert f"{WARMUP_WINDOWS} to {len(windows) - 1} ({len(counted)} windows); first {WARMUP_WINDOWS} are" in text
     ids = summary.foundations[0].ids
@@ -178,10 +182,10 @@ def test_copies_of_hot_rows_are_named(run: Run, summary: Summary) -> None:
     bundle = BundleSummary.of(manifest.model_copy(update={"plan": plan.model_copy(update={"slices": slices})}))
     hot = [(part.table, part.num_rows) for shard in bundle.shards for part in shard if part.kind == "hot"]
     assert hot == [("user", 1024)]
-    page = render_html(summary.model_copy(update={"bundles": (bundle,)}))
+    page = page_of(summary.model_copy(update={"bundles": (bundle,)}))
     assert "user 32.0 KiB (copy of 1,024 hot rows)" in page
     assert "Hot rows are the rows of a table that requests use most" in page
-    assert "hot rows" not in render_html(summary).lower()
+    assert "hot rows" not in page_of(summary).lower()
     assert b"copies of hot rows" in bytes_by_shard([bundle])
     assert b"hot rows" not in bytes_by_shard(summary.bundles)
 
@@ -239,7 +243,7 @@ class _Page(HTMLParser):
 def test_the_page_loads_nothing_and_runs_no_script(run: Run, summary: Summary) -> None:
     text = (run.root / "report.html").read_text(encoding="utf-8")
     page = _Page(text)
-    assert text == render_html(summary)
+    assert text == page_of(summary)
     assert page.loads
     assert all(load.startswith("data:image/svg+xml;base64,") for load in page.loads)
     assert page.tags.isdisjoint({"script", "link", "iframe", "object"})
@@ -263,7 +267,7 @@ def test_the_page_names_every_model_table_note_and_ranked_item(run: Run, summary
 
 def test_a_name_cannot_write_into_the_page(summary: Summary) -> None:
     evil = summary.model_copy(update={"name": "<script>alert(1)</script>"})
-    assert "<script" not in render_html(evil)
+    assert "<script" not in page_of(evil)
 
 
 def test_an_undefined_figure_is_a_dash(run: Run, summary: Summary) -> None:
@@ -301,7 +305,7 @@ def test_the_terminal_shows_quality_the_report_and_the_ranked_answer(summary: Su
 def test_a_model_that_is_worse_than_the_base_rate_is_said_to_be_in_the_first_lines(summary: Summary) -> None:
     warning = "search is worse than the base rate on click: NE difference +0.0123"
     warned = summary.model_copy(update={"warnings": (warning,)})
-    text = re.sub(r"\s+", " ", _Page(render_html(warned)).text)
+    text = re.sub(r"\s+", " ", _Page(page_of(warned)).text)
     assert text.index(warning) < text.index("2 foundation models were trained once")
     file = io.StringIO()
     print_summary(warned, console=Console(file=file, width=100), report="report.html")
@@ -332,6 +336,17 @@ def test_reference_lines_and_ids_are_plotted(run: Run, summary: Summary) -> None
         plot = ids_by_window(model.ids, first=0)
         for words in (b"unseen ids, %", b"user", b"ad", b"topic"):
             assert b"<!-- %b -->" % words in plot
+
+
+def test_the_page_has_all_plots_and_each_says_of_which_model(summary: Summary) -> None:
+    plots = plots_of(summary)
+    of_verticals = {f"{kind}-{name}" for kind in ("entropy", "reliability", "ids") for name in ("search", "video")}
+    of_foundations = {f"{kind}-{name}" for kind in ("age", "ids") for name in ("fm", "clicks")}
+    assert set(plots) == {"windows", "shards"} | of_verticals | of_foundations
+    page = render_html(summary, plots)
+    for plot in plots.values():
+        assert plot.startswith(b"<?xml")
+        assert embedded(plot) in page
 
 
 def legend_ends(svg: bytes) -> list[float]:

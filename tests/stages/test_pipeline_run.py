@@ -97,6 +97,19 @@ def test_the_report_is_an_artifact(registry: Registry, monkeypatch: pytest.Monke
     assert [one.path for one in registry.client.list_artifacts(parent.info.run_id)] == ["report.html"]
 
 
+def test_plots_are_images_in_a_folder_of_their_own(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXFM_PIPELINE_RUN", "run-1")
+    begin_run(registry)
+    svg = "<svg><text>ä</text></svg>"
+    end(registry, plots={"entropy-news": svg.encode()})
+    [parent] = runs_of_pipelines(registry)
+    assert [one.path for one in registry.client.list_artifacts(parent.info.run_id, "plots")] == [
+        "plots/entropy-news.svg"
+    ]
+    kept = registry.client.download_artifacts(parent.info.run_id, "plots/entropy-news.svg")
+    assert Path(kept).read_text(encoding="utf-8") == svg
+
+
 def test_settings_have_their_paths() -> None:
     assert flattened({"a": {"b": 1, "c": {}}, "d": [1, 2], "e": [{"name": "x", "f": 2}]}) == [
         ("a.b", 1), ("a.c", {}), ("d", [1, 2]), ("e.x.f", 2),

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from mlflow.entities import Param
@@ -25,6 +26,9 @@ RUN_TAG, ROOT_TAG = "exfm_pipeline_run", "exfm_pipeline_root"
 
 MAX_PARAM, MAX_PARAMS = 6_000, 100
 """Characters of a parameter that MLflow takes, and parameters of one call: the limit of the REST API's log-batch."""
+
+PLOTS = "plots"
+"""The folder of a run's plots among its artifacts."""
 
 ABANDONED_MS = 7 * 24 * 3_600 * 1_000
 """Age from which on a run that was never ended has failed: another run of the same root may be at work."""
@@ -84,8 +88,8 @@ def begin(registry: Registry, *, name: str, root: str, settings: Mapping[str, An
         log_params(registry, parent.run_id, settings)
 
 
-def end(registry: Registry, *, files: Sequence[str] = ()) -> None:
-    """End the run of this process's pipeline run, with the files at these URIs as artifacts.
+def end(registry: Registry, *, files: Sequence[str] = (), plots: Mapping[str, bytes] = MappingProxyType({})) -> None:
+    """End the run of this process's pipeline run, with the files at these URIs as artifacts, and plots as SVG by name.
 
     Raises: StorageError if the registry does not answer, or a file is missing.
     """
@@ -94,6 +98,8 @@ def end(registry: Registry, *, files: Sequence[str] = ()) -> None:
         if parent is None:
             return
         log_files(registry, parent.run_id, files)
+        for name, svg in plots.items():
+            registry.client.log_text(parent.run_id, svg.decode(), f"{PLOTS}/{name}.svg")
         if not os.environ.get(PLUGIN_RUN):  # Kubeflow ends its own
             registry.client.set_terminated(parent.run_id)
 

@@ -14,8 +14,26 @@ from exfm.report.summary import PROMISED_TIMES, Summary
 from exfm.schema import time_text
 
 
-def render_html(summary: Summary) -> str:
-    """Return the page; it counts windows from the run's first one."""
+def plots_of(summary: Summary) -> dict[str, bytes]:
+    """Return the page's plots as SVG, by names that say what each shows and of which model."""
+    first = summary.data.windows[0].index
+    plots = {"windows": figures_by_window(summary.data, first=first), "shards": bytes_by_shard(summary.bundles)}
+    for vertical in summary.verticals:
+        plots[f"entropy-{vertical.name}"] = entropy_by_window(
+            vertical, foundations=summary.trained_foundations(), first=first
+        )
+        plots[f"reliability-{vertical.name}"] = reliability_curves(vertical)
+    for model in (*summary.foundations, *summary.verticals):
+        if model.ids:
+            plots[f"ids-{model.name}"] = ids_by_window(model.ids, first=first)
+    for fm in summary.foundations:
+        if fm.pseudo_labels.timeliness.overall:
+            plots[f"age-{fm.name}"] = age_by_window(fm.pseudo_labels.timeliness, first=first)
+    return plots
+
+
+def render_html(summary: Summary, plots: Mapping[str, bytes]) -> str:
+    """Return the page with its plots, which `plots_of` draws; it counts windows from the run's first one."""
     pages, first = environment(), summary.data.windows[0].index
     pages.filters["numbered"] = lambda windows: tuple(window - first for window in windows)
     pages.globals["time"] = lambda time: time_text(time, kind=summary.data.time_kind)
@@ -24,20 +42,7 @@ def render_html(summary: Summary) -> str:
         promised_times=PROMISED_TIMES,
         has_truth=any(TRUTH in task.qualities for vertical in summary.verticals for task in vertical.tasks.values()),
         has_hot=any(part.kind == "hot" for bundle in summary.bundles for shard in bundle.shards for part in shard),
-        plots={
-            vertical.name: (
-                entropy_by_window(vertical, foundations=summary.trained_foundations(), first=first),
-                reliability_curves(vertical),
-            )
-            for vertical in summary.verticals
-        },
-        ids_plots=[
-            *((fm.name, ids_by_window(fm.ids, first=first)) for fm in summary.foundations if fm.ids),
-            *((vertical.name, ids_by_window(vertical.ids, first=first)) for vertical in summary.verticals),
-        ],
-        age_plots={fm.name: age_by_window(fm.pseudo_labels.timeliness, first=first) for fm in summary.foundations},
-        windows_plot=figures_by_window(summary.data, first=first),
-        shard_plot=bytes_by_shard(summary.bundles),
+        plots=plots,
     )
 
 

@@ -1,6 +1,7 @@
 """The stage that reports the results of a run."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -10,10 +11,19 @@ from exfm.artifact.stores import write_file
 from exfm.das.log_tables import Das
 from exfm.evaluation.comparison import Comparison
 from exfm.events.sources import Source, about
-from exfm.report.html import render_html
+from exfm.report.html import plots_of, render_html
 from exfm.report.outputs import read_outputs
 from exfm.report.summary import Summary
 from exfm.serving.smoke_test import SmokeTest
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report is of."""
+
+    summary: Summary
+    plots: Mapping[str, bytes]
+    """Its plots as SVG, by name."""
 
 
 def make_report(
@@ -31,8 +41,8 @@ def make_report(
     registrations: Sequence[Mapping[str, Any]],
     smoke_test: Mapping[str, Any],
     comparison: str = "",
-) -> Summary:
-    """Write a run's report, summary and query (the smoke test's request) to these URIs; return the summary.
+) -> Report:
+    """Write a run's report, summary and query (the smoke test's request) to these URIs; return what they are of.
 
     `foundations` are those that the run trains; `published` are those that other runs train, by their names here.
     `comparison` is the URI of a comparison of methods; empty: there is none. If an input is wrong, nothing is written.
@@ -53,8 +63,9 @@ def make_report(
     )
     compared = Comparison.read(comparison) if comparison else None
     found = Summary.of(outputs, name=name, registrations=registrations, comparison=compared, smoke_test=tested)
-    page = render_html(found)
+    plots = plots_of(found)
+    page = render_html(found, plots)
     write_file(summary, json_bytes(found.to_dict()))
     write_file(query, json_bytes(tested.request))
     write_file(report, page.encode())
-    return found
+    return Report(found, plots)

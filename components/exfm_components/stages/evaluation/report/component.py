@@ -60,7 +60,7 @@ def report(
             end_tracking(config)
             stage.done("no vertical model has learned yet: there is nothing to report")
             return
-        summary = make_report(
+        made = make_report(
             report=layout.report(root),
             summary=layout.summary(root),
             query=layout.query(root),
@@ -77,6 +77,6 @@ def report(
         )
         Path(page.path).write_bytes(read_file(layout.report(root)))
         log_windows(Registry.at(root, create=True), das, name=config.name)
-        end_tracking(config, files=[layout.report(root)])
+        end_tracking(config, files=[layout.report(root)], plots=made.plots)
         work(remove(das, lines_of(config)), stage.report)
-        stage.done(summary.headline())
+        stage.done(made.summary.headline())
