@@ -18,14 +18,15 @@ def plots_of(summary: Summary) -> dict[str, bytes]:
     """Return the page's plots as SVG, by names that say what each shows and of which model."""
     first = summary.data.windows[0].index
     plots = {"windows": figures_by_window(summary.data, first=first), "shards": bytes_by_shard(summary.bundles)}
+    ids = {fm.name: fm.ids for fm in summary.foundations} | {one.name: one.ids for one in summary.verticals}
     for vertical in summary.verticals:
         plots[f"entropy-{vertical.name}"] = entropy_by_window(
             vertical, foundations=summary.trained_foundations(), first=first
         )
         plots[f"reliability-{vertical.name}"] = reliability_curves(vertical)
-    for model in (*summary.foundations, *summary.verticals):
-        if model.ids:
-            plots[f"ids-{model.name}"] = ids_by_window(model.ids, first=first)
+    for name, of_model in ids.items():
+        if of_model:
+            plots[f"ids-{name}"] = ids_by_window(of_model, first=first)
     for fm in summary.foundations:
         if fm.pseudo_labels.timeliness.overall:
             plots[f"age-{fm.name}"] = age_by_window(fm.pseudo_labels.timeliness, first=first)
