@@ -38,8 +38,8 @@ Report = Callable[[str], None]
 def run_job(cluster: Cluster, job: Object, *, log: Log, report: Report) -> None:
     """Run a job to its end, pass on rank 0's log, and delete the job; one that is under way already is followed.
 
-    The job of that name that ended before is replaced. A failed job stays, for those who look for its reasons.
-    In the main thread SIGTERM ends the job.
+    A job of that name that has ended, or that has another image or other arguments, is replaced. A failed job stays,
+    for those who look for its reasons. In the main thread SIGTERM ends the job.
 
     Raises: StageError if it fails, with the error that rank 0 reported, or else the cluster's reason; StoppedError if a
     signal ended this process; ClusterError if the API server refuses.
@@ -47,8 +47,8 @@ def run_job(cluster: Cluster, job: Object, *, log: Log, report: Report) -> None:
     name = job["metadata"]["name"]
     with _stopping(cluster, name, report):
         found = cluster.get(KIND, name)
-        if found is not None and (ended(found) or "deletionTimestamp" in found["metadata"]):
-            report(f"TrainJob {name} is of an earlier try and has ended; it is replaced")
+        if found is not None and (ended(found) or "deletionTimestamp" in found["metadata"] or _differ(found, job)):
+            report(f"TrainJob {name} is of an earlier try and has ended, or has other settings; it is replaced")
             _remove(cluster, name)
             found = None
         if found is None:
@@ -142,7 +142,7 @@ class _Following:
                 if number >= stream.num_read:
                     stream.num_read = number + 1
                     self.lines.put((stream, line))
-        except RuntimeError:  # the SDK's, for whatever the connection ended by
+        except (RuntimeError, TimeoutError):  # the SDK's, for whatever the connection ended by
             stream.broken = True
 
     def _pass_on(self, *, until: Callable[[], bool], at_most_s: float) -> None:
@@ -235,6 +235,10 @@ def _remove(cluster: Cluster, name: str) -> None:
                 f"`kubectl get trainjobs,pods -n {cluster.namespace} | grep {name}`"
             )
         time.sleep(min(POLL_S, 1.0))
+
+
+def _differ(found: Object, job: Object) -> bool:
+    return any(found["spec"]["trainer"].get(key) != job["spec"]["trainer"].get(key) for key in ("image", "args"))
 
 
 def _size(job: Object) -> str:

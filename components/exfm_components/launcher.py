@@ -18,8 +18,10 @@ def main() -> int:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         code = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
-        # The last line of a failed pod, which its status keeps.
-        print(f"rank {rank} ended with exit code {code}, as the first on this node", file=sys.stderr, flush=True)
+        # The last line of a failed pod, which its status keeps. torchrun has a process's exception in a dictionary.
+        reason = f": {failure.message['message']}" if isinstance(failure.message, dict) else ""
+        told = f"rank {rank} ended with exit code {code}, as the first on this node{reason}"
+        print(told.splitlines()[0], file=sys.stderr, flush=True)
         return code
     return 0
 

@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 
+from exfm.environment import end_with_parent
 from exfm.errors import ConfigError, StageError
 from exfm.foundation.config import FoundationConfig
 from exfm_components.processes import LAUNCHER, RANK, arguments_of
@@ -28,7 +30,13 @@ def train_here(config: RunConfig, foundation: FoundationConfig, *, report: Repor
     options = ["--standalone", f"--nproc-per-node={training.processes_per_node}"]
     command = [sys.executable, *LAUNCHER, *options, *RANK, arguments_of(config, foundation)]
     environment = os.environ | {"OMP_NUM_THREADS": str(training.torch_threads)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=partial(end_with_parent, os.getpid()),
+    ) as process:
         assert process.stdout is not None, "it is a pipe"
         try:
             failed = _relay(process.stdout, report)

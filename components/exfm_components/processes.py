@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 from exfm.deploy.cluster import Cluster, ForbiddenError, pod_namespace
 from exfm.deploy.preflight import missing_rights
+from exfm.environment import IMAGE
 from exfm.foundation.config import FoundationConfig
+from exfm.foundation.line import foundation_line
+from exfm_components.data_augmentation import das_of
 from exfm_components.run_config import RunConfig
 
 RIGHTS = {
@@ -41,16 +44,22 @@ def trains_apart(foundation: FoundationConfig) -> bool:
 
 
 def trains_by_job(foundation: FoundationConfig) -> bool:
-    """Return whether a TrainJob trains a model: processes of their own, of a step in a cluster."""
-    return trains_apart(foundation) and "KUBERNETES_SERVICE_HOST" in os.environ
+    """Return whether a TrainJob trains a model: processes of their own, of a step in a pod."""
+    return trains_apart(foundation) and IMAGE in os.environ
 
 
 def train_apart(run: RunConfig, foundation: FoundationConfig, *, report: Callable[[str], None]) -> None:
     """Have the processes of a model do what is due for it; the tables below the root have what they did.
 
+    They do not begin if nothing is due.
+
     Raises: StageError with the error of rank 0, or the cluster's; StoppedError if the step is cancelled; ClusterError
     if the API server refuses; ConfigError.
     """
+    from exfm.das.advance import is_due  # torch
+
+    if not is_due(das_of(run), foundation_line(foundation, run.feature_schema)):
+        return
     if trains_by_job(foundation):
         from exfm_components.job_following import run_job
         from exfm_components.train_job import log_of, train_job  # the kubeflow SDK, which takes seconds

@@ -14,9 +14,10 @@ from kubeflow.trainer import TrainerClient
 from kubeflow.trainer.constants import constants
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
+from exfm.artifact.stores import is_local
 from exfm.deploy.cluster import Cluster
 from exfm.deploy.objects import MANAGER, Object
-from exfm.environment import IMAGE, PIPELINE_RUN
+from exfm.environment import IMAGE
 from exfm.errors import ConfigError
 from exfm.foundation.config import FoundationConfig
 from exfm_components.platform import CREDENTIALS, ENDPOINTS, PlatformConfig
@@ -27,12 +28,8 @@ GPU = "nvidia.com/gpu"
 
 
 def job_name(foundation: FoundationConfig, *, root: str) -> str:
-    """Return the name of a model's TrainJob in this run of the pipeline, the same for each retry of the step.
-
-    A step by itself, in no run of the pipeline, has one name for all its runs of this root.
-    """
-    run = os.environ.get(PIPELINE_RUN, "")
-    digest = hashlib.sha256(json.dumps([run, root, foundation.name]).encode()).hexdigest()
+    """Return the name of a model's TrainJob, the same for each run and each retry of a step with this root."""
+    digest = hashlib.sha256(json.dumps([root, foundation.name]).encode()).hexdigest()
     # A pod's name is this and 15 characters more, and has 63 at most.
     return f"exfm-{foundation.name.replace('_', '-')}-{digest[:8]}"
 
@@ -40,8 +37,12 @@ def job_name(foundation: FoundationConfig, *, root: str) -> str:
 def train_job(run: RunConfig, foundation: FoundationConfig) -> Object:
     """Return the TrainJob of one of a run's foundation models, for the image that this step runs in.
 
-    Raises: ConfigError if the environment does not name the step's image.
+    Raises: ConfigError if the environment does not name the step's image, or if other pods cannot reach the root.
     """
+    if is_local(run.root):
+        raise ConfigError(
+            f"root {run.root} is on this pod's disk, which a TrainJob's pods cannot read; name an s3:// URL"
+        )
     image = os.environ.get(IMAGE, "")
     if not image:
         raise ConfigError(
@@ -86,12 +87,13 @@ def log_of(cluster: Cluster, name: str) -> Callable[[], Iterator[str]]:
 
 
 def _environment(platform: PlatformConfig) -> list[Object]:
-    """Return the variables that a step has from its ConfigMap and Secret, as references; all are optional."""
+    """Return the variables of stores that a step has, as references to its ConfigMap and Secret; all are optional."""
     sources = (("configMapKeyRef", platform.config_map, ENDPOINTS), ("secretKeyRef", platform.secret, CREDENTIALS))
     return [
         {"name": key, "valueFrom": {source: {"name": name, "key": key, "optional": True}}}
         for source, name, keys in sources
         for key in keys
+        if key.startswith("AWS_")
     ]
 
 

@@ -1,10 +1,13 @@
-"""Environment variables that launchers of exfm set.
+"""What launchers of exfm give the processes that they start: environment variables, and an end with their parent.
 
 COMPUTE_ENVIRONMENT is for every process with tensors: glibc and OpenMP read it only when a process starts.
 docs/measurements.md has the figures behind its values.
 """
 
+import ctypes
 import os
+import signal
+import sys
 
 COMPUTE_ENVIRONMENT = {
     # By default glibc returns blocks of several MB to the kernel each time, which slows down large tensors.
@@ -29,3 +32,19 @@ IMAGE = "EXFM_IMAGE"
 def compute_environment() -> dict[str, str]:
     """Return these variables, as this process's environment has them where it does."""
     return {name: os.environ.get(name, value) for name, value in COMPUTE_ENVIRONMENT.items()}
+
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork: a child must not take locks
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent(parent: int = 0) -> None:
+    """Have this process end with its parent, even if SIGKILL ends that; `parent` is its id, 0: not known.
+
+    Linux only: elsewhere processes outlive a parent that could not stop them.
+    """
+    if _LIBC is None:
+        return
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent and os.getppid() != parent:  # the parent ended before the call
+        os._exit(1)

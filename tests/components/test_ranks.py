@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from exfm.foundation.line import foundation_line
 from exfm.schema import Schema
 from exfm_components.data_augmentation import das_of
 from exfm_components.local_ranks import train_here
+from exfm_components.processes import arguments_of
 from exfm_components.run_config import RunConfig
 
 pytest.importorskip("torchrec", reason="make install-distributed adds torchrec")
@@ -173,5 +177,34 @@ def test_an_error_of_the_leader_is_the_runs(tmp_path: Path) -> None:
     run = Run(
         tmp_path, training=FM["training"] | {"learning_rate": 1.0}, model=SMALL | {"tables": {"learning_rate": 10.0}}
     ).begin()
-    with pytest.raises(StageError, match="training diverged in window"):
+    with pytest.raises(StageError, match="training diverged in window") as raised:
         run.by_ranks()
+    assert raised.value.exit_code == 2
+
+
+def test_processes_without_a_gpu_say_so(tmp_path: Path) -> None:
+    run = Run(tmp_path, training=FM["training"] | {"gpu": True}).begin()
+    with pytest.raises(StageError, match=r"training\.gpu is true, but torch .* finds 0 GPUs for 2 processes") as raised:
+        run.by_ranks()
+    assert raised.value.exit_code == 2
+
+
+def test_ranks_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    run = Run(tmp_path).begin()
+    [foundation] = run.config.foundation_models
+    program = (
+        "import sys; from exfm_components.local_ranks import train_here; from exfm_components.rank import *; "
+        "given = json.loads(sys.argv[1]); "
+        "train_here(RunConfig.parse(given['run'], source=''), "
+        "FoundationConfig.parse(given['foundation_model'], source=''), report=lambda text: print(text, flush=True))"
+    )
+    command = [sys.executable, "-c", program, arguments_of(run.config, foundation)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("pseudo-label fm")
+        ranks = [rank_of(place=place) for place in (0, 1)]
+        process.kill()
+    give_up_s = time.monotonic() + 10
+    while any(map(psutil.pid_exists, ranks)):
+        assert time.monotonic() < give_up_s, "a rank outlives what started it"
+        time.sleep(0.1)

@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from exfm.deploy.cluster import ForbiddenError
-from exfm.environment import IMAGE, PIPELINE_RUN
+from exfm.environment import IMAGE
 from exfm.errors import ConfigError
 from exfm.events.schemas import SYNTHETIC
 from exfm.foundation.config import FoundationConfig
 from exfm.schema import Schema
 from exfm_components.preflight import check_run
-from exfm_components.processes import RUNTIME, missing_for_jobs, trains_apart, trains_by_job
+from exfm_components.processes import RIGHTS, RUNTIME, missing_for_jobs, trains_apart, trains_by_job
 from exfm_components.run_config import RunConfig
 from exfm_components.train_job import job_name, train_job
 
@@ -43,7 +43,6 @@ def made(run: RunConfig) -> Any:
 @pytest.fixture(autouse=True)
 def _step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(IMAGE, "registry.example/exfm-pipelines@sha256:1")
-    monkeypatch.setenv(PIPELINE_RUN, "run 1")
 
 
 def test_a_job_has_the_models_processes_and_the_steps_image_and_resources() -> None:
@@ -64,7 +63,7 @@ def test_a_job_has_the_models_processes_and_the_steps_image_and_resources() -> N
 def test_a_job_tells_each_process_the_run_and_the_model() -> None:
     run = run_config({"nodes": 2})
     trainer = made(run)["spec"]["trainer"]
-    assert trainer["command"][-2:] == ["-m", "exfm_components.rank"]
+    assert trainer["command"] == ["python", "-m", "exfm_components.launcher", "-m", "exfm_components.rank"]
     [arguments] = map(yaml.safe_load, trainer["args"])
     assert arguments.keys() == {"run", "root", "foundation_model"}
     assert RunConfig.parse(arguments["run"], source="args") == run
@@ -89,6 +88,12 @@ def test_a_job_has_addresses_and_keys_by_reference_as_a_step() -> None:
         "secretKeyRef": {"name": "keys", "key": "AWS_SECRET_ACCESS_KEY", "optional": True}
     }
     assert [variable["name"] for variable in environment if "value" in variable] == ["OMP_NUM_THREADS"]
+    assert not any(name.startswith("MLFLOW") for name in sources)  # no process asks the registry
+
+
+def test_a_jobs_root_is_where_its_pods_can_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a TrainJob's pods cannot read; name an s3:// URL"):
+        made(run_config({"nodes": 2}).model_copy(update={"root": str(tmp_path)}))
 
 
 def test_a_jobs_pods_go_where_steps_go() -> None:
@@ -111,13 +116,11 @@ def test_a_jobs_pods_go_where_steps_go() -> None:
     }
 
 
-def test_a_retried_step_names_its_job_as_before_and_no_other_run_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_step_of_a_root_names_its_models_job_alike() -> None:
     model = run_config({"nodes": 2}, name="a" * 29 + "_").foundation_models[0]
     name = job_name(model, root="s3://b/r")
     assert job_name(model, root="s3://b/r") == name
     assert job_name(model, root="s3://b/other") != name
-    monkeypatch.setenv(PIPELINE_RUN, "run 2")
-    assert job_name(model, root="s3://b/r") != name
     assert len(f"{name}-node-0-999-abcde") <= 63
 
 
@@ -137,14 +140,13 @@ def test_a_step_whose_image_is_unknown_says_so(monkeypatch: pytest.MonkeyPatch) 
         ({"nodes": 2}, "s3://bucket/other/models/fm", False),
     ],
 )
-def test_several_processes_or_a_gpu_are_a_job_in_a_cluster_only(
+def test_several_processes_or_a_gpu_are_a_job_in_a_pod_only(
     monkeypatch: pytest.MonkeyPatch, training: dict[str, Any], published: str, apart: bool
 ) -> None:
     [model] = run_config(training, published=published).foundation_models
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    assert (trains_apart(model), trains_by_job(model)) == (apart, False)
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
     assert trains_by_job(model) == apart
+    monkeypatch.delenv(IMAGE)
+    assert (trains_apart(model), trains_by_job(model)) == (apart, False)
 
 
 RULES = [
@@ -179,6 +181,14 @@ def missing(**what: Any) -> str:
 
 def test_the_component_has_the_rights_that_a_step_needs() -> None:
     assert missing() == ""
+    given = {
+        (group, what): tuple(rule["verbs"])
+        for rule in RULES
+        for group in rule["apiGroups"]
+        for what in rule["resources"]
+    }
+    assert given.pop(("trainer.kubeflow.org", "clustertrainingruntimes")) == ("get",)
+    assert given == RIGHTS  # and no more
 
 
 def test_what_a_cluster_lacks_for_jobs_is_named_with_what_to_apply() -> None:
@@ -191,8 +201,7 @@ def test_what_a_cluster_lacks_for_jobs_is_named_with_what_to_apply() -> None:
     )
 
 
-def test_the_first_step_looks_for_the_trainer_if_a_job_trains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+def test_the_first_step_looks_for_the_trainer_if_a_job_trains(tmp_path: Path) -> None:
     for training, wanted in (({"nodes": 2}, True), ({}, False)):
         run = run_config(training).model_copy(update={"root": str(tmp_path)})
         with pytest.raises(ConfigError) as error:  # there is no log either

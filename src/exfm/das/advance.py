@@ -65,6 +65,15 @@ def teach(das: Das, name: str, model: FoundationModel, share: Share = WHOLE, *, 
                 yield of_window(das, f"pseudo-label {name}", window)
 
 
+def is_due(das: Das, line: Line) -> bool:
+    """Return whether `teach` would have a foundation model score or learn a window; no row is read.
+
+    Raises: StorageError if a store does not answer.
+    """
+    worker = FoundationWorker(LogState.of(das), line)
+    return bool(worker.open() or worker.known() - set(worker.states.learned))
+
+
 def learn(das: Das, line: Line) -> Iterator[Done]:
     """Have a vertical model predict, then learn, the examples that it has not.
 

@@ -1,8 +1,11 @@
-"""Processes that have one model together: each has some of its tables, and all of its dense network.
+"""Processes that train one model together: each holds some tables and the whole dense network.
+
+Where a method waits for other ranks, it raises RuntimeError if one of them is lost.
 
 Legend: B examples, T tasks.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +17,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from exfm.models.device import CPU, device_of
+from exfm.errors import ConfigError
+from exfm.models.device import CPU
 
 T = TypeVar("T")
 
@@ -24,16 +28,16 @@ TIMEOUT = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among those that have a model together.
+    """This process's place among those that train a model together.
 
-    They call the same methods in the same order. A rank that ends makes the others fail.
+    All call the same methods in the same order.
     """
 
     rank: int = 0
     size: int = 1
     device: torch.device = CPU
     is_distributed: bool = False
-    """Whether torch knows the processes; False: this one is alone."""
+    """Whether a torch process group exists; False: this process trains alone."""
 
     @property
     def leads(self) -> bool:
@@ -42,7 +46,7 @@ class Ranks:
 
     def rows_of(self, num_rows: int) -> tuple[int, int]:
         """Return the start and end of this rank's part of a minibatch."""
-        return self.rank * num_rows // self.size, (self.rank + 1) * num_rows // self.size
+        return _rows_of(self.rank, self.size, num_rows)
 
     def all_rows(self, own_BT: Tensor, num_rows: int) -> Tensor:
         """Return all rows of a minibatch on the CPU, from each rank's own part; [B, T]."""
@@ -54,34 +58,42 @@ class Ranks:
         padded[: len(own_BT)] = own_BT
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(parts, padded)
-        lengths = ((rank + 1) * num_rows // self.size - rank * num_rows // self.size for rank in range(self.size))
-        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+        ranges = (_rows_of(rank, self.size, num_rows) for rank in range(self.size))
+        return torch.cat([part[: end - start] for part, (start, end) in zip(parts, ranges, strict=True)])
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over all ranks."""
+        """Replace the data of each tensor by its sum over all ranks, which have tensors of the same shapes."""
         if self.size > 1:
             flat = parameters_to_vector(tensors)
             dist.all_reduce(flat)
             vector_to_parameters(flat, tensors)
 
     def of_leader(self, value: T) -> T:
-        """Return what the leader gave; what other ranks gave does not count."""
+        """Return the leader's value; the values of other ranks are ignored."""
         box = [value]
         if self.size > 1:
             dist.broadcast_object_list(box, src=0, device=CPU)
         return box[0]
 
     def collect(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of all ranks by name, on the CPU; on others than the leader the own ones alone."""
+        """Return the tensors of all ranks by name, on the CPU, on the leader; other ranks return their own.
+
+        Of a tensor that several ranks have, the leader's counts, or else that of the lowest rank.
+        """
         found = {name: tensor.detach().cpu() for name, tensor in own.items()}
         if self.size == 1:
             return found
         shapes: list[dict[str, tuple[torch.Size, torch.dtype]]] = [{}] * self.size
         dist.all_gather_object(shapes, {name: (tensor.shape, tensor.dtype) for name, tensor in found.items()})
+        taken = set(shapes[0])
         for rank, of_rank in enumerate(shapes[1:], start=1):
             for name, (shape, dtype) in of_rank.items():
+                if name in taken:
+                    continue
+                taken.add(name)
                 if self.leads:
-                    dist.recv(found.setdefault(name, torch.empty(shape, dtype=dtype)), src=rank)
+                    found[name] = torch.empty(shape, dtype=dtype)
+                    dist.recv(found[name], src=rank)
                 elif self.rank == rank:
                     dist.send(found[name].contiguous(), dst=0)
         return found
@@ -94,14 +106,24 @@ ALONE = Ranks()
 def joined(*, gpu: bool) -> Iterator[Ranks]:
     """Yield this process's place among those that torchrun started, as its environment says.
 
-    Raises: ConfigError if there is no GPU.
+    Raises: ConfigError if there is no GPU for it.
     """
-    device = device_of("cuda" if gpu else "cpu")
+    place, of_node = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if gpu and torch.cuda.device_count() < of_node:
+        raise ConfigError(
+            f"training.gpu is true, but torch {torch.__version__} finds {torch.cuda.device_count()} GPUs for {of_node} "
+            "processes of this node; set it to false, lower processes_per_node, or use nodes with GPUs and the image "
+            "for CUDA"
+        )
+    device = torch.device("cuda", place) if gpu else CPU
+    if gpu:
+        torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=TIMEOUT)
     try:
-        if gpu:
-            device = torch.device("cuda", dist.get_node_local_rank())
-            torch.cuda.set_device(device)
         yield Ranks(rank=dist.get_rank(), size=dist.get_world_size(), device=device, is_distributed=True)
     finally:
         dist.destroy_process_group()
+
+
+def _rows_of(rank: int, size: int, num_rows: int) -> tuple[int, int]:
+    return rank * num_rows // size, (rank + 1) * num_rows // size

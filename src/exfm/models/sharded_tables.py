@@ -4,9 +4,11 @@ Legend: B examples of one rank, E dims of all looked-up features side by side: t
 """
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +29,7 @@ try:
     from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
     from torchrec.distributed.model_parallel import DistributedModelParallel
     from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
-    from torchrec.distributed.planner.types import ParameterConstraints
+    from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
     from torchrec.distributed.types import ShardingEnv
 except ImportError as error:
     raise ConfigError(
@@ -35,14 +37,16 @@ except ImportError as error:
         "the image exfm-pipelines"
     ) from error
 
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
 _WEIGHT, _MOMENTUM = "embedding_bags.{}.weight", "{}.momentum1"
 
 
 class ShardedTables(nn.Module):
     """All tables of a schema, each in one process; returns pooled embeddings of this process's examples.
 
-    They learn as EmbeddingTables do. TorchRec's planner places them, by size. It does not cut them by columns:
-    row-wise Adagrad has one number for a row, so a model would depend on how many processes train it.
+    They learn as EmbeddingTables do. TorchRec's planner places them, by estimated cost. It does not cut them by
+    columns: row-wise Adagrad has one number for a row, so a model would depend on how many processes train it.
     """
 
     def __init__(self, schema: Schema, config: TablesConfig, *, seed: int, ranks: Ranks) -> None:
@@ -84,14 +88,21 @@ class ShardedTables(nn.Module):
         assert every is not None, "a process group is there"
         with _quiet():
             planner = EmbeddingShardingPlanner(
-                topology=Topology(world_size=self._ranks.size, compute_device=self._ranks.device.type),
-                constraints={table.name: constraint for table in tables},
+                topology=_topology(self._ranks), constraints={table.name: constraint for table in tables}
             )
+            try:
+                plan = planner.collective_plan(bags, [sharder], every)
+            except PlannerError as error:
+                size_gib = sum(table.rows * table.dim * 4 for table in tables) / 2**30
+                raise ConfigError(
+                    f"the tables of the model, {size_gib:.1f} GiB, do not fit into the memory of {self._ranks.size} "
+                    "processes, each table into one; set more nodes, more memory, or tables of fewer rows"
+                ) from error
             return DistributedModelParallel(
                 bags,
                 env=ShardingEnv.from_process_group(every),
                 device=self._ranks.device,
-                plan=planner.collective_plan(bags, [sharder], every),
+                plan=plan,
                 sharders=[sharder],
                 init_data_parallel=False,
             )
@@ -131,9 +142,31 @@ class ShardedTables(nn.Module):
         return {table: shard.tensor for table, tensor in tensors.items() for shard in tensor.local_shards()}
 
 
+def _topology(ranks: Ranks) -> Topology:
+    """Return what TorchRec's planner knows of the processes: of their memory, what each may take."""
+    memory = {}
+    if ranks.device.type == "cuda":
+        memory["hbm_cap"] = torch.cuda.get_device_properties(ranks.device).total_memory
+    of_node = int(os.environ["LOCAL_WORLD_SIZE"])
+    return Topology(
+        world_size=ranks.size,
+        local_world_size=of_node,
+        compute_device=ranks.device.type,
+        ddr_cap=_memory_of_node() // of_node,
+        **memory,
+    )
+
+
+def _memory_of_node() -> int:
+    """Return the memory that this container may have, or else the machine's, in bytes."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _CGROUP_LIMIT.read_text(encoding="ascii").strip() if _CGROUP_LIMIT.exists() else "max"
+    return machine if limit == "max" else min(int(limit), machine)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out what TorchRec warns of that is no concern here, such as its own use of older parts of torch."""
+    """Silence TorchRec's warnings about its own use of deprecated parts of torch."""
     logger = logging.getLogger("torchrec")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -35,7 +35,7 @@ class Lookups:
     """Rows that examples look up, feature after feature."""
 
     rows: Rows
-    """Rows of tables, or of what holds several."""
+    """Row numbers, in a table or in a block."""
     factors: npt.NDArray[np.float32] | None
     """Factor of each row in its sum: 1 / length of its bag where the table pools by mean, else 1. None: all are 1."""
     offsets_FB: npt.NDArray[np.int64]

@@ -27,7 +27,7 @@ from exfm.training.checkpoint import (
     save_references,
     save_weights,
 )
-from exfm.training.crew import SOLO, Crew, OfCrew, by_all
+from exfm.training.crew import SOLO, Crew, CrewMember, by_all
 from exfm.training.line import Line
 from exfm.training.manifest import BASE_RATE, SCORE, TableIds
 from exfm.training.reference import References
@@ -48,10 +48,10 @@ STATE = (WEIGHTS, TRAINING_STATE, REFERENCES)
 """Files of a state."""
 
 
-class LineTrainer(OfCrew):
+class LineTrainer(CrewMember):
     """Learns one window after the other, and keeps the state after each.
 
-    At one thread a trainer that was killed and goes on leaves the bytes of one that was not.
+    Alone, at one thread on a CPU, a trainer that was killed and goes on leaves the bytes of one that was not.
     """
 
     def __init__(self, line: Line, root: str, crew: Crew = SOLO) -> None:
@@ -122,7 +122,7 @@ class LineTrainer(OfCrew):
         self._trainer.save_state(folder)
 
 
-class LineScorer(OfCrew):
+class LineScorer(CrewMember):
     """Scores by any state of a line; the last one that was asked for stays loaded.
 
     Its tables take memory from the first score on.

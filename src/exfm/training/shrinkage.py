@@ -41,7 +41,8 @@ class Shrinkage:
 
     def fold(self, head: nn.Linear) -> dict[str, Tensor]:
         """Return the weight and bias of a head that gives the logits to be served."""
-        share_T, base_T = (torch.from_numpy(values).float() for values in (self.share(), self._base_rate.logits()))
+        every = (self.share(), self._base_rate.logits())
+        share_T, base_T = (torch.from_numpy(values).float().to(head.weight.device) for values in every)
         with torch.no_grad():
             return {"weight": share_T[:, None] * head.weight, "bias": share_T * head.bias + (1 - share_T) * base_T}
 

@@ -1,6 +1,5 @@
 """Starts, watches and stops server processes on this machine, which end with their parent."""
 
-import ctypes
 import os
 import random
 import signal
@@ -11,12 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import httpx
 
-from exfm.environment import compute_environment
+from exfm.environment import compute_environment, end_with_parent
 from exfm.errors import ConfigError, ServingError
 
 LOOPBACK = "127.0.0.1"
@@ -28,7 +28,6 @@ _LOG_LINES_SHOWN = 8
 POLL_S = 0.02
 """Pause between two looks at a server."""
 
-_PR_SET_PDEATHSIG = 1
 _PORT_CLASSES = 16
 """Processes that start servers at the same moment use ports of different classes, except one in this many."""
 
@@ -90,7 +89,7 @@ def start_command(name: str, command: Sequence[str], *, environment: Mapping[str
             stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,  # a terminal's Ctrl-C reaches only the parent, which stops its servers
-            preexec_fn=_end_with_parent(),
+            preexec_fn=partial(end_with_parent, os.getpid()),
         )
     return ServerProcess(name=name, process=process, log=log)
 
@@ -142,20 +141,3 @@ def _succeeds(client: httpx.Client, url: str) -> bool:
         return client.get(url).status_code == 200
     except httpx.TransportError:  # nothing listens there yet
         return False
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """Return a function that makes a child process end with its parent, even if SIGKILL ends the parent.
-
-    Linux only: elsewhere servers outlive a parent that could not stop them.
-    """
-    if sys.platform != "linux":
-        return None
-    libc, parent = ctypes.CDLL(None), os.getpid()  # loaded before the fork, because the child must not take locks
-
-    def end_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # the parent ended before the call
-            os._exit(1)
-
-    return end_with_parent
