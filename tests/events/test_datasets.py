@@ -347,11 +347,37 @@ def test_a_value_of_another_type_is_named_with_its_line(tmp_path: Path) -> None:
     assert "raw_sample.csv: line 101: column 'time_stamp' is 'yesterday', expected a whole number" in found
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "column", "value"),
+    [
+        ("avazu", "train.csv", "hour", "14109999"),
+        ("open_bandit", "bts/men/men.csv", "timestamp", "yesterday"),
+    ],
+)
+def test_a_time_that_cannot_be_read_is_named_with_its_line(
+    name: str, file: str, column: str, value: str, tmp_path: Path
+) -> None:
+    write_files(name, tmp_path / name)
+    path = tmp_path / name / file
+    rows = pl.read_csv(path, infer_schema=False).with_row_index("row")
+    changed = pl.when(pl.col("row") == 50).then(pl.lit(value)).otherwise(column).alias(column)
+    rows.with_columns(changed).drop("row").write_csv(path)
+    found = refusal(name, tmp_path / name)
+    assert f"{path}: line 52: column '{column}' is '{value}', expected a time like '{rows[column][0]}'" in found
+
+
+def test_a_label_that_is_neither_0_nor_1_is_named_with_its_line(tmp_path: Path) -> None:
+    write_files("criteo_x4", tmp_path / "x4")
+    edit(tmp_path / "x4" / "valid.csv", lambda text: text.replace(text.splitlines()[3], "7" + text.splitlines()[3][1:]))
+    found = refusal("criteo_x4", tmp_path / "x4")
+    assert "valid.csv: line 4: column 'Label' is '7', expected 0 or 1" in found
+
+
 def test_a_label_that_is_missing_is_named_with_its_line(tmp_path: Path) -> None:
     write_files("criteo_kaggle", tmp_path / "dac")
     edit(tmp_path / "dac" / "train.txt", lambda text: text + text.splitlines()[0][1:] + "\n")
     found = refusal("criteo_kaggle", tmp_path / "dac")
-    assert "train.txt: line 201: column 'label' is empty, expected a whole number" in found
+    assert "train.txt: line 201: column 'label' is empty, expected 0 or 1" in found
 
 
 def test_files_without_rows_are_refused(tmp_path: Path) -> None:

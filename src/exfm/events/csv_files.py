@@ -27,6 +27,7 @@ Type = pl.DataType | type[pl.DataType]
 _ARROW: Mapping[Type, tuple[pa.DataType, str]] = {
     pl.Int64: (pa.int64(), "a whole number"),
     pl.Float64: (pa.float64(), "a number"),
+    pl.Boolean: (pa.bool_(), "0 or 1"),
     pl.String: (pa.string(), "text in UTF-8"),
     ITEMS: (pa.string(), "text in UTF-8"),
 }
@@ -38,7 +39,7 @@ class CsvLayout:
     """How a file is written."""
 
     columns: Mapping[str, Type]
-    """The columns that are read: Int64, Float64, String or ITEMS. Of a file without header all, in its order."""
+    """The columns that are read: Int64, Float64, Boolean (0 or 1), String or ITEMS. Without a header: all, in order."""
     separator: str = ","
     has_header: bool = True
     required: Sequence[str] = ()
@@ -150,6 +151,8 @@ def _batches(uri: str, file: _Watched, names: Sequence[str], layout: CsvLayout) 
                 column_types=types,
                 include_columns=list(types),
                 null_values=list(layout.nulls),
+                true_values=["1"],
+                false_values=["0"],
                 strings_can_be_null=True,
             ),
         )

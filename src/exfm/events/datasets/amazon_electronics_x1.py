@@ -13,13 +13,13 @@ DATA = DataSet(
     files=("train.csv", "test.csv"),
     layout=CsvLayout(
         columns={
-            "label": pl.Int64,
+            "label": pl.Boolean,
             **dict.fromkeys(("user_id", "item_id", "cate_id"), pl.String),
             **dict.fromkeys(("item_history", "cate_history"), ITEMS),
         },
         required=("label",),
     ),
-    feedback={"review": Outcome(pl.col("label") == 1)},
+    feedback={"review": Outcome(pl.col("label"))},
     left_out=("label",),
     notes=("Negatives were drawn by the benchmark, so the base rate is the benchmark's.",),
 )

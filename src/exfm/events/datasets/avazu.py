@@ -19,7 +19,7 @@ DATA = DataSet(
     files=("train.csv",),
     layout=CsvLayout(
         columns={
-            "click": pl.Int64,
+            "click": pl.Boolean,
             "hour": pl.String,
             **dict.fromkeys(CATEGORIES, pl.String),
         },
@@ -27,7 +27,7 @@ DATA = DataSet(
     ),
     time=TIME.dt.epoch("s"),
     domain=pl.col("site_category"),
-    feedback={"click": Outcome(pl.col("click") == 1)},
+    feedback={"click": Outcome(pl.col("click"))},
     left_out=("click", "hour"),
     derived={
         "hour_of_day": TIME.dt.hour().cast(pl.Int64),

@@ -98,13 +98,29 @@ def _rows(files: Sequence[tuple[DataSet, str]], source: str) -> Iterator[tuple[D
     start = 0
     for part, file in files:
         lookups = [(lookup, _read_lookup(lookup, source)) for lookup in part.lookups]
+        file_start = start
         for block in read_csv(file, part.layout):
             rows = block.with_columns(pl.int_range(start, start + block.height, dtype=pl.Int64).alias(KEY))
             start += rows.height
             rows = rows.with_columns(part.time.alias(TIME))
+            _require_times(file, rows, part, file_start=file_start)
             for lookup, table in lookups:
                 rows = rows.join(table, left_on=lookup.of, right_on=lookup.key, how="left", maintain_order="left")
             yield part, rows
+
+
+def _require_times(file: str, rows: pl.DataFrame, data: DataSet, *, file_start: int) -> None:
+    """Raise DataError if a row's time cannot be read; `file_start` is the key of the file's first row."""
+    if not rows[TIME].null_count():
+        return
+    row = int(rows[TIME].is_null().arg_max() or 0)
+    line = rows[KEY][row] - file_start + 1 + data.layout.has_header
+    [column] = data.time.meta.root_names()
+    readable = rows.filter(pl.col(TIME).is_not_null())
+    like = f" like {readable[column][0]!r}" if readable.height else ""
+    raise DataError(
+        f"{file}: line {line}: column {column!r} is {rows[column][row]!r}, expected a time{like}; copy the file again"
+    )
 
 
 def _find(source: str, name: str, *, is_only: bool) -> str:

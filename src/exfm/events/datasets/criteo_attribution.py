@@ -8,7 +8,8 @@ import polars as pl
 from exfm.events.csv_files import CsvLayout
 from exfm.events.datasets.dataset import DataSet, Outcome
 
-LATER = ("click", "conversion", "conversion_timestamp", "attribution")
+FLAGS = ("click", "conversion", "attribution")
+LATER = (*FLAGS, "conversion_timestamp")
 CATEGORIES = [f"cat{number}" for number in range(1, 10)]
 
 DATA = DataSet(
@@ -16,8 +17,8 @@ DATA = DataSet(
     files=("criteo_attribution_dataset.tsv",),
     layout=CsvLayout(
         columns={
-            "timestamp": pl.Int64,
-            **dict.fromkeys(LATER, pl.Int64),
+            **dict.fromkeys(("timestamp", "conversion_timestamp"), pl.Int64),
+            **dict.fromkeys(FLAGS, pl.Boolean),
             **dict.fromkeys(("uid", "campaign", *CATEGORIES), pl.String),
             "time_since_last_click": pl.Float64,
         },
@@ -26,9 +27,9 @@ DATA = DataSet(
     ),
     time=pl.col("timestamp"),
     feedback={
-        "click": Outcome(pl.col("click") == 1),
-        "conversion": Outcome(pl.col("conversion") == 1, time=pl.col("conversion_timestamp")),
-        "attributed": Outcome(pl.col("attribution") == 1, time=pl.col("conversion_timestamp")),
+        "click": Outcome(pl.col("click")),
+        "conversion": Outcome(pl.col("conversion"), time=pl.col("conversion_timestamp")),
+        "attributed": Outcome(pl.col("attribution"), time=pl.col("conversion_timestamp")),
     },
     left_out=("timestamp", *LATER),
     derived={"time_since_last_click": pl.when(pl.col("time_since_last_click") >= 0).then("time_since_last_click")},

@@ -17,10 +17,10 @@ DATA = replace(
     title="Criteo_x4 of the BARS benchmark",
     files=("train.csv", "valid.csv", "test.csv"),
     layout=CsvLayout(
-        columns={"Label": pl.Int64, **dict.fromkeys(COUNTS, pl.Float64), **dict.fromkeys(CATEGORIES, pl.String)},
+        columns={"Label": pl.Boolean, **dict.fromkeys(COUNTS, pl.Float64), **dict.fromkeys(CATEGORIES, pl.String)},
         required=("Label",),
     ),
-    feedback={"click": Outcome(pl.col("Label") == 1)},
+    feedback={"click": Outcome(pl.col("Label"))},
     left_out=("Label",),
     notes=(*criteo_kaggle.DATA.notes, "Rows were split at random, so their order is no order of time."),
 )

@@ -15,13 +15,13 @@ DATA = DataSet(
     files=("train.csv", "test.csv"),
     layout=CsvLayout(
         columns={
-            **{f"is_{kind}": pl.Int64 for kind in KINDS},
+            **{f"is_{kind}": pl.Boolean for kind in KINDS},
             **dict.fromkeys(("user_id", "item_id"), pl.String),
             **dict.fromkeys(("pos_items", "neg_items"), ITEMS),
         },
         required=[f"is_{kind}" for kind in KINDS],
     ),
-    feedback={kind: Outcome(pl.col(f"is_{kind}") == 1) for kind in KINDS},
+    feedback={kind: Outcome(pl.col(f"is_{kind}")) for kind in KINDS},
     left_out=[f"is_{kind}" for kind in KINDS],
     notes=(
         "The column timestamp is not read: it is ordinal, each file is in its order, and all of train.csv is read "

@@ -24,16 +24,16 @@ def part(policy: str, campaign: str) -> DataSet:
         files=(f"{policy}/{campaign}/{campaign}.csv",),
         layout=CsvLayout(
             columns={
-                "timestamp": pl.String,
-                **dict.fromkeys(("item_id", "position", "click"), pl.Int64),
-                **dict.fromkeys(FEATURES, pl.String),
+                **dict.fromkeys(("item_id", "position"), pl.Int64),
+                **dict.fromkeys(("timestamp", *FEATURES), pl.String),
+                "click": pl.Boolean,
                 **dict.fromkeys(("propensity_score", *affinities), pl.Float64),
             },
             required=("timestamp", "item_id", "click", *affinities),
         ),
         time=pl.col("timestamp").str.to_datetime("%Y-%m-%d %H:%M:%S%.f%:z", time_unit="us", strict=False),
         domain=pl.lit(campaign),
-        feedback={"click": Outcome(pl.col("click") == 1)},
+        feedback={"click": Outcome(pl.col("click"))},
         left_out=("timestamp", "click", *affinities),
         derived={
             "policy": pl.lit(policy),

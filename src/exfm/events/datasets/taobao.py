@@ -16,7 +16,7 @@ AD = ("cate_id", "campaign_id", "customer", "brand")
 KINDS = {"pv": 1, "ipv": 1, "cart": 2, "fav": 3, "buy": 4}
 """Numbers of the kinds of behaviour in btag_his; copies differ in the name of the first. 0: another."""
 NULLS = ("", "NULL")
-SAMPLE = dict.fromkeys(("user", "time_stamp", "adgroup_id", "clk"), pl.Int64)
+SAMPLE = {**dict.fromkeys(("user", "time_stamp", "adgroup_id"), pl.Int64), "pid": pl.String, "clk": pl.Boolean}
 DONE = dict.fromkeys(("user", "time_stamp", "cate", "brand"), pl.Int64)
 
 ADS = CsvLayout(
@@ -35,10 +35,10 @@ BEHAVIOURS = CsvLayout(
 DATA = DataSet(
     title="Taobao's display ads (Tianchi 56)",
     files=("raw_sample.csv",),
-    layout=CsvLayout(columns={**SAMPLE, "pid": pl.String}, required=(*SAMPLE, "pid")),
+    layout=CsvLayout(columns=SAMPLE, required=tuple(SAMPLE)),
     time=pl.col("time_stamp"),
     domain=pl.col("pid"),
-    feedback={"click": Outcome(pl.col("clk") == 1)},
+    feedback={"click": Outcome(pl.col("clk"))},
     left_out=("time_stamp", "clk"),
     lookups=(
         Lookup(file="ad_feature.csv", layout=ADS, key="adgroup_id", of="adgroup_id"),

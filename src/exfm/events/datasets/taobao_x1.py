@@ -17,14 +17,14 @@ DATA = DataSet(
     files=("train.csv", "test.csv"),
     layout=CsvLayout(
         columns={
-            "clk": pl.Int64,
+            "clk": pl.Boolean,
             **dict.fromkeys(IDS, pl.String),
             "price": pl.Float64,
             **dict.fromkeys(("cate_his", "brand_his", "btag_his"), ITEMS),
         },
         required=("clk", "pid"),
     ),
-    feedback={"click": Outcome(pl.col("clk") == 1)},
+    feedback={"click": Outcome(pl.col("clk"))},
     left_out=("clk",),
     domain=pl.col("pid"),
 )
