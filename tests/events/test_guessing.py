@@ -60,6 +60,32 @@ def test_each_role_is_found(tmp_path: Path) -> None:
     assert [label.feedback for label in found.labels] == ["clicked"]
 
 
+def test_columns_that_are_no_features_are_left_out(tmp_path: Path) -> None:
+    odd = OWN.with_columns(
+        day=pl.lit("2024-01-01").str.to_date(),
+        pair=pl.struct("item", "price"),
+        embedding=pl.concat_list("price", "price"),
+        fixed=pl.concat_list("item", "item").list.to_array(2),
+        score=pl.Series([1.0, float("inf"), 3.0] * 100),
+        event_time=pl.col("at").dt.epoch("s"),
+        candidate_id=pl.int_range(1, 301),
+        is_like=pl.Series([0, 1, 1] * 100),
+    )
+    odd.write_parquet(tmp_path / "own.parquet")
+    text = guess_schema(read_facts(f"{tmp_path}/own.parquet", form="parquet"), kinds={"click": 1}, of="own.parquet")
+    for line in (
+        "# left out: 'day': a feature is a number, an id, or a list of ids\n",
+        "# left out: 'pair': a feature is a number, an id, or a list of ids\n",
+        "# left out: 'fixed': a feature is a number, an id, or a list of ids\n",
+        "# left out: 'event_time': a feature is a number, an id, or a list of ids\n",
+        "# left out: 'embedding': the items of a list must be ids\n",
+        "# left out: 'is_like': by its name it may be known only after the impression\n",
+        "normalisation: {mean: 2, std: 1}}  # 1 to 3; 3 distinct\n",
+        "{name: candidate_id, net: item, table: candidate_id}  # 300 distinct\n",
+    ):
+        assert line in text
+
+
 def test_counts_and_reasons_are_comments(tmp_path: Path) -> None:
     text = guess(OWN, tmp_path / "own.parquet")
     assert text.startswith("# Guessed by `exfm ingest --guess` from own.parquet: 300 rows.")

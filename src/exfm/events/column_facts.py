@@ -18,7 +18,7 @@ SKETCH_SIZE = 4096
 
 SLICE_ROWS = 262_144
 
-Kind = Literal["integer", "number", "text", "time", "list"]
+Kind = Literal["integer", "number", "text", "time", "list", "other"]
 
 
 @dataclass
@@ -31,6 +31,8 @@ class ColumnFacts:
     """Of a list: what its items are."""
     num_rows: int = 0
     num_missing: int = 0
+    num_finite: int = 0
+    """Rows with a finite number, of which the next four are."""
     minimum: float = float("inf")
     maximum: float = float("-inf")
     total: float = 0.0
@@ -56,26 +58,31 @@ class ColumnFacts:
     @property
     def mean(self) -> float:
         """Return the mean of numbers."""
-        return self.total / max(self.num_rows - self.num_missing, 1)
+        return self.total / max(self.num_finite, 1)
 
     @property
     def std(self) -> float:
         """Return the standard deviation of numbers."""
-        return float(max(self.squares / max(self.num_rows - self.num_missing, 1) - self.mean**2, 0.0) ** 0.5)
+        return float(max(self.squares / max(self.num_finite, 1) - self.mean**2, 0.0) ** 0.5)
 
     def add(self, column: pl.Series) -> None:
         """Count some more rows."""
         self.num_rows += column.len()
         self.num_missing += column.null_count()
         if self.kind == "list":
-            self.max_length = max(self.max_length, *column.list.len().fill_null(0).to_list())
+            longest = column.list.len().max()
+            self.max_length = max(self.max_length, longest if isinstance(longest, int) else 0)
         elif self.kind in ("integer", "number") and column.null_count() < column.len():
-            numbers = column.cast(pl.Float64).drop_nulls().drop_nans()
+            numbers = column.cast(pl.Float64).drop_nulls()
+            numbers = numbers.filter(numbers.is_finite())
             low, high = numbers.min(), numbers.max()
             if isinstance(low, float) and isinstance(high, float):
                 self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+            self.num_finite += numbers.len()
             self.total += float(numbers.sum())
             self.squares += float((numbers * numbers).sum())
+        if self.kind == "other":
+            return
         items = (column.explode(empty_as_null=True) if self.kind == "list" else column).drop_nulls()
         smallest = pl.concat([self.sketch, items.unique().hash(seed=0)]).unique().sort()
         self.sketch = smallest.head(SKETCH_SIZE)
@@ -176,6 +183,8 @@ def _kind(dtype: pl.DataType) -> Kind:
         return "integer"
     if dtype.is_float() or dtype.is_decimal():
         return "number"
-    if dtype.is_nested():
+    if isinstance(dtype, pl.List):
         return "list"
-    return "time" if isinstance(dtype, pl.Datetime) else "text"
+    if isinstance(dtype, pl.Datetime):
+        return "time"
+    return "text" if dtype in (pl.String, pl.Categorical, pl.Enum) else "other"

@@ -21,7 +21,7 @@ MAX_ROWS = 2**22
 """Of a guessed table."""
 
 _KEY = re.compile(r"^(id|row|key|(impression|request|event|sample|log)_?(id|key)?)$", re.IGNORECASE)
-_TIME = re.compile(r"time|date|^ts$|hour", re.IGNORECASE)
+_TIME = re.compile(r"time|(^|_)(date|ts|hour)(_|$)", re.IGNORECASE)
 _DOMAIN = re.compile(r"domain|scenario|^pid$|segment|channel|market|country|surface|placement|site_cat", re.IGNORECASE)
 _USER = re.compile(r"^(user|uid|userid|member|visitor|customer|nick)(_?(id|key))?$", re.IGNORECASE)
 _OF_USER = re.compile(
@@ -29,7 +29,8 @@ _OF_USER = re.compile(
     re.IGNORECASE,
 )
 _LABEL = re.compile(
-    r"^(is_?|has_?)?(label|target|y|clk|click(ed)?|like(d)?|follow(ed)?|conv(ersion|erted)?|buy|purchase(d)?|install(ed)?)$",
+    r"^(is_?|has_?)?(label|target|y|clk|click(ed)?|like(d)?|follow(ed)?|conv(ersion|erted)?|buy|purchase(d)?"
+    r"|install(ed)?)$",
     re.IGNORECASE,
 )
 _LATER = re.compile(r"cli?c?k|conver|attribut|purchase|install", re.IGNORECASE)
@@ -109,11 +110,14 @@ def _why_not(one: ColumnFacts) -> str:
     """Return why a column is no feature; empty: it may be one."""
     if not _NAME.fullmatch(one.name):
         return "a feature's name has letters, digits and underscores only"
+    if one.kind in ("time", "other") or (one.kind == "integer" and one.unit and _TIME.search(one.name)):
+        return "a feature is a number, an id, or a list of ids"
+    if one.kind == "list" and one.item_kind not in ("integer", "text"):
+        return "the items of a list must be ids"
     if one.num_distinct <= 1:
         return "it is the same in each row"
-    if one.kind == "time":
-        return "a feature is a number or an id"
-    if one.kind != "list" and _LATER.search(one.name) and not _OF_USER.search(one.name):
+    is_later = _LABEL.search(one.name) or (_LATER.search(one.name) and not _OF_USER.search(one.name))
+    if one.kind != "list" and is_later:
         return "by its name it may be known only after the impression"
     return ""
 
