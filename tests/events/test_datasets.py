@@ -146,8 +146,9 @@ def test_columns_are_found_by_their_names(tmp_path: Path) -> None:
 
 def test_hours_are_times_and_features(tmp_path: Path) -> None:
     write_files("avazu", tmp_path / "avazu")
-    ingest("avazu", tmp_path / "avazu", tmp_path / "out")
+    told = ingest("avazu", tmp_path / "avazu", tmp_path / "out")
     shown = pl.read_parquet(tmp_path / "out" / FILES[1])
+    assert told.span == ("2014-10-21 01:00 UTC", "2014-10-30 23:00 UTC")
     found = shown.with_columns(pl.from_epoch("event_time").alias("time")).filter(pl.col("is_weekend") == 1)["time"]
     assert set(found.dt.strftime("%Y-%m-%d")) == {"2014-10-25", "2014-10-26"}
     assert shown["hour_of_day"].to_list() == pl.from_epoch(shown["event_time"]).dt.hour().to_list()
@@ -221,7 +222,7 @@ def test_conversions_come_at_their_own_times(tmp_path: Path) -> None:
     text = pl.read_csv(tmp_path / "criteo" / "data.txt", separator="\t", has_header=False, infer_schema_length=None)
     said = pl.read_parquet(tmp_path / "out" / FILES[2])
     assert said["event_time"].to_list() == text.to_series(1).drop_nulls().to_list()
-    assert found.span == (str(text.to_series(0)[0]), str(text.to_series(0)[-1]))
+    assert found.span == (f"{text.to_series(0)[0]:,}", f"{text.to_series(0)[-1]:,}")
     schema = Schema.read(tmp_path / "out" / "schema.yaml")
     das = Das(root=str(tmp_path / "root"), schema=schema, window_length=86_400)
     list(advance(das, log_of(tmp_path / "out"), foundation_models={}))

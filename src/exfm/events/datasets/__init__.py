@@ -6,7 +6,8 @@ A module for each says how its files are written; `NAMES` says which there are, 
 from collections.abc import Mapping
 
 NAMES: Mapping[str, str] = {
-    "taobao": "Taobao display ads, raw (Tianchi 56): a folder with raw_sample.csv, ad_feature.csv, user_profile.csv.",
+    "taobao": "Taobao display ads, raw (Tianchi 56): a folder with raw_sample.csv, ad_feature.csv, user_profile.csv, "
+    "maybe behavior_log.csv.",
     "taobao_x1": "TaobaoAd_x1 of BARS: a folder with train.csv and test.csv.",
     "kuaivideo_x1": "KuaiVideo_x1 of BARS: a folder with train.csv and test.csv.",
     "amazon_electronics_x1": "AmazonElectronics_x1 of BARS: a folder with train.csv and test.csv.",

@@ -5,10 +5,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import yaml
 
 from exfm.artifact.output import writing
 from exfm.artifact.stores import entries, is_local, join
@@ -19,6 +21,7 @@ from exfm.events.datasets.parquet_file import ParquetFile
 from exfm.events.datasets.spreading import Sequences
 from exfm.events.log import FEEDBACK, IMPRESSIONS
 from exfm.events.parquet import NOTES, SOURCE
+from exfm.schema import Schema, time_text
 
 SCHEMA_FILE = "schema.yaml"
 FILES = (SCHEMA_FILE, f"{IMPRESSIONS}.parquet", f"{FEEDBACK}.parquet")
@@ -37,7 +40,7 @@ class Converted:
     num_feedback: Mapping[str, int]
     """Rows of feedback by kind."""
     span: tuple[str, str]
-    """The first and the last event time of impressions."""
+    """The first and the last event time of impressions, as people write it."""
     notes: tuple[str, ...]
     wall_s: float
 
@@ -89,8 +92,17 @@ def convert(
             raise DataError(f"{', '.join(file for _, file in files)}: there are no rows; copy the files again")
         sequences.finish()
         (folder / SCHEMA_FILE).write_bytes(schema)
-    span = (str(ends["first"].min()), str(ends["last"].max()))
-    return Converted(first.title, num_rows, counts, span, notes, time.monotonic() - started_s)
+    kind = Schema.parse(yaml.safe_load(schema), source=SCHEMA_FILE).event_time.kind
+    start, end = (time_text(_whole_s(moment), kind=kind) for moment in (ends["first"].min(), ends["last"].max()))
+    return Converted(first.title, num_rows, counts, (start, end), notes, time.monotonic() - started_s)
+
+
+def _whole_s(moment: object) -> int:
+    """Return an event time in whole seconds, or in steps."""
+    if isinstance(moment, datetime):
+        return int(moment.timestamp())
+    assert isinstance(moment, int)
+    return moment
 
 
 def _rows(files: Sequence[tuple[DataSet, str]], source: str) -> Iterator[tuple[DataSet, pl.DataFrame]]:
