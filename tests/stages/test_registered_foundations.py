@@ -38,7 +38,7 @@ def test_a_version_says_which_state_it_is_and_what_that_learned(
     version, newest, before = registry.version("fm", 1), trained.snapshots[-1], trained.snapshots[-2]
     labels = stream.das.table("labels", {}).state()
     expected = {
-        "kind": "foundation", "served": "never", "state": newest.version, "state_digest": newest.digest,
+        "kind": "foundation", "state": newest.version, "state_digest": newest.digest,
         "parent_state": before.version, "learned_until": str(trained.learned_until), "exfm_root": stream.das.root,
         "manifest_uri": foundation.uri, "manifest_digest": foundation.digest, "labels": f"version {labels.version}",
         "predictions": f"version {trained.tables['predictions'].version}",
@@ -101,3 +101,12 @@ def test_it_is_never_served_nor_promoted(registry: Registry) -> None:
     ):
         with pytest.raises(ConfigError, match=r"^'fm' is a foundation model: it teaches vertical models, and has no"):
             use()
+
+
+def test_a_vertical_and_a_foundation_model_never_share_a_name(registry: Registry) -> None:
+    with pytest.raises(ConfigError, match="has 'fm' as a foundation model, so no vertical model can have this name"):
+        registry.claim("fm", is_foundation=False)
+    registry.claim("fm", is_foundation=True)
+    registry.claim("shop", is_foundation=False)
+    with pytest.raises(ConfigError, match="has 'shop' as a vertical model, so no foundation model can have this name"):
+        registry.claim("shop", is_foundation=True)

@@ -1,6 +1,6 @@
 """How fast a line learns: examples a second, by the times at which the log of `snapshots` has its states committed.
 
-Rows hold no time of a clock, so that a run that was killed leaves the rows of one that was not.
+Rows of `snapshots` have no clock time: a run that was killed and goes on must leave the rows of an undisturbed one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ NUM_LESSONS = 8
 
 MAX_SHARE = 0.5
 """Share of its event time in which a window must be learned to count. In a log that is up to date, windows are learned
-as fast as they come, and the time between two is that of waiting."""
+as fast as they come, and the time between two commits is mostly waiting."""
 
 ORDINAL_LIMIT_MS = 3_600_000
 """Time in which a window must be learned to count, where event time is in steps. A night between two runs is longer."""

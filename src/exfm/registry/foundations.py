@@ -50,7 +50,10 @@ class FoundationVersion:
 
 
 def register_foundations(*, root: str, models: Sequence[Ref]) -> list[FoundationVersion]:
-    """Return the versions of foundation models that learned below a root."""
+    """Return the versions of foundation models that learned below a root.
+
+    Raises: what `register_foundation` raises.
+    """
     registry = Registry.at(root, create=True)
     return [register_foundation(registry, model=model, root=root) for model in models]
 
@@ -60,8 +63,8 @@ def register_foundation(registry: Registry, *, model: Ref, root: str) -> Foundat
 
     If the newest state has a version, none is added.
 
-    Raises: StorageError if the model, its tables or the registry cannot be read or written; DataError if the tables
-    lack the state.
+    Raises: ConfigError if a vertical model has its name; StorageError if the model, its tables or the registry cannot
+    be read or written; DataError if the tables lack the state.
     """
     with reading(model) as folder:
         trained = ModelManifest.read(folder)
@@ -72,6 +75,7 @@ def register_foundation(registry: Registry, *, model: Ref, root: str) -> Foundat
     if same:
         return FoundationVersion(trained.name, max(int(version.version) for version in same), is_new=False)
     learned = learned_by(root, state.version)
+    registry.claim(trained.name, is_foundation=True)
     with registry.reporting():
         added = _add(registry, trained, model, learned, root=root)
     return FoundationVersion(trained.name, int(added.version), is_new=True)
@@ -80,7 +84,7 @@ def register_foundation(registry: Registry, *, model: Ref, root: str) -> Foundat
 def manifest_of(registry: Registry, version: ModelVersion) -> ModelManifest:
     """Return the manifest of a model as it was when this version of it was registered.
 
-    Raises: StorageError if the registry does not answer.
+    Raises: StorageError if the registry does not answer, or if the artifact is gone.
     """
     with tempfile.TemporaryDirectory(prefix="exfm-") as scratch, registry.reporting():
         folder = mlflow.artifacts.download_artifacts(
@@ -103,11 +107,8 @@ def _add(registry: Registry, trained: ModelManifest, model: Ref, learned: Learne
         client.log_artifacts(run.info.run_id, scratch, ARTIFACT)
         client.log_inputs(run.info.run_id, datasets_of(trained, tables))
         client.set_tag(run.info.run_id, MLFLOW_RUN_NOTE, description)
-    if registry.aliases(trained.name) is None:
-        client.create_registered_model(trained.name, tags={KIND_TAG: FOUNDATION})
     tags = {
         KIND_TAG: FOUNDATION,
-        "served": "never",
         STATE_TAG: state.version,
         WEIGHTS_TAG: state.digest,
         PARENT_TAG: learned.parent,

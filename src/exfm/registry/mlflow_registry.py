@@ -1,4 +1,7 @@
-"""Vertical models as MLflow model versions, whose artifact is the bundle itself: no pickle, and nothing to convert."""
+"""The registry of models: MLflow model versions.
+
+A vertical model's artifact is its bundle itself: no pickle, and nothing to convert.
+"""
 
 import os
 import re
@@ -99,6 +102,22 @@ class Registry:
                 return None
             named = self.client.get_registered_model(name).aliases
             return {alias: int(version) for alias, version in named.items()}
+
+    def claim(self, name: str, *, is_foundation: bool) -> None:
+        """Make a registered model, or check that the one of this name is of the same kind.
+
+        Raises: ConfigError if it is of the other kind, such as another run's.
+        """
+        with self.reporting():
+            models = self.client.search_registered_models(f"name = '{name}'")
+            if not models:
+                self.client.create_registered_model(name, tags={KIND_TAG: FOUNDATION} if is_foundation else {})
+        if models and (models[0].tags.get(KIND_TAG) == FOUNDATION) != is_foundation:
+            found, wanted = ("vertical", "foundation") if is_foundation else ("foundation", "vertical")
+            raise ConfigError(
+                f"the registry at {self.place} has {name!r} as a {found} model, so no {wanted} model can have this "
+                "name; give the run's model another one"
+            )
 
     def version(self, name: str, version: int) -> ModelVersion:
         """Return a model's version."""

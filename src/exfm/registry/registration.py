@@ -97,6 +97,7 @@ def _add(
     registry: Registry, trained: ModelManifest, manifest: BundleManifest, folder: Path, bundle: Ref
 ) -> ModelVersion:
     client = registry.client
+    registry.claim(manifest.name, is_foundation=False)
     with (
         logging_run(registry, manifest.name, params=params_of(trained), metrics=metrics_of(trained)) as run,
         tempfile.TemporaryDirectory(prefix="exfm-") as scratch,
@@ -107,8 +108,6 @@ def _add(
         client.log_artifacts(run_id, str(copy), ARTIFACT)
         client.log_inputs(run_id, datasets_of(trained, trained.tables))
         client.set_tag(run_id, MLFLOW_RUN_NOTE, description_of(trained))
-    if registry.aliases(manifest.name) is None:
-        client.create_registered_model(manifest.name)
     tags = manifest.lineage | {
         ID_TAG: manifest.bundle_id,
         DIGEST_TAG: bundle.digest,
