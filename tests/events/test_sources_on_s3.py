@@ -25,6 +25,7 @@ from exfm.schema import Schema
 
 pytestmark = pytest.mark.slow
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SCHEMA = Schema.read(MOVIELENS)
 RATINGS = "userId,movieId,rating,timestamp\n1,10,5,1000\n2,10,1,1010\n1,20,2,1020\n"
 MOVIES = "movieId,title,genres\n10,Toy Story (1995),Animation|Comedy\n20,Psycho (1960),Horror\n"
@@ -94,13 +95,14 @@ def test_a_data_set_in_s3_becomes_a_log_in_s3(bucket: str, tmp_path: Path) -> No
     write_files("criteo_x4", tmp_path / "x4", packing=".gz")
     for file in (tmp_path / "x4").iterdir():
         write_file(join(bucket, "x4", file.name), file.read_bytes())
-    convert(data_set("criteo_x4"), join(bucket, "x4"), join(bucket, "log"), schema=b"version: 1\n")
-    convert(data_set("criteo_x4"), str(tmp_path / "x4"), str(tmp_path / "log"), schema=b"version: 1\n")
+    schema = (EXAMPLES / "criteo_x4/schema.yaml").read_bytes()
+    convert(data_set("criteo_x4"), join(bucket, "x4"), join(bucket, "log"), schema=schema)
+    convert(data_set("criteo_x4"), str(tmp_path / "x4"), str(tmp_path / "log"), schema=schema)
     for name in FILES:
         assert read_file(join(bucket, "log", name)) == (tmp_path / "log" / name).read_bytes()
     write_file(join(bucket, "x4", "test.csv.gz"), gzip.compress(b"Label,I1\n1,2\n"))
     with pytest.raises(DataError, match=rf"^{bucket}/x4/test\.csv\.gz: line 1 lacks column 'I2', 'I3'"):
-        convert(data_set("criteo_x4"), join(bucket, "x4"), join(bucket, "other"), schema=b"")
+        convert(data_set("criteo_x4"), join(bucket, "x4"), join(bucket, "other"), schema=schema)
     assert not exists(join(bucket, "other"))
 
 
