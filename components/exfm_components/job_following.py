@@ -124,7 +124,7 @@ class _Following:
             if self.stream and self.stream.failed:
                 # The cluster saw another rank's end first, and starts again what would fail again.
                 _delete(self.cluster, self.name)
-                raise _reported(self.stream.failed)
+                raise self.stream.failed.error
             if self.stream:
                 self.report(f"rank 0 starts again, in pod {newest['metadata']['name']}")
                 self.told.clear()
@@ -185,7 +185,7 @@ class _Following:
 
     def _failure(self, job: Object, pods: list[Object]) -> StageError:
         if self.stream and self.stream.failed:
-            return _reported(self.stream.failed)
+            return self.stream.failed.error
         condition = _condition(job, "Failed")
         reasons = [f"{condition.get('reason', '')}: {condition.get('message', '')}", *self._problems(pods)]
         return StageError(f"TrainJob {self.name} failed: {'; '.join(reasons)}")
@@ -210,10 +210,6 @@ def _stopping(cluster: Cluster, name: str, report: Report) -> Iterator[None]:
     finally:
         if is_main:
             signal.signal(signal.SIGTERM, before)
-
-
-def _reported(failed: Progress) -> StageError:
-    return StageError(failed.text, exit_code=failed.exit_code)
 
 
 def _delete(cluster: Cluster, name: str) -> None:

@@ -43,7 +43,7 @@ def train_here(config: RunConfig, foundation: FoundationConfig, *, report: Repor
         finally:
             process.terminate()  # torchrun ends its processes; one that has ended takes no notice
     if failed is not None:
-        raise StageError(failed.text, exit_code=failed.exit_code)
+        raise failed.error
     if process.returncode:
         raise StageError(
             f"training by {training.num_processes} processes ended with exit code {process.returncode}; see the lines "

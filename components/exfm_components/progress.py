@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from exfm.errors import ExfmError
+from exfm.errors import ExfmError, StageError
 
 _LINE = re.compile(r"exfm \| (started|under way|done|failed)(?: (\d+))? \| ([^|]*) \| (.*)")
 
@@ -25,6 +25,11 @@ class Progress:
     text: str = ""
     exit_code: int = 0
     """Exit code of a failed step; 0: it did not fail."""
+
+    @property
+    def error(self) -> StageError:
+        """Return the error that a failed step ended with."""
+        return StageError(self.text, exit_code=self.exit_code)
 
     @property
     def walked(self) -> tuple[int, int] | None:

@@ -59,7 +59,7 @@ class Screen(TextIOBase):
         """Return the error that the failed step ended with."""
         if self._failed is None:
             return StageError(f"stage {self.stage!r} failed; its output is in {log}")
-        return StageError(self._failed.text, exit_code=self._failed.exit_code)
+        return self._failed.error
 
     @contextmanager
     def drawn(self) -> Iterator[None]:

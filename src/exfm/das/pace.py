@@ -3,13 +3,14 @@
 Rows of `snapshots` have no clock time: a run that was killed and goes on must leave the rows of an undisturbed one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
 from exfm.das.closing import LogState
 from exfm.das.log_tables import Das
+from exfm.tables.table import Committed
 from exfm.training.line import Line
 
 NUM_COMMITS = 200
@@ -36,17 +37,11 @@ class Lesson:
     """Time of the clock at which its state was committed."""
 
 
-def lessons_of(state: LogState, line: Line) -> list[Lesson]:
-    """Return a line's newest lessons that are among the newest commits of `snapshots`, in order of time."""
-    return list(_lessons(state, line))
-
-
-def _lessons(state: LogState, line: Line) -> Iterator[Lesson]:
+def lessons_of(state: LogState, line: Line, commits: Sequence[Committed]) -> list[Lesson]:
+    """Return a line's lessons among commits of `snapshots`, in the order of these."""
     prefix = f"snapshots/{line.part}/"
-    for one in state.snapshots.newest_commits(NUM_COMMITS):
-        if one.item.startswith(prefix):
-            window = int(one.item.removeprefix(prefix))
-            yield Lesson(window, state.predictions.num_rows([window], part=line.part), one.at_ms)
+    at_ms = {int(one.item.removeprefix(prefix)): one.at_ms for one in commits if one.item.startswith(prefix)}
+    return [Lesson(window, state.predictions.num_rows([window], part=line.part), at) for window, at in at_ms.items()]
 
 
 def examples_per_s(lessons: Sequence[Lesson], das: Das) -> float | None:

@@ -9,13 +9,14 @@ from exfm.das.ingest import due_files
 from exfm.das.joining import due_examples
 from exfm.das.line_states import LineStates, known_windows
 from exfm.das.log_tables import Das
-from exfm.das.pace import examples_per_s, lessons_of, num_examples_of
+from exfm.das.pace import NUM_COMMITS, examples_per_s, lessons_of, num_examples_of
 from exfm.das.publishing import published_entropies
 from exfm.das.reporting import WindowFigures, due_reports, newest_figures
 from exfm.das.scoring import FoundationModel, is_waiting, teaching
 from exfm.events.source_files import source_files
 from exfm.events.sources import Source
 from exfm.metrics.quality import normalized_entropy
+from exfm.tables.table import Committed
 from exfm.training.line import Line
 from exfm.training.manifest import SCORE
 
@@ -125,22 +126,22 @@ def progress(
         ),
     ]
     lines = [*(model for model in foundation_models.values() if isinstance(model, Line)), *vertical_models]
-    watermark = state.timeline.watermark
+    watermark, commits = state.timeline.watermark, state.snapshots.newest_commits(NUM_COMMITS)
     newest = newest_figures(state, num_windows=1)
     return Progress(
         watermark="" if watermark is None else das.time_text(watermark),
         stages=tuple(stages),
         rows=_rows(state),
         newest=newest[0] if newest else None,
-        models=tuple(_model(state, line) for line in lines),
+        models=tuple(_model(state, line, commits) for line in lines),
     )
 
 
-def _model(state: LogState, line: Line) -> ModelProgress:
+def _model(state: LogState, line: Line, commits: Sequence[Committed]) -> ModelProgress:
     das, learned, watermark = state.das, LineStates(state, line).learned, state.timeline.watermark
     due = sorted(known_windows(state, line) - set(learned))
     end = das.grid.window(learned[-1]).end if learned else 0
-    pace = examples_per_s(lessons_of(state, line), das)
+    pace = examples_per_s(lessons_of(state, line, commits), das)
     assert watermark is not None or not learned, "a window was closed"
     return ModelProgress(
         name=line.name,
