@@ -38,7 +38,7 @@ STEPS = (
 
 @pytest.fixture(scope="module")
 def pipelines(operator: Operator) -> Iterator[Operator]:
-    """The namespace and the account of Kubeflow Pipelines' steps, and what these train by."""
+    """The namespace and the account of Kubeflow Pipelines' steps, and what these train by; afterwards all is gone."""
     operator.apply(
         {
             "apiVersion": "v1",
@@ -49,6 +49,7 @@ def pipelines(operator: Operator) -> Iterator[Operator]:
         *(one for file in TRAINER for one in yaml.safe_load_all(file.read_text(encoding="utf-8"))),
     )
     yield operator
+    operator.kubectl("delete", *(f"--filename={file}" for file in TRAINER))
     operator.kubectl("delete", "namespace", KUBEFLOW, "--timeout=60s")
 
 
