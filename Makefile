@@ -86,7 +86,7 @@ cluster-down: $(VENV)/.installed ## Remove that cluster, and leave nothing behin
 
 .PHONY: test-cluster
 test-cluster: $(VENV)/.installed $(DEMO_BUNDLE) ## Run the tests that need a cluster, on KUBECONFIG's or on a new one
-	@$(RIG) run $(BIN)/pytest -m cluster tests
+	@$(RIG) run $(BIN)/pytest -m cluster --durations 20 tests
 
 .PHONY: test-kfp
 test-kfp: $(VENV)/.installed ## Run the tests that need a Kubeflow Pipelines: that of KFP_HOST, with KUBECONFIG's cluster and S3

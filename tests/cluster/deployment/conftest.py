@@ -8,13 +8,22 @@ from typing import Any
 import pytest
 import yaml
 from bundle_versions import derive_version, golden
-from operators import CLIENT, CLIENTS, LOADS, MODELS_CLAIM, NAMESPACE, REPOSITORY, Operator
+from operators import (
+    CLIENT,
+    CLIENTS,
+    LOADS,
+    MODELS_CLAIM,
+    NAMESPACE,
+    NODE_FOLDER,
+    REPOSITORY,
+    Operator,
+    folder_as_volume,
+)
 
 from exfm.artifact.bundle import BundleManifest, find_bundle
 
 HERE = Path(__file__).parent
 IMAGE = os.environ.get("EXFM_SERVING_IMAGE", "localhost/exfm-serving:rig")
-NODE_FOLDER = os.path.join(os.environ.get("EXFM_RIG_DIR", "/var/tmp/exfm-rig"), "models")  # noqa: PTH118  # a node's
 SETTINGS = {
     # Small enough for a node of two cores; a server's own memory is about 700 MiB (torch).
     "ranker": {"cpu_request_m": 50, "cpu_limit_m": 2000, "overhead_mib": 900, "replicas": 2},
@@ -87,19 +96,7 @@ def served(operator: Operator) -> Operator:
 def _claim() -> list[Any]:
     """Return a claim on a folder of the node: read by servers, written by the client pod."""
     return [
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": "exfm-test-models", "labels": {"exfm.dev/test": "true"}},
-            "spec": {
-                "capacity": {"storage": "1Gi"},
-                "accessModes": ["ReadOnlyMany"],
-                "storageClassName": "",
-                "persistentVolumeReclaimPolicy": "Retain",
-                "hostPath": {"path": NODE_FOLDER, "type": "DirectoryOrCreate"},
-                "claimRef": {"name": MODELS_CLAIM, "namespace": NAMESPACE},
-            },
-        },
+        folder_as_volume("", claim=MODELS_CLAIM),
         {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",

@@ -23,6 +23,8 @@ REPOSITORY = Path(__file__).parents[3]
 NAMESPACE, CLIENTS = "exfm", "exfm-clients"
 CLIENT = "client"
 MODELS_CLAIM = "models"
+NODE_FOLDER = os.path.join(os.environ.get("EXFM_RIG_DIR", "/var/tmp/exfm-rig"), "models")  # noqa: PTH118  # a node's
+"""Folder of the node that claims are of; the client pod has it as /models."""
 LOADS = "/tmp"
 """The client pod's folder of loads."""
 
@@ -239,6 +241,23 @@ class Operator:
         """Return what a load in the client pod has written, if it has."""
         read = f"cat {name}.{what} 2>/dev/null || true"
         return self.kubectl("exec", f"--namespace={CLIENTS}", CLIENT, "--", "sh", "-c", read)
+
+
+def folder_as_volume(folder: str, *, claim: str, namespace: str = NAMESPACE) -> dict[str, Any]:
+    """Return a volume for a claim alone: a folder below that of the node; empty: that folder itself."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": f"exfm-test-{claim}", "labels": {"exfm.dev/test": "true"}},
+        "spec": {
+            "capacity": {"storage": "10Gi"},
+            "accessModes": ["ReadOnlyMany", "ReadWriteOnce"],
+            "storageClassName": "",
+            "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": f"{NODE_FOLDER}/{folder}".rstrip("/"), "type": "DirectoryOrCreate"},
+            "claimRef": {"name": claim, "namespace": namespace},
+        },
+    }
 
 
 def run_here(*arguments: str) -> tuple[int, str, str]:

@@ -3,21 +3,36 @@
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import kubernetes
 import pytest
+import s3fs
+import safetensors.torch
+import torch
 import yaml
-from object_store import BUCKET, HOST, KEY, SECRET, files, running_store
-from operators import CLIENTS, NAMESPACE, Operator, wait_for
+from object_store import BUCKET, HOST, KEY, SECRET, environment, files, running_store
+from operators import CLIENTS, NAMESPACE, REPOSITORY, Operator, folder_as_volume, wait_for
 
+from exfm.artifact.stores import reaching
+from exfm.das.advance import teach
+from exfm.das.stages import ingest, label
+from exfm.deploy.cluster import Cluster
+from exfm.environment import IMAGE as STEPS_IMAGE
+from exfm.foundation.line import foundation_line
+from exfm_components.data_augmentation import das_of
+from exfm_components.job_following import JOBSET_LABEL, run_job
+from exfm_components.run_config import RunConfig
+from exfm_components.train_job import log_of, train_job
 from nightly_log import day_of_log, file_name, run_settings
 
 pytestmark = pytest.mark.cluster
 
 KUBEFLOW, RUNNER = "kubeflow", "pipeline-runner"
 ACCOUNT = f"system:serviceaccount:{KUBEFLOW}:{RUNNER}"
-IMAGE, NAME, MLFLOW_PORT = "localhost/exfm-pipelines:rig", "nightly", 5000
+IMAGE, NAME = "localhost/exfm-pipelines:rig", "nightly"
 
 # The security context that Kubeflow Pipelines gives each step.
 POD = {"securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}}
@@ -26,9 +41,8 @@ CONTAINER = {
     "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
 }
 
-TRAINER = [
-    Path(__file__).parents[3] / "manifests" / "components/trainer" / name for name in ("runtime.yaml", "rights.yaml")
-]
+MANIFESTS = REPOSITORY / "manifests"
+TRAINER = [MANIFESTS / "components/trainer" / name for name in ("runtime.yaml", "rights.yaml")]
 
 STEPS = (
     "check", "ingest", "label", "train-fm", "join", "train-vm", "bundle", "judge", "register", "smoke-test", "report",
@@ -97,40 +111,24 @@ def test_a_pipelines_step_may_manage_inference_services_here_and_nothing_elsewhe
 
 
 def objects_of_steps() -> list[Any]:
-    """Return what steps find in their namespace: addresses, keys, and an MLflow server."""
-    server = [
-        "python", "-m", "mlflow", "server", "--host=0.0.0.0", f"--port={MLFLOW_PORT}", "--workers=1",
-        f"--allowed-hosts=mlflow.{KUBEFLOW}:{MLFLOW_PORT}", "--backend-store-uri=sqlite:////tmp/mlflow.db",
-        "--artifacts-destination=/tmp/artifacts",
-    ]  # fmt: skip
+    """Return what steps find in their namespace: addresses, keys, and the MLflow server that exfm's manifests have."""
     endpoints = {
-        "MLFLOW_TRACKING_URI": f"http://mlflow.{KUBEFLOW}:{MLFLOW_PORT}",
+        "MLFLOW_TRACKING_URI": f"http://mlflow.{KUBEFLOW}:5000",
         "AWS_ENDPOINT_URL": f"http://{HOST}",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    probe = {"tcpSocket": {"port": MLFLOW_PORT}, "periodSeconds": 1}
-    container = {"name": "mlflow", "image": IMAGE, "command": server, "readinessProbe": probe} | CONTAINER
-    metadata = {"namespace": KUBEFLOW, "labels": {"app": "mlflow"}}
+    metadata = {"name": "exfm", "namespace": KUBEFLOW}
+    text = (MANIFESTS / "components/mlflow/server.yaml").read_text(encoding="utf-8")
     return [
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata | {"name": "exfm"}, "data": endpoints},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": endpoints},
         {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": metadata | {"name": "exfm"},
+            "metadata": metadata,
             "stringData": {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET},
         },
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": metadata | {"name": "mlflow"},
-            "spec": POD | {"terminationGracePeriodSeconds": 1, "containers": [container]},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": metadata | {"name": "mlflow"},
-            "spec": {"selector": {"app": "mlflow"}, "ports": [{"port": MLFLOW_PORT}]},
-        },
+        folder_as_volume("mlflow", claim="mlflow", namespace=KUBEFLOW),
+        *yaml.safe_load_all(text.replace("exfm-pipelines:0.1.0", IMAGE)),
     ]
 
 
@@ -139,27 +137,35 @@ def store(pipelines: Operator) -> Iterator[str]:
     """The store and the MLflow server of the steps; yields the store's address on this machine."""
     pipelines.undeploy()  # for their memory
     with running_store(pipelines) as url:
+        pipelines.in_client("import os; os.mkdir('/models/mlflow'); os.chmod('/models/mlflow', 0o777)")
         pipelines.apply(*objects_of_steps())
-        pipelines.kubectl("wait", "--for=condition=Ready", f"--namespace={KUBEFLOW}", "pod/mlflow", "--timeout=150s")
+        ready = ("--for=condition=Available", f"--namespace={KUBEFLOW}", "deployment/mlflow", "--timeout=150s")
+        pipelines.kubectl("wait", *ready)
         yield url
         pipelines.exfm("undeploy", NAME, "-c", str(pipelines.settings), check=False)
 
 
-def put_day(url: str, day: int) -> None:
-    """Put a day of the log into the store; feedback first, as a run takes it first."""
+def put_day(url: str, day: int, *, log: str = f"{BUCKET}/log") -> None:
+    """Put a day of a log into the store; feedback first, as a run takes it first."""
     for part, rows in sorted(day_of_log(day).items()):
-        with files(url).open(f"{BUCKET}/log/{part}/{file_name(day)}", "wb") as file:
+        with files(url).open(f"{log}/{part}/{file_name(day)}", "wb") as file:
             rows.write_parquet(file)
+
+
+def on_two_nodes(name: str, **places: str) -> dict[str, Any]:
+    """Return the settings of a run whose foundation model a TrainJob trains."""
+    run = run_settings(name, **places)
+    [foundation] = run["foundation_models"]
+    foundation["training"] = foundation["training"] | {"nodes": 2}
+    run["platform"] = {"steps": {"train-fm": {"cpu_request_m": 50, "cpu_limit_m": 2_000, "memory_mib": 1_536}}}
+    return run
 
 
 def run_pipeline(pipelines: Operator, name: str) -> str:
     """Run all steps in their order, in a Job of the pipeline's account; return its log, with all that steps print."""
     settings = yaml.safe_load(pipelines.settings.read_text(encoding="utf-8"))
-    run = run_settings(NAME, root=f"s3://{BUCKET}/root", log=f"s3://{BUCKET}/log", deploy=True)
+    run = on_two_nodes(NAME, root=f"s3://{BUCKET}/root", log=f"s3://{BUCKET}/log") | {"deploy": True}
     run["deployment"] |= {"settings": settings}
-    [foundation] = run["foundation_models"]
-    foundation["training"] = foundation["training"] | {"nodes": 2}
-    run["platform"] = {"steps": {"train-fm": {"cpu_request_m": 50, "cpu_limit_m": 2_000, "memory_mib": 1_536}}}
     metadata = {"name": name, "namespace": KUBEFLOW}
     container = {
         "name": "main",
@@ -228,6 +234,80 @@ def test_the_whole_pipeline_runs_by_its_account_each_night_and_what_serves_can_r
 
     wait_for(serves_again, seconds=90, what="the first version's shard, after the second run wrote its bundle")
     assert pipelines.serving() == 1
+
+
+NUM_DAYS = 14
+CLOSE = 2e-6
+"""Sums in another order."""
+
+
+def labelled(root: str, log: str) -> RunConfig:
+    """Return a run on two nodes, whose log is ingested and labelled."""
+    run = RunConfig.parse(on_two_nodes("news", root=root, log=log), source="the test's run")
+    for _ in (*ingest(das_of(run), run.source), *label(das_of(run))):
+        pass
+    return run
+
+
+def states_of(run: RunConfig) -> dict[str, dict[str, Any]]:
+    """Return the tensors of all states of the foundation model, by file."""
+    with reaching(run.root) as (store, root):
+        found = sorted(store.glob(f"{root}/models/fm/*/*/*.safetensors"))
+        return {file.removeprefix(root): safetensors.torch.load(store.cat_file(file)) for file in found}
+
+
+def test_training_that_loses_a_rank_and_is_suspended_leaves_the_states_of_an_undisturbed_one(
+    pipelines: Operator, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (environment(store) | {STEPS_IMAGE: IMAGE}).items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()  # of another test's store
+    for day in range(NUM_DAYS):
+        put_day(store, day, log=f"{BUCKET}/disturbed/log")
+    log = f"s3://{BUCKET}/disturbed/log"
+    undisturbed, run = labelled(f"{tmp_path}/root", log), labelled(f"s3://{BUCKET}/disturbed/root", log)
+    [foundation] = run.foundation_models
+    line = foundation_line(foundation, run.feature_schema)
+    for _ in teach(das_of(undisturbed), foundation.name, line):
+        pass
+
+    client = kubernetes.config.new_client_from_config(str(pipelines.kubeconfig))
+    cluster, job, told = Cluster(client, namespace=KUBEFLOW), train_job(run, foundation), list[str]()
+    name = job["metadata"]["name"]
+
+    def wait_for_windows(num: int) -> None:
+        snapshots = das_of(run).snapshots()
+        wait_for(lambda: len(snapshots.state().files) >= num, seconds=120, what=f"{num} windows learned")
+
+    def pods() -> list[str]:
+        return pipelines.names("pods", namespace=KUBEFLOW, labels=f"{JOBSET_LABEL}={name}")
+
+    def suspend(suspended: bool) -> None:
+        patch = json.dumps({"spec": {"suspend": suspended}})
+        pipelines.kubectl("patch", "trainjob", f"--namespace={KUBEFLOW}", name, "--type=merge", f"--patch={patch}")
+
+    with ThreadPoolExecutor(1) as pool:
+        step = pool.submit(run_job, cluster, job, log=log_of(cluster, name), report=told.append)
+        wait_for_windows(2)
+        [other] = [pod for pod in pods() if "-node-0-1-" in pod]
+        kill = "kill -9 $(grep -l exfm_components.rank /proc/[0-9]*/cmdline | cut -d/ -f3)"
+        pipelines.kubectl("exec", f"--namespace={KUBEFLOW}", other, "--", "sh", "-c", kill)
+        wait_for(lambda: any("starts again" in line for line in told), seconds=120, what="another try")
+        num_learned = len(states_of(run)) // 3
+        assert num_learned < NUM_DAYS - 2
+        wait_for_windows(num_learned + 2)
+        suspend(True)
+        wait_for(lambda: not pods(), seconds=60, what="the end of a suspended job's pods")
+        assert len(states_of(run)) // 3 < NUM_DAYS - 1
+        suspend(False)
+        step.result(timeout=180)
+    found, expected = states_of(run), states_of(undisturbed)
+    assert found.keys() == expected.keys()
+    for file, tensors in expected.items():
+        assert found[file].keys() == tensors.keys()
+        for tensor_name, tensor in tensors.items():
+            torch.testing.assert_close(found[file][tensor_name], tensor, rtol=0, atol=CLOSE)
+    assert sum(line.startswith("rank 0 starts again") for line in told) == 2, told
 
 
 def test_an_account_without_rights_is_told_which_role_it_needs(either: Operator, tmp_path: Path) -> None:
