@@ -8,7 +8,6 @@ from exfm.deploy.cluster import Cluster, ForbiddenError, pod_namespace
 from exfm.deploy.preflight import missing_rights
 from exfm.environment import IMAGE
 from exfm.foundation.config import FoundationConfig
-from exfm.foundation.line import foundation_line
 from exfm_components.data_augmentation import das_of
 from exfm_components.run_config import RunConfig
 
@@ -56,7 +55,8 @@ def train_apart(run: RunConfig, foundation: FoundationConfig, *, report: Callabl
     Raises: StageError with the error of rank 0, or the cluster's; StoppedError if the step is cancelled; ClusterError
     if the API server refuses; ConfigError.
     """
-    from exfm.das.advance import is_due  # torch
+    from exfm.das.advance import is_due  # torch, as the next one
+    from exfm.foundation.line import foundation_line
 
     if not is_due(das_of(run), foundation_line(foundation, run.feature_schema)):
         return

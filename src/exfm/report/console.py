@@ -8,9 +8,8 @@ from rich.text import Text
 from exfm.evaluation.comparison import Comparison
 from exfm.report.answer import Answer
 from exfm.report.comparison import VERTICAL, foundation
-from exfm.report.distillation.figures import change, judged, method_name
+from exfm.report.distillation.figures import change, figure, judged, method_name
 from exfm.report.distillation.table import STYLES
-from exfm.report.html import figure
 from exfm.report.summary import Summary
 from exfm.training.manifest import BASE_RATE, LOGISTIC
 

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from exfm.report.comparison import TRUTH, foundation
 from exfm.report.das_plots import figures_by_window
-from exfm.report.distillation.figures import DASH, change, judged, line_name, method_name, number, share
+from exfm.report.distillation.figures import change, figure, judged, line_name, method_name, number, share
 from exfm.report.plots import age_by_window, bytes_by_shard, entropy_by_window, ids_by_window, reliability_curves
 from exfm.report.summary import PROMISED_TIMES, Summary
 from exfm.schema import time_text
@@ -63,11 +63,6 @@ def environment() -> Environment:
         "foundation": foundation, "counts": counts,
     }  # fmt: skip
     return pages
-
-
-def figure(value: float | None, digits: int = 4) -> str:
-    """Return a number as text; a dash if there is none."""
-    return DASH if value is None else f"{value:.{digits}f}"
 
 
 def duration(value: float, unit: str) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from scipy.stats import bootstrap
 
 from exfm.artifact.manifest import Window
 from exfm.events.examples import Examples, Floats
@@ -104,6 +103,8 @@ def over_line(rows: pl.DataFrame, task: str, *, line: str) -> Excess | None:
     mean = float(losses_W.sum() / weights_W.sum())
     if len(weights_W) < 2:
         return Excess(entropy=mean)
+    from scipy.stats import bootstrap  # takes half a second, and few who read models resample them
+
     interval = bootstrap(
         (losses_W, weights_W),
         lambda losses, weights, axis: losses.sum(axis) / weights.sum(axis),

@@ -11,6 +11,11 @@ METHODS = {"label": "label-only", "self": "self-distillation"}
 """Names of methods for people, where these are not the settings' own."""
 
 
+def figure(value: float | None, digits: int = 4) -> str:
+    """Return a number as text; a dash if there is none."""
+    return DASH if value is None else f"{value:.{digits}f}"
+
+
 def line_name(line: str) -> str:
     """Return a reference line's name for people."""
     return {BASE_RATE: "base rate", LOGISTIC: "logistic regression"}[line]

@@ -10,9 +10,8 @@ from rich.text import Text
 from exfm.evaluation.comparison import Comparison, MethodQuality, TaskComparison
 from exfm.evaluation.config import Method
 from exfm.metrics.intervals import Interval
-from exfm.report.distillation.figures import change, judged, line_name, method_name, number, share
+from exfm.report.distillation.figures import change, figure, judged, line_name, method_name, number, share
 from exfm.report.distillation.series import taught
-from exfm.report.html import figure
 
 MIN_WIDTH = 160
 """Minimum width, in columns: a wrapped table cannot be read."""
