@@ -74,7 +74,7 @@ def _parameter(name: str, run: RunConfig, model: str) -> Any:
             return run.to_dict()
         case "root":
             return root
-        case "until":
+        case "until" | "share":  # empty: whatever is due
             return ""
         case "foundation_model":
             return run.foundation_model(model).to_dict()
