@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from commands import exfm
 from exfm.artifact.bundle import BundleManifest, find_bundle
 from exfm.artifact.storage import ref_to
 from exfm.events.schemas import SYNTHETIC
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.slow
 SMALL = {"network": {"bottom_units": [4], "num_cross_layers": 1, "cross_rank": 4, "top_units": [8]}}
 TRAINING = {"batch_size": 128, "warmup_windows": 2}
 FOUNDATION = {"name": "fm", "model": SMALL | {"dim_factor": 2}, "training": TRAINING, "tasks": ["click"]}
+SEARCH = {"name": "search", "domains": ["search"], "model": SMALL, "training": TRAINING, "tasks": ["click"]}
 
 
 def run_config(folder: Path, **changes: Any) -> Path:
@@ -44,18 +46,13 @@ def run_config(folder: Path, **changes: Any) -> Path:
         "compare": ["label", "auto"],
         "foundation_models": [FOUNDATION, FOUNDATION | {"name": "wide", "model": SMALL | {"dim_factor": 4}}],
         "vertical_models": [
-            {"name": "search", "domains": ["search"], "model": SMALL, "training": TRAINING, "tasks": ["click"]},
+            SEARCH,
             {"name": "rest", "domains": ["feed", "video"], "model": SMALL, "training": TRAINING, "tasks": ["click"]},
         ],
     }
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(config | changes), encoding="utf-8")
     return path
-
-
-def exfm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from exfm.cli.main import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -232,11 +229,15 @@ def test_a_run_with_nothing_due_registers_nothing(root: Path, folder: Path) -> N
 
 def test_a_log_with_no_closed_window_is_taken_in_and_models_wait(tmp_path: Path) -> None:
     source = {"kind": "synthetic", "num_impressions": 1000, "num_users": 20, "num_ads": 20, "duration_s": 30_000}
-    young = exfm("run", "-c", run_config(tmp_path, source=source, foundation_models=[FOUNDATION]))
+    young = exfm(
+        "run", "-c", run_config(tmp_path, source=source, foundation_models=[FOUNDATION], vertical_models=[SEARCH])
+    )
     assert young.returncode == 0, young.stderr
-    for stage in ("train-fm fm", "train-vm search", "bundle rest"):
+    for stage in ("train-fm fm", "train-vm search", "bundle search"):
         [line] = [line for line in young.stdout.splitlines() if line.startswith(f"✓ {stage} ")]
         assert "has learned nothing yet" in line
+    [compared] = [line for line in young.stdout.splitlines() if line.startswith("✓ compare ")]
+    assert compared.endswith("not compared yet: there are too few windows after the warm-up")
     assert "No vertical model has learned yet." in young.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["pipeline.log", "registry", "tables"]
 
@@ -290,11 +291,10 @@ def processes_of(folder: Path) -> list[str]:
 def test_a_signal_ends_a_run_at_once_and_the_next_one_goes_on(
     tmp_path: Path, number: signal.Signals, stage: str
 ) -> None:
-    slow = {"name": "search", "domains": ["search"], "model": SMALL, "tasks": ["click"]}
     config = run_config(
         tmp_path,
         foundation_models=[FOUNDATION],
-        vertical_models=[slow | {"training": {"batch_size": 1}}],
+        vertical_models=[SEARCH | {"training": {"batch_size": 1}}],
         compare=[],
     )
     root, scratch = tmp_path / "out", tmp_path / "scratch"
