@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # One worker for each core. A worker runs whole files, because tests of a file share servers. A worker that crashes ends the
-# tests: with another one in its place, pytest-xdist 3.8 may wait for ever (its issue 1323).
-PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile --max-worker-restart 0
+# tests: with another one in its place, pytest-xdist 3.8 may wait for ever (its issue 1323). Files stay in the order of
+# tests/conftest.py, the longest first: pytest-xdist's own order begins with those of most tests, which are short ones.
+PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 RIG := PYTHONPATH=tests/cluster $(BIN)/python -m rig
 DEMO_BUNDLE := out/movielens/bundle/students/latest.json
 OPEN_BANDIT_LOG := examples/open_bandit/data/log/schema.yaml

@@ -21,6 +21,24 @@ from forked_servers import ForkedServers
 
 REPOSITORY = Path(__file__).parent.parent
 
+LONGEST = (
+    "tests/pipelines/test_whole_run.py",
+    "tests/components/test_ranks.py",
+    "tests/das/test_killed_runs.py",
+    "tests/pipelines/test_published_teacher.py",
+    "tests/test_docs.py",
+    "tests/bench/test_on_servers.py",
+    "tests/bench/test_das_bench.py",
+)
+"""Files that take minutes, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest files first: a worker runs a whole file, and the others have none left if it comes last."""
+    places = {REPOSITORY / file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 # No deadline: cores are shared, and a slow minute is no failure.
 hypothesis.settings.register_profile("exfm", deadline=None, max_examples=50)
 hypothesis.settings.register_profile("fast", deadline=None, max_examples=10)
