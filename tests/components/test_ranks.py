@@ -21,8 +21,7 @@ from exfm.events.schemas import SYNTHETIC
 from exfm.foundation.line import foundation_line
 from exfm.schema import Schema
 from exfm_components.data_augmentation import das_of
-from exfm_components.local_ranks import train_here
-from exfm_components.processes import arguments_of
+from exfm_components.processes import arguments_of, train_apart
 from exfm_components.run_config import RunConfig
 
 pytest.importorskip("torchrec", reason="make install-distributed adds torchrec")
@@ -73,13 +72,13 @@ class Run:
     def by_ranks(self) -> list[str]:
         """Train by several processes, and return what they did."""
         told: list[str] = []
-        self.train_here(told.append)
+        self.train_apart(told.append)
         return told
 
-    def train_here(self, report: Callable[[str], None]) -> None:
+    def train_apart(self, report: Callable[[str], None]) -> None:
         """Train by several processes."""
         [foundation] = self.config.foundation_models
-        train_here(self.config, foundation, report=report)
+        train_apart(self.config, foundation, report=report)
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Return the tensors of all states, by file."""
@@ -121,7 +120,7 @@ def test_two_processes_train_the_model_of_one(undisturbed: Run, tmp_path: Path) 
     told = run.by_ranks()
     assert sum(line.startswith("train-fm fm: ") for line in told) == len(undisturbed.states()) / 3
     require_equal(run, undisturbed)
-    assert run.by_ranks() == []  # nothing is due
+    assert run.by_ranks() == []  # nothing is due, so no process starts
 
 
 def test_a_model_goes_from_one_process_to_two_and_back(undisturbed: Run, tmp_path: Path) -> None:
@@ -130,7 +129,7 @@ def test_a_model_goes_from_one_process_to_two_and_back(undisturbed: Run, tmp_pat
     learned = [next(line for line in alone if line.startswith("train-fm")) for _ in range(2)]
     alone.close()
     with pytest.raises(StopIteration):
-        run.train_here(Stopping(after=2))
+        run.train_apart(Stopping(after=2))
     assert len(run.states()) / 3 == len(learned) + 2
     for _ in run.alone():
         pass
@@ -159,7 +158,7 @@ def test_a_rank_that_is_killed_ends_the_run_and_the_next_goes_on(undisturbed: Ru
             os.kill(rank_of(place=1), signal.SIGKILL)
 
     with pytest.raises(StageError, match="goes on from the last finished window"):
-        run.train_here(kill_one)
+        run.train_apart(kill_one)
     assert 0 < len(run.states()) < len(undisturbed.states())
     assert run.by_ranks()
     require_equal(run, undisturbed)
