@@ -1,5 +1,6 @@
 """A small log that went through the stages, once for all tests."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,19 @@ from simulated_cluster import SimulatedCluster
 SMALL_MODEL = ModelConfig(network=NetworkConfig(bottom_units=(4,), num_cross_layers=1, cross_rank=4, top_units=(8,)))
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty registry's database, which MLflow takes seconds to make."""
+    root = tmp_path_factory.mktemp("empty")
+    Registry.at(str(root), create=True).require()
+    return root / "registry/mlflow.db"
+
+
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
+def registry(tmp_path: Path, empty_database: Path) -> Registry:
     """Return an empty registry."""
+    (tmp_path / "registry").mkdir()
+    shutil.copy(empty_database, tmp_path / "registry")
     return Registry.at(str(tmp_path), create=True)
 
 
