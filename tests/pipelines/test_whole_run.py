@@ -139,7 +139,7 @@ def test_a_version_is_traced_to_its_labels(root: Path) -> None:
     assert text.startswith(f"search version 1 (candidate): bundle {bundle_id[:12]}, commit ")
     for made_from in ("state search-", "pseudo-labels of fm", "pseudo-labels of wide", "state wide-", "labels of "):
         assert made_from in text
-    for wrong, message in (("search", "neither models:/NAME@ALIAS nor"), ("0" * 12, "name more digits")):
+    for wrong, message in (("search", "none of models:/NAME@ALIAS, models:/"), ("0" * 12, "name more digits")):
         refused = exfm("lineage", wrong, "--root", root)
         assert refused.returncode == 2
         assert message in refused.stderr

@@ -63,9 +63,12 @@ def test_a_version_is_candidate_and_nothing_is_crowned_unseen(registration: Regi
     assert registration.aliases == ("candidate",)
 
 
-def test_an_alias_resolves_to_the_bundle_and_its_digest(root: Path, registration: Registration, bundle: Ref) -> None:
+@pytest.mark.parametrize("named", ["models:/search-ads@candidate", "models:/search-ads/1"])
+def test_a_version_resolves_to_the_bundle_and_its_digest(
+    root: Path, registration: Registration, bundle: Ref, named: str
+) -> None:
     registry = Registry.at(str(root), create=False)
-    resolved = registry.bundle_of(registry.resolve("models:/search-ads@candidate"))
+    resolved = registry.bundle_of(registry.resolve(named))
     assert resolved == registration.bundle
     assert BundleManifest.read(Path(resolved.uri)).bundle_id == registration.bundle_id
     assert resolved.digest == bundle.digest

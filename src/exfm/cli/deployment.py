@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from exfm.cli.serving import BundleArgument, RootOption
+
 if TYPE_CHECKING:
     from exfm.deploy.config import DeployConfig
 
@@ -15,7 +17,6 @@ NameArgument = Annotated[str, typer.Argument(help="A vertical model.")]
 SettingsOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of the deployment's settings.")]
 NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", help="Namespace, instead of the settings'.")]
 ContextOption = Annotated[str, typer.Option(help="Context of the kubeconfig, instead of its current one.")]
-RootOption = Annotated[str, typer.Option("--root", help="Root of the run that has the embedded registry.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 PANEL = "On a cluster"
@@ -49,9 +50,7 @@ def promote(
 
 
 def deploy(
-    bundle: Annotated[
-        str, typer.Argument(help="A bundle's folder or s3:// URL, or models:/NAME@ALIAS of the registry under --root.")
-    ],
+    bundle: BundleArgument,
     serve_from: Annotated[
         str, typer.Option(help="Where pods read it, if elsewhere: s3://BUCKET/PATH or pvc://CLAIM/PATH.")
     ] = "",

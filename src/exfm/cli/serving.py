@@ -10,7 +10,11 @@ import typer
 from exfm.cli.output import writable
 
 BundleArgument = Annotated[
-    str, typer.Argument(help="A bundle's folder or s3:// URL, or models:/NAME@ALIAS of the registry under --root.")
+    str,
+    typer.Argument(
+        help="A bundle's folder or s3:// URL, or models:/NAME@ALIAS or models:/NAME/VERSION of the registry under "
+        "--root."
+    ),
 ]
 RootOption = Annotated[str, typer.Option("--root", help="Root of the run that has the embedded registry.")]
 

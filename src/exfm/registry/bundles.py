@@ -1,4 +1,4 @@
-"""A bundle wherever it is: a folder, a remote store, or an alias in the registry."""
+"""A bundle wherever it is: a folder, a remote store, or a version in the registry."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +23,12 @@ class LocatedBundle:
 
 @contextmanager
 def open_bundle(uri: str, *, root: str) -> Iterator[Path]:
-    """Yield a local folder with the bundle at `uri`, or that `models:/NAME@ALIAS` names in the registry of `root`.
+    """Yield a local folder with the bundle at `uri`.
 
-    `uri` may be the folder of a model's bundles; the newest one is yielded then.
+    `uri` may be the folder of a model's bundles, whose newest one is yielded, or `models:/NAME@ALIAS` or
+    `models:/NAME/VERSION` in the registry of `root`.
 
-    Raises: StorageError if it does not exist; ConfigError if the alias is malformed.
+    Raises: StorageError if it does not exist; ConfigError if `models:/...` is malformed or names a foundation model.
     """
     if uri.startswith("models:/"):
         from exfm.registry.mlflow_registry import Registry  # MLflow takes seconds to import

@@ -54,8 +54,8 @@ def _of_foundation(registry: Registry, version: ModelVersion) -> Origin:
 def _by_id(registry: Registry, digits: str) -> ModelVersion:
     if not re.fullmatch(rf"[0-9a-f]{{{MIN_ID_DIGITS},64}}", digits):
         raise ConfigError(
-            f"{digits!r} is neither models:/NAME@ALIAS nor {MIN_ID_DIGITS} or more digits of a bundle's id, which "
-            "answers have as model_version"
+            f"{digits!r} is none of models:/NAME@ALIAS, models:/NAME/VERSION, and {MIN_ID_DIGITS} or more digits of a "
+            "bundle's id, which answers have as model_version"
         )
     with registry.reporting():
         found = registry.client.search_model_versions(f"tags.{ID_TAG} LIKE '{digits}%'")
