@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 
 from exfm.das.advance import advance
 from exfm.das.log_tables import Das
-from exfm.errors import DataError, StorageError
+from exfm.errors import ConfigError, DataError, StorageError
 from exfm.events.datasets import NAMES, spreading
 from exfm.events.datasets.conversion import FILES, Converted, convert
 from exfm.events.datasets.dataset import data_set
@@ -396,6 +396,16 @@ def test_an_ad_that_is_described_twice_is_refused(tmp_path: Path) -> None:
     write_files("taobao", tmp_path / "taobao")
     edit(tmp_path / "taobao" / "ad_feature.csv", lambda text: text + text.splitlines()[8] + "\n")
     assert "ad_feature.csv: adgroup_id 7 is described more than once" in refusal("taobao", tmp_path / "taobao")
+
+
+@pytest.mark.parametrize(
+    ("schema", "error"), [(b"labels: [", "schema.yaml: not YAML: line 1"), (b"{}", "schema.yaml: .*impression_key")]
+)
+def test_a_malformed_schema_is_refused_before_anything_is_written(schema: bytes, error: str, tmp_path: Path) -> None:
+    write_files("avazu", tmp_path / "avazu")
+    with pytest.raises(ConfigError, match=error):
+        convert(data_set("avazu"), str(tmp_path / "avazu"), str(tmp_path / "out"), schema=schema)
+    assert [path.name for path in tmp_path.iterdir()] == ["avazu"]
 
 
 def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:

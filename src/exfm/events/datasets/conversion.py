@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import yaml
 
 from exfm.artifact.output import writing
 from exfm.artifact.stores import entries, is_local, join
+from exfm.config import parse_yaml
 from exfm.errors import DataError
 from exfm.events.csv_files import read_csv
 from exfm.events.datasets.dataset import DOMAIN, KEY, TIME, DataSet, Lookup, Outcome
@@ -63,10 +63,11 @@ def convert(
     `source` is the folder of its files, or the file itself if it is only one. Feedback whose time the files do not tell
     comes exponential delays of mean `mean_delay` after its impression (seconds, or steps of ordinal time; 0: at once).
 
-    Raises: DataError if a file is missing or malformed; StorageError if a store does not answer, or `out` holds
-    something else.
+    Raises: ConfigError if `schema` is malformed; DataError if a file is missing or malformed; StorageError if a store
+    does not answer, or `out` holds something else.
     """
     started_s = time.monotonic()
+    time_kind = Schema.parse(parse_yaml(schema, source=SCHEMA_FILE), source=SCHEMA_FILE).event_time.kind
     first = parts[0]
     is_only = len(parts) == 1 and len(first.files) == 1 and not first.lookups
     files = [(part, _find(source, name, is_only=is_only)) for part in parts for name in part.files]
@@ -92,8 +93,7 @@ def convert(
             raise DataError(f"{', '.join(file for _, file in files)}: there are no rows; copy the files again")
         sequences.finish()
         (folder / SCHEMA_FILE).write_bytes(schema)
-    kind = Schema.parse(yaml.safe_load(schema), source=SCHEMA_FILE).event_time.kind
-    start, end = (time_text(_whole_s(moment), kind=kind) for moment in (ends["first"].min(), ends["last"].max()))
+    start, end = (time_text(_whole_s(moment), kind=time_kind) for moment in (ends["first"].min(), ends["last"].max()))
     return Converted(first.title, num_rows, counts, (start, end), notes, time.monotonic() - started_s)
 
 
