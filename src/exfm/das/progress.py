@@ -80,7 +80,9 @@ def progress(
 ) -> Progress:
     """Return where a system stands; nothing is changed.
 
-    Raises: what `advance` raises before it works.
+    Raises: ConfigError if the tables were made with other lengths of windows or attribution windows; DataError if a
+    source file changed since it was ingested, or a new one comes before it by name; StorageError if a table, manifest
+    or published model is damaged, the source has no file, or a store does not answer.
     """
     state = LogState.of(das)
     windows, feedback = set(state.windows), set(state.feedback.files)

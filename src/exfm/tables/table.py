@@ -136,7 +136,10 @@ class Table:
 
 
 class TableState:
-    """One version of a table; it never changes."""
+    """One version of a table; it never changes.
+
+    Its methods and properties raise StorageError if the store does not answer, or the table's log is damaged.
+    """
 
     def __init__(self, table: Table, opened: DeltaTable | None) -> None:
         self._table, self._opened = table, opened
