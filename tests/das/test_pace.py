@@ -9,56 +9,56 @@ from hypothesis import strategies as st
 from small_log import small_das
 
 from exfm.das.log_tables import Das
-from exfm.das.pace import MAX_SHARE, NUM_LESSONS, ORDINAL_LIMIT_MS, Lesson, examples_per_s
+from exfm.das.pace import MAX_SHARE, NUM_WINDOWS, ORDINAL_LIMIT_MS, LearnedWindow, examples_per_s
 from exfm.schema import EventTime
 
 DAS = small_das("root")
 NIGHT_MS = DAY_S * 1_000
 
 
-def lessons(*took_ms: int, num_examples: int = 1_000) -> list[Lesson]:
-    """Return lessons of consecutive windows, of which each took so long, after a first one."""
-    at_ms, found = 0, [Lesson(0, num_examples, 0)]
+def learned(*took_ms: int, num_examples: int = 1_000) -> list[LearnedWindow]:
+    """Return consecutive windows that were learned, of which each took so long, after a first one."""
+    at_ms, found = 0, [LearnedWindow(0, num_examples, 0)]
     for window, took in enumerate(took_ms, start=1):
         at_ms += took
-        found.append(Lesson(window, num_examples, at_ms))
+        found.append(LearnedWindow(window, num_examples, at_ms))
     return found
 
 
 def test_the_pace_is_the_examples_of_a_window_by_the_time_since_the_window_before() -> None:
-    assert examples_per_s(lessons(500), DAS) == 2_000
-    assert examples_per_s(lessons(500, 1_000, 4_000), DAS) == 1_000, "the median"
+    assert examples_per_s(learned(500), DAS) == 2_000
+    assert examples_per_s(learned(500, 1_000, 4_000), DAS) == 1_000, "the median"
 
 
 def test_nights_between_runs_do_not_count() -> None:
-    assert examples_per_s(lessons(NIGHT_MS, 500, NIGHT_MS - 60_000, 500, NIGHT_MS), DAS) == 2_000
+    assert examples_per_s(learned(NIGHT_MS, 500, NIGHT_MS - 60_000, 500, NIGHT_MS), DAS) == 2_000
 
 
 def test_a_model_that_learns_a_window_a_night_has_no_pace() -> None:
-    assert examples_per_s(lessons(*[NIGHT_MS] * 9), DAS) is None
-    assert examples_per_s(lessons(), DAS) is None
+    assert examples_per_s(learned(*[NIGHT_MS] * 9), DAS) is None
+    assert examples_per_s(learned(), DAS) is None
     assert examples_per_s([], DAS) is None
 
 
-def test_old_lessons_do_not_count() -> None:
-    assert examples_per_s(lessons(*[10] * 50, *[2_000] * NUM_LESSONS), DAS) == 500
+def test_old_windows_do_not_count() -> None:
+    assert examples_per_s(learned(*[10] * 50, *[2_000] * NUM_WINDOWS), DAS) == 500
 
 
 def test_windows_without_examples_and_clocks_that_go_back_do_not_count() -> None:
-    assert examples_per_s(lessons(500, num_examples=0), DAS) is None
-    assert examples_per_s(lessons(0, -7_000, 500), DAS) == 2_000
+    assert examples_per_s(learned(500, num_examples=0), DAS) is None
+    assert examples_per_s(learned(0, -7_000, 500), DAS) == 2_000
 
 
 def test_steps_have_no_nights_so_an_hour_is_a_pause() -> None:
     ordinal: Das = replace(
         DAS, schema=DAS.schema.model_copy(update={"event_time": EventTime(column="t", kind="ordinal")})
     )
-    assert examples_per_s(lessons(ORDINAL_LIMIT_MS), ordinal) == pytest.approx(1 / 3.6)
-    assert examples_per_s(lessons(ORDINAL_LIMIT_MS + 1), ordinal) is None
+    assert examples_per_s(learned(ORDINAL_LIMIT_MS), ordinal) == pytest.approx(1 / 3.6)
+    assert examples_per_s(learned(ORDINAL_LIMIT_MS + 1), ordinal) is None
 
 
-@given(took_ms=st.lists(st.integers(1, int(MAX_SHARE * NIGHT_MS)), min_size=1, max_size=NUM_LESSONS))
-def test_the_pace_is_between_the_slowest_and_the_fastest_lesson(took_ms: list[int]) -> None:
-    pace = examples_per_s(lessons(*took_ms), DAS)
+@given(took_ms=st.lists(st.integers(1, int(MAX_SHARE * NIGHT_MS)), min_size=1, max_size=NUM_WINDOWS))
+def test_the_pace_is_between_the_slowest_and_the_fastest_window(took_ms: list[int]) -> None:
+    pace = examples_per_s(learned(*took_ms), DAS)
     assert pace is not None
     assert 1_000_000 / max(took_ms) <= pace <= 1_000_000 / min(took_ms)

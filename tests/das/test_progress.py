@@ -9,7 +9,7 @@ from test_lines import FM, VM
 
 from exfm.das.advance import learn, teach
 from exfm.das.log_tables import Das
-from exfm.das.pace import NUM_LESSONS
+from exfm.das.pace import NUM_WINDOWS
 from exfm.das.progress import ModelProgress, progress
 from exfm.das.publishing import model_manifest, publish
 from exfm.das.stages import ingest, join, label
@@ -43,7 +43,7 @@ def test_a_model_that_learned_nothing_has_no_figures(das: Das, log: GrowingLog) 
     fm, vm = models(das, log)
     num_labelled = len(das.table("labels", {}).state().files)
     assert (fm.learned, fm.due, fm.until, fm.newest, fm.examples_per_s) == (0, num_labelled, "", {}, None)
-    assert (vm.due, vm.rest_s) == (0, None), "nothing is joined"
+    assert (vm.due, vm.remaining_s) == (0, None), "nothing is joined"
 
 
 def test_what_is_due_takes_its_examples_by_the_pace(das: Das, log: GrowingLog) -> None:
@@ -54,7 +54,7 @@ def test_what_is_due_takes_its_examples_by_the_pace(das: Das, log: GrowingLog) -
     due = sorted(labels.files)[3:]
     assert (fm.learned, fm.due) == (3, len(due))
     assert fm.examples_per_s is not None
-    assert fm.rest_s == pytest.approx(labels.num_rows(due) / fm.examples_per_s)
+    assert fm.remaining_s == pytest.approx(labels.num_rows(due) / fm.examples_per_s)
 
 
 def test_the_examples_of_a_vertical_model_are_estimated_before_it_predicts_them(das: Das, log: GrowingLog) -> None:
@@ -66,8 +66,8 @@ def test_the_examples_of_a_vertical_model_are_estimated_before_it_predicts_them(
     examples = das.table("examples", {}).state()
     assert vm.due == len(examples.files) - 2
     assert vm.examples_per_s is not None
-    assert vm.rest_s is not None
-    num_due = vm.rest_s * vm.examples_per_s
+    assert vm.remaining_s is not None
+    num_due = vm.remaining_s * vm.examples_per_s
     assert num_due == pytest.approx(examples.num_rows(sorted(examples.files)[2:]), rel=0.01), "it takes all domains"
 
 
@@ -81,14 +81,14 @@ def test_entropies_are_those_of_the_manifest(das: Das, log: GrowingLog) -> None:
     publish(das, FM)
     fm, _ = models(das, log)
     assert fm.overall == {task: of.normalized_entropy for task, of in manifest.overall.items()}
-    assert (fm.due, fm.rest_s) == (0, None)
+    assert (fm.due, fm.remaining_s) == (0, None)
 
 
 def test_only_the_newest_window_is_read(das: Das, log: GrowingLog) -> None:
     list(teach(das, "fm", FM))
     predictions = das.table("predictions", {}).state()
     newest = max(predictions.files)
-    assert len(predictions.files) > NUM_LESSONS // 2
+    assert len(predictions.files) > NUM_WINDOWS // 2
     for window, files in predictions.files.items():
         for file in files if window != newest else ():
             (Path(predictions.uri) / file.path).unlink()

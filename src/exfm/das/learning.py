@@ -80,15 +80,15 @@ class LineWorker(ABC):
 
         Raises: DataError for unusable examples, or if the model diverged.
         """
-        lessons = sorted(self.known() - set(self.states.learned))
+        unlearned = sorted(self.known() - set(self.states.learned))
         still_open = self.open()
         for window in sorted(still_open):
-            while lessons and lessons[0] < window and self.states.may_predict(lessons[0], window):
-                yield from self._learn(lessons.pop(0))
+            while unlearned and unlearned[0] < window and self.states.may_predict(unlearned[0], window):
+                yield from self._learn(unlearned.pop(0))
             if self.predict(window):
                 yield ("predict", window)
-        for lesson in lessons:
-            yield from self._learn(lesson)
+        for window in unlearned:
+            yield from self._learn(window)
 
     def _learn(self, window: int) -> Iterator[Did]:
         if self._trainer is None:

@@ -95,9 +95,9 @@ class _Lineage:
             f"state {version}: learned {len(learned):,} windows, {self._start(learned[0])} to {self._end(window)}; "
             f"weights {row['digest'][:DIGEST_SHOWN]}"
         )
-        return Origin(text, (*self._lesson(row, window), *self._parent(row)))
+        return Origin(text, (*self._learned(row, window), *self._parent(row)))
 
-    def _lesson(self, row: dict[str, Any], window: int) -> Iterator[Origin]:
+    def _learned(self, row: dict[str, Any], window: int) -> Iterator[Origin]:
         """Yield what a state learned last: examples, or labels and impressions if it is a foundation model."""
         inputs: dict[str, int] = json.loads(row["inputs"])
         if self._pseudo.windows_of(row["model"]):

@@ -16,7 +16,7 @@ from exfm.training.line import Line
 NUM_COMMITS = 200
 """Newest commits of `snapshots`, of all lines, that are read."""
 
-NUM_LESSONS = 8
+NUM_WINDOWS = 8
 """Newest windows of which the pace is the median."""
 
 MAX_SHARE = 0.5
@@ -28,8 +28,8 @@ ORDINAL_LIMIT_MS = 3_600_000
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """A window that was learned."""
+class LearnedWindow:
+    """A window that a line learned."""
 
     window: int
     num_examples: int
@@ -37,25 +37,25 @@ class Lesson:
     """Time of the clock at which its state was committed."""
 
 
-def lessons_of(state: LogState, line: Line, commits: Sequence[Committed]) -> list[Lesson]:
-    """Return a line's lessons among commits of `snapshots`, in the order of these."""
+def learned_windows(state: LogState, line: Line, commits: Sequence[Committed]) -> list[LearnedWindow]:
+    """Return the windows whose states a line has among commits of `snapshots`, in the order of these."""
     prefix = f"snapshots/{line.part}/"
     at_ms = {int(one.item.removeprefix(prefix)): one.at_ms for one in commits if one.item.startswith(prefix)}
-    return [Lesson(window, state.predictions.num_rows([window], part=line.part), at) for window, at in at_ms.items()]
+    num_examples = {window: state.predictions.num_rows([window], part=line.part) for window in at_ms}
+    return [LearnedWindow(window, num_examples[window], at) for window, at in at_ms.items()]
 
 
-def examples_per_s(lessons: Sequence[Lesson], das: Das) -> float | None:
-    """Return the pace of the newest lessons: the median of the examples a second between one commit and the next.
+def examples_per_s(learned: Sequence[LearnedWindow], das: Das) -> float | None:
+    """Return the pace of the newest windows: the median of the examples a second between one commit and the next.
 
-    Lessons after a pause do not count, such as the first one of a night. None: no lesson counts.
+    Windows after a pause do not count, such as the first one of a night. None: no window counts.
     """
     paces = [
-        1_000 * lesson.num_examples / took_ms
-        for before, lesson in pairwise(lessons)
-        if lesson.num_examples
-        and 0 < (took_ms := lesson.at_ms - before.at_ms) <= _limit_ms(das, lesson.window - before.window)
+        1_000 * now.num_examples / took_ms
+        for before, now in pairwise(learned)
+        if now.num_examples and 0 < (took_ms := now.at_ms - before.at_ms) <= _limit_ms(das, now.window - before.window)
     ]
-    return median(paces[-NUM_LESSONS:]) if paces else None
+    return median(paces[-NUM_WINDOWS:]) if paces else None
 
 
 def _limit_ms(das: Das, num_windows: int) -> float:
@@ -73,7 +73,7 @@ def num_examples_of(state: LogState, line: Line, windows: Sequence[int]) -> int:
         return state.labels.num_rows(windows)
     predicted = [window for window in state.predictions.windows_of(line.part) if window in state.examples.files]
     own, others = set(windows) & set(predicted), set(windows) - set(predicted)
-    newest = predicted[-NUM_LESSONS:]
+    newest = predicted[-NUM_WINDOWS:]
     num_newest = state.examples.num_rows(newest)
     share = state.predictions.num_rows(newest, part=line.part) / num_newest if num_newest else 1.0
     return state.predictions.num_rows(own, part=line.part) + round(share * state.examples.num_rows(others))

@@ -9,7 +9,7 @@ from exfm.das.ingest import due_files
 from exfm.das.joining import due_examples
 from exfm.das.line_states import LineStates, known_windows
 from exfm.das.log_tables import Das
-from exfm.das.pace import NUM_COMMITS, examples_per_s, lessons_of, num_examples_of
+from exfm.das.pace import NUM_COMMITS, examples_per_s, learned_windows, num_examples_of
 from exfm.das.publishing import published_entropies
 from exfm.das.reporting import WindowFigures, due_reports, newest_figures
 from exfm.das.scoring import FoundationModel, is_waiting, teaching
@@ -52,7 +52,7 @@ class ModelProgress:
     """Likewise over all counted windows, as its manifest has it; empty: it was not published yet."""
     examples_per_s: float | None
     """How fast it learns; None: no two states were committed one soon after the other."""
-    rest_s: float | None
+    remaining_s: float | None
     """Estimated time to learn what is due; None: not known."""
 
 
@@ -143,7 +143,7 @@ def _model(state: LogState, line: Line, commits: Sequence[Committed]) -> ModelPr
     das, learned, watermark = state.das, LineStates(state, line).learned, state.timeline.watermark
     due = sorted(known_windows(state, line) - set(learned))
     end = das.grid.window(learned[-1]).end if learned else 0
-    pace = examples_per_s(lessons_of(state, line, commits), das)
+    pace = examples_per_s(learned_windows(state, line, commits), das)
     assert watermark is not None or not learned, "a window was closed"
     return ModelProgress(
         name=line.name,
@@ -154,7 +154,7 @@ def _model(state: LogState, line: Line, commits: Sequence[Committed]) -> ModelPr
         newest=_entropies(state, line, learned[-1]) if learned else {},
         overall=published_entropies(das, line),
         examples_per_s=pace,
-        rest_s=num_examples_of(state, line, due) / pace if pace and due else None,
+        remaining_s=num_examples_of(state, line, due) / pace if pace and due else None,
     )
 
 

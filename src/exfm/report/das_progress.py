@@ -40,8 +40,8 @@ def print_progress(progress: Progress, *, console: Console) -> None:
 
 
 def _models(models: Sequence[ModelProgress]) -> Table:
-    """Return how far each model is, and how long the rest takes."""
-    table = _table("model", "learned", "until", "behind", "due", "examples/s", "ETA")
+    """Return how far each model is, and how long it takes to learn what is due."""
+    table = _table("model", "learned", "until", "behind", "due", "examples/s", "remaining")
     for model in models:
         table.add_row(
             Text(model.name),
@@ -50,7 +50,7 @@ def _models(models: Sequence[ModelProgress]) -> Table:
             _to_the_minute(model.age) or _DASH,
             f"{model.due:,}",
             _DASH if model.examples_per_s is None else f"{model.examples_per_s:,.0f}",
-            _DASH if model.rest_s is None else _duration(model.rest_s),
+            _DASH if model.remaining_s is None else _duration(model.remaining_s),
         )
     return table
 
@@ -80,7 +80,9 @@ def _entropy(value: float | None) -> str:
 
 
 def _to_the_minute(text: str) -> str:
-    """Return a time or a span of event time without seconds; steps stay as they are."""
+    """Return a time or a span of event time without seconds; spans below a minute have only these, steps stay."""
+    if below_a_minute := re.fullmatch(r"0:00:([\d.]+)", text):
+        return _duration(float(below_a_minute[1]))
     return re.sub(r"(\d+:\d\d):[\d.]+Z?$", r"\1", text).replace("T", " ")
 
 
