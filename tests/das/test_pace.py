@@ -1,16 +1,29 @@
 """How fast a model learns, by the times of its commits."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
+import polars as pl
 import pytest
 from growing_log import DAY_S
 from hypothesis import given
 from hypothesis import strategies as st
 from small_log import small_das
+from test_lines import FM, VM
 
+from exfm.das.closing import LogState
 from exfm.das.log_tables import Das
-from exfm.das.pace import MAX_SHARE, NUM_WINDOWS, ORDINAL_LIMIT_MS, LearnedWindow, examples_per_s
+from exfm.das.pace import (
+    MAX_SHARE,
+    NUM_WINDOWS,
+    ORDINAL_LIMIT_MS,
+    LearnedWindow,
+    examples_per_s,
+    num_examples_of,
+)
 from exfm.schema import EventTime
+from exfm.tables.commit import commit, stage
 
 DAS = small_das("root")
 NIGHT_MS = DAY_S * 1_000
@@ -62,3 +75,23 @@ def test_the_pace_is_between_the_slowest_and_the_fastest_window(took_ms: list[in
     pace = examples_per_s(learned(*took_ms), DAS)
     assert pace is not None
     assert 1_000_000 / max(took_ms) <= pace <= 1_000_000 / min(took_ms)
+
+
+def store(das: Das, table: str, counts: Mapping[int, int], *, part: str = "") -> None:
+    """Store as many rows of each window."""
+    target = das.table(table, {"id": pl.Int64()})
+    files = [
+        stage(target, pl.DataFrame({"id": range(count)}), window=window, part=part) for window, count in counts.items()
+    ]
+    commit(target, files, item=f"{table} {part}")
+
+
+def test_examples_that_are_not_predicted_are_estimated_by_the_share_of_the_newest_that_are(tmp_path: Path) -> None:
+    das, last = small_das(tmp_path), NUM_WINDOWS
+    store(das, "examples", dict.fromkeys(range(last + 2), 100) | {last + 2: 60})
+    store(das, "predictions", dict.fromkeys(range(last + 1), 100), part=FM.part)
+    store(das, "predictions", {0: 100} | dict.fromkeys(range(1, last + 1), 25), part=VM.part)
+    state = LogState.of(das)
+    assert num_examples_of(state, VM, [last + 1, last + 2]) == 0.25 * (100 + 60)
+    assert num_examples_of(state, VM, [last, last + 1]) == 25 + 0.25 * 100, "one of them is predicted"
+    assert num_examples_of(state, VM, [0]) == 100
