@@ -4,7 +4,12 @@ from typing import Annotated
 
 import typer
 
-from exfm.cli.steps import RootOption
+RootOption = Annotated[
+    str,
+    typer.Option(
+        "--root", help="Root of the run: its embedded registry, and its tables if they moved since it was registered."
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -36,12 +36,20 @@ class Learned:
     """Versions of tables."""
 
 
+def has_state(root: str, version: str) -> bool:
+    """Return whether the tables below a root have a state of a model, by its name in `snapshots`.
+
+    Raises: StorageError if they cannot be read.
+    """
+    return _row(_snapshots(root), version) is not None
+
+
 def learned_by(root: str, version: str) -> Learned:
     """Return what a state of a model learned, by its name in `snapshots`.
 
     Raises: DataError if the tables below the root do not have it; StorageError if they cannot be read.
     """
-    row = _row(Table(join(root, "tables", "snapshots"), {}).state(), version)
+    row = _row(_snapshots(root), version)
     if row is None:
         raise _no_state(root, version)
     return Learned(parent=row["parent"], inputs=json.loads(row["inputs"]))
@@ -60,6 +68,10 @@ def origin_of_state(das: Das, version: str) -> Origin:
 
 def _no_state(root: str, version: str) -> DataError:
     return DataError(f"{root}: no table there has the state {version}; name the root of the run that trained it")
+
+
+def _snapshots(root: str) -> TableState:
+    return Table(join(root, "tables", "snapshots"), {}).state()
 
 
 def _row(snapshots: TableState, version: str) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from mlflow.entities.model_registry import ModelVersion
 from exfm.artifact.bundle import BundleManifest
 from exfm.artifact.stores import join
 from exfm.das.config import DasConfig
-from exfm.das.lineage import DIGEST_SHOWN, Origin, origin_of_state
+from exfm.das.lineage import DIGEST_SHOWN, Origin, has_state, origin_of_state
 from exfm.das.log_tables import Das
 from exfm.errors import ConfigError
 from exfm.registry.foundations import manifest_of
@@ -22,8 +22,8 @@ MIN_ID_DIGITS = 8
 def lineage_of(named: str, *, root: str) -> Origin:
     """Return what a registered version was made from.
 
-    `named` is `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or the first digits of a bundle's id. The states are looked
-    for in the tables below the root where the version was made.
+    `named` is `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or the first digits of a bundle's id. Its state is looked
+    for in the tables below `root`, and if they lack it, below the root where the version was made: tables may move.
 
     Raises: ConfigError if it names no version, or several bundles; StorageError if the registry or a table cannot be
     read; DataError if the tables lack the state.
@@ -31,7 +31,7 @@ def lineage_of(named: str, *, root: str) -> Origin:
     registry = Registry.at(root, create=False)
     version = registry.resolve(named) if named.startswith("models:/") else _by_id(registry, named)
     if is_foundation(version):
-        return _of_foundation(registry, version)
+        return _of_foundation(registry, version, root=root)
     with registry.fetching(registry.bundle_of(version)) as folder:
         manifest = BundleManifest.read(folder, verify=False)  # fetching has
     aliases = [name for name, of in (registry.aliases(version.name) or {}).items() if of == int(version.version)]
@@ -40,15 +40,19 @@ def lineage_of(named: str, *, root: str) -> Origin:
         f"{version.name} version {version.version}{is_called}: bundle {manifest.bundle_id[:DIGEST_SHOWN]}, commit "
         f"{version.tags.get('git_commit', 'unknown')[:DIGEST_SHOWN]}"
     )
-    das = _das(manifest.feature_schema, _root(version, manifest, otherwise=root))
-    return Origin(text, (origin_of_state(das, manifest.lineage["vm_snapshot"]),))
+    made_below = _root(version, manifest, otherwise=root)
+    return Origin(text, (_of_state(manifest.lineage["vm_snapshot"], manifest.feature_schema, root, made_below),))
 
 
-def _of_foundation(registry: Registry, version: ModelVersion) -> Origin:
+def _of_foundation(registry: Registry, version: ModelVersion, *, root: str) -> Origin:
     commit = version.tags["git_commit"][:DIGEST_SHOWN]
     text = f"{version.name} version {version.version}: foundation model, commit {commit}"
-    das = _das(manifest_of(registry, version).feature_schema, version.tags[ROOT_TAG])
-    return Origin(text, (origin_of_state(das, version.tags[STATE_TAG]),))
+    schema = manifest_of(registry, version).feature_schema
+    return Origin(text, (_of_state(version.tags[STATE_TAG], schema, root, version.tags[ROOT_TAG]),))
+
+
+def _of_state(state: str, schema: Schema, root: str, made_below: str) -> Origin:
+    return origin_of_state(_das(schema, root if has_state(root, state) else made_below), state)
 
 
 def _by_id(registry: Registry, digits: str) -> ModelVersion:
