@@ -110,3 +110,7 @@ DEFAULTS: dict[Step, StepResources] = {
     "smoke-test": StepResources(memory_mib=2_048),  # it starts every shard and a ranker
 }
 """Resources of the steps that need more than the others."""
+
+FOLLOWER = StepResources()
+"""What a step requests that follows a TrainJob, where its own resources are not less. Its limits stay those of the
+step: it publishes the model, which takes memory that grows with the log."""

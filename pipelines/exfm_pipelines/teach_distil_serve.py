@@ -11,7 +11,8 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from exfm.environment import COMPUTE_ENVIRONMENT, IMAGE, PIPELINE_RUN
-from exfm_components.platform import CREDENTIALS, ENDPOINTS, PlatformConfig, Step
+from exfm_components.platform import CREDENTIALS, ENDPOINTS, FOLLOWER, PlatformConfig, Step
+from exfm_components.processes import trains_apart
 from exfm_components.run_config import RunConfig
 from exfm_components.stages import data_processing, deployment, evaluation, training
 
@@ -31,6 +32,7 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
     """Return the pipeline of a run, whose settings are its parameters' defaults; every step runs in `image`."""
     settings, its_root, its_deploy = config.to_dict(), config.root, config.deploy
     pods, has_published = config.platform.backfill_pods, any(fm.published for fm in config.foundation_models)
+    only_follows = all(trains_apart(fm) for fm in config.foundation_models)
     prepare = partial(_prepare, platform=config.platform, image=image)
 
     @dsl.pipeline(
@@ -116,18 +118,30 @@ def teach_distil_serve(config: RunConfig, *, image: str) -> Any:
         if compared:
             steps["compare"] = compared
         for step, task in steps.items():
-            prepare(task, step)
+            prepare(task, step, only_follows=step == "train-fm" and only_follows)
 
     return pipeline
 
 
-def _prepare(task: dsl.PipelineTask, step: Step, *, platform: PlatformConfig, image: str, name: str = "") -> None:
+def _prepare(
+    task: dsl.PipelineTask,
+    step: Step,
+    *,
+    platform: PlatformConfig,
+    image: str,
+    name: str = "",
+    only_follows: bool = False,
+) -> None:
+    """Give a task its pod; a step that only follows TrainJobs requests less than its limits."""
     task.set_display_name(name or step)
     task.set_container_image(image)
     task.set_caching_options(enable_caching=False)
     wanted = platform.of(step)
-    task.set_cpu_request(f"{wanted.cpu_request_m}m").set_cpu_limit(f"{wanted.cpu_limit_m}m")
-    task.set_memory_request(f"{wanted.memory_mib}Mi").set_memory_limit(f"{wanted.memory_mib}Mi")
+    requested_m, requested_mib = wanted.cpu_request_m, wanted.memory_mib
+    if only_follows:
+        requested_m, requested_mib = min(requested_m, FOLLOWER.cpu_request_m), min(requested_mib, FOLLOWER.memory_mib)
+    task.set_cpu_request(f"{requested_m}m").set_cpu_limit(f"{wanted.cpu_limit_m}m")
+    task.set_memory_request(f"{requested_mib}Mi").set_memory_limit(f"{wanted.memory_mib}Mi")
     if step == "check":  # it fails at once, without retries
         kubernetes.set_timeout(task, CHECK_TIMEOUT_S)
     else:

@@ -217,6 +217,30 @@ def test_steps_ask_for_what_the_platform_says(compiled: Any) -> None:
         assert retry.get("backoffDuration") == (None if step == "check" else "7s")
 
 
+def resources_of_training(folder: Path, models: str, memory_mib: int) -> dict[str, str]:
+    """Return the resources of step `train-fm` of a run with these foundation models."""
+    steps = f"{{train-fm: {{cpu_request_m: 4000, cpu_limit_m: 8000, memory_mib: {memory_mib}}}}}"
+    text = f"{REMOTE}foundation_models: [{models}]\nplatform: {{steps: {steps}}}"
+    file = compile_pipeline(read_run_config(write_run(folder, text)), folder, image="repo/image@sha256:0")
+    spec, _ = yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    found: dict[str, str] = spec["deploymentSpec"]["executors"][executor_of(spec, "train-fm")]["container"]["resources"]
+    return found
+
+
+def test_a_step_that_only_follows_train_jobs_requests_little_of_its_limits(tmp_path: Path) -> None:
+    models = "{name: big, training: {nodes: 2}}, {name: drawn, training: {gpu: true}}"
+    found = resources_of_training(tmp_path, models, memory_mib=16_384)
+    assert (found["resourceCpuRequest"], found["resourceMemoryRequest"]) == ("200m", "1024Mi")
+    assert (found["resourceCpuLimit"], found["resourceMemoryLimit"]) == ("8000m", "16384Mi")
+    assert resources_of_training(tmp_path, models, memory_mib=512)["resourceMemoryRequest"] == "512Mi"
+
+
+@pytest.mark.parametrize("other", ["{name: small}", "{name: there, published: s3://other/models/fm}"])
+def test_a_step_that_trains_or_scores_one_of_the_models_itself_requests_its_limits(other: str, tmp_path: Path) -> None:
+    found = resources_of_training(tmp_path, f"{{name: big, training: {{nodes: 2}}}}, {other}", memory_mib=16_384)
+    assert (found["resourceCpuRequest"], found["resourceMemoryRequest"]) == ("4000m", "16384Mi")
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
