@@ -1,4 +1,4 @@
-"""A small log of ads that grows by a day, and a run over it, for tests on clusters."""
+"""A small log of ads that grows by a day, and a run over it."""
 
 from typing import Any
 

@@ -11,28 +11,21 @@ import yaml
 from exfm.deploy.cluster import ForbiddenError
 from exfm.environment import IMAGE
 from exfm.errors import ConfigError
-from exfm.events.schemas import SYNTHETIC
 from exfm.foundation.config import FoundationConfig
-from exfm.schema import Schema
 from exfm_components.preflight import check_run
 from exfm_components.processes import RIGHTS, RUNTIME, missing_for_jobs, trains_apart, trains_by_job
 from exfm_components.run_config import RunConfig
 from exfm_components.train_job import job_name, train_job
+from nightly_log import run_settings
 
 COMPONENT = Path(__file__).parents[2] / "manifests/components/trainer"
 
 
 def run_config(training: dict[str, Any], name: str = "fm", published: str = "", **platform: Any) -> RunConfig:
-    settings = {
-        "name": "small",
-        "root": "s3://bucket/small",
-        "feature_schema": Schema.read(SYNTHETIC).select(tasks=("click",)).to_dict(),
-        "source": {"kind": "log", "impressions": "s3://bucket/impressions", "feedback": "s3://bucket/feedback"},
-        "window_length": 43_200,
-        "foundation_models": [{"name": name, "training": training, "published": published}],
-        "vertical_models": [{"name": "search", "domains": ["search"]}],
-        "platform": platform,
-    }
+    models = [{"name": name, "training": training, "published": published}]
+    settings = run_settings(
+        "small", root="s3://bucket/small", log="s3://bucket", foundation_models=models, platform=platform
+    )
     return RunConfig.parse(settings, source="test")
 
 

@@ -20,13 +20,12 @@ import yaml
 from exfm.deploy.cluster import Cluster
 from exfm.environment import IMAGE
 from exfm.errors import ClusterError, StageError, StoppedError
-from exfm.events.schemas import SYNTHETIC
-from exfm.schema import Schema
 from exfm_components import job_following
 from exfm_components.job_following import JOBSET_LABEL, run_job
 from exfm_components.processes import missing_for_jobs
 from exfm_components.run_config import RunConfig
 from exfm_components.train_job import log_of, train_job
+from nightly_log import run_settings
 
 pytestmark = pytest.mark.cluster
 
@@ -59,24 +58,18 @@ for step in range(num_steps):
 if rank == 0:
     print(f"sum {int(total)}", flush=True)
 """
-SETTINGS = {
-    "name": "small",
-    "root": "s3://bucket/small",
-    "feature_schema": Schema.read(SYNTHETIC).select(tasks=("click",)).to_dict(),
-    "source": {"kind": "log", "impressions": "s3://bucket/impressions", "feedback": "s3://bucket/feedback"},
-    "window_length": 43_200,
-    "foundation_models": [{"name": "fm", "training": {"nodes": 2}}],
-    "vertical_models": [{"name": "search", "domains": ["search"]}],
-    "platform": {
-        "steps": {"train-fm": {"cpu_request_m": 50, "cpu_limit_m": 1000, "memory_mib": 1024}},
-        "node_selector": {"kubernetes.io/os": "linux"},
-        "tolerations": [{"key": "training", "operator": "Exists"}],
-    },
+PLATFORM = {
+    "steps": {"train-fm": {"cpu_request_m": 50, "cpu_limit_m": 1000, "memory_mib": 1024}},
+    "node_selector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"key": "training", "operator": "Exists"}],
 }
 
 
 def run_config(**platform: object) -> RunConfig:
-    settings = {**SETTINGS, "platform": {**SETTINGS["platform"], **platform}}  # type: ignore[dict-item]
+    models = [{"name": "fm", "training": {"nodes": 2}}]
+    settings = run_settings(
+        "small", root="s3://bucket/small", log="s3://bucket", foundation_models=models, platform=PLATFORM | platform
+    )
     return RunConfig.parse(settings, source="test")
 
 
