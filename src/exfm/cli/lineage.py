@@ -7,7 +7,7 @@ import typer
 RootOption = Annotated[
     str,
     typer.Option(
-        "--root", help="Root of the run: its embedded registry, and its tables if they moved since it was registered."
+        "--root", help="Root of the run: it has the embedded registry. If tables moved since registration: their root."
     ),
 ]
 

@@ -75,7 +75,7 @@ def _snapshots(root: str) -> TableState:
 
 
 def _row(snapshots: TableState, version: str) -> dict[str, Any] | None:
-    """Return the row of a state; None: it is of another log."""
+    """Return the row of a state, by its name in `snapshots`; None: there is none."""
     named = _named(version)
     rows = snapshots.read([named[1]], part=named[0]) if named else None
     return rows.row(0, named=True) if rows is not None and rows.height else None

@@ -23,7 +23,7 @@ def lineage_of(named: str, *, root: str) -> Origin:
     """Return what a registered version was made from.
 
     `named` is `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or the first digits of a bundle's id. Its state is looked
-    for in the tables below `root`, and if they lack it, below the root where the version was made: tables may move.
+    for in the tables below the root where the version was made, and if they lack it, because they moved, below `root`.
 
     Raises: ConfigError if it names no version, or several bundles; StorageError if the registry or a table cannot be
     read; DataError if the tables lack the state.
@@ -52,7 +52,8 @@ def _of_foundation(registry: Registry, version: ModelVersion, *, root: str) -> O
 
 
 def _of_state(state: str, schema: Schema, root: str, made_below: str) -> Origin:
-    return origin_of_state(_das(schema, root if has_state(root, state) else made_below), state)
+    # `root` comes last: another run with the same settings has states of the same names.
+    return origin_of_state(_das(schema, made_below if has_state(made_below, state) else root), state)
 
 
 def _by_id(registry: Registry, digits: str) -> ModelVersion:
