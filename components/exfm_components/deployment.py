@@ -19,6 +19,7 @@ from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, Verdict, verdict
 from exfm.registry.registration import Registration
 from exfm.registry.replay import ReplayConfig, with_replay
+from exfm.registry.standing import keep_outcome
 from exfm.report.verdicts import SIGNS
 from exfm.report.verdicts import to_markdown as verdicts_to_markdown
 from exfm_components.deployment_config import DeploymentConfig
@@ -55,7 +56,7 @@ class Result:
 def deploy_models(
     candidates: Sequence[Candidate], *, root: str, config: DeploymentConfig, report: Callable[[str], None]
 ) -> list[Result]:
-    """Deploy the candidates that pass, in order, and return the outcome of each.
+    """Deploy the candidates that pass, in order, and return the outcome of each, which the registry has, too.
 
     A version that does not pass is not deployed, and the version before keeps serving. A champion without a newer
     candidate is deployed where no version of its model serves.
@@ -69,10 +70,13 @@ def deploy_models(
         readable_uri([one.registration.place, one.registration.bundle.uri], root=root, served_root=config.served_root)
         for one in candidates
     ]
-    return [
-        _deploy(registry, cluster, candidate, uri=uri, config=config, report=report)
-        for candidate, uri in zip(candidates, uris, strict=True)
-    ]
+    results = []
+    for candidate, uri in zip(candidates, uris, strict=True):
+        result = _deploy(registry, cluster, candidate, uri=uri, config=config, report=report)
+        if result.outcome != "nothing new":
+            keep_outcome(registry, result.name, result.version, str(result))
+        results.append(result)
+    return results
 
 
 def require_deployed(results: Sequence[Result]) -> None:

@@ -15,6 +15,7 @@ from exfm.registry.champion import champion_of, promote
 from exfm.registry.mlflow_registry import Registry
 from exfm.registry.promotion import Judgement, PromotionRule, TaskFigures
 from exfm.registry.registration import register
+from exfm.registry.standing import standing
 from exfm_components.deployment import Candidate, Result, deploy_models, readable_uri, require_deployed, to_markdown
 from exfm_components.deployment_config import DeploymentConfig
 from simulated_cluster import SimulatedCluster
@@ -50,6 +51,7 @@ def test_a_version_that_passes_serves_from_where_it_lies_and_becomes_champion(
     assert (result.name, result.version, result.outcome) == ("search-ads", 1, "serves")
     assert str(result) == "search-ads v1 serves"
     require_deployed([result])
+    assert standing(registry, "search-ads") == "search-ads: v1 is the champion"
     assert int(registry.resolve("models:/search-ads@champion").version) == 1
     assert cluster.ready_rankers() == [1, 1]
     shard = cluster.objects["InferenceService", "search-ads-v1-s0"]["spec"]["predictor"]["model"]
@@ -65,13 +67,21 @@ def test_a_version_that_passes_serves_from_where_it_lies_and_becomes_champion(
     ],
 )
 def test_a_version_that_does_not_pass_is_not_deployed_and_the_page_says_why(
-    cluster: SimulatedCluster, tmp_path: Path, candidate: Candidate, judgement: Judgement, outcome: str, why: str
+    cluster: SimulatedCluster,
+    tmp_path: Path,
+    registry: Registry,
+    candidate: Candidate,
+    judgement: Judgement,
+    outcome: str,
+    why: str,
 ) -> None:
+    assert standing(registry, "search-ads") == "search-ads: no champion; v1 is a candidate"
     [result] = results = deploy(tmp_path, replace(candidate, judgement=judgement))
     assert result.outcome == outcome
     assert why in result.text
     assert f" {outcome} | search-ads | v1 | {result.text} |" in to_markdown(results)
     assert str(result).startswith("search-ads v1 is not deployed (")
+    assert standing(registry, "search-ads") == f"search-ads: no champion; {result}"
     assert cluster.num_writes == 0
     require_deployed(results)  # a refusal is no failure
 

@@ -1,7 +1,9 @@
 """`exfm promote`, `deploy`, `status`, `rollback`, `collect` and `undeploy`: deploying a version, and taking it back."""
 
 import json
+import os
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -95,7 +97,10 @@ def status(
     context: ContextOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show which versions serve, which stay hot for a rollback, and their problems."""
+    """Show which versions serve, which stay hot for a rollback, and their problems.
+
+    With MLFLOW_TRACKING_URI set, also the champions, and why a newer version does not serve.
+    """
     from exfm.deploy.cluster import Cluster
     from exfm.deploy.status import deployed
 
@@ -120,6 +125,22 @@ def status(
     for row in rows:
         for problem in row.problems:
             print(f"{row.vm} v{row.version}: {problem}")
+    show_standings(dict.fromkeys(row.vm for row in rows))
+
+
+def show_standings(names: Iterable[str]) -> None:
+    """Print how the newest versions of vertical models stand to their champions, if the environment names a registry.
+
+    Raises: StorageError if it does not answer.
+    """
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        return
+    from exfm.registry.mlflow_registry import Registry
+    from exfm.registry.standing import standing
+
+    registry = Registry.at("", create=False)
+    for name in names:
+        print(standing(registry, name))
 
 
 def rollback(

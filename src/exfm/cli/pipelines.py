@@ -113,8 +113,12 @@ def status(
     namespace: NamespaceOption = "",
     runs: Annotated[int, typer.Option(min=1, max=100, help="The newest runs that are shown; 1 to 100.")] = 5,
 ) -> None:
-    """Show a run's schedule and newest runs in Kubeflow, and what of its windows is done and due."""
+    """Show a run's schedule and newest runs in Kubeflow, what of its windows is done and due, and its champions.
+
+    Champions, and why a newer version does not serve, need MLFLOW_TRACKING_URI.
+    """
     from exfm.cli.data_augmentation import show_progress
+    from exfm.cli.deployment import show_standings
     from exfm_components.run_config import read_run_config
     from exfm_pipelines.status import status_of
 
@@ -122,6 +126,7 @@ def status(
     for line in status_of(run, server=_server(host, token, namespace), num_runs=runs):
         print(line)
     show_progress(run)
+    show_standings(model.name for model in run.vertical_models)
 
 
 def _server(host: str, token: str, namespace: str) -> "Server":
