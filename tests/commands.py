@@ -1,4 +1,7 @@
-"""`exfm` in this process, which has imported what commands need: a process of its own takes five seconds more."""
+"""`exfm` in this process, which has imported what commands need: a process of its own takes five seconds more.
+
+No timeout applies: use it for commands that start no server.
+"""
 
 import io
 import subprocess

@@ -36,6 +36,7 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the longest files first: a worker runs a whole file, and the others have none left if it comes last."""
     places = {REPOSITORY / file: place for place, file in enumerate(LONGEST)}
+    assert all(map(Path.is_file, places)), "LONGEST names a file that is not there"
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 

@@ -34,12 +34,12 @@ class StepResources(Config):
     """Resources of one step."""
 
     cpu_request_m: Millicores = 200
-    """CPU request, in thousandths of a core; 1 to 256,000."""
+    """CPU request, in thousandths of a core; 1 to 256,000. At most 200 count for a step that only follows TrainJobs."""
     cpu_limit_m: Millicores = 2_000
     """CPU limit, in thousandths of a core; 1 to 256,000, at least the request."""
     memory_mib: Annotated[int, Field(ge=64, le=16_777_216)] = 1_024
-    """Memory, requested and limited, in MiB; 64 to 16,777,216. It grows with a log's largest window and a model's
-    tables."""
+    """Memory limit, and request but for at most 1,024 of a step that only follows TrainJobs, in MiB; 64 to 16,777,216.
+    What a step needs grows with a log's largest window and a model's tables."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -112,5 +112,5 @@ DEFAULTS: dict[Step, StepResources] = {
 """Resources of the steps that need more than the others."""
 
 FOLLOWER = StepResources()
-"""What a step requests that follows a TrainJob, where its own resources are not less. Its limits stay those of the
-step: it publishes the model, which takes memory that grows with the log."""
+"""Upper bound of what a step requests that only follows TrainJobs; `cpu_limit_m` is not used. The limits do not change,
+because the step publishes the model."""

@@ -55,7 +55,7 @@ def train_apart(run: RunConfig, foundation: FoundationConfig, *, report: Callabl
     Raises: StageError with the error of rank 0, or the cluster's; StoppedError if the step is cancelled; ClusterError
     if the API server refuses; ConfigError.
     """
-    from exfm.das.advance import is_due  # torch, as the next one
+    from exfm.das.advance import is_due  # both import torch
     from exfm.foundation.line import foundation_line
 
     if not is_due(das_of(run), foundation_line(foundation, run.feature_schema)):

@@ -20,6 +20,7 @@ from exfm.errors import StageError
 from exfm.events.schemas import SYNTHETIC
 from exfm.foundation.line import foundation_line
 from exfm.schema import Schema
+from exfm_components import local_ranks
 from exfm_components.data_augmentation import das_of
 from exfm_components.processes import arguments_of, train_apart
 from exfm_components.run_config import RunConfig
@@ -115,12 +116,15 @@ def require_equal(run: Run, expected: Run) -> None:
         assert scores[column].null_count() == expected_scores[column].null_count() < len(scores)
 
 
-def test_two_processes_train_the_model_of_one(undisturbed: Run, tmp_path: Path) -> None:
+def test_two_processes_train_the_model_of_one(
+    undisturbed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Run(tmp_path).begin()
     told = run.by_ranks()
     assert sum(line.startswith("train-fm fm: ") for line in told) == len(undisturbed.states()) / 3
     require_equal(run, undisturbed)
-    assert run.by_ranks() == []  # nothing is due, so no process starts
+    monkeypatch.setattr(local_ranks, "train_here", lambda *_, **__: pytest.fail("a process starts, and nothing is due"))
+    assert run.by_ranks() == []
 
 
 def test_a_model_goes_from_one_process_to_two_and_back(undisturbed: Run, tmp_path: Path) -> None:

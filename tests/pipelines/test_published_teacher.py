@@ -1,4 +1,4 @@
-"""A run whose foundation model another run trains: once by KFP's local runner, before that step by step."""
+"""A run whose foundation model another run trains: as a whole, and step by step before anything is published."""
 
 import json
 import subprocess
@@ -65,7 +65,9 @@ def before(folder: Path) -> dict[str, subprocess.CompletedProcess[str]]:
     """Return the steps, each by itself, of a run that comes before anything is published."""
     run = write_run(folder, root="before", name="big", published="trained/models/fm")
     steps = "ingest run", "label", "train-fm big", "join", "train-vm search", "bundle search", "smoke-test", "report"
-    return {step: exfm(*step.split(), "-c", run) for step in steps}
+    done = {step: exfm(*step.split(), "-c", run) for step in steps}
+    assert not any(one.returncode for one in done.values()), done
+    return done
 
 
 @pytest.fixture(scope="module")

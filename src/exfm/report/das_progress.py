@@ -80,7 +80,7 @@ def _entropy(value: float | None) -> str:
 
 
 def _to_the_minute(text: str) -> str:
-    """Return a time or a span of event time without seconds; spans below a minute have only these, steps stay."""
+    """Return a time or a span of event time without seconds; a span below a minute is in seconds, steps stay."""
     if below_a_minute := re.fullmatch(r"0:00:([\d.]+)", text):
         return _duration(float(below_a_minute[1]))
     return re.sub(r"(\d+:\d\d):[\d.]+Z?$", r"\1", text).replace("T", " ")

@@ -244,7 +244,7 @@ class Operator:
 
 
 def folder_as_volume(folder: str, *, claim: str, namespace: str = NAMESPACE) -> dict[str, Any]:
-    """Return a volume for a claim alone: a folder below that of the node; empty: that folder itself."""
+    """Return a volume that only `claim` may bind: `folder` below NODE_FOLDER; empty: NODE_FOLDER itself."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
