@@ -1,6 +1,7 @@
 """SeaweedFS in a pod of the cluster: a store in S3's protocol."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -105,11 +106,25 @@ def running_store(operator: Operator) -> Iterator[str]:
         }
     )
     try:
-        with operator.port_forward(CLIENTS, "s3", PORT) as url:
+        with reached(operator) as url:
             files(url).mkdir(BUCKET)
             yield url
     finally:
         operator.kubectl("delete", "pod", f"--namespace={CLIENTS}", "s3")
+
+
+@contextmanager
+def reached(operator: Operator) -> Iterator[str]:
+    """Yield the store's address on this machine, which has routes to a rig's Services.
+
+    `kubectl port-forward`, for other clusters, is slow, and may hang after a connection that its client closes early.
+    """
+    if "EXFM_RIG_DIR" not in os.environ:
+        with operator.port_forward(CLIENTS, "s3", PORT) as url:
+            yield url
+        return
+    address = operator.kubectl("get", "service", f"--namespace={CLIENTS}", "s3", "--output=jsonpath={.spec.clusterIP}")
+    yield f"http://{address}:{PORT}"
 
 
 def files(url: str) -> s3fs.S3FileSystem:
