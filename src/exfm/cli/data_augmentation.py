@@ -1,11 +1,12 @@
 """`exfm das`: the data augmentation system of a growing log."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from exfm.cli.interrupts import until_interrupted
 
 if TYPE_CHECKING:
     from exfm_components.run_config import RunConfig
@@ -50,7 +51,7 @@ def advance(
         models, lines = foundation_models(run), vertical_models(run)
         return advance(das, run.source, foundation_models=models, vertical_models=lines, until=complete_until)
 
-    with suppress(KeyboardInterrupt):  # the way to end `--follow`; nothing is left half done
+    with until_interrupted():  # the way to end `--follow`; nothing is left half done
         for done in advance_forever(work) if follow else work():
             print(f"{done.stage}: {done.item}", flush=True)
     show_progress(run)

@@ -5,7 +5,6 @@ What a command needs is imported inside it: torch, KFP and MLflow take seconds, 
 
 import os
 import sys
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +24,7 @@ from exfm.cli import (
     steps,
 )
 from exfm.cli.commands import Commands
+from exfm.cli.interrupts import until_interrupted
 from exfm.environment import compute_environment
 from exfm.errors import ExfmError
 
@@ -74,7 +74,7 @@ def run(
         das_of(settings).time_of(until)  # an error before the work
     run_locally(settings, until=until)
     show_summary(settings)
-    with suppress(KeyboardInterrupt):  # the way to end it; a signal during a run ends as without `--follow`
+    with until_interrupted():  # the way to end it; a signal during a run ends as without `--follow`
         while follow:
             wait_for_files(das_of(settings), settings.source)
             run_locally(settings, until=until)
