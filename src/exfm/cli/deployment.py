@@ -133,7 +133,7 @@ def show_standings(names: Iterable[str]) -> None:
 
     Raises: StorageError if it does not answer.
     """
-    if "MLFLOW_TRACKING_URI" not in os.environ:
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
         return
     from exfm.registry.mlflow_registry import Registry
     from exfm.registry.standing import standing

@@ -1,6 +1,5 @@
 """A person who operates exfm on a cluster: the command line, kubectl, and a client pod of another namespace."""
 
-import io
 import json
 import os
 import signal
@@ -9,15 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
+from accounts import kubeconfig_of
 from bundle_versions import golden, golden_scores
 
-from exfm.cli.main import main
+from commands import exfm
 
 REPOSITORY = Path(__file__).parents[3]
 NAMESPACE, CLIENTS = "exfm", "exfm-clients"
@@ -80,6 +79,12 @@ class Operator:
         ]
         os.kill(process, signal.SIGKILL)
 
+    def kubeconfig_of(self, account: str, *, namespace: str, folder: Path) -> Path:
+        """Return a kubeconfig, written into a folder, with the rights of a service account alone."""
+        return kubeconfig_of(
+            account, namespace=namespace, kubeconfig=self.kubeconfig, kubectl=self.kubectl, folder=folder
+        )
+
     def restart_api_server(self) -> None:
         """Stop the API server and start it again."""
         subprocess.run(
@@ -123,11 +128,11 @@ class Operator:
         if kubeconfig:
             process = self.start(*arguments, kubeconfig=kubeconfig)
             stdout, stderr = process.communicate(timeout=400)
-            code = process.returncode
+            done = subprocess.CompletedProcess(["exfm", *arguments], process.returncode, stdout, stderr)
         else:
-            code, stdout, stderr = run_here(*arguments)
-        assert not check or code == 0, f"exfm {' '.join(arguments)}: {stdout}\n{stderr}"
-        return subprocess.CompletedProcess(["exfm", *arguments], code, stdout, stderr)
+            done = exfm(*arguments)
+        assert not check or done.returncode == 0, f"exfm {' '.join(arguments)}: {done.stdout}\n{done.stderr}"
+        return done
 
     def start(self, *arguments: str, kubeconfig: Path | None = None) -> subprocess.Popen[str]:
         """Start the command line."""
@@ -258,18 +263,6 @@ def folder_as_volume(folder: str, *, claim: str, namespace: str = NAMESPACE) -> 
             "claimRef": {"name": claim, "namespace": namespace},
         },
     }
-
-
-def run_here(*arguments: str) -> tuple[int, str, str]:
-    """Run the command line in this process; return its exit code and what it printed."""
-    code, stdout, stderr = 0, io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
-        patch.setattr(sys, "argv", ["exfm", *arguments])
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-    return code, stdout.getvalue(), stderr.getvalue()
 
 
 def wait_for(condition: Callable[[], bool], *, seconds: float, what: str) -> None:

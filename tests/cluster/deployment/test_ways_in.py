@@ -285,11 +285,8 @@ def reached(store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def steps(pipelines: Operator, tmp_path: Path) -> Cluster:
     """The namespace of steps, with their rights."""
-    token = pipelines.kubectl("create", "token", RUNNER, f"--namespace={KUBEFLOW}").strip()
-    config = yaml.safe_load(pipelines.kubeconfig.read_text())
-    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-    return Cluster(kubernetes.config.new_client_from_config(str(tmp_path / "kubeconfig")), namespace=KUBEFLOW)
+    own = pipelines.kubeconfig_of(RUNNER, namespace=KUBEFLOW, folder=tmp_path)
+    return Cluster(kubernetes.config.new_client_from_config(str(own)), namespace=KUBEFLOW)
 
 
 def test_training_that_loses_a_rank_and_is_suspended_leaves_the_states_of_an_undisturbed_one(
@@ -352,11 +349,7 @@ def test_training_that_loses_a_rank_and_is_suspended_leaves_the_states_of_an_und
 
 def test_an_account_without_rights_is_told_which_role_it_needs(either: Operator, tmp_path: Path) -> None:
     version = either.serving()
-    token = either.kubectl("create", "token", "default", f"--namespace={CLIENTS}").strip()
-    config = yaml.safe_load(either.kubeconfig.read_text())
-    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
-    powerless = tmp_path / "kubeconfig"
-    powerless.write_text(yaml.safe_dump(config))
+    powerless = either.kubeconfig_of("default", namespace=CLIENTS, folder=tmp_path)
     process = either.exfm(*either.deploy_arguments(2), check=False, kubeconfig=powerless)
     assert process.returncode == 3
     assert re.search(r"^exfm: GET InferenceService is refused: .* is forbidden.*Role exfm-deployer$", process.stderr)

@@ -16,6 +16,7 @@ from pathlib import Path
 import kubernetes
 import pytest
 import yaml
+from accounts import kubeconfig_of
 
 from exfm.deploy.cluster import Cluster
 from exfm.environment import IMAGE
@@ -153,11 +154,8 @@ def training(cluster: Path, kubectl: Kubectl, tmp_path_factory: pytest.TempPathF
     ]
     kubectl("apply", "--filename=-", text=yaml.safe_dump_all(objects))
     kubectl("apply", "--server-side", f"--kustomize={folder}")
-    token = kubectl("create", "token", "steps", f"--namespace={NAMESPACE}").strip()
-    kubeconfig = yaml.safe_load(cluster.read_text())
-    kubeconfig["users"][0]["user"] = {"token": token}
-    (folder / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
-    client = kubernetes.config.new_client_from_config(str(folder / "kubeconfig"))
+    own = kubeconfig_of("steps", namespace=NAMESPACE, kubeconfig=cluster, kubectl=kubectl, folder=folder)
+    client = kubernetes.config.new_client_from_config(str(own))
     yield Training(
         Cluster(client, namespace=NAMESPACE), lambda *arguments: kubectl(f"--namespace={NAMESPACE}", *arguments)
     )
